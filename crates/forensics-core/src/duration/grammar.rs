@@ -128,11 +128,11 @@ pub fn parse(text: &str) -> Result<Timespan, ParseError> {
 /// Reads the value of `TimeoutStopSec=` as systemd reads it in a unit file: as [`parse`] does,
 /// but 0 means infinite.
 ///
-/// systemd has three readings of a span. Most settings take `parse_sec()`, here [`parse`]. Timeouts
-/// of units take `parse_sec_fix_0()` (`config_parse_sec_fix_0()` in load-fragment.c), which is this
-/// one: 0, also `0.4us` cut to 0, switches the timeout off. `parse_sec_def_infinity()`, where an
-/// empty text means infinite, has no use here. What `systemctl show` prints has been through this
-/// already and is read with [`parse`].
+/// systemd has three readings of a span. Most settings take `parse_sec()`, here [`parse`].
+/// `TimeoutStopSec=` takes `parse_sec_fix_0()` (load-fragment-gperf.gperf.in), which is this one: 0,
+/// also `0.4us` cut to 0, switches the timeout off. `parse_sec_def_infinity()`, where an empty text
+/// means infinite, is for `CPUQuotaPeriodSec=` and not offered. What `systemctl show` prints has
+/// been through this already and is read with [`parse`].
 ///
 /// # Errors
 /// As [`parse`]; systemd then logs the fault and keeps the default.
