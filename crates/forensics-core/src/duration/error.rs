@@ -59,7 +59,7 @@ pub enum ParseError {
         at: usize,
     },
     /// A minus sign, even before 0.
-    #[error("`{}`: negative at byte {at}; a time span starts at 0", Plain(.input))]
+    #[error("`{}`: negative at byte {at}; a time span is 0 or more", Plain(.input))]
     Negative {
         /// The text.
         input: Box<str>,
@@ -68,7 +68,7 @@ pub enum ParseError {
     },
     /// A number above `i64::MAX`, or a sum of `u64::MAX` microseconds or more.
     #[error(
-        "`{}`: too long at byte {at}; write `infinity` for no limit",
+        "`{}`: too large for a time span at byte {at}; write `infinity` for no limit",
         Plain(.input)
     )]
     OutOfRange {

@@ -241,10 +241,10 @@ mod tests {
             ("1s 5. s", "`1s 5. s`: no digit after the point at byte 4; write `5` or `5.0`".into()),
             ("1 infinity", "`1 infinity`: `infinity` at byte 2 must stand alone".into()),
             ("infinity 1", "`infinity 1`: `infinity` at byte 0 must stand alone".into()),
-            ("5s -1s", "`5s -1s`: negative at byte 3; a time span starts at 0".into()),
+            ("5s -1s", "`5s -1s`: negative at byte 3; a time span is 0 or more".into()),
             (
                 "1s 99y 600000y",
-                "`1s 99y 600000y`: too long at byte 7; write `infinity` for no limit".into(),
+                "`1s 99y 600000y`: too large for a time span at byte 7; write `infinity` for no limit".into(),
             ),
         ];
         for (text, message) in cases {
