@@ -7,8 +7,8 @@ const MAX_EXCERPT_CHARS: usize = 60;
 
 /// Why a text is no time span, with enough of the text to find the place.
 ///
-/// `input` is the text, cut to 60 characters; `at` counts bytes of the whole text from 0. Both are
-/// kept as they came and are escaped by `Display`.
+/// `input` is the text, cut to 60 characters; `at` counts bytes of the whole text from 0. Texts are
+/// kept as they came and escaped by `Display`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParseError {
