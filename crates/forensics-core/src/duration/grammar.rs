@@ -1,0 +1,306 @@
+//! The grammar of time spans, step by step as systemd 252's `parse_time()` takes it, since the
+//! order of its checks decides which error a text gets.
+
+use super::error::{ParseError, excerpt};
+use super::{DAY, HOUR, MILLISECOND, MINUTE, MONTH, SECOND, Timespan, WEEK, YEAR};
+
+/// systemd's `WHITESPACE`.
+const BLANKS: [char; 4] = [' ', '\t', '\n', '\r'];
+
+/// What strtoll(3) skips by itself, in the C and the UTF-8 locales.
+const STRTOLL_BLANKS: [char; 6] = [' ', '\t', '\n', '\r', '\u{b}', '\u{c}'];
+
+/// The first that fits is taken, so a long name stands before its beginnings.
+const UNITS: [(&str, u64); 30] = [
+    ("seconds", SECOND),
+    ("second", SECOND),
+    ("sec", SECOND),
+    ("s", SECOND),
+    ("minutes", MINUTE),
+    ("minute", MINUTE),
+    ("min", MINUTE),
+    ("months", MONTH),
+    ("month", MONTH),
+    ("M", MONTH),
+    ("msec", MILLISECOND),
+    ("ms", MILLISECOND),
+    ("m", MINUTE),
+    ("hours", HOUR),
+    ("hour", HOUR),
+    ("hr", HOUR),
+    ("h", HOUR),
+    ("days", DAY),
+    ("day", DAY),
+    ("d", DAY),
+    ("weeks", WEEK),
+    ("week", WEEK),
+    ("w", WEEK),
+    ("years", YEAR),
+    ("year", YEAR),
+    ("y", YEAR),
+    ("usec", 1),
+    ("us", 1),
+    ("\u{3bc}s", 1), // Greek small letter mu
+    ("\u{b5}s", 1),  // micro sign
+];
+
+/// Reads a time span as systemd 252 does (`parse_time()` with seconds as the unit of bare numbers,
+/// that is, `parse_sec()`).
+///
+/// Parts are added up: `1h 30min`, `1h30` (the 30 being seconds). Fractions are cut off after the
+/// microsecond, digit by digit: `0.33333333min` is 19 999 998 µs. A NUL, which systemd's C strings
+/// cannot hold, is refused. Allocates only for an error.
+///
+/// # Errors
+/// Where systemd refuses the text; [`ParseError::is_out_of_range`] tells its ERANGE from EINVAL.
+pub fn parse(text: &str) -> Result<Timespan, ParseError> {
+    let input = || excerpt(text);
+    let offset = |rest: &str| text.len() - rest.len();
+
+    let mut rest = text.trim_start_matches(BLANKS);
+    if let Some(after) = rest.strip_prefix("infinity") {
+        return match after.trim_start_matches(BLANKS) {
+            "" => Ok(Timespan::Infinite),
+            _ => Err(ParseError::InfinityNotAlone { input: input(), at: offset(rest) }),
+        };
+    }
+    if rest.is_empty() {
+        return Err(ParseError::Empty);
+    }
+
+    let mut total: u64 = 0;
+    // From the unit of the part before on; that unit may be the beginning of a word that is none.
+    let mut last_unit = None;
+    while !rest.is_empty() {
+        let at = offset(rest);
+        let out_of_range = || ParseError::OutOfRange { input: input(), at };
+
+        if rest.starts_with('-') {
+            return Err(ParseError::Negative { input: input(), at });
+        }
+        let (whole, after) = match strtoll(rest) {
+            Strtoll::Number { value, after } => (value, after),
+            Strtoll::Negative => return Err(ParseError::Negative { input: input(), at }),
+            Strtoll::Overflow => return Err(out_of_range()),
+            Strtoll::Nothing if rest.starts_with('.') => (0, rest),
+            Strtoll::Nothing => return Err(not_a_number(text, rest, last_unit)),
+        };
+        let (fraction, after) = match after.strip_prefix('.') {
+            Some(fraction) => {
+                let (digits, after) = split_digits(fraction);
+                (Some(digits), after)
+            }
+            None => (None, after),
+        };
+
+        let unit = after.trim_start_matches(BLANKS);
+        let known =
+            UNITS.iter().find_map(|&(name, micros)| Some((micros, unit.strip_prefix(name)?)));
+        // Without a unit, the number must end at a blank or at the end of the text.
+        if known.is_none() && !unit.is_empty() && unit.len() == after.len() {
+            let at = offset(unit);
+            return Err(ParseError::UnknownUnit { input: input(), at, unit: excerpt(word(unit)) });
+        }
+        let (micros, next) = known.unwrap_or((SECOND, unit));
+
+        // u64::MAX itself is infinity and out of reach of a sum.
+        if whole >= u64::MAX / micros {
+            return Err(out_of_range());
+        }
+        total = add(total, whole * micros).ok_or_else(out_of_range)?;
+        if let Some(digits) = fraction {
+            let mut place = micros / 10;
+            for digit in digits.bytes() {
+                total = add(total, u64::from(digit - b'0') * place).ok_or_else(out_of_range)?;
+                place /= 10;
+            }
+            if digits.is_empty() {
+                let point = offset(after) - 1;
+                return Err(ParseError::NoFraction { input: input(), at: point });
+            }
+        }
+        last_unit = Some(unit);
+        rest = next.trim_start_matches(BLANKS);
+    }
+    Ok(Timespan::Finite(total))
+}
+
+/// Reads the value of `TimeoutStopSec=` as systemd reads it in a unit file: as [`parse`] does,
+/// but 0 means infinite.
+///
+/// systemd has three readings of a span. Most settings take `parse_sec()`, here [`parse`].
+/// `TimeoutStopSec=` takes `parse_sec_fix_0()` (load-fragment-gperf.gperf.in), which is this one: 0,
+/// also `0.4us` cut to 0, switches the timeout off. `parse_sec_def_infinity()`, where an empty text
+/// means infinite, is for `CPUQuotaPeriodSec=` and not offered. What `systemctl show` prints has
+/// been through this already and is read with [`parse`].
+///
+/// # Errors
+/// As [`parse`]; systemd then logs the fault and keeps the default.
+pub fn parse_stop_timeout(text: &str) -> Result<Timespan, ParseError> {
+    parse(text).map(|span| match span {
+        Timespan::Finite(0) => Timespan::Infinite,
+        span => span,
+    })
+}
+
+enum Strtoll<'a> {
+    /// At most `i64::MAX`.
+    Number {
+        value: u64,
+        after: &'a str,
+    },
+    /// Below 0; `-0` is a number.
+    Negative,
+    Overflow,
+    Nothing,
+}
+
+/// strtoll(3) in base 10.
+fn strtoll(text: &str) -> Strtoll<'_> {
+    let text = text.trim_start_matches(STRTOLL_BLANKS);
+    let negative = text.starts_with('-');
+    let (digits, after) = split_digits(text.strip_prefix(['+', '-']).unwrap_or(text));
+    if digits.is_empty() {
+        return Strtoll::Nothing;
+    }
+    let value = digits.bytes().try_fold(0_i64, |value, digit| {
+        value.checked_mul(10)?.checked_add(i64::from(digit - b'0'))
+    });
+    match value {
+        Some(0) => Strtoll::Number { value: 0, after },
+        _ if negative => Strtoll::Negative,
+        Some(value) => Strtoll::Number { value: value.unsigned_abs(), after },
+        None => Strtoll::Overflow,
+    }
+}
+
+fn split_digits(text: &str) -> (&str, &str) {
+    text.split_at(text.bytes().take_while(u8::is_ascii_digit).count())
+}
+
+/// `None` where the sum would be `u64::MAX`, which is infinity, or more.
+fn add(total: u64, more: u64) -> Option<u64> {
+    total.checked_add(more).filter(|&sum| sum != u64::MAX)
+}
+
+/// The error for `rest`, where a number should start. In `5mins` systemd takes `min` and stumbles
+/// over the `s`; what its author meant, and should be shown, is the unit `mins`.
+fn not_a_number(text: &str, rest: &str, last_unit: Option<&str>) -> ParseError {
+    let input = excerpt(text);
+    let at = text.len() - rest.len();
+    if rest.starts_with("infinity") {
+        return ParseError::InfinityNotAlone { input, at };
+    }
+    match last_unit.filter(|unit| letters(unit).len() > unit.len() - rest.len()) {
+        Some(unit) => ParseError::UnknownUnit {
+            input,
+            at: text.len() - unit.len(),
+            unit: excerpt(letters(unit)),
+        },
+        None => ParseError::NotANumber { input, at, found: excerpt(word(rest)) },
+    }
+}
+
+/// The letters `text` starts with; where it starts with none, everything up to a blank.
+fn word(text: &str) -> &str {
+    match letters(text) {
+        "" => text.split(BLANKS).next().unwrap_or(text),
+        letters => letters,
+    }
+}
+
+fn letters(text: &str) -> &str {
+    text.split(|c: char| !c.is_alphabetic()).next().unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn messages_name_the_input_the_place_and_the_mend() {
+        const UNITS: &str = "write one of us, ms, s, min, h, d, w, month, y";
+        const NUMBER: &str = "write a number before each unit, such as `1h 30min`";
+        let cases = [
+            (
+                " ",
+                "an empty time span; write a number and a unit, such as `90s`, or `infinity`"
+                    .into(),
+            ),
+            ("5mins", format!("`5mins`: unknown unit `mins` at byte 1; {UNITS}")),
+            ("1h 5 mo", format!("`1h 5 mo`: unknown unit `mo` at byte 5; {UNITS}")),
+            ("1.2.3", format!("`1.2.3`: unknown unit `.3` at byte 3; {UNITS}")),
+            (
+                "5\u{1b}[31m",
+                format!(r"`5\u{{1b}}[31m`: unknown unit `\u{{1b}}[31m` at byte 1; {UNITS}"),
+            ),
+            ("soon", format!("`soon`: `soon` at byte 0 is not a number; {NUMBER}")),
+            ("5s s", format!("`5s s`: `s` at byte 3 is not a number; {NUMBER}")),
+            ("1h,5 m", format!("`1h,5 m`: `,5` at byte 2 is not a number; {NUMBER}")),
+            ("1s 5. s", "`1s 5. s`: no digit after the point at byte 4; write `5` or `5.0`".into()),
+            ("1 infinity", "`1 infinity`: `infinity` at byte 2 must stand alone".into()),
+            ("infinity 1", "`infinity 1`: `infinity` at byte 0 must stand alone".into()),
+            ("5s -1s", "`5s -1s`: negative at byte 3; a time span is 0 or more".into()),
+            (
+                "1s 99y 600000y",
+                "`1s 99y 600000y`: too large for a time span at byte 7; write `infinity` for no limit".into(),
+            ),
+        ];
+        for (text, message) in cases {
+            assert_eq!(parse(text).unwrap_err().to_string(), message);
+        }
+    }
+
+    #[test]
+    fn a_long_input_is_cut_in_the_message() {
+        let message = parse(&"x".repeat(1_000_000)).unwrap_err().to_string();
+        assert!(message.len() < 300, "{message}");
+    }
+
+    /// Each of these was put to systemd-analyze 252.
+    #[test]
+    fn the_corners_of_strtoll_are_systemds() {
+        let inval = Err(false);
+        let range = Err(true);
+        let cases = [
+            ("\u{b}+5", Ok(5_000_000)),
+            ("\u{b}-0s", Ok(0)),
+            ("\u{b}-0.5", Ok(500_000)),
+            ("\u{b}-5", range),
+            ("\u{b}-99999999999999999999", range),
+            ("\u{b}.5", inval),
+            ("5\u{b}s", inval),
+            ("5s\u{b}", inval),
+            ("5s\u{b}5", Ok(10_000_000)),
+            ("5 \u{b} 5", Ok(10_000_000)),
+            ("\u{c} infinity", inval),
+            ("+.5", inval),
+            ("++5", inval),
+            ("9223372036854775808us", range),
+            ("99999999999999. ", range),
+            ("99999999999999.x", inval),
+        ];
+        for (text, expected) in cases {
+            let got = parse(text).map_err(|error| error.is_out_of_range());
+            assert_eq!(got, expected.map(Timespan::Finite), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_nul_ends_nothing() {
+        assert!(parse("5s\0").is_err());
+        assert!(parse("infinity\0").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_gives_a_span_or_a_message_on_one_line(
+            text in prop_oneof![any::<String>(), "([-+.0-9 \u{b}\t]|[0-9]{1,20}|min|ms|M|y|µs|infinity|é){0,8}"]
+        ) {
+            if let Err(error) = parse(&text) {
+                prop_assert!(!error.to_string().chars().any(char::is_control));
+            }
+        }
+    }
+}
