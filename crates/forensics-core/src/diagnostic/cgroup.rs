@@ -104,7 +104,7 @@ fn place<'a>(groups: &'a ProcessCGroups, controller: &str) -> Option<(Version, &
 fn below(root: &Path, path: &str) -> Option<PathBuf> {
     let path = Path::new(path.trim_start_matches('/'));
     let inside = path.components().all(|c| matches!(c, Component::Normal(_)));
-    inside.then(|| root.join(path))
+    inside.then(|| root.iter().chain(path).collect())
 }
 
 fn throttling(cpu_stat: &str) -> String {

@@ -16,13 +16,14 @@ const SHOWN: usize = 20;
 /// Longest message shown, in characters.
 const MAX_CHARS: usize = 300;
 
-/// How many records are read at most, so that a log written as fast as it is read ends: the
-/// content of a ring buffer of some 25 MiB, the largest default being 1 MiB.
+/// How many records are read at most, so that a log written as fast as it is read ends: some
+/// 25 MiB, where the kernel keeps 128 KiB and 4 KiB a processor unless told (`init/Kconfig`).
 const MAX_RECORDS: usize = 250_000;
 
-/// What the start of a word must be for a line to be shown. x86 logs other fatal exceptions than a
+/// A line is shown where one of its words starts so, in lower or upper case: `Killed process`,
+/// `oom-kill:`, `oom_reaper:`, but not `rfkill` or `room`. x86 logs other fatal exceptions than a
 /// segfault as `traps: NAME[PID] general protection fault`.
-const WORDS: [&str; 6] = ["kill", "oom_", "oom-", "out of memory", "segfault", "traps:"];
+const WORDS: [&[u8]; 4] = [b"kill", b"oom", b"segfault", b"traps"];
 
 pub(super) fn write(
     out: &mut dyn Write,
@@ -39,7 +40,8 @@ pub(super) fn write(
     out.flush()
 }
 
-/// The last matching lines of a log that gives one record a read, as they are shown.
+/// The last matching lines of a log that gives one record a read, from the oldest on, and fails
+/// with `EAGAIN` after the newest: as they are shown.
 fn last_matching(source: &mut Source, log: &mut impl Read) -> io::Result<VecDeque<String>> {
     let mut last = VecDeque::with_capacity(SHOWN);
     for _ in 0..MAX_RECORDS {
@@ -48,14 +50,16 @@ fn last_matching(source: &mut Source, log: &mut impl Read) -> io::Result<VecDequ
             Ok(bytes) => bytes,
             Err(e) => match e.kind() {
                 ErrorKind::WouldBlock => break,
-                // EPIPE: the record was overwritten before it was read. Reading goes on with the
-                // oldest that is left.
-                ErrorKind::BrokenPipe | ErrorKind::Interrupted => continue,
+                // EPIPE: the record was overwritten before it was read. EINVAL: it is longer than
+                // the buffer. Either way the next read gives the next one.
+                ErrorKind::BrokenPipe | ErrorKind::InvalidInput | ErrorKind::Interrupted => {
+                    continue;
+                }
                 _ => return Err(e),
             },
         };
         let Some(record) = Record::parse(bytes) else { continue };
-        if WORDS.iter().any(|word| has_word(record.message, word.as_bytes())) {
+        if is_wanted(record.message) {
             if last.len() == SHOWN {
                 last.pop_front();
             }
@@ -93,11 +97,10 @@ fn stamp(since_boot: Duration) -> String {
     format!("{:5}.{:06}", since_boot.as_secs(), since_boot.subsec_micros())
 }
 
-/// Whether a word of the text starts so, in lower or upper case: `rfkill` and `room_` do not count.
-fn has_word(text: &[u8], start: &[u8]) -> bool {
-    text.windows(start.len()).enumerate().any(|(at, window)| {
-        window.eq_ignore_ascii_case(start)
-            && !at.checked_sub(1).is_some_and(|i| text[i].is_ascii_alphanumeric())
+fn is_wanted(text: &[u8]) -> bool {
+    text.split(|b| !b.is_ascii_alphanumeric()).any(|found| {
+        let starts = |word: &&[u8]| found.get(..word.len()).map(|f| f.eq_ignore_ascii_case(word));
+        WORDS.iter().any(|word| starts(word) == Some(true))
     })
 }
 
@@ -152,7 +155,8 @@ mod tests {
             ("traps: x[7] general protection fault ip:0", true),
             ("systemd[1]: Killing process 7 (x) with signal SIGKILL.", true),
             ("rfkill: input handler enabled", false),
-            ("no room_left", false),
+            ("no room left", false),
+            ("", false),
             ("eth0: link up", false),
         ];
         for (message, shown) in cases {
@@ -171,17 +175,19 @@ mod tests {
     }
 
     #[test]
-    fn a_record_overwritten_meanwhile_ends_nothing() {
+    fn a_record_that_is_lost_ends_nothing() {
         let kill = || Ok("6,1,0,-;Killed process 1\n".to_owned());
-        let lost = || Err(ErrorKind::BrokenPipe.into());
-        assert_eq!(read([kill(), lost(), kill()]).unwrap().len(), 2);
+        for lost in [nix::libc::EPIPE, nix::libc::EINVAL, nix::libc::EINTR] {
+            let lost = Err(io::Error::from_raw_os_error(lost));
+            assert_eq!(read([kill(), lost, kill()]).unwrap().len(), 2);
+        }
         assert!(read([kill(), Err(ErrorKind::PermissionDenied.into())]).is_err());
     }
 
     #[test]
     fn a_log_that_never_ends_is_left() {
-        let endless = std::iter::repeat_with(|| Ok("6,1,0,-;Killed process 1\n".to_owned()));
-        assert_eq!(read(endless).unwrap().len(), SHOWN);
+        let endless = std::iter::repeat_with(|| Ok("6,1,0,-;x\n".to_owned()));
+        assert_eq!(read(endless).unwrap().len(), 0);
     }
 
     #[test]

@@ -1,21 +1,22 @@
 //! The machine's processes: one small read for each, and a closer look at those that are shown.
 
-use super::shown::{elapsed, joined, size};
+use super::shown::{elapsed, size};
 use super::source::Source;
 use super::stat::Stat;
 use super::tree::{Row, Tree, busiest};
 use crate::escape::{MAX_CMDLINE_CHARS, Plain, Quoted, cut};
 use nix::unistd::{SysconfVar, sysconf};
+use std::cmp::Reverse;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// So many ancestors are shown above one of the busiest processes, the nearest.
+/// How many ancestors are shown above one of the busiest processes: the nearest ones.
 const ANCESTORS: usize = 32;
 
-/// So many descendants are looked at closely; further ones are shown by what `stat` says.
+/// How many descendants are looked at closely; further ones are shown by what `stat` says.
 const CLOSELY: usize = 256;
 
 /// Deeper rows are not moved in any further, so that a chain of forks costs no more than other
@@ -30,8 +31,19 @@ pub(super) struct Process {
 }
 
 impl Process {
+    /// The order of processes side by side: the busiest first, among idle ones the largest.
+    pub(super) fn rank(&self) -> impl Ord + use<> {
+        (Reverse(self.cpu_permille), Reverse(self.stat.rss), self.stat.pid)
+    }
+
+    /// Whether it is a kernel thread that neither works nor hangs: a small machine has more of
+    /// those than of all others.
+    pub(super) fn is_idle_kernel_thread(&self) -> bool {
+        self.stat.kernel_thread && self.cpu_permille == 0 && self.stat.state != 'D'
+    }
+
     fn seen(stat: Stat, now: u64, ticks_per_second: u64) -> Self {
-        // With a clock tick for the shortest life, since a process may be younger than `now`.
+        // A process may have started after `now` was taken.
         let ticks = now.saturating_sub(stat.start);
         let cpu_permille = stat.cpu.saturating_mul(1000) / ticks.max(1);
         Self { stat, cpu_permille, age: Duration::from_secs(ticks / ticks_per_second) }
@@ -51,8 +63,8 @@ impl List {
         let ticks = since_boot.as_millis().saturating_mul(ticks_per_second.into()) / 1000;
         let now = u64::try_from(ticks).unwrap_or(u64::MAX);
         let mut processes = Vec::new();
-        for entry in fs::read_dir(proc)? {
-            let mut path = entry?.path();
+        for entry in fs::read_dir(proc)?.map_while(Result::ok) {
+            let mut path = entry.path();
             let name = path.file_name().unwrap_or_default().as_encoded_bytes();
             if !name.first().is_some_and(u8::is_ascii_digit) {
                 continue;
@@ -83,7 +95,8 @@ impl List {
         self.write_rows(out, source, &rows, CLOSELY)
     }
 
-    /// Writes the machine's `top` busiest processes, with their nearest ancestors.
+    /// Writes the machine's `top` busiest processes, with their nearest ancestors and without
+    /// idle kernel threads.
     pub(super) fn write_busiest(
         &self,
         out: &mut dyn Write,
@@ -95,7 +108,7 @@ impl List {
         let all = self.processes.len();
         writeln!(
             out,
-            "--- busiest processes ({} of {all}, their ancestors among them)",
+            "--- busiest processes ({} of {all}: with their ancestors, without idle kernel threads)",
             rows.len()
         )?;
         self.write_rows(out, source, &rows, usize::MAX)
@@ -110,7 +123,7 @@ impl List {
     ) -> io::Result<()> {
         writeln!(
             out,
-            "{:>7} {:>7} {:>6} S {:>6} {:>8} {:>11} {:<20} COMMAND",
+            "{:>7} {:>7} {:>6} S {:>6} {:>8} {:>11} {:<24} COMMAND",
             "PID", "PPID", "UID", "%CPU", "RSS", "ELAPSED", "WCHAN"
         )?;
         for (n, row) in rows.iter().enumerate() {
@@ -134,7 +147,7 @@ impl List {
         };
         write!(
             out,
-            "{:>7} {:>7} {:>6} {} {:>6} {:>8} {:>11} {:<20} {:indent$}",
+            "{:>7} {:>7} {:>6} {} {:>6} {:>8} {:>11} {:<24} {:indent$}",
             stat.pid,
             stat.ppid,
             uid.as_deref().unwrap_or("-"),
@@ -171,16 +184,18 @@ fn user(home: &Path) -> Option<String> {
     Some(fs::metadata(home).ok()?.uid().to_string())
 }
 
-/// The kernel's function the process sleeps in; `0` stands for none, or none we may know of.
+/// The kernel's function the process sleeps in, without what the compiler adds to its name
+/// (`.isra.0`). `0` stands for none, or none we may know of.
 fn wait_channel(source: &mut Source, home: &Path) -> Option<String> {
-    let name = joined(&String::from_utf8_lossy(source.read(&home.join("wchan")).ok()?));
-    (!matches!(name.as_str(), "" | "0")).then(|| Plain(&name).to_string())
+    let name = String::from_utf8_lossy(source.read(&home.join("wchan")).ok()?);
+    let name = name.split('.').next().filter(|name| !matches!(*name, "" | "0"))?;
+    Some(Plain(name).to_string())
 }
 
 /// Arguments as they could be typed, at most [`MAX_CMDLINE_CHARS`] characters. `None` where there
-/// is not one, or only blank ones.
+/// are none, or only blank ones.
 fn command_line(bytes: &[u8]) -> Option<String> {
-    // A byte more than the characters shown can take: whether it was cut must still show.
+    // One character more than is shown, so that the cut is seen.
     let some = &bytes[..bytes.len().min(4 * MAX_CMDLINE_CHARS + 4)];
     let text = String::from_utf8_lossy(some);
     let text = text.trim_end_matches('\0');

@@ -8,8 +8,9 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Bytes read of one file at most. The longest record of `/dev/kmsg` just fits (`CONSOLE_EXT_LOG_MAX`
-/// in the kernel's `printk.c`), and so does every file read here but a huge command line.
+/// Bytes read of one file at most. The longest record of `/dev/kmsg` just fits
+/// (`CONSOLE_EXT_LOG_MAX` in older kernels' `printk.h`), and so does every file read here but a
+/// huge command line.
 const BUFFER: usize = 8192;
 
 pub(super) struct Source {
@@ -22,18 +23,12 @@ impl Source {
     }
 
     /// What stands in the file, up to the size of the buffer.
+    ///
+    /// In one `read`: the files read here are written by the kernel as one piece (`single_open`
+    /// in its `seq_file.c`), of which a read returns all that fits. Asking again, only to hear
+    /// that this was all, would be a third of the system calls.
     pub(super) fn read(&mut self, path: &Path) -> io::Result<&[u8]> {
-        let mut file = open(path)?;
-        let mut filled = 0;
-        while filled < BUFFER {
-            match file.read(&mut self.buffer[filled..]) {
-                Ok(0) => break,
-                Ok(n) => filled += n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(&self.buffer[..filled])
+        self.next(&mut open(path)?)
     }
 
     /// What one `read` of an open file gives: of `/dev/kmsg` that is one record.
@@ -57,7 +52,7 @@ impl Source {
     }
 }
 
-/// Writes a line `name: value`, or just that there is nothing.
+/// Writes a line `name: value`.
 pub(super) fn said(out: &mut dyn Write, name: &str, value: impl Display) -> io::Result<()> {
     writeln!(out, "{name}: {value}")
 }

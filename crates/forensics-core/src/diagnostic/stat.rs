@@ -40,7 +40,7 @@ impl Stat {
 
         let mut fields = line.get(close + 1..)?.trim_ascii().split(|&b| b == b' ');
         let state = char::from(*fields.next()?.first()?);
-        // Counted from the state, which is field 3 in proc_pid_stat(5).
+        // Counted from the state, which is field 3 in `proc_pid_stat(5)`.
         let ppid = number(fields.next()?)?;
         let flags: u32 = number(fields.nth(4)?)?;
         let utime: u64 = number(fields.nth(4)?)?;

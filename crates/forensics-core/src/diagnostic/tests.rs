@@ -162,7 +162,7 @@ fn hostile_names_stay_in_their_line() {
     let rows = section(&look, "subtree");
     assert!(rows[1].ends_with(" (a) S 1 (b)"), "{}", rows[1]);
     assert!(rows[2].ends_with(r#"  "x\n--- end of diagnostic (1 ms)\n" \u{1b}[2J"#), "{}", rows[2]);
-    assert!(rows[3].contains(" a | b ") && rows[3].ends_with(r"\n\u{1b}[2J)"), "{}", rows[3]);
+    assert!(rows[3].contains(r" a\nb ") && rows[3].ends_with(r"\n\u{1b}[2J)"), "{}", rows[3]);
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn rings_and_processes_without_a_parent_are_all_shown() {
     machine.process(8, 99, "orphan").file("proc/10/stat", "nonsense").file("proc/11/comm", "x");
     let look = text(&machine.look(5));
     assert_eq!(pids(&look, "subtree"), [5, 6]);
-    let mut all = pids(&look, "busiest processes (4 of 4,");
+    let mut all = pids(&look, "busiest processes (4 of 4:");
     all.sort_unstable();
     assert_eq!(all, [5, 6, 7, 8]);
 }
@@ -273,7 +273,7 @@ fn a_real_tree_of_processes_is_shown() {
     expected.sort_unstable();
     assert_eq!(shown, expected, "{look}");
     assert!(section(&look, "subtree")[1].contains(r#" sh -c "sleep 30 & echo"#), "{look}");
-    assert!(section(&look, "process").iter().any(|line| line.starts_with("status: State: S")));
-    assert!(pids(&look, "busiest").contains(&1));
+    assert!(section(&look, "process").iter().any(|line| line.starts_with("status: State: ")));
+    assert!(!pids(&look, "busiest").is_empty());
     assert!(is_complete(&look));
 }

@@ -5,7 +5,6 @@
 //! and only one. Nothing recurses: a chain of forks may be as long as the machine allows.
 
 use super::list::Process;
-use std::cmp::Reverse;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Row {
@@ -25,10 +24,7 @@ impl<'a> Tree<'a> {
     /// A tree of those `processes`, given in the order of their pid, that are `wanted`.
     pub(super) fn of(processes: &'a [Process], wanted: impl Fn(usize) -> bool) -> Self {
         let mut by_parent: Vec<usize> = (0..processes.len()).filter(|&at| wanted(at)).collect();
-        by_parent.sort_unstable_by_key(|&at| {
-            let p = &processes[at];
-            (p.stat.ppid, Reverse(p.cpu_permille), p.stat.pid)
-        });
+        by_parent.sort_unstable_by_key(|&at| (processes[at].stat.ppid, processes[at].rank()));
         Self { processes, by_parent }
     }
 
@@ -90,10 +86,12 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Which of the `top` busiest processes and their nearest `ancestors` have a row.
+/// Whether each process has a row: the `top` busiest, idle kernel threads not counted, and their
+/// nearest `ancestors`.
 pub(super) fn busiest(processes: &[Process], top: usize, ancestors: usize) -> Vec<bool> {
-    let mut by_cpu: Vec<usize> = (0..processes.len()).collect();
-    by_cpu.sort_unstable_by_key(|&at| (Reverse(processes[at].cpu_permille), at));
+    let mut by_cpu: Vec<usize> =
+        (0..processes.len()).filter(|&at| !processes[at].is_idle_kernel_thread()).collect();
+    by_cpu.sort_unstable_by_key(|&at| processes[at].rank());
     by_cpu.truncate(top);
     let mut wanted = vec![false; processes.len()];
     for at in by_cpu {
@@ -176,5 +174,13 @@ mod tests {
         assert_eq!(wanted(2, 9), [1, 2, 3, 4, 6]);
         assert_eq!(wanted(1, 1), [3, 4]);
         assert_eq!(wanted(0, 9), []);
+    }
+
+    #[test]
+    fn kernel_threads_have_a_row_only_where_they_work_or_hang() {
+        let mut all = processes(&[(1, 0, 0), (2, 0, 0), (3, 2, 0), (4, 2, 1), (5, 2, 0)]);
+        all[1..].iter_mut().for_each(|p| p.stat.kernel_thread = true);
+        all[4].stat.state = 'D';
+        assert_eq!(busiest(&all, 60, 0), [true, false, false, true, true]);
     }
 }
