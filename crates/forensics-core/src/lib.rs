@@ -6,5 +6,6 @@
 //! Nothing in this crate panics on what it finds in `/proc` or in a file: a fact that cannot be
 //! had is absent, and text that other processes wrote is escaped before it is shown.
 
+pub mod diagnostic;
 pub mod duration;
 pub mod escape;
