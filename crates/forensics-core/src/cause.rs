@@ -197,7 +197,8 @@ fn of_signal(signal: Signal, captured: &Captured, known: &Evidence<'_>) -> (Caus
     } else if who.name.is_some() {
         (Cause::Process, format!("sent by {who}, which has no terminal and no login session"))
     } else {
-        let why = sender.absence.map_or_else(String::new, |why| format!(": {why:?}").to_lowercase());
+        let why =
+            sender.absence.map_or_else(String::new, |why| format!(": {why:?}").to_lowercase());
         (Cause::Unknown, format!("sent by pid {}, of which nothing could be read{why}", who.pid))
     }
 }
@@ -211,8 +212,8 @@ fn service_manager(who: &ProcessSummary, our_unit: Option<&CgroupUnit>) -> Optio
     let named_systemd = who.name.as_deref() == Some("systemd");
     if who.pid == 1 {
         // Where `hidepid=` hides process 1, being a unit of the system manager stands in for it.
-        let hidden = who.name.is_none()
-            && our_unit.is_some_and(|unit| unit.manager == Manager::System);
+        let hidden =
+            who.name.is_none() && our_unit.is_some_and(|unit| unit.manager == Manager::System);
         return (named_systemd || hidden).then(|| "systemd(1)".to_owned());
     }
     let ours = our_unit?.manager;
@@ -324,10 +325,8 @@ mod tests {
     fn each_row_of_the_table_is_decided_by_its_evidence() {
         let with_tty = |name| ProcessSummary { tty: Some("pts/1".into()), ..named(77, name) };
         let logged_in = ProcessSummary { login_session: Some(3), ..named(77, "kill") };
-        let manager_of = |uid| ProcessSummary {
-            unit: user_unit("init.scope", uid),
-            ..named(77, "systemd")
-        };
+        let manager_of =
+            |uid| ProcessSummary { unit: user_unit("init.scope", uid), ..named(77, "systemd") };
         let kernel = |signal| Case { signal, code: Code::Kernel, ..from(named(0, "")) };
         let cases = [
             (Case { code: Code::Timer, ..from(named(1, "systemd")) }, Cause::Timer, "SI_TIMER"),
@@ -396,7 +395,10 @@ mod tests {
             (from(ProcessSummary::unknown(PARENT)), Cause::Supervisor, "?(400)"),
             (from(with_tty("bash")), Cause::Operator, "bash(77) runs on pts/1"),
             (
-                Case { ancestors: vec![named(76, "sh"), with_tty("zsh")], ..from(named(78, "kill")) },
+                Case {
+                    ancestors: vec![named(76, "sh"), with_tty("zsh")],
+                    ..from(named(78, "kill"))
+                },
                 Cause::Operator,
                 "ancestor zsh(77) runs on pts/1",
             ),
@@ -432,9 +434,21 @@ mod tests {
         let error = Some("port in use".to_owned());
         let cases = [
             (Trigger::Request { reason: "upgrade".into() }, Cause::Requested, "requested: upgrade"),
-            (Trigger::ServiceEnded { error: None }, Cause::ServiceEnded, "the service's future ended"),
-            (Trigger::ServiceEnded { error }, Cause::ServiceEnded, "the service's future failed: port in use"),
-            (Trigger::Signal { signal: Signal::TERM }, Cause::Unknown, "the handler took nothing down"),
+            (
+                Trigger::ServiceEnded { error: None },
+                Cause::ServiceEnded,
+                "the service's future ended",
+            ),
+            (
+                Trigger::ServiceEnded { error },
+                Cause::ServiceEnded,
+                "the service's future failed: port in use",
+            ),
+            (
+                Trigger::Signal { signal: Signal::TERM },
+                Cause::Unknown,
+                "the handler took nothing down",
+            ),
         ];
         for (trigger, cause, evidence) in cases {
             assert_eq!(decide(&trigger), (cause, evidence.to_owned()));

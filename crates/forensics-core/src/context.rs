@@ -9,7 +9,6 @@
 
 use std::fmt::{self, Display};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use nix::unistd::getppid;
 use procfs_core::{FromRead, LoadAverage};
@@ -17,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::capture::{Absence, Captured};
 use crate::cause::{Cause, Evidence, Verdict, decide};
-use crate::clock;
+use crate::clock::{self, Utc};
 use crate::escape::Quoted;
 use crate::marker::{self, Marker};
 use crate::process::{self, ProcessSummary};
@@ -99,9 +98,8 @@ impl Baseline {
     /// Probes this process. Reads files of `/proc` and our environment; cannot fail.
     pub fn probe() -> Self {
         let pid = i32::try_from(std::process::id()).unwrap_or(0);
-        let variable = |name: &str| {
-            std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
-        };
+        let variable =
+            |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
         Self::of(pid, &variable)
     }
 
@@ -148,7 +146,7 @@ impl Baseline {
 #[non_exhaustive]
 pub struct ShutdownContext {
     /// When it was asked for: RFC 3339, UTC, microseconds.
-    pub ts: String,
+    pub ts: Utc,
     /// The same on `CLOCK_MONOTONIC`, in microseconds.
     pub mono_us: u64,
     /// What asked. Absent where somebody only looks.
@@ -191,7 +189,7 @@ impl ShutdownContext {
     pub fn capture(baseline: &Baseline, trigger: Trigger, captured: Option<&Captured>) -> Self {
         let mut context = Self::look(baseline);
         if let Some(captured) = captured {
-            context.ts = clock::rfc3339(captured.wall);
+            context.ts = captured.wall.into();
             context.mono_us = captured.mono_ns / 1000;
             context.capture_ns = Some(captured.took_ns);
             context.sender = Sender::identify(captured);
@@ -224,7 +222,7 @@ impl ShutdownContext {
         let us = u32::try_from(pid).unwrap_or(0);
         let markers = baseline.markers.iter();
         Self {
-            ts: clock::rfc3339(SystemTime::now()),
+            ts: Utc::now(),
             mono_us: clock::mono_us(),
             trigger: None,
             verdict: None,
@@ -354,6 +352,7 @@ mod tests {
     use super::*;
     use crate::capture::{Code, Sighting};
     use crate::escape;
+    use std::time::SystemTime;
 
     fn process(pid: i32, name: &str, cmdline: &str) -> ProcessSummary {
         ProcessSummary {
@@ -379,7 +378,7 @@ mod tests {
     fn example() -> ShutdownContext {
         let sender = ProcessSummary { uid: Some(1000), ..process(4242, "kill", "kill 4100") };
         ShutdownContext {
-            ts: "2026-11-23T10:15:00.123456Z".into(),
+            ts: "2026-11-23T10:15:00.123456Z".parse().unwrap(),
             mono_us: 1,
             trigger: Some(Trigger::Signal { signal: Signal::TERM }),
             verdict: Some(Verdict { cause: Cause::Operator, evidence: "a shell".into() }),
@@ -418,8 +417,18 @@ mod tests {
     #[test]
     fn a_sender_without_a_name_says_why_it_has_none() {
         let cases = [
-            (4242, Code::User, Some(Absence::Gone), "sender_pid=4242 sender_name=? sender_gone=yes"),
-            (4242, Code::User, Some(Absence::Hidden), "sender_pid=4242 sender_name=? sender_hidden=yes"),
+            (
+                4242,
+                Code::User,
+                Some(Absence::Gone),
+                "sender_pid=4242 sender_name=? sender_gone=yes",
+            ),
+            (
+                4242,
+                Code::User,
+                Some(Absence::Hidden),
+                "sender_pid=4242 sender_name=? sender_hidden=yes",
+            ),
             (0, Code::User, Some(Absence::Outside), "sender_pid=0 sender_name=? sender_uid=0"),
             (1, Code::Queue, None, "sender_pid=1 sender_name=? sender_unverified=yes"),
         ];
@@ -485,12 +494,17 @@ mod tests {
 
     #[test]
     fn a_child_is_seen_with_its_own_environment() {
-        let mut child = std::process::Command::new("sleep")
-            .arg("60")
+        // The kernel shows a new program's environment a moment after exec: wait for its word.
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "echo started; read _"])
             .env("INVOCATION_ID", "0123456789abcdef")
             .env("XINVOCATION_ID", "wrong")
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
             .spawn()
             .unwrap();
+        let mut word = [0; 7];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut word).unwrap();
         let baseline = Baseline::probe_pid(child.id() as i32);
         let context = ShutdownContext::look(&baseline);
         child.kill().unwrap();

@@ -104,10 +104,8 @@ fn content(path: &Path) -> io::Result<Vec<u8>> {
     // Looked at before it is opened, since opening a device can do things (a watchdog starts), and
     // again once it is open, since it may have been exchanged in between.
     regular(fs::metadata(path)?)?;
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)?;
+    let file =
+        OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
     regular(file.metadata()?)?;
     let mut bytes = Vec::new();
     file.take(MAX_MARKER_BYTES + 1).read_to_end(&mut bytes)?;

@@ -122,9 +122,7 @@ impl ProcessSummary {
 
     /// Whether this is the process that `other` is about, and not a later one under the same pid.
     pub fn is_same_as(&self, other: &Self) -> bool {
-        self.pid == other.pid
-            && self.start_time.is_some()
-            && self.start_time == other.start_time
+        self.pid == other.pid && self.start_time.is_some() && self.start_time == other.start_time
     }
 
     /// The parent and its parent and so on up to process 1, at most `limit` of them.
@@ -215,8 +213,10 @@ mod tests {
     /// A line of `/proc/PID/stat` for `(comm)` with the given parent, session, tty and start time.
     fn stat(comm: &str, ppid: i32, session: i32, tty: i32, start: u64) -> Vec<u8> {
         let tail = "0 ".repeat(29);
-        format!("7 ({comm}) S {ppid} 7 {session} {tty} 0 0 0 0 0 0 0 0 0 0 20 0 1 0 {start} {tail}0\n")
-            .into_bytes()
+        format!(
+            "7 ({comm}) S {ppid} 7 {session} {tty} 0 0 0 0 0 0 0 0 0 0 20 0 1 0 {start} {tail}0\n"
+        )
+        .into_bytes()
     }
 
     #[test]
@@ -234,8 +234,17 @@ mod tests {
     #[test]
     fn a_broken_stat_file_leaves_the_pid_alone() {
         let broken: [&[u8]; 11] = [
-            b"", b"7", b"7 (", b"7 (kill", b"7 (kill)", b"7 (kill) ", b"7 (kill) S", b"7(kill) S 1",
-            b"(kill) S 1", b"\xff\xfe\0", b")(",
+            b"",
+            b"7",
+            b"7 (",
+            b"7 (kill",
+            b"7 (kill)",
+            b"7 (kill) ",
+            b"7 (kill) S",
+            b"7(kill) S 1",
+            b"(kill) S 1",
+            b"\xff\xfe\0",
+            b")(",
         ];
         for stat in broken {
             assert_eq!(ProcessSummary::from_stat(7, stat), ProcessSummary::unknown(7));

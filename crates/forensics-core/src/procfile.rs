@@ -16,10 +16,8 @@ const LIMIT: u64 = 64 * 1024;
 /// Whatever open(2) or read(2) say: `ESRCH` and `ENOENT` for a process that has gone, `EACCES`
 /// and `EPERM` for one that is not ours to look at, `EMFILE` without a free descriptor.
 pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)?;
+    let file =
+        OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
     let mut content = Vec::with_capacity(1024);
     file.take(LIMIT).read_to_end(&mut content)?;
     Ok(content)

@@ -151,7 +151,8 @@ mod tests {
     #[test]
     fn another_process_under_the_senders_pid_is_not_taken_for_it() {
         let pid = std::process::id() as i32;
-        let stat = format!("{pid} (old) Z 1 1 1 0 0 0 0 0 0 0 0 0 0 0 20 0 1 0 1 {}0\n", "0 ".repeat(29));
+        let stat =
+            format!("{pid} (old) Z 1 1 1 0 0 0 0 0 0 0 0 0 0 0 20 0 1 0 1 {}0\n", "0 ".repeat(29));
         let sighting = Sighting { stat: Some(stat.into_bytes()), ..Sighting::default() };
         let sender = Sender::identify(&captured(Code::User, pid, sighting)).unwrap();
         assert_eq!(sender.process.name.as_deref(), Some("old"));
@@ -183,7 +184,8 @@ mod tests {
 
     #[test]
     fn users_are_found_in_passwd() {
-        let passwd = "\n# x\nroot:x:0:0:root:/root:/bin/sh\nbroken:x\n:x:7:7::/:/\nops:x:1000:1:::\n";
+        let passwd =
+            "\n# x\nroot:x:0:0:root:/root:/bin/sh\nbroken:x\n:x:7:7::/:/\nops:x:1000:1:::\n";
         let cases = [(0, Some("root")), (1000, Some("ops")), (7, None), (1, None)];
         for (uid, name) in cases {
             assert_eq!(user_in_passwd(passwd, uid).as_deref(), name);

@@ -35,7 +35,8 @@ pub enum ArmError {
 /// Keeps the capture of some signals alive; dropped, it gives them back.
 ///
 /// When the last `Armed` for a signal goes, what was installed before the first [`arm`] is put
-/// back: usually the default action, so that SIGTERM ends the process again.
+/// back: usually the default action, so that SIGTERM ends the process again. A signal that was
+/// ignored before gets the default action, too: nothing is left that swallows it.
 #[derive(Debug)]
 #[must_use = "the signals are given back as soon as this is dropped"]
 pub struct Armed {
@@ -110,7 +111,12 @@ fn want(registrations: &mut BTreeMap<Signal, Registration>, signal: Signal) -> s
         known.wanted += 1;
         return Ok(());
     }
-    let before = current_action(signal)?;
+    let mut before = current_action(signal)?;
+    if before.sa_sigaction == libc::SIG_IGN {
+        // We were started with it ignored, as a shell's background job is with SIGINT. Whoever
+        // arms it wants to be stopped by it, and to put the ignoring back would swallow it.
+        before.sa_sigaction = libc::SIG_DFL;
+    }
     // SAFETY: `on_signal` is async-signal-safe, does not panic and does not block; that is what
     // the module `handler` is written for.
     unsafe { signal_hook_registry::register_sigaction(signal.as_raw(), handler::on_signal) }?;
@@ -127,8 +133,7 @@ fn registrations() -> MutexGuard<'static, BTreeMap<Signal, Registration>> {
 fn current_action(signal: Signal) -> std::io::Result<libc::sigaction> {
     let mut current = MaybeUninit::uninit();
     // SAFETY: a null new action asks only; the old one is stored through a pointer valid for it.
-    let done =
-        unsafe { libc::sigaction(signal.as_raw(), ptr::null(), current.as_mut_ptr()) };
+    let done = unsafe { libc::sigaction(signal.as_raw(), ptr::null(), current.as_mut_ptr()) };
     Errno::result(done)?;
     // SAFETY: the call succeeded, so the kernel has stored the action.
     Ok(unsafe { current.assume_init() })

@@ -96,9 +96,8 @@ pub(super) fn read<const N: usize>(path: &Bytes<64>) -> Result<Bytes<N>, c_int> 
 pub(super) fn read_link<const N: usize>(path: &Bytes<64>) -> Option<Bytes<N>> {
     let mut target = Bytes::EMPTY;
     // SAFETY: `path` ends in a NUL by construction; the buffer is valid for the length given.
-    let len = unsafe {
-        libc::readlink(path.bytes.as_ptr().cast(), target.bytes.as_mut_ptr().cast(), N)
-    };
+    let len =
+        unsafe { libc::readlink(path.bytes.as_ptr().cast(), target.bytes.as_mut_ptr().cast(), N) };
     target.len = usize::try_from(len).ok()?;
     Some(target)
 }
@@ -132,6 +131,12 @@ pub(super) fn clock_ns(clock: libc::clockid_t) -> u64 {
     (now.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(now.tv_nsec as u64)
 }
 
+/// Ends the process with this status, now: no destructor runs, no exit handler, no flush.
+pub(super) fn exit(status: c_int) -> ! {
+    // SAFETY: _exit(2) has no preconditions, and does not return.
+    unsafe { libc::_exit(status) }
+}
+
 /// Adds one to the eventfd `fd`. Cannot block: that would take 2^64 - 2 signals unread.
 pub(super) fn notify(fd: c_int) {
     let one: u64 = 1;
@@ -146,7 +151,8 @@ mod tests {
 
     #[test]
     fn paths_are_spelled_for_every_pid() {
-        let cases = [(1, "/proc/1/stat\0"), (4_194_304, "/proc/4194304/stat\0"), (0, "/proc/0/stat\0")];
+        let cases =
+            [(1, "/proc/1/stat\0"), (4_194_304, "/proc/4194304/stat\0"), (0, "/proc/0/stat\0")];
         for (pid, path) in cases {
             assert_eq!(proc_path(pid, b"stat").as_slice(), path.as_bytes());
         }

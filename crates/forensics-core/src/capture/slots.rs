@@ -35,10 +35,7 @@ impl<T: Copy, const N: usize> Slots<T, N> {
     pub(super) const fn new() -> Self {
         Self(
             [const {
-                Slot {
-                    state: AtomicU8::new(FREE),
-                    content: UnsafeCell::new(MaybeUninit::uninit()),
-                }
+                Slot { state: AtomicU8::new(FREE), content: UnsafeCell::new(MaybeUninit::uninit()) }
             }; N],
         )
     }

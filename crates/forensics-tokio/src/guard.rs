@@ -1,0 +1,379 @@
+//! The guard: what a service's `main` holds.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use forensics_core::capture::Armed;
+use forensics_core::cause::Cause;
+use forensics_core::context::{Baseline, ShutdownContext, Trigger};
+use forensics_core::duration::Timespan;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::budget::WorstCase;
+use crate::builder::Builder;
+use crate::config::{Config, SAFETY_MARGIN};
+use crate::diag;
+use crate::events::{self, Seconds};
+use crate::outcome::{IntoOutcome, Outcome, ServiceOutcome, panic_message};
+use crate::phase::{Group, Phase, PhaseContext};
+use crate::plan::Plan;
+use crate::report::{PhaseReport, ShutdownReport};
+use crate::stop::Stop;
+use crate::teardown::{Common, Teardown};
+
+/// What the guard, its tasks and the keeper share.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) stop: Arc<Stop>,
+    pub(crate) token: CancellationToken,
+    pub(crate) plan: Arc<Plan>,
+    /// The stop timeout of our unit, once systemd has said it.
+    pub(crate) unit_timeout: OnceLock<Timespan>,
+    diagnostic: Mutex<Option<JoinHandle<()>>>,
+    has_run: AtomicBool,
+}
+
+/// Guards a service's end: names who asked for it and why, runs the teardown's phases under one
+/// deadline, and reports what became of them.
+///
+/// Cheap to clone; clones are the same guard. When the last one is dropped, or when
+/// [`run`](Self::run) has returned, the signals do again what they did before.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use forensics_tokio::ShutdownGuard;
+///
+/// #[tokio::main]
+/// async fn main() -> std::process::ExitCode {
+///     let guard = match ShutdownGuard::builder("gateway").install() {
+///         Ok(guard) => guard,
+///         Err(e) => panic!("{e}"),
+///     };
+///     guard.phase("drain", |cx| async move { cx.service_ended().await })
+///         .timeout(Duration::from_secs(30));
+///     guard.phase("db_close", |_| async { /* pool.close().await */ })
+///         .reserve(Duration::from_secs(5));
+///
+///     let token = guard.token();
+///     let server = async move { token.cancelled().await };
+///     guard.run(server).await.exit_code()
+/// }
+/// ```
+#[derive(Clone)]
+pub struct ShutdownGuard {
+    shared: Arc<Shared>,
+    /// Dropped with the guard, or by [`run`](Self::run) at its end.
+    installed: Arc<Mutex<Option<Installed>>>,
+}
+
+/// What ends with the guard.
+struct Installed {
+    _armed: Armed,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Drop for Installed {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl ShutdownGuard {
+    /// Begins to set up a guard for the service of this name, which stands in logs and records.
+    pub fn builder(service: impl Into<String>) -> Builder {
+        Builder::new(service.into())
+    }
+
+    pub(crate) fn new(shared: Arc<Shared>, armed: Armed, tasks: [JoinHandle<()>; 2]) -> Self {
+        let installed = Installed { _armed: armed, tasks };
+        Self { shared, installed: Arc::new(Mutex::new(Some(installed))) }
+    }
+
+    /// A token that is cancelled at the first request to stop, once the context is logged.
+    /// Cancelling it is such a request, too.
+    pub fn token(&self) -> CancellationToken {
+        self.shared.token.clone()
+    }
+
+    /// Asks for a stop without a signal. Only the first request of all counts.
+    ///
+    /// From any thread; blocks for some 100 µs, in which the context is captured.
+    pub fn request(&self, reason: impl Into<String>) {
+        let reason = reason.into();
+        self.shared.stop.begin(Trigger::Request { reason }, None);
+    }
+
+    /// Adds a phase after those there are. Also while the teardown runs: then it runs last.
+    ///
+    /// `work` is called when the phase's turn comes, and its future runs as a task of its own.
+    /// When its time is up the future is dropped at its next `.await`, so it has to be cancel safe
+    /// as far as what it must not leave half done.
+    ///
+    /// A name that is taken is an error, logged at once and in the report, for which the process
+    /// exits with 1; the phase runs all the same, as `NAME#2`, since work lost would be worse.
+    pub fn phase<F, Fut>(&self, name: impl Into<String>, work: F) -> Phase
+    where
+        F: FnOnce(PhaseContext) -> Fut + Send + 'static,
+        Fut: Future + Send + 'static,
+        Fut::Output: IntoOutcome,
+    {
+        Phase::register(&self.shared.plan, name.into(), work)
+    }
+
+    /// Adds a group, whose phases run side by side. Names are as for [`phase`](Self::phase).
+    pub fn group(&self, name: impl Into<String>) -> Group {
+        Group::register(&self.shared.plan, name.into())
+    }
+
+    /// The longest that the teardown of the phases registered so far can take, with its sum.
+    pub fn worst_case(&self) -> WorstCase {
+        self.shared.plan.worst_case(self.shared.config.deadline())
+    }
+
+    /// Runs the service until a stop is asked for or it ends by itself, then tears down.
+    ///
+    /// The service's future is polled on during the teardown, so that what it serves can finish;
+    /// a phase waits for its end with [`PhaseContext::service_ended`]. If it still runs after the
+    /// last phase it has the [grace](Builder::service_grace), then it is dropped. A stop that was
+    /// asked for before this call is not lost: the service is then polled only during the teardown.
+    ///
+    /// Its end, its error and its panic all lead to the same teardown, with cause `service_ended`.
+    ///
+    /// Not cancel safe: dropped during the teardown, it leaves the running phase running and no
+    /// phase after it is run.
+    ///
+    /// # Panics
+    /// Where it is called twice on the same guard.
+    pub async fn run<S>(&self, service: S) -> ShutdownReport
+    where
+        S: Future,
+        S::Output: IntoOutcome,
+    {
+        let shared = &self.shared;
+        assert!(!shared.has_run.swap(true, Ordering::AcqRel), "a guard runs one service, once");
+        let (mut service, service_running) = Service::new(service);
+        let begun = tokio::select! {
+            biased;
+            begun = shared.stop.announced() => begun,
+            () = service.end() => {
+                shared.stop.begin(Trigger::ServiceEnded { error: service.error() }, None);
+                shared.stop.announced().await
+            }
+        };
+
+        let began = tokio_instant(begun.at);
+        let (allowed, why) = shared.deadline(&begun.context);
+        let deadline = began + allowed;
+        events::teardown_started(&shared.plan.worst_case(allowed), &why);
+        let mut errors = shared.plan.errors();
+        errors.iter().for_each(|error| events::registration_error(error));
+
+        let stop = shared.stop.watch();
+        let mut teardown = Teardown::new(Common { began, deadline, stop, service_running });
+        service.alongside(teardown.run(&shared.plan)).await;
+        let grace = shared.config.service_grace(teardown.reports.len());
+        service.end_within((Instant::now() + grace).min(deadline)).await;
+        // What was added while the service ended.
+        teardown.run(&shared.plan).await;
+        shared.wait_for_diagnostic(deadline).await;
+        self.uninstall();
+
+        for late in shared.plan.errors() {
+            if !errors.contains(&late) {
+                errors.push(late);
+            }
+        }
+        let phases = teardown.reports;
+        let timed_out = |phase: &PhaseReport| phase.outcome == Outcome::TimedOut;
+        let mut report = ShutdownReport {
+            service: shared.config.service.clone(),
+            context: begun.context.clone(),
+            timed_out: phases
+                .iter()
+                .any(|phase| phase.members.iter().any(timed_out) || timed_out(phase)),
+            phases,
+            service_outcome: service.ended.unwrap_or(ServiceOutcome::Dropped),
+            later_signals: shared.stop.watch().borrow().later.clone(),
+            errors,
+            deadline: allowed,
+            total: began.elapsed(),
+            exit_status: 0,
+        };
+        if report.is_failed() {
+            report.exit_status = shared.config.failure_status;
+        }
+        events::complete(&report);
+        report
+    }
+
+    /// Gives the signals back and ends the guard's tasks.
+    fn uninstall(&self) {
+        self.installed.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+impl std::fmt::Debug for ShutdownGuard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ShutdownGuard")
+            .field("config", &self.shared.config)
+            .field("plan", &self.shared.plan)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(config: Config, baseline: Baseline) -> Self {
+        Self {
+            config,
+            stop: Arc::new(Stop::new(baseline)),
+            token: CancellationToken::new(),
+            plan: Arc::default(),
+            unit_timeout: OnceLock::new(),
+            diagnostic: Mutex::new(None),
+            has_run: AtomicBool::new(false),
+        }
+    }
+
+    /// How long the teardown may take from the signal on, and why so.
+    ///
+    /// systemd's stop timeout counts only where systemd may be the one who stops us: a kill(1)
+    /// starts no timeout.
+    fn deadline(&self, context: &ShutdownContext) -> (Duration, String) {
+        let configured = self.config.deadline();
+        let by_systemd = matches!(context.cause(), Cause::Systemd | Cause::Reboot | Cause::Unknown);
+        let granted = self.unit_timeout.get().and_then(|timeout| timeout.to_std());
+        if let Some(granted) = granted.filter(|_| by_systemd) {
+            let margin = SAFETY_MARGIN.min(granted / 4);
+            if granted - margin < configured {
+                let why = format!(
+                    "deadline {} is the unit's stop timeout {} less {}",
+                    Seconds(granted - margin),
+                    Seconds(granted),
+                    Seconds(margin),
+                );
+                return (granted - margin, why);
+            }
+        }
+        (configured, format!("deadline {}", Seconds(configured)))
+    }
+
+    /// Starts the diagnostic, where there is to be one. In a task of the runtime.
+    pub(crate) fn start_diagnostic(&self, context: &ShutdownContext) {
+        let Some(log) = &self.config.diag_log else { return };
+        let plan = diag::Plan {
+            command: self.config.diag_command.clone(),
+            log: log.clone(),
+            service: self.config.service.clone(),
+        };
+        let line = context.to_string();
+        let task = tokio::spawn(async move {
+            let path = plan.log.clone();
+            match diag::run(plan, line).await {
+                Ok(()) => events::diagnostic_finished(&path),
+                Err(e) => events::diagnostic_failed(&path, &e),
+            }
+        });
+        *self.diagnostic.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
+    }
+
+    /// Waits for the diagnostic, lest it be lost with our cgroup; not past the deadline.
+    async fn wait_for_diagnostic(&self, deadline: Instant) {
+        let task = self.diagnostic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(task) = task
+            && timeout_at(deadline, task).await.is_err()
+        {
+            events::diagnostic_left_behind();
+        }
+    }
+}
+
+/// The service's future while it runs, and how it ended once it has.
+struct Service<S> {
+    future: Option<Pin<Box<S>>>,
+    ended: Option<ServiceOutcome>,
+    running: watch::Sender<bool>,
+}
+
+impl<S> Service<S>
+where
+    S: Future,
+    S::Output: IntoOutcome,
+{
+    fn new(future: S) -> (Self, watch::Receiver<bool>) {
+        let (running, is_running) = watch::channel(true);
+        (Self { future: Some(Box::pin(future)), ended: None, running }, is_running)
+    }
+
+    /// Polls it until it ends. Cancel safe.
+    async fn end(&mut self) {
+        std::future::poll_fn(|cx| {
+            let Some(future) = &mut self.future else { return Poll::Ready(()) };
+            // A future that panicked is dropped and never polled again.
+            let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
+            let outcome = match polled {
+                Ok(Poll::Pending) => return Poll::Pending,
+                Ok(Poll::Ready(output)) => match output.into_error() {
+                    None => ServiceOutcome::Ended,
+                    Some(error) => ServiceOutcome::Failed(error),
+                },
+                Err(payload) => ServiceOutcome::Panicked(panic_message(&*payload)),
+            };
+            self.finish(outcome);
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    /// Polls it beside `work`, until `work` is done.
+    async fn alongside<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                () = self.end(), if self.future.is_some() => {}
+            }
+        }
+    }
+
+    /// Polls it until it ends, and drops it where it does not by `limit`.
+    async fn end_within(&mut self, limit: Instant) {
+        let began = Instant::now();
+        if timeout_at(limit, self.end()).await.is_err() {
+            events::service_dropped(began.elapsed());
+            self.finish(ServiceOutcome::Dropped);
+        }
+    }
+
+    /// What it failed or panicked with.
+    fn error(&self) -> Option<String> {
+        match &self.ended {
+            Some(ServiceOutcome::Failed(error)) => Some(error.clone()),
+            Some(ServiceOutcome::Panicked(message)) => Some(format!("panicked: {message}")),
+            _ => None,
+        }
+    }
+
+    fn finish(&mut self, outcome: ServiceOutcome) {
+        let future = self.future.take();
+        let dropped = catch_unwind(AssertUnwindSafe(|| drop(future)));
+        self.ended = Some(match dropped {
+            Ok(()) => outcome,
+            Err(payload) => ServiceOutcome::Panicked(panic_message(&*payload)),
+        });
+        self.running.send_replace(false);
+    }
+}
+
+/// The instant on tokio's clock, which tests can pause.
+fn tokio_instant(at: std::time::Instant) -> Instant {
+    let now = Instant::now();
+    now.checked_sub(at.elapsed()).unwrap_or(now)
+}
