@@ -19,3 +19,4 @@ mod procfile;
 pub mod sender;
 pub mod signal;
 pub mod systemd;
+pub mod threads;

@@ -170,7 +170,7 @@ pub(crate) fn tracer(pid: i32) -> Option<i32> {
 
 /// Whether the name stands in parentheses between a pid and a state. procfs-core 0.18 takes that
 /// for granted and panics where it is not so.
-fn is_well_formed(stat: &[u8]) -> bool {
+pub(crate) fn is_well_formed(stat: &[u8]) -> bool {
     let open = stat.iter().position(|&byte| byte == b'(');
     let close = stat.iter().rposition(|&byte| byte == b')');
     let (Some(open), Some(close)) = (open, close) else { return false };

@@ -28,7 +28,7 @@ pub(crate) async fn check(shared: Arc<Shared>, unit: Option<CgroupUnit>) {
         return events::alignment_unknown("systemctl names no TimeoutStopUSec");
     };
     // Only this task sets it.
-    let _ = shared.unit_timeout.set(granted);
+    let _ = shared.stop.unit_timeout.set(granted);
     let config = &shared.config;
     let alignment = Alignment::judge(granted, config.drain_timeout, config.headroom);
     if let Some(advice) = alignment.advice(&unit) {

@@ -7,6 +7,8 @@
 use std::fmt::{self, Display};
 use std::time::Duration;
 
+use forensics_core::escape::Plain;
+
 /// What the arithmetic needs to know of a phase.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Claim {
@@ -27,58 +29,77 @@ pub(crate) fn allowance(claim: &Claim, remaining: Duration, later: Duration) -> 
     claim.timeout.map_or(open, |timeout| timeout.min(open))
 }
 
-/// The longest a teardown of these phases can take within `deadline`, with the sum that shows it.
-pub(crate) fn worst_case(claims: &[Claim], deadline: Duration) -> WorstCase {
-    let mut remaining = deadline;
-    let mut parts = Vec::with_capacity(claims.len());
-    let mut later: Duration = claims.iter().map(|claim| claim.reserve).sum();
-    for claim in claims {
-        later = later.saturating_sub(claim.reserve);
-        let share = allowance(claim, remaining, later);
-        remaining -= share;
-        parts.push((claim.name.clone(), share));
-    }
-    let reserved = claims.iter().map(|claim| claim.reserve).sum();
-    WorstCase { total: deadline - remaining, parts, deadline, reserved }
-}
-
-/// The longest that a teardown can take.
+/// The sum of what phases may take, against the deadline.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct WorstCase {
-    /// The whole; never more than the deadline.
-    pub total: Duration,
-    /// Each phase's share, in order.
-    pub parts: Vec<(String, Duration)>,
-    /// The deadline it was reckoned with.
-    pub deadline: Duration,
-    /// All reserves together.
-    pub reserved: Duration,
+pub(crate) struct Sum {
+    claims: Vec<Claim>,
+    deadline: Duration,
 }
 
-impl WorstCase {
-    /// Whether all reserves together fit into the deadline. Where they do not, the last phases
-    /// can come away with nothing.
-    pub fn is_possible(&self) -> bool {
-        self.reserved <= self.deadline
+impl Sum {
+    pub(crate) fn of(claims: Vec<Claim>, deadline: Duration) -> Self {
+        Self { claims, deadline }
+    }
+
+    /// The longest the teardown can take: all timeouts together, and no more than the deadline,
+    /// which is also the answer where a phase has no timeout.
+    pub(crate) fn worst_case(&self) -> Duration {
+        self.timeouts().map_or(self.deadline, |sum| sum.min(self.deadline))
+    }
+
+    /// Whether every reserve can be honoured. Where not, the last phases can come away with nothing.
+    pub(crate) fn is_possible(&self) -> bool {
+        self.reserves() <= self.deadline
+    }
+
+    fn timeouts(&self) -> Option<Duration> {
+        self.claims.iter().map(|claim| claim.timeout).sum()
+    }
+
+    fn reserves(&self) -> Duration {
+        self.claims.iter().map(|claim| claim.reserve).sum()
     }
 }
 
-/// `notify 5.00s + drain 30.00s + db_close 5.00s = 40.00s of 45.00s`
-impl Display for WorstCase {
+/// `notify (open) + drain 30.00s + db_close (open, 5.00s reserved) = at most 45.00s`
+impl Display for Sum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, (name, share)) in self.parts.iter().enumerate() {
+        for (i, Claim { name, timeout, reserve }) in self.claims.iter().enumerate() {
             let plus = if i == 0 { "" } else { " + " };
-            write!(f, "{plus}{name} {:.2}s", share.as_secs_f64())?;
+            let name = Plain(name);
+            match (timeout, reserve.is_zero()) {
+                (Some(timeout), _) => write!(f, "{plus}{name} {}", Seconds(*timeout))?,
+                (None, true) => write!(f, "{plus}{name} (open)")?,
+                (None, false) => write!(f, "{plus}{name} (open, {} reserved)", Seconds(*reserve))?,
+            }
         }
-        if !self.parts.is_empty() {
-            f.write_str(" = ")?;
+        if self.claims.is_empty() {
+            f.write_str("no phases")?;
         }
-        write!(f, "{:.2}s of {:.2}s", self.total.as_secs_f64(), self.deadline.as_secs_f64())?;
+        match self.timeouts() {
+            Some(sum) if sum > self.deadline => {
+                write!(
+                    f,
+                    " = {}, cut at the deadline of {}",
+                    Seconds(sum),
+                    Seconds(self.deadline)
+                )?;
+            }
+            _ => write!(f, " = at most {}", Seconds(self.worst_case()))?,
+        }
         if !self.is_possible() {
-            write!(f, ", with {:.2}s reserved", self.reserved.as_secs_f64())?;
+            write!(f, ", though {} are reserved in all", Seconds(self.reserves()))?;
         }
         Ok(())
+    }
+}
+
+/// A span of time as the log shows it: `1.25s`.
+pub(crate) struct Seconds(pub(crate) Duration);
+
+impl Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.2}s", self.0.as_secs_f64())
     }
 }
 
@@ -115,23 +136,32 @@ mod tests {
 
     #[test]
     fn the_worst_case_shows_its_sum() {
-        let claims = [
-            Claim { name: "notify".into(), ..claim(Some(5), 0) },
-            Claim { name: "drain".into(), ..claim(Some(60), 0) },
-            Claim { name: "db_close".into(), ..claim(None, 5) },
+        let named = |name: &str, claim| Claim { name: name.to_owned(), ..claim };
+        let cases = [
+            (
+                vec![named("notify", claim(None, 0)), named("db_close", claim(None, 5))],
+                "notify (open) + db_close (open, 5.00s reserved) = at most 45.00s",
+                45,
+            ),
+            (vec![named("drain", claim(Some(30), 5))], "drain 30.00s = at most 30.00s", 30),
+            (
+                vec![named("drain", claim(Some(60), 0)), named("db_close", claim(Some(5), 5))],
+                "drain 60.00s + db_close 5.00s = 65.00s, cut at the deadline of 45.00s",
+                45,
+            ),
+            (
+                vec![named("a", claim(None, 30)), named("b", claim(Some(20), 20))],
+                "a (open, 30.00s reserved) + b 20.00s = at most 45.00s, \
+                 though 50.00s are reserved in all",
+                45,
+            ),
+            (vec![], "no phases = at most 0.00s", 0),
         ];
-        let worst = worst_case(&claims, Duration::from_secs(45));
-        let text = "notify 5.00s + drain 35.00s + db_close 5.00s = 45.00s of 45.00s";
-        assert_eq!(worst.to_string(), text);
-        assert!(worst.is_possible());
-
-        let bounded = worst_case(&claims[..1], Duration::from_secs(45));
-        assert_eq!(bounded.total, Duration::from_secs(5));
-        assert_eq!(worst_case(&[], Duration::from_secs(45)).to_string(), "0.00s of 45.00s");
-
-        let greedy = [claim(None, 30), claim(None, 30)];
-        let worst = worst_case(&greedy, Duration::from_secs(45));
-        assert!(!worst.is_possible());
-        assert!(worst.to_string().ends_with("= 45.00s of 45.00s, with 60.00s reserved"));
+        for (claims, text, worst) in cases {
+            let sum = Sum::of(claims, Duration::from_secs(45));
+            assert_eq!(sum.to_string(), text);
+            assert_eq!(sum.worst_case(), Duration::from_secs(worst));
+            assert_eq!(sum.is_possible(), !text.contains("though"));
+        }
     }
 }

@@ -11,7 +11,7 @@ use forensics_core::process;
 use forensics_core::signal::Signal;
 
 use crate::bounded::bounded;
-use crate::config::Config;
+use crate::config::{Config, Escalation};
 use crate::diag::DiagCommand;
 use crate::guard::{Shared, ShutdownGuard};
 use crate::listener::Listeners;
@@ -113,6 +113,20 @@ impl Builder {
     /// The exit status where a phase or the service failed or panicked: 1 unless told.
     pub fn failure_status(mut self, status: u8) -> Self {
         self.config.failure_status = status;
+        self
+    }
+
+    /// What a second and a third signal do: [`Escalation::CutThenExit`] unless told.
+    pub fn escalation(mut self, escalation: Escalation) -> Self {
+        self.config.escalation = escalation;
+        self
+    }
+
+    /// Something to run before the process is ended by force, when no destructor runs: it should
+    /// write out what a log writer or an exporter still holds. Each has 200 ms, on a thread of its
+    /// own. A planned end does not call it; there destructors do their work.
+    pub fn flush(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
+        self.config.flush.0.push(Arc::new(hook));
         self
     }
 

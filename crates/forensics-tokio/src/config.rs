@@ -1,6 +1,8 @@
 //! What a guard was told, and what it found when it was installed.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use forensics_core::signal::Signal;
@@ -22,6 +24,35 @@ pub(crate) struct Config {
     pub(crate) diag_command: DiagCommand,
     pub(crate) markers: Vec<(String, PathBuf)>,
     pub(crate) failure_status: u8,
+    pub(crate) escalation: Escalation,
+    pub(crate) flush: FlushHooks,
+}
+
+/// What further signals do once a stop is under way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Escalation {
+    /// The second one cuts the running phase short, after which only phases with a reserve run;
+    /// the third ends the process at once.
+    #[default]
+    CutThenExit,
+    /// The second one ends the process at once.
+    Exit,
+    /// They are logged, and nothing else.
+    Ignore,
+}
+
+/// What writes out what is buffered.
+pub(crate) type FlushHook = Arc<dyn Fn() + Send + Sync>;
+
+/// What is run before a forced end.
+#[derive(Clone, Default)]
+pub(crate) struct FlushHooks(pub(crate) Vec<FlushHook>);
+
+impl fmt::Debug for FlushHooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} hooks", self.0.len())
+    }
 }
 
 /// What the rest of a teardown has beyond the drain, unless told.
@@ -46,6 +77,8 @@ impl Config {
             diag_command: DiagCommand::default(),
             markers: Vec::new(),
             failure_status: 1,
+            escalation: Escalation::default(),
+            flush: FlushHooks::default(),
         }
     }
 

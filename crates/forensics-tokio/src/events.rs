@@ -4,7 +4,6 @@
 //! other processes are escaped in messages. In string fields they stand as they are: whatever
 //! shows a field (fmt by `Debug`, JSON, the journal in its binary form) keeps it apart.
 
-use std::fmt::{self, Display};
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,19 +11,10 @@ use forensics_core::context::ShutdownContext;
 use forensics_core::escape::{Plain, Quoted};
 use tracing::{Span, debug, error, info, info_span, warn};
 
-use crate::budget::WorstCase;
+use crate::budget::{Seconds, Sum};
 use crate::diag::DiagError;
 use crate::outcome::Outcome;
 use crate::report::{LaterSignal, PhaseReport, ShutdownReport};
-
-/// A span of time as the log shows it: `1.25s`.
-pub(crate) struct Seconds(pub(crate) Duration);
-
-impl Display for Seconds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.2}s", self.0.as_secs_f64())
-    }
-}
 
 /// `Shutdown context: …`, the first thing said of a stop.
 pub(crate) fn context(context: &ShutdownContext) {
@@ -76,20 +66,24 @@ pub(crate) fn later_signal(later: &LaterSignal) {
     );
 }
 
+/// The keeper has seen something that the runtime does not say.
+pub(crate) fn alarm(text: &str) {
+    warn!(target: "shutdown", "Shutdown hangs: {}", Plain(text));
+}
+
 /// The process ends now, by our own hand.
 pub(crate) fn forced(why: &str, status: u8) {
     error!(target: "shutdown", exit_status = status, "Shutdown forced: {}", Plain(why));
 }
 
+/// The guard was told what cannot be.
+pub(crate) fn impossible(sum: &Sum) {
+    error!(target: "shutdown", "Reserves that no deadline of this length can honour: {sum}");
+}
+
 /// The teardown starts, and how long it can take.
-pub(crate) fn teardown_started(worst: &WorstCase, deadline: &str) {
-    match worst.is_possible() {
-        true => info!(target: "shutdown", "Teardown started: at most {worst} ({deadline})"),
-        false => error!(
-            target: "shutdown",
-            "Teardown started with more reserved than there is time: {worst} ({deadline})",
-        ),
-    }
+pub(crate) fn teardown_started(sum: &Sum, deadline: &str) {
+    info!(target: "shutdown", "Teardown started ({deadline}): {sum}");
 }
 
 /// SIGHUP was ignored when we started, and stays so.

@@ -4,24 +4,21 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
 use forensics_core::capture::Armed;
-use forensics_core::cause::Cause;
 use forensics_core::context::{Baseline, ShutdownContext, Trigger};
-use forensics_core::duration::Timespan;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::budget::WorstCase;
 use crate::builder::Builder;
-use crate::config::{Config, SAFETY_MARGIN};
+use crate::config::Config;
 use crate::diag;
-use crate::events::{self, Seconds};
+use crate::events;
 use crate::outcome::{IntoOutcome, Outcome, ServiceOutcome, panic_message};
 use crate::phase::{Group, Phase, PhaseContext};
 use crate::plan::Plan;
@@ -31,12 +28,10 @@ use crate::teardown::{Common, Teardown};
 
 /// What the guard, its tasks and the keeper share.
 pub(crate) struct Shared {
-    pub(crate) config: Config,
+    pub(crate) config: Arc<Config>,
     pub(crate) stop: Arc<Stop>,
     pub(crate) token: CancellationToken,
     pub(crate) plan: Arc<Plan>,
-    /// The stop timeout of our unit, once systemd has said it.
-    pub(crate) unit_timeout: OnceLock<Timespan>,
     diagnostic: Mutex<Option<JoinHandle<()>>>,
     has_run: AtomicBool,
 }
@@ -133,9 +128,16 @@ impl ShutdownGuard {
         Group::register(&self.shared.plan, name.into())
     }
 
-    /// The longest that the teardown of the phases registered so far can take, with its sum.
-    pub fn worst_case(&self) -> WorstCase {
-        self.shared.plan.worst_case(self.shared.config.deadline())
+    /// The longest that a teardown of the phases registered so far can take: all their timeouts
+    /// together, and never more than the deadline.
+    pub fn worst_case(&self) -> Duration {
+        self.shared.plan.sum(self.shared.config.deadline()).worst_case()
+    }
+
+    /// How [`worst_case`](Self::worst_case) comes about, such as
+    /// `drain 30.00s + db_close (open, 5.00s reserved) = at most 45.00s`.
+    pub fn worst_case_sum(&self) -> String {
+        self.shared.plan.sum(self.shared.config.deadline()).to_string()
     }
 
     /// Runs the service until a stop is asked for or it ends by itself, then tears down.
@@ -159,6 +161,10 @@ impl ShutdownGuard {
     {
         let shared = &self.shared;
         assert!(!shared.has_run.swap(true, Ordering::AcqRel), "a guard runs one service, once");
+        let sum = shared.plan.sum(shared.config.deadline());
+        if !sum.is_possible() {
+            events::impossible(&sum);
+        }
         let (mut service, service_running) = Service::new(service);
         let begun = tokio::select! {
             biased;
@@ -170,20 +176,26 @@ impl ShutdownGuard {
         };
 
         let began = tokio_instant(begun.at);
-        let (allowed, why) = shared.deadline(&begun.context);
-        let deadline = began + allowed;
-        events::teardown_started(&shared.plan.worst_case(allowed), &why);
+        let deadline = began + begun.allowed;
+        events::teardown_started(&shared.plan.sum(begun.allowed), &begun.why);
         let mut errors = shared.plan.errors();
         errors.iter().for_each(|error| events::registration_error(error));
 
-        let stop = shared.stop.watch();
-        let mut teardown = Teardown::new(Common { began, deadline, stop, service_running });
+        let common = Common {
+            began,
+            deadline,
+            hurry: shared.stop.watch(),
+            stop: shared.stop.clone(),
+            service_running,
+        };
+        let mut teardown = Teardown::new(common);
         service.alongside(teardown.run(&shared.plan)).await;
         let grace = shared.config.service_grace(teardown.reports.len());
         service.end_within((Instant::now() + grace).min(deadline)).await;
         // What was added while the service ended.
         teardown.run(&shared.plan).await;
         shared.wait_for_diagnostic(deadline).await;
+        shared.stop.set_finished();
         self.uninstall();
 
         for late in shared.plan.errors() {
@@ -203,9 +215,10 @@ impl ShutdownGuard {
             service_outcome: service.ended.unwrap_or(ServiceOutcome::Dropped),
             later_signals: shared.stop.watch().borrow().later.clone(),
             errors,
-            deadline: allowed,
+            deadline: begun.allowed,
             total: began.elapsed(),
             exit_status: 0,
+            stop: Some(shared.stop.clone()),
         };
         if report.is_failed() {
             report.exit_status = shared.config.failure_status;
@@ -231,38 +244,15 @@ impl std::fmt::Debug for ShutdownGuard {
 
 impl Shared {
     pub(crate) fn new(config: Config, baseline: Baseline) -> Self {
+        let config = Arc::new(config);
         Self {
+            stop: Arc::new(Stop::new(baseline, config.clone())),
             config,
-            stop: Arc::new(Stop::new(baseline)),
             token: CancellationToken::new(),
             plan: Arc::default(),
-            unit_timeout: OnceLock::new(),
             diagnostic: Mutex::new(None),
             has_run: AtomicBool::new(false),
         }
-    }
-
-    /// How long the teardown may take from the signal on, and why so.
-    ///
-    /// systemd's stop timeout counts only where systemd may be the one who stops us: a kill(1)
-    /// starts no timeout.
-    fn deadline(&self, context: &ShutdownContext) -> (Duration, String) {
-        let configured = self.config.deadline();
-        let by_systemd = matches!(context.cause(), Cause::Systemd | Cause::Reboot | Cause::Unknown);
-        let granted = self.unit_timeout.get().and_then(|timeout| timeout.to_std());
-        if let Some(granted) = granted.filter(|_| by_systemd) {
-            let margin = SAFETY_MARGIN.min(granted / 4);
-            if granted - margin < configured {
-                let why = format!(
-                    "deadline {} is the unit's stop timeout {} less {}",
-                    Seconds(granted - margin),
-                    Seconds(granted),
-                    Seconds(margin),
-                );
-                return (granted - margin, why);
-            }
-        }
-        (configured, format!("deadline {}", Seconds(configured)))
     }
 
     /// Starts the diagnostic, where there is to be one. In a task of the runtime.

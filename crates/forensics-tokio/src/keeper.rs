@@ -1,37 +1,55 @@
 //! The one plain thread of the process that signals wake.
 //!
 //! It sleeps in a blocking read from the first guard's installation on, without a timer, and costs
-//! nothing there. The OS handler wakes it; it captures the context and tells the guards. Since it
-//! needs no runtime, a stop begins, and a third signal ends the process, also where every worker
-//! of the runtime is blocked. It never calls the `tracing` subscriber by itself, which could be
-//! stuck: a log reader that stopped reading must not take the keeper with it.
+//! nothing there. The OS handler wakes it; it captures the context and tells the guards. From then
+//! on until the teardown has ended it looks around four times a second: whether the runtime still
+//! answers, whether the deadline is near, whether it is over. Since it needs no runtime, a stop
+//! begins, is watched, and ends, also where every worker of the runtime is blocked.
+//!
+//! It never calls the `tracing` subscriber by itself: that could be stuck in a pipe whose reader
+//! stopped reading, and a stuck keeper would keep no deadline. What it has to say a thread of its
+//! own says, which may hang (see [`bounded`]); if the subscriber takes too long, file descriptor 2
+//! is tried the same way.
 
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use forensics_core::capture;
 
 use crate::bounded::bounded;
 use crate::events;
 use crate::stop::Stop;
+use crate::vigil::{Alarm, Vigil};
 
-/// How long the last words may take when a stop is forced.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+/// How often a stop under way is looked at.
+const EVERY: Duration = Duration::from_millis(250);
+
+/// How long saying something, or flushing the user's writers, may take.
+const SAY_LIMIT: Duration = Duration::from_millis(200);
 
 /// The exit status of a forced end (`EX_SOFTWARE` of sysexits.h).
 pub(crate) const FORCED_STATUS: u8 = 70;
 
-#[derive(Default)]
-struct Keeper {
-    started: bool,
-    stops: Vec<Weak<Stop>>,
+/// A stop, and what has been seen of it.
+#[derive(Clone)]
+struct Watched {
+    stop: Weak<Stop>,
+    vigil: Arc<Mutex<Vigil>>,
 }
 
-static KEEPER: Mutex<Keeper> = Mutex::new(Keeper { started: false, stops: Vec::new() });
+struct Keeper {
+    started: bool,
+    watched: Vec<Watched>,
+    /// Stops whose process is about to end: kept alive, as their guards go before it does.
+    leaving: Vec<Arc<Stop>>,
+}
 
-/// Lets `stop` learn of every signal from now on, for as long as it lives.
+static KEEPER: Mutex<Keeper> =
+    Mutex::new(Keeper { started: false, watched: Vec::new(), leaving: Vec::new() });
+
+/// Watches over `stop` from now on, for as long as it lives.
 ///
 /// # Errors
 /// Where the thread cannot be started, for the first one.
@@ -41,31 +59,70 @@ pub(crate) fn attach(stop: Weak<Stop>) -> io::Result<()> {
         thread::Builder::new().name("shutdown-keeper".to_owned()).spawn(keep)?;
         keeper.started = true;
     }
-    keeper.stops.retain(|stop| stop.strong_count() > 0);
-    keeper.stops.push(stop);
+    keeper.watched.retain(|watched| watched.stop.strong_count() > 0);
+    keeper.watched.push(Watched { stop, vigil: Arc::default() });
     Ok(())
 }
 
+/// Sees to it that the process ends, now that this stop's teardown has ended.
+pub(crate) fn see_out(stop: Arc<Stop>) {
+    stop.expect_exit();
+    lock().leaving.push(stop);
+    capture::wake();
+}
+
 fn keep() {
+    let mut timeout = None;
     loop {
-        capture::wait(None);
+        capture::wait(timeout);
+        // Not under the lock: a guard may be installed or dropped meanwhile.
+        let watched = lock().watched.clone();
+        let live = || watched.iter().filter_map(|one| Some((one.stop.upgrade()?, &one.vigil)));
         for captured in capture::take() {
-            // Not under the lock: a guard may be installed or dropped meanwhile.
-            let stops = lock().stops.clone();
-            for stop in stops.iter().filter_map(Weak::upgrade) {
-                if stop.on_signal(&captured) >= Some(3) {
-                    force(&format!("a third {} asked for an end at once", captured.signal));
+            for (stop, _) in live() {
+                if stop.on_signal(&captured) {
+                    force(&stop, &format!("another {} asked for an end at once", captured.signal));
                 }
+            }
+        }
+        timeout = None;
+        for (stop, vigil) in live() {
+            let mut vigil = vigil.lock().unwrap_or_else(PoisonError::into_inner);
+            if vigil.is_over(&stop) {
+                continue;
+            }
+            timeout = Some(EVERY);
+            match vigil.look(&stop, Instant::now()) {
+                None => {}
+                Some(Alarm::PastDeadline(why)) => force(&stop, &why),
+                Some(Alarm::Say(text)) => say(text),
             }
         }
     }
 }
 
+fn say(text: String) {
+    let again = text.clone();
+    if bounded(SAY_LIMIT, move || events::alarm(&text)).is_none() {
+        // A write to a full pipe hangs, too.
+        bounded(SAY_LIMIT, move || eprintln!("shutdown: {again}"));
+    }
+}
+
 /// Ends the process, without its destructors or the runtime's, which could hang.
-fn force(why: &str) -> ! {
-    let text = why.to_owned();
-    bounded(LAST_WORDS, move || events::forced(&text, FORCED_STATUS));
+fn force(stop: &Stop, why: &str) -> ! {
+    say_forced(why);
+    for flush in stop.flush_hooks() {
+        bounded(SAY_LIMIT, move || flush());
+    }
     capture::exit_now(FORCED_STATUS.into())
+}
+
+fn say_forced(why: &str) {
+    let (text, again) = (why.to_owned(), why.to_owned());
+    if bounded(SAY_LIMIT, move || events::forced(&text, FORCED_STATUS)).is_none() {
+        bounded(SAY_LIMIT, move || eprintln!("shutdown: forced: {again}"));
+    }
 }
 
 fn lock() -> MutexGuard<'static, Keeper> {

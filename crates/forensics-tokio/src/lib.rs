@@ -25,9 +25,10 @@ mod plan;
 mod report;
 mod stop;
 mod teardown;
+mod vigil;
 
-pub use budget::WorstCase;
 pub use builder::{Builder, InstallError};
+pub use config::Escalation;
 pub use forensics_core as core;
 pub use forensics_core::signal::Signal;
 pub use guard::ShutdownGuard;

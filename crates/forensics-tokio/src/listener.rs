@@ -73,8 +73,9 @@ pub(crate) async fn listen(shared: Arc<Shared>, mut listeners: Listeners) {
             logged += 1;
             events::later_signal(&later);
         }
-        if state.changed().await.is_err() {
-            return;
+        tokio::select! {
+            _ = state.changed() => {}
+            () = shared.stop.answer() => {}
         }
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::budget::{Claim, WorstCase, worst_case};
+use crate::budget::{Claim, Sum};
 use crate::phase::PhaseFn;
 
 /// A step of the teardown: a phase, or a group of phases side by side.
@@ -87,11 +87,9 @@ impl Plan {
         Some((step, reserved))
     }
 
-    /// The longest that the steps not yet taken can take.
-    pub(crate) fn worst_case(&self, deadline: Duration) -> WorstCase {
-        let steps = self.lock();
-        let claims: Vec<Claim> = steps.waiting.iter().map(Step::effective_claim).collect();
-        worst_case(&claims, deadline)
+    /// What the steps not yet taken may take.
+    pub(crate) fn sum(&self, deadline: Duration) -> Sum {
+        Sum::of(self.lock().waiting.iter().map(Step::effective_claim).collect(), deadline)
     }
 
     /// What was wrong with the registrations so far: names given twice, requirements of phases

@@ -1,15 +1,19 @@
 //! What became of a run, for the program that ran it.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use forensics_core::context::ShutdownContext;
 use forensics_core::sender::Sender;
 use forensics_core::signal::Signal;
+use nix::unistd::{getpid, gettid};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::keeper;
 use crate::outcome::{Outcome, ServiceOutcome};
+use crate::stop::Stop;
 
 /// The whole of a stop. Serialises to JSON, durations in microseconds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -40,6 +44,9 @@ pub struct ShutdownReport {
     pub timed_out: bool,
     /// What [`exit_code`](Self::exit_code) gives.
     pub exit_status: u8,
+    /// The stop it tells of, which may have to see the process out.
+    #[serde(skip)]
+    pub(crate) stop: Option<Arc<Stop>>,
 }
 
 impl ShutdownReport {
@@ -47,8 +54,18 @@ impl ShutdownReport {
     /// timed out but the whole ended within its deadline; 1 where a phase or the service failed or
     /// panicked, or phases were registered wrongly. Both can be set in the builder.
     ///
-    /// 0 even after SIGTERM: systemd counts it as clean, and 143, a shell's way to say SIGTERM, as a failure.
+    /// 0 even after SIGTERM: systemd counts it as clean, and 143, a shell's way to say SIGTERM, as
+    /// a failure.
+    ///
+    /// Called on the process's main thread it also says that the process is about to end. The
+    /// runtime's drop then waits for blocked threads, without limit; so the keeper ends the process
+    /// with 70 if it is still there at the deadline, and no sooner than in 1.5 s.
     pub fn exit_code(&self) -> ExitCode {
+        if let Some(stop) = &self.stop
+            && gettid() == getpid()
+        {
+            keeper::see_out(stop.clone());
+        }
         ExitCode::from(self.exit_status)
     }
 
@@ -112,6 +129,7 @@ pub struct LaterSignal {
 
 mod micros {
     use super::Duration;
+    use nix::unistd::{getpid, gettid};
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     pub(super) fn serialize<S: Serializer>(span: &Duration, to: S) -> Result<S::Ok, S::Error> {

@@ -4,18 +4,23 @@
 //! share. It is written from any thread and waited for from tasks; no lock is held across a probe
 //! or a log line.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use forensics_core::capture::Captured;
+use forensics_core::capture::{self, Captured};
+use forensics_core::cause::Cause;
 use forensics_core::clock;
 use forensics_core::context::{Baseline, ShutdownContext, Trigger};
+use forensics_core::duration::Timespan;
 use forensics_core::process;
 use forensics_core::sender::Sender;
 use tokio::sync::watch;
 
 use crate::bounded::bounded;
+use crate::budget::Seconds;
+use crate::config::{Config, Escalation, FlushHook, SAFETY_MARGIN};
 use crate::report::LaterSignal;
 
 /// Two signals closer together than this are one request delivered twice: a terminal signals the
@@ -45,23 +50,45 @@ pub(crate) struct Begun {
     pub(crate) context: ShutdownContext,
     /// When it was asked for.
     pub(crate) at: Instant,
+    /// How long it may take from then on.
+    pub(crate) allowed: Duration,
+    /// Why so long.
+    pub(crate) why: String,
 }
 
+/// See the module's documentation.
 pub(crate) struct Stop {
     baseline: Baseline,
+    config: Arc<Config>,
+    /// The stop timeout of our unit, once systemd has said it.
+    pub(crate) unit_timeout: OnceLock<Timespan>,
     /// Set by the one who then captures the context.
     claimed: AtomicBool,
     count: Mutex<SignalCount>,
     state: watch::Sender<StopState>,
+    /// The keeper's questions to the runtime, numbered, and the last one answered.
+    questions: watch::Sender<u64>,
+    answered: AtomicU64,
+    /// The phases that run, and since when.
+    running: Mutex<Vec<(String, Instant)>>,
+    finished: AtomicBool,
+    exit_expected: OnceLock<Instant>,
 }
 
 impl Stop {
-    pub(crate) fn new(baseline: Baseline) -> Self {
+    pub(crate) fn new(baseline: Baseline, config: Arc<Config>) -> Self {
         Self {
             baseline,
+            config,
+            unit_timeout: OnceLock::new(),
             claimed: AtomicBool::new(false),
             count: Mutex::default(),
             state: watch::Sender::default(),
+            questions: watch::Sender::new(0),
+            answered: AtomicU64::new(0),
+            running: Mutex::default(),
+            finished: AtomicBool::new(false),
+            exit_expected: OnceLock::new(),
         }
     }
 
@@ -88,29 +115,58 @@ impl Stop {
             None => Duration::ZERO,
         };
         let at = now.checked_sub(since).unwrap_or(now);
-        let begun = Arc::new(Begun { context, at });
+        let (allowed, why) = self.limit(&context);
+        let begun = Arc::new(Begun { context, at, allowed, why });
         self.state.send_modify(|state| state.begun = Some(begun));
+        // The keeper holds the deadline from here on.
+        capture::wake();
         true
     }
 
-    /// Takes in a signal. Returns its place among the requests of this stop: `None` for one that
-    /// came so close behind another that it is the same request.
-    pub(crate) fn on_signal(&self, captured: &Captured) -> Option<u32> {
+    /// How long a teardown may take that this context began, and why so.
+    ///
+    /// systemd's stop timeout counts only where systemd may be the one who stops us: a kill(1)
+    /// starts no timeout.
+    fn limit(&self, context: &ShutdownContext) -> (Duration, String) {
+        let configured = self.config.deadline();
+        let by_systemd = matches!(context.cause(), Cause::Systemd | Cause::Reboot | Cause::Unknown);
+        let granted = self.unit_timeout.get().and_then(|timeout| timeout.to_std());
+        if let Some(granted) = granted.filter(|_| by_systemd) {
+            let margin = SAFETY_MARGIN.min(granted / 4);
+            let allowed = granted - margin;
+            if allowed < configured {
+                let [allowed_s, granted_s, margin_s] = [allowed, granted, margin].map(Seconds);
+                let why = format!(
+                    "deadline {allowed_s}: the unit's stop timeout of {granted_s} less {margin_s}"
+                );
+                return (allowed, why);
+            }
+        }
+        (configured, format!("deadline {}", Seconds(configured)))
+    }
+
+    /// Takes in a signal. Returns whether it asks for an end at once.
+    pub(crate) fn on_signal(&self, captured: &Captured) -> bool {
         let count = || self.count.lock().unwrap_or_else(PoisonError::into_inner);
         let ordinal = count().add(Duration::from_nanos(captured.mono_ns));
         let trigger = Trigger::Signal { signal: captured.signal };
         if ordinal == Some(1) && self.begin(trigger, Some(captured)) {
-            return ordinal;
+            return false;
         }
+        let escalation = self.config.escalation;
         let sender = Sender::identify(captured);
         self.state.send_modify(|state| {
             // Absent only while another thread is still capturing the context of a request.
             let began_us = state.begun.as_ref().map_or(u64::MAX, |begun| begun.context.mono_us);
             let offset = Duration::from_micros((captured.mono_ns / 1000).saturating_sub(began_us));
             state.later.push(LaterSignal { signal: captured.signal, sender, ordinal, offset });
-            state.hurried |= ordinal >= Some(2);
+            state.hurried |= escalation == Escalation::CutThenExit && ordinal >= Some(2);
         });
-        ordinal
+        match escalation {
+            Escalation::CutThenExit => ordinal >= Some(3),
+            Escalation::Exit => ordinal >= Some(2),
+            Escalation::Ignore => false,
+        }
     }
 
     /// Lets everybody go on: the context is logged, the token cancelled.
@@ -139,8 +195,105 @@ impl Stop {
         }
     }
 
+    pub(crate) fn has_begun(&self) -> bool {
+        self.state.borrow().begun.is_some()
+    }
+
+    /// The context, while nobody has logged it.
+    pub(crate) fn unannounced(&self) -> Option<String> {
+        let state = self.state.borrow();
+        let begun = state.begun.as_ref().filter(|_| state.announced.is_none())?;
+        Some(begun.context.to_string())
+    }
+
+    /// When a stop that has begun must have ended.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.state.borrow().begun.as_ref().map(|begun| begun.at + begun.allowed)
+    }
+
+    /// How long it may take in all; zero before it has begun.
+    pub(crate) fn allowed(&self) -> Duration {
+        self.state.borrow().begun.as_ref().map_or(Duration::ZERO, |begun| begun.allowed)
+    }
+
+    /// The keeper asks the runtime for a sign of life.
+    pub(crate) fn ask(&self) {
+        self.questions.send_modify(|number| *number += 1);
+    }
+
+    /// Whether the last question has been answered.
+    pub(crate) fn has_answered(&self) -> bool {
+        *self.questions.borrow() == self.answered.load(Ordering::Acquire)
+    }
+
+    /// Answers the keeper's questions, for as long as it is polled. Never returns; cancel safe.
+    pub(crate) async fn answer(&self) {
+        let mut questions = self.questions.subscribe();
+        loop {
+            self.answered.store(*questions.borrow_and_update(), Ordering::Release);
+            // An error cannot be: we hold the sender.
+            let _ = questions.changed().await;
+        }
+    }
+
+    /// Notes that a phase runs until the returned value is dropped.
+    pub(crate) fn note_running(self: &Arc<Self>, phase: &str) -> Running {
+        self.lock_running().push((phase.to_owned(), Instant::now()));
+        Running { stop: self.clone(), phase: phase.to_owned() }
+    }
+
+    /// The phases that run, and since when.
+    pub(crate) fn running(&self) -> Vec<(String, Instant)> {
+        self.lock_running().clone()
+    }
+
+    fn lock_running(&self) -> MutexGuard<'_, Vec<(String, Instant)>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The teardown has ended.
+    pub(crate) fn set_finished(&self) {
+        self.finished.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finished.load(Ordering::Acquire)
+    }
+
+    /// The process is about to end, and the keeper sees to it that it does.
+    pub(crate) fn expect_exit(&self) {
+        self.exit_expected.get_or_init(Instant::now);
+    }
+
+    /// Since when the process is about to end.
+    pub(crate) fn exit_expected(&self) -> Option<Instant> {
+        self.exit_expected.get().copied()
+    }
+
+    pub(crate) fn flush_hooks(&self) -> Vec<FlushHook> {
+        self.config.flush.0.clone()
+    }
+
     pub(crate) fn watch(&self) -> watch::Receiver<StopState> {
         self.state.subscribe()
+    }
+}
+
+impl fmt::Debug for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stop").field("state", &*self.state.borrow()).finish_non_exhaustive()
+    }
+}
+
+/// A phase that runs; see [`Stop::note_running`].
+pub(crate) struct Running {
+    stop: Arc<Stop>,
+    phase: String,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.lock_running().retain(|(phase, _)| *phase != self.phase);
     }
 }
 

@@ -15,13 +15,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
-use crate::budget::allowance;
-use crate::events::{self, Seconds};
+use crate::budget::{Seconds, allowance};
+use crate::events;
 use crate::outcome::{Outcome, panic_message};
 use crate::phase::{PhaseContext, PhaseFn, Recorded};
 use crate::plan::{Plan, Step, Work};
 use crate::report::PhaseReport;
-use crate::stop::StopState;
+use crate::stop::{Stop, StopState};
 
 /// How often a phase that runs long is named.
 const STILL_RUNNING_EVERY: Duration = Duration::from_secs(5);
@@ -47,7 +47,8 @@ pub(crate) struct Common {
     /// When the stop was asked for.
     pub(crate) began: Instant,
     pub(crate) deadline: Instant,
-    pub(crate) stop: watch::Receiver<StopState>,
+    pub(crate) hurry: watch::Receiver<StopState>,
+    pub(crate) stop: Arc<Stop>,
     pub(crate) service_running: watch::Receiver<bool>,
 }
 
@@ -94,7 +95,7 @@ impl Common {
             let state = outcomes.get(name).map_or("has not run", |outcome| outcome.as_str());
             return Some(format!("requires {name}, which {state}"));
         }
-        if due.reserve.is_zero() && self.stop.borrow().hurried {
+        if due.reserve.is_zero() && self.hurry.borrow().hurried {
             return Some("a second signal: only phases with a reserve go on".to_owned());
         }
         due.all.is_zero().then(|| "no time is left for it before the deadline".to_owned())
@@ -184,6 +185,7 @@ impl Common {
         };
         let (token, recorded) = (cx.token.clone(), cx.recorded.clone());
         events::phase_started(&span, &name, offset, due.all);
+        let _running = self.stop.note_running(&name);
         let mut task = tokio::spawn(run(cx).instrument(span.clone()));
         let mut long = interval_at(started + STILL_RUNNING_EVERY, STILL_RUNNING_EVERY);
         long.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -233,7 +235,7 @@ impl Common {
 
     /// Waits until a second signal asks for haste. Cancel safe.
     async fn hurry(&mut self) {
-        if self.stop.wait_for(|state| state.hurried).await.is_err() {
+        if self.hurry.wait_for(|state| state.hurried).await.is_err() {
             // Nobody is left who could ask.
             std::future::pending().await
         }
