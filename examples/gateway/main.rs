@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use forensics_tokio::{PhaseContext, ShutdownGuard, diag};
+use forensics_tokio::{PhaseContext, ShutdownGuard, diag, logging};
 use tokio::net::TcpListener;
 
 use crate::adapter::Adapter;
@@ -32,7 +32,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     // Before anything else: in the diagnostic's process this does not return.
     diag::init();
     let options = Options::parse();
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    logging::init();
     tokio::runtime::Runtime::new()?.block_on(serve(options))
 }
 

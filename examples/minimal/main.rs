@@ -10,12 +10,12 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use forensics_tokio::{ShutdownGuard, diag};
+use forensics_tokio::{ShutdownGuard, diag, logging};
 use tokio_util::sync::CancellationToken;
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     diag::init(); // First of all: in the diagnostic's process this does not return.
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    logging::init();
     tokio::runtime::Runtime::new()?.block_on(serve())
 }
 

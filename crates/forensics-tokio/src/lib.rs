@@ -19,6 +19,8 @@ mod events;
 mod guard;
 mod keeper;
 mod listener;
+#[cfg(feature = "logging")]
+pub mod logging;
 mod outcome;
 mod phase;
 mod plan;
