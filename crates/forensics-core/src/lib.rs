@@ -6,5 +6,7 @@
 //! Nothing in this crate panics on what it finds in `/proc` or in a file: a fact that cannot be
 //! had is absent, and text that other processes wrote is escaped before it is shown.
 
+pub mod clock;
 pub mod duration;
 pub mod escape;
+pub mod record;
