@@ -100,6 +100,7 @@ mod tests {
     use serde_json::json;
 
     use super::super::event::*;
+    use super::super::phase::*;
     use super::*;
     use crate::duration::Timespan;
 
@@ -145,6 +146,7 @@ mod tests {
         full.deadline_us = Some(2_700_000);
         full.drain_timeout_us = Some(2_000_000);
         full.oom_kill = Some(0);
+        full.cgroup_inode = Some(1260);
         let mut endless = start.clone();
         endless.stop_timeout_us = Some(Timespan::Infinite);
         let mut signal = Signal::new(SignalKind::Signal, 1, "operator");
@@ -185,7 +187,7 @@ mod tests {
                     "exe": "/usr/bin/gateway", "cmdline": "gateway --listen :80",
                     "unit": "gateway.service", "manager": "system", "stop_timeout_us": 3_000_000,
                     "deadline_us": 2_700_000, "drain_timeout_us": 2_000_000,
-                    "version": "0.1.0", "oom_kill": 0 }),
+                    "version": "0.1.0", "oom_kill": 0, "cgroup_inode": 1260 }),
             ),
             (
                 Event::RunStarted(endless),

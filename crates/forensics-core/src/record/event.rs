@@ -7,6 +7,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::phase::{PhaseFinished, PhaseProgress, PhaseStarted};
+use super::timespan_us;
 use super::words::words;
 use crate::duration::Timespan;
 
@@ -96,6 +98,11 @@ pub struct RunStarted {
     /// kernel has killed for want of memory ("Control Group v2", Memory).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oom_kill: Option<u64>,
+    /// The inode of the folder of the cgroup whose counter that is, to know it again:
+    /// systemd makes a unit's cgroup anew at every start, an automatic restart
+    /// included, and the counter then begins at 0 again (seen with systemd 252).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroup_inode: Option<u64>,
 }
 
 impl RunStarted {
@@ -115,6 +122,7 @@ impl RunStarted {
             drain_timeout_us: None,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             oom_kill: None,
+            cgroup_inode: None,
         }
     }
 }
@@ -178,113 +186,6 @@ impl Signal {
             line: String::new(),
             context: Value::Null,
             deadline_us: None,
-        }
-    }
-}
-
-/// A phase began.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct PhaseStarted {
-    /// The phase's name.
-    pub phase: String,
-    /// The group it runs in, where it runs in one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub group: Option<String>,
-    /// The budget it was given, in microseconds; absent where it has none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub timeout_us: Option<u64>,
-    /// Microseconds since the first signal.
-    pub offset_us: u64,
-}
-
-impl PhaseStarted {
-    /// A phase without group and budget.
-    pub fn new(phase: impl Into<String>, offset_us: u64) -> Self {
-        Self { phase: phase.into(), group: None, timeout_us: None, offset_us }
-    }
-}
-
-/// A phase told how far it is.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct PhaseProgress {
-    /// The phase's name.
-    pub phase: String,
-    /// The group it runs in, where it runs in one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub group: Option<String>,
-    /// What the phase recorded: names and values of its own choice.
-    #[serde(default)]
-    pub values: Map<String, Value>,
-    /// Microseconds since the first signal.
-    pub offset_us: u64,
-}
-
-impl PhaseProgress {
-    /// Progress of a phase without a group.
-    pub fn new(phase: impl Into<String>, values: Map<String, Value>, offset_us: u64) -> Self {
-        Self { phase: phase.into(), group: None, values, offset_us }
-    }
-}
-
-words! {
-    /// How a phase ended.
-    PhaseOutcome {
-        /// It returned, and well.
-        Ok = "ok",
-        /// It returned an error.
-        Failed = "failed",
-        /// It panicked.
-        Panicked = "panicked",
-        /// It ran past its budget and was dropped.
-        TimedOut = "timed_out",
-        /// A second signal ended it.
-        CutShort = "cut_short",
-        /// It never ran.
-        Skipped = "skipped",
-    }
-}
-
-/// A phase ended, or was skipped.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct PhaseFinished {
-    /// The phase's name.
-    pub phase: String,
-    /// The group it ran in, where it ran in one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub group: Option<String>,
-    /// How it ended.
-    pub outcome: PhaseOutcome,
-    /// The error's or panic's text, or why it was skipped.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-    /// How long it ran, in microseconds.
-    pub took_us: u64,
-    /// Microseconds since the first signal.
-    pub offset_us: u64,
-    /// All that the phase recorded.
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
-    pub values: Map<String, Value>,
-}
-
-impl PhaseFinished {
-    /// The end of a phase without group, error and values.
-    pub fn new(
-        phase: impl Into<String>,
-        outcome: PhaseOutcome,
-        took_us: u64,
-        offset_us: u64,
-    ) -> Self {
-        Self {
-            phase: phase.into(),
-            group: None,
-            outcome,
-            error: None,
-            took_us,
-            offset_us,
-            values: Map::new(),
         }
     }
 }
@@ -419,37 +320,4 @@ pub struct Unknown {
     /// Its own fields.
     #[serde(flatten)]
     pub fields: Map<String, Value>,
-}
-
-/// A [`Timespan`] as microseconds or `"infinity"`.
-mod timespan_us {
-    use serde::de::{Deserialize, Deserializer, Error};
-    use serde::ser::Serializer;
-    use serde_json::Value;
-
-    use crate::duration::Timespan;
-
-    #[expect(clippy::ref_option, reason = "serde hands out a reference to the field")]
-    pub(super) fn serialize<S: Serializer>(
-        span: &Option<Timespan>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        match span {
-            None => serializer.serialize_none(),
-            Some(Timespan::Infinite) => serializer.serialize_str("infinity"),
-            Some(Timespan::Finite(us)) => serializer.serialize_u64(*us),
-        }
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<Timespan>, D::Error> {
-        match Value::deserialize(deserializer)? {
-            Value::Null => Ok(None),
-            Value::String(text) if text == "infinity" => Ok(Some(Timespan::Infinite)),
-            value => value.as_u64().map(|us| Some(Timespan::Finite(us))).ok_or_else(|| {
-                D::Error::custom("neither a number of microseconds nor \"infinity\"")
-            }),
-        }
-    }
 }

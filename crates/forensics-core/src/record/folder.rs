@@ -189,3 +189,156 @@ fn remove_dead(folder: &OwnedFd, name: &Path) -> io::Result<bool> {
     unlinkat(folder, name, UnlinkatFlags::NoRemoveDir)?;
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use nix::unistd::mkfifo;
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    fn chmod(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// The name of the `n`th record of a test, in the order of age.
+    fn nth(n: usize) -> String {
+        format!("20261123T101500.{n:06}Z-{}.jsonl", 4200 - n)
+    }
+
+    #[test]
+    fn names_sort_by_time_and_are_told_from_other_files() {
+        let at = |text: &str| name(text.parse().unwrap(), 4100);
+        let name = at("2026-11-23T10:15:00.123456Z");
+        assert_eq!(name, "20261123T101500.123456Z-4100.jsonl");
+        assert!(at("2026-11-23T09:15:00.9Z") < name && name < at("2026-11-23T10:15:00.2Z"));
+        for ours in [&*name, "00000101T000000.000000Z-1.jsonl", &super::name(Utc::now(), u32::MAX)]
+        {
+            assert!(is_record_name(ours), "{ours}");
+        }
+        for foreign in [
+            "",
+            ".jsonl",
+            "a.jsonl",
+            "20261123T101500.123456Z-4100",
+            "20261123T101500.123456Z-4100.json",
+            "20261123T101500.123456Z-4100.jsonl.bak",
+            "20261123T101500.123456Z-.jsonl",
+            "20261123T101500.123456Z-+1.jsonl",
+            "20261123T101500.123456Z-41x0.jsonl",
+            "20261123T101500.123456Z-12345678901.jsonl",
+            "20261123t101500.123456Z-4100.jsonl",
+            "2026112xT101500.123456Z-4100.jsonl",
+            "2026-11-23T10:15:00.123456Z-4100.jsonl",
+            " 20261123T101500.123456Z-4100.jsonl",
+            "20261123T101500.12345\u{fc}Z-4100.jsonl",
+        ] {
+            assert!(!is_record_name(foreign), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn a_new_folder_is_closed_to_others_and_an_old_one_left_as_it_is() {
+        let tmp = tempfile::tempdir().unwrap();
+        chmod(tmp.path(), 0o755);
+        let deep = tmp.path().join("a/b/c");
+        create(&deep).unwrap();
+        create(&deep).unwrap();
+        assert_eq!((mode(&deep), mode(&tmp.path().join("a"))), (0o700, 0o700));
+        assert_eq!(mode(tmp.path()), 0o755);
+        create(tmp.path()).unwrap();
+        assert_eq!(mode(tmp.path()), 0o755);
+    }
+
+    #[test]
+    fn folders_that_others_can_change_are_refused() {
+        let tmp = tempfile::tempdir().unwrap();
+        let folder = tmp.path().join("records");
+        create(&folder).unwrap();
+        for (bits, good) in
+            [(0o720, false), (0o702, false), (0o777, false), (0o1777, true), (0o755, true)]
+        {
+            chmod(&folder, bits);
+            match create(&folder) {
+                Ok(_) => assert!(good, "{bits:o}"),
+                Err(FolderError::Shared { mode, .. }) => assert!(!good && mode == bits, "{bits:o}"),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        symlink(&folder, tmp.path().join("link")).unwrap();
+        fs::write(tmp.path().join("file"), "").unwrap();
+        assert!(matches!(create(&tmp.path().join("link")), Err(FolderError::Open { .. })));
+        assert!(matches!(create(&tmp.path().join("file")), Err(FolderError::Create { .. })));
+        assert!(matches!(create(&tmp.path().join("file/x")), Err(FolderError::Create { .. })));
+        assert!(matches!(runs(&tmp.path().join("none")), Err(FolderError::List { .. })));
+    }
+
+    #[test]
+    fn root_puts_no_record_into_another_users_folder_and_removes_none_of_his() {
+        if !geteuid().is_root() {
+            return; // Only root can give files away.
+        }
+        let tmp = tempfile::tempdir().unwrap();
+        let folder = tmp.path().join("records");
+        create(&folder).unwrap();
+        let (his, ours) = (folder.join(nth(1)), folder.join(nth(2)));
+        fs::write(&his, "").unwrap();
+        fs::write(&ours, "").unwrap();
+        std::os::unix::fs::chown(&his, Some(65534), None).unwrap();
+        assert_eq!(prune(&folder, 0).unwrap(), 1);
+        assert!(his.exists() && !ours.exists());
+        std::os::unix::fs::chown(&folder, Some(65534), None).unwrap();
+        assert!(matches!(create(&folder), Err(FolderError::Foreign { owner: 65534, .. })));
+        assert!(matches!(prune(&folder, 0), Err(FolderError::Foreign { .. })));
+    }
+
+    #[test]
+    fn pruning_keeps_the_newest_the_living_and_everything_that_is_not_a_record() {
+        let tmp = tempfile::tempdir().unwrap();
+        let folder = tmp.path();
+        chmod(folder, 0o700);
+        let path = |n: usize| folder.join(nth(n));
+        for n in 2..9 {
+            fs::write(path(n), "x").unwrap();
+        }
+        symlink(path(8), path(0)).unwrap();
+        mkfifo(&path(1), Mode::S_IRWXU).unwrap();
+        fs::write(folder.join("notes.jsonl"), "x").unwrap();
+        fs::create_dir(folder.join(nth(9))).unwrap();
+        let living = File::open(path(3)).unwrap();
+        living.lock().unwrap();
+        let left = || runs(folder).unwrap();
+
+        assert_eq!(left(), [2, 3, 4, 5, 6, 7, 8].map(path));
+        assert_eq!(prune(folder, 50).unwrap(), 0);
+        assert_eq!(prune(folder, 4).unwrap(), 2);
+        assert_eq!(left(), [3, 5, 6, 7, 8].map(path));
+        // Not by closing it: a child that another test just forked may share it.
+        living.unlock().unwrap();
+        assert_eq!(prune(folder, 4).unwrap(), 1);
+        assert_eq!(prune(folder, 4).unwrap(), 0);
+        assert_eq!(left(), [5, 6, 7, 8].map(path));
+        assert_eq!(prune(folder, 0).unwrap(), 4);
+        assert_eq!(fs::read_dir(folder).unwrap().count(), 4);
+    }
+
+    #[test]
+    fn a_fifo_named_like_a_record_hangs_nobody() {
+        let tmp = tempfile::tempdir().unwrap();
+        chmod(tmp.path(), 0o700);
+        let fifo = tmp.path().join(nth(1));
+        mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+        assert!(!is_running(&fifo).unwrap());
+        let folder = open_trusted(tmp.path()).unwrap();
+        assert!(!remove_dead(&folder, Path::new(&nth(1))).unwrap());
+        assert!(matches!(
+            super::super::Record::read(&fifo),
+            Err(super::super::ReadError::NotAFile { .. })
+        ));
+    }
+}

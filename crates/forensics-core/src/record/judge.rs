@@ -97,3 +97,6 @@ fn outcome(seen: &Seen<'_>, now: &Now) -> Outcome {
         None => Outcome::Vanished,
     }
 }
+
+#[cfg(test)]
+mod tests;

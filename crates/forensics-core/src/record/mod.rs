@@ -32,20 +32,23 @@ mod entry;
 mod event;
 mod folder;
 mod judge;
+mod phase;
 mod reader;
 mod reason;
 mod seen;
+mod timespan_us;
 mod verdict;
 mod words;
 mod writer;
 
 pub use entry::{Entry, MAX_LINE, VERSION};
 pub use event::{
-    Diag, DiagState, Event, How, PhaseFinished, PhaseOutcome, PhaseProgress, PhaseStarted,
-    RunStarted, Signal, SignalKind, Stopped, Unknown, Wedged, WedgedWhat,
+    Diag, DiagState, Event, How, RunStarted, Signal, SignalKind, Stopped, Unknown, Wedged,
+    WedgedWhat,
 };
 pub use folder::{FolderError, KEEP, is_running, prune, runs};
 pub use judge::verdict;
+pub use phase::{PhaseFinished, PhaseOutcome, PhaseProgress, PhaseStarted};
 pub use reader::{ContentError, MAX_RECORD, ReadError, Record};
 pub use verdict::{Now, OpenPhase, Outcome, Reason, Sender, Verdict};
 pub use writer::{RecordError, Recorder};

@@ -141,3 +141,111 @@ impl Record {
         Ok(Self { start, started, entries, corrupt, torn, newer })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::entry::line;
+    use super::super::{How, PhaseStarted, Stopped};
+    use super::*;
+
+    fn bytes(events: &[Event]) -> Vec<u8> {
+        events
+            .iter()
+            .enumerate()
+            .flat_map(|(n, e)| line(Utc::now(), n as u64, e).unwrap())
+            .collect()
+    }
+
+    fn start() -> Event {
+        Event::RunStarted(RunStarted::new("gateway", 4100))
+    }
+
+    fn phase(name: &str) -> Event {
+        Event::PhaseStarted(PhaseStarted::new(name, 0))
+    }
+
+    fn whole() -> Vec<u8> {
+        let stopped = Event::Stopped(Stopped::new(How::Clean, 0, 1));
+        bytes(&[start(), phase("drain"), phase("größe"), stopped])
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_counted_and_the_rest_is_there() {
+        let (good, long) = (whole(), format!("{{\"x\":\"{}\"}}\n", "y".repeat(MAX_LINE)));
+        let newer = String::from_utf8(bytes(&[phase("p")])).unwrap().replace(":1,", ":2,");
+        // What stands in front of, and behind, four good lines; then the entries, the corrupt
+        // lines, a torn end, a newer version.
+        let cases: [(&[u8], &[u8], _); 9] = [
+            (b"", b"", (4, 0, false, false)),
+            (b"", br#"{"v":1,"ev"#, (4, 0, true, false)),
+            (b"", b"\xff\xfe", (4, 0, true, false)),
+            (b"garbage\n", b"", (4, 1, false, false)),
+            (b"{\"v\":1,\"event\":\"pha\n\xff\n", b"\n\n", (4, 2, false, false)),
+            (long.as_bytes(), b"{", (4, 1, true, false)),
+            (b"", newer.as_bytes(), (5, 0, false, true)),
+            (b"", newer.trim_end().as_bytes(), (5, 0, false, true)),
+            (
+                b"",
+                br#"{"v":3,"ts":"2026-11-23T10:15:00Z","mono_us":1,"event":"new"}"#,
+                (5, 0, false, true),
+            ),
+        ];
+        for (front, behind, expected) in cases {
+            let record = Record::parse(&[front, &good, behind].concat()).unwrap();
+            let found = (record.entries.len(), record.corrupt, record.torn, record.newer);
+            assert_eq!(found, expected, "{}", String::from_utf8_lossy(behind));
+        }
+    }
+
+    #[test]
+    fn what_is_no_record_says_so() {
+        let lonely = bytes(&[phase("drain")]);
+        let cases = [
+            (&b""[..], ContentError::Empty),
+            (b"\n", ContentError::NoRunStarted { lines: 0 }),
+            (b"{}\nx", ContentError::NoRunStarted { lines: 2 }),
+            (&lonely, ContentError::NoRunStarted { lines: 1 }),
+        ];
+        for (bytes, error) in cases {
+            assert_eq!(Record::parse(bytes), Err(error));
+        }
+        let tmp = tempfile::tempdir().unwrap();
+        assert!(matches!(Record::read(tmp.path()), Err(ReadError::NotAFile { .. })));
+        let missing = Record::read(&tmp.path().join("none")).unwrap_err();
+        assert!(missing.to_string().ends_with("none: No such file or directory (os error 2)"));
+        // Sparse: only its size is large.
+        let large = tmp.path().join("large");
+        File::create(&large).unwrap().set_len(MAX_RECORD as u64 + 1).unwrap();
+        assert!(matches!(Record::read(&large), Err(ReadError::TooLarge { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn a_record_torn_at_any_byte_reads_as_the_lines_before(cut in 0..whole().len()) {
+            let whole = whole();
+            let (torn, lines) = (&whole[..cut], whole[..cut].split(|&b| b == b'\n'));
+            // A line of which only the newline is missing is whole.
+            let next_is_newline = whole.get(cut) == Some(&b'\n');
+            let complete = lines.count() - 1 + usize::from(next_is_newline);
+            match Record::parse(torn) {
+                Ok(record) => {
+                    prop_assert_eq!(record.entries.len(), complete);
+                    prop_assert_eq!(record.corrupt, 0);
+                    let ends_whole = next_is_newline || torn.ends_with(b"\n");
+                    prop_assert_eq!(record.torn, !ends_whole);
+                }
+                Err(_) => prop_assert_eq!(complete, 0),
+            }
+        }
+
+        #[test]
+        fn reading_any_bytes_never_panics(mut junk in any::<Vec<u8>>(), at in any::<usize>()) {
+            let mut bytes = whole();
+            let at = at % bytes.len();
+            bytes.splice(at..at, junk.drain(..));
+            let _ = Record::parse(&bytes);
+        }
+    }
+}

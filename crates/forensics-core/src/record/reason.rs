@@ -1,6 +1,7 @@
 //! Why a run ended as it did, on which evidence, and what to change; the texts of the verdict.
 
-use super::event::{How, PhaseFinished, PhaseOutcome, Signal, SignalKind, WedgedWhat};
+use super::event::{How, Signal, SignalKind, WedgedWhat};
+use super::phase::{PhaseFinished, PhaseOutcome};
 use super::seen::{SLACK_US, Seen};
 use super::verdict::{Now, Outcome, Reason, Span, phase_name};
 use crate::duration::Timespan;
@@ -268,6 +269,10 @@ impl<'a> StopTimer<'a> {
 fn out_of_memory(seen: &Seen<'_>, now: &Now) -> Option<String> {
     if let Some(line) = &now.oom_line {
         return Some(format!("the kernel log says: {}", shown(line)));
+    }
+    let inodes = (seen.start.cgroup_inode, now.cgroup_inode);
+    if matches!(inodes, (Some(then), Some(now)) if then != now) {
+        return None;
     }
     let (then, now) = (seen.start.oom_kill?, now.oom_kill?);
     (now > then).then(|| format!("its cgroup's oom_kill counter was {then} and is {now} now"))

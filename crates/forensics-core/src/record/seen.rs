@@ -1,8 +1,7 @@
 //! What a record shows of its run's end, gathered in one pass for the verdict.
 
-use super::event::{
-    Event, PhaseFinished, PhaseStarted, RunStarted, Signal, Stopped, Wedged, WedgedWhat,
-};
+use super::event::{Event, RunStarted, Signal, Stopped, Wedged, WedgedWhat};
+use super::phase::{PhaseFinished, PhaseStarted};
 use super::reader::Record;
 use super::verdict::{Now, phase_name};
 use crate::clock::Utc;

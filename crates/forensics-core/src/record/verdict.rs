@@ -118,9 +118,11 @@ pub struct Now {
     pub boot_id: Option<String>,
     /// `CLOCK_MONOTONIC` now, in microseconds: the run had ended by then.
     pub mono_us: Option<u64>,
-    /// The present `oom_kill` of the cgroup that the run was in. Absent where that cgroup is gone
-    /// or has been made anew, since its count then began anew, too.
+    /// The present `oom_kill` of the cgroup whose counter the run recorded.
     pub oom_kill: Option<u64>,
+    /// The inode of that cgroup's folder. Where it is not the recorded one, the cgroup has been
+    /// made anew in between and its counter began anew, too: then it proves nothing.
+    pub cgroup_inode: Option<u64>,
     /// The line of the kernel log by which the kernel says that it killed this run's process for
     /// want of memory, where it can be read and there is one.
     pub oom_line: Option<String>,
@@ -128,14 +130,15 @@ pub struct Now {
 
 impl Now {
     /// What the system tells about the record at `path` and its machine: the lock, the boot, the
-    /// clock. A record that cannot be opened counts as one that is not running. The two facts on
-    /// memory are left to the caller.
+    /// clock. A record that cannot be opened counts as one that is not running. The facts on memory
+    /// are left to the caller.
     pub fn look(path: &Path) -> Self {
         Self {
             running: is_running(path).unwrap_or(false),
             boot_id: boot_id(),
             mono_us: Some(mono_us()),
             oom_kill: None,
+            cgroup_inode: None,
             oom_line: None,
         }
     }

@@ -227,3 +227,153 @@ impl Recorder {
 fn remove(path: &Path) {
     let _ = fs::remove_file(path);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::fs::PermissionsExt;
+
+    use nix::fcntl::{FcntlArg, fcntl, open};
+    use nix::unistd::pipe;
+
+    use super::super::{Entry, Now, Outcome, PhaseProgress, PhaseStarted, Record, runs, verdict};
+    use super::*;
+
+    fn recorder(file: impl Into<File>) -> Recorder {
+        Recorder {
+            file: file.into(),
+            path: "/run/gateway/x.jsonl".into(),
+            torn: AtomicBool::new(false),
+        }
+    }
+
+    fn phase(name: impl Into<String>) -> Event {
+        Event::PhaseStarted(PhaseStarted::new(name, 0))
+    }
+
+    #[test]
+    fn a_record_is_the_owners_alone_and_has_a_line_for_every_event() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = tmp.path().join("records");
+        let run = Recorder::create(&dir, RunStarted::new("gateway", 4100)).unwrap();
+        assert_eq!(fs::metadata(run.path()).unwrap().permissions().mode() & 0o7777, 0o600);
+        assert_eq!(runs(&dir).unwrap(), [run.path()]);
+        run.record(&phase("drain")).unwrap();
+        run.sync().unwrap();
+        assert!(Now::look(run.path()).running);
+        let read = Record::read(run.path()).unwrap();
+        assert_eq!(read.start, RunStarted::new("gateway", 4100));
+        assert_eq!(read.entries[1].event, phase("drain"));
+        assert!(read.entries[0].mono_us <= read.entries[1].mono_us);
+        assert_eq!((read.entries.len(), read.corrupt, read.torn, read.newer), (2, 0, false, false));
+        assert_eq!(verdict(&read, &Now::look(run.path())).outcome, Outcome::Running);
+
+        // As at the process's end. Not by closing it: a child that another test just forked may
+        // share it.
+        run.file.unlock().unwrap();
+        assert_eq!(verdict(&read, &Now::look(run.path())).outcome, Outcome::KilledInPhase);
+    }
+
+    #[test]
+    fn runs_of_one_folder_and_one_pid_get_files_of_their_own() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = tmp.path().join("records");
+        let begin = || Recorder::create(&dir, RunStarted::new("gateway", 4100)).unwrap();
+        let all: Vec<_> = (0..20).map(|_| begin()).collect();
+        let paths: Vec<_> = all.iter().map(|run| run.path().to_owned()).collect();
+        assert_eq!(runs(&dir).unwrap(), paths);
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error_and_loses_only_the_event_it_befell() {
+        let full = open("/dev/full", OFlag::O_WRONLY | OFlag::O_APPEND, Mode::empty()).unwrap();
+        let error = recorder(full).record(&phase("drain")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cannot write to the record /run/gateway/x.jsonl: No space left on device (os error 28)"
+        );
+    }
+
+    #[test]
+    fn after_a_short_write_the_next_event_has_a_line_of_its_own() {
+        // A full pipe writes short as a full disk does, and unlike it can be emptied again.
+        let (reader, writer) = pipe().unwrap();
+        fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+        let size = usize::try_from(fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).unwrap()).unwrap();
+        let run = recorder(writer);
+        let long = phase("x".repeat(2 * size));
+        let error = run.record(&long).unwrap_err();
+        assert!(matches!(error, RecordError::Short { written, .. } if written == size), "{error}");
+        // Nothing at all fits now; that must not make it forget the torn line.
+        assert!(matches!(run.record(&phase("lost")), Err(RecordError::Write { .. })));
+
+        let mut reader = File::from(reader);
+        let mut written = vec![0; size];
+        reader.read_exact(&mut written).unwrap();
+        run.record(&phase("drain")).unwrap();
+        run.record(&phase("db_close")).unwrap();
+        drop(run);
+        reader.read_to_end(&mut written).unwrap();
+        let lines: Vec<_> = written.split(|&byte| byte == b'\n').collect();
+        assert!(Entry::parse(lines[0]).is_err());
+        assert_eq!(Entry::parse(lines[1]).unwrap().event, phase("drain"));
+        assert_eq!(Entry::parse(lines[2]).unwrap().event, phase("db_close"));
+        assert_eq!(lines[3..], [b""]);
+    }
+
+    #[test]
+    fn an_event_no_reader_would_take_is_not_written() {
+        let tmp = tempfile::tempdir().unwrap();
+        let run = Recorder::create(&tmp.path().join("r"), RunStarted::new("gateway", 1)).unwrap();
+        let error = run.record(&phase("x".repeat(MAX_LINE))).unwrap_err();
+        assert!(matches!(error, RecordError::TooLong { .. }), "{error}");
+        let fits = MAX_LINE - line(Utc::now(), mono_us(), &phase("")).unwrap().len();
+        run.record(&phase("x".repeat(fits - 20))).unwrap();
+        assert_eq!(Record::read(run.path()).unwrap().entries.len(), 2);
+    }
+
+    #[test]
+    fn threads_write_whole_lines_while_a_reader_reads() {
+        const THREADS: usize = 4;
+        const EVENTS: usize = 500;
+        let tmp = tempfile::tempdir().unwrap();
+        let run = Recorder::create(&tmp.path().join("r"), RunStarted::new("gateway", 1)).unwrap();
+        let read = || Record::read(run.path()).unwrap();
+        std::thread::scope(|scope| {
+            let writers: Vec<_> = (0..THREADS)
+                .map(|thread| {
+                    let run = &run;
+                    scope.spawn(move || {
+                        for n in 0..EVENTS {
+                            let values = serde_json::Map::from_iter([(
+                                "text".to_owned(),
+                                "x".repeat(n * 7 % 900).into(),
+                            )]);
+                            let phase = format!("{thread}");
+                            let event = PhaseProgress::new(phase, values, n as u64);
+                            run.record(&Event::PhaseProgress(event)).unwrap();
+                        }
+                    })
+                })
+                .collect();
+            let mut seen = 0;
+            while !writers.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+                let record = read();
+                assert!(record.entries.len() >= seen);
+                assert_eq!(record.corrupt, 0);
+                seen = record.entries.len();
+            }
+        });
+        let record = read();
+        assert_eq!((record.entries.len(), record.corrupt), (1 + THREADS * EVENTS, 0));
+        for thread in 0..THREADS {
+            let offsets = record.entries.iter().filter_map(|entry| match &entry.event {
+                Event::PhaseProgress(event) if event.phase == thread.to_string() => {
+                    Some(event.offset_us)
+                }
+                _ => None,
+            });
+            assert!(offsets.eq(0..EVENTS as u64));
+        }
+    }
+}
