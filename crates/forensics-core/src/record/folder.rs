@@ -328,6 +328,16 @@ mod tests {
     }
 
     #[test]
+    fn readers_do_not_take_each_other_for_the_run() {
+        let tmp = tempfile::NamedTempFile::new().unwrap();
+        let reader = tmp.reopen().unwrap();
+        reader.lock_shared().unwrap();
+        assert!(!is_running(tmp.path()).unwrap());
+        reader.lock().unwrap();
+        assert!(is_running(tmp.path()).unwrap());
+    }
+
+    #[test]
     fn a_fifo_named_like_a_record_hangs_nobody() {
         let tmp = tempfile::tempdir().unwrap();
         chmod(tmp.path(), 0o700);

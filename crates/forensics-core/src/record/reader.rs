@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_counted_and_the_rest_is_there() {
-        let (good, long) = (whole(), format!("{{\"x\":\"{}\"}}\n", "y".repeat(MAX_LINE)));
+        let (good, long) = (whole(), bytes(&[phase(&"x".repeat(MAX_LINE))]));
         let newer = String::from_utf8(bytes(&[phase("p")])).unwrap().replace(":1,", ":2,");
         // What stands in front of, and behind, four good lines; then the entries, the corrupt
         // lines, a torn end, a newer version.
@@ -183,7 +183,7 @@ mod tests {
             (b"", b"\xff\xfe", (4, 0, true, false)),
             (b"garbage\n", b"", (4, 1, false, false)),
             (b"{\"v\":1,\"event\":\"pha\n\xff\n", b"\n\n", (4, 2, false, false)),
-            (long.as_bytes(), b"{", (4, 1, true, false)),
+            (&long, b"{", (4, 1, true, false)),
             (b"", newer.as_bytes(), (5, 0, false, true)),
             (b"", newer.trim_end().as_bytes(), (5, 0, false, true)),
             (

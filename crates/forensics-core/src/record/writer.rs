@@ -275,6 +275,26 @@ mod tests {
     }
 
     #[test]
+    fn what_somebody_else_appended_is_not_written_over() {
+        let tmp = tempfile::tempdir().unwrap();
+        let run = Recorder::create(&tmp.path().join("r"), RunStarted::new("gateway", 1)).unwrap();
+        let mut other = fs::OpenOptions::new().append(true).open(run.path()).unwrap();
+        other.write_all(b"a note\n").unwrap();
+        run.record(&phase("drain")).unwrap();
+        let record = Record::read(run.path()).unwrap();
+        assert_eq!((record.entries.len(), record.corrupt), (2, 1));
+    }
+
+    #[test]
+    fn a_run_that_cannot_be_recorded_leaves_no_empty_record() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = tmp.path().join("r");
+        let error = Recorder::create(&dir, RunStarted::new("x".repeat(MAX_LINE), 1)).unwrap_err();
+        assert!(matches!(error, RecordError::TooLong { .. }), "{error}");
+        assert!(runs(&dir).unwrap().is_empty());
+    }
+
+    #[test]
     fn runs_of_one_folder_and_one_pid_get_files_of_their_own() {
         let tmp = tempfile::tempdir().unwrap();
         let dir = tmp.path().join("records");

@@ -217,12 +217,38 @@ fn each_story_gets_its_outcome_reason_and_phase() {
             "(the runtime was wedged for 1s: sleeps in nanosleep): move its blocking calls off",
         ),
         (
-            vec![by_systemd(), begins(0, "drain", S), wedged(S, WedgedWhat::Phase, "drain")],
+            vec![by_systemd(), begins(0, "drain", S / 4), wedged(S, WedgedWhat::Phase, "drain")],
             KilledInPhase,
             Reason::StopTimeout,
             "drain",
             "(the phase was wedged for 1s: sleeps in nanosleep): raise TimeoutStopSec= or lower \
-             the phase's timeout (1s)",
+             the phase's timeout (0.25s)",
+        ),
+        // Wedged once, but no more.
+        (
+            vec![
+                by_systemd(),
+                drain(),
+                wedged(S, WedgedWhat::Runtime, "drain"),
+                progress(2 * S, "drain"),
+            ],
+            KilledInPhase,
+            Reason::StopTimeout,
+            "drain",
+            "systemd's stop timeout is 3s: raise TimeoutStopSec=",
+        ),
+        (
+            vec![
+                by_systemd(),
+                drain(),
+                wedged(S, WedgedWhat::Phase, "drain"),
+                ends(S, "drain", PhaseOutcome::TimedOut),
+                begins(S, "db_close", 9 * S),
+            ],
+            KilledInPhase,
+            Reason::StopTimeout,
+            "db_close",
+            "systemd's stop timeout is 3s: raise TimeoutStopSec= or lower the phase's timeout (9s)",
         ),
         (
             vec![by_systemd(), drain(), ends(S, "drain", PhaseOutcome::Ok)],
@@ -298,7 +324,10 @@ fn each_story_gets_its_outcome_reason_and_phase() {
         assert_eq!(field("reason"), Some(reason.as_str()));
         match phase.strip_prefix("after ") {
             Some(after) => assert_eq!((field("phase"), field("after_phase")), (None, Some(after))),
-            None => assert_eq!(field("phase").unwrap_or(""), phase, "{shown}"),
+            None => {
+                assert_eq!(field("phase").unwrap_or(""), phase, "{shown}");
+                assert_eq!(field("after_phase"), None);
+            }
         }
     }
 }
@@ -397,20 +426,33 @@ fn the_stop_timeout_runs_from_systemds_own_signal() {
 
 #[test]
 fn a_phases_time_lies_between_the_last_event_and_the_likely_kill() {
-    let events = [by_systemd(), begins(S / 2, "drain", 30 * S), progress(2 * S, "drain")];
+    let events = |last_us| {
+        let diag = Event::Diag(Diag::new(DiagState::Started));
+        // Written by another thread, a little late.
+        let late = (T0 + S, diag);
+        [by_systemd(), begins(S / 2, "drain", 30 * S), progress(last_us, "drain"), late]
+    };
     let cases = [
         (now(), S * 3 / 2, Some(S * 5 / 2)),
         (Now { mono_us: Some(T0 + 2 * S - S / 4), ..now() }, S * 3 / 2, Some(S * 5 / 2)),
         (Now { mono_us: Some(T0 + 2 * S), oom_kill: Some(9), ..now() }, S * 3 / 2, Some(S * 3 / 2)),
-        (Now { boot_id: Some("boot-2".to_owned()), ..now() }, S * 3 / 2, Some(S * 31)),
+        (
+            Now { boot_id: Some("boot-2".to_owned()), mono_us: Some(T0 + 4 * S), ..now() },
+            S * 3 / 2,
+            Some(S * 31),
+        ),
         (Now { running: true, ..now() }, S * 3 / 2, None),
     ];
     for (now, at_least, at_most) in cases {
-        let verdict = verdict(&record(start(), &events), &now);
+        let verdict = verdict(&record(start(), &events(2 * S)), &now);
         let [drain] = &verdict.phases[..] else { panic!("{verdict}") };
         assert_eq!((drain.at_least_us, drain.at_most_us), (at_least, at_most), "{verdict}");
         assert_eq!(verdict.after_signal_us, Some(2 * S));
     }
+    // systemd was a little late.
+    let verdict = verdict(&record(start(), &events(S * 7 / 2)), &now());
+    assert_eq!(verdict.reason, Reason::StopTimeout);
+    assert_eq!((verdict.phases[0].at_least_us, verdict.phases[0].at_most_us), (3 * S, Some(3 * S)));
 }
 
 #[test]
