@@ -16,6 +16,7 @@ pub mod escape;
 pub mod marker;
 pub mod process;
 mod procfile;
+pub mod record;
 pub mod sender;
 pub mod signal;
 pub mod systemd;
