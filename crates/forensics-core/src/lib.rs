@@ -8,6 +8,7 @@
 
 pub mod capture;
 pub mod cause;
+pub mod cgroupfs;
 pub mod clock;
 pub mod context;
 pub mod diagnostic;

@@ -6,16 +6,11 @@
 
 use super::shown::{joined, pick, size};
 use super::source::{Source, said, unreadable};
+use crate::cgroupfs::{Version, below, place, unified};
 use crate::escape::Plain;
 use procfs_core::{FromBufRead, ProcessCGroups};
 use std::io::{self, Write};
-use std::path::{Component, Path, PathBuf};
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Version {
-    V1,
-    V2,
-}
+use std::path::Path;
 
 /// A controller's name, and the files read of it in a version 1 and in a version 2 hierarchy.
 const CONTROLLERS: [(&str, &[&str], &[&str]); 3] = [
@@ -36,11 +31,7 @@ pub(super) fn write(
     pid: i32,
 ) -> io::Result<()> {
     writeln!(out, "--- cgroup")?;
-    // Only a version 2 hierarchy has this file in its root; on a hybrid system it is mounted below.
-    let unified = match mount.join("cgroup.controllers").exists() {
-        true => mount.to_owned(),
-        false => mount.join("unified"),
-    };
+    let unified = unified(mount);
     let groups = source.read(&proc.join(pid.to_string()).join("cgroup")).map(|bytes| {
         ProcessCGroups::from_buf_read(String::from_utf8_lossy(bytes).as_bytes())
             .unwrap_or(ProcessCGroups(Vec::new()))
@@ -87,24 +78,6 @@ fn write_controller(
         })?;
     }
     Ok(())
-}
-
-/// Which hierarchy has the controller, and the process's path in it.
-fn place<'a>(groups: &'a ProcessCGroups, controller: &str) -> Option<(Version, &'a str)> {
-    let v1 = groups.0.iter().find(|g| g.controllers.iter().any(|c| c == controller));
-    if let Some(group) = v1 {
-        return Some((Version::V1, &group.pathname));
-    }
-    let v2 = groups.0.iter().find(|g| g.hierarchy == 0 && g.controllers.is_empty())?;
-    Some((Version::V2, &v2.pathname))
-}
-
-/// The directory of a group. `None` for one outside our cgroup namespace, which the kernel shows
-/// as `/../other`: joined, that would leave the mount.
-fn below(root: &Path, path: &str) -> Option<PathBuf> {
-    let path = Path::new(path.trim_start_matches('/'));
-    let inside = path.components().all(|c| matches!(c, Component::Normal(_)));
-    inside.then(|| root.iter().chain(path).collect())
 }
 
 fn throttling(cpu_stat: &str) -> String {

@@ -170,6 +170,10 @@ pub struct Signal {
     /// no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline_us: Option<u64>,
+    /// [`RunStarted::stop_timeout_us`], which is asked of systemd while the run starts and is
+    /// often known only after its first line.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "timespan_us")]
+    pub stop_timeout_us: Option<Timespan>,
 }
 
 impl Signal {
@@ -186,6 +190,7 @@ impl Signal {
             line: String::new(),
             context: Value::Null,
             deadline_us: None,
+            stop_timeout_us: None,
         }
     }
 }

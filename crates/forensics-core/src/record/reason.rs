@@ -179,7 +179,7 @@ fn killed(seen: &Seen<'_>, now: &Now) -> Finding {
         (None, Some((_, signal))) if seen.asked_by_systemd.is_none() => {
             format!("; {} was not systemd's", signal_from(signal))
         }
-        (None, _) if seen.start.stop_timeout_us == Some(Timespan::Infinite) => {
+        (None, _) if seen.stop_timeout() == Some(Timespan::Infinite) => {
             "; systemd's stop timeout is infinite".to_owned()
         }
         (None, _) => "; systemd's stop timeout is not known".to_owned(),
@@ -200,7 +200,7 @@ impl<'a> StopTimer<'a> {
     /// Absent where systemd asked nothing, and where its timeout is infinite or not known.
     fn of(seen: &Seen<'a>) -> Option<Self> {
         let (began_us, signal) = seen.asked_by_systemd?;
-        match seen.start.stop_timeout_us? {
+        match seen.stop_timeout()? {
             Timespan::Finite(timeout_us) => Some(Self { signal, began_us, timeout_us }),
             Timespan::Infinite => None,
         }

@@ -5,6 +5,7 @@ use super::phase::{PhaseFinished, PhaseStarted};
 use super::reader::Record;
 use super::verdict::{Now, phase_name};
 use crate::clock::Utc;
+use crate::duration::Timespan;
 
 /// How far two instants may lie apart and still be taken for the same: the time from systemd's
 /// decision to the kill, from a timeout to the event that tells of it. In microseconds.
@@ -78,6 +79,12 @@ impl<'a> Seen<'a> {
             Event::Stopped(stopped) => self.stopped = Some(stopped),
             Event::RunStarted(_) | Event::Diag(_) | Event::Unknown(_) => {}
         }
+    }
+
+    /// systemd's stop timeout, as it was known last.
+    pub(super) fn stop_timeout(&self) -> Option<Timespan> {
+        let at_signal = self.asked_last.and_then(|signal| signal.stop_timeout_us);
+        at_signal.or(self.start.stop_timeout_us)
     }
 
     fn runtime_lives(&mut self) {
