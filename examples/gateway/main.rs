@@ -47,6 +47,9 @@ async fn serve(options: Options) -> Result<ExitCode, Box<dyn Error>> {
     if let Some(log) = &options.diag_log {
         builder = builder.diag_log(log);
     }
+    if let Some(folder) = &options.records {
+        builder = builder.record_dir(folder);
+    }
     // Signals are ours from here on, also while we still start.
     let guard = builder.install()?;
 

@@ -22,6 +22,9 @@ pub(crate) struct Options {
     /// Where the diagnostic is written at the signal.
     #[arg(long, value_name = "FILE")]
     pub(crate) diag_log: Option<PathBuf>,
+    /// The folder for the records of this and earlier runs.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) records: Option<PathBuf>,
     /// Let this phase hang.
     #[arg(long, value_name = "PHASE")]
     wedge: Option<PhaseName>,

@@ -10,12 +10,13 @@ use forensics_core::escape::Plain;
 use forensics_core::process;
 use forensics_core::signal::Signal;
 
+use crate::blackbox::BlackBox;
 use crate::bounded::bounded;
 use crate::config::{Config, Escalation};
 use crate::diag::DiagCommand;
 use crate::guard::{Shared, ShutdownGuard};
 use crate::listener::Listeners;
-use crate::{alignment, events, keeper, listener};
+use crate::{alignment, blackbox, events, keeper, listener, panics};
 
 /// How long the parent's command line is waited for at the start.
 const CMDLINE_LIMIT: Duration = Duration::from_millis(50);
@@ -103,6 +104,16 @@ impl Builder {
         self
     }
 
+    /// The folder for the records of this service's runs, one file each: 0700, made where it is
+    /// not there, and kept to the newest 50. At the next start the newest says how its run ended
+    /// ([`ShutdownGuard::previous`]). Without it nothing is recorded.
+    ///
+    /// Give it a local disk: each event is a write(2) in the task or thread that it happens in.
+    pub fn record_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.config.record_dir = Some(path.into());
+        self
+    }
+
     /// A marker file to look for at the signal; see [`forensics_core::marker`]. In the line it is
     /// `NAME_marker_present=`, so a name is made of lower-case letters, digits and `_`.
     pub fn marker(mut self, name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
@@ -132,7 +143,7 @@ impl Builder {
 
     /// Installs the handlers. From here on a signal asks for a stop and does not end the process.
     ///
-    /// Reads `/proc` and starts, once a process, one thread; in the background systemd is asked
+    /// Reads `/proc` and the newest records, and starts, once a process, one thread; in the background systemd is asked
     /// for the unit's stop timeout. Blocks for 50 ms at most, where the parent's command line hangs.
     ///
     /// # Errors
@@ -166,7 +177,15 @@ impl Builder {
         }
         let unit = baseline.systemd.unit.clone();
         let signals = config.signals.clone();
-        let shared = Arc::new(Shared::new(config, baseline));
+        let previous = config.record_dir.as_deref().and_then(blackbox::post_mortem);
+        if let Some(verdict) = &previous {
+            events::previous(verdict);
+        }
+        let black_box = config.record_dir.as_deref();
+        let black_box = black_box.map(|dir| BlackBox::open(dir, &config, &baseline));
+        let black_box = black_box.unwrap_or_default();
+        panics::watch();
+        let shared = Arc::new(Shared::new(config, baseline, black_box, previous));
         // In this order: the capture's handler before tokio's, so that what it took down is there
         // when tokio's task wakes; and the keeper before the first signal can come.
         keeper::attach(Arc::downgrade(&shared.stop)).map_err(InstallError::Keeper)?;

@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use forensics_core::diagnostic::Diagnostic;
+use forensics_core::record::DiagState;
 use nix::libc;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -95,6 +96,16 @@ pub(crate) enum DiagError {
     TimedOut(Duration),
     #[error("{0}")]
     Status(std::process::ExitStatus),
+}
+
+impl DiagError {
+    /// The word for it in the record.
+    pub(crate) fn state(&self) -> DiagState {
+        match self {
+            DiagError::TimedOut(_) => DiagState::TimedOut,
+            _ => DiagState::Failed,
+        }
+    }
 }
 
 /// Runs the diagnostic from start to end, its output appended to the log.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use forensics_core::context::ShutdownContext;
 use forensics_core::escape::{Plain, Quoted};
+use forensics_core::record::Verdict;
 use tracing::{Span, debug, error, info, info_span, warn};
 
 use crate::budget::{Seconds, Sum};
@@ -84,6 +85,30 @@ pub(crate) fn impossible(sum: &Sum) {
 /// The teardown starts, and how long it can take.
 pub(crate) fn teardown_started(sum: &Sum, deadline: &str) {
     info!(target: "shutdown", "Teardown started ({deadline}): {sum}");
+}
+
+/// How the previous run ended.
+pub(crate) fn previous(verdict: &Verdict) {
+    let phase = verdict.phases.first().map(|open| open.phase.as_str());
+    // The level has to be known when this is compiled, so each has its own call.
+    macro_rules! previous {
+        ($level:ident) => {
+            $level!(
+                target: "shutdown", outcome = %verdict.outcome, phase, reason = %verdict.reason,
+                previous_pid = verdict.pid, advice = verdict.advice.as_deref(),
+                "Previous run: {verdict}",
+            )
+        };
+    }
+    match verdict.is_clean() {
+        true => previous!(info),
+        false => previous!(warn),
+    }
+}
+
+/// The record is missing or has gaps.
+pub(crate) fn not_recorded(why: &str) {
+    warn!(target: "shutdown", "Not all of this run is recorded: {}", Plain(why));
 }
 
 /// SIGHUP was ignored when we started, and stays so.

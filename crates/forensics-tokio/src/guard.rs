@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use forensics_core::capture::Armed;
 use forensics_core::context::{Baseline, ShutdownContext, Trigger};
+use forensics_core::record::{Diag, DiagState, Verdict};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use crate::blackbox::BlackBox;
 use crate::builder::Builder;
 use crate::config::Config;
 use crate::diag;
@@ -34,6 +36,7 @@ pub(crate) struct Shared {
     pub(crate) plan: Arc<Plan>,
     diagnostic: Mutex<Option<JoinHandle<()>>>,
     has_run: AtomicBool,
+    previous: Option<Verdict>,
 }
 
 /// Guards a service's end: names who asked for it and why, runs the teardown's phases under one
@@ -73,11 +76,14 @@ pub struct ShutdownGuard {
 struct Installed {
     _armed: Armed,
     tasks: [JoinHandle<()>; 2],
+    stop: Arc<Stop>,
 }
 
 impl Drop for Installed {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
+        // Where `run` was never called, or a panic unwinds through it.
+        self.stop.abandoned();
     }
 }
 
@@ -88,7 +94,7 @@ impl ShutdownGuard {
     }
 
     pub(crate) fn new(shared: Arc<Shared>, armed: Armed, tasks: [JoinHandle<()>; 2]) -> Self {
-        let installed = Installed { _armed: armed, tasks };
+        let installed = Installed { _armed: armed, tasks, stop: shared.stop.clone() };
         Self { shared, installed: Arc::new(Mutex::new(Some(installed))) }
     }
 
@@ -98,12 +104,18 @@ impl ShutdownGuard {
         self.shared.token.clone()
     }
 
+    /// How the previous run of this service ended, by its record; `None` without a
+    /// [`record_dir`](Builder::record_dir), and at the first start. It has been logged already.
+    pub fn previous(&self) -> Option<&Verdict> {
+        self.shared.previous.as_ref()
+    }
+
     /// Asks for a stop without a signal. Only the first request of all counts.
     ///
     /// From any thread; blocks for some 100 µs, in which the context is captured.
     pub fn request(&self, reason: impl Into<String>) {
         let reason = reason.into();
-        self.shared.stop.begin(Trigger::Request { reason }, None);
+        self.shared.stop.begin_here(Trigger::Request { reason });
     }
 
     /// Adds a phase after those there are. Also while the teardown runs: then it runs last.
@@ -170,7 +182,7 @@ impl ShutdownGuard {
             biased;
             begun = shared.stop.announced() => begun,
             () = service.end() => {
-                shared.stop.begin(Trigger::ServiceEnded { error: service.error() }, None);
+                shared.stop.begin_here(Trigger::ServiceEnded { error: service.error() });
                 shared.stop.announced().await
             }
         };
@@ -195,8 +207,6 @@ impl ShutdownGuard {
         // What was added while the service ended.
         teardown.run(&shared.plan).await;
         shared.wait_for_diagnostic(deadline).await;
-        shared.stop.set_finished();
-        self.uninstall();
 
         for late in shared.plan.errors() {
             if !errors.contains(&late) {
@@ -223,7 +233,13 @@ impl ShutdownGuard {
         if report.is_failed() {
             report.exit_status = shared.config.failure_status;
         }
+        shared.stop.record_end(&report);
+        if let Some(failure) = shared.stop.black_box.failure() {
+            events::not_recorded(failure);
+        }
         events::complete(&report);
+        shared.stop.set_finished();
+        self.uninstall();
         report
     }
 
@@ -243,15 +259,21 @@ impl std::fmt::Debug for ShutdownGuard {
 }
 
 impl Shared {
-    pub(crate) fn new(config: Config, baseline: Baseline) -> Self {
+    pub(crate) fn new(
+        config: Config,
+        baseline: Baseline,
+        black_box: BlackBox,
+        previous: Option<Verdict>,
+    ) -> Self {
         let config = Arc::new(config);
         Self {
-            stop: Arc::new(Stop::new(baseline, config.clone())),
+            stop: Arc::new(Stop::new(baseline, config.clone(), black_box)),
             config,
             token: CancellationToken::new(),
             plan: Arc::default(),
             diagnostic: Mutex::new(None),
             has_run: AtomicBool::new(false),
+            previous,
         }
     }
 
@@ -264,11 +286,25 @@ impl Shared {
             service: self.config.service.clone(),
         };
         let line = context.to_string();
+        let stop = self.stop.clone();
         let task = tokio::spawn(async move {
             let path = plan.log.clone();
+            let note = |state, error| {
+                let mut event = Diag::new(state);
+                event.path = Some(path.to_string_lossy().into_owned());
+                event.error = error;
+                stop.black_box.diag(event);
+            };
+            note(DiagState::Started, None);
             match diag::run(plan, line).await {
-                Ok(()) => events::diagnostic_finished(&path),
-                Err(e) => events::diagnostic_failed(&path, &e),
+                Ok(()) => {
+                    events::diagnostic_finished(&path);
+                    note(DiagState::Finished, None);
+                }
+                Err(e) => {
+                    events::diagnostic_failed(&path, &e);
+                    note(e.state(), Some(e.to_string()));
+                }
             }
         });
         *self.diagnostic.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);

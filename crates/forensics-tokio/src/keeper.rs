@@ -17,6 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use forensics_core::capture;
+use forensics_core::record::How;
 
 use crate::bounded::bounded;
 use crate::events;
@@ -95,10 +96,19 @@ fn keep() {
             match vigil.look(&stop, Instant::now()) {
                 None => {}
                 Some(Alarm::PastDeadline(why)) => force(&stop, &why),
-                Some(Alarm::Say(text)) => say(text),
+                Some(Alarm::Wedged { detail, phases, waited }) => {
+                    let (stop, text) = (stop.clone(), detail.clone());
+                    bounded(SAY_LIMIT, move || stop.record_wedged(&phases, waited, &text));
+                    say(detail);
+                }
             }
         }
     }
+}
+
+/// The stops whose guards are alive.
+pub(crate) fn live() -> Vec<Arc<Stop>> {
+    lock().watched.iter().filter_map(|watched| watched.stop.upgrade()).collect()
 }
 
 fn say(text: String) {
@@ -110,7 +120,11 @@ fn say(text: String) {
 }
 
 /// Ends the process, without its destructors or the runtime's, which could hang.
-fn force(stop: &Stop, why: &str) -> ! {
+fn force(stop: &Arc<Stop>, why: &str) -> ! {
+    let (recorded, status) = (stop.clone(), FORCED_STATUS);
+    bounded(SAY_LIMIT, move || {
+        recorded.black_box.stopped(How::Forced, status, recorded.since_begun());
+    });
     say_forced(why);
     for flush in stop.flush_hooks() {
         bounded(SAY_LIMIT, move || flush());

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod alignment;
+mod blackbox;
 mod bounded;
 mod budget;
 mod builder;
@@ -22,6 +23,7 @@ mod listener;
 #[cfg(feature = "logging")]
 pub mod logging;
 mod outcome;
+mod panics;
 mod phase;
 mod plan;
 mod report;

@@ -1,8 +1,8 @@
 //! A subscriber for services that have none of their own.
 //!
 //! [`init`] writes lines to stderr, which under systemd is the journal. It differs from the plain
-//! `tracing_subscriber::fmt` in one thing: of the event `Shutdown context: …`, whose message has all
-//! its facts in it, the fields are not repeated behind the message. Any other subscriber does as
+//! `tracing_subscriber::fmt` in one thing: of the events `Shutdown context: …` and `Previous run: …`, whose message has all
+//! their facts in it, the fields are not repeated behind the message. Any other subscriber does as
 //! well; the user's own always wins.
 
 use std::fmt;
@@ -49,7 +49,8 @@ impl Visit for ContextMessage {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
             let message = format!("{value:?}");
-            self.0 = message.starts_with("Shutdown context: ").then_some(message);
+            let said = ["Shutdown context: ", "Previous run: "];
+            self.0 = said.iter().any(|start| message.starts_with(start)).then_some(message);
         }
     }
 }

@@ -129,7 +129,6 @@ pub struct LaterSignal {
 
 mod micros {
     use super::Duration;
-    use nix::unistd::{getpid, gettid};
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     pub(super) fn serialize<S: Serializer>(span: &Duration, to: S) -> Result<S::Ok, S::Error> {

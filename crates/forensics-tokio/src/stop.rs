@@ -15,17 +15,23 @@ use forensics_core::clock;
 use forensics_core::context::{Baseline, ShutdownContext, Trigger};
 use forensics_core::duration::Timespan;
 use forensics_core::process;
+use forensics_core::record::How;
 use forensics_core::sender::Sender;
 use tokio::sync::watch;
 
+use crate::blackbox::BlackBox;
 use crate::bounded::bounded;
 use crate::budget::Seconds;
 use crate::config::{Config, Escalation, FlushHook, SAFETY_MARGIN};
-use crate::report::LaterSignal;
+use crate::panics;
+use crate::report::{LaterSignal, ShutdownReport};
 
 /// Two signals closer together than this are one request delivered twice: a terminal signals the
 /// whole process group, a wrapper forwards what it got, too.
 const SAME_REQUEST: Duration = Duration::from_millis(200);
+
+/// How long the keeper waits for an event to be written. Some microseconds where the disk is well.
+const RECORD_LIMIT: Duration = Duration::from_millis(100);
 
 /// How long a command line may take to be read; it can hang for as long as its process's memory
 /// map is locked.
@@ -60,6 +66,7 @@ pub(crate) struct Begun {
 pub(crate) struct Stop {
     baseline: Baseline,
     config: Arc<Config>,
+    pub(crate) black_box: BlackBox,
     /// The stop timeout of our unit, once systemd has said it.
     pub(crate) unit_timeout: OnceLock<Timespan>,
     /// Set by the one who then captures the context.
@@ -76,10 +83,11 @@ pub(crate) struct Stop {
 }
 
 impl Stop {
-    pub(crate) fn new(baseline: Baseline, config: Arc<Config>) -> Self {
+    pub(crate) fn new(baseline: Baseline, config: Arc<Config>, black_box: BlackBox) -> Self {
         Self {
             baseline,
             config,
+            black_box,
             unit_timeout: OnceLock::new(),
             claimed: AtomicBool::new(false),
             count: Mutex::default(),
@@ -89,6 +97,21 @@ impl Stop {
             running: Mutex::default(),
             finished: AtomicBool::new(false),
             exit_expected: OnceLock::new(),
+        }
+    }
+
+    /// Begins the stop, as [`begin`](Self::begin), and records it on the spot.
+    pub(crate) fn begin_here(&self, trigger: Trigger) {
+        if self.begin(trigger, None) {
+            self.record_begun();
+        }
+    }
+
+    fn record_begun(&self) {
+        let begun = self.state.borrow().begun.clone();
+        if let Some(begun) = begun {
+            let stop_timeout = self.unit_timeout.get().copied();
+            self.black_box.begun(&begun.context, begun.allowed, stop_timeout);
         }
     }
 
@@ -146,22 +169,33 @@ impl Stop {
     }
 
     /// Takes in a signal. Returns whether it asks for an end at once.
-    pub(crate) fn on_signal(&self, captured: &Captured) -> bool {
+    ///
+    /// The keeper's: it records on a thread of its own, since a disk can hold a write for long.
+    pub(crate) fn on_signal(self: &Arc<Self>, captured: &Captured) -> bool {
         let count = || self.count.lock().unwrap_or_else(PoisonError::into_inner);
         let ordinal = count().add(Duration::from_nanos(captured.mono_ns));
         let trigger = Trigger::Signal { signal: captured.signal };
         if ordinal == Some(1) && self.begin(trigger, Some(captured)) {
+            let stop = self.clone();
+            bounded(RECORD_LIMIT, move || stop.record_begun());
             return false;
         }
         let escalation = self.config.escalation;
         let sender = Sender::identify(captured);
+        let mut noted = None;
         self.state.send_modify(|state| {
             // Absent only while another thread is still capturing the context of a request.
             let began_us = state.begun.as_ref().map_or(u64::MAX, |begun| begun.context.mono_us);
             let offset = Duration::from_micros((captured.mono_ns / 1000).saturating_sub(began_us));
-            state.later.push(LaterSignal { signal: captured.signal, sender, ordinal, offset });
+            let later = LaterSignal { signal: captured.signal, sender, ordinal, offset };
+            state.later.push(later.clone());
+            noted = Some(later);
             state.hurried |= escalation == Escalation::CutThenExit && ordinal >= Some(2);
         });
+        if let Some(later) = noted {
+            let (stop, requests) = (self.clone(), count().requests);
+            bounded(RECORD_LIMIT, move || stop.black_box.later_signal(&later, requests));
+        }
         match escalation {
             Escalation::CutThenExit => ordinal >= Some(3),
             Escalation::Exit => ordinal >= Some(2),
@@ -249,6 +283,50 @@ impl Stop {
 
     fn lock_running(&self) -> MutexGuard<'_, Vec<(String, Instant)>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records how the teardown ended.
+    pub(crate) fn record_end(&self, report: &ShutdownReport) {
+        let how = match () {
+            () if report.is_failed() => How::Failed,
+            () if report.timed_out => How::TimedOut,
+            () => How::Clean,
+        };
+        self.black_box.stopped(how, report.exit_status, report.total);
+    }
+
+    /// The guard goes while its teardown has not ended: `main` returned early, or panics.
+    pub(crate) fn abandoned(&self) {
+        if self.finished.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        match std::thread::panicking() {
+            true => {
+                let (message, location) = panics::last();
+                self.black_box.panicked(message, location, self.since_begun());
+            }
+            false => self.black_box.stopped(How::Clean, 0, self.since_begun()),
+        }
+    }
+
+    /// Records that the phases in question, or the runtime where there are none, do not move.
+    pub(crate) fn record_wedged(
+        &self,
+        phases: &[(String, Duration)],
+        waited: Duration,
+        detail: &str,
+    ) {
+        if phases.is_empty() {
+            self.black_box.wedged(None, waited, detail);
+        }
+        for (phase, ran) in phases {
+            self.black_box.wedged(Some(phase), *ran, detail);
+        }
+    }
+
+    /// How long ago the stop began; zero where it has not.
+    pub(crate) fn since_begun(&self) -> Duration {
+        self.state.borrow().begun.as_ref().map_or(Duration::ZERO, |begun| begun.at.elapsed())
     }
 
     /// The teardown has ended.

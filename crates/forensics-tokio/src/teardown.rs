@@ -15,6 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
+use crate::blackbox::Place;
 use crate::budget::{Seconds, allowance};
 use crate::events;
 use crate::outcome::{Outcome, panic_message};
@@ -77,14 +78,12 @@ impl Common {
         let all = allowance(&step.claim, remaining, later);
         let due = Budget { all, reserve: step.claim.reserve };
         if let Some(why) = self.refusal(&step, due, outcomes) {
-            return self.skip(&step.claim.name, None, why);
+            return self.skip(&Named::new(step.claim.name, None), why);
         }
+        let named = Named::new(step.claim.name, None);
         match step.work {
-            Work::Phase(run) => {
-                let span = events::phase_span(&step.claim.name, None);
-                self.clone().run_phase(step.claim.name, run, due, span).await
-            }
-            Work::Group(members) => self.run_group(step.claim.name, members, due, outcomes).await,
+            Work::Phase(run) => self.clone().run_phase(named, run, due).await,
+            Work::Group(members) => self.run_group(named, members, due, outcomes).await,
         }
     }
 
@@ -101,9 +100,9 @@ impl Common {
         due.all.is_zero().then(|| "no time is left for it before the deadline".to_owned())
     }
 
-    fn skip(&self, name: &str, group: Option<&Span>, why: String) -> PhaseReport {
+    fn skip(&self, named: &Named, why: String) -> PhaseReport {
         let report = PhaseReport {
-            name: name.to_owned(),
+            name: named.name.clone(),
             outcome: Outcome::Skipped,
             error: Some(why),
             offset: self.began.elapsed(),
@@ -111,21 +110,30 @@ impl Common {
             values: serde_json::Map::new(),
             members: Vec::new(),
         };
-        events::phase_finished(&events::phase_span(name, group), &report);
+        self.note_end(named, &report);
         report
+    }
+
+    fn note_start(&self, named: &Named, offset: Duration, budget: Duration) {
+        self.stop.black_box.phase_started(named.place(), budget, offset);
+        events::phase_started(&named.span, &named.name, offset, budget);
+    }
+
+    fn note_end(&self, named: &Named, report: &PhaseReport) {
+        self.stop.black_box.phase_finished(named.place(), report);
+        events::phase_finished(&named.span, report);
     }
 
     async fn run_group(
         &self,
-        name: String,
+        named: Named,
         members: Vec<Step>,
         due: Budget,
         outcomes: &Outcomes,
     ) -> PhaseReport {
-        let span = events::phase_span(&name, None);
         let offset = self.began.elapsed();
         let started = Instant::now();
-        events::phase_started(&span, &name, offset, due.all);
+        self.note_start(&named, offset, due.all);
 
         let mut reports: Vec<Option<PhaseReport>> = Vec::new();
         let mut running = JoinSet::new();
@@ -133,14 +141,15 @@ impl Common {
             // A member shares its group's time, and its reserve.
             let all = member.claim.timeout.map_or(due.all, |timeout| timeout.min(due.all));
             let due = Budget { all, reserve: due.reserve };
-            if let Some(why) = self.refusal(&member, due, outcomes) {
-                reports.push(Some(self.skip(&member.claim.name, Some(&span), why)));
+            let refusal = self.refusal(&member, due, outcomes);
+            let member_named = Named::new(member.claim.name, Some(&named));
+            if let Some(why) = refusal {
+                reports.push(Some(self.skip(&member_named, why)));
                 continue;
             }
             reports.push(None);
             let Work::Phase(run) = member.work else { continue };
-            let member_span = events::phase_span(&member.claim.name, Some(&span));
-            let phase = self.clone().run_phase(member.claim.name, run, due, member_span);
+            let phase = self.clone().run_phase(member_named, run, due);
             running.spawn(async move { (place, phase.await) });
         }
         while let Some(ended) = running.join_next().await {
@@ -154,7 +163,7 @@ impl Common {
         let not_ok: Vec<String> =
             not_ok.map(|member| format!("{} {}", member.name, member.outcome)).collect();
         let report = PhaseReport {
-            name,
+            name: named.name.clone(),
             outcome: members.iter().map(|member| member.outcome).max().unwrap_or(Outcome::Ok),
             error: (!not_ok.is_empty()).then(|| not_ok.join(", ")),
             offset,
@@ -162,31 +171,28 @@ impl Common {
             values: serde_json::Map::new(),
             members,
         };
-        events::phase_finished(&span, &report);
+        self.note_end(&named, &report);
         report
     }
 
-    async fn run_phase(
-        mut self,
-        name: String,
-        run: PhaseFn,
-        due: Budget,
-        span: Span,
-    ) -> PhaseReport {
+    async fn run_phase(mut self, named: Named, run: PhaseFn, due: Budget) -> PhaseReport {
         let offset = self.began.elapsed();
         let started = Instant::now();
         let mut end = started + due.all;
         let cx = PhaseContext {
-            name: name.as_str().into(),
+            name: named.name.as_str().into(),
+            group: named.group.as_deref().map(Into::into),
+            began: self.began,
             deadline: end,
             token: CancellationToken::new(),
             recorded: Arc::new(Recorded::default()),
+            stop: self.stop.clone(),
             service_running: self.service_running.clone(),
         };
         let (token, recorded) = (cx.token.clone(), cx.recorded.clone());
-        events::phase_started(&span, &name, offset, due.all);
-        let _running = self.stop.note_running(&name);
-        let mut task = tokio::spawn(run(cx).instrument(span.clone()));
+        self.note_start(&named, offset, due.all);
+        let _running = self.stop.note_running(&named.name);
+        let mut task = tokio::spawn(run(cx).instrument(named.span.clone()));
         let mut long = interval_at(started + STILL_RUNNING_EVERY, STILL_RUNNING_EVERY);
         long.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut hurried = false;
@@ -211,8 +217,8 @@ impl Common {
                     }
                 }
                 _ = long.tick() => events::phase_still_running(
-                    &span,
-                    &name,
+                    &named.span,
+                    &named.name,
                     self.began.elapsed(),
                     started.elapsed(),
                     due.all,
@@ -221,7 +227,7 @@ impl Common {
             }
         };
         let report = PhaseReport {
-            name,
+            name: named.name.clone(),
             outcome,
             error,
             offset,
@@ -229,7 +235,7 @@ impl Common {
             values: recorded.all(),
             members: Vec::new(),
         };
-        events::phase_finished(&span, &report);
+        self.note_end(&named, &report);
         report
     }
 
@@ -239,6 +245,24 @@ impl Common {
             // Nobody is left who could ask.
             std::future::pending().await
         }
+    }
+}
+
+/// A phase or a group as the log and the record know it.
+struct Named {
+    name: String,
+    group: Option<String>,
+    span: Span,
+}
+
+impl Named {
+    fn new(name: String, group: Option<&Named>) -> Self {
+        let span = events::phase_span(&name, group.map(|group| &group.span));
+        Self { name, group: group.map(|group| group.name.clone()), span }
+    }
+
+    fn place(&self) -> Place<'_> {
+        Place { phase: &self.name, group: self.group.as_deref() }
     }
 }
 

@@ -39,7 +39,14 @@ pub(crate) struct Vigil {
 #[derive(Debug)]
 pub(crate) enum Alarm {
     /// Somebody should know.
-    Say(String),
+    Wedged {
+        /// What does not move, with all that may explain it.
+        detail: String,
+        /// The phases that run past their time, and for how long; none where it is the runtime.
+        phases: Vec<(String, Duration)>,
+        /// For how long the runtime has not answered.
+        waited: Duration,
+    },
     /// The process has to go.
     PastDeadline(String),
 }
@@ -69,12 +76,20 @@ impl Vigil {
         }
         if self.is_blocked(stop, now) {
             let why = format!("the runtime has not answered for {}", Seconds(ANSWER_WITHIN));
-            return Some(Alarm::Say(self.describe(&why, stop, now)));
+            let detail = self.describe(&why, stop, now);
+            return Some(Alarm::Wedged { detail, phases: Vec::new(), waited: ANSWER_WITHIN });
         }
         let before = LAST_WORDS_BEFORE.min(stop.allowed() / 10);
         if !self.said_last_words && now + before >= deadline {
             self.said_last_words = true;
-            return Some(Alarm::Say(self.describe("the deadline is near", stop, now)));
+            let detail = self.describe("the deadline is near", stop, now);
+            let phases = stop.running().into_iter();
+            let phases = phases.map(|(name, since)| (name, now.saturating_duration_since(since)));
+            return Some(Alarm::Wedged {
+                detail,
+                phases: phases.collect(),
+                waited: Duration::ZERO,
+            });
         }
         None
     }
