@@ -23,7 +23,7 @@ use crate::process::{self, ProcessSummary};
 use crate::procfile;
 use crate::sender::Sender;
 use crate::signal::Signal;
-use crate::systemd::CgroupUnit;
+use crate::systemd::{CgroupUnit, container_of_cgroup_file};
 
 /// The inode of the machine's own pid namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h).
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
@@ -264,16 +264,17 @@ fn parent_now(process: &ProcessSummary, first: Option<&ProcessSummary>) -> Optio
     Some(now)
 }
 
-/// The container runtime: what the runtime itself says in the environment (`container=`, by
-/// systemd's container interface) or in a file, else what the cgroup's path looks like.
+/// The container runtime: what it says itself in the environment (`container=`, by systemd's
+/// container interface) or by a file, else what the cgroup's path looks like.
 fn container(pid: i32, variable: Option<String>) -> Option<String> {
     let at_root = |file| Path::new(&format!("/proc/{pid}/root")).join(file).exists();
-    let by_file = || match () {
+    let by_cgroup = || container_of_cgroup_file(&procfile::text(format!("/proc/{pid}/cgroup"))?);
+    let seen = || match () {
         () if at_root(".dockerenv") => Some("docker"),
         () if at_root("run/.containerenv") => Some("podman"),
-        () => None,
+        () => by_cgroup(),
     };
-    variable.or_else(|| by_file().map(str::to_owned))
+    variable.or_else(|| seen().map(str::to_owned))
 }
 
 impl Display for ShutdownContext {

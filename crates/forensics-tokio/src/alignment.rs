@@ -24,15 +24,15 @@ pub(crate) async fn check(shared: Arc<Shared>, unit: Option<CgroupUnit>) {
         Ok(properties) => properties,
         Err(why) => return events::alignment_unknown(&why),
     };
-    let Some(granted) = properties.timeout_stop else {
+    let Some(granted) = properties.stop_timeout() else {
         return events::alignment_unknown("systemctl names no TimeoutStopUSec");
     };
     // Only this task sets it.
     let _ = shared.stop.unit_timeout.set(granted);
     let config = &shared.config;
     let alignment = Alignment::judge(granted, config.drain_timeout, config.headroom);
-    if let Some(advice) = alignment.advice(&unit) {
-        events::misaligned(&advice);
+    if let Some(warning) = alignment.warning(&unit.unit, unit.manager) {
+        events::misaligned(&warning);
     }
 }
 

@@ -42,8 +42,8 @@ impl BlackBox {
         start.cmdline.clone_from(&baseline.process.cmdline);
         start.unit = baseline.systemd.unit.as_ref().map(|unit| unit.unit.clone());
         start.manager = baseline.systemd.unit.as_ref().map(|unit| match unit.manager {
-            Manager::System => "system".to_owned(),
             Manager::User { .. } => "user".to_owned(),
+            _ => "system".to_owned(),
         });
         start.deadline_us = Some(micros(config.deadline()));
         start.drain_timeout_us = Some(micros(config.drain_timeout));

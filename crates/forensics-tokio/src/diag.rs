@@ -1,7 +1,7 @@
 //! The diagnostic: a slow look around, in a process of its own, started at the signal.
 //!
 //! By default it is this program run again, which then is nothing but
-//! [`Diagnostic`](forensics_core::diagnostic::Diagnostic): it needs no shell and no `ps` in the
+//! [`Diagnostic`]: it needs no shell and no `ps` in the
 //! image. For that [`init`] must be the first line of `main`, where it takes over in that second
 //! run. A program in which `init` has not run is never started again by its own diagnostic; there
 //! a shell command does what it can.

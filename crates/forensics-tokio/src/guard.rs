@@ -132,12 +132,12 @@ impl ShutdownGuard {
         Fut: Future + Send + 'static,
         Fut::Output: IntoOutcome,
     {
-        Phase::register(&self.shared.plan, name.into(), work)
+        Phase::register(&self.shared.plan, &name.into(), work)
     }
 
     /// Adds a group, whose phases run side by side. Names are as for [`phase`](Self::phase).
     pub fn group(&self, name: impl Into<String>) -> Group {
-        Group::register(&self.shared.plan, name.into())
+        Group::register(&self.shared.plan, &name.into())
     }
 
     /// The longest that a teardown of the phases registered so far can take: all their timeouts
@@ -190,8 +190,7 @@ impl ShutdownGuard {
         let began = tokio_instant(begun.at);
         let deadline = began + begun.allowed;
         events::teardown_started(&shared.plan.sum(begun.allowed), &begun.why);
-        let mut errors = shared.plan.errors();
-        errors.iter().for_each(|error| events::registration_error(error));
+        shared.plan.check_requirements();
 
         let common = Common {
             began,
@@ -208,11 +207,6 @@ impl ShutdownGuard {
         teardown.run(&shared.plan).await;
         shared.wait_for_diagnostic(deadline).await;
 
-        for late in shared.plan.errors() {
-            if !errors.contains(&late) {
-                errors.push(late);
-            }
-        }
         let phases = teardown.reports;
         let timed_out = |phase: &PhaseReport| phase.outcome == Outcome::TimedOut;
         let mut report = ShutdownReport {
@@ -224,7 +218,7 @@ impl ShutdownGuard {
             phases,
             service_outcome: service.ended.unwrap_or(ServiceOutcome::Dropped),
             later_signals: shared.stop.watch().borrow().later.clone(),
-            errors,
+            errors: shared.plan.errors(),
             deadline: begun.allowed,
             total: began.elapsed(),
             exit_status: 0,

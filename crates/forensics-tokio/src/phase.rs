@@ -40,7 +40,7 @@ pub struct Phase {
 }
 
 impl Phase {
-    pub(crate) fn register<F, Fut>(plan: &Arc<Plan>, name: String, work: F) -> Self
+    pub(crate) fn register<F, Fut>(plan: &Arc<Plan>, name: &str, work: F) -> Self
     where
         F: FnOnce(PhaseContext) -> Fut + Send + 'static,
         Fut: Future + Send + 'static,
@@ -81,7 +81,7 @@ pub struct Group {
 }
 
 impl Group {
-    pub(crate) fn register(plan: &Arc<Plan>, name: String) -> Self {
+    pub(crate) fn register(plan: &Arc<Plan>, name: &str) -> Self {
         Self { id: plan.push(name, Work::Group(Vec::new())), plan: plan.clone() }
     }
 
@@ -92,7 +92,7 @@ impl Group {
         Fut: Future + Send + 'static,
         Fut::Output: IntoOutcome,
     {
-        let id = self.plan.push_member(self.id, name.into(), boxed(work));
+        let id = self.plan.push_member(self.id, &name.into(), boxed(work));
         GroupPhase { group: self, id }
     }
 

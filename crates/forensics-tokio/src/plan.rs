@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::budget::{Claim, Sum};
+use crate::events;
 use crate::phase::PhaseFn;
 
 /// A step of the teardown: a phase, or a group of phases side by side.
@@ -43,25 +44,39 @@ struct Steps {
 
 impl Plan {
     /// Adds a phase, or an empty group, at the end.
-    pub(crate) fn push(&self, name: String, work: Work) -> StepId {
-        let mut steps = self.lock();
-        let step = steps.step(name, work);
-        let id = step.id;
-        steps.waiting.push_back(step);
-        id
+    pub(crate) fn push(&self, name: &str, work: Work) -> StepId {
+        self.add(name, work, VecDeque::push_back)
     }
 
     /// Adds a member to the group `group`; where that has begun already, as a phase at the end.
-    pub(crate) fn push_member(&self, group: StepId, name: String, run: PhaseFn) -> StepId {
+    pub(crate) fn push_member(&self, group: StepId, name: &str, run: PhaseFn) -> StepId {
+        self.add(name, Work::Phase(run), |waiting, member| {
+            let group = waiting.iter_mut().find(|step| step.id == group);
+            match group.map(|step| &mut step.work) {
+                Some(Work::Group(members)) => members.push(member),
+                _ => waiting.push_back(member),
+            }
+        })
+    }
+
+    fn add(&self, name: &str, work: Work, put: impl FnOnce(&mut VecDeque<Step>, Step)) -> StepId {
         let mut steps = self.lock();
-        let member = steps.step(name, Work::Phase(run));
-        let id = member.id;
-        let group = steps.waiting.iter_mut().find(|step| step.id == group);
-        match group.map(|step| &mut step.work) {
-            Some(Work::Group(members)) => members.push(member),
-            _ => steps.waiting.push_back(member),
+        let step = steps.step(name, work);
+        let (id, unique) = (step.id, step.claim.name.clone());
+        put(&mut steps.waiting, step);
+        drop(steps);
+        if unique != name {
+            self.wrong(format!(
+                "there is a phase `{name}` already: the new one runs as `{unique}`"
+            ));
         }
         id
+    }
+
+    /// Logs and keeps what is wrong. Not under the lock: a subscriber can be stuck.
+    fn wrong(&self, error: String) {
+        events::registration_error(&error);
+        self.lock().errors.push(error);
     }
 
     /// Changes a step that has not been taken yet.
@@ -92,17 +107,24 @@ impl Plan {
         Sum::of(self.lock().waiting.iter().map(Step::effective_claim).collect(), deadline)
     }
 
-    /// What was wrong with the registrations so far: names given twice, requirements of phases
-    /// that nobody has registered.
+    /// Finds the phases that require one which nobody has registered. Before the first is taken.
+    pub(crate) fn check_requirements(&self) {
+        let unknown: Vec<String> = {
+            let steps = self.lock();
+            let required = steps.waiting.iter().flat_map(Step::requirements);
+            let unknown = required.filter(|(_, required)| !steps.names.contains(*required));
+            unknown
+                .map(|(name, required)| {
+                    format!("phase `{name}` requires `{required}`, which is no phase")
+                })
+                .collect()
+        };
+        unknown.into_iter().for_each(|error| self.wrong(error));
+    }
+
+    /// What was wrong with the registrations so far; each has been logged.
     pub(crate) fn errors(&self) -> Vec<String> {
-        let steps = self.lock();
-        let mut errors = steps.errors.clone();
-        for (name, required) in steps.waiting.iter().flat_map(Step::requirements) {
-            if !steps.names.contains(required) {
-                errors.push(format!("phase `{name}` requires `{required}`, which is no phase"));
-            }
-        }
-        errors
+        self.lock().errors.clone()
     }
 
     /// A panic under the lock can only come out of an allocation; the steps are whole then, too.
@@ -113,20 +135,13 @@ impl Plan {
 
 impl Steps {
     /// A name that is taken is told apart by a number: work that was registered is never lost.
-    fn step(&mut self, name: String, work: Work) -> Step {
+    fn step(&mut self, name: &str, work: Work) -> Step {
         self.next_id += 1;
-        let mut unique = name.clone();
-        let mut copy = 1;
-        while !self.names.insert(unique.clone()) {
-            copy += 1;
-            unique = format!("{name}#{copy}");
-        }
-        if copy > 1 {
-            let error =
-                format!("there is a phase `{name}` already: the new one runs as `{unique}`");
-            tracing::error!(target: "shutdown", "{error}");
-            self.errors.push(error);
-        }
+        let copies = std::iter::successors(Some(2_u64), |copy| Some(copy + 1));
+        let copies = copies.map(|copy| format!("{name}#{copy}"));
+        let mut names = std::iter::once(name.to_owned()).chain(copies);
+        // There are more names than phases.
+        let unique = names.find(|one| self.names.insert(one.clone())).unwrap_or_default();
         Step {
             id: StepId(self.next_id),
             claim: Claim { name: unique, timeout: None, reserve: Duration::ZERO },

@@ -243,7 +243,7 @@ impl Common {
     async fn hurry(&mut self) {
         if self.hurry.wait_for(|state| state.hurried).await.is_err() {
             // Nobody is left who could ask.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }
