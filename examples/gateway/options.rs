@@ -77,7 +77,7 @@ impl Trouble {
             }
         }
         if self.wedge.is_some_and(|phase| phase.covers(cx.name())) {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -3,16 +3,13 @@
 //! `systemctl show`, off the hot path and bounded: a manager that does not answer costs one line
 //! of the log. Outside systemd nothing is asked and nothing is said.
 
-use std::process::{Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use forensics_core::systemd::{Alignment, CgroupUnit, UnitProperties, show_arguments};
-use tokio::process::Command;
-use tokio::time::timeout;
+use forensics_core::systemd::{Alignment, CgroupUnit};
 
-use crate::events;
 use crate::guard::Shared;
+use crate::{events, systemctl};
 
 /// How long systemd may take to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -20,7 +17,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// Asks for our unit's stop timeout, notes it for the deadline, and warns where it is too short.
 pub(crate) async fn check(shared: Arc<Shared>, unit: Option<CgroupUnit>) {
     let Some(unit) = unit.filter(|unit| unit.unit.ends_with(".service")) else { return };
-    let properties = match show(&unit).await {
+    let properties = match systemctl::show(&unit, ANSWER_LIMIT).await {
         Ok(properties) => properties,
         Err(why) => return events::alignment_unknown(&why),
     };
@@ -33,20 +30,5 @@ pub(crate) async fn check(shared: Arc<Shared>, unit: Option<CgroupUnit>) {
     let alignment = Alignment::judge(granted, config.drain_timeout, config.headroom);
     if let Some(warning) = alignment.warning(&unit.unit, unit.manager) {
         events::misaligned(&warning);
-    }
-}
-
-async fn show(unit: &CgroupUnit) -> Result<UnitProperties, String> {
-    let mut command = Command::new("systemctl");
-    command.args(show_arguments(unit.manager, &unit.unit)).stdin(Stdio::null()).kill_on_drop(true);
-    match timeout(ANSWER_LIMIT, command.output()).await {
-        Ok(Ok(Output { status, stdout, .. })) if status.success() => {
-            Ok(UnitProperties::parse(&String::from_utf8_lossy(&stdout)))
-        }
-        Ok(Ok(Output { stderr, .. })) => {
-            Err(format!("systemctl: {}", String::from_utf8_lossy(&stderr).trim()))
-        }
-        Ok(Err(e)) => Err(format!("systemctl: {e}")),
-        Err(_) => Err(format!("systemctl did not answer within {ANSWER_LIMIT:?}")),
     }
 }

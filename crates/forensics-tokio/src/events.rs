@@ -7,9 +7,11 @@
 use std::path::Path;
 use std::time::Duration;
 
+use forensics_core::cause::Cause;
 use forensics_core::context::ShutdownContext;
 use forensics_core::escape::{Plain, Quoted};
 use forensics_core::record::Verdict;
+use forensics_core::systemd::Why;
 use tracing::{Span, debug, error, info, info_span, warn};
 
 use crate::budget::{Seconds, Sum};
@@ -46,6 +48,11 @@ pub(crate) fn context(context: &ShutdownContext) {
         markers,
         "Shutdown context: {context}",
     );
+}
+
+/// What systemd says it is doing to us.
+pub(crate) fn why(cause: Cause, unit: &str, why: &Why) {
+    info!(target: "shutdown", cause = %cause, unit, "Shutdown explained by systemd: {why}");
 }
 
 /// A signal that came after the first.

@@ -17,6 +17,7 @@ mod builder;
 mod config;
 pub mod diag;
 mod events;
+mod followup;
 mod guard;
 mod keeper;
 mod listener;
@@ -28,6 +29,7 @@ mod phase;
 mod plan;
 mod report;
 mod stop;
+mod systemctl;
 mod teardown;
 mod vigil;
 

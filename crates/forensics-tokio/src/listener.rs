@@ -13,9 +13,9 @@ use forensics_core::signal::Signal;
 use tokio::signal::unix;
 use tokio::time::timeout;
 
-use crate::events;
 use crate::guard::Shared;
 use crate::stop::Begun;
+use crate::{events, followup};
 
 /// How long the keeper, which the same signal wakes, is waited for.
 const KEEPER_COMES: Duration = Duration::from_millis(100);
@@ -95,4 +95,5 @@ fn announce(shared: &Shared, begun: &Begun) {
     events::context(&begun.context);
     drop(announced);
     shared.start_diagnostic(&begun.context);
+    tokio::spawn(followup::ask(begun.context.clone()));
 }
