@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use forensics_core::capture::{ArmError, arm, is_ignored};
+use forensics_core::capture::{ArmError, arm, hint_low_latency, is_ignored};
 use forensics_core::context::Baseline;
 use forensics_core::escape::Plain;
 use forensics_core::process;
@@ -127,6 +127,13 @@ impl Builder {
         self
     }
 
+    /// Lets the main thread preempt others sooner, so that more short-lived senders can still be
+    /// named: off unless told. See [`hint_low_latency`] for what it costs.
+    pub fn fast_capture(mut self, fast: bool) -> Self {
+        self.config.fast_capture = fast;
+        self
+    }
+
     /// What a second and a third signal do: [`Escalation::CutThenExit`] unless told.
     pub fn escalation(mut self, escalation: Escalation) -> Self {
         self.config.escalation = escalation;
@@ -177,6 +184,7 @@ impl Builder {
         }
         let unit = baseline.systemd.unit.clone();
         let signals = config.signals.clone();
+        let fast_capture = config.fast_capture;
         let previous = config.record_dir.as_deref().and_then(blackbox::post_mortem);
         if let Some(verdict) = &previous {
             events::previous(verdict);
@@ -190,6 +198,9 @@ impl Builder {
         // when tokio's task wakes; and the keeper before the first signal can come.
         keeper::attach(Arc::downgrade(&shared.stop)).map_err(InstallError::Keeper)?;
         let armed = arm(&signals)?;
+        if fast_capture && let Err(e) = hint_low_latency() {
+            events::no_fast_capture(&e);
+        }
         let listeners = Listeners::register(&signals).map_err(InstallError::Listen)?;
         let listener = runtime.spawn(listener::listen(shared.clone(), listeners));
         let alignment = runtime.spawn(alignment::check(shared.clone(), unit));

@@ -25,6 +25,7 @@ pub(crate) struct Config {
     pub(crate) record_dir: Option<PathBuf>,
     pub(crate) markers: Vec<(String, PathBuf)>,
     pub(crate) failure_status: u8,
+    pub(crate) fast_capture: bool,
     pub(crate) escalation: Escalation,
     pub(crate) flush: FlushHooks,
 }
@@ -79,6 +80,7 @@ impl Config {
             record_dir: None,
             markers: Vec::new(),
             failure_status: 1,
+            fast_capture: false,
             escalation: Escalation::default(),
             flush: FlushHooks::default(),
         }

@@ -123,6 +123,11 @@ pub(crate) fn hangup_stays_ignored() {
     info!(target: "shutdown", "SIGHUP is ignored, as by nohup(1), and stays so");
 }
 
+/// The kernel does not take the hint.
+pub(crate) fn no_fast_capture(error: &nix::Error) {
+    info!(target: "shutdown", "Fast capture is not to be had: {error}");
+}
+
 /// A phase was registered wrongly.
 pub(crate) fn registration_error(what: &str) {
     error!(target: "shutdown", "{}", Plain(what));

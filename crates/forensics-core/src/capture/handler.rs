@@ -157,6 +157,20 @@ pub fn wake() {
     raw::notify(WAKE_FD.load(Ordering::Acquire));
 }
 
+/// Asks the scheduler to let this process's main thread, on which handlers usually run, preempt
+/// sooner: a time slice of 100 µs (`sched_runtime`, honoured for ordinary threads since Linux 6.12;
+/// before, it is without effect). The handler then begins while more senders can still be read.
+///
+/// Its price: the thread is preempted sooner, too, and so is switched more often where it computes
+/// for long. Children inherit it.
+///
+/// # Errors
+/// `ENOSYS` or `EPERM` where the kernel or a seccomp filter does not have it.
+pub fn hint_low_latency() -> nix::Result<()> {
+    const SLICE_NS: u64 = 100_000;
+    raw::set_time_slice(raw::own_pid(), SLICE_NS)
+}
+
 /// Ends the process with this status at once, from whatever thread: no destructor, no exit handler
 /// and no flush of a buffer runs, since any of them may be what hangs.
 pub fn exit_now(status: i32) -> ! {

@@ -49,7 +49,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 pub use armed::{ArmError, Armed, arm, is_ignored};
-pub use handler::{dropped, exit_now, take, wait, wake};
+pub use handler::{dropped, exit_now, hint_low_latency, take, wait, wake};
 
 use crate::signal::Signal;
 

@@ -131,6 +131,35 @@ pub(super) fn clock_ns(clock: libc::clockid_t) -> u64 {
     (now.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(now.tv_nsec as u64)
 }
 
+/// `struct sched_attr` as it was first, by sched_setattr(2); later kernels take it by its size.
+#[repr(C)]
+#[derive(Default)]
+struct SchedAttr {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime: u64,
+    deadline: u64,
+    period: u64,
+}
+
+/// Sets the slice, in nanoseconds, that the scheduler gives the thread `tid`, leaving its policy
+/// and niceness as they are.
+pub(super) fn set_time_slice(tid: c_int, slice_ns: u64) -> nix::Result<()> {
+    const SIZE: u32 = size_of::<SchedAttr>() as u32;
+    let mut attr = SchedAttr::default();
+    // SAFETY: the pointer is valid for SIZE bytes, which the kernel is told.
+    let got = unsafe { libc::syscall(libc::SYS_sched_getattr, tid, &raw mut attr, SIZE, 0) };
+    Errno::result(got)?;
+    attr.size = SIZE;
+    attr.runtime = slice_ns;
+    // SAFETY: as above; the kernel only reads.
+    let set = unsafe { libc::syscall(libc::SYS_sched_setattr, tid, &raw const attr, 0) };
+    Errno::result(set).map(drop)
+}
+
 /// Ends the process with this status, now: no destructor runs, no exit handler, no flush.
 pub(super) fn exit(status: c_int) -> ! {
     // SAFETY: _exit(2) has no preconditions, and does not return.
