@@ -62,6 +62,9 @@ pub(super) fn proc_path(pid: c_int, file: &[u8]) -> Bytes<64> {
 }
 
 /// The first `N` bytes of the file at `path`, which [`proc_path`] made.
+///
+/// One read(2): the files of `/proc` used here give all they have at once, and to ask for their
+/// end would cost as much again.
 pub(super) fn read<const N: usize>(path: &Bytes<64>) -> Result<Bytes<N>, c_int> {
     const FLAGS: c_int = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
     // SAFETY: `path` ends in a NUL by construction and lives through the call.
@@ -70,25 +73,17 @@ pub(super) fn read<const N: usize>(path: &Bytes<64>) -> Result<Bytes<N>, c_int> 
         return Err(Errno::last_raw());
     }
     let mut content = Bytes::EMPTY;
-    let mut failed = None;
-    while content.len < N {
-        let rest = &mut content.bytes[content.len..];
-        // SAFETY: `rest` is a valid buffer of the length given, borrowed for the call.
-        match unsafe { libc::read(fd, rest.as_mut_ptr().cast(), rest.len()) } {
-            0 => break,
-            // Not negative, and not more than was asked for.
-            read @ 1.. => content.len += read as usize,
-            _ => {
-                failed = Some(Errno::last_raw());
-                break;
-            }
-        }
-    }
+    // SAFETY: the buffer is valid for the length given, and borrowed for the call.
+    let read = unsafe { libc::read(fd, content.bytes.as_mut_ptr().cast(), N) };
+    let errno = Errno::last_raw();
     // SAFETY: `fd` was opened above, and nobody else knows of it.
     unsafe { libc::close(fd) };
-    match failed {
-        Some(errno) if content.len == 0 => Err(errno),
-        _ => Ok(content),
+    match usize::try_from(read) {
+        Ok(len) => {
+            content.len = len;
+            Ok(content)
+        }
+        Err(_) => Err(errno),
     }
 }
 
