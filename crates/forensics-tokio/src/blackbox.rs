@@ -1,4 +1,4 @@
-//! The record of this run, and what the last run's says.
+//! The record of this run.
 //!
 //! Every event is one write(2) to a file that is locked while we live; see
 //! [`forensics_core::record`]. It may be called from the keeper as from tasks. Nothing here can
@@ -15,8 +15,8 @@ use forensics_core::clock;
 use forensics_core::context::{Baseline, ShutdownContext, Trigger};
 use forensics_core::duration::Timespan;
 use forensics_core::record::{
-    self, Event, How, KEEP, Now, PhaseFinished, PhaseOutcome, PhaseProgress, PhaseStarted, Record,
-    Recorder, RunStarted, Signal, SignalKind, Stopped, Verdict, Wedged, WedgedWhat,
+    self, Event, How, KEEP, PhaseFinished, PhaseOutcome, PhaseProgress, PhaseStarted, Recorder,
+    RunStarted, Signal, SignalKind, Stopped, Wedged, WedgedWhat,
 };
 use forensics_core::systemd::Manager;
 use serde_json::{Map, Value};
@@ -184,25 +184,6 @@ impl BlackBox {
 pub(crate) struct Place<'a> {
     pub(crate) phase: &'a str,
     pub(crate) group: Option<&'a str>,
-}
-
-/// What the newest record in `dir` says of a run that has ended; of a running one where there is
-/// no other. `None` without any record that can be read.
-pub(crate) fn post_mortem(dir: &Path) -> Option<Verdict> {
-    let judge = |path: &std::path::PathBuf| {
-        let mut now = Now::look(path);
-        if let Some(oom) = OomKills::read() {
-            now.oom_kill = Some(oom.count);
-            now.cgroup_inode = Some(oom.cgroup_inode);
-        }
-        Some(record::verdict(&Record::read(path).ok()?, &now))
-    };
-    let mut verdicts = record::runs(dir).ok()?.into_iter().rev().filter_map(|path| judge(&path));
-    let newest = verdicts.next()?;
-    if newest.outcome != record::Outcome::Running {
-        return Some(newest);
-    }
-    Some(verdicts.find(|verdict| verdict.outcome != record::Outcome::Running).unwrap_or(newest))
 }
 
 fn micros(span: Duration) -> u64 {

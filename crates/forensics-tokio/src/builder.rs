@@ -8,6 +8,7 @@ use forensics_core::capture::{ArmError, arm, hint_low_latency, is_ignored};
 use forensics_core::context::Baseline;
 use forensics_core::escape::Plain;
 use forensics_core::process;
+use forensics_core::record::Verdict;
 use forensics_core::signal::Signal;
 
 use crate::blackbox::BlackBox;
@@ -16,7 +17,7 @@ use crate::config::{Config, Escalation};
 use crate::diag::DiagCommand;
 use crate::guard::{Shared, ShutdownGuard};
 use crate::listener::Listeners;
-use crate::{alignment, blackbox, events, keeper, listener, panics};
+use crate::{alignment, events, keeper, listener, panics};
 
 /// How long the parent's command line is waited for at the start.
 const CMDLINE_LIMIT: Duration = Duration::from_millis(50);
@@ -185,7 +186,9 @@ impl Builder {
         let unit = baseline.systemd.unit.clone();
         let signals = config.signals.clone();
         let fast_capture = config.fast_capture;
-        let previous = config.record_dir.as_deref().and_then(blackbox::post_mortem);
+        // A folder that is not there yet has no last run; one that can't be read is said below.
+        let last = |dir: &PathBuf| Verdict::of_last(dir).ok().flatten();
+        let previous = config.record_dir.as_ref().and_then(last);
         if let Some(verdict) = &previous {
             events::previous(verdict);
         }

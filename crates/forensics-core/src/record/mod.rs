@@ -32,6 +32,7 @@ mod entry;
 mod event;
 mod folder;
 mod judge;
+mod last;
 mod phase;
 mod reader;
 mod reason;

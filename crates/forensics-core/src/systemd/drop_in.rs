@@ -121,11 +121,11 @@ impl Display for DropIn {
 
 fn seconds_up(needed: Duration) -> String {
     let part = u64::from(needed.subsec_nanos() > 0);
-    // At least one: 0 would mean infinite. At most what systemd can hold in microseconds.
+    // At least one: 0 would mean infinite. At most what systemd reads as a number of seconds.
     let seconds = needed.as_secs().saturating_add(part).max(1);
-    match seconds.checked_mul(1_000_000) {
-        Some(micros) if micros < u64::MAX => format!("{seconds}s"),
-        _ => "infinity".to_owned(),
+    match seconds < u64::MAX / 1_000_000 {
+        true => format!("{seconds}s"),
+        false => "infinity".to_owned(),
     }
 }
 
@@ -181,8 +181,8 @@ mod tests {
             (Duration::from_nanos(1), "1s"),
             (Duration::from_millis(90_000), "90s"),
             (Duration::from_millis(90_001), "91s"),
-            (Duration::from_secs(18_446_744_073_709), "18446744073709s"),
-            (Duration::from_secs(18_446_744_073_710), "infinity"),
+            (Duration::from_secs(18_446_744_073_708), "18446744073708s"),
+            (Duration::from_secs(18_446_744_073_709), "infinity"),
             (Duration::MAX, "infinity"),
         ];
         for (needed, expected) in cases {
