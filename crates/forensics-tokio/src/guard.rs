@@ -115,7 +115,7 @@ impl ShutdownGuard {
     /// From any thread; blocks for some 100 µs, in which the context is captured.
     pub fn request(&self, reason: impl Into<String>) {
         let reason = reason.into();
-        self.shared.stop.begin_here(Trigger::Request { reason });
+        self.shared.stop.begin(Trigger::Request { reason }, None);
     }
 
     /// Adds a phase after those there are. Also while the teardown runs: then it runs last.
@@ -182,7 +182,7 @@ impl ShutdownGuard {
             biased;
             begun = shared.stop.announced() => begun,
             () = service.end() => {
-                shared.stop.begin_here(Trigger::ServiceEnded { error: service.error() });
+                shared.stop.begin(Trigger::ServiceEnded { error: service.error() }, None);
                 shared.stop.announced().await
             }
         };

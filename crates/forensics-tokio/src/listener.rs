@@ -64,6 +64,7 @@ pub(crate) async fn listen(shared: Arc<Shared>, mut listeners: Listeners) {
             }
         }
     };
+    shared.stop.record_begun();
     announce(&shared, &begun);
     let mut state = shared.stop.watch();
     let mut logged = 0;

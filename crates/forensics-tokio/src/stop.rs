@@ -78,6 +78,7 @@ pub(crate) struct Stop {
     answered: AtomicU64,
     /// The phases that run, and since when.
     running: Mutex<Vec<(String, Instant)>>,
+    recorded_begun: OnceLock<()>,
     finished: AtomicBool,
     exit_expected: OnceLock<Instant>,
 }
@@ -95,23 +96,21 @@ impl Stop {
             questions: watch::Sender::new(0),
             answered: AtomicU64::new(0),
             running: Mutex::default(),
+            recorded_begun: OnceLock::new(),
             finished: AtomicBool::new(false),
             exit_expected: OnceLock::new(),
         }
     }
 
-    /// Begins the stop, as [`begin`](Self::begin), and records it on the spot.
-    pub(crate) fn begin_here(&self, trigger: Trigger) {
-        if self.begin(trigger, None) {
-            self.record_begun();
-        }
-    }
-
-    fn record_begun(&self) {
+    /// Records what began the stop, once; whoever else comes waits until it is written, so that
+    /// no phase is recorded before it.
+    pub(crate) fn record_begun(&self) {
         let begun = self.state.borrow().begun.clone();
         if let Some(begun) = begun {
-            let stop_timeout = self.unit_timeout.get().copied();
-            self.black_box.begun(&begun.context, begun.allowed, stop_timeout);
+            self.recorded_begun.get_or_init(|| {
+                let stop_timeout = self.unit_timeout.get().copied();
+                self.black_box.begun(&begun.context, begun.allowed, stop_timeout);
+            });
         }
     }
 

@@ -1,0 +1,241 @@
+//! The example gateway, stopped as its users stop it: by real signals, under load, with trouble.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use forensics_tests::{Ended, LIMIT, Program, example};
+
+/// The outcomes of the phases, in the order in which they ended, members left out.
+fn phases(ended: &Ended) -> Vec<(String, String)> {
+    let value = |line: &str, key: &str| {
+        let rest = line.split_once(&format!(" {key}="))?.1;
+        Some(rest.split_whitespace().next()?.to_owned())
+    };
+    let finished = ended.stderr.lines().filter(|line| line.contains("phase finished"));
+    let finished =
+        finished.filter_map(|line| Some((value(line, "phase")?, value(line, "outcome")?)));
+    finished.filter(|(phase, _)| !matches!(phase.as_str(), "telegram" | "slack")).collect()
+}
+
+fn all(outcomes: [&str; 4]) -> Vec<(String, String)> {
+    let names = ["notify", "drain", "adapters", "db_close"];
+    names.iter().zip(outcomes).map(|(name, outcome)| (name.to_string(), outcome.into())).collect()
+}
+
+/// Connects, and sends a request that is answered after `ms`.
+fn ask(address: &str, ms: u32) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET /slow?ms={ms} HTTP/1.1\r\nHost: gateway\r\n\r\n").unwrap();
+    stream
+}
+
+#[test]
+fn under_load_every_accepted_request_is_answered() {
+    const REQUESTS: usize = 50;
+    let gateway = Program::gateway(&["--diag-log", "/dev/null/none"]);
+    // Accepted is what the gateway has seen: an answer on each connection first.
+    let mut streams: Vec<TcpStream> = (0..REQUESTS).map(|_| ask(&gateway.address, 0)).collect();
+    for stream in &mut streams {
+        let mut answer = [0; 4096];
+        let read = stream.read(&mut answer).unwrap();
+        assert!(answer[..read].starts_with(b"HTTP/1.1 200"));
+        write!(stream, "GET /slow?ms=700 HTTP/1.1\r\nHost: gateway\r\n\r\n").unwrap();
+    }
+    let late = ask(&gateway.address, 400);
+    // Its answer's first byte would tell that it was accepted, and come too late; a quick request
+    // on a connection made after it tells as much, as the gateway accepts in order.
+    let mut quick = ask(&gateway.address, 0);
+    quick.read_exact(&mut [0; 12]).unwrap();
+    gateway.program.kill("-TERM");
+
+    let answers: Vec<_> = streams
+        .into_iter()
+        .chain([late])
+        .map(|mut stream| {
+            thread::spawn(move || {
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).unwrap();
+                answer
+            })
+        })
+        .collect();
+    for answer in answers {
+        let answer = answer.join().unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("slept"), "{answer}");
+    }
+    let ended = gateway.program.wait();
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    assert!(ended.stderr.lines().next().unwrap().contains("Shutdown context: signal=SIGTERM"));
+    assert_eq!(phases(&ended), all(["ok", "ok", "ok", "ok"]), "{}", ended.stderr);
+    let drain = ended.line("phase finished phase=drain");
+    assert!(drain.contains("active_at_start=51 active_now=0"), "{drain}");
+    // A log that cannot be written costs one line.
+    assert_eq!(ended.stderr.matches("Diagnostic failed").count(), 1, "{}", ended.stderr);
+}
+
+#[test]
+fn each_signal_stops_it_and_is_named() {
+    for signal in ["TERM", "INT", "HUP", "QUIT"] {
+        let gateway = Program::gateway(&[]);
+        gateway.program.kill(&format!("-{signal}"));
+        let ended = gateway.program.wait();
+        assert_eq!(ended.code(), 0, "{}", ended.stderr);
+        assert!(ended.line("Shutdown context").contains(&format!("signal=SIG{signal} cause=")));
+        assert_eq!(phases(&ended), all(["ok", "ok", "ok", "ok"]), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn nohup_keeps_it_from_hanging_up() {
+    let mut nohup = Command::new("nohup");
+    let program = Program::start(nohup.arg(example("gateway")));
+    program.wait_for_stdout("listening on");
+    program.wait_for_stderr("SIGHUP is ignored");
+    program.kill("-HUP");
+    program.kill("-TERM");
+    let ended = program.wait();
+    assert!(ended.line("Shutdown context").contains("signal=SIGTERM"));
+}
+
+#[test]
+fn a_wedged_drain_is_dropped_at_its_timeout_and_the_rest_runs() {
+    let gateway = Program::gateway(&["--wedge", "drain", "--drain-timeout", "1s"]);
+    gateway.program.kill("-TERM");
+    let ended = gateway.program.wait();
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    assert_eq!(phases(&ended), all(["ok", "timed_out", "ok", "ok"]), "{}", ended.stderr);
+    assert!(ended.line("phase=drain outcome").contains("WARN"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_wedged_drain_cannot_take_what_db_close_reserved() {
+    let gateway = Program::gateway(&["--wedge", "drain", "--deadline", "2s"]);
+    gateway.program.kill("-TERM");
+    let ended = gateway.program.wait();
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    assert_eq!(phases(&ended), all(["ok", "timed_out", "skipped", "ok"]), "{}", ended.stderr);
+}
+
+#[test]
+fn a_phase_that_blocks_its_thread_is_passed_over_and_the_process_ends_by_its_deadline() {
+    let gateway = Program::gateway(&["--block", "drain", "--deadline", "2s"]);
+    gateway.program.kill("-TERM");
+    let ended = gateway.program.wait();
+    // Its thread is lost to the runtime, whose drop would wait for it: the keeper ends the process.
+    assert_eq!(ended.code(), 70, "{}", ended.stderr);
+    assert_eq!(phases(&ended), all(["ok", "timed_out", "skipped", "ok"]), "{}", ended.stderr);
+    assert!(ended.line("phase=drain outcome").contains("blocking its thread"), "{}", ended.stderr);
+    let forced = ended.line("Shutdown forced");
+    assert!(forced.contains("tokio-rt-worker") && forced.contains("futex"), "{forced}");
+}
+
+/// Signals it once more, when so much time has passed that it counts as another request.
+fn signal_again(program: &Program, expected: &str) {
+    // The rule is one of real time: there is no event to wait for.
+    thread::sleep(Duration::from_millis(250));
+    program.kill("-TERM");
+    if !expected.is_empty() {
+        program.wait_for_stderr(expected);
+    }
+}
+
+#[test]
+fn a_second_signal_cuts_the_drain_short_and_keeps_the_reserved_phase() {
+    let gateway = Program::gateway(&["--wedge", "drain"]);
+    gateway.program.kill("-TERM");
+    gateway.program.wait_for_stderr("phase finished phase=notify");
+    signal_again(&gateway.program, "another SIGTERM: the running phase is cut short");
+    let ended = gateway.program.wait();
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    assert_eq!(phases(&ended), all(["ok", "cut_short", "skipped", "ok"]), "{}", ended.stderr);
+}
+
+#[test]
+fn a_signal_twice_within_200_ms_is_one_request() {
+    let gateway = Program::gateway(&["--wedge", "drain", "--drain-timeout", "1s"]);
+    let twice = format!("kill -TERM {0}; kill -TERM {0}", gateway.program.pid());
+    assert!(Command::new("bash").args(["-c", &twice]).status().unwrap().success());
+    let ended = gateway.program.wait();
+    assert_eq!(phases(&ended), all(["ok", "timed_out", "ok", "ok"]), "{}", ended.stderr);
+}
+
+#[test]
+fn a_third_signal_ends_it_at_once_even_where_the_runtime_is_blocked() {
+    for trouble in ["--wedge", "--block"] {
+        let gateway = Program::gateway(&[trouble, "db_close", "--deadline", "55s"]);
+        gateway.program.kill("-TERM");
+        gateway.program.wait_for_stderr("phase finished phase=adapters");
+        signal_again(&gateway.program, "another SIGTERM");
+        signal_again(&gateway.program, "");
+        let ended = gateway.program.wait();
+        assert_eq!(ended.code(), 70, "{}", ended.stderr);
+        ended.line("Shutdown forced: another SIGTERM asked for an end at once");
+    }
+}
+
+#[test]
+fn the_diagnostic_is_private_complete_and_shows_the_gateway() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log/diag.log");
+    let gateway = Program::gateway(&["--diag-log", log.to_str().unwrap()]);
+    let pid = gateway.program.pid();
+    gateway.program.kill("-TERM");
+    let ended = gateway.program.wait();
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    ended.line("Diagnostic written");
+
+    let text = fs::read_to_string(&log).unwrap();
+    assert_eq!(fs::metadata(&log).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(text.starts_with(&format!("=== gateway[{pid}] signal=SIGTERM cause=")), "{text}");
+    assert!(text.lines().last().unwrap().starts_with("--- end of diagnostic"), "{text}");
+    let row = text.lines().find(|line| line.trim_start().starts_with(&format!("{pid} ")));
+    assert!(row.unwrap().contains("gateway"), "{text}");
+}
+
+/// All that lies in the folder of records.
+fn recorded(records: &str) -> String {
+    let files = fs::read_dir(records).unwrap();
+    files.map(|file| fs::read_to_string(file.unwrap().path()).unwrap()).collect()
+}
+
+#[test]
+fn the_next_start_says_in_which_phase_the_last_run_was_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = dir.path().join("records");
+    let records = records.to_str().unwrap();
+    let gateway = Program::gateway(&["--records", records, "--wedge", "drain"]);
+    gateway.program.kill("-TERM");
+    let end = Instant::now() + LIMIT;
+    while !recorded(records).contains(r#""event":"phase_started","phase":"drain""#) {
+        assert!(Instant::now() < end, "{}", recorded(records));
+        thread::yield_now();
+    }
+    gateway.program.kill("-KILL");
+    let ended = gateway.program.wait();
+    assert_eq!(ended.status.code(), None);
+
+    let gateway = Program::gateway(&["--records", records]);
+    let said = gateway.program.wait_for_stderr("Previous run: ");
+    assert!(said.contains("WARN") && said.contains("outcome=killed_in_phase"), "{said}");
+    assert!(said.contains("phase=drain") && said.contains("signal=SIGTERM"), "{said}");
+    gateway.program.kill("-TERM");
+    assert_eq!(gateway.program.wait().code(), 0);
+
+    let gateway = Program::gateway(&["--records", records]);
+    let said = gateway.program.wait_for_stderr("Previous run: ");
+    assert!(said.contains("INFO") && said.contains("outcome=clean"), "{said}");
+}
+
+#[test]
+fn a_span_that_is_none_is_named_with_the_mend() {
+    let program =
+        Program::start(Command::new(example("gateway")).args(["--drain-timeout", "5mins"]));
+    let ended = program.wait();
+    assert_eq!(ended.code(), 2);
+    assert!(ended.stderr.contains("`5mins`: unknown unit"), "{}", ended.stderr);
+}
