@@ -1,5 +1,7 @@
 //! The example gateway, stopped as its users stop it: by real signals, under load, with trouble.
 
+#![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;

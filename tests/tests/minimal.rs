@@ -1,5 +1,7 @@
 //! The program that a reader copies first.
 
+#![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
+
 use std::process::Command;
 
 use forensics_tests::{Program, example};

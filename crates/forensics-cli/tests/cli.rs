@@ -1,5 +1,7 @@
 //! The real binary, as a user calls it.
 
+#![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;

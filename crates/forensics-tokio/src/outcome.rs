@@ -61,7 +61,8 @@ pub enum ServiceOutcome {
     Dropped,
 }
 
-/// What a phase or a service may return: nothing, or a `Result` whose error can be shown.
+/// What a phase or a service may return: nothing, or a `Result` whose error can be shown; or it
+/// never returns (`!`).
 ///
 /// Errors are shown in their alternate form `{:#}`, in which `anyhow` and its like print the whole
 /// chain of causes.
@@ -79,6 +80,22 @@ impl IntoOutcome for () {
 impl<T, E: Display> IntoOutcome for Result<T, E> {
     fn into_error(self) -> Option<String> {
         self.err().map(|error| format!("{error:#}"))
+    }
+}
+
+/// A service that loops forever returns `!`, whose name cannot be written on stable Rust; as what a
+/// function pointer returns it can.
+trait Returns {
+    type Output;
+}
+
+impl<T> Returns for fn() -> T {
+    type Output = T;
+}
+
+impl IntoOutcome for <fn() -> ! as Returns>::Output {
+    fn into_error(self) -> Option<String> {
+        self
     }
 }
 
