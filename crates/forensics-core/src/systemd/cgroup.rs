@@ -1,0 +1,316 @@
+//! The unit and its manager, from the path of a control group.
+//!
+//! systemd gives each unit a control group named after it, inside those of its slices, so the path
+//! in `/proc/PID/cgroup` tells whose a process is, without asking anybody. The rules are those of
+//! systemd 252 (`cg_path_get_unit()`, `cg_path_get_user_unit()` and what they call, in
+//! `src/basic/cgroup-util.c`), checked against its own test cases.
+//!
+//! Two limits: whoever may create control groups may name them like units, so this is as good as
+//! the manager that a subtree was delegated to; and of a manager inside a container without a
+//! cgroup namespace, the units are not seen (systemd strips the path of its own process 1).
+
+use serde::{Deserialize, Serialize};
+
+use super::unit_name;
+
+/// Which systemd a unit belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Manager {
+    /// The system's, process 1.
+    System,
+    /// A user's, which runs as `user@UID.service` of the system's.
+    User {
+        /// The user's id.
+        uid: u32,
+    },
+}
+
+/// A unit, as a control group's path names it.
+///
+/// Any type of unit that holds processes: a service, a scope (a login session's
+/// `session-2.scope`, a container's), more rarely a socket, mount or swap. The managers themselves
+/// live in `init.scope`, which is nobody's service.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct CgroupUnit {
+    /// Its full name, type included: `gateway.service`, `worker@3.service`. Always a valid one.
+    pub unit: String,
+    /// The manager that runs it.
+    pub manager: Manager,
+}
+
+/// The unit, from the content of `/proc/PID/cgroup`; `None` where there is none.
+///
+/// The line of the version 2 hierarchy decides: where that exists, systemd keeps its units there,
+/// on a hybrid system as well (`cg_pid_get_path()`; the version 1 hierarchy `name=systemd` is then
+/// a copy). Where that line names no unit, which is so where the version 2 hierarchy is not
+/// systemd's, the one of `name=systemd` does. Lines cannot be forged: the kernel refuses a newline
+/// in a group's name (`cgroup_mkdir()`).
+///
+/// ```
+/// use forensics_core::systemd::{Manager, unit_of_cgroup_file};
+/// let found = unit_of_cgroup_file("0::/system.slice/gateway.service\n").expect("a unit");
+/// assert_eq!((found.unit.as_str(), found.manager), ("gateway.service", Manager::System));
+/// assert_eq!(unit_of_cgroup_file("0::/docker/0123456789ab\n"), None);
+/// ```
+pub fn unit_of_cgroup_file(content: &str) -> Option<CgroupUnit> {
+    let unit_where = |is_systemds: fn(&str, &str) -> bool| {
+        hierarchies(content)
+            .find(|&(id, controllers, _)| is_systemds(id, controllers))
+            .and_then(|(_, _, path)| unit_of_cgroup_path(path))
+    };
+    unit_where(|id, controllers| id == "0" && controllers.is_empty()).or_else(|| {
+        unit_where(|_, controllers| controllers.split(',').any(|c| c == "name=systemd"))
+    })
+}
+
+/// The unit, from the path of a control group in systemd's hierarchy; `None` where there is none.
+///
+/// Leading slices are skipped; the next component is the unit, and what lies below that is the
+/// unit's own affair, except below a user's manager, where it is counted anew.
+///
+/// ```
+/// use forensics_core::systemd::{Manager, unit_of_cgroup_path};
+/// let path = "/user.slice/user-1000.slice/user@1000.service/app.slice/sync.service";
+/// let found = unit_of_cgroup_path(path).expect("a unit");
+/// assert_eq!((found.unit.as_str(), found.manager), ("sync.service", Manager::User { uid: 1000 }));
+/// ```
+pub fn unit_of_cgroup_path(path: &str) -> Option<CgroupUnit> {
+    let (of_system, below) = first_unit(path)?;
+    let of_user = manager_uid(of_system).zip(first_unit(below));
+    let (component, manager) = match of_user {
+        Some((uid, (component, _))) => (component, Manager::User { uid }),
+        None => (of_system, Manager::System),
+    };
+    Some(CgroupUnit { unit: unescape(component).to_owned(), manager })
+}
+
+/// The lines of `/proc/PID/cgroup`: hierarchy id, controllers, path (cgroups(7)).
+pub(super) fn hierarchies(content: &str) -> impl Iterator<Item = (&str, &str, &str)> {
+    content.lines().filter_map(|line| {
+        let mut parts = line.splitn(3, ':');
+        let (id, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
+        // What the kernel adds where the group was removed under a zombie.
+        Some((id, controllers, path.strip_suffix(" (deleted)").unwrap_or(path)))
+    })
+}
+
+/// The first component that names a unit other than a slice, as it stands in the path, and what
+/// lies below it (`cg_path_get_unit()`).
+fn first_unit(path: &str) -> Option<(&str, &str)> {
+    let mut rest = path;
+    loop {
+        rest = rest.trim_start_matches('/');
+        let (component, below) = rest.split_once('/').unwrap_or((rest, ""));
+        let name = unescape(component);
+        let is_slice = name.ends_with(".slice");
+        match is_slice && unit_name::is_plain(name) {
+            true => rest = below,
+            false => return (!is_slice && unit_name::is_valid(name)).then_some((component, below)),
+        }
+    }
+}
+
+/// Takes off the one `_` that systemd puts before a name that would clash with one of the kernel's
+/// own files, as in `_cpu.service` (`cg_escape()`, `cg_unescape()`).
+fn unescape(component: &str) -> &str {
+    component.strip_prefix('_').unwrap_or(component)
+}
+
+/// Whose manager the component `user@UID.service` is; it never needs escaping
+/// (`skip_user_manager()`). The number is read as `parse_uid()` reads it: plain digits without a
+/// leading zero, and neither 16 nor 32 bits of -1.
+fn manager_uid(component: &str) -> Option<u32> {
+    let digits = component.strip_prefix("user@")?.strip_suffix(".service")?;
+    let plain =
+        digits.bytes().all(|b| b.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
+    digits.parse().ok().filter(|&uid| plain && uid != u32::from(u16::MAX) && uid != u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn found(path: &str) -> Option<(String, Manager)> {
+        unit_of_cgroup_path(path).map(|found| (found.unit, found.manager))
+    }
+
+    #[test]
+    fn systemds_own_cases_give_its_answers() {
+        let (mut decoded, mut units, mut paths, mut user_units) = (0, 0, 0, 0);
+        let (mut sessions, mut excluded) = (0, 0);
+        let table = include_str!("../../testdata/cgroup_unit_vectors.tsv");
+        for row in table.lines().skip(1) {
+            let columns: Vec<&str> = row.split('\t').collect();
+            let [path, function, expected, _source] = columns[..] else { panic!("{row:?}") };
+            let expected = (expected != "error:ENXIO").then_some(expected);
+            let unit = first_unit(path).map(|(component, _)| unescape(component));
+            match function {
+                // Takes one component, and would take a slice; none of its cases is one.
+                "decode_unit" => {
+                    decoded += 1;
+                    assert_eq!(unit, expected, "{row:?}");
+                }
+                "unit" => {
+                    units += 1;
+                    assert_eq!(unit, expected, "{row:?}");
+                }
+                // The path down to the unit, so its last component is the unit, still escaped.
+                "unit_path(v254+)" => {
+                    paths += 1;
+                    let last = expected.map(|path| unescape(path.rsplit('/').next().unwrap()));
+                    assert_eq!(unit, last, "{row:?}");
+                }
+                // systemd also takes a unit below a session's scope, where no manager has put one
+                // since user@UID.service came. To us it is the session's: see below.
+                "user_unit" if path.contains("session-") => {
+                    sessions += 1;
+                    let (unit, manager) = found(path).unwrap();
+                    assert!(unit.starts_with("session-") && unit.ends_with(".scope"), "{row:?}");
+                    assert_eq!(manager, Manager::System, "{row:?}");
+                }
+                "user_unit" => {
+                    user_units += 1;
+                    let user = found(path).filter(|(_, manager)| *manager != Manager::System);
+                    let unit = user.map(|(unit, _)| unit);
+                    assert_eq!(unit.as_deref(), expected, "{row:?}");
+                }
+                // Nothing here asks for a session's id, its owner or a slice's name.
+                "session" | "owner_uid" | "slice" | "user_slice" => excluded += 1,
+                _ => panic!("unknown function: {row:?}"),
+            }
+        }
+        assert_eq!((decoded, units, paths, user_units), (9, 11, 14, 4));
+        assert_eq!((sessions, excluded), (9, 27));
+    }
+
+    #[test]
+    fn unescaping_takes_off_what_systemd_puts_on() {
+        let table = include_str!("../../testdata/cgroup_escape_vectors.tsv");
+        let mut rows = 0;
+        for row in table.lines().skip(1) {
+            let columns: Vec<&str> = row.split('\t').collect();
+            let [name, escaped, _source] = columns[..] else { panic!("{row:?}") };
+            assert_eq!(unescape(escaped), name, "{row:?}");
+            rows += 1;
+        }
+        assert_eq!(rows, 39);
+    }
+
+    #[test]
+    fn a_user_unit_lies_below_its_users_manager() {
+        let user = |unit: &str, uid| Some((unit.to_owned(), Manager::User { uid }));
+        let system = |unit: &str| Some((unit.to_owned(), Manager::System));
+        let cases = [
+            (
+                "/user.slice/user-1777.slice/user@1777.service/app.slice/uu.service",
+                user("uu.service", 1777),
+            ),
+            (
+                "/user.slice/user-0.slice/user@0.service/a@b.service/c/d.service",
+                user("a@b.service", 0),
+            ),
+            ("/user.slice/user-7.slice/user@7.service/init.scope", user("init.scope", 7)),
+            ("/user.slice/user-7.slice/user@7.service/_cpu.scope", user("cpu.scope", 7)),
+            ("/user.slice/user-7.slice/user@7.service/__a.service", user("_a.service", 7)),
+            // The manager's own service, and what it has below that is no unit.
+            ("/user.slice/user-7.slice/user@7.service", system("user@7.service")),
+            ("/user.slice/user-7.slice/user@7.service/app.slice", system("user@7.service")),
+            (
+                "/user.slice/user-7.slice/user@7.service/a@.slice/x.service",
+                system("user@7.service"),
+            ),
+            // Not the name of a user's manager.
+            ("/_user@7.service/a.service", system("user@7.service")),
+            ("/user@07.service/a.service", system("user@07.service")),
+            ("/user@+7.service/a.service", None),
+            ("/user@x.service/a.service", system("user@x.service")),
+            ("/user@65535.service/a.service", system("user@65535.service")),
+            ("/user@4294967295.service/a.service", system("user@4294967295.service")),
+            ("/user@4294967296.service/a.service", system("user@4294967296.service")),
+            ("/user@4294967294.service/a.service", user("a.service", 4_294_967_294)),
+            ("/system.slice/a.service/user@7.service/b.service", system("a.service")),
+        ];
+        for (path, expected) in cases {
+            assert_eq!(found(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn paths_of_other_hands_name_no_unit() {
+        let none = [
+            "",
+            "/",
+            "//",
+            "/a/b",
+            "/docker/0123456789ab",
+            "/kubepods/burstable/pod1/0123",
+            "/lxc/web",
+            "/lxc.payload.web",
+            "/../system.slice/a.service",
+            "/system.slice",
+            "/a.slice/b.slice/",
+            "/.service",
+            "/_/a.service",
+            "/a\u{fffd}.service",
+        ];
+        for path in none {
+            assert_eq!(found(path), None, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn the_hierarchy_that_systemd_uses_decides() {
+        let v1 = "12:pids:/user.slice\n3:cpu,cpuacct:/x.service\n1:name=systemd:/system.slice/a.service\n";
+        let cases = [
+            ("0::/system.slice/a.service\n", Some("a.service")),
+            ("0::/init.scope", Some("init.scope")),
+            ("0::/system.slice/a.service (deleted)\n", Some("a.service")),
+            ("0::/a:b.service\n", Some("a:b.service")),
+            (v1, Some("a.service")),
+            // Hybrid: the copy in version 1, and a container moved in version 1 alone.
+            (
+                "1:name=systemd:/system.slice/a.service\n0::/system.slice/a.service\n",
+                Some("a.service"),
+            ),
+            (
+                "1:name=systemd:/docker/1f\n0::/system.slice/containerd.service\n",
+                Some("containerd.service"),
+            ),
+            // Version 2 mounted by somebody else.
+            ("1:name=systemd:/system.slice/a.service\n0::/\n", Some("a.service")),
+            ("1:xname=systemd,b:/system.slice/a.service\n", None),
+            ("1:memory:/system.slice/a.service\n0::/\n", None),
+            ("0:memory:/system.slice/a.service\n", None),
+            ("0:/system.slice/a.service\n", None),
+            ("", None),
+        ];
+        for (content, expected) in cases {
+            let unit = unit_of_cgroup_file(content).map(|found| found.unit);
+            assert_eq!(unit.as_deref(), expected, "{content:?}");
+        }
+    }
+
+    #[test]
+    fn json_names_unit_and_manager() {
+        for (manager, json) in [
+            (Manager::System, r#"{"unit":"a.service","manager":"system"}"#),
+            (Manager::User { uid: 7 }, r#"{"unit":"a.service","manager":{"user":{"uid":7}}}"#),
+        ] {
+            let unit = CgroupUnit { unit: "a.service".into(), manager };
+            assert_eq!(serde_json::to_string(&unit).unwrap(), json);
+            assert_eq!(serde_json::from_str::<CgroupUnit>(json).unwrap(), unit);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_file_holds_a_unit_has_a_valid_name(content in "(0::|[0-9a-z:=,])?(/?[_a-z@.]{0,4}(\\.service|\\.slice|\\PC)?){0,6}") {
+            if let Some(found) = unit_of_cgroup_file(&content) {
+                prop_assert!(unit_name::is_valid(&found.unit), "{content:?}: {found:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! A unit's properties, from what `systemctl show` prints.
+//!
+//! [`show_arguments`] says how to ask, [`UnitProperties::parse`] reads the answer. One line a
+//! property, `KEY=VALUE`, in systemd's order and not ours; a key that the type of unit does not
+//! have is left out, one without a value is empty. Both are absent here.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::cgroup::Manager;
+use crate::duration::{self, Timespan};
+
+/// The properties to ask for; all that [`UnitProperties::parse`] reads.
+pub const PROPERTIES: &[&str] = &[
+    "Id",
+    "LoadState",
+    "ActiveState",
+    "SubState",
+    "Result",
+    "Job",
+    "Transient",
+    "NeedDaemonReload",
+    "Type",
+    "NotifyAccess",
+    "KillMode",
+    "SendSIGKILL",
+    "TimeoutStopUSec",
+    "WatchdogUSec",
+    "FragmentPath",
+    "DropInPaths",
+];
+
+/// The arguments with which to run systemctl(1), for its output to be read by
+/// [`UnitProperties::parse`].
+///
+/// `unit` may come without its type, which is then `.service`. For [`Manager::User`] the manager
+/// asked is that of the user who runs the command, found by `XDG_RUNTIME_DIR`; the uid is not
+/// looked at.
+#[must_use]
+pub fn show_arguments(manager: Manager, unit: &str) -> Vec<String> {
+    let manager = match manager {
+        Manager::System => "--system",
+        Manager::User { .. } => "--user",
+    };
+    let properties = format!("--property={}", PROPERTIES.join(","));
+    // A unit's name may start with a hyphen.
+    [manager, "--no-pager", "show", &properties, "--", unit].map(str::to_owned).into()
+}
+
+/// What systemd says of one unit.
+///
+/// A field is absent where systemd printed nothing for it, or nothing that can be read. For a unit
+/// that is not loaded systemd prints its defaults, so look at [`load_state`](Self::load_state)
+/// first, or ask [`stop_timeout`](Self::stop_timeout).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct UnitProperties {
+    /// The full name, where an alias or a short form was asked for.
+    pub id: Option<String>,
+    /// `loaded`, `not-found`, `bad-setting`, `error`, `masked`, …
+    pub load_state: Option<String>,
+    /// `active`, `inactive`, `deactivating`, `failed`, …
+    pub active_state: Option<String>,
+    /// The state in the terms of the unit's type: `running`, `stop-sigterm`, `stop-watchdog`, …
+    pub sub_state: Option<String>,
+    /// How the last run ended, or what made systemd stop this one: `success`, `timeout`,
+    /// `watchdog`, `exit-code`, `oom-kill`, …
+    pub result: Option<String>,
+    /// The id of the job under way. What it does (stop, restart) only `systemctl list-jobs` says.
+    pub job: Option<u32>,
+    /// Whether a program made the unit at run time, such as systemd-run(1), and no file.
+    pub transient: Option<bool>,
+    /// Whether the unit's files are newer than what systemd has read.
+    pub need_daemon_reload: Option<bool>,
+    /// `Type=` of a service: `simple`, `notify`, …
+    pub service_type: Option<String>,
+    /// Whose messages by `sd_notify(3)` are taken: `none`, `main`, `exec`, `all`. Never `none` with
+    /// `Type=notify` or `WatchdogSec=`, whatever the file says (`service_add_extras()`).
+    pub notify_access: Option<String>,
+    /// Who gets the signals of a stop: `control-group`, `mixed`, `process`, `none`.
+    pub kill_mode: Option<String>,
+    /// Whether SIGKILL follows when the stop timeout is over.
+    pub send_sigkill: Option<bool>,
+    /// The stop timeout in force. Zero is zero, SIGKILL at once, and comes from a transient unit
+    /// only: `TimeoutStopSec=0` in a file means infinite and is shown so.
+    pub timeout_stop: Option<Timespan>,
+    /// The watchdog in force. Absent where there is none, and where the service does not run:
+    /// systemd then shows `infinity` whatever the file says.
+    pub watchdog: Option<Timespan>,
+    /// The unit's own file.
+    pub fragment_path: Option<String>,
+    /// The files that amend it, in the order in which they apply.
+    pub drop_in_paths: Vec<String>,
+}
+
+impl UnitProperties {
+    /// Reads the output of [`show_arguments`]' command. Unknown keys are left aside; of a repeated
+    /// key the first counts, and of several units (a pattern was asked for) the first.
+    ///
+    /// ```
+    /// use forensics_core::duration::Timespan;
+    /// use forensics_core::systemd::UnitProperties;
+    /// let unit = UnitProperties::parse("LoadState=loaded\nTimeoutStopUSec=1min 30s\nJob=\n");
+    /// assert_eq!(unit.stop_timeout(), Some(Timespan::Finite(90_000_000)));
+    /// assert_eq!(unit.job, None);
+    /// ```
+    #[must_use]
+    pub fn parse(output: &str) -> Self {
+        let mut values = BTreeMap::new();
+        let block = output.lines().skip_while(|line| line.is_empty());
+        for line in block.take_while(|line| !line.is_empty()) {
+            if let Some((key, value)) = line.split_once('=') {
+                values.entry(key).or_insert(value);
+            }
+        }
+        let value = |key| values.get(key).copied().filter(|value| !value.is_empty());
+        let text = |key| value(key).map(str::to_owned);
+        let switch = |key| match value(key)? {
+            "yes" => Some(true),
+            "no" => Some(false),
+            _ => None,
+        };
+        let span = |key| duration::parse(value(key)?).ok();
+        Self {
+            id: text("Id"),
+            load_state: text("LoadState"),
+            active_state: text("ActiveState"),
+            sub_state: text("SubState"),
+            result: text("Result"),
+            job: value("Job").and_then(|id| id.parse().ok()),
+            transient: switch("Transient"),
+            need_daemon_reload: switch("NeedDaemonReload"),
+            service_type: text("Type"),
+            notify_access: text("NotifyAccess"),
+            kill_mode: text("KillMode"),
+            send_sigkill: switch("SendSIGKILL"),
+            timeout_stop: span("TimeoutStopUSec"),
+            watchdog: span("WatchdogUSec")
+                .filter(|&span| span != Timespan::Finite(0) && span != Timespan::Infinite),
+            fragment_path: text("FragmentPath"),
+            drop_in_paths: value("DropInPaths").map(words).unwrap_or_default(),
+        }
+    }
+
+    /// How long systemd waits between SIGTERM and SIGKILL; `None` where it does not say, or only
+    /// says its default, the unit not being loaded.
+    #[must_use]
+    pub fn stop_timeout(&self) -> Option<Timespan> {
+        self.timeout_stop.filter(|_| self.load_state.as_deref() == Some("loaded"))
+    }
+}
+
+/// The words of a list, some in double quotes with `\` before what a shell would take for its own
+/// (`shell_maybe_quote()`).
+fn words(list: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quoted = false;
+    let mut chars = list.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' => {
+                quoted = !quoted;
+                word.get_or_insert_default();
+            }
+            '\\' => word.get_or_insert_default().extend(chars.next()),
+            ' ' if !quoted => words.extend(word.take()),
+            c => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SECOND: u64 = 1_000_000;
+
+    /// As systemd 252 printed it, the properties we do not ask for left out.
+    const MIXED: &str = "\
+Type=simple
+NotifyAccess=none
+TimeoutStopUSec=1min 30s
+WatchdogUSec=0
+Result=success
+KillMode=mixed
+SendSIGKILL=yes
+Id=aligned.service
+LoadState=loaded
+ActiveState=deactivating
+SubState=stop-sigterm
+FragmentPath=/etc/systemd/system/aligned.service
+DropInPaths=/etc/systemd/system/aligned.service.d/override.conf \
+\"/etc/systemd/system/aligned.service.d/with space.conf\"
+Job=357
+NeedDaemonReload=yes
+Transient=no
+";
+
+    #[test]
+    fn all_properties_of_a_real_service_are_read() {
+        let some = |text: &str| Some(text.to_owned());
+        let expected = UnitProperties {
+            id: some("aligned.service"),
+            load_state: some("loaded"),
+            active_state: some("deactivating"),
+            sub_state: some("stop-sigterm"),
+            result: some("success"),
+            job: Some(357),
+            transient: Some(false),
+            need_daemon_reload: Some(true),
+            service_type: some("simple"),
+            notify_access: some("none"),
+            kill_mode: some("mixed"),
+            send_sigkill: Some(true),
+            timeout_stop: Some(Timespan::Finite(90 * SECOND)),
+            watchdog: None,
+            fragment_path: some("/etc/systemd/system/aligned.service"),
+            drop_in_paths: vec![
+                "/etc/systemd/system/aligned.service.d/override.conf".to_owned(),
+                "/etc/systemd/system/aligned.service.d/with space.conf".to_owned(),
+            ],
+        };
+        assert_eq!(UnitProperties::parse(MIXED), expected);
+    }
+
+    #[test]
+    fn stop_timeouts_of_real_units_are_read_where_the_unit_is_loaded() {
+        // TimeoutStopUSec and LoadState as systemd 252 showed them, and what the unit was.
+        let cases = [
+            ("3s", "loaded", Some(Timespan::Finite(3 * SECOND)), "TimeoutStopSec=3"),
+            ("infinity", "loaded", Some(Timespan::Infinite), "TimeoutStopSec=infinity"),
+            ("infinity", "loaded", Some(Timespan::Infinite), "TimeoutStopSec=0 in a file"),
+            ("0", "loaded", Some(Timespan::Finite(0)), "systemd-run -p TimeoutStopSec=0"),
+            (
+                "1min 30.500000s",
+                "loaded",
+                Some(Timespan::Finite(90_500_000)),
+                "tpl@1, TimeoutStopSec=90.5",
+            ),
+            (
+                "1min 30s",
+                "loaded",
+                Some(Timespan::Finite(90 * SECOND)),
+                "TimeoutStopSec=5mins, ignored",
+            ),
+            (
+                "7s",
+                "loaded",
+                Some(Timespan::Finite(7 * SECOND)),
+                "systemd-run --scope -p TimeoutStopSec=7",
+            ),
+            ("5min", "bad-setting", None, "no ExecStart="),
+            ("1min 30s", "not-found", None, "no such unit"),
+            ("1min 30s", "masked", None, "masked"),
+            ("soon", "loaded", None, "made up"),
+            ("", "loaded", None, "made up"),
+        ];
+        for (shown, load_state, expected, unit) in cases {
+            let output = format!("TimeoutStopUSec={shown}\nLoadState={load_state}\n");
+            assert_eq!(UnitProperties::parse(&output).stop_timeout(), expected, "{unit}");
+        }
+        // system.slice has no stop timeout at all.
+        assert_eq!(UnitProperties::parse("LoadState=loaded\nTransient=no\n").stop_timeout(), None);
+        assert_eq!(UnitProperties::parse("TimeoutStopUSec=3s\n").stop_timeout(), None);
+    }
+
+    #[test]
+    fn a_watchdog_counts_only_where_it_is_in_force() {
+        // As systemd 252 showed it: running with one, running without, not running with one.
+        for (shown, expected) in
+            [("3min", Some(Timespan::Finite(180 * SECOND))), ("0", None), ("infinity", None)]
+        {
+            let unit = UnitProperties::parse(&format!("WatchdogUSec={shown}"));
+            assert_eq!(unit.watchdog, expected, "{shown}");
+        }
+    }
+
+    #[test]
+    fn odd_lines_are_read_over() {
+        let read = UnitProperties::parse;
+        assert_eq!(read(""), UnitProperties::default());
+        assert_eq!(read("\n\nno equals sign\nId=a.service\n").id.as_deref(), Some("a.service"));
+        assert_eq!(read("Result=a=b=").result.as_deref(), Some("a=b="));
+        assert_eq!(read("Id=a.service\nId=b.service").id.as_deref(), Some("a.service"));
+        assert_eq!(read("Id=a.service\n\nId=b.service\nResult=x").result, None);
+        assert_eq!(read("SendSIGKILL=maybe\nJob=-1\nId=").id, None);
+        assert_eq!(read("SendSIGKILL=maybe\nJob=-1\nId="), UnitProperties::default());
+    }
+
+    #[test]
+    fn lists_are_split_where_systemd_joined_them() {
+        let cases = [
+            ("", &[][..]),
+            ("/a /b", &["/a", "/b"]),
+            (r#""/a b" /c"#, &["/a b", "/c"]),
+            // From systemd 252: a drop-in of the unit bs\x2dx.service.
+            (r#""/etc/bs\\x2dx.service.d/o.conf""#, &[r"/etc/bs\x2dx.service.d/o.conf"]),
+            (r#""say \"hi\"" """#, &[r#"say "hi""#, ""]),
+            (r#""open"#, &["open"]),
+            (r"end\", &["end"]),
+        ];
+        for (list, expected) in cases {
+            assert_eq!(words(list), expected, "{list}");
+        }
+    }
+
+    #[test]
+    fn every_property_asked_for_is_read() {
+        let samples = BTreeMap::from([
+            ("Job", "1"),
+            ("Transient", "yes"),
+            ("NeedDaemonReload", "yes"),
+            ("SendSIGKILL", "yes"),
+            ("TimeoutStopUSec", "1s"),
+            ("WatchdogUSec", "1s"),
+        ]);
+        for property in PROPERTIES {
+            let line = format!("{property}={}", samples.get(property).unwrap_or(&"x"));
+            assert_ne!(UnitProperties::parse(&line), UnitProperties::default(), "{line}");
+        }
+        let field_count = serde_json::to_value(UnitProperties::default()).unwrap();
+        assert_eq!(PROPERTIES.len(), field_count.as_object().unwrap().len());
+    }
+
+    #[test]
+    fn the_manager_is_named_and_the_unit_is_never_taken_for_an_option() {
+        let system = show_arguments(Manager::System, "-dash.service");
+        assert_eq!(system[..3], ["--system", "--no-pager", "show"]);
+        assert_eq!(system[4..], ["--", "-dash.service"]);
+        assert!(system[3].starts_with("--property=Id,") && system[3].ends_with(",DropInPaths"));
+        assert_eq!(show_arguments(Manager::User { uid: 7 }, "a")[0], "--user");
+    }
+
+    proptest! {
+        #[test]
+        fn reading_any_output_never_panics(output in "((Job|DropInPaths|TimeoutStopUSec|\\PC)?=?\\PC{0,8}\n?){0,8}") {
+            let _ = UnitProperties::parse(&output);
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What systemd accepts as a unit's name (`unit_name_is_valid()` in `src/basic/unit-name.c`).
+//!
+//! A valid name is safe to show as it is: no blank, no quote, no control character. Its `\`, which
+//! systemd-escape(1) writes, is the one thing a shell would not leave alone.
+
+/// The types a name may end in, as of systemd 252 (`unit_type_table`).
+const TYPES: [&str; 11] = [
+    "service",
+    "mount",
+    "swap",
+    "socket",
+    "target",
+    "device",
+    "automount",
+    "timer",
+    "path",
+    "slice",
+    "scope",
+];
+
+/// `UNIT_NAME_MAX`; a name must be shorter.
+const MAX_BYTES: usize = 256;
+
+/// Whether `name` is that of a unit that can run: a plain name or a template's instance
+/// (`UNIT_NAME_PLAIN|UNIT_NAME_INSTANCE`), not a template.
+pub(super) fn is_valid(name: &str) -> bool {
+    let Some((prefix, kind)) = name.rsplit_once('.') else { return false };
+    // A second `@` belongs to the instance.
+    let complete = match prefix.split_once('@') {
+        Some((before, instance)) => !before.is_empty() && !instance.is_empty(),
+        None => !prefix.is_empty(),
+    };
+    let valid =
+        |c: char| c.is_ascii_alphanumeric() || matches!(c, '@' | ':' | '-' | '_' | '.' | '\\');
+    name.len() < MAX_BYTES && TYPES.contains(&kind) && complete && prefix.chars().all(valid)
+}
+
+/// Whether `name` is plain, that is, no instance either (`UNIT_NAME_PLAIN`).
+pub(super) fn is_plain(name: &str) -> bool {
+    is_valid(name) && !name.contains('@')
+}
+
+/// The template of an instance: `foo@.service` for `foo@1.service`.
+pub(super) fn template(name: &str) -> Option<String> {
+    let (prefix, _) = name.split_once('@')?;
+    let (_, kind) = name.rsplit_once('.')?;
+    Some(format!("{prefix}@.{kind}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_systemd_accepts_for_a_unit_that_runs() {
+        let longest = format!("{}.service", "a".repeat(247));
+        let valid = [
+            "a.service",
+            "-.slice",
+            "-dash.service",
+            "a.b.service",
+            "a@b.service",
+            "a@b@c.service",
+            r"a\x2db.mount",
+            "a:b_c.timer",
+            "a.service.service",
+            "init.scope",
+            "a@@.service",
+            &longest,
+        ];
+        for name in valid {
+            assert!(is_valid(name), "{name}");
+        }
+        let too_long = format!("{}.service", "a".repeat(248));
+        let invalid = [
+            "",
+            ".",
+            ".service",
+            "a",
+            "a.",
+            "a.Service",
+            "a.servic",
+            "a.service ",
+            "a@.service",
+            "@.service",
+            "@b.service",
+            "a b.service",
+            "a/b.service",
+            "a#.service",
+            "ä.service",
+            "a.snapshot",
+            "a\n.service",
+            &too_long,
+        ];
+        for name in invalid {
+            assert!(!is_valid(name), "{name}");
+        }
+        assert!(is_plain("a.slice") && !is_plain("a@b.slice") && !is_plain("a@.slice"));
+    }
+
+    #[test]
+    fn an_instance_names_its_template() {
+        assert_eq!(template("a@b.c@d.service").as_deref(), Some("a@.service"));
+        assert_eq!(template("a.service"), None);
+    }
+}
