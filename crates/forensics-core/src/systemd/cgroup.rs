@@ -307,7 +307,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_the_file_holds_a_unit_has_a_valid_name(content in "(0::|[0-9a-z:=,])?(/?[_a-z@.]{0,4}(\\.service|\\.slice|\\PC)?){0,6}") {
+        fn whatever_the_file_holds_a_unit_has_a_valid_name(
+            content in "(0::|[0-9a-z:=,])?(/?[_a-z@.]{0,4}(\\.service|\\.slice|\\PC)?){0,6}",
+        ) {
             if let Some(found) = unit_of_cgroup_file(&content) {
                 prop_assert!(unit_name::is_valid(&found.unit), "{content:?}: {found:?}");
             }
