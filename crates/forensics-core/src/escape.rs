@@ -15,7 +15,8 @@ use std::fmt::{self, Display, Write};
 /// Longest command line shown, in characters.
 pub const MAX_CMDLINE_CHARS: usize = 300;
 
-/// Shows a value of a `key=value` line: bare where that is unambiguous, else quoted and escaped.
+/// Shows a value of a `key=value` line: bare where that is unambiguous, else quoted and escaped;
+/// in the alternate form `{:#}` always quoted.
 ///
 /// ```
 /// use forensics_core::escape::Quoted;
@@ -29,7 +30,7 @@ pub struct Quoted<'a>(pub &'a str);
 impl Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bare = !self.0.is_empty() && self.0.chars().all(stays_bare);
-        if bare {
+        if bare && !f.alternate() {
             return f.write_str(self.0);
         }
         f.write_char('"')?;
@@ -202,6 +203,7 @@ mod tests {
         for (text, shown) in cases {
             assert_eq!(Quoted(text).to_string(), shown);
         }
+        assert_eq!(format!("{:#}", Quoted("/sbin/init")), r#""/sbin/init""#);
     }
 
     #[test]

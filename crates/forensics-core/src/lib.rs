@@ -6,6 +6,19 @@
 //! Nothing in this crate panics on what it finds in `/proc` or in a file: a fact that cannot be
 //! had is absent, and text that other processes wrote is escaped before it is shown.
 
+pub mod capture;
+pub mod cause;
+pub mod cgroupfs;
+pub mod clock;
+pub mod context;
+pub mod diagnostic;
 pub mod duration;
 pub mod escape;
+pub mod marker;
+pub mod process;
+mod procfile;
+pub mod record;
+pub mod sender;
+pub mod signal;
 pub mod systemd;
+pub mod threads;

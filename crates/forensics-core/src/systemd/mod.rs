@@ -12,6 +12,7 @@ mod drop_in;
 mod findings;
 mod show;
 mod unit_name;
+mod why;
 
 pub use alignment::{Alignment, DEFAULT_HEADROOM, Verdict};
 pub use cgroup::{CgroupUnit, Manager, unit_of_cgroup_file, unit_of_cgroup_path};
@@ -19,3 +20,4 @@ pub use container::container_of_cgroup_file;
 pub use drop_in::DropIn;
 pub use findings::{Finding, Severity, findings};
 pub use show::{PROPERTIES, UnitProperties, show_arguments};
+pub use why::{MAX_UNITS, Why, why};

@@ -1,0 +1,58 @@
+//! `forensics context`
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use forensics_core::context::{Baseline, ShutdownContext};
+
+/// Print the context line that a process would log at a stop, less the sender
+///
+/// What is not to be had is left out: of a process that is not there, nearly all.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit status: 0.
+
+Examples:
+  forensics context --pid \"$(systemctl show -P MainPID gateway)\"
+  forensics context --json --marker takeover=/run/gateway/takeover.json")]
+pub(crate) struct Context {
+    /// Print JSON, on one line
+    #[arg(long)]
+    json: bool,
+    /// The process; this command itself unless given
+    #[arg(long, value_parser = clap::value_parser!(i32).range(1..))]
+    pid: Option<i32>,
+    /// A marker file to look for; can be given several times
+    #[arg(long = "marker", value_name = "NAME=PATH", value_parser = marker)]
+    markers: Vec<(String, PathBuf)>,
+}
+
+impl Context {
+    pub(crate) fn run(&self, out: &mut dyn Write) -> io::Result<ExitCode> {
+        let mut baseline = match self.pid {
+            Some(pid) => Baseline::probe_pid(pid),
+            None => Baseline::probe(),
+        };
+        if baseline.process.name.is_none() {
+            eprintln!("forensics: there is no process {}", baseline.process.pid);
+        }
+        baseline.markers.clone_from(&self.markers);
+        let context = ShutdownContext::look(&baseline);
+        match self.json {
+            true => writeln!(out, "{}", serde_json::to_string(&context)?)?,
+            false => writeln!(out, "{context}")?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn marker(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, path)) if !name.is_empty() && !path.is_empty() => {
+            Ok((name.to_owned(), path.into()))
+        }
+        _ => Err("write NAME=PATH, such as takeover=/run/gateway/takeover.json".to_owned()),
+    }
+}

@@ -1,0 +1,35 @@
+//! `forensics diag`
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+
+use clap::Args;
+use forensics_core::diagnostic::Diagnostic;
+
+/// Look around: the process, load, pressure, cgroup, kernel log, process tree
+///
+/// The same that a guarded service writes to its diagnostic log at the signal.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit status: 0.
+
+Example:
+  forensics diag --pid \"$(systemctl show -P MainPID gateway)\"")]
+pub(crate) struct Diag {
+    /// The process whose cgroup and descendants are shown; the one that called this command
+    /// unless given
+    #[arg(long, value_parser = clap::value_parser!(i32).range(1..))]
+    pid: Option<i32>,
+}
+
+impl Diag {
+    pub(crate) fn run(&self) -> io::Result<ExitCode> {
+        let caller = || i32::try_from(std::os::unix::process::parent_id()).unwrap_or(1);
+        // Not through `Stdout`, whose line buffer would write each row twice.
+        let mut out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        Diagnostic::of(self.pid.unwrap_or_else(caller)).write_to(&mut out)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

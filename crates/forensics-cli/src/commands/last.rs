@@ -1,0 +1,38 @@
+//! `forensics last`
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use forensics_core::record::Verdict;
+
+/// Tell how the last run ended, why, and what to change
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit status: 0 it ended cleanly, 1 it did not, 2 there is no record that can be read.
+
+Example, for the unit's journal:
+  ExecStopPost=-/usr/bin/forensics last /var/lib/gateway/shutdown")]
+pub(crate) struct Last {
+    /// The folder of the records
+    dir: PathBuf,
+    /// Print JSON, on one line
+    #[arg(long)]
+    json: bool,
+}
+
+impl Last {
+    pub(crate) fn run(&self, out: &mut dyn Write) -> io::Result<ExitCode> {
+        let last = Verdict::of_last(&self.dir).map_err(io::Error::other)?;
+        let Some(verdict) = last else {
+            let message = format!("{:?}: no record that can be read", self.dir);
+            return Err(io::Error::other(message));
+        };
+        match self.json {
+            true => writeln!(out, "{}", serde_json::to_string(&verdict)?)?,
+            false => writeln!(out, "{verdict}")?,
+        }
+        Ok(ExitCode::from(u8::from(!verdict.is_clean())))
+    }
+}

@@ -1,0 +1,39 @@
+//! `forensics`: the command line of shutdown-forensics.
+
+#![forbid(unsafe_code)]
+
+mod commands;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::commands::Command;
+
+/// Why did the service stop, and what did it do with its last seconds?
+#[derive(Debug, Parser)]
+#[command(name = "forensics", version, arg_required_else_help = true, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  forensics last /var/lib/gateway/shutdown     how did the last run end?
+  forensics check gateway.service --drain 60s  does systemd wait for as long as I drain?
+  forensics timespan --human '1h 90min'        what does systemd make of this?";
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command.run(&mut io::stdout().lock()) {
+        Ok(code) => code,
+        // The reader has gone, as in `forensics list DIR | head -1`: nobody is left to tell.
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("forensics: {e}");
+            ExitCode::from(2)
+        }
+    }
+}

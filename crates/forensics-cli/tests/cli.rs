@@ -1,0 +1,218 @@
+//! The real binary, as a user calls it.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use forensics_core::record::{
+    Event, How, PhaseFinished, PhaseOutcome, PhaseStarted, Recorder, RunStarted, Signal,
+    SignalKind, Stopped,
+};
+
+fn forensics(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_forensics"));
+    command.args(arguments);
+    command
+}
+
+fn run(arguments: &[&str]) -> (i32, String, String) {
+    said(forensics(arguments).output().unwrap())
+}
+
+fn said(output: Output) -> (i32, String, String) {
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn timespans_are_printed_a_line_each_and_a_bad_one_is_named() {
+    let cases: [(&[&str], i32, &str, &str); 5] = [
+        (&["90", "1min 30s"], 0, "90000000\n90000000\n", ""),
+        (&["infinity"], 0, "infinity\n", ""),
+        (&["--human", "5400s", "0"], 0, "1h 30min\n0\n", ""),
+        (&["1s", "-5s", "2s"], 2, "1000000\n2000000\n", "`-5s`"),
+        (&["5mins"], 2, "", "`5mins`"),
+    ];
+    for (texts, code, stdout, stderr) in cases {
+        let said = run(&[&["timespan"], texts].concat());
+        assert_eq!((said.0, said.1.as_str()), (code, stdout));
+        assert!(said.2.contains(stderr), "{}", said.2);
+    }
+    assert_eq!(run(&["timespan"]).0, 2);
+}
+
+#[test]
+fn the_context_of_a_child_is_the_childs() {
+    let mut child = Command::new("sh")
+        .args(["-c", "echo started; read _"])
+        .env("INVOCATION_ID", "0123456789abcdef")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let pid = child.id().to_string();
+    let (code, stdout, _) = run(&["context", "--json", "--pid", &pid]);
+    let (_, plain, _) = run(&["context", "--pid", &pid]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    let json: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(code, 0);
+    assert_eq!(json["process"]["name"], "sh");
+    assert_eq!(json["systemd"]["invocation_id"], "0123456789abcdef");
+    assert_eq!(json["parent"]["pid"], std::process::id());
+    assert!(plain.starts_with("under_systemd=yes parent_pid="), "{plain}");
+    assert_eq!(plain.lines().count(), 1);
+}
+
+#[test]
+fn a_process_that_is_not_there_is_said_and_no_failure() {
+    let (code, stdout, stderr) = run(&["context", "--pid", "2147483647"]);
+    assert_eq!(code, 0);
+    assert!(stdout.starts_with("under_systemd=no"), "{stdout}");
+    assert!(stderr.contains("there is no process 2147483647"), "{stderr}");
+}
+
+#[test]
+fn the_look_around_is_complete_and_shows_the_caller() {
+    let (code, stdout, _) = run(&["diag"]);
+    assert_eq!(code, 0);
+    assert!(stdout.contains(&format!("--- process {}\n", std::process::id())), "{stdout}");
+    assert!(stdout.lines().last().unwrap().starts_with("--- end of diagnostic"), "{stdout}");
+}
+
+#[test]
+fn a_reader_that_leaves_ends_it_quietly() {
+    let mut child = forensics(&["completions", "bash"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let (code, _, stderr) = said(child.wait_with_output().unwrap());
+    assert_eq!((code, stderr.as_str()), (0, ""));
+}
+
+#[test]
+fn completions_are_what_the_shell_takes() {
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(run(&["completions", shell]).1.contains("timespan"), "{shell}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let script = dir.path().join("forensics.bash");
+    fs::write(&script, run(&["completions", "bash"]).1).unwrap();
+    assert!(Command::new("bash").arg("-n").arg(&script).status().unwrap().success());
+}
+
+/// Puts a `systemctl` that runs this shell script first in PATH, and checks `gateway` there.
+fn check(script: Option<&str>, more: &[&str]) -> (i32, String, String) {
+    let bin = tempfile::tempdir().unwrap();
+    if let Some(script) = script {
+        let path = bin.path().join("systemctl");
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let path = match script {
+        Some(_) => format!("{}:/usr/bin:/bin", bin.path().display()),
+        None => bin.path().display().to_string(),
+    };
+    let arguments = [&["check", "gateway", "--drain", "60s"], more].concat();
+    said(forensics(&arguments).env("PATH", path).output().unwrap())
+}
+
+#[test]
+fn a_unit_is_checked_and_the_exit_status_tells() {
+    let loaded = "LoadState=loaded\nActiveState=active\nKillMode=control-group\nSendSIGKILL=yes";
+    let show = |timeout: &str| format!("cat <<'E'\n{loaded}\nTimeoutStopUSec={timeout}\nE");
+    let cases = [
+        (Some(show("1min 30s")), 0, "aligned, 0 to spare"),
+        (Some(show("infinity")), 0, "systemd gives infinity"),
+        (Some(show("45s")), 1, "systemctl edit gateway.service\n\n[Service]\nTimeoutStopSec=90s"),
+        (Some("echo LoadState=not-found".to_owned()), 3, "can't tell"),
+        (Some("echo Host is down >&2; exit 1".to_owned()), 3, ""),
+        (None, 3, ""),
+    ];
+    for (script, code, text) in cases {
+        let (got, stdout, stderr) = check(script.as_deref(), &[]);
+        assert_eq!(got, code, "{stdout}{stderr}");
+        assert!(stdout.contains(text), "{stdout}{stderr}");
+        assert_eq!(stdout.is_empty(), !stderr.is_empty(), "{stdout}{stderr}");
+    }
+    let (code, json, _) = check(Some(&show("45s")), &["--json", "--headroom", "1min"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((code, &json["aligned"]), (1, &false.into()));
+    assert_eq!(json["drop_in"]["setting"], "TimeoutStopSec=120s");
+}
+
+#[test]
+fn a_systemctl_that_hangs_is_not_waited_for() {
+    let (code, _, stderr) = check(Some("exec sleep 3600"), &[]);
+    assert_eq!(code, 3);
+    assert!(stderr.contains("did not answer"), "{stderr}");
+}
+
+/// A record of a run that got as far as `until`.
+fn record(dir: &Path, until: usize) {
+    let mut signal = Signal::new(SignalKind::Signal, 1, "operator");
+    signal.signal = Some("SIGTERM".into());
+    signal.sender_pid = Some(4242);
+    signal.sender_name = Some("kill\u{1b}[31m".into());
+    let events = [
+        Event::Signal(signal),
+        Event::PhaseStarted(PhaseStarted::new("drain", 100)),
+        Event::PhaseFinished(PhaseFinished::new("drain", PhaseOutcome::Ok, 200, 300)),
+        Event::Stopped(Stopped::new(How::Clean, 0, 400)),
+    ];
+    let recorder = Recorder::create(dir, RunStarted::new("gateway", 4100)).unwrap();
+    events[..until].iter().for_each(|event| recorder.record(event).unwrap());
+}
+
+#[test]
+fn the_last_run_is_judged_and_the_exit_status_tells() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("shutdown");
+    let path = folder.to_str().unwrap();
+    assert_eq!(run(&["last", path]).0, 2, "there is no folder");
+
+    record(&folder, 4);
+    let (code, stdout, _) = run(&["last", path]);
+    assert_eq!(code, 0);
+    assert!(stdout.starts_with("outcome=clean service=gateway pid=4100"), "{stdout}");
+
+    record(&folder, 2);
+    let (code, stdout, _) = run(&["last", "--json", path]);
+    let json: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(code, 1);
+    assert_eq!(json["outcome"], "killed_in_phase");
+    assert_eq!(json["phases"][0]["phase"], "drain");
+
+    let (code, stdout, _) = run(&["list", path]);
+    let lines: Vec<_> = stdout.lines().collect();
+    assert_eq!((code, lines.len()), (0, 2));
+    assert!(lines[0].contains("clean"), "{stdout}");
+    assert!(lines[1].contains("killed_in_phase") && lines[1].ends_with("in drain"), "{stdout}");
+}
+
+#[test]
+fn a_record_is_shown_as_a_timeline_without_its_escapes() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("shutdown");
+    record(&folder, 4);
+    let file = fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path();
+    let (code, stdout, _) = run(&["show", file.to_str().unwrap()]);
+    assert_eq!(code, 0);
+    assert!(stdout.contains(r"SIGTERM from kill\u{1b}[31m(4242), cause operator"), "{stdout}");
+    assert!(stdout.contains("drain") && stdout.contains('█') && stdout.contains("ok"), "{stdout}");
+    assert!(!stdout.contains('\u{1b}'));
+
+    let (_, json, _) = run(&["show", "--json", file.to_str().unwrap()]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["events"].as_array().unwrap().len(), 5);
+
+    fs::write(&file, "not a record\n").unwrap();
+    assert_eq!(run(&["show", file.to_str().unwrap()]).0, 2);
+}

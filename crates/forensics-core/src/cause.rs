@@ -1,0 +1,464 @@
+//! Why we stop, in one word, with the evidence.
+//!
+//! [`decide`] is a table: the first row that matches wins. It looks at plain data alone, so that
+//! each row can be tested, and says in words what it went by, so that a reader can disagree.
+//!
+//! | cause | evidence |
+//! |---|---|
+//! | `requested` | the program asked, with a reason |
+//! | `service_ended` | the service's own future ended |
+//! | `timer` | `SI_TIMER` |
+//! | `ctrl_c` | `SI_KERNEL` with SIGINT or SIGQUIT |
+//! | `hangup` | SIGHUP with `SI_KERNEL`, or from our session leader (an interactive bash forwards it) |
+//! | `self_sent` | the sender is this process |
+//! | `unverified` | `SI_QUEUE`, where pid and uid are what the sender wrote |
+//! | `parent_died` | the signal is our parent-death signal, from the process that was our parent |
+//! | `container_stop` | the sender lives outside our pid namespace, or is a container's init |
+//! | `watchdog` | SIGABRT from the service manager |
+//! | `systemd` | from the service manager: process 1, or the user manager that owns our cgroup |
+//! | `supervisor` | from our parent, where that is not systemd |
+//! | `operator` | the sender or an ancestor has a terminal or a login session |
+//! | `process` | any other sender with a name |
+//! | `unknown` | nothing else matched |
+//!
+//! [`Cause::Reboot`] takes the place of `systemd` when the manager, asked later, says that the
+//! whole system is going down; nothing that can be read at once tells that for sure.
+
+use std::fmt::{self, Display};
+
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+use crate::capture::{Captured, Code};
+use crate::context::Trigger;
+use crate::process::ProcessSummary;
+use crate::sender::Sender;
+use crate::signal::Signal;
+use crate::systemd::{CgroupUnit, Manager};
+
+/// Inits of containers, which pass on the signals they get.
+const CONTAINER_INITS: [&str; 4] = ["tini", "docker-init", "dumb-init", "catatonit"];
+
+/// Why we stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Cause {
+    /// Ctrl-C or Ctrl-\ at our terminal.
+    CtrlC,
+    /// Our terminal hung up.
+    Hangup,
+    /// We signalled ourselves.
+    SelfSent,
+    /// A timer of our own ran out.
+    Timer,
+    /// Somebody who could write any pid into the signal.
+    Unverified,
+    /// The parent whose death we asked to be told of died.
+    ParentDied,
+    /// The container's runtime, or its init.
+    ContainerStop,
+    /// The service manager stops our unit.
+    Systemd,
+    /// The service manager takes the whole system down.
+    Reboot,
+    /// The service manager missed our watchdog message.
+    Watchdog,
+    /// Our parent, which is not systemd.
+    Supervisor,
+    /// A person, at a terminal or through a login session.
+    Operator,
+    /// Some other process.
+    Process,
+    /// The program itself, through `request`.
+    Requested,
+    /// The service's future ended by itself.
+    ServiceEnded,
+    /// Not to be told.
+    Unknown,
+}
+
+impl Cause {
+    /// The word, as in the line, the record and the fields.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Cause::CtrlC => "ctrl_c",
+            Cause::Hangup => "hangup",
+            Cause::SelfSent => "self_sent",
+            Cause::Timer => "timer",
+            Cause::Unverified => "unverified",
+            Cause::ParentDied => "parent_died",
+            Cause::ContainerStop => "container_stop",
+            Cause::Systemd => "systemd",
+            Cause::Reboot => "reboot",
+            Cause::Watchdog => "watchdog",
+            Cause::Supervisor => "supervisor",
+            Cause::Operator => "operator",
+            Cause::Process => "process",
+            Cause::Requested => "requested",
+            Cause::ServiceEnded => "service_ended",
+            Cause::Unknown => "unknown",
+        }
+    }
+}
+
+impl Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A cause, and what it was decided on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Verdict {
+    /// The one word.
+    pub cause: Cause,
+    /// What spoke for it, in a clause for people. Holds text of other processes: escape it.
+    pub evidence: String,
+}
+
+/// What a verdict is decided on.
+#[derive(Debug, Clone, Copy)]
+pub struct Evidence<'a> {
+    /// What asked us to stop.
+    pub trigger: &'a Trigger,
+    /// The signal as the handler took it down, where it did.
+    pub captured: Option<&'a Captured>,
+    /// Its sender, where it had one.
+    pub sender: Option<&'a Sender>,
+    /// This process.
+    pub process: &'a ProcessSummary,
+    /// The process that was our parent at the start.
+    pub first_parent: Option<i32>,
+    /// Whether we live in a pid namespace below the machine's own.
+    pub in_pid_namespace: bool,
+}
+
+/// Decides the cause by the table above.
+pub fn decide(evidence: &Evidence<'_>) -> Verdict {
+    let (cause, evidence) = match evidence.trigger {
+        Trigger::Request { reason } => (Cause::Requested, format!("requested: {reason}")),
+        Trigger::ServiceEnded { error: None } => {
+            (Cause::ServiceEnded, "the service's future ended".to_owned())
+        }
+        Trigger::ServiceEnded { error: Some(error) } => {
+            (Cause::ServiceEnded, format!("the service's future failed: {error}"))
+        }
+        Trigger::Signal { signal } => match evidence.captured {
+            Some(captured) => of_signal(*signal, captured, evidence),
+            None => (Cause::Unknown, "the handler took nothing down".to_owned()),
+        },
+    };
+    Verdict { cause, evidence }
+}
+
+fn of_signal(signal: Signal, captured: &Captured, known: &Evidence<'_>) -> (Cause, String) {
+    match captured.code {
+        Code::Timer => return (Cause::Timer, "SI_TIMER: a timer of this process".to_owned()),
+        Code::Kernel if matches!(signal, Signal::INT | Signal::QUIT) => {
+            return (Cause::CtrlC, format!("{signal} from the kernel: a key at the terminal"));
+        }
+        Code::Kernel if signal == Signal::HUP => {
+            return (Cause::Hangup, "SIGHUP from the kernel: the terminal hung up".to_owned());
+        }
+        _ => {}
+    }
+    let Some(sender) = known.sender else {
+        return (Cause::Unknown, format!("{signal} with si_code {:?}", captured.code));
+    };
+    let who = &sender.process;
+    let is_parent = known.process.ppid.is_some_and(|parent| sender.is(Pid::from_raw(parent)));
+    if signal == Signal::HUP
+        && known.process.session == Some(who.pid)
+        && who.pid != known.process.pid
+        && sender.is_verified()
+    {
+        (Cause::Hangup, format!("SIGHUP from our session's leader {who}"))
+    } else if sender.is(Pid::from_raw(known.process.pid)) {
+        (Cause::SelfSent, "the sender is this process".to_owned())
+    } else if !sender.is_verified() {
+        (Cause::Unverified, format!("SI_QUEUE: pid {} is what the sender wrote there", who.pid))
+    } else if captured.is_parent_death_signal && known.first_parent == Some(who.pid) {
+        (Cause::ParentDied, format!("the parent-death signal of pid {}, our parent", who.pid))
+    } else if who.pid == 0 && known.in_pid_namespace {
+        (Cause::ContainerStop, "the sender lives outside our pid namespace".to_owned())
+    } else if let Some(init) = container_init(who) {
+        (Cause::ContainerStop, format!("forwarded by the container's init {init}({})", who.pid))
+    } else if let Some(manager) = service_manager(who, known.process.unit.as_ref()) {
+        match signal {
+            Signal::ABRT => (Cause::Watchdog, format!("SIGABRT from {manager}")),
+            _ => (Cause::Systemd, format!("sent by {manager}")),
+        }
+    } else if is_parent {
+        (Cause::Supervisor, format!("the sender {who} is our parent"))
+    } else if let Some(presence) = person(sender) {
+        (Cause::Operator, presence)
+    } else if who.name.is_some() {
+        (Cause::Process, format!("sent by {who}, which has no terminal and no login session"))
+    } else {
+        let why =
+            sender.absence.map_or_else(String::new, |why| format!(": {why:?}").to_lowercase());
+        (Cause::Unknown, format!("sent by pid {}, of which nothing could be read{why}", who.pid))
+    }
+}
+
+fn container_init(who: &ProcessSummary) -> Option<&str> {
+    who.name.as_deref().filter(|name| CONTAINER_INITS.contains(name))
+}
+
+/// The manager that `who` is, if it is one that could stop us.
+fn service_manager(who: &ProcessSummary, our_unit: Option<&CgroupUnit>) -> Option<String> {
+    let named_systemd = who.name.as_deref() == Some("systemd");
+    if who.pid == 1 {
+        // Where `hidepid=` hides process 1, being a unit of the system manager stands in for it.
+        let hidden =
+            who.name.is_none() && our_unit.is_some_and(|unit| unit.manager == Manager::System);
+        return (named_systemd || hidden).then(|| "systemd(1)".to_owned());
+    }
+    let ours = our_unit?.manager;
+    let its_own = who.unit.as_ref()?;
+    // The user manager lives in `init.scope` below its own user@UID.service.
+    let manages_us = matches!(ours, Manager::User { .. })
+        && its_own.manager == ours
+        && its_own.unit == "init.scope";
+    (named_systemd && manages_us).then(|| format!("the user manager systemd({})", who.pid))
+}
+
+/// What speaks for a person behind the sender.
+fn person(sender: &Sender) -> Option<String> {
+    let who = &sender.process;
+    if let Some(tty) = &who.tty {
+        return Some(format!("the sender {who} runs on {tty}"));
+    }
+    if let Some((ancestor, tty)) =
+        sender.ancestors.iter().find_map(|ancestor| Some((ancestor, ancestor.tty.as_ref()?)))
+    {
+        return Some(format!("the sender's ancestor {ancestor} runs on {tty}"));
+    }
+    let session = who.login_session?;
+    Some(format!("the sender {who} belongs to login session {session}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::{Absence, Sighting};
+    use std::time::SystemTime;
+
+    const US: i32 = 500;
+    const PARENT: i32 = 400;
+
+    /// A process with a name and nothing else.
+    fn named(pid: i32, name: &str) -> ProcessSummary {
+        ProcessSummary { name: Some(name.to_owned()), ..ProcessSummary::unknown(pid) }
+    }
+
+    fn system_unit() -> Option<CgroupUnit> {
+        Some(CgroupUnit { unit: "gateway.service".into(), manager: Manager::System })
+    }
+
+    fn user_unit(unit: &str, uid: u32) -> Option<CgroupUnit> {
+        Some(CgroupUnit { unit: unit.into(), manager: Manager::User { uid } })
+    }
+
+    /// A signal on its way to the process `US`, as the table's rows vary it.
+    struct Case {
+        signal: Signal,
+        code: Code,
+        sender: ProcessSummary,
+        ancestors: Vec<ProcessSummary>,
+        absence: Option<Absence>,
+        unit: Option<CgroupUnit>,
+        is_parent_death_signal: bool,
+        in_pid_namespace: bool,
+    }
+
+    fn from(sender: ProcessSummary) -> Case {
+        Case {
+            signal: Signal::TERM,
+            code: Code::User,
+            sender,
+            ancestors: Vec::new(),
+            absence: None,
+            unit: None,
+            is_parent_death_signal: false,
+            in_pid_namespace: false,
+        }
+    }
+
+    fn verdict(case: &Case) -> Verdict {
+        let captured = Captured {
+            signal: case.signal,
+            code: case.code,
+            pid: case.code.has_sender().then_some(case.sender.pid),
+            uid: None,
+            sighting: Sighting::default(),
+            is_parent_death_signal: case.is_parent_death_signal,
+            wall: SystemTime::UNIX_EPOCH,
+            mono_ns: 0,
+            took_ns: 0,
+        };
+        let sender = Sender {
+            process: case.sender.clone(),
+            code: case.code,
+            user: None,
+            absence: case.absence,
+            ancestors: case.ancestors.clone(),
+        };
+        decide(&Evidence {
+            trigger: &Trigger::Signal { signal: case.signal },
+            captured: Some(&captured),
+            sender: case.code.has_sender().then_some(&sender),
+            process: &ProcessSummary {
+                ppid: Some(PARENT),
+                session: Some(300),
+                unit: case.unit.clone(),
+                ..named(US, "gateway")
+            },
+            first_parent: Some(PARENT),
+            in_pid_namespace: case.in_pid_namespace,
+        })
+    }
+
+    #[test]
+    fn each_row_of_the_table_is_decided_by_its_evidence() {
+        let with_tty = |name| ProcessSummary { tty: Some("pts/1".into()), ..named(77, name) };
+        let logged_in = ProcessSummary { login_session: Some(3), ..named(77, "kill") };
+        let manager_of =
+            |uid| ProcessSummary { unit: user_unit("init.scope", uid), ..named(77, "systemd") };
+        let kernel = |signal| Case { signal, code: Code::Kernel, ..from(named(0, "")) };
+        let cases = [
+            (Case { code: Code::Timer, ..from(named(1, "systemd")) }, Cause::Timer, "SI_TIMER"),
+            (kernel(Signal::INT), Cause::CtrlC, "SIGINT from the kernel"),
+            (kernel(Signal::QUIT), Cause::CtrlC, "SIGQUIT from the kernel"),
+            (kernel(Signal::HUP), Cause::Hangup, "terminal hung up"),
+            (kernel(Signal::TERM), Cause::Unknown, "SIGTERM with si_code Kernel"),
+            (Case { signal: Signal::HUP, ..from(named(300, "bash")) }, Cause::Hangup, "bash(300)"),
+            (from(named(US, "gateway")), Cause::SelfSent, "this process"),
+            (
+                Case { code: Code::Queue, ..from(ProcessSummary::unknown(1)) },
+                Cause::Unverified,
+                "pid 1 is what the sender wrote",
+            ),
+            (
+                Case { code: Code::Queue, ..from(ProcessSummary::unknown(US)) },
+                Cause::Unverified,
+                "SI_QUEUE",
+            ),
+            (
+                Case { is_parent_death_signal: true, ..from(ProcessSummary::unknown(PARENT)) },
+                Cause::ParentDied,
+                "pid 400, our parent",
+            ),
+            (
+                Case { is_parent_death_signal: true, ..from(named(77, "kill")) },
+                Cause::Process,
+                "kill(77)",
+            ),
+            (
+                Case { in_pid_namespace: true, ..from(ProcessSummary::unknown(0)) },
+                Cause::ContainerStop,
+                "outside our pid namespace",
+            ),
+            (from(ProcessSummary::unknown(0)), Cause::Unknown, "pid 0"),
+            (from(named(1, "tini")), Cause::ContainerStop, "init tini(1)"),
+            (from(named(1, "systemd")), Cause::Systemd, "systemd(1)"),
+            (
+                Case { signal: Signal::ABRT, ..from(named(1, "systemd")) },
+                Cause::Watchdog,
+                "SIGABRT from systemd(1)",
+            ),
+            (
+                Case { unit: system_unit(), ..from(ProcessSummary::unknown(1)) },
+                Cause::Systemd,
+                "systemd(1)",
+            ),
+            (
+                Case { absence: Some(Absence::Hidden), ..from(ProcessSummary::unknown(1)) },
+                Cause::Unknown,
+                "pid 1, of which nothing could be read: hidden",
+            ),
+            (from(named(1, "init")), Cause::Process, "init(1)"),
+            (
+                Case { unit: user_unit("gateway.service", 1000), ..from(manager_of(1000)) },
+                Cause::Systemd,
+                "the user manager systemd(77)",
+            ),
+            (
+                Case { unit: user_unit("gateway.service", 1000), ..from(manager_of(1001)) },
+                Cause::Process,
+                "systemd(77)",
+            ),
+            (Case { unit: system_unit(), ..from(manager_of(1000)) }, Cause::Process, "systemd(77)"),
+            (from(named(PARENT, "supervisord")), Cause::Supervisor, "supervisord(400)"),
+            (from(ProcessSummary::unknown(PARENT)), Cause::Supervisor, "?(400)"),
+            (from(with_tty("bash")), Cause::Operator, "bash(77) runs on pts/1"),
+            (
+                Case {
+                    ancestors: vec![named(76, "sh"), with_tty("zsh")],
+                    ..from(named(78, "kill"))
+                },
+                Cause::Operator,
+                "ancestor zsh(77) runs on pts/1",
+            ),
+            (from(logged_in), Cause::Operator, "login session 3"),
+            (from(named(77, "deploy")), Cause::Process, "deploy(77)"),
+            (
+                Case { absence: Some(Absence::Gone), ..from(ProcessSummary::unknown(77)) },
+                Cause::Unknown,
+                "nothing could be read: gone",
+            ),
+        ];
+        for (case, cause, evidence) in &cases {
+            let verdict = verdict(case);
+            assert_eq!(verdict.cause, *cause, "{}", verdict.evidence);
+            assert!(verdict.evidence.contains(evidence), "{} / {evidence}", verdict.evidence);
+        }
+    }
+
+    #[test]
+    fn what_was_no_signal_needs_no_sender() {
+        let us = named(US, "gateway");
+        let decide = |trigger: &Trigger| {
+            let verdict = decide(&Evidence {
+                trigger,
+                captured: None,
+                sender: None,
+                process: &us,
+                first_parent: None,
+                in_pid_namespace: false,
+            });
+            (verdict.cause, verdict.evidence)
+        };
+        let error = Some("port in use".to_owned());
+        let cases = [
+            (Trigger::Request { reason: "upgrade".into() }, Cause::Requested, "requested: upgrade"),
+            (
+                Trigger::ServiceEnded { error: None },
+                Cause::ServiceEnded,
+                "the service's future ended",
+            ),
+            (
+                Trigger::ServiceEnded { error },
+                Cause::ServiceEnded,
+                "the service's future failed: port in use",
+            ),
+            (
+                Trigger::Signal { signal: Signal::TERM },
+                Cause::Unknown,
+                "the handler took nothing down",
+            ),
+        ];
+        for (trigger, cause, evidence) in cases {
+            assert_eq!(decide(&trigger), (cause, evidence.to_owned()));
+        }
+    }
+
+    #[test]
+    fn the_word_is_the_same_in_the_line_and_in_json() {
+        for cause in [Cause::CtrlC, Cause::SelfSent, Cause::ContainerStop, Cause::Unknown] {
+            assert_eq!(serde_json::to_value(cause).unwrap(), cause.as_str());
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! What the process's control group did to it: memory events, CPU throttling, the limit on tasks.
+//!
+//! Each controller is looked up for itself, since on a hybrid system some sit in version 1
+//! hierarchies and the rest in the version 2 one. File names are those of the kernel's
+//! `admin-guide/cgroup-v2.rst` and `cgroup-v1/memory.rst`.
+
+use super::shown::{joined, pick, size};
+use super::source::{Source, said, unreadable};
+use crate::cgroupfs::{Version, below, place, unified};
+use crate::escape::Plain;
+use procfs_core::{FromBufRead, ProcessCGroups};
+use std::io::{self, Write};
+use std::path::Path;
+
+/// A controller's name, and the files read of it in a version 1 and in a version 2 hierarchy.
+const CONTROLLERS: [(&str, &[&str], &[&str]); 3] = [
+    (
+        "memory",
+        &["memory.oom_control", "memory.usage_in_bytes", "memory.limit_in_bytes", "memory.failcnt"],
+        &["memory.events", "memory.current", "memory.high", "memory.max", "memory.pressure"],
+    ),
+    ("cpu", &["cpu.stat"], &["cpu.stat"]),
+    ("pids", &["pids.current", "pids.max"], &["pids.current", "pids.max"]),
+];
+
+pub(super) fn write(
+    out: &mut dyn Write,
+    source: &mut Source,
+    proc: &Path,
+    mount: &Path,
+    pid: i32,
+) -> io::Result<()> {
+    writeln!(out, "--- cgroup")?;
+    let unified = unified(mount);
+    let groups = source.read(&proc.join(pid.to_string()).join("cgroup")).map(|bytes| {
+        ProcessCGroups::from_buf_read(String::from_utf8_lossy(bytes).as_bytes())
+            .unwrap_or(ProcessCGroups(Vec::new()))
+    });
+    match groups {
+        Ok(groups) => {
+            for (controller, v1, v2) in CONTROLLERS {
+                let Some((version, path)) = place(&groups, controller) else {
+                    said(out, controller, "no such controller")?;
+                    continue;
+                };
+                let (root, files) = match version {
+                    Version::V1 => (mount.join(controller), v1),
+                    Version::V2 => (unified.clone(), v2),
+                };
+                write_controller(out, source, controller, &root, path, files)?;
+            }
+        }
+        Err(e) => unreadable(out, "cgroup", &e)?,
+    }
+    out.flush()
+}
+
+fn write_controller(
+    out: &mut dyn Write,
+    source: &mut Source,
+    controller: &str,
+    root: &Path,
+    path: &str,
+    files: &[&str],
+) -> io::Result<()> {
+    // In a container without a cgroup namespace the path is the host's, and what is mounted is the
+    // container's own group.
+    let (home, remark) = match below(root, path).filter(|home| home.is_dir()) {
+        Some(home) => (home, ""),
+        None => (root.to_owned(), " (the process's own path is not visible here)"),
+    };
+    said(out, controller, format_args!("{}{remark}", Plain(&home.to_string_lossy())))?;
+    for &file in files {
+        source.fact(out, file, &home.join(file), |text| match file {
+            "cpu.stat" => throttling(text),
+            file if file.starts_with("memory.") => with_size(text),
+            _ => joined(text),
+        })?;
+    }
+    Ok(())
+}
+
+fn throttling(cpu_stat: &str) -> String {
+    let found = pick(cpu_stat, |key| key == "nr_periods" || key.contains("throttled"));
+    match found.is_empty() {
+        true => "no quota".to_owned(),
+        false => found,
+    }
+}
+
+/// A file of one number with its size beside it; others as they stand.
+fn with_size(text: &str) -> String {
+    // "No limit" in version 1: the largest long, rounded down to a page.
+    const NO_LIMIT: u64 = i64::MAX as u64 - 0xffff;
+    match text.trim().parse() {
+        Ok(n @ 1024..NO_LIMIT) => format!("{n} ({})", size(n)),
+        Ok(n @ NO_LIMIT..) => format!("{n} (no limit)"),
+        _ => joined(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn groups(text: &str) -> ProcessCGroups {
+        ProcessCGroups::from_buf_read(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn each_controller_is_found_in_its_own_hierarchy() {
+        use Version::*;
+        let v2 = "0::/system.slice/gateway.service\n";
+        let v1 = "5:cpu,cpuacct:/a\n4:memory:/docker/1f:2\n3:pids:/b\n1:name=systemd:/c\n";
+        let hybrid = "4:memory:/m\n1:name=systemd:/init.scope\n0::/u\n";
+        let cases = [
+            (v2, "memory", Some((V2, "/system.slice/gateway.service"))),
+            (v2, "pids", Some((V2, "/system.slice/gateway.service"))),
+            (v1, "memory", Some((V1, "/docker/1f:2"))),
+            (v1, "cpu", Some((V1, "/a"))),
+            (hybrid, "memory", Some((V1, "/m"))),
+            (hybrid, "cpu", Some((V2, "/u"))),
+            ("1:name=systemd:/c\n", "memory", None),
+            ("", "memory", None),
+        ];
+        for (text, controller, found) in cases {
+            assert_eq!(place(&groups(text), controller), found, "{controller} in {text}");
+        }
+    }
+
+    #[test]
+    fn no_path_leaves_the_mount() {
+        let root = Path::new("/sys/fs/cgroup");
+        assert_eq!(below(root, "/"), Some(root.into()));
+        assert_eq!(below(root, "/a/b"), Some(root.join("a/b")));
+        assert_eq!(below(root, "//a"), Some(root.join("a")));
+        assert_eq!(below(root, "/../../etc"), None);
+        assert_eq!(below(root, "/a/../../../etc"), None);
+    }
+
+    #[test]
+    fn numbers_are_shown_in_words_too() {
+        let cases = [
+            ("1572864\n", "1572864 (1.5M)"),
+            ("0\n", "0"),
+            ("max\n", "max"),
+            ("9223372036854771712\n", "9223372036854771712 (no limit)"),
+            ("low 0\noom_kill 1\n", "low 0 | oom_kill 1"),
+        ];
+        for (text, shown) in cases {
+            assert_eq!(with_size(text), shown);
+        }
+    }
+
+    #[test]
+    fn of_the_cpu_only_the_throttling_is_shown() {
+        let v2 = "usage_usec 9\nuser_usec 5\nnr_periods 7\nnr_throttled 2\nthrottled_usec 3\n";
+        assert_eq!(throttling(v2), "nr_periods 7 | nr_throttled 2 | throttled_usec 3");
+        assert_eq!(throttling("usage_usec 9\nuser_usec 5\n"), "no quota");
+    }
+}

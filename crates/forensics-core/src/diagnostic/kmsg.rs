@@ -1,0 +1,198 @@
+//! What the kernel said last about killing or crashing processes, out of `/dev/kmsg`.
+//!
+//! The format of a record is that of the kernel's `ABI/testing/dev-kmsg`. Reading needs
+//! `CAP_SYSLOG` where `kernel.dmesg_restrict` is 1, and most containers have no such device.
+
+use super::source::{Source, open, said, unreadable};
+use crate::escape::{Plain, cut};
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::Path;
+use std::time::Duration;
+
+/// How many of the matching lines are shown: the last ones.
+const SHOWN: usize = 20;
+
+/// Longest message shown, in characters.
+const MAX_CHARS: usize = 300;
+
+/// How many records are read at most, so that a log written as fast as it is read ends: some
+/// 25 MiB, where the kernel keeps 128 KiB and 4 KiB a processor unless told (`init/Kconfig`).
+const MAX_RECORDS: usize = 250_000;
+
+/// A line is shown where one of its words starts so, in lower or upper case: `Killed process`,
+/// `oom-kill:`, `oom_reaper:`, but not `rfkill` or `room`. x86 logs other fatal exceptions than a
+/// segfault as `traps: NAME[PID] general protection fault`.
+const WORDS: [&[u8]; 4] = [b"kill", b"oom", b"segfault", b"traps"];
+
+pub(super) fn write(
+    out: &mut dyn Write,
+    source: &mut Source,
+    kmsg: &Path,
+    now: Duration,
+) -> io::Result<()> {
+    writeln!(out, "--- kernel log on kills and crashes (now [{}])", stamp(now))?;
+    match open(kmsg).and_then(|mut file| last_matching(source, &mut file)) {
+        Ok(lines) if lines.is_empty() => said(out, "kernel log", "no such line")?,
+        Ok(lines) => lines.iter().try_for_each(|line| writeln!(out, "{line}"))?,
+        Err(e) => unreadable(out, "kernel log", &e)?,
+    }
+    out.flush()
+}
+
+/// The last matching lines of a log that gives one record a read, from the oldest on, and fails
+/// with `EAGAIN` after the newest: as they are shown.
+fn last_matching(source: &mut Source, log: &mut impl Read) -> io::Result<VecDeque<String>> {
+    let mut last = VecDeque::with_capacity(SHOWN);
+    for _ in 0..MAX_RECORDS {
+        let bytes = match source.next(log) {
+            Ok([]) => break,
+            Ok(bytes) => bytes,
+            Err(e) => match e.kind() {
+                ErrorKind::WouldBlock => break,
+                // EPIPE: the record was overwritten before it was read. EINVAL: it is longer than
+                // the buffer. Either way the next read gives the next one.
+                ErrorKind::BrokenPipe | ErrorKind::InvalidInput | ErrorKind::Interrupted => {
+                    continue;
+                }
+                _ => return Err(e),
+            },
+        };
+        let Some(record) = Record::parse(bytes) else { continue };
+        if is_wanted(record.message) {
+            if last.len() == SHOWN {
+                last.pop_front();
+            }
+            last.push_back(record.shown());
+        }
+    }
+    Ok(last)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Record<'a> {
+    since_boot: Duration,
+    message: &'a [u8],
+}
+
+impl<'a> Record<'a> {
+    /// Parses `PRIORITY,SEQUENCE,MICROSECONDS,FLAGS[,…];MESSAGE`. What follows on lines of their
+    /// own, each led in by a blank, names the device concerned; it is dropped.
+    fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let line = bytes.split(|&b| b == b'\n').next()?;
+        let head_end = line.iter().position(|&b| b == b';')?;
+        let micros = line[..head_end].split(|&b| b == b',').nth(2)?;
+        let micros = std::str::from_utf8(micros).ok()?.parse().ok()?;
+        Some(Self { since_boot: Duration::from_micros(micros), message: &line[head_end + 1..] })
+    }
+
+    fn shown(&self) -> String {
+        let message = String::from_utf8_lossy(self.message);
+        format!("[{}] {}", stamp(self.since_boot), Plain(&cut(&message, MAX_CHARS)))
+    }
+}
+
+/// Seconds since boot as `dmesg` has them.
+fn stamp(since_boot: Duration) -> String {
+    format!("{:5}.{:06}", since_boot.as_secs(), since_boot.subsec_micros())
+}
+
+fn is_wanted(text: &[u8]) -> bool {
+    text.split(|b| !b.is_ascii_alphanumeric()).any(|found| {
+        let starts = |word: &&[u8]| found.get(..word.len()).map(|f| f.eq_ignore_ascii_case(word));
+        WORDS.iter().any(|word| starts(word) == Some(true))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A log that gives one record a read, as the device does.
+    struct Log<I>(I);
+
+    impl<I: Iterator<Item = io::Result<String>>> Read for Log<I> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let record = self.0.next().unwrap_or(Err(ErrorKind::WouldBlock.into()))?;
+            record.as_bytes().read(buffer)
+        }
+    }
+
+    fn read(records: impl IntoIterator<Item = io::Result<String>>) -> io::Result<Vec<String>> {
+        last_matching(&mut Source::new(), &mut Log(records.into_iter())).map(Vec::from)
+    }
+
+    #[test]
+    fn records_are_taken_apart() {
+        let cases: [(&str, Option<(u64, &str)>); 9] = [
+            ("6,339,5140900,-;NET: Registered\n", Some((5_140_900, "NET: Registered"))),
+            ("3,1,0,-,caller=T12;a;b,c\n", Some((0, "a;b,c"))),
+            ("7,160,424069,-;pci: x\n SUBSYSTEM=acpi\n DEVICE=+a\n", Some((424_069, "pci: x"))),
+            ("6,1,2,-;\n", Some((2, ""))),
+            ("6,1,2,-;no end", Some((2, "no end"))),
+            ("6,1,99999999999999999999,-;x\n", None),
+            ("6,1;x\n", None),
+            ("no record\n", None),
+            ("", None),
+        ];
+        for (bytes, parsed) in cases {
+            let expected = parsed.map(|(micros, message)| Record {
+                since_boot: Duration::from_micros(micros),
+                message: message.as_bytes(),
+            });
+            assert_eq!(Record::parse(bytes.as_bytes()), expected, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn only_kills_and_crashes_are_shown() {
+        let cases = [
+            ("Out of memory: Killed process 7 (x) total-vm:1kB", true),
+            ("x invoked oom-killer: gfp_mask=0xcc0", true),
+            ("oom_reaper: reaped process 7 (x)", true),
+            ("oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null)", true),
+            ("x[7]: segfault at 0 ip 0 sp 0 error 4 in x", true),
+            ("traps: x[7] general protection fault ip:0", true),
+            ("systemd[1]: Killing process 7 (x) with signal SIGKILL.", true),
+            ("rfkill: input handler enabled", false),
+            ("no room left", false),
+            ("", false),
+            ("eth0: link up", false),
+        ];
+        for (message, shown) in cases {
+            let found = read([Ok(format!("6,1,5000042,-;{message}\n"))]).unwrap();
+            let expected = shown.then(|| format!("[    5.000042] {message}"));
+            assert_eq!(found, Vec::from_iter(expected));
+        }
+    }
+
+    #[test]
+    fn the_last_lines_are_kept() {
+        let records = (0..100).map(|n| Ok(format!("6,{n},{n},-;Killed process {n}\n")));
+        let found = read(records).unwrap();
+        assert_eq!(found.len(), SHOWN);
+        assert!(found[0].ends_with("process 80") && found[19].ends_with("process 99"));
+    }
+
+    #[test]
+    fn a_record_that_is_lost_ends_nothing() {
+        let kill = || Ok("6,1,0,-;Killed process 1\n".to_owned());
+        for lost in [nix::libc::EPIPE, nix::libc::EINVAL, nix::libc::EINTR] {
+            let lost = Err(io::Error::from_raw_os_error(lost));
+            assert_eq!(read([kill(), lost, kill()]).unwrap().len(), 2);
+        }
+        assert!(read([kill(), Err(ErrorKind::PermissionDenied.into())]).is_err());
+    }
+
+    #[test]
+    fn a_log_that_never_ends_is_left() {
+        let endless = std::iter::repeat_with(|| Ok("6,1,0,-;x\n".to_owned()));
+        assert_eq!(read(endless).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn a_long_or_hostile_message_stays_one_short_line() {
+        let found = read([Ok(format!("6,1,0,-;kill \u{1b}[2J{}\n", "x".repeat(4000)))]).unwrap();
+        assert!(found[0].contains(r"\u{1b}[2J") && found[0].len() < 400);
+    }
+}

@@ -1,0 +1,282 @@
+//! The machine's processes: one small read for each, and a closer look at those that are shown.
+
+use super::shown::{elapsed, size};
+use super::source::Source;
+use super::stat::Stat;
+use super::tree::{Row, Tree, busiest};
+use crate::escape::{MAX_CMDLINE_CHARS, Plain, Quoted, cut};
+use nix::unistd::{SysconfVar, sysconf};
+use std::cmp::Reverse;
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How many ancestors are shown above one of the busiest processes: the nearest ones.
+const ANCESTORS: usize = 32;
+
+/// How many descendants are looked at closely; further ones are shown by what `stat` says.
+const CLOSELY: usize = 256;
+
+/// Deeper rows are not moved in any further, so that a chain of forks costs no more than other
+/// processes.
+const MAX_INDENT: usize = 24;
+
+pub(super) struct Process {
+    pub(super) stat: Stat,
+    /// CPU time over lifetime, as `ps` has it, in thousandths of one processor.
+    pub(super) cpu_permille: u64,
+    age: Duration,
+}
+
+impl Process {
+    /// The order of processes side by side: the busiest first, among idle ones the largest.
+    pub(super) fn rank(&self) -> impl Ord + use<> {
+        (Reverse(self.cpu_permille), Reverse(self.stat.rss), self.stat.pid)
+    }
+
+    /// Whether it is a kernel thread that neither works nor hangs: a small machine has more of
+    /// those than of all others.
+    pub(super) fn is_idle_kernel_thread(&self) -> bool {
+        self.stat.kernel_thread && self.cpu_permille == 0 && self.stat.state != 'D'
+    }
+
+    fn seen(stat: Stat, now: u64, ticks_per_second: u64) -> Self {
+        // A process may have started after `now` was taken.
+        let ticks = now.saturating_sub(stat.start);
+        let cpu_permille = stat.cpu.saturating_mul(1000) / ticks.max(1);
+        Self { stat, cpu_permille, age: Duration::from_secs(ticks / ticks_per_second) }
+    }
+}
+
+/// What each process says in `stat`, in the order of their pid.
+pub(super) struct List {
+    proc: PathBuf,
+    page_size: u64,
+    processes: Vec<Process>,
+}
+
+impl List {
+    pub(super) fn read(source: &mut Source, proc: &Path, since_boot: Duration) -> io::Result<Self> {
+        let ticks_per_second = system(SysconfVar::CLK_TCK).unwrap_or(100);
+        let ticks = since_boot.as_millis().saturating_mul(ticks_per_second.into()) / 1000;
+        let now = u64::try_from(ticks).unwrap_or(u64::MAX);
+        let mut processes = Vec::new();
+        for entry in fs::read_dir(proc)?.map_while(Result::ok) {
+            let mut path = entry.path();
+            let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+            if !name.first().is_some_and(u8::is_ascii_digit) {
+                continue;
+            }
+            path.push("stat");
+            // One that can't be read has ended since it was listed.
+            let stat = source.read(&path).ok().and_then(Stat::parse);
+            processes.extend(stat.map(|stat| Process::seen(stat, now, ticks_per_second)));
+        }
+        processes.sort_unstable_by_key(|p| p.stat.pid);
+        processes.dedup_by_key(|p| p.stat.pid);
+        let page_size = system(SysconfVar::PAGE_SIZE).unwrap_or(4096);
+        Ok(Self { proc: proc.to_owned(), page_size, processes })
+    }
+
+    /// Writes process `pid` and all its descendants.
+    pub(super) fn write_subtree(
+        &self,
+        out: &mut dyn Write,
+        source: &mut Source,
+        pid: i32,
+    ) -> io::Result<()> {
+        let rows = Tree::of(&self.processes, |_| true).below(pid);
+        match rows.len() {
+            n @ 0..=CLOSELY => writeln!(out, "--- subtree of {pid} ({n} processes)")?,
+            n => writeln!(out, "--- subtree of {pid} ({n} processes, {CLOSELY} of them closely)")?,
+        }
+        self.write_rows(out, source, &rows, CLOSELY)
+    }
+
+    /// Writes the machine's `top` busiest processes, with their nearest ancestors and without
+    /// idle kernel threads.
+    pub(super) fn write_busiest(
+        &self,
+        out: &mut dyn Write,
+        source: &mut Source,
+        top: usize,
+    ) -> io::Result<()> {
+        let wanted = busiest(&self.processes, top, ANCESTORS);
+        let rows = Tree::of(&self.processes, |at| wanted[at]).rows();
+        let all = self.processes.len();
+        writeln!(
+            out,
+            "--- busiest processes ({} of {all}: with their ancestors, without idle kernel threads)",
+            rows.len()
+        )?;
+        self.write_rows(out, source, &rows, usize::MAX)
+    }
+
+    fn write_rows(
+        &self,
+        out: &mut dyn Write,
+        source: &mut Source,
+        rows: &[Row],
+        closely: usize,
+    ) -> io::Result<()> {
+        writeln!(
+            out,
+            "{:>7} {:>7} {:>6} S {:>6} {:>8} {:>11} {:<24} COMMAND",
+            "PID", "PPID", "UID", "%CPU", "RSS", "ELAPSED", "WCHAN"
+        )?;
+        for (n, row) in rows.iter().enumerate() {
+            self.write_row(out, source, *row, n < closely)?;
+        }
+        out.flush()
+    }
+
+    fn write_row(
+        &self,
+        out: &mut dyn Write,
+        source: &mut Source,
+        row: Row,
+        closely: bool,
+    ) -> io::Result<()> {
+        let Process { stat, cpu_permille, age } = &self.processes[row.at];
+        let home = self.proc.join(stat.pid.to_string());
+        let (uid, wchan) = match closely {
+            true => (user(&home), wait_channel(source, &home)),
+            false => (None, None),
+        };
+        write!(
+            out,
+            "{:>7} {:>7} {:>6} {} {:>6} {:>8} {:>11} {:<24} {:indent$}",
+            stat.pid,
+            stat.ppid,
+            uid.as_deref().unwrap_or("-"),
+            Plain(stat.state.encode_utf8(&mut [0; 4])),
+            format!("{}.{}", cpu_permille / 10, cpu_permille % 10),
+            size(stat.rss.saturating_mul(self.page_size)),
+            elapsed(*age),
+            wchan.as_deref().unwrap_or("-"),
+            "",
+            indent = (2 * row.depth).min(MAX_INDENT),
+        )?;
+        let name = stat.name();
+        // In an uninterruptible wait a process is likely to hold its memory map, on which reading
+        // its command line would block. A zombie and a kernel thread have none.
+        let command = match (closely, stat.kernel_thread, stat.state) {
+            (true, false, 'D') => format!("({}) command line not read in state D", Plain(&name)),
+            (_, _, 'Z' | 'X') => format!("({}) defunct", Plain(&name)),
+            (_, true, _) => format!("[{}]", Plain(&name)),
+            (false, ..) => format!("({})", Plain(&name)),
+            (true, false, _) => {
+                // Should this read never return, the text ends at the process that blocks it.
+                out.flush()?;
+                let read = source.read(&home.join("cmdline")).ok().and_then(command_line);
+                read.unwrap_or_else(|| format!("({})", Plain(&name)))
+            }
+        };
+        writeln!(out, "{command}")
+    }
+}
+
+/// The effective user. The kernel keeps the owner of `/proc/PID` itself so for all processes,
+/// whether dumpable or not (`task_dump_owner` in `fs/proc/base.c`).
+fn user(home: &Path) -> Option<String> {
+    Some(fs::metadata(home).ok()?.uid().to_string())
+}
+
+/// The kernel's function the process sleeps in, without what the compiler adds to its name
+/// (`.isra.0`). `0` stands for none, or none we may know of.
+fn wait_channel(source: &mut Source, home: &Path) -> Option<String> {
+    let name = String::from_utf8_lossy(source.read(&home.join("wchan")).ok()?);
+    let name = name.split('.').next().filter(|name| !matches!(*name, "" | "0"))?;
+    Some(Plain(name).to_string())
+}
+
+/// Arguments as they could be typed, at most [`MAX_CMDLINE_CHARS`] characters. `None` where there
+/// are none, or only blank ones.
+fn command_line(bytes: &[u8]) -> Option<String> {
+    // One character more than is shown, so that the cut is seen.
+    let some = &bytes[..bytes.len().min(4 * MAX_CMDLINE_CHARS + 4)];
+    let text = String::from_utf8_lossy(some);
+    let text = text.trim_end_matches('\0');
+    if text.trim_matches(['\0', ' ']).is_empty() {
+        return None;
+    }
+    let shown = match text.contains('\0') {
+        // A title that the process set, as nginx and postgres do.
+        false => Plain(text).to_string(),
+        true => text.split('\0').map(argument).collect::<Vec<_>>().join(" "),
+    };
+    Some(cut(&shown, MAX_CMDLINE_CHARS).into_owned())
+}
+
+fn argument(text: &str) -> String {
+    match text.is_empty() || text.contains(['"', ' ']) {
+        true => Quoted(text).to_string(),
+        false => Plain(text).to_string(),
+    }
+}
+
+fn system(var: SysconfVar) -> Option<u64> {
+    u64::try_from(sysconf(var).ok()??).ok().filter(|&n| n > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Process {
+        /// A process for tests of the order alone.
+        pub(in super::super) fn made_up(pid: i32, ppid: i32, cpu_permille: u64) -> Self {
+            let line = format!("{pid} (x) S {ppid} 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0");
+            let stat = Stat::parse(line.as_bytes()).unwrap();
+            Self { stat, cpu_permille, age: Duration::ZERO }
+        }
+    }
+
+    #[test]
+    fn cpu_use_is_time_over_lifetime() {
+        let cases = [
+            // CPU, start and now in ticks; thousandths.
+            (50, 100, 200, 500),
+            (400, 100, 200, 4000),
+            (0, 0, 0, 0),
+            (1, 200, 200, 1000),
+            (1, 201, 200, 1000),
+            (u64::MAX, 0, 1_000_000, u64::MAX / 1_000_000),
+        ];
+        for (cpu, start, now, permille) in cases {
+            let mut stat = Process::made_up(1, 0, 0).stat;
+            (stat.cpu, stat.start) = (cpu, start);
+            assert_eq!(Process::seen(stat, now, 100).cpu_permille, permille);
+        }
+    }
+
+    #[test]
+    fn command_lines_read_as_they_could_be_typed() {
+        let cases: [(&[u8], Option<&str>); 10] = [
+            (b"sleep\x0030\0", Some("sleep 30")),
+            (b"sh\0-c\0sleep 30 & wait\0", Some(r#"sh -c "sleep 30 & wait""#)),
+            (b"a\0\0--b=c\0", Some(r#"a "" --b=c"#)),
+            (b"a\0say \"hi\"\0", Some(r#"a "say \"hi\"""#)),
+            (b"nginx: master process\0\0\0\0", Some("nginx: master process")),
+            (b"a\0b\nc\x1b[2J\0", Some(r"a b\nc\u{1b}[2J")),
+            (b"\xff\xfe\0", Some("\u{fffd}\u{fffd}")),
+            (b"", None),
+            (b"\0\0\0", None),
+            (b" \0 \0", None),
+        ];
+        for (bytes, shown) in cases {
+            assert_eq!(command_line(bytes).as_deref(), shown);
+        }
+    }
+
+    #[test]
+    fn a_long_command_line_is_cut() {
+        for text in ["a", "ä", "\u{1f980}", "\n", "x\0"] {
+            let shown = command_line(text.repeat(4000).as_bytes()).unwrap();
+            assert_eq!(shown.chars().count(), MAX_CMDLINE_CHARS);
+            assert!(shown.ends_with('…'));
+        }
+    }
+}

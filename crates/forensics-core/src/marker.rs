@@ -1,0 +1,182 @@
+//! Marker files: what another program left behind to say that it was about to stop us.
+//!
+//! A deploy script writes `{"target_pid": 4100}` before it sends the signal; the stop that follows
+//! was then planned, or is a takeover by a successor. Whether the marker names us is decided on
+//! JSON numbers, never on text, since `"target_pid": 12` is a prefix of `"target_pid": 123`.
+//!
+//! A marker's path may lead to anything, so [`read`] opens only regular files, without waiting
+//! (`O_NONBLOCK`: a FIFO without a writer), reads at most 64 KiB, and reports what it found
+//! instead as [`Marker::problem`]. It never fails. On a network file system whose server is away
+//! open(2) itself can wait; keep markers below `/run`.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use nix::libc;
+use serde::{Deserialize, Serialize};
+
+/// A marker larger than this is not one.
+pub const MAX_MARKER_BYTES: u64 = 64 * 1024;
+
+/// Whom a marker that is present names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Target {
+    /// `target_pid` is this process.
+    #[serde(rename = "self")]
+    Ourselves,
+    /// `target_pid` is a number, and not this process's.
+    Other,
+    /// It names nobody: no number under `target_pid`, not JSON, or not readable.
+    Unstated,
+}
+
+impl Target {
+    /// The word for it in the context line: `self`, `other`, or `yes` for a marker that is there
+    /// and names nobody.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Target::Ourselves => "self",
+            Target::Other => "other",
+            Target::Unstated => "yes",
+        }
+    }
+}
+
+/// A marker file that exists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Marker {
+    /// The name it was registered under, such as `takeover`.
+    pub name: String,
+    /// Whom it names.
+    pub target: Target,
+    /// Why its content could not be used: it is no regular file, too large, not readable, not
+    /// JSON. `None` for a marker that was understood.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// Looks at the marker `name` at `path`, on behalf of the process `pid`.
+///
+/// `None` where nothing is there. Blocks for no longer than it takes to open a local file and read
+/// 64 KiB of it. A symbolic link is followed, so that a marker may be switched by one.
+pub fn read(name: &str, path: &Path, pid: u32) -> Option<Marker> {
+    let (target, problem) = match content(path) {
+        Ok(bytes) => match target(&bytes, pid) {
+            Ok(target) => (target, None),
+            Err(e) => (Target::Unstated, Some(format!("not JSON: {e}"))),
+        },
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return None;
+        }
+        Err(e) => (Target::Unstated, Some(e.to_string())),
+    };
+    Some(Marker { name: name.to_owned(), target, problem })
+}
+
+/// Whom the content of a marker names.
+///
+/// # Errors
+/// Where it is not JSON. An empty file is: some markers say all they have to by being there.
+pub fn target(content: &[u8], pid: u32) -> Result<Target, serde_json::Error> {
+    if content.trim_ascii().is_empty() {
+        return Ok(Target::Unstated);
+    }
+    let json: serde_json::Value = serde_json::from_slice(content)?;
+    Ok(match json.get("target_pid") {
+        Some(number) if number.is_number() => match number.as_u64() == Some(u64::from(pid)) {
+            true => Target::Ourselves,
+            false => Target::Other,
+        },
+        _ => Target::Unstated,
+    })
+}
+
+fn content(path: &Path) -> io::Result<Vec<u8>> {
+    let regular = |metadata: fs::Metadata| match metadata.is_file() {
+        true => Ok(()),
+        false => Err(io::Error::other("not a regular file")),
+    };
+    // Looked at before it is opened, since opening a device can do things (a watchdog starts), and
+    // again once it is open, since it may have been exchanged in between.
+    regular(fs::metadata(path)?)?;
+    let file =
+        OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    regular(file.metadata()?)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_MARKER_BYTES + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > MAX_MARKER_BYTES {
+        true => Err(io::Error::other("larger than 64 KiB")),
+        false => Ok(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::stat::Mode;
+
+    #[test]
+    fn the_target_is_compared_as_a_number() {
+        use Target::*;
+        let cases = [
+            (r#"{"target_pid": 123}"#, Ourselves),
+            (r#"{"target_pid": 12}"#, Other),
+            (r#"{"target_pid": 1234}"#, Other),
+            (r#"{"target_pid": -123}"#, Other),
+            (r#"{"target_pid": 123.5}"#, Other),
+            (r#"{"target_pid": 99999999999999999999}"#, Other),
+            (r#"{"target_pid": "123"}"#, Unstated),
+            (r#"{"target_pid": null}"#, Unstated),
+            (r#"{"note": "target_pid: 123"}"#, Unstated),
+            (r#"[123]"#, Unstated),
+            ("123", Unstated),
+            ("", Unstated),
+            ("\n", Unstated),
+        ];
+        for (content, expected) in cases {
+            assert_eq!(target(content.as_bytes(), 123).unwrap(), expected, "{content}");
+        }
+        assert!(target(b"{", 123).is_err());
+        assert!(target(b"\xff\xfe", 123).is_err());
+        // serde_json bounds the nesting, so that a deep marker costs no stack.
+        assert!(target("[".repeat(60_000).as_bytes(), 123).is_err());
+    }
+
+    #[test]
+    fn whatever_lies_at_the_path_costs_nothing_and_hangs_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let problem = |name: &str| {
+            let marker = read("takeover", &at(name), 123).expect(name);
+            assert_eq!(marker.target, Target::Unstated, "{name}");
+            marker.problem.expect(name)
+        };
+
+        assert_eq!(read("takeover", &at("nothing"), 123), None);
+
+        fs::write(at("file"), r#"{"target_pid": 123}"#).unwrap();
+        let marker = read("takeover", &at("file"), 123).unwrap();
+        assert_eq!((marker.target, marker.problem), (Target::Ourselves, None));
+        assert_eq!(read("takeover", &at("file/below"), 123), None);
+
+        nix::unistd::mkfifo(&at("fifo"), Mode::S_IRWXU).unwrap();
+        assert_eq!(problem("fifo"), "not a regular file");
+        fs::create_dir(at("folder")).unwrap();
+        assert_eq!(problem("folder"), "not a regular file");
+        std::os::unix::fs::symlink("/dev/zero", at("device")).unwrap();
+        assert_eq!(problem("device"), "not a regular file");
+        let _listener = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        assert_eq!(problem("socket"), "not a regular file");
+        std::os::unix::fs::symlink(at("loop"), at("loop")).unwrap();
+        assert!(problem("loop").contains("symbolic links"), "{}", problem("loop"));
+        fs::File::create(at("gigabyte")).unwrap().set_len(1 << 30).unwrap();
+        assert_eq!(problem("gigabyte"), "larger than 64 KiB");
+        fs::write(at("torn"), r#"{"target_pid": 12"#).unwrap();
+        assert!(problem("torn").starts_with("not JSON"), "{}", problem("torn"));
+    }
+}

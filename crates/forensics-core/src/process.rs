@@ -1,0 +1,332 @@
+//! What can be said about one process, field by field.
+//!
+//! Processes vanish while one looks at them, `hidepid=` hides them, containers mask `/proc`. So
+//! every fact is optional, each is lost alone, and there is no error: a summary of a process that
+//! never existed is one with nothing but a pid. The fields are those of proc_pid_stat(5),
+//! proc_pid_status(5) and proc_pid_cmdline(5).
+//!
+//! The command line is read apart, by [`cmdline`]: that one read can hang for as long as the other
+//! process holds its memory map's lock (moby issue 15204, efs-utils issue 374). All others return
+//! at once.
+
+use std::fmt::{self, Display};
+
+use procfs_core::FromRead;
+use procfs_core::process::Stat;
+use serde::{Deserialize, Serialize};
+
+use crate::escape::{MAX_CMDLINE_CHARS, Quoted, cut};
+use crate::procfile;
+use crate::systemd::{CgroupUnit, unit_of_cgroup_file};
+
+/// The kernel's value for "no login": `(uid_t) -1` in `/proc/PID/loginuid` and `sessionid`.
+const UNSET: u32 = u32::MAX;
+
+/// A process as it was when we looked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ProcessSummary {
+    /// Its id in our pid namespace.
+    pub pid: i32,
+    /// Its parent's id; 0 where the parent lives outside our pid namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ppid: Option<i32>,
+    /// The name it runs under (`comm`), at most 15 bytes, chosen by the process itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// One letter: `R` running, `S` sleeping, `D` in uninterruptible sleep, `Z` zombie, `T`
+    /// stopped, `t` traced, `X` dead, `I` idle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<char>,
+    /// Its real user id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// Its arguments, joined by blanks and cut at 300 characters; empty arguments and those with
+    /// blanks are not told apart. Absent for a zombie and a kernel thread.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cmdline: Option<String>,
+    /// When it started, in clock ticks (`sysconf(_SC_CLK_TCK)`, 100 a second on Linux) since boot.
+    /// Together with the pid it names a process for good, since pids are used again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<u64>,
+    /// Its controlling terminal, as below `/dev`: `pts/3`, `tty1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tty: Option<String>,
+    /// The id of its POSIX session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<i32>,
+    /// The user who logged in, kept through `su` and `sudo`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login_uid: Option<u32>,
+    /// The login's audit session id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login_session: Option<u32>,
+    /// The systemd unit it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<CgroupUnit>,
+    /// The process that traces it, such as a debugger; absent where none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracer_pid: Option<i32>,
+}
+
+impl ProcessSummary {
+    /// All there is to know at once about the process `pid`; not its command line.
+    ///
+    /// Five small reads below `/proc/PID`. A pid that is used again between two of them gives a
+    /// mixture; [`start_time`](Self::start_time) tells whether it is the one that was meant.
+    pub fn read(pid: i32) -> Self {
+        let mut summary = Self::read_stat(pid);
+        if let Some(status) = procfile::text(format!("/proc/{pid}/status")) {
+            summary.uid = status_field(&status, "Uid:");
+            summary.tracer_pid = status_field(&status, "TracerPid:").filter(|&tracer| tracer != 0);
+        }
+        let id = |file| {
+            let text = procfile::text(format!("/proc/{pid}/{file}"))?;
+            text.trim().parse().ok().filter(|&id: &u32| id != UNSET)
+        };
+        summary.login_uid = id("loginuid");
+        summary.login_session = id("sessionid");
+        summary.unit = procfile::text(format!("/proc/{pid}/cgroup"))
+            .and_then(|cgroup| unit_of_cgroup_file(&cgroup));
+        summary
+    }
+
+    /// The part of it that a single read of `/proc/PID/stat` gives: parent, name, state, start
+    /// time, terminal, session.
+    pub fn read_stat(pid: i32) -> Self {
+        match procfile::read(format!("/proc/{pid}/stat")) {
+            Ok(stat) => Self::from_stat(pid, &stat),
+            Err(_) => Self::unknown(pid),
+        }
+    }
+
+    /// The same, from the content of such a file.
+    pub fn from_stat(pid: i32, stat: &[u8]) -> Self {
+        let parsed = is_well_formed(stat).then(|| Stat::from_read(stat));
+        let Some(Ok(stat)) = parsed else { return Self::unknown(pid) };
+        Self {
+            ppid: Some(stat.ppid),
+            tty: tty_name(stat.tty_nr()),
+            name: Some(stat.comm),
+            state: Some(stat.state),
+            start_time: Some(stat.starttime),
+            session: Some(stat.session),
+            ..Self::unknown(pid)
+        }
+    }
+
+    /// A process of which only the id is known.
+    pub fn unknown(pid: i32) -> Self {
+        Self { pid, ..Self::default() }
+    }
+
+    /// Whether this is the process that `other` is about, and not a later one under the same pid.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        self.pid == other.pid && self.start_time.is_some() && self.start_time == other.start_time
+    }
+
+    /// The parent and its parent and so on up to process 1, at most `limit` of them.
+    ///
+    /// A parent must not have started after its child: where that is so the pid has been used
+    /// again, and the line of ancestors ends before it.
+    pub fn ancestors(&self, limit: usize) -> Vec<Self> {
+        let mut line: Vec<Self> = Vec::new();
+        while line.len() < limit {
+            let child = line.last().unwrap_or(self);
+            let Some(ppid) = child.ppid.filter(|&ppid| ppid > 0) else { break };
+            let parent = Self::read_stat(ppid);
+            let older = parent.start_time.is_some() && parent.start_time <= child.start_time;
+            if !older {
+                break;
+            }
+            line.push(parent);
+        }
+        line
+    }
+}
+
+/// `bash(4201)`: the form in which a line names a process; `?` for an unknown name.
+impl Display for ProcessSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.name.as_deref().unwrap_or("?");
+        write!(f, "{}", Quoted(&format!("{name}({})", self.pid)))
+    }
+}
+
+/// The command line of the process `pid`, joined by blanks, cut at 300 characters.
+///
+/// This can block for as long as that process holds the lock of its memory map: call it where a
+/// blocked thread does no harm, and for no process that you would wait for. `None` for a process
+/// that has gone, a zombie, a kernel thread, and one that is not ours to read.
+pub fn cmdline(pid: i32) -> Option<String> {
+    joined_cmdline(&procfile::read(format!("/proc/{pid}/cmdline")).ok()?)
+}
+
+/// The process that traces `pid`, such as a debugger.
+pub(crate) fn tracer(pid: i32) -> Option<i32> {
+    let status = procfile::text(format!("/proc/{pid}/status"))?;
+    status_field(&status, "TracerPid:").filter(|&tracer| tracer != 0)
+}
+
+/// Whether the name stands in parentheses between a pid and a state. procfs-core 0.18 takes that
+/// for granted and panics where it is not so.
+pub(crate) fn is_well_formed(stat: &[u8]) -> bool {
+    let open = stat.iter().position(|&byte| byte == b'(');
+    let close = stat.iter().rposition(|&byte| byte == b')');
+    let (Some(open), Some(close)) = (open, close) else { return false };
+    let state = stat.get(close + 1..close + 3);
+    stat[0].is_ascii_digit()
+        && (2..close).contains(&open)
+        && state.is_some_and(|state| state[0] == b' ' && state[1].is_ascii_alphabetic())
+}
+
+fn joined_cmdline(raw: &[u8]) -> Option<String> {
+    let end = raw.iter().rposition(|&byte| byte != 0)? + 1;
+    let text = String::from_utf8_lossy(&raw[..end]).replace('\0', " ");
+    Some(cut(&text, MAX_CMDLINE_CHARS).into_owned())
+}
+
+/// The first number after `label` in a file of the form of `/proc/PID/status`.
+fn status_field<T: std::str::FromStr>(status: &str, label: &str) -> Option<T> {
+    let line = status.lines().find_map(|line| line.strip_prefix(label))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// A terminal's name from its device number, by Documentation/admin-guide/devices.txt of the kernel.
+fn tty_name((major, minor): (i32, i32)) -> Option<String> {
+    match (major, minor) {
+        (0, 0) => None,
+        // 136 to 143 are the slaves of Unix98 pseudo terminals, 256 to a major.
+        (136..=143, _) => Some(format!("pts/{}", (major - 136) * 256 + minor)),
+        (4, 0..=63) => Some(format!("tty{minor}")),
+        (4, _) => Some(format!("ttyS{}", minor - 64)),
+        (5, 1) => Some("console".to_owned()),
+        _ => Some(format!("char/{major}:{minor}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    /// A line of `/proc/PID/stat` for `(comm)` with the given parent, session, tty and start time.
+    fn stat(comm: &str, ppid: i32, session: i32, tty: i32, start: u64) -> Vec<u8> {
+        let tail = "0 ".repeat(29);
+        format!(
+            "7 ({comm}) S {ppid} 7 {session} {tty} 0 0 0 0 0 0 0 0 0 0 20 0 1 0 {start} {tail}0\n"
+        )
+        .into_bytes()
+    }
+
+    #[test]
+    fn a_hostile_name_does_not_shift_the_fields_behind_it() {
+        for name in ["kill", "a b", ") R 1 1 1 1", "((", "x\ny", ")", ""] {
+            let summary = ProcessSummary::from_stat(7, &stat(name, 42, 41, 34817, 1234));
+            assert_eq!(summary.name.as_deref(), Some(name));
+            assert_eq!(summary.ppid, Some(42));
+            assert_eq!(summary.session, Some(41));
+            assert_eq!(summary.tty.as_deref(), Some("pts/1"));
+            assert_eq!(summary.start_time, Some(1234));
+        }
+    }
+
+    #[test]
+    fn a_broken_stat_file_leaves_the_pid_alone() {
+        let broken: [&[u8]; 11] = [
+            b"",
+            b"7",
+            b"7 (",
+            b"7 (kill",
+            b"7 (kill)",
+            b"7 (kill) ",
+            b"7 (kill) S",
+            b"7(kill) S 1",
+            b"(kill) S 1",
+            b"\xff\xfe\0",
+            b")(",
+        ];
+        for stat in broken {
+            assert_eq!(ProcessSummary::from_stat(7, stat), ProcessSummary::unknown(7));
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_stat_file_makes_us_panic(
+            stat in proptest::collection::vec(proptest::num::u8::ANY, 0..80),
+            shaped in "[0-9 ()]{0,6}[a-z()]{0,5}[) ]{0,3}[SRZ 0-9-]{0,40}",
+        ) {
+            let _ = ProcessSummary::from_stat(7, &stat);
+            let _ = ProcessSummary::from_stat(7, shaped.as_bytes());
+        }
+    }
+
+    #[test]
+    fn terminals_have_the_names_they_have_below_dev() {
+        let cases = [
+            ((0, 0), None),
+            ((136, 3), Some("pts/3")),
+            ((137, 1), Some("pts/257")),
+            ((4, 1), Some("tty1")),
+            ((4, 64), Some("ttyS0")),
+            ((5, 1), Some("console")),
+            ((204, 64), Some("char/204:64")),
+        ];
+        for (device, name) in cases {
+            assert_eq!(tty_name(device).as_deref(), name);
+        }
+    }
+
+    #[test]
+    fn arguments_are_joined_and_cut_on_a_character() {
+        assert_eq!(joined_cmdline(b"kill\x00-9\x00\x00").as_deref(), Some("kill -9"));
+        assert_eq!(joined_cmdline(b""), None);
+        assert_eq!(joined_cmdline(b"\0\0"), None);
+        assert_eq!(joined_cmdline(b"a\xffb\0").as_deref(), Some("a\u{fffd}b"));
+        let long = joined_cmdline("ü".repeat(5000).as_bytes()).unwrap();
+        assert_eq!(long.chars().count(), MAX_CMDLINE_CHARS);
+        assert!(long.ends_with("ü…"));
+    }
+
+    #[test]
+    fn a_real_child_is_described_and_a_vanished_one_is_no_error() {
+        let mut child = Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().unwrap();
+        let pid = child.id() as i32;
+        let alive = ProcessSummary::read(pid);
+        assert_eq!(alive.ppid, Some(std::process::id() as i32));
+        assert_eq!(alive.uid, Some(nix::unistd::getuid().as_raw()));
+        assert!(alive.start_time > Some(0));
+        assert_eq!(alive.ancestors(1)[0].pid, std::process::id() as i32);
+        assert_eq!(alive.ancestors(64).last().map(|oldest| oldest.ppid), Some(Some(0)));
+        assert!(alive.is_same_as(&ProcessSummary::read_stat(pid)));
+
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(ProcessSummary::read(pid), ProcessSummary::unknown(pid));
+        assert_eq!(cmdline(pid), None);
+        assert!(!alive.is_same_as(&ProcessSummary::read_stat(pid)));
+    }
+
+    #[test]
+    fn an_ancestor_younger_than_its_child_is_a_reused_pid() {
+        let impostor = ProcessSummary {
+            ppid: Some(std::process::id() as i32),
+            start_time: Some(0),
+            ..ProcessSummary::unknown(7)
+        };
+        assert_eq!(impostor.ancestors(8), []);
+    }
+
+    #[test]
+    fn we_are_what_we_read_about_ourselves() {
+        let pid = std::process::id() as i32;
+        let ours = ProcessSummary::read(pid);
+        assert_eq!(ours.ppid, Some(nix::unistd::getppid().as_raw()));
+        let shown: Vec<String> = std::env::args().collect();
+        assert!(cmdline(pid).unwrap().starts_with(&shown[0]));
+        assert_eq!(ProcessSummary::unknown(9).to_string(), "?(9)");
+        let named = ProcessSummary { name: Some("a b".into()), ..ProcessSummary::unknown(9) };
+        assert_eq!(named.to_string(), "\"a b(9)\"");
+    }
+}

@@ -1,0 +1,302 @@
+//! One line of a record, written and read.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::event::{Event, Unknown};
+use crate::clock::Utc;
+
+/// The version of the schema that this crate writes, and reads in full.
+pub const VERSION: u32 = 1;
+
+/// Longest line, its newline included, in bytes. The writer writes no longer one, the reader
+/// reads none.
+pub const MAX_LINE: usize = 1 << 20;
+
+/// One line: an event and when it was written.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Entry {
+    /// The version of the schema it was written in.
+    pub v: u32,
+    /// The wall clock. It may have jumped since the line before.
+    pub ts: Utc,
+    /// [`crate::clock::mono_us`]: what durations are computed from.
+    pub mono_us: u64,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// The fields that every line has, and no event's own.
+#[derive(Deserialize)]
+struct Head {
+    v: u32,
+    ts: Utc,
+    mono_us: u64,
+    event: String,
+}
+
+impl Entry {
+    /// Reads a line, its newline taken off or not. Fields that are not known are passed over.
+    ///
+    /// An event that is not known becomes [`Event::Unknown`]; so does, from a newer writer, a
+    /// known one whose fields do not fit.
+    ///
+    /// # Errors
+    /// Where it is no JSON object, lacks a field that every line has, or is of this version and
+    /// its event does not have that event's fields.
+    pub fn parse(line: &[u8]) -> Result<Self, serde_json::Error> {
+        let Head { v, ts, mono_us, event } = serde_json::from_slice(line)?;
+        if v == 0 {
+            return Err(serde::de::Error::custom("there is no version 0"));
+        }
+        let event = match known(&event, line) {
+            Some(Ok(event)) => event,
+            Some(Err(error)) if v <= VERSION => return Err(error),
+            Some(Err(_)) | None => {
+                let mut fields: Map<String, Value> = serde_json::from_slice(line)?;
+                fields.retain(|name, _| !["v", "ts", "mono_us", "event"].contains(&name.as_str()));
+                Event::Unknown(Unknown { event, fields })
+            }
+        };
+        Ok(Self { v, ts, mono_us, event })
+    }
+}
+
+fn known(event: &str, line: &[u8]) -> Option<Result<Event, serde_json::Error>> {
+    Some(match event {
+        "run_started" => serde_json::from_slice(line).map(Event::RunStarted),
+        "signal" => serde_json::from_slice(line).map(Event::Signal),
+        "phase_started" => serde_json::from_slice(line).map(Event::PhaseStarted),
+        "phase_progress" => serde_json::from_slice(line).map(Event::PhaseProgress),
+        "phase_finished" => serde_json::from_slice(line).map(Event::PhaseFinished),
+        "wedged" => serde_json::from_slice(line).map(Event::Wedged),
+        "diag" => serde_json::from_slice(line).map(Event::Diag),
+        "stopped" => serde_json::from_slice(line).map(Event::Stopped),
+        _ => return None,
+    })
+}
+
+/// The line for an event, newline included. JSON escapes control characters, so that whatever the
+/// event's texts hold, it is one line.
+pub(super) fn line(ts: Utc, mono_us: u64, event: &Event) -> Result<Vec<u8>, serde_json::Error> {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        v: u32,
+        ts: Utc,
+        mono_us: u64,
+        #[serde(flatten)]
+        event: &'a Event,
+    }
+    let mut line = serde_json::to_vec(&Line { v: VERSION, ts, mono_us, event })?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::super::event::*;
+    use super::super::phase::*;
+    use super::*;
+    use crate::duration::Timespan;
+
+    const TS: &str = "2026-11-23T10:15:00.123456Z";
+
+    fn head(event: &str) -> Value {
+        json!({ "v": 1, "ts": TS, "mono_us": 7, "event": event })
+    }
+
+    /// The line for an event, as JSON, less the head; checked to read back as the same event.
+    fn round_trip(event: &Event) -> Value {
+        let line = line(TS.parse().unwrap(), 7, event).unwrap();
+        assert_eq!(line.iter().filter(|&&byte| byte == b'\n').count(), 1);
+        assert_eq!(line.last(), Some(&b'\n'));
+        let entry = Entry::parse(&line).unwrap();
+        let again = Entry { v: 1, ts: TS.parse().unwrap(), mono_us: 7, event: event.clone() };
+        assert_eq!(entry, again);
+        let mut value: Value = serde_json::from_slice(&line).unwrap();
+        assert_eq!(serde_json::to_value(&entry).unwrap(), value);
+        let fields = value.as_object_mut().unwrap();
+        for (name, expected) in head(event.name()).as_object().unwrap() {
+            assert_eq!(fields.remove(name).as_ref(), Some(expected));
+        }
+        value
+    }
+
+    fn map(value: Value) -> Map<String, Value> {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn every_event_is_written_flat_and_reads_back() {
+        let mut start = RunStarted::new("gateway", 4100);
+        start.version = "0.1.0".to_owned();
+        let mut full = start.clone();
+        full.start_time = Some(123);
+        full.boot_id = Some("b".to_owned());
+        full.exe = Some("/usr/bin/gateway".to_owned());
+        full.cmdline = Some("gateway --listen :80".to_owned());
+        full.unit = Some("gateway.service".to_owned());
+        full.manager = Some("system".to_owned());
+        full.stop_timeout_us = Some(Timespan::Finite(3_000_000));
+        full.deadline_us = Some(2_700_000);
+        full.drain_timeout_us = Some(2_000_000);
+        full.oom_kill = Some(0);
+        full.cgroup_inode = Some(1260);
+        let mut endless = start.clone();
+        endless.stop_timeout_us = Some(Timespan::Infinite);
+        let mut signal = Signal::new(SignalKind::Signal, 1, "operator");
+        signal.signal = Some("SIGTERM".to_owned());
+        signal.sender_pid = Some(4242);
+        signal.sender_name = Some("kill".to_owned());
+        signal.sender_uid = Some(1000);
+        signal.line = "signal=SIGTERM cause=operator".to_owned();
+        signal.context = json!({ "sender": { "pid": 4242 }, "event": "nested, so no matter" });
+        signal.deadline_us = Some(2_700_000);
+        let mut started = PhaseStarted::new("telegram", 5);
+        started.group = Some("adapters".to_owned());
+        started.timeout_us = Some(9);
+        let progress = PhaseProgress::new("drain", map(json!({ "v": 3, "left": [1, null] })), 6);
+        let mut finished = PhaseFinished::new("drain", PhaseOutcome::Failed, 8, 13);
+        finished.error = Some("two\nlines".to_owned());
+        finished.values = map(json!({ "active_at_start": 7 }));
+        let mut wedged = Wedged::new(WedgedWhat::Runtime, 11, "no task ran");
+        wedged.phase = Some("drain".to_owned());
+        wedged.threads = json!([{ "tid": 1 }]);
+        let mut diag = Diag::new(DiagState::Failed);
+        diag.pid = Some(5);
+        diag.path = Some("/var/log/d".to_owned());
+        diag.error = Some("no such file".to_owned());
+        let mut panicked = Stopped::new(How::Panicked, 1, 17);
+        panicked.panic = Some("oh".to_owned());
+        panicked.location = Some("src/main.rs:3:5".to_owned());
+        panicked.oom_kill = Some(1);
+        let unknown = Unknown { event: "moon_phase".to_owned(), fields: map(json!({ "full": 1 })) };
+        let cases = [
+            (
+                Event::RunStarted(start),
+                json!({ "service": "gateway", "pid": 4100, "version": "0.1.0" }),
+            ),
+            (
+                Event::RunStarted(full),
+                json!({ "service": "gateway", "pid": 4100, "start_time": 123, "boot_id": "b",
+                    "exe": "/usr/bin/gateway", "cmdline": "gateway --listen :80",
+                    "unit": "gateway.service", "manager": "system", "stop_timeout_us": 3_000_000,
+                    "deadline_us": 2_700_000, "drain_timeout_us": 2_000_000,
+                    "version": "0.1.0", "oom_kill": 0, "cgroup_inode": 1260 }),
+            ),
+            (
+                Event::RunStarted(endless),
+                json!({ "service": "gateway", "pid": 4100, "stop_timeout_us": "infinity",
+                    "version": "0.1.0" }),
+            ),
+            (
+                Event::Signal(signal),
+                json!({ "kind": "signal", "signal": "SIGTERM", "ordinal": 1, "sender_pid": 4242,
+                    "sender_name": "kill", "sender_uid": 1000, "cause": "operator",
+                    "line": "signal=SIGTERM cause=operator",
+                    "context": { "sender": { "pid": 4242 }, "event": "nested, so no matter" },
+                    "deadline_us": 2_700_000 }),
+            ),
+            (
+                Event::Signal(Signal::new(SignalKind::ServiceEnded, 1, "service_ended")),
+                json!({ "kind": "service_ended", "ordinal": 1, "cause": "service_ended",
+                    "line": "" }),
+            ),
+            (
+                Event::PhaseStarted(started),
+                json!({ "phase": "telegram", "group": "adapters", "timeout_us": 9,
+                    "offset_us": 5 }),
+            ),
+            (
+                Event::PhaseProgress(progress),
+                json!({ "phase": "drain", "values": { "v": 3, "left": [1, null] },
+                    "offset_us": 6 }),
+            ),
+            (
+                Event::PhaseFinished(finished),
+                json!({ "phase": "drain", "outcome": "failed", "error": "two\nlines",
+                    "took_us": 8, "offset_us": 13, "values": { "active_at_start": 7 } }),
+            ),
+            (
+                Event::Wedged(wedged),
+                json!({ "what": "runtime", "phase": "drain", "for_us": 11,
+                    "detail": "no task ran", "threads": [{ "tid": 1 }] }),
+            ),
+            (
+                Event::Diag(diag),
+                json!({ "state": "failed", "pid": 5, "path": "/var/log/d",
+                    "error": "no such file" }),
+            ),
+            (
+                Event::Stopped(panicked),
+                json!({ "how": "panicked", "exit_code": 1, "total_us": 17, "panic": "oh",
+                    "location": "src/main.rs:3:5", "oom_kill": 1 }),
+            ),
+            (Event::Unknown(unknown), json!({ "full": 1 })),
+        ];
+        for (event, fields) in cases {
+            assert_eq!(round_trip(&event), fields);
+        }
+    }
+
+    #[test]
+    fn what_a_newer_writer_adds_does_not_hide_what_is_known() {
+        let parse = |text: &str| Entry::parse(text.as_bytes()).unwrap();
+        let more = format!(
+            r#"{{"v":1,"ts":"{TS}","mono_us":1,"event":"stopped","how":"evaporated","exit_code":0,
+            "total_us":1,"mood":{{"deep":[1]}}}}"#
+        );
+        assert_eq!(parse(&more).event, Event::Stopped(Stopped::new(How::Other, 0, 1)));
+        let version_2 = more.replace(r#""v":1"#, r#""v":2"#);
+        let entry = parse(&version_2);
+        assert_eq!((entry.v, entry.event.name()), (2, "stopped"));
+        let changed = version_2.replace(r#""total_us":1"#, r#""total":"long""#);
+        let Event::Unknown(unknown) = parse(&changed).event else { panic!("{changed}") };
+        assert_eq!(unknown.event, "stopped");
+        assert_eq!(unknown.fields["total"], "long");
+        assert!(!unknown.fields.contains_key("mono_us"));
+    }
+
+    #[test]
+    fn lines_that_no_writer_writes_are_errors() {
+        for text in [
+            "".to_owned(),
+            "null".to_owned(),
+            "[1]".to_owned(),
+            "{}".to_owned(),
+            format!(r#"{{"v":1,"ts":"{TS}","mono_us":1}}"#),
+            format!(r#"{{"v":0,"ts":"{TS}","mono_us":1,"event":"diag","state":"started"}}"#),
+            format!(r#"{{"v":1,"ts":"{TS}","mono_us":-1,"event":"diag","state":"started"}}"#),
+            r#"{"v":1,"ts":"now","mono_us":1,"event":"diag","state":"started"}"#.to_owned(),
+            format!(r#"{{"v":1,"ts":"{TS}","mono_us":1,"event":"diag"}}"#),
+            format!(r#"{{"v":1,"ts":"{TS}","mono_us":1,"event":"diag","state":"started"}} x"#),
+        ] {
+            assert!(Entry::parse(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_text_a_phase_writes_stays_on_its_line_and_reads_back(
+            phase in any::<String>(), group in any::<Option<String>>(),
+            error in any::<Option<String>>(), key in any::<String>(), value in any::<String>(),
+            took in any::<u64>(), offset in any::<u64>(),
+        ) {
+            let mut finished = PhaseFinished::new(phase, PhaseOutcome::Failed, took, offset);
+            finished.group = group;
+            finished.error = error;
+            finished.values.insert(key, value.into());
+            round_trip(&Event::PhaseFinished(finished));
+        }
+
+        #[test]
+        fn reading_any_bytes_never_panics(bytes in any::<Vec<u8>>()) {
+            let _ = Entry::parse(&bytes);
+        }
+    }
+}

@@ -1,0 +1,555 @@
+//! One story a row: what was recorded, what is known now, and what must come out.
+
+use proptest::prelude::*;
+
+use super::super::entry::line;
+use super::super::event::*;
+use super::super::phase::*;
+use super::super::verdict::Reason;
+use super::*;
+use crate::clock::Utc;
+use crate::duration::Timespan;
+use crate::escape::fields;
+
+const S: u64 = 1_000_000;
+/// When the story's signal comes, by the monotonic clock.
+const T0: u64 = 100 * S;
+
+/// A record of those events, each at so many microseconds of the monotonic clock. The wall clock
+/// goes backwards meanwhile, which must not matter.
+fn record(start: RunStarted, events: &[(u64, Event)]) -> Record {
+    let ts = |us: u64| -> Utc {
+        let back = std::time::Duration::from_micros(us % 60_000_000);
+        (std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_795_428_900) - back).into()
+    };
+    let mut bytes = line(ts(T0 - 50 * S), T0 - 50 * S, &Event::RunStarted(start)).unwrap();
+    for (us, event) in events {
+        bytes.extend(line(ts(*us), *us, event).unwrap());
+    }
+    Record::parse(&bytes).unwrap()
+}
+
+/// A run under systemd with a stop timeout of 3 s.
+fn start() -> RunStarted {
+    let mut start = RunStarted::new("gateway", 4100);
+    start.boot_id = Some("boot-1".to_owned());
+    start.unit = Some("gateway.service".to_owned());
+    start.manager = Some("system".to_owned());
+    start.stop_timeout_us = Some(Timespan::Finite(3 * S));
+    start.oom_kill = Some(2);
+    start.cgroup_inode = Some(1260);
+    start
+}
+
+fn now() -> Now {
+    Now {
+        running: false,
+        boot_id: Some("boot-1".to_owned()),
+        mono_us: Some(T0 + 60 * S),
+        oom_kill: Some(2),
+        cgroup_inode: Some(1260),
+        oom_line: None,
+    }
+}
+
+fn sigterm(cause: &str, pid: u32, name: &str) -> (u64, Event) {
+    let mut signal = Signal::new(SignalKind::Signal, 1, cause);
+    signal.signal = Some("SIGTERM".to_owned());
+    signal.sender_pid = Some(pid);
+    signal.sender_name = Some(name.to_owned());
+    signal.sender_uid = Some(0);
+    signal.deadline_us = Some(2_700_000);
+    (T0, Event::Signal(signal))
+}
+
+fn by_systemd() -> (u64, Event) {
+    sigterm("systemd", 1, "systemd")
+}
+
+fn begins(offset_us: u64, phase: &str, timeout_us: u64) -> (u64, Event) {
+    let (group, name) = match phase.split_once('/') {
+        Some((group, name)) => (Some(group.to_owned()), name),
+        None => (None, phase),
+    };
+    let mut started = PhaseStarted::new(name, offset_us);
+    started.group = group;
+    started.timeout_us = Some(timeout_us);
+    (T0 + offset_us, Event::PhaseStarted(started))
+}
+
+fn ends(offset_us: u64, phase: &str, outcome: PhaseOutcome) -> (u64, Event) {
+    let mut finished = PhaseFinished::new(phase, outcome, offset_us, offset_us);
+    finished.error = (outcome == PhaseOutcome::Failed).then(|| "disk gone".to_owned());
+    (T0 + offset_us, Event::PhaseFinished(finished))
+}
+
+fn stopped(offset_us: u64, how: How, exit_code: i32) -> (u64, Event) {
+    (T0 + offset_us, Event::Stopped(Stopped::new(how, exit_code, offset_us)))
+}
+
+fn wedged(offset_us: u64, what: WedgedWhat, phase: &str) -> (u64, Event) {
+    let mut wedged = Wedged::new(what, S, "sleeps in nanosleep");
+    wedged.phase = Some(phase.to_owned());
+    (T0 + offset_us, Event::Wedged(wedged))
+}
+
+fn progress(offset_us: u64, phase: &str) -> (u64, Event) {
+    let progress = PhaseProgress::new(phase, serde_json::Map::new(), offset_us);
+    (T0 + offset_us, Event::PhaseProgress(progress))
+}
+
+#[test]
+fn each_story_gets_its_outcome_reason_and_phase() {
+    use Outcome::*;
+    let panic = {
+        let mut stop = Stopped::new(How::Panicked, 101, S);
+        stop.panic = Some("oh\nno".to_owned());
+        stop.location = Some("src/main.rs:3:5".to_owned());
+        (T0 + S, Event::Stopped(stop))
+    };
+    let request = (T0, Event::Signal(Signal::new(SignalKind::Request, 1, "requested")));
+    let again = {
+        let mut signal = Signal::new(SignalKind::Signal, 3, "operator");
+        signal.signal = Some("SIGINT".to_owned());
+        signal.sender_pid = Some(9);
+        (T0 + S, Event::Signal(signal))
+    };
+    let drain = || begins(10_000, "drain", 30 * S);
+    // What happened; the outcome, its reason, the phase; and what its texts must say.
+    let cases = [
+        (
+            vec![
+                by_systemd(),
+                drain(),
+                ends(S, "drain", PhaseOutcome::Ok),
+                stopped(S, How::Clean, 0),
+            ],
+            Outcome::Clean,
+            Reason::Recorded,
+            "",
+            "it ended as planned, exit code 0",
+        ),
+        (
+            vec![drain(), ends(S, "drain", PhaseOutcome::Failed), stopped(S, How::Failed, 1)],
+            Outcome::Clean,
+            Reason::Recorded,
+            "",
+            "phase drain failed after 1s: disk gone, exit code 1",
+        ),
+        (
+            vec![request, stopped(S, How::Failed, 1)],
+            Outcome::Clean,
+            Reason::Recorded,
+            "",
+            "the service failed, exit code 1",
+        ),
+        (
+            vec![by_systemd(), stopped(S, How::Other, 3)],
+            Outcome::Clean,
+            Reason::Recorded,
+            "",
+            "a newer version knows, exit code 3",
+        ),
+        (
+            vec![drain(), ends(S, "drain", PhaseOutcome::TimedOut), stopped(S, How::TimedOut, 0)],
+            Outcome::TimedOut,
+            Reason::Recorded,
+            "",
+            "phase drain timed out after 1s",
+        ),
+        (
+            vec![by_systemd(), drain(), stopped(3 * S, How::TimedOut, 70)],
+            Outcome::TimedOut,
+            Reason::Recorded,
+            "drain",
+            "longer than its deadline of 2.7s",
+        ),
+        (
+            vec![by_systemd(), drain(), stopped(S, How::Forced, 70)],
+            Outcome::Forced,
+            Reason::Recorded,
+            "drain",
+            "phase drain was still running: give it its deadline of 2.7s before a further signal",
+        ),
+        (
+            vec![by_systemd(), drain(), again, stopped(S, How::Forced, 70)],
+            Outcome::Forced,
+            Reason::Recorded,
+            "drain",
+            "stop number 3, SIGINT from process 9, ended it at once, exit code 70",
+        ),
+        (vec![panic], Outcome::Panicked, Reason::Panic, "", r"at src/main.rs:3:5: oh\nno"),
+        (
+            vec![by_systemd(), drain(), progress(2 * S, "drain")],
+            KilledInPhase,
+            Reason::StopTimeout,
+            "drain",
+            "phase drain was still running 3s after SIGTERM and systemd's stop timeout is 3s: \
+             raise TimeoutStopSec= or lower the phase's timeout (30s)",
+        ),
+        (
+            vec![sigterm("reboot", 1, "systemd"), drain()],
+            KilledInPhase,
+            Reason::StopTimeout,
+            "drain",
+            "SIGTERM from systemd(1) began systemd's stop timeout of 3s; the last event came \
+             0.01s after it",
+        ),
+        (
+            vec![
+                by_systemd(),
+                drain(),
+                ends(S, "drain", PhaseOutcome::Ok),
+                begins(S, "adapters/telegram", 30 * S),
+                begins(S, "adapters/slack", 30 * S),
+                ends(2 * S, "other", PhaseOutcome::Ok),
+            ],
+            KilledInPhase,
+            Reason::StopTimeout,
+            "adapters/telegram,adapters/slack",
+            "phases adapters/telegram, adapters/slack were still running 3s after SIGTERM",
+        ),
+        (
+            vec![by_systemd(), drain(), wedged(2 * S, WedgedWhat::Runtime, "drain")],
+            KilledInPhase,
+            Reason::StopTimeout,
+            "drain",
+            "(the runtime was wedged for 1s: sleeps in nanosleep): move its blocking calls off",
+        ),
+        (
+            vec![by_systemd(), begins(0, "drain", S / 4), wedged(S, WedgedWhat::Phase, "drain")],
+            KilledInPhase,
+            Reason::StopTimeout,
+            "drain",
+            "(the phase was wedged for 1s: sleeps in nanosleep): raise TimeoutStopSec= or lower \
+             the phase's timeout (0.25s)",
+        ),
+        // Wedged once, but no more.
+        (
+            vec![
+                by_systemd(),
+                drain(),
+                wedged(S, WedgedWhat::Runtime, "drain"),
+                progress(2 * S, "drain"),
+            ],
+            KilledInPhase,
+            Reason::StopTimeout,
+            "drain",
+            "systemd's stop timeout is 3s: raise TimeoutStopSec=",
+        ),
+        (
+            vec![
+                by_systemd(),
+                drain(),
+                wedged(S, WedgedWhat::Phase, "drain"),
+                ends(S, "drain", PhaseOutcome::TimedOut),
+                begins(S, "db_close", 9 * S),
+            ],
+            KilledInPhase,
+            Reason::StopTimeout,
+            "db_close",
+            "systemd's stop timeout is 3s: raise TimeoutStopSec= or lower the phase's timeout (9s)",
+        ),
+        (
+            vec![by_systemd(), drain(), ends(S, "drain", PhaseOutcome::Ok)],
+            KilledInPhase,
+            Reason::StopTimeout,
+            "after drain",
+            "the teardown was between phases (drain was the last to end) 3s after SIGTERM",
+        ),
+        (
+            vec![by_systemd(), ends(S, "drain", PhaseOutcome::Skipped)],
+            KilledInPhase,
+            Reason::StopTimeout,
+            "after drain",
+            "drain was the last to end",
+        ),
+        // The signal's line was lost, as on a full disk.
+        (vec![drain()], KilledInPhase, Reason::Unknown, "drain", "by what is not recorded"),
+        (
+            vec![sigterm("operator", 77, "kill"), drain()],
+            KilledInPhase,
+            Reason::Unknown,
+            "drain",
+            "not recorded; SIGTERM from kill(77) was not systemd's",
+        ),
+        (
+            vec![sigterm("container_stop", 0, "?"), drain()],
+            KilledInPhase,
+            Reason::GracePeriod,
+            "drain",
+            "phase drain was still running: raise the grace period",
+        ),
+        // An event long after the timeout's end: it was not that, or it was extended.
+        (
+            vec![by_systemd(), drain(), progress(9 * S, "drain")],
+            KilledInPhase,
+            Reason::Unknown,
+            "drain",
+            "unless that was extended: the last event came 6s after its end",
+        ),
+        // Neither timed out nor wedged, though its budget was over: it did not live so long.
+        (
+            vec![by_systemd(), begins(0, "drain", S / 2)],
+            KilledInPhase,
+            Reason::Unknown,
+            "drain",
+            "it was dead 1.5s after SIGTERM at the latest",
+        ),
+        (
+            vec![by_systemd()],
+            KilledBeforeTeardown,
+            Reason::StopTimeout,
+            "",
+            "no phase had begun 3s after SIGTERM and systemd's stop timeout is 3s: find what",
+        ),
+        (
+            vec![sigterm("operator", 77, "bash")],
+            KilledBeforeTeardown,
+            Reason::Unknown,
+            "",
+            "no phase had begun: see what journalctl -u gateway.service says for 2026-11-23T",
+        ),
+        (vec![], Vanished, Reason::Unknown, "", "SIGKILL, a crash or a call of exit()"),
+    ];
+    for (events, outcome, reason, phase, text) in cases {
+        let verdict = verdict(&record(start(), &events), &now());
+        let shown = verdict.to_string();
+        assert_eq!((verdict.outcome, verdict.reason), (outcome, reason), "{shown}");
+        let texts = format!("{} {}", verdict.evidence, verdict.advice.as_deref().unwrap_or(""));
+        assert!(texts.contains(text), "{texts}");
+        let fields = fields(&shown).unwrap();
+        let field = |key: &str| fields.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str());
+        assert_eq!(field("outcome"), Some(outcome.as_str()));
+        assert_eq!(field("reason"), Some(reason.as_str()));
+        match phase.strip_prefix("after ") {
+            Some(after) => assert_eq!((field("phase"), field("after_phase")), (None, Some(after))),
+            None => {
+                assert_eq!(field("phase").unwrap_or(""), phase, "{shown}");
+                assert_eq!(field("after_phase"), None);
+            }
+        }
+    }
+}
+
+#[test]
+fn only_a_run_that_ended_as_planned_is_clean() {
+    for (how, clean) in [
+        (How::Clean, true),
+        (How::Failed, false),
+        (How::TimedOut, false),
+        (How::Forced, false),
+        (How::Panicked, false),
+        (How::Other, false),
+    ] {
+        let verdict = verdict(&record(start(), &[stopped(S, how, 0)]), &now());
+        assert_eq!(verdict.is_clean(), clean, "{verdict}");
+    }
+    assert!(!verdict(&record(start(), &[]), &now()).is_clean());
+}
+
+#[test]
+fn what_is_known_now_decides_where_the_record_does_not() {
+    let drain = begins(0, "drain", 30 * S);
+    let in_drain = [by_systemd(), drain];
+    let ended = [by_systemd(), stopped(S, How::Clean, 0)];
+    let locked = Now { running: true, ..now() };
+    let rebooted = Now { boot_id: Some("boot-2".to_owned()), ..now() };
+    let unknown_boot = Now { boot_id: None, ..now() };
+    let killed = Now { oom_kill: Some(3), ..now() };
+    let told = Now { oom_line: Some("Out of memory: Killed process 4100\n".to_owned()), ..now() };
+    // The cgroup was made anew: its counter says nothing.
+    let anew = Now { oom_kill: Some(3), cgroup_inode: Some(1279), ..now() };
+    let early = Now { mono_us: Some(T0 + S), ..now() };
+    let other_clock = Now { mono_us: Some(5), ..now() };
+    let none: &[(u64, Event)] = &[];
+    let cases = [
+        (&locked, &in_drain[..], Outcome::Running, Reason::Alive, "process 4100"),
+        (&locked, &ended[..], Outcome::Clean, Reason::Recorded, ""),
+        (&rebooted, &in_drain[..], Outcome::Rebooted, Reason::Reboot, "was boot-1 and is boot-2"),
+        (&rebooted, &in_drain[..1], Outcome::Rebooted, Reason::Reboot, "no phase had begun when"),
+        (&rebooted, none, Outcome::Rebooted, Reason::Reboot, "power loss"),
+        (&rebooted, &ended[..], Outcome::Clean, Reason::Recorded, ""),
+        (&unknown_boot, none, Outcome::Vanished, Reason::Unknown, "or the machine went down"),
+        (&killed, none, Outcome::Vanished, Reason::OutOfMemory, "was 2 and is 3 now"),
+        (&killed, &in_drain[..], Outcome::KilledInPhase, Reason::OutOfMemory, "MemoryMax="),
+        (&killed, &ended[..], Outcome::Clean, Reason::Recorded, ""),
+        (&told, none, Outcome::Vanished, Reason::OutOfMemory, r"Killed process 4100\n"),
+        (&anew, none, Outcome::Vanished, Reason::Unknown, ""),
+        (&early, &in_drain[..], Outcome::KilledInPhase, Reason::Unknown, "dead 1s after SIGTERM"),
+        (&other_clock, &in_drain[..], Outcome::KilledInPhase, Reason::StopTimeout, ""),
+        (
+            &Now::default(),
+            &in_drain[..],
+            Outcome::KilledInPhase,
+            Reason::StopTimeout,
+            "raise TimeoutStopSec=",
+        ),
+    ];
+    for (now, events, outcome, reason, text) in cases {
+        let verdict = verdict(&record(start(), events), now);
+        assert_eq!((verdict.outcome, verdict.reason), (outcome, reason), "{verdict}");
+        let texts = format!("{} {}", verdict.evidence, verdict.advice.as_deref().unwrap_or(""));
+        assert!(texts.contains(text), "{texts}");
+    }
+}
+
+#[test]
+fn stop_timeouts_that_never_end_or_are_not_known_explain_no_kill() {
+    for (timeout, text) in [
+        (Some(Timespan::Infinite), "systemd's stop timeout is infinite"),
+        (None, "systemd's stop timeout is not known"),
+    ] {
+        let mut start = start();
+        start.stop_timeout_us = timeout;
+        let verdict = verdict(&record(start, &[by_systemd(), begins(0, "drain", 9 * S)]), &now());
+        assert_eq!(verdict.reason, Reason::Unknown);
+        assert!(verdict.evidence.contains(text), "{verdict}");
+    }
+}
+
+#[test]
+fn the_stop_timeout_runs_from_systemds_own_signal() {
+    let mut second = Signal::new(SignalKind::Signal, 2, "systemd");
+    second.signal = Some("SIGTERM".to_owned());
+    let events = [
+        sigterm("operator", 77, "kill"),
+        begins(0, "drain", 30 * S),
+        (T0 + 5 * S, Event::Signal(second)),
+        progress(7 * S, "drain"),
+    ];
+    let verdict = verdict(&record(start(), &events), &now());
+    assert_eq!(verdict.reason, Reason::StopTimeout);
+    assert_eq!(verdict.phases[0].at_most_us, Some(8 * S));
+    assert_eq!(verdict.cause.as_deref(), Some("operator"));
+}
+
+#[test]
+fn a_phases_time_lies_between_the_last_event_and_the_likely_kill() {
+    let events = |last_us| {
+        let diag = Event::Diag(Diag::new(DiagState::Started));
+        // Written by another thread, a little late.
+        let late = (T0 + S, diag);
+        [by_systemd(), begins(S / 2, "drain", 30 * S), progress(last_us, "drain"), late]
+    };
+    let cases = [
+        (now(), S * 3 / 2, Some(S * 5 / 2)),
+        (Now { mono_us: Some(T0 + 2 * S - S / 4), ..now() }, S * 3 / 2, Some(S * 5 / 2)),
+        (Now { mono_us: Some(T0 + 2 * S), oom_kill: Some(9), ..now() }, S * 3 / 2, Some(S * 3 / 2)),
+        (
+            Now { boot_id: Some("boot-2".to_owned()), mono_us: Some(T0 + 4 * S), ..now() },
+            S * 3 / 2,
+            Some(S * 31),
+        ),
+        (Now { running: true, ..now() }, S * 3 / 2, None),
+    ];
+    for (now, at_least, at_most) in cases {
+        let verdict = verdict(&record(start(), &events(2 * S)), &now);
+        let [drain] = &verdict.phases[..] else { panic!("{verdict}") };
+        assert_eq!((drain.at_least_us, drain.at_most_us), (at_least, at_most), "{verdict}");
+        assert_eq!(verdict.after_signal_us, Some(2 * S));
+    }
+    // systemd was a little late.
+    let verdict = verdict(&record(start(), &events(S * 7 / 2)), &now());
+    assert_eq!(verdict.reason, Reason::StopTimeout);
+    assert_eq!((verdict.phases[0].at_least_us, verdict.phases[0].at_most_us), (3 * S, Some(3 * S)));
+}
+
+#[test]
+fn the_line_for_the_log_has_everything_in_a_fixed_order() {
+    let events = [by_systemd(), begins(S / 2, "drain", 30 * S), progress(2_980_000, "drain")];
+    let verdict = verdict(&record(start(), &events), &now());
+    assert_eq!(
+        verdict.to_string(),
+        "outcome=killed_in_phase service=gateway pid=4100 phase=drain phase_for=2.48s \
+         phase_for_at_most=2.5s signal=SIGTERM cause=systemd sender_pid=1 sender_name=systemd \
+         sender_uid=0 after_signal=2.98s deadline=2.7s last_event=2026-11-23T10:14:17.020000Z \
+         reason=stop_timeout evidence=\"SIGTERM from systemd(1) began systemd's stop timeout of \
+         3s; the last event came 2.98s after it, and no end\" advice=\"phase drain was still \
+         running 3s after SIGTERM and systemd's stop timeout is 3s: raise TimeoutStopSec= or \
+         lower the phase's timeout (30s)\""
+    );
+}
+
+#[test]
+fn words_in_json_are_those_of_the_log() {
+    use Outcome::*;
+    for outcome in [
+        Clean,
+        TimedOut,
+        Forced,
+        KilledInPhase,
+        KilledBeforeTeardown,
+        Panicked,
+        Vanished,
+        Rebooted,
+        Running,
+    ] {
+        assert_eq!(serde_json::to_value(outcome).unwrap(), outcome.as_str());
+    }
+    use Reason::*;
+    for reason in [Recorded, Panic, StopTimeout, GracePeriod, OutOfMemory, Reboot, Alive, Unknown] {
+        assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
+    }
+}
+
+/// Any event, with any text in it and any number.
+fn any_event() -> impl Strategy<Value = Event> {
+    let text = || prop_oneof![any::<String>(), "drain|systemd|container_stop|adapters"];
+    (0..9, text(), any::<Option<String>>(), any::<u64>()).prop_map(|(kind, text, more, n)| {
+        match kind {
+            0 | 1 => {
+                let mut signal = Signal::new(SignalKind::Signal, n as u32, text.clone());
+                signal.signal.clone_from(&more);
+                signal.sender_pid = Some(n as u32);
+                signal.sender_name = more;
+                signal.deadline_us = Some(n);
+                Event::Signal(signal)
+            }
+            2 | 3 => {
+                let mut phase = PhaseStarted::new(text, n);
+                phase.group = more;
+                phase.timeout_us = Some(n);
+                Event::PhaseStarted(phase)
+            }
+            4 => {
+                let mut phase = PhaseFinished::new(text, PhaseOutcome::Panicked, n, n);
+                phase.error = more;
+                Event::PhaseFinished(phase)
+            }
+            5 | 6 => {
+                let what = if n % 2 == 0 { WedgedWhat::Phase } else { WedgedWhat::Runtime };
+                Event::Wedged(Wedged::new(what, n, text))
+            }
+            7 => Event::Diag(Diag::new(DiagState::Started)),
+            _ => {
+                let mut stop = Stopped::new(How::Panicked, n as i32, n);
+                stop.panic = Some(text);
+                stop.location = more;
+                Event::Stopped(stop)
+            }
+        }
+    })
+}
+
+proptest! {
+    #[test]
+    fn whatever_a_record_holds_the_verdict_is_one_line_of_fields(
+        service in any::<String>(), unit in any::<Option<String>>(), timeout in any::<u64>(),
+        events in proptest::collection::vec((any::<u64>(), any_event()), 0..8),
+        running in any::<bool>(), mono_us in any::<Option<u64>>(),
+        oom_line in any::<Option<String>>(),
+    ) {
+        let mut start = RunStarted::new(service, 1);
+        start.unit = unit;
+        start.stop_timeout_us = Some(Timespan::Finite(timeout));
+        let now = Now { running, mono_us, oom_line, ..Now::default() };
+        let verdict = verdict(&record(start, &events), &now);
+        let shown = verdict.to_string();
+        prop_assert!(!shown.chars().any(char::is_control));
+        let read = fields(&shown).unwrap();
+        prop_assert_eq!(read.iter().filter(|(key, _)| key == "outcome").count(), 1);
+        prop_assert!(!verdict.evidence.chars().any(char::is_control));
+        prop_assert!(!verdict.advice.iter().any(|text| text.chars().any(char::is_control)));
+    }
+}

@@ -1,0 +1,251 @@
+//! Reads a record back, whatever state it was left in.
+//!
+//! The last line of a run that was killed may be torn; a disk may have been full in between; the
+//! writer may be newer than this reader, or still at it. None of that is an error: what can be
+//! read is read, and what could not is counted.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::open;
+use nix::sys::stat::Mode;
+
+use super::entry::{Entry, MAX_LINE, VERSION};
+use super::event::{Event, RunStarted};
+use super::folder::QUIETLY;
+use crate::clock::Utc;
+
+/// Largest record read, in bytes. A run writes a few kilobytes.
+pub const MAX_RECORD: usize = 64 << 20;
+
+/// Why a file is no record that can be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// It could not be opened or read.
+    #[error("cannot read the record {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It is a folder, a FIFO or the like.
+    #[error("{} is not a regular file; name a record, ending in .jsonl", path.display())]
+    NotAFile {
+        /// What it is not.
+        path: PathBuf,
+    },
+    /// It is larger than [`MAX_RECORD`].
+    #[error("{} is larger than {MAX_RECORD} bytes, so it is hardly a record", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Its content is no record.
+    #[error("{}: {source}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ContentError,
+    },
+}
+
+/// Why bytes are no record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ContentError {
+    /// There is nothing. The run began this instant, or was killed when it did.
+    #[error("the record is empty; its run did not get to write a line")]
+    Empty,
+    /// No line says who ran.
+    #[error("no run_started event in {lines} lines, so it is not a record, or its head is lost")]
+    NoRunStarted {
+        /// The lines there are, unreadable ones included.
+        lines: usize,
+    },
+}
+
+/// A record as it was read.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Record {
+    /// Who ran: the first `run_started`, which is also among the entries.
+    pub start: RunStarted,
+    /// When that was written.
+    pub started: Utc,
+    /// What could be read, in the order it was written. There is at least the `run_started`.
+    pub entries: Vec<Entry>,
+    /// Lines in front of the last one that could not be read.
+    pub corrupt: usize,
+    /// Whether the last line is torn, as a kill in the middle of a write leaves it, or a writer
+    /// that is still at it.
+    pub torn: bool,
+    /// Whether a line was written in a newer version of the schema: then there may be more to
+    /// know than this reader can tell.
+    pub newer: bool,
+}
+
+impl Record {
+    /// Reads the record in a file.
+    ///
+    /// Takes no lock and may be called while the run writes: it then sees the run so far.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, is not regular, too large, or not a record at all.
+    pub fn read(path: &Path) -> Result<Self, ReadError> {
+        let failed = |source| ReadError::Read { path: path.to_owned(), source };
+        let file = File::from(open(path, QUIETLY, Mode::empty()).map_err(|e| failed(e.into()))?);
+        if !file.metadata().map_err(failed)?.is_file() {
+            return Err(ReadError::NotAFile { path: path.to_owned() });
+        }
+        let mut bytes = Vec::new();
+        file.take(MAX_RECORD as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+        if bytes.len() > MAX_RECORD {
+            return Err(ReadError::TooLarge { path: path.to_owned() });
+        }
+        Self::parse(&bytes).map_err(|source| ReadError::Content { path: path.to_owned(), source })
+    }
+
+    /// Reads the bytes of a record.
+    ///
+    /// # Errors
+    /// Where there is no `run_started` among them.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ContentError> {
+        if bytes.is_empty() {
+            return Err(ContentError::Empty);
+        }
+        let mut entries = Vec::new();
+        let (mut lines, mut corrupt, mut torn) = (0_usize, 0_usize, false);
+        for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+            if line == b"\n" {
+                // What is left of a torn line where only its newline was missing.
+                continue;
+            }
+            lines += 1;
+            let entry = (line.len() <= MAX_LINE).then(|| Entry::parse(line).ok()).flatten();
+            match entry {
+                Some(entry) => entries.push(entry),
+                None if line.ends_with(b"\n") => corrupt += 1,
+                None => torn = true,
+            }
+        }
+        let start = entries.iter().find_map(|entry| match &entry.event {
+            Event::RunStarted(start) => Some((start.clone(), entry.ts)),
+            _ => None,
+        });
+        let (start, started) = start.ok_or(ContentError::NoRunStarted { lines })?;
+        let newer = entries.iter().any(|entry| entry.v > VERSION);
+        Ok(Self { start, started, entries, corrupt, torn, newer })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::entry::line;
+    use super::super::{How, PhaseStarted, Stopped};
+    use super::*;
+
+    fn bytes(events: &[Event]) -> Vec<u8> {
+        events
+            .iter()
+            .enumerate()
+            .flat_map(|(n, e)| line(Utc::now(), n as u64, e).unwrap())
+            .collect()
+    }
+
+    fn start() -> Event {
+        Event::RunStarted(RunStarted::new("gateway", 4100))
+    }
+
+    fn phase(name: &str) -> Event {
+        Event::PhaseStarted(PhaseStarted::new(name, 0))
+    }
+
+    fn whole() -> Vec<u8> {
+        let stopped = Event::Stopped(Stopped::new(How::Clean, 0, 1));
+        bytes(&[start(), phase("drain"), phase("größe"), stopped])
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_counted_and_the_rest_is_there() {
+        let (good, long) = (whole(), bytes(&[phase(&"x".repeat(MAX_LINE))]));
+        let newer = String::from_utf8(bytes(&[phase("p")])).unwrap().replace(":1,", ":2,");
+        // What stands in front of, and behind, four good lines; then the entries, the corrupt
+        // lines, a torn end, a newer version.
+        let cases: [(&[u8], &[u8], _); 9] = [
+            (b"", b"", (4, 0, false, false)),
+            (b"", br#"{"v":1,"ev"#, (4, 0, true, false)),
+            (b"", b"\xff\xfe", (4, 0, true, false)),
+            (b"garbage\n", b"", (4, 1, false, false)),
+            (b"{\"v\":1,\"event\":\"pha\n\xff\n", b"\n\n", (4, 2, false, false)),
+            (&long, b"{", (4, 1, true, false)),
+            (b"", newer.as_bytes(), (5, 0, false, true)),
+            (b"", newer.trim_end().as_bytes(), (5, 0, false, true)),
+            (
+                b"",
+                br#"{"v":3,"ts":"2026-11-23T10:15:00Z","mono_us":1,"event":"new"}"#,
+                (5, 0, false, true),
+            ),
+        ];
+        for (front, behind, expected) in cases {
+            let record = Record::parse(&[front, &good, behind].concat()).unwrap();
+            let found = (record.entries.len(), record.corrupt, record.torn, record.newer);
+            assert_eq!(found, expected, "{}", String::from_utf8_lossy(behind));
+        }
+    }
+
+    #[test]
+    fn what_is_no_record_says_so() {
+        let lonely = bytes(&[phase("drain")]);
+        let cases = [
+            (&b""[..], ContentError::Empty),
+            (b"\n", ContentError::NoRunStarted { lines: 0 }),
+            (b"{}\nx", ContentError::NoRunStarted { lines: 2 }),
+            (&lonely, ContentError::NoRunStarted { lines: 1 }),
+        ];
+        for (bytes, error) in cases {
+            assert_eq!(Record::parse(bytes), Err(error));
+        }
+        let tmp = tempfile::tempdir().unwrap();
+        assert!(matches!(Record::read(tmp.path()), Err(ReadError::NotAFile { .. })));
+        let missing = Record::read(&tmp.path().join("none")).unwrap_err();
+        assert!(missing.to_string().ends_with("none: No such file or directory (os error 2)"));
+        // Sparse: only its size is large.
+        let large = tmp.path().join("large");
+        File::create(&large).unwrap().set_len(MAX_RECORD as u64 + 1).unwrap();
+        assert!(matches!(Record::read(&large), Err(ReadError::TooLarge { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn a_record_torn_at_any_byte_reads_as_the_lines_before(cut in 0..whole().len()) {
+            let whole = whole();
+            let (torn, lines) = (&whole[..cut], whole[..cut].split(|&b| b == b'\n'));
+            // A line of which only the newline is missing is whole.
+            let next_is_newline = whole.get(cut) == Some(&b'\n');
+            let complete = lines.count() - 1 + usize::from(next_is_newline);
+            match Record::parse(torn) {
+                Ok(record) => {
+                    prop_assert_eq!(record.entries.len(), complete);
+                    prop_assert_eq!(record.corrupt, 0);
+                    let ends_whole = next_is_newline || torn.ends_with(b"\n");
+                    prop_assert_eq!(record.torn, !ends_whole);
+                }
+                Err(_) => prop_assert_eq!(complete, 0),
+            }
+        }
+
+        #[test]
+        fn reading_any_bytes_never_panics(mut junk in any::<Vec<u8>>(), at in any::<usize>()) {
+            let mut bytes = whole();
+            let at = at % bytes.len();
+            bytes.splice(at..at, junk.drain(..));
+            let _ = Record::parse(&bytes);
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! Writes the record of the own run.
+//!
+//! An event is serialised first and then handed to the kernel by one `write(2)` on a descriptor
+//! opened with `O_APPEND`. What was written survives the process, however it dies; it survives
+//! the machine only after [`Recorder::sync`]. No lock is held across a write, so that a thread
+//! that is stuck cannot keep another one's last words back.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+
+use super::entry::{MAX_LINE, line};
+use super::event::{Event, RunStarted};
+use super::folder::{self, FolderError};
+use crate::clock::{Utc, mono_us};
+
+/// How many names [`Recorder::create`] tries. Each has a later time in it, so that even a second
+/// one is hardly ever needed.
+const ATTEMPTS: usize = 8;
+
+/// Why an event did not get into the record. None of these may stop a teardown.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// The folder is of no use.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The file could not be made.
+    #[error("cannot create the record {}: {source}", path.display())]
+    Create {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file could not be locked: its file system has no locks.
+    #[error("cannot lock the record {}: {source}; name a folder on a local file system",
+        path.display())]
+    Lock {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// An event that has no JSON, because a map of its has keys that are no strings.
+    #[error("cannot write a {event} event as JSON: {source}")]
+    Encode {
+        /// The event's name.
+        event: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// An event beyond [`MAX_LINE`], which no reader would take.
+    #[error("a {event} event of {len} bytes is too long for the record; at most {MAX_LINE}")]
+    TooLong {
+        /// The event's name.
+        event: String,
+        /// The length of its line.
+        len: usize,
+    },
+    /// Nothing of the line was written.
+    #[error("cannot write to the record {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The line was written in part, as on a disk that is nearly full. Readers pass over it, and
+    /// the next event begins on a line of its own.
+    #[error("wrote only {written} of {len} bytes to the record {}; is the disk full?",
+        path.display())]
+    Short {
+        /// The file.
+        path: PathBuf,
+        /// The bytes that were written.
+        written: usize,
+        /// The bytes that were to be written.
+        len: usize,
+    },
+    /// The data is written, but not known to be on the disk.
+    #[error("cannot sync the record {}: {source}", path.display())]
+    Sync {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The record of the own run, open and locked for as long as this lives.
+///
+/// The lock (`flock(2)`) belongs to the open file, not to the process. A child that executes
+/// another program, as every child of `std::process::Command` does, loses the file at its
+/// `execve` (`O_CLOEXEC`), so a diagnostic that outlives the run does not make it look alive. A
+/// child that only forks shares the file, and keeps the lock until it ends.
+///
+/// A process under `RLIMIT_FSIZE` gets `SIGXFSZ` for a write beyond it, which kills unless it is
+/// ignored: a limit below some hundred kilobytes and a record do not go together.
+#[derive(Debug)]
+#[must_use = "dropping it releases the lock, by which a reader tells that the run is alive"]
+pub struct Recorder {
+    file: File,
+    path: PathBuf,
+    /// Whether the file may end within a line, so that the next one needs a newline first.
+    torn: AtomicBool,
+}
+
+impl Recorder {
+    /// Begins the record of this run in the folder `dir`, with `start` as its first line.
+    ///
+    /// The folder is made where it is not there, and its parents too, with mode 0700; the file
+    /// has mode 0600 and a name that no other run has. Old records stay: see [`super::prune`].
+    ///
+    /// # Errors
+    /// Where the folder cannot be made or is not safe from other users, and where the file
+    /// cannot be made, locked, or take its first line. No file is left then.
+    pub fn create(dir: &Path, start: RunStarted) -> Result<Self, RecordError> {
+        let folder = folder::create(dir)?;
+        let pid = start.pid;
+        let start = Event::RunStarted(start);
+        for _ in 0..ATTEMPTS {
+            let Some(recorder) = Self::claim(&folder, dir, pid)? else { continue };
+            recorder.record(&start).inspect_err(|_| remove(&recorder.path))?;
+            return Ok(recorder);
+        }
+        let source = io::Error::other("every new file was taken by somebody else at once");
+        Err(RecordError::Create { path: dir.to_owned(), source })
+    }
+
+    /// Makes a new file and locks it; nothing, where somebody else was faster.
+    fn claim(folder: &OwnedFd, dir: &Path, pid: u32) -> Result<Option<Self>, RecordError> {
+        let flags = OFlag::O_WRONLY
+            | OFlag::O_CREAT
+            | OFlag::O_EXCL
+            | OFlag::O_APPEND
+            | OFlag::O_NOFOLLOW
+            | OFlag::O_CLOEXEC;
+        let name = folder::name(Utc::now(), pid);
+        let path = dir.join(&name);
+        let file = match openat(folder, name.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR) {
+            Ok(file) => File::from(file),
+            Err(Errno::EEXIST) => return Ok(None),
+            Err(errno) => return Err(RecordError::Create { path, source: errno.into() }),
+        };
+        // Until it is locked it looks like a dead run's: a reader may hold a lock of its own on
+        // it for an instant, and a prune may have removed it.
+        match file.try_lock() {
+            Ok(()) if file.metadata().is_ok_and(|meta| meta.nlink() > 0) => {
+                Ok(Some(Self { file, path, torn: AtomicBool::new(false) }))
+            }
+            Ok(()) | Err(TryLockError::WouldBlock) => {
+                remove(&path);
+                Ok(None)
+            }
+            Err(TryLockError::Error(source)) => {
+                remove(&path);
+                Err(RecordError::Lock { path, source })
+            }
+        }
+    }
+
+    /// Appends an event, stamped with the time of this call.
+    ///
+    /// May be called from any number of threads at once; their lines do not mix. Returns when the
+    /// kernel has the line. That is a copy into the page cache and takes microseconds; but a disk
+    /// that is far behind, a frozen file system or a network one whose server is gone can hold
+    /// any `write(2)` for long, so a teardown must not wait for this call without a bound.
+    ///
+    /// # Errors
+    /// Where the line was not written, or only in part. The record stays usable.
+    pub fn record(&self, event: &Event) -> Result<(), RecordError> {
+        let mut line = line(Utc::now(), mono_us(), event)
+            .map_err(|source| RecordError::Encode { event: event.name().to_owned(), source })?;
+        if line.len() > MAX_LINE {
+            return Err(RecordError::TooLong { event: event.name().to_owned(), len: line.len() });
+        }
+        let torn = self.torn.swap(false, Ordering::Relaxed);
+        if torn {
+            line.insert(0, b'\n');
+        }
+        let written = loop {
+            match (&self.file).write(&line) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => break result,
+            }
+        };
+        match written {
+            Ok(written) if written == line.len() => Ok(()),
+            Ok(written) => {
+                self.torn.store(torn || written > 0, Ordering::Relaxed);
+                Err(RecordError::Short { path: self.path.clone(), written, len: line.len() })
+            }
+            Err(source) => {
+                self.torn.fetch_or(torn, Ordering::Relaxed);
+                Err(RecordError::Write { path: self.path.clone(), source })
+            }
+        }
+    }
+
+    /// Waits until all that was written is on the disk (`fdatasync(2)`), so that it survives a
+    /// power loss. Takes milliseconds, on a busy disk seconds: not for an async thread.
+    ///
+    /// # Errors
+    /// Where the disk failed. Data the kernel could not write may then be lost, though a later
+    /// call succeeds.
+    pub fn sync(&self) -> Result<(), RecordError> {
+        self.file
+            .sync_data()
+            .map_err(|source| RecordError::Sync { path: self.path.clone(), source })
+    }
+
+    /// Where the record is: the folder as it was given, and the file's name.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Takes an empty record away, which would only be in the way of the one before it.
+fn remove(path: &Path) {
+    let _ = fs::remove_file(path);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::fs::PermissionsExt;
+
+    use nix::fcntl::{FcntlArg, fcntl, open};
+    use nix::unistd::pipe;
+
+    use super::super::{Entry, Now, Outcome, PhaseProgress, PhaseStarted, Record, runs, verdict};
+    use super::*;
+
+    fn recorder(file: impl Into<File>) -> Recorder {
+        Recorder {
+            file: file.into(),
+            path: "/run/gateway/x.jsonl".into(),
+            torn: AtomicBool::new(false),
+        }
+    }
+
+    fn phase(name: impl Into<String>) -> Event {
+        Event::PhaseStarted(PhaseStarted::new(name, 0))
+    }
+
+    #[test]
+    fn a_record_is_the_owners_alone_and_has_a_line_for_every_event() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = tmp.path().join("records");
+        let run = Recorder::create(&dir, RunStarted::new("gateway", 4100)).unwrap();
+        assert_eq!(fs::metadata(run.path()).unwrap().permissions().mode() & 0o7777, 0o600);
+        assert_eq!(runs(&dir).unwrap(), [run.path()]);
+        run.record(&phase("drain")).unwrap();
+        run.sync().unwrap();
+        assert!(Now::look(run.path()).running);
+        let read = Record::read(run.path()).unwrap();
+        assert_eq!(read.start, RunStarted::new("gateway", 4100));
+        assert_eq!(read.entries[1].event, phase("drain"));
+        assert!(read.entries[0].mono_us <= read.entries[1].mono_us);
+        assert_eq!((read.entries.len(), read.corrupt, read.torn, read.newer), (2, 0, false, false));
+        assert_eq!(verdict(&read, &Now::look(run.path())).outcome, Outcome::Running);
+
+        // As at the process's end. Not by closing it: a child that another test just forked may
+        // share it.
+        run.file.unlock().unwrap();
+        assert_eq!(verdict(&read, &Now::look(run.path())).outcome, Outcome::KilledInPhase);
+    }
+
+    #[test]
+    fn what_somebody_else_appended_is_not_written_over() {
+        let tmp = tempfile::tempdir().unwrap();
+        let run = Recorder::create(&tmp.path().join("r"), RunStarted::new("gateway", 1)).unwrap();
+        let mut other = fs::OpenOptions::new().append(true).open(run.path()).unwrap();
+        other.write_all(b"a note\n").unwrap();
+        run.record(&phase("drain")).unwrap();
+        let record = Record::read(run.path()).unwrap();
+        assert_eq!((record.entries.len(), record.corrupt), (2, 1));
+    }
+
+    #[test]
+    fn a_run_that_cannot_be_recorded_leaves_no_empty_record() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = tmp.path().join("r");
+        let error = Recorder::create(&dir, RunStarted::new("x".repeat(MAX_LINE), 1)).unwrap_err();
+        assert!(matches!(error, RecordError::TooLong { .. }), "{error}");
+        assert!(runs(&dir).unwrap().is_empty());
+    }
+
+    #[test]
+    fn runs_of_one_folder_and_one_pid_get_files_of_their_own() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = tmp.path().join("records");
+        let begin = || Recorder::create(&dir, RunStarted::new("gateway", 4100)).unwrap();
+        let all: Vec<_> = (0..20).map(|_| begin()).collect();
+        let paths: Vec<_> = all.iter().map(|run| run.path().to_owned()).collect();
+        assert_eq!(runs(&dir).unwrap(), paths);
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error_and_loses_only_the_event_it_befell() {
+        let full = open("/dev/full", OFlag::O_WRONLY | OFlag::O_APPEND, Mode::empty()).unwrap();
+        let error = recorder(full).record(&phase("drain")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cannot write to the record /run/gateway/x.jsonl: No space left on device (os error 28)"
+        );
+    }
+
+    #[test]
+    fn after_a_short_write_the_next_event_has_a_line_of_its_own() {
+        // A full pipe writes short as a full disk does, and unlike it can be emptied again.
+        let (reader, writer) = pipe().unwrap();
+        fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+        let size = usize::try_from(fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).unwrap()).unwrap();
+        let run = recorder(writer);
+        let long = phase("x".repeat(2 * size));
+        let error = run.record(&long).unwrap_err();
+        assert!(matches!(error, RecordError::Short { written, .. } if written == size), "{error}");
+        // Nothing at all fits now; that must not make it forget the torn line.
+        assert!(matches!(run.record(&phase("lost")), Err(RecordError::Write { .. })));
+
+        let mut reader = File::from(reader);
+        let mut written = vec![0; size];
+        reader.read_exact(&mut written).unwrap();
+        run.record(&phase("drain")).unwrap();
+        run.record(&phase("db_close")).unwrap();
+        drop(run);
+        reader.read_to_end(&mut written).unwrap();
+        let lines: Vec<_> = written.split(|&byte| byte == b'\n').collect();
+        assert!(Entry::parse(lines[0]).is_err());
+        assert_eq!(Entry::parse(lines[1]).unwrap().event, phase("drain"));
+        assert_eq!(Entry::parse(lines[2]).unwrap().event, phase("db_close"));
+        assert_eq!(lines[3..], [b""]);
+    }
+
+    #[test]
+    fn an_event_no_reader_would_take_is_not_written() {
+        let tmp = tempfile::tempdir().unwrap();
+        let run = Recorder::create(&tmp.path().join("r"), RunStarted::new("gateway", 1)).unwrap();
+        let error = run.record(&phase("x".repeat(MAX_LINE))).unwrap_err();
+        assert!(matches!(error, RecordError::TooLong { .. }), "{error}");
+        let fits = MAX_LINE - line(Utc::now(), mono_us(), &phase("")).unwrap().len();
+        run.record(&phase("x".repeat(fits - 20))).unwrap();
+        assert_eq!(Record::read(run.path()).unwrap().entries.len(), 2);
+    }
+
+    #[test]
+    fn threads_write_whole_lines_while_a_reader_reads() {
+        const THREADS: usize = 4;
+        const EVENTS: usize = 500;
+        let tmp = tempfile::tempdir().unwrap();
+        let run = Recorder::create(&tmp.path().join("r"), RunStarted::new("gateway", 1)).unwrap();
+        let read = || Record::read(run.path()).unwrap();
+        std::thread::scope(|scope| {
+            let writers: Vec<_> = (0..THREADS)
+                .map(|thread| {
+                    let run = &run;
+                    scope.spawn(move || {
+                        for n in 0..EVENTS {
+                            let values = serde_json::Map::from_iter([(
+                                "text".to_owned(),
+                                "x".repeat(n * 7 % 900).into(),
+                            )]);
+                            let phase = format!("{thread}");
+                            let event = PhaseProgress::new(phase, values, n as u64);
+                            run.record(&Event::PhaseProgress(event)).unwrap();
+                        }
+                    })
+                })
+                .collect();
+            let mut seen = 0;
+            while !writers.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+                let record = read();
+                assert!(record.entries.len() >= seen);
+                assert_eq!(record.corrupt, 0);
+                seen = record.entries.len();
+            }
+        });
+        let record = read();
+        assert_eq!((record.entries.len(), record.corrupt), (1 + THREADS * EVENTS, 0));
+        for thread in 0..THREADS {
+            let offsets = record.entries.iter().filter_map(|entry| match &entry.event {
+                Event::PhaseProgress(event) if event.phase == thread.to_string() => {
+                    Some(event.offset_us)
+                }
+                _ => None,
+            });
+            assert!(offsets.eq(0..EVENTS as u64));
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The process that sent a signal, as far as it can still be told.
+//!
+//! Starts from what the handler saw (see [`capture`](crate::capture)) and looks again, at leisure,
+//! at what outlives a short-lived sender: its parent and ancestors, above all the shell that ran
+//! `kill`, and the sshd above that. Nobody is named on a guess: a pid under which another process
+//! runs by now is recognised by its start time, and the pid in a sigqueue(3), which the sender
+//! could write as it liked, is reported and not looked up.
+
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+use crate::capture::{Absence, Captured, Code};
+use crate::process::ProcessSummary;
+use crate::procfile;
+use crate::systemd::unit_of_cgroup_file;
+
+/// How far up the ancestors are named.
+const MAX_ANCESTORS: usize = 8;
+
+/// A signal's sender.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Sender {
+    /// What is known of the process. Its `name` is absent where the [`absence`](Self::absence)
+    /// says why, and where the sender is [unverified](Code::Queue).
+    pub process: ProcessSummary,
+    /// How the signal was sent.
+    pub code: Code,
+    /// The name of its user, from `/etc/passwd`; not asked of a directory service, which can hang.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Why `/proc` did not show it while the handler ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub absence: Option<Absence>,
+    /// Its parent, that one's parent, and so on, as far as each is surely the one it was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ancestors: Vec<ProcessSummary>,
+}
+
+impl Sender {
+    /// The sender of a captured signal; `None` where the kernel or a timer made it.
+    ///
+    /// A dozen small reads below `/proc`, none of which can hang; the sender's command line, which
+    /// can, is left to the caller (see [`process::cmdline`](crate::process::cmdline)).
+    pub fn identify(captured: &Captured) -> Option<Self> {
+        let pid = captured.pid?;
+        let sighting = &captured.sighting;
+        let mut process = ProcessSummary::unknown(pid);
+        let mut absence = sighting.absence;
+        if captured.code == Code::Queue {
+            absence = None;
+        } else {
+            if let Some(stat) = &sighting.stat {
+                process = ProcessSummary::from_stat(pid, stat);
+            }
+            process.name = process.name.or_else(|| file_name(sighting.exe.as_deref()?));
+            process.login_uid = sighting.login_uid;
+            process.login_session = sighting.login_session;
+            if process.is_same_as(&ProcessSummary::read_stat(pid)) {
+                // Between the two reads it may have gone after all; then there is no file, as no
+                // pid is used again before all others have been.
+                process.unit = procfile::text(format!("/proc/{pid}/cgroup"))
+                    .and_then(|cgroup| unit_of_cgroup_file(&cgroup));
+            }
+        }
+        process.uid = captured.uid;
+        let ancestors = process.ancestors(MAX_ANCESTORS);
+        let user = captured.uid.and_then(user_name);
+        Some(Self { process, code: captured.code, user, absence, ancestors })
+    }
+
+    /// The process that started the sender, usually a shell.
+    pub fn parent(&self) -> Option<&ProcessSummary> {
+        self.ancestors.first()
+    }
+
+    /// Whether the kernel vouches for the pid.
+    pub fn is_verified(&self) -> bool {
+        self.code != Code::Queue
+    }
+
+    /// Whether the process is still the one that sent the signal, so that something about it read
+    /// just now, such as its command line, is about the sender. Ask after having read it.
+    pub fn is_still_there(&self) -> bool {
+        self.is_verified() && self.process.is_same_as(&ProcessSummary::read_stat(self.process.pid))
+    }
+
+    /// Whether this is the process that runs us.
+    pub(crate) fn is(&self, pid: Pid) -> bool {
+        self.is_verified() && self.process.pid == pid.as_raw()
+    }
+}
+
+fn file_name(exe: &[u8]) -> Option<String> {
+    let exe = String::from_utf8_lossy(exe);
+    // The kernel says so of a program whose file has been replaced.
+    let exe = exe.strip_suffix(" (deleted)").unwrap_or(&exe);
+    exe.rsplit('/').next().filter(|name| !name.is_empty()).map(str::to_owned)
+}
+
+fn user_name(uid: u32) -> Option<String> {
+    user_in_passwd(&procfile::text("/etc/passwd")?, uid)
+}
+
+/// The first user with that id in a file of the form of passwd(5).
+fn user_in_passwd(passwd: &str, uid: u32) -> Option<String> {
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next().filter(|name| !name.is_empty())?;
+        let id: u32 = fields.nth(1)?.parse().ok()?;
+        (id == uid).then(|| name.to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::Sighting;
+    use crate::signal::Signal;
+    use std::time::SystemTime;
+
+    fn captured(code: Code, pid: i32, sighting: Sighting) -> Captured {
+        Captured {
+            signal: Signal::TERM,
+            code,
+            pid: Some(pid),
+            uid: Some(0),
+            sighting,
+            is_parent_death_signal: false,
+            wall: SystemTime::UNIX_EPOCH,
+            mono_ns: 0,
+            took_ns: 0,
+        }
+    }
+
+    #[test]
+    fn a_sender_that_has_gone_keeps_the_name_the_handler_saw() {
+        let stat = format!(
+            "999999999 (kill) Z {} 1 1 0 0 0 0 0 0 0 0 0 0 0 20 0 1 0 99999999999 {}0\n",
+            std::process::id(),
+            "0 ".repeat(29)
+        );
+        let sighting = Sighting { stat: Some(stat.into_bytes()), ..Sighting::default() };
+        let sender = Sender::identify(&captured(Code::User, 999_999_999, sighting)).unwrap();
+        assert_eq!(sender.process.name.as_deref(), Some("kill"));
+        assert_eq!(sender.parent().unwrap().pid, std::process::id() as i32);
+        assert_eq!(sender.user.as_deref(), Some("root"));
+        assert!(!sender.is_still_there());
+    }
+
+    #[test]
+    fn another_process_under_the_senders_pid_is_not_taken_for_it() {
+        let pid = std::process::id() as i32;
+        let stat =
+            format!("{pid} (old) Z 1 1 1 0 0 0 0 0 0 0 0 0 0 0 20 0 1 0 1 {}0\n", "0 ".repeat(29));
+        let sighting = Sighting { stat: Some(stat.into_bytes()), ..Sighting::default() };
+        let sender = Sender::identify(&captured(Code::User, pid, sighting)).unwrap();
+        assert_eq!(sender.process.name.as_deref(), Some("old"));
+        assert_eq!(sender.process.unit, None);
+        assert!(!sender.is_still_there());
+    }
+
+    #[test]
+    fn the_pid_in_a_sigqueue_is_reported_and_not_looked_up() {
+        let pid = std::process::id() as i32;
+        let stat = std::fs::read("/proc/self/stat").unwrap();
+        let sighting = Sighting { stat: Some(stat), ..Sighting::default() };
+        let sender = Sender::identify(&captured(Code::Queue, pid, sighting)).unwrap();
+        assert_eq!(sender.process, ProcessSummary { uid: Some(0), ..ProcessSummary::unknown(pid) });
+        assert_eq!(sender.ancestors, []);
+        assert!(!sender.is_verified());
+    }
+
+    #[test]
+    fn without_a_free_descriptor_the_program_gives_the_name() {
+        let sighting = Sighting {
+            absence: Some(Absence::Unreadable(nix::libc::EMFILE)),
+            exe: Some(b"/usr/bin/python3.11 (deleted)".to_vec()),
+            ..Sighting::default()
+        };
+        let sender = Sender::identify(&captured(Code::User, 999_999_999, sighting)).unwrap();
+        assert_eq!(sender.process.name.as_deref(), Some("python3.11"));
+    }
+
+    #[test]
+    fn users_are_found_in_passwd() {
+        let passwd =
+            "\n# x\nroot:x:0:0:root:/root:/bin/sh\nbroken:x\n:x:7:7::/:/\nops:x:1000:1:::\n";
+        let cases = [(0, Some("root")), (1000, Some("ops")), (7, None), (1, None)];
+        for (uid, name) in cases {
+            assert_eq!(user_in_passwd(passwd, uid).as_deref(), name);
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! POSIX signals by name.
+
+use std::fmt::{self, Display};
+use std::str::FromStr;
+
+use nix::libc::c_int;
+use nix::sys::signal::Signal as Nix;
+use serde::{Deserialize, Serialize};
+
+/// A signal, by its number on this machine; shown and serialised by its name, such as `SIGTERM`.
+///
+/// Real-time signals, which have no names of their own, are shown as `SIG34`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Signal(c_int);
+
+impl Signal {
+    /// Sent by kill(1), systemd and container runtimes to ask for an end.
+    pub const TERM: Self = Self(Nix::SIGTERM as c_int);
+    /// Sent by Ctrl-C.
+    pub const INT: Self = Self(Nix::SIGINT as c_int);
+    /// Sent when the terminal hangs up.
+    pub const HUP: Self = Self(Nix::SIGHUP as c_int);
+    /// Sent by Ctrl-\.
+    pub const QUIT: Self = Self(Nix::SIGQUIT as c_int);
+    /// Sent by systemd to a service that missed its watchdog.
+    pub const ABRT: Self = Self(Nix::SIGABRT as c_int);
+
+    /// The signal with this number; numbers that no kernel knows are kept as they are.
+    pub const fn from_raw(number: c_int) -> Self {
+        Self(number)
+    }
+
+    /// Its number.
+    pub const fn as_raw(self) -> c_int {
+        self.0
+    }
+}
+
+impl Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match Nix::try_from(self.0) {
+            Ok(known) => f.write_str(known.as_str()),
+            Err(_) => write!(f, "SIG{}", self.0),
+        }
+    }
+}
+
+/// A name that is no signal's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{}` is no signal: write a name such as SIGTERM", crate::escape::Plain(.0))]
+pub struct UnknownSignal(String);
+
+impl FromStr for Signal {
+    type Err = UnknownSignal;
+
+    /// Reads a name as [`Display`] writes it.
+    fn from_str(name: &str) -> Result<Self, UnknownSignal> {
+        let numbered = || name.strip_prefix("SIG")?.parse().ok().map(Self);
+        match Nix::from_str(name) {
+            Ok(known) => Ok(Self(known as c_int)),
+            Err(_) => numbered().ok_or_else(|| UnknownSignal(name.to_owned())),
+        }
+    }
+}
+
+impl From<Signal> for String {
+    fn from(signal: Signal) -> Self {
+        signal.to_string()
+    }
+}
+
+impl TryFrom<String> for Signal {
+    type Error = UnknownSignal;
+
+    fn try_from(name: String) -> Result<Self, UnknownSignal> {
+        name.parse()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_signal_reads_back_from_its_name() {
+        for number in 1..=64 {
+            let signal = Signal::from_raw(number);
+            assert_eq!(signal.to_string().parse(), Ok(signal));
+        }
+        assert_eq!(Signal::TERM.to_string(), "SIGTERM");
+        assert_eq!(Signal::from_raw(40).to_string(), "SIG40");
+        assert!("TERM".parse::<Signal>().is_err());
+        assert_eq!(
+            "SIG\nX".parse::<Signal>().unwrap_err().to_string(),
+            r"`SIG\nX` is no signal: write a name such as SIGTERM"
+        );
+    }
+}

@@ -1,0 +1,149 @@
+//! Why systemd stops a unit, told from what it says of it while it does.
+//!
+//! `systemctl stop`, `restart`, `kill` and a reboot all reach the service as a SIGTERM from the
+//! manager. The unit's state, its job and the other jobs at that moment tell them apart, as seen on
+//! systemd 252. Who asked systemd for the job is not logged by default.
+
+use serde::{Deserialize, Serialize};
+
+use super::UnitProperties;
+
+/// What systemd is doing to the unit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Why {
+    /// The unit is not being stopped: `systemctl kill`, or another sender than the manager.
+    Kill,
+    /// A stop job for this unit: `systemctl stop`.
+    Stop,
+    /// A restart job for this unit: `systemctl restart`, or one of a unit it is part of.
+    Restart,
+    /// A stop job, beside the jobs of other units: a dependency, a conflict, `systemctl isolate`.
+    Dependency {
+        /// The other units with a job, at most [`MAX_UNITS`] of them.
+        units: Vec<String>,
+    },
+    /// The machine, or the user's manager, goes down.
+    Reboot {
+        /// The target it goes to, such as `reboot.target`.
+        target: String,
+    },
+    /// `RuntimeMaxSec=` ran out.
+    RuntimeMax,
+    /// The unit missed its watchdog message.
+    Watchdog,
+    /// It is being stopped, without a job that can be seen.
+    Unclear,
+}
+
+/// How many other units are named.
+pub const MAX_UNITS: usize = 5;
+
+/// Targets that take the whole of the manager's units down, by systemd.special(7).
+const GOING_DOWN: [&str; 8] = [
+    "reboot.target",
+    "poweroff.target",
+    "halt.target",
+    "kexec.target",
+    "soft-reboot.target",
+    "exit.target",
+    "shutdown.target",
+    "umount.target",
+];
+
+/// Why `unit` is being stopped, by its properties and the output of `systemctl list-jobs
+/// --no-legend` at that moment; `None` where its state is not known.
+pub fn why(unit: &str, properties: &UnitProperties, jobs: &str) -> Option<Why> {
+    let state = properties.active_state.as_deref()?;
+    let sub_state = properties.sub_state.as_deref().unwrap_or_default();
+    let jobs: Vec<(&str, &str)> = jobs.lines().filter_map(job).collect();
+    if let Some((target, _)) = jobs
+        .iter()
+        .filter(|(_, kind)| *kind == "start")
+        .min_by_key(|(unit, _)| {
+            GOING_DOWN.iter().position(|target| target == unit).unwrap_or(usize::MAX)
+        })
+        .filter(|(unit, _)| GOING_DOWN.contains(unit))
+    {
+        return Some(Why::Reboot { target: (*target).to_owned() });
+    }
+    Some(match jobs.iter().find(|(name, _)| *name == unit).map(|(_, kind)| *kind) {
+        _ if sub_state == "stop-watchdog" => Why::Watchdog,
+        _ if state == "active" || state == "reloading" => Why::Kill,
+        Some("restart" | "try-restart") => Why::Restart,
+        Some("stop") => {
+            let others = jobs.iter().map(|(name, _)| *name).filter(|name| *name != unit);
+            match others.map(str::to_owned).take(MAX_UNITS).collect::<Vec<_>>() {
+                none if none.is_empty() => Why::Stop,
+                units => Why::Dependency { units },
+            }
+        }
+        _ if properties.result.as_deref() == Some("timeout") => Why::RuntimeMax,
+        _ => Why::Unclear,
+    })
+}
+
+/// Unit and type of a line `JOB UNIT TYPE STATE`.
+fn job(line: &str) -> Option<(&str, &str)> {
+    let mut columns = line.split_whitespace();
+    columns.next()?.parse::<u32>().ok()?;
+    Some((columns.next()?, columns.next()?))
+}
+
+impl std::fmt::Display for Why {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Why::Kill => f.write_str(
+                "no stop of the unit is under way: a signal alone, as by systemctl kill",
+            ),
+            Why::Stop => f.write_str("a stop job, as by systemctl stop"),
+            Why::Restart => f.write_str("a restart job, as by systemctl restart"),
+            Why::Dependency { units } => {
+                write!(f, "a stop job beside those of other units: {}", units.join(", "))
+            }
+            Why::Reboot { target } => write!(f, "the system is going down to {target}"),
+            Why::RuntimeMax => f.write_str("RuntimeMaxSec= ran out"),
+            Why::Watchdog => f.write_str("the unit missed its watchdog message"),
+            Why::Unclear => f.write_str("the unit is being stopped, by no job that can be seen"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_situation_is_told_by_what_systemd_says_of_the_unit() {
+        let stop = "  812 gateway.service stop running\n";
+        let dependency = "812 gateway.service stop running\n815 db.service stop waiting\n";
+        let down = "900 gateway.service stop running\n901 shutdown.target start waiting\n\
+                    902 reboot.target start waiting\n";
+        let unit = |name: &str| Why::Dependency { units: vec![name.to_owned()] };
+        let reboot = || Why::Reboot { target: "reboot.target".to_owned() };
+        let cases = [
+            ("active", "running", "success", "", Why::Kill),
+            ("active", "running", "success", "7 other.service stop running\n", Why::Kill),
+            ("deactivating", "stop-sigterm", "success", stop, Why::Stop),
+            (
+                "deactivating",
+                "stop-sigterm",
+                "success",
+                "812 gateway.service restart running",
+                Why::Restart,
+            ),
+            ("deactivating", "stop-sigterm", "success", dependency, unit("db.service")),
+            ("deactivating", "stop-sigterm", "success", down, reboot()),
+            ("deactivating", "stop-sigterm", "timeout", "", Why::RuntimeMax),
+            ("deactivating", "stop-watchdog", "watchdog", "", Why::Watchdog),
+            ("deactivating", "stop-sigterm", "success", "No jobs running.\n", Why::Unclear),
+        ];
+        for (active, sub, result, jobs, expected) in cases {
+            let show = format!("ActiveState={active}\nSubState={sub}\nResult={result}\n");
+            let properties = UnitProperties::parse(&show);
+            assert_eq!(why("gateway.service", &properties, jobs), Some(expected), "{jobs}");
+        }
+        assert_eq!(why("gateway.service", &UnitProperties::default(), stop), None);
+    }
+}

@@ -1,0 +1,111 @@
+//! What each thread of this process is doing: the last words of one that hangs.
+//!
+//! Read from `/proc/self/task`, as proc_pid_task(5) has it. None of these reads waits for the
+//! thread in question. A thread that ends meanwhile is left out; a fact that the kernel keeps from
+//! us (`wchan` and `syscall` need ptrace access, which a hardened kernel may refuse) is absent.
+
+use std::fmt::{self, Display};
+
+use procfs_core::FromRead;
+use procfs_core::process::Stat;
+use serde::{Deserialize, Serialize};
+
+use crate::escape::Quoted;
+use crate::process::is_well_formed;
+use crate::procfile;
+
+/// A thread of this process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Thread {
+    /// Its id; the main thread's is the process's.
+    pub tid: i32,
+    /// Its name.
+    pub name: String,
+    /// One letter, as in [`ProcessSummary::state`](crate::process::ProcessSummary::state).
+    pub state: char,
+    /// The kernel function it sleeps in, such as `futex_do_wait`; absent while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_channel: Option<String>,
+    /// The number of the system call it is in, by the tables of this architecture.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub syscall: Option<i64>,
+    /// The CPU time it has used, in clock ticks (100 a second on Linux).
+    pub cpu_ticks: u64,
+}
+
+impl Thread {
+    /// The threads of this process, by id; at most `limit` of them.
+    pub fn all(limit: usize) -> Vec<Self> {
+        let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return Vec::new() };
+        let ids = tasks.flatten().filter_map(|task| task.file_name().to_str()?.parse().ok());
+        let mut ids: Vec<i32> = ids.collect();
+        ids.sort_unstable();
+        ids.into_iter().filter_map(Self::read).take(limit).collect()
+    }
+
+    fn read(tid: i32) -> Option<Self> {
+        let file = |name| procfile::read(format!("/proc/self/task/{tid}/{name}")).ok();
+        let stat = file("stat").filter(|stat| is_well_formed(stat))?;
+        let stat = Stat::from_read(stat.as_slice()).ok()?;
+        let text = |name| file(name).map(|text| String::from_utf8_lossy(&text).into_owned());
+        Some(Self {
+            tid,
+            name: stat.comm,
+            state: stat.state,
+            // `0` for a thread that does not wait, or where the kernel does not say.
+            wait_channel: text("wchan").filter(|channel| !matches!(channel.as_str(), "" | "0")),
+            // `running`, or a number (-1 outside of a call) and its arguments.
+            syscall: text("syscall").and_then(|call| call.split_whitespace().next()?.parse().ok()),
+            cpu_ticks: stat.utime.saturating_add(stat.stime),
+        })
+    }
+}
+
+/// `tokio-rt-worker(4102) S futex_do_wait syscall=202`
+impl Display for Thread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", Quoted(&format!("{}({})", self.name, self.tid)), self.state)?;
+        if let Some(channel) = &self.wait_channel {
+            write!(f, " {}", Quoted(channel))?;
+        }
+        match self.syscall {
+            Some(call) => write!(f, " syscall={call}"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn a_thread_that_waits_is_seen_waiting() {
+        let (started, is_started) = mpsc::channel();
+        let (_end, ended) = mpsc::channel::<()>();
+        let waiting = std::thread::Builder::new().name("evil \n=name".into());
+        waiting
+            .spawn(move || {
+                started.send(nix::unistd::gettid().as_raw()).unwrap();
+                ended.recv()
+            })
+            .unwrap();
+        let tid: i32 = is_started.recv().unwrap();
+        // It has said its id a moment before it waits.
+        let seen = loop {
+            let seen =
+                Thread::all(usize::MAX).into_iter().find(|thread| thread.tid == tid).unwrap();
+            if seen.state == 'S' {
+                break seen;
+            }
+        };
+        assert_eq!(seen.name, "evil \n=name");
+        assert!(seen.to_string().starts_with(&format!("\"evil \\n=name({tid})\" S")), "{seen}");
+        assert!(
+            Thread::all(usize::MAX).iter().any(|thread| thread.tid == std::process::id() as i32)
+        );
+        assert_eq!(Thread::all(1).len(), 1);
+    }
+}

@@ -1,0 +1,123 @@
+//! Records of processes that really die.
+//!
+//! The processes are this test's own binary again: each runs one of the ignored tests, which is
+//! the life of a service in short.
+
+#![expect(clippy::unwrap_used, reason = "the helpers of tests are tests, too")]
+
+use std::env;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+
+use forensics_core::record::{
+    Event, Now, Outcome, PhaseStarted, Record, RecordError, Recorder, RunStarted, Signal,
+    SignalKind, is_running, prune, runs, verdict,
+};
+
+const DIR: &str = "FORENSICS_TEST_DIR";
+
+/// A process that runs the ignored test `life`, with its records in `dir`.
+fn command(life: &str, dir: &Path) -> Command {
+    let mut command = Command::new("sh");
+    // A write beyond the limit of some commands below shall fail, not kill.
+    command.args(["-c", "trap '' XFSZ; ulimit -f \"$1\"; shift; exec \"$@\"", "sh"]);
+    command.arg(if life == "life_on_a_full_disk" { "8" } else { "unlimited" });
+    command.arg(env::current_exe().unwrap()).args([life, "--exact", "--ignored", "--nocapture"]);
+    command.env(DIR, dir);
+    command
+}
+
+/// A service that is in its phase `drain`, and that lives until it is killed.
+struct Service {
+    child: Child,
+    record: PathBuf,
+    /// Held by the service's own child, too, which ends when this is closed.
+    stdin: Option<ChildStdin>,
+}
+
+impl Service {
+    fn start(dir: &Path) -> Self {
+        let mut command = command("life_in_a_phase", dir);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let record = lines
+            .map(|line| line.unwrap())
+            .find_map(|line| Some(PathBuf::from(line.split_once("record=")?.1)))
+            .unwrap();
+        let stdin = child.stdin.take();
+        Self { child, record, stdin }
+    }
+
+    /// Kills the service; the process it had started lives on.
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        assert!(self.stdin.is_some());
+    }
+}
+
+#[test]
+#[ignore = "run as a process of its own by the tests below"]
+fn life_in_a_phase() {
+    let dir = env::var_os(DIR).unwrap();
+    let run =
+        Recorder::create(Path::new(&dir), RunStarted::new("svc", std::process::id())).unwrap();
+    run.record(&Event::Signal(Signal::new(SignalKind::Request, 1, "requested"))).unwrap();
+    run.record(&Event::PhaseStarted(PhaseStarted::new("drain", 0))).unwrap();
+    let mut diagnostic = Command::new("cat").stdout(Stdio::null()).spawn().unwrap();
+    println!("record={}", run.path().display());
+    diagnostic.wait().unwrap();
+}
+
+#[test]
+#[ignore = "run as a process of its own by the tests below"]
+fn life_on_a_full_disk() {
+    let dir = env::var_os(DIR).unwrap();
+    let run =
+        Recorder::create(Path::new(&dir), RunStarted::new("svc", std::process::id())).unwrap();
+    let event = Event::PhaseStarted(PhaseStarted::new("x".repeat(100), 0));
+    let errors: Vec<_> = (0..200).filter_map(|_| run.record(&event).err()).collect();
+    // The last line that began to fit, then nothing.
+    assert!(matches!(errors[0], RecordError::Short { .. }), "{}", errors[0]);
+    assert!(errors[1..].iter().all(|error| matches!(error, RecordError::Write { .. })));
+    assert!(errors.len() > 1);
+}
+
+#[test]
+fn services_share_a_folder_and_a_kill_frees_the_record_though_their_children_live() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path().join("records");
+    let (mut first, mut second) = (Service::start(&dir), Service::start(&dir));
+    assert_eq!(runs(&dir).unwrap().len(), 2);
+    assert!(is_running(&first.record).unwrap() && is_running(&second.record).unwrap());
+    assert_eq!(prune(&dir, 0).unwrap(), 0);
+    let judge = |service: &Service| {
+        let verdict = verdict(&Record::read(&service.record).unwrap(), &Now::look(&service.record));
+        (verdict.outcome, verdict.phases[0].phase.clone(), verdict.pid == service.child.id())
+    };
+    assert_eq!(judge(&first), (Outcome::Running, "drain".to_owned(), true));
+
+    first.kill();
+    assert_eq!(judge(&first), (Outcome::KilledInPhase, "drain".to_owned(), true));
+    assert_eq!(judge(&second).0, Outcome::Running);
+    assert_eq!(prune(&dir, 0).unwrap(), 1);
+    assert_eq!(runs(&dir).unwrap(), [second.record.clone()]);
+    second.kill();
+    assert_eq!(prune(&dir, 0).unwrap(), 1);
+}
+
+#[test]
+fn a_disk_that_fills_up_costs_the_lines_that_did_not_fit() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path().join("records");
+    let mut life = command("life_on_a_full_disk", &dir).stdout(Stdio::piped()).spawn().unwrap();
+    let mut output = String::new();
+    life.stdout.take().unwrap().read_to_string(&mut output).unwrap();
+    assert!(life.wait().unwrap().success(), "{output}");
+    let [path] = &runs(&dir).unwrap()[..] else { panic!("{output}") };
+    let record = Record::read(path).unwrap();
+    assert!(record.torn && record.corrupt == 0 && record.entries.len() > 10, "{record:?}");
+    let verdict = verdict(&record, &Now::look(path));
+    assert_eq!(verdict.outcome, Outcome::KilledInPhase);
+}

@@ -1,0 +1,34 @@
+//! Whether systemd will wait for as long as our teardown may take, asked at the start.
+//!
+//! `systemctl show`, off the hot path and bounded: a manager that does not answer costs one line
+//! of the log. Outside systemd nothing is asked and nothing is said.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use forensics_core::systemd::{Alignment, CgroupUnit};
+
+use crate::guard::Shared;
+use crate::{events, systemctl};
+
+/// How long systemd may take to answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// Asks for our unit's stop timeout, notes it for the deadline, and warns where it is too short.
+pub(crate) async fn check(shared: Arc<Shared>, unit: Option<CgroupUnit>) {
+    let Some(unit) = unit.filter(|unit| unit.unit.ends_with(".service")) else { return };
+    let properties = match systemctl::show(&unit, ANSWER_LIMIT).await {
+        Ok(properties) => properties,
+        Err(why) => return events::alignment_unknown(&why),
+    };
+    let Some(granted) = properties.stop_timeout() else {
+        return events::alignment_unknown("systemctl names no TimeoutStopUSec");
+    };
+    // Only this task sets it.
+    let _ = shared.stop.unit_timeout.set(granted);
+    let config = &shared.config;
+    let alignment = Alignment::judge(granted, config.drain_timeout, config.headroom);
+    if let Some(warning) = alignment.warning(&unit.unit, unit.manager) {
+        events::misaligned(&warning);
+    }
+}

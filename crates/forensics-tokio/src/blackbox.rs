@@ -1,0 +1,191 @@
+//! The record of this run.
+//!
+//! Every event is one write(2) to a file that is locked while we live; see
+//! [`forensics_core::record`]. It may be called from the keeper as from tasks. Nothing here can
+//! fail a teardown: the first write that does not succeed is remembered, to be logged by whoever
+//! may log, and the rest goes on without a record.
+
+use std::path::Path;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use forensics_core::cause::Cause;
+use forensics_core::cgroupfs::OomKills;
+use forensics_core::clock;
+use forensics_core::context::{Baseline, ShutdownContext, Trigger};
+use forensics_core::duration::Timespan;
+use forensics_core::record::{
+    self, Event, How, KEEP, PhaseFinished, PhaseOutcome, PhaseProgress, PhaseStarted, Recorder,
+    RunStarted, Signal, SignalKind, Stopped, Wedged, WedgedWhat,
+};
+use forensics_core::systemd::Manager;
+use serde_json::{Map, Value};
+
+use crate::config::Config;
+use crate::outcome::Outcome;
+use crate::report::{LaterSignal, PhaseReport};
+
+/// The record being written; nothing where none was asked for or it could not be made.
+#[derive(Debug, Default)]
+pub(crate) struct BlackBox {
+    recorder: Option<Recorder>,
+    failed: OnceLock<String>,
+}
+
+impl BlackBox {
+    /// Begins the record of this run, and throws away the oldest ones.
+    pub(crate) fn open(dir: &Path, config: &Config, baseline: &Baseline) -> Self {
+        let mut start = RunStarted::new(&config.service, std::process::id());
+        start.start_time = baseline.process.start_time;
+        start.boot_id = clock::boot_id();
+        start.exe = std::env::current_exe().ok().map(|exe| exe.to_string_lossy().into_owned());
+        start.cmdline.clone_from(&baseline.process.cmdline);
+        start.unit = baseline.systemd.unit.as_ref().map(|unit| unit.unit.clone());
+        start.manager = baseline.systemd.unit.as_ref().map(|unit| match unit.manager {
+            Manager::User { .. } => "user".to_owned(),
+            _ => "system".to_owned(),
+        });
+        start.deadline_us = Some(micros(config.deadline()));
+        start.drain_timeout_us = Some(micros(config.drain_timeout));
+        let oom = OomKills::read();
+        start.oom_kill = oom.map(|oom| oom.count);
+        start.cgroup_inode = oom.map(|oom| oom.cgroup_inode);
+        let black_box = match Recorder::create(dir, start) {
+            Ok(recorder) => Self { recorder: Some(recorder), failed: OnceLock::new() },
+            Err(e) => Self { recorder: None, failed: OnceLock::from(e.to_string()) },
+        };
+        if let Err(e) = record::prune(dir, KEEP) {
+            black_box.failed.get_or_init(|| e.to_string());
+        }
+        black_box
+    }
+
+    /// What went wrong first, if anything has.
+    pub(crate) fn failure(&self) -> Option<&str> {
+        self.failed.get().map(String::as_str)
+    }
+
+    /// What began the stop.
+    pub(crate) fn begun(
+        &self,
+        context: &ShutdownContext,
+        allowed: Duration,
+        stop_timeout: Option<Timespan>,
+    ) {
+        let kind = match context.trigger {
+            Some(Trigger::Request { .. }) => SignalKind::Request,
+            Some(Trigger::ServiceEnded { .. }) => SignalKind::ServiceEnded,
+            _ => SignalKind::Signal,
+        };
+        let mut event = Signal::new(kind, 1, context.cause().as_str());
+        event.signal = context.signal().map(|signal| signal.to_string());
+        if let Some(sender) = &context.sender {
+            event.sender_pid = u32::try_from(sender.process.pid).ok();
+            event.sender_name.clone_from(&sender.process.name);
+            event.sender_uid = sender.process.uid;
+        }
+        event.line = context.to_string();
+        event.context = serde_json::to_value(context).unwrap_or_default();
+        event.deadline_us = Some(micros(allowed));
+        event.stop_timeout_us = stop_timeout;
+        self.write(&Event::Signal(event));
+    }
+
+    /// A signal after that, which with it makes so many requests; one that counts as the same
+    /// request as the one before makes no more.
+    pub(crate) fn later_signal(&self, later: &LaterSignal, requests: u32) {
+        // Its cause would need the context, which belongs to the first one.
+        let mut event = Signal::new(SignalKind::Signal, requests, Cause::Unknown.as_str());
+        event.signal = Some(later.signal.to_string());
+        if let Some(sender) = &later.sender {
+            event.sender_pid = u32::try_from(sender.process.pid).ok();
+            event.sender_name.clone_from(&sender.process.name);
+            event.sender_uid = sender.process.uid;
+            event.context = serde_json::to_value(sender).unwrap_or_default();
+        }
+        self.write(&Event::Signal(event));
+    }
+
+    pub(crate) fn phase_started(&self, place: Place<'_>, budget: Duration, offset: Duration) {
+        let mut event = PhaseStarted::new(place.phase, micros(offset));
+        event.group = place.group.map(str::to_owned);
+        event.timeout_us = Some(micros(budget));
+        self.write(&Event::PhaseStarted(event));
+    }
+
+    pub(crate) fn phase_progress(
+        &self,
+        place: Place<'_>,
+        values: Map<String, Value>,
+        offset: Duration,
+    ) {
+        let mut event = PhaseProgress::new(place.phase, values, micros(offset));
+        event.group = place.group.map(str::to_owned);
+        self.write(&Event::PhaseProgress(event));
+    }
+
+    pub(crate) fn phase_finished(&self, place: Place<'_>, report: &PhaseReport) {
+        let outcome = match report.outcome {
+            Outcome::Ok => PhaseOutcome::Ok,
+            Outcome::Skipped => PhaseOutcome::Skipped,
+            Outcome::CutShort => PhaseOutcome::CutShort,
+            Outcome::TimedOut => PhaseOutcome::TimedOut,
+            Outcome::Failed => PhaseOutcome::Failed,
+            Outcome::Panicked => PhaseOutcome::Panicked,
+        };
+        let (took, offset) = (micros(report.took), micros(report.offset + report.took));
+        let mut event = PhaseFinished::new(place.phase, outcome, took, offset);
+        event.group = place.group.map(str::to_owned);
+        event.error.clone_from(&report.error);
+        event.values.clone_from(&report.values);
+        self.write(&Event::PhaseFinished(event));
+    }
+
+    /// The keeper saw that something does not move.
+    pub(crate) fn wedged(&self, phase: Option<&str>, waited: Duration, detail: &str) {
+        let what = if phase.is_some() { WedgedWhat::Phase } else { WedgedWhat::Runtime };
+        let mut event = Wedged::new(what, micros(waited), detail);
+        event.phase = phase.map(str::to_owned);
+        self.write(&Event::Wedged(event));
+    }
+
+    pub(crate) fn diag(&self, event: record::Diag) {
+        self.write(&Event::Diag(event));
+    }
+
+    /// The run is over.
+    pub(crate) fn stopped(&self, how: How, exit_status: u8, total: Duration) {
+        let mut event = Stopped::new(how, exit_status.into(), micros(total));
+        event.oom_kill = OomKills::read().map(|oom| oom.count);
+        self.write(&Event::Stopped(event));
+    }
+
+    /// A panic ends the run.
+    pub(crate) fn panicked(&self, message: String, location: Option<String>, total: Duration) {
+        // What a Rust program exits with that panicked; one that aborts dies of SIGABRT instead.
+        const PANIC_STATUS: i32 = 101;
+        let mut event = Stopped::new(How::Panicked, PANIC_STATUS, micros(total));
+        event.panic = Some(message);
+        event.location = location;
+        self.write(&Event::Stopped(event));
+    }
+
+    fn write(&self, event: &Event) {
+        if let Some(recorder) = &self.recorder
+            && let Err(e) = recorder.record(event)
+        {
+            self.failed.get_or_init(|| e.to_string());
+        }
+    }
+}
+
+/// Names a running phase.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) phase: &'a str,
+    pub(crate) group: Option<&'a str>,
+}
+
+fn micros(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,167 @@
+//! How much time each phase gets: pure arithmetic over one deadline.
+//!
+//! A phase gets the smaller of its own timeout and what remains until the deadline less the
+//! reserves of the phases after it. So no phase can eat what a later one has reserved, and with
+//! reserves that fit into the deadline every one of them is honoured, whatever happens before.
+
+use std::fmt::{self, Display};
+use std::time::Duration;
+
+use forensics_core::escape::Plain;
+
+/// What the arithmetic needs to know of a phase.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Claim {
+    pub(crate) name: String,
+    /// The most it may take; `None` for as long as there is time.
+    pub(crate) timeout: Option<Duration>,
+    /// What earlier phases must leave to it.
+    pub(crate) reserve: Duration,
+}
+
+/// What a phase gets when it starts with `remaining` left until the deadline, while the phases
+/// after it have reserved `later` in all.
+///
+/// Its own reserve is its due even where the later ones ask for more than there is.
+pub(crate) fn allowance(claim: &Claim, remaining: Duration, later: Duration) -> Duration {
+    let due = claim.reserve.min(remaining);
+    let open = remaining.saturating_sub(later).max(due);
+    claim.timeout.map_or(open, |timeout| timeout.min(open))
+}
+
+/// The sum of what phases may take, against the deadline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Sum {
+    claims: Vec<Claim>,
+    deadline: Duration,
+}
+
+impl Sum {
+    pub(crate) fn of(claims: Vec<Claim>, deadline: Duration) -> Self {
+        Self { claims, deadline }
+    }
+
+    /// The longest the teardown can take: all timeouts together, and no more than the deadline,
+    /// which is also the answer where a phase has no timeout.
+    pub(crate) fn worst_case(&self) -> Duration {
+        self.timeouts().map_or(self.deadline, |sum| sum.min(self.deadline))
+    }
+
+    /// Whether every reserve can be honoured. Where not, the last phases can come away with nothing.
+    pub(crate) fn is_possible(&self) -> bool {
+        self.reserves() <= self.deadline
+    }
+
+    fn timeouts(&self) -> Option<Duration> {
+        self.claims.iter().map(|claim| claim.timeout).sum()
+    }
+
+    fn reserves(&self) -> Duration {
+        self.claims.iter().map(|claim| claim.reserve).sum()
+    }
+}
+
+/// `notify (open) + drain 30.00s + db_close (open, 5.00s reserved) = at most 45.00s`
+impl Display for Sum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, Claim { name, timeout, reserve }) in self.claims.iter().enumerate() {
+            let plus = if i == 0 { "" } else { " + " };
+            let name = Plain(name);
+            match (timeout, reserve.is_zero()) {
+                (Some(timeout), _) => write!(f, "{plus}{name} {}", Seconds(*timeout))?,
+                (None, true) => write!(f, "{plus}{name} (open)")?,
+                (None, false) => write!(f, "{plus}{name} (open, {} reserved)", Seconds(*reserve))?,
+            }
+        }
+        if self.claims.is_empty() {
+            f.write_str("no phases")?;
+        }
+        match self.timeouts() {
+            Some(sum) if sum > self.deadline => {
+                write!(
+                    f,
+                    " = {}, cut at the deadline of {}",
+                    Seconds(sum),
+                    Seconds(self.deadline)
+                )?;
+            }
+            _ => write!(f, " = at most {}", Seconds(self.worst_case()))?,
+        }
+        if !self.is_possible() {
+            write!(f, ", though {} are reserved in all", Seconds(self.reserves()))?;
+        }
+        Ok(())
+    }
+}
+
+/// A span of time as the log shows it: `1.25s`.
+pub(crate) struct Seconds(pub(crate) Duration);
+
+impl Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.2}s", self.0.as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim(timeout: Option<u64>, reserve: u64) -> Claim {
+        let timeout = timeout.map(Duration::from_secs);
+        Claim { name: "x".into(), timeout, reserve: Duration::from_secs(reserve) }
+    }
+
+    #[test]
+    fn a_phase_gets_its_timeout_or_what_the_later_ones_leave() {
+        // timeout, reserve, remaining, later, expected
+        let cases = [
+            (Some(30), 0, 45, 5, 30),
+            (Some(30), 0, 20, 5, 15),
+            (None, 0, 45, 5, 40),
+            (None, 0, 4, 5, 0),
+            (None, 5, 5, 0, 5),
+            (Some(3), 5, 5, 0, 3),
+            (None, 5, 4, 0, 4),
+            // More is reserved than there is: first come, first served.
+            (None, 5, 8, 5, 5),
+            (None, 5, 3, 5, 3),
+        ];
+        for (timeout, reserve, remaining, later, expected) in cases {
+            let [remaining, later, expected] =
+                [remaining, later, expected].map(Duration::from_secs);
+            assert_eq!(allowance(&claim(timeout, reserve), remaining, later), expected);
+        }
+    }
+
+    #[test]
+    fn the_worst_case_shows_its_sum() {
+        let named = |name: &str, claim| Claim { name: name.to_owned(), ..claim };
+        let cases = [
+            (
+                vec![named("notify", claim(None, 0)), named("db_close", claim(None, 5))],
+                "notify (open) + db_close (open, 5.00s reserved) = at most 45.00s",
+                45,
+            ),
+            (vec![named("drain", claim(Some(30), 5))], "drain 30.00s = at most 30.00s", 30),
+            (
+                vec![named("drain", claim(Some(60), 0)), named("db_close", claim(Some(5), 5))],
+                "drain 60.00s + db_close 5.00s = 65.00s, cut at the deadline of 45.00s",
+                45,
+            ),
+            (
+                vec![named("a", claim(None, 30)), named("b", claim(Some(20), 20))],
+                "a (open, 30.00s reserved) + b 20.00s = at most 45.00s, \
+                 though 50.00s are reserved in all",
+                45,
+            ),
+            (vec![], "no phases = at most 0.00s", 0),
+        ];
+        for (claims, text, worst) in cases {
+            let sum = Sum::of(claims, Duration::from_secs(45));
+            assert_eq!(sum.to_string(), text);
+            assert_eq!(sum.worst_case(), Duration::from_secs(worst));
+            assert_eq!(sum.is_possible(), !text.contains("though"));
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Setting up a guard.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use forensics_core::capture::{ArmError, arm, hint_low_latency, is_ignored};
+use forensics_core::context::Baseline;
+use forensics_core::escape::Plain;
+use forensics_core::process;
+use forensics_core::record::Verdict;
+use forensics_core::signal::Signal;
+
+use crate::blackbox::BlackBox;
+use crate::bounded::bounded;
+use crate::config::{Config, Escalation};
+use crate::diag::DiagCommand;
+use crate::guard::{Shared, ShutdownGuard};
+use crate::listener::Listeners;
+use crate::{alignment, events, keeper, listener, panics};
+
+/// How long the parent's command line is waited for at the start.
+const CMDLINE_LIMIT: Duration = Duration::from_millis(50);
+
+/// What a guard should do; see [`ShutdownGuard::builder`].
+#[derive(Debug, Clone)]
+#[must_use = "nothing is guarded until `install` is called"]
+pub struct Builder {
+    config: Config,
+}
+
+/// Why a guard could not be installed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InstallError {
+    /// There is no tokio runtime to listen on.
+    #[error("install() needs a tokio runtime: call it inside `#[tokio::main]` or `block_on`")]
+    NoRuntime,
+    /// A marker's name cannot be the name of a field in the context line.
+    #[error(
+        "marker name `{}`: a name is made of lower-case letters, digits and `_`, such as `takeover`",
+        Plain(.0)
+    )]
+    MarkerName(String),
+    /// A signal cannot be handled, or no descriptor is free.
+    #[error(transparent)]
+    Signals(#[from] ArmError),
+    /// tokio could not listen for the signals.
+    #[error("tokio cannot listen for the signals: {0}")]
+    Listen(std::io::Error),
+    /// The keeper's thread could not be started.
+    #[error("cannot start the keeper's thread: {0}")]
+    Keeper(std::io::Error),
+}
+
+impl Builder {
+    pub(crate) fn new(service: String) -> Self {
+        Self { config: Config::new(service) }
+    }
+
+    /// The signals that ask for a stop: SIGTERM, SIGINT, SIGHUP and SIGQUIT unless told. A SIGHUP
+    /// that the process was started to ignore, as nohup(1) does, stays ignored.
+    pub fn signals(mut self, signals: impl IntoIterator<Item = Signal>) -> Self {
+        self.config.signals = signals.into_iter().collect();
+        self
+    }
+
+    /// How long the service may take to finish what it has accepted: 30 s unless told. Checked at
+    /// the start against systemd's stop timeout. It bounds no phase by itself; give the phase that
+    /// drains this as its timeout.
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.config.drain_timeout = timeout;
+        self
+    }
+
+    /// What systemd's stop timeout should leave beyond the drain timeout: 30 s unless told.
+    pub fn headroom(mut self, headroom: Duration) -> Self {
+        self.config.headroom = headroom;
+        self
+    }
+
+    /// How long the whole teardown may take, from the signal on: the drain timeout and 15 s unless
+    /// told. A stop by systemd shortens it to the unit's stop timeout less a second.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.config.deadline = Some(deadline);
+        self
+    }
+
+    /// How long the service's own future is waited for after the last phase before it is dropped:
+    /// 1 s unless told, and the drain timeout where no phase was registered. Never past the deadline.
+    pub fn service_grace(mut self, grace: Duration) -> Self {
+        self.config.service_grace = Some(grace);
+        self
+    }
+
+    /// Where the diagnostic's output is appended. Without it there is none.
+    pub fn diag_log(mut self, path: impl Into<PathBuf>) -> Self {
+        self.config.diag_log = Some(path.into());
+        self
+    }
+
+    /// What looks around at the signal, instead of the built-in diagnostic.
+    pub fn diag_command(mut self, command: DiagCommand) -> Self {
+        self.config.diag_command = command;
+        self
+    }
+
+    /// The folder for the records of this service's runs, one file each: 0700, made where it is
+    /// not there, and kept to the newest 50. At the next start the newest says how its run ended
+    /// ([`ShutdownGuard::previous`]). Without it nothing is recorded.
+    ///
+    /// Give it a local disk: each event is a write(2) in the task or thread that it happens in.
+    pub fn record_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.config.record_dir = Some(path.into());
+        self
+    }
+
+    /// A marker file to look for at the signal; see [`forensics_core::marker`]. In the line it is
+    /// `NAME_marker_present=`, so a name is made of lower-case letters, digits and `_`.
+    pub fn marker(mut self, name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        self.config.markers.push((name.into(), path.into()));
+        self
+    }
+
+    /// The exit status where a phase or the service failed or panicked: 1 unless told.
+    pub fn failure_status(mut self, status: u8) -> Self {
+        self.config.failure_status = status;
+        self
+    }
+
+    /// Lets the main thread preempt others sooner, so that more short-lived senders can still be
+    /// named: off unless told. See [`hint_low_latency`] for what it costs.
+    pub fn fast_capture(mut self, fast: bool) -> Self {
+        self.config.fast_capture = fast;
+        self
+    }
+
+    /// What a second and a third signal do: [`Escalation::CutThenExit`] unless told.
+    pub fn escalation(mut self, escalation: Escalation) -> Self {
+        self.config.escalation = escalation;
+        self
+    }
+
+    /// Something to run before the process is ended by force, when no destructor runs: it should
+    /// write out what a log writer or an exporter still holds. Each has 200 ms, on a thread of its
+    /// own. A planned end does not call it; there destructors do their work.
+    pub fn flush(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
+        self.config.flush.0.push(Arc::new(hook));
+        self
+    }
+
+    /// Installs the handlers. From here on a signal asks for a stop and does not end the process.
+    ///
+    /// Reads `/proc` and the newest records, and starts, once a process, one thread; in the background systemd is asked
+    /// for the unit's stop timeout. Blocks for 50 ms at most, where the parent's command line hangs.
+    ///
+    /// # Errors
+    /// Where it is called outside a runtime, or something it cannot do without is not to be had.
+    ///
+    /// # Panics
+    /// Where the runtime was built without its I/O driver: tokio's own signal handling does.
+    pub fn install(self) -> Result<ShutdownGuard, InstallError> {
+        let mut config = self.config;
+        let named = |name: &str| {
+            let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+            !name.is_empty() && name.chars().all(fits)
+        };
+        if let Some((name, _)) = config.markers.iter().find(|(name, _)| !named(name)) {
+            return Err(InstallError::MarkerName(name.clone()));
+        }
+        let runtime = tokio::runtime::Handle::try_current().map_err(|_| InstallError::NoRuntime)?;
+        config.signals.retain(|&signal| {
+            let kept = signal != Signal::HUP || !is_ignored(signal);
+            if !kept {
+                events::hangup_stays_ignored();
+            }
+            kept
+        });
+
+        let mut baseline = Baseline::probe();
+        baseline.markers.clone_from(&config.markers);
+        if let Some(parent) = &mut baseline.parent {
+            let pid = parent.pid;
+            parent.cmdline = bounded(CMDLINE_LIMIT, move || process::cmdline(pid)).flatten();
+        }
+        let unit = baseline.systemd.unit.clone();
+        let signals = config.signals.clone();
+        let fast_capture = config.fast_capture;
+        // A folder that is not there yet has no last run; one that can't be read is said below.
+        let last = |dir: &PathBuf| Verdict::of_last(dir).ok().flatten();
+        let previous = config.record_dir.as_ref().and_then(last);
+        if let Some(verdict) = &previous {
+            events::previous(verdict);
+        }
+        let black_box = config.record_dir.as_deref();
+        let black_box = black_box.map(|dir| BlackBox::open(dir, &config, &baseline));
+        let black_box = black_box.unwrap_or_default();
+        panics::watch();
+        let shared = Arc::new(Shared::new(config, baseline, black_box, previous));
+        // In this order: the capture's handler before tokio's, so that what it took down is there
+        // when tokio's task wakes; and the keeper before the first signal can come.
+        keeper::attach(Arc::downgrade(&shared.stop)).map_err(InstallError::Keeper)?;
+        let armed = arm(&signals)?;
+        if fast_capture && let Err(e) = hint_low_latency() {
+            events::no_fast_capture(&e);
+        }
+        let listeners = Listeners::register(&signals).map_err(InstallError::Listen)?;
+        let listener = runtime.spawn(listener::listen(shared.clone(), listeners));
+        let alignment = runtime.spawn(alignment::check(shared.clone(), unit));
+        Ok(ShutdownGuard::new(shared, armed, [listener, alignment]))
+    }
+}

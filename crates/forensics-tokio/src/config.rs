@@ -1,0 +1,100 @@
+//! What a guard was told, and what it found when it was installed.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use forensics_core::signal::Signal;
+
+use crate::diag::DiagCommand;
+
+/// What the builder collects. Times are as documented on its methods.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    pub(crate) service: String,
+    pub(crate) signals: Vec<Signal>,
+    pub(crate) drain_timeout: Duration,
+    pub(crate) headroom: Duration,
+    /// `None`: the drain timeout and [`BEYOND_DRAIN`].
+    pub(crate) deadline: Option<Duration>,
+    /// `None`: [`AFTER_PHASES`], or the drain timeout where there are no phases.
+    pub(crate) service_grace: Option<Duration>,
+    pub(crate) diag_log: Option<PathBuf>,
+    pub(crate) diag_command: DiagCommand,
+    pub(crate) record_dir: Option<PathBuf>,
+    pub(crate) markers: Vec<(String, PathBuf)>,
+    pub(crate) failure_status: u8,
+    pub(crate) fast_capture: bool,
+    pub(crate) escalation: Escalation,
+    pub(crate) flush: FlushHooks,
+}
+
+/// What further signals do once a stop is under way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Escalation {
+    /// The second one cuts the running phase short, after which only phases with a reserve run;
+    /// the third ends the process at once.
+    #[default]
+    CutThenExit,
+    /// The second one ends the process at once.
+    Exit,
+    /// They are logged, and nothing else.
+    Ignore,
+}
+
+/// What writes out what is buffered.
+pub(crate) type FlushHook = Arc<dyn Fn() + Send + Sync>;
+
+/// What is run before a forced end.
+#[derive(Clone, Default)]
+pub(crate) struct FlushHooks(pub(crate) Vec<FlushHook>);
+
+impl fmt::Debug for FlushHooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} hooks", self.0.len())
+    }
+}
+
+/// What the rest of a teardown has beyond the drain, unless told.
+const BEYOND_DRAIN: Duration = Duration::from_secs(15);
+
+/// How long the service's future is waited for after the last phase, unless told.
+const AFTER_PHASES: Duration = Duration::from_secs(1);
+
+/// What is kept back of systemd's stop timeout, for the end of the process after the teardown.
+pub(crate) const SAFETY_MARGIN: Duration = Duration::from_secs(1);
+
+impl Config {
+    pub(crate) fn new(service: String) -> Self {
+        Self {
+            service,
+            signals: vec![Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT],
+            drain_timeout: Duration::from_secs(30),
+            headroom: forensics_core::systemd::DEFAULT_HEADROOM,
+            deadline: None,
+            service_grace: None,
+            diag_log: None,
+            diag_command: DiagCommand::default(),
+            record_dir: None,
+            markers: Vec::new(),
+            failure_status: 1,
+            fast_capture: false,
+            escalation: Escalation::default(),
+            flush: FlushHooks::default(),
+        }
+    }
+
+    pub(crate) fn deadline(&self) -> Duration {
+        self.deadline.unwrap_or(self.drain_timeout.saturating_add(BEYOND_DRAIN))
+    }
+
+    /// How long the service's future is waited for after `phases` phases.
+    pub(crate) fn service_grace(&self, phases: usize) -> Duration {
+        self.service_grace.unwrap_or(match phases {
+            0 => self.drain_timeout,
+            _ => AFTER_PHASES,
+        })
+    }
+}

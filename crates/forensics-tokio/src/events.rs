@@ -1,0 +1,250 @@
+//! What we say: every event of the target `shutdown` stands in this file.
+//!
+//! Each is one line with the plain fmt subscriber, and a set of fields with any other. Texts of
+//! other processes are escaped in messages. In string fields they stand as they are: whatever
+//! shows a field (fmt by `Debug`, JSON, the journal in its binary form) keeps it apart.
+
+use std::path::Path;
+use std::time::Duration;
+
+use forensics_core::cause::Cause;
+use forensics_core::context::ShutdownContext;
+use forensics_core::escape::{Plain, Quoted};
+use forensics_core::record::Verdict;
+use forensics_core::systemd::Why;
+use tracing::{Span, debug, error, info, info_span, warn};
+
+use crate::budget::{Seconds, Sum};
+use crate::diag::DiagError;
+use crate::outcome::Outcome;
+use crate::report::{LaterSignal, PhaseReport, ShutdownReport};
+
+/// `Shutdown context: …`, the first thing said of a stop.
+pub(crate) fn context(context: &ShutdownContext) {
+    let sender = context.sender.as_ref();
+    let who = sender.map(|sender| &sender.process);
+    let parent = context.parent.as_ref();
+    let markers =
+        context.markers.iter().map(|marker| format!("{}={}", marker.name, marker.target.as_str()));
+    let markers = (!context.markers.is_empty()).then(|| markers.collect::<Vec<_>>().join(" "));
+    info!(
+        target: "shutdown",
+        signal = context.signal().map(tracing::field::display),
+        cause = %context.cause(),
+        evidence = context.verdict.as_ref().map(|verdict| verdict.evidence.as_str()),
+        under_systemd = context.under_systemd,
+        unit = context.systemd.unit.as_ref().map(|unit| unit.unit.as_str()),
+        sender_pid = who.map(|who| who.pid),
+        sender_name = who.map(|who| who.name.as_deref().unwrap_or("?")),
+        sender_uid = who.and_then(|who| who.uid),
+        sender_user = sender.and_then(|sender| sender.user.as_deref()),
+        sender_parent = sender.and_then(|sender| sender.parent()).map(tracing::field::display),
+        sender_cmdline = who.and_then(|who| who.cmdline.as_deref()),
+        parent_pid = parent.map(|parent| parent.pid),
+        parent_name = parent.and_then(|parent| parent.name.as_deref()),
+        parent_cmdline = parent.and_then(|parent| parent.cmdline.as_deref()),
+        loadavg_1m = context.load.map(|[one, ..]| one),
+        tracer_pid = context.process.tracer_pid,
+        markers,
+        "Shutdown context: {context}",
+    );
+}
+
+/// What systemd says it is doing to us.
+pub(crate) fn why(cause: Cause, unit: &str, why: &Why) {
+    info!(target: "shutdown", cause = %cause, unit, "Shutdown explained by systemd: {why}");
+}
+
+/// A signal that came after the first.
+pub(crate) fn later_signal(later: &LaterSignal) {
+    let who = later.sender.as_ref().map(|sender| &sender.process);
+    let consequence = match later.ordinal {
+        None => "the same request once more",
+        Some(1) => "the stop has begun already",
+        Some(2) => "the running phase is cut short, and only phases with a reserve go on",
+        Some(_) => "the process ends at once",
+    };
+    warn!(
+        target: "shutdown",
+        signal = %later.signal,
+        sender_pid = who.map(|who| who.pid),
+        sender_name = who.map(|who| who.name.as_deref().unwrap_or("?")),
+        sender_uid = who.and_then(|who| who.uid),
+        "+{} another {}: {consequence}", Seconds(later.offset), later.signal,
+    );
+}
+
+/// The keeper has seen something that the runtime does not say.
+pub(crate) fn alarm(text: &str) {
+    warn!(target: "shutdown", "Shutdown hangs: {}", Plain(text));
+}
+
+/// The process ends now, by our own hand.
+pub(crate) fn forced(why: &str, status: u8) {
+    error!(target: "shutdown", exit_status = status, "Shutdown forced: {}", Plain(why));
+}
+
+/// The guard was told what cannot be.
+pub(crate) fn impossible(sum: &Sum) {
+    error!(target: "shutdown", "Reserves that no deadline of this length can honour: {sum}");
+}
+
+/// The teardown starts, and how long it can take.
+pub(crate) fn teardown_started(sum: &Sum, deadline: &str) {
+    info!(target: "shutdown", "Teardown started ({deadline}): {sum}");
+}
+
+/// How the previous run ended.
+pub(crate) fn previous(verdict: &Verdict) {
+    let phase = verdict.phases.first().map(|open| open.phase.as_str());
+    // The level has to be known when this is compiled, so each has its own call.
+    macro_rules! previous {
+        ($level:ident) => {
+            $level!(
+                target: "shutdown", outcome = %verdict.outcome, phase, reason = %verdict.reason,
+                previous_pid = verdict.pid, advice = verdict.advice.as_deref(),
+                "Previous run: {verdict}",
+            )
+        };
+    }
+    match verdict.is_clean() {
+        true => previous!(info),
+        false => previous!(warn),
+    }
+}
+
+/// The record is missing or has gaps.
+pub(crate) fn not_recorded(why: &str) {
+    warn!(target: "shutdown", "Not all of this run is recorded: {}", Plain(why));
+}
+
+/// SIGHUP was ignored when we started, and stays so.
+pub(crate) fn hangup_stays_ignored() {
+    info!(target: "shutdown", "SIGHUP is ignored, as by nohup(1), and stays so");
+}
+
+/// The kernel does not take the hint.
+pub(crate) fn no_fast_capture(error: &nix::Error) {
+    info!(target: "shutdown", "Fast capture is not to be had: {error}");
+}
+
+/// A phase was registered wrongly.
+pub(crate) fn registration_error(what: &str) {
+    error!(target: "shutdown", "{}", Plain(what));
+}
+
+/// The service's future did not end after the last phase.
+pub(crate) fn service_dropped(waited: Duration) {
+    warn!(
+        target: "shutdown", waited = %Seconds(waited),
+        "The service's future is dropped, as it did not end after the last phase: let it end \
+         when the guard's token is cancelled, and wait for that in a phase (service_ended)",
+    );
+}
+
+/// The diagnostic is complete.
+pub(crate) fn diagnostic_finished(log: &Path) {
+    info!(target: "shutdown", log = %Plain(&log.to_string_lossy()), "Diagnostic written");
+}
+
+/// There is no diagnostic, or only a part.
+pub(crate) fn diagnostic_failed(log: &Path, error: &DiagError) {
+    let log = log.to_string_lossy();
+    warn!(target: "shutdown", log = %Plain(&log), "Diagnostic failed: {}", Plain(&error.to_string()));
+}
+
+/// The diagnostic takes longer than we may.
+pub(crate) fn diagnostic_left_behind() {
+    warn!(target: "shutdown", "Diagnostic still running at the deadline: not waited for");
+}
+
+/// systemd will not wait for as long as the teardown may take.
+pub(crate) fn misaligned(advice: &str) {
+    warn!(target: "shutdown", "{}", Plain(advice));
+}
+
+/// Whether systemd will wait is not known.
+pub(crate) fn alignment_unknown(why: &str) {
+    info!(target: "shutdown", "Stop timeout not checked: {}", Plain(why));
+}
+
+/// The span of a phase or of a group; a member's has its group's for parent.
+pub(crate) fn phase_span(name: &str, group: Option<&Span>) -> Span {
+    match group {
+        Some(group) => info_span!(target: "shutdown", parent: group, "phase", phase = %name),
+        None => info_span!(target: "shutdown", "phase", phase = %name),
+    }
+}
+
+/// A phase has started.
+pub(crate) fn phase_started(span: &Span, name: &str, offset: Duration, budget: Duration) {
+    let _in = span.enter();
+    debug!(
+        target: "shutdown", phase = %name, budget = %Seconds(budget),
+        "+{} phase started", Seconds(offset),
+    );
+}
+
+/// A phase is taking long.
+pub(crate) fn phase_still_running(
+    span: &Span,
+    name: &str,
+    offset: Duration,
+    elapsed: Duration,
+    budget: Duration,
+    last_recorded: Option<&str>,
+) {
+    let _in = span.enter();
+    warn!(
+        target: "shutdown", phase = %name, elapsed = %Seconds(elapsed), budget = %Seconds(budget),
+        last_recorded,
+        "+{} phase still running", Seconds(offset),
+    );
+}
+
+/// A phase has ended.
+pub(crate) fn phase_finished(span: &Span, report: &PhaseReport) {
+    let _in = span.enter();
+    let offset = report.offset + report.took;
+    let error = report.error.as_deref();
+    let recorded = (!report.values.is_empty()).then(|| recorded(report));
+    // The level has to be known when this is compiled, so each has its own call.
+    macro_rules! finished {
+        ($level:ident) => {
+            $level!(
+                target: "shutdown", phase = %report.name, outcome = %report.outcome,
+                took = %Seconds(report.took), offset_usec = micros(offset), error,
+                recorded = recorded.as_deref(),
+                "+{} phase finished", Seconds(offset),
+            )
+        };
+    }
+    match report.outcome {
+        Outcome::Ok => finished!(info),
+        Outcome::Skipped | Outcome::CutShort | Outcome::TimedOut => finished!(warn),
+        Outcome::Failed | Outcome::Panicked => finished!(error),
+    }
+}
+
+/// All is over.
+pub(crate) fn complete(report: &ShutdownReport) {
+    let total = &report.total;
+    info!(
+        target: "shutdown", cause = %report.context.cause(), phases = report.phases.len(),
+        timed_out = report.timed_out, total_usec = micros(*total), exit_status = report.exit_status,
+        "+{} Shutdown complete", Seconds(*total),
+    );
+}
+
+/// What a phase recorded, as fields of one line.
+fn recorded(report: &PhaseReport) -> String {
+    let fields = report.values.iter().map(|(key, value)| match value.as_str() {
+        Some(text) => format!("{key}={}", Quoted(text)),
+        None => format!("{key}={}", Quoted(&value.to_string())),
+    });
+    fields.collect::<Vec<_>>().join(" ")
+}
+
+fn micros(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,399 @@
+//! The guard: what a service's `main` holds.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use forensics_core::capture::Armed;
+use forensics_core::context::{Baseline, ShutdownContext, Trigger};
+use forensics_core::record::{Diag, DiagState, Verdict};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::blackbox::BlackBox;
+use crate::builder::Builder;
+use crate::config::Config;
+use crate::diag;
+use crate::events;
+use crate::outcome::{IntoOutcome, Outcome, ServiceOutcome, panic_message};
+use crate::phase::{Group, Phase, PhaseContext};
+use crate::plan::Plan;
+use crate::report::{PhaseReport, ShutdownReport};
+use crate::stop::Stop;
+use crate::teardown::{Common, Teardown};
+
+/// What the guard, its tasks and the keeper share.
+pub(crate) struct Shared {
+    pub(crate) config: Arc<Config>,
+    pub(crate) stop: Arc<Stop>,
+    pub(crate) token: CancellationToken,
+    pub(crate) plan: Arc<Plan>,
+    diagnostic: Mutex<Option<JoinHandle<()>>>,
+    has_run: AtomicBool,
+    previous: Option<Verdict>,
+}
+
+/// Guards a service's end: names who asked for it and why, runs the teardown's phases under one
+/// deadline, and reports what became of them.
+///
+/// Cheap to clone; clones are the same guard. When the last one is dropped, or when
+/// [`run`](Self::run) has returned, the signals do again what they did before.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use forensics_tokio::ShutdownGuard;
+///
+/// #[tokio::main]
+/// async fn main() -> std::process::ExitCode {
+///     let guard = match ShutdownGuard::builder("gateway").install() {
+///         Ok(guard) => guard,
+///         Err(e) => panic!("{e}"),
+///     };
+///     guard.phase("drain", |cx| async move { cx.service_ended().await })
+///         .timeout(Duration::from_secs(30));
+///     guard.phase("db_close", |_| async { /* pool.close().await */ })
+///         .reserve(Duration::from_secs(5));
+///
+///     let token = guard.token();
+///     let server = async move { token.cancelled().await };
+///     guard.run(server).await.exit_code()
+/// }
+/// ```
+#[derive(Clone)]
+pub struct ShutdownGuard {
+    shared: Arc<Shared>,
+    /// Dropped with the guard, or by [`run`](Self::run) at its end.
+    installed: Arc<Mutex<Option<Installed>>>,
+}
+
+/// What ends with the guard.
+struct Installed {
+    _armed: Armed,
+    tasks: [JoinHandle<()>; 2],
+    stop: Arc<Stop>,
+}
+
+impl Drop for Installed {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+        // Where `run` was never called, or a panic unwinds through it.
+        self.stop.abandoned();
+    }
+}
+
+impl ShutdownGuard {
+    /// Begins to set up a guard for the service of this name, which stands in logs and records.
+    pub fn builder(service: impl Into<String>) -> Builder {
+        Builder::new(service.into())
+    }
+
+    pub(crate) fn new(shared: Arc<Shared>, armed: Armed, tasks: [JoinHandle<()>; 2]) -> Self {
+        let installed = Installed { _armed: armed, tasks, stop: shared.stop.clone() };
+        Self { shared, installed: Arc::new(Mutex::new(Some(installed))) }
+    }
+
+    /// A token that is cancelled at the first request to stop, once the context is logged.
+    /// Cancelling it is such a request, too.
+    pub fn token(&self) -> CancellationToken {
+        self.shared.token.clone()
+    }
+
+    /// How the previous run of this service ended, by its record; `None` without a
+    /// [`record_dir`](Builder::record_dir), and at the first start. It has been logged already.
+    pub fn previous(&self) -> Option<&Verdict> {
+        self.shared.previous.as_ref()
+    }
+
+    /// Asks for a stop without a signal. Only the first request of all counts.
+    ///
+    /// From any thread; blocks for some 100 µs, in which the context is captured.
+    pub fn request(&self, reason: impl Into<String>) {
+        let reason = reason.into();
+        self.shared.stop.begin_here(Trigger::Request { reason });
+    }
+
+    /// Adds a phase after those there are. Also while the teardown runs: then it runs last.
+    ///
+    /// `work` is called when the phase's turn comes, and its future runs as a task of its own.
+    /// When its time is up the future is dropped at its next `.await`, so it has to be cancel safe
+    /// as far as what it must not leave half done.
+    ///
+    /// A name that is taken is an error, logged at once and in the report, for which the process
+    /// exits with 1; the phase runs all the same, as `NAME#2`, since work lost would be worse.
+    pub fn phase<F, Fut>(&self, name: impl Into<String>, work: F) -> Phase
+    where
+        F: FnOnce(PhaseContext) -> Fut + Send + 'static,
+        Fut: Future + Send + 'static,
+        Fut::Output: IntoOutcome,
+    {
+        Phase::register(&self.shared.plan, &name.into(), work)
+    }
+
+    /// Adds a group, whose phases run side by side. Names are as for [`phase`](Self::phase).
+    pub fn group(&self, name: impl Into<String>) -> Group {
+        Group::register(&self.shared.plan, &name.into())
+    }
+
+    /// The longest that a teardown of the phases registered so far can take: all their timeouts
+    /// together, and never more than the deadline.
+    pub fn worst_case(&self) -> Duration {
+        self.shared.plan.sum(self.shared.config.deadline()).worst_case()
+    }
+
+    /// How [`worst_case`](Self::worst_case) comes about, such as
+    /// `drain 30.00s + db_close (open, 5.00s reserved) = at most 45.00s`.
+    pub fn worst_case_sum(&self) -> String {
+        self.shared.plan.sum(self.shared.config.deadline()).to_string()
+    }
+
+    /// Runs the service until a stop is asked for or it ends by itself, then tears down.
+    ///
+    /// The service's future is polled on during the teardown, so that what it serves can finish;
+    /// a phase waits for its end with [`PhaseContext::service_ended`]. If it still runs after the
+    /// last phase it has the [grace](Builder::service_grace), then it is dropped. A stop that was
+    /// asked for before this call is not lost: the service is then polled only during the teardown.
+    ///
+    /// Its end, its error and its panic all lead to the same teardown, with cause `service_ended`.
+    ///
+    /// Not cancel safe: dropped during the teardown, it leaves the running phase running and no
+    /// phase after it is run.
+    ///
+    /// # Panics
+    /// Where it is called twice on the same guard.
+    pub async fn run<S>(&self, service: S) -> ShutdownReport
+    where
+        S: Future,
+        S::Output: IntoOutcome,
+    {
+        let shared = &self.shared;
+        assert!(!shared.has_run.swap(true, Ordering::AcqRel), "a guard runs one service, once");
+        let sum = shared.plan.sum(shared.config.deadline());
+        if !sum.is_possible() {
+            events::impossible(&sum);
+        }
+        let (mut service, service_running) = Service::new(service);
+        let begun = tokio::select! {
+            biased;
+            begun = shared.stop.announced() => begun,
+            () = service.end() => {
+                shared.stop.begin_here(Trigger::ServiceEnded { error: service.error() });
+                shared.stop.announced().await
+            }
+        };
+
+        let began = tokio_instant(begun.at);
+        let deadline = began + begun.allowed;
+        events::teardown_started(&shared.plan.sum(begun.allowed), &begun.why);
+        shared.plan.check_requirements();
+
+        let common = Common {
+            began,
+            deadline,
+            hurry: shared.stop.watch(),
+            stop: shared.stop.clone(),
+            service_running,
+        };
+        let mut teardown = Teardown::new(common);
+        service.alongside(teardown.run(&shared.plan)).await;
+        let grace = shared.config.service_grace(teardown.reports.len());
+        service.end_within((Instant::now() + grace).min(deadline)).await;
+        // What was added while the service ended.
+        teardown.run(&shared.plan).await;
+        shared.wait_for_diagnostic(deadline).await;
+
+        let phases = teardown.reports;
+        let timed_out = |phase: &PhaseReport| phase.outcome == Outcome::TimedOut;
+        let mut report = ShutdownReport {
+            service: shared.config.service.clone(),
+            context: begun.context.clone(),
+            timed_out: phases
+                .iter()
+                .any(|phase| phase.members.iter().any(timed_out) || timed_out(phase)),
+            phases,
+            service_outcome: service.ended.unwrap_or(ServiceOutcome::Dropped),
+            later_signals: shared.stop.watch().borrow().later.clone(),
+            errors: shared.plan.errors(),
+            deadline: begun.allowed,
+            total: began.elapsed(),
+            exit_status: 0,
+            stop: Some(shared.stop.clone()),
+        };
+        if report.is_failed() {
+            report.exit_status = shared.config.failure_status;
+        }
+        shared.stop.record_end(&report);
+        if let Some(failure) = shared.stop.black_box.failure() {
+            events::not_recorded(failure);
+        }
+        events::complete(&report);
+        shared.stop.set_finished();
+        self.uninstall();
+        report
+    }
+
+    /// Gives the signals back and ends the guard's tasks.
+    fn uninstall(&self) {
+        self.installed.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+impl std::fmt::Debug for ShutdownGuard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ShutdownGuard")
+            .field("config", &self.shared.config)
+            .field("plan", &self.shared.plan)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(
+        config: Config,
+        baseline: Baseline,
+        black_box: BlackBox,
+        previous: Option<Verdict>,
+    ) -> Self {
+        let config = Arc::new(config);
+        Self {
+            stop: Arc::new(Stop::new(baseline, config.clone(), black_box)),
+            config,
+            token: CancellationToken::new(),
+            plan: Arc::default(),
+            diagnostic: Mutex::new(None),
+            has_run: AtomicBool::new(false),
+            previous,
+        }
+    }
+
+    /// Starts the diagnostic, where there is to be one. In a task of the runtime.
+    pub(crate) fn start_diagnostic(&self, context: &ShutdownContext) {
+        let Some(log) = &self.config.diag_log else { return };
+        let plan = diag::Plan {
+            command: self.config.diag_command.clone(),
+            log: log.clone(),
+            service: self.config.service.clone(),
+        };
+        let line = context.to_string();
+        let stop = self.stop.clone();
+        let task = tokio::spawn(async move {
+            let path = plan.log.clone();
+            let note = |state, error| {
+                let mut event = Diag::new(state);
+                event.path = Some(path.to_string_lossy().into_owned());
+                event.error = error;
+                stop.black_box.diag(event);
+            };
+            note(DiagState::Started, None);
+            match diag::run(plan, line).await {
+                Ok(()) => {
+                    events::diagnostic_finished(&path);
+                    note(DiagState::Finished, None);
+                }
+                Err(e) => {
+                    events::diagnostic_failed(&path, &e);
+                    note(e.state(), Some(e.to_string()));
+                }
+            }
+        });
+        *self.diagnostic.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
+    }
+
+    /// Waits for the diagnostic, lest it be lost with our cgroup; not past the deadline.
+    async fn wait_for_diagnostic(&self, deadline: Instant) {
+        let task = self.diagnostic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(task) = task
+            && timeout_at(deadline, task).await.is_err()
+        {
+            events::diagnostic_left_behind();
+        }
+    }
+}
+
+/// The service's future while it runs, and how it ended once it has.
+struct Service<S> {
+    future: Option<Pin<Box<S>>>,
+    ended: Option<ServiceOutcome>,
+    running: watch::Sender<bool>,
+}
+
+impl<S> Service<S>
+where
+    S: Future,
+    S::Output: IntoOutcome,
+{
+    fn new(future: S) -> (Self, watch::Receiver<bool>) {
+        let (running, is_running) = watch::channel(true);
+        (Self { future: Some(Box::pin(future)), ended: None, running }, is_running)
+    }
+
+    /// Polls it until it ends. Cancel safe.
+    async fn end(&mut self) {
+        std::future::poll_fn(|cx| {
+            let Some(future) = &mut self.future else { return Poll::Ready(()) };
+            // A future that panicked is dropped and never polled again.
+            let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
+            let outcome = match polled {
+                Ok(Poll::Pending) => return Poll::Pending,
+                Ok(Poll::Ready(output)) => match output.into_error() {
+                    None => ServiceOutcome::Ended,
+                    Some(error) => ServiceOutcome::Failed(error),
+                },
+                Err(payload) => ServiceOutcome::Panicked(panic_message(&*payload)),
+            };
+            self.finish(outcome);
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    /// Polls it beside `work`, until `work` is done.
+    async fn alongside<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                () = self.end(), if self.future.is_some() => {}
+            }
+        }
+    }
+
+    /// Polls it until it ends, and drops it where it does not by `limit`.
+    async fn end_within(&mut self, limit: Instant) {
+        let began = Instant::now();
+        if timeout_at(limit, self.end()).await.is_err() {
+            events::service_dropped(began.elapsed());
+            self.finish(ServiceOutcome::Dropped);
+        }
+    }
+
+    /// What it failed or panicked with.
+    fn error(&self) -> Option<String> {
+        match &self.ended {
+            Some(ServiceOutcome::Failed(error)) => Some(error.clone()),
+            Some(ServiceOutcome::Panicked(message)) => Some(format!("panicked: {message}")),
+            _ => None,
+        }
+    }
+
+    fn finish(&mut self, outcome: ServiceOutcome) {
+        let future = self.future.take();
+        let dropped = catch_unwind(AssertUnwindSafe(|| drop(future)));
+        self.ended = Some(match dropped {
+            Ok(()) => outcome,
+            Err(payload) => ServiceOutcome::Panicked(panic_message(&*payload)),
+        });
+        self.running.send_replace(false);
+    }
+}
+
+/// The instant on tokio's clock, which tests can pause.
+fn tokio_instant(at: std::time::Instant) -> Instant {
+    let now = Instant::now();
+    now.checked_sub(at.elapsed()).unwrap_or(now)
+}

@@ -1,0 +1,144 @@
+//! The one plain thread of the process that signals wake.
+//!
+//! It sleeps in a blocking read from the first guard's installation on, without a timer, and costs
+//! nothing there. The OS handler wakes it; it captures the context and tells the guards. From then
+//! on until the teardown has ended it looks around four times a second: whether the runtime still
+//! answers, whether the deadline is near, whether it is over. Since it needs no runtime, a stop
+//! begins, is watched, and ends, also where every worker of the runtime is blocked.
+//!
+//! It never calls the `tracing` subscriber by itself: that could be stuck in a pipe whose reader
+//! stopped reading, and a stuck keeper would keep no deadline. What it has to say a thread of its
+//! own says, which may hang (see [`bounded`]); if the subscriber takes too long, file descriptor 2
+//! is tried the same way.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use forensics_core::capture;
+use forensics_core::record::How;
+
+use crate::bounded::bounded;
+use crate::events;
+use crate::stop::Stop;
+use crate::vigil::{Alarm, Vigil};
+
+/// How often a stop under way is looked at.
+const EVERY: Duration = Duration::from_millis(250);
+
+/// How long saying something, or flushing the user's writers, may take.
+const SAY_LIMIT: Duration = Duration::from_millis(200);
+
+/// The exit status of a forced end (`EX_SOFTWARE` of sysexits.h).
+pub(crate) const FORCED_STATUS: u8 = 70;
+
+/// A stop, and what has been seen of it.
+#[derive(Clone)]
+struct Watched {
+    stop: Weak<Stop>,
+    vigil: Arc<Mutex<Vigil>>,
+}
+
+struct Keeper {
+    started: bool,
+    watched: Vec<Watched>,
+    /// Stops whose process is about to end: kept alive, as their guards go before it does.
+    leaving: Vec<Arc<Stop>>,
+}
+
+static KEEPER: Mutex<Keeper> =
+    Mutex::new(Keeper { started: false, watched: Vec::new(), leaving: Vec::new() });
+
+/// Watches over `stop` from now on, for as long as it lives.
+///
+/// # Errors
+/// Where the thread cannot be started, for the first one.
+pub(crate) fn attach(stop: Weak<Stop>) -> io::Result<()> {
+    let mut keeper = lock();
+    if !keeper.started {
+        thread::Builder::new().name("shutdown-keeper".to_owned()).spawn(keep)?;
+        keeper.started = true;
+    }
+    keeper.watched.retain(|watched| watched.stop.strong_count() > 0);
+    keeper.watched.push(Watched { stop, vigil: Arc::default() });
+    Ok(())
+}
+
+/// Sees to it that the process ends, now that this stop's teardown has ended.
+pub(crate) fn see_out(stop: Arc<Stop>) {
+    stop.expect_exit();
+    lock().leaving.push(stop);
+    capture::wake();
+}
+
+fn keep() {
+    let mut timeout = None;
+    loop {
+        capture::wait(timeout);
+        // Not under the lock: a guard may be installed or dropped meanwhile.
+        let watched = lock().watched.clone();
+        let live = || watched.iter().filter_map(|one| Some((one.stop.upgrade()?, &one.vigil)));
+        for captured in capture::take() {
+            for (stop, _) in live() {
+                if stop.on_signal(&captured) {
+                    force(&stop, &format!("another {} asked for an end at once", captured.signal));
+                }
+            }
+        }
+        timeout = None;
+        for (stop, vigil) in live() {
+            let mut vigil = vigil.lock().unwrap_or_else(PoisonError::into_inner);
+            if vigil.is_over(&stop) {
+                continue;
+            }
+            timeout = Some(EVERY);
+            match vigil.look(&stop, Instant::now()) {
+                None => {}
+                Some(Alarm::PastDeadline(why)) => force(&stop, &why),
+                Some(Alarm::Wedged { detail, phases, waited }) => {
+                    let (stop, text) = (stop.clone(), detail.clone());
+                    bounded(SAY_LIMIT, move || stop.record_wedged(&phases, waited, &text));
+                    say(detail);
+                }
+            }
+        }
+    }
+}
+
+/// The stops whose guards are alive.
+pub(crate) fn live() -> Vec<Arc<Stop>> {
+    lock().watched.iter().filter_map(|watched| watched.stop.upgrade()).collect()
+}
+
+fn say(text: String) {
+    let again = text.clone();
+    if bounded(SAY_LIMIT, move || events::alarm(&text)).is_none() {
+        // A write to a full pipe hangs, too.
+        bounded(SAY_LIMIT, move || eprintln!("shutdown: {again}"));
+    }
+}
+
+/// Ends the process, without its destructors or the runtime's, which could hang.
+fn force(stop: &Arc<Stop>, why: &str) -> ! {
+    let (recorded, status) = (stop.clone(), FORCED_STATUS);
+    bounded(SAY_LIMIT, move || {
+        recorded.black_box.stopped(How::Forced, status, recorded.since_begun());
+    });
+    say_forced(why);
+    for flush in stop.flush_hooks() {
+        bounded(SAY_LIMIT, move || flush());
+    }
+    capture::exit_now(FORCED_STATUS.into())
+}
+
+fn say_forced(why: &str) {
+    let (text, again) = (why.to_owned(), why.to_owned());
+    if bounded(SAY_LIMIT, move || events::forced(&text, FORCED_STATUS)).is_none() {
+        bounded(SAY_LIMIT, move || eprintln!("shutdown: forced: {again}"));
+    }
+}
+
+fn lock() -> MutexGuard<'static, Keeper> {
+    KEEPER.lock().unwrap_or_else(PoisonError::into_inner)
+}

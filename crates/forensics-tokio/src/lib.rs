@@ -1,0 +1,43 @@
+//! Graceful shutdown for tokio services that says who stopped them, why, and what each teardown
+//! phase took.
+//!
+//! [`ShutdownGuard`] wraps a service's `main`: it listens for signals, names their sender while
+//! that can still be done, cancels a token, runs the registered phases under one deadline, and
+//! says all this on the `tracing` target `shutdown`.
+//!
+//! What can be known without a runtime is the crate [`forensics_core`], re-exported as [`core`].
+
+#![forbid(unsafe_code)]
+
+mod alignment;
+mod blackbox;
+mod bounded;
+mod budget;
+mod builder;
+mod config;
+pub mod diag;
+mod events;
+mod followup;
+mod guard;
+mod keeper;
+mod listener;
+#[cfg(feature = "logging")]
+pub mod logging;
+mod outcome;
+mod panics;
+mod phase;
+mod plan;
+mod report;
+mod stop;
+mod systemctl;
+mod teardown;
+mod vigil;
+
+pub use builder::{Builder, InstallError};
+pub use config::Escalation;
+pub use forensics_core as core;
+pub use forensics_core::signal::Signal;
+pub use guard::ShutdownGuard;
+pub use outcome::{IntoOutcome, Outcome, ServiceOutcome};
+pub use phase::{Group, GroupPhase, Phase, PhaseContext};
+pub use report::{LaterSignal, PhaseReport, ShutdownReport};

@@ -1,0 +1,99 @@
+//! The task that hears of a stop and makes it known: log, token, diagnostic.
+//!
+//! It runs from `install()` on, so that a signal during a slow start is not lost on the program
+//! even before `run()`. Normally the keeper has captured the context by the time it wakes; its own
+//! `tokio::signal` listeners see to it that a stop begins also where the keeper does not come.
+
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use forensics_core::context::Trigger;
+use forensics_core::signal::Signal;
+use tokio::signal::unix;
+use tokio::time::timeout;
+
+use crate::guard::Shared;
+use crate::stop::Begun;
+use crate::{events, followup};
+
+/// How long the keeper, which the same signal wakes, is waited for.
+const KEEPER_COMES: Duration = Duration::from_millis(100);
+
+/// tokio's listeners for the guard's signals.
+pub(crate) struct Listeners(Vec<(Signal, unix::Signal)>);
+
+impl Listeners {
+    /// Registers with tokio, which must come after the capture is armed.
+    pub(crate) fn register(signals: &[Signal]) -> std::io::Result<Self> {
+        let listen = |&signal: &Signal| {
+            let kind = unix::SignalKind::from_raw(signal.as_raw());
+            Ok((signal, unix::signal(kind)?))
+        };
+        signals.iter().map(listen).collect::<std::io::Result<_>>().map(Self)
+    }
+
+    /// The next signal. Cancel safe.
+    async fn recv(&mut self) -> Signal {
+        std::future::poll_fn(|cx| {
+            let ready = self
+                .0
+                .iter_mut()
+                .find_map(|(signal, stream)| stream.poll_recv(cx).is_ready().then_some(*signal));
+            ready.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+}
+
+/// Listens until the guard aborts it, after the teardown.
+pub(crate) async fn listen(shared: Arc<Shared>, mut listeners: Listeners) {
+    let begun = loop {
+        tokio::select! {
+            biased;
+            begun = shared.stop.begun() => break begun,
+            signal = listeners.recv() => {
+                if timeout(KEEPER_COMES, shared.stop.begun()).await.is_err() {
+                    shared.stop.begin(Trigger::Signal { signal }, None);
+                }
+            }
+            // The user has it, and may use it to stop us.
+            () = shared.token.cancelled() => {
+                let reason = "the guard's token was cancelled".to_owned();
+                shared.stop.begin(Trigger::Request { reason }, None);
+            }
+        }
+    };
+    announce(&shared, &begun);
+    let mut state = shared.stop.watch();
+    let mut logged = 0;
+    loop {
+        let later = state.borrow_and_update().later.get(logged..).map(<[_]>::to_vec);
+        for later in later.unwrap_or_default() {
+            logged += 1;
+            events::later_signal(&later);
+        }
+        tokio::select! {
+            _ = state.changed() => {}
+            () = shared.stop.answer() => {}
+        }
+    }
+}
+
+/// Logs the context, cancels the token, and starts the diagnostic, in this order: the first line
+/// about a stop says who wants it.
+fn announce(shared: &Shared, begun: &Begun) {
+    /// Lets the teardown begin even where the subscriber panics.
+    struct Announced<'a>(&'a Shared);
+    impl Drop for Announced<'_> {
+        fn drop(&mut self) {
+            self.0.token.cancel();
+            self.0.stop.set_announced();
+        }
+    }
+    let announced = Announced(shared);
+    events::context(&begun.context);
+    drop(announced);
+    shared.start_diagnostic(&begun.context);
+    tokio::spawn(followup::ask(begun.context.clone()));
+}

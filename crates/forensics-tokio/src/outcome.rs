@@ -1,0 +1,90 @@
+//! How a phase, or the service itself, can end.
+
+use std::any::Any;
+use std::fmt::{self, Display};
+
+use serde::{Deserialize, Serialize};
+
+/// How a phase ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Outcome {
+    // From good to bad: a group ends like the worst of its members.
+    /// It did what it had to.
+    Ok,
+    /// It did not run: something it requires had not ended well, there was no time left, or a
+    /// second signal asked for haste.
+    Skipped,
+    /// A second signal ended it.
+    CutShort,
+    /// It was dropped when its time was up.
+    TimedOut,
+    /// It returned an error.
+    Failed,
+    /// It panicked.
+    Panicked,
+}
+
+impl Outcome {
+    /// The word for it, as in the log, the report and the record.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Ok => "ok",
+            Outcome::Skipped => "skipped",
+            Outcome::CutShort => "cut_short",
+            Outcome::TimedOut => "timed_out",
+            Outcome::Failed => "failed",
+            Outcome::Panicked => "panicked",
+        }
+    }
+}
+
+impl Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// How the service's own future ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", content = "error", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ServiceOutcome {
+    /// It ended well, before or during the teardown.
+    Ended,
+    /// It returned this error.
+    Failed(String),
+    /// It panicked with this message.
+    Panicked(String),
+    /// It was still running after the last phase, and was dropped.
+    Dropped,
+}
+
+/// What a phase or a service may return: nothing, or a `Result` whose error can be shown.
+///
+/// Errors are shown in their alternate form `{:#}`, in which `anyhow` and its like print the whole
+/// chain of causes.
+pub trait IntoOutcome {
+    /// The error's text, where there is one.
+    fn into_error(self) -> Option<String>;
+}
+
+impl IntoOutcome for () {
+    fn into_error(self) -> Option<String> {
+        None
+    }
+}
+
+impl<T, E: Display> IntoOutcome for Result<T, E> {
+    fn into_error(self) -> Option<String> {
+        self.err().map(|error| format!("{error:#}"))
+    }
+}
+
+/// The message of a panic, where it is text.
+pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("a panic without a text").to_owned()
+}

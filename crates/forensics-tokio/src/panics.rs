@@ -1,0 +1,44 @@
+//! The panic hook: what a panic said, for the record of a run that it ends.
+//!
+//! A panic that is caught ends nothing: tokio catches those of tasks, we those of the service. So
+//! the hook only remembers; who sees that the run ends by it writes it down. Where the program is
+//! built with `panic = "abort"` nobody gets to see that, and the hook writes at once.
+
+use std::panic::PanicHookInfo;
+use std::sync::{Mutex, Once, PoisonError};
+
+use crate::keeper;
+use crate::outcome::panic_message;
+
+/// The last panic's message and place.
+static LAST: Mutex<Option<(String, Option<String>)>> = Mutex::new(None);
+
+/// Sets the hook, once a process, before whichever is set already.
+pub(crate) fn watch() {
+    static SET: Once = Once::new();
+    SET.call_once(|| {
+        let theirs = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            note(info);
+            theirs(info);
+        }));
+    });
+}
+
+/// What the last panic said, and where.
+pub(crate) fn last() -> (String, Option<String>) {
+    let last = LAST.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    last.unwrap_or_else(|| ("a panic before the hook was set".to_owned(), None))
+}
+
+fn note(info: &PanicHookInfo<'_>) {
+    let message = info.payload_as_str().map_or_else(|| panic_message(&()), str::to_owned);
+    let location = info.location().map(ToString::to_string);
+    if cfg!(panic = "abort") {
+        for stop in keeper::live() {
+            let total = stop.since_begun();
+            stop.black_box.panicked(message.clone(), location.clone(), total);
+        }
+    }
+    *LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some((message, location));
+}

@@ -1,0 +1,185 @@
+//! The phases to run, in order, until each is taken to be run.
+
+use std::collections::{HashSet, VecDeque};
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::budget::{Claim, Sum};
+use crate::events;
+use crate::phase::PhaseFn;
+
+/// A step of the teardown: a phase, or a group of phases side by side.
+pub(crate) struct Step {
+    pub(crate) id: StepId,
+    pub(crate) claim: Claim,
+    /// The phases that must have ended well.
+    pub(crate) requires: Vec<String>,
+    pub(crate) work: Work,
+}
+
+pub(crate) enum Work {
+    Phase(PhaseFn),
+    /// Each of them a step whose work is a phase; their reserves are not used.
+    Group(Vec<Step>),
+}
+
+/// Names a step while it is in the plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StepId(u64);
+
+/// All steps that have not been taken yet. Shared between the guard and the teardown, so that
+/// phases can still be added while the teardown runs.
+#[derive(Default)]
+pub(crate) struct Plan(Mutex<Steps>);
+
+#[derive(Default)]
+struct Steps {
+    waiting: VecDeque<Step>,
+    /// Every name ever given, as a later phase may require one that has run.
+    names: HashSet<String>,
+    next_id: u64,
+    errors: Vec<String>,
+}
+
+impl Plan {
+    /// Adds a phase, or an empty group, at the end.
+    pub(crate) fn push(&self, name: &str, work: Work) -> StepId {
+        self.add(name, work, VecDeque::push_back)
+    }
+
+    /// Adds a member to the group `group`; where that has begun already, as a phase at the end.
+    pub(crate) fn push_member(&self, group: StepId, name: &str, run: PhaseFn) -> StepId {
+        self.add(name, Work::Phase(run), |waiting, member| {
+            let group = waiting.iter_mut().find(|step| step.id == group);
+            match group.map(|step| &mut step.work) {
+                Some(Work::Group(members)) => members.push(member),
+                _ => waiting.push_back(member),
+            }
+        })
+    }
+
+    fn add(&self, name: &str, work: Work, put: impl FnOnce(&mut VecDeque<Step>, Step)) -> StepId {
+        let mut steps = self.lock();
+        let step = steps.step(name, work);
+        let (id, unique) = (step.id, step.claim.name.clone());
+        put(&mut steps.waiting, step);
+        drop(steps);
+        if unique != name {
+            self.wrong(format!(
+                "there is a phase `{name}` already: the new one runs as `{unique}`"
+            ));
+        }
+        id
+    }
+
+    /// Logs and keeps what is wrong. Not under the lock: a subscriber can be stuck.
+    fn wrong(&self, error: String) {
+        events::registration_error(&error);
+        self.lock().errors.push(error);
+    }
+
+    /// Changes a step that has not been taken yet.
+    pub(crate) fn edit(&self, id: StepId, change: impl FnOnce(&mut Step)) {
+        let mut steps = self.lock();
+        let mut all = steps.waiting.iter_mut().flat_map(|step| match step.id == id {
+            true => vec![step],
+            false => match &mut step.work {
+                Work::Group(members) => members.iter_mut().collect(),
+                Work::Phase(_) => Vec::new(),
+            },
+        });
+        if let Some(step) = all.find(|step| step.id == id) {
+            change(step);
+        }
+    }
+
+    /// Takes the next step, and says how much the ones after it have reserved.
+    pub(crate) fn take_next(&self) -> Option<(Step, Duration)> {
+        let mut steps = self.lock();
+        let step = steps.waiting.pop_front()?;
+        let reserved = steps.waiting.iter().map(|later| later.claim.reserve).sum();
+        Some((step, reserved))
+    }
+
+    /// What the steps not yet taken may take.
+    pub(crate) fn sum(&self, deadline: Duration) -> Sum {
+        Sum::of(self.lock().waiting.iter().map(Step::effective_claim).collect(), deadline)
+    }
+
+    /// Finds the phases that require one which nobody has registered. Before the first is taken.
+    pub(crate) fn check_requirements(&self) {
+        let unknown: Vec<String> = {
+            let steps = self.lock();
+            let required = steps.waiting.iter().flat_map(Step::requirements);
+            let unknown = required.filter(|(_, required)| !steps.names.contains(*required));
+            unknown
+                .map(|(name, required)| {
+                    format!("phase `{name}` requires `{required}`, which is no phase")
+                })
+                .collect()
+        };
+        unknown.into_iter().for_each(|error| self.wrong(error));
+    }
+
+    /// What was wrong with the registrations so far; each has been logged.
+    pub(crate) fn errors(&self) -> Vec<String> {
+        self.lock().errors.clone()
+    }
+
+    /// A panic under the lock can only come out of an allocation; the steps are whole then, too.
+    fn lock(&self) -> MutexGuard<'_, Steps> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Steps {
+    /// A name that is taken is told apart by a number: work that was registered is never lost.
+    fn step(&mut self, name: &str, work: Work) -> Step {
+        self.next_id += 1;
+        let copies = std::iter::successors(Some(2_u64), |copy| Some(copy + 1));
+        let copies = copies.map(|copy| format!("{name}#{copy}"));
+        let mut names = std::iter::once(name.to_owned()).chain(copies);
+        // There are more names than phases.
+        let unique = names.find(|one| self.names.insert(one.clone())).unwrap_or_default();
+        Step {
+            id: StepId(self.next_id),
+            claim: Claim { name: unique, timeout: None, reserve: Duration::ZERO },
+            requires: Vec::new(),
+            work,
+        }
+    }
+}
+
+impl Step {
+    /// A group without a timeout of its own can take no longer than its slowest member, where all
+    /// of those have one.
+    fn effective_claim(&self) -> Claim {
+        let mut claim = self.claim.clone();
+        if let (Work::Group(members), None) = (&self.work, claim.timeout) {
+            let timeouts: Option<Vec<_>> =
+                members.iter().map(|member| member.claim.timeout).collect();
+            claim.timeout =
+                timeouts.map(|timeouts| timeouts.into_iter().max().unwrap_or(Duration::ZERO));
+        }
+        claim
+    }
+
+    /// Pairs of a phase's name and one it requires, the members' included.
+    fn requirements(&self) -> Vec<(&str, &String)> {
+        let members: &[Step] = match &self.work {
+            Work::Group(members) => members,
+            Work::Phase(_) => &[],
+        };
+        let all = std::iter::once(self).chain(members);
+        all.flat_map(|step| step.requires.iter().map(|name| (step.claim.name.as_str(), name)))
+            .collect()
+    }
+}
+
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let steps = self.lock();
+        f.debug_list().entries(steps.waiting.iter().map(|step| &step.claim.name)).finish()
+    }
+}

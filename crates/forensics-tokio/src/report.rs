@@ -1,0 +1,141 @@
+//! What became of a run, for the program that ran it.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use forensics_core::context::ShutdownContext;
+use forensics_core::sender::Sender;
+use forensics_core::signal::Signal;
+use nix::unistd::{getpid, gettid};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::keeper;
+use crate::outcome::{Outcome, ServiceOutcome};
+use crate::stop::Stop;
+
+/// The whole of a stop. Serialises to JSON, durations in microseconds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+#[must_use = "the process should end with its exit code"]
+pub struct ShutdownReport {
+    /// The service's name.
+    pub service: String,
+    /// Who asked, and why.
+    pub context: ShutdownContext,
+    /// The phases, in the order in which they ran.
+    pub phases: Vec<PhaseReport>,
+    /// How the service's own future ended.
+    pub service_outcome: ServiceOutcome,
+    /// Signals that came after the first one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub later_signals: Vec<LaterSignal>,
+    /// What was wrong with the phases' registrations.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<String>,
+    /// How long the teardown had at most.
+    #[serde(rename = "deadline_us", with = "micros")]
+    pub deadline: Duration,
+    /// From the signal to the end of the teardown.
+    #[serde(rename = "total_us", with = "micros")]
+    pub total: Duration,
+    /// Whether any phase was dropped at its time's end.
+    pub timed_out: bool,
+    /// What [`exit_code`](Self::exit_code) gives.
+    pub exit_status: u8,
+    /// The stop it tells of, which may have to see the process out.
+    #[serde(skip)]
+    pub(crate) stop: Option<Arc<Stop>>,
+}
+
+impl ShutdownReport {
+    /// The status to leave `main` with: 0 for a teardown that ended as planned, also where a phase
+    /// timed out but the whole ended within its deadline; 1 where a phase or the service failed or
+    /// panicked, or phases were registered wrongly. Both can be set in the builder.
+    ///
+    /// 0 even after SIGTERM: systemd counts it as clean, and 143, a shell's way to say SIGTERM, as
+    /// a failure.
+    ///
+    /// Called on the process's main thread it also says that the process is about to end. The
+    /// runtime's drop then waits for blocked threads, without limit; so the keeper ends the process
+    /// with 70 if it is still there at the deadline, and no sooner than in 1.5 s.
+    pub fn exit_code(&self) -> ExitCode {
+        if let Some(stop) = &self.stop
+            && gettid() == getpid()
+        {
+            keeper::see_out(stop.clone());
+        }
+        ExitCode::from(self.exit_status)
+    }
+
+    /// The phase or group of that name, wherever it ran.
+    pub fn phase(&self, name: &str) -> Option<&PhaseReport> {
+        let all = self.phases.iter().flat_map(|phase| std::iter::once(phase).chain(&phase.members));
+        all.into_iter().find(|phase| phase.name == name)
+    }
+
+    /// Whether something failed or panicked, or was registered wrongly.
+    pub fn is_failed(&self) -> bool {
+        let service =
+            matches!(self.service_outcome, ServiceOutcome::Failed(_) | ServiceOutcome::Panicked(_));
+        let failed = |phase: &PhaseReport| phase.outcome >= Outcome::Failed;
+        service || !self.errors.is_empty() || self.phases.iter().any(failed)
+    }
+}
+
+/// What became of one phase, or of a group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct PhaseReport {
+    /// Its name.
+    pub name: String,
+    /// How it ended; a group ends like the worst of its members.
+    pub outcome: Outcome,
+    /// What it failed or panicked with, or why it was skipped, cut short or dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// When it started, from the signal on.
+    #[serde(rename = "offset_us", with = "micros")]
+    pub offset: Duration,
+    /// How long it ran.
+    #[serde(rename = "took_us", with = "micros")]
+    pub took: Duration,
+    /// What it recorded.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub values: Map<String, Value>,
+    /// A group's members.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<PhaseReport>,
+}
+
+/// A signal that came while the teardown was under way.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct LaterSignal {
+    /// Which.
+    pub signal: Signal,
+    /// Who sent it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sender: Option<Sender>,
+    /// Its place among the requests, from 2 on; absent for one that came within 200 ms of the one
+    /// before and counts as the same request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ordinal: Option<u32>,
+    /// When it came, from the first one on.
+    #[serde(rename = "offset_us", with = "micros")]
+    pub offset: Duration,
+}
+
+mod micros {
+    use super::Duration;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(span: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        u64::try_from(span.as_micros()).unwrap_or(u64::MAX).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        u64::deserialize(from).map(Duration::from_micros)
+    }
+}

@@ -1,0 +1,429 @@
+//! What asked us to stop, and what has been asked since.
+//!
+//! The one piece of state that the keeper (a plain thread), the listener (a task) and the teardown
+//! share. It is written from any thread and waited for from tasks; no lock is held across a probe
+//! or a log line.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use forensics_core::capture::{self, Captured};
+use forensics_core::cause::Cause;
+use forensics_core::clock;
+use forensics_core::context::{Baseline, ShutdownContext, Trigger};
+use forensics_core::duration::Timespan;
+use forensics_core::process;
+use forensics_core::record::How;
+use forensics_core::sender::Sender;
+use tokio::sync::watch;
+
+use crate::blackbox::BlackBox;
+use crate::bounded::bounded;
+use crate::budget::Seconds;
+use crate::config::{Config, Escalation, FlushHook, SAFETY_MARGIN};
+use crate::panics;
+use crate::report::{LaterSignal, ShutdownReport};
+
+/// Two signals closer together than this are one request delivered twice: a terminal signals the
+/// whole process group, a wrapper forwards what it got, too.
+const SAME_REQUEST: Duration = Duration::from_millis(200);
+
+/// How long the keeper waits for an event to be written. Some microseconds where the disk is well.
+const RECORD_LIMIT: Duration = Duration::from_millis(100);
+
+/// How long a command line may take to be read; it can hang for as long as its process's memory
+/// map is locked.
+const CMDLINE_LIMIT: Duration = Duration::from_millis(20);
+
+/// What tasks wait for.
+#[derive(Debug, Default)]
+pub(crate) struct StopState {
+    /// Somebody asked, and the context is captured.
+    pub(crate) begun: Option<Arc<Begun>>,
+    /// The same, once it is logged and the token is cancelled.
+    pub(crate) announced: Option<Arc<Begun>>,
+    /// A second signal came: only what has a reserve goes on.
+    pub(crate) hurried: bool,
+    /// Signals after the one that began the stop.
+    pub(crate) later: Vec<LaterSignal>,
+}
+
+/// A stop that has begun.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    pub(crate) context: ShutdownContext,
+    /// When it was asked for.
+    pub(crate) at: Instant,
+    /// How long it may take from then on.
+    pub(crate) allowed: Duration,
+    /// Why so long.
+    pub(crate) why: String,
+}
+
+/// See the module's documentation.
+pub(crate) struct Stop {
+    baseline: Baseline,
+    config: Arc<Config>,
+    pub(crate) black_box: BlackBox,
+    /// The stop timeout of our unit, once systemd has said it.
+    pub(crate) unit_timeout: OnceLock<Timespan>,
+    /// Set by the one who then captures the context.
+    claimed: AtomicBool,
+    count: Mutex<SignalCount>,
+    state: watch::Sender<StopState>,
+    /// The keeper's questions to the runtime, numbered, and the last one answered.
+    questions: watch::Sender<u64>,
+    answered: AtomicU64,
+    /// The phases that run, and since when.
+    running: Mutex<Vec<(String, Instant)>>,
+    finished: AtomicBool,
+    exit_expected: OnceLock<Instant>,
+}
+
+impl Stop {
+    pub(crate) fn new(baseline: Baseline, config: Arc<Config>, black_box: BlackBox) -> Self {
+        Self {
+            baseline,
+            config,
+            black_box,
+            unit_timeout: OnceLock::new(),
+            claimed: AtomicBool::new(false),
+            count: Mutex::default(),
+            state: watch::Sender::default(),
+            questions: watch::Sender::new(0),
+            answered: AtomicU64::new(0),
+            running: Mutex::default(),
+            finished: AtomicBool::new(false),
+            exit_expected: OnceLock::new(),
+        }
+    }
+
+    /// Begins the stop, as [`begin`](Self::begin), and records it on the spot.
+    pub(crate) fn begin_here(&self, trigger: Trigger) {
+        if self.begin(trigger, None) {
+            self.record_begun();
+        }
+    }
+
+    fn record_begun(&self) {
+        let begun = self.state.borrow().begun.clone();
+        if let Some(begun) = begun {
+            let stop_timeout = self.unit_timeout.get().copied();
+            self.black_box.begun(&begun.context, begun.allowed, stop_timeout);
+        }
+    }
+
+    /// Begins the stop, unless it has begun: captures the context, and tells whoever waits.
+    /// `false` where somebody else was first, whose capture may still be under way.
+    ///
+    /// From any thread. Takes some 100 µs, and 20 ms more where a command line hangs.
+    pub(crate) fn begin(&self, trigger: Trigger, captured: Option<&Captured>) -> bool {
+        if self.claimed.swap(true, Ordering::AcqRel) {
+            return false;
+        }
+        let mut context = ShutdownContext::capture(&self.baseline, trigger, captured);
+        if let Some(sender) = &mut context.sender {
+            let parent =
+                context.parent.as_ref().filter(|parent| parent.is_same_as(&sender.process));
+            sender.process.cmdline = match parent {
+                Some(parent) => parent.cmdline.clone(),
+                None => sender_cmdline(sender),
+            };
+        }
+        let now = Instant::now();
+        let since = match captured {
+            Some(_) => Duration::from_micros(clock::mono_us().saturating_sub(context.mono_us)),
+            None => Duration::ZERO,
+        };
+        let at = now.checked_sub(since).unwrap_or(now);
+        let (allowed, why) = self.limit(&context);
+        let begun = Arc::new(Begun { context, at, allowed, why });
+        self.state.send_modify(|state| state.begun = Some(begun));
+        // The keeper holds the deadline from here on.
+        capture::wake();
+        true
+    }
+
+    /// How long a teardown may take that this context began, and why so.
+    ///
+    /// systemd's stop timeout counts only where systemd may be the one who stops us: a kill(1)
+    /// starts no timeout.
+    fn limit(&self, context: &ShutdownContext) -> (Duration, String) {
+        let configured = self.config.deadline();
+        let by_systemd = matches!(context.cause(), Cause::Systemd | Cause::Reboot | Cause::Unknown);
+        let granted = self.unit_timeout.get().and_then(|timeout| timeout.to_std());
+        if let Some(granted) = granted.filter(|_| by_systemd) {
+            let margin = SAFETY_MARGIN.min(granted / 4);
+            let allowed = granted - margin;
+            if allowed < configured {
+                let [allowed_s, granted_s, margin_s] = [allowed, granted, margin].map(Seconds);
+                let why = format!(
+                    "deadline {allowed_s}: the unit's stop timeout of {granted_s} less {margin_s}"
+                );
+                return (allowed, why);
+            }
+        }
+        (configured, format!("deadline {}", Seconds(configured)))
+    }
+
+    /// Takes in a signal. Returns whether it asks for an end at once.
+    ///
+    /// The keeper's: it records on a thread of its own, since a disk can hold a write for long.
+    pub(crate) fn on_signal(self: &Arc<Self>, captured: &Captured) -> bool {
+        let count = || self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        let ordinal = count().add(Duration::from_nanos(captured.mono_ns));
+        let trigger = Trigger::Signal { signal: captured.signal };
+        if ordinal == Some(1) && self.begin(trigger, Some(captured)) {
+            let stop = self.clone();
+            bounded(RECORD_LIMIT, move || stop.record_begun());
+            return false;
+        }
+        let escalation = self.config.escalation;
+        let sender = Sender::identify(captured);
+        let mut noted = None;
+        self.state.send_modify(|state| {
+            // Absent only while another thread is still capturing the context of a request.
+            let began_us = state.begun.as_ref().map_or(u64::MAX, |begun| begun.context.mono_us);
+            let offset = Duration::from_micros((captured.mono_ns / 1000).saturating_sub(began_us));
+            let later = LaterSignal { signal: captured.signal, sender, ordinal, offset };
+            state.later.push(later.clone());
+            noted = Some(later);
+            state.hurried |= escalation == Escalation::CutThenExit && ordinal >= Some(2);
+        });
+        if let Some(later) = noted {
+            let (stop, requests) = (self.clone(), count().requests);
+            bounded(RECORD_LIMIT, move || stop.black_box.later_signal(&later, requests));
+        }
+        match escalation {
+            Escalation::CutThenExit => ordinal >= Some(3),
+            Escalation::Exit => ordinal >= Some(2),
+            Escalation::Ignore => false,
+        }
+    }
+
+    /// Lets everybody go on: the context is logged, the token cancelled.
+    pub(crate) fn set_announced(&self) {
+        self.state.send_modify(|state| state.announced.clone_from(&state.begun));
+    }
+
+    /// Waits until a stop has begun. Cancel safe.
+    pub(crate) async fn begun(&self) -> Arc<Begun> {
+        self.until(|state| state.begun.as_ref()).await
+    }
+
+    /// Waits until a stop is announced. Cancel safe.
+    pub(crate) async fn announced(&self) -> Arc<Begun> {
+        self.until(|state| state.announced.as_ref()).await
+    }
+
+    async fn until(&self, get: fn(&StopState) -> Option<&Arc<Begun>>) -> Arc<Begun> {
+        let mut state = self.watch();
+        loop {
+            if let Some(begun) = get(&state.borrow_and_update()) {
+                return begun.clone();
+            }
+            // An error cannot be: we hold the sender.
+            let _ = state.changed().await;
+        }
+    }
+
+    pub(crate) fn has_begun(&self) -> bool {
+        self.state.borrow().begun.is_some()
+    }
+
+    /// The context, while nobody has logged it.
+    pub(crate) fn unannounced(&self) -> Option<String> {
+        let state = self.state.borrow();
+        let begun = state.begun.as_ref().filter(|_| state.announced.is_none())?;
+        Some(begun.context.to_string())
+    }
+
+    /// When a stop that has begun must have ended.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.state.borrow().begun.as_ref().map(|begun| begun.at + begun.allowed)
+    }
+
+    /// How long it may take in all; zero before it has begun.
+    pub(crate) fn allowed(&self) -> Duration {
+        self.state.borrow().begun.as_ref().map_or(Duration::ZERO, |begun| begun.allowed)
+    }
+
+    /// The keeper asks the runtime for a sign of life.
+    pub(crate) fn ask(&self) {
+        self.questions.send_modify(|number| *number += 1);
+    }
+
+    /// Whether the last question has been answered.
+    pub(crate) fn has_answered(&self) -> bool {
+        *self.questions.borrow() == self.answered.load(Ordering::Acquire)
+    }
+
+    /// Answers the keeper's questions, for as long as it is polled. Never returns; cancel safe.
+    pub(crate) async fn answer(&self) {
+        let mut questions = self.questions.subscribe();
+        loop {
+            self.answered.store(*questions.borrow_and_update(), Ordering::Release);
+            // An error cannot be: we hold the sender.
+            let _ = questions.changed().await;
+        }
+    }
+
+    /// Notes that a phase runs until the returned value is dropped.
+    pub(crate) fn note_running(self: &Arc<Self>, phase: &str) -> Running {
+        self.lock_running().push((phase.to_owned(), Instant::now()));
+        Running { stop: self.clone(), phase: phase.to_owned() }
+    }
+
+    /// The phases that run, and since when.
+    pub(crate) fn running(&self) -> Vec<(String, Instant)> {
+        self.lock_running().clone()
+    }
+
+    fn lock_running(&self) -> MutexGuard<'_, Vec<(String, Instant)>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records how the teardown ended.
+    pub(crate) fn record_end(&self, report: &ShutdownReport) {
+        let how = match () {
+            () if report.is_failed() => How::Failed,
+            () if report.timed_out => How::TimedOut,
+            () => How::Clean,
+        };
+        self.black_box.stopped(how, report.exit_status, report.total);
+    }
+
+    /// The guard goes while its teardown has not ended: `main` returned early, or panics.
+    pub(crate) fn abandoned(&self) {
+        if self.finished.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        match std::thread::panicking() {
+            true => {
+                let (message, location) = panics::last();
+                self.black_box.panicked(message, location, self.since_begun());
+            }
+            false => self.black_box.stopped(How::Clean, 0, self.since_begun()),
+        }
+    }
+
+    /// Records that the phases in question, or the runtime where there are none, do not move.
+    pub(crate) fn record_wedged(
+        &self,
+        phases: &[(String, Duration)],
+        waited: Duration,
+        detail: &str,
+    ) {
+        if phases.is_empty() {
+            self.black_box.wedged(None, waited, detail);
+        }
+        for (phase, ran) in phases {
+            self.black_box.wedged(Some(phase), *ran, detail);
+        }
+    }
+
+    /// How long ago the stop began; zero where it has not.
+    pub(crate) fn since_begun(&self) -> Duration {
+        self.state.borrow().begun.as_ref().map_or(Duration::ZERO, |begun| begun.at.elapsed())
+    }
+
+    /// The teardown has ended.
+    pub(crate) fn set_finished(&self) {
+        self.finished.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finished.load(Ordering::Acquire)
+    }
+
+    /// The process is about to end, and the keeper sees to it that it does.
+    pub(crate) fn expect_exit(&self) {
+        self.exit_expected.get_or_init(Instant::now);
+    }
+
+    /// Since when the process is about to end.
+    pub(crate) fn exit_expected(&self) -> Option<Instant> {
+        self.exit_expected.get().copied()
+    }
+
+    pub(crate) fn flush_hooks(&self) -> Vec<FlushHook> {
+        self.config.flush.0.clone()
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<StopState> {
+        self.state.subscribe()
+    }
+}
+
+impl fmt::Debug for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stop").field("state", &*self.state.borrow()).finish_non_exhaustive()
+    }
+}
+
+/// A phase that runs; see [`Stop::note_running`].
+pub(crate) struct Running {
+    stop: Arc<Stop>,
+    phase: String,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.lock_running().retain(|(phase, _)| *phase != self.phase);
+    }
+}
+
+/// Counts requests to stop.
+#[derive(Debug, Default)]
+struct SignalCount {
+    requests: u32,
+    /// When the last signal came, on `CLOCK_MONOTONIC`.
+    last: Option<Duration>,
+}
+
+impl SignalCount {
+    fn add(&mut self, at: Duration) -> Option<u32> {
+        let repeated = self.last.is_some_and(|last| at.saturating_sub(last) < SAME_REQUEST);
+        self.last = Some(at);
+        if repeated {
+            return None;
+        }
+        self.requests = self.requests.saturating_add(1);
+        Some(self.requests)
+    }
+}
+
+/// The sender's command line, if it can be had at once and is surely the sender's.
+fn sender_cmdline(sender: &Sender) -> Option<String> {
+    // A zombie's is empty: that spares the thread in most cases.
+    if !sender.is_still_there() || sender.process.state == Some('Z') {
+        return None;
+    }
+    let pid = sender.process.pid;
+    let cmdline = bounded(CMDLINE_LIMIT, move || process::cmdline(pid)).flatten();
+    cmdline.filter(|_| sender.is_still_there())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_within_200_ms_of_each_other_are_one_request() {
+        let mut count = SignalCount::default();
+        let cases = [
+            (0, Some(1)),
+            (1, None),
+            (200, None),
+            (399, None),
+            (599, Some(2)),
+            (600, None),
+            (1000, Some(3)),
+        ];
+        for (ms, ordinal) in cases {
+            assert_eq!(count.add(Duration::from_millis(ms)), ordinal, "at {ms} ms");
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Asking systemd, by systemctl(1): bounded, and ended with whoever waits for it.
+
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use forensics_core::systemd::{CgroupUnit, Manager, UnitProperties, show_arguments};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+/// The properties of `unit`.
+///
+/// # Errors
+/// A text, where systemctl is not there, fails, or does not answer within `limit`.
+pub(crate) async fn show(unit: &CgroupUnit, limit: Duration) -> Result<UnitProperties, String> {
+    let arguments = show_arguments(unit.manager, &unit.unit);
+    run(&arguments, limit).await.map(|output| UnitProperties::parse(&output))
+}
+
+/// The jobs of `manager`, a line each.
+///
+/// # Errors
+/// As [`show`].
+pub(crate) async fn list_jobs(manager: Manager, limit: Duration) -> Result<String, String> {
+    let manager = match manager {
+        Manager::User { .. } => "--user",
+        _ => "--system",
+    };
+    let arguments = [manager, "--no-pager", "--no-legend", "list-jobs"].map(str::to_owned);
+    run(&arguments, limit).await
+}
+
+/// Cancel safe: dropped, it ends the process.
+async fn run(arguments: &[String], limit: Duration) -> Result<String, String> {
+    let mut command = Command::new("systemctl");
+    // The texts that are read are not translated, and colour is no part of them.
+    command.args(arguments).env("LC_ALL", "C").env("SYSTEMD_COLORS", "0");
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    match timeout(limit, command.output()).await {
+        Ok(Ok(Output { status, stdout, .. })) if status.success() => {
+            Ok(String::from_utf8_lossy(&stdout).into_owned())
+        }
+        Ok(Ok(Output { stderr, .. })) => {
+            Err(format!("systemctl: {}", String::from_utf8_lossy(&stderr).trim()))
+        }
+        Ok(Err(e)) => Err(format!("systemctl: {e}")),
+        Err(_) => Err(format!("systemctl did not answer within {limit:?}")),
+    }
+}

@@ -1,0 +1,133 @@
+//! What the keeper looks for while a stop is under way.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+use forensics_core::threads::Thread;
+
+use crate::budget::Seconds;
+use crate::stop::Stop;
+
+/// How long the runtime may leave the keeper's question unanswered.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long before the deadline the last words are said.
+const LAST_WORDS_BEFORE: Duration = Duration::from_millis(500);
+
+/// How long after the deadline the teardown, which ends by it, is waited for.
+const PAST_DEADLINE: Duration = Duration::from_millis(500);
+
+/// How long a process that is about to end has at least.
+const TO_END: Duration = Duration::from_secs(1);
+
+/// How many threads are named.
+const MAX_THREADS: usize = 64;
+
+/// What has been seen of one stop so far.
+#[derive(Debug, Default)]
+pub(crate) struct Vigil {
+    /// When the runtime was asked, if it has not answered since.
+    asked: Option<Instant>,
+    said_blocked: bool,
+    said_last_words: bool,
+    /// The CPU time of each thread when the stop began, by its id.
+    cpu_at_start: Option<HashMap<i32, u64>>,
+}
+
+/// What the keeper has to do something about.
+#[derive(Debug)]
+pub(crate) enum Alarm {
+    /// Somebody should know.
+    Wedged {
+        /// What does not move, with all that may explain it.
+        detail: String,
+        /// The phases that run past their time, and for how long; none where it is the runtime.
+        phases: Vec<(String, Duration)>,
+        /// For how long the runtime has not answered.
+        waited: Duration,
+    },
+    /// The process has to go.
+    PastDeadline(String),
+}
+
+impl Vigil {
+    /// Whether there is nothing to watch: no stop has begun, or it has ended and nobody has said
+    /// that the process would.
+    pub(crate) fn is_over(&self, stop: &Stop) -> bool {
+        !stop.has_begun() || (stop.is_finished() && stop.exit_expected().is_none())
+    }
+
+    /// Looks at a stop that has begun.
+    pub(crate) fn look(&mut self, stop: &Stop, now: Instant) -> Option<Alarm> {
+        let deadline = stop.deadline()?;
+        self.cpu_at_start.get_or_insert_with(|| {
+            Thread::all(MAX_THREADS).iter().map(|thread| (thread.tid, thread.cpu_ticks)).collect()
+        });
+        if let Some(expected) = stop.exit_expected() {
+            let why = "the process did not end after its teardown: the runtime's drop waits for a \
+                       blocked thread";
+            let end = deadline.max(expected + TO_END) + PAST_DEADLINE;
+            return (now >= end).then(|| Alarm::PastDeadline(self.describe(why, stop, now)));
+        }
+        if now >= deadline + PAST_DEADLINE {
+            let why = "the deadline is over and the teardown has not ended";
+            return Some(Alarm::PastDeadline(self.describe(why, stop, now)));
+        }
+        if self.is_blocked(stop, now) {
+            let why = format!("the runtime has not answered for {}", Seconds(ANSWER_WITHIN));
+            let detail = self.describe(&why, stop, now);
+            return Some(Alarm::Wedged { detail, phases: Vec::new(), waited: ANSWER_WITHIN });
+        }
+        let before = LAST_WORDS_BEFORE.min(stop.allowed() / 10);
+        if !self.said_last_words && now + before >= deadline {
+            self.said_last_words = true;
+            let detail = self.describe("the deadline is near", stop, now);
+            let phases = stop.running().into_iter();
+            let phases = phases.map(|(name, since)| (name, now.saturating_duration_since(since)));
+            return Some(Alarm::Wedged {
+                detail,
+                phases: phases.collect(),
+                waited: Duration::ZERO,
+            });
+        }
+        None
+    }
+
+    /// Asks the runtime for a sign of life, and says once of each time that none came.
+    fn is_blocked(&mut self, stop: &Stop, now: Instant) -> bool {
+        if stop.has_answered() {
+            self.asked = None;
+            self.said_blocked = false;
+        }
+        let asked = *self.asked.get_or_insert_with(|| {
+            stop.ask();
+            now
+        });
+        let blocked = now.saturating_duration_since(asked) >= ANSWER_WITHIN;
+        blocked && !std::mem::replace(&mut self.said_blocked, blocked)
+    }
+
+    /// `why`, the context where nobody has logged it yet, the phases that run, and all threads.
+    fn describe(&self, why: &str, stop: &Stop, now: Instant) -> String {
+        let mut text = why.to_owned();
+        // Writing to a String does not fail.
+        if let Some(context) = stop.unannounced() {
+            let _ = write!(text, "; Shutdown context: {context}");
+        }
+        for (phase, since) in stop.running() {
+            let ran = Seconds(now.saturating_duration_since(since));
+            let _ = write!(text, "; phase {phase} has run for {ran}");
+        }
+        text.push_str("; threads:");
+        let at_start = self.cpu_at_start.as_ref();
+        for thread in Thread::all(MAX_THREADS) {
+            let before = at_start.and_then(|ticks| ticks.get(&thread.tid)).copied().unwrap_or(0);
+            // A clock tick is 10 ms on every Linux that Rust runs on (USER_HZ).
+            let cpu = Duration::from_millis(thread.cpu_ticks.saturating_sub(before) * 10);
+            let _ = write!(text, " {thread} cpu={},", Seconds(cpu));
+        }
+        text.pop();
+        text
+    }
+}

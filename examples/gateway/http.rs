@@ -1,0 +1,113 @@
+//! The HTTP side: a server that stops accepting when the token is cancelled and returns once all
+//! it accepted is answered.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Query, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::get;
+use serde::Deserialize;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// What is going on: requests in flight, and sessions that last until one side ends them.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    requests: watch::Sender<usize>,
+    sessions: TaskTracker,
+    goodbye: CancellationToken,
+}
+
+impl Traffic {
+    /// How many requests are in flight.
+    pub(crate) fn active(&self) -> usize {
+        *self.requests.borrow()
+    }
+
+    /// Wakes whenever that changes.
+    pub(crate) fn changes(&self) -> watch::Receiver<usize> {
+        self.requests.subscribe()
+    }
+
+    /// Asks the sessions to end, and says how many there were.
+    pub(crate) fn say_goodbye(&self) -> usize {
+        self.goodbye.cancel();
+        self.sessions.len()
+    }
+}
+
+/// Counts a request for as long as it lives, also when its client goes away.
+struct InFlight(Arc<Traffic>);
+
+impl InFlight {
+    fn new(traffic: Arc<Traffic>) -> Self {
+        traffic.requests.send_modify(|active| *active += 1);
+        Self(traffic)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.requests.send_modify(|active| *active -= 1);
+    }
+}
+
+/// Serves until `stop` is cancelled, then until all that was accepted is answered.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    traffic: Arc<Traffic>,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    let app = Router::new()
+        .route("/", get(|| async { "ok\n" }))
+        .route("/slow", get(slow))
+        .route("/session", get(session))
+        .layer(middleware::from_fn_with_state(traffic.clone(), count))
+        .with_state(traffic);
+    axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await
+}
+
+async fn count(State(traffic): State<Arc<Traffic>>, request: Request, next: Next) -> Response {
+    let _in_flight = InFlight::new(traffic);
+    next.run(request).await
+}
+
+#[derive(Deserialize)]
+struct Slow {
+    /// How long the answer takes, in milliseconds.
+    #[serde(default)]
+    ms: u64,
+}
+
+async fn slow(Query(Slow { ms }): Query<Slow>) -> String {
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+    format!("slept {ms} ms\n")
+}
+
+/// A stream that says something every second until the server says goodbye.
+async fn session(State(traffic): State<Arc<Traffic>>) -> Response {
+    let (mut say, hear) = tokio::io::duplex(64);
+    let goodbye = traffic.goodbye.clone();
+    traffic.sessions.spawn(async move {
+        use tokio::io::AsyncWriteExt;
+        let mut beat = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            let line = tokio::select! {
+                _ = beat.tick() => &b"tick\n"[..],
+                () = goodbye.cancelled() => b"goodbye\n",
+            };
+            // An error means that the client has left.
+            if say.write_all(line).await.is_err() || goodbye.is_cancelled() {
+                return;
+            }
+        }
+    });
+    Response::new(Body::from_stream(tokio_util::io::ReaderStream::new(hear)))
+}

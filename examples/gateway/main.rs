@@ -1,0 +1,121 @@
+//! A gateway that is stopped as often as it is started: HTTP requests in flight, long-lived
+//! sessions, two adapters to chat services, and a store that has to be closed last.
+//!
+//! ```sh
+//! cargo run --example gateway
+//! ```
+//!
+//! Then press Ctrl-C, or `kill` it from another terminal, and read what it says.
+
+#![forbid(unsafe_code)]
+
+mod adapter;
+mod http;
+mod options;
+mod store;
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use forensics_tokio::{PhaseContext, ShutdownGuard, diag, logging};
+use tokio::net::TcpListener;
+
+use crate::adapter::Adapter;
+use crate::http::Traffic;
+use crate::options::{Options, Trouble};
+use crate::store::Store;
+
+fn main() -> Result<ExitCode, Box<dyn Error>> {
+    // Before anything else: in the diagnostic's process this does not return.
+    diag::init();
+    let options = Options::parse();
+    logging::init();
+    tokio::runtime::Runtime::new()?.block_on(serve(options))
+}
+
+async fn serve(options: Options) -> Result<ExitCode, Box<dyn Error>> {
+    let mut builder = ShutdownGuard::builder("gateway")
+        .drain_timeout(options.drain_timeout)
+        .marker("takeover", "/run/gateway/takeover.json")
+        .marker("planned_stop", "/run/gateway/planned-stop.json");
+    if let Some(deadline) = options.deadline {
+        builder = builder.deadline(deadline);
+    }
+    if let Some(log) = &options.diag_log {
+        builder = builder.diag_log(log);
+    }
+    if let Some(folder) = &options.records {
+        builder = builder.record_dir(folder);
+    }
+    // Signals are ours from here on, also while we still start.
+    let guard = builder.install()?;
+
+    let listener = TcpListener::bind(&options.listen).await?;
+    println!("listening on http://{}", listener.local_addr()?);
+
+    let traffic = Arc::new(Traffic::default());
+    let store = Arc::new(Store::default());
+    let telegram = Adapter::start("telegram", store.clone());
+    let slack = Adapter::start("slack", store.clone());
+    let trouble = options.trouble();
+
+    // Tell those who are connected, so that they can go elsewhere.
+    let told = traffic.clone();
+    guard.phase("notify", move |cx| async move {
+        trouble.befall(&cx).await;
+        cx.record("sessions_told", told.say_goodbye());
+    });
+
+    // No new connection is accepted since the token was cancelled; wait for what is in flight.
+    let inflight = traffic.clone();
+    guard
+        .phase("drain", move |cx| async move {
+            trouble.befall(&cx).await;
+            drain(&cx, &inflight).await;
+        })
+        .timeout(options.drain_timeout);
+
+    // Each has a queue of its own to empty, so they need not wait for each other.
+    guard
+        .group("adapters")
+        .timeout(options.drain_timeout)
+        .phase("telegram", move |cx| stop_adapter(cx, trouble, telegram))
+        .phase("slack", move |cx| stop_adapter(cx, trouble, slack));
+
+    // Last, as everything before writes to it, and with a second that nothing before can take.
+    guard
+        .phase("db_close", move |cx| async move {
+            trouble.befall(&cx).await;
+            cx.record("rows", store.close()?);
+            Ok::<(), store::Closed>(())
+        })
+        .reserve(Duration::from_secs(1));
+
+    let server = http::serve(listener, traffic, guard.token());
+    Ok(guard.run(server).await.exit_code())
+}
+
+/// Waits until the server has answered all it accepted, and tells how far it has come.
+async fn drain(cx: &PhaseContext, traffic: &Traffic) {
+    let at_start = traffic.active();
+    cx.record("active_at_start", at_start);
+    let mut changes = traffic.changes();
+    let ended = cx.service_ended();
+    tokio::pin!(ended);
+    loop {
+        cx.record("active_now", traffic.active());
+        tokio::select! {
+            () = &mut ended => break,
+            _ = changes.changed() => {}
+        }
+    }
+    cx.record("active_now", traffic.active());
+}
+
+async fn stop_adapter(cx: PhaseContext, trouble: Trouble, adapter: Adapter) {
+    trouble.befall(&cx).await;
+    cx.record("delivered", adapter.stop().await);
+}

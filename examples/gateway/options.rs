@@ -1,0 +1,88 @@
+//! The command line, and the trouble it can ask for.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use forensics_tokio::PhaseContext;
+use forensics_tokio::core::duration;
+
+/// An HTTP gateway that shows how a service stops.
+#[derive(Debug, Parser)]
+pub(crate) struct Options {
+    /// Where to listen; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    pub(crate) listen: String,
+    /// How long requests in flight may take to finish, such as `30s` or `1min 30s`.
+    #[arg(long, value_name = "T", default_value = "30s", value_parser = timespan)]
+    pub(crate) drain_timeout: Duration,
+    /// How long the whole teardown may take; unless given, the drain timeout and 15 s.
+    #[arg(long, value_name = "T", value_parser = timespan)]
+    pub(crate) deadline: Option<Duration>,
+    /// Where the diagnostic is written at the signal.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) diag_log: Option<PathBuf>,
+    /// The folder for the records of this and earlier runs.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) records: Option<PathBuf>,
+    /// Let this phase hang.
+    #[arg(long, value_name = "PHASE")]
+    wedge: Option<PhaseName>,
+    /// Let this phase block its runtime thread.
+    #[arg(long, value_name = "PHASE")]
+    block: Option<PhaseName>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum PhaseName {
+    Notify,
+    Drain,
+    /// The member of `adapters` that hangs.
+    Telegram,
+    Slack,
+    /// Both adapters.
+    Adapters,
+    DbClose,
+}
+
+impl PhaseName {
+    fn covers(self, phase: &str) -> bool {
+        match self {
+            PhaseName::Adapters => matches!(phase, "telegram" | "slack"),
+            one => one.to_possible_value().is_some_and(|value| value.get_name() == phase),
+        }
+    }
+}
+
+/// A phase that hangs or blocks on demand, to show what becomes of the others.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Trouble {
+    wedge: Option<PhaseName>,
+    block: Option<PhaseName>,
+}
+
+impl Options {
+    pub(crate) fn trouble(&self) -> Trouble {
+        Trouble { wedge: self.wedge, block: self.block }
+    }
+}
+
+impl Trouble {
+    /// Returns at once, unless this phase is the one to be troubled: then never.
+    pub(crate) async fn befall(self, cx: &PhaseContext) {
+        if self.block.is_some_and(|phase| phase.covers(cx.name())) {
+            loop {
+                std::thread::park();
+            }
+        }
+        if self.wedge.is_some_and(|phase| phase.covers(cx.name())) {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+fn timespan(text: &str) -> Result<Duration, String> {
+    let span = duration::parse(text).map_err(|e| e.to_string())?;
+    span.to_std().ok_or_else(|| "`infinity` is no limit: give a time span such as `30s`".to_owned())
+}

@@ -1,0 +1,37 @@
+//! A store that must not be written to once it is closed.
+
+use std::sync::{Mutex, PoisonError};
+
+/// Stands for a database: what was sent, until it is closed.
+#[derive(Debug)]
+pub(crate) struct Store(Mutex<Option<Vec<&'static str>>>);
+
+/// The store is closed.
+#[derive(Debug)]
+pub(crate) struct Closed;
+
+impl std::fmt::Display for Closed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the store is closed")
+    }
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self(Mutex::new(Some(Vec::new())))
+    }
+}
+
+impl Store {
+    pub(crate) fn insert(&self, row: &'static str) -> Result<(), Closed> {
+        let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        rows.as_mut().ok_or(Closed)?.push(row);
+        Ok(())
+    }
+
+    /// Closes it, and says how many rows it held.
+    pub(crate) fn close(&self) -> Result<usize, Closed> {
+        let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        rows.take().map(|rows| rows.len()).ok_or(Closed)
+    }
+}

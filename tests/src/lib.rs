@@ -1,0 +1,245 @@
+//! Starts this workspace's own programs as a user would, and reads what they say.
+//!
+//! Nothing here sleeps: what is waited for is a line of output or the end of a process, each with
+//! a generous limit, past which the test fails with all the output so far.
+
+#![forbid(unsafe_code)]
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Past this a test has failed: far more than anything takes on a busy machine.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// The path of the example `name`, built from the present sources.
+///
+/// # Panics
+/// Where it does not build.
+pub fn example(name: &str) -> PathBuf {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    BUILT.get_or_init(|| cargo_build(&["--package", "forensics-examples", "--examples"]));
+    target_dir().join("examples").join(name)
+}
+
+/// The path of the binary `forensics`, built from the present sources.
+///
+/// # Panics
+/// Where it does not build.
+pub fn forensics() -> PathBuf {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    BUILT.get_or_init(|| cargo_build(&["--package", "forensics-cli"]));
+    target_dir().join("forensics")
+}
+
+/// Where cargo puts what it builds in the profile of this test: the folder above `deps/`.
+fn target_dir() -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows its own path");
+    let deps = test.parent().expect("a program lies in a folder");
+    let dir =
+        if deps.ends_with("deps") { deps.parent().expect("deps/ has a parent") } else { deps };
+    dir.to_owned()
+}
+
+fn cargo_build(what: &[&str]) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ has a parent");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.current_dir(root).arg("build").args(what);
+    if target_dir().ends_with("release") {
+        build.arg("--release");
+    }
+    let built = build.output().expect("cargo runs");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+}
+
+/// A running program whose output is read as it comes. Ended, if need be, when it is dropped.
+#[derive(Debug)]
+pub struct Program {
+    child: Child,
+    stdout: Arc<Output>,
+    stderr: Arc<Output>,
+}
+
+/// What a program said, and how it ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// All it wrote to stdout.
+    pub stdout: String,
+    /// All it wrote to stderr.
+    pub stderr: String,
+}
+
+impl Program {
+    /// Starts it, with no input.
+    ///
+    /// # Panics
+    /// Where it cannot be started.
+    pub fn start(command: &mut Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        let stdout = Output::of(child.stdout.take());
+        let stderr = Output::of(child.stderr.take());
+        Self { child, stdout, stderr }
+    }
+
+    /// Starts the gateway and waits until it listens.
+    ///
+    /// # Panics
+    /// Where it does not come up.
+    pub fn gateway(arguments: &[&str]) -> Gateway {
+        let program = Self::start(Command::new(example("gateway")).args(arguments));
+        let line = program.wait_for_stdout("listening on http://");
+        let (_, address) = line.split_once("http://").expect("the line was waited for");
+        Gateway { address: address.to_owned(), program }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal, by the program `/bin/kill`, such as `-TERM`.
+    ///
+    /// # Panics
+    /// Where kill fails.
+    pub fn kill(&self, signal: &str) {
+        let killed = Command::new("/bin/kill").arg(signal).arg(self.pid().to_string()).status();
+        assert!(killed.expect("/bin/kill runs").success());
+    }
+
+    /// Waits for a line on stdout that contains `text`, and returns it.
+    ///
+    /// # Panics
+    /// Where it does not come within [`LIMIT`].
+    pub fn wait_for_stdout(&self, text: &str) -> String {
+        self.wait_for(&self.stdout, text)
+    }
+
+    /// Waits for a line on stderr that contains `text`, and returns it.
+    ///
+    /// # Panics
+    /// Where it does not come within [`LIMIT`].
+    pub fn wait_for_stderr(&self, text: &str) -> String {
+        self.wait_for(&self.stderr, text)
+    }
+
+    fn wait_for(&self, output: &Output, text: &str) -> String {
+        output.wait_for(text).unwrap_or_else(|| {
+            panic!("no `{text}`\nstdout:\n{}\nstderr:\n{}", self.stdout.text(), self.stderr.text())
+        })
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// Where it does not end within [`LIMIT`].
+    pub fn wait(mut self) -> Ended {
+        // Both ends of its output are closed when it ends, and no sooner.
+        let closed = self.stdout.wait_closed() && self.stderr.wait_closed();
+        assert!(closed, "it does not end; stderr so far:\n{}", self.stderr.text());
+        let status = self.child.wait().expect("it is our child");
+        Ended { status, stdout: self.stdout.text(), stderr: self.stderr.text() }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // Our own child, not waited for yet: the pid is still its.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Ended {
+    /// The exit code.
+    ///
+    /// # Panics
+    /// Where a signal ended it.
+    pub fn code(&self) -> i32 {
+        let signal = self.status.signal();
+        self.status.code().unwrap_or_else(|| panic!("ended by signal {signal:?}\n{}", self.stderr))
+    }
+
+    /// The first line of stderr that contains `text`.
+    ///
+    /// # Panics
+    /// Where there is none.
+    pub fn line(&self, text: &str) -> &str {
+        let line = self.stderr.lines().find(|line| line.contains(text));
+        line.unwrap_or_else(|| panic!("no `{text}` in:\n{}", self.stderr))
+    }
+}
+
+/// The example gateway, listening.
+#[derive(Debug)]
+pub struct Gateway {
+    /// Where it listens: `127.0.0.1:PORT`.
+    pub address: String,
+    /// The process.
+    pub program: Program,
+}
+
+/// One stream of a program's output.
+#[derive(Debug, Default)]
+struct Output {
+    so_far: Mutex<(String, bool)>,
+    changed: Condvar,
+}
+
+impl Output {
+    fn of(stream: Option<impl Read + Send + 'static>) -> Arc<Self> {
+        let output = Arc::new(Self::default());
+        let Some(stream) = stream else { return output };
+        let reader = output.clone();
+        thread::spawn(move || {
+            let mut stream = BufReader::new(stream);
+            let mut line = Vec::new();
+            while stream.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+                let mut so_far = reader.lock();
+                so_far.0.push_str(&String::from_utf8_lossy(&line));
+                line.clear();
+                reader.changed.notify_all();
+            }
+            reader.lock().1 = true;
+            reader.changed.notify_all();
+        });
+        output
+    }
+
+    fn text(&self) -> String {
+        self.lock().0.clone()
+    }
+
+    fn wait_for(&self, text: &str) -> Option<String> {
+        let found = |all: &str| all.lines().find(|line| line.contains(text)).map(str::to_owned);
+        self.wait_until(|(all, closed)| found(all).map(Some).or(closed.then_some(None)))?
+    }
+
+    fn wait_closed(&self) -> bool {
+        self.wait_until(|(_, closed)| closed.then_some(())).is_some()
+    }
+
+    fn wait_until<T>(&self, mut done: impl FnMut(&(String, bool)) -> Option<T>) -> Option<T> {
+        let end = Instant::now() + LIMIT;
+        let mut so_far = self.lock();
+        loop {
+            if let Some(result) = done(&so_far) {
+                return Some(result);
+            }
+            let left = end.checked_duration_since(Instant::now())?;
+            let waited = self.changed.wait_timeout(so_far, left);
+            so_far = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, (String, bool)> {
+        self.so_far.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
