@@ -12,9 +12,13 @@ use super::unit_name;
 
 /// Amends one unit's stop timeout. `Display` prints the command and what to enter there.
 ///
-/// An instance is amended, not its template: that is the unit that was looked at, and its own
-/// drop-ins win over the template's. [`template_command`](Self::template_command) is for all
-/// instances.
+/// An instance is amended, not its template: that is the unit that was looked at, and of two
+/// drop-ins with one name the instance's counts. [`template_command`](Self::template_command) is
+/// for all instances.
+///
+/// Drop-ins apply in the order of their file names, whichever directory they lie in, and the last
+/// to set the timeout wins. So one that sorts after ours must be changed itself;
+/// [`findings`](super::findings) names those after the `override.conf` of `systemctl edit`.
 ///
 /// A transient unit takes a drop-in too, scopes included, and it wins over what the unit was made
 /// with, this time and whenever one of the same name is made. Where each run has a new name
@@ -66,8 +70,8 @@ impl DropIn {
         self.edit(&self.unit)
     }
 
-    /// The same for all instances of the unit's template; `None` where it is no instance. The
-    /// instance's own drop-ins still win.
+    /// The same for all instances of the unit's template, except those with an `override.conf` of
+    /// their own; `None` where the unit is no instance.
     #[must_use]
     pub fn template_command(&self) -> Option<String> {
         unit_name::template(&self.unit).map(|template| self.edit(&template))
@@ -87,8 +91,8 @@ impl DropIn {
 
     /// Shell commands that put the drop-in in place without an editor or a terminal, a line each.
     ///
-    /// The file has a name of its own, so that it overwrites no `override.conf`; files are read in
-    /// the order of their names, so that it wins over one.
+    /// The file has a name of its own, so that it overwrites no `override.conf`, and one that sorts
+    /// after that, so that it wins.
     #[must_use]
     pub fn script(&self) -> String {
         let (root, reload) = match self.manager {
@@ -121,7 +125,7 @@ impl Display for DropIn {
 
 fn seconds_up(needed: Duration) -> String {
     let part = u64::from(needed.subsec_nanos() > 0);
-    // At least one: 0 would mean infinite. At most what systemd reads as a number of seconds.
+    // At least one: 0 would mean infinite. And parse_time() refuses what would not fit.
     let seconds = needed.as_secs().saturating_add(part).max(1);
     match seconds < u64::MAX / 1_000_000 {
         true => format!("{seconds}s"),

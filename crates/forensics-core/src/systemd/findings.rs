@@ -1,7 +1,8 @@
 //! What in a unit's settings bears on its teardown, beside the length of the stop timeout.
 //!
-//! One finding a setting, said in terms of what happens at a stop. Each consequence was seen on
-//! systemd 252, where KillMode= and the like were tried out with a service that logs its signals.
+//! One finding a setting, said in terms of what happens at a stop. What is said of `KillMode=`,
+//! `SendSIGKILL=`, the watchdog and drop-ins was seen on systemd 252, with a service that logs its
+//! signals; the rest is in systemd.service(5).
 //! The stop timeout itself is judged by [`Alignment`](super::Alignment).
 //!
 //! There is none for `NotifyAccess=none` with `Type=notify` or `WatchdogSec=`: systemd makes that
@@ -35,8 +36,8 @@ pub struct Finding {
     pub severity: Severity,
     /// The setting, and what follows from it; one line, safe to show.
     pub what: String,
-    /// What to do: a setting or a command. `None` where nothing needs doing, or it is not for us
-    /// to say.
+    /// What to do: a setting or a command, the latter without the `--user` that a user's manager
+    /// wants. `None` where nothing needs doing, or it is not for us to say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mend: Option<String>,
 }
@@ -53,54 +54,57 @@ pub fn findings(unit: &UnitProperties) -> Vec<Finding> {
         stop_timeout(unit),
         kill_mode(unit),
         sigkill(unit),
+        watchdog(unit),
         notify(unit),
         transient(unit),
+        late_drop_ins(unit),
     ]
     .into_iter()
     .flatten()
     .collect()
 }
 
-fn finding(severity: Severity, what: impl Into<String>, mend: Option<&str>) -> Option<Finding> {
-    Some(Finding { severity, what: what.into(), mend: mend.map(str::to_owned) })
+fn finding(severity: Severity, what: impl Into<String>, mend: Option<&str>) -> Finding {
+    Finding { severity, what: what.into(), mend: mend.map(str::to_owned) }
 }
 
 fn load_state(unit: &UnitProperties) -> Option<Finding> {
     let Some(state) = unit.load_state.as_deref() else {
-        return finding(Severity::Unknown, "systemd does not say whether the unit is loaded", None);
+        let what = "systemd does not say whether the unit is loaded";
+        return Some(finding(Severity::Unknown, what, None));
     };
     let mend = match state {
         "loaded" => return None,
-        "not-found" => "check the name, and whether it is a user unit (--user)",
+        "not-found" => "check the name and the manager (--user or not)",
         "masked" => "systemctl unmask",
         _ => "systemd-analyze verify",
     };
     let what = format!("LoadState={}: the unit is not loaded", Plain(state));
-    finding(Severity::Error, what, Some(mend))
+    Some(finding(Severity::Error, what, Some(mend)))
 }
 
 fn reload(unit: &UnitProperties) -> Option<Finding> {
-    unit.need_daemon_reload?.then_some(Finding {
-        severity: Severity::Warning,
-        what: "the unit's files have changed, and systemd has not read them yet".to_owned(),
-        mend: Some("systemctl daemon-reload".to_owned()),
-    })
+    let what = "the unit's files have changed, and systemd has not read them yet";
+    let mend = Some("systemctl daemon-reload");
+    unit.need_daemon_reload?.then(|| finding(Severity::Warning, what, mend))
 }
 
 fn stop_timeout(unit: &UnitProperties) -> Option<Finding> {
     match unit.timeout_stop {
         Some(Timespan::Finite(_)) => None,
-        Some(Timespan::Infinite) => finding(
+        Some(Timespan::Infinite) => Some(finding(
             Severity::Warning,
             "TimeoutStopSec=infinity: a teardown that hangs is never killed, and its stop never ends",
             Some("a finite TimeoutStopSec="),
-        ),
-        None => finding(Severity::Unknown, "systemd does not say the unit's stop timeout", None),
+        )),
+        None => {
+            Some(finding(Severity::Unknown, "systemd does not say the unit's stop timeout", None))
+        }
     }
 }
 
 fn kill_mode(unit: &UnitProperties) -> Option<Finding> {
-    match unit.kill_mode.as_deref() {
+    let found = match unit.kill_mode.as_deref() {
         Some("control-group") => finding(
             Severity::Ok,
             "KillMode=control-group: children get SIGTERM at the same time as the main process; \
@@ -126,42 +130,48 @@ fn kill_mode(unit: &UnitProperties) -> Option<Finding> {
         ),
         Some(other) => finding(Severity::Unknown, format!("KillMode={}", Plain(other)), None),
         None => finding(Severity::Unknown, "systemd does not say the unit's KillMode", None),
-    }
+    };
+    Some(found)
 }
 
 fn sigkill(unit: &UnitProperties) -> Option<Finding> {
-    match unit.send_sigkill? {
-        true => None,
-        false => finding(
-            Severity::Warning,
-            "SendSIGKILL=no: a teardown that hangs is left running, and the unit fails after twice \
-             the stop timeout",
-            Some("SendSIGKILL=yes"),
-        ),
-    }
+    let what = "SendSIGKILL=no: a teardown that hangs is left running, and the unit fails after \
+                twice the stop timeout";
+    (!unit.send_sigkill?).then(|| finding(Severity::Warning, what, Some("SendSIGKILL=yes")))
+}
+
+fn watchdog(unit: &UnitProperties) -> Option<Finding> {
+    let what = format!("WatchdogSec={}: not enforced during a stop", unit.watchdog?);
+    Some(finding(Severity::Ok, what, None))
 }
 
 fn notify(unit: &UnitProperties) -> Option<Finding> {
-    if let Some(watchdog) = unit.watchdog {
-        let what = format!("WatchdogSec={watchdog}: not enforced during a stop");
-        return finding(Severity::Ok, what, None);
-    }
-    let ignored = unit.notify_access.as_deref() == Some("none");
     let what = "NotifyAccess=none: a teardown cannot ask for more time (EXTEND_TIMEOUT_USEC)";
-    ignored.then(|| finding(Severity::Ok, what, None)).flatten()
+    (unit.notify_access.as_deref()? == "none").then(|| finding(Severity::Ok, what, None))
 }
 
 fn transient(unit: &UnitProperties) -> Option<Finding> {
     let what = "a transient unit: a drop-in lasts as long as each run has the same name; \
                 otherwise set TimeoutStopSec= where the unit is made";
-    unit.transient?.then(|| finding(Severity::Ok, what, None)).flatten()
+    unit.transient?.then(|| finding(Severity::Ok, what, None))
+}
+
+/// Drop-ins apply in the order of their file names, whichever directory they lie in.
+fn late_drop_ins(unit: &UnitProperties) -> Option<Finding> {
+    let is_late = |path: &&String| path.rsplit('/').next() > Some("override.conf");
+    let late: Vec<&str> = unit.drop_in_paths.iter().filter(is_late).map(String::as_str).collect();
+    let what = format!(
+        "read after the override.conf of `systemctl edit`, and wins over it: {}",
+        Plain(&late.join(" "))
+    );
+    (!late.is_empty()).then(|| finding(Severity::Ok, what, None))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A unit as systemd 252 shows one, without anything to find but its KillMode.
+    /// A unit as systemd 252 shows one, without anything to find but its `KillMode=`.
     const PLAIN: &str = "Type=notify\nNotifyAccess=main\nTimeoutStopUSec=1min 30s\nWatchdogUSec=0\n\
         KillMode=mixed\nSendSIGKILL=yes\nLoadState=loaded\nNeedDaemonReload=no\nTransient=no\n";
 
@@ -209,6 +219,13 @@ mod tests {
             ("WatchdogUSec=3min", Ok, "WatchdogSec=3min: not enforced during a stop", None),
             ("NotifyAccess=none", Ok, "NotifyAccess=none: a teardown cannot ask", None),
             ("Transient=yes", Ok, "a transient unit: a drop-in lasts", None),
+            (
+                "DropInPaths=/z/a.conf /a/override.conf /a/timeout-stop.conf /a/zz.conf",
+                Ok,
+                "read after the override.conf of `systemctl edit`, and wins over it: \
+                 /a/timeout-stop.conf /a/zz.conf",
+                None,
+            ),
         ];
         for (line, severity, what, mend) in cases {
             let unit = UnitProperties::parse(&format!("{line}\n{PLAIN}"));

@@ -76,7 +76,7 @@ pub struct UnitProperties {
     pub need_daemon_reload: Option<bool>,
     /// `Type=` of a service: `simple`, `notify`, …
     pub service_type: Option<String>,
-    /// Whose sd_notify(3) messages are taken: `none`, `main`, `exec`, `all`. Never `none` with
+    /// Whose messages by `sd_notify(3)` are taken: `none`, `main`, `exec`, `all`. Never `none` with
     /// `Type=notify` or `WatchdogSec=`, whatever the file says (`service_add_extras()`).
     pub notify_access: Option<String>,
     /// Who gets the signals of a stop: `control-group`, `mixed`, `process`, `none`.
