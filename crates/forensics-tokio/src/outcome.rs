@@ -85,7 +85,9 @@ impl<T, E: Display> IntoOutcome for Result<T, E> {
 
 /// A service that loops forever returns `!`, whose name cannot be written on stable Rust; as what a
 /// function pointer returns it can.
-trait Returns {
+#[doc(hidden)]
+#[allow(unreachable_pub)] // The implementation below is public, so this must be, too.
+pub trait Returns {
     type Output;
 }
 
