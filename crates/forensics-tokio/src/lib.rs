@@ -41,3 +41,8 @@ pub use guard::ShutdownGuard;
 pub use outcome::{IntoOutcome, Outcome, ServiceOutcome};
 pub use phase::{Group, GroupPhase, Phase, PhaseContext};
 pub use report::{LaterSignal, PhaseReport, ShutdownReport};
+
+/// The README's code, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

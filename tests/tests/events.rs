@@ -1,0 +1,177 @@
+//! What is said through `tracing`: lines by the plain fmt subscriber, fields and levels by any.
+
+#![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
+
+use std::fmt::Debug;
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use forensics_tokio::{ShutdownGuard, logging};
+use tokio::time::sleep;
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A teardown with every kind of end that can be had without a signal.
+async fn stop() {
+    let guard = ShutdownGuard::builder("test").signals([]).deadline(30 * SECOND).install().unwrap();
+    guard.phase("notify", |_| async {});
+    guard
+        .phase("drain", |cx| async move {
+            cx.record("active_now", 3);
+            sleep(20 * SECOND).await;
+        })
+        .timeout(12 * SECOND);
+    guard
+        .group("adapters")
+        .phase("slack", |_| async { Err::<(), _>("two\nlines") })
+        .phase("irc", |_| async { panic!("boom") });
+    guard.phase("db_close", |_| async {}).requires("drain");
+    guard.request("a \"test\"\nof it");
+    let _ = guard.run(async {}).await;
+}
+
+#[derive(Clone, Default)]
+struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Buffer {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Buffer {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_event_is_one_line_and_the_context_is_the_first() {
+    let buffer = Buffer::default();
+    let subscriber = tracing_subscriber::fmt()
+        .without_time()
+        .with_writer(buffer.clone())
+        .fmt_fields(logging::Concise::default())
+        .finish();
+    let set = tracing::subscriber::set_default(subscriber);
+    stop().await;
+    drop(set);
+    let text = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
+
+    let mut settings = insta::Settings::clone_current();
+    // What differs from machine to machine, and the real microseconds before the clock is paused.
+    settings.add_filter(r"under_systemd=.*", "under_systemd=…");
+    settings.add_filter(r"offset_usec=(\d*)\d{6}", "offset_usec=$1……");
+    settings.add_filter(r"offset_usec=\d{1,5}\b", "offset_usec=……");
+    settings.add_filter(r"total_usec=(\d*)\d{6}", "total_usec=$1……");
+    settings.bind(|| insta::assert_snapshot!(text));
+}
+
+/// An event as a layer sees it.
+#[derive(Debug, Default)]
+struct Seen {
+    level: Option<Level>,
+    fields: Vec<(&'static str, String)>,
+    /// The phases whose spans it is in, outermost first.
+    spans: Vec<String>,
+}
+
+impl Seen {
+    fn field(&self, name: &str) -> Option<&str> {
+        self.fields.iter().find(|(key, _)| *key == name).map(|(_, value)| value.as_str())
+    }
+}
+
+impl Visit for Seen {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.fields.push((field.name(), format!("{value:?}")));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.fields.push((field.name(), value.to_owned()));
+    }
+}
+
+#[derive(Clone, Default)]
+struct Capture(Arc<Mutex<Vec<Seen>>>);
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Capture {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, cx: Context<'_, S>) {
+        let mut seen = Seen::default();
+        attributes.record(&mut seen);
+        cx.span(id).unwrap().extensions_mut().insert(seen);
+    }
+
+    fn on_event(&self, event: &Event<'_>, cx: Context<'_, S>) {
+        if event.metadata().target() != "shutdown" {
+            return;
+        }
+        let mut seen = Seen { level: Some(*event.metadata().level()), ..Seen::default() };
+        event.record(&mut seen);
+        for span in cx.event_scope(event).into_iter().flat_map(|scope| scope.from_root()) {
+            let phase =
+                span.extensions().get::<Seen>().and_then(|s| s.field("phase").map(str::to_owned));
+            seen.spans.extend(phase);
+        }
+        self.0.lock().unwrap().push(seen);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn fields_levels_and_spans_tell_the_same_to_any_subscriber() {
+    let capture = Capture::default();
+    let set =
+        tracing::subscriber::set_default(tracing_subscriber::registry().with(capture.clone()));
+    stop().await;
+    drop(set);
+    let seen = capture.0.lock().unwrap();
+
+    let context = &seen[0];
+    assert!(context.field("message").unwrap().starts_with("Shutdown context: cause=requested"));
+    assert_eq!(context.level, Some(Level::INFO));
+    assert_eq!(context.field("cause"), Some("requested"));
+    assert_eq!(context.field("evidence"), Some("requested: a \"test\"\nof it"));
+    assert!(context.field("parent_pid").is_some());
+
+    let finished = |phase: &str| {
+        let mut all = seen.iter().filter(|s| s.field("outcome").is_some());
+        all.find(|s| s.field("phase") == Some(phase)).unwrap()
+    };
+    let cases = [
+        ("notify", "ok", Level::INFO, &["notify"][..]),
+        ("drain", "timed_out", Level::WARN, &["drain"]),
+        ("slack", "failed", Level::ERROR, &["adapters", "slack"]),
+        ("irc", "panicked", Level::ERROR, &["adapters", "irc"]),
+        ("adapters", "panicked", Level::ERROR, &["adapters"]),
+        ("db_close", "skipped", Level::WARN, &["db_close"]),
+    ];
+    for (phase, outcome, level, spans) in cases {
+        let event = finished(phase);
+        assert_eq!((event.field("outcome"), event.level), (Some(outcome), Some(level)), "{phase}");
+        assert_eq!(event.spans, spans);
+        assert!(event.field("took").unwrap().ends_with('s'));
+        assert!(event.field("message").unwrap().starts_with('+'));
+        assert!(event.field("offset_usec").unwrap().parse::<u64>().is_ok());
+    }
+    assert_eq!(finished("slack").field("error"), Some("two\nlines"));
+
+    let long: Vec<_> = seen.iter().filter(|s| s.field("elapsed").is_some()).collect();
+    assert_eq!(long.len(), 2, "at 5 s and at 10 s of the 12");
+    assert_eq!(long[1].field("elapsed"), Some("10.00s"));
+    assert_eq!(long[1].field("budget"), Some("12.00s"));
+    assert_eq!(long[1].field("last_recorded"), Some("active_now=3"));
+}
