@@ -59,7 +59,7 @@ impl Sender {
             if process.is_same_as(&ProcessSummary::read_stat(pid)) {
                 // Between the two reads it may have gone after all; then there is no file, as no
                 // pid is used again before all others have been.
-                process.unit = procfile::text(format!("/proc/{pid}/cgroup"))
+                process.unit = procfile::text_of(pid, "cgroup")
                     .and_then(|cgroup| unit_of_cgroup_file(&cgroup));
             }
         }

@@ -142,7 +142,7 @@ pub struct Sighting {
 pub enum Absence {
     /// It had exited and been waited for.
     Gone,
-    /// It lives, and `/proc` does not show it: `hidepid=`, or no `/proc`.
+    /// It lives, and `/proc` does not show it: `hidepid=`, or no `/proc` of our pid namespace.
     Hidden,
     /// It lives outside our pid namespace.
     Outside,
