@@ -86,8 +86,8 @@ impl ProcessSummary {
         };
         summary.login_uid = id("loginuid");
         summary.login_session = id("sessionid");
-        summary.unit = procfile::text_of(pid, "cgroup")
-            .and_then(|cgroup| unit_of_cgroup_file(&cgroup));
+        summary.unit =
+            procfile::text_of(pid, "cgroup").and_then(|cgroup| unit_of_cgroup_file(&cgroup));
         summary
     }
 
