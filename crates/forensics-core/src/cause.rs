@@ -39,6 +39,10 @@ use crate::systemd::{CgroupUnit, Manager};
 /// Inits of containers, which pass on the signals they get.
 const CONTAINER_INITS: [&str; 4] = ["tini", "docker-init", "dumb-init", "catatonit"];
 
+/// The kernel lets anyone who may signal us claim every negative `si_code` but `SI_TKILL`
+/// (rt_sigqueueinfo(2)).
+const SI_TIMER: &str = "SI_TIMER: a timer of this process, unless a sender forged it";
+
 /// Why we stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -155,7 +159,7 @@ pub fn decide(evidence: &Evidence<'_>) -> Verdict {
 
 fn of_signal(signal: Signal, captured: &Captured, known: &Evidence<'_>) -> (Cause, String) {
     match captured.code {
-        Code::Timer => return (Cause::Timer, "SI_TIMER: a timer of this process".to_owned()),
+        Code::Timer => return (Cause::Timer, SI_TIMER.to_owned()),
         Code::Kernel if matches!(signal, Signal::INT | Signal::QUIT) => {
             return (Cause::CtrlC, format!("{signal} from the kernel: a key at the terminal"));
         }
