@@ -162,6 +162,11 @@ pub fn cmdline(pid: i32) -> Option<String> {
     joined_cmdline(&procfile::read_of(pid, "cmdline").ok()?)
 }
 
+/// The real user id of the process `pid`, which `si_uid` holds as well.
+pub(crate) fn real_uid(pid: i32) -> Option<u32> {
+    status_field(&procfile::text_of(pid, "status")?, "Uid:")
+}
+
 /// The process that traces `pid`, such as a debugger.
 pub(crate) fn tracer(pid: i32) -> Option<i32> {
     let status = procfile::text_of(pid, "status")?;
