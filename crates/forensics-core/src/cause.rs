@@ -12,7 +12,7 @@
 //! | `hangup` | SIGHUP with `SI_KERNEL`, or from our session leader (an interactive bash forwards it) |
 //! | `self_sent` | the sender is this process |
 //! | `unverified` | `SI_QUEUE`, where pid and uid are what the sender wrote |
-//! | `parent_died` | the signal is our parent-death signal, from the process that was our parent |
+//! | `parent_died` | the signal is our parent-death signal, from the process that was our parent and is no more |
 //! | `container_stop` | the sender lives outside our pid namespace, or is a container's init |
 //! | `watchdog` | SIGABRT from the service manager |
 //! | `systemd` | from the service manager: process 1, or the user manager that owns our cgroup |
@@ -38,6 +38,10 @@ use crate::systemd::{CgroupUnit, Manager};
 
 /// Inits of containers, which pass on the signals they get.
 const CONTAINER_INITS: [&str; 4] = ["tini", "docker-init", "dumb-init", "catatonit"];
+
+/// The kernel lets anyone who may signal us claim every negative `si_code` but `SI_TKILL`
+/// (rt_sigqueueinfo(2)).
+const SI_TIMER: &str = "SI_TIMER: a timer of this process, unless a sender forged it";
 
 /// Why we stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -155,7 +159,7 @@ pub fn decide(evidence: &Evidence<'_>) -> Verdict {
 
 fn of_signal(signal: Signal, captured: &Captured, known: &Evidence<'_>) -> (Cause, String) {
     match captured.code {
-        Code::Timer => return (Cause::Timer, "SI_TIMER: a timer of this process".to_owned()),
+        Code::Timer => return (Cause::Timer, SI_TIMER.to_owned()),
         Code::Kernel if matches!(signal, Signal::INT | Signal::QUIT) => {
             return (Cause::CtrlC, format!("{signal} from the kernel: a key at the terminal"));
         }
@@ -179,7 +183,12 @@ fn of_signal(signal: Signal, captured: &Captured, known: &Evidence<'_>) -> (Caus
         (Cause::SelfSent, "the sender is this process".to_owned())
     } else if !sender.is_verified() {
         (Cause::Unverified, format!("SI_QUEUE: pid {} is what the sender wrote there", who.pid))
-    } else if captured.is_parent_death_signal && known.first_parent == Some(who.pid) {
+    } else if captured.is_parent_death_signal
+        && known.first_parent == Some(who.pid)
+        // The kernel finds us a new parent before it sends the signal. A parent that we still have
+        // has signalled us by kill(2), as a supervisor does.
+        && !is_parent
+    {
         (Cause::ParentDied, format!("the parent-death signal of pid {}, our parent", who.pid))
     } else if who.pid == 0 && known.in_pid_namespace {
         (Cause::ContainerStop, "the sender lives outside our pid namespace".to_owned())
@@ -191,7 +200,12 @@ fn of_signal(signal: Signal, captured: &Captured, known: &Evidence<'_>) -> (Caus
             _ => (Cause::Systemd, format!("sent by {manager}")),
         }
     } else if is_parent {
-        (Cause::Supervisor, format!("the sender {who} is our parent"))
+        // A thread's end sends the parent-death signal, too, and looks the same (prctl(2)).
+        let thread = match captured.is_parent_death_signal {
+            true => ", or its thread that started us has ended",
+            false => "",
+        };
+        (Cause::Supervisor, format!("the sender {who} is our parent{thread}"))
     } else if let Some(presence) = person(sender) {
         (Cause::Operator, presence)
     } else if who.name.is_some() {
@@ -272,6 +286,8 @@ mod tests {
         unit: Option<CgroupUnit>,
         is_parent_death_signal: bool,
         in_pid_namespace: bool,
+        /// Our parent by now.
+        ppid: i32,
     }
 
     fn from(sender: ProcessSummary) -> Case {
@@ -284,6 +300,7 @@ mod tests {
             unit: None,
             is_parent_death_signal: false,
             in_pid_namespace: false,
+            ppid: PARENT,
         }
     }
 
@@ -311,7 +328,7 @@ mod tests {
             captured: Some(&captured),
             sender: case.code.has_sender().then_some(&sender),
             process: &ProcessSummary {
-                ppid: Some(PARENT),
+                ppid: Some(case.ppid),
                 session: Some(300),
                 unit: case.unit.clone(),
                 ..named(US, "gateway")
@@ -347,9 +364,18 @@ mod tests {
                 "SI_QUEUE",
             ),
             (
-                Case { is_parent_death_signal: true, ..from(ProcessSummary::unknown(PARENT)) },
+                Case {
+                    is_parent_death_signal: true,
+                    ppid: 1,
+                    ..from(ProcessSummary::unknown(PARENT))
+                },
                 Cause::ParentDied,
                 "pid 400, our parent",
+            ),
+            (
+                Case { is_parent_death_signal: true, ..from(named(PARENT, "supervisord")) },
+                Cause::Supervisor,
+                "supervisord(400) is our parent, or its thread that started us has ended",
             ),
             (
                 Case { is_parent_death_signal: true, ..from(named(77, "kill")) },

@@ -10,7 +10,7 @@
 use std::fmt::{self, Display};
 use std::path::{Path, PathBuf};
 
-use nix::unistd::getppid;
+use nix::unistd::{getpid, getppid};
 use procfs_core::{FromRead, LoadAverage};
 use serde::{Deserialize, Serialize};
 
@@ -97,16 +97,15 @@ pub struct Baseline {
 impl Baseline {
     /// Probes this process. Reads files of `/proc` and our environment; cannot fail.
     pub fn probe() -> Self {
-        let pid = i32::try_from(std::process::id()).unwrap_or(0);
         let variable =
             |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
-        Self::of(pid, &variable)
+        Self::of(own_pid(), &variable)
     }
 
     /// Probes another process, whose command line and environment are read as well: both can hang
     /// for as long as that process holds the lock of its memory map.
     pub fn probe_pid(pid: i32) -> Self {
-        let environ = procfile::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let environ = procfile::read_of(pid, "environ").unwrap_or_default();
         let variable = |name: &str| {
             environ.split(|&byte| byte == 0).find_map(|entry| {
                 let value = entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
@@ -124,7 +123,12 @@ impl Baseline {
         let variable = |name| variable(name).filter(|value| !value.is_empty());
         let mut process = ProcessSummary::read(pid);
         process.cmdline = process::cmdline(pid);
-        let namespace = std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+        // Right also where /proc is another pid namespace's.
+        let proc = match pid == own_pid() {
+            true => "/proc/self".to_owned(),
+            false => format!("/proc/{pid}"),
+        };
+        let namespace = std::fs::read_link(format!("{proc}/ns/pid")).ok();
         Self {
             parent: process.ppid.filter(|&ppid| ppid > 0).map(ProcessSummary::read),
             systemd: SystemdMarkers {
@@ -132,7 +136,7 @@ impl Baseline {
                 invocation_id: variable("INVOCATION_ID"),
                 journal_stream: variable("JOURNAL_STREAM"),
             },
-            container: container(pid, variable("container")),
+            container: container(&proc, variable("container")),
             in_pid_namespace: namespace
                 .is_some_and(|namespace| namespace != Path::new(INITIAL_PID_NAMESPACE)),
             markers: Vec::new(),
@@ -210,7 +214,7 @@ impl ShutdownContext {
     pub fn look(baseline: &Baseline) -> Self {
         let pid = baseline.process.pid;
         let mut process = baseline.process.clone();
-        let now = match pid == i32::try_from(std::process::id()).unwrap_or(0) {
+        let now = match pid == own_pid() {
             // Our parent changes when it dies; this asks the kernel and needs no /proc.
             true => Some(getppid().as_raw()),
             false => ProcessSummary::read_stat(pid).ppid,
@@ -252,6 +256,10 @@ impl ShutdownContext {
     }
 }
 
+fn own_pid() -> i32 {
+    getpid().as_raw()
+}
+
 /// The parent of `process` as it is now: from memory while it is the one we started under.
 fn parent_now(process: &ProcessSummary, first: Option<&ProcessSummary>) -> Option<ProcessSummary> {
     let pid = process.ppid.filter(|&pid| pid > 0)?;
@@ -266,9 +274,9 @@ fn parent_now(process: &ProcessSummary, first: Option<&ProcessSummary>) -> Optio
 
 /// The container runtime: what it says itself in the environment (`container=`, by systemd's
 /// container interface) or by a file, else what the cgroup's path looks like.
-fn container(pid: i32, variable: Option<String>) -> Option<String> {
-    let at_root = |file| Path::new(&format!("/proc/{pid}/root")).join(file).exists();
-    let by_cgroup = || container_of_cgroup_file(&procfile::text(format!("/proc/{pid}/cgroup"))?);
+fn container(proc: &str, variable: Option<String>) -> Option<String> {
+    let at_root = |file| Path::new(&format!("{proc}/root")).join(file).exists();
+    let by_cgroup = || container_of_cgroup_file(&procfile::text(format!("{proc}/cgroup"))?);
     let seen = || match () {
         () if at_root(".dockerenv") => Some("docker"),
         () if at_root("run/.containerenv") => Some("podman"),

@@ -76,25 +76,25 @@ impl ProcessSummary {
     /// mixture; [`start_time`](Self::start_time) tells whether it is the one that was meant.
     pub fn read(pid: i32) -> Self {
         let mut summary = Self::read_stat(pid);
-        if let Some(status) = procfile::text(format!("/proc/{pid}/status")) {
+        if let Some(status) = procfile::text_of(pid, "status") {
             summary.uid = status_field(&status, "Uid:");
             summary.tracer_pid = status_field(&status, "TracerPid:").filter(|&tracer| tracer != 0);
         }
         let id = |file| {
-            let text = procfile::text(format!("/proc/{pid}/{file}"))?;
+            let text = procfile::text_of(pid, file)?;
             text.trim().parse().ok().filter(|&id: &u32| id != UNSET)
         };
         summary.login_uid = id("loginuid");
         summary.login_session = id("sessionid");
-        summary.unit = procfile::text(format!("/proc/{pid}/cgroup"))
-            .and_then(|cgroup| unit_of_cgroup_file(&cgroup));
+        summary.unit =
+            procfile::text_of(pid, "cgroup").and_then(|cgroup| unit_of_cgroup_file(&cgroup));
         summary
     }
 
     /// The part of it that a single read of `/proc/PID/stat` gives: parent, name, state, start
     /// time, terminal, session.
     pub fn read_stat(pid: i32) -> Self {
-        match procfile::read(format!("/proc/{pid}/stat")) {
+        match procfile::read_of(pid, "stat") {
             Ok(stat) => Self::from_stat(pid, &stat),
             Err(_) => Self::unknown(pid),
         }
@@ -159,12 +159,17 @@ impl Display for ProcessSummary {
 /// blocked thread does no harm, and for no process that you would wait for. `None` for a process
 /// that has gone, a zombie, a kernel thread, and one that is not ours to read.
 pub fn cmdline(pid: i32) -> Option<String> {
-    joined_cmdline(&procfile::read(format!("/proc/{pid}/cmdline")).ok()?)
+    joined_cmdline(&procfile::read_of(pid, "cmdline").ok()?)
+}
+
+/// The real user id of the process `pid`, which `si_uid` holds as well.
+pub(crate) fn real_uid(pid: i32) -> Option<u32> {
+    status_field(&procfile::text_of(pid, "status")?, "Uid:")
 }
 
 /// The process that traces `pid`, such as a debugger.
 pub(crate) fn tracer(pid: i32) -> Option<i32> {
-    let status = procfile::text(format!("/proc/{pid}/status"))?;
+    let status = procfile::text_of(pid, "status")?;
     status_field(&status, "TracerPid:").filter(|&tracer| tracer != 0)
 }
 

@@ -6,9 +6,35 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use nix::libc;
+use nix::unistd::getpid;
 
 /// No file of `/proc` that we read whole is larger; the rest of one that is, is not read.
 const LIMIT: u64 = 64 * 1024;
+
+/// Whether `/proc` numbers processes as our pid namespace does.
+///
+/// It does not after `unshare --pid` without a new `/proc`, or in a container that was given the
+/// host's: there `/proc/PID` is about some other process, which must not be named.
+pub(crate) fn is_ours() -> bool {
+    std::fs::read_link("/proc/self")
+        .is_ok_and(|own| own.as_os_str() == getpid().to_string().as_str())
+}
+
+/// The content of `/proc/PID/FILE`.
+///
+/// # Errors
+/// As [`read`], and `ENOENT` where `/proc` is not [ours](is_ours).
+pub(crate) fn read_of(pid: i32, file: &str) -> io::Result<Vec<u8>> {
+    match is_ours() {
+        true => read(format!("/proc/{pid}/{file}")),
+        false => Err(io::Error::from_raw_os_error(libc::ENOENT)),
+    }
+}
+
+/// The same as text, with what is not UTF-8 replaced; `None` where it cannot be read.
+pub(crate) fn text_of(pid: i32, file: &str) -> Option<String> {
+    Some(lossy(read_of(pid, file).ok()?))
+}
 
 /// The content of `path`, at most its first 64 KiB.
 ///
@@ -23,11 +49,14 @@ pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// The same as text, with what is not UTF-8 replaced; `None` where it cannot be read.
+/// The same as text, as [`text_of`].
 pub(crate) fn text(path: impl AsRef<Path>) -> Option<String> {
-    let content = read(path).ok()?;
-    Some(match String::from_utf8(content) {
+    Some(lossy(read(path).ok()?))
+}
+
+fn lossy(content: Vec<u8>) -> String {
+    match String::from_utf8(content) {
         Ok(text) => text,
         Err(e) => String::from_utf8_lossy(e.as_bytes()).into_owned(),
-    })
+    }
 }

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::capture::{Absence, Captured, Code};
-use crate::process::ProcessSummary;
+use crate::process::{self, ProcessSummary};
 use crate::procfile;
 use crate::systemd::unit_of_cgroup_file;
 
@@ -53,19 +53,32 @@ impl Sender {
             if let Some(stat) = &sighting.stat {
                 process = ProcessSummary::from_stat(pid, stat);
             }
-            process.name = process.name.or_else(|| file_name(sighting.exe.as_deref()?));
+            if let Some(Absence::Unreadable(_)) = absence {
+                process.name = sighting.exe.as_deref().and_then(file_name);
+            }
             process.login_uid = sighting.login_uid;
             process.login_session = sighting.login_session;
             if process.is_same_as(&ProcessSummary::read_stat(pid)) {
                 // Between the two reads it may have gone after all; then there is no file, as no
                 // pid is used again before all others have been.
-                process.unit = procfile::text(format!("/proc/{pid}/cgroup"))
+                process.unit = procfile::text_of(pid, "cgroup")
                     .and_then(|cgroup| unit_of_cgroup_file(&cgroup));
+                let uid = process::real_uid(pid);
+                if uid.is_some() && uid != captured.uid {
+                    // What the handler saw was another process already: the signal had waited for
+                    // long, as in a stopped process; or the sender signalled its process group
+                    // from a pid namespace below ours, where the kernel gives its number there.
+                    process = ProcessSummary::unknown(pid);
+                    absence = Some(Absence::Gone);
+                }
             }
         }
         process.uid = captured.uid;
         let ancestors = process.ancestors(MAX_ANCESTORS);
-        let user = captured.uid.and_then(user_name);
+        // What the sender wrote is nobody's name; and outside our pid namespace the same uid is
+        // most likely another user, by another /etc/passwd.
+        let user = captured.uid.filter(|_| captured.code != Code::Queue && pid > 0);
+        let user = user.and_then(user_name);
         Some(Self { process, code: captured.code, user, absence, ancestors })
     }
 
@@ -79,10 +92,12 @@ impl Sender {
         self.code != Code::Queue
     }
 
-    /// Whether the process is still the one that sent the signal, so that something about it read
-    /// just now, such as its command line, is about the sender. Ask after having read it.
+    /// Whether the process is still the one that sent the signal, and runs under the same name, so
+    /// that something about it read just now, such as its command line, is about the sender and
+    /// not about a program that it has become by exec. Ask after having read it.
     pub fn is_still_there(&self) -> bool {
-        self.is_verified() && self.process.is_same_as(&ProcessSummary::read_stat(self.process.pid))
+        let now = ProcessSummary::read_stat(self.process.pid);
+        self.is_verified() && self.process.is_same_as(&now) && self.process.name == now.name
     }
 
     /// Whether this is the process that runs us.
@@ -168,7 +183,42 @@ mod tests {
         let sender = Sender::identify(&captured(Code::Queue, pid, sighting)).unwrap();
         assert_eq!(sender.process, ProcessSummary { uid: Some(0), ..ProcessSummary::unknown(pid) });
         assert_eq!(sender.ancestors, []);
+        assert_eq!(sender.user, None);
         assert!(!sender.is_verified());
+    }
+
+    #[test]
+    fn a_process_of_another_user_under_the_senders_pid_is_not_taken_for_it() {
+        let pid = std::process::id() as i32;
+        let stat = std::fs::read("/proc/self/stat").unwrap();
+        let sighting = Sighting { stat: Some(stat), ..Sighting::default() };
+        let not_ours = Some(nix::unistd::getuid().as_raw() + 1);
+        let captured = Captured { uid: not_ours, ..captured(Code::User, pid, sighting) };
+        let sender = Sender::identify(&captured).unwrap();
+        assert_eq!(
+            sender.process,
+            ProcessSummary { uid: not_ours, ..ProcessSummary::unknown(pid) }
+        );
+        assert_eq!(sender.absence, Some(Absence::Gone));
+        assert_eq!(sender.ancestors, []);
+    }
+
+    #[test]
+    fn a_uid_outside_our_pid_namespace_has_no_name_here() {
+        let outside = Sighting { absence: Some(Absence::Outside), ..Sighting::default() };
+        assert_eq!(Sender::identify(&captured(Code::User, 0, outside)).unwrap().user, None);
+    }
+
+    #[test]
+    fn a_sender_that_became_another_program_is_not_there_any_more() {
+        let pid = std::process::id() as i32;
+        let process =
+            ProcessSummary { name: Some("before".into()), ..ProcessSummary::read_stat(pid) };
+        let mut sender =
+            Sender { process, code: Code::User, user: None, absence: None, ancestors: vec![] };
+        assert!(!sender.is_still_there());
+        sender.process = ProcessSummary::read_stat(pid);
+        assert!(sender.is_still_there());
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub enum ArmError {
 
 /// Keeps the capture of some signals alive; dropped, it gives them back.
 ///
-/// When the last `Armed` for a signal goes, what was installed before the first [`arm`] is put
+/// When the last `Armed` for a signal goes, what was installed before the first of them is put
 /// back: usually the default action, so that SIGTERM ends the process again. A signal that was
 /// ignored before gets the default action, too: nothing is left that swallows it.
 #[derive(Debug)]
@@ -105,23 +105,29 @@ impl Drop for Armed {
 fn want(registrations: &mut BTreeMap<Signal, Registration>, signal: Signal) -> std::io::Result<()> {
     if let Some(known) = registrations.get_mut(&signal) {
         if let Some(handler) = &known.taken_off {
-            exchange_action(signal, handler)?;
+            known.before = not_ignored(exchange_action(signal, handler)?);
             known.taken_off = None;
         }
         known.wanted += 1;
         return Ok(());
     }
-    let mut before = current_action(signal)?;
-    if before.sa_sigaction == libc::SIG_IGN {
-        // We were started with it ignored, as a shell's background job is with SIGINT. Whoever
-        // arms it wants to be stopped by it, and to put the ignoring back would swallow it.
-        before.sa_sigaction = libc::SIG_DFL;
-    }
+    let before = not_ignored(current_action(signal)?);
     // SAFETY: `on_signal` is async-signal-safe, does not panic and does not block; that is what
     // the module `handler` is written for.
     unsafe { signal_hook_registry::register_sigaction(signal.as_raw(), handler::on_signal) }?;
     registrations.insert(signal, Registration { wanted: 1, before, taken_off: None });
     Ok(())
+}
+
+/// The action to put back for one that was installed.
+///
+/// We may be started with a signal ignored, as a shell's background job is with SIGINT. Whoever
+/// arms it wants to be stopped by it, and to put the ignoring back would swallow it.
+fn not_ignored(mut action: libc::sigaction) -> libc::sigaction {
+    if action.sa_sigaction == libc::SIG_IGN {
+        action.sa_sigaction = libc::SIG_DFL;
+    }
+    action
 }
 
 /// A panic while the lock was held cannot have left the table half changed: every change is one

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
@@ -13,6 +13,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use super::raw::{self, Bytes};
 use super::slots::Slots;
 use super::{Absence, Captured, Code, SLOTS, Sighting};
+use crate::procfile;
 use crate::signal::Signal;
 
 /// What the handler takes down: plain data of a fixed size.
@@ -37,6 +38,8 @@ static TAKEN_DOWN: Slots<Raw, SLOTS> = Slots::new();
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 /// The process that armed the capture; a forked child is another.
 static OWNER: AtomicI32 = AtomicI32::new(0);
+/// Whether `/proc/PID` is about the process that we know by that pid.
+static PROC_IS_OURS: AtomicBool = AtomicBool::new(false);
 /// The eventfd for the handler, which cannot look into a `OnceLock`.
 static WAKE_FD: AtomicI32 = AtomicI32::new(-1);
 /// The same for the reader. Kept for the life of the process: a handler may run at any time.
@@ -50,6 +53,7 @@ pub(super) fn prepare() -> nix::Result<()> {
         let eventfd = WAKE.get_or_init(|| eventfd);
         WAKE_FD.store(std::os::fd::AsRawFd::as_raw_fd(eventfd), Ordering::Release);
     }
+    PROC_IS_OURS.store(procfile::is_ours(), Ordering::Release);
     OWNER.store(raw::own_pid(), Ordering::Release);
     Ok(())
 }
@@ -90,7 +94,9 @@ fn look(info: &siginfo_t, mono_ns: u64, wall_ns: u64) -> Raw {
         mono_ns,
         took_ns: 0,
     };
-    if pid > 0 {
+    if pid > 0 && !PROC_IS_OURS.load(Ordering::Acquire) {
+        raw.stat = Err(absence(pid, libc::ENOENT));
+    } else if pid > 0 {
         // Of all there is, this is gone soonest and tells most: read it first.
         raw.stat = raw::read(&raw::proc_path(pid, b"stat")).map_err(|errno| absence(pid, errno));
         if let Ok(id) = raw::read(&raw::proc_path(pid, b"loginuid")) {

@@ -91,7 +91,8 @@ pub enum Code {
     Tkill,
     /// `SI_QUEUE`: sigqueue(3). Pid and uid are what the sender wrote there.
     Queue,
-    /// `SI_TIMER`: a POSIX timer. There is no sender; the field holds the timer's id.
+    /// `SI_TIMER`: a POSIX timer. There is no sender; the field holds the timer's id. A sender may
+    /// write this code into a sigqueue, too.
     Timer,
     /// `SI_KERNEL`: the kernel itself: Ctrl-C, a terminal hanging up, setitimer(2).
     Kernel,
@@ -140,9 +141,10 @@ pub struct Sighting {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Absence {
-    /// It had exited and been waited for.
+    /// It had exited and been waited for. Also where what runs under its pid by now is another
+    /// user's.
     Gone,
-    /// It lives, and `/proc` does not show it: `hidepid=`, or no `/proc`.
+    /// It lives, and `/proc` does not show it: `hidepid=`, or no `/proc` of our pid namespace.
     Hidden,
     /// It lives outside our pid namespace.
     Outside,
