@@ -122,7 +122,11 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Capture {
         }
         let mut seen = Seen { level: Some(*event.metadata().level()), ..Seen::default() };
         event.record(&mut seen);
-        for span in cx.event_scope(event).into_iter().flat_map(|scope| scope.from_root()) {
+        for span in cx
+            .event_scope(event)
+            .into_iter()
+            .flat_map(tracing_subscriber::registry::Scope::from_root)
+        {
             let phase =
                 span.extensions().get::<Seen>().and_then(|s| s.field("phase").map(str::to_owned));
             seen.spans.extend(phase);

@@ -1,0 +1,36 @@
+//! A guarded program that stands still at the edges of its life, for tests to signal it there.
+//!
+//! `edges before`: between `install()` and `run()`. `edges after`: after `run()`. In both it says
+//! `here` and waits for a line on stdin, so that its test decides when it goes on.
+
+#![forbid(unsafe_code)]
+
+use std::error::Error;
+use std::io::BufRead;
+use std::process::ExitCode;
+
+use forensics_tokio::{ShutdownGuard, logging};
+
+fn main() -> Result<ExitCode, Box<dyn Error>> {
+    logging::init();
+    let edge = std::env::args().nth(1).unwrap_or_default();
+    tokio::runtime::Runtime::new()?.block_on(async {
+        let guard = ShutdownGuard::builder("edges").install()?;
+        guard.phase("db_close", |_| async {});
+        if edge == "before" {
+            stand_still()?;
+        } else {
+            guard.request("to get to its end");
+        }
+        let report = guard.run(guard.token().cancelled_owned()).await;
+        if edge == "after" {
+            stand_still()?;
+        }
+        Ok(report.exit_code())
+    })
+}
+
+fn stand_still() -> std::io::Result<()> {
+    println!("here");
+    std::io::stdin().lock().read_line(&mut String::new()).map(drop)
+}

@@ -1,0 +1,103 @@
+//! Signals where a guard begins and where it ends, and what it costs in between.
+
+#![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use forensics_tests::{Program, example};
+
+/// Starts the program at one of its edges and waits until it stands there.
+fn at(edge: &str) -> Child {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_edges"))
+        .arg(edge)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "here\n");
+    child
+}
+
+fn terminate(child: &Child) {
+    let killed = Command::new("/bin/kill").arg(child.id().to_string()).status().unwrap();
+    assert!(killed.success());
+}
+
+#[test]
+fn a_signal_between_install_and_run_is_told_at_once_and_not_lost() {
+    let mut child = at("before");
+    terminate(&child);
+    // Said while the program still stands there: its main thread is in a blocking read.
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    stderr.read_line(&mut line).unwrap();
+    assert!(line.contains("Shutdown context: signal=SIGTERM"), "{line}");
+
+    writeln!(child.stdin.take().unwrap()).unwrap();
+    let mut rest = String::new();
+    stderr.read_to_string(&mut rest).unwrap();
+    assert!(rest.contains("phase finished phase=db_close outcome=ok"), "{rest}");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn after_the_teardown_no_handler_swallows_a_signal() {
+    let mut child = at("after");
+    terminate(&child);
+    assert_eq!(child.wait().unwrap().signal(), Some(15));
+}
+
+#[test]
+fn dropping_what_was_started_with_a_signal_ignored_does_not_leave_it_ignored() {
+    // As a shell starts a job in the background: with SIGINT ignored.
+    let script = format!("trap '' INT; exec {} after", env!("CARGO_BIN_EXE_edges"));
+    let mut child = Command::new("bash")
+        .args(["-c", &script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let interrupt = Command::new("/bin/kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(interrupt.unwrap().success());
+    assert_eq!(child.wait().unwrap().signal(), Some(2));
+}
+
+/// How often the threads of a process have gone to sleep or been made to, all together.
+fn switches(pid: u32) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let status = |task: fs::DirEntry| fs::read_to_string(task.path().join("status")).unwrap();
+    let status: String = tasks.map(|task| status(task.unwrap())).collect();
+    let lines = status.lines().filter(|line| line.contains("_ctxt_switches:"));
+    lines.map(|line| line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()).sum()
+}
+
+#[test]
+fn an_idle_guard_is_not_scheduled_once_in_ten_seconds() {
+    let minimal = Program::start(&mut Command::new(example("minimal")));
+    minimal.wait_for_stdout("working");
+    // It has said so a moment before its threads are all asleep: until then the count moves.
+    let mut before = switches(minimal.pid());
+    loop {
+        thread::sleep(Duration::from_millis(200));
+        let now = switches(minimal.pid());
+        if std::mem::replace(&mut before, now) == now {
+            break;
+        }
+    }
+    // What is measured is that nothing happens in this time.
+    thread::sleep(Duration::from_secs(10));
+    assert_eq!(switches(minimal.pid()), before);
+    minimal.kill("-TERM");
+    assert_eq!(minimal.wait().code(), 0);
+}
