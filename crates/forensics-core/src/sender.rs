@@ -41,7 +41,7 @@ impl Sender {
     /// The sender of a captured signal; `None` where the kernel or a timer made it.
     ///
     /// A dozen small reads below `/proc`, none of which can hang; the sender's command line, which
-    /// can, is left to the caller (see [`process::cmdline`](crate::process::cmdline)).
+    /// can, is left to the caller (see [`process::cmdline`]).
     pub fn identify(captured: &Captured) -> Option<Self> {
         let pid = captured.pid?;
         let sighting = &captured.sighting;

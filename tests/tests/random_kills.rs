@@ -1,0 +1,95 @@
+//! SIGKILL at random instants of a real teardown: the record must name the phase in which the
+//! process was, as an independent channel tells it.
+
+#![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
+
+use std::io::Read;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use forensics_tokio::core::record::{Outcome, Verdict};
+
+const KILLS: u64 = 200;
+
+/// What may be named: the pipe and the record are written one after the other, so that between the
+/// two writes they differ by one step.
+fn allowed(said: &str) -> Vec<String> {
+    const PHASES: [&str; 4] = ["notify", "drain", "adapters", "db_close"];
+    let after = |phase: Option<&str>| format!("after {}", phase.unwrap_or("nothing"));
+    let next = |phase: &str| {
+        let at = PHASES.iter().position(|one| *one == phase).unwrap();
+        PHASES.get(at + 1).map(|next| (*next).to_owned())
+    };
+    match said.lines().last() {
+        // Nothing said yet: before the first phase, or in it.
+        None => vec![after(None), "notify".to_owned()],
+        Some("end") => vec!["ended".to_owned()],
+        Some(line) if line.starts_with('+') => vec![line[1..].to_owned()],
+        // It has said that it ends: the record may still have it, or have it ended, or be in the
+        // next one, which has not spoken yet.
+        Some(line) => {
+            let phase = &line[1..];
+            let mut allowed = vec![phase.to_owned(), after(Some(phase))];
+            allowed.push(next(phase).unwrap_or_else(|| "ended".to_owned()));
+            allowed
+        }
+    }
+}
+
+fn named(verdict: &Verdict) -> String {
+    match verdict.outcome {
+        Outcome::KilledInPhase => match verdict.phases.first() {
+            Some(open) => open.phase.clone(),
+            None => format!("after {}", verdict.after_phase.as_deref().unwrap()),
+        },
+        Outcome::KilledBeforeTeardown | Outcome::Vanished => "after nothing".to_owned(),
+        Outcome::Clean => "ended".to_owned(),
+        other => panic!("{other}: {verdict}"),
+    }
+}
+
+/// Runs a teardown and kills it after `delay`. Returns what it said, and what its record does.
+fn kill_after(delay: Duration, records: &Path) -> (String, Option<Verdict>) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_killed"))
+        .arg(records)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let started = Instant::now();
+    while started.elapsed() < delay {
+        thread::yield_now();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut said = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    let verdict = records.exists().then(|| Verdict::of_last(records).unwrap()).flatten();
+    (said, verdict)
+}
+
+#[test]
+fn the_phase_in_which_a_run_was_killed_is_named_each_time() {
+    // How long an undisturbed run takes here, so that the kills fall all over it.
+    let dir = tempfile::tempdir().unwrap();
+    let started = Instant::now();
+    let whole = Command::new(env!("CARGO_BIN_EXE_killed")).arg(dir.path().join("r")).output();
+    assert!(whole.unwrap().status.success());
+    let whole = started.elapsed();
+
+    let mut in_phases = 0;
+    for kill in 0..KILLS {
+        let dir = tempfile::tempdir().unwrap();
+        let records = dir.path().join("records");
+        // Evenly spread, each instant another.
+        let delay = whole.mul_f64((kill as f64 + 0.5) / KILLS as f64);
+        let (said, verdict) = kill_after(delay, &records);
+        let named = verdict.as_ref().map_or_else(|| "after nothing".to_owned(), named);
+        let allowed = allowed(&said);
+        assert!(allowed.contains(&named), "said {said:?}; record: {named}, of {allowed:?}");
+        in_phases += usize::from(said.starts_with('+') && !said.ends_with("end\n"));
+    }
+    eprintln!("{KILLS} kills within {whole:?}, {in_phases} of them inside the teardown");
+    assert!(in_phases > 20, "too few of the kills fell into the teardown: {in_phases}");
+}
