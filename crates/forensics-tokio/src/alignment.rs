@@ -14,7 +14,7 @@ use crate::{events, systemctl};
 /// How long systemd may take to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
-/// Asks for our unit's stop timeout, notes it for the deadline, and warns where it is too short.
+/// Asks for our unit's stop timeout, notes it for the deadline, and says whether it is long enough.
 pub(crate) async fn check(shared: Arc<Shared>, unit: Option<CgroupUnit>) {
     let Some(unit) = unit.filter(|unit| unit.unit.ends_with(".service")) else { return };
     let properties = match systemctl::show(&unit, ANSWER_LIMIT).await {
@@ -28,7 +28,8 @@ pub(crate) async fn check(shared: Arc<Shared>, unit: Option<CgroupUnit>) {
     let _ = shared.stop.unit_timeout.set(granted);
     let config = &shared.config;
     let alignment = Alignment::judge(granted, config.drain_timeout, config.headroom);
-    if let Some(warning) = alignment.warning(&unit.unit, unit.manager) {
-        events::misaligned(&warning);
+    match alignment.warning(&unit.unit, unit.manager) {
+        Some(warning) => events::misaligned(&warning),
+        None => events::aligned(&format!("{}: {alignment}", unit.unit)),
     }
 }

@@ -163,6 +163,11 @@ pub(crate) fn misaligned(advice: &str) {
     warn!(target: "shutdown", "{}", Plain(advice));
 }
 
+/// systemd waits for as long as the teardown may take.
+pub(crate) fn aligned(summary: &str) {
+    info!(target: "shutdown", "{}", Plain(summary));
+}
+
 /// Whether systemd will wait is not known.
 pub(crate) fn alignment_unknown(why: &str) {
     info!(target: "shutdown", "Stop timeout not checked: {}", Plain(why));

@@ -1,0 +1,236 @@
+//! The gateway as a unit of a real systemd, booted by `tests/systemd/boot` in namespaces of its own.
+//!
+//! Where this machine cannot boot one (no root, no systemd, no cgroup2) these tests say so and pass,
+//! except with `CI=true`, where that is a failure.
+
+#![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use forensics_tests::{example, forensics};
+
+/// `boot`'s exit status where it cannot run here.
+const CANNOT: i32 = 77;
+
+/// Shell functions for the scripts. Waiting is looking again, up to 20 s.
+const PRELUDE: &str = r#"
+set -u
+log() { journalctl -q --no-pager -o cat -u "$1"; }
+until_log() {
+    for _ in $(seq 400); do log "$1" | grep -q "$2" && return; sleep .05; done
+    echo "no '$2' in the log of $1:"; log "$1"; exit 1
+}
+until_gone() {
+    for _ in $(seq 400); do systemctl is-active -q "$1" || return 0; sleep .05; done
+    echo "$1 does not end:"; log "$1"; exit 1
+}
+# start UNIT PROPERTIES... -- ARGUMENTS...: the gateway as a service, up and asked for its timeout
+start() {
+    unit=$1 properties=(); shift
+    while [ "$1" != -- ]; do properties+=(-p "$1"); shift; done; shift
+    systemd-run -q --unit="$unit" -p RemainAfterExit=no "${properties[@]}" "$GATEWAY" "$@" || exit 1
+    until_log "$unit" 'listening on'
+    until_log "$unit" "${ALIGNMENT:-systemd gives}"
+}
+"#;
+
+/// Runs a script under a systemd of its own; `None` where there can be none. It finds the gateway
+/// as `$GATEWAY`, the command line as `$FORENSICS`, and a folder shared with the host as `$SHARED`.
+fn under_systemd(script: &str) -> Option<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (gateway, forensics) = (example("gateway"), forensics());
+    let shared = tempfile::tempdir().unwrap();
+    let folder = |path: &PathBuf| path.parent().unwrap().to_owned();
+    let variables = format!(
+        "GATEWAY='{}' FORENSICS='{}' SHARED='{}'\n",
+        gateway.display(),
+        forensics.display(),
+        shared.path().display(),
+    );
+    let output = Command::new(root.join("systemd/boot"))
+        .arg("-b")
+        .arg(folder(&gateway))
+        .arg("-b")
+        .arg(folder(&forensics))
+        .arg("-b")
+        .arg(shared.path())
+        .args(["timeout", "100", "bash", "-c", &format!("{variables}{PRELUDE}{script}")])
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    if output.status.code() == Some(CANNOT) {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "must not be skipped: {stderr}");
+        eprintln!("skipped: {stderr}");
+        return None;
+    }
+    let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
+    // A script that takes the system down does not live to print its log.
+    if let Ok(log) = std::fs::read_to_string(shared.path().join("log")) {
+        said.push_str(&log);
+    } else {
+        assert!(output.status.success(), "{stderr}\n{said}");
+    }
+    Some(said)
+}
+
+/// Asserts that each of these is in a line of the text.
+fn assert_says(text: &str, expected: &[&str]) {
+    for expected in expected {
+        assert!(text.contains(expected), "no `{expected}` in:\n{text}");
+    }
+}
+
+#[test]
+fn a_tight_stop_timeout_cuts_the_drain_and_keeps_the_reserved_phase() {
+    let Some(said) = under_systemd(
+        "start gw TimeoutStopSec=3 -- --wedge drain --drain-timeout 10s
+         systemctl stop gw; systemctl show gw -p Result; log gw",
+    ) else {
+        return;
+    };
+    assert_says(
+        &said,
+        &[
+            "Result=success",
+            "gw.service: systemd gives 3s, drain 10s + headroom 30s = 40s is needed: 37s short; \
+             mend: `systemctl edit gw.service` with [Service] TimeoutStopSec=40s",
+            "signal=SIGTERM cause=systemd under_systemd=yes sender_pid=1 sender_name=systemd",
+            "deadline 2.25s: the unit's stop timeout of 3.00s less 0.75s",
+            "Shutdown explained by systemd: a stop job",
+            "phase=drain outcome=timed_out",
+            "phase=db_close outcome=ok",
+            "gw.service: Deactivated successfully.",
+        ],
+    );
+}
+
+#[test]
+fn roomy_and_infinite_timeouts_are_aligned_and_do_not_shorten_the_deadline() {
+    for timeout in ["5min", "infinity"] {
+        let script = format!(
+            "start gw TimeoutStopSec={timeout} -- --drain-timeout 10s
+             systemctl stop gw; systemctl show gw -p Result; log gw"
+        );
+        let Some(said) = under_systemd(&script) else { return };
+        let gives = format!("gw.service: systemd gives {timeout}, drain 10s");
+        assert_says(&said, &["Result=success", &gives, "aligned", "(deadline 25.00s)"]);
+        assert!(!said.contains("short") && !said.contains("WARN"), "{said}");
+    }
+}
+
+#[test]
+fn a_kill_by_somebody_is_not_taken_for_systemds() {
+    let Some(said) = under_systemd(
+        "start gw TimeoutStopSec=3 -- --drain-timeout 10s
+         kill $(systemctl show -P MainPID gw); until_gone gw; log gw",
+    ) else {
+        return;
+    };
+    // A builtin of the shell that runs the script, which has neither terminal nor login.
+    assert_says(&said, &["cause=process under_systemd=yes", "sender_name=bash"]);
+    // No stop timeout runs for it.
+    assert_says(&said, &["(deadline 25.00s)"]);
+    assert!(!said.contains("explained by systemd"), "{said}");
+}
+
+#[test]
+fn what_systemd_does_to_the_unit_is_told_apart() {
+    let cases = [
+        ("", "systemctl restart gw", "a restart job, as by systemctl restart"),
+        ("", "systemctl kill gw", "no stop of the unit is under way"),
+        ("RuntimeMaxSec=2", ":", "RuntimeMaxSec= ran out"),
+        (
+            "BindsTo=other.service After=other.service",
+            "systemctl stop other",
+            "a stop job beside those of other units: other.service",
+        ),
+    ];
+    for (properties, command, expected) in cases {
+        let script = format!(
+            "systemd-run -q --unit=other sleep 1000
+             start gw {properties} TimeoutStopSec=60 -- --wedge drain --drain-timeout 1s
+             {command}; until_log gw 'explained by systemd'; log gw"
+        );
+        let Some(said) = under_systemd(&script) else { return };
+        let explained = said.lines().find(|line| line.contains("explained by systemd")).unwrap();
+        assert!(explained.contains(expected), "{explained}");
+    }
+}
+
+#[test]
+fn a_system_that_goes_down_is_told_from_a_stop() {
+    let Some(said) = under_systemd(
+        "ALIGNMENT='listening on'
+         start gw StandardError=append:$SHARED/log -- --wedge drain --drain-timeout 1s
+         systemctl poweroff; sleep 20",
+    ) else {
+        return;
+    };
+    assert_says(&said, &["the system is going down to poweroff.target cause=reboot"]);
+}
+
+#[test]
+fn a_run_that_systemd_killed_is_told_at_the_next_start_and_after_the_stop() {
+    // Without systemctl in its PATH it cannot know of the timeout, and keeps its own deadline.
+    let Some(said) = under_systemd(
+        "ALIGNMENT='Stop timeout not checked'
+         start gw TimeoutStopSec=2 Environment=PATH=/nonexistent \
+             \"ExecStopPost=$FORENSICS last $SHARED/records\" \
+             -- --records $SHARED/records --wedge drain
+         systemctl stop gw; systemctl show gw -p Result; log gw
+         systemctl reset-failed gw
+         start gw Environment=PATH=/nonexistent -- --records $SHARED/records; log gw",
+    ) else {
+        return;
+    };
+    assert_says(&said, &["Result=timeout", "Previous run: outcome=killed_in_phase"]);
+    // By ExecStopPost, right away.
+    let post = said.lines().find(|line| line.starts_with("outcome=killed_in_phase")).unwrap();
+    assert_says(post, &["phase=drain", "signal=SIGTERM cause=systemd", "sender_name=systemd"]);
+}
+
+#[test]
+fn a_hardened_unit_loses_no_more_than_the_name_it_may_not_see() {
+    let Some(said) = under_systemd(
+        // Nor can it ask systemd for its timeout here: there is no system bus, and the private
+        // socket is root's alone.
+        "ALIGNMENT='Stop timeout not checked'
+         start gw DynamicUser=yes NoNewPrivileges=yes ProtectSystem=strict ProtectProc=invisible \
+             PrivateTmp=yes StateDirectory=gw SystemCallFilter=@system-service \
+             -- --records /var/lib/gw/records --diag-log /var/lib/gw/diag.log
+         systemctl stop gw; systemctl show gw -p Result
+         log gw; tail -n 1 /var/lib/private/gw/diag.log; ls /var/lib/private/gw/records",
+    ) else {
+        return;
+    };
+    assert_says(
+        &said,
+        &[
+            "Result=success",
+            // Process 1 is hidden by ProtectProc=, and known by its pid and our unit.
+            "cause=systemd under_systemd=yes sender_pid=1 sender_name=? sender_hidden=yes",
+            "phase=db_close outcome=ok",
+            "--- end of diagnostic",
+            ".jsonl",
+        ],
+    );
+    assert!(!said.contains("WARN"), "{said}");
+}
+
+#[test]
+fn the_command_line_checks_a_real_unit() {
+    let Some(said) = under_systemd(
+        "systemd-run -q --unit=gw -p TimeoutStopSec=45 sleep 1000
+         $FORENSICS check gw --drain 60s; echo status=$?
+         mkdir -p /run/systemd/system/gw.service.d
+         $FORENSICS check gw --drain 10s; echo status=$?
+         $FORENSICS check nothing-there --drain 10s; echo status=$?",
+    ) else {
+        return;
+    };
+    assert_says(
+        &said,
+        &["status=1", "systemctl edit gw.service", "TimeoutStopSec=90s", "status=0", "status=3"],
+    );
+}
