@@ -1,0 +1,66 @@
+//! A guarded program on a current-thread runtime that gets into the trouble it is asked for.
+//!
+//! `trouble KIND RECORDS`. It says `ready` once it can be signalled.
+
+#![forbid(unsafe_code)]
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use forensics_tokio::{Escalation, ShutdownGuard, logging};
+
+fn main() -> Result<ExitCode, Box<dyn Error>> {
+    logging::init();
+    let mut arguments = std::env::args().skip(1);
+    let kind = arguments.next().ok_or("usage: trouble KIND RECORDS")?;
+    let records = PathBuf::from(arguments.next().ok_or("usage: trouble KIND RECORDS")?);
+    let flushed = records.join("flushed");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut builder = ShutdownGuard::builder("trouble")
+            .record_dir(&records)
+            .deadline(Duration::from_secs(3))
+            .flush(move || {
+                // Nobody is left to tell where it fails; its test looks for the file.
+                let _ = std::fs::write(&flushed, "flushed");
+            });
+        if kind == "impatient" {
+            builder = builder.escalation(Escalation::Exit);
+        }
+        let guard = builder.install()?;
+        println!("ready");
+        match kind.as_str() {
+            "blocked_phase" => drop(guard.phase("blocks", |_| async { block() })),
+            "blocked_task" => {
+                tokio::spawn(async {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    println!("blocked");
+                    block();
+                });
+            }
+            "blocked_pool" => drop(tokio::task::spawn_blocking(block)),
+            "impatient" => drop(guard.phase("hangs", |_| std::future::pending::<()>())),
+            "panic" => panic!("main is lost"),
+            "panic_in_service" => {
+                return Ok(guard.run(async { panic!("service is lost") }).await.exit_code());
+            }
+            "reserves" => {
+                guard.phase("one", |_| async {}).reserve(Duration::from_secs(2));
+                guard.phase("two", |_| async {}).reserve(Duration::from_secs(2));
+            }
+            _ => return Err("no such trouble".into()),
+        }
+        guard.phase("db_close", |_| async {}).reserve(Duration::from_secs(1));
+        Ok(guard.run(guard.token().cancelled_owned()).await.exit_code())
+    })
+}
+
+/// Blocks the thread for good.
+fn block() {
+    loop {
+        thread::park();
+    }
+}

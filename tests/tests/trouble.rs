@@ -1,0 +1,110 @@
+//! Whatever the user's code does, the process says so and ends by its deadline.
+
+#![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use forensics_tests::{Ended, Program};
+use forensics_tokio::core::record::{Outcome, Verdict};
+use tempfile::TempDir;
+
+/// A program in trouble, and the folder of its records.
+struct Trouble {
+    program: Program,
+    dir: TempDir,
+}
+
+impl Trouble {
+    fn start(kind: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trouble"));
+        command.arg(kind).arg(dir.path().join("records"));
+        let program = Program::start(&mut command);
+        program.wait_for_stdout("ready");
+        Self { program, dir }
+    }
+
+    /// Waits for its end. Returns that, what its record says, and whether the flush hook has run.
+    fn end(self) -> (Ended, Verdict, bool) {
+        let records: PathBuf = self.dir.path().join("records");
+        let ended = self.program.wait();
+        let verdict = Verdict::of_last(&records).unwrap().unwrap();
+        (ended, verdict, records.join("flushed").exists())
+    }
+}
+
+#[test]
+fn a_blocked_current_thread_runtime_is_said_and_ended_at_the_deadline() {
+    for (kind, ready) in [("blocked_phase", "ready"), ("blocked_task", "blocked")] {
+        let trouble = Trouble::start(kind);
+        trouble.program.wait_for_stdout(ready);
+        trouble.program.kill("-TERM");
+        let (ended, verdict, flushed) = trouble.end();
+        assert_eq!(ended.code(), 70, "{}", ended.stderr);
+        let said = ended.line("the runtime has not answered");
+        assert!(said.contains("trouble(") && said.contains("futex"), "{said}");
+        assert!(said.contains("phase blocks has run for") == (kind == "blocked_phase"), "{said}");
+        // Where the runtime never got to log the context, the keeper did.
+        let context = ended.line("Shutdown context: signal=SIGTERM");
+        assert!(context.contains("the runtime has not") == (kind == "blocked_task"), "{context}");
+        ended.line("the deadline is near");
+        ended.line("Shutdown forced: the deadline is over");
+        assert_eq!(verdict.outcome, Outcome::Forced, "{verdict}");
+        assert_eq!(verdict.signal.as_deref(), Some("SIGTERM"));
+        assert!(flushed);
+    }
+}
+
+#[test]
+fn a_blocking_task_that_never_returns_does_not_hold_the_process() {
+    let trouble = Trouble::start("blocked_pool");
+    trouble.program.kill("-TERM");
+    let (ended, verdict, _) = trouble.end();
+    assert_eq!(ended.code(), 70, "{}", ended.stderr);
+    assert!(ended.line("phase=db_close").contains("outcome=ok"));
+    ended.line("the process did not end after its teardown");
+    assert_eq!(verdict.outcome, Outcome::Forced, "{verdict}");
+}
+
+#[test]
+fn an_impatient_policy_ends_it_at_the_second_signal_after_the_flush() {
+    let trouble = Trouble::start("impatient");
+    trouble.program.kill("-INT");
+    trouble.program.wait_for_stderr("Teardown started");
+    // Within 200 ms it would be the same request; that is a rule of real time.
+    thread::sleep(Duration::from_millis(250));
+    trouble.program.kill("-INT");
+    let (ended, verdict, flushed) = trouble.end();
+    assert_eq!(ended.code(), 70, "{}", ended.stderr);
+    ended.line("Shutdown forced: another SIGINT");
+    assert_eq!(verdict.outcome, Outcome::Forced, "{verdict}");
+    assert!(flushed);
+}
+
+#[test]
+fn a_panic_that_ends_the_run_is_in_its_record() {
+    let (ended, verdict, _) = Trouble::start("panic").end();
+    assert_eq!(ended.code(), 101);
+    assert_eq!(verdict.outcome, Outcome::Panicked, "{verdict}");
+    assert!(verdict.evidence.contains("main is lost"), "{verdict}");
+}
+
+#[test]
+fn a_panic_that_is_caught_is_not_taken_for_the_end() {
+    let (ended, verdict, _) = Trouble::start("panic_in_service").end();
+    assert_eq!(ended.code(), 1, "{}", ended.stderr);
+    assert_eq!(verdict.outcome, Outcome::Clean, "{verdict}");
+    assert_eq!(verdict.exit_code, Some(1));
+}
+
+#[test]
+fn reserves_that_do_not_fit_are_said_before_any_signal() {
+    let trouble = Trouble::start("reserves");
+    let said = trouble.program.wait_for_stderr("Reserves that no deadline");
+    assert!(said.contains("at most 3.00s, though 5.00s are reserved in all"), "{said}");
+    trouble.program.kill("-TERM");
+    assert_eq!(trouble.end().0.code(), 0);
+}
