@@ -1,0 +1,250 @@
+//! Random teardowns against a model that says what must run, when, and how it ends.
+//!
+//! The clock is paused, so that times are exact but for the real milliseconds in which the context
+//! is captured. Each piece of work has a length of its own (a power of two times 30 ms on top of
+//! whole seconds, while all limits are whole seconds), so that no two instants come closer to each
+//! other than that, and every order is decided.
+
+#![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use forensics_tokio::{Outcome, PhaseReport, ShutdownGuard};
+use proptest::prelude::*;
+use tokio::time::sleep;
+
+/// How far a time may be off: what is real of it.
+const TOLERANCE_MS: u64 = 14;
+
+/// Six pieces of work at most: 30 ms times 2^5 is less than a second.
+const MAX_STEPS: usize = 3;
+const MAX_MEMBERS: usize = 2;
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum End {
+    Ok,
+    Fails,
+    Panics,
+    Never,
+}
+
+#[derive(Debug, Clone)]
+struct Work {
+    seconds: u64,
+    end: End,
+    timeout: Option<u64>,
+    /// Requires the step so many before it, where there is one.
+    requires: Option<usize>,
+}
+
+#[derive(Debug, Clone)]
+struct Step {
+    /// One for a phase; more for a group.
+    members: Vec<Work>,
+    is_group: bool,
+    timeout: Option<u64>,
+    reserve: u64,
+    requires: Option<usize>,
+}
+
+fn work() -> impl Strategy<Value = Work> {
+    let end = prop_oneof![5 => Just(End::Ok), 1 => Just(End::Fails), 1 => Just(End::Panics), 1 => Just(End::Never)];
+    let timeout = proptest::option::of(1..6_u64);
+    let requires = proptest::option::weighted(0.3, 1..3_usize);
+    (0..6_u64, end, timeout, requires).prop_map(|(seconds, end, timeout, requires)| Work {
+        seconds,
+        end,
+        timeout,
+        requires,
+    })
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let members = (any::<bool>(), proptest::collection::vec(work(), 1..=MAX_MEMBERS));
+    let timeout = proptest::option::of(1..8_u64);
+    let requires = proptest::option::weighted(0.2, 1..3_usize);
+    (members, timeout, 0..4_u64, requires).prop_map(
+        |((is_group, mut members), timeout, reserve, requires)| {
+            if !is_group {
+                members.truncate(1);
+            }
+            Step { members, is_group, timeout, reserve, requires }
+        },
+    )
+}
+
+fn step_name(step: usize) -> String {
+    format!("step{step}")
+}
+
+fn member_name(step: usize, member: usize) -> String {
+    format!("step{step}_{member}")
+}
+
+/// What a piece of work takes by itself, in milliseconds; `nth` of all.
+fn length(work: &Work, nth: u32) -> u64 {
+    work.seconds * 1000 + (30 << nth)
+}
+
+/// What must become of a phase: outcome, start and length in milliseconds.
+type Expected = (Outcome, u64, u64);
+
+/// The model: a few lines over integers, without tasks, clocks or tokio.
+fn expect(steps: &[Step], deadline_ms: u64) -> HashMap<String, Expected> {
+    let mut expected: HashMap<String, Expected> = HashMap::new();
+    let mut now = 0;
+    let mut nth = 0;
+    for (i, step) in steps.iter().enumerate() {
+        let later: u64 = steps[i + 1..].iter().map(|later| later.reserve * 1000).sum();
+        let left = deadline_ms.saturating_sub(now);
+        let open = left.saturating_sub(later).max(left.min(step.reserve * 1000));
+        let own = if step.is_group { step.timeout } else { step.members[0].timeout };
+        let budget = own.map_or(open, |own| open.min(own * 1000));
+        let first = nth;
+        nth += step.members.len() as u32;
+
+        let met = |requires: Option<usize>| match requires.and_then(|back| i.checked_sub(back)) {
+            None => true,
+            Some(before) => matches!(expected.get(&step_name(before)), Some((Outcome::Ok, ..))),
+        };
+        let own_requires = if step.is_group { step.requires } else { step.members[0].requires };
+        if !met(own_requires) || budget == 0 {
+            expected.insert(step_name(i), (Outcome::Skipped, now, 0));
+            continue;
+        }
+        let run = |work: &Work, nth: u32, budget: u64| {
+            let length = length(work, nth);
+            match work.end {
+                End::Ok if length < budget => (Outcome::Ok, now, length),
+                End::Fails if length < budget => (Outcome::Failed, now, length),
+                End::Panics if length < budget => (Outcome::Panicked, now, length),
+                _ => (Outcome::TimedOut, now, budget),
+            }
+        };
+        let ends: Vec<Expected> = (step.members.iter().enumerate())
+            .map(|(m, work)| match step.is_group {
+                false => run(work, first, budget),
+                true if !met(work.requires) => (Outcome::Skipped, now, 0),
+                true => {
+                    let own = work.timeout.map_or(budget, |own| budget.min(own * 1000));
+                    run(work, first + m as u32, own)
+                }
+            })
+            .collect();
+        let outcome = ends.iter().map(|end| end.0).max().unwrap();
+        let took = ends.iter().map(|end| end.2).max().unwrap();
+        if step.is_group {
+            for (m, end) in ends.iter().enumerate() {
+                expected.insert(member_name(i, m), *end);
+            }
+        }
+        expected.insert(step_name(i), (outcome, now, took));
+        now += took;
+    }
+    expected
+}
+
+fn register(guard: &ShutdownGuard, steps: &[Step]) {
+    let mut nth = 0;
+    let mut future = |work: &Work| {
+        let (length, end) = (Duration::from_millis(length(work, nth)), work.end);
+        nth += 1;
+        move || async move {
+            sleep(length).await;
+            match end {
+                End::Ok => Ok(()),
+                End::Fails => Err("failed"),
+                End::Panics => std::panic::resume_unwind(Box::new("panicked")),
+                End::Never => std::future::pending().await,
+            }
+        }
+    };
+    for (i, step) in steps.iter().enumerate() {
+        let required =
+            |requires: Option<usize>| requires.and_then(|back| i.checked_sub(back)).map(step_name);
+        if !step.is_group {
+            let work = &step.members[0];
+            let run = future(work);
+            let mut phase = guard.phase(step_name(i), move |_| run());
+            phase = phase.reserve(Duration::from_secs(step.reserve));
+            if let Some(timeout) = work.timeout {
+                phase = phase.timeout(Duration::from_secs(timeout));
+            }
+            if let Some(name) = required(work.requires) {
+                let _ = phase.requires(name);
+            }
+            continue;
+        }
+        let mut group = guard.group(step_name(i)).reserve(Duration::from_secs(step.reserve));
+        if let Some(timeout) = step.timeout {
+            group = group.timeout(Duration::from_secs(timeout));
+        }
+        if let Some(name) = required(step.requires) {
+            group = group.requires(name);
+        }
+        let run = future(&step.members[0]);
+        let mut member = group.phase(member_name(i, 0), move |_| run());
+        for (m, work) in step.members.iter().enumerate() {
+            if m > 0 {
+                let run = future(work);
+                member = member.phase(member_name(i, m), move |_| run());
+            }
+            if let Some(timeout) = work.timeout {
+                member = member.timeout(Duration::from_secs(timeout));
+            }
+            if let Some(name) = required(work.requires) {
+                member = member.requires(name);
+            }
+        }
+    }
+}
+
+fn check(report: &PhaseReport, expected: &HashMap<String, Expected>) -> Result<(), TestCaseError> {
+    let (outcome, start, took) = expected[&report.name];
+    prop_assert_eq!(report.outcome, outcome, "{}", report.name);
+    for (actual, model) in [(report.offset, start), (report.took, took)] {
+        let off = (actual.as_micros() as u64).abs_diff(model * 1000);
+        prop_assert!(off <= TOLERANCE_MS * 1000, "{}: {actual:?}, not {model} ms", report.name);
+    }
+    report.members.iter().try_for_each(|member| check(member, expected))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 2000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+    #[test]
+    fn a_teardown_does_what_its_plan_says(
+        steps in proptest::collection::vec(step(), 0..=MAX_STEPS),
+        deadline in 3..20_u64,
+    ) {
+        let expected = expect(&steps, deadline * 1000);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        let report = runtime.block_on(async {
+            let guard = ShutdownGuard::builder("model")
+                .signals([])
+                .deadline(Duration::from_secs(deadline))
+                .install()
+                .unwrap();
+            register(&guard, &steps);
+            guard.request("test");
+            guard.run(async {}).await
+        });
+        // Order, and each step once.
+        let names: Vec<_> = report.phases.iter().map(|phase| phase.name.clone()).collect();
+        prop_assert_eq!(names, (0..steps.len()).map(step_name).collect::<Vec<_>>());
+        // Outcome, start and length of each, by which deadline and reserves are honoured.
+        for phase in &report.phases {
+            check(phase, &expected)?;
+        }
+        prop_assert!(report.total <= Duration::from_millis(deadline * 1000 + TOLERANCE_MS));
+        prop_assert!(report.errors.is_empty());
+    }
+}
