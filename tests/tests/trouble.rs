@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
-use std::path::PathBuf;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -10,6 +11,20 @@ use std::time::Duration;
 use forensics_tests::{Ended, Program};
 use forensics_tokio::core::record::{Outcome, Verdict};
 use tempfile::TempDir;
+
+/// The program, built with `panic = "abort"`.
+fn aborting() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let deps = std::env::current_exe().unwrap();
+    // From `target/debug/deps/trouble-…`.
+    let target = deps.ancestors().nth(3).unwrap();
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.current_dir(root).args(["build", "--profile", "abort", "--package", "forensics-tests"]);
+    let built = build.args(["--bin", "trouble", "--target-dir"]).arg(target).output().unwrap();
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    target.join("abort/trouble")
+}
 
 /// A program in trouble, and the folder of its records.
 struct Trouble {
@@ -19,8 +34,12 @@ struct Trouble {
 
 impl Trouble {
     fn start(kind: &str) -> Self {
+        Self::start_program(Path::new(env!("CARGO_BIN_EXE_trouble")), kind)
+    }
+
+    fn start_program(program: &Path, kind: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_trouble"));
+        let mut command = Command::new(program);
         command.arg(kind).arg(dir.path().join("records"));
         let program = Program::start(&mut command);
         program.wait_for_stdout("ready");
@@ -46,6 +65,7 @@ fn a_blocked_current_thread_runtime_is_said_and_ended_at_the_deadline() {
         assert_eq!(ended.code(), 70, "{}", ended.stderr);
         let said = ended.line("the runtime has not answered");
         assert!(said.contains("trouble(") && said.contains("futex"), "{said}");
+        assert!(said.contains("; runtime: 1 workers, "), "{said}");
         assert!(said.contains("phase blocks has run for") == (kind == "blocked_phase"), "{said}");
         // Where the runtime never got to log the context, the keeper did.
         let context = ended.line("Shutdown context: signal=SIGTERM");
@@ -90,6 +110,14 @@ fn a_panic_that_ends_the_run_is_in_its_record() {
     assert_eq!(ended.code(), 101);
     assert_eq!(verdict.outcome, Outcome::Panicked, "{verdict}");
     assert!(verdict.evidence.contains("main is lost"), "{verdict}");
+}
+
+#[test]
+fn a_panic_that_aborts_is_in_its_record() {
+    let (ended, verdict, _) = Trouble::start_program(&aborting(), "panic_in_service").end();
+    assert_eq!(ended.status.signal(), Some(6), "{}", ended.stderr);
+    assert_eq!(verdict.outcome, Outcome::Panicked, "{verdict}");
+    assert!(verdict.evidence.contains("service is lost"), "{verdict}");
 }
 
 #[test]

@@ -196,7 +196,8 @@ impl Builder {
         let black_box = black_box.map(|dir| BlackBox::open(dir, &config, &baseline));
         let black_box = black_box.unwrap_or_default();
         panics::watch();
-        let shared = Arc::new(Shared::new(config, baseline, black_box, previous));
+        let shared =
+            Arc::new(Shared::new(config, baseline, black_box, previous, runtime.metrics()));
         // In this order: the capture's handler before tokio's, so that what it took down is there
         // when tokio's task wakes; and the keeper before the first signal can come.
         keeper::attach(Arc::downgrade(&shared.stop)).map_err(InstallError::Keeper)?;

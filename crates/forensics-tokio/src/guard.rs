@@ -11,6 +11,7 @@ use std::time::Duration;
 use forensics_core::capture::Armed;
 use forensics_core::context::{Baseline, ShutdownContext, Trigger};
 use forensics_core::record::{Diag, DiagState, Verdict};
+use tokio::runtime::RuntimeMetrics;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
@@ -258,10 +259,11 @@ impl Shared {
         baseline: Baseline,
         black_box: BlackBox,
         previous: Option<Verdict>,
+        metrics: RuntimeMetrics,
     ) -> Self {
         let config = Arc::new(config);
         Self {
-            stop: Arc::new(Stop::new(baseline, config.clone(), black_box)),
+            stop: Arc::new(Stop::new(baseline, config.clone(), black_box, metrics)),
             config,
             token: CancellationToken::new(),
             plan: Arc::default(),

@@ -17,6 +17,7 @@ use forensics_core::duration::Timespan;
 use forensics_core::process;
 use forensics_core::record::How;
 use forensics_core::sender::Sender;
+use tokio::runtime::RuntimeMetrics;
 use tokio::sync::watch;
 
 use crate::blackbox::BlackBox;
@@ -67,6 +68,8 @@ pub(crate) struct Stop {
     baseline: Baseline,
     config: Arc<Config>,
     pub(crate) black_box: BlackBox,
+    /// Of the runtime that the guard was installed in.
+    pub(crate) metrics: RuntimeMetrics,
     /// The stop timeout of our unit, once systemd has said it.
     pub(crate) unit_timeout: OnceLock<Timespan>,
     /// Set by the one who then captures the context.
@@ -84,11 +87,17 @@ pub(crate) struct Stop {
 }
 
 impl Stop {
-    pub(crate) fn new(baseline: Baseline, config: Arc<Config>, black_box: BlackBox) -> Self {
+    pub(crate) fn new(
+        baseline: Baseline,
+        config: Arc<Config>,
+        black_box: BlackBox,
+        metrics: RuntimeMetrics,
+    ) -> Self {
         Self {
             baseline,
             config,
             black_box,
+            metrics,
             unit_timeout: OnceLock::new(),
             claimed: AtomicBool::new(false),
             count: Mutex::default(),

@@ -108,7 +108,8 @@ impl Vigil {
         blocked && !std::mem::replace(&mut self.said_blocked, blocked)
     }
 
-    /// `why`, the context where nobody has logged it yet, the phases that run, and all threads.
+    /// `why`, the context where nobody has logged it yet, the phases that run, what the runtime
+    /// counts, and all threads.
     fn describe(&self, why: &str, stop: &Stop, now: Instant) -> String {
         let mut text = why.to_owned();
         // Writing to a String does not fail.
@@ -119,6 +120,14 @@ impl Vigil {
             let ran = Seconds(now.saturating_duration_since(since));
             let _ = write!(text, "; phase {phase} has run for {ran}");
         }
+        let metrics = &stop.metrics;
+        let _ = write!(
+            text,
+            "; runtime: {} workers, {} tasks, {} queued",
+            metrics.num_workers(),
+            metrics.num_alive_tasks(),
+            metrics.global_queue_depth(),
+        );
         text.push_str("; threads:");
         let at_start = self.cpu_at_start.as_ref();
         for thread in Thread::all(MAX_THREADS) {

@@ -1,0 +1,24 @@
+//! A guarded program that lives for some milliseconds, to be signalled at any of them.
+//!
+//! It says `ready` once its signals are its own; its service then ends by itself.
+
+#![forbid(unsafe_code)]
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use forensics_tokio::{ShutdownGuard, logging};
+use tokio::time::sleep;
+
+fn main() -> Result<ExitCode, Box<dyn Error>> {
+    logging::init();
+    tokio::runtime::Runtime::new()?.block_on(async {
+        let guard = ShutdownGuard::builder("hasty").install()?;
+        for name in ["drain", "db_close"] {
+            guard.phase(name, |_| sleep(Duration::from_millis(3)));
+        }
+        println!("ready");
+        Ok(guard.run(sleep(Duration::from_millis(10))).await.exit_code())
+    })
+}
