@@ -82,7 +82,15 @@ impl Program {
     /// # Panics
     /// Where it cannot be started.
     pub fn start(command: &mut Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::start_reading(command, Stdio::null())
+    }
+
+    /// Starts it, with this input.
+    ///
+    /// # Panics
+    /// Where it cannot be started.
+    pub fn start_reading(command: &mut Command, stdin: impl Into<Stdio>) -> Self {
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
         let stdout = Output::of(child.stdout.take());
         let stderr = Output::of(child.stderr.take());

@@ -6,11 +6,13 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use forensics_tests::{Ended, LIMIT, Program, example};
+use forensics_tokio::core::record::{Outcome, Verdict};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 /// The outcomes of the phases, in the order in which they ended, members left out.
 fn phases(ended: &Ended) -> Vec<(String, String)> {
@@ -240,4 +242,56 @@ fn a_span_that_is_none_is_named_with_the_mend() {
     let ended = program.wait();
     assert_eq!(ended.code(), 2);
     assert!(ended.stderr.contains("`5mins`: unknown unit"), "{}", ended.stderr);
+}
+
+#[test]
+fn ctrl_c_is_named_and_twice_it_leaves_at_once() {
+    let terminal = nix::pty::openpty(None, None).unwrap();
+    let mut keyboard = fs::File::from(terminal.master);
+    // A session of its own, whose terminal this is: a key there signals its foreground group.
+    let mut command = Command::new("setsid");
+    command.args(["--ctty", "--wait"]).arg(example("gateway")).args(["--wedge", "drain"]);
+    let program = Program::start_reading(&mut command, terminal.slave);
+    program.wait_for_stdout("listening on");
+    keyboard.write_all(b"\x03").unwrap();
+    let context = program.wait_for_stderr("Shutdown context");
+    assert!(context.contains("signal=SIGINT cause=ctrl_c under_systemd="), "{context}");
+    assert!(!context.contains("sender_pid"), "the kernel sent it: {context}");
+    // The rule of 200 ms is one of real time.
+    thread::sleep(Duration::from_millis(250));
+    keyboard.write_all(b"\x03").unwrap();
+    let ended = program.wait();
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    assert_eq!(phases(&ended), all(["ok", "cut_short", "skipped", "ok"]), "{}", ended.stderr);
+}
+
+#[test]
+fn a_log_reader_that_stopped_reading_holds_nothing_past_the_deadline() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = dir.path().join("records");
+    let (_reader, writer) = std::io::pipe().unwrap();
+    // Full to the last byte, with the writer left as it was.
+    let flags = OFlag::from_bits_truncate(fcntl(&writer, FcntlArg::F_GETFL).unwrap());
+    fcntl(&writer, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).unwrap();
+    while (&writer).write(&[b'x'; 4096]).is_ok() {}
+    while (&writer).write(b"x").is_ok() {}
+    fcntl(&writer, FcntlArg::F_SETFL(flags)).unwrap();
+
+    let mut gateway = Command::new(example("gateway"))
+        .args(["--deadline", "2s", "--records"])
+        .arg(&records)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(writer)
+        .spawn()
+        .unwrap();
+    gateway.stdout.as_mut().unwrap().read_exact(&mut [0; 12]).unwrap();
+    let pid = gateway.id().to_string();
+    assert!(Command::new("/bin/kill").arg(pid).status().unwrap().success());
+    let code = gateway.wait().unwrap().code();
+    assert_eq!(code, Some(70));
+    let verdict = Verdict::of_last(&records).unwrap().unwrap();
+    assert_eq!(verdict.outcome, Outcome::Forced, "{verdict}");
+    let all = recorded(records.to_str().unwrap());
+    assert!(all.contains(r#""event":"wedged","what":"runtime""#), "{all}");
 }

@@ -144,6 +144,22 @@ impl Builder {
     /// Something to run before the process is ended by force, when no destructor runs: it should
     /// write out what a log writer or an exporter still holds. Each has 200 ms, on a thread of its
     /// own. A planned end does not call it; there destructors do their work.
+    ///
+    /// With tracing-appender's non-blocking writer, whose guard writes out the rest when dropped:
+    ///
+    /// ```
+    /// use std::sync::{Arc, Mutex};
+    ///
+    /// let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
+    /// // tracing_subscriber::fmt().with_writer(writer).init();
+    /// # drop(writer);
+    /// // Dropped at the end of `main`, or before a forced end, whichever comes.
+    /// let guard = Arc::new(Mutex::new(Some(guard)));
+    /// let flush = guard.clone();
+    /// let builder = forensics_tokio::ShutdownGuard::builder("gateway")
+    ///     .flush(move || drop(flush.lock().map(|mut guard| guard.take())));
+    /// # drop((builder, guard));
+    /// ```
     pub fn flush(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
         self.config.flush.0.push(Arc::new(hook));
         self
