@@ -71,7 +71,11 @@ fn a_sender_whom_hidepid_hides_is_said_to_be_hidden() {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let program = dir.path().join("subject");
-    fs::copy(SUBJECT, &program).unwrap();
+    // Not by ourselves: a program started meanwhile would hold it open for writing, as we do, and
+    // such a file cannot be run.
+    assert!(
+        Command::new("cp").args([SUBJECT.as_ref(), program.as_path()]).status().unwrap().success()
+    );
 
     let subject = Subject::under(&mut as_nobody(program.to_str().unwrap()));
     let pid = subject.pid;

@@ -114,7 +114,7 @@ fn a_hostile_name_neither_forges_a_field_nor_shifts_one() {
     let dir = tempfile::tempdir().unwrap();
     for (name, shown) in cases {
         let program = dir.path().join(name);
-        std::fs::copy(KILL_AND_EXIT, &program).unwrap();
+        std::os::unix::fs::symlink(KILL_AND_EXIT, &program).unwrap();
         let (stop, pid) = stopped_by(|pid| {
             let mut command = Command::new(&program);
             command.arg(pid.to_string());
