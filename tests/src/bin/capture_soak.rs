@@ -1,0 +1,40 @@
+//! Names the sender of each SIGTERM twice: by what the handler saw, and by what a task reads that
+//! `tokio::signal` has woken, as a program without the capture would. The pid is the handler's in
+//! both, as tokio tells none.
+//!
+//! Prints `ready PID`, then a line of JSON a signal. Runs until it is killed.
+
+#![forbid(unsafe_code)]
+
+use std::error::Error;
+
+use forensics_tokio::core::capture;
+use forensics_tokio::core::process::ProcessSummary;
+use forensics_tokio::core::sender::Sender;
+use forensics_tokio::core::signal::Signal;
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let _armed = capture::arm(&[Signal::TERM])?;
+    let mut terminated = signal(SignalKind::terminate())?;
+    println!("ready {}", std::process::id());
+    for trial in 0.. {
+        terminated.recv().await;
+        // The capture was registered first, so it is complete when the task wakes.
+        let captured = capture::take().pop().ok_or("the task woke before the capture was there")?;
+        let by_task = ProcessSummary::read_stat(captured.pid.ok_or("a signal without a sender")?);
+        let sender = Sender::identify(&captured).ok_or("a signal without a sender")?;
+        println!(
+            "{}",
+            json!({
+                "trial": trial,
+                "sender": sender,
+                "by_task": by_task,
+                "took_us": captured.took_ns / 1000,
+            })
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,126 @@
+//! The program that the tests of senders have signalled.
+//!
+//! Prints `ready PID` once its guard is installed, and the report as one line of JSON after the
+//! stop, and exits with the report's code. Its log goes to stderr.
+//!
+//! | option | what it does |
+//! |---|---|
+//! | `--signals NAME,…` | guards these signals instead of the default ones |
+//! | `--hold` | has a phase that lasts until SIGWINCH comes, so that later signals are seen |
+//! | `--no-descriptors` | has no file descriptor left when it is ready |
+//! | `--own kill\|raise\|timer` | sends itself a SIGTERM in this way |
+
+#![forbid(unsafe_code)]
+
+use std::error::Error;
+use std::fs::File;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use forensics_tokio::ShutdownGuard;
+use forensics_tokio::core::signal::Signal;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{SigEvent, SigevNotify, Signal as Nix, kill, raise};
+use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
+use nix::time::ClockId;
+use nix::unistd::Pid;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// It ends by itself after this, so that a test that failed leaves nothing behind.
+const LIFETIME: Duration = Duration::from_secs(120);
+
+#[derive(Default)]
+struct Options {
+    signals: Option<Vec<Signal>>,
+    hold: bool,
+    no_descriptors: bool,
+    own: Option<String>,
+}
+
+fn main() -> Result<ExitCode, Box<dyn Error>> {
+    let options = Options::parse()?;
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(options))
+}
+
+async fn serve(options: Options) -> Result<ExitCode, Box<dyn Error>> {
+    let mut builder = ShutdownGuard::builder("subject");
+    if let Some(signals) = options.signals {
+        builder = builder.signals(signals);
+    }
+    let guard = builder.install()?;
+    let mut release = signal(SignalKind::window_change())?;
+    let mut taken = if options.no_descriptors { all_descriptors()? } else { Vec::new() };
+    guard
+        .phase("hold", move |_| async move {
+            taken.clear();
+            if options.hold {
+                release.recv().await;
+            }
+        })
+        // Goes on after a second signal, too.
+        .reserve(Duration::from_secs(40));
+
+    println!("ready {}", std::process::id());
+    let timer = options.own.as_deref().map(signal_ourselves).transpose()?;
+    let token = guard.token();
+    let report = guard
+        .run(async move {
+            tokio::select! {
+                () = token.cancelled() => {}
+                () = tokio::time::sleep(LIFETIME) => {}
+            }
+        })
+        .await;
+    drop(timer);
+    println!("{}", serde_json::to_string(&report)?);
+    Ok(report.exit_code())
+}
+
+impl Options {
+    fn parse() -> Result<Self, Box<dyn Error>> {
+        let mut options = Self::default();
+        let mut arguments = std::env::args().skip(1);
+        while let Some(argument) = arguments.next() {
+            let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value"));
+            match argument.as_str() {
+                "--signals" => {
+                    let signals = value()?.split(',').map(str::parse).collect::<Result<_, _>>()?;
+                    options.signals = Some(signals);
+                }
+                "--hold" => options.hold = true,
+                "--no-descriptors" => options.no_descriptors = true,
+                "--own" => options.own = Some(value()?),
+                _ => return Err(format!("unknown option {argument}").into()),
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// Takes every descriptor there is.
+fn all_descriptors() -> Result<Vec<File>, Box<dyn Error>> {
+    setrlimit(Resource::RLIMIT_NOFILE, 128, 128)?;
+    let mut taken = Vec::new();
+    while let Ok(file) = File::open("/dev/null") {
+        taken.push(file);
+    }
+    Ok(taken)
+}
+
+/// Returns what must live until the signal has come.
+fn signal_ourselves(how: &str) -> Result<Option<Timer>, Box<dyn Error>> {
+    match how {
+        "kill" => kill(Pid::this(), Nix::SIGTERM)?,
+        "raise" => raise(Nix::SIGTERM)?,
+        "timer" => {
+            let notify = SigevNotify::SigevSignal { signal: Nix::SIGTERM, si_value: 0 };
+            let mut timer = Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(notify))?;
+            let soon = Expiration::OneShot(Duration::from_millis(1).into());
+            timer.set(soon, TimerSetTimeFlags::empty())?;
+            return Ok(Some(timer));
+        }
+        _ => return Err(format!("unknown way to signal ourselves: {how}").into()),
+    }
+    Ok(None)
+}

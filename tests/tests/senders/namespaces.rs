@@ -1,0 +1,96 @@
+//! Senders whom another pid namespace or a guarded `/proc` keeps from sight. Root's to set up.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use forensics_tests::Program;
+use forensics_tokio::core::cause::Cause;
+
+use crate::subject::{SUBJECT, Subject, bash, kill, root_can};
+
+/// `unshare` into a pid namespace, with what else `options` say; all in it ends with it.
+fn unshare(options: &[&str]) -> Command {
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--pid", "--fork", "--kill-child"]).args(options);
+    unshare
+}
+
+/// The pid, seen from here, of the only child of `program`.
+fn only_child(program: &Program) -> u32 {
+    let pid = program.pid();
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    children.trim().parse().unwrap()
+}
+
+#[test]
+fn a_sender_outside_our_pid_namespace_is_the_containers() {
+    if !root_can(unshare(&["--mount-proc"]).arg("true")) {
+        return;
+    }
+    let subject = Subject::under(unshare(&["--mount-proc"]).arg(SUBJECT));
+    assert_eq!(subject.pid, 1);
+    let outside = only_child(&subject.program);
+    let (stop, _) = subject.stopped_by(&mut kill("-TERM", outside));
+    stop.assert_cause(Cause::ContainerStop, "the sender lives outside our pid namespace");
+    assert!(stop.line().contains("sender_pid=0 sender_name=? sender_uid=0"), "{}", stop.line());
+    assert_eq!(stop.sender().user, None);
+}
+
+#[test]
+fn nobody_is_named_from_a_proc_of_another_pid_namespace() {
+    if !root_can(unshare(&[]).arg("true")) {
+        return;
+    }
+    // Its /proc is still ours, where 1 is another than the shell that is 1 in there.
+    let script = "trap 'kill -TERM $!' USR1; \"$0\" & wait; wait";
+    let subject = Subject::under(unshare(&[]).args(["bash", "-c", script, SUBJECT]));
+    let shell = only_child(&subject.program);
+    let (stop, _) = subject.stopped_by(&mut kill("-USR1", shell));
+    assert_eq!(stop.field("sender_pid").as_deref(), Some("1"));
+    assert_eq!(stop.field("sender_name").as_deref(), Some("?"));
+    assert_eq!(stop.field("sender_hidden").as_deref(), Some("yes"));
+    assert_eq!(stop.field("sender_parent"), None);
+    assert_eq!(stop.field("parent_name").as_deref(), Some("?"));
+    stop.assert_cause(Cause::Supervisor, "the sender ?(1) is our parent");
+}
+
+#[test]
+fn a_sender_whom_hidepid_hides_is_said_to_be_hidden() {
+    const AS_NOBODY: &str = "mount -t proc -o hidepid=2 proc /proc && \
+        exec setpriv --reuid 65534 --regid 65534 --clear-groups -- \"$0\"";
+    let as_nobody = |program: &str| {
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--mount", "sh", "-c", AS_NOBODY, program]);
+        unshare
+    };
+    if !root_can(&mut as_nobody("true")) {
+        return;
+    }
+    // Where everyone may run it.
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let program = dir.path().join("subject");
+    // Not by ourselves: a program started meanwhile would hold it open for writing, as we do, and
+    // such a file cannot be run.
+    assert!(
+        Command::new("cp").args([SUBJECT.as_ref(), program.as_path()]).status().unwrap().success()
+    );
+
+    let subject = Subject::under(&mut as_nobody(program.to_str().unwrap()));
+    let pid = subject.pid;
+    let (stop, sender) = subject.stopped_by(&mut bash("kill -TERM $1; read -r _ || true", pid));
+    assert!(
+        stop.line()
+            .contains(&format!("sender_pid={sender} sender_name=? sender_hidden=yes sender_uid=0")),
+        "{}",
+        stop.line()
+    );
+    assert_eq!(stop.field("sender_parent"), None);
+    stop.assert_cause(
+        Cause::Unknown,
+        &format!("sent by pid {sender}, of which nothing could be read: hidden"),
+    );
+    // The parent, the test itself, sent nothing.
+    assert_eq!(stop.report.later_signals.len(), 0);
+}

@@ -1,0 +1,210 @@
+//! Starting the subject and its senders, and reading what it says.
+
+use std::io::Write;
+use std::process::{Child, Command, Stdio};
+
+use forensics_tests::{Ended, Program};
+use forensics_tokio::ShutdownReport;
+use forensics_tokio::core::cause::Cause;
+use forensics_tokio::core::process::ProcessSummary;
+use forensics_tokio::core::sender::Sender;
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
+
+pub(crate) const SUBJECT: &str = env!("CARGO_BIN_EXE_subject");
+pub(crate) const KILL_AND_EXIT: &str = env!("CARGO_BIN_EXE_kill_and_exit");
+
+/// The guarded program, ready.
+pub(crate) struct Subject {
+    pub(crate) program: Program,
+    /// Its pid, as it sees it.
+    pub(crate) pid: u32,
+}
+
+/// What it said of its stop.
+pub(crate) struct Stop {
+    pub(crate) report: ShutdownReport,
+    pub(crate) ended: Ended,
+}
+
+impl Subject {
+    pub(crate) fn start(options: &[&str]) -> Self {
+        Self::under(Command::new(SUBJECT).args(options))
+    }
+
+    /// By a command that starts it in some way.
+    pub(crate) fn under(command: &mut Command) -> Self {
+        let program = Program::start(command);
+        let ready = program.wait_for_stdout("ready ");
+        let pid = ready.strip_prefix("ready ").unwrap().parse().unwrap();
+        Self { program, pid }
+    }
+
+    /// Stops it as Ctrl-Z does, and waits until it stands still.
+    pub(crate) fn pause(&self) {
+        self.program.kill("-STOP");
+        waitid(Id::Pid(Pid::from_raw(self.program.pid() as i32)), WaitPidFlag::WSTOPPED).unwrap();
+    }
+
+    /// Lets it go on.
+    pub(crate) fn resume(&self) {
+        self.program.kill("-CONT");
+    }
+
+    /// Waits for its end.
+    pub(crate) fn stopped(self) -> Stop {
+        let ended = self.program.wait();
+        let json = ended.stdout.lines().find(|line| line.starts_with('{'));
+        let json = json.unwrap_or_else(|| panic!("no report; stderr:\n{}", ended.stderr));
+        let report: ShutdownReport = serde_json::from_str(json).unwrap();
+        // The log and the report are one story.
+        ended.line(&format!("Shutdown context: {} signal=", report.context));
+        assert_eq!(report.exit_status, 0, "{}", ended.stderr);
+        Stop { report, ended }
+    }
+
+    /// Lets `sender` signal it, waits for its end, and only then for the sender's.
+    pub(crate) fn stopped_by(self, sender: &mut Command) -> (Stop, u32) {
+        let sender = Lingering::start(sender);
+        let pid = sender.pid();
+        let stop = self.stopped();
+        sender.end();
+        (stop, pid)
+    }
+}
+
+impl Stop {
+    /// A field of the context line.
+    pub(crate) fn field(&self, key: &str) -> Option<String> {
+        let fields = self.report.context.fields();
+        fields.into_iter().find(|(name, _)| name == key).map(|(_, value)| value)
+    }
+
+    pub(crate) fn sender(&self) -> &Sender {
+        self.report
+            .context
+            .sender
+            .as_ref()
+            .unwrap_or_else(|| panic!("no sender in {}", self.line()))
+    }
+
+    pub(crate) fn line(&self) -> String {
+        self.report.context.to_string()
+    }
+
+    pub(crate) fn cause(&self) -> Cause {
+        self.report.context.cause()
+    }
+
+    pub(crate) fn evidence(&self) -> &str {
+        &self.report.context.verdict.as_ref().unwrap().evidence
+    }
+
+    /// Checks the cause and that the evidence has these words.
+    pub(crate) fn assert_cause(&self, cause: Cause, evidence: &str) {
+        assert_eq!(self.cause(), cause, "{} / {}", self.line(), self.evidence());
+        assert!(self.evidence().contains(evidence), "{} / {evidence}", self.evidence());
+    }
+
+    /// Checks that the sender is named by this line, which starts with `sender_pid=`.
+    pub(crate) fn assert_sender(&self, fields: &str) {
+        assert!(
+            self.line().contains(&format!(" {fields} parent_pid=")),
+            "{} / {fields}",
+            self.line()
+        );
+    }
+
+    /// Checks the cause of a signal from some process below this test, and its evidence: who runs
+    /// the tests from a terminal or a login is an operator.
+    pub(crate) fn assert_sent_by(&self, sender: &str) {
+        match a_person_runs_the_tests() {
+            true => self.assert_cause(Cause::Operator, ""),
+            false => self.assert_cause(
+                Cause::Process,
+                &format!("sent by {sender}, which has no terminal and no login session"),
+            ),
+        }
+    }
+}
+
+/// A sender that is not waited for until the subject has looked at it. Its input stays open, so
+/// that one that reads it lives until then; one that exits remains a zombie.
+pub(crate) struct Lingering(Child);
+
+impl Lingering {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        Self(command.stdin(Stdio::piped()).spawn().unwrap_or_else(|e| panic!("{command:?}: {e}")))
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Waits until it has exited, and leaves it a zombie.
+    pub(crate) fn wait_for_exit(&self) {
+        let pid = Id::Pid(Pid::from_raw(self.0.id() as i32));
+        waitid(pid, WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
+    }
+
+    /// Closes its input and waits for its end.
+    pub(crate) fn end(mut self) {
+        assert!(self.0.wait().unwrap().success());
+    }
+}
+
+/// `kill -SIGNAL PID`, the program.
+pub(crate) fn kill(signal: &str, pid: u32) -> Command {
+    let mut kill = Command::new("/bin/kill");
+    kill.args([signal, &pid.to_string()]);
+    kill
+}
+
+/// `bash -c SCRIPT`, in which `$1` is the pid.
+pub(crate) fn bash(script: &str, pid: u32) -> Command {
+    let mut bash = Command::new("bash");
+    bash.args(["-c", script, "bash", &pid.to_string()]);
+    bash
+}
+
+/// This test, as a line names it.
+pub(crate) fn this_test() -> ProcessSummary {
+    ProcessSummary::read(std::process::id() as i32)
+}
+
+pub(crate) fn our_uid() -> u32 {
+    nix::unistd::getuid().as_raw()
+}
+
+fn a_person_runs_the_tests() -> bool {
+    let us = this_test();
+    let ancestors = us.ancestors(64);
+    us.login_session.is_some() || us.tty.is_some() || ancestors.iter().any(|a| a.tty.is_some())
+}
+
+/// Whether `probe` succeeds, which a test cannot do without. Where it does not the test is skipped,
+/// and says so past libtest's capture; in CI it fails instead, lest nobody notice.
+pub(crate) fn can(probe: &mut Command) -> bool {
+    let output = probe.output();
+    if output.as_ref().is_ok_and(|output| output.status.success()) {
+        return true;
+    }
+    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{probe:?}: {output:?}");
+    skipped(&format!("{probe:?} fails"));
+    false
+}
+
+/// The same for what only root may do; not being root is never a failure.
+pub(crate) fn root_can(probe: &mut Command) -> bool {
+    if our_uid() != 0 {
+        skipped(&format!("{probe:?} needs root"));
+        return false;
+    }
+    can(probe)
+}
+
+fn skipped(why: &str) {
+    let test = std::thread::current().name().unwrap_or("?").to_owned();
+    // Not eprintln, which libtest swallows where a test passes.
+    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
+}

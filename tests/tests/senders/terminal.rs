@@ -1,0 +1,80 @@
+//! Signals that come by a terminal, a pseudo terminal of our own.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use forensics_tokio::core::cause::Cause;
+use nix::fcntl::OFlag;
+use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
+
+use crate::subject::{SUBJECT, Subject};
+
+/// The master's end of a new terminal, and the other end's path.
+fn terminal() -> (PtyMaster, PathBuf) {
+    // Not openpty(3), whose master every program that another test starts meanwhile would inherit:
+    // the terminal would not hang up.
+    let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let path = ptsname_r(&master).unwrap().into();
+    (master, path)
+}
+
+/// `bash -c SCRIPT ARGUMENT` as the leader of a session of its own on the terminal at `path`, which
+/// is its input.
+fn on_terminal(path: &Path, script: &str, argument: &str) -> Command {
+    let mut command = Command::new("sh");
+    let start = "exec setsid --ctty bash -c \"$1\" \"$2\" <\"$0\"";
+    command.args(["-c", start]).arg(path).args([script, argument]);
+    command
+}
+
+#[test]
+fn a_key_at_the_terminal_and_its_hangup_come_from_no_process() {
+    type Act = fn(PtyMaster) -> Option<PtyMaster>;
+    let cases: [(Act, &str, Cause, &str); 3] = [
+        (|master| pressed(master, 0x03), "SIGINT", Cause::CtrlC, "a key at the terminal"),
+        (|master| pressed(master, 0x1c), "SIGQUIT", Cause::CtrlC, "a key at the terminal"),
+        (|_closed| None, "SIGHUP", Cause::Hangup, "the terminal hung up"),
+    ];
+    for (act, signal, cause, evidence) in cases {
+        let (master, path) = terminal();
+        let subject = Subject::under(&mut on_terminal(&path, "exec \"$0\"", SUBJECT));
+        let _kept_open = act(master);
+        let stop = subject.stopped();
+        stop.assert_cause(cause, &format!("{signal} from the kernel: {evidence}"));
+        assert_eq!(stop.field("signal").as_deref(), Some(signal));
+        assert_eq!(stop.field("sender_pid"), None);
+    }
+}
+
+fn pressed(mut master: PtyMaster, key: u8) -> Option<PtyMaster> {
+    master.write_all(&[key]).unwrap();
+    Some(master)
+}
+
+#[test]
+fn a_hangup_that_the_sessions_shell_passes_on_is_a_hangup() {
+    let mut bash = Command::new("setsid");
+    let script = "trap 'kill -HUP $!' USR1; \"$0\" & wait; wait";
+    let subject = Subject::under(bash.args(["bash", "-c", script, SUBJECT]));
+    let leader = subject.program.pid();
+    subject.program.kill("-USR1");
+    let stop = subject.stopped();
+    stop.assert_cause(Cause::Hangup, &format!("SIGHUP from our session's leader bash({leader})"));
+}
+
+#[test]
+fn a_sender_at_a_terminal_is_an_operator() {
+    let (master, path) = terminal();
+    let subject = Subject::start(&[]);
+    let script = "kill -TERM $0; read -r _ || true";
+    let (name, pid) = (path.strip_prefix("/dev").unwrap().display(), subject.pid.to_string());
+    let mut shell = on_terminal(&path, script, &pid).spawn().unwrap();
+    let stop = subject.stopped();
+    let shell_pid = shell.id();
+    stop.assert_cause(Cause::Operator, &format!("the sender bash({shell_pid}) runs on {name}"));
+    drop(master);
+    shell.wait().unwrap();
+}
