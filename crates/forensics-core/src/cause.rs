@@ -30,11 +30,11 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::capture::{Captured, Code};
-use crate::context::Trigger;
 use crate::process::ProcessSummary;
 use crate::sender::Sender;
 use crate::signal::Signal;
 use crate::systemd::{CgroupUnit, Manager};
+use crate::trigger::Trigger;
 
 /// Inits of containers, which pass on the signals they get.
 const CONTAINER_INITS: [&str; 4] = ["tini", "docker-init", "dumb-init", "catatonit"];

@@ -24,32 +24,10 @@ use crate::procfile;
 use crate::sender::Sender;
 use crate::signal::Signal;
 use crate::systemd::{CgroupUnit, container_of_cgroup_file};
+pub use crate::trigger::Trigger;
 
 /// The inode of the machine's own pid namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h).
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
-
-/// What asked us to stop.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Trigger {
-    /// A POSIX signal.
-    Signal {
-        /// Which.
-        signal: Signal,
-    },
-    /// The program itself.
-    Request {
-        /// Why, in its words.
-        reason: String,
-    },
-    /// The service's own future ended.
-    ServiceEnded {
-        /// What it failed with, where it did.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        error: Option<String>,
-    },
-}
 
 /// What systemd tells the processes it starts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

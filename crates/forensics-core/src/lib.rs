@@ -22,3 +22,4 @@ pub mod sender;
 pub mod signal;
 pub mod systemd;
 pub mod threads;
+mod trigger;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use forensics_core::systemd::{Alignment, CgroupUnit};
 
-use crate::guard::Shared;
+use crate::shared::Shared;
 use crate::{events, systemctl};
 
 /// How long systemd may take to answer.

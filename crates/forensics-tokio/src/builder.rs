@@ -15,8 +15,9 @@ use crate::blackbox::BlackBox;
 use crate::bounded::bounded;
 use crate::config::{Config, Escalation};
 use crate::diag::DiagCommand;
-use crate::guard::{Shared, ShutdownGuard};
+use crate::guard::ShutdownGuard;
 use crate::listener::Listeners;
+use crate::shared::Shared;
 use crate::{alignment, events, keeper, listener, panics};
 
 /// How long the parent's command line is waited for at the start.
@@ -53,11 +54,14 @@ pub enum InstallError {
     Keeper(std::io::Error),
 }
 
-impl Builder {
-    pub(crate) fn new(service: String) -> Self {
-        Self { config: Config::new(service) }
+impl ShutdownGuard {
+    /// Begins to set up a guard for the service of this name, which stands in logs and records.
+    pub fn builder(service: impl Into<String>) -> Builder {
+        Builder { config: Config::new(service.into()) }
     }
+}
 
+impl Builder {
     /// The signals that ask for a stop: SIGTERM, SIGINT, SIGHUP and SIGQUIT unless told. A SIGHUP
     /// that the process was started to ignore, as nohup(1) does, stays ignored.
     pub fn signals(mut self, signals: impl IntoIterator<Item = Signal>) -> Self {
@@ -211,7 +215,7 @@ impl Builder {
         let black_box = config.record_dir.as_deref();
         let black_box = black_box.map(|dir| BlackBox::open(dir, &config, &baseline));
         let black_box = black_box.unwrap_or_default();
-        panics::watch();
+        panics::watch(keeper::record_panic);
         let shared =
             Arc::new(Shared::new(config, baseline, black_box, previous, runtime.metrics()));
         // In this order: the capture's handler before tokio's, so that what it took down is there

@@ -1,44 +1,26 @@
 //! The guard: what a service's `main` holds.
 
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Poll;
 use std::time::Duration;
 
 use forensics_core::capture::Armed;
-use forensics_core::context::{Baseline, ShutdownContext, Trigger};
-use forensics_core::record::{Diag, DiagState, Verdict};
-use tokio::runtime::RuntimeMetrics;
-use tokio::sync::watch;
+use forensics_core::context::Trigger;
+use forensics_core::record::Verdict;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::blackbox::BlackBox;
-use crate::builder::Builder;
-use crate::config::Config;
-use crate::diag;
-use crate::events;
-use crate::outcome::{IntoOutcome, Outcome, ServiceOutcome, panic_message};
-use crate::phase::{Group, Phase, PhaseContext};
-use crate::plan::Plan;
-use crate::report::{PhaseReport, ShutdownReport};
+use crate::outcome::{IntoOutcome, Outcome, ServiceOutcome};
+use crate::phase::{Group, Phase};
+use crate::phase_context::PhaseContext;
+use crate::report::{OnExit, PhaseReport, ShutdownReport};
+use crate::service::Service;
+use crate::shared::Shared;
 use crate::stop::Stop;
 use crate::teardown::{Common, Teardown};
-
-/// What the guard, its tasks and the keeper share.
-pub(crate) struct Shared {
-    pub(crate) config: Arc<Config>,
-    pub(crate) stop: Arc<Stop>,
-    pub(crate) token: CancellationToken,
-    pub(crate) plan: Arc<Plan>,
-    diagnostic: Mutex<Option<JoinHandle<()>>>,
-    has_run: AtomicBool,
-    previous: Option<Verdict>,
-}
+use crate::{events, keeper};
 
 /// Guards a service's end: names who asked for it and why, runs the teardown's phases under one
 /// deadline, and reports what became of them.
@@ -89,11 +71,6 @@ impl Drop for Installed {
 }
 
 impl ShutdownGuard {
-    /// Begins to set up a guard for the service of this name, which stands in logs and records.
-    pub fn builder(service: impl Into<String>) -> Builder {
-        Builder::new(service.into())
-    }
-
     pub(crate) fn new(shared: Arc<Shared>, armed: Armed, tasks: [JoinHandle<()>; 2]) -> Self {
         let installed = Installed { _armed: armed, tasks, stop: shared.stop.clone() };
         Self { shared, installed: Arc::new(Mutex::new(Some(installed))) }
@@ -106,7 +83,7 @@ impl ShutdownGuard {
     }
 
     /// How the previous run of this service ended, by its record; `None` without a
-    /// [`record_dir`](Builder::record_dir), and at the first start. It has been logged already.
+    /// [`record_dir`](crate::Builder::record_dir), and at the first start. It has been logged already.
     pub fn previous(&self) -> Option<&Verdict> {
         self.shared.previous.as_ref()
     }
@@ -157,7 +134,7 @@ impl ShutdownGuard {
     ///
     /// The service's future is polled on during the teardown, so that what it serves can finish;
     /// a phase waits for its end with [`PhaseContext::service_ended`]. If it still runs after the
-    /// last phase it has the [grace](Builder::service_grace), then it is dropped. A stop that was
+    /// last phase it has the [grace](crate::Builder::service_grace), then it is dropped. A stop that was
     /// asked for before this call is not lost: the service is then polled only during the teardown.
     ///
     /// Its end, its error and its panic all lead to the same teardown, with cause `service_ended`.
@@ -208,6 +185,7 @@ impl ShutdownGuard {
         teardown.run(&shared.plan).await;
         shared.wait_for_diagnostic(deadline).await;
 
+        let leaving = shared.stop.clone();
         let phases = teardown.reports;
         let timed_out = |phase: &PhaseReport| phase.outcome == Outcome::TimedOut;
         let mut report = ShutdownReport {
@@ -223,7 +201,7 @@ impl ShutdownGuard {
             deadline: begun.allowed,
             total: began.elapsed(),
             exit_status: 0,
-            stop: Some(shared.stop.clone()),
+            on_exit: OnExit(Some(Arc::new(move || keeper::see_out(leaving.clone())))),
         };
         if report.is_failed() {
             report.exit_status = shared.config.failure_status;
@@ -250,147 +228,6 @@ impl std::fmt::Debug for ShutdownGuard {
             .field("config", &self.shared.config)
             .field("plan", &self.shared.plan)
             .finish_non_exhaustive()
-    }
-}
-
-impl Shared {
-    pub(crate) fn new(
-        config: Config,
-        baseline: Baseline,
-        black_box: BlackBox,
-        previous: Option<Verdict>,
-        metrics: RuntimeMetrics,
-    ) -> Self {
-        let config = Arc::new(config);
-        Self {
-            stop: Arc::new(Stop::new(baseline, config.clone(), black_box, metrics)),
-            config,
-            token: CancellationToken::new(),
-            plan: Arc::default(),
-            diagnostic: Mutex::new(None),
-            has_run: AtomicBool::new(false),
-            previous,
-        }
-    }
-
-    /// Starts the diagnostic, where there is to be one. In a task of the runtime.
-    pub(crate) fn start_diagnostic(&self, context: &ShutdownContext) {
-        let Some(log) = &self.config.diag_log else { return };
-        let plan = diag::Plan {
-            command: self.config.diag_command.clone(),
-            log: log.clone(),
-            service: self.config.service.clone(),
-        };
-        let line = context.to_string();
-        let stop = self.stop.clone();
-        let task = tokio::spawn(async move {
-            let path = plan.log.clone();
-            let note = |state, error| {
-                let mut event = Diag::new(state);
-                event.path = Some(path.to_string_lossy().into_owned());
-                event.error = error;
-                stop.black_box.diag(event);
-            };
-            note(DiagState::Started, None);
-            match diag::run(plan, line).await {
-                Ok(()) => {
-                    events::diagnostic_finished(&path);
-                    note(DiagState::Finished, None);
-                }
-                Err(e) => {
-                    events::diagnostic_failed(&path, &e);
-                    note(e.state(), Some(e.to_string()));
-                }
-            }
-        });
-        *self.diagnostic.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
-    }
-
-    /// Waits for the diagnostic, lest it be lost with our cgroup; not past the deadline.
-    async fn wait_for_diagnostic(&self, deadline: Instant) {
-        let task = self.diagnostic.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(task) = task
-            && timeout_at(deadline, task).await.is_err()
-        {
-            events::diagnostic_left_behind();
-        }
-    }
-}
-
-/// The service's future while it runs, and how it ended once it has.
-struct Service<S> {
-    future: Option<Pin<Box<S>>>,
-    ended: Option<ServiceOutcome>,
-    running: watch::Sender<bool>,
-}
-
-impl<S> Service<S>
-where
-    S: Future,
-    S::Output: IntoOutcome,
-{
-    fn new(future: S) -> (Self, watch::Receiver<bool>) {
-        let (running, is_running) = watch::channel(true);
-        (Self { future: Some(Box::pin(future)), ended: None, running }, is_running)
-    }
-
-    /// Polls it until it ends. Cancel safe.
-    async fn end(&mut self) {
-        std::future::poll_fn(|cx| {
-            let Some(future) = &mut self.future else { return Poll::Ready(()) };
-            // A future that panicked is dropped and never polled again.
-            let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
-            let outcome = match polled {
-                Ok(Poll::Pending) => return Poll::Pending,
-                Ok(Poll::Ready(output)) => match output.into_error() {
-                    None => ServiceOutcome::Ended,
-                    Some(error) => ServiceOutcome::Failed(error),
-                },
-                Err(payload) => ServiceOutcome::Panicked(panic_message(&*payload)),
-            };
-            self.finish(outcome);
-            Poll::Ready(())
-        })
-        .await;
-    }
-
-    /// Polls it beside `work`, until `work` is done.
-    async fn alongside<T>(&mut self, work: impl Future<Output = T>) -> T {
-        let mut work = pin!(work);
-        loop {
-            tokio::select! {
-                done = &mut work => return done,
-                () = self.end(), if self.future.is_some() => {}
-            }
-        }
-    }
-
-    /// Polls it until it ends, and drops it where it does not by `limit`.
-    async fn end_within(&mut self, limit: Instant) {
-        let began = Instant::now();
-        if timeout_at(limit, self.end()).await.is_err() {
-            events::service_dropped(began.elapsed());
-            self.finish(ServiceOutcome::Dropped);
-        }
-    }
-
-    /// What it failed or panicked with.
-    fn error(&self) -> Option<String> {
-        match &self.ended {
-            Some(ServiceOutcome::Failed(error)) => Some(error.clone()),
-            Some(ServiceOutcome::Panicked(message)) => Some(format!("panicked: {message}")),
-            _ => None,
-        }
-    }
-
-    fn finish(&mut self, outcome: ServiceOutcome) {
-        let future = self.future.take();
-        let dropped = catch_unwind(AssertUnwindSafe(|| drop(future)));
-        self.ended = Some(match dropped {
-            Ok(()) => outcome,
-            Err(payload) => ServiceOutcome::Panicked(panic_message(&*payload)),
-        });
-        self.running.send_replace(false);
     }
 }
 

@@ -106,9 +106,12 @@ fn keep() {
     }
 }
 
-/// The stops whose guards are alive.
-pub(crate) fn live() -> Vec<Arc<Stop>> {
-    lock().watched.iter().filter_map(|watched| watched.stop.upgrade()).collect()
+/// Records that a panic ends the process, for every guard that is alive.
+pub(crate) fn record_panic(message: &str, location: Option<&str>) {
+    let stops: Vec<_> = lock().watched.iter().filter_map(|one| one.stop.upgrade()).collect();
+    for stop in stops {
+        stop.record_panic(message, location);
+    }
 }
 
 fn say(text: String) {

@@ -26,8 +26,11 @@ pub mod logging;
 mod outcome;
 mod panics;
 mod phase;
+mod phase_context;
 mod plan;
 mod report;
+mod service;
+mod shared;
 mod stop;
 mod systemctl;
 mod teardown;
@@ -39,7 +42,8 @@ pub use forensics_core as core;
 pub use forensics_core::signal::Signal;
 pub use guard::ShutdownGuard;
 pub use outcome::{IntoOutcome, Outcome, ServiceOutcome};
-pub use phase::{Group, GroupPhase, Phase, PhaseContext};
+pub use phase::{Group, GroupPhase, Phase};
+pub use phase_context::PhaseContext;
 pub use report::{LaterSignal, PhaseReport, ShutdownReport};
 
 /// The README's code, compiled.

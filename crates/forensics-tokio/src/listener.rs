@@ -13,7 +13,7 @@ use forensics_core::signal::Signal;
 use tokio::signal::unix;
 use tokio::time::timeout;
 
-use crate::guard::Shared;
+use crate::shared::Shared;
 use crate::stop::Begun;
 use crate::{events, followup};
 

@@ -7,19 +7,19 @@
 use std::panic::PanicHookInfo;
 use std::sync::{Mutex, Once, PoisonError};
 
-use crate::keeper;
 use crate::outcome::panic_message;
 
 /// The last panic's message and place.
 static LAST: Mutex<Option<(String, Option<String>)>> = Mutex::new(None);
 
-/// Sets the hook, once a process, before whichever is set already.
-pub(crate) fn watch() {
+/// Sets the hook, once a process, before whichever is set already. Where a panic aborts, the hook
+/// hands its message and place to `ends_the_run`.
+pub(crate) fn watch(ends_the_run: fn(&str, Option<&str>)) {
     static SET: Once = Once::new();
     SET.call_once(|| {
         let theirs = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            note(info);
+            note(info, ends_the_run);
             theirs(info);
         }));
     });
@@ -31,14 +31,11 @@ pub(crate) fn last() -> (String, Option<String>) {
     last.unwrap_or_else(|| ("a panic before the hook was set".to_owned(), None))
 }
 
-fn note(info: &PanicHookInfo<'_>) {
+fn note(info: &PanicHookInfo<'_>, ends_the_run: fn(&str, Option<&str>)) {
     let message = info.payload_as_str().map_or_else(|| panic_message(&()), str::to_owned);
     let location = info.location().map(ToString::to_string);
     if cfg!(panic = "abort") {
-        for stop in keeper::live() {
-            let total = stop.since_begun();
-            stop.black_box.panicked(message.clone(), location.clone(), total);
-        }
+        ends_the_run(&message, location.as_deref());
     }
     *LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some((message, location));
 }

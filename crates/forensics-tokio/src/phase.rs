@@ -1,24 +1,12 @@
-//! Phases as the user registers them, and what a running phase is given.
+//! Phases as the user registers them.
 
 use std::future::Future;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Map, Value};
-use tokio::sync::watch;
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-
-use crate::blackbox::Place;
 use crate::outcome::IntoOutcome;
+use crate::phase_context::{PhaseContext, PhaseFn};
 use crate::plan::{Plan, Step, StepId, Work};
-use crate::stop::Stop;
-
-type PhaseFuture = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
-
-/// A phase's closure, giving a future whose output is the error's text.
-pub(crate) type PhaseFn = Box<dyn FnOnce(PhaseContext) -> PhaseFuture + Send>;
 
 fn boxed<F, Fut>(work: F) -> PhaseFn
 where
@@ -149,116 +137,5 @@ impl GroupPhase {
     fn edit(self, change: impl FnOnce(&mut Step)) -> Self {
         self.group.plan.edit(self.id, change);
         self
-    }
-}
-
-/// What a running phase is given.
-///
-/// Cheap to clone; clones speak for the same phase, also from tasks that it spawns.
-#[derive(Debug, Clone)]
-pub struct PhaseContext {
-    pub(crate) name: Arc<str>,
-    pub(crate) group: Option<Arc<str>>,
-    /// When the stop was asked for.
-    pub(crate) began: Instant,
-    pub(crate) deadline: Instant,
-    pub(crate) token: CancellationToken,
-    pub(crate) recorded: Arc<Recorded>,
-    pub(crate) stop: Arc<Stop>,
-    pub(crate) service_running: watch::Receiver<bool>,
-}
-
-impl PhaseContext {
-    /// The phase's name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// When it will be dropped if it has not ended by then.
-    pub fn deadline(&self) -> Instant {
-        self.deadline
-    }
-
-    /// How long that is from now; zero where it is over.
-    pub fn remaining(&self) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now())
-    }
-
-    /// Cancelled when the phase has run out of its time or is cut short, for the tasks it spawned:
-    /// those are not dropped with it.
-    pub fn token(&self) -> &CancellationToken {
-        &self.token
-    }
-
-    /// Notes a value under a name, for the log, the report and the record. A later one under the
-    /// same name takes its place.
-    ///
-    /// Cheap enough for every request that ends: into the record's file it goes at most four times
-    /// a second, and at the phase's end.
-    pub fn record(&self, key: impl Into<String>, value: impl Into<Value>) {
-        if let Some(all) = self.recorded.set(key.into(), value.into()) {
-            let place = Place { phase: &self.name, group: self.group.as_deref() };
-            self.stop.black_box.phase_progress(place, all, self.began.elapsed());
-        }
-    }
-
-    /// Notes how far it has come: `done` of `total`, in whatever it counts.
-    pub fn progress(&self, done: u64, total: u64) {
-        self.record("progress", format!("{done}/{total}"));
-    }
-
-    /// Waits until the service's own future, the one given to
-    /// [`run`](crate::ShutdownGuard::run), has ended. A server that stops by itself once the token
-    /// is cancelled is drained by a phase that does nothing but wait for this.
-    ///
-    /// Cancel safe.
-    pub async fn service_ended(&self) {
-        // An error means that the guard is gone, and the future with it.
-        let _ = self.service_running.clone().wait_for(|running| !running).await;
-    }
-}
-
-/// How often what a phase records is written down while it runs.
-const WRITTEN_EVERY: Duration = Duration::from_millis(250);
-
-/// What a phase has recorded so far, also to be read while it runs.
-#[derive(Debug, Default)]
-pub(crate) struct Recorded(Mutex<Values>);
-
-#[derive(Debug, Default)]
-struct Values {
-    all: Map<String, Value>,
-    last_key: Option<String>,
-    written: Option<Instant>,
-}
-
-impl Recorded {
-    /// Sets a value. Returns all there are when it is time to write them down.
-    fn set(&self, key: String, value: Value) -> Option<Map<String, Value>> {
-        let mut values = self.lock();
-        values.last_key = Some(key.clone());
-        values.all.insert(key, value);
-        let now = Instant::now();
-        if values.written.is_some_and(|written| now - written < WRITTEN_EVERY) {
-            return None;
-        }
-        values.written = Some(now);
-        Some(values.all.clone())
-    }
-
-    /// All of it.
-    pub(crate) fn all(&self) -> Map<String, Value> {
-        self.lock().all.clone()
-    }
-
-    /// What came last, as `key=value`.
-    pub(crate) fn last(&self) -> Option<String> {
-        let values = self.lock();
-        let key = values.last_key.as_ref()?;
-        Some(format!("{key}={}", values.all.get(key)?))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Values> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::budget::{Claim, Sum};
 use crate::events;
-use crate::phase::PhaseFn;
+use crate::phase_context::PhaseFn;
 
 /// A step of the teardown: a phase, or a group of phases side by side.
 pub(crate) struct Step {

@@ -1,5 +1,6 @@
 //! What became of a run, for the program that ran it.
 
+use std::fmt;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +12,7 @@ use nix::unistd::{getpid, gettid};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::keeper;
 use crate::outcome::{Outcome, ServiceOutcome};
-use crate::stop::Stop;
 
 /// The whole of a stop. Serialises to JSON, durations in microseconds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -44,9 +43,19 @@ pub struct ShutdownReport {
     pub timed_out: bool,
     /// What [`exit_code`](Self::exit_code) gives.
     pub exit_status: u8,
-    /// The stop it tells of, which may have to see the process out.
+    /// What is to happen when the process is said to end.
     #[serde(skip)]
-    pub(crate) stop: Option<Arc<Stop>>,
+    pub(crate) on_exit: OnExit,
+}
+
+/// See [`ShutdownReport::exit_code`].
+#[derive(Clone, Default)]
+pub(crate) struct OnExit(pub(crate) Option<Arc<dyn Fn() + Send + Sync>>);
+
+impl fmt::Debug for OnExit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "OnExit" } else { "nothing" })
+    }
 }
 
 impl ShutdownReport {
@@ -61,10 +70,10 @@ impl ShutdownReport {
     /// runtime's drop then waits for blocked threads, without limit; so the keeper ends the process
     /// with 70 if it is still there at the deadline, and no sooner than in 1.5 s.
     pub fn exit_code(&self) -> ExitCode {
-        if let Some(stop) = &self.stop
+        if let Some(on_exit) = &self.on_exit.0
             && gettid() == getpid()
         {
-            keeper::see_out(stop.clone());
+            on_exit();
         }
         ExitCode::from(self.exit_status)
     }

@@ -303,6 +303,12 @@ impl Stop {
         self.black_box.stopped(how, report.exit_status, report.total);
     }
 
+    /// Records that a panic ends the process.
+    pub(crate) fn record_panic(&self, message: &str, location: Option<&str>) {
+        let location = location.map(str::to_owned);
+        self.black_box.panicked(message.to_owned(), location, self.since_begun());
+    }
+
     /// The guard goes while its teardown has not ended: `main` returned early, or panics.
     pub(crate) fn abandoned(&self) {
         if self.finished.swap(true, Ordering::AcqRel) {
@@ -311,7 +317,7 @@ impl Stop {
         match std::thread::panicking() {
             true => {
                 let (message, location) = panics::last();
-                self.black_box.panicked(message, location, self.since_begun());
+                self.record_panic(&message, location.as_deref());
             }
             false => self.black_box.stopped(How::Clean, 0, self.since_begun()),
         }

@@ -19,7 +19,7 @@ use crate::blackbox::Place;
 use crate::budget::{Seconds, allowance};
 use crate::events;
 use crate::outcome::{Outcome, panic_message};
-use crate::phase::{PhaseContext, PhaseFn, Recorded};
+use crate::phase_context::{PhaseContext, PhaseFn, Recorded};
 use crate::plan::{Plan, Step, Work};
 use crate::report::PhaseReport;
 use crate::stop::{Stop, StopState};

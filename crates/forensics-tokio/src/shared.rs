@@ -1,0 +1,92 @@
+//! What the guard and its tasks share, and the diagnostic that one starts and the other awaits.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use forensics_core::context::{Baseline, ShutdownContext};
+use forensics_core::record::{Diag, DiagState, Verdict};
+use tokio::runtime::RuntimeMetrics;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::blackbox::BlackBox;
+use crate::config::Config;
+use crate::plan::Plan;
+use crate::stop::Stop;
+use crate::{diag, events};
+
+/// What the guard, its tasks and the keeper share.
+pub(crate) struct Shared {
+    pub(crate) config: Arc<Config>,
+    pub(crate) stop: Arc<Stop>,
+    pub(crate) token: CancellationToken,
+    pub(crate) plan: Arc<Plan>,
+    diagnostic: Mutex<Option<JoinHandle<()>>>,
+    pub(crate) has_run: AtomicBool,
+    pub(crate) previous: Option<Verdict>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        config: Config,
+        baseline: Baseline,
+        black_box: BlackBox,
+        previous: Option<Verdict>,
+        metrics: RuntimeMetrics,
+    ) -> Self {
+        let config = Arc::new(config);
+        Self {
+            stop: Arc::new(Stop::new(baseline, config.clone(), black_box, metrics)),
+            config,
+            token: CancellationToken::new(),
+            plan: Arc::default(),
+            diagnostic: Mutex::new(None),
+            has_run: AtomicBool::new(false),
+            previous,
+        }
+    }
+
+    /// Starts the diagnostic, where there is to be one. In a task of the runtime.
+    pub(crate) fn start_diagnostic(&self, context: &ShutdownContext) {
+        let Some(log) = &self.config.diag_log else { return };
+        let plan = diag::Plan {
+            command: self.config.diag_command.clone(),
+            log: log.clone(),
+            service: self.config.service.clone(),
+        };
+        let line = context.to_string();
+        let stop = self.stop.clone();
+        let task = tokio::spawn(async move {
+            let path = plan.log.clone();
+            let note = |state, error| {
+                let mut event = Diag::new(state);
+                event.path = Some(path.to_string_lossy().into_owned());
+                event.error = error;
+                stop.black_box.diag(event);
+            };
+            note(DiagState::Started, None);
+            match diag::run(plan, line).await {
+                Ok(()) => {
+                    events::diagnostic_finished(&path);
+                    note(DiagState::Finished, None);
+                }
+                Err(e) => {
+                    events::diagnostic_failed(&path, &e);
+                    note(e.state(), Some(e.to_string()));
+                }
+            }
+        });
+        *self.diagnostic.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
+    }
+
+    /// Waits for the diagnostic, lest it be lost with our cgroup; not past the deadline.
+    pub(crate) async fn wait_for_diagnostic(&self, deadline: Instant) {
+        let task = self.diagnostic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(task) = task
+            && timeout_at(deadline, task).await.is_err()
+        {
+            events::diagnostic_left_behind();
+        }
+    }
+}
