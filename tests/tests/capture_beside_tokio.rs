@@ -1,6 +1,7 @@
 //! The capture and `tokio::signal` share one handler in a process, whichever came first.
 
 #![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used)] // Clippy spares `#[test]` functions, and not what they share.
 
 use std::time::Duration;
 

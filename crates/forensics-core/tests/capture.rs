@@ -3,6 +3,7 @@
 //! Handlers and slots belong to the whole process, so the tests take turns.
 
 #![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used)] // Clippy spares `#[test]` functions, and not what they share.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
@@ -29,7 +30,7 @@ fn turn() -> MutexGuard<'static, ()> {
     turn
 }
 
-/// Whether this process catches `signal`, and whether it ignores it, by proc_pid_status(5).
+/// Whether this process catches `signal`, and whether it ignores it, by `proc_pid_status(5)`.
 fn disposition(signal: Signal) -> (bool, bool) {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let has = |label: &str| {

@@ -6,6 +6,7 @@
 //! that goes at once is caught is the business of the soak (`sender_soak`).
 
 #![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used)] // Clippy spares `#[test]` functions, and not what they share.
 
 mod limits;
 mod namespaces;
