@@ -40,7 +40,7 @@ use crate::trigger::Trigger;
 const CONTAINER_INITS: [&str; 4] = ["tini", "docker-init", "dumb-init", "catatonit"];
 
 /// The kernel lets anyone who may signal us claim every negative `si_code` but `SI_TKILL`
-/// (rt_sigqueueinfo(2)).
+/// (`rt_sigqueueinfo(2)`).
 const SI_TIMER: &str = "SI_TIMER: a timer of this process, unless a sender forged it";
 
 /// Why we stop.

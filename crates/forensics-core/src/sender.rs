@@ -82,7 +82,7 @@ impl Sender {
         Some(Self { process, code: captured.code, user, absence, ancestors })
     }
 
-    /// The process that started the sender, usually a shell.
+    /// The sender's parent, usually the shell that ran it; where that had exited, who took it over.
     pub fn parent(&self) -> Option<&ProcessSummary> {
         self.ancestors.first()
     }

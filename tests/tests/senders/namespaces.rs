@@ -91,6 +91,4 @@ fn a_sender_whom_hidepid_hides_is_said_to_be_hidden() {
         Cause::Unknown,
         &format!("sent by pid {sender}, of which nothing could be read: hidden"),
     );
-    // The parent, the test itself, sent nothing.
-    assert_eq!(stop.report.later_signals.len(), 0);
 }

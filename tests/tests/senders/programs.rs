@@ -129,7 +129,7 @@ fn a_hostile_name_neither_forges_a_field_nor_shifts_one() {
     }
 }
 
-/// Has the kernel say of the signal what we write, by rt_sigqueueinfo(2): `code`, pid 1, uid 0.
+/// Has the kernel say of the signal what we write, by `rt_sigqueueinfo(2)`: `code`, pid 1, uid 0.
 fn forged(code: i32, pid: u32) -> Command {
     const FORGE: &str = "
 import ctypes, os, platform, struct, sys

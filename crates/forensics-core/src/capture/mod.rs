@@ -85,9 +85,9 @@ pub struct Captured {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Code {
-    /// `SI_USER`: kill(2) or pidfd_send_signal(2). The kernel vouches for pid and uid.
+    /// `SI_USER`: kill(2) or `pidfd_send_signal(2)`. The kernel vouches for pid and uid.
     User,
-    /// `SI_TKILL`: tgkill(2), raise(3), pthread_kill(3). The kernel vouches for pid and uid.
+    /// `SI_TKILL`: tgkill(2), raise(3), `pthread_kill(3)`. The kernel vouches for pid and uid.
     Tkill,
     /// `SI_QUEUE`: sigqueue(3). Pid and uid are what the sender wrote there.
     Queue,

@@ -1,0 +1,232 @@
+//! The capture with real signals, in the process of this test.
+//!
+//! Handlers and slots belong to the whole process, so the tests take turns.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used)] // Clippy spares `#[test]` functions, and not what they share.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use forensics_core::capture::{self, Absence, ArmError, Captured, Code, SLOTS, arm};
+use forensics_core::signal::Signal;
+use nix::errno::Errno;
+use nix::libc::EMFILE;
+use nix::sys::pthread::{pthread_kill, pthread_self};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{Signal as Nix, kill, raise};
+use nix::unistd::{Pid, getpid, getuid, setpgid};
+
+/// Far more than anything takes on a busy machine.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// This test's turn, with no signal left over from the one before.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    capture::take();
+    turn
+}
+
+/// Whether this process catches `signal`, and whether it ignores it, by `proc_pid_status(5)`.
+fn disposition(signal: Signal) -> (bool, bool) {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let has = |label: &str| {
+        let mask = status.lines().find_map(|line| line.strip_prefix(label)).unwrap();
+        u64::from_str_radix(mask.trim(), 16).unwrap() >> (signal.as_raw() - 1) & 1 == 1
+    };
+    (has("SigCgt:"), has("SigIgn:"))
+}
+
+const CAUGHT: (bool, bool) = (true, false);
+const DEFAULT: (bool, bool) = (false, false);
+const IGNORED: (bool, bool) = (false, true);
+
+fn raise_all(signals: &[Nix]) {
+    signals.iter().for_each(|&signal| raise(signal).unwrap());
+}
+
+fn is_ours(captured: &Captured) -> bool {
+    let stat = captured.sighting.stat.as_deref().unwrap_or_default();
+    captured.pid == Some(getpid().as_raw())
+        && captured.uid == Some(getuid().as_raw())
+        && stat.starts_with(format!("{} (", getpid()).as_bytes())
+        && stat.ends_with(b"\n")
+}
+
+#[test]
+fn a_signal_is_there_as_soon_as_its_handler_has_run() {
+    let _turn = turn();
+    let _armed = arm(&[Signal::TERM, Signal::from_raw(40)]).unwrap();
+    raise_all(&[Nix::SIGTERM]);
+    kill(getpid(), Nix::SIGTERM).unwrap();
+    assert!(capture::wait(Some(LIMIT)));
+    // kill(2) may choose another thread, whose handler we have not waited for.
+    let mut taken = capture::take();
+    while taken.len() < 2 {
+        assert!(capture::wait(Some(LIMIT)));
+        taken.extend(capture::take());
+    }
+    assert_eq!([Code::Tkill, Code::User], [taken[0].code, taken[1].code]);
+    assert!(taken.iter().all(is_ours), "{taken:?}");
+    assert!(taken.iter().all(|captured| captured.signal == Signal::TERM));
+    assert!(taken[0].mono_ns < taken[1].mono_ns);
+    assert!(taken[0].took_ns > 0);
+}
+
+#[test]
+fn a_sleeper_is_woken_by_a_signal_and_by_a_call() {
+    let _turn = turn();
+    let _armed = arm(&[Signal::TERM]).unwrap();
+    // What an earlier test left in the eventfd.
+    capture::wake();
+    assert!(capture::wait(None));
+    assert!(!capture::wait(Some(Duration::ZERO)));
+    thread::scope(|scope| {
+        let sleeper = scope.spawn(|| capture::wait(None));
+        raise(Nix::SIGTERM).unwrap();
+        assert!(sleeper.join().unwrap());
+    });
+    thread::scope(|scope| {
+        let sleeper = scope.spawn(|| capture::wait(Some(LIMIT)));
+        capture::wake();
+        assert!(sleeper.join().unwrap());
+    });
+}
+
+#[test]
+fn disarming_puts_the_default_action_back_for_a_signal_that_was_ignored_too() {
+    let _turn = turn();
+    // Rust starts a program with SIGPIPE ignored.
+    let cases = [(Signal::from_raw(41), DEFAULT), (Signal::from_raw(Nix::SIGPIPE as i32), IGNORED)];
+    for (signal, before) in cases {
+        assert_eq!(disposition(signal), before);
+        assert_eq!(capture::is_ignored(signal), before == IGNORED);
+        let first = arm(&[signal]).unwrap();
+        let second = arm(&[signal]).unwrap();
+        drop(first);
+        assert_eq!(disposition(signal), CAUGHT, "somebody still wants it");
+        drop(second);
+        assert_eq!(disposition(signal), DEFAULT);
+        let again = arm(&[signal]).unwrap();
+        assert_eq!(disposition(signal), CAUGHT);
+        drop(again);
+        assert_eq!(disposition(signal), DEFAULT);
+    }
+}
+
+#[test]
+fn a_signal_that_nobody_can_handle_arms_nothing() {
+    let _turn = turn();
+    let signal = Signal::from_raw(42);
+    for forbidden in [Nix::SIGKILL, Nix::SIGSTOP, Nix::SIGSEGV] {
+        let forbidden = Signal::from_raw(forbidden as i32);
+        let error = arm(&[signal, forbidden]).unwrap_err();
+        assert!(matches!(error, ArmError::Forbidden(which) if which == forbidden));
+    }
+    let error = arm(&[signal, Signal::from_raw(1000)]).unwrap_err();
+    assert!(matches!(error, ArmError::Refused { .. }), "{error}");
+    assert_eq!(disposition(signal), DEFAULT);
+}
+
+#[test]
+fn a_full_table_drops_the_newest_and_counts_them() {
+    let _turn = turn();
+    let _armed = arm(&[Signal::TERM]).unwrap();
+    let before = capture::dropped();
+    for _ in 0..SLOTS + 3 {
+        raise(Nix::SIGTERM).unwrap();
+    }
+    assert_eq!(capture::dropped() - before, 3);
+    assert_eq!(capture::take().len(), SLOTS);
+    raise(Nix::SIGTERM).unwrap();
+    assert_eq!(capture::take().len(), 1);
+}
+
+/// Runs `work` while no file can be opened, so that the handler's calls fail and set errno.
+fn without_descriptors<T>(work: impl FnOnce() -> T) -> T {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, 0, hard).unwrap();
+    let result = work();
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+    result
+}
+
+#[test]
+fn without_a_descriptor_the_program_is_seen_and_errno_is_kept() {
+    let _turn = turn();
+    let _armed = arm(&[Signal::TERM]).unwrap();
+    let exe = std::env::current_exe().unwrap();
+    let (raised, errno) = without_descriptors(|| {
+        Errno::ENOTNAM.set();
+        (raise(Nix::SIGTERM), Errno::last())
+    });
+    raised.unwrap();
+    assert_eq!(errno, Errno::ENOTNAM);
+    let taken = capture::take();
+    assert_eq!(taken[0].sighting.stat, None);
+    assert_eq!(taken[0].sighting.absence, Some(Absence::Unreadable(EMFILE)));
+    assert_eq!(taken[0].sighting.exe.as_deref(), Some(exe.as_os_str().as_encoded_bytes()));
+}
+
+#[test]
+fn a_bombarded_thread_reads_the_errno_of_its_own_calls() {
+    let _turn = turn();
+    let _armed = arm(&[Signal::TERM]).unwrap();
+    let done = AtomicBool::new(false);
+    let (tell, told) = mpsc::channel();
+    let wrong = without_descriptors(|| {
+        thread::scope(|scope| {
+            let bombarded = scope.spawn(|| {
+                tell.send(pthread_self()).unwrap();
+                let mut wrong = None;
+                while !done.load(Ordering::SeqCst) {
+                    // Fails, and reads errno right after.
+                    let errno = setpgid(getpid(), Pid::from_raw(-1)).unwrap_err();
+                    wrong = wrong.or(Some(errno).filter(|&errno| errno != Errno::EINVAL));
+                }
+                wrong
+            });
+            let thread = told.recv().unwrap();
+            for _ in 0..10_000 {
+                pthread_kill(thread, Nix::SIGTERM).unwrap();
+                capture::take();
+            }
+            done.store(true, Ordering::SeqCst);
+            bombarded.join().unwrap()
+        })
+    });
+    assert_eq!(wrong, None);
+}
+
+#[test]
+fn many_threads_at_once_lose_nothing_and_tear_nothing() {
+    const EACH: usize = 500;
+    const SIGNALS: [Nix; 4] = [Nix::SIGTERM, Nix::SIGINT, Nix::SIGHUP, Nix::SIGQUIT];
+    let _turn = turn();
+    let _armed = arm(&SIGNALS.map(|signal| Signal::from_raw(signal as i32))).unwrap();
+    let before = capture::dropped();
+    let mut taken = 0;
+    let mut take = || {
+        for captured in capture::take() {
+            assert!(is_ours(&captured), "{captured:?}");
+            assert_eq!(captured.code, Code::Tkill);
+            taken += 1;
+        }
+    };
+    thread::scope(|scope| {
+        // raise(3) returns once its own handler has run: none of these coalesce.
+        let threads = SIGNALS
+            .map(|signal| scope.spawn(move || (0..EACH).for_each(|_| raise(signal).unwrap())));
+        while !threads.iter().all(thread::ScopedJoinHandle::is_finished) {
+            capture::wait(Some(Duration::from_millis(10)));
+            take();
+        }
+    });
+    take();
+    let dropped = usize::try_from(capture::dropped() - before).unwrap();
+    assert_eq!(taken + dropped, SIGNALS.len() * EACH);
+    assert!(taken >= SLOTS, "only a full table drops");
+}

@@ -1,0 +1,57 @@
+//! The capture and `tokio::signal` share one handler in a process, whichever came first.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used)] // Clippy spares `#[test]` functions, and not what they share.
+
+use std::time::Duration;
+
+use forensics_tokio::core::capture::{self, arm};
+use forensics_tokio::core::signal::Signal;
+use nix::sys::signal::{Signal as Nix, raise};
+use tokio::signal::unix::{self, SignalKind};
+use tokio::time::timeout;
+
+/// Raises the signal, and waits until tokio has told of it.
+async fn raised_and_heard(signal: Nix, stream: &mut unix::Signal) {
+    raise(signal).unwrap();
+    timeout(Duration::from_secs(60), stream.recv()).await.expect("tokio hears of it").unwrap();
+}
+
+fn stream(signal: Nix) -> unix::Signal {
+    unix::signal(SignalKind::from_raw(signal as i32)).unwrap()
+}
+
+/// One test, as what is captured belongs to the whole process.
+#[tokio::test]
+async fn each_hears_every_signal_whoever_came_first_and_again_after_a_pause() {
+    let (late, early) = (Nix::SIGUSR1, Nix::SIGUSR2);
+    let captured = || {
+        let numbers: Vec<i32> = capture::take().iter().map(|c| c.signal.as_raw()).collect();
+        numbers
+    };
+
+    // tokio comes after the capture, and pauses with it.
+    let signal = [Signal::from_raw(late as i32)];
+    let armed = arm(&signal).unwrap();
+    let mut heard = stream(late);
+    raised_and_heard(late, &mut heard).await;
+    assert_eq!(captured(), [late as i32]);
+    drop(armed);
+    for _ in 0..2 {
+        let _armed = arm(&signal).unwrap();
+        raised_and_heard(late, &mut heard).await;
+        assert_eq!(captured(), [late as i32]);
+    }
+
+    // tokio was there before: it goes on to hear what is not captured any more.
+    let mut heard = stream(early);
+    let signal = [Signal::from_raw(early as i32)];
+    for _ in 0..2 {
+        let armed = arm(&signal).unwrap();
+        raised_and_heard(early, &mut heard).await;
+        assert_eq!(captured(), [early as i32]);
+        drop(armed);
+        raised_and_heard(early, &mut heard).await;
+        captured();
+    }
+}
