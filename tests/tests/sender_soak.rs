@@ -10,7 +10,6 @@
 //! cargo test -p forensics-tests --test sender_soak -- --ignored --nocapture
 //! ```
 
-#![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)] // Clippy spares `#[test]` functions, and not what they share.
 

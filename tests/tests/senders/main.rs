@@ -5,7 +5,6 @@
 //! or is not waited for by us and so remains a zombie, which still has its name. How often one
 //! that goes at once is caught is the business of the soak (`sender_soak`).
 
-#![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)] // Clippy spares `#[test]` functions, and not what they share.
 
