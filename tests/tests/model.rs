@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use tokio::time::sleep;
 
 /// How far a time may be off: what is real of it.
-const TOLERANCE_MS: u64 = 14;
+const TOLERANCE_MS: u64 = 12;
 
 /// Six pieces of work at most: 30 ms times 2^5 is less than a second.
 const MAX_STEPS: usize = 3;
@@ -90,8 +90,9 @@ fn length(work: &Work, nth: u32) -> u64 {
 /// What must become of a phase: outcome, start and length in milliseconds.
 type Expected = (Outcome, u64, u64);
 
-/// The model: a few lines over integers, without tasks, clocks or tokio.
-fn expect(steps: &[Step], deadline_ms: u64) -> HashMap<String, Expected> {
+/// The model: a few lines over integers, without tasks, clocks or tokio. `hurry` is when haste is
+/// asked for.
+fn expect(steps: &[Step], deadline_ms: u64, hurry: u64) -> HashMap<String, Expected> {
     let mut expected: HashMap<String, Expected> = HashMap::new();
     let mut now = 0;
     let mut nth = 0;
@@ -109,12 +110,22 @@ fn expect(steps: &[Step], deadline_ms: u64) -> HashMap<String, Expected> {
             Some(before) => matches!(expected.get(&step_name(before)), Some((Outcome::Ok, ..))),
         };
         let own_requires = if step.is_group { step.requires } else { step.members[0].requires };
-        if !met(own_requires) || budget == 0 {
+        let hasty = |reserve: u64| hurry <= now && reserve == 0;
+        if !met(own_requires) || budget == 0 || hasty(step.reserve) {
             expected.insert(step_name(i), (Outcome::Skipped, now, 0));
             continue;
         }
         let run = |work: &Work, nth: u32, budget: u64| {
             let length = length(work, nth);
+            let natural = if work.end == End::Never { u64::MAX } else { length };
+            // Haste comes while it runs: without a reserve it is cut, with one it keeps that much.
+            let ends_at = now + natural.min(budget);
+            let cut = now.max(hurry);
+            if cut < ends_at && step.reserve == 0 {
+                return (Outcome::CutShort, now, cut - now);
+            }
+            let kept = (now + step.reserve * 1000).max(cut) - now;
+            let budget = if cut < ends_at { budget.min(kept) } else { budget };
             match work.end {
                 End::Ok if length < budget => (Outcome::Ok, now, length),
                 End::Fails if length < budget => (Outcome::Failed, now, length),
@@ -220,8 +231,12 @@ proptest! {
     fn a_teardown_does_what_its_plan_says(
         steps in proptest::collection::vec(step(), 0..=MAX_STEPS),
         deadline in 3..20_u64,
+        // Half a piece's length off the seconds: no instant of a plan is near it.
+        hurry in proptest::option::weighted(0.5, 0..12_u64),
     ) {
-        let expected = expect(&steps, deadline * 1000);
+        let hurry = hurry.map(|seconds| Duration::from_millis(seconds * 1000 + 15));
+        let at_ms = hurry.map_or(u64::MAX, |at| at.as_millis() as u64);
+        let expected = expect(&steps, deadline * 1000, at_ms);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .start_paused(true)
@@ -235,7 +250,16 @@ proptest! {
                 .unwrap();
             register(&guard, &steps);
             guard.request("test");
-            guard.run(async {}).await
+            let hasty = guard.clone();
+            let hurries = tokio::spawn(async move {
+                if let Some(at) = hurry {
+                    sleep(at).await;
+                    hasty.hurry();
+                }
+            });
+            let report = guard.run(async {}).await;
+            hurries.abort();
+            report
         });
         // Order, and each step once.
         let names: Vec<_> = report.phases.iter().map(|phase| phase.name.clone()).collect();

@@ -79,6 +79,33 @@ fn a_blocked_current_thread_runtime_is_said_and_ended_at_the_deadline() {
 }
 
 #[test]
+fn with_every_worker_blocked_the_keeper_sees_it_through() {
+    let trouble = Trouble::start("blocked_workers");
+    trouble.program.wait_for_stdout("blocked");
+    trouble.program.kill("-TERM");
+    let (ended, verdict, flushed) = trouble.end();
+    assert_eq!(ended.code(), 70, "{}", ended.stderr);
+    let said = ended.line("the runtime has not answered");
+    assert!(said.contains("Shutdown context: signal=SIGTERM"), "{said}");
+    assert!(said.contains("; runtime: 2 workers, "), "{said}");
+    assert_eq!(verdict.outcome, Outcome::Forced, "{verdict}");
+    assert!(flushed);
+}
+
+#[test]
+fn where_the_subscriber_is_stuck_it_is_said_on_stderr() {
+    let trouble = Trouble::start("stuck_subscriber");
+    trouble.program.kill("-TERM");
+    let (ended, verdict, flushed) = trouble.end();
+    assert_eq!(ended.code(), 70, "{}", ended.stderr);
+    let said = ended.line("shutdown: the runtime has not answered");
+    assert!(said.contains("Shutdown context: signal=SIGTERM"), "{said}");
+    ended.line("shutdown: forced: the deadline is over");
+    assert_eq!(verdict.outcome, Outcome::Forced, "{verdict}");
+    assert!(flushed);
+}
+
+#[test]
 fn a_blocking_task_that_never_returns_does_not_hold_the_process() {
     let trouble = Trouble::start("blocked_pool");
     trouble.program.kill("-TERM");

@@ -96,6 +96,12 @@ impl ShutdownGuard {
         self.shared.stop.begin(Trigger::Request { reason }, None);
     }
 
+    /// Asks a stop that is under way for haste, as a second signal does: the running phase is cut
+    /// short, and only those with a reserve go on. Without effect while none is. From any thread.
+    pub fn hurry(&self) {
+        self.shared.stop.hurry();
+    }
+
     /// Adds a phase after those there are. Also while the teardown runs: then it runs last.
     ///
     /// `work` is called when the phase's turn comes, and its future runs as a task of its own.

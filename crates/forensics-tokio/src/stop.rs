@@ -211,6 +211,11 @@ impl Stop {
         }
     }
 
+    /// Cuts the running phase short, as a second signal does. Without effect before a stop has begun.
+    pub(crate) fn hurry(&self) {
+        self.state.send_modify(|state| state.hurried |= state.begun.is_some());
+    }
+
     /// Lets everybody go on: the context is logged, the token cancelled.
     pub(crate) fn set_announced(&self) {
         self.state.send_modify(|state| state.announced.clone_from(&state.begun));

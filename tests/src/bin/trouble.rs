@@ -1,4 +1,4 @@
-//! A guarded program on a current-thread runtime that gets into the trouble it is asked for.
+//! A guarded program, mostly on a current-thread runtime, that gets into the trouble it is asked for.
 //!
 //! `trouble KIND RECORDS`. It says `ready` once it can be signalled.
 
@@ -7,18 +7,30 @@
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
 use forensics_tokio::{Escalation, ShutdownGuard, logging};
+use tokio::runtime::Builder;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::registry;
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
-    logging::init();
     let mut arguments = std::env::args().skip(1);
     let kind = arguments.next().ok_or("usage: trouble KIND RECORDS")?;
+    match kind.as_str() {
+        "stuck_subscriber" => tracing::subscriber::set_global_default(registry().with(Stuck))?,
+        _ => drop(logging::init()),
+    }
     let records = PathBuf::from(arguments.next().ok_or("usage: trouble KIND RECORDS")?);
     let flushed = records.join("flushed");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = match kind.as_str() {
+        "blocked_workers" => Builder::new_multi_thread().worker_threads(2).enable_all().build()?,
+        _ => Builder::new_current_thread().enable_all().build()?,
+    };
     runtime.block_on(async {
         let mut builder = ShutdownGuard::builder("trouble")
             .record_dir(&records)
@@ -41,6 +53,19 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
                     block();
                 });
             }
+            "blocked_workers" => {
+                let both = Arc::new(Barrier::new(3));
+                for _ in 0..2 {
+                    let both = both.clone();
+                    tokio::spawn(async move {
+                        both.wait();
+                        block();
+                    });
+                }
+                both.wait();
+                println!("blocked");
+            }
+            "stuck_subscriber" => {}
             "blocked_pool" => drop(tokio::task::spawn_blocking(block)),
             "impatient" => drop(guard.phase("hangs", |_| std::future::pending::<()>())),
             "panic" => panic!("main is lost"),
@@ -56,6 +81,17 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         guard.phase("db_close", |_| async {}).reserve(Duration::from_secs(1));
         Ok(guard.run(guard.token().cancelled_owned()).await.exit_code())
     })
+}
+
+/// A subscriber that takes what is said of a shutdown and never returns.
+struct Stuck;
+
+impl<S: Subscriber> Layer<S> for Stuck {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        if event.metadata().target() == "shutdown" {
+            block();
+        }
+    }
 }
 
 /// Blocks the thread for good.
