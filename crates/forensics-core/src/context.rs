@@ -26,7 +26,7 @@ use crate::signal::Signal;
 use crate::systemd::{CgroupUnit, container_of_cgroup_file};
 pub use crate::trigger::Trigger;
 
-/// The inode of the machine's own pid namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h).
+/// The inode of the machine's own pid namespace (`PROC_PID_INIT_INO`, `include/linux/proc_ns.h`).
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 
 /// What systemd tells the processes it starts.
@@ -155,7 +155,7 @@ pub struct ShutdownContext {
     /// The container runtime, where one can be seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
-    /// The load averages over 1, 5 and 15 minutes, by proc_loadavg(5).
+    /// The load averages over 1, 5 and 15 minutes, by `proc_loadavg(5)`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<[f32; 3]>,
     /// The markers that are there.

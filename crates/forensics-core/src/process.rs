@@ -2,8 +2,8 @@
 //!
 //! Processes vanish while one looks at them, `hidepid=` hides them, containers mask `/proc`. So
 //! every fact is optional, each is lost alone, and there is no error: a summary of a process that
-//! never existed is one with nothing but a pid. The fields are those of proc_pid_stat(5),
-//! proc_pid_status(5) and proc_pid_cmdline(5).
+//! never existed is one with nothing but a pid. The fields are those of `proc_pid_stat(5)`,
+//! `proc_pid_status(5)` and `proc_pid_cmdline(5)`.
 //!
 //! The command line is read apart, by [`cmdline`]: that one read can hang for as long as the other
 //! process holds its memory map's lock (moby issue 15204, efs-utils issue 374). All others return
