@@ -190,6 +190,8 @@ impl ShutdownGuard {
         // What was added while the service ended.
         teardown.run(&shared.plan).await;
         shared.wait_for_diagnostic(deadline).await;
+        // The last one can have ended the teardown before the listener woke.
+        shared.say_later_signals();
 
         let leaving = shared.stop.clone();
         let phases = teardown.reports;

@@ -67,13 +67,9 @@ pub(crate) async fn listen(shared: Arc<Shared>, mut listeners: Listeners) {
     shared.stop.record_begun();
     announce(&shared, &begun);
     let mut state = shared.stop.watch();
-    let mut logged = 0;
     loop {
-        let later = state.borrow_and_update().later.get(logged..).map(<[_]>::to_vec);
-        for later in later.unwrap_or_default() {
-            logged += 1;
-            events::later_signal(&later);
-        }
+        state.mark_unchanged();
+        shared.say_later_signals();
         tokio::select! {
             _ = state.changed() => {}
             () = shared.stop.answer() => {}

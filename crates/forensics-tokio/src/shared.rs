@@ -1,6 +1,6 @@
 //! What the guard and its tasks share, and the diagnostic that one starts and the other awaits.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use forensics_core::context::{Baseline, ShutdownContext};
@@ -23,6 +23,8 @@ pub(crate) struct Shared {
     pub(crate) token: CancellationToken,
     pub(crate) plan: Arc<Plan>,
     diagnostic: Mutex<Option<JoinHandle<()>>>,
+    /// How many of the later signals have been logged.
+    said: AtomicUsize,
     pub(crate) has_run: AtomicBool,
     pub(crate) previous: Option<Verdict>,
 }
@@ -42,8 +44,20 @@ impl Shared {
             token: CancellationToken::new(),
             plan: Arc::default(),
             diagnostic: Mutex::new(None),
+            said: AtomicUsize::new(0),
             has_run: AtomicBool::new(false),
             previous,
+        }
+    }
+
+    /// Logs the later signals that nobody has logged yet.
+    pub(crate) fn say_later_signals(&self) {
+        // Whoever moves the count on says the one it counted.
+        let said = |next: usize| self.stop.later_signal(next).map(|_| next + 1);
+        while let Ok(place) = self.said.fetch_update(Ordering::AcqRel, Ordering::Acquire, said) {
+            if let Some(later) = self.stop.later_signal(place) {
+                events::later_signal(&later);
+            }
         }
     }
 

@@ -242,6 +242,11 @@ impl Stop {
         }
     }
 
+    /// The later signal in this place, from 0 on.
+    pub(crate) fn later_signal(&self, place: usize) -> Option<LaterSignal> {
+        self.state.borrow().later.get(place).cloned()
+    }
+
     pub(crate) fn has_begun(&self) -> bool {
         self.state.borrow().begun.is_some()
     }
