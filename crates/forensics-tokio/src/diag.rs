@@ -16,6 +16,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -123,18 +124,28 @@ pub(crate) async fn run(plan: Plan, line: String) -> Result<(), DiagError> {
     let failed = |source| DiagError::Log { path: plan.log.clone(), source };
     let mut log = log.await.map_err(io::Error::other).flatten().map_err(failed)?;
 
-    let mut command = command(&plan.command);
-    let program = command.as_std().get_program().to_owned();
-    let output = |log: &File| log.try_clone().map(Stdio::from);
-    command
-        .env(PID_VARIABLE, std::process::id().to_string())
-        .env(CONTEXT_VARIABLE, line)
-        .stdin(Stdio::null())
-        .stdout(output(&log).map_err(failed)?)
-        .stderr(output(&log).map_err(failed)?)
-        .process_group(0);
-    let child = command.spawn().map_err(|source| DiagError::Spawn { program, source })?;
-    let ended = supervise(child).await;
+    let look = || async {
+        let mut command = command(&plan.command);
+        let program = command.as_std().get_program().to_owned();
+        let output = |log: &File| log.try_clone().map(Stdio::from);
+        command
+            .env(PID_VARIABLE, std::process::id().to_string())
+            .env(CONTEXT_VARIABLE, &line)
+            .stdin(Stdio::null())
+            .stdout(output(&log).map_err(failed)?)
+            .stderr(output(&log).map_err(failed)?)
+            .process_group(0);
+        let child = command.spawn().map_err(|source| DiagError::Spawn { program, source })?;
+        supervise(child).await
+    };
+    let mut ended = look().await;
+    // systemd signals the processes of our cgroup until it finds no new one, so that what we start
+    // in the first instant of a stop can be met, too. Once: who means it will signal it again.
+    if let Err(DiagError::Status(status)) = &ended
+        && status.signal() == Some(Signal::SIGTERM as i32)
+    {
+        ended = look().await;
+    }
     let complete = match &ended {
         Ok(()) if writes_own_end(&plan.command) => return Ok(()),
         Ok(()) => "--- end of diagnostic\n".to_owned(),
@@ -246,6 +257,19 @@ mod tests {
             "=== gateway[{pid}] signal=SIGTERM\nsignal=SIGTERM of {pid}\n--- end of diagnostic\n"
         );
         assert_eq!(fs::read_to_string(&log).unwrap(), expected);
+    }
+
+    #[tokio::test]
+    async fn one_that_the_stop_itself_has_met_is_started_once_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("diag.log");
+        let flag = dir.path().join("met");
+        let met = format!("[ -e {0} ] && echo whole || {{ touch {0}; kill $$; }}", flag.display());
+        run(plan(DiagCommand::Shell(met), log.clone()), "line".to_owned()).await.unwrap();
+        assert!(fs::read_to_string(&log).unwrap().ends_with("whole\n--- end of diagnostic\n"));
+        let always = DiagCommand::Shell("kill $$".to_owned());
+        let error = run(plan(always, log), "line".to_owned()).await.unwrap_err();
+        assert!(error.to_string().contains("signal: 15"), "{error}");
     }
 
     #[tokio::test]

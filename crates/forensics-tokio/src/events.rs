@@ -55,6 +55,11 @@ pub(crate) fn why(cause: Cause, unit: &str, why: &Why) {
     info!(target: "shutdown", cause = %cause, unit, "Shutdown explained by systemd: {why}");
 }
 
+/// systemd did not say what it is doing to us.
+pub(crate) fn unexplained(why: &str) {
+    info!(target: "shutdown", "Shutdown not explained by systemd: {}", Plain(why));
+}
+
 /// A signal that came after the first.
 pub(crate) fn later_signal(later: &LaterSignal) {
     let who = later.sender.as_ref().map(|sender| &sender.process);

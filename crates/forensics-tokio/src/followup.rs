@@ -23,8 +23,10 @@ pub(crate) async fn ask(context: ShutdownContext) {
         systemctl::show(&unit, ANSWER_LIMIT),
         systemctl::list_jobs(unit.manager, ANSWER_LIMIT),
     );
-    // Nothing is lost by silence: the context line has been said.
-    let (Ok(properties), Ok(jobs)) = (properties, jobs) else { return };
+    let (properties, jobs) = match (properties, jobs) {
+        (Ok(properties), Ok(jobs)) => (properties, jobs),
+        (Err(e), _) | (_, Err(e)) => return events::unexplained(&e),
+    };
     if let Some(why) = why(&unit.unit, &properties, &jobs) {
         let cause = match why {
             Why::Reboot { .. } => Cause::Reboot,

@@ -1,9 +1,11 @@
 //! Asking systemd, by systemctl(1): bounded, and ended with whoever waits for it.
 
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use forensics_core::systemd::{CgroupUnit, Manager, UnitProperties, show_arguments};
+use nix::sys::signal::Signal;
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -29,20 +31,40 @@ pub(crate) async fn list_jobs(manager: Manager, limit: Duration) -> Result<Strin
     run(&arguments, limit).await
 }
 
-/// Cancel safe: dropped, it ends the process.
+/// How often systemctl is started anew where it was ended by the signal that we are ended by.
+const ATTEMPTS: usize = 3;
+
+/// The output of systemctl with these arguments. Cancel safe: dropped, it ends the process.
 async fn run(arguments: &[String], limit: Duration) -> Result<String, String> {
-    let mut command = Command::new("systemctl");
-    // The texts that are read are not translated, and colour is no part of them.
-    command.args(arguments).env("LC_ALL", "C").env("SYSTEMD_COLORS", "0");
-    command.stdin(Stdio::null()).kill_on_drop(true);
-    match timeout(limit, command.output()).await {
+    let ask = async {
+        let mut asked = start(arguments).await;
+        // systemd signals the processes of our cgroup until it finds no new one, so that what we
+        // start in the first instant of a stop can be met, too.
+        for _ in 1..ATTEMPTS {
+            match &asked {
+                Ok(output) if output.status.signal() == Some(Signal::SIGTERM as i32) => {
+                    asked = start(arguments).await;
+                }
+                _ => break,
+            }
+        }
+        asked
+    };
+    match timeout(limit, ask).await {
         Ok(Ok(Output { status, stdout, .. })) if status.success() => {
             Ok(String::from_utf8_lossy(&stdout).into_owned())
         }
-        Ok(Ok(Output { stderr, .. })) => {
-            Err(format!("systemctl: {}", String::from_utf8_lossy(&stderr).trim()))
+        Ok(Ok(Output { status, stderr, .. })) => {
+            Err(format!("systemctl: {status}: {}", String::from_utf8_lossy(&stderr).trim()))
         }
         Ok(Err(e)) => Err(format!("systemctl: {e}")),
         Err(_) => Err(format!("systemctl did not answer within {limit:?}")),
     }
+}
+
+async fn start(arguments: &[String]) -> std::io::Result<Output> {
+    let mut command = Command::new("systemctl");
+    // The texts that are read are not translated, and colour is no part of them.
+    command.args(arguments).env("LC_ALL", "C").env("SYSTEMD_COLORS", "0");
+    command.stdin(Stdio::null()).kill_on_drop(true).output().await
 }
