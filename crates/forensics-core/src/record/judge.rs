@@ -1,28 +1,8 @@
 //! Judges how a run ended, from its record and what is known now.
 //!
-//! The first row that fits decides. `stopped` is the run's own word and the last thing it writes,
-//! so it counts before the lock, which a forked child may still hold.
-//!
-//! | there is | outcome | reason |
-//! |---|---|---|
-//! | `stopped`: clean, failed, or a word not known | `clean` | recorded |
-//! | `stopped`: timed out | `timed_out` | recorded |
-//! | `stopped`: forced | `forced` | recorded |
-//! | `stopped`: panicked | `panicked` | panic |
-//! | the lock | `running` | alive |
-//! | another boot id now | `rebooted` | reboot |
-//! | a phase that began or ended | `killed_in_phase` | as the next table has it |
-//! | a signal | `killed_before_teardown` | as the next table has it |
-//! | none of these | `vanished` | out of memory, else unknown |
-//!
-//! What killed a run that was asked to stop is told by the first row again:
-//!
-//! | there is | reason |
-//! |---|---|
-//! | the kernel log's word, or an `oom_kill` counter that grew | out of memory |
-//! | a signal of systemd's and a stop timeout, the end of which the run may have seen, but not outlived | stop timeout |
-//! | a stop by a container's runtime | grace period |
-//! | none of these | unknown |
+//! All decisions on the outcome are here, in the order of the table at [`verdict`]; those on the
+//! reason, and all texts, are in `reason`. Durations come from the monotonic clock alone, since
+//! the wall clock may be set meanwhile.
 
 use super::event::{How, SignalKind};
 use super::reader::Record;
@@ -31,8 +11,31 @@ use super::seen::Seen;
 use super::verdict::{Now, OpenPhase, Outcome, Sender, Verdict};
 
 /// Judges how a run ended: by its own word where it left one, else by the lock, the boot, and how
-/// far its teardown had come. Outcomes and reasons are chosen by the tables in
-/// [`Outcome`] and [`super::Reason`].
+/// far its teardown had come.
+///
+/// The first row that fits decides. `stopped` is the run's own word and the last thing it writes,
+/// so it counts before the lock, which a forked child may still hold.
+///
+/// | there is | outcome | reason |
+/// |---|---|---|
+/// | `stopped`: clean, failed, or a word not known | `clean` | recorded |
+/// | `stopped`: timed out | `timed_out` | recorded |
+/// | `stopped`: forced | `forced` | recorded |
+/// | `stopped`: panicked | `panicked` | panic |
+/// | the lock | `running` | alive |
+/// | another boot id now | `rebooted` | reboot |
+/// | a phase that began or ended | `killed_in_phase` | as the next table has it |
+/// | a signal | `killed_before_teardown` | as the next table has it |
+/// | none of these | `vanished` | out of memory, else unknown |
+///
+/// What killed a run that was asked to stop is told by the first row again:
+///
+/// | there is | reason |
+/// |---|---|
+/// | the kernel log's word, or an `oom_kill` counter that grew | out of memory |
+/// | a signal of systemd's and a stop timeout, the end of which the run may have seen, but not outlived | stop timeout |
+/// | a stop by a container's runtime | grace period |
+/// | none of these | unknown |
 ///
 /// Pure: the same record and the same [`Now`] give the same verdict.
 pub fn verdict(record: &Record, now: &Now) -> Verdict {

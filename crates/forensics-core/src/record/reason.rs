@@ -3,12 +3,9 @@
 use super::event::{How, Signal, SignalKind, WedgedWhat};
 use super::phase::{PhaseFinished, PhaseOutcome};
 use super::seen::{SLACK_US, Seen};
-use super::verdict::{Now, Outcome, Reason, Span, phase_name};
+use super::verdict::{MAX_SHOWN, Now, Outcome, Reason, Span, phase_name};
 use crate::duration::Timespan;
 use crate::escape::{Plain, cut};
-
-/// Longest text of the record that is shown within another, in characters.
-const MAX_SHOWN: usize = 160;
 
 pub(super) struct Finding {
     pub(super) reason: Reason,

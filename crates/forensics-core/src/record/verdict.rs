@@ -12,7 +12,10 @@ use serde::Serialize;
 use super::event::How;
 use super::folder::is_running;
 use crate::clock::{Utc, boot_id, mono_us};
-use crate::escape::Quoted;
+use crate::escape::{Quoted, cut};
+
+/// Longest text of the record that is shown within another, in characters.
+pub(super) const MAX_SHOWN: usize = 160;
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -236,48 +239,54 @@ impl Verdict {
     }
 }
 
-/// One line of `key=value` fields, to be read back by [`crate::escape::fields`]. `phase_for` is
-/// for the phase that began first.
+/// One line of `key=value` fields, to be read back by [`crate::escape::fields`]; overlong names
+/// are cut. `phase_for` is for the phase that began first.
 impl Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "outcome={} service={} pid={}", self.outcome, Quoted(&self.service), self.pid)?;
+        write!(f, "outcome={}", self.outcome)?;
+        name(f, "service", Some(&self.service))?;
+        write!(f, " pid={}", self.pid)?;
         if let Some(first) = self.phases.first() {
-            let names: Vec<_> = self
-                .phases
-                .iter()
-                .map(|open| phase_name(&open.phase, open.group.as_deref()))
-                .collect();
-            write!(f, " phase={} phase_for={}", Quoted(&names.join(",")), Span(first.at_least_us))?;
-            if let Some(us) = first.at_most_us {
-                write!(f, " phase_for_at_most={}", Span(us))?;
-            }
+            let names = self.phases.iter().map(|p| phase_name(&p.phase, p.group.as_deref()));
+            name(f, "phase", Some(&names.collect::<Vec<_>>().join(",")))?;
+            span(f, "phase_for", Some(first.at_least_us))?;
+            span(f, "phase_for_at_most", first.at_most_us)?;
         }
-        let text = |f: &mut fmt::Formatter<'_>, key: &str, value: Option<&str>| match value {
-            Some(value) => write!(f, " {key}={}", Quoted(value)),
-            None => Ok(()),
-        };
-        text(f, "after_phase", self.after_phase.as_deref())?;
-        text(f, "signal", self.signal.as_deref())?;
-        text(f, "cause", self.cause.as_deref())?;
+        name(f, "after_phase", self.after_phase.as_deref())?;
+        name(f, "signal", self.signal.as_deref())?;
+        name(f, "cause", self.cause.as_deref())?;
         if let Some(sender) = &self.sender {
             write!(f, " sender_pid={}", sender.pid)?;
-            text(f, "sender_name", Some(sender.name.as_deref().unwrap_or("?")))?;
+            name(f, "sender_name", Some(sender.name.as_deref().unwrap_or("?")))?;
             if let Some(uid) = sender.uid {
                 write!(f, " sender_uid={uid}")?;
             }
         }
-        if let Some(us) = self.after_signal_us {
-            write!(f, " after_signal={}", Span(us))?;
-        }
-        if let Some(us) = self.deadline_us {
-            write!(f, " deadline={}", Span(us))?;
-        }
+        span(f, "after_signal", self.after_signal_us)?;
+        span(f, "deadline", self.deadline_us)?;
         if let Some(code) = self.exit_code {
             write!(f, " exit_code={code}")?;
         }
         write!(f, " last_event={} reason={}", self.last, self.reason)?;
-        text(f, "evidence", Some(&self.evidence))?;
-        text(f, "advice", self.advice.as_deref())
+        write!(f, " evidence={}", Quoted(&self.evidence))?;
+        match &self.advice {
+            Some(advice) => write!(f, " advice={}", Quoted(advice)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn name(f: &mut fmt::Formatter<'_>, key: &str, value: Option<&str>) -> fmt::Result {
+    match value {
+        Some(value) => write!(f, " {key}={}", Quoted(&cut(value, MAX_SHOWN))),
+        None => Ok(()),
+    }
+}
+
+fn span(f: &mut fmt::Formatter<'_>, key: &str, us: Option<u64>) -> fmt::Result {
+    match us {
+        Some(us) => write!(f, " {key}={}", Span(us)),
+        None => Ok(()),
     }
 }
 

@@ -49,7 +49,7 @@ pub enum RecordError {
         /// What the system said.
         source: io::Error,
     },
-    /// An event that has no JSON, because a map of its has keys that are no strings.
+    /// The event could not be put into JSON.
     #[error("cannot write a {event} event as JSON: {source}")]
     Encode {
         /// The event's name.
@@ -175,13 +175,16 @@ impl Recorder {
     /// any `write(2)` for long, so a teardown must not wait for this call without a bound.
     ///
     /// # Errors
-    /// Where the line was not written, or only in part. The record stays usable.
+    /// Where the line was not written, or only in part. The record stays usable; but a line that
+    /// another thread writes in the instant after a short one may end up behind it and be lost
+    /// with it.
     pub fn record(&self, event: &Event) -> Result<(), RecordError> {
         let mut line = line(Utc::now(), mono_us(), event)
             .map_err(|source| RecordError::Encode { event: event.name().to_owned(), source })?;
         if line.len() > MAX_LINE {
             return Err(RecordError::TooLong { event: event.name().to_owned(), len: line.len() });
         }
+        // Relaxed: no other memory is published by it.
         let torn = self.torn.swap(false, Ordering::Relaxed);
         if torn {
             line.insert(0, b'\n');
