@@ -48,22 +48,22 @@ impl Listeners {
 
 /// Listens until the guard aborts it, after the teardown.
 pub(crate) async fn listen(shared: Arc<Shared>, mut listeners: Listeners) {
-    let begun = loop {
-        tokio::select! {
-            biased;
-            begun = shared.stop.begun() => break begun,
-            signal = listeners.recv() => {
-                if timeout(KEEPER_COMES, shared.stop.begun()).await.is_err() {
-                    shared.stop.begin(Trigger::Signal { signal }, None);
-                }
-            }
-            // The user has it, and may use it to stop us.
-            () = shared.token.cancelled() => {
-                let reason = "the guard's token was cancelled".to_owned();
-                shared.stop.begin(Trigger::Request { reason }, None);
+    tokio::select! {
+        biased;
+        _ = shared.stop.begun() => {}
+        signal = listeners.recv() => {
+            if timeout(KEEPER_COMES, shared.stop.begun()).await.is_err() {
+                shared.stop.begin(Trigger::Signal { signal }, None);
             }
         }
-    };
+        // The user has it, and may use it to stop us.
+        () = shared.token.cancelled() => {
+            let reason = "the guard's token was cancelled".to_owned();
+            shared.stop.begin(Trigger::Request { reason }, None);
+        }
+    }
+    // Whoever was first: its capture may still be under way.
+    let begun = shared.stop.begun().await;
     shared.stop.record_begun();
     announce(&shared, &begun);
     let mut state = shared.stop.watch();
@@ -77,8 +77,8 @@ pub(crate) async fn listen(shared: Arc<Shared>, mut listeners: Listeners) {
     }
 }
 
-/// Logs the context, cancels the token, and starts the diagnostic, in this order: the first line
-/// about a stop says who wants it.
+/// Logs the context, starts the diagnostic, and cancels the token, in this order: the first line
+/// about a stop says who wants it, and a teardown of no time still waits for its diagnostic.
 fn announce(shared: &Shared, begun: &Begun) {
     /// Lets the teardown begin even where the subscriber panics.
     struct Announced<'a>(&'a Shared);
@@ -88,9 +88,9 @@ fn announce(shared: &Shared, begun: &Begun) {
             self.0.stop.set_announced();
         }
     }
-    let announced = Announced(shared);
+    let _announced = Announced(shared);
     events::context(&begun.context);
-    drop(announced);
+    // Tasks of their own: neither holds the token back.
     shared.start_diagnostic(&begun.context);
     tokio::spawn(followup::ask(begun.context.clone()));
 }
