@@ -88,13 +88,12 @@ fn an_idle_guard_is_not_scheduled_once_in_ten_seconds() {
     minimal.wait_for_stdout("working");
     // It has said so a moment before its threads are all asleep: until then the count moves.
     let mut before = switches(minimal.pid());
-    loop {
+    let settled = (0..100).any(|_| {
         thread::sleep(Duration::from_millis(200));
         let now = switches(minimal.pid());
-        if std::mem::replace(&mut before, now) == now {
-            break;
-        }
-    }
+        std::mem::replace(&mut before, now) == now
+    });
+    assert!(settled, "it is scheduled again and again");
     // What is measured is that nothing happens in this time.
     thread::sleep(Duration::from_secs(10));
     assert_eq!(switches(minimal.pid()), before);
