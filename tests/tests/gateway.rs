@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use forensics_tests::{Ended, LIMIT, Program, example};
-use forensics_tokio::core::record::{Outcome, Verdict};
+use forensics_tokio::core::record::Verdict;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 /// The outcomes of the phases, in the order in which they ended, members left out.
@@ -266,7 +266,7 @@ fn ctrl_c_is_named_and_twice_it_leaves_at_once() {
 }
 
 #[test]
-fn a_log_reader_that_stopped_reading_holds_nothing_past_the_deadline() {
+fn a_log_reader_that_stopped_reading_holds_up_no_phase() {
     let dir = tempfile::tempdir().unwrap();
     let records = dir.path().join("records");
     let (_reader, writer) = std::io::pipe().unwrap();
@@ -278,7 +278,7 @@ fn a_log_reader_that_stopped_reading_holds_nothing_past_the_deadline() {
     fcntl(&writer, FcntlArg::F_SETFL(flags)).unwrap();
 
     let mut gateway = Command::new(example("gateway"))
-        .args(["--deadline", "2s", "--records"])
+        .arg("--records")
         .arg(&records)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -289,9 +289,9 @@ fn a_log_reader_that_stopped_reading_holds_nothing_past_the_deadline() {
     let pid = gateway.id().to_string();
     assert!(Command::new("/bin/kill").arg(pid).status().unwrap().success());
     let code = gateway.wait().unwrap().code();
-    assert_eq!(code, Some(70));
+    assert_eq!(code, Some(0));
     let verdict = Verdict::of_last(&records).unwrap().unwrap();
-    assert_eq!(verdict.outcome, Outcome::Forced, "{verdict}");
+    assert!(verdict.is_clean(), "{verdict}");
     let all = recorded(records.to_str().unwrap());
-    assert!(all.contains(r#""event":"wedged","what":"runtime""#), "{all}");
+    assert!(all.contains(r#""phase":"db_close","outcome":"ok""#), "{all}");
 }

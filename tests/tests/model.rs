@@ -1,9 +1,9 @@
 //! Random teardowns against a model that says what must run, when, and how it ends.
 //!
 //! The clock is paused, so that times are exact but for the real milliseconds in which the context
-//! is captured. Each piece of work has a length of its own (a power of two times 30 ms on top of
-//! whole seconds, while all limits are whole seconds), so that no two instants come closer to each
-//! other than that, and every order is decided.
+//! is captured, whose line is waited for. Each piece of work has a length of its own (a power of two
+//! times 600 ms on top of whole units of 20 s, while all limits are whole units), so that no two
+//! instants come closer to each other than that, and every order is decided.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
@@ -15,9 +15,12 @@ use proptest::prelude::*;
 use tokio::time::sleep;
 
 /// How far a time may be off: what is real of it.
-const TOLERANCE_MS: u64 = 12;
+const TOLERANCE_MS: u64 = 250;
 
-/// Six pieces of work at most: 30 ms times 2^5 is less than a second.
+/// What all limits are multiples of. The numbers of a plan count it.
+const UNIT_MS: u64 = 20_000;
+
+/// Six pieces of work at most: 600 ms times 2^5 is less than a unit.
 const MAX_STEPS: usize = 3;
 const MAX_MEMBERS: usize = 2;
 
@@ -31,7 +34,7 @@ enum End {
 
 #[derive(Debug, Clone)]
 struct Work {
-    seconds: u64,
+    units: u64,
     end: End,
     timeout: Option<u64>,
     /// Requires the step so many before it, where there is one.
@@ -52,8 +55,8 @@ fn work() -> impl Strategy<Value = Work> {
     let end = prop_oneof![5 => Just(End::Ok), 1 => Just(End::Fails), 1 => Just(End::Panics), 1 => Just(End::Never)];
     let timeout = proptest::option::of(1..6_u64);
     let requires = proptest::option::weighted(0.3, 1..3_usize);
-    (0..6_u64, end, timeout, requires).prop_map(|(seconds, end, timeout, requires)| Work {
-        seconds,
+    (0..6_u64, end, timeout, requires).prop_map(|(units, end, timeout, requires)| Work {
+        units,
         end,
         timeout,
         requires,
@@ -84,7 +87,7 @@ fn member_name(step: usize, member: usize) -> String {
 
 /// What a piece of work takes by itself, in milliseconds; `nth` of all.
 fn length(work: &Work, nth: u32) -> u64 {
-    work.seconds * 1000 + (30 << nth)
+    work.units * UNIT_MS + (600 << nth)
 }
 
 /// What must become of a phase: outcome, start and length in milliseconds.
@@ -97,11 +100,11 @@ fn expect(steps: &[Step], deadline_ms: u64, hurry: u64) -> HashMap<String, Expec
     let mut now = 0;
     let mut nth = 0;
     for (i, step) in steps.iter().enumerate() {
-        let later: u64 = steps[i + 1..].iter().map(|later| later.reserve * 1000).sum();
+        let later: u64 = steps[i + 1..].iter().map(|later| later.reserve * UNIT_MS).sum();
         let left = deadline_ms.saturating_sub(now);
-        let open = left.saturating_sub(later).max(left.min(step.reserve * 1000));
+        let open = left.saturating_sub(later).max(left.min(step.reserve * UNIT_MS));
         let own = if step.is_group { step.timeout } else { step.members[0].timeout };
-        let budget = own.map_or(open, |own| open.min(own * 1000));
+        let budget = own.map_or(open, |own| open.min(own * UNIT_MS));
         let first = nth;
         nth += step.members.len() as u32;
 
@@ -124,7 +127,7 @@ fn expect(steps: &[Step], deadline_ms: u64, hurry: u64) -> HashMap<String, Expec
             if cut < ends_at && step.reserve == 0 {
                 return (Outcome::CutShort, now, cut - now);
             }
-            let kept = (now + step.reserve * 1000).max(cut) - now;
+            let kept = (now + step.reserve * UNIT_MS).max(cut) - now;
             let budget = if cut < ends_at { budget.min(kept) } else { budget };
             match work.end {
                 End::Ok if length < budget => (Outcome::Ok, now, length),
@@ -138,7 +141,7 @@ fn expect(steps: &[Step], deadline_ms: u64, hurry: u64) -> HashMap<String, Expec
                 false => run(work, first, budget),
                 true if !met(work.requires) => (Outcome::Skipped, now, 0),
                 true => {
-                    let own = work.timeout.map_or(budget, |own| budget.min(own * 1000));
+                    let own = work.timeout.map_or(budget, |own| budget.min(own * UNIT_MS));
                     run(work, first + m as u32, own)
                 }
             })
@@ -178,18 +181,19 @@ fn register(guard: &ShutdownGuard, steps: &[Step]) {
             let work = &step.members[0];
             let run = future(work);
             let mut phase = guard.phase(step_name(i), move |_| run());
-            phase = phase.reserve(Duration::from_secs(step.reserve));
+            phase = phase.reserve(Duration::from_millis(step.reserve * UNIT_MS));
             if let Some(timeout) = work.timeout {
-                phase = phase.timeout(Duration::from_secs(timeout));
+                phase = phase.timeout(Duration::from_millis(timeout * UNIT_MS));
             }
             if let Some(name) = required(work.requires) {
                 let _ = phase.requires(name);
             }
             continue;
         }
-        let mut group = guard.group(step_name(i)).reserve(Duration::from_secs(step.reserve));
+        let mut group =
+            guard.group(step_name(i)).reserve(Duration::from_millis(step.reserve * UNIT_MS));
         if let Some(timeout) = step.timeout {
-            group = group.timeout(Duration::from_secs(timeout));
+            group = group.timeout(Duration::from_millis(timeout * UNIT_MS));
         }
         if let Some(name) = required(step.requires) {
             group = group.requires(name);
@@ -202,7 +206,7 @@ fn register(guard: &ShutdownGuard, steps: &[Step]) {
                 member = member.phase(member_name(i, m), move |_| run());
             }
             if let Some(timeout) = work.timeout {
-                member = member.timeout(Duration::from_secs(timeout));
+                member = member.timeout(Duration::from_millis(timeout * UNIT_MS));
             }
             if let Some(name) = required(work.requires) {
                 member = member.requires(name);
@@ -231,12 +235,12 @@ proptest! {
     fn a_teardown_does_what_its_plan_says(
         steps in proptest::collection::vec(step(), 0..=MAX_STEPS),
         deadline in 3..20_u64,
-        // Half a piece's length off the seconds: no instant of a plan is near it.
+        // Half a piece's length off the units: no instant of a plan is near it.
         hurry in proptest::option::weighted(0.5, 0..12_u64),
     ) {
-        let hurry = hurry.map(|seconds| Duration::from_millis(seconds * 1000 + 15));
+        let hurry = hurry.map(|units| Duration::from_millis(units * UNIT_MS + 300));
         let at_ms = hurry.map_or(u64::MAX, |at| at.as_millis() as u64);
-        let expected = expect(&steps, deadline * 1000, at_ms);
+        let expected = expect(&steps, deadline * UNIT_MS, at_ms);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .start_paused(true)
@@ -245,7 +249,7 @@ proptest! {
         let report = runtime.block_on(async {
             let guard = ShutdownGuard::builder("model")
                 .signals([])
-                .deadline(Duration::from_secs(deadline))
+                .deadline(Duration::from_millis(deadline * UNIT_MS))
                 .install()
                 .unwrap();
             register(&guard, &steps);
@@ -268,7 +272,7 @@ proptest! {
         for phase in &report.phases {
             check(phase, &expected)?;
         }
-        prop_assert!(report.total <= Duration::from_millis(deadline * 1000 + TOLERANCE_MS));
+        prop_assert!(report.total <= Duration::from_millis(deadline * UNIT_MS + TOLERANCE_MS));
         prop_assert!(report.errors.is_empty());
     }
 }

@@ -17,19 +17,24 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// Asks for our unit's stop timeout, notes it for the deadline, and says whether it is long enough.
 pub(crate) async fn check(shared: Arc<Shared>, unit: Option<CgroupUnit>) {
     let Some(unit) = unit.filter(|unit| unit.unit.ends_with(".service")) else { return };
+    let voice = &shared.stop.voice;
     let properties = match systemctl::show(&unit, ANSWER_LIMIT).await {
         Ok(properties) => properties,
-        Err(why) => return events::alignment_unknown(&why),
+        Err(why) => return voice.say(move || events::alignment_unknown(&why)),
     };
     let Some(granted) = properties.stop_timeout() else {
-        return events::alignment_unknown("systemctl names no TimeoutStopUSec");
+        let why = "systemctl names no TimeoutStopUSec";
+        return voice.say(|| events::alignment_unknown(why));
     };
     // Only this task sets it.
     let _ = shared.stop.unit_timeout.set(granted);
     let config = &shared.config;
     let alignment = Alignment::judge(granted, config.drain_timeout, config.headroom);
     match alignment.warning(&unit.unit, unit.manager) {
-        Some(warning) => events::misaligned(&warning),
-        None => events::aligned(&format!("{}: {alignment}", unit.unit)),
+        Some(warning) => voice.say(move || events::misaligned(&warning)),
+        None => {
+            let summary = format!("{}: {alignment}", unit.unit);
+            voice.say(move || events::aligned(&summary));
+        }
     }
 }

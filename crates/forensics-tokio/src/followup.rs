@@ -9,13 +9,14 @@ use forensics_core::cause::Cause;
 use forensics_core::context::ShutdownContext;
 use forensics_core::systemd::{Why, why};
 
+use crate::voice::Voice;
 use crate::{events, systemctl};
 
 /// How long each question may take; two are asked at once.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
 /// Asks systemd why it stops us, where it may be the one who does.
-pub(crate) async fn ask(context: ShutdownContext) {
+pub(crate) async fn ask(context: ShutdownContext, voice: Voice) {
     let asked = matches!(context.cause(), Cause::Systemd | Cause::Watchdog | Cause::Unknown);
     let unit = context.systemd.unit.filter(|unit| asked && unit.unit.ends_with(".service"));
     let Some(unit) = unit else { return };
@@ -25,7 +26,7 @@ pub(crate) async fn ask(context: ShutdownContext) {
     );
     let (properties, jobs) = match (properties, jobs) {
         (Ok(properties), Ok(jobs)) => (properties, jobs),
-        (Err(e), _) | (_, Err(e)) => return events::unexplained(&e),
+        (Err(e), _) | (_, Err(e)) => return voice.say(move || events::unexplained(&e)),
     };
     if let Some(why) = why(&unit.unit, &properties, &jobs) {
         let cause = match why {
@@ -33,6 +34,6 @@ pub(crate) async fn ask(context: ShutdownContext) {
             Why::Watchdog => Cause::Watchdog,
             _ => Cause::Systemd,
         };
-        events::why(cause, &unit.unit, &why);
+        voice.say(move || events::why(cause, &unit.unit, &why));
     }
 }

@@ -157,9 +157,10 @@ impl ShutdownGuard {
     {
         let shared = &self.shared;
         assert!(!shared.has_run.swap(true, Ordering::AcqRel), "a guard runs one service, once");
+        let voice = &shared.stop.voice;
         let sum = shared.plan.sum(shared.config.deadline());
         if !sum.is_possible() {
-            events::impossible(&sum);
+            voice.say(move || events::impossible(&sum));
         }
         let (mut service, service_running) = Service::new(service);
         let begun = tokio::select! {
@@ -173,7 +174,8 @@ impl ShutdownGuard {
 
         let began = tokio_instant(begun.at);
         let deadline = began + begun.allowed;
-        events::teardown_started(&shared.plan.sum(begun.allowed), &begun.why);
+        let (sum, said) = (shared.plan.sum(begun.allowed), begun.clone());
+        voice.say(move || events::teardown_started(&sum, &said.why));
         shared.plan.check_requirements();
 
         let common = Common {
@@ -186,7 +188,9 @@ impl ShutdownGuard {
         let mut teardown = Teardown::new(common);
         service.alongside(teardown.run(&shared.plan)).await;
         let grace = shared.config.service_grace(teardown.reports.len());
-        service.end_within((Instant::now() + grace).min(deadline)).await;
+        if let Some(waited) = service.end_within((Instant::now() + grace).min(deadline)).await {
+            voice.say(move || events::service_dropped(waited));
+        }
         // What was added while the service ended.
         teardown.run(&shared.plan).await;
         shared.wait_for_diagnostic(deadline).await;
@@ -216,9 +220,12 @@ impl ShutdownGuard {
         }
         shared.stop.record_end(&report);
         if let Some(failure) = shared.stop.black_box.failure() {
-            events::not_recorded(failure);
+            let failure = failure.to_owned();
+            voice.say(move || events::not_recorded(&failure));
         }
-        events::complete(&report);
+        let said = report.clone();
+        voice.say(move || events::complete(&said));
+        voice.finish();
         shared.stop.set_finished();
         self.uninstall();
         report

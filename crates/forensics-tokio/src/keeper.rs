@@ -6,10 +6,7 @@
 //! answers, whether the deadline is near, whether it is over. Since it needs no runtime, a stop
 //! begins, is watched, and ends, also where every worker of the runtime is blocked.
 //!
-//! It never calls the `tracing` subscriber by itself: that could be stuck in a pipe whose reader
-//! stopped reading, and a stuck keeper would keep no deadline. What it has to say a thread of its
-//! own says, which may hang (see [`bounded`]); if the subscriber takes too long, file descriptor 2
-//! is tried the same way.
+//! It never calls the `tracing` subscriber by itself: see [`crate::voice`].
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -23,12 +20,10 @@ use crate::bounded::bounded;
 use crate::events;
 use crate::stop::Stop;
 use crate::vigil::{Alarm, Vigil};
+use crate::voice::SAY_LIMIT;
 
 /// How often a stop under way is looked at.
 const EVERY: Duration = Duration::from_millis(250);
-
-/// How long saying something, or flushing the user's writers, may take.
-const SAY_LIMIT: Duration = Duration::from_millis(200);
 
 /// The exit status of a forced end (`EX_SOFTWARE` of sysexits.h).
 pub(crate) const FORCED_STATUS: u8 = 70;
@@ -97,9 +92,9 @@ fn keep() {
                 None => {}
                 Some(Alarm::PastDeadline(why)) => force(&stop, &why),
                 Some(Alarm::Wedged { detail, phases, waited }) => {
-                    let (stop, text) = (stop.clone(), detail.clone());
-                    bounded(SAY_LIMIT, move || stop.record_wedged(&phases, waited, &text));
-                    say(detail);
+                    let (recorded, text) = (stop.clone(), detail.clone());
+                    bounded(SAY_LIMIT, move || recorded.record_wedged(&phases, waited, &text));
+                    stop.voice.insist(detail.clone(), move || events::alarm(&detail));
                 }
             }
         }
@@ -114,32 +109,18 @@ pub(crate) fn record_panic(message: &str, location: Option<&str>) {
     }
 }
 
-fn say(text: String) {
-    let again = text.clone();
-    if bounded(SAY_LIMIT, move || events::alarm(&text)).is_none() {
-        // A write to a full pipe hangs, too.
-        bounded(SAY_LIMIT, move || eprintln!("shutdown: {again}"));
-    }
-}
-
 /// Ends the process, without its destructors or the runtime's, which could hang.
 fn force(stop: &Arc<Stop>, why: &str) -> ! {
     let (recorded, status) = (stop.clone(), FORCED_STATUS);
     bounded(SAY_LIMIT, move || {
         recorded.black_box.stopped(How::Forced, status, recorded.since_begun());
     });
-    say_forced(why);
+    let text = why.to_owned();
+    stop.voice.insist(format!("forced: {why}"), move || events::forced(&text, FORCED_STATUS));
     for flush in stop.flush_hooks() {
         bounded(SAY_LIMIT, move || flush());
     }
     capture::exit_now(FORCED_STATUS.into())
-}
-
-fn say_forced(why: &str) {
-    let (text, again) = (why.to_owned(), why.to_owned());
-    if bounded(SAY_LIMIT, move || events::forced(&text, FORCED_STATUS)).is_none() {
-        bounded(SAY_LIMIT, move || eprintln!("shutdown: forced: {again}"));
-    }
 }
 
 fn lock() -> MutexGuard<'static, Keeper> {

@@ -35,6 +35,7 @@ mod stop;
 mod systemctl;
 mod teardown;
 mod vigil;
+mod voice;
 
 pub use builder::{Builder, InstallError};
 pub use config::Escalation;

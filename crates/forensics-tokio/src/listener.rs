@@ -79,7 +79,7 @@ pub(crate) async fn listen(shared: Arc<Shared>, mut listeners: Listeners) {
 
 /// Logs the context, starts the diagnostic, and cancels the token, in this order: the first line
 /// about a stop says who wants it, and a teardown of no time still waits for its diagnostic.
-fn announce(shared: &Shared, begun: &Begun) {
+fn announce(shared: &Shared, begun: &Arc<Begun>) {
     /// Lets the teardown begin even where the subscriber panics.
     struct Announced<'a>(&'a Shared);
     impl Drop for Announced<'_> {
@@ -89,8 +89,10 @@ fn announce(shared: &Shared, begun: &Begun) {
         }
     }
     let _announced = Announced(shared);
-    events::context(&begun.context);
+    let said = begun.clone();
+    let text = format!("Shutdown context: {}", begun.context);
+    shared.stop.voice.insist(text, move || events::context(&said.context));
     // Tasks of their own: neither holds the token back.
     shared.start_diagnostic(&begun.context);
-    tokio::spawn(followup::ask(begun.context.clone()));
+    tokio::spawn(followup::ask(begun.context.clone(), shared.stop.voice.clone()));
 }

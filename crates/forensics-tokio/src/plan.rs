@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::budget::{Claim, Sum};
 use crate::events;
 use crate::phase_context::PhaseFn;
+use crate::voice::Voice;
 
 /// A step of the teardown: a phase, or a group of phases side by side.
 pub(crate) struct Step {
@@ -30,8 +31,10 @@ pub(crate) struct StepId(u64);
 
 /// All steps that have not been taken yet. Shared between the guard and the teardown, so that
 /// phases can still be added while the teardown runs.
-#[derive(Default)]
-pub(crate) struct Plan(Mutex<Steps>);
+pub(crate) struct Plan {
+    steps: Mutex<Steps>,
+    voice: Voice,
+}
 
 #[derive(Default)]
 struct Steps {
@@ -43,6 +46,11 @@ struct Steps {
 }
 
 impl Plan {
+    /// An empty one.
+    pub(crate) fn new(voice: Voice) -> Self {
+        Self { steps: Mutex::default(), voice }
+    }
+
     /// Adds a phase, or an empty group, at the end.
     pub(crate) fn push(&self, name: &str, work: Work) -> StepId {
         self.add(name, work, VecDeque::push_back)
@@ -73,10 +81,10 @@ impl Plan {
         id
     }
 
-    /// Logs and keeps what is wrong. Not under the lock: a subscriber can be stuck.
+    /// Logs and keeps what is wrong.
     fn wrong(&self, error: String) {
-        events::registration_error(&error);
-        self.lock().errors.push(error);
+        self.lock().errors.push(error.clone());
+        self.voice.say(move || events::registration_error(&error));
     }
 
     /// Changes a step that has not been taken yet.
@@ -129,7 +137,7 @@ impl Plan {
 
     /// A panic under the lock can only come out of an allocation; the steps are whole then, too.
     fn lock(&self) -> MutexGuard<'_, Steps> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

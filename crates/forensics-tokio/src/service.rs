@@ -4,11 +4,11 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use crate::events;
 use crate::outcome::{IntoOutcome, ServiceOutcome, panic_message};
 
 /// The service's future while it runs, and how it ended once it has.
@@ -60,13 +60,13 @@ where
         }
     }
 
-    /// Polls it until it ends, and drops it where it does not by `limit`.
-    pub(crate) async fn end_within(&mut self, limit: Instant) {
+    /// Polls it until it ends, and drops it where it does not by `limit`: then it returns how long
+    /// it waited.
+    pub(crate) async fn end_within(&mut self, limit: Instant) -> Option<Duration> {
         let began = Instant::now();
-        if timeout_at(limit, self.end()).await.is_err() {
-            events::service_dropped(began.elapsed());
-            self.finish(ServiceOutcome::Dropped);
-        }
+        timeout_at(limit, self.end()).await.err()?;
+        self.finish(ServiceOutcome::Dropped);
+        Some(began.elapsed())
     }
 
     /// What it failed or panicked with.

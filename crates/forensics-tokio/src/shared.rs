@@ -38,11 +38,12 @@ impl Shared {
         metrics: RuntimeMetrics,
     ) -> Self {
         let config = Arc::new(config);
+        let stop = Arc::new(Stop::new(baseline, config.clone(), black_box, metrics));
         Self {
-            stop: Arc::new(Stop::new(baseline, config.clone(), black_box, metrics)),
+            plan: Arc::new(Plan::new(stop.voice.clone())),
+            stop,
             config,
             token: CancellationToken::new(),
-            plan: Arc::default(),
             diagnostic: Mutex::new(None),
             said: AtomicUsize::new(0),
             has_run: AtomicBool::new(false),
@@ -56,7 +57,7 @@ impl Shared {
         let said = |next: usize| self.stop.later_signal(next).map(|_| next + 1);
         while let Ok(place) = self.said.fetch_update(Ordering::AcqRel, Ordering::Acquire, said) {
             if let Some(later) = self.stop.later_signal(place) {
-                events::later_signal(&later);
+                self.stop.voice.say(move || events::later_signal(&later));
             }
         }
     }
@@ -82,12 +83,12 @@ impl Shared {
             note(DiagState::Started, None);
             match diag::run(plan, line).await {
                 Ok(()) => {
-                    events::diagnostic_finished(&path);
                     note(DiagState::Finished, None);
+                    stop.voice.say(move || events::diagnostic_finished(&path));
                 }
                 Err(e) => {
-                    events::diagnostic_failed(&path, &e);
                     note(e.state(), Some(e.to_string()));
+                    stop.voice.say(move || events::diagnostic_failed(&path, &e));
                 }
             }
         });
@@ -100,7 +101,7 @@ impl Shared {
         if let Some(task) = task
             && timeout_at(deadline, task).await.is_err()
         {
-            events::diagnostic_left_behind();
+            self.stop.voice.say(events::diagnostic_left_behind);
         }
     }
 }

@@ -26,6 +26,7 @@ use crate::budget::Seconds;
 use crate::config::{Config, Escalation, FlushHook, SAFETY_MARGIN};
 use crate::panics;
 use crate::report::{LaterSignal, ShutdownReport};
+use crate::voice::Voice;
 
 /// Two signals closer together than this are one request delivered twice: a terminal signals the
 /// whole process group, a wrapper forwards what it got, too.
@@ -68,6 +69,7 @@ pub(crate) struct Stop {
     baseline: Baseline,
     config: Arc<Config>,
     pub(crate) black_box: BlackBox,
+    pub(crate) voice: Voice,
     /// Of the runtime that the guard was installed in.
     pub(crate) metrics: RuntimeMetrics,
     /// The stop timeout of our unit, once systemd has said it.
@@ -97,6 +99,7 @@ impl Stop {
             baseline,
             config,
             black_box,
+            voice: Voice::default(),
             metrics,
             unit_timeout: OnceLock::new(),
             claimed: AtomicBool::new(false),

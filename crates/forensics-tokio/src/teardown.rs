@@ -116,12 +116,14 @@ impl Common {
 
     fn note_start(&self, named: &Named, offset: Duration, budget: Duration) {
         self.stop.black_box.phase_started(named.place(), budget, offset);
-        events::phase_started(&named.span, &named.name, offset, budget);
+        let (span, name) = (named.span.clone(), named.name.clone());
+        self.stop.voice.say(move || events::phase_started(&span, &name, offset, budget));
     }
 
     fn note_end(&self, named: &Named, report: &PhaseReport) {
         self.stop.black_box.phase_finished(named.place(), report);
-        events::phase_finished(&named.span, report);
+        let (span, report) = (named.span.clone(), report.clone());
+        self.stop.voice.say(move || events::phase_finished(&span, &report));
     }
 
     async fn run_group(
@@ -216,14 +218,14 @@ impl Common {
                         break drop_phase(task, Outcome::CutShort, what, &recorded).await;
                     }
                 }
-                _ = long.tick() => events::phase_still_running(
-                    &named.span,
-                    &named.name,
-                    self.began.elapsed(),
-                    started.elapsed(),
-                    due.all,
-                    recorded.last().as_deref(),
-                ),
+                _ = long.tick() => {
+                    let (span, name) = (named.span.clone(), named.name.clone());
+                    let (offset, elapsed) = (self.began.elapsed(), started.elapsed());
+                    let last = recorded.last();
+                    self.stop.voice.say(move || {
+                        events::phase_still_running(&span, &name, offset, elapsed, due.all, last.as_deref());
+                    });
+                }
             }
         };
         let report = PhaseReport {

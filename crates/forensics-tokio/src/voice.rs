@@ -1,0 +1,189 @@
+//! Where our events are said: on a thread of its own, in the order in which they come.
+//!
+//! A subscriber can hang: in a pipe whose reader stopped reading, in a journal that is stuck. A
+//! teardown that called it would hang with it. So whoever has something to say leaves it here and
+//! goes on; only the context line is waited for, and not for long. What cannot be said that way
+//! and matters is tried once more on file descriptor 2.
+//!
+//! The thread comes with the first words and goes a second after the last, so that an idle guard
+//! has none.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use tracing::dispatcher::{self, Dispatch};
+
+use crate::bounded::bounded;
+
+/// How long what matters may take to be said.
+pub(crate) const SAY_LIMIT: Duration = Duration::from_millis(200);
+
+/// How long the thread stays after the last words.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Something to say, and the subscriber of whoever says it.
+struct Words {
+    say: Box<dyn FnOnce() + Send>,
+    dispatch: Dispatch,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Words>,
+    /// How many were ever left here, and how many of them have been said.
+    left: u64,
+    said: u64,
+    speaking: bool,
+}
+
+#[derive(Default)]
+struct Inner {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+/// See the module's documentation. Clones are the same voice.
+#[derive(Clone, Default)]
+pub(crate) struct Voice(Arc<Inner>);
+
+impl Voice {
+    /// Has `say` called soon, with the present subscriber. Never blocks for longer than it takes to
+    /// start a thread.
+    pub(crate) fn say(&self, say: impl FnOnce() + Send + 'static) {
+        self.leave(say);
+    }
+
+    /// The same, and waits until it is said; not past [`SAY_LIMIT`]. Then it, or what is in front
+    /// of it, hangs, and `text` goes to file descriptor 2, as far as that can be had.
+    pub(crate) fn insist(&self, text: String, say: impl FnOnce() + Send + 'static) {
+        let number = self.leave(say);
+        if !self.wait(number) {
+            // A write to a full pipe hangs, too.
+            bounded(SAY_LIMIT, move || eprintln!("shutdown: {text}"));
+        }
+    }
+
+    /// Waits until all is said; not past [`SAY_LIMIT`].
+    pub(crate) fn finish(&self) {
+        let left = self.lock().left;
+        self.wait(left);
+    }
+
+    /// Returns the number of these words.
+    fn leave(&self, say: impl FnOnce() + Send + 'static) -> u64 {
+        let dispatch = dispatcher::get_default(Dispatch::clone);
+        let mut queue = self.lock();
+        queue.waiting.push_back(Words { say: Box::new(say), dispatch });
+        queue.left += 1;
+        let number = queue.left;
+        if queue.speaking {
+            self.0.changed.notify_all();
+            return number;
+        }
+        queue.speaking = true;
+        drop(queue);
+        let voice = self.clone();
+        let speak = thread::Builder::new().name("shutdown-voice".to_owned());
+        if speak.spawn(move || voice.speak(LINGER)).is_err() {
+            // No thread is to be had: better said here than not at all.
+            self.speak(Duration::ZERO);
+        }
+        number
+    }
+
+    fn speak(&self, linger: Duration) {
+        let mut queue = self.lock();
+        loop {
+            if let Some(Words { say, dispatch }) = queue.waiting.pop_front() {
+                drop(queue);
+                // A subscriber that panics must not silence what comes after.
+                let say = || dispatcher::with_default(&dispatch, say);
+                let _ = catch_unwind(AssertUnwindSafe(say));
+                queue = self.lock();
+                queue.said += 1;
+                self.0.changed.notify_all();
+                continue;
+            }
+            let empty = |queue: &mut Queue| queue.waiting.is_empty();
+            let waited = self.0.changed.wait_timeout_while(queue, linger, empty);
+            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if queue.waiting.is_empty() {
+                queue.speaking = false;
+                return;
+            }
+        }
+    }
+
+    /// Whether the words of this number, and all before, have been said in time.
+    fn wait(&self, number: u64) -> bool {
+        let unsaid = |queue: &mut Queue| queue.said < number;
+        let waited = self.0.changed.wait_timeout_while(self.lock(), SAY_LIMIT, unsaid);
+        let (queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        queue.said >= number
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn words_are_said_in_their_order_and_a_panic_silences_nobody() {
+        let voice = Voice::default();
+        let (heard, hear) = mpsc::channel();
+        for n in 0..100 {
+            let heard = heard.clone();
+            voice.say(move || {
+                assert_ne!(n, 50, "one that panics");
+                heard.send(n).unwrap();
+            });
+        }
+        voice.finish();
+        let said: Vec<i32> = hear.try_iter().collect();
+        assert_eq!(said, (0..100).filter(|n| *n != 50).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn who_speaks_after_words_that_hang_goes_on() {
+        let voice = Voice::default();
+        let (release, hang) = mpsc::channel::<()>();
+        voice.say(move || hang.recv().unwrap());
+        let (heard, hear) = mpsc::channel();
+        voice.insist("to fd 2".to_owned(), move || heard.send(()).unwrap());
+        assert!(hear.try_recv().is_err());
+        // Nothing is lost where it only took long.
+        release.send(()).unwrap();
+        hear.recv().unwrap();
+    }
+
+    #[test]
+    fn the_words_reach_the_subscriber_of_who_said_them() {
+        use tracing_subscriber::layer::SubscriberExt;
+        struct Count(mpsc::Sender<String>);
+        impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Count {
+            fn on_event(
+                &self,
+                event: &tracing::Event<'_>,
+                _: tracing_subscriber::layer::Context<'_, S>,
+            ) {
+                self.0.send(event.metadata().target().to_owned()).unwrap();
+            }
+        }
+        let (heard, hear) = mpsc::channel();
+        let voice = Voice::default();
+        let subscriber = tracing_subscriber::registry().with(Count(heard));
+        tracing::subscriber::with_default(subscriber, || {
+            voice.insist(String::new(), || tracing::info!(target: "here", "word"));
+        });
+        assert_eq!(hear.try_recv().as_deref(), Ok("here"));
+    }
+}
