@@ -39,10 +39,14 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 async fn serve(options: Options) -> Result<ExitCode, Box<dyn Error>> {
     let mut builder = ShutdownGuard::builder("gateway")
         .drain_timeout(options.drain_timeout)
+        .watchdog(true)
         .marker("takeover", "/run/gateway/takeover.json")
         .marker("planned_stop", "/run/gateway/planned-stop.json");
     if let Some(deadline) = options.deadline {
         builder = builder.deadline(deadline);
+    }
+    if let Some(ceiling) = options.extend {
+        builder = builder.extend_stop_timeout(ceiling);
     }
     if let Some(log) = &options.diag_log {
         builder = builder.diag_log(log);

@@ -19,6 +19,9 @@ pub(crate) struct Options {
     /// How long the whole teardown may take; unless given, the drain timeout and 15 s.
     #[arg(long, value_name = "T", value_parser = timespan)]
     pub(crate) deadline: Option<Duration>,
+    /// Ask systemd for more time while phases get on, up to this in all.
+    #[arg(long, value_name = "T", value_parser = timespan)]
+    pub(crate) extend: Option<Duration>,
     /// Where the diagnostic is written at the signal.
     #[arg(long, value_name = "FILE")]
     pub(crate) diag_log: Option<PathBuf>,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use forensics_core::systemd::{Alignment, CgroupUnit};
 
 use crate::shared::Shared;
+use crate::stop::Unit;
 use crate::{events, systemctl};
 
 /// How long systemd may take to answer.
@@ -26,8 +27,8 @@ pub(crate) async fn check(shared: Arc<Shared>, unit: Option<CgroupUnit>) {
         let why = "systemctl names no TimeoutStopUSec";
         return voice.say(|| events::alignment_unknown(why));
     };
-    // Only this task sets it.
-    let _ = shared.stop.unit_timeout.set(granted);
+    let heeds_us = properties.takes_notifications_of(std::process::id());
+    shared.stop.set_unit(Unit { stop_timeout: granted, heeds_us });
     let config = &shared.config;
     let alignment = Alignment::judge(granted, config.drain_timeout, config.headroom);
     match alignment.warning(&unit.unit, unit.manager) {

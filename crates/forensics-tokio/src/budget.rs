@@ -8,6 +8,7 @@ use std::fmt::{self, Display};
 use std::time::Duration;
 
 use forensics_core::escape::Plain;
+use tokio::time::Instant;
 
 /// What the arithmetic needs to know of a phase.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,10 +24,44 @@ pub(crate) struct Claim {
 /// after it have reserved `later` in all.
 ///
 /// Its own reserve is its due even where the later ones ask for more than there is.
-pub(crate) fn allowance(claim: &Claim, remaining: Duration, later: Duration) -> Duration {
-    let due = claim.reserve.min(remaining);
+fn allowance(
+    timeout: Option<Duration>,
+    reserve: Duration,
+    remaining: Duration,
+    later: Duration,
+) -> Duration {
+    let due = reserve.min(remaining);
     let open = remaining.saturating_sub(later).max(due);
-    claim.timeout.map_or(open, |timeout| timeout.min(open))
+    timeout.map_or(open, |timeout| timeout.min(open))
+}
+
+/// What a phase that has started may take, and what of it is its own even in haste.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Budget {
+    pub(crate) started: Instant,
+    timeout: Option<Duration>,
+    pub(crate) reserve: Duration,
+    /// What the phases after it have reserved.
+    later: Duration,
+}
+
+impl Budget {
+    /// For one that starts now.
+    pub(crate) fn new(claim: &Claim, later: Duration) -> Self {
+        let Claim { timeout, reserve, .. } = *claim;
+        Self { started: Instant::now(), timeout, reserve, later }
+    }
+
+    /// A member's of the group whose budget this is: it shares the group's time, and its reserve.
+    pub(crate) fn of_member(self, timeout: Option<Duration>) -> Self {
+        Self { timeout: [self.timeout, timeout].into_iter().flatten().min(), ..self }
+    }
+
+    /// All of it, with this deadline.
+    pub(crate) fn all(&self, deadline: Instant) -> Duration {
+        let remaining = deadline.saturating_duration_since(self.started);
+        allowance(self.timeout, self.reserve, remaining, self.later)
+    }
 }
 
 /// The sum of what phases may take, against the deadline.
@@ -130,7 +165,8 @@ mod tests {
         for (timeout, reserve, remaining, later, expected) in cases {
             let [remaining, later, expected] =
                 [remaining, later, expected].map(Duration::from_secs);
-            assert_eq!(allowance(&claim(timeout, reserve), remaining, later), expected);
+            let Claim { timeout, reserve, .. } = claim(timeout, reserve);
+            assert_eq!(allowance(timeout, reserve, remaining, later), expected);
         }
     }
 

@@ -17,8 +17,9 @@ use crate::config::{Config, Escalation};
 use crate::diag::DiagCommand;
 use crate::guard::ShutdownGuard;
 use crate::listener::Listeners;
+use crate::notify::Notifier;
 use crate::shared::Shared;
-use crate::{alignment, events, keeper, listener, panics};
+use crate::{alignment, events, keeper, listener, panics, watchdog};
 
 /// How long the parent's command line is waited for at the start.
 const CMDLINE_LIMIT: Duration = Duration::from_millis(50);
@@ -169,6 +170,39 @@ impl Builder {
         self
     }
 
+    /// Whether `READY=1` is sent when [`run`](ShutdownGuard::run) begins, for a unit of
+    /// `Type=notify`: yes unless told. Where it is not, call [`ready`](ShutdownGuard::ready) once
+    /// the service is up.
+    pub fn ready_at_run(mut self, ready: bool) -> Self {
+        self.config.ready_at_run = ready;
+        self
+    }
+
+    /// Whether systemd's watchdog (`WatchdogSec=`) is fed for as long as the runtime answers: no
+    /// unless told, since a service may tie that to a health check of its own, which this would
+    /// make pointless.
+    ///
+    /// systemd ends a service that missed it with SIGABRT, which is left alone, so that it dumps
+    /// core. With [`Signal::ABRT`] among the [signals](Self::signals) it is named like the others
+    /// instead, cause `watchdog`, and a teardown is tried.
+    pub fn watchdog(mut self, feed: bool) -> Self {
+        self.config.watchdog = feed;
+        self
+    }
+
+    /// Asks systemd for more time while phases get on: whenever one starts, ends or records a new
+    /// value ([`PhaseContext::record`](crate::PhaseContext::record)), the unit's stop timeout starts
+    /// anew (`EXTEND_TIMEOUT_USEC`), and our deadline moves along. A phase that shows nothing for as
+    /// long as the stop timeout is still cut.
+    ///
+    /// `ceiling` is the longest a teardown may take that way, and never more than the
+    /// [deadline](Self::deadline). Off unless told, and without effect where systemd does not take
+    /// our messages (`NotifyAccess=`) or did not say its timeout.
+    pub fn extend_stop_timeout(mut self, ceiling: Duration) -> Self {
+        self.config.extend_ceiling = Some(ceiling);
+        self
+    }
+
     /// Installs the handlers. From here on a signal asks for a stop and does not end the process.
     ///
     /// Reads `/proc` and the newest records, and starts, once a process, one thread; in the background systemd is asked
@@ -216,8 +250,18 @@ impl Builder {
         let black_box = black_box.map(|dir| BlackBox::open(dir, &config, &baseline));
         let black_box = black_box.unwrap_or_default();
         panics::watch(keeper::record_panic);
-        let shared =
-            Arc::new(Shared::new(config, baseline, black_box, previous, runtime.metrics()));
+        let notifier = Notifier::from_environment().unwrap_or_else(|e| {
+            events::not_notified(&e);
+            Notifier::default()
+        });
+        let watchdog = watchdog::interval_of_environment().filter(|_| notifier.is_connected());
+        if let Some(every) = watchdog.filter(|_| !config.watchdog) {
+            events::watchdog_not_fed(every);
+        }
+        let watchdog = watchdog.filter(|_| config.watchdog);
+        let metrics = runtime.metrics();
+        let shared = Shared::new(config, baseline, black_box, previous, notifier.clone(), metrics);
+        let shared = Arc::new(shared);
         // In this order: the capture's handler before tokio's, so that what it took down is there
         // when tokio's task wakes; and the keeper before the first signal can come.
         keeper::attach(Arc::downgrade(&shared.stop)).map_err(InstallError::Keeper)?;
@@ -227,7 +271,13 @@ impl Builder {
         }
         let listeners = Listeners::register(&signals).map_err(InstallError::Listen)?;
         let listener = runtime.spawn(listener::listen(shared.clone(), listeners));
-        let alignment = runtime.spawn(alignment::check(shared.clone(), unit));
-        Ok(ShutdownGuard::new(shared, armed, [listener, alignment]))
+        let mut tasks = vec![listener, runtime.spawn(alignment::check(shared.clone(), unit))];
+        if let Some(every) = watchdog {
+            tasks.push(runtime.spawn(watchdog::feed(notifier.clone(), every)));
+        }
+        if notifier.is_connected() {
+            tasks.push(runtime.spawn(async move { notifier.send().await }));
+        }
+        Ok(ShutdownGuard::new(shared, armed, tasks))
     }
 }

@@ -28,6 +28,10 @@ pub(crate) struct Config {
     pub(crate) fast_capture: bool,
     pub(crate) escalation: Escalation,
     pub(crate) flush: FlushHooks,
+    pub(crate) ready_at_run: bool,
+    pub(crate) watchdog: bool,
+    /// `None`: systemd is not asked for more time.
+    pub(crate) extend_ceiling: Option<Duration>,
 }
 
 /// What further signals do once a stop is under way.
@@ -83,6 +87,9 @@ impl Config {
             fast_capture: false,
             escalation: Escalation::default(),
             flush: FlushHooks::default(),
+            ready_at_run: true,
+            watchdog: false,
+            extend_ceiling: None,
         }
     }
 

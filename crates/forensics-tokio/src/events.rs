@@ -12,10 +12,12 @@ use forensics_core::context::ShutdownContext;
 use forensics_core::escape::{Plain, Quoted};
 use forensics_core::record::Verdict;
 use forensics_core::systemd::Why;
+use serde_json::{Map, Value};
 use tracing::{Span, debug, error, info, info_span, warn};
 
 use crate::budget::{Seconds, Sum};
 use crate::diag::DiagError;
+use crate::notify::NotifyError;
 use crate::outcome::Outcome;
 use crate::report::{LaterSignal, PhaseReport, ShutdownReport};
 
@@ -123,6 +125,29 @@ pub(crate) fn not_recorded(why: &str) {
     warn!(target: "shutdown", "Not all of this run is recorded: {}", Plain(why));
 }
 
+/// The service manager has a socket for us, and it cannot be used.
+pub(crate) fn not_notified(error: &NotifyError) {
+    warn!(target: "shutdown", "The service manager is told nothing: {}", Plain(&error.to_string()));
+}
+
+/// The unit has a watchdog, and it was not left to us.
+pub(crate) fn watchdog_not_fed(every: Duration) {
+    info!(
+        target: "shutdown",
+        "WatchdogSec={every:?} is not fed by the guard: Builder::watchdog(true), or WATCHDOG=1 by \
+         your own check",
+    );
+}
+
+/// systemd is asked for more time.
+pub(crate) fn extending(granted: Duration, ceiling: Duration) {
+    info!(
+        target: "shutdown",
+        "Phases get on: systemd is asked to start its stop timeout of {} anew, up to {} in all",
+        Seconds(granted), Seconds(ceiling),
+    );
+}
+
 /// SIGHUP was ignored when we started, and stays so.
 pub(crate) fn hangup_stays_ignored() {
     info!(target: "shutdown", "SIGHUP is ignored, as by nohup(1), and stays so");
@@ -217,7 +242,7 @@ pub(crate) fn phase_finished(span: &Span, report: &PhaseReport) {
     let _in = span.enter();
     let offset = report.offset + report.took;
     let error = report.error.as_deref();
-    let recorded = (!report.values.is_empty()).then(|| recorded(report));
+    let recorded = (!report.values.is_empty()).then(|| recorded(&report.values));
     // The level has to be known when this is compiled, so each has its own call.
     macro_rules! finished {
         ($level:ident) => {
@@ -247,8 +272,8 @@ pub(crate) fn complete(report: &ShutdownReport) {
 }
 
 /// What a phase recorded, as fields of one line.
-fn recorded(report: &PhaseReport) -> String {
-    let fields = report.values.iter().map(|(key, value)| match value.as_str() {
+pub(crate) fn recorded(values: &Map<String, Value>) -> String {
+    let fields = values.iter().map(|(key, value)| match value.as_str() {
         Some(text) => format!("{key}={}", Quoted(text)),
         None => format!("{key}={}", Quoted(&value.to_string())),
     });

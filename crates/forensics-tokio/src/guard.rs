@@ -1,6 +1,7 @@
 //! The guard: what a service's `main` holds.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::notify::Notifier;
 use crate::outcome::{IntoOutcome, Outcome, ServiceOutcome};
 use crate::phase::{Group, Phase};
 use crate::phase_context::PhaseContext;
@@ -20,7 +22,7 @@ use crate::service::Service;
 use crate::shared::Shared;
 use crate::stop::Stop;
 use crate::teardown::{Common, Teardown};
-use crate::{events, keeper};
+use crate::{events, keeper, status};
 
 /// Guards a service's end: names who asked for it and why, runs the teardown's phases under one
 /// deadline, and reports what became of them.
@@ -58,7 +60,7 @@ pub struct ShutdownGuard {
 /// What ends with the guard.
 struct Installed {
     _armed: Armed,
-    tasks: [JoinHandle<()>; 2],
+    tasks: Vec<JoinHandle<()>>,
     stop: Arc<Stop>,
 }
 
@@ -71,7 +73,7 @@ impl Drop for Installed {
 }
 
 impl ShutdownGuard {
-    pub(crate) fn new(shared: Arc<Shared>, armed: Armed, tasks: [JoinHandle<()>; 2]) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, armed: Armed, tasks: Vec<JoinHandle<()>>) -> Self {
         let installed = Installed { _armed: armed, tasks, stop: shared.stop.clone() };
         Self { shared, installed: Arc::new(Mutex::new(Some(installed))) }
     }
@@ -100,6 +102,28 @@ impl ShutdownGuard {
     /// short, and only those with a reserve go on. Without effect while none is. From any thread.
     pub fn hurry(&self) {
         self.shared.stop.hurry();
+    }
+
+    /// Tells the service manager that the service is up (`READY=1`), for a unit of `Type=notify`.
+    /// Only needed with [`ready_at_run(false)`](crate::Builder::ready_at_run). Without effect where
+    /// there is no `NOTIFY_SOCKET`, as all that follows here; never blocks.
+    pub fn ready(&self) {
+        self.shared.stop.notifier.ready();
+    }
+
+    /// Sets the line that `systemctl status` shows for the service. During the teardown it is the
+    /// guard's: it names the phases that run.
+    pub fn status(&self, text: &str) {
+        self.shared.stop.notifier.status(text);
+    }
+
+    /// Tells the service manager that the configuration is being read anew (`RELOADING=1`), until
+    /// the returned value is dropped. A unit of `Type=notify-reload` wants that after SIGHUP, which
+    /// is then not to be among the guard's [signals](crate::Builder::signals).
+    pub fn reloading(&self) -> Reloading {
+        let notifier = self.shared.stop.notifier.clone();
+        notifier.reloading();
+        Reloading { notifier }
     }
 
     /// Adds a phase after those there are. Also while the teardown runs: then it runs last.
@@ -162,6 +186,9 @@ impl ShutdownGuard {
         if !sum.is_possible() {
             voice.say(move || events::impossible(&sum));
         }
+        if shared.config.ready_at_run && !shared.stop.has_begun() {
+            shared.stop.notifier.ready();
+        }
         let (mut service, service_running) = Service::new(service);
         let begun = tokio::select! {
             biased;
@@ -173,27 +200,27 @@ impl ShutdownGuard {
         };
 
         let began = tokio_instant(begun.at);
-        let deadline = began + begun.allowed;
+        let deadline = || began + shared.stop.allowed();
         let (sum, said) = (shared.plan.sum(begun.allowed), begun.clone());
         voice.say(move || events::teardown_started(&sum, &said.why));
         shared.plan.check_requirements();
 
         let common = Common {
             began,
-            deadline,
-            hurry: shared.stop.watch(),
+            state: shared.stop.watch(),
             stop: shared.stop.clone(),
             service_running,
         };
         let mut teardown = Teardown::new(common);
-        service.alongside(teardown.run(&shared.plan)).await;
+        let telling = pin!(status::tell(shared.stop.notifier.clone(), shared.stop.clone()));
+        service.alongside(beside(telling, teardown.run(&shared.plan))).await;
         let grace = shared.config.service_grace(teardown.reports.len());
-        if let Some(waited) = service.end_within((Instant::now() + grace).min(deadline)).await {
+        if let Some(waited) = service.end_within((Instant::now() + grace).min(deadline())).await {
             voice.say(move || events::service_dropped(waited));
         }
         // What was added while the service ended.
         teardown.run(&shared.plan).await;
-        shared.wait_for_diagnostic(deadline).await;
+        shared.wait_for_diagnostic(deadline()).await;
         // The last one can have ended the teardown before the listener woke.
         shared.say_later_signals();
 
@@ -210,7 +237,7 @@ impl ShutdownGuard {
             service_outcome: service.ended.unwrap_or(ServiceOutcome::Dropped),
             later_signals: shared.stop.watch().borrow().later.clone(),
             errors: shared.plan.errors(),
-            deadline: begun.allowed,
+            deadline: shared.stop.allowed(),
             total: began.elapsed(),
             exit_status: 0,
             on_exit: OnExit(Some(Arc::new(move || keeper::see_out(leaving.clone())))),
@@ -237,12 +264,42 @@ impl ShutdownGuard {
     }
 }
 
+/// See [`ShutdownGuard::reloading`].
+#[must_use = "the reload ends when this is dropped"]
+pub struct Reloading {
+    notifier: Notifier,
+}
+
+impl Drop for Reloading {
+    fn drop(&mut self) {
+        self.notifier.ready();
+    }
+}
+
+impl std::fmt::Debug for Reloading {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Reloading")
+    }
+}
+
 impl std::fmt::Debug for ShutdownGuard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ShutdownGuard")
             .field("config", &self.shared.config)
             .field("plan", &self.shared.plan)
             .finish_non_exhaustive()
+    }
+}
+
+/// Polls what never ends beside `work`, until `work` is done.
+async fn beside<T>(endless: impl Future<Output = ()>, work: impl Future<Output = T>) -> T {
+    let (mut endless, mut work) = (pin!(endless), pin!(work));
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            () = &mut endless => {}
+        }
     }
 }
 

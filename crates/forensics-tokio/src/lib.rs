@@ -23,6 +23,7 @@ mod keeper;
 mod listener;
 #[cfg(feature = "logging")]
 pub mod logging;
+mod notify;
 mod outcome;
 mod panics;
 mod phase;
@@ -31,17 +32,19 @@ mod plan;
 mod report;
 mod service;
 mod shared;
+mod status;
 mod stop;
 mod systemctl;
 mod teardown;
 mod vigil;
 mod voice;
+mod watchdog;
 
 pub use builder::{Builder, InstallError};
 pub use config::Escalation;
 pub use forensics_core as core;
 pub use forensics_core::signal::Signal;
-pub use guard::ShutdownGuard;
+pub use guard::{Reloading, ShutdownGuard};
 pub use outcome::{IntoOutcome, Outcome, ServiceOutcome};
 pub use phase::{Group, GroupPhase, Phase};
 pub use phase_context::PhaseContext;

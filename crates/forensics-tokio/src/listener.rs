@@ -89,6 +89,7 @@ fn announce(shared: &Shared, begun: &Arc<Begun>) {
         }
     }
     let _announced = Announced(shared);
+    shared.stop.notifier.stopping();
     let said = begun.clone();
     let text = format!("Shutdown context: {}", begun.context);
     shared.stop.voice.insist(text, move || events::context(&said.context));

@@ -27,7 +27,8 @@ pub struct PhaseContext {
     pub(crate) group: Option<Arc<str>>,
     /// When the stop was asked for.
     pub(crate) began: Instant,
-    pub(crate) deadline: Instant,
+    /// When it will be dropped, as it stands now.
+    pub(crate) end: Arc<Mutex<Instant>>,
     pub(crate) token: CancellationToken,
     pub(crate) recorded: Arc<Recorded>,
     pub(crate) stop: Arc<Stop>,
@@ -40,14 +41,16 @@ impl PhaseContext {
         &self.name
     }
 
-    /// When it will be dropped if it has not ended by then.
+    /// When it will be dropped if it has not ended by then. It comes closer when a second signal
+    /// asks for haste, and moves on where
+    /// [more time is asked for](crate::Builder::extend_stop_timeout).
     pub fn deadline(&self) -> Instant {
-        self.deadline
+        *self.end.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How long that is from now; zero where it is over.
     pub fn remaining(&self) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now())
+        self.deadline().saturating_duration_since(Instant::now())
     }
 
     /// Cancelled when the phase has run out of its time or is cut short, for the tasks it spawned:
@@ -62,7 +65,11 @@ impl PhaseContext {
     /// Cheap enough for every request that ends: into the record's file it goes at most four times
     /// a second, and at the phase's end.
     pub fn record(&self, key: impl Into<String>, value: impl Into<Value>) {
-        if let Some(all) = self.recorded.set(key.into(), value.into()) {
+        let set = self.recorded.set(key.into(), value.into());
+        if set.is_news {
+            self.stop.note_progress();
+        }
+        if let Some(all) = set.to_write {
             let place = Place { phase: &self.name, group: self.group.as_deref() };
             self.stop.black_box.phase_progress(place, all, self.began.elapsed());
         }
@@ -98,18 +105,26 @@ struct Values {
     written: Option<Instant>,
 }
 
+/// What follows from a value being set.
+struct Set {
+    /// It is not what it was before.
+    is_news: bool,
+    /// All values, when it is time to write them down.
+    to_write: Option<Map<String, Value>>,
+}
+
 impl Recorded {
-    /// Sets a value. Returns all there are when it is time to write them down.
-    fn set(&self, key: String, value: Value) -> Option<Map<String, Value>> {
+    fn set(&self, key: String, value: Value) -> Set {
         let mut values = self.lock();
         values.last_key = Some(key.clone());
+        let is_news = values.all.get(&key) != Some(&value);
         values.all.insert(key, value);
         let now = Instant::now();
-        if values.written.is_some_and(|written| now - written < WRITTEN_EVERY) {
-            return None;
+        let written = values.written.is_some_and(|written| now - written < WRITTEN_EVERY);
+        if !written {
+            values.written = Some(now);
         }
-        values.written = Some(now);
-        Some(values.all.clone())
+        Set { is_news, to_write: (!written).then(|| values.all.clone()) }
     }
 
     /// All of it.

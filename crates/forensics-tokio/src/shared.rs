@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::blackbox::BlackBox;
 use crate::config::Config;
+use crate::notify::Notifier;
 use crate::plan::Plan;
 use crate::stop::Stop;
 use crate::{diag, events};
@@ -35,10 +36,11 @@ impl Shared {
         baseline: Baseline,
         black_box: BlackBox,
         previous: Option<Verdict>,
+        notifier: Notifier,
         metrics: RuntimeMetrics,
     ) -> Self {
         let config = Arc::new(config);
-        let stop = Arc::new(Stop::new(baseline, config.clone(), black_box, metrics));
+        let stop = Arc::new(Stop::new(baseline, config.clone(), black_box, notifier, metrics));
         Self {
             plan: Arc::new(Plan::new(stop.voice.clone())),
             stop,

@@ -18,13 +18,15 @@ use forensics_core::process;
 use forensics_core::record::How;
 use forensics_core::sender::Sender;
 use tokio::runtime::RuntimeMetrics;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::blackbox::BlackBox;
 use crate::bounded::bounded;
 use crate::budget::Seconds;
 use crate::config::{Config, Escalation, FlushHook, SAFETY_MARGIN};
+use crate::notify::Notifier;
 use crate::panics;
+use crate::phase_context::Recorded;
 use crate::report::{LaterSignal, ShutdownReport};
 use crate::voice::Voice;
 
@@ -48,6 +50,8 @@ pub(crate) struct StopState {
     pub(crate) announced: Option<Arc<Begun>>,
     /// A second signal came: only what has a reserve goes on.
     pub(crate) hurried: bool,
+    /// How long the teardown may take instead, since systemd was asked for more.
+    pub(crate) extended: Option<Duration>,
     /// Signals after the one that began the stop.
     pub(crate) later: Vec<LaterSignal>,
 }
@@ -58,7 +62,7 @@ pub(crate) struct Begun {
     pub(crate) context: ShutdownContext,
     /// When it was asked for.
     pub(crate) at: Instant,
-    /// How long it may take from then on.
+    /// How long it may take from then on, as it was decided at that time.
     pub(crate) allowed: Duration,
     /// Why so long.
     pub(crate) why: String,
@@ -72,8 +76,9 @@ pub(crate) struct Stop {
     pub(crate) voice: Voice,
     /// Of the runtime that the guard was installed in.
     pub(crate) metrics: RuntimeMetrics,
-    /// The stop timeout of our unit, once systemd has said it.
-    pub(crate) unit_timeout: OnceLock<Timespan>,
+    pub(crate) notifier: Notifier,
+    /// What systemd has said of our unit.
+    unit: OnceLock<Unit>,
     /// Set by the one who then captures the context.
     claimed: AtomicBool,
     count: Mutex<SignalCount>,
@@ -82,7 +87,10 @@ pub(crate) struct Stop {
     questions: watch::Sender<u64>,
     answered: AtomicU64,
     /// The phases that run, and since when.
-    running: Mutex<Vec<(String, Instant)>>,
+    running: Mutex<Vec<Running>>,
+    /// Grows with everything that a phase gets done.
+    progress: AtomicU64,
+    phases_changed: Notify,
     recorded_begun: OnceLock<()>,
     finished: AtomicBool,
     exit_expected: OnceLock<Instant>,
@@ -93,6 +101,7 @@ impl Stop {
         baseline: Baseline,
         config: Arc<Config>,
         black_box: BlackBox,
+        notifier: Notifier,
         metrics: RuntimeMetrics,
     ) -> Self {
         Self {
@@ -101,13 +110,16 @@ impl Stop {
             black_box,
             voice: Voice::default(),
             metrics,
-            unit_timeout: OnceLock::new(),
+            notifier,
+            unit: OnceLock::new(),
             claimed: AtomicBool::new(false),
             count: Mutex::default(),
             state: watch::Sender::default(),
             questions: watch::Sender::new(0),
             answered: AtomicU64::new(0),
             running: Mutex::default(),
+            progress: AtomicU64::new(0),
+            phases_changed: Notify::new(),
             recorded_begun: OnceLock::new(),
             finished: AtomicBool::new(false),
             exit_expected: OnceLock::new(),
@@ -120,7 +132,7 @@ impl Stop {
         let begun = self.state.borrow().begun.clone();
         if let Some(begun) = begun {
             self.recorded_begun.get_or_init(|| {
-                let stop_timeout = self.unit_timeout.get().copied();
+                let stop_timeout = self.unit.get().map(|unit| unit.stop_timeout);
                 self.black_box.begun(&begun.context, begun.allowed, stop_timeout);
             });
         }
@@ -159,14 +171,14 @@ impl Stop {
 
     /// How long a teardown may take that this context began, and why so.
     ///
-    /// systemd's stop timeout counts only where systemd may be the one who stops us: a kill(1)
-    /// starts no timeout.
+    /// systemd's stop timeout counts where systemd may be the one who stops us, and where it hears
+    /// of the teardown by `STOPPING=1`: a kill(1) by itself starts no timeout.
     fn limit(&self, context: &ShutdownContext) -> (Duration, String) {
         let configured = self.config.deadline();
         let by_systemd = matches!(context.cause(), Cause::Systemd | Cause::Reboot | Cause::Unknown);
-        let granted = self.unit_timeout.get().and_then(|timeout| timeout.to_std());
-        if let Some(granted) = granted.filter(|_| by_systemd) {
-            let margin = SAFETY_MARGIN.min(granted / 4);
+        let told =
+            self.notifier.is_connected() && self.unit.get().is_some_and(|unit| unit.heeds_us);
+        if let Some((granted, margin)) = self.granted().filter(|_| by_systemd || told) {
             let allowed = granted - margin;
             if allowed < configured {
                 let [allowed_s, granted_s, margin_s] = [allowed, granted, margin].map(Seconds);
@@ -177,6 +189,30 @@ impl Stop {
             }
         }
         (configured, format!("deadline {}", Seconds(configured)))
+    }
+
+    /// Notes what systemd has said of our unit; the first word counts.
+    pub(crate) fn set_unit(&self, unit: Unit) {
+        let _ = self.unit.set(unit);
+    }
+
+    /// The unit's stop timeout, where it is known and finite, and what of it is kept back.
+    pub(crate) fn granted(&self) -> Option<(Duration, Duration)> {
+        let granted = self.unit.get()?.stop_timeout.to_std()?;
+        Some((granted, SAFETY_MARGIN.min(granted / 4)))
+    }
+
+    /// How far the deadline may be moved by asking systemd for more time; `None` where the user
+    /// does not want that, systemd would not heed us, or there is nothing to gain.
+    pub(crate) fn ceiling(&self) -> Option<Duration> {
+        let ceiling = self.config.extend_ceiling?.min(self.config.deadline());
+        let heeded = self.unit.get()?.heeds_us && self.notifier.is_connected();
+        (heeded && ceiling > self.allowed()).then_some(ceiling)
+    }
+
+    /// Moves the deadline.
+    pub(crate) fn extend(&self, allowed: Duration) {
+        self.state.send_modify(|state| state.extended = Some(allowed));
     }
 
     /// Takes in a signal. Returns whether it asks for an end at once.
@@ -263,12 +299,14 @@ impl Stop {
 
     /// When a stop that has begun must have ended.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.state.borrow().begun.as_ref().map(|begun| begun.at + begun.allowed)
+        self.state.borrow().begun.as_ref().map(|begun| begun.at)?.checked_add(self.allowed())
     }
 
-    /// How long it may take in all; zero before it has begun.
+    /// How long it may take in all, as it stands now; zero before it has begun.
     pub(crate) fn allowed(&self) -> Duration {
-        self.state.borrow().begun.as_ref().map_or(Duration::ZERO, |begun| begun.allowed)
+        let state = self.state.borrow();
+        let begun = state.begun.as_ref().map_or(Duration::ZERO, |begun| begun.allowed);
+        state.extended.unwrap_or(begun)
     }
 
     /// The keeper asks the runtime for a sign of life.
@@ -292,17 +330,39 @@ impl Stop {
     }
 
     /// Notes that a phase runs until the returned value is dropped.
-    pub(crate) fn note_running(self: &Arc<Self>, phase: &str) -> Running {
-        self.lock_running().push((phase.to_owned(), Instant::now()));
-        Running { stop: self.clone(), phase: phase.to_owned() }
+    pub(crate) fn note_running(self: &Arc<Self>, phase: &str, recorded: Arc<Recorded>) -> Noted {
+        let running = Running { phase: phase.to_owned(), since: Instant::now(), recorded };
+        self.lock_running().push(running);
+        self.note_phases_changed();
+        Noted { stop: self.clone(), phase: phase.to_owned() }
     }
 
-    /// The phases that run, and since when.
-    pub(crate) fn running(&self) -> Vec<(String, Instant)> {
+    /// The phases that run.
+    pub(crate) fn running(&self) -> Vec<Running> {
         self.lock_running().clone()
     }
 
-    fn lock_running(&self) -> MutexGuard<'_, Vec<(String, Instant)>> {
+    /// Notes that a phase got something done.
+    pub(crate) fn note_progress(&self) {
+        self.progress.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A number that has grown since it was last asked for if a phase got something done.
+    pub(crate) fn progress(&self) -> u64 {
+        self.progress.load(Ordering::Relaxed)
+    }
+
+    fn note_phases_changed(&self) {
+        self.note_progress();
+        self.phases_changed.notify_one();
+    }
+
+    /// Waits until a phase begins or ends; for one waiter. Cancel safe.
+    pub(crate) async fn phases_changed(&self) {
+        self.phases_changed.notified().await;
+    }
+
+    fn lock_running(&self) -> MutexGuard<'_, Vec<Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -390,15 +450,32 @@ impl fmt::Debug for Stop {
     }
 }
 
-/// A phase that runs; see [`Stop::note_running`].
+/// What systemd has said of our unit.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unit {
+    pub(crate) stop_timeout: Timespan,
+    /// Whether it takes what this process tells it by sd_notify.
+    pub(crate) heeds_us: bool,
+}
+
+/// A phase that runs.
+#[derive(Debug, Clone)]
 pub(crate) struct Running {
+    pub(crate) phase: String,
+    pub(crate) since: Instant,
+    pub(crate) recorded: Arc<Recorded>,
+}
+
+/// See [`Stop::note_running`].
+pub(crate) struct Noted {
     stop: Arc<Stop>,
     phase: String,
 }
 
-impl Drop for Running {
+impl Drop for Noted {
     fn drop(&mut self) {
-        self.stop.lock_running().retain(|(phase, _)| *phase != self.phase);
+        self.stop.lock_running().retain(|running| running.phase != self.phase);
+        self.stop.note_phases_changed();
     }
 }
 

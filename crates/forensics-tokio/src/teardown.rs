@@ -6,7 +6,7 @@
 //! still runs while it does.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
 use crate::blackbox::Place;
-use crate::budget::{Seconds, allowance};
+use crate::budget::{Budget, Seconds};
 use crate::events;
 use crate::outcome::{Outcome, panic_message};
 use crate::phase_context::{PhaseContext, PhaseFn, Recorded};
@@ -47,8 +47,8 @@ pub(crate) struct Teardown {
 pub(crate) struct Common {
     /// When the stop was asked for.
     pub(crate) began: Instant,
-    pub(crate) deadline: Instant,
-    pub(crate) hurry: watch::Receiver<StopState>,
+    /// Its deadline, too.
+    pub(crate) state: watch::Receiver<StopState>,
     pub(crate) stop: Arc<Stop>,
     pub(crate) service_running: watch::Receiver<bool>,
 }
@@ -74,9 +74,7 @@ impl Teardown {
 
 impl Common {
     async fn run_step(&self, step: Step, later: Duration, outcomes: &Outcomes) -> PhaseReport {
-        let remaining = self.deadline.saturating_duration_since(Instant::now());
-        let all = allowance(&step.claim, remaining, later);
-        let due = Budget { all, reserve: step.claim.reserve };
+        let due = Budget::new(&step.claim, later);
         if let Some(why) = self.refusal(&step, due, outcomes) {
             return self.skip(&Named::new(step.claim.name, None), why);
         }
@@ -94,10 +92,12 @@ impl Common {
             let state = outcomes.get(name).map_or("has not run", |outcome| outcome.as_str());
             return Some(format!("requires {name}, which {state}"));
         }
-        if due.reserve.is_zero() && self.hurry.borrow().hurried {
+        if due.reserve.is_zero() && self.state.borrow().hurried {
             return Some("a second signal: only phases with a reserve go on".to_owned());
         }
-        due.all.is_zero().then(|| "no time is left for it before the deadline".to_owned())
+        due.all(self.deadline())
+            .is_zero()
+            .then(|| "no time is left for it before the deadline".to_owned())
     }
 
     fn skip(&self, named: &Named, why: String) -> PhaseReport {
@@ -134,15 +134,12 @@ impl Common {
         outcomes: &Outcomes,
     ) -> PhaseReport {
         let offset = self.began.elapsed();
-        let started = Instant::now();
-        self.note_start(&named, offset, due.all);
+        self.note_start(&named, offset, due.all(self.deadline()));
 
         let mut reports: Vec<Option<PhaseReport>> = Vec::new();
         let mut running = JoinSet::new();
         for (place, member) in members.into_iter().enumerate() {
-            // A member shares its group's time, and its reserve.
-            let all = member.claim.timeout.map_or(due.all, |timeout| timeout.min(due.all));
-            let due = Budget { all, reserve: due.reserve };
+            let due = due.of_member(member.claim.timeout);
             let refusal = self.refusal(&member, due, outcomes);
             let member_named = Named::new(member.claim.name, Some(&named));
             if let Some(why) = refusal {
@@ -169,7 +166,7 @@ impl Common {
             outcome: members.iter().map(|member| member.outcome).max().unwrap_or(Outcome::Ok),
             error: (!not_ok.is_empty()).then(|| not_ok.join(", ")),
             offset,
-            took: started.elapsed(),
+            took: due.started.elapsed(),
             values: serde_json::Map::new(),
             members,
         };
@@ -179,54 +176,61 @@ impl Common {
 
     async fn run_phase(mut self, named: Named, run: PhaseFn, due: Budget) -> PhaseReport {
         let offset = self.began.elapsed();
-        let started = Instant::now();
-        let mut end = started + due.all;
+        let started = due.started;
+        let mut end = started + due.all(self.deadline());
         let cx = PhaseContext {
             name: named.name.as_str().into(),
             group: named.group.as_deref().map(Into::into),
             began: self.began,
-            deadline: end,
+            end: Arc::new(Mutex::new(end)),
             token: CancellationToken::new(),
             recorded: Arc::new(Recorded::default()),
             stop: self.stop.clone(),
             service_running: self.service_running.clone(),
         };
-        let (token, recorded) = (cx.token.clone(), cx.recorded.clone());
-        self.note_start(&named, offset, due.all);
-        let _running = self.stop.note_running(&named.name);
+        let (token, recorded, shown_end) = (cx.token.clone(), cx.recorded.clone(), cx.end.clone());
+        self.note_start(&named, offset, due.all(self.deadline()));
+        let noted = self.stop.note_running(&named.name, recorded.clone());
         let mut task = tokio::spawn(run(cx).instrument(named.span.clone()));
         let mut long = interval_at(started + STILL_RUNNING_EVERY, STILL_RUNNING_EVERY);
         long.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut hurried = false;
+        // It is looked at once at least.
+        self.state.mark_changed();
 
         let (outcome, error) = loop {
             tokio::select! {
-                biased;
-                ended = &mut task => break outcome_of(ended),
-                () = sleep_until(end) => {
-                    token.cancel();
-                    let what = format!("still running after {}", Seconds(started.elapsed()));
-                    break drop_phase(task, Outcome::TimedOut, what, &recorded).await;
-                }
-                () = self.hurry(), if !hurried => {
-                    hurried = true;
-                    // What was reserved for it is still its own, and no more.
-                    end = end.min(started + due.reserve);
-                    if due.reserve.is_zero() {
-                        token.cancel();
-                        let what = "a second signal asked for haste".to_owned();
-                        break drop_phase(task, Outcome::CutShort, what, &recorded).await;
-                    }
-                }
-                _ = long.tick() => {
-                    let (span, name) = (named.span.clone(), named.name.clone());
-                    let (offset, elapsed) = (self.began.elapsed(), started.elapsed());
-                    let last = recorded.last();
-                    self.stop.voice.say(move || {
-                        events::phase_still_running(&span, &name, offset, elapsed, due.all, last.as_deref());
-                    });
-                }
-            }
+                           biased;
+                           ended = &mut task => break outcome_of(ended),
+                           () = sleep_until(end) => {
+                               token.cancel();
+                               let what = format!("still running after {}", Seconds(started.elapsed()));
+                               break drop_phase(task, Outcome::TimedOut, what, &recorded).await;
+                           }
+                           () = self.news(), if !hurried => {
+                               end = started + due.all(self.deadline());
+                               hurried = self.state.borrow_and_update().hurried;
+                               if hurried {
+                                   // What was reserved for it is still its own, and no more.
+                                   end = end.min(started + due.reserve);
+                               }
+                               *shown_end.lock().unwrap_or_else(PoisonError::into_inner) = end;
+                               if hurried && due.reserve.is_zero() {
+                                   token.cancel();
+                                   let what = "a second signal asked for haste".to_owned();
+                                   break drop_phase(task, Outcome::CutShort, what, &recorded).await;
+                               }
+                           }
+                           _ = long.tick() => {
+                               let (span, name) = (named.span.clone(), named.name.clone());
+                               let (offset, elapsed) = (self.began.elapsed(), started.elapsed());
+                               let (last, budget) = (recorded.last(), end - started);
+                               self.stop.voice.say(move || {
+                                   events::phase_still_running(&span, &name, offset, elapsed, budget,
+            last.as_deref());
+                               });
+                           }
+                       }
         };
         let report = PhaseReport {
             name: named.name.clone(),
@@ -237,16 +241,23 @@ impl Common {
             values: recorded.all(),
             members: Vec::new(),
         };
+        // The next status shows the next phase.
+        drop(noted);
         self.note_end(&named, &report);
         report
     }
 
-    /// Waits until a second signal asks for haste. Cancel safe.
-    async fn hurry(&mut self) {
-        if self.hurry.wait_for(|state| state.hurried).await.is_err() {
-            // Nobody is left who could ask.
+    /// Waits until a second signal asks for haste, or the deadline moves. Cancel safe.
+    async fn news(&mut self) {
+        if self.state.changed().await.is_err() {
+            // Nobody is left who could tell.
             std::future::pending::<()>().await;
         }
+    }
+
+    /// The deadline as it stands now.
+    fn deadline(&self) -> Instant {
+        self.began + self.stop.allowed()
     }
 }
 
@@ -266,13 +277,6 @@ impl Named {
     fn place(&self) -> Place<'_> {
         Place { phase: &self.name, group: self.group.as_deref() }
     }
-}
-
-/// What a phase may take, and what of it is its own even in haste.
-#[derive(Clone, Copy)]
-struct Budget {
-    all: Duration,
-    reserve: Duration,
 }
 
 fn outcome_of(ended: Result<Option<String>, tokio::task::JoinError>) -> (Outcome, Option<String>) {

@@ -80,11 +80,13 @@ impl Vigil {
             return Some(Alarm::Wedged { detail, phases: Vec::new(), waited: ANSWER_WITHIN });
         }
         let before = LAST_WORDS_BEFORE.min(stop.allowed() / 10);
+        // It can have been moved since.
+        self.said_last_words &= now + before >= deadline;
         if !self.said_last_words && now + before >= deadline {
             self.said_last_words = true;
             let detail = self.describe("the deadline is near", stop, now);
             let phases = stop.running().into_iter();
-            let phases = phases.map(|(name, since)| (name, now.saturating_duration_since(since)));
+            let phases = phases.map(|one| (one.phase, now.saturating_duration_since(one.since)));
             return Some(Alarm::Wedged {
                 detail,
                 phases: phases.collect(),
@@ -116,9 +118,9 @@ impl Vigil {
         if let Some(context) = stop.unannounced() {
             let _ = write!(text, "; Shutdown context: {context}");
         }
-        for (phase, since) in stop.running() {
-            let ran = Seconds(now.saturating_duration_since(since));
-            let _ = write!(text, "; phase {phase} has run for {ran}");
+        for running in stop.running() {
+            let ran = Seconds(now.saturating_duration_since(running.since));
+            let _ = write!(text, "; phase {} has run for {ran}", running.phase);
         }
         let metrics = &stop.metrics;
         let _ = write!(

@@ -23,6 +23,7 @@ pub const PROPERTIES: &[&str] = &[
     "NeedDaemonReload",
     "Type",
     "NotifyAccess",
+    "MainPID",
     "KillMode",
     "SendSIGKILL",
     "TimeoutStopUSec",
@@ -79,6 +80,8 @@ pub struct UnitProperties {
     /// Whose messages by `sd_notify(3)` are taken: `none`, `main`, `exec`, `all`. Never `none` with
     /// `Type=notify` or `WatchdogSec=`, whatever the file says (`service_add_extras()`).
     pub notify_access: Option<String>,
+    /// The service's main process; absent where it has none.
+    pub main_pid: Option<u32>,
     /// Who gets the signals of a stop: `control-group`, `mixed`, `process`, `none`.
     pub kill_mode: Option<String>,
     /// Whether SIGKILL follows when the stop timeout is over.
@@ -134,6 +137,7 @@ impl UnitProperties {
             need_daemon_reload: switch("NeedDaemonReload"),
             service_type: text("Type"),
             notify_access: text("NotifyAccess"),
+            main_pid: value("MainPID").and_then(|pid| pid.parse().ok()).filter(|&pid| pid != 0),
             kill_mode: text("KillMode"),
             send_sigkill: switch("SendSIGKILL"),
             timeout_stop: span("TimeoutStopUSec"),
@@ -149,6 +153,18 @@ impl UnitProperties {
     #[must_use]
     pub fn stop_timeout(&self) -> Option<Timespan> {
         self.timeout_stop.filter(|_| self.load_state.as_deref() == Some("loaded"))
+    }
+
+    /// Whether systemd takes what the process `pid` of this service tells it by `sd_notify(3)`.
+    /// `false` where it does not say.
+    #[must_use]
+    pub fn takes_notifications_of(&self, pid: u32) -> bool {
+        match self.notify_access.as_deref() {
+            Some("all") => true,
+            // `exec` is the main process and those of ExecStop= and the like.
+            Some("main" | "exec") => self.main_pid == Some(pid),
+            _ => false,
+        }
     }
 }
 
@@ -185,6 +201,7 @@ mod tests {
     const MIXED: &str = "\
 Type=simple
 NotifyAccess=none
+MainPID=4100
 TimeoutStopUSec=1min 30s
 WatchdogUSec=0
 Result=success
@@ -216,6 +233,7 @@ Transient=no
             need_daemon_reload: Some(true),
             service_type: some("simple"),
             notify_access: some("none"),
+            main_pid: Some(4100),
             kill_mode: some("mixed"),
             send_sigkill: Some(true),
             timeout_stop: Some(Timespan::Finite(90 * SECOND)),
@@ -271,6 +289,23 @@ Transient=no
     }
 
     #[test]
+    fn messages_are_taken_of_the_main_process_or_of_all() {
+        let cases = [
+            ("none", false, false),
+            ("main", true, false),
+            ("exec", true, false),
+            ("all", true, true),
+        ];
+        for (access, main, other) in cases {
+            let unit = UnitProperties::parse(&format!("NotifyAccess={access}\nMainPID=4100"));
+            let taken = [4100, 4101].map(|pid| unit.takes_notifications_of(pid));
+            assert_eq!(taken, [main, other], "{access}");
+        }
+        let unit = UnitProperties::parse("NotifyAccess=main\nMainPID=0");
+        assert!(!unit.takes_notifications_of(0));
+    }
+
+    #[test]
     fn a_watchdog_counts_only_where_it_is_in_force() {
         // As systemd 252 showed it: running with one, running without, not running with one.
         for (shown, expected) in
@@ -314,6 +349,7 @@ Transient=no
     fn every_property_asked_for_is_read() {
         let samples = BTreeMap::from([
             ("Job", "1"),
+            ("MainPID", "1"),
             ("Transient", "yes"),
             ("NeedDaemonReload", "yes"),
             ("SendSIGKILL", "yes"),

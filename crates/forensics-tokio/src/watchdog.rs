@@ -1,0 +1,59 @@
+//! Feeding systemd's watchdog for as long as the runtime answers.
+//!
+//! A task and nothing more: where no worker is left to run it, nobody says `WATCHDOG=1`, and
+//! systemd ends a service that no longer does anything.
+
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::notify::Notifier;
+
+/// How often systemd wants to hear from this process (`sd_watchdog_enabled(3)`); `None` where it
+/// does not.
+pub(crate) fn interval_of_environment() -> Option<Duration> {
+    let variable = |name| std::env::var(name).ok();
+    interval_for(variable("WATCHDOG_USEC"), variable("WATCHDOG_PID"), std::process::id())
+}
+
+fn interval_for(usec: Option<String>, pid: Option<String>, ours: u32) -> Option<Duration> {
+    // Set for a parent that has handed its environment down.
+    if pid.is_some_and(|pid| pid.parse() != Ok(ours)) {
+        return None;
+    }
+    let usec: u64 = usec?.parse().ok()?;
+    (usec > 0 && usec < u64::MAX).then(|| Duration::from_micros(usec))
+}
+
+/// Says that we are alive, twice as often as systemd wants to hear it; never returns.
+pub(crate) async fn feed(notifier: Notifier, every: Duration) {
+    // Not zero, which `interval` would not take.
+    let mut ticks = interval((every / 2).max(Duration::from_micros(1)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        notifier.alive();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_interval_is_ours_only_where_the_pid_is() {
+        let cases = [
+            (Some("3000000"), Some("7"), Some(3)),
+            (Some("3000000"), None, Some(3)),
+            (Some("3000000"), Some("8"), None),
+            (Some("3000000"), Some("x"), None),
+            (Some("0"), Some("7"), None),
+            (Some("3s"), Some("7"), None),
+            (None, Some("7"), None),
+        ];
+        for (usec, pid, expected) in cases {
+            let [usec, pid] = [usec, pid].map(|text| text.map(str::to_owned));
+            assert_eq!(interval_for(usec, pid, 7), expected.map(Duration::from_secs));
+        }
+    }
+}
