@@ -89,11 +89,15 @@ fn announce(shared: &Shared, begun: &Arc<Begun>) {
         }
     }
     let _announced = Announced(shared);
-    shared.stop.notifier.stopping();
     let said = begun.clone();
     let text = format!("Shutdown context: {}", begun.context);
     shared.stop.voice.insist(text, move || events::context(&said.context));
     // Tasks of their own: neither holds the token back.
     shared.start_diagnostic(&begun.context);
-    tokio::spawn(followup::ask(begun.context.clone(), shared.stop.voice.clone()));
+    let (context, stop) = (begun.context.clone(), shared.stop.clone());
+    tokio::spawn(async move {
+        followup::ask(context, stop.voice.clone()).await;
+        // Not before: from here on systemd shows the unit as being stopped, whoever stops it.
+        stop.notifier.stopping();
+    });
 }

@@ -34,6 +34,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     runtime.block_on(async {
         let mut builder = ShutdownGuard::builder("trouble")
             .record_dir(&records)
+            .watchdog(true)
             .deadline(Duration::from_secs(3))
             .flush(move || {
                 // Nobody is left to tell where it fails; its test looks for the file.

@@ -1,0 +1,93 @@
+//! Boots a systemd and runs a script in it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use forensics_tests::{example, forensics};
+
+/// `boot`'s exit status where it cannot run here.
+const CANNOT: i32 = 77;
+
+/// Shell functions for the scripts. Waiting is looking again, up to 20 s.
+const PRELUDE: &str = r#"
+set -u
+# Where a unit with a /tmp or a /home of its own sees them, too.
+cp "$GATEWAY" "$FORENSICS" "$SUBJECT" "$TROUBLE" /usr/local/bin/
+GATEWAY=/usr/local/bin/gateway FORENSICS=/usr/local/bin/forensics
+SUBJECT=/usr/local/bin/subject TROUBLE=/usr/local/bin/trouble
+log() { journalctl -q --no-pager -o cat -u "$1"; }
+until_log() {
+    for _ in $(seq 400); do log "$1" | grep -q "$2" && return; sleep .05; done
+    echo "no '$2' in the log of $1:"; log "$1"; exit 1
+}
+until_gone() {
+    for _ in $(seq 400); do
+        case $(systemctl is-active "$1") in inactive | failed) return ;; esac
+        sleep .05
+    done
+    echo "$1 does not end:"; log "$1"; exit 1
+}
+until_status() {
+    for _ in $(seq 400); do systemctl status gw | grep "Status:.*$1" && return; sleep .05; done
+    echo "no status '$1'"; log gw; exit 1
+}
+# start UNIT PROPERTIES... -- ARGUMENTS...: the gateway as a service, up and asked for its timeout
+start() {
+    unit=$1 properties=(); shift
+    while [ "$1" != -- ]; do properties+=(-p "$1"); shift; done; shift
+    systemd-run -q --unit="$unit" -p RemainAfterExit=no "${properties[@]}" "$GATEWAY" "$@" || exit 1
+    until_log "$unit" 'listening on'
+    until_log "$unit" "${ALIGNMENT:-systemd gives}"
+}
+"#;
+
+/// Runs a script under a systemd of its own; `None` where there can be none. It finds the gateway
+/// as `$GATEWAY`, the command line as `$FORENSICS`, this package's programs as `$SUBJECT` and
+/// `$TROUBLE`, and a folder shared with the host as `$SHARED`.
+pub(crate) fn under_systemd(script: &str) -> Option<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (gateway, forensics) = (example("gateway"), forensics());
+    let subject = PathBuf::from(env!("CARGO_BIN_EXE_subject"));
+    let trouble = PathBuf::from(env!("CARGO_BIN_EXE_trouble"));
+    let shared = tempfile::tempdir().unwrap();
+    let folder = |path: &PathBuf| path.parent().unwrap().to_owned();
+    let variables = format!(
+        "GATEWAY='{}' FORENSICS='{}' SUBJECT='{}' TROUBLE='{}' SHARED='{}'\n",
+        gateway.display(),
+        forensics.display(),
+        subject.display(),
+        trouble.display(),
+        shared.path().display(),
+    );
+    let output = Command::new(root.join("systemd/boot"))
+        .arg("-b")
+        .arg(folder(&gateway))
+        .arg("-b")
+        .arg(folder(&forensics))
+        .arg("-b")
+        .arg(shared.path())
+        .args(["timeout", "100", "bash", "-c", &format!("{variables}{PRELUDE}{script}")])
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    if output.status.code() == Some(CANNOT) {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "must not be skipped: {stderr}");
+        eprintln!("skipped: {stderr}");
+        return None;
+    }
+    let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
+    // A script that takes the system down does not live to print its log.
+    if let Ok(log) = std::fs::read_to_string(shared.path().join("log")) {
+        said.push_str(&log);
+    } else {
+        assert!(output.status.success(), "{stderr}\n{said}");
+    }
+    Some(said)
+}
+
+/// Asserts that each of these is in a line of the text.
+pub(crate) fn assert_says(text: &str, expected: &[&str]) {
+    for expected in expected {
+        assert!(text.contains(expected), "no `{expected}` in:\n{text}");
+    }
+}

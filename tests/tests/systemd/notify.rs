@@ -1,0 +1,124 @@
+//! What systemd is told by sd_notify, and what it makes of it.
+
+use crate::harness::{assert_says, under_systemd};
+
+#[test]
+fn a_unit_of_type_notify_is_up_when_the_gateway_runs_and_shows_the_phase_it_is_in() {
+    let Some(said) = under_systemd(
+        "start gw Type=notify TimeoutStopSec=60 -- --wedge drain --drain-timeout 2s
+         systemctl stop --no-block gw
+         until_status 'phase drain 1.'; until_gone gw; systemctl show gw -p Result; log gw",
+    ) else {
+        return;
+    };
+    assert_says(&said, &["Status: \"Stopping: phase drain 1.0", "Result=success"]);
+}
+
+#[test]
+fn a_kill_by_somebody_starts_the_stop_timeout_of_a_unit_that_hears_of_it() {
+    let Some(said) = under_systemd(
+        "start gw Type=notify TimeoutStopSec=3 -- --wedge drain --drain-timeout 20s
+         kill $(systemctl show gw -P MainPID); until_gone gw
+         systemctl show gw -p Result; log gw",
+    ) else {
+        return;
+    };
+    assert_says(
+        &said,
+        &[
+            "cause=process",
+            "deadline 2.25s: the unit's stop timeout of 3.00s less 0.75s",
+            "phase=db_close outcome=ok",
+            "Result=success",
+        ],
+    );
+}
+
+#[test]
+fn a_kill_by_systemctl_is_told_from_a_stop_though_systemd_hears_of_the_teardown() {
+    let Some(said) = under_systemd(
+        "start gw Type=notify TimeoutStopSec=60 -- --wedge drain --drain-timeout 2s
+         systemctl kill gw; until_log gw 'explained by systemd'
+         for _ in $(seq 400); do
+             state=$(systemctl show gw -P SubState); [ $state = stop-sigterm ] && break; sleep .05
+         done
+         echo state=$state; log gw",
+    ) else {
+        return;
+    };
+    assert_says(&said, &["explained by systemd: no stop of the unit is under way"]);
+    // By STOPPING=1 alone: nobody asked systemd for a stop.
+    assert_says(&said, &["state=stop-sigterm"]);
+}
+
+#[test]
+fn the_stop_timeout_is_extended_while_requests_are_answered_and_not_for_one_that_hangs() {
+    let script = |requests: &str| {
+        format!(
+            "start gw Type=notify TimeoutStopSec=3 -- --drain-timeout 60s --extend 20s
+             port=$(log gw | sed -n 's|^listening on http://127.0.0.1:||p')
+             for ms in {requests}; do
+                 (
+                     exec 3<>/dev/tcp/127.0.0.1/$port
+                     printf 'GET /slow?ms=%s HTTP/1.0\r\n\r\n' $ms >&3
+                     : >/tmp/sent.$ms
+                     tail -n 1 <&3 >/tmp/answer.$ms
+                 ) &
+             done
+             for ms in {requests}; do
+                 until [ -e /tmp/sent.$ms ]; do sleep .02; done
+             done
+             # Until the gateway has read each of them: its end of a connection holds nothing more.
+             hex=$(printf %04X $port)
+             while awk -v port=:$hex '$4 == \"01\" && $2 ~ port && $5 !~ /:00000000$/' \
+                 /proc/net/tcp | grep -q .; do sleep .02; done
+             systemctl stop --no-block gw; until_status active_now=1; until_gone gw
+             systemctl show gw -p Result; wait; cat /tmp/answer.*; log gw"
+        )
+    };
+    let Some(said) = under_systemd(&script("500 1000 1500 2000 2500 3000 3500 4000")) else {
+        return;
+    };
+    assert_says(
+        &said,
+        &[
+            "s active_at_start=8 active_now=1\"",
+            "Result=success",
+            "active_at_start=8 active_now=0",
+            "slept 4000 ms",
+            "systemd is asked to start its stop timeout of 3.00s anew, up to 20.00s in all",
+        ],
+    );
+    let Some(said) = under_systemd(&script("500 50000")) else { return };
+    assert_says(
+        &said,
+        &["Result=success", "phase=drain outcome=timed_out", "phase=db_close outcome=ok"],
+    );
+}
+
+#[test]
+fn the_watchdog_is_fed_while_the_runtime_answers_and_its_signal_is_named() {
+    let Some(said) = under_systemd(
+        "start gw Type=notify WatchdogSec=1 --
+         systemd-run -q --unit=blocked -p NotifyAccess=main -p WatchdogSec=1 -p LimitCORE=0 \
+             $TROUBLE blocked_task /tmp/records || exit 1
+         systemd-run -q --unit=unfed -p NotifyAccess=main -p WatchdogSec=1 -p TimeoutAbortSec=20 \
+             $SUBJECT --signals SIGABRT,SIGTERM --hold || exit 1
+         until_gone blocked; systemctl show blocked -p Result
+         until_log unfed 'explained by systemd'; log unfed
+         # Both missed theirs by now, and would it have done, too.
+         systemctl is-active gw; log gw",
+    ) else {
+        return;
+    };
+    assert_says(
+        &said,
+        &[
+            "Result=watchdog",
+            "WatchdogSec=1s is not fed by the guard",
+            "signal=SIGABRT cause=watchdog under_systemd=yes sender_pid=1 sender_name=systemd",
+            "Shutdown explained by systemd: the unit missed its watchdog message",
+        ],
+    );
+    assert!(said.lines().any(|line| line == "active"), "{said}");
+}
