@@ -177,6 +177,12 @@ pub(crate) fn diagnostic_finished(log: &Path) {
     info!(target: "shutdown", log = %Plain(&log.to_string_lossy()), "Diagnostic written");
 }
 
+/// The diagnostic goes on whatever becomes of us.
+pub(crate) fn diagnostic_elsewhere(log: &Path, unit: &str) {
+    let log = log.to_string_lossy();
+    info!(target: "shutdown", log = %Plain(&log), unit, "Diagnostic goes on in a unit of its own");
+}
+
 /// There is no diagnostic, or only a part.
 pub(crate) fn diagnostic_failed(log: &Path, error: &DiagError) {
     let log = log.to_string_lossy();

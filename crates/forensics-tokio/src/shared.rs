@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::blackbox::BlackBox;
 use crate::config::Config;
+use crate::diag::Looked;
 use crate::notify::Notifier;
 use crate::plan::Plan;
 use crate::stop::Stop;
@@ -71,6 +72,7 @@ impl Shared {
             command: self.config.diag_command.clone(),
             log: log.clone(),
             service: self.config.service.clone(),
+            unit: context.systemd.unit.clone(),
         };
         let line = context.to_string();
         let stop = self.stop.clone();
@@ -84,7 +86,10 @@ impl Shared {
             };
             note(DiagState::Started, None);
             match diag::run(plan, line).await {
-                Ok(()) => {
+                Ok(Looked::Elsewhere { unit }) => {
+                    stop.voice.say(move || events::diagnostic_elsewhere(&path, &unit));
+                }
+                Ok(Looked::Here) => {
                     note(DiagState::Finished, None);
                     stop.voice.say(move || events::diagnostic_finished(&path));
                 }

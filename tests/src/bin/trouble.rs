@@ -11,6 +11,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
+use forensics_tokio::diag::DiagCommand;
 use forensics_tokio::{Escalation, ShutdownGuard, logging};
 use tokio::runtime::Builder;
 use tracing::{Event, Subscriber};
@@ -40,8 +41,15 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
                 // Nobody is left to tell where it fails; its test looks for the file.
                 let _ = std::fs::write(&flushed, "flushed");
             });
-        if kind == "impatient" {
-            builder = builder.escalation(Escalation::Exit);
+        match kind.as_str() {
+            "impatient" => builder = builder.escalation(Escalation::Exit),
+            "slow_diagnostic" => {
+                builder = builder
+                    .deadline(Duration::from_secs(60))
+                    .diag_log(records.join("diag.log"))
+                    .diag_command(DiagCommand::Shell("sleep 3; echo late".to_owned()));
+            }
+            _ => {}
         }
         let guard = builder.install()?;
         println!("ready");
@@ -68,7 +76,9 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
             }
             "stuck_subscriber" => {}
             "blocked_pool" => drop(tokio::task::spawn_blocking(block)),
-            "impatient" => drop(guard.phase("hangs", |_| std::future::pending::<()>())),
+            "impatient" | "slow_diagnostic" => {
+                drop(guard.phase("hangs", |_| std::future::pending::<()>()));
+            }
             "panic" => panic!("main is lost"),
             "panic_in_service" => {
                 return Ok(guard.run(async { panic!("service is lost") }).await.exit_code());

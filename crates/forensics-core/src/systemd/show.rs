@@ -30,6 +30,8 @@ pub const PROPERTIES: &[&str] = &[
     "WatchdogUSec",
     "FragmentPath",
     "DropInPaths",
+    "Conflicts",
+    "ConflictedBy",
 ];
 
 /// The arguments with which to run systemctl(1), for its output to be read by
@@ -96,6 +98,10 @@ pub struct UnitProperties {
     pub fragment_path: Option<String>,
     /// The files that amend it, in the order in which they apply.
     pub drop_in_paths: Vec<String>,
+    /// Units whose start stops this one, and those that this one's start stops: `Conflicts=`.
+    pub conflicts: Vec<String>,
+    /// The same, where it stands in the other unit.
+    pub conflicted_by: Vec<String>,
 }
 
 impl UnitProperties {
@@ -145,6 +151,8 @@ impl UnitProperties {
                 .filter(|&span| span != Timespan::Finite(0) && span != Timespan::Infinite),
             fragment_path: text("FragmentPath"),
             drop_in_paths: value("DropInPaths").map(words).unwrap_or_default(),
+            conflicts: value("Conflicts").map(words).unwrap_or_default(),
+            conflicted_by: value("ConflictedBy").map(words).unwrap_or_default(),
         }
     }
 
@@ -215,6 +223,8 @@ FragmentPath=/etc/systemd/system/aligned.service
 DropInPaths=/etc/systemd/system/aligned.service.d/override.conf \
 \"/etc/systemd/system/aligned.service.d/with space.conf\"
 Job=357
+Conflicts=shutdown.target
+ConflictedBy=rescue.service other.service
 NeedDaemonReload=yes
 Transient=no
 ";
@@ -243,6 +253,8 @@ Transient=no
                 "/etc/systemd/system/aligned.service.d/override.conf".to_owned(),
                 "/etc/systemd/system/aligned.service.d/with space.conf".to_owned(),
             ],
+            conflicts: vec!["shutdown.target".to_owned()],
+            conflicted_by: vec!["rescue.service".to_owned(), "other.service".to_owned()],
         };
         assert_eq!(UnitProperties::parse(MIXED), expected);
     }
@@ -369,7 +381,7 @@ Transient=no
         let system = show_arguments(Manager::System, "-dash.service");
         assert_eq!(system[..3], ["--system", "--no-pager", "show"]);
         assert_eq!(system[4..], ["--", "-dash.service"]);
-        assert!(system[3].starts_with("--property=Id,") && system[3].ends_with(",DropInPaths"));
+        assert!(system[3].starts_with("--property=Id,") && system[3].ends_with(",ConflictedBy"));
         assert_eq!(show_arguments(Manager::User { uid: 7 }, "a")[0], "--user");
     }
 

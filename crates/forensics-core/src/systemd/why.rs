@@ -73,7 +73,16 @@ pub fn why(unit: &str, properties: &UnitProperties, jobs: &str) -> Option<Why> {
         _ if state == "active" || state == "reloading" => Why::Kill,
         Some("restart" | "try-restart") => Why::Restart,
         Some("stop") => {
-            let others = jobs.iter().map(|(name, _)| *name).filter(|name| *name != unit);
+            // A start says nothing of our stop, unless it is of a unit that excludes ours: such
+            // jobs come and go, and asking systemd can start the system bus.
+            let excludes = |name: &str| {
+                let mut rivals = properties.conflicts.iter().chain(&properties.conflicted_by);
+                rivals.any(|rival| rival == name)
+            };
+            let bears = |(name, kind): &&(&str, &str)| {
+                *name != unit && (matches!(*kind, "stop" | "restart") || excludes(name))
+            };
+            let others = jobs.iter().filter(bears).map(|(name, _)| *name);
             match others.map(str::to_owned).take(MAX_UNITS).collect::<Vec<_>>() {
                 none if none.is_empty() => Why::Stop,
                 units => Why::Dependency { units },
@@ -118,6 +127,8 @@ mod tests {
     fn each_situation_is_told_by_what_systemd_says_of_the_unit() {
         let stop = "  812 gateway.service stop running\n";
         let dependency = "812 gateway.service stop running\n815 db.service stop waiting\n";
+        let start = "812 gateway.service stop running\n815 dbus.service start running\n";
+        let conflict = "812 gateway.service stop running\n815 rival.service start waiting\n";
         let down = "900 gateway.service stop running\n901 shutdown.target start waiting\n\
                     902 reboot.target start waiting\n";
         let unit = |name: &str| Why::Dependency { units: vec![name.to_owned()] };
@@ -134,13 +145,18 @@ mod tests {
                 Why::Restart,
             ),
             ("deactivating", "stop-sigterm", "success", dependency, unit("db.service")),
+            ("deactivating", "stop-sigterm", "success", start, Why::Stop),
+            ("deactivating", "stop-sigterm", "success", conflict, unit("rival.service")),
             ("deactivating", "stop-sigterm", "success", down, reboot()),
             ("deactivating", "stop-sigterm", "timeout", "", Why::RuntimeMax),
             ("deactivating", "stop-watchdog", "watchdog", "", Why::Watchdog),
             ("deactivating", "stop-sigterm", "success", "No jobs running.\n", Why::Unclear),
         ];
         for (active, sub, result, jobs, expected) in cases {
-            let show = format!("ActiveState={active}\nSubState={sub}\nResult={result}\n");
+            let show = format!(
+                "ActiveState={active}\nSubState={sub}\nResult={result}\n\
+                 Conflicts=shutdown.target rival.service\n"
+            );
             let properties = UnitProperties::parse(&show);
             assert_eq!(why("gateway.service", &properties, jobs), Some(expected), "{jobs}");
         }

@@ -6,29 +6,39 @@
 //! run. A program in which `init` has not run is never started again by its own diagnostic; there
 //! a shell command does what it can.
 //!
-//! It is started through posix_spawn: never a `pre_exec` hook, which makes std fork, and that takes
+//! systemd kills the whole cgroup of a unit whose stop takes too long, and what looks around with
+//! it. So a service's diagnostic is started as a unit of its own where that can be had; see
+//! `outside`. Else it is a child.
+//!
+//! A child is started through posix_spawn: never a `pre_exec` hook, which makes std fork, and that takes
 //! a quarter of a second for a process with 8 GiB resident. It has a process group of its own, so
 //! that it can be ended with all it started, and no handler for SIGTERM: where systemd signals the
-//! whole cgroup once more, it goes.
+//! whole cgroup once more, it goes, since what lingers turns a clean stop into a failed one.
 
-use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+mod log;
+mod outside;
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use forensics_core::diagnostic::Diagnostic;
+use forensics_core::escape::Plain;
 use forensics_core::record::DiagState;
-use nix::libc;
+use forensics_core::systemd::CgroupUnit;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
+
+use self::log::open_log;
+use self::outside::Outside;
 
 /// The name under which this program runs as its own diagnostic; nobody starts a service by it.
 const ARG0: &str = "shutdown-diagnostic";
@@ -46,14 +56,24 @@ static INITIALISED: AtomicBool = AtomicBool::new(false);
 /// Call it as the first line of `main`, before the runtime is built and before anything is opened.
 pub fn init() {
     INITIALISED.store(true, Ordering::Release);
-    if std::env::args_os().next().is_some_and(|name| name == ARG0) {
-        std::process::exit(look_around());
+    let arguments: Vec<_> = std::env::args_os().take(4).collect();
+    let number = |pid: &OsStr| pid.to_str().and_then(|pid| pid.parse().ok());
+    let parent = || nix::unistd::getppid().as_raw();
+    match arguments.as_slice() {
+        // A child of the service.
+        [name, ..] if name == ARG0 => {
+            let pid = std::env::var_os(PID_VARIABLE).and_then(|pid| number(&pid));
+            std::process::exit(look_around(pid.unwrap_or_else(parent)));
+        }
+        // A unit of its own: systemd-run gives no program another name.
+        [_, name, pid] if name == ARG0 => {
+            std::process::exit(look_around(number(pid).unwrap_or_else(parent)));
+        }
+        _ => {}
     }
 }
 
-fn look_around() -> i32 {
-    let pid = std::env::var(PID_VARIABLE).ok().and_then(|pid| pid.parse().ok());
-    let pid = pid.unwrap_or_else(|| nix::unistd::getppid().as_raw());
+fn look_around(pid: i32) -> i32 {
     // Not through `Stdout`, whose line buffer would write each row twice.
     let looked = io::stdout().as_fd().try_clone_to_owned().map(File::from);
     match looked.and_then(|mut out| Diagnostic::of(pid).write_to(&mut out)) {
@@ -82,6 +102,8 @@ pub(crate) struct Plan {
     pub(crate) log: PathBuf,
     /// The service, for the heading.
     pub(crate) service: String,
+    /// The service's unit, where it is one.
+    pub(crate) unit: Option<CgroupUnit>,
 }
 
 /// Why there is no diagnostic, or only part of one.
@@ -109,10 +131,19 @@ impl DiagError {
     }
 }
 
-/// Runs the diagnostic from start to end, its output appended to the log.
+/// What became of a diagnostic.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Looked {
+    /// It is complete.
+    Here,
+    /// It goes on in a unit of its own, also when we are gone.
+    Elsewhere { unit: String },
+}
+
+/// Runs the diagnostic, its output appended to the log: to its end where it is a child.
 ///
 /// Not cancel safe: dropped, it leaves the process running, and without its time limit.
-pub(crate) async fn run(plan: Plan, line: String) -> Result<(), DiagError> {
+pub(crate) async fn run(plan: Plan, line: String) -> Result<Looked, DiagError> {
     let path = plan.log.clone();
     let heading = format!("=== {}[{}] {line}\n", plan.service, std::process::id());
     // Off the runtime, as the disk may be slow to answer.
@@ -124,36 +155,52 @@ pub(crate) async fn run(plan: Plan, line: String) -> Result<(), DiagError> {
     let failed = |source| DiagError::Log { path: plan.log.clone(), source };
     let mut log = log.await.map_err(io::Error::other).flatten().map_err(failed)?;
 
-    let look = || async {
-        let mut command = command(&plan.command);
-        let program = command.as_std().get_program().to_owned();
-        let output = |log: &File| log.try_clone().map(Stdio::from);
-        command
-            .env(PID_VARIABLE, std::process::id().to_string())
-            .env(CONTEXT_VARIABLE, &line)
-            .stdin(Stdio::null())
-            .stdout(output(&log).map_err(failed)?)
-            .stderr(output(&log).map_err(failed)?)
-            .process_group(0);
-        let child = command.spawn().map_err(|source| DiagError::Spawn { program, source })?;
-        supervise(child).await
-    };
+    if let Some(outside) = Outside::of(&plan) {
+        match outside.start(&log, &line).await {
+            Ok(unit) => return Ok(Looked::Elsewhere { unit }),
+            Err(why) => {
+                // The log is where somebody will look who misses something in it.
+                let _ = writeln!(log, "--- not in a unit of its own: {}", Plain(&why));
+            }
+        }
+    }
+    let look = || look_as_child(&plan, &line, &log);
     let mut ended = look().await;
     // systemd signals the processes of our cgroup until it finds no new one, so that what we start
     // in the first instant of a stop can be met, too. Once: who means it will signal it again.
-    if let Err(DiagError::Status(status)) = &ended
-        && status.signal() == Some(Signal::SIGTERM as i32)
-    {
+    if was_met(&ended) {
         ended = look().await;
     }
     let complete = match &ended {
-        Ok(()) if writes_own_end(&plan.command) => return Ok(()),
+        Ok(()) if writes_own_end(&plan.command) => return Ok(Looked::Here),
         Ok(()) => "--- end of diagnostic\n".to_owned(),
         Err(e) => format!("--- diagnostic incomplete: {e}\n"),
     };
     // One short line to a file that took the whole look; where it fails there is nobody to tell.
     let _ = log.write_all(complete.as_bytes());
-    ended
+    ended.map(|()| Looked::Here)
+}
+
+async fn look_as_child(plan: &Plan, line: &str, log: &File) -> Result<(), DiagError> {
+    let failed = |source| DiagError::Log { path: plan.log.clone(), source };
+    let mut command = command(&plan.command);
+    let program = command.as_std().get_program().to_owned();
+    let output = || log.try_clone().map(Stdio::from);
+    command
+        .env(PID_VARIABLE, std::process::id().to_string())
+        .env(CONTEXT_VARIABLE, line)
+        .stdin(Stdio::null())
+        .stdout(output().map_err(failed)?)
+        .stderr(output().map_err(failed)?)
+        .process_group(0);
+    let child = command.spawn().map_err(|source| DiagError::Spawn { program, source })?;
+    supervise(child).await
+}
+
+/// Whether a process that we started was ended by SIGTERM.
+fn was_met(ended: &Result<(), DiagError>) -> bool {
+    let Err(DiagError::Status(status)) = ended else { return false };
+    status.signal() == Some(Signal::SIGTERM as i32)
 }
 
 async fn supervise(mut child: Child) -> Result<(), DiagError> {
@@ -201,49 +248,13 @@ fn writes_own_end(command: &DiagCommand) -> bool {
     *command == DiagCommand::BuiltIn && INITIALISED.load(Ordering::Acquire)
 }
 
-/// Opens the log to append to it; creates it, 0600, and the folders above it, 0750. A symbolic
-/// link in its place is not followed, so that nobody who may write to the folder can have us, as
-/// root, write elsewhere; nor is anything but a regular file taken.
-fn open_log(path: &Path) -> io::Result<File> {
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        fs::DirBuilder::new().recursive(true).mode(0o750).create(folder)?;
-    }
-    let log = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)?;
-    match log.metadata()?.is_file() {
-        true => Ok(log),
-        false => Err(io::Error::other("not a regular file")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::fs;
 
     fn plan(command: DiagCommand, log: PathBuf) -> Plan {
-        Plan { command, log, service: "gateway".into() }
-    }
-
-    #[test]
-    fn the_log_is_private_and_no_link_is_followed() {
-        let dir = tempfile::tempdir().unwrap();
-        let log = dir.path().join("deep/er/diag.log");
-        open_log(&log).unwrap().write_all(b"one\n").unwrap();
-        open_log(&log).unwrap().write_all(b"two\n").unwrap();
-        assert_eq!(fs::read_to_string(&log).unwrap(), "one\ntwo\n");
-        assert_eq!(fs::metadata(&log).unwrap().permissions().mode() & 0o777, 0o600);
-
-        let link = dir.path().join("link");
-        symlink(&log, &link).unwrap();
-        assert!(open_log(&link).is_err());
-        assert!(open_log(dir.path()).is_err());
-        nix::unistd::mkfifo(&dir.path().join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert!(open_log(&dir.path().join("fifo")).is_err());
+        Plan { command, log, service: "gateway".into(), unit: None }
     }
 
     #[tokio::test]

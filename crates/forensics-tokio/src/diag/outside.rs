@@ -1,0 +1,154 @@
+//! The diagnostic in a unit of its own, outside our cgroup, where it outlives us.
+//!
+//! systemd-run(1) asks for it, in a way that needs no message bus: without `--wait` and `--pipe`. The
+//! unit opens the log through our descriptor, so that it writes to the very file that we opened,
+//! whatever it is called outside. Seen on systemd 252: such a unit survives the SIGKILL at our stop
+//! timeout, and with `DefaultDependencies=no` it starts also while the machine goes down.
+//!
+//! Only a manager that runs the unit with no more rights than ours is asked: the system's where we
+//! are root, the user's for a unit of its. And the program has to be the same file out there, as a
+//! service can have a root of its own.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, Metadata};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Output, Stdio};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use forensics_core::systemd::Manager;
+use nix::sys::signal::Signal;
+use nix::unistd::geteuid;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use super::{ARG0, CONTEXT_VARIABLE, DiagCommand, INITIALISED, PID_VARIABLE, Plan, TIME_LIMIT};
+
+/// How long systemd may take to start it before a child is started in its stead.
+const START_LIMIT: Duration = Duration::from_secs(1);
+
+/// Runs a command, and writes how it ended, as we may be gone by then.
+const WITH_END: &str = r#""$@"; status=$?
+case $status in
+0) echo "--- end of diagnostic" ;;
+*) echo "--- diagnostic incomplete: exit status: $status" ;;
+esac
+exit $status"#;
+
+/// What is to be run, and by whom.
+#[derive(Debug)]
+pub(super) struct Outside {
+    /// Whether it is the user's manager that is asked, not the system's.
+    is_users: bool,
+    command: Vec<OsString>,
+    description: String,
+}
+
+impl Outside {
+    /// `None` where we are no service, or may not have that.
+    pub(super) fn of(plan: &Plan) -> Option<Self> {
+        let unit = plan.unit.as_ref().filter(|unit| unit.unit.ends_with(".service"))?;
+        let program: OsString = match &plan.command {
+            DiagCommand::BuiltIn if INITIALISED.load(Ordering::Acquire) => {
+                std::env::current_exe().ok()?.into()
+            }
+            DiagCommand::BuiltIn | DiagCommand::Shell(_) => "/bin/sh".into(),
+            DiagCommand::Program(program, _) => program.into(),
+        };
+        let is_users = matches!(unit.manager, Manager::User { .. });
+        let may = match is_users {
+            false => geteuid().is_root() && is_same_outside(Path::new(&program)),
+            true => Path::new(&program).is_absolute(),
+        };
+        if !may {
+            return None;
+        }
+        let with_end = |command: &[&OsStr]| {
+            let shell = ["/bin/sh", "-c", WITH_END, "sh"].map(OsStr::new);
+            shell.iter().chain(command).map(|&word| word.to_owned()).collect()
+        };
+        let command = match &plan.command {
+            DiagCommand::BuiltIn if INITIALISED.load(Ordering::Acquire) => {
+                vec![program, ARG0.into(), std::process::id().to_string().into()]
+            }
+            DiagCommand::BuiltIn => with_end(&["/bin/sh", "-c", super::SHELL].map(OsStr::new)),
+            DiagCommand::Shell(line) => with_end(&["/bin/sh", "-c", line].map(OsStr::new)),
+            DiagCommand::Program(program, arguments) => {
+                let arguments = arguments.iter().map(OsString::as_os_str);
+                let words: Vec<_> = std::iter::once(program.as_os_str()).chain(arguments).collect();
+                with_end(&words)
+            }
+        };
+        let pid = std::process::id();
+        let description = format!("Shutdown diagnostic of {}[{pid}]", plan.service);
+        Some(Self { is_users, command, description })
+    }
+
+    /// Starts it, and returns the name of its unit. It goes on where we are ended.
+    ///
+    /// # Errors
+    /// A text, where it was not started.
+    pub(super) async fn start(&self, log: &File, line: &str) -> Result<String, String> {
+        let pid = std::process::id();
+        let unit = |attempt: &str| format!("shutdown-diagnostic-{pid}{attempt}.service");
+        let first = unit("");
+        let asked = self.systemd_run(log, line, &first).await?;
+        if asked.status.success() {
+            return Ok(first);
+        }
+        // It is in our cgroup, and can be met by the signal that we are met by; nobody knows how
+        // far it had come.
+        if asked.status.signal() == Some(Signal::SIGTERM as i32) {
+            let second = unit("-2");
+            if self.systemd_run(log, line, &second).await?.status.success() {
+                return Ok(second);
+            }
+        }
+        match String::from_utf8_lossy(&asked.stderr).trim() {
+            "" => Err(format!("systemd-run: {}", asked.status)),
+            why => Err(why.to_owned()),
+        }
+    }
+
+    /// Returns once the unit has begun, its output opened.
+    async fn systemd_run(&self, log: &File, line: &str, unit: &str) -> Result<Output, String> {
+        let pid = std::process::id();
+        // As systemd sees it, whatever namespaces we are in; its output is appended.
+        let output = format!("append:/proc/{pid}/fd/{}", log.as_raw_fd());
+        let mut command = Command::new("systemd-run");
+        command
+            .arg(if self.is_users { "--user" } else { "--system" })
+            .args(["--quiet", "--collect", "--no-ask-password", "--service-type=exec"])
+            .arg(format!("--unit={unit}"))
+            .arg(format!("--description={}", self.description))
+            .arg("--property=DefaultDependencies=no")
+            .arg(format!("--property=RuntimeMaxSec={}", TIME_LIMIT.as_secs()))
+            .arg(format!("--property=StandardOutput={output}"))
+            .arg(format!("--property=StandardError={output}"))
+            .arg(format!("--setenv={PID_VARIABLE}={pid}"))
+            .arg(format!("--setenv={CONTEXT_VARIABLE}={line}"))
+            .arg("--")
+            .args(&self.command)
+            .env("LC_ALL", "C")
+            .env("SYSTEMD_COLORS", "0")
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        match timeout(START_LIMIT, command.output()).await {
+            Ok(asked) => asked.map_err(|e| format!("systemd-run: {e}")),
+            Err(_) => Err(format!("systemd-run has started nothing within {START_LIMIT:?}")),
+        }
+    }
+}
+
+/// Whether `program` names the same file for process 1 as for us.
+fn is_same_outside(program: &Path) -> bool {
+    let Ok(below) = program.strip_prefix("/") else { return false };
+    let id = |found: &Metadata| (found.dev(), found.ino());
+    match (fs::metadata(program), fs::metadata(Path::new("/proc/1/root").join(below))) {
+        (Ok(ours), Ok(theirs)) => id(&ours) == id(&theirs),
+        _ => false,
+    }
+}

@@ -1,0 +1,73 @@
+//! The diagnostic of a unit that is killed at its stop timeout, and of one that goes down with all.
+
+use crate::harness::{assert_says, under_systemd};
+
+/// Lowers the stop timeout of a unit that has asked for it already, so that its guard keeps a
+/// deadline that comes too late.
+const LOWER: &str = "
+lower() {
+    mkdir -p /run/systemd/system/$1.service.d
+    printf '[Service]\\nTimeoutStopSec=1\\n' >/run/systemd/system/$1.service.d/lower.conf
+    systemctl daemon-reload
+}
+until_end() {
+    for _ in $(seq 400); do grep -q 'end of diagnostic' $1 && return; sleep .05; done
+    echo \"no end in $1:\"; cat $1; exit 1
+}
+";
+
+#[test]
+fn it_outlives_a_unit_that_is_killed_at_its_stop_timeout() {
+    let script = format!(
+        "{LOWER}
+         start gw TimeoutStopSec=1h -- --wedge drain --diag-log /tmp/gw.log
+         systemd-run -q --unit=slow -p TimeoutStopSec=1h $TROUBLE slow_diagnostic /tmp/slow
+         until_log slow 'systemd gives'
+         lower gw; lower slow; systemctl stop gw slow
+         systemctl show gw slow -p Result; log gw; cat /tmp/gw.log
+         until_end /tmp/slow/diag.log; cat /tmp/slow/diag.log
+         journalctl -q --no-pager -o cat | grep 'Shutdown diagnostic'"
+    );
+    let Some(said) = under_systemd(&script) else { return };
+    assert_eq!(said.matches("Result=timeout").count(), 2, "{said}");
+    assert_says(
+        &said,
+        &[
+            "Diagnostic goes on in a unit of its own log=/tmp/gw.log unit=\"shutdown-diagnostic-",
+            "=== gateway[",
+            "--- subtree of ",
+            // Three seconds after the signal, and two after the unit was killed.
+            "late\n--- end of diagnostic",
+            "Shutdown diagnostic of gateway[",
+            "Shutdown diagnostic of trouble[",
+        ],
+    );
+    assert_eq!(said.matches("\n--- end of diagnostic").count(), 2, "{said}");
+    assert!(!said.contains("not in a unit of its own"), "{said}");
+}
+
+#[test]
+fn without_rights_it_is_a_child_that_is_done_before_the_unit_is_killed() {
+    let Some(said) = under_systemd(
+        "ALIGNMENT='Stop timeout not checked'
+         start gw DynamicUser=yes StateDirectory=gw TimeoutStopSec=2 \
+             -- --wedge drain --diag-log /var/lib/gw/diag.log
+         systemctl stop gw; systemctl show gw -p Result; log gw; cat /var/lib/private/gw/diag.log
+         journalctl -q --no-pager -o cat | grep 'Shutdown diagnostic' || :",
+    ) else {
+        return;
+    };
+    assert_says(&said, &["Result=timeout", "--- subtree of ", "--- end of diagnostic"]);
+    assert!(!said.contains("Shutdown diagnostic of"), "{said}");
+}
+
+#[test]
+fn it_is_written_while_the_system_goes_down() {
+    let Some(said) =
+        under_systemd("start gw -- --diag-log $SHARED/log; systemctl poweroff; sleep 20")
+    else {
+        return;
+    };
+    assert_says(&said, &["=== gateway[", "--- end of diagnostic"]);
+    assert!(!said.contains("not in a unit of its own"), "{said}");
+}
