@@ -32,7 +32,11 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     // Before anything else: in the diagnostic's process this does not return.
     diag::init();
     let options = Options::parse();
-    logging::init();
+    // Under systemd both do the same.
+    match options.journald {
+        true => logging::init_journal()?,
+        false => logging::init(),
+    };
     tokio::runtime::Runtime::new()?.block_on(serve(options))
 }
 

@@ -28,6 +28,9 @@ pub(crate) struct Options {
     /// The folder for the records of this and earlier runs.
     #[arg(long, value_name = "DIR")]
     pub(crate) records: Option<PathBuf>,
+    /// Log to the journal, whatever stderr is.
+    #[arg(long)]
+    pub(crate) journald: bool,
     /// Let this phase hang.
     #[arg(long, value_name = "PHASE")]
     wedge: Option<PhaseName>,

@@ -30,7 +30,7 @@ pub(crate) fn context(context: &ShutdownContext) {
         context.markers.iter().map(|marker| format!("{}={}", marker.name, marker.target.as_str()));
     let markers = (!context.markers.is_empty()).then(|| markers.collect::<Vec<_>>().join(" "));
     info!(
-        target: "shutdown",
+        name: "shutdown_context", target: "shutdown",
         signal = context.signal().map(tracing::field::display),
         cause = %context.cause(),
         evidence = context.verdict.as_ref().map(|verdict| verdict.evidence.as_str()),
@@ -54,12 +54,12 @@ pub(crate) fn context(context: &ShutdownContext) {
 
 /// What systemd says it is doing to us.
 pub(crate) fn why(cause: Cause, unit: &str, why: &Why) {
-    info!(target: "shutdown", cause = %cause, unit, "Shutdown explained by systemd: {why}");
+    info!(name: "stop_explained", target: "shutdown", cause = %cause, unit, "Shutdown explained by systemd: {why}");
 }
 
 /// systemd did not say what it is doing to us.
 pub(crate) fn unexplained(why: &str) {
-    info!(target: "shutdown", "Shutdown not explained by systemd: {}", Plain(why));
+    info!(name: "stop_unexplained", target: "shutdown", "Shutdown not explained by systemd: {}", Plain(why));
 }
 
 /// A signal that came after the first.
@@ -72,7 +72,7 @@ pub(crate) fn later_signal(later: &LaterSignal) {
         Some(_) => "the process ends at once",
     };
     warn!(
-        target: "shutdown",
+        name: "later_signal", target: "shutdown",
         signal = %later.signal,
         sender_pid = who.map(|who| who.pid),
         sender_name = who.map(|who| who.name.as_deref().unwrap_or("?")),
@@ -83,22 +83,22 @@ pub(crate) fn later_signal(later: &LaterSignal) {
 
 /// The keeper has seen something that the runtime does not say.
 pub(crate) fn alarm(text: &str) {
-    warn!(target: "shutdown", "Shutdown hangs: {}", Plain(text));
+    warn!(name: "shutdown_hangs", target: "shutdown", "Shutdown hangs: {}", Plain(text));
 }
 
 /// The process ends now, by our own hand.
 pub(crate) fn forced(why: &str, status: u8) {
-    error!(target: "shutdown", exit_status = status, "Shutdown forced: {}", Plain(why));
+    error!(name: "shutdown_forced", target: "shutdown", exit_status = status, "Shutdown forced: {}", Plain(why));
 }
 
 /// The guard was told what cannot be.
 pub(crate) fn impossible(sum: &Sum) {
-    error!(target: "shutdown", "Reserves that no deadline of this length can honour: {sum}");
+    error!(name: "impossible_reserves", target: "shutdown", "Reserves that no deadline of this length can honour: {sum}");
 }
 
 /// The teardown starts, and how long it can take.
 pub(crate) fn teardown_started(sum: &Sum, deadline: &str) {
-    info!(target: "shutdown", "Teardown started ({deadline}): {sum}");
+    info!(name: "teardown_started", target: "shutdown", "Teardown started ({deadline}): {sum}");
 }
 
 /// How the previous run ended.
@@ -108,7 +108,7 @@ pub(crate) fn previous(verdict: &Verdict) {
     macro_rules! previous {
         ($level:ident) => {
             $level!(
-                target: "shutdown", outcome = %verdict.outcome, phase, reason = %verdict.reason,
+                name: "previous_run", target: "shutdown", outcome = %verdict.outcome, phase, reason = %verdict.reason,
                 previous_pid = verdict.pid, advice = verdict.advice.as_deref(),
                 "Previous run: {verdict}",
             )
@@ -122,18 +122,18 @@ pub(crate) fn previous(verdict: &Verdict) {
 
 /// The record is missing or has gaps.
 pub(crate) fn not_recorded(why: &str) {
-    warn!(target: "shutdown", "Not all of this run is recorded: {}", Plain(why));
+    warn!(name: "not_recorded", target: "shutdown", "Not all of this run is recorded: {}", Plain(why));
 }
 
 /// The service manager has a socket for us, and it cannot be used.
 pub(crate) fn not_notified(error: &NotifyError) {
-    warn!(target: "shutdown", "The service manager is told nothing: {}", Plain(&error.to_string()));
+    warn!(name: "not_notified", target: "shutdown", "The service manager is told nothing: {}", Plain(&error.to_string()));
 }
 
 /// The unit has a watchdog, and it was not left to us.
 pub(crate) fn watchdog_not_fed(every: Duration) {
     info!(
-        target: "shutdown",
+        name: "watchdog_not_fed", target: "shutdown",
         "WatchdogSec={every:?} is not fed by the guard: Builder::watchdog(true), or WATCHDOG=1 by \
          your own check",
     );
@@ -142,7 +142,7 @@ pub(crate) fn watchdog_not_fed(every: Duration) {
 /// systemd is asked for more time.
 pub(crate) fn extending(granted: Duration, ceiling: Duration) {
     info!(
-        target: "shutdown",
+        name: "stop_timeout_extended", target: "shutdown",
         "Phases get on: systemd is asked to start its stop timeout of {} anew, up to {} in all",
         Seconds(granted), Seconds(ceiling),
     );
@@ -150,23 +150,23 @@ pub(crate) fn extending(granted: Duration, ceiling: Duration) {
 
 /// SIGHUP was ignored when we started, and stays so.
 pub(crate) fn hangup_stays_ignored() {
-    info!(target: "shutdown", "SIGHUP is ignored, as by nohup(1), and stays so");
+    info!(name: "hangup_ignored", target: "shutdown", "SIGHUP is ignored, as by nohup(1), and stays so");
 }
 
 /// The kernel does not take the hint.
 pub(crate) fn no_fast_capture(error: &nix::Error) {
-    info!(target: "shutdown", "Fast capture is not to be had: {error}");
+    info!(name: "no_fast_capture", target: "shutdown", "Fast capture is not to be had: {error}");
 }
 
 /// A phase was registered wrongly.
 pub(crate) fn registration_error(what: &str) {
-    error!(target: "shutdown", "{}", Plain(what));
+    error!(name: "registration_error", target: "shutdown", "{}", Plain(what));
 }
 
 /// The service's future did not end after the last phase.
 pub(crate) fn service_dropped(waited: Duration) {
     warn!(
-        target: "shutdown", waited = %Seconds(waited),
+        name: "service_dropped", target: "shutdown", waited = %Seconds(waited),
         "The service's future is dropped, as it did not end after the last phase: let it end \
          when the guard's token is cancelled, and wait for that in a phase (service_ended)",
     );
@@ -174,39 +174,39 @@ pub(crate) fn service_dropped(waited: Duration) {
 
 /// The diagnostic is complete.
 pub(crate) fn diagnostic_finished(log: &Path) {
-    info!(target: "shutdown", log = %Plain(&log.to_string_lossy()), "Diagnostic written");
+    info!(name: "diagnostic_finished", target: "shutdown", log = %Plain(&log.to_string_lossy()), "Diagnostic written");
 }
 
 /// The diagnostic goes on whatever becomes of us.
 pub(crate) fn diagnostic_elsewhere(log: &Path, unit: &str) {
     let log = log.to_string_lossy();
-    info!(target: "shutdown", log = %Plain(&log), unit, "Diagnostic goes on in a unit of its own");
+    info!(name: "diagnostic_elsewhere", target: "shutdown", log = %Plain(&log), unit, "Diagnostic goes on in a unit of its own");
 }
 
 /// There is no diagnostic, or only a part.
 pub(crate) fn diagnostic_failed(log: &Path, error: &DiagError) {
     let log = log.to_string_lossy();
-    warn!(target: "shutdown", log = %Plain(&log), "Diagnostic failed: {}", Plain(&error.to_string()));
+    warn!(name: "diagnostic_failed", target: "shutdown", log = %Plain(&log), "Diagnostic failed: {}", Plain(&error.to_string()));
 }
 
 /// The diagnostic takes longer than we may.
 pub(crate) fn diagnostic_left_behind() {
-    warn!(target: "shutdown", "Diagnostic still running at the deadline: not waited for");
+    warn!(name: "diagnostic_left_behind", target: "shutdown", "Diagnostic still running at the deadline: not waited for");
 }
 
 /// systemd will not wait for as long as the teardown may take.
 pub(crate) fn misaligned(advice: &str) {
-    warn!(target: "shutdown", "{}", Plain(advice));
+    warn!(name: "stop_timeout_short", target: "shutdown", "{}", Plain(advice));
 }
 
 /// systemd waits for as long as the teardown may take.
 pub(crate) fn aligned(summary: &str) {
-    info!(target: "shutdown", "{}", Plain(summary));
+    info!(name: "stop_timeout_aligned", target: "shutdown", "{}", Plain(summary));
 }
 
 /// Whether systemd will wait is not known.
 pub(crate) fn alignment_unknown(why: &str) {
-    info!(target: "shutdown", "Stop timeout not checked: {}", Plain(why));
+    info!(name: "stop_timeout_unknown", target: "shutdown", "Stop timeout not checked: {}", Plain(why));
 }
 
 /// The span of a phase or of a group; a member's has its group's for parent.
@@ -221,7 +221,7 @@ pub(crate) fn phase_span(name: &str, group: Option<&Span>) -> Span {
 pub(crate) fn phase_started(span: &Span, name: &str, offset: Duration, budget: Duration) {
     let _in = span.enter();
     debug!(
-        target: "shutdown", phase = %name, budget = %Seconds(budget),
+        name: "phase_started", target: "shutdown", phase = %name, budget = %Seconds(budget),
         "+{} phase started", Seconds(offset),
     );
 }
@@ -237,7 +237,7 @@ pub(crate) fn phase_still_running(
 ) {
     let _in = span.enter();
     warn!(
-        target: "shutdown", phase = %name, elapsed = %Seconds(elapsed), budget = %Seconds(budget),
+        name: "phase_still_running", target: "shutdown", phase = %name, elapsed = %Seconds(elapsed), budget = %Seconds(budget),
         last_recorded,
         "+{} phase still running", Seconds(offset),
     );
@@ -253,7 +253,7 @@ pub(crate) fn phase_finished(span: &Span, report: &PhaseReport) {
     macro_rules! finished {
         ($level:ident) => {
             $level!(
-                target: "shutdown", phase = %report.name, outcome = %report.outcome,
+                name: "phase_finished", target: "shutdown", phase = %report.name, outcome = %report.outcome,
                 took = %Seconds(report.took), offset_usec = micros(offset), error,
                 recorded = recorded.as_deref(),
                 "+{} phase finished", Seconds(offset),
@@ -271,7 +271,7 @@ pub(crate) fn phase_finished(span: &Span, report: &PhaseReport) {
 pub(crate) fn complete(report: &ShutdownReport) {
     let total = &report.total;
     info!(
-        target: "shutdown", cause = %report.context.cause(), phases = report.phases.len(),
+        name: "shutdown_complete", target: "shutdown", cause = %report.context.cause(), phases = report.phases.len(),
         timed_out = report.timed_out, total_usec = micros(*total), exit_status = report.exit_status,
         "+{} Shutdown complete", Seconds(*total),
     );

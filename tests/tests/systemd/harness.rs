@@ -16,6 +16,7 @@ cp "$GATEWAY" "$FORENSICS" "$SUBJECT" "$TROUBLE" /usr/local/bin/
 GATEWAY=/usr/local/bin/gateway FORENSICS=/usr/local/bin/forensics
 SUBJECT=/usr/local/bin/subject TROUBLE=/usr/local/bin/trouble
 log() { journalctl -q --no-pager -o cat -u "$1"; }
+warnings() { echo "warnings of $1: $(journalctl -q -o cat -p warning -u "$1" | wc -l)"; }
 until_log() {
     for _ in $(seq 400); do log "$1" | grep -q "$2" && return; sleep .05; done
     echo "no '$2' in the log of $1:"; log "$1"; exit 1

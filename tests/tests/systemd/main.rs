@@ -8,5 +8,6 @@
 
 mod diagnostic;
 mod harness;
+mod journal;
 mod notify;
 mod stop;

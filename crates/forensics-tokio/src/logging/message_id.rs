@@ -1,0 +1,68 @@
+//! The journal's ids of our kinds of event, for `journalctl MESSAGE_ID=…` and the catalog.
+
+/// Each kind of event that this crate emits, by its name in `tracing`, and its `MESSAGE_ID=`. They
+/// do not change. `docs/shutdown-forensics.catalog` explains them to `journalctl -x`.
+pub const MESSAGE_IDS: &[(&str, &str)] = &[
+    ("shutdown_context", "2eb97ec889c2526a26536dcddde71e1c"),
+    ("stop_explained", "0465a81a724266e65afc41522b58d47f"),
+    ("stop_unexplained", "f15ae68aed6d1f6939420e865e79dbbe"),
+    ("later_signal", "0f8f18c9a97d6fcf1a2bb44731ab2d85"),
+    ("shutdown_hangs", "7fa331ef3b17974666d4f3a497efaf9c"),
+    ("shutdown_forced", "058f8f3060dbdd7dee70e532554221ee"),
+    ("impossible_reserves", "d882f412566a3a594e4798aeae18ffa1"),
+    ("teardown_started", "aaba243b24e554091387dc488eca20f6"),
+    ("previous_run", "6a5e678f8045fb104018c68892d0631b"),
+    ("not_recorded", "0a7b6de199db11852f8673bb9dbc5678"),
+    ("not_notified", "dc7adc8600a34bf196c74ea06e1a20ef"),
+    ("watchdog_not_fed", "b49a243c5d1bded38684faa179a08e93"),
+    ("stop_timeout_extended", "af7da4a35570c4a16d6a403545aeeaef"),
+    ("hangup_ignored", "0019aae87aa0332b61c5cc8c3322bdf5"),
+    ("no_fast_capture", "39ee97ce4e6aedadf09c05de99fe2c56"),
+    ("registration_error", "a60908946c715635aecf174e0311c5c1"),
+    ("service_dropped", "c874fc401d550f3a8063ae7c8709e6cf"),
+    ("diagnostic_finished", "8e07d22fc9d66d9200505d909d7dc94e"),
+    ("diagnostic_elsewhere", "bfc7a3245b278e9d84772d348ea832d1"),
+    ("diagnostic_failed", "cc32bd41e558ac9a8e29222f5ebecfaa"),
+    ("diagnostic_left_behind", "8c0efc7e2c32a127e2ff9b4334ad9ca2"),
+    ("stop_timeout_short", "afd796d4157cdb8c0ca053868f2b590b"),
+    ("stop_timeout_aligned", "9104d5dc14570b28c1ddc0534a89a897"),
+    ("stop_timeout_unknown", "1e7b517d4e207fc5089ef93a6e5fecdf"),
+    ("phase_started", "92d5b0da1ba1017395b1506604020cfb"),
+    ("phase_still_running", "ad73dda661515c9b7820e159a870e7ed"),
+    ("phase_finished", "2588488d1cb4f93d82ca08d562dfa305"),
+    ("shutdown_complete", "753f960e984f3a0413727df2082371e1"),
+];
+
+/// The id of the kind of event of this name.
+pub(super) fn message_id(event: &str) -> Option<&'static str> {
+    MESSAGE_IDS.iter().find(|(name, _)| *name == event).map(|(_, id)| *id)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_event_has_an_id_of_its_own_and_no_other_has_one() {
+        let events = include_str!("../events.rs");
+        let named = events.split("name: \"").skip(1).filter_map(|rest| rest.split('"').next());
+        let named: HashSet<&str> = named.collect();
+        let listed: HashSet<&str> = MESSAGE_IDS.iter().map(|(name, _)| *name).collect();
+        assert_eq!(named, listed);
+        let ids: HashSet<&str> = MESSAGE_IDS.iter().map(|(_, id)| *id).collect();
+        assert_eq!(ids.len(), MESSAGE_IDS.len());
+        let is_id = |id: &&str| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        assert!(ids.iter().all(is_id));
+    }
+
+    #[test]
+    fn the_catalog_explains_every_id() {
+        let catalog = include_str!("../../../../docs/shutdown-forensics.catalog");
+        let explained: Vec<&str> =
+            catalog.lines().filter_map(|line| line.strip_prefix("-- ")).collect();
+        let ids: Vec<&str> = MESSAGE_IDS.iter().map(|(_, id)| *id).collect();
+        assert_eq!(explained, ids);
+    }
+}
