@@ -6,19 +6,22 @@
 //! compare the figures of one run only.
 //!
 //! The floor is the reading that the handler does, without the handler: the same files of the same
-//! process, by a thread that has just been woken, as the handler's has. In a loop the same system
-//! calls take about half as long, which is the row `again`.
+//! process, by a thread that the same kill(2) has just woken, out of sigwait(3). In both the sender
+//! stays awake until there is an answer. That matters: of a process that runs on the other CPU `stat`
+//! takes half as long again as of one that sleeps, and the one that has just sent runs.
 
 #![forbid(unsafe_code)]
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Lines, Write, stdin};
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 
 use forensics_core::capture;
 use forensics_core::signal::Signal;
-use nix::fcntl::{OFlag, open, readlink};
-use nix::sys::signal::{Signal as Nix, kill};
+use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal as Nix, kill};
 use nix::sys::stat::Mode;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Pid, getppid, read};
@@ -29,9 +32,8 @@ const TRIALS: usize = 2500;
 /// Of so many trials one has a sender that exits, too: each is a process to start.
 const EXITING: usize = 5;
 
-/// What the handler reads of a sender, in its order.
-const FILES: [&str; 4] = ["stat", "loginuid", "sessionid", "exe"];
-const LINK: &str = "exe";
+/// What the handler reads of a sender, in its order; the last only of one in a login session.
+const FILES: [&str; 3] = ["stat", "sessionid", "loginuid"];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -66,45 +68,49 @@ fn hinted() -> Result<()> {
     receive()
 }
 
-/// The receiver's end: answers each line with a line of numbers.
+/// The receiver's end: says that it waits for a signal, and answers that with a line of numbers.
 fn receive() -> Result<()> {
     let _armed = capture::arm(&[Signal::TERM])?;
+    let awaited = SigSet::from(Nix::SIGUSR1);
+    awaited.thread_block()?;
     let sender = getppid();
     let paths = FILES.map(|file| format!("/proc/{sender}/{file}"));
-    for line in stdin().lines() {
-        match line?.as_str() {
-            "signal" => {
-                println!("0");
-                capture::wait(None);
-                let captured = capture::take().pop().ok_or("woken without a signal")?;
-                let pid = captured.pid.ok_or("a signal without a sender")?;
-                let named = u8::from(captured.sighting.stat.is_some());
-                println!("{} {} {pid} {named}", captured.mono_ns, captured.took_ns);
-            }
-            "floor" => println!("{}", time(&paths)?),
-            "again" => {
-                time(&paths)?;
-                println!("{}", time(&paths)?);
-            }
-            file => println!("{}", time(&[format!("/proc/{sender}/{file}")])?),
+    let all = &paths[..FILES.len() - usize::from(!has_session())];
+    for question in stdin().lines() {
+        let question = question?;
+        println!("0");
+        if question == "capture" {
+            capture::wait(None);
+            let captured = capture::take().pop().ok_or("woken without a signal")?;
+            let pid = captured.pid.ok_or("a signal without a sender")?;
+            let named = u8::from(captured.sighting.stat.is_some());
+            println!("{} {} {pid} {named}", captured.mono_ns, captured.took_ns);
+            continue;
         }
+        let paths = match FILES.iter().position(|&file| file == question) {
+            Some(only) => &paths[only..=only],
+            None => all,
+        };
+        awaited.wait()?;
+        println!("{} {}", time(paths)?, time(paths)?);
     }
     Ok(())
 }
 
+/// Whether this process, and so the conductor, belongs to a login session.
+fn has_session() -> bool {
+    std::fs::read_to_string("/proc/self/sessionid").is_ok_and(|id| id != u32::MAX.to_string())
+}
+
 /// How long it takes to open, read and close these, in nanoseconds.
 fn time(paths: &[String]) -> Result<u64> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let begin = now_ns()?;
     for path in paths {
-        if path.ends_with(LINK) {
-            std::hint::black_box(readlink(path.as_str())?);
-        } else {
-            let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-            let file = open(path.as_str(), flags, Mode::empty())?;
-            let mut content = [0; 512];
-            read(&file, &mut content)?;
-            std::hint::black_box(content);
-        }
+        let file = open(path.as_str(), flags, Mode::empty())?;
+        let mut content = [0; 512];
+        read(&file, &mut content)?;
+        std::hint::black_box(content);
     }
     Ok(now_ns()? - begin)
 }
@@ -114,6 +120,7 @@ struct Receiver {
     process: Child,
     questions: ChildStdin,
     answers: Lines<BufReader<ChildStdout>>,
+    answers_fd: OwnedFd,
 }
 
 impl Receiver {
@@ -124,8 +131,10 @@ impl Receiver {
             .stdout(Stdio::piped())
             .spawn()?;
         let questions = process.stdin.take().ok_or("no pipe")?;
-        let answers = BufReader::new(process.stdout.take().ok_or("no pipe")?).lines();
-        Ok(Self { process, questions, answers })
+        let answers = process.stdout.take().ok_or("no pipe")?;
+        let answers_fd = answers.as_fd().try_clone_to_owned()?;
+        let answers = BufReader::new(answers).lines();
+        Ok(Self { process, questions, answers, answers_fd })
     }
 
     fn answer(&mut self) -> Result<Vec<u64>> {
@@ -133,28 +142,52 @@ impl Receiver {
         Ok(line.split(' ').map(str::parse).collect::<std::result::Result<_, _>>()?)
     }
 
-    fn ask(&mut self, question: &str) -> Result<Vec<u64>> {
-        self.questions.write_all(format!("{question}\n").as_bytes())?;
-        self.answer()
+    /// Polls, and does not sleep, until there is an answer.
+    fn await_answer(&mut self) -> Result<()> {
+        let mut fds = [PollFd::new(self.answers_fd.as_fd(), PollFlags::POLLIN)];
+        while poll(&mut fds, PollTimeout::ZERO)? == 0 {}
+        Ok(())
     }
 
-    /// Has `send` signal this receiver, and checks that the capture says what `send` does of the
-    /// sender's pid.
-    fn signal(&mut self, send: impl FnOnce(u32) -> Result<u32>) -> Result<Taken> {
-        self.ask("signal")?;
-        let sender = send(self.process.id())?;
-        match self.answer()?[..] {
-            [begin_ns, took_ns, pid, named] if pid == u64::from(sender) => {
-                Ok(Taken { begin_ns, took_ns, named: named == 1 })
-            }
+    /// Asks, and has `send` signal this receiver as soon as it waits for that.
+    fn ask<T>(
+        &mut self,
+        question: &str,
+        send: impl FnOnce(Pid) -> Result<T>,
+    ) -> Result<(T, Vec<u64>)> {
+        self.questions.write_all(format!("{question}\n").as_bytes())?;
+        self.answer()?;
+        let sent = send(Pid::from_raw(self.process.id().try_into()?))?;
+        self.await_answer()?;
+        Ok((sent, self.answer()?))
+    }
+
+    /// How long these reads take, in nanoseconds: the first time, and again at once.
+    fn reads(&mut self, files: &str) -> Result<(u64, u64)> {
+        match self.ask(files, |target| Ok(kill(target, Nix::SIGUSR1)?))?.1[..] {
+            [first, again] => Ok((first, again)),
+            ref other => Err(format!("{other:?} are not two times").into()),
+        }
+    }
+
+    /// Has the signal of a sender captured. `send` returns the sender's pid and when it sent.
+    fn capture(&mut self, send: impl FnOnce(Pid) -> Result<(u32, u64)>) -> Result<Captured> {
+        let ((sender, sent_ns), answer) = self.ask("capture", send)?;
+        match answer[..] {
+            [begin_ns, took_ns, pid, named] if pid == u64::from(sender) => Ok(Captured {
+                latency: begin_ns.saturating_sub(sent_ns),
+                took: took_ns,
+                named: named == 1,
+            }),
             ref other => Err(format!("{sender} sent a signal, the capture says {other:?}").into()),
         }
     }
 }
 
-struct Taken {
-    begin_ns: u64,
-    took_ns: u64,
+/// What a receiver says of one capture; times in nanoseconds.
+struct Captured {
+    latency: u64,
+    took: u64,
     named: bool,
 }
 
@@ -166,36 +199,38 @@ struct Samples {
     floor: Vec<u64>,
     again: Vec<u64>,
     files: [Vec<u64>; FILES.len()],
-    /// Of the senders that exit: in how many trials `stat` could be read, and how often not.
-    named: u32,
-    unnamed: u32,
+    /// The handler with a sender that exits.
+    exiting: Vec<u64>,
+    /// Of how many of these `stat` could be read.
+    named: usize,
 }
 
 impl Samples {
     fn add(&mut self, receiver: &mut Receiver, trial: usize) -> Result<()> {
-        let mut sent_ns = 0;
-        let taken = receiver.signal(|target| {
-            sent_ns = now_ns()?;
-            kill(Pid::from_raw(target.try_into()?), Nix::SIGTERM)?;
-            Ok(std::process::id())
+        let captured = receiver.capture(|target| {
+            let sent_ns = now_ns()?;
+            kill(target, Nix::SIGTERM)?;
+            Ok((std::process::id(), sent_ns))
         })?;
-        self.handler.push(taken.took_ns);
-        self.latency.push(taken.begin_ns.saturating_sub(sent_ns));
-        self.floor.extend(receiver.ask("floor")?);
-        self.again.extend(receiver.ask("again")?);
+        self.handler.push(captured.took);
+        self.latency.push(captured.latency);
+        let (floor, again) = receiver.reads("all")?;
+        self.floor.push(floor);
+        self.again.push(again);
         for (file, samples) in FILES.iter().zip(&mut self.files) {
-            samples.extend(receiver.ask(file)?);
+            samples.push(receiver.reads(file)?.0);
         }
         if trial.is_multiple_of(EXITING) {
-            let taken = receiver.signal(|target| {
+            let captured = receiver.capture(|target| {
                 let mut sender = Command::new(std::env::current_exe()?)
                     .args(["send-and-exit", &target.to_string()])
                     .spawn()?;
                 // As a shell does: from here on the sender is no zombie either.
                 sender.wait()?;
-                Ok(sender.id())
+                Ok((sender.id(), 0))
             })?;
-            *(if taken.named { &mut self.named } else { &mut self.unnamed }) += 1;
+            self.exiting.push(captured.took);
+            self.named += usize::from(captured.named);
         }
         Ok(())
     }
@@ -222,36 +257,26 @@ fn conduct() -> Result<()> {
 
 fn print(name: &str, samples: &Samples) {
     let floor = quantile(&samples.floor, 50);
-    let row = |what: &str, samples: &[u64], bar: &str| {
+    let row = |what: &str, samples: &[u64]| {
         let median = quantile(samples, 50);
-        println!(
-            "{what:<24} {median:>9.1} {:>9.1} {:>7.2}  {bar}",
-            quantile(samples, 95),
-            median / floor
-        );
+        let p95 = quantile(samples, 95);
+        println!("{what:<36} {median:>9.1} {p95:>9.1} {:>9.2}", median / floor);
     };
-    let handler = quantile(&samples.handler, 50);
-    let bar = format!(
-        "at most 1.2 x the floor: {}; median at most 40 us: {}",
-        verdict(handler <= 1.2 * floor),
-        verdict(handler <= 40.0)
-    );
-    println!("{name}, {TRIALS} trials");
-    println!("{:<24} {:>9} {:>9} {:>7}", "", "median us", "p95 us", "x floor");
-    row("the handler", &samples.handler, &bar);
-    row("its reads alone: floor", &samples.floor, "");
-    row("  again at once", &samples.again, "");
+    println!("{name}: {TRIALS} trials, {} with a sender that exits", samples.exiting.len());
+    println!("{:<36} {:>9} {:>9} {:>9}", "", "median us", "p95 us", "x floor");
+    row("the handler", &samples.handler);
+    row("its reads alone: the floor", &samples.floor);
+    row("  again at once", &samples.again);
     for (file, samples) in FILES.iter().zip(&samples.files) {
-        row(&format!("  {file}"), samples, "");
+        row(&format!("  {file}"), samples);
     }
-    row("kill() to handler", &samples.latency, "");
-    println!(
-        "{:<24} {:>8.1} %  of {}",
-        "senders that exit, named",
-        f64::from(samples.named) * 100.0 / f64::from(samples.named + samples.unnamed),
-        samples.named + samples.unnamed
-    );
-    println!();
+    row("the handler, of a sender that exits", &samples.exiting);
+    row("kill() to handler", &samples.latency);
+    let handler = quantile(&samples.handler, 50);
+    println!("bar: at most 1.2 x the floor: {}", verdict(handler <= 1.2 * floor));
+    println!("bar: at most 40 us: {}", verdict(handler <= 40.0));
+    let named = samples.named * 100 / samples.exiting.len();
+    println!("bar: 85 % of the senders that exit are named: {named} %, {}\n", verdict(named >= 85));
 }
 
 fn verdict(met: bool) -> &'static str {
