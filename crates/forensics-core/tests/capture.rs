@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)] // Clippy spares `#[test]` functions, and not what they share.
 
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
@@ -54,6 +55,16 @@ fn is_ours(captured: &Captured) -> bool {
         && captured.uid == Some(getuid().as_raw())
         && stat.starts_with(format!("{} (", getpid()).as_bytes())
         && stat.ends_with(b"\n")
+}
+
+/// The next signal, waited for. A test before may have left a wake-up behind.
+fn next() -> Captured {
+    loop {
+        if let Some(captured) = capture::take().pop() {
+            return captured;
+        }
+        assert!(capture::wait(Some(LIMIT)), "no signal came");
+    }
 }
 
 #[test]
@@ -143,6 +154,27 @@ fn a_full_table_drops_the_newest_and_counts_them() {
     assert_eq!(capture::take().len(), SLOTS);
     raise(Nix::SIGTERM).unwrap();
     assert_eq!(capture::take().len(), 1);
+}
+
+#[test]
+fn the_login_of_a_sender_is_what_its_proc_files_say() {
+    let _turn = turn();
+    let _armed = arm(&[Signal::TERM]).unwrap();
+    // Who has no login yet may take one. Who has one, as the heir of a login shell, is a case, too.
+    for login in ["true", "echo 1234 > /proc/self/loginuid"] {
+        let script = format!("{login}; kill $PPID; read line");
+        let mut sender =
+            Command::new("sh").args(["-c", &script]).stdin(Stdio::piped()).spawn().unwrap();
+        let sighting = next().sighting;
+        let id = |file| {
+            let id = std::fs::read_to_string(format!("/proc/{}/{file}", sender.id())).ok()?;
+            id.parse().ok().filter(|&id: &u32| id != u32::MAX)
+        };
+        assert_eq!(sighting.login_uid, id("loginuid"));
+        assert_eq!(sighting.login_session, id("sessionid"));
+        drop(sender.stdin.take());
+        sender.wait().unwrap();
+    }
 }
 
 /// Runs `work` while no file can be opened, so that the handler's calls fail and set errno.

@@ -34,6 +34,9 @@ struct Raw {
     took_ns: u64,
 }
 
+/// `/proc/PID/sessionid` of a process outside any login session: (unsigned) -1.
+const NO_SESSION: &[u8] = b"4294967295";
+
 static TAKEN_DOWN: Slots<Raw, SLOTS> = Slots::new();
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 /// The process that armed the capture; a forked child is another.
@@ -99,15 +102,21 @@ fn look(info: &siginfo_t, mono_ns: u64, wall_ns: u64) -> Raw {
     } else if pid > 0 {
         // Of all there is, this is gone soonest and tells most: read it first.
         raw.stat = raw::read(&raw::proc_path(pid, b"stat")).map_err(|errno| absence(pid, errno));
-        if let Ok(id) = raw::read(&raw::proc_path(pid, b"loginuid")) {
-            raw.login_uid = id;
-        }
-        if let Ok(id) = raw::read(&raw::proc_path(pid, b"sessionid")) {
-            raw.login_session = id;
-        }
-        // Needs no descriptor, so that a process that has none left still learns a name.
-        if let Some(exe) = raw::read_link(&raw::proc_path(pid, b"exe")) {
+        if let Err(Absence::Unreadable(_)) = raw.stat
+            // Needs no descriptor, so that a process that has none left still learns a name.
+            && let Some(exe) = raw::read_link(&raw::proc_path(pid, b"exe"))
+        {
             raw.exe = exe;
+        }
+        // Whoever has no session has no login uid, as the kernel sets both together; and asked in
+        // this order the answer is right in a user namespace, which can hide the uid alone.
+        if let Ok(session) = raw::read(&raw::proc_path(pid, b"sessionid"))
+            && session.as_slice() != NO_SESSION
+        {
+            raw.login_session = session;
+            if let Ok(id) = raw::read(&raw::proc_path(pid, b"loginuid")) {
+                raw.login_uid = id;
+            }
         }
     }
     raw.parent_death_signal = raw::parent_death_signal();

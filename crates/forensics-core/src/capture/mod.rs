@@ -25,10 +25,10 @@
 //!
 //! # The price
 //!
-//! Some 15 to 30 µs on the interrupted thread, one descriptor, and 20 KiB of static memory. Handlers
-//! of different signals nest (the registry installs them with an empty mask), each in its own slot.
-//! A forked child that has not called exec inherits the handler; it finds that it is not the process
-//! that armed it and leaves at once.
+//! Some 20 to 40 µs on the interrupted thread, one descriptor, and 20 KiB of static memory; what
+//! was measured is in docs/performance.md. Handlers of different signals nest (the registry installs
+//! them with an empty mask), each in its own slot. A forked child that has not called exec inherits
+//! the handler; it finds that it is not the process that armed it and leaves at once.
 //!
 //! # Disarming
 //!
@@ -128,7 +128,8 @@ pub struct Sighting {
     pub stat: Option<Vec<u8>>,
     /// Why there is none. `None` also where there was no sender to look at.
     pub absence: Option<Absence>,
-    /// Where `/proc/PID/exe` leads; absent for a zombie.
+    /// Where `/proc/PID/exe` leads, in place of a `stat` that was there and
+    /// [could not be read](Absence::Unreadable); absent for a zombie.
     pub exe: Option<Vec<u8>>,
     /// `/proc/PID/loginuid`, where there was a login.
     pub login_uid: Option<u32>,

@@ -1,0 +1,291 @@
+//! What the capture costs, and how soon it comes: real signals between real processes.
+//!
+//! This process conducts, and is the sender that lives. Two receivers, itself started again, arm
+//! the capture: one as it comes, one with [`capture::hint_low_latency`]. All that is compared is
+//! measured in turns, one of each a trial, so that the machine's mood is in every figure alike;
+//! compare the figures of one run only.
+//!
+//! The floor is the reading that the handler does, without the handler: the same files of the same
+//! process, by a thread that the same kill(2) has just woken, out of sigwait(3). In both the sender
+//! stays awake until there is an answer. That matters: of a process that runs on the other CPU `stat`
+//! takes half as long again as of one that sleeps, and the one that has just sent runs.
+
+#![forbid(unsafe_code)]
+
+use std::error::Error;
+use std::io::{BufRead, BufReader, Lines, Write, stdin};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
+
+use forensics_core::capture;
+use forensics_core::signal::Signal;
+use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal as Nix, kill};
+use nix::sys::stat::Mode;
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{Pid, getppid, read};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+const TRIALS: usize = 2500;
+/// Of so many trials one has a sender that exits, too: each is a process to start.
+const EXITING: usize = 5;
+
+/// What the handler reads of a sender, in its order; the last only of one in a login session.
+const FILES: [&str; 3] = ["stat", "sessionid", "loginuid"];
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let done = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["receive"] => receive(),
+        ["receive", "hinted"] => hinted(),
+        ["send-and-exit", target] => send_and_exit(target),
+        // Among others cargo's `--bench`.
+        _ => conduct(),
+    };
+    if let Err(error) = done {
+        eprintln!("capture bench: {error}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+fn send_and_exit(target: &str) -> Result<()> {
+    kill(Pid::from_raw(target.parse()?), Nix::SIGTERM)?;
+    capture::exit_now(0)
+}
+
+fn now_ns() -> Result<u64> {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
+    Ok(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
+}
+
+fn hinted() -> Result<()> {
+    if let Err(error) = capture::hint_low_latency() {
+        eprintln!("no hint_low_latency here: {error}");
+    }
+    receive()
+}
+
+/// The receiver's end: says that it waits for a signal, and answers that with a line of numbers.
+fn receive() -> Result<()> {
+    let _armed = capture::arm(&[Signal::TERM])?;
+    let awaited = SigSet::from(Nix::SIGUSR1);
+    awaited.thread_block()?;
+    let sender = getppid();
+    let paths = FILES.map(|file| format!("/proc/{sender}/{file}"));
+    let all = &paths[..FILES.len() - usize::from(!has_session())];
+    for question in stdin().lines() {
+        let question = question?;
+        println!("0");
+        if question == "capture" {
+            capture::wait(None);
+            let captured = capture::take().pop().ok_or("woken without a signal")?;
+            let pid = captured.pid.ok_or("a signal without a sender")?;
+            let named = u8::from(captured.sighting.stat.is_some());
+            println!("{} {} {pid} {named}", captured.mono_ns, captured.took_ns);
+            continue;
+        }
+        let paths = match FILES.iter().position(|&file| file == question) {
+            Some(only) => &paths[only..=only],
+            None => all,
+        };
+        awaited.wait()?;
+        println!("{} {}", time(paths)?, time(paths)?);
+    }
+    Ok(())
+}
+
+/// Whether this process, and so the conductor, belongs to a login session.
+fn has_session() -> bool {
+    std::fs::read_to_string("/proc/self/sessionid").is_ok_and(|id| id != u32::MAX.to_string())
+}
+
+/// How long it takes to open, read and close these, in nanoseconds.
+fn time(paths: &[String]) -> Result<u64> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let begin = now_ns()?;
+    for path in paths {
+        let file = open(path.as_str(), flags, Mode::empty())?;
+        let mut content = [0; 512];
+        read(&file, &mut content)?;
+        std::hint::black_box(content);
+    }
+    Ok(now_ns()? - begin)
+}
+
+/// The conductor's end of a receiver.
+struct Receiver {
+    process: Child,
+    questions: ChildStdin,
+    answers: Lines<BufReader<ChildStdout>>,
+    answers_fd: OwnedFd,
+}
+
+impl Receiver {
+    fn start(args: &[&str]) -> Result<Self> {
+        let mut process = Command::new(std::env::current_exe()?)
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let questions = process.stdin.take().ok_or("no pipe")?;
+        let answers = process.stdout.take().ok_or("no pipe")?;
+        let answers_fd = answers.as_fd().try_clone_to_owned()?;
+        let answers = BufReader::new(answers).lines();
+        Ok(Self { process, questions, answers, answers_fd })
+    }
+
+    fn answer(&mut self) -> Result<Vec<u64>> {
+        let line = self.answers.next().ok_or("a receiver has ended")??;
+        Ok(line.split(' ').map(str::parse).collect::<std::result::Result<_, _>>()?)
+    }
+
+    /// Polls, and does not sleep, until there is an answer.
+    fn await_answer(&mut self) -> Result<()> {
+        let mut fds = [PollFd::new(self.answers_fd.as_fd(), PollFlags::POLLIN)];
+        while poll(&mut fds, PollTimeout::ZERO)? == 0 {}
+        Ok(())
+    }
+
+    /// Asks, and has `send` signal this receiver as soon as it waits for that.
+    fn ask<T>(
+        &mut self,
+        question: &str,
+        send: impl FnOnce(Pid) -> Result<T>,
+    ) -> Result<(T, Vec<u64>)> {
+        self.questions.write_all(format!("{question}\n").as_bytes())?;
+        self.answer()?;
+        let sent = send(Pid::from_raw(self.process.id().try_into()?))?;
+        self.await_answer()?;
+        Ok((sent, self.answer()?))
+    }
+
+    /// How long these reads take, in nanoseconds: the first time, and again at once.
+    fn reads(&mut self, files: &str) -> Result<(u64, u64)> {
+        match self.ask(files, |target| Ok(kill(target, Nix::SIGUSR1)?))?.1[..] {
+            [first, again] => Ok((first, again)),
+            ref other => Err(format!("{other:?} are not two times").into()),
+        }
+    }
+
+    /// Has the signal of a sender captured. `send` returns the sender's pid and when it sent.
+    fn capture(&mut self, send: impl FnOnce(Pid) -> Result<(u32, u64)>) -> Result<Captured> {
+        let ((sender, sent_ns), answer) = self.ask("capture", send)?;
+        match answer[..] {
+            [begin_ns, took_ns, pid, named] if pid == u64::from(sender) => Ok(Captured {
+                latency: begin_ns.saturating_sub(sent_ns),
+                took: took_ns,
+                named: named == 1,
+            }),
+            ref other => Err(format!("{sender} sent a signal, the capture says {other:?}").into()),
+        }
+    }
+}
+
+/// What a receiver says of one capture; times in nanoseconds.
+struct Captured {
+    latency: u64,
+    took: u64,
+    named: bool,
+}
+
+/// What is measured of one receiver, in nanoseconds.
+#[derive(Default)]
+struct Samples {
+    handler: Vec<u64>,
+    latency: Vec<u64>,
+    floor: Vec<u64>,
+    again: Vec<u64>,
+    files: [Vec<u64>; FILES.len()],
+    /// The handler with a sender that exits.
+    exiting: Vec<u64>,
+    /// Of how many of these `stat` could be read.
+    named: usize,
+}
+
+impl Samples {
+    fn add(&mut self, receiver: &mut Receiver, trial: usize) -> Result<()> {
+        let captured = receiver.capture(|target| {
+            let sent_ns = now_ns()?;
+            kill(target, Nix::SIGTERM)?;
+            Ok((std::process::id(), sent_ns))
+        })?;
+        self.handler.push(captured.took);
+        self.latency.push(captured.latency);
+        let (floor, again) = receiver.reads("all")?;
+        self.floor.push(floor);
+        self.again.push(again);
+        for (file, samples) in FILES.iter().zip(&mut self.files) {
+            samples.push(receiver.reads(file)?.0);
+        }
+        if trial.is_multiple_of(EXITING) {
+            let captured = receiver.capture(|target| {
+                let mut sender = Command::new(std::env::current_exe()?)
+                    .args(["send-and-exit", &target.to_string()])
+                    .spawn()?;
+                // As a shell does: from here on the sender is no zombie either.
+                sender.wait()?;
+                Ok((sender.id(), 0))
+            })?;
+            self.exiting.push(captured.took);
+            self.named += usize::from(captured.named);
+        }
+        Ok(())
+    }
+}
+
+fn conduct() -> Result<()> {
+    let mut receivers = [Receiver::start(&["receive"])?, Receiver::start(&["receive", "hinted"])?];
+    let mut samples = [Samples::default(), Samples::default()];
+    for trial in 0..TRIALS {
+        for (receiver, samples) in receivers.iter_mut().zip(&mut samples) {
+            samples.add(receiver, trial)?;
+        }
+    }
+    for (name, samples) in ["as it comes", "with hint_low_latency()"].iter().zip(&samples) {
+        print(name, samples);
+    }
+    for Receiver { mut process, questions, .. } in receivers {
+        // The end of its input ends it.
+        drop(questions);
+        process.wait()?;
+    }
+    Ok(())
+}
+
+fn print(name: &str, samples: &Samples) {
+    let floor = quantile(&samples.floor, 50);
+    let row = |what: &str, samples: &[u64]| {
+        let median = quantile(samples, 50);
+        let p95 = quantile(samples, 95);
+        println!("{what:<36} {median:>9.1} {p95:>9.1} {:>9.2}", median / floor);
+    };
+    println!("{name}: {TRIALS} trials, {} with a sender that exits", samples.exiting.len());
+    println!("{:<36} {:>9} {:>9} {:>9}", "", "median us", "p95 us", "x floor");
+    row("the handler", &samples.handler);
+    row("its reads alone: the floor", &samples.floor);
+    row("  again at once", &samples.again);
+    for (file, samples) in FILES.iter().zip(&samples.files) {
+        row(&format!("  {file}"), samples);
+    }
+    row("the handler, of a sender that exits", &samples.exiting);
+    row("kill() to handler", &samples.latency);
+    let handler = quantile(&samples.handler, 50);
+    println!("bar: at most 1.2 x the floor: {}", verdict(handler <= 1.2 * floor));
+    println!("bar: at most 40 us: {}", verdict(handler <= 40.0));
+    let named = samples.named * 100 / samples.exiting.len();
+    println!("bar: 85 % of the senders that exit are named: {named} %, {}\n", verdict(named >= 85));
+}
+
+fn verdict(met: bool) -> &'static str {
+    if met { "met" } else { "NOT MET" }
+}
+
+/// In microseconds.
+fn quantile(samples: &[u64], percent: usize) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_unstable();
+    sorted[sorted.len() * percent / 100] as f64 / 1000.0
+}
