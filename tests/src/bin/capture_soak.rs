@@ -2,7 +2,8 @@
 //! `tokio::signal` has woken, as a program without the capture would. The pid is the handler's in
 //! both, as tokio tells none.
 //!
-//! Prints `ready PID`, then a line of JSON a signal. Runs until it is killed.
+//! Prints `ready PID`, then a line of JSON a signal. Runs until it is killed. With `--fast` it asks
+//! the kernel to run it sooner, as `fast_capture` does.
 
 #![forbid(unsafe_code)]
 
@@ -18,6 +19,9 @@ use tokio::signal::unix::{SignalKind, signal};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let _armed = capture::arm(&[Signal::TERM])?;
+    if std::env::args().nth(1).as_deref() == Some("--fast") {
+        capture::hint_low_latency()?;
+    }
     let mut terminated = signal(SignalKind::terminate())?;
     println!("ready {}", std::process::id());
     for trial in 0.. {
