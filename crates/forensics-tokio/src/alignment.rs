@@ -17,7 +17,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// Asks for our unit's stop timeout, notes it for the deadline, and says whether it is long enough.
 pub(crate) async fn check(shared: Arc<Shared>, unit: Option<CgroupUnit>) {
-    let Some(unit) = unit.filter(|unit| unit.unit.ends_with(".service")) else { return };
+    let Some(unit) = unit.filter(CgroupUnit::has_stop_timeout) else { return };
     let voice = &shared.stop.voice;
     let properties = match systemctl::show(&unit, ANSWER_LIMIT).await {
         Ok(properties) => properties,
@@ -33,6 +33,8 @@ pub(crate) async fn check(shared: Arc<Shared>, unit: Option<CgroupUnit>) {
     let alignment = Alignment::judge(granted, config.drain_timeout, config.headroom);
     match alignment.warning(&unit.unit, unit.manager) {
         Some(warning) => voice.say(move || events::misaligned(&warning)),
+        // A program started at a terminal can be in a scope; it has nothing to hear of that.
+        None if unit.unit.ends_with(".scope") => {}
         None => {
             let summary = format!("{}: {alignment}", unit.unit);
             voice.say(move || events::aligned(&summary));

@@ -194,14 +194,15 @@ pub(crate) fn diagnostic_left_behind() {
     warn!(name: "diagnostic_left_behind", target: "shutdown", "Diagnostic still running at the deadline: not waited for");
 }
 
-/// systemd will not wait for as long as the teardown may take.
+/// systemd will not wait for as long as the teardown may take. The text, of our own making, holds a
+/// command to be copied, so that it is not escaped once more.
 pub(crate) fn misaligned(advice: &str) {
-    warn!(name: "stop_timeout_short", target: "shutdown", "{}", Plain(advice));
+    warn!(name: "stop_timeout_short", target: "shutdown", "{advice}");
 }
 
 /// systemd waits for as long as the teardown may take.
 pub(crate) fn aligned(summary: &str) {
-    info!(name: "stop_timeout_aligned", target: "shutdown", "{}", Plain(summary));
+    info!(name: "stop_timeout_aligned", target: "shutdown", "{summary}");
 }
 
 /// Whether systemd will wait is not known.

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
+mod alignment;
 mod diagnostic;
 mod harness;
 mod journal;

@@ -69,10 +69,16 @@ impl Check {
         let drop_in = alignment
             .filter(|alignment| !alignment.is_aligned())
             .and_then(|alignment| DropIn::new(&unit, manager, alignment.needed));
-        let findings = findings(&properties);
+        let answer = Answer {
+            overruled_by: drop_in.as_ref().and_then(|_| overruling(&properties)),
+            findings: findings(&properties),
+            unit,
+            alignment,
+            drop_in,
+        };
         match self.json {
-            true => writeln!(out, "{}", as_json(&unit, alignment, drop_in.as_ref(), &findings))?,
-            false => print(out, &unit, alignment, drop_in.as_ref(), &findings)?,
+            true => writeln!(out, "{}", answer.as_json())?,
+            false => answer.print(out)?,
         }
         Ok(ExitCode::from(match alignment {
             None => CANNOT_TELL,
@@ -82,51 +88,86 @@ impl Check {
     }
 }
 
-fn print(
-    out: &mut dyn Write,
-    unit: &str,
+/// What there is to say of a unit.
+struct Answer {
+    unit: String,
     alignment: Option<Alignment>,
-    drop_in: Option<&DropIn>,
-    findings: &[Finding],
-) -> io::Result<()> {
-    match alignment {
-        Some(alignment) => writeln!(out, "{}: {alignment}", Plain(unit))?,
-        None => writeln!(out, "{}: can't tell: systemd names no stop timeout", Plain(unit))?,
-    }
-    for finding in findings {
-        let severity = severity(finding.severity);
-        writeln!(out, "{severity}: {}", finding.what)?;
-        if let Some(mend) = &finding.mend {
-            writeln!(out, "  mend: {mend}")?;
-        }
-    }
-    if let Some(drop_in) = drop_in {
-        writeln!(out, "\nTo mend it:\n\n{drop_in}\nOr without an editor:\n\n{}", drop_in.script())?;
-    }
-    Ok(())
+    drop_in: Option<DropIn>,
+    /// A file that sets the timeout and is read after the drop-in.
+    overruled_by: Option<String>,
+    findings: Vec<Finding>,
 }
 
-fn as_json(
-    unit: &str,
-    alignment: Option<Alignment>,
-    drop_in: Option<&DropIn>,
-    findings: &[Finding],
-) -> serde_json::Value {
-    let micros = |span: Duration| Timespan::from(span).as_micros();
-    json!({
-        "unit": unit,
-        "aligned": alignment.map(|alignment| alignment.is_aligned()),
-        "timeout_stop_us": alignment.map(|alignment| alignment.timeout_stop),
-        "needed_us": alignment.and_then(|alignment| micros(alignment.needed)),
-        "summary": alignment.map(|alignment| alignment.to_string()),
-        "drop_in": drop_in.map(|drop_in| json!({
-            "edit": drop_in.edit_command(),
-            "section": drop_in.section(),
-            "setting": drop_in.setting(),
-            "script": drop_in.script(),
-        })),
-        "findings": findings,
-    })
+impl Answer {
+    fn print(&self, out: &mut dyn Write) -> io::Result<()> {
+        let unit = to_copy(&self.unit);
+        match self.alignment {
+            Some(alignment) => writeln!(out, "{unit}: {alignment}")?,
+            None => writeln!(out, "{unit}: can't tell: systemd names no stop timeout")?,
+        }
+        for finding in &self.findings {
+            let severity = severity(finding.severity);
+            writeln!(out, "{severity}: {}", finding.what)?;
+            if let Some(mend) = &finding.mend {
+                writeln!(out, "  mend: {mend}")?;
+            }
+        }
+        match (&self.drop_in, &self.overruled_by) {
+            (None, _) => Ok(()),
+            (Some(drop_in), None) => writeln!(
+                out,
+                "\nTo mend it:\n\n{drop_in}\nOr without an editor:\n\n{}",
+                drop_in.script()
+            ),
+            (Some(drop_in), Some(file)) => writeln!(
+                out,
+                "\nTo mend it, in {}, which wins over what `systemctl edit` would write:\n\n{}\n{}\n\n\
+                 Then: systemctl daemon-reload",
+                to_copy(file),
+                drop_in.section(),
+                drop_in.setting(),
+            ),
+        }
+    }
+
+    fn as_json(&self) -> serde_json::Value {
+        let micros = |span: Duration| Timespan::from(span).as_micros();
+        let alignment = self.alignment;
+        json!({
+            "unit": self.unit,
+            "aligned": alignment.map(|alignment| alignment.is_aligned()),
+            "timeout_stop_us": alignment.map(|alignment| alignment.timeout_stop),
+            "needed_us": alignment.and_then(|alignment| micros(alignment.needed)),
+            "summary": alignment.map(|alignment| alignment.to_string()),
+            "drop_in": self.drop_in.as_ref().map(|drop_in| json!({
+                "edit": drop_in.edit_command(),
+                "section": drop_in.section(),
+                "setting": drop_in.setting(),
+                "script": drop_in.script(),
+                "overruled_by": self.overruled_by,
+            })),
+            "findings": self.findings,
+        })
+    }
+}
+
+/// A name that is to be copied, as it is where that is safe: units' names have backslashes in them.
+fn to_copy(name: &str) -> String {
+    match name.chars().all(|c| c.is_ascii_graphic() || c == ' ') {
+        true => name.to_owned(),
+        false => Plain(name).to_string(),
+    }
+}
+
+/// The last of the files that win over a drop-in of ours, if it sets the timeout: there the mend
+/// has to be made. One that cannot be read is passed over.
+fn overruling(properties: &UnitProperties) -> Option<String> {
+    let sets_it = |text: String| {
+        let mut names = text.lines().filter_map(|line| Some(line.split_once('=')?.0.trim()));
+        names.any(|name| matches!(name, "TimeoutStopSec" | "TimeoutSec"))
+    };
+    let overrules = |path: &&str| std::fs::read_to_string(path).is_ok_and(sets_it);
+    properties.late_drop_ins().filter(overrules).last().map(str::to_owned)
 }
 
 fn severity(severity: Severity) -> &'static str {

@@ -40,6 +40,16 @@ pub struct CgroupUnit {
     pub manager: Manager,
 }
 
+impl CgroupUnit {
+    /// Whether systemd stops it by `TimeoutStopSec=` of its own: a service or a scope, but neither
+    /// a login session's, which ends with the login, nor a manager's own.
+    #[must_use]
+    pub fn has_stop_timeout(&self) -> bool {
+        let is_scope = self.unit.ends_with(".scope") && self.unit != "init.scope";
+        self.unit.ends_with(".service") || (is_scope && !self.unit.starts_with("session-"))
+    }
+}
+
 /// The unit, from the content of `/proc/PID/cgroup`; `None` where there is none.
 ///
 /// The line of the version 2 hierarchy decides: where that exists, systemd keeps its units there,
@@ -313,6 +323,21 @@ mod tests {
             if let Some(found) = unit_of_cgroup_file(&content) {
                 prop_assert!(unit_name::is_valid(&found.unit), "{content:?}: {found:?}");
             }
+        }
+    }
+
+    #[test]
+    fn services_and_scopes_have_a_stop_timeout_and_login_sessions_do_not() {
+        let cases = [
+            ("gateway.service", true),
+            ("run-r1.scope", true),
+            ("session-2.scope", false),
+            ("init.scope", false),
+            ("gateway.socket", false),
+        ];
+        for (unit, expected) in cases {
+            let unit = CgroupUnit { unit: unit.to_owned(), manager: Manager::System };
+            assert_eq!(unit.has_stop_timeout(), expected, "{unit:?}");
         }
     }
 }

@@ -158,8 +158,7 @@ fn transient(unit: &UnitProperties) -> Option<Finding> {
 
 /// Drop-ins apply in the order of their file names, whichever directory they lie in.
 fn late_drop_ins(unit: &UnitProperties) -> Option<Finding> {
-    let is_late = |path: &&String| path.rsplit('/').next() > Some("override.conf");
-    let late: Vec<&str> = unit.drop_in_paths.iter().filter(is_late).map(String::as_str).collect();
+    let late: Vec<&str> = unit.late_drop_ins().collect();
     let what = format!(
         "read after the override.conf of `systemctl edit`, and wins over it: {}",
         Plain(&late.join(" "))

@@ -163,6 +163,12 @@ impl UnitProperties {
         self.timeout_stop.filter(|_| self.load_state.as_deref() == Some("loaded"))
     }
 
+    /// The drop-ins that are read after the `override.conf` of `systemctl edit`, and so win over it.
+    pub fn late_drop_ins(&self) -> impl Iterator<Item = &str> {
+        let is_late = |path: &&str| path.rsplit('/').next() > Some("override.conf");
+        self.drop_in_paths.iter().map(String::as_str).filter(is_late)
+    }
+
     /// Whether systemd takes what the process `pid` of this service tells it by `sd_notify(3)`.
     /// `false` where it does not say.
     #[must_use]

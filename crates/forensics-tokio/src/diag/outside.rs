@@ -48,9 +48,9 @@ pub(super) struct Outside {
 }
 
 impl Outside {
-    /// `None` where we are no service, or may not have that.
+    /// `None` where we are no unit that systemd stops, or may not have that.
     pub(super) fn of(plan: &Plan) -> Option<Self> {
-        let unit = plan.unit.as_ref().filter(|unit| unit.unit.ends_with(".service"))?;
+        let unit = plan.unit.as_ref().filter(|unit| unit.has_stop_timeout())?;
         let program: OsString = match &plan.command {
             DiagCommand::BuiltIn if INITIALISED.load(Ordering::Acquire) => {
                 std::env::current_exe().ok()?.into()
