@@ -66,5 +66,7 @@ async fn start(arguments: &[String]) -> std::io::Result<Output> {
     let mut command = Command::new("systemctl");
     // The texts that are read are not translated, and colour is no part of them.
     command.args(arguments).env("LC_ALL", "C").env("SYSTEMD_COLORS", "0");
+    // It would notify our manager in its own name, and be refused with a line in the journal.
+    command.env_remove("NOTIFY_SOCKET");
     command.stdin(Stdio::null()).kill_on_drop(true).output().await
 }

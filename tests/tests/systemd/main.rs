@@ -8,6 +8,7 @@
 
 mod alignment;
 mod diagnostic;
+mod hardening;
 mod harness;
 mod journal;
 mod notify;

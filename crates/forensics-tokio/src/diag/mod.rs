@@ -189,6 +189,7 @@ async fn look_as_child(plan: &Plan, line: &str, log: &File) -> Result<(), DiagEr
     command
         .env(PID_VARIABLE, std::process::id().to_string())
         .env(CONTEXT_VARIABLE, line)
+        .env_remove("NOTIFY_SOCKET")
         .stdin(Stdio::null())
         .stdout(output().map_err(failed)?)
         .stderr(output().map_err(failed)?)

@@ -134,6 +134,8 @@ impl Outside {
             .args(&self.command)
             .env("LC_ALL", "C")
             .env("SYSTEMD_COLORS", "0")
+            // See `systemctl`.
+            .env_remove("NOTIFY_SOCKET")
             .stdin(Stdio::null())
             .kill_on_drop(true);
         match timeout(START_LIMIT, command.output()).await {
