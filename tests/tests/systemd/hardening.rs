@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::harness::under_systemd;
+use crate::harness::{assert_says, under_systemd};
 
 /// The rows of the table in docs/systemd.md, the cells as they are but for backquotes.
 fn documented() -> Vec<Vec<String>> {
@@ -117,4 +117,34 @@ fn each_setting_costs_what_the_table_says() {
         }
     }
     assert!(differences.is_empty(), "docs/systemd.md should say:\n{}", differences.join("\n"));
+}
+
+#[test]
+fn the_unit_to_copy_runs_and_tells_after_its_end_how_it_ended() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let text = std::fs::read_to_string(root.join("docs/systemd.md")).unwrap();
+    let (_, unit) = text.split_once("```ini\n").unwrap();
+    let (unit, _) = unit.split_once("```").unwrap();
+    let script = format!(
+        "cat >/etc/systemd/system/gateway.service <<'END'\n{unit}\nEND
+         systemd-analyze verify gateway.service 2>&1 | grep gateway
+         systemctl daemon-reload; systemctl start gateway || exit 1
+         $FORENSICS check gateway --drain 30s
+         systemctl stop gateway; systemctl show gateway -p Result; log gateway
+         systemctl start gateway; systemctl kill -s KILL gateway
+         until_log gateway outcome=vanished; log gateway"
+    );
+    let Some(said) = under_systemd(&script) else { return };
+    assert_says(
+        &said,
+        &[
+            "systemd gives 1min, drain 30s + headroom 30s = 1min is needed: aligned",
+            "Result=success",
+            "cause=systemd under_systemd=yes sender_pid=1 sender_name=? sender_hidden=yes",
+            // By ExecStopPost=, after a stop and after a SIGKILL.
+            "outcome=clean service=gateway",
+            "outcome=vanished service=gateway",
+        ],
+    );
+    assert!(!said.contains("Unknown") && !said.contains("Failed to parse"), "{said}");
 }
