@@ -111,6 +111,7 @@ fn a_blocking_task_that_never_returns_does_not_hold_the_process() {
     assert!(ended.line("phase=db_close").contains("outcome=ok"));
     ended.line("the process did not end after its teardown");
     assert_eq!(verdict.outcome, Outcome::Forced, "{verdict}");
+    assert!(verdict.evidence.contains("the process did not, exit code 70"), "{verdict}");
 }
 
 #[test]

@@ -3,6 +3,9 @@
 #![forbid(unsafe_code)]
 
 mod commands;
+mod html;
+mod text;
+mod timeline;
 
 use std::io;
 use std::process::ExitCode;

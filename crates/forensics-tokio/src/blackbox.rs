@@ -15,8 +15,8 @@ use forensics_core::clock;
 use forensics_core::context::{Baseline, ShutdownContext, Trigger};
 use forensics_core::duration::Timespan;
 use forensics_core::record::{
-    self, Event, How, KEEP, PhaseFinished, PhaseOutcome, PhaseProgress, PhaseStarted, Recorder,
-    RunStarted, Signal, SignalKind, Stopped, Wedged, WedgedWhat,
+    self, Event, ForcedBy, How, KEEP, PhaseFinished, PhaseOutcome, PhaseProgress, PhaseStarted,
+    Recorder, RunStarted, Signal, SignalKind, Stopped, Wedged, WedgedWhat,
 };
 use forensics_core::systemd::Manager;
 use serde_json::{Map, Value};
@@ -156,6 +156,15 @@ impl BlackBox {
     /// The run is over.
     pub(crate) fn stopped(&self, how: How, exit_status: u8, total: Duration) {
         let mut event = Stopped::new(how, exit_status.into(), micros(total));
+        event.oom_kill = OomKills::read().map(|oom| oom.count);
+        self.write(&Event::Stopped(event));
+    }
+
+    /// The run is ended by force.
+    pub(crate) fn forced(&self, by: ForcedBy, detail: String, exit_status: u8, total: Duration) {
+        let mut event = Stopped::new(How::Forced, exit_status.into(), micros(total));
+        event.forced_by = Some(by);
+        event.detail = Some(detail);
         event.oom_kill = OomKills::read().map(|oom| oom.count);
         self.write(&Event::Stopped(event));
     }

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use forensics_core::capture;
-use forensics_core::record::How;
+use forensics_core::record::ForcedBy;
 
 use crate::bounded::bounded;
 use crate::events;
@@ -77,7 +77,8 @@ fn keep() {
         for captured in capture::take() {
             for (stop, _) in live() {
                 if stop.on_signal(&captured) {
-                    force(&stop, &format!("another {} asked for an end at once", captured.signal));
+                    let why = format!("another {} asked for an end at once", captured.signal);
+                    force(&stop, ForcedBy::Signal, &why);
                 }
             }
         }
@@ -90,7 +91,7 @@ fn keep() {
             timeout = Some(EVERY);
             match vigil.look(&stop, Instant::now()) {
                 None => {}
-                Some(Alarm::PastDeadline(why)) => force(&stop, &why),
+                Some(Alarm::PastDeadline { by, detail }) => force(&stop, by, &detail),
                 Some(Alarm::Wedged { detail, phases, waited }) => {
                     let (recorded, text) = (stop.clone(), detail.clone());
                     bounded(SAY_LIMIT, move || recorded.record_wedged(&phases, waited, &text));
@@ -110,10 +111,10 @@ pub(crate) fn record_panic(message: &str, location: Option<&str>) {
 }
 
 /// Ends the process, without its destructors or the runtime's, which could hang.
-fn force(stop: &Arc<Stop>, why: &str) -> ! {
-    let (recorded, status) = (stop.clone(), FORCED_STATUS);
+fn force(stop: &Arc<Stop>, by: ForcedBy, why: &str) -> ! {
+    let (recorded, text) = (stop.clone(), why.to_owned());
     bounded(SAY_LIMIT, move || {
-        recorded.black_box.stopped(How::Forced, status, recorded.since_begun());
+        recorded.black_box.forced(by, text, FORCED_STATUS, recorded.since_begun());
     });
     let text = why.to_owned();
     stop.voice.insist(format!("forced: {why}"), move || events::forced(&text, FORCED_STATUS));

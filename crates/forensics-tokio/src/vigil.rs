@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
+use forensics_core::record::ForcedBy;
 use forensics_core::threads::Thread;
 
 use crate::budget::Seconds;
@@ -48,7 +49,12 @@ pub(crate) enum Alarm {
         waited: Duration,
     },
     /// The process has to go.
-    PastDeadline(String),
+    PastDeadline {
+        /// Which end did not come.
+        by: ForcedBy,
+        /// The same, with all that may explain it.
+        detail: String,
+    },
 }
 
 impl Vigil {
@@ -68,11 +74,16 @@ impl Vigil {
             let why = "the process did not end after its teardown: the runtime's drop waits for a \
                        blocked thread";
             let end = deadline.max(expected + TO_END) + PAST_DEADLINE;
-            return (now >= end).then(|| Alarm::PastDeadline(self.describe(why, stop, now)));
+            let alarm = || Alarm::PastDeadline {
+                by: ForcedBy::NoExit,
+                detail: self.describe(why, stop, now),
+            };
+            return (now >= end).then(alarm);
         }
         if now >= deadline + PAST_DEADLINE {
             let why = "the deadline is over and the teardown has not ended";
-            return Some(Alarm::PastDeadline(self.describe(why, stop, now)));
+            let detail = self.describe(why, stop, now);
+            return Some(Alarm::PastDeadline { by: ForcedBy::Deadline, detail });
         }
         if self.is_blocked(stop, now) {
             let why = format!("the runtime has not answered for {}", Seconds(ANSWER_WITHIN));

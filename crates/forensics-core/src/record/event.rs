@@ -287,6 +287,18 @@ words! {
     }
 }
 
+words! {
+    /// What made a run end at once.
+    ForcedBy {
+        /// A further signal.
+        Signal = "signal",
+        /// The deadline passed, and the teardown had not ended.
+        Deadline = "deadline",
+        /// The teardown had ended, and the process did not.
+        NoExit = "no_exit",
+    }
+}
+
 /// The last line of a run that ended by itself. It is written once, when nothing can bring the
 /// run back: a panic that was caught is none.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -304,15 +316,30 @@ pub struct Stopped {
     /// The panic's place, `file:line:column`, where it panicked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub location: Option<String>,
+    /// What made it end at once, where it was forced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forced_by: Option<ForcedBy>,
+    /// What was seen then, as text: the phases that ran, what each thread waited for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
     /// [`RunStarted::oom_kill`] now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oom_kill: Option<u64>,
 }
 
 impl Stopped {
-    /// An end without panic.
+    /// An end without panic and force.
     pub fn new(how: How, exit_code: i32, total_us: u64) -> Self {
-        Self { how, exit_code, total_us, panic: None, location: None, oom_kill: None }
+        Self {
+            how,
+            exit_code,
+            total_us,
+            panic: None,
+            location: None,
+            forced_by: None,
+            detail: None,
+            oom_kill: None,
+        }
     }
 }
 

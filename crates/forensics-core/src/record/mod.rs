@@ -44,8 +44,8 @@ mod writer;
 
 pub use entry::{Entry, MAX_LINE, VERSION};
 pub use event::{
-    Diag, DiagState, Event, How, RunStarted, Signal, SignalKind, Stopped, Unknown, Wedged,
-    WedgedWhat,
+    Diag, DiagState, Event, ForcedBy, How, RunStarted, Signal, SignalKind, Stopped, Unknown,
+    Wedged, WedgedWhat,
 };
 pub use folder::{FolderError, KEEP, is_running, prune, runs};
 pub use judge::verdict;

@@ -1,6 +1,6 @@
 //! Why a run ended as it did, on which evidence, and what to change; the texts of the verdict.
 
-use super::event::{How, Signal, SignalKind, WedgedWhat};
+use super::event::{ForcedBy, How, Signal, SignalKind, WedgedWhat};
 use super::phase::{PhaseFinished, PhaseOutcome};
 use super::seen::{SLACK_US, Seen};
 use super::verdict::{MAX_SHOWN, Now, Outcome, Reason, Span, phase_name};
@@ -74,6 +74,30 @@ fn timed_out(seen: &Seen<'_>) -> Finding {
 
 fn forced(seen: &Seen<'_>) -> Finding {
     let exit = seen.stopped.map_or(0, |stopped| stopped.exit_code);
+    let deadline = seen.asked.and_then(|(_, signal)| signal.deadline_us);
+    match seen.stopped.and_then(|stopped| stopped.forced_by) {
+        Some(ForcedBy::Deadline) => {
+            let deadline = deadline.map(|us| format!(" of {}", Span(us))).unwrap_or_default();
+            let evidence = format!(
+                "the deadline{deadline} passed and the teardown had not ended, exit code {exit}"
+            );
+            let advice = format!(
+                "{}{}: find what blocks its thread, or lower {}",
+                still(seen),
+                wedged(seen),
+                timeouts(seen)
+            );
+            return Finding::new(Reason::Recorded, evidence, Some(advice));
+        }
+        Some(ForcedBy::NoExit) => {
+            let evidence =
+                format!("its teardown had ended and the process did not, exit code {exit}");
+            let advice = "a blocked thread holds up the runtime's end: see what each waited for, in \
+                          the record's last line";
+            return Finding::new(Reason::Recorded, evidence, Some(advice.to_owned()));
+        }
+        _ => {}
+    }
     let evidence = match seen.asked_last.filter(|signal| signal.ordinal > 1) {
         Some(last) => format!(
             "stop number {}, {}, ended it at once, exit code {exit}",
@@ -82,7 +106,7 @@ fn forced(seen: &Seen<'_>) -> Finding {
         ),
         None => format!("it was ended at once, exit code {exit}"),
     };
-    let patience = match seen.asked.and_then(|(_, signal)| signal.deadline_us) {
+    let patience = match deadline {
         Some(us) => format!("give it its deadline of {} before a further signal", Span(us)),
         None => "wait for it before a further signal".to_owned(),
     };

@@ -87,6 +87,12 @@ fn stopped(offset_us: u64, how: How, exit_code: i32) -> (u64, Event) {
     (T0 + offset_us, Event::Stopped(Stopped::new(how, exit_code, offset_us)))
 }
 
+fn forced_by(by: ForcedBy) -> (u64, Event) {
+    let mut stopped = Stopped::new(How::Forced, 70, 3 * S);
+    stopped.forced_by = Some(by);
+    (T0 + 3 * S, Event::Stopped(stopped))
+}
+
 fn wedged(offset_us: u64, what: WedgedWhat, phase: &str) -> (u64, Event) {
     let mut wedged = Wedged::new(what, S, "sleeps in nanosleep");
     wedged.phase = Some(phase.to_owned());
@@ -177,6 +183,20 @@ fn each_story_gets_its_outcome_reason_and_phase() {
             Reason::Recorded,
             "drain",
             "stop number 3, SIGINT from process 9, ended it at once, exit code 70",
+        ),
+        (
+            vec![by_systemd(), drain(), forced_by(ForcedBy::Deadline)],
+            Outcome::Forced,
+            Reason::Recorded,
+            "drain",
+            "the deadline of 2.7s passed and the teardown had not ended, exit code 70",
+        ),
+        (
+            vec![by_systemd(), stopped(S, How::Clean, 0), forced_by(ForcedBy::NoExit)],
+            Outcome::Forced,
+            Reason::Recorded,
+            "",
+            "its teardown had ended and the process did not, exit code 70",
         ),
         (vec![panic], Outcome::Panicked, Reason::Panic, "", r"at src/main.rs:3:5: oh\nno"),
         (

@@ -1,0 +1,257 @@
+//! A timeline as text: a bar a phase, no line longer than the terminal is wide.
+
+use std::io::{self, IsTerminal, Write};
+
+use clap::ValueEnum;
+use forensics_core::escape::{Plain, cut};
+
+use crate::timeline::{Bar, Timeline, Tone, seconds};
+
+/// Widest and narrowest bar, in characters. Where there is no room for the latter there is none.
+const WIDEST: usize = 60;
+const NARROWEST: usize = 8;
+
+/// Longest name shown.
+const MAX_NAME: usize = 24;
+
+/// Where a terminal does not say how wide it is, and where there is none.
+const WIDTH: usize = 80;
+
+/// When to use colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Color {
+    /// On a terminal, unless `NO_COLOR` is set
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+/// How to draw.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Style {
+    color: bool,
+    width: usize,
+}
+
+impl Style {
+    /// For standard output, as it is.
+    pub(crate) fn of_stdout(color: Color) -> Self {
+        let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let color = match color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => io::stdout().is_terminal() && !set("NO_COLOR"),
+        };
+        let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+        let terminal = || terminal_size::terminal_size_of(io::stdout());
+        let width = columns.or_else(|| terminal().map(|(width, _)| width.0.into()));
+        Self { color, width: width.unwrap_or(WIDTH).max(20) }
+    }
+
+    fn paint(self, tone: Tone, text: &str) -> String {
+        let code = match tone {
+            _ if !self.color => return text.to_owned(),
+            Tone::Good => "32",
+            Tone::Warning => "33",
+            Tone::Bad => "31",
+            Tone::Faint => "2",
+        };
+        format!("\u{1b}[{code}m{text}\u{1b}[0m")
+    }
+}
+
+/// The columns of a drawing, in characters.
+struct Layout {
+    style: Style,
+    offset: usize,
+    name: usize,
+    /// Zero where there is no room for bars.
+    bar: usize,
+    used: usize,
+    /// What the bar's whole width stands for.
+    span: u64,
+}
+
+/// Draws it.
+pub(crate) fn draw(out: &mut dyn Write, timeline: &Timeline<'_>, style: Style) -> io::Result<()> {
+    let layout = Layout::new(timeline, style);
+    for mark in &timeline.marks {
+        let what = mark.what.describe();
+        layout.line(out, mark.at, &[(Some(mark.what.tone()), &what)])?;
+    }
+    for bar in timeline.rows() {
+        layout.row(out, bar)?;
+    }
+    if let Some(deadline) = timeline.deadline {
+        let mark = match deadline <= layout.span && layout.bar > 0 {
+            true => format!("{}┆", " ".repeat(layout.column(deadline).min(layout.bar - 1))),
+            false => String::new(),
+        };
+        let text = format!("{:<name$}  {mark}", "deadline", name = layout.name);
+        layout.line(out, deadline, &[(Some(Tone::Faint), text.trim_end())])?;
+    }
+    Ok(())
+}
+
+impl Layout {
+    fn new(timeline: &Timeline<'_>, style: Style) -> Self {
+        let longest =
+            |length: fn(&Bar<'_>) -> usize| timeline.rows().map(length).max().unwrap_or(0);
+        let name = longest(|bar| label(bar).chars().count()).max("deadline".len());
+        let used = longest(|bar| bar.used().len());
+        let word = longest(|bar| bar.word().len());
+        let last = timeline.deadline.unwrap_or(0).max(timeline.end);
+        let offset = offset(last).len().max(9);
+        let bar = style.width.saturating_sub(offset + 2 + name + 2 + 2 + used + 1 + word);
+        let bar = if bar < NARROWEST { 0 } else { bar.min(WIDEST) };
+        Self { style, offset, name, bar, used, span: timeline.span() }
+    }
+
+    fn row(&self, out: &mut dyn Write, bar: &Bar<'_>) -> io::Result<()> {
+        let (name, used) = (self.name, self.used);
+        let label = format!("{:<name$}  ", label(bar));
+        let [before, full, left, after] = self.bar(bar);
+        let used = format!("{:>used$} ", bar.used());
+        self.line(
+            out,
+            bar.from,
+            &[
+                (None, &label),
+                (None, &before),
+                (Some(bar.tone()), &full),
+                (Some(Tone::Faint), &left),
+                (None, &after),
+                (None, &used),
+                (Some(bar.tone()), bar.word()),
+            ],
+        )?;
+        let (error, recorded) = (bar.error.unwrap_or_default(), bar.recorded());
+        for (tone, text) in [(bar.tone(), error), (Tone::Faint, recorded.as_str())] {
+            if !text.is_empty() {
+                let indent = " ".repeat(self.offset + 2 + name + 2);
+                let text = Plain(text).to_string();
+                self.segments(out, &[(None, &indent), (Some(tone), &text)])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The phase's place: what was before it, what it used, what it had left, what is behind.
+    fn bar(&self, bar: &Bar<'_>) -> [String; 4] {
+        let width = self.bar;
+        if width == 0 {
+            return Default::default();
+        }
+        let from = self.column(bar.from).min(width - 1);
+        // A phase that took no time at all is still seen.
+        let to = self.column(bar.to).clamp(from + 1, width);
+        let budget = bar.budget.map_or(to, |budget| self.column(bar.from.saturating_add(budget)));
+        let budget = budget.clamp(to, width);
+        let fill = if bar.outcome.is_some() { "█" } else { "▒" };
+        let after = " ".repeat(width - budget + 2);
+        [" ".repeat(from), fill.repeat(to - from), "·".repeat(budget - to), after]
+    }
+
+    fn column(&self, at: u64) -> usize {
+        let column = u128::from(at) * self.bar as u128 / u128::from(self.span);
+        usize::try_from(column).unwrap_or(self.bar).min(self.bar)
+    }
+
+    fn line(
+        &self,
+        out: &mut dyn Write,
+        at: u64,
+        segments: &[(Option<Tone>, &str)],
+    ) -> io::Result<()> {
+        let at = format!("{:>width$}  ", offset(at), width = self.offset);
+        let all: Vec<_> =
+            std::iter::once((None, at.as_str())).chain(segments.iter().copied()).collect();
+        self.segments(out, &all)
+    }
+
+    /// One line, cut where the terminal ends.
+    fn segments(&self, out: &mut dyn Write, segments: &[(Option<Tone>, &str)]) -> io::Result<()> {
+        let mut room = self.style.width;
+        for (tone, text) in segments {
+            let text = cut(text, room);
+            room -= text.chars().count();
+            match tone {
+                Some(tone) if !text.is_empty() => {
+                    write!(out, "{}", self.style.paint(*tone, &text))?;
+                }
+                _ => write!(out, "{text}")?,
+            }
+        }
+        writeln!(out)
+    }
+}
+
+fn offset(at: u64) -> String {
+    format!("+{}", seconds(at))
+}
+
+fn label(bar: &Bar<'_>) -> String {
+    let indent = if bar.group.is_some() { "  " } else { "" };
+    format!("{indent}{}", cut(&Plain(bar.name).to_string(), MAX_NAME - indent.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use forensics_core::record::Record;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn drawn(record: &Record, style: Style) -> String {
+        let mut text = Vec::new();
+        draw(&mut text, &Timeline::of(record), style).unwrap();
+        String::from_utf8(text).unwrap()
+    }
+
+    fn record(phase: &str, began: u64, ended: u64, budget: u64) -> Record {
+        let phase = serde_json::to_string(phase).unwrap();
+        let head = r#""v":1,"ts":"2026-11-23T10:15:00Z","mono_us""#;
+        let lines = format!(
+            r#"{{{head}:0,"event":"run_started","service":"gateway","pid":7,"version":"0"}}
+{{{head}:1,"event":"signal","kind":"signal","ordinal":1,"cause":{phase},"line":"","deadline_us":{budget}}}
+{{{head}:{began},"event":"phase_started","phase":{phase},"timeout_us":{budget},"offset_us":0}}
+{{{head}:{ended},"event":"phase_finished","phase":{phase},"outcome":"failed","error":{phase},"took_us":1,"offset_us":1,"values":{{"k":{phase}}}}}
+"#
+        );
+        Record::parse(lines.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_bar_shows_what_was_used_and_what_was_left() {
+        let style = Style { color: false, width: 76 };
+        let text = drawn(&record("drain", 1_000_001, 3_000_001, 4_000_000), style);
+        assert!(text.starts_with("   +0.00s  signal, cause drain\n"), "{text}");
+        let bar = text.lines().nth(1).unwrap();
+        assert!(bar.starts_with("   +1.00s  drain     "), "{bar}");
+        assert!(bar.ends_with("2.00s of 4.00s failed"), "{bar}");
+        let count = |c: char| bar.chars().filter(|one| *one == c).count();
+        // Of four seconds one was before, two used, and one left.
+        assert!(count('█').abs_diff(2 * count('·')) <= 2, "{bar}");
+        assert!(text.contains("+4.00s  deadline"), "{text}");
+        assert!(!text.contains('\u{1b}'));
+        let colored = drawn(&record("drain", 1, 2, 3), Style { color: true, width: 76 });
+        assert!(colored.contains("\u{1b}[31mfailed\u{1b}[0m"), "{colored:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_is_wider_than_the_terminal_whatever_is_in_the_record(
+            phase in "\\PC{0,60}",
+            times in any::<[u64; 3]>(),
+            width in 20_usize..200,
+        ) {
+            let [began, ended, budget] = times;
+            let text = drawn(&record(&phase, began, ended, budget), Style { color: false, width });
+            for line in text.lines() {
+                prop_assert!(line.chars().count() <= width, "{}", line);
+                prop_assert!(!line.chars().any(char::is_control));
+            }
+        }
+    }
+}

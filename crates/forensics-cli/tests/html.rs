@@ -1,0 +1,183 @@
+//! The page of `forensics show --html`, in a real browser.
+//!
+//! Without Chromium these tests say so and pass, except with `CI=true`, where that is a failure.
+
+#![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use forensics_core::record::*;
+use serde_json::json;
+
+/// The page's DOM once it is loaded, as the browser writes it out; `None` where there is none.
+fn dom(page: &Path) -> Option<String> {
+    let profile = tempfile::tempdir().unwrap();
+    let output = Command::new("timeout")
+        .args(["60", "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"])
+        .args(["--no-first-run", "--disable-background-networking", "--disable-sync"])
+        .args(["--disable-component-update", "--virtual-time-budget=2000", "--dump-dom"])
+        .arg(format!("--user-data-dir={}", profile.path().display()))
+        .arg(format!("file://{}", page.display()))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    // What timeout(1) says where it cannot find the program.
+    if output.status.code() == Some(127) {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "there is no chromium");
+        eprintln!("skipped: there is no chromium");
+        return None;
+    }
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(String::from_utf8(output.stdout).unwrap())
+}
+
+/// Writes a record and its page. Returns the page's path.
+fn page(dir: &Path, events: &[Event]) -> PathBuf {
+    let folder = dir.join("shutdown");
+    let recorder = Recorder::create(&folder, RunStarted::new("gateway", 4100)).unwrap();
+    events.iter().for_each(|event| recorder.record(event).unwrap());
+    drop(recorder);
+    let record = runs(&folder).unwrap().pop().unwrap();
+    let page = dir.join("page.html");
+    let show = Command::new(env!("CARGO_BIN_EXE_forensics"))
+        .arg("show")
+        .arg(record)
+        .arg("--html")
+        .arg(&page)
+        .output()
+        .unwrap();
+    assert!(show.status.success(), "{}", String::from_utf8_lossy(&show.stderr));
+    assert!(show.stdout.is_empty());
+    page
+}
+
+fn member(name: &str, group: &str) -> Event {
+    let mut started = PhaseStarted::new(name, 0);
+    started.group = Some(group.to_owned());
+    started.timeout_us = Some(2_000_000);
+    Event::PhaseStarted(started)
+}
+
+fn signal(context: serde_json::Value) -> Signal {
+    let mut signal = Signal::new(SignalKind::Signal, 1, "operator");
+    signal.signal = Some("SIGTERM".to_owned());
+    (signal.sender_pid, signal.sender_name) = (Some(4242), Some("kill".to_owned()));
+    signal.deadline_us = Some(1);
+    signal.context = context;
+    signal
+}
+
+/// The rest of the page from the tag on that has all of these attributes in it.
+fn tag<'a>(dom: &'a str, attributes: &[&str]) -> &'a str {
+    let tags = dom.match_indices('<').map(|(at, _)| &dom[at..]);
+    let has = |rest: &&str| {
+        let tag = rest.split('>').next().unwrap_or_default();
+        attributes.iter().all(|attribute| tag.contains(attribute))
+    };
+    let mut found = tags.filter(has);
+    found.next().unwrap_or_else(|| panic!("no {attributes:?} in {dom}"))
+}
+
+#[test]
+fn the_page_shows_phases_in_their_groups_signals_the_deadline_and_the_verdict() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut again = Signal::new(SignalKind::Signal, 2, "unknown");
+    again.signal = Some("SIGINT".to_owned());
+    let mut stuck = Wedged::new(WedgedWhat::Phase, 1, "sleeps in futex");
+    stuck.phase = Some("slack".to_owned());
+    let failed = PhaseFinished::new("notify", PhaseOutcome::Failed, 1, 1);
+    let page = page(
+        dir.path(),
+        &[
+            Event::Signal(signal(json!({"sender": {"user": "ops"}}))),
+            Event::PhaseStarted(PhaseStarted::new("notify", 0)),
+            Event::PhaseFinished(failed),
+            Event::PhaseStarted(PhaseStarted::new("adapters", 0)),
+            member("slack", "adapters"),
+            Event::Wedged(stuck),
+            Event::Signal(again),
+        ],
+    );
+    let Some(dom) = dom(&page) else { return };
+
+    assert!(tag(&dom, &["id=\"outcome\""]).contains("killed_in_phase"));
+    assert!(tag(&dom, &["id=\"advice\""]).starts_with("<p class=\"advice\""));
+    let row = |phase: &str| {
+        let rest = tag(&dom, &["class=\"row phase", &format!("data-phase=\"{phase}\"")]);
+        rest.split("<div class=\"row").nth(1).unwrap()
+    };
+    assert!(row("notify").contains("bar bad") && row("notify").contains(">failed<"));
+    assert!(
+        row("slack").starts_with(" phase member\"")
+            && row("slack").contains("data-group=\"adapters\"")
+    );
+    assert!(row("slack").contains("bar bad open") && row("slack").contains("class=\"budget\""));
+    assert!(row("slack").contains("class=\"wedge\"") && !row("notify").contains("class=\"wedge\""));
+    // The group stands in front of its member.
+    assert!(dom.find("data-phase=\"adapters\"") < dom.find("data-phase=\"slack\""));
+    for phase in ["notify", "adapters", "slack"] {
+        assert_eq!(row(phase).matches("class=\"at\"").count(), 2, "two signals");
+        assert!(row(phase).contains("class=\"deadline\""));
+    }
+    let marks = tag(&dom, &["id=\"marks\""]);
+    assert!(marks.contains("SIGTERM from kill(4242), cause operator") && marks.contains("SIGINT"));
+    assert!(tag(&dom, &["id=\"context\""]).contains("sender.user"));
+    for elsewhere in ["http://", "https://", "src=", "url(", "@import", "<script", "<link"] {
+        assert!(!dom.contains(elsewhere), "{elsewhere}");
+    }
+}
+
+#[test]
+fn hostile_text_runs_nothing_even_without_the_policy() {
+    const PWN: &str = "document.title='pwned'";
+    let hostile = [
+        format!("<script>{PWN}</script>"),
+        format!("\"><img src=x onerror=\"{PWN}\">"),
+        format!("' onmouseover='{PWN}' x='"),
+        format!("</style></title></pre><svg onload={PWN}>"),
+        format!("]]>--><iframe srcdoc=\"<script>parent.{PWN}</script>\">"),
+        format!("javascript:{PWN}"),
+        "\u{0}\u{1b}[31m\u{202e}\u{2028}\n".to_owned(),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let all = hostile.concat();
+    let mut events = vec![Event::Signal({
+        let mut signal = signal(json!({ all.as_str(): all, "list": hostile }));
+        signal.sender_name = Some(all.clone());
+        signal.cause.clone_from(&all);
+        signal.signal = Some(all.clone());
+        signal
+    })];
+    for text in &hostile {
+        let mut finished = PhaseFinished::new(text, PhaseOutcome::Failed, 1, 1);
+        finished.error = Some(text.clone());
+        finished.values.insert(text.clone(), json!(text));
+        let mut wedged = Wedged::new(WedgedWhat::Phase, 1, text);
+        wedged.phase = Some(text.clone());
+        events.extend([
+            Event::PhaseStarted(PhaseStarted::new(text, 0)),
+            member(text, text),
+            Event::Wedged(wedged),
+            Event::PhaseFinished(finished),
+        ]);
+    }
+    let page = page(dir.path(), &events);
+    // The policy in the page's head would forbid scripts by itself; here the escaping has to.
+    let text = fs::read_to_string(&page).unwrap();
+    let policy = text.lines().find(|line| line.contains("Content-Security-Policy")).unwrap();
+    fs::write(&page, text.replace(policy, "")).unwrap();
+    let Some(dom) = dom(&page) else { return };
+
+    assert!(dom.contains("<title>gateway[4100]: killed_in_phase</title>"), "{dom}");
+    for element in ["<script", "<img", "<svg", "<iframe"] {
+        assert!(!dom.contains(element), "{element} in {dom}");
+    }
+    // Nor is any of it an attribute.
+    for tag in dom.split('<').skip(1).filter_map(|rest| rest.split('>').next()) {
+        let mut quoted = tag.split('"').step_by(2);
+        assert!(quoted.all(|outside| !outside.contains(" on")), "<{tag}>");
+    }
+    assert!(!dom.chars().any(|c| matches!(c, '\0' | '\u{1b}' | '\u{202e}' | '\u{2028}')));
+}
