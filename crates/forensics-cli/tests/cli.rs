@@ -218,3 +218,76 @@ fn a_record_is_shown_as_a_timeline_without_its_escapes() {
     fs::write(&file, "not a record\n").unwrap();
     assert_eq!(run(&["show", file.to_str().unwrap()]).0, 2);
 }
+
+/// Records of `count` runs: the drain takes as many milliseconds as the run's number, every tenth
+/// times out, every hundredth run is killed in it.
+fn many(dir: &Path, count: usize) {
+    for n in 1..=count {
+        let mut signal =
+            Signal::new(SignalKind::Signal, 1, if n % 4 == 0 { "operator" } else { "systemd" });
+        signal.sender_name = Some(if n % 4 == 0 { "kill" } else { "systemd" }.into());
+        (signal.sender_pid, signal.sender_uid) = (Some(1), Some(0));
+        let outcome = if n % 10 == 0 { PhaseOutcome::TimedOut } else { PhaseOutcome::Ok };
+        let how = if n % 10 == 0 { How::TimedOut } else { How::Clean };
+        let mut events = vec![
+            Event::Signal(signal),
+            Event::PhaseStarted(PhaseStarted::new("drain", 100)),
+            Event::PhaseFinished(PhaseFinished::new("drain", outcome, n as u64 * 1000, 300)),
+            Event::PhaseFinished(PhaseFinished::new("db", PhaseOutcome::Skipped, 0, 300)),
+            Event::Stopped(Stopped::new(how, 0, 400)),
+        ];
+        if n % 100 == 0 {
+            events.truncate(2);
+        }
+        let recorder = Recorder::create(dir, RunStarted::new("gateway", 4100)).unwrap();
+        events.iter().for_each(|event| recorder.record(event).unwrap());
+    }
+}
+
+#[test]
+fn figures_over_a_thousand_runs_count_what_cannot_be_read_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("shutdown");
+    many(&folder, 1000);
+    let paths = forensics_core::record::runs(&folder).unwrap();
+    assert_eq!(paths.len(), 1000);
+    // The first is no record any more; in the second a line is.
+    fs::write(&paths[0], "rubbish\n").unwrap();
+    let text = fs::read_to_string(&paths[1]).unwrap();
+    fs::write(&paths[1], text.replacen('\n', "\nrubbish\n", 1)).unwrap();
+
+    let path = folder.to_str().unwrap();
+    let (code, json, stderr) = run(&["list", path, "--stats", "--json"]);
+    assert_eq!(code, 0);
+    assert!(stderr.contains("no run_started event"), "{stderr}");
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let mut expected = serde_json::json!({
+        "runs": 999,
+        "unreadable": 1,
+        "corrupt_lines": 1,
+        "outcomes": {"clean": 899, "timed_out": 90, "killed_in_phase": 10},
+        "causes": {"systemd": 749, "operator": 250},
+        "senders": {"systemd uid=0": 749, "kill uid=0": 250},
+        "phases": {
+            "drain": {
+                "runs": 989, "median_us": null, "p95_us": null, "max_us": 999_000,
+                "timed_out": 90, "not_ok": {"timed_out": 90, "not finished": 10},
+            },
+            "db": {
+                "runs": 0, "median_us": null, "p95_us": null, "max_us": null,
+                "timed_out": 0, "not_ok": {"skipped": 989},
+            },
+        },
+    });
+    // Which value is the median of those that are left is worked out here, not copied.
+    let took: Vec<u64> = (2..=1000).filter(|n| n % 100 != 0).map(|n| n * 1000).collect();
+    expected["phases"]["drain"]["median_us"] = took[took.len().div_ceil(2) - 1].into();
+    expected["phases"]["drain"]["p95_us"] = took[(took.len() * 95).div_ceil(100) - 1].into();
+    assert_eq!(json, expected);
+
+    let (_, text, _) = run(&["list", path, "--stats"]);
+    assert!(text.starts_with("999 runs; 1 records could not be read; 1 lines could not be read\n"));
+    assert!(text.contains("outcomes  899 clean, 90 timed_out, 10 killed_in_phase\n"), "{text}");
+    let drain = text.lines().find(|line| line.starts_with("drain")).unwrap();
+    assert!(drain.ends_with("90 timed_out") && drain.contains("10 not finished"), "{text}");
+}
