@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
+use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use forensics_tests::{Ended, Program};
-use forensics_tokio::core::record::{Outcome, Verdict};
+use forensics_tokio::core::record::{Outcome, Reason, Verdict};
 use tempfile::TempDir;
 
 /// The program, built with `panic = "abort"`.
@@ -151,6 +152,55 @@ fn a_panic_that_is_caught_is_not_taken_for_the_end() {
     assert_eq!(ended.code(), 1, "{}", ended.stderr);
     assert_eq!(verdict.outcome, Outcome::Clean, "{verdict}");
     assert_eq!(verdict.exit_code, Some(1));
+}
+
+/// A control group with so little memory that a program in it is soon killed; `None` where there can
+/// be none here.
+struct Small(PathBuf);
+
+impl Small {
+    fn new() -> Option<Self> {
+        let name = format!("forensics-test-{}", std::process::id());
+        let roots =
+            [("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")];
+        for (root, limit) in roots {
+            let group = Path::new(root).join(&name);
+            if std::fs::create_dir(&group).is_ok() {
+                let small = Self(group);
+                // Not to be made, where that folder is none of a control group's hierarchy.
+                let limit = std::fs::OpenOptions::new().write(true).open(small.0.join(limit));
+                if limit.and_then(|mut limit| limit.write_all(b"33554432")).is_ok() {
+                    return Some(small);
+                }
+            }
+        }
+        None
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn a_run_that_the_kernel_killed_for_want_of_memory_is_told_so() {
+    let (Some(small), Ok(_)) = (Small::new(), std::fs::File::open("/dev/kmsg")) else {
+        eprintln!("skipped: needs a control group of its own, and the kernel's log");
+        return;
+    };
+    let trouble = Trouble::start("eats_memory");
+    let pid = trouble.program.pid().to_string();
+    std::fs::write(small.0.join("cgroup.procs"), pid).unwrap();
+    trouble.program.kill("-TERM");
+    let (ended, verdict, _) = trouble.end();
+    assert_eq!(ended.status.signal(), Some(9), "{}", ended.stderr);
+    assert_eq!(verdict.outcome, Outcome::KilledInPhase, "{verdict}");
+    assert_eq!(verdict.phases[0].phase, "eats");
+    assert_eq!(verdict.reason, Reason::OutOfMemory, "{verdict}");
+    assert!(verdict.evidence.contains("out of memory: Killed process"), "{verdict}");
+    assert!(verdict.advice.as_deref().unwrap().contains("MemoryMax="), "{verdict}");
 }
 
 #[test]

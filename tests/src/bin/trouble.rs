@@ -75,6 +75,14 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
                 println!("blocked");
             }
             "stuck_subscriber" => {}
+            "eats_memory" => {
+                // Each page touched, far more than its test lets it have.
+                guard.phase("eats", |_| async {
+                    let eaten: Vec<Vec<u8>> = (0..512).map(|_| vec![1; 1 << 20]).collect();
+                    std::future::pending::<()>().await;
+                    drop(eaten);
+                });
+            }
             "blocked_pool" => drop(tokio::task::spawn_blocking(block)),
             "impatient" | "slow_diagnostic" => {
                 drop(guard.phase("hangs", |_| std::future::pending::<()>()));

@@ -40,10 +40,49 @@ pub(super) fn write(
     out.flush()
 }
 
-/// The last matching lines of a log that gives one record a read, from the oldest on, and fails
-/// with `EAGAIN` after the newest: as they are shown.
+/// The kernel's word that it has killed this process for want of memory, not earlier than that
+/// long after the boot: `Memory cgroup out of memory: Killed process 4100 (gateway) …`
+/// (`__oom_kill_process()`). `None` where it has not, or its log cannot be read.
+///
+/// `pid` is as the initial pid namespace has it: the kernel logs no other.
+pub(crate) fn killed_for_memory(pid: u32, since: Duration) -> Option<String> {
+    let mut log = open(Path::new("/dev/kmsg")).ok()?;
+    line_on_kill(&mut log, pid, since).ok().flatten()
+}
+
+fn line_on_kill(log: &mut impl Read, pid: u32, since: Duration) -> io::Result<Option<String>> {
+    let killed = format!("Killed process {pid} (");
+    let mut line = None;
+    each(&mut Source::new(), log, |record| {
+        let message = String::from_utf8_lossy(record.message);
+        if record.priority < 8 && record.since_boot >= since && message.contains(&killed) {
+            line = Some(record.shown());
+        }
+    })?;
+    Ok(line)
+}
+
+/// The last matching lines of a log, as they are shown.
 fn last_matching(source: &mut Source, log: &mut impl Read) -> io::Result<VecDeque<String>> {
     let mut last = VecDeque::with_capacity(SHOWN);
+    each(source, log, |record| {
+        if is_wanted(record.message) {
+            if last.len() == SHOWN {
+                last.pop_front();
+            }
+            last.push_back(record.shown());
+        }
+    })?;
+    Ok(last)
+}
+
+/// Each record of a log that gives one a read, from the oldest on, and fails with `EAGAIN` after
+/// the newest.
+fn each(
+    source: &mut Source,
+    log: &mut impl Read,
+    mut take: impl FnMut(&Record<'_>),
+) -> io::Result<()> {
     for _ in 0..MAX_RECORDS {
         let bytes = match source.next(log) {
             Ok([]) => break,
@@ -58,19 +97,18 @@ fn last_matching(source: &mut Source, log: &mut impl Read) -> io::Result<VecDequ
                 _ => return Err(e),
             },
         };
-        let Some(record) = Record::parse(bytes) else { continue };
-        if is_wanted(record.message) {
-            if last.len() == SHOWN {
-                last.pop_front();
-            }
-            last.push_back(record.shown());
+        if let Some(record) = Record::parse(bytes) {
+            take(&record);
         }
     }
-    Ok(last)
+    Ok(())
 }
 
 #[derive(Debug, PartialEq, Eq)]
 struct Record<'a> {
+    /// Facility and level: below 8 it is the kernel's own, and no program's that wrote to the
+    /// device.
+    priority: u32,
     since_boot: Duration,
     message: &'a [u8],
 }
@@ -81,9 +119,11 @@ impl<'a> Record<'a> {
     fn parse(bytes: &'a [u8]) -> Option<Self> {
         let line = bytes.split(|&b| b == b'\n').next()?;
         let head_end = line.iter().position(|&b| b == b';')?;
-        let micros = line[..head_end].split(|&b| b == b',').nth(2)?;
-        let micros = std::str::from_utf8(micros).ok()?.parse().ok()?;
-        Some(Self { since_boot: Duration::from_micros(micros), message: &line[head_end + 1..] })
+        let mut head = std::str::from_utf8(&line[..head_end]).ok()?.split(',');
+        let priority = head.next()?.parse().ok()?;
+        let micros = head.nth(1)?.parse().ok()?;
+        let (since_boot, message) = (Duration::from_micros(micros), &line[head_end + 1..]);
+        Some(Self { priority, since_boot, message })
     }
 
     fn shown(&self) -> String {
@@ -137,10 +177,29 @@ mod tests {
         ];
         for (bytes, parsed) in cases {
             let expected = parsed.map(|(micros, message)| Record {
+                priority: u32::from(bytes.as_bytes()[0] - b'0'),
                 since_boot: Duration::from_micros(micros),
                 message: message.as_bytes(),
             });
             assert_eq!(Record::parse(bytes.as_bytes()), expected, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn a_process_killed_for_want_of_memory_is_found_by_the_kernels_word_alone() {
+        let killed = "Memory cgroup out of memory: Killed process 4100 (gateway) total-vm:1kB";
+        let cases = [
+            (format!("3,1,5000042,-;{killed}"), true),
+            // Before the run began, of another process, and written by a program.
+            (format!("3,1,4000000,-;{killed}"), false),
+            (format!("3,1,5000042,-;{}", killed.replace("4100", "41000")), false),
+            (format!("12,1,5000042,-;{killed}"), false),
+            ("3,1,5000042,-;oom_reaper: reaped process 4100 (gateway)".to_owned(), false),
+        ];
+        for (record, found) in cases {
+            let mut log = Log([Ok(record.clone())].into_iter());
+            let line = line_on_kill(&mut log, 4100, Duration::from_secs(5)).unwrap();
+            assert_eq!(line, found.then(|| format!("[    5.000042] {killed}")), "{record}");
         }
     }
 

@@ -22,6 +22,8 @@ mod source;
 mod stat;
 mod tree;
 
+pub(crate) use kmsg::killed_for_memory;
+
 use clock::Clocks;
 use list::List;
 use source::Source;

@@ -1,16 +1,27 @@
 //! The post-mortem of a folder: how the last run in it ended.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::folder::{FolderError, runs};
 use super::judge::verdict;
 use super::reader::{ReadError, Record};
 use super::verdict::{Now, Outcome, Verdict};
 use crate::cgroupfs::OomKills;
+use crate::diagnostic::killed_for_memory;
+
+/// `PROC_PID_INIT_INO` of the kernel's `proc_ns.h`.
+const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
+
+/// Whether pids mean to us what they mean to the kernel's log.
+fn is_initial_pid_namespace() -> bool {
+    std::fs::read_link("/proc/self/ns/pid").is_ok_and(|ns| ns.as_os_str() == INITIAL_PID_NAMESPACE)
+}
 
 impl Verdict {
     /// Judges the record at `path` by all that can be known now, in this process's place: the lock,
-    /// the boot, and how often the kernel has killed in our control group since.
+    /// the boot, how often the kernel has killed in our control group since, and, of a run that did
+    /// not say that it ended, whether the kernel's log has it killed for want of memory.
     ///
     /// # Errors
     /// Where the record cannot be read.
@@ -20,7 +31,21 @@ impl Verdict {
             now.oom_kill = Some(oom.count);
             now.cgroup_inode = Some(oom.cgroup_inode);
         }
-        Ok(verdict(&Record::read(path)?, &now))
+        let record = Record::read(path)?;
+        let judged = verdict(&record, &now);
+        let is_riddle = matches!(
+            judged.outcome,
+            Outcome::KilledInPhase | Outcome::KilledBeforeTeardown | Outcome::Vanished
+        );
+        // Last, as that log can be long.
+        if is_riddle && is_initial_pid_namespace() {
+            let began = record.entries.first().map_or(0, |entry| entry.mono_us);
+            now.oom_line = killed_for_memory(record.start.pid, Duration::from_micros(began));
+            if now.oom_line.is_some() {
+                return Ok(verdict(&record, &now));
+            }
+        }
+        Ok(judged)
     }
 
     /// Judges the newest record of a run that has ended; of one that still runs where there is no

@@ -1,0 +1,4 @@
+//! A timeline, drawn.
+
+pub(crate) mod text;
+mod words;
