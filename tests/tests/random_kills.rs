@@ -3,9 +3,11 @@
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -69,6 +71,13 @@ fn kill_after(delay: Duration, records: &Path) -> (String, Option<Verdict>) {
     (said, verdict)
 }
 
+/// A number from 0 to 1, drawn anew in each run of the test.
+fn random(nth: u64) -> f64 {
+    static RUN: OnceLock<RandomState> = OnceLock::new();
+    let bits = RUN.get_or_init(RandomState::new).hash_one(nth);
+    bits as f64 / u64::MAX as f64
+}
+
 #[test]
 fn the_phase_in_which_a_run_was_killed_is_named_each_time() {
     // How long an undisturbed run takes here, so that the kills fall all over it.
@@ -82,12 +91,14 @@ fn the_phase_in_which_a_run_was_killed_is_named_each_time() {
     for kill in 0..KILLS {
         let dir = tempfile::tempdir().unwrap();
         let records = dir.path().join("records");
-        // Evenly spread, each instant another.
-        let delay = whole.mul_f64((kill as f64 + 0.5) / KILLS as f64);
+        let delay = whole.mul_f64(random(kill));
         let (said, verdict) = kill_after(delay, &records);
         let named = verdict.as_ref().map_or_else(|| "after nothing".to_owned(), named);
         let allowed = allowed(&said);
-        assert!(allowed.contains(&named), "said {said:?}; record: {named}, of {allowed:?}");
+        assert!(
+            allowed.contains(&named),
+            "after {delay:?} it had said {said:?}; record: {named}, of {allowed:?}"
+        );
         in_phases += usize::from(said.starts_with('+') && !said.ends_with("end\n"));
     }
     eprintln!("{KILLS} kills within {whole:?}, {in_phases} of them inside the teardown");

@@ -154,6 +154,33 @@ fn a_panic_that_is_caught_is_not_taken_for_the_end() {
     assert_eq!(verdict.exit_code, Some(1));
 }
 
+#[test]
+fn a_durable_record_is_on_the_disk_before_the_process_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let (records, calls) = (dir.path().join("records"), dir.path().join("calls"));
+    let mut strace = Command::new("strace");
+    strace.args([
+        "--follow-forks",
+        "--quiet=all",
+        "--string-limit=200",
+        "--trace=fdatasync,write",
+        "--output",
+    ]);
+    strace.arg(&calls).arg(env!("CARGO_BIN_EXE_trouble")).arg("durable").arg(&records);
+    let program = Program::start(&mut strace);
+    program.wait_for_stdout("ready");
+    // strace passes on no signal; the program is its only child.
+    let children = format!("/proc/{0}/task/{0}/children", program.pid());
+    let child = std::fs::read_to_string(children).unwrap();
+    assert!(Command::new("/bin/kill").arg(child.trim()).status().unwrap().success());
+    assert_eq!(program.wait().code(), 0);
+    let calls = std::fs::read_to_string(calls).unwrap();
+    let written = calls.rfind(r#"\"event\":\"stopped\""#).unwrap();
+    let synced = calls.rfind("fdatasync").unwrap();
+    assert!(synced > written, "{calls}");
+    assert!(calls[synced..].contains("= 0"), "{calls}");
+}
+
 /// A control group with so little memory that a program in it is soon killed; `None` where there can
 /// be none here.
 struct Small(PathBuf);

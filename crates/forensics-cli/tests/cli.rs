@@ -291,3 +291,37 @@ fn figures_over_a_thousand_runs_count_what_cannot_be_read_too() {
     let drain = text.lines().find(|line| line.starts_with("drain")).unwrap();
     assert!(drain.ends_with("90 timed_out") && drain.contains("10 not finished"), "{text}");
 }
+
+#[test]
+fn the_jq_commands_of_the_docs_say_what_forensics_says() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let docs = fs::read_to_string(root.join("docs/records.md")).unwrap();
+    let (_, section) = docs.split_once("## With jq\n").unwrap();
+    let (_, script) = section.split_once("```sh\n").unwrap();
+    let (script, _) = script.split_once("```").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("shutdown");
+    many(&folder, 100);
+    // A torn line, as a kill leaves it.
+    let newest = forensics_core::record::runs(&folder).unwrap().pop().unwrap();
+    let torn = fs::read(&newest).unwrap();
+    fs::write(&newest, [&torn[..], br#"{"v":1,"ev"#].concat()).unwrap();
+
+    let script = script.replace("/var/lib/gateway/shutdown", folder.to_str().unwrap());
+    let output = Command::new("bash").args(["-euc", &script]).output().unwrap();
+    let (stdout, stderr) =
+        [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).into();
+    assert!(output.status.success() && stderr.is_empty(), "{stderr}");
+    // The newest was killed in its drain.
+    assert!(stdout.contains("\tphase_started\t\tdrain\t\n"), "{stdout}");
+    assert!(stdout.contains("\n-\tdrain\n"), "{stdout}");
+    assert_eq!(stdout.matches("jsonl clean 0\n").count(), 90, "{stdout}");
+    assert_eq!(stdout.matches("jsonl timed_out 0\n").count(), 9, "{stdout}");
+    assert_eq!(stdout.matches("jsonl no end").count(), 1, "{stdout}");
+    // 99 drains of 1 to 99 ms.
+    assert!(stdout.contains("-\tdrain\t99\t0.05\t0.095\t0.099\t9\n"), "{stdout}");
+    assert!(
+        stdout.contains("75 systemd systemd\n") && stdout.contains("25 operator kill\n"),
+        "{stdout}"
+    );
+}

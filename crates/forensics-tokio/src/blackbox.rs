@@ -6,7 +6,7 @@
 //! may log, and the rest goes on without a record.
 
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use forensics_core::cause::Cause;
@@ -24,12 +24,15 @@ use serde_json::{Map, Value};
 use crate::config::Config;
 use crate::outcome::Outcome;
 use crate::report::{LaterSignal, PhaseReport};
+use crate::syncer::Syncer;
 
 /// The record being written; nothing where none was asked for or it could not be made.
 #[derive(Debug, Default)]
 pub(crate) struct BlackBox {
-    recorder: Option<Recorder>,
-    failed: OnceLock<String>,
+    recorder: Option<Arc<Recorder>>,
+    /// Where each event is to be on the disk.
+    syncer: Option<Syncer>,
+    failed: Arc<OnceLock<String>>,
 }
 
 impl BlackBox {
@@ -50,10 +53,23 @@ impl BlackBox {
         let oom = OomKills::read();
         start.oom_kill = oom.map(|oom| oom.count);
         start.cgroup_inode = oom.map(|oom| oom.cgroup_inode);
-        let black_box = match Recorder::create(dir, start) {
-            Ok(recorder) => Self { recorder: Some(recorder), failed: OnceLock::new() },
-            Err(e) => Self { recorder: None, failed: OnceLock::from(e.to_string()) },
-        };
+        let mut black_box = Self::default();
+        match Recorder::create(dir, start) {
+            Ok(recorder) => black_box.recorder = Some(Arc::new(recorder)),
+            Err(e) => drop(black_box.failed.set(e.to_string())),
+        }
+        if let Some(recorder) = black_box.recorder.clone().filter(|_| config.durable) {
+            let failed = black_box.failed.clone();
+            let sync = move || {
+                if let Err(e) = recorder.sync() {
+                    failed.get_or_init(|| e.to_string());
+                }
+            };
+            match Syncer::start(sync) {
+                Ok(syncer) => black_box.syncer = Some(syncer),
+                Err(e) => drop(black_box.failed.set(format!("not durable: {e}"))),
+            }
+        }
         if let Err(e) = record::prune(dir, KEEP) {
             black_box.failed.get_or_init(|| e.to_string());
         }
@@ -158,6 +174,9 @@ impl BlackBox {
         let mut event = Stopped::new(how, exit_status.into(), micros(total));
         event.oom_kill = OomKills::read().map(|oom| oom.count);
         self.write(&Event::Stopped(event));
+        if let Some(syncer) = &self.syncer {
+            syncer.finish();
+        }
     }
 
     /// The run is ended by force.
@@ -184,6 +203,9 @@ impl BlackBox {
             && let Err(e) = recorder.record(event)
         {
             self.failed.get_or_init(|| e.to_string());
+        }
+        if let Some(syncer) = &self.syncer {
+            syncer.wake();
         }
     }
 }

@@ -120,6 +120,14 @@ impl Builder {
         self
     }
 
+    /// Has each event of the record written to the disk (`fdatasync(2)`), so that it survives a power
+    /// loss, too: no unless told. A thread of its own waits for the disk, no phase does; at the end
+    /// the teardown waits for that thread for 100 ms at most.
+    pub fn durable(mut self, durable: bool) -> Self {
+        self.config.durable = durable;
+        self
+    }
+
     /// A marker file to look for at the signal; see [`forensics_core::marker`]. In the line it is
     /// `NAME_marker_present=`, so a name is made of lower-case letters, digits and `_`.
     pub fn marker(mut self, name: impl Into<String>, path: impl Into<PathBuf>) -> Self {

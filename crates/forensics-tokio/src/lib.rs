@@ -34,6 +34,7 @@ mod service;
 mod shared;
 mod status;
 mod stop;
+mod syncer;
 mod systemctl;
 mod teardown;
 mod vigil;

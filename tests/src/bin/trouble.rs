@@ -42,6 +42,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
                 let _ = std::fs::write(&flushed, "flushed");
             });
         match kind.as_str() {
+            "durable" => builder = builder.durable(true),
             "impatient" => builder = builder.escalation(Escalation::Exit),
             "slow_diagnostic" => {
                 builder = builder
@@ -74,7 +75,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
                 both.wait();
                 println!("blocked");
             }
-            "stuck_subscriber" => {}
+            "durable" | "stuck_subscriber" => {}
             "eats_memory" => {
                 // Each page touched, far more than its test lets it have.
                 guard.phase("eats", |_| async {
