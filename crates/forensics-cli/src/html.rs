@@ -116,13 +116,7 @@ fn chart(page: &mut String, timeline: &Timeline<'_>) -> fmt::Result {
     );
     for tick in 0..=TICKS {
         let at = (u128::from(span) * u128::from(tick) / u128::from(TICKS)) as u64;
-        let last = if tick == TICKS { " class=\"last\"" } else { "" };
-        write!(
-            page,
-            "<span{last} style=\"left:{:.2}%\">+{}</span>",
-            percent(at, span),
-            seconds(at)
-        )?;
+        write!(page, "<span style=\"left:{:.2}%\">+{}</span>", percent(at, span), seconds(at))?;
     }
     page.push_str("</div><span></span></div>\n");
     for bar in timeline.rows() {
