@@ -102,9 +102,15 @@ fn what_else_bears_on_a_stop_is_found_in_real_units() {
 fn a_unit_of_a_users_manager_is_asked_of_that_stopped_by_that_and_looks_around_in_it() {
     let Some(said) = under_systemd(
         "echo 'svc:x:1777:1777::/home/svc:/bin/sh' >>/etc/passwd
-         echo 'svc:x:1777:' >>/etc/group; echo 'svc:!:19000:0:99999:7:::' >>/etc/shadow
+         echo 'svc:x:1777:' >>/etc/group
          mkdir -p /home/svc; chown 1777:1777 /home/svc
-         systemctl start user@1777.service || exit 1
+         # Without logind and its PAM module, which want a system bus.
+         mkdir -p /run/systemd/system/user{,-runtime-dir}@1777.service.d
+         printf '[Service]\\nPAMName=\\nEnvironment=XDG_RUNTIME_DIR=/run/user/1777\\n' \
+             >/run/systemd/system/user@1777.service.d/plain.conf
+         printf '[Service]\\nExecStart=\\nExecStart=/usr/bin/install -d -m 700 -o 1777 -g 1777 %s\\n' \
+             /run/user/1777 >/run/systemd/system/user-runtime-dir@1777.service.d/plain.conf
+         systemctl daemon-reload; systemctl start user@1777.service || exit 1
          as_user() {
              setpriv --reuid 1777 --regid 1777 --clear-groups \
                  env -i HOME=/home/svc PATH=$PATH XDG_RUNTIME_DIR=/run/user/1777 \"$@\"
