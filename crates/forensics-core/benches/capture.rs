@@ -19,7 +19,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 
 use forensics_core::capture;
 use forensics_core::signal::Signal;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{OFlag, open, readlink};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal as Nix, kill};
 use nix::sys::stat::Mode;
@@ -32,8 +32,9 @@ const TRIALS: usize = 2500;
 /// Of so many trials one has a sender that exits, too: each is a process to start.
 const EXITING: usize = 5;
 
-/// What the handler reads of a sender, in its order; the last only of one in a login session.
-const FILES: [&str; 3] = ["stat", "sessionid", "loginuid"];
+/// What the handler reads of a sender, in its order: `loginuid` only of one in a login session, `exe`
+/// as the link that it is.
+const FILES: [&str; 4] = ["stat", "sessionid", "loginuid", "exe"];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -75,7 +76,8 @@ fn receive() -> Result<()> {
     awaited.thread_block()?;
     let sender = getppid();
     let paths = FILES.map(|file| format!("/proc/{sender}/{file}"));
-    let all = &paths[..FILES.len() - usize::from(!has_session())];
+    let all = paths.iter().filter(|path| has_session() || !path.ends_with("/loginuid"));
+    let all: Vec<String> = all.cloned().collect();
     for question in stdin().lines() {
         let question = question?;
         println!("0");
@@ -89,7 +91,7 @@ fn receive() -> Result<()> {
         }
         let paths = match FILES.iter().position(|&file| file == question) {
             Some(only) => &paths[only..=only],
-            None => all,
+            None => &all,
         };
         awaited.wait()?;
         println!("{} {}", time(paths)?, time(paths)?);
@@ -102,11 +104,15 @@ fn has_session() -> bool {
     std::fs::read_to_string("/proc/self/sessionid").is_ok_and(|id| id != u32::MAX.to_string())
 }
 
-/// How long it takes to open, read and close these, in nanoseconds.
+/// How long it takes to open, read and close these, or to read the link, in nanoseconds.
 fn time(paths: &[String]) -> Result<u64> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let begin = now_ns()?;
     for path in paths {
+        if path.ends_with("/exe") {
+            std::hint::black_box(readlink(path.as_str())?);
+            continue;
+        }
         let file = open(path.as_str(), flags, Mode::empty())?;
         let mut content = [0; 512];
         read(&file, &mut content)?;

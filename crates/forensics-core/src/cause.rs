@@ -320,6 +320,7 @@ mod tests {
             process: case.sender.clone(),
             code: case.code,
             user: None,
+            exe: None,
             absence: case.absence,
             ancestors: case.ancestors.clone(),
         };

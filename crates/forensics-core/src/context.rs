@@ -373,6 +373,7 @@ mod tests {
                 process: sender,
                 code: Code::User,
                 user: None,
+                exe: None,
                 absence: None,
                 ancestors: vec![process(4201, "bash", "-bash")],
             }),
@@ -422,7 +423,8 @@ mod tests {
         for (pid, code, absence, expected) in cases {
             let mut context = example();
             let process = ProcessSummary { uid: Some(0), ..ProcessSummary::unknown(pid) };
-            context.sender = Some(Sender { process, code, user: None, absence, ancestors: vec![] });
+            context.sender =
+                Some(Sender { process, code, user: None, exe: None, absence, ancestors: vec![] });
             assert!(context.to_string().contains(expected), "{context}");
         }
     }

@@ -29,6 +29,10 @@ pub struct Sender {
     /// The name of its user, from `/etc/passwd`; not asked of a directory service, which can hang.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// The path of its program, where it had not exited yet and we may look into it. Its name is its
+    /// own choice; this is the kernel's word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exe: Option<String>,
     /// Why `/proc` did not show it while the handler ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub absence: Option<Absence>,
@@ -47,8 +51,9 @@ impl Sender {
         let sighting = &captured.sighting;
         let mut process = ProcessSummary::unknown(pid);
         let mut absence = sighting.absence;
+        let mut exe = sighting.exe.as_deref().map(|exe| String::from_utf8_lossy(exe).into_owned());
         if captured.code == Code::Queue {
-            absence = None;
+            (absence, exe) = (None, None);
         } else {
             if let Some(stat) = &sighting.stat {
                 process = ProcessSummary::from_stat(pid, stat);
@@ -69,7 +74,7 @@ impl Sender {
                     // long, as in a stopped process; or the sender signalled its process group
                     // from a pid namespace below ours, where the kernel gives its number there.
                     process = ProcessSummary::unknown(pid);
-                    absence = Some(Absence::Gone);
+                    (absence, exe) = (Some(Absence::Gone), None);
                 }
             }
         }
@@ -79,7 +84,7 @@ impl Sender {
         // most likely another user, by another /etc/passwd.
         let user = captured.uid.filter(|_| captured.code != Code::Queue && pid > 0);
         let user = user.and_then(user_name);
-        Some(Self { process, code: captured.code, user, absence, ancestors })
+        Some(Self { process, code: captured.code, user, exe, absence, ancestors })
     }
 
     /// The sender's parent, usually the shell that ran it; where that had exited, who took it over.
@@ -214,8 +219,14 @@ mod tests {
         let pid = std::process::id() as i32;
         let process =
             ProcessSummary { name: Some("before".into()), ..ProcessSummary::read_stat(pid) };
-        let mut sender =
-            Sender { process, code: Code::User, user: None, absence: None, ancestors: vec![] };
+        let mut sender = Sender {
+            process,
+            code: Code::User,
+            user: None,
+            exe: None,
+            absence: None,
+            ancestors: vec![],
+        };
         assert!(!sender.is_still_there());
         sender.process = ProcessSummary::read_stat(pid);
         assert!(sender.is_still_there());

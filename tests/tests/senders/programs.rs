@@ -45,6 +45,8 @@ fn a_living_sender_shows_its_command_line_and_a_dead_one_none() {
     let (stop, _) = stopped_by(|pid| bash("kill -TERM $1; read -r _ || true", pid));
     let cmdline = stop.field("sender_cmdline").unwrap();
     assert!(cmdline.starts_with("bash -c kill -TERM $1; read"), "{cmdline}");
+    let exe = stop.sender().exe.clone().unwrap();
+    assert!(exe.ends_with("/bash"), "{exe}");
 
     // Stopped while the sender dies, so that it is surely dead when it is looked at.
     let subject = Subject::start(&[]);
@@ -56,6 +58,7 @@ fn a_living_sender_shows_its_command_line_and_a_dead_one_none() {
     assert_eq!(stop.sender().process.state, Some('Z'));
     assert_eq!(stop.field("sender_name").as_deref(), Some("kill"));
     assert_eq!(stop.field("sender_cmdline"), None);
+    assert_eq!(stop.sender().exe, None);
     killer.end();
 }
 

@@ -102,12 +102,6 @@ fn look(info: &siginfo_t, mono_ns: u64, wall_ns: u64) -> Raw {
     } else if pid > 0 {
         // Of all there is, this is gone soonest and tells most: read it first.
         raw.stat = raw::read(&raw::proc_path(pid, b"stat")).map_err(|errno| absence(pid, errno));
-        if let Err(Absence::Unreadable(_)) = raw.stat
-            // Needs no descriptor, so that a process that has none left still learns a name.
-            && let Some(exe) = raw::read_link(&raw::proc_path(pid, b"exe"))
-        {
-            raw.exe = exe;
-        }
         // Whoever has no session has no login uid, as the kernel sets both together; and asked in
         // this order the answer is right in a user namespace, which can hide the uid alone.
         if let Ok(session) = raw::read(&raw::proc_path(pid, b"sessionid"))
@@ -117,6 +111,13 @@ fn look(info: &siginfo_t, mono_ns: u64, wall_ns: u64) -> Raw {
             if let Ok(id) = raw::read(&raw::proc_path(pid, b"loginuid")) {
                 raw.login_uid = id;
             }
+        }
+        // Needs no descriptor, so that a process that has none left still learns a name. Of a
+        // sender that has exited it is gone before all else, and not tried.
+        if !matches!(raw.stat, Err(Absence::Gone))
+            && let Some(exe) = raw::read_link(&raw::proc_path(pid, b"exe"))
+        {
+            raw.exe = exe;
         }
     }
     raw.parent_death_signal = raw::parent_death_signal();

@@ -128,8 +128,8 @@ pub struct Sighting {
     pub stat: Option<Vec<u8>>,
     /// Why there is none. `None` also where there was no sender to look at.
     pub absence: Option<Absence>,
-    /// Where `/proc/PID/exe` leads, in place of a `stat` that was there and
-    /// [could not be read](Absence::Unreadable); absent for a zombie.
+    /// Where `/proc/PID/exe` leads; absent for a zombie, and for a process of another user that we
+    /// may not look into.
     pub exe: Option<Vec<u8>>,
     /// `/proc/PID/loginuid`, where there was a login.
     pub login_uid: Option<u32>,
