@@ -235,7 +235,7 @@ impl ShutdownGuard {
                 .any(|phase| phase.members.iter().any(timed_out) || timed_out(phase)),
             phases,
             service_outcome: service.ended.unwrap_or(ServiceOutcome::Dropped),
-            later_signals: shared.stop.watch().borrow().later.clone(),
+            later_signals: shared.stop.later_signals(),
             errors: shared.plan.errors(),
             deadline: shared.stop.allowed(),
             total: began.elapsed(),

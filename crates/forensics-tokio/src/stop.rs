@@ -56,6 +56,13 @@ pub(crate) struct StopState {
     pub(crate) later: Vec<LaterSignal>,
 }
 
+impl StopState {
+    fn allowed(&self) -> Duration {
+        let begun = self.begun.as_ref().map_or(Duration::ZERO, |begun| begun.allowed);
+        self.extended.unwrap_or(begun)
+    }
+}
+
 /// A stop that has begun.
 #[derive(Debug)]
 pub(crate) struct Begun {
@@ -82,6 +89,7 @@ pub(crate) struct Stop {
     /// Set by the one who then captures the context.
     claimed: AtomicBool,
     count: Mutex<SignalCount>,
+    /// Never to be borrowed twice at once: a writer that waits in between stops both.
     state: watch::Sender<StopState>,
     /// The keeper's questions to the runtime, numbered, and the last one answered.
     questions: watch::Sender<u64>,
@@ -286,6 +294,11 @@ impl Stop {
         self.state.borrow().later.get(place).cloned()
     }
 
+    /// All of them.
+    pub(crate) fn later_signals(&self) -> Vec<LaterSignal> {
+        self.state.borrow().later.clone()
+    }
+
     pub(crate) fn has_begun(&self) -> bool {
         self.state.borrow().begun.is_some()
     }
@@ -299,14 +312,14 @@ impl Stop {
 
     /// When a stop that has begun must have ended.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.state.borrow().begun.as_ref().map(|begun| begun.at)?.checked_add(self.allowed())
+        let state = self.state.borrow();
+        let begun = state.begun.as_ref()?;
+        begun.at.checked_add(state.allowed())
     }
 
     /// How long it may take in all, as it stands now; zero before it has begun.
     pub(crate) fn allowed(&self) -> Duration {
-        let state = self.state.borrow();
-        let begun = state.begun.as_ref().map_or(Duration::ZERO, |begun| begun.allowed);
-        state.extended.unwrap_or(begun)
+        self.state.borrow().allowed()
     }
 
     /// The keeper asks the runtime for a sign of life.
