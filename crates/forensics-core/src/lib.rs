@@ -18,6 +18,7 @@ pub mod marker;
 pub mod process;
 mod procfile;
 pub mod record;
+pub mod secret;
 pub mod sender;
 pub mod signal;
 pub mod systemd;
