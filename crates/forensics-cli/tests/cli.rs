@@ -325,3 +325,24 @@ fn the_jq_commands_of_the_docs_say_what_forensics_says() {
         "{stdout}"
     );
 }
+
+#[test]
+fn secrets_in_command_lines_are_shown_on_demand_alone() {
+    let mut child = Command::new("bash")
+        .args(["-c", "read -r _ || true", "x", "--token=hunter2"])
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pid = child.id().to_string();
+    let shown =
+        |arguments: &[&str]| run(&[&["context", "--json", "--pid", &pid], arguments].concat()).1;
+    assert!(shown(&[]).contains("--token=***") && !shown(&[]).contains("hunter2"));
+    assert!(shown(&["--show-secrets"]).contains("--token=hunter2"));
+    let looked = |arguments: &[&str]| run(&[&["diag", "--pid", &pid], arguments].concat()).1;
+    let row =
+        |text: String| text.lines().find(|line| line.contains("--token=")).unwrap().to_owned();
+    assert!(row(looked(&[])).ends_with("--token=***"));
+    assert!(row(looked(&["--show-secrets"])).ends_with("--token=hunter2"));
+    drop(child.stdin.take());
+    child.wait().unwrap();
+}

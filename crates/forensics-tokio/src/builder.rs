@@ -9,6 +9,7 @@ use forensics_core::context::Baseline;
 use forensics_core::escape::Plain;
 use forensics_core::process;
 use forensics_core::record::Verdict;
+use forensics_core::secret;
 use forensics_core::signal::Signal;
 
 use crate::blackbox::BlackBox;
@@ -148,6 +149,14 @@ impl Builder {
         self
     }
 
+    /// Shows command lines as they are, in the log, the record and the diagnostic: off unless told,
+    /// so that what looks like a secret in them is `***` ([`forensics_core::secret`]). For the whole
+    /// process.
+    pub fn show_secrets(mut self, show: bool) -> Self {
+        self.config.show_secrets = show;
+        self
+    }
+
     /// What a second and a third signal do: [`Escalation::CutThenExit`] unless told.
     pub fn escalation(mut self, escalation: Escalation) -> Self {
         self.config.escalation = escalation;
@@ -239,6 +248,7 @@ impl Builder {
             kept
         });
 
+        secret::show(config.show_secrets);
         let mut baseline = Baseline::probe();
         baseline.markers.clone_from(&config.markers);
         if let Some(parent) = &mut baseline.parent {

@@ -167,3 +167,15 @@ fn what_a_sender_may_write_itself_is_never_taken_for_a_name() {
     stop.assert_cause(Cause::Unknown, "SIGTERM with si_code Other(-3)");
     assert_eq!(stop.field("sender_pid"), None);
 }
+
+#[test]
+fn a_password_on_the_senders_command_line_is_in_no_log_and_no_report() {
+    let (stop, _) = stopped_by(|pid| {
+        let mut sender = bash("kill -TERM $1; read -r _ || true", pid);
+        sender.args(["--password", "hunter2", "https://ops:hunter2@db"]);
+        sender
+    });
+    let cmdline = stop.field("sender_cmdline").unwrap();
+    assert!(cmdline.ends_with("--password *** https://ops:***@db"), "{cmdline}");
+    assert!(!serde_json::to_string(stop.sender()).unwrap().contains("hunter2"));
+}

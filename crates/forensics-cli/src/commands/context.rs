@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use forensics_core::context::{Baseline, ShutdownContext};
+use forensics_core::secret;
 
 /// Print the context line that a process would log at a stop, less the sender
 ///
@@ -24,6 +25,9 @@ pub(crate) struct Context {
     /// The process; this command itself unless given
     #[arg(long, value_parser = clap::value_parser!(i32).range(1..))]
     pid: Option<i32>,
+    /// Show command lines as they are, with what looks like a secret in them
+    #[arg(long)]
+    show_secrets: bool,
     /// A marker file to look for; can be given several times
     #[arg(long = "marker", value_name = "NAME=PATH", value_parser = marker)]
     markers: Vec<(String, PathBuf)>,
@@ -31,6 +35,7 @@ pub(crate) struct Context {
 
 impl Context {
     pub(crate) fn run(&self, out: &mut dyn Write) -> io::Result<ExitCode> {
+        secret::show(self.show_secrets);
         let mut baseline = match self.pid {
             Some(pid) => Baseline::probe_pid(pid),
             None => Baseline::probe(),

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use forensics_core::diagnostic::Diagnostic;
+use forensics_core::secret;
 
 /// Look around: the process, load, pressure, cgroup, kernel log, process tree
 ///
@@ -22,10 +23,14 @@ pub(crate) struct Diag {
     /// unless given
     #[arg(long, value_parser = clap::value_parser!(i32).range(1..))]
     pid: Option<i32>,
+    /// Show command lines as they are, with what looks like a secret in them
+    #[arg(long)]
+    show_secrets: bool,
 }
 
 impl Diag {
     pub(crate) fn run(&self) -> io::Result<ExitCode> {
+        secret::show(self.show_secrets);
         let caller = || i32::try_from(std::os::unix::process::parent_id()).unwrap_or(1);
         // Not through `Stdout`, whose line buffer would write each row twice.
         let mut out = File::from(io::stdout().as_fd().try_clone_to_owned()?);

@@ -31,6 +31,7 @@ use std::time::Duration;
 use forensics_core::diagnostic::Diagnostic;
 use forensics_core::escape::Plain;
 use forensics_core::record::DiagState;
+use forensics_core::secret;
 use forensics_core::systemd::CgroupUnit;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -44,6 +45,8 @@ use self::outside::Outside;
 const ARG0: &str = "shutdown-diagnostic";
 const PID_VARIABLE: &str = "FORENSICS_PID";
 const CONTEXT_VARIABLE: &str = "FORENSICS_CONTEXT";
+/// Set where secrets are shown.
+const SECRETS_VARIABLE: &str = "FORENSICS_SHOW_SECRETS";
 
 /// How long a diagnostic may take.
 pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(5);
@@ -74,6 +77,7 @@ pub fn init() {
 }
 
 fn look_around(pid: i32) -> i32 {
+    secret::show(std::env::var_os(SECRETS_VARIABLE).is_some());
     // Not through `Stdout`, whose line buffer would write each row twice.
     let looked = io::stdout().as_fd().try_clone_to_owned().map(File::from);
     match looked.and_then(|mut out| Diagnostic::of(pid).write_to(&mut out)) {
@@ -189,6 +193,7 @@ async fn look_as_child(plan: &Plan, line: &str, log: &File) -> Result<(), DiagEr
     command
         .env(PID_VARIABLE, std::process::id().to_string())
         .env(CONTEXT_VARIABLE, line)
+        .envs(secret::is_shown().then_some((SECRETS_VARIABLE, "1")))
         .env_remove("NOTIFY_SOCKET")
         .stdin(Stdio::null())
         .stdout(output().map_err(failed)?)

@@ -19,13 +19,17 @@ use std::process::{Output, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use forensics_core::secret;
 use forensics_core::systemd::Manager;
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::{ARG0, CONTEXT_VARIABLE, DiagCommand, INITIALISED, PID_VARIABLE, Plan, TIME_LIMIT};
+use super::{
+    ARG0, CONTEXT_VARIABLE, DiagCommand, INITIALISED, PID_VARIABLE, Plan, SECRETS_VARIABLE,
+    TIME_LIMIT,
+};
 
 /// How long systemd may take to start it before a child is started in its stead.
 const START_LIMIT: Duration = Duration::from_secs(1);
@@ -130,6 +134,7 @@ impl Outside {
             .arg(format!("--property=StandardError={output}"))
             .arg(format!("--setenv={PID_VARIABLE}={pid}"))
             .arg(format!("--setenv={CONTEXT_VARIABLE}={line}"))
+            .args(secret::is_shown().then(|| format!("--setenv={SECRETS_VARIABLE}=1")))
             .arg("--")
             .args(&self.command)
             .env("LC_ALL", "C")
