@@ -1,4 +1,0 @@
-//! A timeline, drawn.
-
-pub(crate) mod text;
-mod words;
