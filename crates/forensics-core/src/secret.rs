@@ -165,16 +165,12 @@ fn push_without_values(shown: &mut String, word: &str) -> bool {
     while let Some(at) = rest.find(['=', ':']) {
         let (before, sign) = rest.split_at(at);
         let is_colon = sign.starts_with(':');
-        let name = before.trim_end_matches(['"', '\'']);
-        let name_begins = name.rfind(|c: char| !c.is_alphanumeric() && !"-_.".contains(c));
-        let name = &name[name_begins
-            .map_or(0, |at| at + name[at..].chars().next().map_or(1, char::len_utf8))..];
+        let in_name = |c: char| c.is_alphanumeric() || "-_.".contains(c);
+        let name = before.trim_end_matches(['"', '\'']).rsplit(|c| !in_name(c)).next();
         shown.push_str(before);
         shown.push_str(&sign[..1]);
         rest = &sign[1..];
-        if !is_secret(name.trim_start_matches('-')) {
-            continue;
-        }
+        let Some(name) = name.filter(|name| is_secret(name)) else { continue };
         let opened = rest.len() - rest.trim_start_matches(['"', '\'']).len();
         shown.push_str(&rest[..opened]);
         rest = &rest[opened..];
@@ -185,8 +181,9 @@ fn push_without_values(shown: &mut String, word: &str) -> bool {
             }
             continue;
         }
-        // The path of a key is no secret, and worth knowing.
-        match is_key_or_directory(name) && (rest[..end].contains('/') || end <= 3) {
+        // `--tls-key=/etc/k.pem`, `PWD=/srv`, `--key=2`: worth knowing.
+        let is_path_or_number = rest[..end].contains('/') || end <= 3;
+        match is_path_or_number && sound(name) == Some(Sound::Faint) {
             true => shown.push_str(&rest[..end]),
             false => shown.push_str(REDACTED),
         }
@@ -196,51 +193,38 @@ fn push_without_values(shown: &mut String, word: &str) -> bool {
     false
 }
 
-/// Whether what is called that is likely a secret.
-fn is_secret(name: &str) -> bool {
-    const ANYWHERE: [&str; 9] = [
-        "password",
-        "passwd",
-        "passphrase",
-        "secret",
-        "apikey",
-        "accesskey",
-        "privatekey",
-        "credential",
-        "accesstoken",
-    ];
-    const WHOLE: [&str; 10] = [
-        "token",
-        "pass",
-        "passin",
-        "passout",
-        "pwd",
-        "authorization",
-        "bearer",
-        "cookie",
-        "sig",
-        "key",
-    ];
-    /// What makes of a secret something about it.
-    const ABOUT: [&str; 18] = [
-        "file", "path", "dir", "url", "uri", "env", "stdin", "prompt", "name", "id", "type",
-        "length", "policy", "ttl", "command", "fd", "mode", "size",
-    ];
-    let lower = name.to_ascii_lowercase();
-    let mut words = lower.split(['-', '_', '.']).filter(|word| !word.is_empty());
-    if words.clone().next() == Some("no")
-        || words.clone().next_back().is_some_and(|last| ABOUT.contains(&last))
-    {
-        return false;
-    }
-    let joined: String = words.clone().collect();
-    ANYWHERE.iter().any(|part| joined.contains(part)) || words.any(|word| WHOLE.contains(&word))
+/// How much a name sounds like that of a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sound {
+    /// A key, a directory: it may as well be a path.
+    Faint,
+    Clear,
 }
 
-/// Whether a path is more likely than a secret behind this name.
-fn is_key_or_directory(name: &str) -> bool {
-    let lower = name.trim_start_matches('-').to_ascii_lowercase();
-    lower == "pwd" || lower.ends_with("key") && !lower.contains("secret")
+/// Whether what is called that is likely a secret.
+fn is_secret(name: &str) -> bool {
+    sound(name).is_some()
+}
+
+fn sound(name: &str) -> Option<Sound> {
+    const ANYWHERE: &str =
+        "password passwd passphrase secret apikey accesskey privatekey credential accesstoken";
+    const WHOLE: &str = "token pass passin passout authorization bearer cookie sig";
+    const FAINT: &str = "key pwd";
+    /// What makes of a secret something about it.
+    const ABOUT: &str = "file path dir url uri env stdin prompt name id type length policy ttl \
+                         command fd mode size";
+    let lower = name.to_ascii_lowercase();
+    let words: Vec<&str> = lower.split(['-', '_', '.']).filter(|word| !word.is_empty()).collect();
+    let one_of = |list: &str, word: &str| list.split_whitespace().any(|one| one == word);
+    if words.first() == Some(&"no") || words.last().is_some_and(|last| one_of(ABOUT, last)) {
+        return None;
+    }
+    let joined = words.concat();
+    let is_clear = ANYWHERE.split_whitespace().any(|part| joined.contains(part))
+        || words.iter().any(|word| one_of(WHOLE, word));
+    let is_faint = words.iter().any(|word| one_of(FAINT, word));
+    is_clear.then_some(Sound::Clear).or(is_faint.then_some(Sound::Faint))
 }
 
 #[cfg(test)]
@@ -292,6 +276,7 @@ mod tests {
             ("wget --http-password=hunter2 http://h", "wget --http-password=*** http://h"),
             ("java -Ddb.password=hunter2 -jar a.jar", "java -Ddb.password=*** -jar a.jar"),
             ("app --api-key hunter2 --port 80", "app --api-key *** --port 80"),
+            ("app --api-key=a/b/c TOKEN=a/b", "app --api-key=*** TOKEN=***"),
             ("app --apiKey=hunter2 --client-secret=x", "app --apiKey=*** --client-secret=***"),
             ("sh -c mysql|-phunter2|--host|db", "sh -c mysql|-p***|--host|db"),
             // Not secrets.
