@@ -75,6 +75,7 @@ async fn each_event_is_one_line_and_the_context_is_the_first() {
     let mut settings = insta::Settings::clone_current();
     // What differs from machine to machine, and the real microseconds before the clock is paused.
     settings.add_filter(r"under_systemd=.*", "under_systemd=…");
+    settings.add_filter(r"\+(\d+)\.[01]\ds", "+$1.00s");
     settings.add_filter(r"offset_usec=(\d*)\d{6}", "offset_usec=$1……");
     settings.add_filter(r"offset_usec=\d{1,5}\b", "offset_usec=……");
     settings.add_filter(r"total_usec=(\d*)\d{6}", "total_usec=$1……");

@@ -29,7 +29,7 @@ fn outcomes(report: &ShutdownReport) -> Vec<(&str, Outcome)> {
 /// Times on a paused clock are exact, but for the real microseconds it takes to begin.
 fn assert_about(actual: Duration, expected: Duration) {
     let off = actual.abs_diff(expected);
-    assert!(off < Duration::from_millis(20), "{actual:?} is not about {expected:?}");
+    assert!(off < Duration::from_millis(250), "{actual:?} is not about {expected:?}");
 }
 
 #[tokio::test(start_paused = true)]
