@@ -73,7 +73,8 @@ impl Journal {
 
     fn connect_to(path: &Path) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
-        socket.connect(path)?;
+        let connected = socket.connect(path);
+        connected.map_err(|e| io::Error::new(e.kind(), format!("the journal at {path:?}: {e}")))?;
         socket.set_write_timeout(Some(WAIT))?;
         let exe = std::env::current_exe().ok();
         let name = exe.as_deref().and_then(Path::file_name);
