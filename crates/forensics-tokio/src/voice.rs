@@ -21,6 +21,10 @@ use crate::bounded::bounded;
 /// How long what matters may take to be said.
 pub(crate) const SAY_LIMIT: Duration = Duration::from_millis(200);
 
+/// How long the end waits for what is left to be said. Longer: nobody else is held up by then, and a
+/// busy machine can take its time to run a thread.
+const FINISH_LIMIT: Duration = Duration::from_millis(500);
+
 /// How long the thread stays after the last words.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -60,16 +64,16 @@ impl Voice {
     /// of it, hangs, and `text` goes to file descriptor 2, as far as that can be had.
     pub(crate) fn insist(&self, text: String, say: impl FnOnce() + Send + 'static) {
         let number = self.leave(say);
-        if !self.wait(number) {
+        if !self.wait(number, SAY_LIMIT) {
             // A write to a full pipe hangs, too.
             bounded(SAY_LIMIT, move || eprintln!("shutdown: {text}"));
         }
     }
 
-    /// Waits until all is said; not past [`SAY_LIMIT`].
+    /// Waits until all is said; not past [`FINISH_LIMIT`].
     pub(crate) fn finish(&self) {
         let left = self.lock().left;
-        self.wait(left);
+        self.wait(left, FINISH_LIMIT);
     }
 
     /// Returns the number of these words.
@@ -118,9 +122,9 @@ impl Voice {
     }
 
     /// Whether the words of this number, and all before, have been said in time.
-    fn wait(&self, number: u64) -> bool {
+    fn wait(&self, number: u64, limit: Duration) -> bool {
         let unsaid = |queue: &mut Queue| queue.said < number;
-        let waited = self.0.changed.wait_timeout_while(self.lock(), SAY_LIMIT, unsaid);
+        let waited = self.0.changed.wait_timeout_while(self.lock(), limit, unsaid);
         let (queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
         queue.said >= number
     }
