@@ -26,9 +26,6 @@ use crate::signal::Signal;
 use crate::systemd::{CgroupUnit, container_of_cgroup_file};
 pub use crate::trigger::Trigger;
 
-/// The inode of the machine's own pid namespace (`PROC_PID_INIT_INO`, `include/linux/proc_ns.h`).
-const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
-
 /// What systemd tells the processes it starts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -106,7 +103,6 @@ impl Baseline {
             true => "/proc/self".to_owned(),
             false => format!("/proc/{pid}"),
         };
-        let namespace = std::fs::read_link(format!("{proc}/ns/pid")).ok();
         Self {
             parent: process.ppid.filter(|&ppid| ppid > 0).map(ProcessSummary::read),
             systemd: SystemdMarkers {
@@ -115,8 +111,7 @@ impl Baseline {
                 journal_stream: variable("JOURNAL_STREAM"),
             },
             container: container(&proc, variable("container")),
-            in_pid_namespace: namespace
-                .is_some_and(|namespace| namespace != Path::new(INITIAL_PID_NAMESPACE)),
+            in_pid_namespace: procfile::is_in_initial_pid_namespace(&proc) == Some(false),
             markers: Vec::new(),
             process,
         }

@@ -20,7 +20,8 @@ use crate::procfile;
 use crate::secret::redact;
 use crate::systemd::{CgroupUnit, unit_of_cgroup_file};
 
-/// The kernel's value for "no login": `(uid_t) -1` in `/proc/PID/loginuid` and `sessionid`.
+/// The kernel's value for "no login", `(uid_t) -1` in `/proc/PID/loginuid` and `sessionid`
+/// (`Documentation/ABI/stable/procfs-audit_loginuid`).
 const UNSET: u32 = u32::MAX;
 
 /// A process as it was when we looked.
@@ -81,10 +82,7 @@ impl ProcessSummary {
             summary.uid = status_field(&status, "Uid:");
             summary.tracer_pid = status_field(&status, "TracerPid:").filter(|&tracer| tracer != 0);
         }
-        let id = |file| {
-            let text = procfile::text_of(pid, file)?;
-            text.trim().parse().ok().filter(|&id: &u32| id != UNSET)
-        };
+        let id = |file| login_id(&procfile::read_of(pid, file).ok()?);
         summary.login_uid = id("loginuid");
         summary.login_session = id("sessionid");
         summary.unit =
@@ -161,6 +159,14 @@ impl Display for ProcessSummary {
 /// that has gone, a zombie, a kernel thread, and one that is not ours to read.
 pub fn cmdline(pid: i32) -> Option<String> {
     joined_cmdline(&procfile::read_of(pid, "cmdline").ok()?)
+}
+
+/// The id in the content of `/proc/PID/loginuid` or `sessionid`; `None` where there was no login.
+///
+/// Allocates nothing, so that the OS handler may ask.
+pub(crate) fn login_id(content: &[u8]) -> Option<u32> {
+    let id = std::str::from_utf8(content).ok()?.trim().parse().ok()?;
+    (id != UNSET).then_some(id)
 }
 
 /// The real user id of the process `pid`, which `si_uid` holds as well.

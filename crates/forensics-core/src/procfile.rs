@@ -20,6 +20,14 @@ pub(crate) fn is_ours() -> bool {
         .is_ok_and(|own| own.as_os_str() == getpid().to_string().as_str())
 }
 
+/// Whether the process of that folder of `/proc` (`/proc/self`) is in the machine's own pid
+/// namespace, whose inode is always the same (`PROC_PID_INIT_INO`, `include/linux/proc_ns.h`).
+/// `None` where that cannot be read.
+pub(crate) fn is_in_initial_pid_namespace(proc: &str) -> Option<bool> {
+    let namespace = std::fs::read_link(format!("{proc}/ns/pid")).ok()?;
+    Some(namespace.as_os_str() == "pid:[4026531836]")
+}
+
 /// The content of `/proc/PID/FILE`.
 ///
 /// # Errors

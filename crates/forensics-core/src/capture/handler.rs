@@ -13,6 +13,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use super::raw::{self, Bytes};
 use super::slots::Slots;
 use super::{Absence, Captured, Code, SLOTS, Sighting};
+use crate::process::login_id;
 use crate::procfile;
 use crate::signal::Signal;
 
@@ -33,9 +34,6 @@ struct Raw {
     mono_ns: u64,
     took_ns: u64,
 }
-
-/// `/proc/PID/sessionid` of a process outside any login session: (unsigned) -1.
-const NO_SESSION: &[u8] = b"4294967295";
 
 static TAKEN_DOWN: Slots<Raw, SLOTS> = Slots::new();
 static DROPPED: AtomicU64 = AtomicU64::new(0);
@@ -105,7 +103,7 @@ fn look(info: &siginfo_t, mono_ns: u64, wall_ns: u64) -> Raw {
         // Whoever has no session has no login uid, as the kernel sets both together; and asked in
         // this order the answer is right in a user namespace, which can hide the uid alone.
         if let Ok(session) = raw::read(&raw::proc_path(pid, b"sessionid"))
-            && session.as_slice() != NO_SESSION
+            && login_id(session.as_slice()).is_some()
         {
             raw.login_session = session;
             if let Ok(id) = raw::read(&raw::proc_path(pid, b"loginuid")) {
@@ -196,11 +194,6 @@ pub fn exit_now(status: i32) -> ! {
 impl From<&Raw> for Captured {
     fn from(raw: &Raw) -> Self {
         let code = Code::from_raw(raw.code);
-        // "no login" is (uid_t) -1, by Documentation/ABI/stable/procfs-audit_loginuid.
-        let id = |bytes: &Bytes<12>| {
-            let text = std::str::from_utf8(bytes.as_slice()).ok()?;
-            text.trim().parse().ok().filter(|&id| id != u32::MAX)
-        };
         Self {
             signal: Signal::from_raw(raw.signal),
             code,
@@ -210,8 +203,8 @@ impl From<&Raw> for Captured {
                 stat: raw.stat.ok().map(|stat| stat.as_slice().to_vec()),
                 absence: raw.stat.err().filter(|_| code.has_sender()),
                 exe: Some(raw.exe.as_slice().to_vec()).filter(|exe| !exe.is_empty()),
-                login_uid: id(&raw.login_uid),
-                login_session: id(&raw.login_session),
+                login_uid: login_id(raw.login_uid.as_slice()),
+                login_session: login_id(raw.login_session.as_slice()),
             },
             is_parent_death_signal: raw.parent_death_signal == raw.signal,
             wall: SystemTime::UNIX_EPOCH + Duration::from_nanos(raw.wall_ns),

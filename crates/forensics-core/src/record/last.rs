@@ -9,14 +9,7 @@ use super::reader::{ReadError, Record};
 use super::verdict::{Now, Outcome, Verdict};
 use crate::cgroupfs::OomKills;
 use crate::diagnostic::killed_for_memory;
-
-/// `PROC_PID_INIT_INO` of the kernel's `proc_ns.h`.
-const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
-
-/// Whether pids mean to us what they mean to the kernel's log.
-fn is_initial_pid_namespace() -> bool {
-    std::fs::read_link("/proc/self/ns/pid").is_ok_and(|ns| ns.as_os_str() == INITIAL_PID_NAMESPACE)
-}
+use crate::procfile;
 
 impl Verdict {
     /// Judges the record at `path` by all that can be known now, in this process's place: the lock,
@@ -37,8 +30,8 @@ impl Verdict {
             judged.outcome,
             Outcome::KilledInPhase | Outcome::KilledBeforeTeardown | Outcome::Vanished
         );
-        // Last, as that log can be long.
-        if is_riddle && is_initial_pid_namespace() {
+        // Last, as that log can be long; and its pids are those of the initial namespace.
+        if is_riddle && procfile::is_in_initial_pid_namespace("/proc/self") == Some(true) {
             let began = record.entries.first().map_or(0, |entry| entry.mono_us);
             now.oom_line = killed_for_memory(record.start.pid, Duration::from_micros(began));
             if now.oom_line.is_some() {
