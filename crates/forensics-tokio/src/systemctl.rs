@@ -1,7 +1,8 @@
-//! Asking systemd, by systemctl(1): bounded, and ended with whoever waits for it.
+//! Asking systemd, by systemctl(1): bounded, and ended with whoever waits for it. And what holds for
+//! each program that we start during a stop.
 
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Output, Stdio};
+use std::process::{ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use forensics_core::systemd::{CgroupUnit, Manager, UnitProperties, show_arguments};
@@ -23,11 +24,7 @@ pub(crate) async fn show(unit: &CgroupUnit, limit: Duration) -> Result<UnitPrope
 /// # Errors
 /// As [`show`].
 pub(crate) async fn list_jobs(manager: Manager, limit: Duration) -> Result<String, String> {
-    let manager = match manager {
-        Manager::User { .. } => "--user",
-        _ => "--system",
-    };
-    let arguments = [manager, "--no-pager", "--no-legend", "list-jobs"].map(str::to_owned);
+    let arguments = [manager.option(), "--no-pager", "--no-legend", "list-jobs"].map(str::to_owned);
     run(&arguments, limit).await
 }
 
@@ -38,13 +35,9 @@ const ATTEMPTS: usize = 3;
 async fn run(arguments: &[String], limit: Duration) -> Result<String, String> {
     let ask = async {
         let mut asked = start(arguments).await;
-        // systemd signals the processes of our cgroup until it finds no new one, so that what we
-        // start in the first instant of a stop can be met, too.
         for _ in 1..ATTEMPTS {
             match &asked {
-                Ok(output) if output.status.signal() == Some(Signal::SIGTERM as i32) => {
-                    asked = start(arguments).await;
-                }
+                Ok(output) if was_met(output.status) => asked = start(arguments).await,
                 _ => break,
             }
         }
@@ -63,10 +56,23 @@ async fn run(arguments: &[String], limit: Duration) -> Result<String, String> {
 }
 
 async fn start(arguments: &[String]) -> std::io::Result<Output> {
-    let mut command = Command::new("systemctl");
+    program("systemctl").args(arguments).output().await
+}
+
+/// A program of systemd's, whose output is to be read.
+pub(crate) fn program(name: &str) -> Command {
+    let mut command = Command::new(name);
     // The texts that are read are not translated, and colour is no part of them.
-    command.args(arguments).env("LC_ALL", "C").env("SYSTEMD_COLORS", "0");
+    command.env("LC_ALL", "C").env("SYSTEMD_COLORS", "0");
     // It would notify our manager in its own name, and be refused with a line in the journal.
     command.env_remove("NOTIFY_SOCKET");
-    command.stdin(Stdio::null()).kill_on_drop(true).output().await
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+/// Whether a process that we started was ended by the signal that we are ended by: systemd signals
+/// the processes of our cgroup until it finds no new one, so that what we start in the first instant
+/// of a stop can be met, too. Starting it anew helps.
+pub(crate) fn was_met(status: ExitStatus) -> bool {
+    status.signal() == Some(Signal::SIGTERM as i32)
 }

@@ -27,6 +27,18 @@ pub enum Manager {
     },
 }
 
+impl Manager {
+    /// The option by which systemctl(1), systemd-run(1) and their like ask this manager. The user's
+    /// is that of whoever runs the command, found by `XDG_RUNTIME_DIR`; the uid is not looked at.
+    #[must_use]
+    pub fn option(self) -> &'static str {
+        match self {
+            Manager::System => "--system",
+            Manager::User { .. } => "--user",
+        }
+    }
+}
+
 /// A unit, as a control group's path names it.
 ///
 /// Any type of unit that holds processes: a service, a scope (a login session's

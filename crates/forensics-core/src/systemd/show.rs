@@ -37,18 +37,13 @@ pub const PROPERTIES: &[&str] = &[
 /// The arguments with which to run systemctl(1), for its output to be read by
 /// [`UnitProperties::parse`].
 ///
-/// `unit` may come without its type, which is then `.service`. For [`Manager::User`] the manager
-/// asked is that of the user who runs the command, found by `XDG_RUNTIME_DIR`; the uid is not
-/// looked at.
+/// `unit` may come without its type, which is then `.service`. Which user's manager is asked is
+/// told at [`Manager::option`].
 #[must_use]
 pub fn show_arguments(manager: Manager, unit: &str) -> Vec<String> {
-    let manager = match manager {
-        Manager::System => "--system",
-        Manager::User { .. } => "--user",
-    };
     let properties = format!("--property={}", PROPERTIES.join(","));
     // A unit's name may start with a hyphen.
-    [manager, "--no-pager", "show", &properties, "--", unit].map(str::to_owned).into()
+    [manager.option(), "--no-pager", "show", &properties, "--", unit].map(str::to_owned).into()
 }
 
 /// What systemd says of one unit.

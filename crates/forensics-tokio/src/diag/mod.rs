@@ -10,9 +10,9 @@
 //! it. So a service's diagnostic is started as a unit of its own where that can be had; see
 //! `outside`. Else it is a child.
 //!
-//! A child is started through posix_spawn: never a `pre_exec` hook, which makes std fork, and that takes
-//! a quarter of a second for a process with 8 GiB resident. It has a process group of its own, so
-//! that it can be ended with all it started, and no handler for SIGTERM: where systemd signals the
+//! A child is started through posix_spawn: never a `pre_exec` hook, which makes std fork, and that
+//! takes a quarter of a second for a process with 8 GiB resident. It has a process group of its own,
+//! so that it can be ended with all it started, and no handler for SIGTERM: where systemd signals the
 //! whole cgroup once more, it goes, since what lingers turns a clean stop into a failed one.
 
 mod log;
@@ -22,7 +22,6 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,6 +39,7 @@ use tokio::time::timeout;
 
 use self::log::open_log;
 use self::outside::Outside;
+use crate::systemctl::was_met;
 
 /// The name under which this program runs as its own diagnostic; nobody starts a service by it.
 const ARG0: &str = "shutdown-diagnostic";
@@ -170,13 +170,14 @@ pub(crate) async fn run(plan: Plan, line: String) -> Result<Looked, DiagError> {
     }
     let look = || look_as_child(&plan, &line, &log);
     let mut ended = look().await;
-    // systemd signals the processes of our cgroup until it finds no new one, so that what we start
-    // in the first instant of a stop can be met, too. Once: who means it will signal it again.
-    if was_met(&ended) {
+    // Once: who means it will signal it again.
+    if let Err(DiagError::Status(status)) = &ended
+        && was_met(*status)
+    {
         ended = look().await;
     }
     let complete = match &ended {
-        Ok(()) if writes_own_end(&plan.command) => return Ok(Looked::Here),
+        Ok(()) if is_ourselves(&plan.command) => return Ok(Looked::Here),
         Ok(()) => "--- end of diagnostic\n".to_owned(),
         Err(e) => format!("--- diagnostic incomplete: {e}\n"),
     };
@@ -201,12 +202,6 @@ async fn look_as_child(plan: &Plan, line: &str, log: &File) -> Result<(), DiagEr
         .process_group(0);
     let child = command.spawn().map_err(|source| DiagError::Spawn { program, source })?;
     supervise(child).await
-}
-
-/// Whether a process that we started was ended by SIGTERM.
-fn was_met(ended: &Result<(), DiagError>) -> bool {
-    let Err(DiagError::Status(status)) = ended else { return false };
-    status.signal() == Some(Signal::SIGTERM as i32)
 }
 
 async fn supervise(mut child: Child) -> Result<(), DiagError> {
@@ -235,7 +230,7 @@ fn command(command: &DiagCommand) -> Command {
         shell
     };
     match command {
-        DiagCommand::BuiltIn if INITIALISED.load(Ordering::Acquire) => {
+        _ if is_ourselves(command) => {
             let mut ourselves = Command::new("/proc/self/exe");
             ourselves.arg0(ARG0);
             ourselves
@@ -250,7 +245,8 @@ fn command(command: &DiagCommand) -> Command {
     }
 }
 
-fn writes_own_end(command: &DiagCommand) -> bool {
+/// Whether this program itself looks around, which also writes how it ended.
+fn is_ourselves(command: &DiagCommand) -> bool {
     *command == DiagCommand::BuiltIn && INITIALISED.load(Ordering::Acquire)
 }
 

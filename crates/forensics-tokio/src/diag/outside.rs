@@ -9,27 +9,24 @@
 //! are root, the user's for a unit of its. And the program has to be the same file out there, as a
 //! service can have a root of its own.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Output, Stdio};
-use std::sync::atomic::Ordering;
+use std::process::Output;
 use std::time::Duration;
 
 use forensics_core::secret;
 use forensics_core::systemd::Manager;
-use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
-use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::{
-    ARG0, CONTEXT_VARIABLE, DiagCommand, INITIALISED, PID_VARIABLE, Plan, SECRETS_VARIABLE,
-    TIME_LIMIT,
+    ARG0, CONTEXT_VARIABLE, DiagCommand, PID_VARIABLE, Plan, SECRETS_VARIABLE, TIME_LIMIT,
+    is_ourselves,
 };
+use crate::systemctl::{self, was_met};
 
 /// How long systemd may take to start it before a child is started in its stead.
 const START_LIMIT: Duration = Duration::from_secs(1);
@@ -42,11 +39,10 @@ case $status in
 esac
 exit $status"#;
 
-/// What is to be run, and by whom.
+/// What is to be run, and which manager is asked.
 #[derive(Debug)]
 pub(super) struct Outside {
-    /// Whether it is the user's manager that is asked, not the system's.
-    is_users: bool,
+    manager: Manager,
     command: Vec<OsString>,
     description: String,
 }
@@ -55,40 +51,37 @@ impl Outside {
     /// `None` where we are no unit that systemd stops, or may not have that.
     pub(super) fn of(plan: &Plan) -> Option<Self> {
         let unit = plan.unit.as_ref().filter(|unit| unit.has_stop_timeout())?;
-        let program: OsString = match &plan.command {
-            DiagCommand::BuiltIn if INITIALISED.load(Ordering::Acquire) => {
-                std::env::current_exe().ok()?.into()
+        let shell = |line: &str| ["/bin/sh", "-c", line].map(OsString::from).to_vec();
+        let is_ourselves = is_ourselves(&plan.command);
+        let command = match &plan.command {
+            _ if is_ourselves => {
+                let exe = std::env::current_exe().ok()?;
+                vec![exe.into(), ARG0.into(), std::process::id().to_string().into()]
             }
-            DiagCommand::BuiltIn | DiagCommand::Shell(_) => "/bin/sh".into(),
-            DiagCommand::Program(program, _) => program.into(),
+            DiagCommand::BuiltIn => shell(super::SHELL),
+            DiagCommand::Shell(line) => shell(line),
+            DiagCommand::Program(program, arguments) => {
+                std::iter::once(program.into()).chain(arguments.iter().cloned()).collect()
+            }
         };
-        let is_users = matches!(unit.manager, Manager::User { .. });
-        let may = match is_users {
-            false => geteuid().is_root() && is_same_outside(Path::new(&program)),
-            true => Path::new(&program).is_absolute(),
+        let program = Path::new(command.first()?);
+        let may = match unit.manager {
+            Manager::User { .. } => program.is_absolute(),
+            _ => geteuid().is_root() && is_same_outside(program),
         };
         if !may {
             return None;
         }
-        let with_end = |command: &[&OsStr]| {
-            let shell = ["/bin/sh", "-c", WITH_END, "sh"].map(OsStr::new);
-            shell.iter().chain(command).map(|&word| word.to_owned()).collect()
-        };
-        let command = match &plan.command {
-            DiagCommand::BuiltIn if INITIALISED.load(Ordering::Acquire) => {
-                vec![program, ARG0.into(), std::process::id().to_string().into()]
-            }
-            DiagCommand::BuiltIn => with_end(&["/bin/sh", "-c", super::SHELL].map(OsStr::new)),
-            DiagCommand::Shell(line) => with_end(&["/bin/sh", "-c", line].map(OsStr::new)),
-            DiagCommand::Program(program, arguments) => {
-                let arguments = arguments.iter().map(OsString::as_os_str);
-                let words: Vec<_> = std::iter::once(program.as_os_str()).chain(arguments).collect();
-                with_end(&words)
+        let command = match is_ourselves {
+            true => command,
+            false => {
+                let with_end = ["/bin/sh", "-c", WITH_END, "sh"].map(OsString::from);
+                with_end.into_iter().chain(command).collect()
             }
         };
         let pid = std::process::id();
         let description = format!("Shutdown diagnostic of {}[{pid}]", plan.service);
-        Some(Self { is_users, command, description })
+        Some(Self { manager: unit.manager, command, description })
     }
 
     /// Starts it, and returns the name of its unit. It goes on where we are ended.
@@ -103,9 +96,8 @@ impl Outside {
         if asked.status.success() {
             return Ok(first);
         }
-        // It is in our cgroup, and can be met by the signal that we are met by; nobody knows how
-        // far it had come.
-        if asked.status.signal() == Some(Signal::SIGTERM as i32) {
+        // Nobody knows how far it had come, so the second try has a name of its own.
+        if was_met(asked.status) {
             let second = unit("-2");
             if self.systemd_run(log, line, &second).await?.status.success() {
                 return Ok(second);
@@ -122,9 +114,9 @@ impl Outside {
         let pid = std::process::id();
         // As systemd sees it, whatever namespaces we are in; its output is appended.
         let output = format!("append:/proc/{pid}/fd/{}", log.as_raw_fd());
-        let mut command = Command::new("systemd-run");
+        let mut command = systemctl::program("systemd-run");
         command
-            .arg(if self.is_users { "--user" } else { "--system" })
+            .arg(self.manager.option())
             .args(["--quiet", "--collect", "--no-ask-password", "--service-type=exec"])
             .arg(format!("--unit={unit}"))
             .arg(format!("--description={}", self.description))
@@ -136,13 +128,7 @@ impl Outside {
             .arg(format!("--setenv={CONTEXT_VARIABLE}={line}"))
             .args(secret::is_shown().then(|| format!("--setenv={SECRETS_VARIABLE}=1")))
             .arg("--")
-            .args(&self.command)
-            .env("LC_ALL", "C")
-            .env("SYSTEMD_COLORS", "0")
-            // See `systemctl`.
-            .env_remove("NOTIFY_SOCKET")
-            .stdin(Stdio::null())
-            .kill_on_drop(true);
+            .args(&self.command);
         match timeout(START_LIMIT, command.output()).await {
             Ok(asked) => asked.map_err(|e| format!("systemd-run: {e}")),
             Err(_) => Err(format!("systemd-run has started nothing within {START_LIMIT:?}")),
