@@ -175,6 +175,34 @@ impl Ended {
         self.status.code().unwrap_or_else(|| panic!("ended by signal {signal:?}\n{}", self.stderr))
     }
 
+    /// The gateway's phases and their outcomes, in the order in which they ended; the members of a
+    /// group left out.
+    pub fn phases(&self) -> Vec<(String, String)> {
+        let value = |line: &str, key: &str| {
+            let rest = line.split_once(&format!(" {key}="))?.1;
+            Some(rest.split_whitespace().next()?.to_owned())
+        };
+        let finished = self.stderr.lines().filter(|line| line.contains("phase finished"));
+        let finished =
+            finished.filter_map(|line| Some((value(line, "phase")?, value(line, "outcome")?)));
+        finished.filter(|(phase, _)| !matches!(phase.as_str(), "telegram" | "slack")).collect()
+    }
+
+    /// Asserts that the gateway's teardown went well, whatever befell the process: every phase ran,
+    /// nothing panicked, it exited with 0, and there are at most `warnings` warnings.
+    ///
+    /// # Panics
+    /// Where it did not.
+    pub fn assert_well(&self, warnings: usize) {
+        let stderr = &self.stderr;
+        assert_eq!(self.code(), 0, "{stderr}");
+        assert_eq!(self.phases(), outcomes(["ok", "ok", "ok", "ok"]), "{stderr}");
+        assert!(!stderr.contains("panicked"), "{stderr}");
+        let warned =
+            stderr.lines().filter(|line| line.contains(" WARN ") || line.contains("ERROR"));
+        assert!(warned.count() <= warnings, "more than {warnings} warnings in\n{stderr}");
+    }
+
     /// The first line of stderr that contains `text`.
     ///
     /// # Panics
@@ -183,6 +211,12 @@ impl Ended {
         let line = self.stderr.lines().find(|line| line.contains(text));
         line.unwrap_or_else(|| panic!("no `{text}` in:\n{}", self.stderr))
     }
+}
+
+/// The gateway's phases, in their order, with these outcomes.
+pub fn outcomes(outcomes: [&str; 4]) -> Vec<(String, String)> {
+    let names = ["notify", "drain", "adapters", "db_close"];
+    names.iter().zip(outcomes).map(|(name, outcome)| (name.to_string(), outcome.into())).collect()
 }
 
 /// The example gateway, listening.

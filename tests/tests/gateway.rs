@@ -10,26 +10,9 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use forensics_tests::{Ended, LIMIT, Program, example};
+use forensics_tests::{LIMIT, Program, example, outcomes};
 use forensics_tokio::core::record::Verdict;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-
-/// The outcomes of the phases, in the order in which they ended, members left out.
-fn phases(ended: &Ended) -> Vec<(String, String)> {
-    let value = |line: &str, key: &str| {
-        let rest = line.split_once(&format!(" {key}="))?.1;
-        Some(rest.split_whitespace().next()?.to_owned())
-    };
-    let finished = ended.stderr.lines().filter(|line| line.contains("phase finished"));
-    let finished =
-        finished.filter_map(|line| Some((value(line, "phase")?, value(line, "outcome")?)));
-    finished.filter(|(phase, _)| !matches!(phase.as_str(), "telegram" | "slack")).collect()
-}
-
-fn all(outcomes: [&str; 4]) -> Vec<(String, String)> {
-    let names = ["notify", "drain", "adapters", "db_close"];
-    names.iter().zip(outcomes).map(|(name, outcome)| (name.to_string(), outcome.into())).collect()
-}
 
 /// Connects, and sends a request that is answered after `ms`.
 fn ask(address: &str, ms: u32) -> TcpStream {
@@ -75,7 +58,7 @@ fn under_load_every_accepted_request_is_answered() {
     let ended = gateway.program.wait();
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
     assert!(ended.stderr.lines().next().unwrap().contains("Shutdown context: signal=SIGTERM"));
-    assert_eq!(phases(&ended), all(["ok", "ok", "ok", "ok"]), "{}", ended.stderr);
+    assert_eq!(ended.phases(), outcomes(["ok", "ok", "ok", "ok"]), "{}", ended.stderr);
     let drain = ended.line("phase finished phase=drain");
     assert!(drain.contains("active_at_start=51 active_now=0"), "{drain}");
     // A log that cannot be written costs one line.
@@ -90,7 +73,7 @@ fn each_signal_stops_it_and_is_named() {
         let ended = gateway.program.wait();
         assert_eq!(ended.code(), 0, "{}", ended.stderr);
         assert!(ended.line("Shutdown context").contains(&format!("signal=SIG{signal} cause=")));
-        assert_eq!(phases(&ended), all(["ok", "ok", "ok", "ok"]), "{}", ended.stderr);
+        assert_eq!(ended.phases(), outcomes(["ok", "ok", "ok", "ok"]), "{}", ended.stderr);
     }
 }
 
@@ -112,7 +95,7 @@ fn a_wedged_drain_is_dropped_at_its_timeout_and_the_rest_runs() {
     gateway.program.kill("-TERM");
     let ended = gateway.program.wait();
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
-    assert_eq!(phases(&ended), all(["ok", "timed_out", "ok", "ok"]), "{}", ended.stderr);
+    assert_eq!(ended.phases(), outcomes(["ok", "timed_out", "ok", "ok"]), "{}", ended.stderr);
     assert!(ended.line("phase=drain outcome").contains("WARN"), "{}", ended.stderr);
 }
 
@@ -122,7 +105,7 @@ fn a_wedged_drain_cannot_take_what_db_close_reserved() {
     gateway.program.kill("-TERM");
     let ended = gateway.program.wait();
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
-    assert_eq!(phases(&ended), all(["ok", "timed_out", "skipped", "ok"]), "{}", ended.stderr);
+    assert_eq!(ended.phases(), outcomes(["ok", "timed_out", "skipped", "ok"]), "{}", ended.stderr);
 }
 
 #[test]
@@ -132,7 +115,7 @@ fn a_phase_that_blocks_its_thread_is_passed_over_and_the_process_ends_by_its_dea
     let ended = gateway.program.wait();
     // Its thread is lost to the runtime, whose drop would wait for it: the keeper ends the process.
     assert_eq!(ended.code(), 70, "{}", ended.stderr);
-    assert_eq!(phases(&ended), all(["ok", "timed_out", "skipped", "ok"]), "{}", ended.stderr);
+    assert_eq!(ended.phases(), outcomes(["ok", "timed_out", "skipped", "ok"]), "{}", ended.stderr);
     assert!(ended.line("phase=drain outcome").contains("blocking its thread"), "{}", ended.stderr);
     let forced = ended.line("Shutdown forced");
     assert!(forced.contains("tokio-rt-worker") && forced.contains("futex"), "{forced}");
@@ -156,7 +139,7 @@ fn a_second_signal_cuts_the_drain_short_and_keeps_the_reserved_phase() {
     signal_again(&gateway.program, "another SIGTERM: the running phase is cut short");
     let ended = gateway.program.wait();
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
-    assert_eq!(phases(&ended), all(["ok", "cut_short", "skipped", "ok"]), "{}", ended.stderr);
+    assert_eq!(ended.phases(), outcomes(["ok", "cut_short", "skipped", "ok"]), "{}", ended.stderr);
 }
 
 #[test]
@@ -165,7 +148,7 @@ fn a_signal_twice_within_200_ms_is_one_request() {
     let twice = format!("kill -TERM {0}; kill -TERM {0}", gateway.program.pid());
     assert!(Command::new("bash").args(["-c", &twice]).status().unwrap().success());
     let ended = gateway.program.wait();
-    assert_eq!(phases(&ended), all(["ok", "timed_out", "ok", "ok"]), "{}", ended.stderr);
+    assert_eq!(ended.phases(), outcomes(["ok", "timed_out", "ok", "ok"]), "{}", ended.stderr);
 }
 
 #[test]
@@ -262,7 +245,7 @@ fn ctrl_c_is_named_and_twice_it_leaves_at_once() {
     keyboard.write_all(b"\x03").unwrap();
     let ended = program.wait();
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
-    assert_eq!(phases(&ended), all(["ok", "cut_short", "skipped", "ok"]), "{}", ended.stderr);
+    assert_eq!(ended.phases(), outcomes(["ok", "cut_short", "skipped", "ok"]), "{}", ended.stderr);
 }
 
 #[test]
