@@ -29,6 +29,7 @@ mod panics;
 mod phase;
 mod phase_context;
 mod plan;
+mod recorded;
 mod report;
 mod service;
 mod shared;

@@ -1,16 +1,17 @@
-//! What a running phase is given, and what it records.
+//! What a running phase is given.
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::blackbox::Place;
+use crate::recorded::Recorded;
 use crate::stop::Stop;
 
 type PhaseFuture = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
@@ -88,58 +89,5 @@ impl PhaseContext {
     pub async fn service_ended(&self) {
         // An error means that the guard is gone, and the future with it.
         let _ = self.service_running.clone().wait_for(|running| !running).await;
-    }
-}
-
-/// How often what a phase records is written down while it runs.
-const WRITTEN_EVERY: Duration = Duration::from_millis(250);
-
-/// What a phase has recorded so far, also to be read while it runs.
-#[derive(Debug, Default)]
-pub(crate) struct Recorded(Mutex<Values>);
-
-#[derive(Debug, Default)]
-struct Values {
-    all: Map<String, Value>,
-    last_key: Option<String>,
-    written: Option<Instant>,
-}
-
-/// What follows from a value being set.
-struct Set {
-    /// It is not what it was before.
-    is_news: bool,
-    /// All values, when it is time to write them down.
-    to_write: Option<Map<String, Value>>,
-}
-
-impl Recorded {
-    fn set(&self, key: String, value: Value) -> Set {
-        let mut values = self.lock();
-        values.last_key = Some(key.clone());
-        let is_news = values.all.get(&key) != Some(&value);
-        values.all.insert(key, value);
-        let now = Instant::now();
-        let written = values.written.is_some_and(|written| now - written < WRITTEN_EVERY);
-        if !written {
-            values.written = Some(now);
-        }
-        Set { is_news, to_write: (!written).then(|| values.all.clone()) }
-    }
-
-    /// All of it.
-    pub(crate) fn all(&self) -> Map<String, Value> {
-        self.lock().all.clone()
-    }
-
-    /// What came last, as `key=value`.
-    pub(crate) fn last(&self) -> Option<String> {
-        let values = self.lock();
-        let key = values.last_key.as_ref()?;
-        Some(format!("{key}={}", values.all.get(key)?))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Values> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -26,7 +26,7 @@ use crate::budget::Seconds;
 use crate::config::{Config, Escalation, FlushHook, SAFETY_MARGIN};
 use crate::notify::Notifier;
 use crate::panics;
-use crate::phase_context::Recorded;
+use crate::recorded::Recorded;
 use crate::report::{LaterSignal, ShutdownReport};
 use crate::voice::Voice;
 

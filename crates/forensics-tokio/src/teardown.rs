@@ -19,8 +19,9 @@ use crate::blackbox::Place;
 use crate::budget::{Budget, Seconds};
 use crate::events;
 use crate::outcome::{Outcome, panic_message};
-use crate::phase_context::{PhaseContext, PhaseFn, Recorded};
+use crate::phase_context::{PhaseContext, PhaseFn};
 use crate::plan::{Plan, Step, Work};
+use crate::recorded::Recorded;
 use crate::report::PhaseReport;
 use crate::stop::{Stop, StopState};
 
@@ -126,6 +127,15 @@ impl Common {
         self.stop.voice.say(move || events::phase_finished(&span, &report));
     }
 
+    fn note_still_running(&self, named: &Named, started: Instant, end: Instant, so_far: &Recorded) {
+        let (span, name) = (named.span.clone(), named.name.clone());
+        let (offset, elapsed) = (self.began.elapsed(), started.elapsed());
+        let (last, budget) = (so_far.last(), end - started);
+        self.stop.voice.say(move || {
+            events::phase_still_running(&span, &name, offset, elapsed, budget, last.as_deref());
+        });
+    }
+
     async fn run_group(
         &self,
         named: Named,
@@ -200,37 +210,29 @@ impl Common {
 
         let (outcome, error) = loop {
             tokio::select! {
-                           biased;
-                           ended = &mut task => break outcome_of(ended),
-                           () = sleep_until(end) => {
-                               token.cancel();
-                               let what = format!("still running after {}", Seconds(started.elapsed()));
-                               break drop_phase(task, Outcome::TimedOut, what, &recorded).await;
-                           }
-                           () = self.news(), if !hurried => {
-                               end = started + due.all(self.deadline());
-                               hurried = self.state.borrow_and_update().hurried;
-                               if hurried {
-                                   // What was reserved for it is still its own, and no more.
-                                   end = end.min(started + due.reserve);
-                               }
-                               *shown_end.lock().unwrap_or_else(PoisonError::into_inner) = end;
-                               if hurried && due.reserve.is_zero() {
-                                   token.cancel();
-                                   let what = "a second signal asked for haste".to_owned();
-                                   break drop_phase(task, Outcome::CutShort, what, &recorded).await;
-                               }
-                           }
-                           _ = long.tick() => {
-                               let (span, name) = (named.span.clone(), named.name.clone());
-                               let (offset, elapsed) = (self.began.elapsed(), started.elapsed());
-                               let (last, budget) = (recorded.last(), end - started);
-                               self.stop.voice.say(move || {
-                                   events::phase_still_running(&span, &name, offset, elapsed, budget,
-            last.as_deref());
-                               });
-                           }
-                       }
+                biased;
+                ended = &mut task => break outcome_of(ended),
+                () = sleep_until(end) => {
+                    token.cancel();
+                    let what = format!("still running after {}", Seconds(started.elapsed()));
+                    break drop_phase(task, Outcome::TimedOut, what, &recorded).await;
+                }
+                () = self.news(), if !hurried => {
+                    end = started + due.all(self.deadline());
+                    hurried = self.state.borrow_and_update().hurried;
+                    if hurried {
+                        // What was reserved for it is still its own, and no more.
+                        end = end.min(started + due.reserve);
+                    }
+                    *shown_end.lock().unwrap_or_else(PoisonError::into_inner) = end;
+                    if hurried && due.reserve.is_zero() {
+                        token.cancel();
+                        let what = "a second signal asked for haste".to_owned();
+                        break drop_phase(task, Outcome::CutShort, what, &recorded).await;
+                    }
+                }
+                _ = long.tick() => self.note_still_running(&named, started, end, &recorded),
+            }
         };
         let report = PhaseReport {
             name: named.name.clone(),

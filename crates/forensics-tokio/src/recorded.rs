@@ -1,0 +1,60 @@
+//! What a phase records: kept for the report, and read by others while the phase runs.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+
+/// How often what a phase records is written down while it runs.
+const WRITTEN_EVERY: Duration = Duration::from_millis(250);
+
+/// What a phase has recorded so far, also to be read while it runs.
+#[derive(Debug, Default)]
+pub(crate) struct Recorded(Mutex<Values>);
+
+#[derive(Debug, Default)]
+struct Values {
+    all: Map<String, Value>,
+    last_key: Option<String>,
+    written: Option<Instant>,
+}
+
+/// What follows from a value being set.
+pub(crate) struct Set {
+    /// It is not what it was before.
+    pub(crate) is_news: bool,
+    /// All values, when it is time to write them down.
+    pub(crate) to_write: Option<Map<String, Value>>,
+}
+
+impl Recorded {
+    pub(crate) fn set(&self, key: String, value: Value) -> Set {
+        let mut values = self.lock();
+        values.last_key = Some(key.clone());
+        let is_news = values.all.get(&key) != Some(&value);
+        values.all.insert(key, value);
+        let now = Instant::now();
+        let written = values.written.is_some_and(|written| now - written < WRITTEN_EVERY);
+        if !written {
+            values.written = Some(now);
+        }
+        Set { is_news, to_write: (!written).then(|| values.all.clone()) }
+    }
+
+    /// All of it.
+    pub(crate) fn all(&self) -> Map<String, Value> {
+        self.lock().all.clone()
+    }
+
+    /// What came last, as `key=value`.
+    pub(crate) fn last(&self) -> Option<String> {
+        let values = self.lock();
+        let key = values.last_key.as_ref()?;
+        Some(format!("{key}={}", values.all.get(key)?))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Values> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
