@@ -285,3 +285,8 @@ impl Output {
         self.so_far.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// The code in docs/compare.md, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/compare.md")]
+struct Compare;
