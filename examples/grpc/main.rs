@@ -1,0 +1,126 @@
+//! gRPC by tonic, with calls that stream until somebody ends them. A graceful server waits for its
+//! calls, and would wait for these for ever: so a phase tells them to end before the drain.
+//!
+//! ```sh
+//! cargo run --example grpc                              # the server; prints its address
+//! cargo run --example grpc -- watch http://127.0.0.1:PORT
+//! ```
+
+#![forbid(unsafe_code)]
+
+use std::error::Error;
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use forensics_tokio::{ShutdownGuard, diag, logging};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status};
+
+/// What `build.rs` made of the description in it.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
+mod ticker {
+    include!(concat!(env!("OUT_DIR"), "/ticker.Ticker.rs"));
+}
+
+use ticker::ticker_client::TickerClient;
+use ticker::ticker_server::{Ticker, TickerServer};
+
+/// Asks for ticks.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct WatchRequest {}
+
+/// One tick, or the last one.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Tick {
+    /// Which.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    /// Whether the server has said goodbye with it.
+    #[prost(bool, tag = "2")]
+    pub last: bool,
+}
+
+fn main() -> Result<ExitCode, Box<dyn Error>> {
+    diag::init();
+    logging::init();
+    let runtime = tokio::runtime::Runtime::new()?;
+    let mut arguments = std::env::args().skip(1);
+    match (arguments.next().as_deref(), arguments.next()) {
+        (None, _) => runtime.block_on(serve()),
+        (Some("watch"), Some(address)) => runtime.block_on(watch(address)),
+        _ => Err("usage: grpc [watch ADDRESS]".into()),
+    }
+}
+
+async fn serve() -> Result<ExitCode, Box<dyn Error>> {
+    let guard = ShutdownGuard::builder("grpc").install()?;
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    println!("listening on http://{}", listener.local_addr()?);
+
+    let calls = Calls::default();
+    let told = calls.clone();
+    guard.phase("goodbye", move |cx| async move {
+        cx.record("calls_told", told.running.len());
+        told.goodbye.cancel();
+    });
+    guard
+        .phase("drain", |cx| async move { cx.service_ended().await })
+        .timeout(Duration::from_secs(30));
+
+    let server = tonic::transport::Server::builder()
+        .add_service(TickerServer::new(calls))
+        .serve_with_incoming_shutdown(
+            TcpListenerStream::new(listener),
+            guard.token().cancelled_owned(),
+        );
+    Ok(guard.run(server).await.exit_code())
+}
+
+/// The calls that stream.
+#[derive(Clone, Default)]
+struct Calls {
+    running: TaskTracker,
+    goodbye: CancellationToken,
+}
+
+#[tonic::async_trait]
+impl Ticker for Calls {
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<Tick, Status>> + Send>>;
+
+    async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let (say, hear) = mpsc::channel(1);
+        let goodbye = self.goodbye.clone();
+        self.running.spawn(async move {
+            let mut beat = tokio::time::interval(Duration::from_millis(100));
+            for number in 0.. {
+                tokio::select! {
+                    _ = beat.tick() => {}
+                    () = goodbye.cancelled() => {}
+                }
+                let last = goodbye.is_cancelled();
+                // An error means that the client has left.
+                if say.send(Ok(Tick { number, last })).await.is_err() || last {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(hear))))
+    }
+}
+
+/// The client: prints what it hears until the server ends the call.
+async fn watch(address: String) -> Result<ExitCode, Box<dyn Error>> {
+    let mut client = TickerClient::connect(address).await?;
+    let mut ticks = client.watch(WatchRequest {}).await?.into_inner();
+    while let Some(Tick { number, last }) = ticks.message().await? {
+        println!("tick {number}{}", if last { ", goodbye" } else { "" });
+    }
+    println!("ended well");
+    Ok(ExitCode::SUCCESS)
+}
