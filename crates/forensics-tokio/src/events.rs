@@ -13,7 +13,7 @@ use forensics_core::escape::{Plain, Quoted};
 use forensics_core::record::Verdict;
 use forensics_core::systemd::Why;
 use serde_json::{Map, Value};
-use tracing::{Span, debug, error, info, info_span, warn};
+use tracing::{Span, debug, debug_span, error, info, info_span, warn};
 
 use crate::budget::{Seconds, Sum};
 use crate::diag::DiagError;
@@ -211,11 +211,25 @@ pub(crate) fn alignment_unknown(why: &str) {
 }
 
 /// The span of a phase or of a group; a member's has its group's for parent.
-pub(crate) fn phase_span(name: &str, group: Option<&Span>) -> Span {
-    match group {
-        Some(group) => info_span!(target: "shutdown", parent: group, "phase", phase = %name),
-        None => info_span!(target: "shutdown", "phase", phase = %name),
+pub(crate) fn phase_span(name: &str, parent: &Span) -> Span {
+    match parent.is_disabled() {
+        // Whatever span `run` was called in.
+        true => info_span!(target: "shutdown", "phase", phase = %name),
+        false => info_span!(target: "shutdown", parent: parent, "phase", phase = %name),
     }
+}
+
+/// The span of a whole teardown, with what began it: the parent of its phases, for traces. Of level
+/// `DEBUG`, so that it stands in front of no line of an ordinary log.
+pub(crate) fn teardown_span(service: &str, context: &ShutdownContext) -> Span {
+    let who = context.sender.as_ref().map(|sender| &sender.process);
+    debug_span!(
+        target: "shutdown", "shutdown", service,
+        cause = %context.cause(),
+        signal = context.signal().map(tracing::field::display),
+        sender_pid = who.map(|who| who.pid),
+        sender_name = who.and_then(|who| who.name.as_deref()),
+    )
 }
 
 /// A phase has started.

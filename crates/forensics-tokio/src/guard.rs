@@ -207,6 +207,7 @@ impl ShutdownGuard {
 
         let common = Common {
             began,
+            span: events::teardown_span(&shared.config.service, &begun.context),
             state: shared.stop.watch(),
             stop: shared.stop.clone(),
             service_running,

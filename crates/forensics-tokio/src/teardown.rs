@@ -48,6 +48,8 @@ pub(crate) struct Teardown {
 pub(crate) struct Common {
     /// When the stop was asked for.
     pub(crate) began: Instant,
+    /// The phases' parent.
+    pub(crate) span: Span,
     /// Its deadline, too.
     pub(crate) state: watch::Receiver<StopState>,
     pub(crate) stop: Arc<Stop>,
@@ -77,9 +79,9 @@ impl Common {
     async fn run_step(&self, step: Step, later: Duration, outcomes: &Outcomes) -> PhaseReport {
         let due = Budget::new(&step.claim, later);
         if let Some(why) = self.refusal(&step, due, outcomes) {
-            return self.skip(&Named::new(step.claim.name, None), why);
+            return self.skip(&Named::new(step.claim.name, &self.span, None), why);
         }
-        let named = Named::new(step.claim.name, None);
+        let named = Named::new(step.claim.name, &self.span, None);
         match step.work {
             Work::Phase(run) => self.clone().run_phase(named, run, due).await,
             Work::Group(members) => self.run_group(named, members, due, outcomes).await,
@@ -151,7 +153,7 @@ impl Common {
         for (place, member) in members.into_iter().enumerate() {
             let due = due.of_member(member.claim.timeout);
             let refusal = self.refusal(&member, due, outcomes);
-            let member_named = Named::new(member.claim.name, Some(&named));
+            let member_named = Named::new(member.claim.name, &named.span, Some(&named.name));
             if let Some(why) = refusal {
                 reports.push(Some(self.skip(&member_named, why)));
                 continue;
@@ -271,9 +273,9 @@ struct Named {
 }
 
 impl Named {
-    fn new(name: String, group: Option<&Named>) -> Self {
-        let span = events::phase_span(&name, group.map(|group| &group.span));
-        Self { name, group: group.map(|group| group.name.clone()), span }
+    fn new(name: String, parent: &Span, group: Option<&String>) -> Self {
+        let span = events::phase_span(&name, parent);
+        Self { name, group: group.cloned(), span }
     }
 
     fn place(&self) -> Place<'_> {

@@ -1,0 +1,74 @@
+//! The teardown as a trace: a span `shutdown` with what began it, and below it one for each phase,
+//! sent to an OpenTelemetry collector by OTLP and flushed before the process ends.
+//!
+//! ```sh
+//! cargo run --example otel -- http://127.0.0.1:4317
+//! ```
+
+#![forbid(unsafe_code)]
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use forensics_tokio::{ShutdownGuard, diag, logging};
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_otlp::{SpanExporter, WithExportConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+fn main() -> Result<ExitCode, Box<dyn Error>> {
+    diag::init();
+    let collector = std::env::args().nth(1).ok_or("usage: otel COLLECTOR")?;
+    tokio::runtime::Runtime::new()?.block_on(serve(collector))
+}
+
+async fn serve(collector: String) -> Result<ExitCode, Box<dyn Error>> {
+    let exporter = SpanExporter::builder()
+        .with_tonic()
+        .with_endpoint(collector)
+        .with_timeout(Duration::from_secs(1))
+        .build()?;
+    let traces = SdkTracerProvider::builder()
+        .with_batch_exporter(exporter)
+        .with_resource(Resource::builder().with_service_name("otel-example").build())
+        .build();
+    // The span of the whole teardown is of level DEBUG, so as to stand in no line of the log.
+    let to_collector = tracing_opentelemetry::layer()
+        .with_tracer(traces.tracer("shutdown"))
+        .with_filter(Targets::new().with_target("shutdown", LevelFilter::DEBUG));
+    let to_stderr = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .fmt_fields(logging::Concise::default())
+        .with_filter(LevelFilter::INFO);
+    tracing_subscriber::registry().with(to_collector).with(to_stderr).init();
+
+    let forced = traces.clone();
+    let guard = ShutdownGuard::builder("otel")
+        .deadline(Duration::from_secs(3))
+        // Before a forced end, when nothing below is reached.
+        .flush(move || drop(forced.force_flush()))
+        .install()?;
+    guard.phase("drain", |cx| async move {
+        cx.record("active_at_start", 0);
+        cx.service_ended().await;
+    });
+    guard.group("adapters").phase("telegram", |_| async {}).phase("slack", |_| async {});
+    guard
+        .phase("db_close", |_| async { Err::<(), _>("the disk is gone") })
+        .reserve(Duration::from_secs(1));
+
+    println!("working; pid {}", std::process::id());
+    let report = guard.run(guard.token().cancelled_owned()).await;
+    // It waits for the collector, a second at most, and blocks: not on a thread of the runtime,
+    // which has to carry what it sends.
+    let flushed = tokio::task::spawn_blocking(move || traces.shutdown()).await?;
+    if let Err(e) = flushed {
+        eprintln!("the collector has not got all: {e}");
+    }
+    Ok(report.exit_code())
+}
