@@ -78,7 +78,9 @@ async fn every_phase_reaches_the_collector_below_the_teardown_before_the_process
     assert!(root.parent_span_id.is_empty());
     assert_eq!(attribute(root, "service"), Some("otel"));
     assert_eq!(attribute(root, "signal"), Some("SIGTERM"));
-    assert!(attribute(root, "cause").is_some() && attribute(root, "sender_name").is_some());
+    // Not the sender's name: kill(1) can be gone before it is read.
+    assert!(attribute(root, "cause").is_some());
+    assert!(root.attributes.iter().any(|attribute| attribute.key == "sender_pid"));
 
     let phase = |name: &str| {
         let named = |span: &&Span| attribute(span, "phase") == Some(name);
