@@ -8,7 +8,7 @@ use forensics_core::capture::{ArmError, arm, hint_low_latency, is_ignored};
 use forensics_core::context::Baseline;
 use forensics_core::escape::Plain;
 use forensics_core::process;
-use forensics_core::record::Verdict;
+use forensics_core::record::Run;
 use forensics_core::secret;
 use forensics_core::signal::Signal;
 
@@ -259,11 +259,14 @@ impl Builder {
         let signals = config.signals.clone();
         let fast_capture = config.fast_capture;
         // A folder that is not there yet has no last run; one that can't be read is said below.
-        let last = |dir: &PathBuf| Verdict::of_last(dir).ok().flatten();
+        let last = |dir: &PathBuf| Run::last(dir).ok().flatten();
         let previous = config.record_dir.as_ref().and_then(last);
-        if let Some(verdict) = &previous {
-            events::previous(verdict);
+        if let Some(run) = &previous {
+            events::previous(&run.verdict);
+            #[cfg(feature = "metrics")]
+            crate::metrics::report(run);
         }
+        let previous = previous.map(|run| run.verdict);
         let black_box = config.record_dir.as_deref();
         let black_box = black_box.map(|dir| BlackBox::open(dir, &config, &baseline));
         let black_box = black_box.unwrap_or_default();

@@ -23,6 +23,8 @@ mod keeper;
 mod listener;
 #[cfg(feature = "logging")]
 pub mod logging;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod notify;
 mod outcome;
 mod panics;

@@ -19,13 +19,42 @@ impl Verdict {
     /// # Errors
     /// Where the record cannot be read.
     pub fn of(path: &Path) -> Result<Self, ReadError> {
+        Ok(Run::read(path)?.verdict)
+    }
+
+    /// Judges the newest record of a run that has ended; of one that still runs where there is no
+    /// other. `None` in a folder without a record that can be read.
+    ///
+    /// # Errors
+    /// Where the folder cannot be read.
+    pub fn of_last(dir: &Path) -> Result<Option<Self>, FolderError> {
+        Ok(Run::last(dir)?.map(|run| run.verdict))
+    }
+}
+
+/// A run: what it recorded, and how it ended by that.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Run {
+    /// Its record.
+    pub record: Record,
+    /// See [`Verdict::of`].
+    pub verdict: Verdict,
+}
+
+impl Run {
+    /// The run whose record is at `path`, judged as by [`Verdict::of`].
+    ///
+    /// # Errors
+    /// Where the record cannot be read.
+    pub fn read(path: &Path) -> Result<Self, ReadError> {
         let mut now = Now::look(path);
         if let Some(oom) = OomKills::read() {
             now.oom_kill = Some(oom.count);
             now.cgroup_inode = Some(oom.cgroup_inode);
         }
         let record = Record::read(path)?;
-        let judged = verdict(&record, &now);
+        let mut judged = verdict(&record, &now);
         let is_riddle = matches!(
             judged.outcome,
             Outcome::KilledInPhase | Outcome::KilledBeforeTeardown | Outcome::Vanished
@@ -35,25 +64,23 @@ impl Verdict {
             let began = record.entries.first().map_or(0, |entry| entry.mono_us);
             now.oom_line = killed_for_memory(record.start.pid, Duration::from_micros(began));
             if now.oom_line.is_some() {
-                return Ok(verdict(&record, &now));
+                judged = verdict(&record, &now);
             }
         }
-        Ok(judged)
+        Ok(Self { record, verdict: judged })
     }
 
-    /// Judges the newest record of a run that has ended; of one that still runs where there is no
-    /// other. `None` in a folder without a record that can be read.
+    /// The newest run that has ended, as [`Verdict::of_last`] has it.
     ///
     /// # Errors
     /// Where the folder cannot be read.
-    pub fn of_last(dir: &Path) -> Result<Option<Self>, FolderError> {
+    pub fn last(dir: &Path) -> Result<Option<Self>, FolderError> {
         let newest_first = runs(dir)?.into_iter().rev();
-        let mut verdicts = newest_first.filter_map(|path| Self::of(&path).ok());
-        let newest = verdicts.next();
+        let mut all = newest_first.filter_map(|path| Self::read(&path).ok());
+        let is_over = |run: &Self| run.verdict.outcome != Outcome::Running;
+        let newest = all.next();
         match &newest {
-            Some(verdict) if verdict.outcome == Outcome::Running => {
-                Ok(verdicts.find(|older| older.outcome != Outcome::Running).or(newest))
-            }
+            Some(run) if !is_over(run) => Ok(all.find(is_over).or(newest)),
             _ => Ok(newest),
         }
     }

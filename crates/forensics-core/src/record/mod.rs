@@ -49,6 +49,7 @@ pub use event::{
 };
 pub use folder::{FolderError, KEEP, is_running, prune, runs};
 pub use judge::verdict;
+pub use last::Run;
 pub use phase::{PhaseFinished, PhaseOutcome, PhaseProgress, PhaseStarted};
 pub use reader::{ContentError, MAX_RECORD, ReadError, Record};
 pub use verdict::{Now, OpenPhase, Outcome, Reason, Sender, Verdict};
