@@ -257,8 +257,7 @@ fn person(sender: &Sender) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capture::{Absence, Sighting};
-    use std::time::SystemTime;
+    use crate::capture::Absence;
 
     const US: i32 = 500;
     const PARENT: i32 = 400;
@@ -306,23 +305,14 @@ mod tests {
 
     fn verdict(case: &Case) -> Verdict {
         let captured = Captured {
-            signal: case.signal,
-            code: case.code,
             pid: case.code.has_sender().then_some(case.sender.pid),
-            uid: None,
-            sighting: Sighting::default(),
             is_parent_death_signal: case.is_parent_death_signal,
-            wall: SystemTime::UNIX_EPOCH,
-            mono_ns: 0,
-            took_ns: 0,
+            ..Captured::new(case.signal, case.code)
         };
         let sender = Sender {
-            process: case.sender.clone(),
-            code: case.code,
-            user: None,
-            exe: None,
             absence: case.absence,
             ancestors: case.ancestors.clone(),
+            ..Sender::new(case.sender.clone(), case.code)
         };
         decide(&Evidence {
             trigger: &Trigger::Signal { signal: case.signal },

@@ -164,13 +164,24 @@ impl ShutdownContext {
     ///
     /// Blocks for a few dozen reads of `/proc` and of the markers. Never fails or panics.
     pub fn capture(baseline: &Baseline, trigger: Trigger, captured: Option<&Captured>) -> Self {
+        let sender = captured.and_then(Sender::identify);
+        Self::capture_from(baseline, trigger, captured, sender)
+    }
+
+    /// The same, where the sender has been [identified](Sender::identify) already.
+    pub fn capture_from(
+        baseline: &Baseline,
+        trigger: Trigger,
+        captured: Option<&Captured>,
+        sender: Option<Sender>,
+    ) -> Self {
         let mut context = Self::look(baseline);
         if let Some(captured) = captured {
             context.ts = captured.wall.into();
             context.mono_us = captured.mono_ns / 1000;
             context.capture_ns = Some(captured.took_ns);
-            context.sender = Sender::identify(captured);
         }
+        context.sender = sender;
         context.verdict = Some(decide(&Evidence {
             trigger: &trigger,
             captured,

@@ -42,6 +42,11 @@ pub struct Sender {
 }
 
 impl Sender {
+    /// A sender of whom this is known, and nothing else. The fields can be set.
+    pub fn new(process: ProcessSummary, code: Code) -> Self {
+        Self { process, code, user: None, exe: None, absence: None, ancestors: Vec::new() }
+    }
+
     /// The sender of a captured signal; `None` where the kernel or a timer made it.
     ///
     /// A dozen small reads below `/proc`, none of which can hang; the sender's command line, which
@@ -219,14 +224,7 @@ mod tests {
         let pid = std::process::id() as i32;
         let process =
             ProcessSummary { name: Some("before".into()), ..ProcessSummary::read_stat(pid) };
-        let mut sender = Sender {
-            process,
-            code: Code::User,
-            user: None,
-            exe: None,
-            absence: None,
-            ancestors: vec![],
-        };
+        let mut sender = Sender::new(process, Code::User);
         assert!(!sender.is_still_there());
         sender.process = ProcessSummary::read_stat(pid);
         assert!(sender.is_still_there());

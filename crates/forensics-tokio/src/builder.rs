@@ -280,8 +280,8 @@ impl Builder {
             events::watchdog_not_fed(every);
         }
         let watchdog = watchdog.filter(|_| config.watchdog);
-        let metrics = runtime.metrics();
-        let shared = Shared::new(config, baseline, black_box, previous, notifier.clone(), metrics);
+        let handle = runtime.clone();
+        let shared = Shared::new(config, baseline, black_box, previous, notifier.clone(), handle);
         let shared = Arc::new(shared);
         // In this order: the capture's handler before tokio's, so that what it took down is there
         // when tokio's task wakes; and the keeper before the first signal can come.
@@ -299,6 +299,6 @@ impl Builder {
         if notifier.is_connected() {
             tasks.push(runtime.spawn(async move { notifier.send().await }));
         }
-        Ok(ShutdownGuard::new(shared, armed, tasks))
+        Ok(ShutdownGuard::new(shared, Some(armed), tasks))
     }
 }

@@ -59,7 +59,8 @@ pub struct ShutdownGuard {
 
 /// What ends with the guard.
 struct Installed {
-    _armed: Armed,
+    /// Absent where no signal is to come, as in the test kit.
+    _armed: Option<Armed>,
     tasks: Vec<JoinHandle<()>>,
     stop: Arc<Stop>,
 }
@@ -73,7 +74,11 @@ impl Drop for Installed {
 }
 
 impl ShutdownGuard {
-    pub(crate) fn new(shared: Arc<Shared>, armed: Armed, tasks: Vec<JoinHandle<()>>) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        armed: Option<Armed>,
+        tasks: Vec<JoinHandle<()>>,
+    ) -> Self {
         let installed = Installed { _armed: armed, tasks, stop: shared.stop.clone() };
         Self { shared, installed: Arc::new(Mutex::new(Some(installed))) }
     }
@@ -95,7 +100,7 @@ impl ShutdownGuard {
     /// From any thread; blocks for some 100 µs, in which the context is captured.
     pub fn request(&self, reason: impl Into<String>) {
         let reason = reason.into();
-        self.shared.stop.begin(Trigger::Request { reason }, None);
+        self.shared.stop.begin(Trigger::Request { reason });
     }
 
     /// Asks a stop that is under way for haste, as a second signal does: the running phase is cut
@@ -194,12 +199,12 @@ impl ShutdownGuard {
             biased;
             begun = shared.stop.announced() => begun,
             () = service.end() => {
-                shared.stop.begin(Trigger::ServiceEnded { error: service.error() }, None);
+                shared.stop.begin(Trigger::ServiceEnded { error: service.error() });
                 shared.stop.announced().await
             }
         };
 
-        let began = tokio_instant(begun.at);
+        let began = begun.at;
         let deadline = || began + shared.stop.allowed();
         let (sum, said) = (shared.plan.sum(begun.allowed), begun.clone());
         voice.say(move || events::teardown_started(&sum, &said.why));
@@ -216,7 +221,9 @@ impl ShutdownGuard {
         let telling = pin!(status::tell(shared.stop.notifier.clone(), shared.stop.clone()));
         service.alongside(beside(telling, teardown.run(&shared.plan))).await;
         let grace = shared.config.service_grace(teardown.reports.len());
-        if let Some(waited) = service.end_within((Instant::now() + grace).min(deadline())).await {
+        let graced =
+            Instant::now().checked_add(grace).map_or(deadline(), |end| end.min(deadline()));
+        if let Some(waited) = service.end_within(graced).await {
             voice.say(move || events::service_dropped(waited));
         }
         // What was added while the service ended.
@@ -302,10 +309,4 @@ async fn beside<T>(endless: impl Future<Output = ()>, work: impl Future<Output =
             () = &mut endless => {}
         }
     }
-}
-
-/// The instant on tokio's clock, which tests can pause.
-fn tokio_instant(at: std::time::Instant) -> Instant {
-    let now = Instant::now();
-    now.checked_sub(at.elapsed()).unwrap_or(now)
 }

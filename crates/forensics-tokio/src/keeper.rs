@@ -11,14 +11,15 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use forensics_core::capture;
 use forensics_core::record::ForcedBy;
+use forensics_core::signal::Signal;
 
 use crate::bounded::bounded;
 use crate::events;
-use crate::stop::Stop;
+use crate::stop::{Caught, Stop};
 use crate::vigil::{Alarm, Vigil};
 use crate::voice::SAY_LIMIT;
 
@@ -60,10 +61,16 @@ pub(crate) fn attach(stop: Weak<Stop>) -> io::Result<()> {
     Ok(())
 }
 
-/// Sees to it that the process ends, now that this stop's teardown has ended.
+/// Sees to it that the process ends, now that the teardown of this stop, watched over so far, has
+/// ended.
 pub(crate) fn see_out(stop: Arc<Stop>) {
+    let mut keeper = lock();
+    if !keeper.watched.iter().any(|watched| watched.stop.as_ptr() == Arc::as_ptr(&stop)) {
+        return;
+    }
     stop.expect_exit();
-    lock().leaving.push(stop);
+    keeper.leaving.push(stop);
+    drop(keeper);
     capture::wake();
 }
 
@@ -75,10 +82,10 @@ fn keep() {
         let watched = lock().watched.clone();
         let live = || watched.iter().filter_map(|one| Some((one.stop.upgrade()?, &one.vigil)));
         for captured in capture::take() {
+            let caught = Caught::of(captured);
             for (stop, _) in live() {
-                if stop.on_signal(&captured) {
-                    let why = format!("another {} asked for an end at once", captured.signal);
-                    force(&stop, ForcedBy::Signal, &why);
+                if stop.on_signal(&caught, stop.time_of(&caught.captured)) {
+                    force(&stop, ForcedBy::Signal, &asked_for(caught.captured.signal));
                 }
             }
         }
@@ -89,7 +96,7 @@ fn keep() {
                 continue;
             }
             timeout = Some(EVERY);
-            match vigil.look(&stop, Instant::now()) {
+            match vigil.look(&stop, stop.now()) {
                 None => {}
                 Some(Alarm::PastDeadline { by, detail }) => force(&stop, by, &detail),
                 Some(Alarm::Wedged { detail, phases, waited }) => {
@@ -110,8 +117,20 @@ pub(crate) fn record_panic(message: &str, location: Option<&str>) {
     }
 }
 
+/// Why an end is forced that this signal asked for.
+pub(crate) fn asked_for(signal: Signal) -> String {
+    format!("another {signal} asked for an end at once")
+}
+
 /// Ends the process, without its destructors or the runtime's, which could hang.
 fn force(stop: &Arc<Stop>, by: ForcedBy, why: &str) -> ! {
+    last_words(stop, by, why);
+    capture::exit_now(FORCED_STATUS.into())
+}
+
+/// What is to be done before an end is forced: it is recorded and said, and what is buffered is
+/// written out. Blocks, with a limit on each.
+pub(crate) fn last_words(stop: &Arc<Stop>, by: ForcedBy, why: &str) {
     let (recorded, text) = (stop.clone(), why.to_owned());
     bounded(SAY_LIMIT, move || {
         recorded.black_box.forced(by, text, FORCED_STATUS, recorded.since_begun());
@@ -121,7 +140,6 @@ fn force(stop: &Arc<Stop>, by: ForcedBy, why: &str) -> ! {
     for flush in stop.flush_hooks() {
         bounded(SAY_LIMIT, move || flush());
     }
-    capture::exit_now(FORCED_STATUS.into())
 }
 
 fn lock() -> MutexGuard<'static, Keeper> {

@@ -53,13 +53,13 @@ pub(crate) async fn listen(shared: Arc<Shared>, mut listeners: Listeners) {
         _ = shared.stop.begun() => {}
         signal = listeners.recv() => {
             if timeout(KEEPER_COMES, shared.stop.begun()).await.is_err() {
-                shared.stop.begin(Trigger::Signal { signal }, None);
+                shared.stop.begin(Trigger::Signal { signal });
             }
         }
         // The user has it, and may use it to stop us.
         () = shared.token.cancelled() => {
             let reason = "the guard's token was cancelled".to_owned();
-            shared.stop.begin(Trigger::Request { reason }, None);
+            shared.stop.begin(Trigger::Request { reason });
         }
     }
     // Whoever was first: its capture may still be under way.

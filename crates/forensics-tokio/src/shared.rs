@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use forensics_core::context::{Baseline, ShutdownContext};
 use forensics_core::record::{Diag, DiagState, Verdict};
-use tokio::runtime::RuntimeMetrics;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -38,10 +38,10 @@ impl Shared {
         black_box: BlackBox,
         previous: Option<Verdict>,
         notifier: Notifier,
-        metrics: RuntimeMetrics,
+        runtime: Handle,
     ) -> Self {
         let config = Arc::new(config);
-        let stop = Arc::new(Stop::new(baseline, config.clone(), black_box, notifier, metrics));
+        let stop = Arc::new(Stop::new(baseline, config.clone(), black_box, notifier, runtime));
         Self {
             plan: Arc::new(Plan::new(stop.voice.clone())),
             stop,

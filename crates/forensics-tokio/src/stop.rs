@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use forensics_core::capture::{self, Captured};
 use forensics_core::cause::Cause;
@@ -17,8 +17,9 @@ use forensics_core::duration::Timespan;
 use forensics_core::process;
 use forensics_core::record::How;
 use forensics_core::sender::Sender;
-use tokio::runtime::RuntimeMetrics;
+use tokio::runtime::{Handle, RuntimeMetrics};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use crate::blackbox::BlackBox;
 use crate::bounded::bounded;
@@ -32,7 +33,7 @@ use crate::voice::Voice;
 
 /// Two signals closer together than this are one request delivered twice: a terminal signals the
 /// whole process group, a wrapper forwards what it got, too.
-const SAME_REQUEST: Duration = Duration::from_millis(200);
+pub(crate) const SAME_REQUEST: Duration = Duration::from_millis(200);
 
 /// How long the keeper waits for an event to be written. Some microseconds where the disk is well.
 const RECORD_LIMIT: Duration = Duration::from_millis(100);
@@ -67,12 +68,26 @@ impl StopState {
 #[derive(Debug)]
 pub(crate) struct Begun {
     pub(crate) context: ShutdownContext,
-    /// When it was asked for.
+    /// When it was asked for, by [`Stop::now`].
     pub(crate) at: Instant,
     /// How long it may take from then on, as it was decided at that time.
     pub(crate) allowed: Duration,
     /// Why so long.
     pub(crate) why: String,
+}
+
+/// A signal, as whoever caught it knows it.
+#[derive(Debug)]
+pub(crate) struct Caught {
+    pub(crate) captured: Captured,
+    pub(crate) sender: Option<Sender>,
+}
+
+impl Caught {
+    /// Adds what can still be told of the sender.
+    pub(crate) fn of(captured: Captured) -> Self {
+        Self { sender: Sender::identify(&captured), captured }
+    }
 }
 
 /// See the module's documentation.
@@ -81,8 +96,8 @@ pub(crate) struct Stop {
     config: Arc<Config>,
     pub(crate) black_box: BlackBox,
     pub(crate) voice: Voice,
-    /// Of the runtime that the guard was installed in.
-    pub(crate) metrics: RuntimeMetrics,
+    /// The runtime that the guard was installed in.
+    runtime: Handle,
     pub(crate) notifier: Notifier,
     /// What systemd has said of our unit.
     unit: OnceLock<Unit>,
@@ -110,14 +125,14 @@ impl Stop {
         config: Arc<Config>,
         black_box: BlackBox,
         notifier: Notifier,
-        metrics: RuntimeMetrics,
+        runtime: Handle,
     ) -> Self {
         Self {
             baseline,
             config,
             black_box,
             voice: Voice::default(),
-            metrics,
+            runtime,
             notifier,
             unit: OnceLock::new(),
             claimed: AtomicBool::new(false),
@@ -132,6 +147,19 @@ impl Stop {
             finished: AtomicBool::new(false),
             exit_expected: OnceLock::new(),
         }
+    }
+
+    /// Now, on the one clock that everything about a stop is reckoned by: the runtime's. It is the
+    /// real one, unless a test has paused it; then neither the deadline nor the keeper, who asks
+    /// from outside the runtime, goes by another.
+    pub(crate) fn now(&self) -> Instant {
+        let _in = self.runtime.enter();
+        Instant::now()
+    }
+
+    /// What the runtime counts.
+    pub(crate) fn metrics(&self) -> RuntimeMetrics {
+        self.runtime.metrics()
     }
 
     /// Records what began the stop, once; whoever else comes waits until it is written, so that
@@ -150,12 +178,20 @@ impl Stop {
     /// `false` where somebody else was first, whose capture may still be under way.
     ///
     /// From any thread. Takes some 100 µs, and 20 ms more where a command line hangs.
-    pub(crate) fn begin(&self, trigger: Trigger, captured: Option<&Captured>) -> bool {
+    pub(crate) fn begin(&self, trigger: Trigger) -> bool {
+        self.begin_at(self.now(), trigger, None)
+    }
+
+    fn begin_at(&self, at: Instant, trigger: Trigger, caught: Option<&Caught>) -> bool {
         if self.claimed.swap(true, Ordering::AcqRel) {
             return false;
         }
-        let mut context = ShutdownContext::capture(&self.baseline, trigger, captured);
-        if let Some(sender) = &mut context.sender {
+        let captured = caught.map(|caught| &caught.captured);
+        let sender = caught.and_then(|caught| caught.sender.clone());
+        let mut context = ShutdownContext::capture_from(&self.baseline, trigger, captured, sender);
+        if let Some(sender) = &mut context.sender
+            && sender.process.cmdline.is_none()
+        {
             let parent =
                 context.parent.as_ref().filter(|parent| parent.is_same_as(&sender.process));
             sender.process.cmdline = match parent {
@@ -163,12 +199,6 @@ impl Stop {
                 None => sender_cmdline(sender),
             };
         }
-        let now = Instant::now();
-        let since = match captured {
-            Some(_) => Duration::from_micros(clock::mono_us().saturating_sub(context.mono_us)),
-            None => Duration::ZERO,
-        };
-        let at = now.checked_sub(since).unwrap_or(now);
         let (allowed, why) = self.limit(&context);
         let begun = Arc::new(Begun { context, at, allowed, why });
         self.state.send_modify(|state| state.begun = Some(begun));
@@ -223,26 +253,32 @@ impl Stop {
         self.state.send_modify(|state| state.extended = Some(allowed));
     }
 
-    /// Takes in a signal. Returns whether it asks for an end at once.
+    /// When the handler took this down, by [`now`](Self::now).
+    pub(crate) fn time_of(&self, captured: &Captured) -> Instant {
+        let since = clock::mono_us().saturating_sub(captured.mono_ns / 1000);
+        let now = self.now();
+        now.checked_sub(Duration::from_micros(since)).unwrap_or(now)
+    }
+
+    /// Takes in a signal that came then. Returns whether it asks for an end at once.
     ///
-    /// The keeper's: it records on a thread of its own, since a disk can hold a write for long.
-    pub(crate) fn on_signal(self: &Arc<Self>, captured: &Captured) -> bool {
+    /// Not a task's: it waits for the disk, though not for long.
+    pub(crate) fn on_signal(self: &Arc<Self>, caught: &Caught, at: Instant) -> bool {
         let count = || self.count.lock().unwrap_or_else(PoisonError::into_inner);
-        let ordinal = count().add(Duration::from_nanos(captured.mono_ns));
-        let trigger = Trigger::Signal { signal: captured.signal };
-        if ordinal == Some(1) && self.begin(trigger, Some(captured)) {
+        let ordinal = count().add(at);
+        let signal = caught.captured.signal;
+        if ordinal == Some(1) && self.begin_at(at, Trigger::Signal { signal }, Some(caught)) {
             let stop = self.clone();
             bounded(RECORD_LIMIT, move || stop.record_begun());
             return false;
         }
         let escalation = self.config.escalation;
-        let sender = Sender::identify(captured);
         let mut noted = None;
         self.state.send_modify(|state| {
             // Absent only while another thread is still capturing the context of a request.
-            let began_us = state.begun.as_ref().map_or(u64::MAX, |begun| begun.context.mono_us);
-            let offset = Duration::from_micros((captured.mono_ns / 1000).saturating_sub(began_us));
-            let later = LaterSignal { signal: captured.signal, sender, ordinal, offset };
+            let began = state.begun.as_ref().map_or(at, |begun| begun.at);
+            let offset = at.saturating_duration_since(began);
+            let later = LaterSignal { signal, sender: caught.sender.clone(), ordinal, offset };
             state.later.push(later.clone());
             noted = Some(later);
             state.hurried |= escalation == Escalation::CutThenExit && ordinal >= Some(2);
@@ -344,7 +380,7 @@ impl Stop {
 
     /// Notes that a phase runs until the returned value is dropped.
     pub(crate) fn note_running(self: &Arc<Self>, phase: &str, recorded: Arc<Recorded>) -> Noted {
-        let running = Running { phase: phase.to_owned(), since: Instant::now(), recorded };
+        let running = Running { phase: phase.to_owned(), since: self.now(), recorded };
         self.lock_running().push(running);
         self.note_phases_changed();
         Noted { stop: self.clone(), phase: phase.to_owned() }
@@ -426,7 +462,8 @@ impl Stop {
 
     /// How long ago the stop began; zero where it has not.
     pub(crate) fn since_begun(&self) -> Duration {
-        self.state.borrow().begun.as_ref().map_or(Duration::ZERO, |begun| begun.at.elapsed())
+        let began = self.state.borrow().begun.as_ref().map(|begun| begun.at);
+        began.map_or(Duration::ZERO, |began| self.now().saturating_duration_since(began))
     }
 
     /// The teardown has ended.
@@ -440,7 +477,7 @@ impl Stop {
 
     /// The process is about to end, and the keeper sees to it that it does.
     pub(crate) fn expect_exit(&self) {
-        self.exit_expected.get_or_init(Instant::now);
+        self.exit_expected.get_or_init(|| self.now());
     }
 
     /// Since when the process is about to end.
@@ -496,13 +533,14 @@ impl Drop for Noted {
 #[derive(Debug, Default)]
 struct SignalCount {
     requests: u32,
-    /// When the last signal came, on `CLOCK_MONOTONIC`.
-    last: Option<Duration>,
+    /// When the last signal came.
+    last: Option<Instant>,
 }
 
 impl SignalCount {
-    fn add(&mut self, at: Duration) -> Option<u32> {
-        let repeated = self.last.is_some_and(|last| at.saturating_sub(last) < SAME_REQUEST);
+    fn add(&mut self, at: Instant) -> Option<u32> {
+        let repeated =
+            self.last.is_some_and(|last| at.saturating_duration_since(last) < SAME_REQUEST);
         self.last = Some(at);
         if repeated {
             return None;
@@ -530,6 +568,7 @@ mod tests {
     #[test]
     fn signals_within_200_ms_of_each_other_are_one_request() {
         let mut count = SignalCount::default();
+        let start = Instant::now();
         let cases = [
             (0, Some(1)),
             (1, None),
@@ -540,7 +579,7 @@ mod tests {
             (1000, Some(3)),
         ];
         for (ms, ordinal) in cases {
-            assert_eq!(count.add(Duration::from_millis(ms)), ordinal, "at {ms} ms");
+            assert_eq!(count.add(start + Duration::from_millis(ms)), ordinal, "at {ms} ms");
         }
     }
 }

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::fmt::Write;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use forensics_core::record::ForcedBy;
 use forensics_core::threads::Thread;
+use tokio::time::Instant;
 
 use crate::budget::Seconds;
 use crate::stop::Stop;
@@ -17,7 +18,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 const LAST_WORDS_BEFORE: Duration = Duration::from_millis(500);
 
 /// How long after the deadline the teardown, which ends by it, is waited for.
-const PAST_DEADLINE: Duration = Duration::from_millis(500);
+pub(crate) const PAST_DEADLINE: Duration = Duration::from_millis(500);
 
 /// How long a process that is about to end has at least.
 const TO_END: Duration = Duration::from_secs(1);
@@ -133,7 +134,7 @@ impl Vigil {
             let ran = Seconds(now.saturating_duration_since(running.since));
             let _ = write!(text, "; phase {} has run for {ran}", running.phase);
         }
-        let metrics = &stop.metrics;
+        let metrics = stop.metrics();
         let _ = write!(
             text,
             "; runtime: {} workers, {} tasks, {} queued",

@@ -51,6 +51,7 @@ use serde::{Deserialize, Serialize};
 pub use armed::{ArmError, Armed, arm, is_ignored};
 pub use handler::{dropped, exit_now, hint_low_latency, take, wait, wake};
 
+use crate::clock;
 use crate::signal::Signal;
 
 /// How many signals can be waiting to be read before one is dropped.
@@ -78,6 +79,24 @@ pub struct Captured {
     pub mono_ns: u64,
     /// How long the handler took until it published this, in nanoseconds.
     pub took_ns: u64,
+}
+
+impl Captured {
+    /// A delivery that was learnt of by other means than the handler, just now: nothing is known of
+    /// a sender. The fields can be set.
+    pub fn new(signal: Signal, code: Code) -> Self {
+        Self {
+            signal,
+            code,
+            pid: None,
+            uid: None,
+            sighting: Sighting::default(),
+            is_parent_death_signal: false,
+            wall: SystemTime::now(),
+            mono_ns: clock::mono_us().saturating_mul(1000),
+            took_ns: 0,
+        }
+    }
 }
 
 /// `si_code`: how a signal came about, by sigaction(2).
