@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use forensics_core::capture::{ArmError, arm, hint_low_latency, is_ignored};
 use forensics_core::context::Baseline;
-use forensics_core::escape::Plain;
+use forensics_core::escape::{Plain, Quoted};
 use forensics_core::process;
 use forensics_core::record::Run;
 use forensics_core::secret;
 use forensics_core::signal::Signal;
+use tokio::runtime::Handle;
 
 use crate::blackbox::BlackBox;
 use crate::bounded::bounded;
@@ -20,7 +21,7 @@ use crate::guard::ShutdownGuard;
 use crate::listener::Listeners;
 use crate::notify::Notifier;
 use crate::shared::Shared;
-use crate::{alignment, events, keeper, listener, panics, watchdog};
+use crate::{alignment, environment, events, keeper, listener, panics, watchdog};
 
 /// How long the parent's command line is waited for at the start.
 const CMDLINE_LIMIT: Duration = Duration::from_millis(50);
@@ -29,7 +30,7 @@ const CMDLINE_LIMIT: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone)]
 #[must_use = "nothing is guarded until `install` is called"]
 pub struct Builder {
-    config: Config,
+    pub(crate) config: Config,
 }
 
 /// Why a guard could not be installed.
@@ -45,6 +46,16 @@ pub enum InstallError {
         Plain(.0)
     )]
     MarkerName(String),
+    /// A variable of the environment does not hold what it must.
+    #[error("{variable}={} in the environment: {problem}", Quoted(value))]
+    Environment {
+        /// Which.
+        variable: &'static str,
+        /// What it holds.
+        value: String,
+        /// What is wrong with that, and the mend.
+        problem: String,
+    },
     /// A signal cannot be handled, or no descriptor is free.
     #[error(transparent)]
     Signals(#[from] ArmError),
@@ -222,24 +233,29 @@ impl Builder {
 
     /// Installs the handlers. From here on a signal asks for a stop and does not end the process.
     ///
+    /// Variables of the environment win over what was said here, as the operator's word counts more
+    /// than the program's: `FORENSICS_DEADLINE=1min`, and others like it, all in
+    /// `docs/configuration.md`. What was set that way is logged.
+    ///
     /// Reads `/proc` and the newest records, and starts, once a process, one thread; in the background systemd is asked
     /// for the unit's stop timeout. Blocks for 50 ms at most, where the parent's command line hangs.
     ///
     /// # Errors
-    /// Where it is called outside a runtime, or something it cannot do without is not to be had.
+    /// Where it is called outside a runtime, a variable holds what it cannot mean, or something it
+    /// cannot do without is not to be had.
     ///
     /// # Panics
     /// Where the runtime was built without its I/O driver: tokio's own signal handling does.
     pub fn install(self) -> Result<ShutdownGuard, InstallError> {
         let mut config = self.config;
-        let named = |name: &str| {
-            let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-            !name.is_empty() && name.chars().all(fits)
-        };
-        if let Some((name, _)) = config.markers.iter().find(|(name, _)| !named(name)) {
-            return Err(InstallError::MarkerName(name.clone()));
+        let said = environment::apply(&mut config, std::env::vars_os())?;
+        let runtime = check(&config)?;
+        if !said.settings.is_empty() {
+            events::configured(&said.settings);
         }
-        let runtime = tokio::runtime::Handle::try_current().map_err(|_| InstallError::NoRuntime)?;
+        for (variable, nearest) in &said.unknown {
+            events::not_a_setting(variable, *nearest);
+        }
         config.signals.retain(|&signal| {
             let kept = signal != Signal::HUP || !is_ignored(signal);
             if !kept {
@@ -250,7 +266,6 @@ impl Builder {
 
         secret::show(config.show_secrets);
         let mut baseline = Baseline::probe();
-        baseline.markers.clone_from(&config.markers);
         if let Some(parent) = &mut baseline.parent {
             let pid = parent.pid;
             parent.cmdline = bounded(CMDLINE_LIMIT, move || process::cmdline(pid)).flatten();
@@ -258,18 +273,6 @@ impl Builder {
         let unit = baseline.systemd.unit.clone();
         let signals = config.signals.clone();
         let fast_capture = config.fast_capture;
-        // A folder that is not there yet has no last run; one that can't be read is said below.
-        let last = |dir: &PathBuf| Run::last(dir).ok().flatten();
-        let previous = config.record_dir.as_ref().and_then(last);
-        if let Some(run) = &previous {
-            events::previous(&run.verdict);
-            #[cfg(feature = "metrics")]
-            crate::metrics::report(run);
-        }
-        let previous = previous.map(|run| run.verdict);
-        let black_box = config.record_dir.as_deref();
-        let black_box = black_box.map(|dir| BlackBox::open(dir, &config, &baseline));
-        let black_box = black_box.unwrap_or_default();
         panics::watch(keeper::record_panic);
         let notifier = Notifier::from_environment().unwrap_or_else(|e| {
             events::not_notified(&e);
@@ -280,9 +283,7 @@ impl Builder {
             events::watchdog_not_fed(every);
         }
         let watchdog = watchdog.filter(|_| config.watchdog);
-        let handle = runtime.clone();
-        let shared = Shared::new(config, baseline, black_box, previous, notifier.clone(), handle);
-        let shared = Arc::new(shared);
+        let shared = share(config, baseline, notifier.clone(), runtime.clone());
         // In this order: the capture's handler before tokio's, so that what it took down is there
         // when tokio's task wakes; and the keeper before the first signal can come.
         keeper::attach(Arc::downgrade(&shared.stop)).map_err(InstallError::Keeper)?;
@@ -301,4 +302,39 @@ impl Builder {
         }
         Ok(ShutdownGuard::new(shared, Some(armed), tasks))
     }
+}
+
+/// Whether a guard can be set up like this, and the runtime to do it in.
+pub(crate) fn check(config: &Config) -> Result<Handle, InstallError> {
+    let named = |name: &str| {
+        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        !name.is_empty() && name.chars().all(fits)
+    };
+    if let Some((name, _)) = config.markers.iter().find(|(name, _)| !named(name)) {
+        return Err(InstallError::MarkerName(name.clone()));
+    }
+    Handle::try_current().map_err(|_| InstallError::NoRuntime)
+}
+
+/// Looks at the last run, begins the record of this one, and makes what the guard's tasks share.
+pub(crate) fn share(
+    config: Config,
+    mut baseline: Baseline,
+    notifier: Notifier,
+    runtime: Handle,
+) -> Arc<Shared> {
+    baseline.markers.clone_from(&config.markers);
+    // A folder that is not there yet has no last run; one that can't be read is said below.
+    let last = |dir: &PathBuf| Run::last(dir).ok().flatten();
+    let previous = config.record_dir.as_ref().and_then(last);
+    if let Some(run) = &previous {
+        events::previous(&run.verdict);
+        #[cfg(feature = "metrics")]
+        crate::metrics::report(run);
+    }
+    let previous = previous.map(|run| run.verdict);
+    let black_box = config.record_dir.as_deref();
+    let black_box = black_box.map(|dir| BlackBox::open(dir, &config, &baseline));
+    let black_box = black_box.unwrap_or_default();
+    Arc::new(Shared::new(config, baseline, black_box, previous, notifier, runtime))
 }

@@ -101,6 +101,24 @@ pub(crate) fn teardown_started(sum: &Sum, deadline: &str) {
     info!(name: "teardown_started", target: "shutdown", "Teardown started ({deadline}): {sum}");
 }
 
+/// What the operator has set.
+pub(crate) fn configured(settings: &[(&'static str, String)]) {
+    let settings =
+        settings.iter().map(|(variable, value)| format!(" {variable}={}", Quoted(value)));
+    let settings: String = settings.collect();
+    info!(name: "configured", target: "shutdown", "Configured by the environment:{settings}");
+}
+
+/// What an operator may have meant to set.
+pub(crate) fn not_a_setting(variable: &str, nearest: Option<&str>) {
+    let meant = nearest.map(|nearest| format!(": was {nearest} meant?")).unwrap_or_default();
+    warn!(
+        name: "not_a_setting", target: "shutdown",
+        "{} in the environment is no setting of the guard's, and without effect{meant}",
+        Plain(variable),
+    );
+}
+
 /// How the previous run ended.
 pub(crate) fn previous(verdict: &Verdict) {
     let phase = verdict.phases.first().map(|open| open.phase.as_str());

@@ -16,6 +16,7 @@ mod budget;
 mod builder;
 mod config;
 pub mod diag;
+mod environment;
 mod events;
 mod followup;
 mod guard;

@@ -20,7 +20,8 @@ use crate::{events, followup};
 /// How long the keeper, which the same signal wakes, is waited for.
 const KEEPER_COMES: Duration = Duration::from_millis(100);
 
-/// tokio's listeners for the guard's signals.
+/// tokio's listeners for the guard's signals; none hears nothing, and needs no I/O driver.
+#[derive(Default)]
 pub(crate) struct Listeners(Vec<(Signal, unix::Signal)>);
 
 impl Listeners {

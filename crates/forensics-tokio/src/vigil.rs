@@ -20,6 +20,9 @@ const LAST_WORDS_BEFORE: Duration = Duration::from_millis(500);
 /// How long after the deadline the teardown, which ends by it, is waited for.
 pub(crate) const PAST_DEADLINE: Duration = Duration::from_millis(500);
 
+/// Why an end is forced then.
+pub(crate) const NOT_ENDED: &str = "the deadline is over and the teardown has not ended";
+
 /// How long a process that is about to end has at least.
 const TO_END: Duration = Duration::from_secs(1);
 
@@ -82,8 +85,7 @@ impl Vigil {
             return (now >= end).then(alarm);
         }
         if now >= deadline + PAST_DEADLINE {
-            let why = "the deadline is over and the teardown has not ended";
-            let detail = self.describe(why, stop, now);
+            let detail = self.describe(NOT_ENDED, stop, now);
             return Some(Alarm::PastDeadline { by: ForcedBy::Deadline, detail });
         }
         if self.is_blocked(stop, now) {

@@ -39,13 +39,14 @@ use tokio::time::timeout;
 
 use self::log::open_log;
 use self::outside::Outside;
+use crate::environment::is_yes;
 use crate::systemctl::was_met;
 
 /// The name under which this program runs as its own diagnostic; nobody starts a service by it.
 const ARG0: &str = "shutdown-diagnostic";
 const PID_VARIABLE: &str = "FORENSICS_PID";
 const CONTEXT_VARIABLE: &str = "FORENSICS_CONTEXT";
-/// Set where secrets are shown.
+/// A yes where secrets are shown. The operator's setting, too, which is handed down as it is.
 const SECRETS_VARIABLE: &str = "FORENSICS_SHOW_SECRETS";
 
 /// How long a diagnostic may take.
@@ -77,7 +78,7 @@ pub fn init() {
 }
 
 fn look_around(pid: i32) -> i32 {
-    secret::show(std::env::var_os(SECRETS_VARIABLE).is_some());
+    secret::show(std::env::var_os(SECRETS_VARIABLE).is_some_and(|value| is_yes(&value)));
     // Not through `Stdout`, whose line buffer would write each row twice.
     let looked = io::stdout().as_fd().try_clone_to_owned().map(File::from);
     match looked.and_then(|mut out| Diagnostic::of(pid).write_to(&mut out)) {

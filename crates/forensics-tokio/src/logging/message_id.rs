@@ -11,6 +11,8 @@ pub const MESSAGE_IDS: &[(&str, &str)] = &[
     ("shutdown_forced", "058f8f3060dbdd7dee70e532554221ee"),
     ("impossible_reserves", "d882f412566a3a594e4798aeae18ffa1"),
     ("teardown_started", "aaba243b24e554091387dc488eca20f6"),
+    ("configured", "648041b9d5ef4fa79b9fcf8914521063"),
+    ("not_a_setting", "0d9712b5a44a4e8dacff7576c3cd6eef"),
     ("previous_run", "6a5e678f8045fb104018c68892d0631b"),
     ("not_recorded", "0a7b6de199db11852f8673bb9dbc5678"),
     ("not_notified", "dc7adc8600a34bf196c74ea06e1a20ef"),

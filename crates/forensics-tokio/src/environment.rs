@@ -1,0 +1,302 @@
+//! The operator's settings: variables of the environment that win over what the program says.
+//!
+//! They are read once, by [`install`](crate::Builder::install). A value that is none keeps the
+//! service from starting, since half of an operator's wish is nobody's; a variable that looks like
+//! one of ours and is not is warned of by name. `docs/configuration.md` has the same table for
+//! readers, and a test holds the two together.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use forensics_core::duration;
+
+use crate::builder::InstallError;
+use crate::config::{Config, Escalation};
+
+/// What all of them begin with.
+const PREFIX: &str = "FORENSICS_";
+
+/// Told to the diagnostic's process, which can hand them down.
+const NOT_SETTINGS: [&str; 2] = ["FORENSICS_PID", "FORENSICS_CONTEXT"];
+
+/// How many letters a name may be off and still be taken for a misspelt one.
+const MISSPELT: usize = 4;
+
+/// One setting: its variable, and what becomes of the value. An error says what is wrong and the
+/// mend.
+struct Setting {
+    variable: &'static str,
+    set: fn(&mut Config, &OsStr) -> Result<(), String>,
+}
+
+/// In the order of `docs/configuration.md`.
+const SETTINGS: &[Setting] = &[
+    setting("FORENSICS_DRAIN_TIMEOUT", |c, v| Ok(c.drain_timeout = finite(v)?)),
+    setting("FORENSICS_DEADLINE", |c, v| Ok(c.deadline = Some(finite(v)?))),
+    setting("FORENSICS_HEADROOM", |c, v| Ok(c.headroom = finite(v)?)),
+    setting("FORENSICS_SERVICE_GRACE", |c, v| Ok(c.service_grace = Some(span(v)?))),
+    setting("FORENSICS_EXTEND", |c, v| Ok(c.extend_ceiling = Some(span(v)?))),
+    setting("FORENSICS_RECORD_DIR", |c, v| Ok(c.record_dir = Some(path(v)))),
+    setting("FORENSICS_DURABLE", |c, v| Ok(c.durable = yes_or_no(v)?)),
+    setting("FORENSICS_DIAG_LOG", |c, v| Ok(c.diag_log = Some(path(v)))),
+    setting("FORENSICS_ESCALATION", |c, v| Ok(c.escalation = escalation(v)?)),
+    setting("FORENSICS_WATCHDOG", |c, v| Ok(c.watchdog = yes_or_no(v)?)),
+    setting("FORENSICS_FAST_CAPTURE", |c, v| Ok(c.fast_capture = yes_or_no(v)?)),
+    setting("FORENSICS_SHOW_SECRETS", |c, v| Ok(c.show_secrets = yes_or_no(v)?)),
+];
+
+const fn setting(
+    variable: &'static str,
+    set: fn(&mut Config, &OsStr) -> Result<(), String>,
+) -> Setting {
+    Setting { variable, set }
+}
+
+/// What the environment had to say.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Said {
+    /// The settings taken from it, with their values.
+    pub(crate) settings: Vec<(&'static str, String)>,
+    /// What begins like a setting and is none, with the one it may be meant for.
+    pub(crate) unknown: Vec<(String, Option<&'static str>)>,
+}
+
+/// Puts the settings among these variables into `config`. A variable that is empty counts as unset.
+///
+/// # Errors
+/// Where a value is none for its setting; `config` is then of no use.
+pub(crate) fn apply(
+    config: &mut Config,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Said, InstallError> {
+    let mut said = Said::default();
+    for (name, value) in variables {
+        let name = name.to_string_lossy();
+        if !name.starts_with(PREFIX) || value.is_empty() || NOT_SETTINGS.contains(&&*name) {
+            continue;
+        }
+        let text = value.to_string_lossy().into_owned();
+        let Some(setting) = SETTINGS.iter().find(|setting| setting.variable == name) else {
+            let nearest = nearest(&name);
+            said.unknown.push((name.into_owned(), nearest));
+            continue;
+        };
+        let variable = setting.variable;
+        let wrong = |problem| InstallError::Environment { variable, value: text.clone(), problem };
+        (setting.set)(config, &value).map_err(wrong)?;
+        said.settings.push((variable, text));
+    }
+    // The environment's own order is nobody's.
+    said.settings.sort_unstable();
+    said.unknown.sort_unstable();
+    Ok(said)
+}
+
+/// Whether a variable's value is a yes; no where it is none of the words for it.
+pub(crate) fn is_yes(value: &OsStr) -> bool {
+    yes_or_no(value) == Ok(true)
+}
+
+fn span(value: &OsStr) -> Result<Duration, String> {
+    let span = duration::parse(&value.to_string_lossy()).map_err(|e| e.to_string())?;
+    Ok(span.to_std().unwrap_or(Duration::MAX))
+}
+
+fn finite(value: &OsStr) -> Result<Duration, String> {
+    let no_limit = || "no limit is no time: write a time span such as `30s`".to_owned();
+    Some(span(value)?).filter(|&span| span < Duration::MAX).ok_or_else(no_limit)
+}
+
+fn path(value: &OsStr) -> PathBuf {
+    PathBuf::from(value)
+}
+
+/// As systemd's `parse_boolean()` (`src/basic/parse-util.c`).
+fn yes_or_no(value: &OsStr) -> Result<bool, String> {
+    let value = value.to_string_lossy().to_lowercase();
+    match value.as_str() {
+        "1" | "yes" | "y" | "true" | "t" | "on" => Ok(true),
+        "0" | "no" | "n" | "false" | "f" | "off" => Ok(false),
+        _ => Err("neither yes nor no: write `yes` or `no`".to_owned()),
+    }
+}
+
+fn escalation(value: &OsStr) -> Result<Escalation, String> {
+    match value.to_str() {
+        Some("cut_then_exit") => Ok(Escalation::CutThenExit),
+        Some("exit") => Ok(Escalation::Exit),
+        Some("ignore") => Ok(Escalation::Ignore),
+        _ => Err("write `cut_then_exit`, `exit` or `ignore`".to_owned()),
+    }
+}
+
+/// The setting that a misspelt name may stand for.
+fn nearest(name: &str) -> Option<&'static str> {
+    let distances = SETTINGS.iter().map(|known| (distance(name, known.variable), known.variable));
+    distances.min().filter(|&(distance, _)| distance <= MISSPELT).map(|(_, known)| known)
+}
+
+/// How many letters have to be put in, taken out or changed to make `b` of `a` (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.bytes().enumerate() {
+            let changed = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
+    use super::*;
+
+    fn with(variables: &[(&str, &str)]) -> Result<(Config, Said), InstallError> {
+        let mut config = Config::new("test".to_owned());
+        let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
+        apply(&mut config, variables).map(|said| (config, said))
+    }
+
+    /// What of the configuration a variable of that value changes, as `Debug` shows it.
+    fn change(variable: &str, value: &str) -> String {
+        let shown = |config: &Config| format!("{config:#?}");
+        let before = shown(&Config::new("test".to_owned()));
+        let (config, said) = with(&[(variable, value)]).unwrap();
+        assert_eq!(said.settings, [(known(variable), value.to_owned())]);
+        let after = shown(&config);
+        let new = after.lines().filter(|line| !before.lines().any(|old| old == *line));
+        new.map(str::trim).collect::<Vec<_>>().join(" ")
+    }
+
+    fn known(variable: &str) -> &'static str {
+        SETTINGS.iter().find(|setting| setting.variable == variable).unwrap().variable
+    }
+
+    #[test]
+    fn each_variable_changes_its_setting_and_nothing_else() {
+        let cases = [
+            ("FORENSICS_DRAIN_TIMEOUT", "1min 30s", "drain_timeout: 90s,"),
+            ("FORENSICS_DRAIN_TIMEOUT", "90", "drain_timeout: 90s,"),
+            ("FORENSICS_DEADLINE", "2min", "deadline: Some( 120s,"),
+            ("FORENSICS_HEADROOM", "0", "headroom: 0ns,"),
+            ("FORENSICS_SERVICE_GRACE", "500ms", "service_grace: Some( 500ms,"),
+            ("FORENSICS_EXTEND", "1h", "extend_ceiling: Some( 3600s,"),
+            ("FORENSICS_RECORD_DIR", "/var/lib/x", "record_dir: Some( \"/var/lib/x\","),
+            ("FORENSICS_DURABLE", "yes", "durable: true,"),
+            ("FORENSICS_DIAG_LOG", "/var/log/x", "diag_log: Some( \"/var/log/x\","),
+            ("FORENSICS_ESCALATION", "exit", "escalation: Exit,"),
+            ("FORENSICS_ESCALATION", "ignore", "escalation: Ignore,"),
+            ("FORENSICS_WATCHDOG", "On", "watchdog: true,"),
+            ("FORENSICS_FAST_CAPTURE", "1", "fast_capture: true,"),
+            ("FORENSICS_SHOW_SECRETS", "T", "show_secrets: true,"),
+        ];
+        for (variable, value, expected) in cases {
+            let changed = change(variable, value);
+            assert!(changed.starts_with(expected), "{variable}={value}: {changed}");
+            assert!(expected.len() + 4 > changed.len(), "and no more: {changed}");
+        }
+        for setting in SETTINGS {
+            assert!(cases.iter().any(|(variable, ..)| *variable == setting.variable));
+        }
+        // No limit but the deadline.
+        for variable in ["FORENSICS_SERVICE_GRACE", "FORENSICS_EXTEND"] {
+            assert!(change(variable, "infinity").contains("18446744073709551615"), "{variable}");
+        }
+    }
+
+    #[test]
+    fn the_operator_wins_and_can_also_say_no() {
+        let mut config = Config { durable: true, watchdog: true, ..Config::new("test".to_owned()) };
+        let variables = [("FORENSICS_DURABLE", "no"), ("FORENSICS_WATCHDOG", "")];
+        let variables = variables.map(|(name, value)| (name.into(), value.into()));
+        let said = apply(&mut config, variables).unwrap();
+        assert!(!config.durable);
+        assert!(config.watchdog, "an empty variable is an unset one");
+        assert_eq!(said.settings, [("FORENSICS_DURABLE", "no".to_owned())]);
+    }
+
+    #[test]
+    fn a_path_need_not_be_text() {
+        let mut config = Config::new("test".to_owned());
+        let path = OsStr::from_bytes(b"/srv/\xff");
+        apply(&mut config, [("FORENSICS_RECORD_DIR".into(), path.into())]).unwrap();
+        assert_eq!(config.record_dir.unwrap().as_os_str(), path);
+    }
+
+    #[test]
+    fn a_value_that_is_none_is_named_with_its_variable_and_the_mend() {
+        let cases = [
+            (
+                "FORENSICS_DEADLINE",
+                "5mins",
+                "FORENSICS_DEADLINE=5mins in the environment: `5mins`: \
+              unknown unit `mins` at byte 1; write one of us, ms, s, min, h, d, w, month, y",
+            ),
+            (
+                "FORENSICS_DRAIN_TIMEOUT",
+                "infinity",
+                "FORENSICS_DRAIN_TIMEOUT=infinity in the \
+              environment: no limit is no time: write a time span such as `30s`",
+            ),
+            (
+                "FORENSICS_DURABLE",
+                "ja\n",
+                "FORENSICS_DURABLE=\"ja\\n\" in the environment: neither \
+              yes nor no: write `yes` or `no`",
+            ),
+            (
+                "FORENSICS_ESCALATION",
+                "Exit",
+                "FORENSICS_ESCALATION=Exit in the environment: write \
+              `cut_then_exit`, `exit` or `ignore`",
+            ),
+        ];
+        for (variable, value, expected) in cases {
+            assert_eq!(with(&[(variable, value)]).unwrap_err().to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_none_is_kept_with_the_nearest() {
+        let (_, said) = with(&[
+            ("FORENSICS_DEADLIN", "1s"),
+            ("FORENSICS_DRAIN_TIME_OUT", "1s"),
+            ("FORENSICS_SOMETHING_ELSE", "1"),
+            ("FORENSICS_PID", "7"),
+            ("FORENSICS_EMPTY", ""),
+            ("HOME", "/root"),
+        ])
+        .unwrap();
+        assert_eq!(said.settings, []);
+        let expected = [
+            ("FORENSICS_DEADLIN", Some("FORENSICS_DEADLINE")),
+            ("FORENSICS_DRAIN_TIME_OUT", Some("FORENSICS_DRAIN_TIMEOUT")),
+            ("FORENSICS_SOMETHING_ELSE", None),
+        ];
+        assert_eq!(said.unknown, expected.map(|(name, nearest)| (name.to_owned(), nearest)));
+    }
+
+    #[test]
+    fn letters_are_counted() {
+        let cases = [("", "", 0), ("abc", "", 3), ("kitten", "sitting", 3), ("ab", "ba", 2)];
+        for (a, b, expected) in cases {
+            assert_eq!((distance(a, b), distance(b, a)), (expected, expected), "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn the_documentations_table_is_this_one() {
+        let page = include_str!("../../../docs/configuration.md");
+        let cell = |line: &'static str| line.strip_prefix("| `FORENSICS_")?.split_once('`');
+        let documented: Vec<_> =
+            page.lines().filter_map(cell).map(|(name, _)| format!("FORENSICS_{name}")).collect();
+        let known: Vec<_> = SETTINGS.iter().map(|setting| setting.variable).collect();
+        assert_eq!(documented, known);
+    }
+}
