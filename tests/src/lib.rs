@@ -1,17 +1,17 @@
 //! Starts this workspace's own programs as a user would, and reads what they say.
 //!
-//! Nothing here sleeps: what is waited for is a line of output or the end of a process, each with
-//! a generous limit, past which the test fails with all the output so far.
+//! On top of the harness that users have, [`forensics_tokio::testing::Process`]: what is added is
+//! where our programs lie, the gateway's phases, and /bin/kill, a sender that is gone at once.
 
 #![forbid(unsafe_code)]
 
-use std::io::{BufRead, BufReader, Read};
-use std::os::unix::process::ExitStatusExt;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use forensics_tokio::testing::{Process, Run};
 
 /// Past this a test has failed: far more than anything takes on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -57,23 +57,20 @@ fn cargo_build(what: &[&str]) {
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
 }
 
-/// A running program whose output is read as it comes. Ended, if need be, when it is dropped.
+/// A running program that writes no record unless it is told to.
 #[derive(Debug)]
-pub struct Program {
-    child: Child,
-    stdout: Arc<Output>,
-    stderr: Arc<Output>,
-}
+pub struct Program(Process);
 
 /// What a program said, and how it ended.
 #[derive(Debug)]
-pub struct Ended {
-    /// Its exit status.
-    pub status: ExitStatus,
-    /// All it wrote to stdout.
-    pub stdout: String,
-    /// All it wrote to stderr.
-    pub stderr: String,
+pub struct Ended(Run);
+
+impl Deref for Ended {
+    type Target = Run;
+
+    fn deref(&self) -> &Run {
+        &self.0
+    }
 }
 
 impl Program {
@@ -81,6 +78,7 @@ impl Program {
     ///
     /// # Panics
     /// Where it cannot be started.
+    #[track_caller]
     pub fn start(command: &mut Command) -> Self {
         Self::start_reading(command, Stdio::null())
     }
@@ -89,18 +87,18 @@ impl Program {
     ///
     /// # Panics
     /// Where it cannot be started.
+    #[track_caller]
     pub fn start_reading(command: &mut Command, stdin: impl Into<Stdio>) -> Self {
-        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-        let stdout = Output::of(child.stdout.take());
-        let stderr = Output::of(child.stderr.take());
-        Self { child, stdout, stderr }
+        // Empty is unset: the program's own word counts.
+        command.env("FORENSICS_RECORD_DIR", "");
+        Self(Process::start_reading(command, stdin).limit(LIMIT))
     }
 
     /// Starts the gateway and waits until it listens.
     ///
     /// # Panics
     /// Where it does not come up.
+    #[track_caller]
     pub fn gateway(arguments: &[&str]) -> Gateway {
         let program = Self::start(Command::new(example("gateway")).args(arguments));
         let line = program.wait_for_stdout("listening on http://");
@@ -110,71 +108,57 @@ impl Program {
 
     /// Its process id.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.0.pid()
     }
 
     /// Sends it a signal, by the program `/bin/kill`, such as `-TERM`.
     ///
     /// # Panics
     /// Where kill fails.
+    #[track_caller]
     pub fn kill(&self, signal: &str) {
-        let killed = Command::new("/bin/kill").arg(signal).arg(self.pid().to_string()).status();
-        assert!(killed.expect("/bin/kill runs").success());
+        kill(&self.0, signal);
     }
 
-    /// Waits for a line on stdout that contains `text`, and returns it.
+    /// As [`Process::until_stdout`].
     ///
     /// # Panics
     /// Where it does not come within [`LIMIT`].
+    #[track_caller]
     pub fn wait_for_stdout(&self, text: &str) -> String {
-        self.wait_for(&self.stdout, text)
+        self.0.until_stdout(text)
     }
 
-    /// Waits for a line on stderr that contains `text`, and returns it.
+    /// As [`Process::until_stderr`].
     ///
     /// # Panics
     /// Where it does not come within [`LIMIT`].
+    #[track_caller]
     pub fn wait_for_stderr(&self, text: &str) -> String {
-        self.wait_for(&self.stderr, text)
-    }
-
-    fn wait_for(&self, output: &Output, text: &str) -> String {
-        output.wait_for(text).unwrap_or_else(|| {
-            panic!("no `{text}`\nstdout:\n{}\nstderr:\n{}", self.stdout.text(), self.stderr.text())
-        })
+        self.0.until_stderr(text)
     }
 
     /// Waits for its end.
     ///
     /// # Panics
     /// Where it does not end within [`LIMIT`].
-    pub fn wait(mut self) -> Ended {
-        // Both ends of its output are closed when it ends, and no sooner.
-        let closed = self.stdout.wait_closed() && self.stderr.wait_closed();
-        assert!(closed, "it does not end; stderr so far:\n{}", self.stderr.text());
-        let status = self.child.wait().expect("it is our child");
-        Ended { status, stdout: self.stdout.text(), stderr: self.stderr.text() }
+    #[track_caller]
+    pub fn wait(self) -> Ended {
+        Ended(self.0.wait())
     }
 }
 
-impl Drop for Program {
-    fn drop(&mut self) {
-        // Our own child, not waited for yet: the pid is still its.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Sends a process a signal, by the program `/bin/kill`, such as `-TERM`.
+///
+/// # Panics
+/// Where kill fails.
+#[track_caller]
+pub fn kill(process: &Process, signal: &str) {
+    let killed = Command::new("/bin/kill").arg(signal).arg(process.pid().to_string()).status();
+    assert!(killed.expect("/bin/kill runs").success());
 }
 
 impl Ended {
-    /// The exit code.
-    ///
-    /// # Panics
-    /// Where a signal ended it.
-    pub fn code(&self) -> i32 {
-        let signal = self.status.signal();
-        self.status.code().unwrap_or_else(|| panic!("ended by signal {signal:?}\n{}", self.stderr))
-    }
-
     /// The gateway's phases and their outcomes, in the order in which they ended; the members of a
     /// group left out.
     pub fn phases(&self) -> Vec<(String, String)> {
@@ -202,15 +186,6 @@ impl Ended {
             stderr.lines().filter(|line| line.contains(" WARN ") || line.contains("ERROR"));
         assert!(warned.count() <= warnings, "more than {warnings} warnings in\n{stderr}");
     }
-
-    /// The first line of stderr that contains `text`.
-    ///
-    /// # Panics
-    /// Where there is none.
-    pub fn line(&self, text: &str) -> &str {
-        let line = self.stderr.lines().find(|line| line.contains(text));
-        line.unwrap_or_else(|| panic!("no `{text}` in:\n{}", self.stderr))
-    }
 }
 
 /// The gateway's phases, in their order, with these outcomes.
@@ -227,66 +202,3 @@ pub struct Gateway {
     /// The process.
     pub program: Program,
 }
-
-/// One stream of a program's output.
-#[derive(Debug, Default)]
-struct Output {
-    so_far: Mutex<(String, bool)>,
-    changed: Condvar,
-}
-
-impl Output {
-    fn of(stream: Option<impl Read + Send + 'static>) -> Arc<Self> {
-        let output = Arc::new(Self::default());
-        let Some(stream) = stream else { return output };
-        let reader = output.clone();
-        thread::spawn(move || {
-            let mut stream = BufReader::new(stream);
-            let mut line = Vec::new();
-            while stream.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
-                let mut so_far = reader.lock();
-                so_far.0.push_str(&String::from_utf8_lossy(&line));
-                line.clear();
-                reader.changed.notify_all();
-            }
-            reader.lock().1 = true;
-            reader.changed.notify_all();
-        });
-        output
-    }
-
-    fn text(&self) -> String {
-        self.lock().0.clone()
-    }
-
-    fn wait_for(&self, text: &str) -> Option<String> {
-        let found = |all: &str| all.lines().find(|line| line.contains(text)).map(str::to_owned);
-        self.wait_until(|(all, closed)| found(all).map(Some).or(closed.then_some(None)))?
-    }
-
-    fn wait_closed(&self) -> bool {
-        self.wait_until(|(_, closed)| closed.then_some(())).is_some()
-    }
-
-    fn wait_until<T>(&self, mut done: impl FnMut(&(String, bool)) -> Option<T>) -> Option<T> {
-        let end = Instant::now() + LIMIT;
-        let mut so_far = self.lock();
-        loop {
-            if let Some(result) = done(&so_far) {
-                return Some(result);
-            }
-            let left = end.checked_duration_since(Instant::now())?;
-            let waited = self.changed.wait_timeout(so_far, left);
-            so_far = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, (String, bool)> {
-        self.so_far.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The code in docs/compare.md, compiled.
-#[cfg(doctest)]
-#[doc = include_str!("../../docs/compare.md")]
-struct Compare;

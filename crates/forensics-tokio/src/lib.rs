@@ -6,6 +6,15 @@
 //! says all this on the `tracing` target `shutdown`.
 //!
 //! What can be known without a runtime is the crate [`forensics_core`], re-exported as [`core`].
+//!
+//! # Features
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `logging` (default) | [`logging`]: a subscriber for services that have none |
+//! | `metrics` | [`metrics`]: at the next start, figures on the run that ended |
+//! | `tower` | [`inflight`]'s layers, which count a tower service's requests |
+//! | `testing` | [`testing`]: tests of your own shutdown; for a dev-dependency |
 
 #![forbid(unsafe_code)]
 
@@ -20,6 +29,7 @@ mod environment;
 mod events;
 mod followup;
 mod guard;
+pub mod inflight;
 mod keeper;
 mod listener;
 #[cfg(feature = "logging")]
@@ -41,6 +51,8 @@ mod stop;
 mod syncer;
 mod systemctl;
 mod teardown;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod vigil;
 mod voice;
 mod watchdog;
@@ -59,3 +71,8 @@ pub use report::{LaterSignal, PhaseReport, ShutdownReport};
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// The code of docs/testing.md, compiled and run.
+#[cfg(all(doctest, feature = "testing"))]
+#[doc = include_str!("../../../docs/testing.md")]
+struct TestingPage;

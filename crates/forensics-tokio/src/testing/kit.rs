@@ -1,0 +1,199 @@
+//! A guard that a test drives.
+
+use std::fmt;
+use std::future::{Future, pending};
+use std::sync::Arc;
+use std::time::Duration;
+
+use forensics_core::context::{Baseline, SystemdMarkers};
+use forensics_core::duration::Timespan;
+use forensics_core::record::ForcedBy;
+use forensics_core::signal::Signal;
+use tokio::sync::SetOnce;
+use tokio::time::sleep_until;
+
+use crate::budget::Seconds;
+use crate::builder::{Builder, InstallError, check, share};
+use crate::guard::ShutdownGuard;
+use crate::keeper::{self, FORCED_STATUS};
+use crate::listener::{Listeners, listen};
+use crate::notify::Notifier;
+use crate::stop::{Stop, Unit};
+use crate::testing::Sender;
+use crate::vigil::{NOT_ENDED, PAST_DEADLINE};
+
+/// A guard without signals: the test says which came, and from whom.
+///
+/// Everything from the captured signal on is the real thing: context, cause, deadline, phases,
+/// escalation, record. What stays away is what belongs to a process and not to a test in it:
+///
+/// - No handler is installed and no signal listened for: real signals do what they did before.
+/// - There is no keeper. The deadline and the forced end are held by [`until_end`](Self::until_end),
+///   by the runtime's clock, and end no process: they are told as [`Forced`]. A phase that blocks its
+///   thread is beyond a test of one thread; see [`Process`](crate::testing::Process) for that.
+/// - systemd is neither asked nor told anything, and the service counts as run by nobody: the
+///   test's own unit, container and `FORENSICS_` variables play no part.
+/// - No diagnostic is started, whatever the builder says.
+///
+/// Records are written where the builder names a folder.
+///
+/// ```
+/// use std::time::Duration;
+/// use forensics_tokio::testing::{Kit, Sender};
+/// use forensics_tokio::{Outcome, ShutdownGuard, Signal};
+/// use tokio::time::{Instant, sleep};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// tokio::time::pause(); // in a test: #[tokio::test(start_paused = true)]
+/// let kit = Kit::install(ShutdownGuard::builder("gateway").deadline(Duration::from_secs(30)))?;
+/// let guard = kit.guard();
+/// guard.phase("drain", |_| sleep(Duration::from_secs(60)));
+/// guard.phase("db_close", |_| async {}).reserve(Duration::from_secs(5));
+///
+/// kit.signal_from(Signal::TERM, &Sender::systemd());
+/// let report = kit.until_end(guard.run(guard.token().cancelled_owned())).await?;
+/// assert_eq!(report.context.cause().as_str(), "systemd");
+/// assert_eq!(report.phase("drain").map(|drain| drain.outcome), Some(Outcome::TimedOut));
+/// assert_eq!(report.phase("db_close").map(|close| close.outcome), Some(Outcome::Ok));
+/// assert_eq!(report.total, Duration::from_secs(25));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Kit {
+    guard: ShutdownGuard,
+    stop: Arc<Stop>,
+    forced: Arc<SetOnce<Forced>>,
+}
+
+impl Kit {
+    /// Installs a guard to be driven by the test. Reads `/proc`, and starts no thread and no process.
+    ///
+    /// # Errors
+    /// As [`Builder::install`], as far as it can happen here: outside a runtime, or with a marker's
+    /// name that is none.
+    pub fn install(builder: Builder) -> Result<Self, InstallError> {
+        let mut config = builder.config;
+        let runtime = check(&config)?;
+        config.diag_log = None;
+        let mut baseline = Baseline::probe();
+        baseline.systemd = SystemdMarkers::default();
+        baseline.process.unit = None;
+        baseline.container = None;
+        baseline.in_pid_namespace = false;
+        let shared = share(config, baseline, Notifier::default(), runtime.clone());
+        let stop = shared.stop.clone();
+        let listener = runtime.spawn(listen(shared.clone(), Listeners::default()));
+        let guard = ShutdownGuard::new(shared, None, vec![listener]);
+        Ok(Self { guard, stop, forced: Arc::default() })
+    }
+
+    /// The guard, as `install` would have returned it.
+    pub fn guard(&self) -> ShutdownGuard {
+        self.guard.clone()
+    }
+
+    /// Lets systemd's stop timeout be this, which shortens the deadline of a stop by
+    /// [systemd](Sender::systemd), or by nobody knows whom. Only the first call counts.
+    pub fn stop_timeout(&self, timeout: Duration) {
+        self.stop.set_unit(Unit { stop_timeout: Timespan::from(timeout), heeds_us: false });
+    }
+
+    /// Lets this signal come, now on the runtime's clock, from [an operator](Sender::operator).
+    ///
+    /// The first one begins the stop, the second cuts the running phase short, the third forces an
+    /// end; and one within 200 ms of the last is the same request once more. Under a paused clock
+    /// that is time which the test lets pass: `tokio::time::sleep(Duration::from_millis(200)).await`.
+    pub fn signal(&self, signal: Signal) {
+        self.signal_from(signal, &Sender::operator());
+    }
+
+    /// The same, from whom the test says. Any signal is taken, whichever the builder named.
+    pub fn signal_from(&self, signal: Signal, sender: &Sender) {
+        if self.stop.on_signal(&sender.sends(signal), self.stop.now()) {
+            self.force(ForcedBy::Signal, keeper::asked_for(signal));
+        }
+    }
+
+    /// Runs `work`, which is to end with the teardown, such as the guard's
+    /// [`run`](ShutdownGuard::run) or all of the service's own `serve(guard)`: to its end, or to a
+    /// forced one. Without a stop that never ends it waits for `work` alone.
+    ///
+    /// # Errors
+    /// Where a real process would have been ended by force: by a third signal, or as it was not
+    /// over by its deadline. `work` is then dropped; phases that still run are left to the runtime,
+    /// where a real process would take them along.
+    pub async fn until_end<T>(&self, work: impl Future<Output = T>) -> Result<T, Forced> {
+        tokio::select! {
+            biased;
+            done = work => Ok(done),
+            forced = self.forced() => Err(forced),
+        }
+    }
+
+    /// Waits until the process would be ended by force. Never returns where the teardown ends in
+    /// time. Cancel safe.
+    async fn forced(&self) -> Forced {
+        tokio::select! {
+            biased;
+            forced = self.forced.wait() => forced.clone(),
+            () = self.past_deadline() => self.force(ForcedBy::Deadline, NOT_ENDED.to_owned()),
+        }
+    }
+
+    /// Waits until a teardown that has not ended has been given up. Cancel safe.
+    async fn past_deadline(&self) {
+        self.stop.begun().await;
+        while let Some(deadline) = self.stop.deadline().filter(|_| !self.stop.is_finished()) {
+            let end = deadline + PAST_DEADLINE;
+            sleep_until(end).await;
+            // It can have been moved since.
+            if self.stop.deadline() == Some(deadline) && !self.stop.is_finished() {
+                return;
+            }
+        }
+        pending().await
+    }
+
+    /// What the keeper does before it ends the process.
+    fn force(&self, by: ForcedBy, why: String) -> Forced {
+        let phases = self.stop.running().into_iter().map(|running| running.phase).collect();
+        let after = self.stop.since_begun();
+        let forced = Forced { by, why, phases, after, exit_status: FORCED_STATUS };
+        keeper::last_words(&self.stop, by, &forced.why);
+        // Nothing more is recorded of a process that is gone.
+        self.stop.set_finished();
+        // The first one counts.
+        let _ = self.forced.set(forced.clone());
+        forced
+    }
+}
+
+/// A process would have been ended by force here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Forced {
+    /// Which end did not come, or was not waited for.
+    pub by: ForcedBy,
+    /// The same in words, as in log and record.
+    pub why: String,
+    /// The phases that ran.
+    pub phases: Vec<String>,
+    /// How long after the first signal.
+    pub after: Duration,
+    /// The status that the process would have ended with: 70.
+    pub exit_status: u8,
+}
+
+impl std::error::Error for Forced {}
+
+impl fmt::Display for Forced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ended by force {} after the signal: {}", Seconds(self.after), self.why)?;
+        match self.phases.is_empty() {
+            true => Ok(()),
+            false => write!(f, "; in phase {}", self.phases.join(", ")),
+        }
+    }
+}

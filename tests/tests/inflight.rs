@@ -1,0 +1,240 @@
+//! Counting what is in flight: by hand, by the layers of a tower service, and in a drain.
+
+#![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
+
+use std::convert::Infallible;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use forensics_tokio::inflight::InFlight;
+use forensics_tokio::testing::Kit;
+use forensics_tokio::{Outcome, PhaseReport, ShutdownGuard, Signal};
+use http::{Request, Response};
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt, Full};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep;
+use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test]
+async fn a_request_counts_from_its_call_until_its_answer_or_its_error() {
+    let in_flight = InFlight::new();
+    let answer = |request: oneshot::Receiver<u32>| async move { request.await.map_err(|_| "gone") };
+    let mut service = ServiceBuilder::new().layer(in_flight.layer()).service_fn(answer);
+    let (first, request) = oneshot::channel();
+    let one = service.call(request);
+    let (second, request) = oneshot::channel();
+    let other = service.clone().call(request);
+    assert_eq!(in_flight.active(), 2);
+    first.send(7).unwrap();
+    assert_eq!(one.await, Ok(7));
+    assert_eq!(in_flight.active(), 1);
+    drop(second);
+    assert_eq!(other.await, Err("gone"));
+    assert_eq!(in_flight.active(), 0);
+}
+
+#[tokio::test]
+async fn a_request_that_is_dropped_half_way_or_before_it_began_counts_no_more() {
+    let in_flight = InFlight::new();
+    let service = service_fn(|()| std::future::pending::<Result<(), Infallible>>());
+    let mut service = ServiceBuilder::new().layer(in_flight.layer()).service(service);
+    let never_polled = service.call(());
+    let mut half_way = Box::pin(service.call(()));
+    let polled = std::future::poll_fn(|cx| Poll::Ready(half_way.as_mut().poll(cx).is_pending()));
+    assert!(polled.await);
+    assert_eq!(in_flight.active(), 2);
+    drop(never_polled);
+    assert_eq!(in_flight.active(), 1);
+    drop(half_way);
+    assert_eq!(in_flight.active(), 0);
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_counts_no_more() {
+    let in_flight = InFlight::new();
+    let in_future = service_fn(|late: bool| {
+        assert!(late, "in the call");
+        async move { if late { panic!("in the future") } else { Ok::<(), Infallible>(()) } }
+    });
+    let service = ServiceBuilder::new().layer(in_flight.layer()).service(in_future);
+    for (late, message) in [(false, "in the call"), (true, "in the future")] {
+        let request = tokio::spawn(service.clone().oneshot(late));
+        let panic = request.await.unwrap_err().into_panic();
+        assert_eq!(panic.downcast_ref::<&str>(), Some(&message));
+        assert_eq!(in_flight.active(), 0);
+    }
+}
+
+/// A body that a test feeds: frames, an error, or its end.
+struct Fed(mpsc::UnboundedReceiver<Result<&'static str, &'static str>>);
+
+impl Body for Fed {
+    type Data = Bytes;
+    type Error = &'static str;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
+        let frame = self.0.poll_recv(cx);
+        frame.map(|frame| frame.map(|frame| frame.map(|text| Frame::data(Bytes::from(text)))))
+    }
+}
+
+/// An answer whose body is fed through the returned end.
+async fn streaming(
+    in_flight: &InFlight,
+) -> (
+    impl Body<Data = Bytes, Error = &'static str>,
+    mpsc::UnboundedSender<Result<&'static str, &'static str>>,
+) {
+    let (feed, fed) = mpsc::unbounded_channel();
+    let mut fed = Some(fed);
+    let answer = move |_: Request<()>| {
+        let body = Fed(fed.take().unwrap());
+        async { Ok::<_, Infallible>(Response::new(body)) }
+    };
+    let mut service = ServiceBuilder::new().layer(in_flight.http_layer()).service_fn(answer);
+    let answer = service.call(Request::new(())).await.unwrap();
+    (answer.into_body(), feed)
+}
+
+#[tokio::test]
+async fn an_http_request_counts_until_its_answers_body_has_ended() {
+    let in_flight = InFlight::new();
+    let (body, feed) = streaming(&in_flight).await;
+    let mut body = pin!(body);
+    assert!(!body.is_end_stream());
+    for text in ["one", "two"] {
+        feed.send(Ok(text)).unwrap();
+        let frame = body.frame().await.unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap(), text);
+        assert_eq!(in_flight.active(), 1);
+    }
+    drop(feed);
+    assert!(body.frame().await.is_none());
+    assert_eq!(in_flight.active(), 0);
+}
+
+#[tokio::test]
+async fn an_http_request_counts_no_more_when_its_body_fails_or_the_client_drops_it() {
+    let in_flight = InFlight::new();
+    let (failing, feed) = streaming(&in_flight).await;
+    let (dropped, _feed) = streaming(&in_flight).await;
+    assert_eq!(in_flight.active(), 2);
+    feed.send(Err("reset")).unwrap();
+    let mut failing = pin!(failing);
+    assert_eq!(failing.frame().await.unwrap().unwrap_err(), "reset");
+    assert_eq!(in_flight.active(), 1);
+    drop(dropped);
+    assert_eq!(in_flight.active(), 0);
+}
+
+#[tokio::test]
+async fn the_layer_hides_nothing_of_a_body_and_counts_a_failed_http_request_out() {
+    let in_flight = InFlight::new();
+    let answer = |request: Request<Full<Bytes>>| async move {
+        let asked = request.into_body();
+        if asked.is_end_stream() { Err("empty") } else { Ok(Response::new(asked)) }
+    };
+    let service = ServiceBuilder::new().layer(in_flight.http_layer()).service_fn(answer);
+    let request = |text: &'static str| Request::new(Full::from(text));
+    let answer = service.clone().oneshot(request("seven b")).await.unwrap();
+    assert_eq!(answer.body().size_hint().exact(), Some(7));
+    assert_eq!(in_flight.active(), 1);
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "seven b");
+    assert_eq!(in_flight.active(), 0);
+    assert_eq!(service.oneshot(request("")).await.unwrap_err(), "empty");
+    assert_eq!(in_flight.active(), 0);
+}
+
+#[tokio::test]
+async fn an_axum_router_takes_the_layer() {
+    let in_flight = InFlight::new();
+    let counted = in_flight.clone();
+    let app = axum::Router::new()
+        .route("/", axum::routing::get(async move || counted.active().to_string()))
+        .layer(in_flight.http_layer());
+    let answer = app.oneshot(Request::new(axum::body::Body::empty())).await.unwrap();
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "1");
+    assert_eq!(in_flight.active(), 0);
+}
+
+/// Runs a drain with two in flight that end after one and three seconds, and a service that ends
+/// after `service`; in ten seconds.
+async fn drain(
+    in_flight: &InFlight,
+    phase: impl FnOnce(&ShutdownGuard),
+    service: Duration,
+) -> PhaseReport {
+    let kit = Kit::install(ShutdownGuard::builder("test").deadline(10 * SECOND)).unwrap();
+    let guard = kit.guard();
+    phase(&guard);
+    for seconds in [1, 3] {
+        let (request, stop) = (in_flight.begin(), guard.token());
+        tokio::spawn(async move {
+            stop.cancelled().await;
+            sleep(seconds * SECOND).await;
+            drop(request);
+        });
+    }
+    kit.signal(Signal::TERM);
+    let stop = guard.token();
+    let serve = async move {
+        stop.cancelled().await;
+        sleep(service).await;
+    };
+    let report = kit.until_end(guard.run(serve)).await.unwrap();
+    report.phase("drain").unwrap().clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_waits_for_both_the_requests_and_the_service_and_says_how_many_there_were() {
+    for (service, took) in [(SECOND, 3 * SECOND), (4 * SECOND, 4 * SECOND)] {
+        let in_flight = InFlight::new();
+        let phase = |guard: &ShutdownGuard| drop(guard.phase("drain", in_flight.drain()));
+        let report = drain(&in_flight, phase, service).await;
+        assert_eq!((report.outcome, report.took), (Outcome::Ok, took));
+        assert_eq!(report.values["active_at_start"], 2);
+        assert_eq!(report.values["active_now"], 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn drained_waits_for_the_requests_alone_also_for_those_that_come_meanwhile() {
+    let in_flight = InFlight::new();
+    let counted = in_flight.clone();
+    let phase = |guard: &ShutdownGuard| {
+        let late = in_flight.clone();
+        let stop = guard.token();
+        tokio::spawn(async move {
+            stop.cancelled().await;
+            sleep(2 * SECOND).await;
+            let _request = late.begin();
+            sleep(3 * SECOND).await;
+        });
+        guard.phase("drain", |cx| async move { counted.drained(&cx).await });
+    };
+    let report = drain(&in_flight, phase, 60 * SECOND).await;
+    assert_eq!((report.outcome, report.took), (Outcome::Ok, 5 * SECOND));
+    assert_eq!(report.values["active_at_start"], 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_that_is_cut_says_how_many_were_left() {
+    let in_flight = InFlight::new();
+    let counted = in_flight.clone();
+    let phase = |guard: &ShutdownGuard| {
+        let drain = move |cx| async move { counted.drained(&cx).await };
+        drop(guard.phase("drain", drain).timeout(2 * SECOND));
+    };
+    let report = drain(&in_flight, phase, SECOND).await;
+    assert_eq!((report.outcome, report.took), (Outcome::TimedOut, 2 * SECOND));
+    assert_eq!(report.values["active_now"], 1);
+    assert!(report.error.unwrap().ends_with("last recorded active_now=1"));
+}

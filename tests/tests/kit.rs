@@ -1,0 +1,233 @@
+//! The test kit: signals that never were, and everything behind them as it is.
+
+#![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use forensics_tokio::core::record::{ForcedBy, Outcome as RunOutcome, Verdict};
+use forensics_tokio::testing::{Kit, Sender};
+use forensics_tokio::{Builder, Escalation, Outcome, ShutdownGuard, ShutdownReport, Signal};
+use tokio::time::sleep;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MS_200: Duration = Duration::from_millis(200);
+
+/// Ten seconds in all.
+fn builder() -> Builder {
+    ShutdownGuard::builder("test").deadline(10 * SECOND)
+}
+
+/// A drain that never ends, and a close that takes a second, and has two.
+fn wedged(builder: Builder) -> Kit {
+    let kit = Kit::install(builder).unwrap();
+    kit.guard().phase("drain", |_| std::future::pending::<()>());
+    kit.guard().phase("db_close", |_| sleep(SECOND)).reserve(2 * SECOND);
+    kit
+}
+
+async fn run(guard: ShutdownGuard) -> ShutdownReport {
+    guard.run(guard.token().cancelled_owned()).await
+}
+
+fn outcomes(report: &ShutdownReport) -> Vec<(&str, Outcome)> {
+    report.phases.iter().map(|phase| (phase.name.as_str(), phase.outcome)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_cause_follows_from_the_sender() {
+    let cases = [
+        (Signal::TERM, Sender::operator(), "operator", "sender_name=kill"),
+        (Signal::TERM, Sender::systemd(), "systemd", "sender_pid=1 sender_name=systemd"),
+        (Signal::ABRT, Sender::systemd(), "watchdog", "sender_pid=1"),
+        (Signal::TERM, Sender::supervisor(), "supervisor", "sender_name=supervisor"),
+        (Signal::TERM, Sender::container_init(), "container_stop", "sender_name=tini"),
+        (Signal::INT, Sender::kernel(), "ctrl_c", "cause=ctrl_c under_systemd=no parent_pid="),
+        (Signal::HUP, Sender::kernel(), "hangup", "signal=SIGHUP"),
+        (Signal::TERM, Sender::ourselves(), "self_sent", "sender_name=service"),
+        (Signal::TERM, Sender::process(4242, "cron"), "process", "sender_pid=4242"),
+        (Signal::TERM, Sender::gone(4242), "unknown", "sender_name=? sender_gone=yes"),
+        (Signal::TERM, Sender::operator().unverified(), "unverified", "sender_unverified=yes"),
+        (
+            Signal::TERM,
+            Sender::process(7, "deploy").uid(3).cmdline("deploy --now").child_of(
+                Sender::process(6, "sh").child_of(Sender::process(5, "sshd").terminal("pts/0")),
+            ),
+            "operator",
+            "sender_pid=7 sender_name=deploy sender_uid=3 sender_parent=sh(6)",
+        ),
+    ];
+    for (signal, sender, cause, in_line) in cases {
+        let kit = Kit::install(builder()).unwrap();
+        kit.signal_from(signal, &sender);
+        let report = kit.until_end(run(kit.guard())).await.unwrap();
+        let line = report.context.to_string();
+        assert_eq!(report.context.cause().as_str(), cause, "{line}");
+        assert!(line.contains(in_line), "{line}");
+        assert_eq!(report.context.signal(), Some(signal));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_line_is_the_senders() {
+    let kit = Kit::install(builder()).unwrap();
+    kit.signal_from(Signal::TERM, &Sender::operator().cmdline("kill 1"));
+    let report = kit.until_end(run(kit.guard())).await.unwrap();
+    let line = report.context.to_string();
+    assert!(line.contains("sender_parent=bash(4201)"), "{line}");
+    assert!(line.contains("sender_cmdline=\"kill 1\""), "{line}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn times_are_exact_on_a_paused_clock() {
+    let kit = wedged(builder());
+    // However much of it has passed before.
+    sleep(3600 * SECOND).await;
+    kit.signal(Signal::TERM);
+    sleep(SECOND).await;
+    let report = kit.until_end(run(kit.guard())).await.unwrap();
+    assert_eq!(outcomes(&report), [("drain", Outcome::TimedOut), ("db_close", Outcome::Ok)]);
+    let [drain, close] = &report.phases[..] else { panic!("{report:?}") };
+    assert_eq!((drain.offset, drain.took), (SECOND, 7 * SECOND));
+    assert_eq!((close.offset, close.took), (8 * SECOND, SECOND));
+    assert_eq!((report.total, report.deadline), (9 * SECOND, 10 * SECOND));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_signal_cuts_short_and_one_within_200_ms_is_the_same() {
+    let kit = wedged(builder());
+    let script = async {
+        kit.signal(Signal::TERM);
+        sleep(MS_200 - Duration::from_millis(1)).await;
+        kit.signal(Signal::TERM);
+        sleep(SECOND).await;
+        kit.signal_from(Signal::INT, &Sender::kernel());
+    };
+    let (ended, ()) = tokio::join!(kit.until_end(run(kit.guard())), script);
+    let report = ended.unwrap();
+    assert_eq!(outcomes(&report), [("drain", Outcome::CutShort), ("db_close", Outcome::Ok)]);
+    assert_eq!(report.phases[0].took, Duration::from_millis(1199));
+    let later: Vec<_> = report
+        .later_signals
+        .iter()
+        .map(|later| (later.signal, later.ordinal, later.offset))
+        .collect();
+    let [twice, again] = [199, 1199].map(Duration::from_millis);
+    assert_eq!(later, [(Signal::TERM, None, twice), (Signal::INT, Some(2), again)]);
+    assert!(report.later_signals[0].sender.is_some() && report.later_signals[1].sender.is_none());
+    assert_eq!(report.exit_status, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_third_signal_is_a_forced_end_that_the_test_survives() {
+    let dir = tempfile::tempdir().unwrap();
+    let flushed = Arc::new(AtomicBool::new(false));
+    let flush = flushed.clone();
+    let builder =
+        builder().record_dir(dir.path()).flush(move || flush.store(true, Ordering::SeqCst));
+    let kit = Kit::install(builder).unwrap();
+    kit.guard().phase("drain", |_| std::future::pending::<()>()).reserve(5 * SECOND);
+    let script = async {
+        for _ in 0..3 {
+            kit.signal(Signal::TERM);
+            sleep(MS_200).await;
+        }
+    };
+    let (ended, ()) = tokio::join!(kit.until_end(run(kit.guard())), script);
+    let forced = ended.unwrap_err();
+    assert_eq!((forced.by, forced.exit_status), (ForcedBy::Signal, 70));
+    assert_eq!((forced.phases.as_slice(), forced.after), (&["drain".to_owned()][..], 2 * MS_200));
+    let said = "ended by force 0.40s after the signal: another SIGTERM asked for an end at once; \
+                in phase drain";
+    assert_eq!(forced.to_string(), said);
+    assert!(flushed.load(Ordering::SeqCst));
+    // The guard goes, and says nothing more.
+    drop(kit);
+    let verdict = Verdict::of_last(dir.path()).unwrap().unwrap();
+    assert_eq!(verdict.outcome, RunOutcome::Forced, "{verdict}");
+    assert_eq!(verdict.cause.as_deref(), Some("operator"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_escalation_is_the_builders() {
+    for (escalation, signals, is_forced) in
+        [(Escalation::Exit, 2, true), (Escalation::Ignore, 5, false)]
+    {
+        let kit = wedged(builder().escalation(escalation));
+        let script = async {
+            for _ in 0..signals {
+                kit.signal(Signal::TERM);
+                sleep(MS_200).await;
+            }
+        };
+        let (ended, ()) = tokio::join!(kit.until_end(run(kit.guard())), script);
+        assert_eq!(ended.is_err(), is_forced, "{escalation:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_main_that_never_comes_to_its_teardown_is_forced_at_the_deadline() {
+    let kit = Kit::install(builder()).unwrap();
+    let stopped = kit.guard().token().cancelled_owned();
+    kit.signal(Signal::TERM);
+    let main = async {
+        stopped.await;
+        sleep(60 * SECOND).await;
+    };
+    let forced = kit.until_end(main).await.unwrap_err();
+    assert_eq!(forced.by, ForcedBy::Deadline);
+    assert_eq!(forced.after, 10 * SECOND + SECOND / 2);
+    assert!(forced.phases.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn systemds_stop_timeout_shortens_what_systemd_stops() {
+    for (sender, deadline) in [(Sender::systemd(), 3 * SECOND), (Sender::operator(), 10 * SECOND)] {
+        let kit = wedged(builder());
+        kit.stop_timeout(4 * SECOND);
+        kit.signal_from(Signal::TERM, &sender);
+        let report = kit.until_end(run(kit.guard())).await.unwrap();
+        assert_eq!(report.deadline, deadline);
+        assert_eq!(report.total, deadline - SECOND);
+        assert_eq!(report.phase("db_close").unwrap().outcome, Outcome::Ok);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn guards_side_by_side_know_nothing_of_each_other() {
+    let (one, other) = (wedged(builder()), wedged(builder()));
+    one.signal(Signal::TERM);
+    let report = one.until_end(run(one.guard())).await.unwrap();
+    assert_eq!(report.total, 9 * SECOND);
+    assert!(!other.guard().token().is_cancelled());
+    other.guard().request("after that");
+    let report = other.until_end(run(other.guard())).await.unwrap();
+    assert_eq!(report.context.cause().as_str(), "requested");
+    assert_eq!(report.total, 9 * SECOND);
+}
+
+#[test]
+fn no_io_driver_is_needed_and_real_signals_are_left_alone() {
+    let mut timed = tokio::runtime::Builder::new_current_thread();
+    let runtime = timed.enable_time().start_paused(true).build().unwrap();
+    let report = runtime.block_on(async {
+        let kit = wedged(builder().diag_log("/nonexistent/diag.log"));
+        kit.signal(Signal::TERM);
+        kit.until_end(run(kit.guard())).await.unwrap()
+    });
+    assert_eq!(report.total, 9 * SECOND);
+    // Its own first line is SigCgt: a mask of the signals that are caught.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+    let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
+    let term = 1 << (Signal::TERM.as_raw() - 1);
+    assert_eq!(caught & term, 0, "SIGTERM is nobody's");
+    // On the main thread it would bring in the keeper, were there one.
+    let _ = report.exit_code();
+}
+
+#[test]
+fn outside_a_runtime_there_is_no_kit() {
+    assert!(Kit::install(builder()).unwrap_err().to_string().contains("needs a tokio runtime"));
+}
