@@ -1,4 +1,5 @@
-//! The guard in-process: phases, budgets, outcomes, and the service's own end, on a paused clock.
+//! The guard in-process: phases, budgets, outcomes, and the service's own end, on a paused clock,
+//! on which times are exact.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
@@ -6,14 +7,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use forensics_tokio::{InstallError, Outcome, ServiceOutcome, ShutdownGuard, ShutdownReport};
+use forensics_tokio::testing::Kit;
+use forensics_tokio::{
+    Builder, InstallError, Outcome, ServiceOutcome, ShutdownGuard, ShutdownReport,
+};
 use tokio::time::{Instant, sleep};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A guard that listens to no signal, with ten seconds in all.
+fn builder() -> Builder {
+    ShutdownGuard::builder("test")
+}
+
+/// A guard without signals, with ten seconds in all.
 fn guard() -> ShutdownGuard {
-    ShutdownGuard::builder("test").signals([]).deadline(10 * SECOND).install().unwrap()
+    Kit::install(builder().deadline(10 * SECOND)).unwrap().guard()
 }
 
 /// Runs a service that ends with the token, after a request to stop.
@@ -26,12 +34,6 @@ fn outcomes(report: &ShutdownReport) -> Vec<(&str, Outcome)> {
     report.phases.iter().map(|phase| (phase.name.as_str(), phase.outcome)).collect()
 }
 
-/// Times on a paused clock are exact, but for the real microseconds it takes to begin.
-fn assert_about(actual: Duration, expected: Duration) {
-    let off = actual.abs_diff(expected);
-    assert!(off < Duration::from_millis(250), "{actual:?} is not about {expected:?}");
-}
-
 #[tokio::test(start_paused = true)]
 async fn phases_run_one_after_another_and_nothing_sleeps_out_a_budget() {
     let guard = guard();
@@ -39,9 +41,9 @@ async fn phases_run_one_after_another_and_nothing_sleeps_out_a_budget() {
     guard.phase("two", |_| sleep(2 * SECOND));
     let report = stop(&guard).await;
     assert_eq!(outcomes(&report), [("one", Outcome::Ok), ("two", Outcome::Ok)]);
-    assert_about(report.phases[0].took, SECOND);
-    assert_about(report.phases[1].offset, SECOND);
-    assert_about(report.total, 3 * SECOND);
+    assert_eq!(report.phases[0].took, SECOND);
+    assert_eq!(report.phases[1].offset, SECOND);
+    assert_eq!(report.total, 3 * SECOND);
     assert_eq!(report.exit_status, 0);
     assert_eq!(report.service_outcome, ServiceOutcome::Ended);
     assert!(!report.timed_out && !report.is_failed());
@@ -60,14 +62,14 @@ async fn members_of_a_group_run_side_by_side_each_with_its_time() {
     let report = stop(&guard).await;
     assert_eq!(outcomes(&report), [("adapters", Outcome::TimedOut), ("db_close", Outcome::Ok)]);
     let group = &report.phases[0];
-    assert_about(group.took, 3 * SECOND);
+    assert_eq!(group.took, 3 * SECOND);
     let members: Vec<_> = group.members.iter().map(|m| (m.name.as_str(), m.outcome)).collect();
     assert_eq!(
         members,
         [("telegram", Outcome::Ok), ("slack", Outcome::Ok), ("irc", Outcome::TimedOut)]
     );
-    assert_about(report.phase("slack").unwrap().took, 3 * SECOND);
-    assert_about(report.phase("irc").unwrap().took, 2 * SECOND);
+    assert_eq!(report.phase("slack").unwrap().took, 3 * SECOND);
+    assert_eq!(report.phase("irc").unwrap().took, 2 * SECOND);
     assert_eq!(group.error.as_deref(), Some("irc timed_out"));
 }
 
@@ -81,8 +83,8 @@ async fn a_slow_phase_cannot_take_what_a_later_one_reserved() {
     let expected =
         [("drain", Outcome::TimedOut), ("flush", Outcome::Skipped), ("db_close", Outcome::Ok)];
     assert_eq!(outcomes(&report), expected);
-    assert_about(report.phases[0].took, 7 * SECOND);
-    assert_about(report.total, 9 * SECOND);
+    assert_eq!(report.phases[0].took, 7 * SECOND);
+    assert_eq!(report.total, 9 * SECOND);
     assert!(report.timed_out);
     assert_eq!(report.exit_status, 0, "a phase that timed out fails no unit");
 }
@@ -168,7 +170,7 @@ async fn a_phase_knows_its_deadline_and_is_dropped_at_it() {
         .phase("wedged", move |cx| async move {
             let _drops = drops;
             assert_eq!(cx.name(), "wedged");
-            assert_about(cx.remaining(), 2 * SECOND);
+            assert_eq!(cx.remaining(), 2 * SECOND);
             *gives.lock().unwrap() = Some(cx.token().clone());
             cx.record("rows", 3);
             cx.progress(1, 9);
@@ -229,7 +231,7 @@ async fn the_service_is_polled_on_and_a_phase_can_wait_for_its_end() {
             sleep(3 * SECOND).await;
         })
         .await;
-    assert_about(report.phases[0].took, 3 * SECOND);
+    assert_eq!(report.phases[0].took, 3 * SECOND);
     assert_eq!(report.service_outcome, ServiceOutcome::Ended);
 }
 
@@ -240,13 +242,18 @@ async fn a_service_that_never_ends_is_dropped_after_its_grace() {
     guard.request("test");
     let report = guard.run(std::future::pending::<()>()).await;
     assert_eq!(report.service_outcome, ServiceOutcome::Dropped);
-    assert_about(report.total, SECOND);
+    assert_eq!(report.total, SECOND);
 
-    let guard = ShutdownGuard::builder("test").signals([]).drain_timeout(4 * SECOND).install();
-    let guard = guard.unwrap();
+    let guard = Kit::install(builder().drain_timeout(4 * SECOND)).unwrap().guard();
     guard.request("test");
     let report = guard.run(std::future::pending::<()>()).await;
-    assert_about(report.total, 4 * SECOND);
+    assert_eq!(report.total, 4 * SECOND);
+
+    let guard = Kit::install(builder().deadline(7 * SECOND).service_grace(Duration::MAX)).unwrap();
+    let guard = guard.guard();
+    guard.request("test");
+    let report = guard.run(std::future::pending::<()>()).await;
+    assert_eq!(report.total, 7 * SECOND, "no grace goes past the deadline");
 }
 
 #[tokio::test(start_paused = true)]
@@ -296,7 +303,7 @@ async fn the_report_goes_through_json_and_comes_back() {
 
 #[test]
 fn without_a_runtime_or_with_a_bad_name_nothing_is_installed() {
-    let builder = || ShutdownGuard::builder("test").signals([]);
+    let builder = || builder().signals([]);
     assert!(matches!(builder().install(), Err(InstallError::NoRuntime)));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _in = runtime.enter();

@@ -4,18 +4,23 @@
 
 use std::process::Command;
 
-use forensics_tests::{Program, example};
+use forensics_tests::{example, kill};
+use forensics_tokio::core::record::PhaseOutcome;
+use forensics_tokio::testing::Process;
 
 #[test]
 fn a_terminated_service_says_who_and_ends_with_0() {
-    let minimal = Program::start(&mut Command::new(example("minimal")));
-    minimal.wait_for_stdout("working");
-    minimal.kill("-TERM");
-    let ended = minimal.wait();
-    assert_eq!(ended.code(), 0);
-    let mut said = ended.stderr.lines();
-    assert!(said.next().unwrap().contains("Shutdown context: signal=SIGTERM cause="));
-    assert!(ended.line("phase=drain").contains("outcome=ok"));
-    assert!(ended.line("phase=db_close").contains("outcome=ok"));
-    assert!(ended.line("Shutdown complete").contains("exit_status=0"));
+    let minimal = Process::start(&mut Command::new(example("minimal")));
+    minimal.until_stdout("working");
+    kill(&minimal, "-TERM");
+    let run = minimal.wait();
+    assert_eq!(run.code(), 0);
+    let lines: Vec<&str> = run.stderr.lines().collect();
+    assert!(lines[0].contains("Configured by the environment: FORENSICS_RECORD_DIR="), "{lines:?}");
+    assert!(lines[1].contains("Shutdown context: signal=SIGTERM cause="), "{lines:?}");
+    assert!(run.line("phase=drain").contains("outcome=ok"));
+    assert!(run.line("phase=db_close").contains("outcome=ok"));
+    assert!(run.line("Shutdown complete").contains("exit_status=0"));
+    assert_eq!(run.outcomes(), [("drain", PhaseOutcome::Ok), ("db_close", PhaseOutcome::Ok)]);
+    assert!(run.verdict.unwrap().is_clean());
 }

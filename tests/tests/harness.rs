@@ -1,0 +1,148 @@
+//! The harness that users start their own programs with, on the smallest of ours.
+
+#![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use forensics_tests::example;
+use forensics_tokio::Signal;
+use forensics_tokio::core::record::{Outcome, PhaseOutcome};
+use forensics_tokio::testing::{Process, Run};
+
+fn minimal() -> Command {
+    Command::new(example("minimal"))
+}
+
+fn gateway(arguments: &[&str]) -> Process {
+    let gateway = Process::start(Command::new(example("gateway")).args(arguments));
+    gateway.until_stdout("listening on");
+    gateway
+}
+
+/// Starts it, stops it once it works, and waits for its end.
+fn stopped(command: &mut Command) -> Run {
+    let process = Process::start(command);
+    process.until_stdout("working");
+    process.signal(Signal::TERM);
+    process.wait()
+}
+
+#[test]
+fn a_run_is_told_by_its_record() {
+    let run = stopped(&mut minimal());
+    assert_eq!(run.code(), 0, "{}", run.stderr);
+    // The test itself, its parent, has sent the signal.
+    assert_eq!(run.cause(), "supervisor");
+    assert_eq!(run.phase("drain").outcome, PhaseOutcome::Ok);
+    let record = run.record.as_ref().unwrap();
+    assert_eq!(record.start.service, "minimal");
+    assert!(run.verdict.unwrap().is_clean());
+}
+
+#[test]
+fn a_group_ends_behind_its_members() {
+    let gateway = gateway(&[]);
+    gateway.signal(Signal::INT);
+    let run = gateway.wait();
+    let ok = |name| (name, PhaseOutcome::Ok);
+    assert_eq!(run.outcomes(), ["notify", "drain", "adapters", "db_close"].map(ok));
+    assert_eq!(run.phase("slack").group.as_deref(), Some("adapters"));
+    assert_eq!(run.phases().count(), 6);
+}
+
+#[test]
+fn second_and_third_signal_escalate_however_soon_they_are_asked_for() {
+    let process = gateway(&["--wedge", "db_close", "--deadline", "55s"]);
+    process.signal(Signal::TERM);
+    process.second_signal(Signal::TERM);
+    process.second_signal(Signal::TERM);
+    let run = process.wait();
+    assert_eq!(run.code(), 70, "{}", run.stderr);
+    assert_eq!(run.verdict.unwrap().outcome, Outcome::Forced);
+}
+
+#[test]
+fn a_killed_run_has_no_code_and_a_verdict() {
+    let process = gateway(&["--wedge", "drain"]);
+    process.signal(Signal::TERM);
+    process.until_stderr("phase finished phase=notify");
+    process.signal("SIGKILL".parse().unwrap());
+    let run = process.wait();
+    assert_eq!(run.status.code(), None);
+    let verdict = run.verdict.as_ref().unwrap();
+    assert_eq!(verdict.outcome, Outcome::KilledInPhase, "{verdict}");
+    assert_eq!(run.outcomes(), [("notify", PhaseOutcome::Ok)]);
+}
+
+#[test]
+fn a_second_start_with_the_same_records_tells_of_the_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = dir.path().join("records");
+    let mut command = minimal();
+    command.env("FORENSICS_RECORD_DIR", &records);
+    assert_eq!(stopped(&mut command).code(), 0);
+    let process = Process::start(&mut command);
+    assert_eq!(process.records(), records);
+    assert!(process.until_stderr("Previous run: ").contains("outcome=clean"));
+    process.until_stdout("working");
+    process.signal(Signal::TERM);
+    // Its own record, not the first one's.
+    let pid = process.pid();
+    assert_eq!(process.wait().record.unwrap().start.pid, pid);
+}
+
+#[test]
+fn each_start_of_a_command_has_a_folder_of_its_own() {
+    let mut command = minimal();
+    let (one, other) = (Process::start(&mut command), Process::start(&mut command));
+    assert_ne!(one.records(), other.records());
+    let folder = one.records().parent().map(Path::to_owned).unwrap();
+    assert!(folder.exists());
+    drop(one);
+    assert!(!folder.exists(), "nothing is left behind");
+}
+
+#[test]
+fn the_operators_word_wins_over_the_programs() {
+    let run =
+        stopped(minimal().env("FORENSICS_DEADLINE", "1min 30s").env("FORENSICS_DEADLIN", "1"));
+    let said = run.line("Configured by the environment");
+    assert!(said.contains("FORENSICS_DEADLINE=\"1min 30s\" FORENSICS_RECORD_DIR="), "{said}");
+    let warned = run.line("FORENSICS_DEADLIN in the environment is no setting");
+    assert!(
+        warned.contains("WARN") && warned.ends_with("was FORENSICS_DEADLINE meant?"),
+        "{warned}"
+    );
+    assert!(run.line("Teardown started").contains("deadline 90.00s"));
+    assert_eq!(run.record.unwrap().start.deadline_us, Some(90_000_000));
+}
+
+#[test]
+fn a_value_that_is_none_keeps_the_service_from_starting() {
+    let run = Process::start(minimal().env("FORENSICS_DURABLE", "perhaps")).wait();
+    assert_eq!(run.code(), 1);
+    assert!(run.stderr.contains("FORENSICS_DURABLE"), "{}", run.stderr);
+    assert!(run.record.is_none() && run.verdict.is_none());
+}
+
+#[test]
+#[should_panic(expected = "no `never said` on stdout")]
+fn what_is_never_said_fails_the_test_once_the_program_has_ended() {
+    Process::start(Command::new("echo").arg("said")).until_stdout("never said");
+}
+
+#[test]
+#[should_panic(expected = "it does not end")]
+fn a_program_that_does_not_end_fails_the_test_at_the_limit() {
+    let sleep = Process::start(Command::new("sleep").arg("600"));
+    sleep.limit(Duration::from_millis(10)).wait();
+}
+
+#[test]
+#[should_panic(expected = "no phase nothing has ended")]
+fn a_phase_that_never_was_fails_the_test() {
+    let run = stopped(&mut minimal());
+    run.phase("nothing");
+}
