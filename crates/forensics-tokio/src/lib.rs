@@ -71,8 +71,3 @@ pub use report::{LaterSignal, PhaseReport, ShutdownReport};
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
-
-/// The code of docs/testing.md, compiled and run.
-#[cfg(all(doctest, feature = "testing"))]
-#[doc = include_str!("../../../docs/testing.md")]
-struct TestingPage;

@@ -41,11 +41,11 @@ use crate::vigil::{NOT_ENDED, PAST_DEADLINE};
 /// use std::time::Duration;
 /// use forensics_tokio::testing::{Kit, Sender};
 /// use forensics_tokio::{Outcome, ShutdownGuard, Signal};
-/// use tokio::time::{Instant, sleep};
+/// use tokio::time::sleep;
 ///
-/// # #[tokio::main(flavor = "current_thread")]
+/// // In a test: #[tokio::test(start_paused = true)]
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// tokio::time::pause(); // in a test: #[tokio::test(start_paused = true)]
 /// let kit = Kit::install(ShutdownGuard::builder("gateway").deadline(Duration::from_secs(30)))?;
 /// let guard = kit.guard();
 /// guard.phase("drain", |_| sleep(Duration::from_secs(60)));

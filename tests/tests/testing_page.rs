@@ -1,0 +1,114 @@
+//! The tests that docs/testing.md has to be copied, run; and the page, held to them.
+
+#![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
+
+#[allow(unreachable_pub)] // As a reader has it, in a crate of his own.
+mod service {
+    use forensics_tokio::{Builder, ShutdownGuard, ShutdownReport};
+    use std::time::Duration;
+
+    /// What the service says of its shutdown.
+    pub fn builder() -> Builder {
+        ShutdownGuard::builder("gateway").deadline(Duration::from_secs(45))
+    }
+
+    /// The service, and its teardown.
+    pub async fn serve(guard: ShutdownGuard) -> ShutdownReport {
+        guard
+            .phase("drain", |cx| async move { cx.service_ended().await })
+            .timeout(Duration::from_secs(30));
+        guard
+            .phase("db_close", |_| async { /* pool.close().await */ })
+            .reserve(Duration::from_secs(5));
+        guard.run(server(guard.token())).await
+    }
+
+    use tokio_util::sync::CancellationToken;
+
+    /// One that never ends, so that the drain takes all its time.
+    async fn server(_: CancellationToken) {
+        std::future::pending().await
+    }
+}
+
+mod stopped_by_systemd {
+    use crate::service::{builder, serve};
+
+    use forensics_tokio::testing::{Kit, Sender};
+    use forensics_tokio::{Outcome, Signal};
+    use std::time::Duration;
+
+    #[tokio::test(start_paused = true)]
+    async fn stopped_by_systemd_the_database_is_closed_in_time() {
+        let kit = Kit::install(builder()).unwrap();
+        kit.stop_timeout(Duration::from_secs(20)); // the unit's TimeoutStopSec=
+        kit.signal_from(Signal::TERM, &Sender::systemd());
+
+        let report = kit.until_end(serve(kit.guard())).await.expect("no forced end");
+        assert_eq!(report.context.cause().as_str(), "systemd");
+        assert_eq!(report.phase("db_close").unwrap().outcome, Outcome::Ok);
+        assert!(report.total <= Duration::from_secs(19), "{:?}", report.total);
+        assert_eq!(report.exit_status, 0);
+    }
+}
+
+mod impatient {
+    use crate::service::{builder, serve};
+
+    use forensics_tokio::testing::Kit;
+    use forensics_tokio::{Outcome, Signal};
+    use std::time::Duration;
+    use tokio::time::sleep;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_ctrl_c_still_closes_the_database() {
+        let kit = Kit::install(builder()).unwrap();
+        let operator = async {
+            kit.signal(Signal::INT);
+            sleep(Duration::from_secs(3)).await;
+            kit.signal(Signal::INT);
+        };
+        let (ended, ()) = tokio::join!(kit.until_end(serve(kit.guard())), operator);
+        let report = ended.expect("no forced end");
+        assert_eq!(report.phase("drain").unwrap().outcome, Outcome::CutShort);
+        assert_eq!(report.phase("db_close").unwrap().outcome, Outcome::Ok);
+    }
+}
+
+mod the_program {
+    use forensics_tests::example;
+
+    use forensics_tokio::Signal;
+    use forensics_tokio::core::record::PhaseOutcome;
+    use forensics_tokio::testing::Process;
+    use std::process::Command;
+
+    #[test]
+    fn sigterm_drains_and_ends_with_0() {
+        let service = Process::start(&mut Command::new(example("minimal")));
+        service.until_stdout("working");
+        service.signal(Signal::TERM);
+        let run = service.wait();
+        assert_eq!(run.code(), 0, "{}", run.stderr);
+        assert_eq!(run.outcomes(), [("drain", PhaseOutcome::Ok), ("db_close", PhaseOutcome::Ok)]);
+        assert!(run.verdict.unwrap().is_clean());
+    }
+}
+
+/// The lines of code in a text, whatever their indentation; a binary of ours for the reader's.
+fn lines(code: &str) -> Vec<String> {
+    let ours = code.replace("env!(\"CARGO_BIN_EXE_my-service\")", "example(\"minimal\")");
+    ours.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect()
+}
+
+#[test]
+fn the_pages_code_is_what_is_run_here() {
+    let page = include_str!("../../docs/testing.md");
+    let ran = lines(include_str!("testing_page.rs")).join("\n");
+    let blocks = page.split("```rust\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let blocks: Vec<String> = blocks.map(|block| lines(block).join("\n")).collect();
+    assert_eq!(blocks.len(), 4);
+    for block in blocks {
+        assert!(ran.contains(&block), "not run here:\n{block}");
+    }
+}
