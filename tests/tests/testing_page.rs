@@ -27,7 +27,7 @@ mod service {
 
     /// One that never ends, so that the drain takes all its time.
     async fn server(_: CancellationToken) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -32,18 +32,18 @@ struct Setting {
 
 /// In the order of `docs/configuration.md`.
 const SETTINGS: &[Setting] = &[
-    setting("FORENSICS_DRAIN_TIMEOUT", |c, v| Ok(c.drain_timeout = finite(v)?)),
-    setting("FORENSICS_DEADLINE", |c, v| Ok(c.deadline = Some(finite(v)?))),
-    setting("FORENSICS_HEADROOM", |c, v| Ok(c.headroom = finite(v)?)),
-    setting("FORENSICS_SERVICE_GRACE", |c, v| Ok(c.service_grace = Some(span(v)?))),
-    setting("FORENSICS_EXTEND", |c, v| Ok(c.extend_ceiling = Some(span(v)?))),
-    setting("FORENSICS_RECORD_DIR", |c, v| Ok(c.record_dir = Some(path(v)))),
-    setting("FORENSICS_DURABLE", |c, v| Ok(c.durable = yes_or_no(v)?)),
-    setting("FORENSICS_DIAG_LOG", |c, v| Ok(c.diag_log = Some(path(v)))),
-    setting("FORENSICS_ESCALATION", |c, v| Ok(c.escalation = escalation(v)?)),
-    setting("FORENSICS_WATCHDOG", |c, v| Ok(c.watchdog = yes_or_no(v)?)),
-    setting("FORENSICS_FAST_CAPTURE", |c, v| Ok(c.fast_capture = yes_or_no(v)?)),
-    setting("FORENSICS_SHOW_SECRETS", |c, v| Ok(c.show_secrets = yes_or_no(v)?)),
+    setting("FORENSICS_DRAIN_TIMEOUT", |c, v| finite(v).map(|new| c.drain_timeout = new)),
+    setting("FORENSICS_DEADLINE", |c, v| finite(v).map(|new| c.deadline = Some(new))),
+    setting("FORENSICS_HEADROOM", |c, v| finite(v).map(|new| c.headroom = new)),
+    setting("FORENSICS_SERVICE_GRACE", |c, v| span(v).map(|new| c.service_grace = Some(new))),
+    setting("FORENSICS_EXTEND", |c, v| span(v).map(|new| c.extend_ceiling = Some(new))),
+    setting("FORENSICS_RECORD_DIR", |c, v| path(v).map(|new| c.record_dir = Some(new))),
+    setting("FORENSICS_DURABLE", |c, v| yes_or_no(v).map(|new| c.durable = new)),
+    setting("FORENSICS_DIAG_LOG", |c, v| path(v).map(|new| c.diag_log = Some(new))),
+    setting("FORENSICS_ESCALATION", |c, v| escalation(v).map(|new| c.escalation = new)),
+    setting("FORENSICS_WATCHDOG", |c, v| yes_or_no(v).map(|new| c.watchdog = new)),
+    setting("FORENSICS_FAST_CAPTURE", |c, v| yes_or_no(v).map(|new| c.fast_capture = new)),
+    setting("FORENSICS_SHOW_SECRETS", |c, v| yes_or_no(v).map(|new| c.show_secrets = new)),
 ];
 
 const fn setting(
@@ -108,8 +108,9 @@ fn finite(value: &OsStr) -> Result<Duration, String> {
     Some(span(value)?).filter(|&span| span < Duration::MAX).ok_or_else(no_limit)
 }
 
-fn path(value: &OsStr) -> PathBuf {
-    PathBuf::from(value)
+/// Any value is one.
+fn path(value: &OsStr) -> Result<PathBuf, String> {
+    Ok(PathBuf::from(value))
 }
 
 /// As systemd's `parse_boolean()` (`src/basic/parse-util.c`).

@@ -11,10 +11,10 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `logging` (default) | [`logging`]: a subscriber for services that have none |
-//! | `metrics` | [`metrics`]: at the next start, figures on the run that ended |
-//! | `tower` | [`inflight`]'s layers, which count a tower service's requests |
-//! | `testing` | [`testing`]: tests of your own shutdown; for a dev-dependency |
+//! | `logging` (default) | `logging`: a subscriber for services that have none |
+//! | `metrics` | `metrics`: at the next start, figures on the run that ended |
+//! | `tower` | the layers of [`inflight`], which count a tower service's requests |
+//! | `testing` | `testing`: tests of your own shutdown; for a dev-dependency |
 
 #![forbid(unsafe_code)]
 

@@ -153,7 +153,7 @@ impl Kit {
                 return;
             }
         }
-        pending().await
+        pending::<()>().await;
     }
 
     /// What the keeper does before it ends the process.
