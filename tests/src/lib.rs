@@ -5,6 +5,10 @@
 
 #![forbid(unsafe_code)]
 
+mod acknowledged;
+pub mod client;
+pub mod crowd;
+
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
