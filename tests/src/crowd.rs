@@ -91,7 +91,7 @@ fn go_on(mut client: Client, habit: Habit, answered: &AtomicU64, leave: &AtomicB
             Habit::Anew => client.disconnect(),
             Habit::Busy => {}
             // A pause is what this client does; some are longer than the gateway's last call.
-            Habit::Pausing => thread::sleep(Duration::from_millis(random % 300)),
+            Habit::Pausing => thread::sleep(Duration::from_millis(random % 250)),
         }
         let slow = (nth % 4 == 3).then_some(((random >> 32) % 80) as u32);
         match client.ask(slow) {

@@ -7,6 +7,6 @@
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
 mod activation;
-mod last_call;
+mod last_look;
 mod stops;
 mod wrk;
