@@ -18,7 +18,7 @@ fn asked_in_the_midst_of(held: &str, mut client: impl FnMut(&str) -> Client) -> 
     let strace = Program::start(strace.args(["-p", &gateway.program.pid().to_string()]));
     strace.wait_for_stderr("attached");
     gateway.program.kill("-TERM");
-    gateway.program.wait_for_stderr("Teardown started");
+    gateway.program.wait_for_stderr("Shutdown context");
     // Held up is real time: far behind its beginning, and far before its end.
     thread::sleep(Duration::from_millis(1200));
     let fate = client.ask(None);
