@@ -66,6 +66,30 @@ fn under_load_every_accepted_request_is_answered() {
 }
 
 #[test]
+fn an_answer_survives_what_its_client_sent_after_the_request() {
+    let gateway = Program::gateway(&[]);
+    // The second request is not read: a socket closed with it unread resets the connection.
+    let mut pipelined = ask(&gateway.address, 400);
+    write!(pipelined, "GET / HTTP/1.1\r\nHost: gateway\r\n\r\n").unwrap();
+    let mut half_closed = ask(&gateway.address, 400);
+    half_closed.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut quick = ask(&gateway.address, 0);
+    quick.read_exact(&mut [0; 12]).unwrap();
+    gateway.program.kill("-TERM");
+    for mut stream in [pipelined, half_closed] {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(
+            answer.starts_with("HTTP/1.1 200") && answer.ends_with("slept 400 ms\n"),
+            "{answer}"
+        );
+        assert!(answer.contains("connection: close"), "{answer}");
+        assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
+    }
+    gateway.program.wait().assert_well(0);
+}
+
+#[test]
 fn each_signal_stops_it_and_is_named() {
     for signal in ["TERM", "INT", "HUP", "QUIT"] {
         let gateway = Program::gateway(&[]);
