@@ -71,7 +71,7 @@ fn an_answer_survives_what_its_client_sent_after_the_request() {
     // The second request is not read: a socket closed with it unread resets the connection.
     let mut pipelined = ask(&gateway.address, 400);
     write!(pipelined, "GET / HTTP/1.1\r\nHost: gateway\r\n\r\n").unwrap();
-    let mut half_closed = ask(&gateway.address, 400);
+    let half_closed = ask(&gateway.address, 400);
     half_closed.shutdown(std::net::Shutdown::Write).unwrap();
     let mut quick = ask(&gateway.address, 0);
     quick.read_exact(&mut [0; 12]).unwrap();
