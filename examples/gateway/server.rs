@@ -49,7 +49,8 @@ pub(crate) async fn serve(
 async fn converse(socket: TcpStream, app: Router, stop: CancellationToken) {
     let wire = TokioIo::new(Wire::new(socket, stop));
     let connection = http1::Builder::new()
-        // A client that has sent its request and closed its side still wants the answer.
+        // A client that has sent its request and closed its side still wants the answer. The price:
+        // one that has left altogether is noticed only when it is answered.
         .half_close(true)
         .serve_connection(wire, TowerToHyperService::new(app))
         .without_shutdown();
