@@ -1,18 +1,17 @@
-//! The HTTP side: a server that stops accepting when the token is cancelled and returns once all
-//! it accepted is answered.
+//! The HTTP side: what is served, and what is going on.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Query, Request, State};
+use axum::http::HeaderValue;
+use axum::http::header::CONNECTION;
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::get;
 use serde::Deserialize;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -59,24 +58,33 @@ impl Drop for InFlight {
     }
 }
 
-/// Serves until `stop` is cancelled, then until all that was accepted is answered.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    traffic: Arc<Traffic>,
-    stop: CancellationToken,
-) -> io::Result<()> {
-    let app = Router::new()
+/// The routes. Once `stop` is cancelled, each answer tells its client that it is the last on its
+/// connection.
+pub(crate) fn routes(traffic: Arc<Traffic>, stop: CancellationToken) -> Router {
+    Router::new()
         .route("/", get(|| async { "ok\n" }))
         .route("/slow", get(slow))
         .route("/session", get(session))
+        .layer(middleware::from_fn_with_state(stop, say_close))
         .layer(middleware::from_fn_with_state(traffic.clone(), count))
-        .with_state(traffic);
-    axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await
+        .with_state(traffic)
 }
 
 async fn count(State(traffic): State<Arc<Traffic>>, request: Request, next: Next) -> Response {
     let _in_flight = InFlight::new(traffic);
     next.run(request).await
+}
+
+async fn say_close(
+    State(stop): State<CancellationToken>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let mut response = next.run(request).await;
+    if stop.is_cancelled() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 #[derive(Deserialize)]

@@ -10,9 +10,13 @@
 #![forbid(unsafe_code)]
 
 mod adapter;
+mod door;
 mod http;
+mod listening;
 mod options;
+mod server;
 mod store;
+mod wire;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -21,10 +25,11 @@ use std::time::Duration;
 
 use clap::Parser;
 use forensics_tokio::{PhaseContext, ShutdownGuard, diag, logging};
-use tokio::net::TcpListener;
+use listenfd::ListenFd;
 
 use crate::adapter::Adapter;
 use crate::http::Traffic;
+use crate::listening::Listening;
 use crate::options::{Options, Trouble};
 use crate::store::Store;
 
@@ -37,10 +42,12 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         true => logging::init_journal()?,
         false => logging::init(),
     };
-    tokio::runtime::Runtime::new()?.block_on(serve(options))
+    // While there is one thread: it clears the environment of what is meant for us alone.
+    let passed = ListenFd::from_env();
+    tokio::runtime::Runtime::new()?.block_on(serve(options, passed))
 }
 
-async fn serve(options: Options) -> Result<ExitCode, Box<dyn Error>> {
+async fn serve(options: Options, passed: ListenFd) -> Result<ExitCode, Box<dyn Error>> {
     let mut builder = ShutdownGuard::builder("gateway")
         .drain_timeout(options.drain_timeout)
         .watchdog(true)
@@ -61,8 +68,8 @@ async fn serve(options: Options) -> Result<ExitCode, Box<dyn Error>> {
     // Signals are ours from here on, also while we still start.
     let guard = builder.install()?;
 
-    let listener = TcpListener::bind(&options.listen).await?;
-    println!("listening on http://{}", listener.local_addr()?);
+    let listening = Listening::open(passed, &options.listen).await?;
+    println!("listening on http://{}", listening.address()?);
 
     let traffic = Arc::new(Traffic::default());
     let store = Arc::new(Store::default());
@@ -77,7 +84,7 @@ async fn serve(options: Options) -> Result<ExitCode, Box<dyn Error>> {
         cx.record("sessions_told", told.say_goodbye());
     });
 
-    // No new connection is accepted since the token was cancelled; wait for what is in flight.
+    // No new connection is taken in since the token was cancelled; wait for what is in flight.
     let inflight = traffic.clone();
     guard
         .phase("drain", move |cx| async move {
@@ -102,7 +109,8 @@ async fn serve(options: Options) -> Result<ExitCode, Box<dyn Error>> {
         })
         .reserve(Duration::from_secs(1));
 
-    let server = http::serve(listener, traffic, guard.token());
+    let stop = guard.token();
+    let server = server::serve(listening, http::routes(traffic, stop.clone()), stop);
     Ok(guard.run(server).await.exit_code())
 }
 

@@ -10,7 +10,7 @@ use forensics_tokio::core::duration;
 /// An HTTP gateway that shows how a service stops.
 #[derive(Debug, Parser)]
 pub(crate) struct Options {
-    /// Where to listen; port 0 takes a free one.
+    /// Where to listen, unless systemd passes a socket; port 0 takes a free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     pub(crate) listen: String,
     /// How long requests in flight may take to finish, such as `30s` or `1min 30s`.

@@ -5,6 +5,10 @@
 
 #![forbid(unsafe_code)]
 
+mod acknowledged;
+pub mod client;
+pub mod crowd;
+
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -63,6 +63,32 @@ fn under_load_every_accepted_request_is_answered() {
     assert!(drain.contains("active_at_start=51 active_now=0"), "{drain}");
     // A log that cannot be written costs one line.
     assert_eq!(ended.stderr.matches("Diagnostic failed").count(), 1, "{}", ended.stderr);
+}
+
+#[test]
+fn an_answer_survives_what_its_client_sends_too_much_or_not_at_all() {
+    let gateway = Program::gateway(&[]);
+    let mut too_much = ask(&gateway.address, 400);
+    let mut half_closed = ask(&gateway.address, 400);
+    half_closed.shutdown(Shutdown::Write).unwrap();
+    // A quick request after them is answered when theirs have been read.
+    ask(&gateway.address, 0).read_exact(&mut [0; 12]).unwrap();
+    gateway.program.kill("-TERM");
+    gateway.program.wait_for_stderr("Shutdown context");
+    // Not read any more: a socket that is closed over it resets the connection.
+    write!(too_much, "GET / HTTP/1.1\r\nHost: gateway\r\n\r\n").unwrap();
+    for stream in [&mut too_much, &mut half_closed] {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200") && head.contains("connection: close"), "{head}");
+        assert_eq!(body, "slept 400 ms\n");
+    }
+    for _ in 0..2 {
+        too_much.write_all(b"and more").unwrap();
+    }
+    drop(too_much);
+    gateway.program.wait().assert_well(0);
 }
 
 #[test]

@@ -12,9 +12,9 @@ const CANNOT: i32 = 77;
 const PRELUDE: &str = r#"
 set -u
 # Where a unit with a /tmp or a /home of its own sees them, too.
-cp "$GATEWAY" "$FORENSICS" "$SUBJECT" "$TROUBLE" /usr/local/bin/
+cp "$GATEWAY" "$FORENSICS" "$SUBJECT" "$TROUBLE" "$HAMMER" /usr/local/bin/
 GATEWAY=/usr/local/bin/gateway FORENSICS=/usr/local/bin/forensics
-SUBJECT=/usr/local/bin/subject TROUBLE=/usr/local/bin/trouble
+SUBJECT=/usr/local/bin/subject TROUBLE=/usr/local/bin/trouble HAMMER=/usr/local/bin/hammer
 log() { journalctl -q --no-pager -o cat -u "$1"; }
 warnings() { echo "warnings of $1: $(journalctl -q -o cat -p warning -u "$1" | wc -l)"; }
 until_log() {
@@ -43,21 +43,23 @@ start() {
 "#;
 
 /// Runs a script under a systemd of its own; `None` where there can be none. It finds the gateway
-/// as `$GATEWAY`, the command line as `$FORENSICS`, this package's programs as `$SUBJECT` and
-/// `$TROUBLE`, and a folder shared with the host as `$SHARED`.
+/// as `$GATEWAY`, the command line as `$FORENSICS`, this package's programs as `$SUBJECT`, `$TROUBLE`
+/// and `$HAMMER`, and a folder shared with the host as `$SHARED`.
 pub(crate) fn under_systemd(script: &str) -> Option<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let (gateway, forensics) = (example("gateway"), forensics());
     let subject = PathBuf::from(env!("CARGO_BIN_EXE_subject"));
     let trouble = PathBuf::from(env!("CARGO_BIN_EXE_trouble"));
+    let hammer = PathBuf::from(env!("CARGO_BIN_EXE_hammer"));
     let shared = tempfile::tempdir().unwrap();
     let folder = |path: &PathBuf| path.parent().unwrap().to_owned();
     let variables = format!(
-        "GATEWAY='{}' FORENSICS='{}' SUBJECT='{}' TROUBLE='{}' SHARED='{}'\n",
+        "GATEWAY='{}' FORENSICS='{}' SUBJECT='{}' TROUBLE='{}' HAMMER='{}' SHARED='{}'\n",
         gateway.display(),
         forensics.display(),
         subject.display(),
         trouble.display(),
+        hammer.display(),
         shared.path().display(),
     );
     let output = Command::new(root.join("systemd/boot"))

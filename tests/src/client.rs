@@ -1,0 +1,191 @@
+//! An HTTP client that knows of each of its requests what became of it.
+//!
+//! A load generator counts answers and errors. What it cannot say is the one thing that matters at a
+//! stop: had the server the request, when the connection ended without an answer? This asks the
+//! kernel how much of it was acknowledged, which is what had arrived in the server's socket.
+
+use std::fmt;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
+
+use crate::LIMIT;
+use crate::acknowledged::acknowledged;
+
+/// What became of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// Answered to its last byte, with 200 and what was asked for.
+    Answered,
+    /// The connection was refused.
+    Refused,
+    /// The connection ended, and of the request not one byte had been acknowledged.
+    TurnedAway,
+    /// None of these: what was seen.
+    Lost(String),
+}
+
+/// What became of all requests.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// How many were [`Fate::Answered`].
+    pub answered: u64,
+    /// Of these, those that the server took some time for, as was asked.
+    pub slow: u64,
+    /// Of these, those with which the server said that it closes the connection.
+    pub last_ones: u64,
+    /// How many were [`Fate::Refused`].
+    pub refused: u64,
+    /// How many were [`Fate::TurnedAway`].
+    pub turned_away: u64,
+    /// How many idle connections were found closed before anything was sent on them.
+    pub closed_idle: u64,
+    /// Those that were [`Fate::Lost`].
+    pub lost: Vec<String>,
+}
+
+impl Account {
+    /// How many requests there were.
+    pub fn requests(&self) -> u64 {
+        self.answered + self.refused + self.turned_away + self.lost.len() as u64
+    }
+
+    /// Takes another's into this one.
+    pub fn add(&mut self, other: Account) {
+        self.answered += other.answered;
+        self.slow += other.slow;
+        self.last_ones += other.last_ones;
+        self.refused += other.refused;
+        self.turned_away += other.turned_away;
+        self.closed_idle += other.closed_idle;
+        self.lost.extend(other.lost);
+    }
+}
+
+impl fmt::Display for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { answered, slow, last_ones, refused, turned_away, closed_idle, lost } = self;
+        write!(
+            f,
+            "requests={} answered={answered} slow={slow} last_ones={last_ones} refused={refused} \
+             turned_away={turned_away} closed_idle={closed_idle} lost={}",
+            self.requests(),
+            lost.len()
+        )
+    }
+}
+
+/// One client, with one connection at a time.
+#[derive(Debug)]
+pub struct Client {
+    address: String,
+    /// Kept open by the server's last answer.
+    connection: Option<TcpStream>,
+    /// What became of its requests so far.
+    pub account: Account,
+}
+
+impl Client {
+    /// A client of the server at `address`, not connected yet.
+    pub fn new(address: &str) -> Self {
+        Self { address: address.to_owned(), connection: None, account: Account::default() }
+    }
+
+    /// Closes the connection that is open, if one is.
+    pub fn disconnect(&mut self) {
+        self.connection = None;
+    }
+
+    /// Asks the gateway for an answer in `ms` milliseconds, or at once, on the open connection where
+    /// there is one, and puts down what became of it.
+    pub fn ask(&mut self, ms: Option<u32>) -> Fate {
+        let fate = match self.connected() {
+            Ok(stream) => self.ask_on(stream, ms),
+            Err(e) if e.kind() == ErrorKind::ConnectionRefused => Fate::Refused,
+            Err(e) => Fate::Lost(format!("not connected: {e}")),
+        };
+        match &fate {
+            Fate::Answered => self.account.answered += 1,
+            Fate::Refused => self.account.refused += 1,
+            Fate::TurnedAway => self.account.turned_away += 1,
+            Fate::Lost(what) => self.account.lost.push(what.clone()),
+        }
+        self.account.slow += u64::from(fate == Fate::Answered && ms.is_some());
+        fate
+    }
+
+    fn connected(&mut self) -> io::Result<TcpStream> {
+        // As every client that keeps connections does: one that has ended is not used.
+        if let Some(stream) = self.connection.take() {
+            stream.set_nonblocking(true)?;
+            let open = stream.peek(&mut [0]).is_err_and(|e| e.kind() == ErrorKind::WouldBlock);
+            stream.set_nonblocking(false)?;
+            if open {
+                return Ok(stream);
+            }
+            self.account.closed_idle += 1;
+        }
+        let stream = TcpStream::connect(&self.address)?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    fn ask_on(&mut self, mut stream: TcpStream, ms: Option<u32>) -> Fate {
+        let (path, expected) = match ms {
+            None => ("/".to_owned(), "ok\n".to_owned()),
+            Some(ms) => (format!("/slow?ms={ms}"), format!("slept {ms} ms\n")),
+        };
+        let before = acknowledged(&stream);
+        let sent = write!(&stream, "GET {path} HTTP/1.1\r\nHost: gateway\r\n\r\n");
+        let mut answer = Answer::default();
+        let ended = sent.and_then(|()| answer.read(&mut stream));
+        if let Some(last) = answer.is_whole(&expected) {
+            self.account.last_ones += u64::from(last);
+            self.connection = (!last).then_some(stream);
+            return Fate::Answered;
+        }
+        match (before, acknowledged(&stream)) {
+            (Ok(before), Ok(after)) if before == after && answer.0.is_empty() => Fate::TurnedAway,
+            (before, after) => Fate::Lost(format!(
+                "GET {path}: {ended:?} after {:?}; acknowledged {before:?} before, {after:?} after",
+                String::from_utf8_lossy(&answer.0)
+            )),
+        }
+    }
+}
+
+/// The bytes of an answer, as far as they came.
+#[derive(Debug, Default)]
+struct Answer(Vec<u8>);
+
+impl Answer {
+    /// Reads until it is complete, or the connection ends.
+    fn read(&mut self, stream: &mut impl Read) -> io::Result<()> {
+        let mut piece = [0; 4096];
+        while self.parts().is_none() {
+            match stream.read(&mut piece)? {
+                0 => break,
+                read => self.0.extend_from_slice(&piece[..read]),
+            }
+        }
+        Ok(())
+    }
+
+    /// Its head and its body, once both are there to the last byte.
+    fn parts(&self) -> Option<(String, &[u8])> {
+        let end = self.0.windows(4).position(|four| four == b"\r\n\r\n")?;
+        let head = String::from_utf8_lossy(&self.0[..end]).to_ascii_lowercase();
+        let body = &self.0[end + 4..];
+        let (_, length) = head.split_once("\r\ncontent-length: ")?;
+        let length: usize = length.lines().next()?.parse().ok()?;
+        (body.len() >= length).then_some((head, body))
+    }
+
+    /// Where it is a complete 200 with this body and no byte more: whether it says that the
+    /// connection is closed after it.
+    fn is_whole(&self, expected: &str) -> Option<bool> {
+        let (head, body) = self.parts()?;
+        let well = head.starts_with("http/1.1 200 ") && body == expected.as_bytes();
+        well.then(|| head.contains("\r\nconnection: close"))
+    }
+}

@@ -1,0 +1,104 @@
+//! Many clients at once, each with a habit of its own, and one account of them all.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::LIMIT;
+use crate::client::{Account, Client, Fate};
+
+/// How a client goes about it. Every fourth request of each is a slow one.
+#[derive(Debug, Clone, Copy)]
+enum Habit {
+    /// A new connection for every request.
+    Anew,
+    /// One connection, and the next request as soon as there is an answer.
+    Busy,
+    /// One connection, and a pause before each request, so that it is often idle.
+    Pausing,
+}
+
+/// Clients that ask one after another until they are refused or told to leave.
+#[derive(Debug)]
+pub struct Crowd {
+    clients: Vec<JoinHandle<Account>>,
+    answered: Arc<AtomicU64>,
+    leave: Arc<AtomicBool>,
+}
+
+impl Crowd {
+    /// Starts so many clients of each habit.
+    pub fn start(address: &str, of_each_habit: usize) -> Self {
+        let answered = Arc::new(AtomicU64::new(0));
+        let leave = Arc::new(AtomicBool::new(false));
+        let habits = [Habit::Anew, Habit::Busy, Habit::Pausing];
+        let clients = habits.into_iter().flat_map(|habit| {
+            let (answered, leave) = (answered.clone(), leave.clone());
+            (0..of_each_habit).map(move |_| {
+                let (client, answered, leave) =
+                    (Client::new(address), answered.clone(), leave.clone());
+                thread::spawn(move || go_on(client, habit, &answered, &leave))
+            })
+        });
+        Self { clients: clients.collect(), answered, leave }
+    }
+
+    /// Waits until so many more requests have been answered.
+    ///
+    /// # Panics
+    /// Where that is not so within [`LIMIT`].
+    pub fn wait_for_answers(&self, more: u64) {
+        let enough = self.answered.load(Ordering::Relaxed) + more;
+        let end = Instant::now() + LIMIT;
+        while self.answered.load(Ordering::Relaxed) < enough {
+            assert!(Instant::now() < end, "not {more} answers in {LIMIT:?}");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Waits until every client has been refused.
+    ///
+    /// # Panics
+    /// Where a client does.
+    pub fn refused(self) -> Account {
+        let mut all = Account::default();
+        for client in self.clients {
+            all.add(client.join().expect("a client does not panic"));
+        }
+        all
+    }
+
+    /// Lets every client finish what it has begun, and go.
+    ///
+    /// # Panics
+    /// Where a client does.
+    pub fn leave(self) -> Account {
+        self.leave.store(true, Ordering::Relaxed);
+        self.refused()
+    }
+}
+
+fn go_on(mut client: Client, habit: Habit, answered: &AtomicU64, leave: &AtomicBool) -> Account {
+    let run = RandomState::new();
+    for nth in 0_u64.. {
+        let random = run.hash_one(nth);
+        if leave.load(Ordering::Relaxed) {
+            break;
+        }
+        match habit {
+            Habit::Anew => client.disconnect(),
+            Habit::Busy => {}
+            // A pause is what this client does; some are longer than the gateway's last call.
+            Habit::Pausing => thread::sleep(Duration::from_millis(random % 250)),
+        }
+        let slow = (nth % 4 == 3).then_some(((random >> 32) % 80) as u32);
+        match client.ask(slow) {
+            Fate::Answered => drop(answered.fetch_add(1, Ordering::Relaxed)),
+            Fate::Refused => break,
+            Fate::TurnedAway | Fate::Lost(_) => {}
+        }
+    }
+    client.account
+}

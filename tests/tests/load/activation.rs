@@ -1,0 +1,64 @@
+//! A listening socket that is passed to the gateway as sd_listen_fds(3) has it, by
+//! systemd-socket-activate. (Restarts behind a socket that stays are in tests/systemd.)
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::Command;
+
+use forensics_tests::client::{Client, Fate};
+use forensics_tests::{Program, example};
+
+/// An address that nobody listens at.
+fn free_address() -> String {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+#[test]
+fn a_socket_that_was_passed_is_served_and_kept_from_children() {
+    let address = free_address();
+    let mut activate = Command::new("systemd-socket-activate");
+    let elsewhere = ["--listen", "127.0.0.1:0"];
+    let program =
+        Program::start(activate.args(["-l", &address]).arg(example("gateway")).args(elsewhere));
+    program.wait_for_stderr("Listening on");
+    // The first to come starts it, and is answered by it.
+    let mut client = Client::new(&address);
+    assert_eq!(client.ask(Some(1)), Fate::Answered);
+    program.wait_for_stdout(&format!("listening on http://{address}"));
+    // The option of the same name, octal: <asm-generic/fcntl.h>.
+    let passed = std::fs::read_to_string(format!("/proc/{}/fdinfo/3", program.pid())).unwrap();
+    let flags = passed.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+    let flags = u32::from_str_radix(flags.trim(), 8).unwrap();
+    assert_eq!(flags & 0o2_000_000, 0o2_000_000, "close on exec: {passed}");
+
+    program.kill("-TERM");
+    let ended = program.wait();
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    assert!(ended.stderr.contains("Shutdown complete"), "{}", ended.stderr);
+    assert_eq!(client.ask(None), Fate::Refused);
+}
+
+#[test]
+fn a_socket_that_is_none_of_tcp_is_refused_with_its_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("socket");
+    let mut activate = Command::new("systemd-socket-activate");
+    let program = Program::start(activate.arg("-l").arg(&path).arg(example("gateway")));
+    program.wait_for_stderr("Listening on");
+    let _caller = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    let ended = program.wait();
+    assert_eq!(ended.code(), 1, "{}", ended.stderr);
+    assert!(ended.stderr.contains("fd 3 is not a valid tcp socket"), "{}", ended.stderr);
+}
+
+#[test]
+fn variables_that_are_meant_for_another_process_are_left_alone() {
+    // What a wrapper leaves behind: sd_listen_fds(3) compares the pid.
+    let mut gateway = Command::new(example("gateway"));
+    let program = Program::start(gateway.env("LISTEN_PID", "1").env("LISTEN_FDS", "1"));
+    let line = program.wait_for_stdout("listening on http://");
+    let (_, address) = line.split_once("http://").unwrap();
+    assert_eq!(Client::new(address).ask(None), Fate::Answered);
+    program.kill("-TERM");
+    program.wait().assert_well(0);
+}

@@ -1,0 +1,45 @@
+//! The moment between the gateway's last look into a socket and its close: some microseconds, in
+//! which no load would often hit. strace makes three seconds of it.
+
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use forensics_tests::Program;
+use forensics_tests::client::{Client, Fate};
+
+/// Stops a gateway whose system call `held` takes three seconds longer, and asks in the midst of it.
+fn asked_in_the_midst_of(held: &str, mut client: impl FnMut(&str) -> Client) -> (Client, Fate) {
+    let gateway = Program::gateway(&[]);
+    let mut client = client(&gateway.address);
+    let (call, _) = held.split_once(':').unwrap();
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-e", &format!("trace={call}"), "-e", &format!("inject={held}=3s")]);
+    let strace = Program::start(strace.args(["-p", &gateway.program.pid().to_string()]));
+    strace.wait_for_stderr("attached");
+    gateway.program.kill("-TERM");
+    gateway.program.wait_for_stderr("Shutdown context");
+    // Held up is real time: far behind its beginning, and far before its end.
+    thread::sleep(Duration::from_millis(1200));
+    let fate = client.ask(None);
+    gateway.program.wait().assert_well(0);
+    strace.wait();
+    (client, fate)
+}
+
+#[test]
+fn a_connection_that_comes_after_the_last_look_into_the_queue_is_refused_and_not_reset() {
+    let (_, fate) = asked_in_the_midst_of("accept4:delay_exit", Client::new);
+    assert_eq!(fate, Fate::Refused);
+}
+
+#[test]
+fn a_request_that_comes_after_the_last_look_into_its_connection_was_never_received() {
+    let (client, fate) = asked_in_the_midst_of("shutdown:delay_enter", |address| {
+        let mut client = Client::new(address);
+        assert_eq!(client.ask(None), Fate::Answered);
+        client
+    });
+    // On the connection that it had, which looked as if it were still open.
+    assert_eq!((fate, client.account.closed_idle), (Fate::TurnedAway, 0));
+}

@@ -1,0 +1,10 @@
+-- What wrk asks for: every twentieth request is a slow one.
+local nth = 0
+
+request = function()
+   nth = nth + 1
+   if nth % 20 == 0 then
+      return wrk.format("GET", "/slow?ms=" .. math.random(80))
+   end
+   return wrk.format("GET", "/")
+end

@@ -1,0 +1,71 @@
+//! The load generator wrk: as many requests as it can send, and its own count of what went wrong.
+
+use std::io::ErrorKind;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use forensics_tests::Program;
+
+/// wrk, while it runs.
+pub(crate) struct Wrk(Program);
+
+/// What it counted.
+#[derive(Debug, Default)]
+pub(crate) struct Counted {
+    /// Requests that were answered.
+    pub(crate) answered: u64,
+    /// Connections that ended or were reset while it waited for an answer.
+    pub(crate) unanswered: u64,
+    /// Requests that were answered after two seconds, or not at all.
+    pub(crate) late: u64,
+    /// Answers with another status than 200 or its like.
+    pub(crate) not_ok: u64,
+}
+
+impl Counted {
+    pub(crate) fn add(&mut self, other: &Counted) {
+        self.answered += other.answered;
+        self.unanswered += other.unanswered;
+        self.late += other.late;
+        self.not_ok += other.not_ok;
+    }
+}
+
+/// Whether there is a wrk. Says so where there is none, which with `CI=true` is a failure.
+pub(crate) fn is_there() -> bool {
+    let found = Command::new("wrk").arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let missing = found.is_err_and(|e| e.kind() == ErrorKind::NotFound);
+    if missing {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "must not be skipped: no wrk");
+        eprintln!("skipped: no wrk (Debian package wrk)");
+    }
+    !missing
+}
+
+impl Wrk {
+    /// Starts it against this address, with 32 connections that are never idle.
+    pub(crate) fn start(address: &str) -> Self {
+        let mix = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/load/mix.lua");
+        let mut command = Command::new("wrk");
+        command.args(["--threads", "1", "--connections", "32", "--duration", "10m", "--script"]);
+        Self(Program::start(command.arg(mix).arg(format!("http://{address}/"))))
+    }
+
+    /// Ends it, and returns what it counted.
+    pub(crate) fn stop(self) -> Counted {
+        self.0.kill("-INT");
+        let said = self.0.wait().stdout.clone();
+        let number = |text: &str| {
+            let digits: String = text.trim().chars().take_while(char::is_ascii_digit).collect();
+            digits.parse().unwrap_or_else(|e| panic!("`{text}`: {e} in:\n{said}"))
+        };
+        let after = |label: &str| said.split_once(label).map_or(0, |(_, rest)| number(rest));
+        let (before, _) = said.split_once(" requests in ").unwrap_or_else(|| panic!("{said}"));
+        Counted {
+            answered: number(before.lines().last().unwrap_or_default()),
+            unanswered: after(", read "),
+            late: after(", timeout "),
+            not_ok: after("Non-2xx or 3xx responses: "),
+        }
+    }
+}

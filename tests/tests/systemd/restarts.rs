@@ -1,0 +1,53 @@
+//! Restarts behind a `.socket` unit under full load: systemd holds the listening socket open, so
+//! that whoever comes while nobody serves waits for the next gateway.
+
+use crate::harness::{assert_says, under_systemd};
+
+const RESTARTS: u32 = 50;
+
+#[test]
+fn fifty_restarts_behind_a_socket_unit_lose_no_request_and_refuse_no_connection() {
+    let script = format!(
+        r#"
+cat >/run/mix.lua <<'LUA'
+{mix}
+LUA
+cat >/run/systemd/system/gw.socket <<UNIT
+[Socket]
+ListenStream=127.0.0.1:8080
+UNIT
+cat >/run/systemd/system/gw.service <<UNIT
+[Unit]
+StartLimitIntervalSec=0
+[Service]
+Type=notify
+ExecStart=$GATEWAY --drain-timeout 10s
+UNIT
+systemctl daemon-reload && systemctl start gw.socket || exit 1
+# Nobody serves yet: the first request starts the service.
+wrk -t 1 -c 32 -d 10m -s /run/mix.lua http://127.0.0.1:8080/ >/run/wrk & load=$!
+$HAMMER 127.0.0.1:8080 6 bash -c '
+    for nth in $(seq {RESTARTS}); do
+        sleep .0$((RANDOM % 10))
+        systemctl restart gw.service || exit 1
+    done' || exit 1
+kill -INT $load; wait $load
+systemctl stop gw.socket gw.service
+systemctl show gw -p Result
+echo "stops: $(log gw | grep -c 'Shutdown complete cause=systemd phases=4 timed_out=false')"
+cat /run/wrk; warnings gw"#,
+        mix = include_str!("../load/mix.lua"),
+    );
+    let Some(said) = under_systemd(&script) else { return };
+    let account = said.lines().find(|line| line.starts_with("requests=")).unwrap();
+    let stops = format!("stops: {}\n", RESTARTS + 1);
+    assert_says(&said, &["Result=success", &stops, "warnings of gw: 0\n"]);
+    assert_says(account, &[" refused=0 ", " lost=0"]);
+    // A request that crossed the end of its idle connection: nothing of it was received. Rare.
+    let (_, turned_away) = account.split_once(" turned_away=").unwrap();
+    let turned_away: u32 = turned_away.split(' ').next().unwrap().parse().unwrap();
+    assert!(turned_away <= RESTARTS / 10, "{account}");
+    // What wrk prints only where there is something to print.
+    assert!(!said.contains("Socket errors") && !said.contains("Non-2xx"), "{said}");
+    println!("{account}; wrk: {}", said.lines().find(|line| line.contains("requests in")).unwrap());
+}
