@@ -111,7 +111,12 @@ impl Baseline {
                 journal_stream: variable("JOURNAL_STREAM"),
             },
             container: container(&proc, variable("container")),
-            in_pid_namespace: procfile::is_in_initial_pid_namespace(&proc) == Some(false),
+            in_pid_namespace: match procfile::is_in_initial_pid_namespace(&proc) {
+                Some(initial) => !initial,
+                // Without a /proc: a parent that has no pid here lives in a namespace above. (The
+                // machine's own process 1 has none either, and nobody outside to be signalled by.)
+                None => pid == own_pid() && getppid().as_raw() == 0,
+            },
             markers: Vec::new(),
             process,
         }
