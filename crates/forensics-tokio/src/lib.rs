@@ -14,6 +14,7 @@ mod blackbox;
 mod bounded;
 mod budget;
 mod builder;
+mod child;
 mod config;
 pub mod diag;
 mod events;
