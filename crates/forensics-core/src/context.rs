@@ -65,7 +65,8 @@ pub struct Baseline {
     pub container: Option<String>,
     /// Whether the pid namespace is not the machine's own.
     pub in_pid_namespace: bool,
-    /// The marker files to look at, by name.
+    /// The marker files to look at, by name. Who can bound that leaves them out, and adds what was
+    /// found to the context.
     pub markers: Vec<(String, PathBuf)>,
 }
 
@@ -167,7 +168,8 @@ impl ShutdownContext {
     /// Takes down what is true now, for a stop that `trigger` asked for; `captured` is what the
     /// handler saw of it, where it was a signal.
     ///
-    /// Blocks for a few dozen reads of `/proc` and of the markers. Never fails or panics.
+    /// Blocks for a few dozen reads of `/proc` and of the baseline's markers, which
+    /// [can hang](crate::marker). Never fails or panics.
     pub fn capture(baseline: &Baseline, trigger: Trigger, captured: Option<&Captured>) -> Self {
         let mut context = Self::look(baseline);
         if let Some(captured) = captured {
