@@ -5,6 +5,8 @@
 
 #![forbid(unsafe_code)]
 
+mod skip;
+
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +14,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+pub use skip::{can, root_can};
 
 /// Past this a test has failed: far more than anything takes on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(60);
