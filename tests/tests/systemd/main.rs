@@ -12,4 +12,5 @@ mod hardening;
 mod harness;
 mod journal;
 mod notify;
+mod programs;
 mod stop;
