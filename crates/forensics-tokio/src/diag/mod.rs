@@ -318,7 +318,7 @@ mod tests {
         let running = tokio::spawn(run(plan, "line".into()));
         // The child is real: only once it has said its child's pid may the clock jump.
         let sleeper = loop {
-            let text = fs::read_to_string(&log).unwrap_or_default();
+            let text = fs::read_to_string(log).unwrap_or_default();
             if let Some((pid, _)) =
                 text.split_once('\n').and_then(|(_, rest)| rest.split_once('\n'))
             {
