@@ -51,8 +51,8 @@ async fn serve(options: Options, passed: ListenFd) -> Result<ExitCode, Box<dyn E
     let mut builder = ShutdownGuard::builder("gateway")
         .drain_timeout(options.drain_timeout)
         .watchdog(true)
-        .marker("takeover", "/run/gateway/takeover.json")
-        .marker("planned_stop", "/run/gateway/planned-stop.json");
+        .marker("takeover", options.markers.join("takeover.json"))
+        .marker("planned_stop", options.markers.join("planned-stop.json"));
     if let Some(deadline) = options.deadline {
         builder = builder.deadline(deadline);
     }

@@ -28,6 +28,9 @@ pub(crate) struct Options {
     /// The folder for the records of this and earlier runs.
     #[arg(long, value_name = "DIR")]
     pub(crate) records: Option<PathBuf>,
+    /// The folder where `takeover.json` and `planned-stop.json` are looked for at the signal.
+    #[arg(long, value_name = "DIR", default_value = "/run/gateway")]
+    pub(crate) markers: PathBuf,
     /// Log to the journal, whatever stderr is.
     #[arg(long)]
     pub(crate) journald: bool,

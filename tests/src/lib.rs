@@ -8,6 +8,7 @@
 mod acknowledged;
 pub mod client;
 pub mod crowd;
+mod skip;
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use forensics_tokio::testing::{Process, Run};
+
+pub use skip::{can, root_can};
 
 /// Past this a test has failed: far more than anything takes on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(60);

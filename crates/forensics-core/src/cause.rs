@@ -172,14 +172,13 @@ fn of_signal(signal: Signal, captured: &Captured, known: &Evidence<'_>) -> (Caus
         return (Cause::Unknown, format!("{signal} with si_code {:?}", captured.code));
     };
     let who = &sender.process;
-    let is_parent = known.process.ppid.is_some_and(|parent| sender.is(Pid::from_raw(parent)));
-    if signal == Signal::HUP
-        && known.process.session == Some(who.pid)
-        && who.pid != known.process.pid
-        && sender.is_verified()
-    {
+    // Whoever lives outside our pid namespace is 0 in it: parent, session and sender alike, and need
+    // not be the same.
+    let is = |pid: Option<i32>| pid.is_some_and(|pid| pid > 0 && sender.is(Pid::from_raw(pid)));
+    let is_parent = is(known.process.ppid);
+    if signal == Signal::HUP && is(known.process.session) && who.pid != known.process.pid {
         (Cause::Hangup, format!("SIGHUP from our session's leader {who}"))
-    } else if sender.is(Pid::from_raw(known.process.pid)) {
+    } else if is(Some(known.process.pid)) {
         (Cause::SelfSent, "the sender is this process".to_owned())
     } else if !sender.is_verified() {
         (Cause::Unverified, format!("SI_QUEUE: pid {} is what the sender wrote there", who.pid))
@@ -287,6 +286,7 @@ mod tests {
         in_pid_namespace: bool,
         /// Our parent by now.
         ppid: i32,
+        session: i32,
     }
 
     fn from(sender: ProcessSummary) -> Case {
@@ -300,6 +300,7 @@ mod tests {
             is_parent_death_signal: false,
             in_pid_namespace: false,
             ppid: PARENT,
+            session: 300,
         }
     }
 
@@ -320,7 +321,7 @@ mod tests {
             sender: case.code.has_sender().then_some(&sender),
             process: &ProcessSummary {
                 ppid: Some(case.ppid),
-                session: Some(300),
+                session: Some(case.session),
                 unit: case.unit.clone(),
                 ..named(US, "gateway")
             },
@@ -379,6 +380,17 @@ mod tests {
                 "outside our pid namespace",
             ),
             (from(ProcessSummary::unknown(0)), Cause::Unknown, "pid 0"),
+            (Case { ppid: 0, ..from(ProcessSummary::unknown(0)) }, Cause::Unknown, "pid 0"),
+            (
+                Case {
+                    signal: Signal::HUP,
+                    session: 0,
+                    in_pid_namespace: true,
+                    ..from(ProcessSummary::unknown(0))
+                },
+                Cause::ContainerStop,
+                "outside our pid namespace",
+            ),
             (from(named(1, "tini")), Cause::ContainerStop, "init tini(1)"),
             (from(named(1, "systemd")), Cause::Systemd, "systemd(1)"),
             (

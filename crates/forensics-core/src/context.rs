@@ -65,7 +65,8 @@ pub struct Baseline {
     pub container: Option<String>,
     /// Whether the pid namespace is not the machine's own.
     pub in_pid_namespace: bool,
-    /// The marker files to look at, by name.
+    /// The marker files to look at, by name. Who can bound that leaves them out, and adds what was
+    /// found to the context.
     pub markers: Vec<(String, PathBuf)>,
 }
 
@@ -111,7 +112,12 @@ impl Baseline {
                 journal_stream: variable("JOURNAL_STREAM"),
             },
             container: container(&proc, variable("container")),
-            in_pid_namespace: procfile::is_in_initial_pid_namespace(&proc) == Some(false),
+            in_pid_namespace: match procfile::is_in_initial_pid_namespace(&proc) {
+                Some(initial) => !initial,
+                // Without a /proc: a parent that has no pid here lives in a namespace above. (The
+                // machine's own process 1 has none either, and nobody outside to be signalled by.)
+                None => pid == own_pid() && getppid().as_raw() == 0,
+            },
             markers: Vec::new(),
             process,
         }
@@ -162,7 +168,8 @@ impl ShutdownContext {
     /// Takes down what is true now, for a stop that `trigger` asked for; `captured` is what the
     /// handler saw of it, where it was a signal.
     ///
-    /// Blocks for a few dozen reads of `/proc` and of the markers. Never fails or panics.
+    /// Blocks for a few dozen reads of `/proc` and of the baseline's markers, which
+    /// [can hang](crate::marker). Never fails or panics.
     pub fn capture(baseline: &Baseline, trigger: Trigger, captured: Option<&Captured>) -> Self {
         let sender = captured.and_then(Sender::identify);
         Self::capture_from(baseline, trigger, captured, sender)

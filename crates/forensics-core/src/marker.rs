@@ -6,8 +6,8 @@
 //!
 //! A marker's path may lead to anything, so [`read`] opens only regular files, without waiting
 //! (`O_NONBLOCK`: a FIFO without a writer), reads at most 64 KiB, and reports what it found
-//! instead as [`Marker::problem`]. It never fails. On a network file system whose server is away
-//! open(2) itself can wait; keep markers below `/run`.
+//! instead as [`Marker::problem`]. It never fails. On a file system whose server is away open(2)
+//! itself waits, and nothing that the caller of it can do helps: bound it by a thread of its own.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
@@ -62,8 +62,9 @@ pub struct Marker {
 
 /// Looks at the marker `name` at `path`, on behalf of the process `pid`.
 ///
-/// `None` where nothing is there. Blocks for no longer than it takes to open a local file and read
-/// 64 KiB of it. A symbolic link is followed, so that a marker may be switched by one.
+/// `None` where nothing is there. Blocks for no longer than it takes to open a file and read 64 KiB
+/// of it, which has no bound where a server is away. A symbolic link is followed, so that a marker
+/// may be switched by one.
 pub fn read(name: &str, path: &Path, pid: u32) -> Option<Marker> {
     let (target, problem) = match content(path) {
         Ok(bytes) => match target(&bytes, pid) {
@@ -87,12 +88,11 @@ pub fn target(content: &[u8], pid: u32) -> Result<Target, serde_json::Error> {
         return Ok(Target::Unstated);
     }
     let json: serde_json::Value = serde_json::from_slice(content)?;
-    Ok(match json.get("target_pid") {
-        Some(number) if number.is_number() => match number.as_u64() == Some(u64::from(pid)) {
-            true => Target::Ourselves,
-            false => Target::Other,
-        },
-        _ => Target::Unstated,
+    // A pid is exact in a float, too, and some programs write every number as one: `123.0`, `1.23e2`.
+    Ok(match json.get("target_pid").and_then(serde_json::Value::as_f64) {
+        Some(number) if number == f64::from(pid) => Target::Ourselves,
+        Some(_) => Target::Other,
+        None => Target::Unstated,
     })
 }
 
@@ -130,6 +130,15 @@ mod tests {
             (r#"{"target_pid": -123}"#, Other),
             (r#"{"target_pid": 123.5}"#, Other),
             (r#"{"target_pid": 99999999999999999999}"#, Other),
+            (r#"{"target_pid": 4294967419}"#, Other), // 123 + 2^32
+            (r#"{"target_pid": 123.0}"#, Ourselves),
+            (r#"{"target_pid": 1.23e2}"#, Ourselves),
+            (r#"{"target_pid": 1.23e300}"#, Other),
+            // The last of two counts, as in most readers of JSON.
+            (r#"{"target_pid": 12, "target_pid": 123}"#, Ourselves),
+            (r#"{"target_pid": 123, "target_pid": "123"}"#, Unstated),
+            (r#"{"target_pid": [123]}"#, Unstated),
+            (r#"{"target_pid": true}"#, Unstated),
             (r#"{"target_pid": "123"}"#, Unstated),
             (r#"{"target_pid": null}"#, Unstated),
             (r#"{"note": "target_pid: 123"}"#, Unstated),
@@ -141,10 +150,23 @@ mod tests {
         for (content, expected) in cases {
             assert_eq!(target(content.as_bytes(), 123).unwrap(), expected, "{content}");
         }
-        assert!(target(b"{", 123).is_err());
-        assert!(target(b"\xff\xfe", 123).is_err());
+        let broken: [&[u8]; 6] = [
+            b"{",
+            b"\xff\xfe",
+            b"{\"target_pid\": 123, \"by\": \"\xff\"}",
+            b"\xef\xbb\xbf{\"target_pid\": 123}",
+            br#"{"target_pid": 1e400}"#,
+            br#"{"target_pid": 0123}"#,
+        ];
+        for content in broken {
+            assert!(target(content, 123).is_err(), "{}", content.escape_ascii());
+        }
         // serde_json bounds the nesting, so that a deep marker costs no stack.
-        assert!(target("[".repeat(60_000).as_bytes(), 123).is_err());
+        for nested in ["[", r#"{"target_pid":"#] {
+            let deep = nested.repeat(100_000);
+            let error = target(deep.as_bytes(), 123).unwrap_err();
+            assert!(error.to_string().starts_with("recursion limit exceeded"), "{error}");
+        }
     }
 
     #[test]

@@ -141,7 +141,8 @@ impl Builder {
     }
 
     /// A marker file to look for at the signal; see [`forensics_core::marker`]. In the line it is
-    /// `NAME_marker_present=`, so a name is made of lower-case letters, digits and `_`.
+    /// `NAME_marker_present=`, so a name is made of lower-case letters, digits and `_`. One that
+    /// cannot be read within 100 ms, on a file system whose server is away, is absent.
     pub fn marker(mut self, name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
         self.config.markers.push((name.into(), path.into()));
         self
@@ -265,6 +266,7 @@ impl Builder {
         });
 
         secret::show(config.show_secrets);
+        // Its markers stay empty: they are read apart, as their file system can hang.
         let mut baseline = Baseline::probe();
         if let Some(parent) = &mut baseline.parent {
             let pid = parent.pid;

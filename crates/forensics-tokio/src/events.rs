@@ -207,7 +207,7 @@ pub(crate) fn diagnostic_failed(log: &Path, error: &DiagError) {
     warn!(name: "diagnostic_failed", target: "shutdown", log = %Plain(&log), "Diagnostic failed: {}", Plain(&error.to_string()));
 }
 
-/// The diagnostic takes longer than we may.
+/// The diagnostic takes longer than we may, and what it hangs in is not its process.
 pub(crate) fn diagnostic_left_behind() {
     warn!(name: "diagnostic_left_behind", target: "shutdown", "Diagnostic still running at the deadline: not waited for");
 }

@@ -23,6 +23,7 @@ mod blackbox;
 mod bounded;
 mod budget;
 mod builder;
+mod child;
 mod config;
 pub mod diag;
 mod environment;

@@ -2,12 +2,14 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use forensics_core::context::{Baseline, ShutdownContext};
 use forensics_core::record::{Diag, DiagState, Verdict};
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::blackbox::BlackBox;
@@ -18,6 +20,9 @@ use crate::plan::Plan;
 use crate::stop::Stop;
 use crate::{diag, events};
 
+/// How long after the deadline the diagnostic's task has to end its process and to say so.
+const DIAGNOSTIC_ENDS: Duration = Duration::from_millis(100);
+
 /// What the guard, its tasks and the keeper share.
 pub(crate) struct Shared {
     pub(crate) config: Arc<Config>,
@@ -25,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) token: CancellationToken,
     pub(crate) plan: Arc<Plan>,
     diagnostic: Mutex<Option<JoinHandle<()>>>,
+    /// Tells the diagnostic that no time is left for it.
+    diagnostic_deadline: Arc<Notify>,
     /// How many of the later signals have been logged.
     said: AtomicUsize,
     pub(crate) has_run: AtomicBool,
@@ -48,6 +55,7 @@ impl Shared {
             config,
             token: CancellationToken::new(),
             diagnostic: Mutex::new(None),
+            diagnostic_deadline: Arc::default(),
             said: AtomicUsize::new(0),
             has_run: AtomicBool::new(false),
             previous,
@@ -73,6 +81,7 @@ impl Shared {
             log: log.clone(),
             service: self.config.service.clone(),
             unit: context.systemd.unit.clone(),
+            deadline: self.diagnostic_deadline.clone(),
         };
         let line = context.to_string();
         let stop = self.stop.clone();
@@ -102,12 +111,15 @@ impl Shared {
         *self.diagnostic.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
     }
 
-    /// Waits for the diagnostic, lest it be lost with our cgroup; not past the deadline.
+    /// Waits for the diagnostic, lest it be lost with our cgroup; at the deadline it is ended.
     pub(crate) async fn wait_for_diagnostic(&self, deadline: Instant) {
         let task = self.diagnostic.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(task) = task
-            && timeout_at(deadline, task).await.is_err()
-        {
+        let Some(mut task) = task else { return };
+        if timeout_at(deadline, &mut task).await.is_ok() {
+            return;
+        }
+        self.diagnostic_deadline.notify_one();
+        if timeout(DIAGNOSTIC_ENDS, task).await.is_err() {
             self.stop.voice.say(events::diagnostic_left_behind);
         }
     }

@@ -5,6 +5,7 @@
 //! or a log line.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use forensics_core::cause::Cause;
 use forensics_core::clock;
 use forensics_core::context::{Baseline, ShutdownContext, Trigger};
 use forensics_core::duration::Timespan;
+use forensics_core::marker::{self, Marker};
 use forensics_core::process;
 use forensics_core::record::How;
 use forensics_core::sender::Sender;
@@ -41,6 +43,11 @@ const RECORD_LIMIT: Duration = Duration::from_millis(100);
 /// How long a command line may take to be read; it can hang for as long as its process's memory
 /// map is locked.
 const CMDLINE_LIMIT: Duration = Duration::from_millis(20);
+
+/// How long a marker may take to be read; it can hang for as long as the server of its file system
+/// is away. Longer than a command line, as it tells more, and a busy machine can take its time to run
+/// a thread.
+const MARKER_LIMIT: Duration = Duration::from_millis(100);
 
 /// What tasks wait for.
 #[derive(Debug, Default)]
@@ -177,7 +184,8 @@ impl Stop {
     /// Begins the stop, unless it has begun: captures the context, and tells whoever waits.
     /// `false` where somebody else was first, whose capture may still be under way.
     ///
-    /// From any thread. Takes some 100 µs, and 20 ms more where a command line hangs.
+    /// From any thread. Takes some 100 µs, and 20 ms more where a command line hangs, 100 ms for each
+    /// marker that does.
     pub(crate) fn begin(&self, trigger: Trigger) -> bool {
         self.begin_at(self.now(), trigger, None)
     }
@@ -199,6 +207,7 @@ impl Stop {
                 None => sender_cmdline(sender),
             };
         }
+        context.markers = markers(&self.config.markers);
         let (allowed, why) = self.limit(&context);
         let begun = Arc::new(Begun { context, at, allowed, why });
         self.state.send_modify(|state| state.begun = Some(begun));
@@ -559,6 +568,15 @@ fn sender_cmdline(sender: &Sender) -> Option<String> {
     let pid = sender.process.pid;
     let cmdline = bounded(CMDLINE_LIMIT, move || process::cmdline(pid)).flatten();
     cmdline.filter(|_| sender.is_still_there())
+}
+
+/// The markers that are there, and can be had at once.
+fn markers(named: &[(String, PathBuf)]) -> Vec<Marker> {
+    let us = std::process::id();
+    let read = |(name, path): (String, PathBuf)| {
+        bounded(MARKER_LIMIT, move || marker::read(&name, &path, us)).flatten()
+    };
+    named.iter().cloned().filter_map(read).collect()
 }
 
 #[cfg(test)]

@@ -2,13 +2,15 @@
 //! each program that we start during a stop.
 
 use std::os::unix::process::ExitStatusExt;
-use std::process::{ExitStatus, Output, Stdio};
+use std::process::{ExitStatus, Output};
 use std::time::Duration;
 
 use forensics_core::systemd::{CgroupUnit, Manager, UnitProperties, show_arguments};
 use nix::sys::signal::Signal;
 use tokio::process::Command;
 use tokio::time::timeout;
+
+use crate::child;
 
 /// The properties of `unit`.
 ///
@@ -31,7 +33,7 @@ pub(crate) async fn list_jobs(manager: Manager, limit: Duration) -> Result<Strin
 /// How often systemctl is started anew where it was ended by the signal that we are ended by.
 const ATTEMPTS: usize = 3;
 
-/// The output of systemctl with these arguments. Cancel safe: dropped, it ends the process.
+/// The output of systemctl with these arguments. Cancel safe, as [`child::output`].
 async fn run(arguments: &[String], limit: Duration) -> Result<String, String> {
     let ask = async {
         let mut asked = start(arguments).await;
@@ -56,7 +58,9 @@ async fn run(arguments: &[String], limit: Duration) -> Result<String, String> {
 }
 
 async fn start(arguments: &[String]) -> std::io::Result<Output> {
-    program("systemctl").args(arguments).output().await
+    let mut systemctl = program("systemctl");
+    systemctl.args(arguments);
+    child::output(systemctl).await
 }
 
 /// A program of systemd's, whose output is to be read.
@@ -66,7 +70,6 @@ pub(crate) fn program(name: &str) -> Command {
     command.env("LC_ALL", "C").env("SYSTEMD_COLORS", "0");
     // It would notify our manager in its own name, and be refused with a line in the journal.
     command.env_remove("NOTIFY_SOCKET");
-    command.stdin(Stdio::null()).kill_on_drop(true);
     command
 }
 

@@ -1,6 +1,6 @@
 //! A guarded program that lives for some milliseconds, to be signalled at any of them.
 //!
-//! It says `ready` once its signals are its own; its service then ends by itself.
+//! `hasty [RECORDS]`. It says `ready` once its signals are its own; its service then ends by itself.
 
 #![forbid(unsafe_code)]
 
@@ -14,7 +14,11 @@ use tokio::time::sleep;
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     logging::init();
     tokio::runtime::Runtime::new()?.block_on(async {
-        let guard = ShutdownGuard::builder("hasty").install()?;
+        let mut builder = ShutdownGuard::builder("hasty");
+        if let Some(records) = std::env::args_os().nth(1) {
+            builder = builder.record_dir(records);
+        }
+        let guard = builder.install()?;
         for name in ["drain", "db_close"] {
             guard.phase(name, |_| sleep(Duration::from_millis(3)));
         }

@@ -50,6 +50,14 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
                     .diag_log(records.join("diag.log"))
                     .diag_command(DiagCommand::Shell("sleep 3; echo late".to_owned()));
             }
+            "wedged_diagnostic" | "wedged_diagnostic_at_deadline" => {
+                if kind == "wedged_diagnostic" {
+                    builder = builder.deadline(Duration::from_secs(60));
+                }
+                builder = builder
+                    .diag_log(records.join("diag.log"))
+                    .diag_command(DiagCommand::Shell(WEDGED.to_owned()));
+            }
             _ => {}
         }
         let guard = builder.install()?;
@@ -75,7 +83,10 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
                 both.wait();
                 println!("blocked");
             }
-            "durable" | "stuck_subscriber" => {}
+            "durable"
+            | "stuck_subscriber"
+            | "wedged_diagnostic"
+            | "wedged_diagnostic_at_deadline" => {}
             "eats_memory" => {
                 // Each page touched, far more than its test lets it have.
                 guard.phase("eats", |_| async {
@@ -102,6 +113,9 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         Ok(guard.run(guard.token().cancelled_owned()).await.exit_code())
     })
 }
+
+/// A diagnostic that never ends, nor does what it starts, and that hears no SIGTERM.
+const WEDGED: &str = "trap '' TERM; sleep 3600 & echo pids $$ $!; wait";
 
 /// A subscriber that takes what is said of a shutdown and never returns.
 struct Stuck;

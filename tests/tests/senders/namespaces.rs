@@ -4,10 +4,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use forensics_tests::Program;
+use forensics_tests::{Program, root_can};
 use forensics_tokio::core::cause::Cause;
 
-use crate::subject::{SUBJECT, Subject, bash, kill, root_can};
+use crate::subject::{SUBJECT, Subject, bash, kill};
 
 /// `unshare` into a pid namespace, with what else `options` say; all in it ends with it.
 fn unshare(options: &[&str]) -> Command {

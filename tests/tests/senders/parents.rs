@@ -2,9 +2,10 @@
 
 use std::process::Command;
 
+use forensics_tests::can;
 use forensics_tokio::core::cause::Cause;
 
-use crate::subject::{SUBJECT, Subject, can};
+use crate::subject::{SUBJECT, Subject};
 
 /// A shell that starts the subject by `start` and kills it when it is sent SIGUSR1.
 fn parent(start: &str) -> Command {

@@ -2,11 +2,10 @@
 
 use std::process::Command;
 
+use forensics_tests::can;
 use forensics_tokio::core::cause::Cause;
 
-use crate::subject::{
-    KILL_AND_EXIT, Lingering, Stop, Subject, bash, can, kill, our_uid, this_test,
-};
+use crate::subject::{KILL_AND_EXIT, Lingering, Stop, Subject, bash, kill, our_uid, this_test};
 
 /// Starts a subject and lets the sender that `sender` makes of its pid stop it.
 fn stopped_by(sender: impl FnOnce(u32) -> Command) -> (Stop, u32) {

@@ -1,6 +1,5 @@
 //! Starting the subject and its senders, and reading what it says.
 
-use std::io::Write;
 use std::process::{Child, Command, Stdio};
 
 use forensics_tests::{Ended, Program};
@@ -180,31 +179,4 @@ fn a_person_runs_the_tests() -> bool {
     let us = this_test();
     let ancestors = us.ancestors(64);
     us.login_session.is_some() || us.tty.is_some() || ancestors.iter().any(|a| a.tty.is_some())
-}
-
-/// Whether `probe` succeeds, which a test cannot do without. Where it does not the test is skipped,
-/// and says so past libtest's capture; in CI it fails instead, lest nobody notice.
-pub(crate) fn can(probe: &mut Command) -> bool {
-    let output = probe.output();
-    if output.as_ref().is_ok_and(|output| output.status.success()) {
-        return true;
-    }
-    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{probe:?}: {output:?}");
-    skipped(&format!("{probe:?} fails"));
-    false
-}
-
-/// The same for what only root may do; not being root is never a failure.
-pub(crate) fn root_can(probe: &mut Command) -> bool {
-    if our_uid() != 0 {
-        skipped(&format!("{probe:?} needs root"));
-        return false;
-    }
-    can(probe)
-}
-
-fn skipped(why: &str) {
-    let test = std::thread::current().name().unwrap_or("?").to_owned();
-    // Not eprintln, which libtest swallows where a test passes.
-    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
 }

@@ -12,5 +12,6 @@ mod hardening;
 mod harness;
 mod journal;
 mod notify;
+mod programs;
 mod restarts;
 mod stop;

@@ -10,10 +10,9 @@
 //! it. So a service's diagnostic is started as a unit of its own where that can be had; see
 //! `outside`. Else it is a child.
 //!
-//! A child is started through posix_spawn: never a `pre_exec` hook, which makes std fork, and that
-//! takes a quarter of a second for a process with 8 GiB resident. It has a process group of its own,
-//! so that it can be ended with all it started, and no handler for SIGTERM: where systemd signals the
-//! whole cgroup once more, it goes, since what lingers turns a clean stop into a failed one.
+//! A child has no handler for SIGTERM: where systemd signals the whole cgroup once more, it goes,
+//! since what lingers turns a clean stop into a failed one. One that does not go, a command of the
+//! user's, is ended with all it started at its time limit, or at the teardown's deadline.
 
 mod log;
 mod outside;
@@ -24,6 +23,7 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -32,13 +32,13 @@ use forensics_core::escape::Plain;
 use forensics_core::record::DiagState;
 use forensics_core::secret;
 use forensics_core::systemd::CgroupUnit;
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use self::log::open_log;
 use self::outside::Outside;
+use crate::child::Group;
 use crate::environment::is_yes;
 use crate::systemctl::was_met;
 
@@ -109,6 +109,8 @@ pub(crate) struct Plan {
     pub(crate) service: String,
     /// The service's unit, where it is one.
     pub(crate) unit: Option<CgroupUnit>,
+    /// Notified when the teardown's deadline is there.
+    pub(crate) deadline: Arc<Notify>,
 }
 
 /// Why there is no diagnostic, or only part of one.
@@ -122,6 +124,8 @@ pub(crate) enum DiagError {
     Wait(io::Error),
     #[error("ended after {0:?}, its time limit")]
     TimedOut(Duration),
+    #[error("ended at the deadline")]
+    Deadline,
     #[error("{0}")]
     Status(std::process::ExitStatus),
 }
@@ -130,7 +134,7 @@ impl DiagError {
     /// The word for it in the record.
     pub(crate) fn state(&self) -> DiagState {
         match self {
-            DiagError::TimedOut(_) => DiagState::TimedOut,
+            DiagError::TimedOut(_) | DiagError::Deadline => DiagState::TimedOut,
             _ => DiagState::Failed,
         }
     }
@@ -147,7 +151,7 @@ pub(crate) enum Looked {
 
 /// Runs the diagnostic, its output appended to the log: to its end where it is a child.
 ///
-/// Not cancel safe: dropped, it leaves the process running, and without its time limit.
+/// Dropped, it ends the process with all it started, and the log does not say so.
 pub(crate) async fn run(plan: Plan, line: String) -> Result<Looked, DiagError> {
     let path = plan.log.clone();
     let heading = format!("=== {}[{}] {line}\n", plan.service, std::process::id());
@@ -197,27 +201,19 @@ async fn look_as_child(plan: &Plan, line: &str, log: &File) -> Result<(), DiagEr
         .env(CONTEXT_VARIABLE, line)
         .envs(secret::is_shown().then_some((SECRETS_VARIABLE, "1")))
         .env_remove("NOTIFY_SOCKET")
-        .stdin(Stdio::null())
         .stdout(output().map_err(failed)?)
-        .stderr(output().map_err(failed)?)
-        .process_group(0);
-    let child = command.spawn().map_err(|source| DiagError::Spawn { program, source })?;
-    supervise(child).await
-}
-
-async fn supervise(mut child: Child) -> Result<(), DiagError> {
-    match timeout(TIME_LIMIT, child.wait()).await {
-        Ok(Ok(status)) if status.success() => Ok(()),
-        Ok(Ok(status)) => Err(DiagError::Status(status)),
-        Ok(Err(e)) => Err(DiagError::Wait(e)),
-        Err(_) => {
-            // Its pid is its group's: `process_group(0)`. While it is not waited for, neither can
-            // have been given to anybody else.
-            if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
-                let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
-            }
-            Err(DiagError::TimedOut(TIME_LIMIT))
-        }
+        .stderr(output().map_err(failed)?);
+    let mut child =
+        Group::spawn(&mut command).map_err(|source| DiagError::Spawn { program, source })?;
+    tokio::select! {
+        biased;
+        ended = timeout(TIME_LIMIT, child.wait()) => match ended {
+            Ok(Ok(status)) if status.success() => Ok(()),
+            Ok(Ok(status)) => Err(DiagError::Status(status)),
+            Ok(Err(e)) => Err(DiagError::Wait(e)),
+            Err(_) => Err(DiagError::TimedOut(TIME_LIMIT)),
+        },
+        () = plan.deadline.notified() => Err(DiagError::Deadline),
     }
 }
 
@@ -253,11 +249,16 @@ fn is_ourselves(command: &DiagCommand) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::fs;
+    use std::path::Path;
+
+    use nix::unistd::Pid;
+    use tokio::task::JoinHandle;
+
+    use super::*;
 
     fn plan(command: DiagCommand, log: PathBuf) -> Plan {
-        Plan { command, log, service: "gateway".into(), unit: None }
+        Plan { command, log, service: "gateway".into(), unit: None, deadline: Arc::default() }
     }
 
     #[tokio::test]
@@ -307,25 +308,30 @@ mod tests {
         assert!(text.ends_with("--- diagnostic incomplete: exit status: 3\n"), "{text}");
     }
 
-    #[tokio::test]
-    async fn one_that_runs_over_is_ended_with_all_it_started() {
-        let dir = tempfile::tempdir().unwrap();
-        let log = dir.path().join("diag.log");
-        let command = DiagCommand::Shell("sleep 3600 & echo $!; wait".into());
-        let running = tokio::spawn(run(plan(command, log.clone()), "line".into()));
+    /// Starts one that hears no SIGTERM and waits for a child for an hour, and returns that child's
+    /// pid, too. It is to be ended by `deadline`.
+    async fn wedged(
+        log: &Path,
+        deadline: &Arc<Notify>,
+    ) -> (i32, JoinHandle<Result<Looked, DiagError>>) {
+        let command = DiagCommand::Shell("trap '' TERM; sleep 3600 & echo $!; wait".into());
+        let plan = Plan { deadline: deadline.clone(), ..plan(command, log.to_owned()) };
+        let running = tokio::spawn(run(plan, "line".into()));
         // The child is real: only once it has said its child's pid may the clock jump.
         let sleeper = loop {
-            let text = fs::read_to_string(&log).unwrap_or_default();
-            if let Some(pid) = text.lines().nth(1) {
+            let text = fs::read_to_string(log).unwrap_or_default();
+            if let Some((pid, _)) =
+                text.split_once('\n').and_then(|(_, rest)| rest.split_once('\n'))
+            {
                 break pid.parse::<i32>().unwrap();
             }
             tokio::task::yield_now().await;
         };
-        tokio::time::pause();
-        tokio::time::advance(TIME_LIMIT).await;
-        let error = running.await.unwrap().unwrap_err();
-        assert!(matches!(error, DiagError::TimedOut(_)), "{error}");
-        // Ended, though its parent, now gone, cannot have waited for it: gone or a zombie.
+        (sleeper, running)
+    }
+
+    /// Waits until it is gone or a zombie: its parent, gone with it, cannot have waited for it.
+    fn assert_ends(sleeper: i32) {
         while nix::sys::signal::kill(Pid::from_raw(sleeper), None).is_ok() {
             let state = forensics_core::process::ProcessSummary::read_stat(sleeper).state;
             if matches!(state, Some('Z') | None) {
@@ -333,5 +339,40 @@ mod tests {
             }
             std::thread::yield_now();
         }
+    }
+
+    #[tokio::test]
+    async fn one_that_runs_over_is_ended_with_all_it_started() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("diag.log");
+        let (sleeper, running) = wedged(&log, &Arc::default()).await;
+        tokio::time::pause();
+        tokio::time::advance(TIME_LIMIT).await;
+        let error = running.await.unwrap().unwrap_err();
+        assert!(matches!(error, DiagError::TimedOut(_)), "{error}");
+        assert_ends(sleeper);
+    }
+
+    #[tokio::test]
+    async fn at_the_deadline_it_is_ended_and_the_log_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("diag.log");
+        let deadline = Arc::new(Notify::new());
+        let (sleeper, running) = wedged(&log, &deadline).await;
+        deadline.notify_one();
+        let error = running.await.unwrap().unwrap_err();
+        assert!(matches!(error, DiagError::Deadline), "{error}");
+        assert_ends(sleeper);
+        let text = fs::read_to_string(&log).unwrap();
+        assert!(text.ends_with("--- diagnostic incomplete: ended at the deadline\n"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn dropped_it_leaves_no_process_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let (sleeper, running) = wedged(&dir.path().join("diag.log"), &Arc::default()).await;
+        running.abort();
+        assert!(running.await.unwrap_err().is_cancelled());
+        assert_ends(sleeper);
     }
 }

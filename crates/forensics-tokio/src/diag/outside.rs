@@ -26,6 +26,7 @@ use super::{
     ARG0, CONTEXT_VARIABLE, DiagCommand, PID_VARIABLE, Plan, SECRETS_VARIABLE, TIME_LIMIT,
     is_ourselves,
 };
+use crate::child;
 use crate::systemctl::{self, was_met};
 
 /// How long systemd may take to start it before a child is started in its stead.
@@ -129,7 +130,7 @@ impl Outside {
             .args(secret::is_shown().then(|| format!("--setenv={SECRETS_VARIABLE}=1")))
             .arg("--")
             .args(&self.command);
-        match timeout(START_LIMIT, command.output()).await {
+        match timeout(START_LIMIT, child::output(command)).await {
             Ok(asked) => asked.map_err(|e| format!("systemd-run: {e}")),
             Err(_) => Err(format!("systemd-run has started nothing within {START_LIMIT:?}")),
         }

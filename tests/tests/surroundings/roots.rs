@@ -1,0 +1,147 @@
+//! A root with nothing in it but the gateway, as in an image `FROM scratch`: no shell, no `ps`, no
+//! `systemctl`, no libraries, no `/etc`, no `/dev`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use forensics_tests::root_can;
+
+use crate::under::{Folder, IN_PIDS, Stopped, Under, unshare};
+
+/// Makes an empty root of a tmpfs at `$root`, with the program `$program` in it, and starts that.
+const EMPTY: &str = r#"
+mount -t tmpfs -o mode=755 none "$root"
+cp "$program" "$root/gateway"
+[ -z "$proc" ] || { mkdir "$root/proc"; mount -t proc proc "$root/proc"; }
+[ -z "$data" ] || { mkdir "$root/data"; mount --bind "$data" "$root/data"; }
+[ -z "$read_only" ] || mount -o remount,ro "$root"
+exec chroot --userspec="$user" "$root" /gateway "$@"
+"#;
+
+/// What there is beside the program.
+#[derive(Default)]
+struct Root<'a> {
+    proc: bool,
+    data: Option<&'a Folder>,
+    read_only: bool,
+    /// Nobody instead of root.
+    nobody: bool,
+}
+
+impl Root<'_> {
+    fn start(&self, options: &[String]) -> Under {
+        let root = tempfile::tempdir().unwrap();
+        let flag = |set: bool| if set { "yes" } else { "" };
+        let mut command = unshare(IN_PIDS, EMPTY);
+        command
+            .env("root", root.path())
+            .env("program", static_gateway())
+            .env("proc", flag(self.proc))
+            .env("data", self.data.map_or(Path::new(""), Folder::path))
+            .env("read_only", flag(self.read_only))
+            .env("user", if self.nobody { "65534:65534" } else { "0:0" })
+            .args(options);
+        // The mounts on it are in there alone.
+        Under::start(&mut command)
+    }
+}
+
+/// The gateway without a library to load.
+fn static_gateway() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let deps = std::env::current_exe().unwrap();
+        // From `target/debug/deps/surroundings-…`.
+        let target = deps.ancestors().nth(3).unwrap();
+        let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut build = Command::new(cargo);
+        build
+            .current_dir(root)
+            .args(["build", "--package", "forensics-examples", "--example", "gateway"])
+            // A folder of its own, and host programs that are none of these flags' business.
+            .args(["--target", &triple, "--target-dir"])
+            .arg(target)
+            .env("RUSTFLAGS", "-C target-feature=+crt-static")
+            // A fifth of the size to copy.
+            .env("CARGO_PROFILE_DEV_DEBUG", "0");
+        let built = build.output().unwrap();
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        target.join(triple).join("debug/examples/gateway")
+    })
+}
+
+fn can_mount() -> bool {
+    root_can(unshare(IN_PIDS, "mount -t tmpfs none /mnt").arg("true"))
+}
+
+fn assert_stopped_from_outside(stopped: &Stopped) {
+    assert_eq!(stopped.field("cause"), Some("container_stop"));
+    assert_eq!(stopped.field("sender_pid"), Some("0"));
+    assert_eq!(stopped.field("sender_name"), Some("?"));
+    stopped.assert_absent(&["sender_parent", "parent_pid"]);
+}
+
+#[test]
+fn with_nothing_but_itself_it_is_stopped_as_it_should_be() {
+    if !can_mount() {
+        return;
+    }
+    for nobody in [false, true] {
+        let stopped = Root { nobody, ..Root::default() }.start(&[]).stop(0);
+        assert_stopped_from_outside(&stopped);
+        stopped.assert_absent(&["loadavg_1m"]);
+    }
+    let stopped = Root { proc: true, read_only: true, ..Root::default() }.start(&[]).stop(0);
+    assert_stopped_from_outside(&stopped);
+    assert!(stopped.field("loadavg_1m").is_some());
+}
+
+#[test]
+fn the_diagnostic_needs_no_shell_and_no_dev_null() {
+    if !can_mount() {
+        return;
+    }
+    for nobody in [false, true] {
+        let folder = Folder::new();
+        let root = Root { proc: true, data: Some(&folder), read_only: nobody, nobody };
+        let stopped = root.start(&folder.options("/data")).stop(0);
+        assert_stopped_from_outside(&stopped);
+        let diagnostic = folder.assert_diagnostic();
+        for section in ["--- process 1\n", "--- load\n", "--- subtree of 1 (2 processes)\n"] {
+            assert!(diagnostic.contains(section), "no {section} in {diagnostic}");
+        }
+        folder.assert_clean();
+    }
+}
+
+#[test]
+fn without_a_proc_it_still_records() {
+    if !can_mount() {
+        return;
+    }
+    let folder = Folder::new();
+    let root = Root { data: Some(&folder), read_only: true, ..Root::default() };
+    let stopped = root.start(&folder.options("/data")).stop(1);
+    assert_stopped_from_outside(&stopped);
+    assert!(stopped.warnings()[0].contains("Diagnostic failed"), "{:?}", stopped.warnings());
+    folder.assert_clean();
+}
+
+#[test]
+fn what_a_read_only_root_does_not_take_is_said_once_each() {
+    if !can_mount() {
+        return;
+    }
+    let folder = Folder::new();
+    let root = Root { proc: true, read_only: true, ..Root::default() };
+    let stopped = root.start(&folder.options("/data")).stop(2);
+    assert_stopped_from_outside(&stopped);
+    let warnings = stopped.warnings();
+    for missing in ["Diagnostic failed: cannot open the log", "Not all of this run is recorded"] {
+        let said = warnings.iter().filter(|line| line.contains(missing));
+        assert_eq!(said.count(), 1, "{warnings:?}");
+    }
+}

@@ -1,0 +1,135 @@
+//! System calls refused by a seccomp filter, one at a time, as a hardened unit or a container's
+//! profile does: with `EPERM`, or as if the kernel did not have them.
+//!
+//! What systemd's own settings cost is the table in docs/systemd.md, which the test target `systemd`
+//! checks.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use forensics_tests::{Program, can, example};
+use nix::libc::{self, ENOSYS, EPERM, c_long};
+
+use crate::under::{Folder, Under};
+
+/// What is lost where a call is refused.
+#[derive(Clone, Copy, PartialEq)]
+enum Costs {
+    Nothing,
+    /// The record, which has to be locked.
+    Record,
+    /// The diagnostic, with a warning.
+    Diagnostic,
+    /// A warning that it could not be waited for.
+    Waiting,
+    /// A warning that old records are not pruned.
+    Pruning,
+    /// The sender's name: nobody can tell whose `/proc` it is.
+    Names,
+}
+
+/// What the gateway calls, its runtime or its libraries; and some that a newer one may.
+const CALLS: [(&str, c_long, Costs); 22] = [
+    ("clone", libc::SYS_clone, Costs::Nothing),
+    ("close_range", libc::SYS_close_range, Costs::Nothing),
+    ("fdatasync", libc::SYS_fdatasync, Costs::Nothing),
+    ("flock", libc::SYS_flock, Costs::Record),
+    ("getdents64", libc::SYS_getdents64, Costs::Pruning),
+    ("getrandom", libc::SYS_getrandom, Costs::Nothing),
+    ("io_uring_setup", libc::SYS_io_uring_setup, Costs::Nothing),
+    // Only asked whether a sender that /proc does not show is gone or hidden.
+    ("kill", libc::SYS_kill, Costs::Nothing),
+    ("memfd_create", libc::SYS_memfd_create, Costs::Nothing),
+    ("openat2", libc::SYS_openat2, Costs::Nothing),
+    ("pidfd_open", libc::SYS_pidfd_open, Costs::Nothing),
+    ("prctl", libc::SYS_prctl, Costs::Nothing),
+    ("prlimit64", libc::SYS_prlimit64, Costs::Nothing),
+    ("readlink", READLINK, Costs::Names),
+    ("sched_getaffinity", libc::SYS_sched_getaffinity, Costs::Nothing),
+    ("sched_setattr", libc::SYS_sched_setattr, Costs::Nothing),
+    ("setpgid", libc::SYS_setpgid, Costs::Diagnostic),
+    ("sigaltstack", libc::SYS_sigaltstack, Costs::Nothing),
+    ("statx", libc::SYS_statx, Costs::Nothing),
+    ("timerfd_create", libc::SYS_timerfd_create, Costs::Nothing),
+    ("wait4", libc::SYS_wait4, Costs::Waiting),
+    ("waitid", libc::SYS_waitid, Costs::Nothing),
+];
+
+#[cfg(target_arch = "x86_64")]
+const READLINK: c_long = libc::SYS_readlink;
+#[cfg(not(target_arch = "x86_64"))]
+const READLINK: c_long = libc::SYS_readlinkat;
+
+/// `refuse.py`, then the program of this path.
+fn refusing(call: c_long, errno: i32, program: PathBuf) -> Command {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/surroundings/refuse.py");
+    let mut python = Command::new("python3");
+    python.arg(script).args([errno.to_string(), call.to_string()]).arg(program);
+    python
+}
+
+fn can_refuse() -> bool {
+    can(&mut refusing(libc::SYS_flock, EPERM, "/bin/true".into()))
+}
+
+#[test]
+fn a_refused_system_call_costs_what_it_is_for_and_no_phase() {
+    if !can_refuse() {
+        return;
+    }
+    for (name, call, costs) in CALLS {
+        for errno in [EPERM, ENOSYS] {
+            eprintln!("{name} refused with errno {errno}");
+            let folder = Folder::new();
+            let mut command = refusing(call, errno, example("gateway"));
+            let gateway = Under::start(command.args(folder.options_here()));
+            let free = matches!(costs, Costs::Nothing | Costs::Names);
+            let stopped = gateway.stop(if free { 0 } else { 1 });
+            let warned = match costs {
+                Costs::Nothing | Costs::Names => "",
+                Costs::Record => "Not all of this run is recorded: cannot lock the record",
+                Costs::Diagnostic => "Diagnostic failed: cannot start",
+                Costs::Waiting => "Diagnostic failed: cannot wait for it",
+                Costs::Pruning => "Not all of this run is recorded: cannot list the record folder",
+            };
+            assert!(stopped.warnings().concat().contains(warned), "{:?}", stopped.warnings());
+            let sender = if costs == Costs::Names { "?" } else { "kill" };
+            assert_eq!(stopped.field("sender_name"), Some(sender), "{}", stopped.line());
+            if costs != Costs::Record {
+                folder.assert_clean();
+            }
+            if costs != Costs::Diagnostic {
+                folder.assert_diagnostic();
+            }
+        }
+    }
+}
+
+#[test]
+fn without_the_calls_of_its_runtime_it_does_not_start_and_records_nothing() {
+    if !can_refuse() {
+        return;
+    }
+    let calls = [
+        (libc::SYS_eventfd2, EPERM),
+        (libc::SYS_eventfd2, ENOSYS),
+        // As if it were not there it is not missed: threads are then made by clone(2).
+        (libc::SYS_clone3, EPERM),
+        (libc::SYS_socketpair, EPERM),
+    ];
+    for (call, errno) in calls {
+        let folder = Folder::new();
+        let mut command = refusing(call, errno, example("gateway"));
+        let ended = Program::start(command.args(folder.options_here())).wait();
+        assert_ne!(ended.code(), 0, "{call}: {ended:?}");
+        assert!(!ended.stdout.contains("listening on"), "{call}: {ended:?}");
+        // By tokio, before the guard is there.
+        let panicked = ended.stderr.matches("panicked at").count();
+        assert_eq!(panicked, ended.stderr.matches("tokio-1.").count().min(1), "{}", ended.stderr);
+        assert!(!folder.path().join("records").exists());
+    }
+    let folder = Folder::new();
+    let mut command = refusing(libc::SYS_clone3, ENOSYS, example("gateway"));
+    Under::start(command.args(folder.options_here())).stop(0);
+    folder.assert_clean();
+}

@@ -1,0 +1,76 @@
+//! A `systemctl` or `systemd-run` that is not what it should be, first in the unit's `PATH`.
+
+use crate::harness::{assert_says, under_systemd};
+
+/// What each fake says or does, and what is said of it at the start.
+const FAKES: [(&str, &str, &str); 6] = [
+    ("sleeps", "exec sleep 1000", "systemctl did not answer within 5s"),
+    ("deaf", "trap '' TERM INT HUP; sleep 1000; sleep 1000", "systemctl did not answer within 5s"),
+    ("garbage", "head -c 4096 /dev/urandom", "systemctl names no TimeoutStopUSec"),
+    ("floods", "exec cat /dev/zero", "it says more than 1 MiB"),
+    ("fails", "echo 'no bus for you' >&2; exit 7", "systemctl: exit status: 7: no bus for you"),
+    ("forks", "sleep 1000 & exit 0", "systemctl did not answer within 5s"),
+];
+
+#[test]
+fn a_systemctl_that_hangs_or_lies_costs_what_it_would_tell_and_no_more() {
+    let mut script = "declare -A said\n".to_owned();
+    for (name, does, said) in FAKES {
+        script.push_str(&format!(
+            "mkdir -p /fake/{name}; said[{name}]=\"{said}\"
+             cat >/fake/{name}/systemctl <<'END'\n#!/bin/sh\n{does}\nEND\n"
+        ));
+    }
+    script.push_str(
+        r#"chmod +x /fake/*/systemctl
+        run() {
+            ALIGNMENT="Stop timeout not checked: .*${said[$1]}" start $1 Type=notify \
+                "Environment=PATH=/fake/$1:/usr/bin:/bin" TimeoutStopSec=20 -- --drain-timeout 1s
+            before=$(date +%s%N); systemctl stop $1
+            echo "$1: $(systemctl show $1 -P Result) $((($(date +%s%N) - before) / 1000000)) ms"
+            echo "$1: $(log $1 | grep -c 'phase finished') phases, $(warnings $1)"
+        }
+        for fake in "${!said[@]}"; do run $fake & done; wait
+        journalctl --sync
+        for fake in "${!said[@]}"; do log $fake | grep -F "$fake.service: " || :; done
+        echo "left: $(pgrep -c 'sleep|systemctl|cat')""#,
+    );
+    let Some(said) = under_systemd(&script) else { return };
+    for (name, ..) in FAKES {
+        let phases = format!("{name}: 6 phases, warnings of {name}: 0");
+        assert_says(&said, &[&format!("{name}: success "), &phases]);
+        // What it asks at the signal may take a second, beside the phases, and holds up nothing.
+        let (_, took) = said.split_once(&format!("{name}: success ")).unwrap();
+        let took: u32 = took.split(' ').next().unwrap().parse().unwrap();
+        assert!(took < 10_000, "{said}");
+    }
+    // Neither they nor what they started, and nothing that systemd had to end.
+    assert_says(&said, &["left: 0"]);
+    for by_force in ["Killing process", "final-sigterm", "left-over process"] {
+        assert!(!said.contains(by_force), "{said}");
+    }
+}
+
+#[test]
+fn a_systemd_run_that_hangs_is_given_up_for_a_child_after_a_second() {
+    let Some(said) = under_systemd(
+        r#"mkdir /fake; printf '#!/bin/sh\ntrap "" TERM; sleep 1000; :\n' >/fake/systemd-run
+        chmod +x /fake/systemd-run
+        start gw Environment=PATH=/fake:/usr/bin:/bin TimeoutStopSec=90 -- --diag-log /tmp/diag.log
+        systemctl stop gw; systemctl show gw -p Result; log gw; warnings gw; cat /tmp/diag.log
+        echo "left: $(pgrep -c 'sleep|systemd-run')""#,
+    ) else {
+        return;
+    };
+    assert_says(
+        &said,
+        &[
+            "Result=success",
+            "Diagnostic written log=/tmp/diag.log",
+            "warnings of gw: 0",
+            "--- not in a unit of its own: systemd-run has started nothing within 1s",
+            "--- end of diagnostic",
+            "left: 0",
+        ],
+    );
+}
