@@ -19,6 +19,7 @@ mod store;
 mod wire;
 
 use std::error::Error;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,7 +70,8 @@ async fn serve(options: Options, passed: ListenFd) -> Result<ExitCode, Box<dyn E
     let guard = builder.install()?;
 
     let listening = Listening::open(passed, &options.listen).await?;
-    println!("listening on http://{}", listening.address()?);
+    // Not `println!`, which panics where nobody reads: no reason for a service not to start.
+    let _ = writeln!(io::stdout(), "listening on http://{}", listening.address()?);
 
     let traffic = Arc::new(Traffic::default());
     let store = Arc::new(Store::default());

@@ -30,10 +30,13 @@ pub use self::message_id::MESSAGE_IDS;
 /// Where file descriptor 2 is the journal's (systemd sets `JOURNAL_STREAM`), events go there with
 /// their fields, as [`Journal`] has it; where that cannot be reached, as lines on stderr that begin
 /// with their priority, such as `<4>` (sd-daemon(3)). Elsewhere they are plain lines on stderr.
+/// A line that cannot be written, as to a full disk or a pipe that nobody reads, is lost; a `fmt`
+/// subscriber of one's own panics then unless it has `.log_internal_errors(false)`.
 pub fn init() -> bool {
     if !journal::takes_stderr() {
         return tracing_subscriber::fmt()
             .with_writer(io::stderr)
+            .log_internal_errors(false)
             .fmt_fields(Concise::default())
             .try_init()
             .is_ok();
@@ -41,6 +44,7 @@ pub fn init() -> bool {
     init_journal().unwrap_or_else(|_| {
         tracing_subscriber::fmt()
             .with_writer(io::stderr)
+            .log_internal_errors(false)
             .with_ansi(false)
             .fmt_fields(Concise::default())
             .event_format(WithPriority(Format::default().without_time()))
