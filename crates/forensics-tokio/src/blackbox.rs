@@ -170,8 +170,9 @@ impl BlackBox {
     }
 
     /// The run is over.
-    pub(crate) fn stopped(&self, how: How, exit_status: u8, total: Duration) {
+    pub(crate) fn stopped(&self, how: How, exit_status: u8, total: Duration, more_signals: u64) {
         let mut event = Stopped::new(how, exit_status.into(), micros(total));
+        event.more_signals = Some(more_signals).filter(|&more| more > 0);
         event.oom_kill = OomKills::read().map(|oom| oom.count);
         self.write(&Event::Stopped(event));
         if let Some(syncer) = &self.syncer {
@@ -180,8 +181,16 @@ impl BlackBox {
     }
 
     /// The run is ended by force.
-    pub(crate) fn forced(&self, by: ForcedBy, detail: String, exit_status: u8, total: Duration) {
+    pub(crate) fn forced(
+        &self,
+        by: ForcedBy,
+        detail: String,
+        exit_status: u8,
+        total: Duration,
+        more_signals: u64,
+    ) {
         let mut event = Stopped::new(How::Forced, exit_status.into(), micros(total));
+        event.more_signals = Some(more_signals).filter(|&more| more > 0);
         event.forced_by = Some(by);
         event.detail = Some(detail);
         event.oom_kill = OomKills::read().map(|oom| oom.count);

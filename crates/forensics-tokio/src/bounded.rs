@@ -1,8 +1,13 @@
 //! Work that can hang, done where a hang harms nobody.
 
-use std::sync::mpsc;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
+
+use tokio::sync::oneshot;
 
 /// The result of `work`, or `None` where it takes longer than `limit`, panics, or no thread can be
 /// had. Runs on a thread of its own, which is left behind if it hangs. Blocks for `limit` at most.
@@ -10,13 +15,53 @@ pub(crate) fn bounded<T: Send + 'static>(
     limit: Duration,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
+    start(work).ok()?.recv_timeout(limit).ok()
+}
+
+/// Does `work` likewise, for what must not be left undone: where no thread can be had it is done
+/// here, and a hang holds the caller. A panic of it ends here.
+pub(crate) fn bounded_or_here(limit: Duration, work: impl FnOnce() + Send + 'static) {
+    // A thread that could not be started has dropped what it was given; so it is given a share.
+    let work = Arc::new(Mutex::new(Some(work)));
+    let theirs = work.clone();
+    match start(move || do_once(&theirs)) {
+        Ok(done) => drop(done.recv_timeout(limit)),
+        Err(_) => do_once(&work),
+    }
+}
+
+fn do_once(work: &Mutex<Option<impl FnOnce()>>) {
+    let work = work.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(work) = work {
+        let _ = catch_unwind(AssertUnwindSafe(work));
+    }
+}
+
+/// The result of `work`, from a thread of its own that is left behind if it hangs.
+///
+/// Not tokio's `spawn_blocking`: where no thread can be had that panics, or leaves the work in a
+/// queue for good. Cancel safe: dropped, it leaves the work to itself.
+///
+/// # Errors
+/// Where no thread can be had, and where `work` panics.
+pub(crate) async fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    let (sender, receiver) = oneshot::channel();
+    // Nobody listens any more where it took too long.
+    spawn(move || drop(sender.send(work())))?;
+    receiver.await.map_err(|_| io::Error::other("it panicked"))
+}
+
+fn start<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<Receiver<T>> {
     let (sender, receiver) = mpsc::sync_channel(1);
-    let work = move || {
-        // Nobody listens any more where it took too long.
-        let _ = sender.send(work());
-    };
-    thread::Builder::new().name("forensics-probe".to_owned()).spawn(work).ok()?;
-    receiver.recv_timeout(limit).ok()
+    // As above.
+    spawn(move || drop(sender.send(work())))?;
+    Ok(receiver)
+}
+
+fn spawn(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new().name("forensics-probe".to_owned()).spawn(work).map(drop)
 }
 
 #[cfg(test)]
@@ -32,5 +77,13 @@ mod tests {
             bounded::<()>(Duration::from_secs(60), || std::panic::resume_unwind(Box::new(1))),
             None
         );
+        let (_never, hangs) = mpsc::channel::<()>();
+        bounded_or_here(Duration::from_millis(1), move || hangs.recv().unwrap_or_default());
+    }
+
+    #[tokio::test]
+    async fn what_is_done_apart_is_waited_for() {
+        assert_eq!(apart(|| 7).await.unwrap(), 7);
+        assert!(apart(|| std::panic::resume_unwind(Box::new(1))).await.is_err());
     }
 }

@@ -81,6 +81,11 @@ pub(crate) fn later_signal(later: &LaterSignal) {
     );
 }
 
+/// Signals that are not listed one by one.
+pub(crate) fn more_signals(more: u64) {
+    warn!(name: "more_signals", target: "shutdown", more, "and {more} more signals");
+}
+
 /// The keeper has seen something that the runtime does not say.
 pub(crate) fn alarm(text: &str) {
     warn!(name: "shutdown_hangs", target: "shutdown", "Shutdown hangs: {}", Plain(text));

@@ -232,6 +232,10 @@ impl ShutdownGuard {
         // The last one can have ended the teardown before the listener woke.
         shared.say_later_signals();
 
+        if !shared.stop.claim_end() {
+            // The keeper ends the process in this moment, and says so.
+            std::future::pending::<()>().await;
+        }
         let leaving = shared.stop.clone();
         let phases = teardown.reports;
         let timed_out = |phase: &PhaseReport| phase.outcome == Outcome::TimedOut;
@@ -244,6 +248,7 @@ impl ShutdownGuard {
             phases,
             service_outcome: service.ended.unwrap_or(ServiceOutcome::Dropped),
             later_signals: shared.stop.later_signals(),
+            more_signals: shared.stop.unlisted_signals(),
             errors: shared.plan.errors(),
             deadline: shared.stop.allowed(),
             total: began.elapsed(),
@@ -257,6 +262,10 @@ impl ShutdownGuard {
         if let Some(failure) = shared.stop.black_box.failure() {
             let failure = failure.to_owned();
             voice.say(move || events::not_recorded(&failure));
+        }
+        if report.more_signals > 0 {
+            let more = report.more_signals;
+            voice.say(move || events::more_signals(more));
         }
         let said = report.clone();
         voice.say(move || events::complete(&said));

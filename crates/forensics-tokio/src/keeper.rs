@@ -16,8 +16,11 @@ use std::time::Duration;
 use forensics_core::capture;
 use forensics_core::record::ForcedBy;
 use forensics_core::signal::Signal;
+use nix::sys::signal::{SIGKILL, SigEvent, SigevNotify};
+use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
+use nix::time::ClockId;
 
-use crate::bounded::bounded;
+use crate::bounded::bounded_or_here;
 use crate::events;
 use crate::stop::{Caught, Stop};
 use crate::vigil::{Alarm, Vigil};
@@ -101,8 +104,10 @@ fn keep() {
                 Some(Alarm::PastDeadline { by, detail }) => force(&stop, by, &detail),
                 Some(Alarm::Wedged { detail, phases, waited }) => {
                     let (recorded, text) = (stop.clone(), detail.clone());
-                    bounded(SAY_LIMIT, move || recorded.record_wedged(&phases, waited, &text));
-                    stop.voice.insist(detail.clone(), move || events::alarm(&detail));
+                    let record = move || recorded.record_wedged(&phases, waited, &text);
+                    bounded_or_here(SAY_LIMIT, record);
+                    let text = format!("Shutdown hangs: {detail}");
+                    stop.voice.insist(&text, move || events::alarm(&detail));
                 }
             }
         }
@@ -122,24 +127,40 @@ pub(crate) fn asked_for(signal: Signal) -> String {
     format!("another {signal} asked for an end at once")
 }
 
-/// Ends the process, without its destructors or the runtime's, which could hang.
-fn force(stop: &Arc<Stop>, by: ForcedBy, why: &str) -> ! {
+/// Ends the process, without its destructors or the runtime's, which could hang. Returns only where
+/// the teardown has ended in this very moment; then that is how it ends.
+fn force(stop: &Arc<Stop>, by: ForcedBy, why: &str) {
+    if !stop.claim_end() && by == ForcedBy::Deadline {
+        return;
+    }
+    let hooks = u32::try_from(stop.flush_hooks().len()).unwrap_or(u32::MAX);
+    let _last_resort = kill_after(SAY_LIMIT.saturating_mul(hooks.saturating_add(5)));
     last_words(stop, by, why);
     capture::exit_now(FORCED_STATUS.into())
 }
 
 /// What is to be done before an end is forced: it is recorded and said, and what is buffered is
-/// written out. Blocks, with a limit on each.
+/// written out. Blocks, with a limit on each where a thread can be had.
 pub(crate) fn last_words(stop: &Arc<Stop>, by: ForcedBy, why: &str) {
     let (recorded, text) = (stop.clone(), why.to_owned());
-    bounded(SAY_LIMIT, move || {
-        recorded.black_box.forced(by, text, FORCED_STATUS, recorded.since_begun());
+    bounded_or_here(SAY_LIMIT, move || {
+        recorded.record_forced(by, text, FORCED_STATUS);
     });
     let text = why.to_owned();
-    stop.voice.insist(format!("forced: {why}"), move || events::forced(&text, FORCED_STATUS));
+    let line = format!("Shutdown forced: {why}");
+    stop.voice.insist(&line, move || events::forced(&text, FORCED_STATUS));
     for flush in stop.flush_hooks() {
-        bounded(SAY_LIMIT, move || flush());
+        bounded_or_here(SAY_LIMIT, move || flush());
     }
+}
+
+/// Has the kernel kill the process in that time. What has to be done before the end is done right
+/// here where no thread can be had, and could hang.
+fn kill_after(after: Duration) -> Option<Timer> {
+    let kill = SigevNotify::SigevSignal { signal: SIGKILL, si_value: 0 };
+    let mut timer = Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(kill)).ok()?;
+    timer.set(Expiration::OneShot(after.into()), TimerSetTimeFlags::empty()).ok()?;
+    Some(timer)
 }
 
 fn lock() -> MutexGuard<'static, Keeper> {

@@ -92,7 +92,7 @@ fn announce(shared: &Shared, begun: &Arc<Begun>) {
     let _announced = Announced(shared);
     let said = begun.clone();
     let text = format!("Shutdown context: {}", begun.context);
-    shared.stop.voice.insist(text, move || events::context(&said.context));
+    shared.stop.voice.insist(&text, move || events::context(&said.context));
     // Tasks of their own: neither holds the token back.
     shared.start_diagnostic(&begun.context);
     let (context, stop) = (begun.context.clone(), shared.stop.clone());

@@ -27,9 +27,12 @@ pub struct ShutdownReport {
     pub phases: Vec<PhaseReport>,
     /// How the service's own future ended.
     pub service_outcome: ServiceOutcome,
-    /// Signals that came after the first one.
+    /// Signals that came after the first one: 32 at most, and the second and third request.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub later_signals: Vec<LaterSignal>,
+    /// How many more came than are listed there; of these only the number is known.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub more_signals: u64,
     /// What was wrong with the phases' registrations.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<String>,
@@ -134,6 +137,11 @@ pub struct LaterSignal {
     /// When it came, from the first one on.
     #[serde(rename = "offset_us", with = "micros")]
     pub offset: Duration,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde wants it so.
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 mod micros {

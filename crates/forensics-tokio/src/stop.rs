@@ -17,14 +17,14 @@ use forensics_core::context::{Baseline, ShutdownContext, Trigger};
 use forensics_core::duration::Timespan;
 use forensics_core::marker::{self, Marker};
 use forensics_core::process;
-use forensics_core::record::How;
+use forensics_core::record::{ForcedBy, How};
 use forensics_core::sender::Sender;
 use tokio::runtime::{Handle, RuntimeMetrics};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::blackbox::BlackBox;
-use crate::bounded::bounded;
+use crate::bounded::{bounded, bounded_or_here};
 use crate::budget::Seconds;
 use crate::config::{Config, Escalation, FlushHook, SAFETY_MARGIN};
 use crate::notify::Notifier;
@@ -49,6 +49,10 @@ const CMDLINE_LIMIT: Duration = Duration::from_millis(20);
 /// a thread.
 const MARKER_LIMIT: Duration = Duration::from_millis(100);
 
+/// How many of the later signals are listed, one by one, in the log, the record and the report;
+/// the second and the third request always are. Whoever sends thousands gets a number.
+const MAX_LISTED: usize = 32;
+
 /// What tasks wait for.
 #[derive(Debug, Default)]
 pub(crate) struct StopState {
@@ -62,12 +66,19 @@ pub(crate) struct StopState {
     pub(crate) extended: Option<Duration>,
     /// Signals after the one that began the stop.
     pub(crate) later: Vec<LaterSignal>,
+    /// How many more there were than are listed.
+    unlisted: u64,
 }
 
 impl StopState {
     fn allowed(&self) -> Duration {
         let begun = self.begun.as_ref().map_or(Duration::ZERO, |begun| begun.allowed);
         self.extended.unwrap_or(begun)
+    }
+
+    /// Whether the next signal is listed.
+    fn has_room(&self, ordinal: Option<u32>) -> bool {
+        self.later.len() < MAX_LISTED || matches!(ordinal, Some(2 | 3))
     }
 }
 
@@ -122,6 +133,9 @@ pub(crate) struct Stop {
     progress: AtomicU64,
     phases_changed: Notify,
     recorded_begun: OnceLock<()>,
+    /// How many signals had found no free slot before this stop could begin.
+    dropped_before: u64,
+    ended: OnceLock<Instant>,
     finished: AtomicBool,
     exit_expected: OnceLock<Instant>,
 }
@@ -151,6 +165,8 @@ impl Stop {
             progress: AtomicU64::new(0),
             phases_changed: Notify::new(),
             recorded_begun: OnceLock::new(),
+            dropped_before: capture::dropped(),
+            ended: OnceLock::new(),
             finished: AtomicBool::new(false),
             exit_expected: OnceLock::new(),
         }
@@ -278,29 +294,40 @@ impl Stop {
         let signal = caught.captured.signal;
         if ordinal == Some(1) && self.begin_at(at, Trigger::Signal { signal }, Some(caught)) {
             let stop = self.clone();
-            bounded(RECORD_LIMIT, move || stop.record_begun());
+            bounded_or_here(RECORD_LIMIT, move || stop.record_begun());
             return false;
         }
         let escalation = self.config.escalation;
-        let mut noted = None;
-        self.state.send_modify(|state| {
-            // Absent only while another thread is still capturing the context of a request.
-            let began = state.begun.as_ref().map_or(at, |begun| begun.at);
-            let offset = at.saturating_duration_since(began);
-            let later = LaterSignal { signal, sender: caught.sender.clone(), ordinal, offset };
-            state.later.push(later.clone());
-            noted = Some(later);
-            state.hurried |= escalation == Escalation::CutThenExit && ordinal >= Some(2);
-        });
-        if let Some(later) = noted {
+        let is_listed = self.state.borrow().has_room(ordinal);
+        if is_listed {
+            let later = self.later(caught, ordinal, at);
+            self.state.send_modify(|state| {
+                state.later.push(later.clone());
+                state.hurried |= escalation == Escalation::CutThenExit && ordinal >= Some(2);
+            });
             let (stop, requests) = (self.clone(), count().requests);
-            bounded(RECORD_LIMIT, move || stop.black_box.later_signal(&later, requests));
+            bounded_or_here(RECORD_LIMIT, move || stop.black_box.later_signal(&later, requests));
+        } else {
+            // No news to anybody.
+            self.state.send_if_modified(|state| {
+                state.unlisted += 1;
+                false
+            });
         }
         match escalation {
             Escalation::CutThenExit => ordinal >= Some(3),
             Escalation::Exit => ordinal >= Some(2),
             Escalation::Ignore => false,
         }
+    }
+
+    fn later(&self, caught: &Caught, ordinal: Option<u32>, at: Instant) -> LaterSignal {
+        let state = self.state.borrow();
+        // Absent only while another thread is still capturing the context of a request.
+        let began = state.begun.as_ref().map_or(at, |begun| begun.at);
+        let offset = at.saturating_duration_since(began);
+        let (signal, sender) = (caught.captured.signal, caught.sender.clone());
+        LaterSignal { signal, sender, ordinal, offset }
     }
 
     /// Cuts the running phase short, as a second signal does. Without effect before a stop has begun.
@@ -339,9 +366,15 @@ impl Stop {
         self.state.borrow().later.get(place).cloned()
     }
 
-    /// All of them.
+    /// All of them that are listed.
     pub(crate) fn later_signals(&self) -> Vec<LaterSignal> {
         self.state.borrow().later.clone()
+    }
+
+    /// How many more were seen.
+    pub(crate) fn unlisted_signals(&self) -> u64 {
+        let dropped = capture::dropped().saturating_sub(self.dropped_before);
+        self.state.borrow().unlisted.saturating_add(dropped)
     }
 
     pub(crate) fn has_begun(&self) -> bool {
@@ -431,7 +464,13 @@ impl Stop {
             () if report.timed_out => How::TimedOut,
             () => How::Clean,
         };
-        self.black_box.stopped(how, report.exit_status, report.total);
+        self.black_box.stopped(how, report.exit_status, report.total, report.more_signals);
+    }
+
+    /// Records that the process is ended by force.
+    pub(crate) fn record_forced(&self, by: ForcedBy, detail: String, exit_status: u8) {
+        let more = self.unlisted_signals();
+        self.black_box.forced(by, detail, exit_status, self.since_begun(), more);
     }
 
     /// Records that a panic ends the process.
@@ -450,7 +489,10 @@ impl Stop {
                 let (message, location) = panics::last();
                 self.record_panic(&message, location.as_deref());
             }
-            false => self.black_box.stopped(How::Clean, 0, self.since_begun()),
+            false => {
+                let more = self.unlisted_signals();
+                self.black_box.stopped(How::Clean, 0, self.since_begun(), more);
+            }
         }
     }
 
@@ -473,6 +515,17 @@ impl Stop {
     pub(crate) fn since_begun(&self) -> Duration {
         let began = self.state.borrow().begun.as_ref().map(|begun| begun.at);
         began.map_or(Duration::ZERO, |began| self.now().saturating_duration_since(began))
+    }
+
+    /// Takes it on to end this stop, and to record that: `false` where somebody else has. The
+    /// teardown does at its end, the keeper where it waits no longer; only one end is told.
+    pub(crate) fn claim_end(&self) -> bool {
+        self.ended.set(self.now()).is_ok()
+    }
+
+    /// When somebody did.
+    pub(crate) fn ended(&self) -> Option<Instant> {
+        self.ended.get().copied()
     }
 
     /// The teardown has ended.

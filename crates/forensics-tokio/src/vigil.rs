@@ -17,7 +17,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// How long before the deadline the last words are said.
 const LAST_WORDS_BEFORE: Duration = Duration::from_millis(500);
 
-/// How long after the deadline the teardown, which ends by it, is waited for.
+/// How long whoever is late is watched before the process is ended.
 pub(crate) const PAST_DEADLINE: Duration = Duration::from_millis(500);
 
 /// Why an end is forced then.
@@ -36,6 +36,8 @@ pub(crate) struct Vigil {
     asked: Option<Instant>,
     said_blocked: bool,
     said_last_words: bool,
+    /// Since when it has been late.
+    late: Option<Instant>,
     /// The CPU time of each thread when the stop began, by its id.
     cpu_at_start: Option<HashMap<i32, u64>>,
 }
@@ -74,17 +76,22 @@ impl Vigil {
         self.cpu_at_start.get_or_insert_with(|| {
             Thread::all(MAX_THREADS).iter().map(|thread| (thread.tid, thread.cpu_ticks)).collect()
         });
-        if let Some(expected) = stop.exit_expected() {
-            let why = "the process did not end after its teardown: the runtime's drop waits for a \
-                       blocked thread";
-            let end = deadline.max(expected + TO_END) + PAST_DEADLINE;
+        if let Some(ended) = stop.exit_expected().or_else(|| stop.ended()) {
+            let why = match stop.exit_expected() {
+                Some(_) => {
+                    "the process did not end after its teardown: the runtime's drop waits for a \
+                     blocked thread"
+                }
+                None => "the teardown has ended, but not what is to be recorded of that",
+            };
+            let overdue = self.is_overdue(deadline.max(ended + TO_END), now);
             let alarm = || Alarm::PastDeadline {
                 by: ForcedBy::NoExit,
                 detail: self.describe(why, stop, now),
             };
-            return (now >= end).then(alarm);
+            return overdue.then(alarm);
         }
-        if now >= deadline + PAST_DEADLINE {
+        if self.is_overdue(deadline, now) {
             let detail = self.describe(NOT_ENDED, stop, now);
             return Some(Alarm::PastDeadline { by: ForcedBy::Deadline, detail });
         }
@@ -96,7 +103,7 @@ impl Vigil {
         let before = LAST_WORDS_BEFORE.min(stop.allowed() / 10);
         // It can have been moved since.
         self.said_last_words &= now + before >= deadline;
-        if !self.said_last_words && now + before >= deadline {
+        if !self.said_last_words && now + before >= deadline && now < deadline {
             self.said_last_words = true;
             let detail = self.describe("the deadline is near", stop, now);
             let phases = stop.running().into_iter();
@@ -108,6 +115,17 @@ impl Vigil {
             });
         }
         None
+    }
+
+    /// Whether `end` has passed, and that has been watched for a while: who was stopped, as by
+    /// SIGSTOP or in a frozen control group, has then had as long to end by itself as who was not.
+    fn is_overdue(&mut self, end: Instant, now: Instant) -> bool {
+        if now < end {
+            self.late = None;
+            return false;
+        }
+        let late = *self.late.get_or_insert(now);
+        now.saturating_duration_since(late) >= PAST_DEADLINE
     }
 
     /// Asks the runtime for a sign of life, and says once of each time that none came.

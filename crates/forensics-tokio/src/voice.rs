@@ -6,17 +6,21 @@
 //! and matters is tried once more on file descriptor 2.
 //!
 //! The thread comes with the first words and goes a second after the last, so that an idle guard
-//! has none.
+//! has none. Where none can be had, whoever says a thing calls the subscriber itself; but what
+//! matters goes to file descriptor 2 alone, as it comes from those who must not hang.
 
 use std::collections::VecDeque;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::write;
 use tracing::dispatcher::{self, Dispatch};
 
-use crate::bounded::bounded;
+use crate::bounded::bounded_or_here;
 
 /// How long what matters may take to be said.
 pub(crate) const SAY_LIMIT: Duration = Duration::from_millis(200);
@@ -55,18 +59,24 @@ pub(crate) struct Voice(Arc<Inner>);
 
 impl Voice {
     /// Has `say` called soon, with the present subscriber. Never blocks for longer than it takes to
-    /// start a thread.
+    /// start a thread, where one can be had.
     pub(crate) fn say(&self, say: impl FnOnce() + Send + 'static) {
         self.leave(say);
+        if !self.has_speaker() {
+            // Better said here than not at all.
+            self.speak(Duration::ZERO);
+        }
     }
 
     /// The same, and waits until it is said; not past [`SAY_LIMIT`]. Then it, or what is in front
-    /// of it, hangs, and `text` goes to file descriptor 2, as far as that can be had.
-    pub(crate) fn insist(&self, text: String, say: impl FnOnce() + Send + 'static) {
+    /// of it, hangs, or there is no thread; and `text` goes to file descriptor 2, as far as that can
+    /// be had. Never calls the subscriber itself.
+    pub(crate) fn insist(&self, text: &str, say: impl FnOnce() + Send + 'static) {
         let number = self.leave(say);
-        if !self.wait(number, SAY_LIMIT) {
+        if !self.has_speaker() || !self.wait(number, SAY_LIMIT) {
+            let line = format!("shutdown: {text}\n");
             // A write to a full pipe hangs, too.
-            bounded(SAY_LIMIT, move || eprintln!("shutdown: {text}"));
+            bounded_or_here(SAY_LIMIT, move || write_to_stderr(line.as_bytes()));
         }
     }
 
@@ -82,24 +92,25 @@ impl Voice {
         let mut queue = self.lock();
         queue.waiting.push_back(Words { say: Box::new(say), dispatch });
         queue.left += 1;
-        let number = queue.left;
-        if queue.speaking {
-            self.0.changed.notify_all();
-            return number;
+        self.0.changed.notify_all();
+        queue.left
+    }
+
+    /// Sees to it that somebody speaks; `false` where nobody does and no thread can be had.
+    fn has_speaker(&self) -> bool {
+        let mut queue = self.lock();
+        if !queue.speaking {
+            let voice = self.clone();
+            let speaker = thread::Builder::new().name("shutdown-voice".to_owned());
+            // Not before the lock is let go, and none beside it.
+            queue.speaking = speaker.spawn(move || voice.speak(LINGER)).is_ok();
         }
-        queue.speaking = true;
-        drop(queue);
-        let voice = self.clone();
-        let speak = thread::Builder::new().name("shutdown-voice".to_owned());
-        if speak.spawn(move || voice.speak(LINGER)).is_err() {
-            // No thread is to be had: better said here than not at all.
-            self.speak(Duration::ZERO);
-        }
-        number
+        queue.speaking
     }
 
     fn speak(&self, linger: Duration) {
         let mut queue = self.lock();
+        queue.speaking = true;
         loop {
             if let Some(Words { say, dispatch }) = queue.waiting.pop_front() {
                 drop(queue);
@@ -134,6 +145,22 @@ impl Voice {
     }
 }
 
+/// Writes to file descriptor 2 as it is. `eprintln!` would wait for the lock of `std::io::Stderr`,
+/// which whoever hangs may hold, and panics where nobody reads any more.
+///
+/// What a full pipe has no room for is lost, so that this hangs in none unless its writers race.
+fn write_to_stderr(line: &[u8]) {
+    let stderr = io::stderr();
+    let mut ready = [PollFd::new(std::os::fd::AsFd::as_fd(&stderr), PollFlags::POLLOUT)];
+    let limit = PollTimeout::try_from(SAY_LIMIT).unwrap_or(PollTimeout::ZERO);
+    // No more at once than a pipe with any room takes without waiting (`PIPE_BUF`).
+    for part in line.chunks(4096) {
+        if !matches!(poll(&mut ready, limit), Ok(1..)) || write(&stderr, part).is_err() {
+            return;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
@@ -163,7 +190,7 @@ mod tests {
         let (release, hang) = mpsc::channel::<()>();
         voice.say(move || hang.recv().unwrap());
         let (heard, hear) = mpsc::channel();
-        voice.insist("to fd 2".to_owned(), move || heard.send(()).unwrap());
+        voice.insist("to fd 2", move || heard.send(()).unwrap());
         assert!(hear.try_recv().is_err());
         // Nothing is lost where it only took long.
         release.send(()).unwrap();
@@ -187,7 +214,7 @@ mod tests {
         let voice = Voice::default();
         let subscriber = tracing_subscriber::registry().with(Count(heard));
         tracing::subscriber::with_default(subscriber, || {
-            voice.insist(String::new(), || tracing::info!(target: "here", "word"));
+            voice.insist("", || tracing::info!(target: "here", "word"));
         });
         assert_eq!(hear.recv().as_deref(), Ok("here"));
     }

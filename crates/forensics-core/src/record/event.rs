@@ -325,6 +325,9 @@ pub struct Stopped {
     /// [`RunStarted::oom_kill`] now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oom_kill: Option<u64>,
+    /// How many signals came beyond those that have lines of their own; absent for none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub more_signals: Option<u64>,
 }
 
 impl Stopped {
@@ -339,6 +342,7 @@ impl Stopped {
             forced_by: None,
             detail: None,
             oom_kill: None,
+            more_signals: None,
         }
     }
 }

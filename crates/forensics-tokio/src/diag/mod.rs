@@ -38,6 +38,7 @@ use tokio::time::timeout;
 
 use self::log::open_log;
 use self::outside::Outside;
+use crate::bounded::apart;
 use crate::child::Group;
 use crate::environment::is_yes;
 use crate::systemctl::was_met;
@@ -156,13 +157,14 @@ pub(crate) async fn run(plan: Plan, line: String) -> Result<Looked, DiagError> {
     let path = plan.log.clone();
     let heading = format!("=== {}[{}] {line}\n", plan.service, std::process::id());
     // Off the runtime, as the disk may be slow to answer.
-    let log = tokio::task::spawn_blocking(move || {
+    let log = apart(move || {
         let mut log = open_log(&path)?;
         log.write_all(heading.as_bytes())?;
         Ok(log)
     });
     let failed = |source| DiagError::Log { path: plan.log.clone(), source };
-    let mut log = log.await.map_err(io::Error::other).flatten().map_err(failed)?;
+    let log = timeout(TIME_LIMIT, log).await.map_err(io::Error::from).flatten();
+    let mut log = log.flatten().map_err(failed)?;
 
     if let Some(outside) = Outside::of(&plan) {
         match outside.start(&log, &line).await {

@@ -7,6 +7,7 @@ pub const MESSAGE_IDS: &[(&str, &str)] = &[
     ("stop_explained", "0465a81a724266e65afc41522b58d47f"),
     ("stop_unexplained", "f15ae68aed6d1f6939420e865e79dbbe"),
     ("later_signal", "0f8f18c9a97d6fcf1a2bb44731ab2d85"),
+    ("more_signals", "ed236a0fca8acfd7599e7b44a71f68b9"),
     ("shutdown_hangs", "7fa331ef3b17974666d4f3a497efaf9c"),
     ("shutdown_forced", "058f8f3060dbdd7dee70e532554221ee"),
     ("impossible_reserves", "d882f412566a3a594e4798aeae18ffa1"),
