@@ -6,6 +6,7 @@
 //! may log, and the rest goes on without a record.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ pub(crate) struct BlackBox {
     /// Where each event is to be on the disk.
     syncer: Option<Syncer>,
     failed: Arc<OnceLock<String>>,
+    said: AtomicBool,
 }
 
 impl BlackBox {
@@ -76,9 +78,10 @@ impl BlackBox {
         black_box
     }
 
-    /// What went wrong first, if anything has.
-    pub(crate) fn failure(&self) -> Option<&str> {
-        self.failed.get().map(String::as_str)
+    /// What went wrong first, if anything has; once, to whoever says it.
+    pub(crate) fn failure_to_say(&self) -> Option<&str> {
+        let failure = self.failed.get()?;
+        (!self.said.swap(true, Ordering::Relaxed)).then_some(failure)
     }
 
     /// What began the stop.

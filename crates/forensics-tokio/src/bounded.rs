@@ -49,7 +49,8 @@ pub(crate) async fn apart<T: Send + 'static>(
 ) -> io::Result<T> {
     let (sender, receiver) = oneshot::channel();
     // Nobody listens any more where it took too long.
-    spawn(move || drop(sender.send(work())))?;
+    spawn(move || drop(sender.send(work())))
+        .map_err(|e| io::Error::new(e.kind(), format!("no thread is to be had: {e}")))?;
     receiver.await.map_err(|_| io::Error::other("it panicked"))
 }
 

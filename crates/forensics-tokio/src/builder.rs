@@ -338,5 +338,8 @@ pub(crate) fn share(
     let black_box = config.record_dir.as_deref();
     let black_box = black_box.map(|dir| BlackBox::open(dir, &config, &baseline));
     let black_box = black_box.unwrap_or_default();
+    if let Some(failure) = black_box.failure_to_say() {
+        events::not_recorded(failure);
+    }
     Arc::new(Shared::new(config, baseline, black_box, previous, notifier, runtime))
 }

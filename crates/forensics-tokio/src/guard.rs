@@ -259,7 +259,7 @@ impl ShutdownGuard {
             report.exit_status = shared.config.failure_status;
         }
         shared.stop.record_end(&report);
-        if let Some(failure) = shared.stop.black_box.failure() {
+        if let Some(failure) = shared.stop.black_box.failure_to_say() {
             let failure = failure.to_owned();
             voice.say(move || events::not_recorded(&failure));
         }

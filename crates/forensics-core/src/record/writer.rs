@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::{FallocateFlags, OFlag, fallocate, openat};
 use nix::sys::stat::Mode;
 
 use super::entry::{MAX_LINE, line};
@@ -24,6 +24,10 @@ use crate::clock::{Utc, mono_us};
 /// How many names [`Recorder::create`] tries. Each has a later time in it, so that even a second
 /// one is hardly ever needed.
 const ATTEMPTS: usize = 8;
+
+/// Room for what a run writes, set aside on the disk at its start, in bytes: ten times a plain run's
+/// record.
+const SET_ASIDE: i64 = 32 << 10;
 
 /// Why an event did not get into the record. None of these may stop a teardown.
 #[derive(Debug, thiserror::Error)]
@@ -117,7 +121,8 @@ impl Recorder {
     /// Begins the record of this run in the folder `dir`, with `start` as its first line.
     ///
     /// The folder is made where it is not there, and its parents too, with mode 0700; the file
-    /// has mode 0600 and a name that no other run has. Old records stay: see [`super::prune`].
+    /// has mode 0600 and a name that no other run has. Room for what a run writes is set aside on the
+    /// disk (`fallocate(2)`), where its file system can. Old records stay: see [`super::prune`].
     ///
     /// # Errors
     /// Where the folder cannot be made or is not safe from other users, and where the file
@@ -128,6 +133,9 @@ impl Recorder {
         let start = Event::RunStarted(start);
         for _ in 0..ATTEMPTS {
             let Some(recorder) = Self::claim(&folder, dir, pid)? else { continue };
+            // So that the end is recorded, too, where the disk fills up meanwhile. Not every file
+            // system has it, and a disk may be full already: then as much is written as goes.
+            let _ = fallocate(&recorder.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, SET_ASIDE);
             recorder.record(&start).inspect_err(|_| remove(&recorder.path))?;
             return Ok(recorder);
         }
