@@ -9,6 +9,7 @@ mod acknowledged;
 pub mod client;
 pub mod crowd;
 mod skip;
+mod small;
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use std::time::Duration;
 use forensics_tokio::testing::{Process, Run};
 
 pub use skip::{can, root_can};
+pub use small::Small;
 
 /// Past this a test has failed: far more than anything takes on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -107,7 +109,15 @@ impl Program {
     /// Where it does not come up.
     #[track_caller]
     pub fn gateway(arguments: &[&str]) -> Gateway {
-        let program = Self::start(Command::new(example("gateway")).args(arguments));
+        Self::gateway_by(Command::new(example("gateway")).args(arguments))
+    }
+
+    /// Starts the gateway by a command that becomes it, and waits until it listens.
+    ///
+    /// # Panics
+    /// Where it does not come up.
+    pub fn gateway_by(command: &mut Command) -> Gateway {
+        let program = Self::start(command);
         let line = program.wait_for_stdout("listening on http://");
         let (_, address) = line.split_once("http://").expect("the line was waited for");
         Gateway { address: address.to_owned(), program }

@@ -6,13 +6,11 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use forensics_tests::{LIMIT, Program, example, outcomes};
-use forensics_tokio::core::record::Verdict;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 /// Connects, and sends a request that is answered after `ms`.
 fn ask(address: &str, ms: u32) -> TcpStream {
@@ -272,35 +270,4 @@ fn ctrl_c_is_named_and_twice_it_leaves_at_once() {
     let ended = program.wait();
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
     assert_eq!(ended.phases(), outcomes(["ok", "cut_short", "skipped", "ok"]), "{}", ended.stderr);
-}
-
-#[test]
-fn a_log_reader_that_stopped_reading_holds_up_no_phase() {
-    let dir = tempfile::tempdir().unwrap();
-    let records = dir.path().join("records");
-    let (_reader, writer) = std::io::pipe().unwrap();
-    // Full to the last byte, with the writer left as it was.
-    let flags = OFlag::from_bits_truncate(fcntl(&writer, FcntlArg::F_GETFL).unwrap());
-    fcntl(&writer, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).unwrap();
-    while (&writer).write(&[b'x'; 4096]).is_ok() {}
-    while (&writer).write(b"x").is_ok() {}
-    fcntl(&writer, FcntlArg::F_SETFL(flags)).unwrap();
-
-    let mut gateway = Command::new(example("gateway"))
-        .arg("--records")
-        .arg(&records)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(writer)
-        .spawn()
-        .unwrap();
-    gateway.stdout.as_mut().unwrap().read_exact(&mut [0; 12]).unwrap();
-    let pid = gateway.id().to_string();
-    assert!(Command::new("/bin/kill").arg(pid).status().unwrap().success());
-    let code = gateway.wait().unwrap().code();
-    assert_eq!(code, Some(0));
-    let verdict = Verdict::of_last(&records).unwrap().unwrap();
-    assert!(verdict.is_clean(), "{verdict}");
-    let all = recorded(records.to_str().unwrap());
-    assert!(all.contains(r#""phase":"db_close","outcome":"ok""#), "{all}");
 }

@@ -2,14 +2,13 @@
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
-use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use forensics_tests::{Ended, Program};
+use forensics_tests::{Ended, Program, Small};
 use forensics_tokio::core::record::{Outcome, Reason, Verdict};
 use tempfile::TempDir;
 
@@ -181,45 +180,15 @@ fn a_durable_record_is_on_the_disk_before_the_process_ends() {
     assert!(calls[synced..].contains("= 0"), "{calls}");
 }
 
-/// A control group with so little memory that a program in it is soon killed; `None` where there can
-/// be none here.
-struct Small(PathBuf);
-
-impl Small {
-    fn new() -> Option<Self> {
-        let name = format!("forensics-test-{}", std::process::id());
-        let roots =
-            [("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")];
-        for (root, limit) in roots {
-            let group = Path::new(root).join(&name);
-            if std::fs::create_dir(&group).is_ok() {
-                let small = Self(group);
-                // Not to be made, where that folder is none of a control group's hierarchy.
-                let limit = std::fs::OpenOptions::new().write(true).open(small.0.join(limit));
-                if limit.and_then(|mut limit| limit.write_all(b"33554432")).is_ok() {
-                    return Some(small);
-                }
-            }
-        }
-        None
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir(&self.0);
-    }
-}
-
 #[test]
 fn a_run_that_the_kernel_killed_for_want_of_memory_is_told_so() {
-    let (Some(small), Ok(_)) = (Small::new(), std::fs::File::open("/dev/kmsg")) else {
+    let (Some(small), Ok(_)) = (Small::new(32 << 20), std::fs::File::open("/dev/kmsg")) else {
         eprintln!("skipped: needs a control group of its own, and the kernel's log");
         return;
     };
     let trouble = Trouble::start("eats_memory");
     let pid = trouble.program.pid().to_string();
-    std::fs::write(small.0.join("cgroup.procs"), pid).unwrap();
+    std::fs::write(small.processes(), pid).unwrap();
     trouble.program.kill("-TERM");
     let (ended, verdict, _) = trouble.end();
     assert_eq!(ended.status.signal(), Some(9), "{}", ended.stderr);

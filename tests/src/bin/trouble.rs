@@ -7,13 +7,14 @@
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use forensics_tokio::diag::DiagCommand;
 use forensics_tokio::{Escalation, ShutdownGuard, logging};
 use tokio::runtime::Builder;
+use tokio::sync::watch;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt};
@@ -44,6 +45,8 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         match kind.as_str() {
             "durable" => builder = builder.durable(true),
             "impatient" => builder = builder.escalation(Escalation::Exit),
+            "patient" => builder = builder.deadline(Duration::from_secs(55)),
+            "stuck_flush" => builder = builder.escalation(Escalation::Exit).flush(block),
             "slow_diagnostic" => {
                 builder = builder
                     .deadline(Duration::from_secs(60))
@@ -95,8 +98,26 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
                     drop(eaten);
                 });
             }
+            "patient" => {
+                let hangs = |_| std::future::pending::<()>();
+                guard.phase("hangs", hangs).reserve(Duration::from_secs(50));
+            }
             "blocked_pool" => drop(tokio::task::spawn_blocking(block)),
-            "impatient" | "slow_diagnostic" => {
+            "held_stderr" => {
+                let (released, mut waits) = watch::channel(());
+                let (held, holds) = mpsc::channel();
+                thread::spawn(move || {
+                    let _lock = std::io::stderr().lock();
+                    let _ = held.send(());
+                    // Until its test says so, or is gone.
+                    let _ = std::io::stdin().read_line(&mut String::new());
+                    drop(released);
+                });
+                holds.recv()?;
+                println!("held");
+                guard.phase("drain", move |_| async move { drop(waits.changed().await) });
+            }
+            "impatient" | "slow_diagnostic" | "stuck_flush" => {
                 drop(guard.phase("hangs", |_| std::future::pending::<()>()));
             }
             "panic" => panic!("main is lost"),

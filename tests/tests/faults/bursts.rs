@@ -1,0 +1,119 @@
+//! Thousands of signals.
+
+use std::fs;
+use std::process::{Child, Command};
+use std::thread;
+use std::time::Duration;
+
+use forensics_tests::{Ended, Gateway, Program, outcomes};
+use forensics_tokio::core::record::{Event, ForcedBy, Outcome, Record};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::scene::{Scene, count, until};
+
+/// How many later signals are listed at most: 32, and the second and the third request.
+const LISTED: usize = 34;
+
+/// Four shells that send SIGTERM so often each, as fast as they can, and are done.
+fn burst(program: &Program, each: u32) {
+    let script = "for _ in $(seq $2); do kill -TERM $1 2>/dev/null || exit 0; done";
+    let sender = |_| {
+        let mut bash = Command::new("bash");
+        bash.args(["-c", script, "sender"]);
+        bash.arg(program.pid().to_string()).arg(each.to_string()).spawn().unwrap()
+    };
+    let senders: Vec<Child> = (0..4).map(sender).collect();
+    for mut sender in senders {
+        assert!(sender.wait().unwrap().success());
+    }
+}
+
+/// Sends signals that are taken one by one, so that none is merged with another.
+fn one_by_one(program: &Program, signals: u32) {
+    let pid = Pid::from_raw(i32::try_from(program.pid()).unwrap());
+    for _ in 0..signals {
+        // It may have ended meanwhile.
+        let _ = kill(pid, Signal::SIGTERM);
+        until("the signal is taken", || {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+            pending.is_none_or(|pending| pending.trim().trim_start_matches('0').is_empty())
+        });
+    }
+}
+
+/// The most memory that it ever had resident, in KiB.
+fn peak(gateway: &Gateway) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", gateway.program.pid())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    peak.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// Asserts that so many signals have not filled the log or the record, and returns the record.
+fn assert_bounded(ended: &Ended, scene: &Scene) -> Record {
+    assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
+    let said = count(&ended.stderr, "another SIGTERM: ");
+    assert!((1..=LISTED).contains(&said), "{said} lines: {}", ended.stderr);
+    let (record, _) = scene.recorded();
+    assert_eq!((record.corrupt, record.torn), (0, false));
+    let signals = record.entries.iter().filter(|entry| matches!(entry.event, Event::Signal(_)));
+    assert!((2..=LISTED + 1).contains(&signals.count()));
+    record
+}
+
+#[test]
+fn ten_thousand_signals_at_once_are_one_request_and_a_few_lines() {
+    let scene = Scene::new();
+    let gateway =
+        Program::gateway_by(&mut scene.gateway(&["--wedge", "drain", "--deadline", "8s"]));
+    let before = peak(&gateway);
+    burst(&gateway.program, 2500);
+    one_by_one(&gateway.program, 100);
+    let grown = peak(&gateway).saturating_sub(before);
+    assert!(grown < 16 << 10, "{grown} KiB");
+    let ended = gateway.program.wait();
+    let record = assert_bounded(&ended, &scene);
+    let Event::Stopped(stopped) = &record.entries.last().unwrap().event else {
+        panic!("{record:?}")
+    };
+    // On a busy machine no signal may come for 200 ms, and the next one counts as another request.
+    let requests = count(&ended.stderr, "another SIGTERM: the running phase is cut short");
+    match requests {
+        0 => {
+            assert_eq!(ended.code(), 0, "{}", ended.stderr);
+            let expected = outcomes(["ok", "timed_out", "skipped", "ok"]);
+            assert_eq!(ended.phases(), expected, "{}", ended.stderr);
+            let more = stopped.more_signals.unwrap();
+            assert!(more >= 60, "{more}");
+            assert!(ended.line("more signals").contains(&format!("and {more} more signals")));
+        }
+        _ => assert!([0, 70].contains(&ended.code()), "{}", ended.stderr),
+    }
+}
+
+#[test]
+fn three_bursts_are_three_requests_of_which_the_last_ends_it_at_once() {
+    let scene = Scene::new();
+    let mut trouble = Command::new(env!("CARGO_BIN_EXE_trouble"));
+    // Its phase hangs, with a reserve that outlasts the second request.
+    let program = Program::start(trouble.arg("patient").arg(scene.records()));
+    program.wait_for_stdout("ready");
+    for _ in 0..3 {
+        burst(&program, 800);
+        // Longer than what counts as one request; that is a rule of real time.
+        thread::sleep(Duration::from_millis(300));
+    }
+    let ended = program.wait();
+    assert_eq!(ended.code(), 70, "{}", ended.stderr);
+    ended.line("another SIGTERM: the running phase is cut short");
+    ended.line("Shutdown forced: another SIGTERM asked for an end at once");
+    let record = assert_bounded(&ended, &scene);
+    let Event::Stopped(stopped) = &record.entries.last().unwrap().event else {
+        panic!("{record:?}")
+    };
+    assert_eq!(stopped.forced_by, Some(ForcedBy::Signal));
+    let (_, verdict) = scene.recorded();
+    assert_eq!(verdict.outcome, Outcome::Forced, "{verdict}");
+    assert!(verdict.evidence.contains("stop number 3"), "{verdict}");
+}

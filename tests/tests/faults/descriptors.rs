@@ -1,0 +1,116 @@
+//! No file descriptor is left.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use forensics_tests::{Ended, Program, can};
+
+use crate::scene::{Scene, count, in_flight, only_child, terminate};
+
+/// Lets the process `pid` open no more than it has open.
+fn take_the_rest(pid: u32) {
+    let is_free = |n: &u32| fs::symlink_metadata(format!("/proc/{pid}/fd/{n}")).is_err();
+    let lowest = (0..).find(is_free).unwrap();
+    let mut prlimit = Command::new("prlimit");
+    prlimit.arg(format!("--pid={pid}")).arg(format!("--nofile={lowest}:{lowest}"));
+    assert!(prlimit.status().unwrap().success());
+}
+
+#[test]
+fn with_no_descriptor_left_all_that_was_accepted_is_answered_and_only_the_diagnostic_is_missing() {
+    const REQUESTS: usize = 40;
+    let scene = Scene::new();
+    let gateway = Program::gateway_by(&mut scene.gateway(&[]));
+    let mut streams = in_flight(&gateway.address, REQUESTS, 700);
+    let _quick = streams.pop();
+    take_the_rest(gateway.program.pid());
+    gateway.program.kill("-TERM");
+    for mut stream in streams {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains("slept 700 ms"), "{answer}");
+    }
+    let ended = gateway.program.wait();
+    ended.assert_well(1);
+    assert!(ended.line("Diagnostic failed").contains("Too many open files"));
+    let context = ended.line("Shutdown context");
+    // What the kernel hands over needs no file.
+    assert!(context.contains("signal=SIGTERM cause="), "{context}");
+    assert!(context.contains("sender_pid=") && context.contains("parent_pid="), "{context}");
+    assert!(!context.contains("cmdline"), "{context}");
+    scene.assert_recorded_well();
+}
+
+#[test]
+fn with_none_left_for_the_record_the_run_has_none() {
+    if !can(Command::new("strace").args(["--quiet=all", "--output=/dev/null", "true"])) {
+        return;
+    }
+    let scene = Scene::new();
+    fs::create_dir(scene.records()).unwrap();
+    let mut strace = Command::new("strace");
+    strace.args(["--follow-forks", "--quiet=all", "--output=/dev/null"]);
+    // What the kernel says where none is left, to whoever would open this folder.
+    strace.arg("--trace-path").arg(scene.records()).arg("--inject=openat:error=EMFILE");
+    strace.arg(forensics_tests::example("gateway"));
+    scene.with_arguments(&mut strace, &[]);
+    let gateway = Program::gateway_by(&mut strace);
+    terminate(only_child(&gateway.program));
+    let ended = gateway.program.wait();
+    ended.assert_well(1);
+    assert!(ended.line("Not all of this run is recorded").contains("Too many open files"));
+    assert_eq!(fs::read_dir(scene.records()).unwrap().count(), 0);
+    assert!(fs::read_to_string(scene.log()).unwrap().contains("--- end of diagnostic"));
+}
+
+#[test]
+fn with_too_few_it_says_so_at_the_start_and_with_enough_it_ends_well() {
+    let mut started = 0;
+    for limit in 4..24 {
+        let scene = Scene::new();
+        let ended = start_with(limit, &scene);
+        let stderr = &ended.stderr;
+        if stderr.contains("failed to create UnixStream") {
+            // tokio's own, when its runtime is built, before there is a guard.
+            continue;
+        }
+        assert!(!stderr.contains("panicked"), "{limit}: {stderr}");
+        if stderr.contains("Shutdown context") {
+            started += 1;
+            // The record and the diagnostic.
+            ended.assert_well(2);
+        } else {
+            assert_eq!(ended.code(), 1, "{limit}: {stderr}");
+            let why = ["Too many open files", "EMFILE"];
+            assert!(why.iter().any(|why| stderr.contains(why)), "{limit}: {stderr}");
+            assert!(count(stderr, "") <= 2, "{limit}: {stderr}");
+        }
+    }
+    assert!(started > 0);
+}
+
+/// Starts the gateway with so few, and stops it where it comes up.
+fn start_with(limit: u32, scene: &Scene) -> Ended {
+    let mut prlimit = Command::new("prlimit");
+    prlimit.arg(format!("--nofile={limit}:{limit}")).arg(forensics_tests::example("gateway"));
+    scene.with_arguments(&mut prlimit, &[]);
+    let stderr = scene.dir.path().join("stderr");
+    prlimit.stdin(Stdio::null()).stdout(Stdio::piped());
+    // A backtrace takes descriptors, and long.
+    prlimit.stderr(fs::File::create(&stderr).unwrap()).env("RUST_BACKTRACE", "0");
+    let mut child = prlimit.spawn().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut first = String::new();
+    // Its first line, or its end.
+    if stdout.read_line(&mut first).unwrap() > 0 {
+        terminate(child.id());
+    }
+    let status = child.wait().unwrap();
+    Ended { status, stdout: first, stderr: read(&stderr) }
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap()
+}

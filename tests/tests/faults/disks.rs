@@ -1,0 +1,183 @@
+//! The disk is full, or only to be read.
+//!
+//! Each in a mount namespace of the gateway's own, so that nothing is left of it. Root's to set up.
+
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use forensics_tests::{Ended, Gateway, Program, example, root_can};
+use forensics_tokio::core::record::{Outcome, Record, Verdict, runs};
+use tempfile::TempDir;
+
+use crate::scene::{assert_recorded_well, count};
+
+/// The gateway with a file system of its own for its records and its diagnostics.
+struct Mounted {
+    gateway: Gateway,
+    /// Keeps that file system alive when the gateway and its namespace are gone.
+    root: File,
+    dir: TempDir,
+}
+
+impl Mounted {
+    /// Mounts by `script`, which finds the place as `$M`, and starts the gateway with its records and
+    /// its log there. `None` where that cannot be done here.
+    fn start(script: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("mounted");
+        fs::create_dir(&place).unwrap();
+        let unshared = |then: &str| {
+            let mut unshare = Command::new("unshare");
+            unshare.args(["--mount", "sh", "-c", &format!("set -e; {script}; {then}")]);
+            unshare.arg(example("gateway")).env("M", &place).env("IMAGE", dir.path().join("image"));
+            unshare
+        };
+        if !root_can(&mut unshared("true")) {
+            return None;
+        }
+        let run = r#"exec "$0" --records "$M/records" --diag-log "$M/diag.log""#;
+        let gateway = Program::gateway_by(&mut unshared(run));
+        let seen_by_it = PathBuf::from(format!("/proc/{}/root", gateway.program.pid()));
+        let root = File::open(seen_by_it.join(place.strip_prefix("/").unwrap())).unwrap();
+        Some(Self { gateway, root, dir })
+    }
+
+    /// A path in there.
+    fn path(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.root.as_raw_fd())).join(name)
+    }
+
+    fn fill(&self) {
+        fill(&self.path("fill"));
+    }
+
+    /// Mounts it anew with these options, as the gateway sees it.
+    fn remount(&self, options: &str) {
+        let mut nsenter = Command::new("nsenter");
+        nsenter.arg(format!("--target={}", self.gateway.program.pid())).arg("--mount");
+        nsenter.args(["mount", "-o", &format!("remount,{options}")]);
+        nsenter.arg(self.dir.path().join("mounted"));
+        assert!(nsenter.status().unwrap().success());
+    }
+
+    /// Stops the gateway. Returns its end, and what keeps the file system alive.
+    fn stop(self) -> (Ended, Left) {
+        self.gateway.program.kill("-TERM");
+        (self.gateway.program.wait(), Left { root: self.root, _dir: self.dir })
+    }
+}
+
+/// What is left of [`Mounted`].
+struct Left {
+    root: File,
+    _dir: TempDir,
+}
+
+impl Left {
+    fn path(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.root.as_raw_fd())).join(name)
+    }
+}
+
+/// Writes until nothing more goes in.
+fn fill(path: &Path) {
+    use std::io::Write;
+    let mut file = File::options().append(true).create(true).open(path).unwrap();
+    while file.write(&[0; 4096]).is_ok_and(|written| written > 0) {}
+}
+
+const TMPFS: &str = "mount -t tmpfs -o size=256k,mode=700 none \"$M\"";
+/// Leaves no room.
+const FILL: &str = "dd if=/dev/zero of=\"$M/fill\" bs=4k status=none || true";
+
+#[test]
+fn a_disk_full_at_the_start_costs_the_record_and_the_diagnostic() {
+    let Some(mounted) = Mounted::start(&format!("{TMPFS}; {FILL}")) else { return };
+    let (ended, left) = mounted.stop();
+    ended.assert_well(2);
+    assert!(ended.line("Not all of this run is recorded").contains("No space left"));
+    assert!(ended.line("Diagnostic failed").contains("No space left"));
+    // An empty one would be in the way of the record before it.
+    assert_eq!(runs(&left.path("records")).unwrap(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_disk_that_fills_up_before_the_signal_costs_the_diagnostic_and_not_the_record() {
+    let Some(mounted) = Mounted::start(TMPFS) else { return };
+    mounted.fill();
+    let (ended, left) = mounted.stop();
+    ended.assert_well(1);
+    assert!(ended.line("Diagnostic failed").contains("No space left"));
+    assert_recorded_well(&left.path("records"));
+}
+
+#[test]
+fn a_disk_with_room_for_a_few_lines_has_them_and_one_warning_tells_of_the_rest() {
+    // One page: more than the first line takes, and less than can be set aside.
+    let almost = format!("{TMPFS}; {FILL}; truncate -s -4k \"$M/fill\"");
+    let Some(mounted) = Mounted::start(&almost) else { return };
+    let (ended, left) = mounted.stop();
+    ended.assert_well(2);
+    assert_eq!(count(&ended.stderr, "Not all of this run is recorded"), 1, "{}", ended.stderr);
+    let record = runs(&left.path("records")).unwrap().pop().unwrap();
+    let record = Record::read(&record).unwrap();
+    assert_eq!(record.start.service, "gateway");
+}
+
+#[test]
+fn a_read_only_file_system_costs_the_record_and_the_diagnostic() {
+    let Some(mounted) = Mounted::start(&format!("{TMPFS}; mount -o remount,ro \"$M\"")) else {
+        return;
+    };
+    let (ended, _left) = mounted.stop();
+    ended.assert_well(2);
+    let said = ended.line("Not all of this run is recorded");
+    assert!(said.contains("Read-only file system") && said.contains("name another"), "{said}");
+    assert!(ended.line("Diagnostic failed").contains("Read-only file system"));
+}
+
+#[test]
+fn a_file_system_that_turns_read_only_by_itself_costs_what_comes_after() {
+    // As the kernel does where a disk fails (`errors=remount-ro`): also what is open for writing can
+    // be written to no more, which mount(8) alone would refuse to do.
+    const EXT4: &str = "truncate -s 4M \"$IMAGE\"; mkfs.ext4 -q \"$IMAGE\"; \
+        mount -o loop \"$IMAGE\" \"$M\"; chmod 700 \"$M\"";
+    let Some(mounted) = Mounted::start(EXT4) else { return };
+    mounted.remount("abort");
+    let (ended, left) = mounted.stop();
+    ended.assert_well(2);
+    assert!(ended.line("Not all of this run is recorded").contains("Read-only file system"));
+    assert!(ended.line("Diagnostic failed").contains("Read-only file system"));
+    // All that is known of it is that it began.
+    let verdict = Verdict::of_last(&left.path("records")).unwrap().unwrap();
+    assert_eq!(verdict.outcome, Outcome::Vanished, "{verdict}");
+}
+
+#[test]
+fn a_log_that_turns_read_only_costs_the_diagnostic_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = format!("{TMPFS}; mkdir \"$M/records\"; mount --bind '{}' \"$M/records\"", {
+        dir.path().display()
+    });
+    let Some(mounted) = Mounted::start(&script) else { return };
+    mounted.remount("ro");
+    let (ended, _left) = mounted.stop();
+    ended.assert_well(1);
+    assert!(ended.line("Diagnostic failed").contains("Read-only file system"));
+    assert_recorded_well(dir.path());
+}
+
+#[test]
+fn a_log_that_is_no_file_costs_the_diagnostic_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = dir.path().join("records");
+    let arguments = ["--records", records.to_str().unwrap(), "--diag-log", "/dev/full"];
+    let gateway = Program::gateway(&arguments);
+    gateway.program.kill("-TERM");
+    let ended = gateway.program.wait();
+    ended.assert_well(1);
+    assert!(ended.line("Diagnostic failed").contains("not a regular file"));
+    assert_recorded_well(&records);
+}

@@ -1,0 +1,162 @@
+//! No thread or process can be started, or the memory is used up.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use forensics_tests::{Gateway, Program, Small, example, root_can};
+use forensics_tokio::core::record::{How, Outcome};
+
+use crate::scene::{Scene, until};
+
+/// A user who has no process but those of one test, and whom RLIMIT_NPROC binds, as it does not root.
+struct Somebody {
+    uid: u32,
+    scene: Scene,
+}
+
+impl Somebody {
+    /// `None` where we may not become somebody else.
+    fn new() -> Option<Self> {
+        if !root_can(Command::new("setpriv").args(["--reuid", "1", "true"])) {
+            return None;
+        }
+        let scene = Scene::new();
+        // Of all tests that run at once each has another folder.
+        let uid = std::os::unix::fs::MetadataExt::ino(&fs::metadata(scene.dir.path()).unwrap());
+        let uid = 1_000_000 + u32::try_from(uid % 1_000_000_000).unwrap();
+        chown(scene.dir.path(), Some(uid), Some(uid)).unwrap();
+        fs::set_permissions(scene.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        Some(Self { uid, scene })
+    }
+
+    fn command(&self, program: impl AsRef<Path>) -> Command {
+        let mut setpriv = Command::new("setpriv");
+        setpriv.arg(format!("--reuid={}", self.uid)).arg(format!("--regid={}", self.uid));
+        setpriv.args(["--clear-groups", "--"]).arg(program.as_ref());
+        setpriv
+    }
+
+    /// A copy of a program where they may run it.
+    fn copy(&self, program: &Path) -> PathBuf {
+        let copy = self.scene.dir.path().join("program");
+        // Not by ourselves: a program started meanwhile would hold it open for writing, as we do, and
+        // such a file cannot be run.
+        assert!(Command::new("cp").args([program, copy.as_path()]).status().unwrap().success());
+        copy
+    }
+
+    fn gateway(&self, arguments: &[&str]) -> Gateway {
+        let mut gateway = self.command(self.copy(&example("gateway")));
+        self.scene.with_arguments(&mut gateway, arguments);
+        Program::gateway_by(&mut gateway)
+    }
+
+    /// Lets them start no thread or process from now on, once the guard's voice, that has spoken at
+    /// the start, is gone.
+    fn take_threads(&self, program: &Program) {
+        let pid = program.pid();
+        let name = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("comm"));
+        until("the voice is silent", || {
+            let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+            // One that has ended meanwhile has no name.
+            let names = threads.filter_map(|thread| name(thread.unwrap()).ok());
+            names.into_iter().all(|name| !name.contains("voice") && !name.contains("probe"))
+        });
+        let mut prlimit = self.command("prlimit");
+        prlimit.arg(format!("--pid={pid}")).arg("--nproc=1:1");
+        assert!(prlimit.status().unwrap().success());
+    }
+}
+
+#[test]
+fn where_no_thread_can_be_had_only_the_diagnostic_is_missing() {
+    let Some(somebody) = Somebody::new() else { return };
+    let gateway = somebody.gateway(&[]);
+    somebody.take_threads(&gateway.program);
+    gateway.program.kill("-TERM");
+    let ended = gateway.program.wait();
+    ended.assert_well(1);
+    assert!(ended.line("Diagnostic failed").contains("no thread is to be had"));
+    assert!(ended.line("INFO shutdown: Shutdown context").contains("signal=SIGTERM"));
+    // In time: nothing has waited for a thread.
+    let (_, verdict) = somebody.scene.recorded();
+    assert!(verdict.after_signal_us.unwrap() < 10_000_000, "{verdict}");
+    somebody.scene.assert_recorded_well();
+}
+
+#[test]
+fn where_no_thread_can_be_had_further_signals_and_the_forced_end_are_recorded() {
+    let Some(somebody) = Somebody::new() else { return };
+    let gateway = somebody.gateway(&["--wedge", "db_close", "--deadline", "55s"]);
+    somebody.take_threads(&gateway.program);
+    gateway.program.kill("-TERM");
+    gateway.program.wait_for_stderr("phase finished phase=adapters");
+    // Within 200 ms it would be the same request; that is a rule of real time.
+    thread::sleep(Duration::from_millis(250));
+    gateway.program.kill("-TERM");
+    gateway.program.wait_for_stderr("another SIGTERM: the running phase is cut short");
+    thread::sleep(Duration::from_millis(250));
+    gateway.program.kill("-TERM");
+    let ended = gateway.program.wait();
+    assert_eq!(ended.code(), 70, "{}", ended.stderr);
+    ended.line("Shutdown forced: another SIGTERM asked for an end at once");
+    assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
+    let (_, verdict) = somebody.scene.recorded();
+    assert_eq!(verdict.how, Some(How::Forced), "{verdict}");
+    assert!(verdict.evidence.contains("stop number 3"), "{verdict}");
+}
+
+#[test]
+fn where_no_thread_can_be_had_a_flush_that_hangs_does_not_keep_the_process() {
+    let Some(somebody) = Somebody::new() else { return };
+    let trouble = somebody.copy(Path::new(env!("CARGO_BIN_EXE_trouble")));
+    let mut command = somebody.command(trouble);
+    let program = Program::start(command.arg("stuck_flush").arg(somebody.scene.records()));
+    program.wait_for_stdout("ready");
+    somebody.take_threads(&program);
+    program.kill("-TERM");
+    program.wait_for_stderr("Teardown started");
+    // As above.
+    thread::sleep(Duration::from_millis(250));
+    program.kill("-TERM");
+    let ended = program.wait();
+    // The kernel's timer: nobody is left in the process who could end it.
+    assert_eq!(ended.status.signal(), Some(9), "{}", ended.stderr);
+    ended.line("Shutdown forced: another SIGTERM asked for an end at once");
+    let (_, verdict) = somebody.scene.recorded();
+    assert_eq!(verdict.outcome, Outcome::Forced, "{verdict}");
+}
+
+#[test]
+fn at_the_limit_of_its_memory_it_ends_well() {
+    // The gateway takes some 10 MiB, and its diagnostic as much.
+    let Some(small) = Small::new(40 << 20) else {
+        eprintln!("skipped: needs a control group of its own, with a memory controller");
+        return;
+    };
+    let scene = Scene::new();
+    let moves_in = format!("echo $$ > '{}'; ", small.processes().display());
+    let gateway =
+        Program::gateway_by(&mut scene.by(&format!("{moves_in} exec \"$0\" \"$@\""), &[]));
+    // On a disk, as a tmpfs's pages cannot be taken back: more than there is room for, so that each
+    // page more has to be had from another.
+    let filling =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fill-{}", std::process::id()));
+    let fill = format!("{moves_in} exec dd if=/dev/zero of=\"$0\" bs=1M count=96 status=none");
+    let filled = Command::new("sh").args(["-c", &fill]).arg(&filling).status();
+    let _ = fs::remove_file(&filling);
+    assert!(filled.unwrap().success());
+    let (before, _) = small.events();
+    assert!(before > 0, "the limit was not reached");
+    gateway.program.kill("-TERM");
+    let ended = gateway.program.wait();
+    ended.assert_well(0);
+    assert_eq!(small.events().1, 0, "nobody was killed");
+    scene.assert_recorded_well();
+    assert!(fs::read_to_string(scene.log()).unwrap().contains("--- end of diagnostic"));
+}

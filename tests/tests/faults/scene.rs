@@ -1,0 +1,140 @@
+//! What the gateway writes, and what is read of it once it has ended.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::Instant;
+
+use forensics_tests::{LIMIT, Program, example};
+use forensics_tokio::core::record::{Entry, Event, Record, Verdict, runs};
+use tempfile::TempDir;
+
+/// A folder for the gateway's records and its diagnostics.
+pub(crate) struct Scene {
+    pub(crate) dir: TempDir,
+}
+
+impl Scene {
+    pub(crate) fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    pub(crate) fn records(&self) -> PathBuf {
+        self.dir.path().join("records")
+    }
+
+    pub(crate) fn log(&self) -> PathBuf {
+        self.dir.path().join("diag.log")
+    }
+
+    /// The gateway, by a command that becomes it: `sh -c SCRIPT GATEWAY ARGUMENTS`. The script runs
+    /// it as `"$0" "$@"`.
+    pub(crate) fn by(&self, script: &str, arguments: &[&str]) -> Command {
+        let mut sh = Command::new("sh");
+        sh.args(["-c", script]).arg(example("gateway"));
+        self.with_arguments(&mut sh, arguments);
+        sh
+    }
+
+    /// The gateway itself.
+    pub(crate) fn gateway(&self, arguments: &[&str]) -> Command {
+        let mut gateway = Command::new(example("gateway"));
+        self.with_arguments(&mut gateway, arguments);
+        gateway
+    }
+
+    pub(crate) fn with_arguments(&self, command: &mut Command, arguments: &[&str]) {
+        command.arg("--records").arg(self.records()).arg("--diag-log").arg(self.log());
+        command.args(arguments);
+    }
+
+    /// The record of the newest run, and the verdict on it.
+    pub(crate) fn recorded(&self) -> (Record, Verdict) {
+        recorded(&self.records())
+    }
+
+    /// Asserts that the newest run left a whole record of a teardown in which all went well.
+    pub(crate) fn assert_recorded_well(&self) {
+        assert_recorded_well(&self.records());
+    }
+}
+
+fn recorded(records: &Path) -> (Record, Verdict) {
+    let newest = runs(records).unwrap().pop().unwrap();
+    (Record::read(&newest).unwrap(), Verdict::of(&newest).unwrap())
+}
+
+/// As [`Scene::assert_recorded_well`], of the newest record in a folder.
+pub(crate) fn assert_recorded_well(records: &Path) {
+    let (record, verdict) = recorded(records);
+    assert_eq!((record.corrupt, record.torn), (0, false));
+    assert_eq!(finished(&record), ["notify ok", "drain ok", "adapters ok", "db_close ok"]);
+    assert!(verdict.is_clean(), "{verdict}");
+    assert_eq!(verdict.exit_code, Some(0));
+}
+
+/// The phases and their outcomes, in the order in which they ended; without a group's members.
+pub(crate) fn finished(record: &Record) -> Vec<String> {
+    let finished = |entry: &Entry| match &entry.event {
+        Event::PhaseFinished(phase) if phase.group.is_none() => {
+            Some(format!("{} {}", phase.phase, phase.outcome.as_str()))
+        }
+        _ => None,
+    };
+    record.entries.iter().filter_map(finished).collect()
+}
+
+/// Looks again and again, for as long as anything may take.
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + LIMIT;
+    while !is_so() {
+        assert!(Instant::now() < end, "waited in vain: {what}");
+        thread::yield_now();
+    }
+}
+
+/// Waits until this process has a handler of its own for SIGTERM.
+pub(crate) fn until_guarded(pid: u32) {
+    const SIGTERM: u32 = 15;
+    until("SIGTERM is handled", || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << (SIGTERM - 1)) != 0
+    });
+}
+
+/// Connects so often, and sends requests each of which is answered after `ms`. Returns once they are
+/// accepted: the gateway accepts in order, and has answered one that came after them, the last.
+pub(crate) fn in_flight(address: &str, requests: usize, ms: u32) -> Vec<TcpStream> {
+    let ask = |ms: u32| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(stream, "GET /slow?ms={ms} HTTP/1.1\r\nHost: gateway\r\n\r\n").unwrap();
+        stream
+    };
+    let mut streams: Vec<_> = (0..requests).map(|_| ask(ms)).collect();
+    let mut quick = ask(0);
+    quick.read_exact(&mut [0; 12]).unwrap();
+    streams.push(quick);
+    streams
+}
+
+/// Sends SIGTERM by /bin/kill.
+pub(crate) fn terminate(pid: u32) {
+    let killed = Command::new("/bin/kill").arg("-TERM").arg(pid.to_string()).status();
+    assert!(killed.unwrap().success());
+}
+
+/// How many lines of a program's log so far have `text` in them.
+pub(crate) fn count(stderr: &str, text: &str) -> usize {
+    stderr.lines().filter(|line| line.contains(text)).count()
+}
+
+/// Its only child.
+pub(crate) fn only_child(program: &Program) -> u32 {
+    let pid = program.pid();
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    children.trim().parse().unwrap()
+}
