@@ -13,6 +13,27 @@ use forensics_tokio::core::record::{Event, Outcome};
 
 use crate::scene::Scene;
 
+#[test]
+fn the_last_run_is_told_of_though_one_before_it_lay_in_the_future() {
+    let Some(library) = libfaketime() else { return };
+    let scene = Scene::new();
+    let run = |gateway: &mut Command| {
+        let gateway = Program::gateway_by(gateway);
+        let pid = gateway.program.pid();
+        gateway.program.kill("-TERM");
+        let ended = gateway.program.wait();
+        ended.assert_well(0);
+        (pid, ended)
+    };
+    let mut ahead = scene.gateway(&[]);
+    ahead.env("LD_PRELOAD", library).env("FAKETIME", "+400d");
+    run(ahead.env("FAKETIME_DONT_FAKE_MONOTONIC", "1"));
+    let (last, _) = run(&mut scene.gateway(&[]));
+    let (_, next) = run(&mut scene.gateway(&[]));
+    let said = next.line("Previous run: outcome=clean");
+    assert!(said.contains(&format!(" pid={last} ")), "{said}");
+}
+
 /// Debian's package `faketime`. Its path has the machine's architecture in it.
 fn libfaketime() -> Option<PathBuf> {
     let found =

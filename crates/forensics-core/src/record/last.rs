@@ -1,13 +1,21 @@
 //! The post-mortem of a folder: how the last run in it ended.
 
-use std::path::Path;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::folder::{FolderError, runs};
+use nix::fcntl::open;
+use nix::sys::stat::Mode;
+
+use super::entry::Entry;
+use super::event::Event;
+use super::folder::{FolderError, QUIETLY, runs};
 use super::judge::verdict;
 use super::reader::{ReadError, Record};
 use super::verdict::{Now, Outcome, Verdict};
 use crate::cgroupfs::OomKills;
+use crate::clock;
 use crate::diagnostic::killed_for_memory;
 use crate::procfile;
 
@@ -72,16 +80,70 @@ impl Run {
 
     /// The newest run that has ended, as [`Verdict::of_last`] has it.
     ///
+    /// The newest is the one that began last in this boot, by the monotonic clock, as the wall clock,
+    /// which names the files, may have been set back meanwhile; of other boots the last by its name.
+    ///
     /// # Errors
     /// Where the folder cannot be read.
     pub fn last(dir: &Path) -> Result<Option<Self>, FolderError> {
-        let newest_first = runs(dir)?.into_iter().rev();
-        let mut all = newest_first.filter_map(|path| Self::read(&path).ok());
+        let mut runs = runs(dir)?;
+        let boot = clock::boot_id();
+        // Stable, and other boots' come first: among these the names decide.
+        runs.sort_by_cached_key(|run| began_us(run, boot.as_deref()));
+        let mut all = runs.iter().rev().filter_map(|path| Self::read(path).ok());
         let is_over = |run: &Self| run.verdict.outcome != Outcome::Running;
         let newest = all.next();
         match &newest {
             Some(run) if !is_over(run) => Ok(all.find(is_over).or(newest)),
             _ => Ok(newest),
         }
+    }
+}
+
+/// When the run of this record began, on this boot's monotonic clock; `None` for another boot's, and
+/// where that cannot be read.
+fn began_us(path: &PathBuf, boot: Option<&str>) -> Option<u64> {
+    /// Much longer than any first line.
+    const HEAD: u64 = 64 << 10;
+    let file = File::from(open(path, QUIETLY, Mode::empty()).ok()?);
+    let mut line = Vec::new();
+    BufReader::new(file.take(HEAD)).read_until(b'\n', &mut line).ok()?;
+    let first = Entry::parse(&line).ok()?;
+    match first.event {
+        Event::RunStarted(start) if start.boot_id.as_deref() == Some(boot?) => Some(first.mono_us),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::RunStarted;
+    use super::super::entry::line;
+    use super::*;
+    use crate::clock::Utc;
+
+    #[test]
+    fn the_last_run_is_the_last_to_begin_whatever_was_done_to_the_wall_clock() {
+        let dir = tempfile::tempdir().unwrap();
+        let boot = clock::boot_id();
+        let run = |year: u32, pid: u32, boot: Option<&str>, mono_us: u64| {
+            let mut start = RunStarted::new("gateway", pid);
+            start.boot_id = boot.map(str::to_owned);
+            let line = line(Utc::now(), mono_us, &Event::RunStarted(start)).unwrap();
+            let name = format!("{year}1123T101500.000000Z-{pid}.jsonl");
+            fs::write(dir.path().join(name), line).unwrap();
+        };
+        let last = || Verdict::of_last(dir.path()).unwrap().unwrap().pid;
+        run(2025, 1, Some("another"), 9);
+        run(2026, 2, Some("another"), 7);
+        assert_eq!(last(), 2);
+        // The clock was ahead, then it was set back.
+        run(2030, 3, boot.as_deref(), 5);
+        run(2024, 4, boot.as_deref(), 6);
+        assert_eq!(last(), 4);
+        run(2031, 5, None, 100);
+        assert_eq!(last(), 4);
     }
 }
