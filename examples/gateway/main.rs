@@ -86,7 +86,7 @@ async fn serve(options: Options, passed: ListenFd) -> Result<ExitCode, Box<dyn E
         cx.record("sessions_told", told.say_goodbye());
     });
 
-    // No new connection is taken in since the token was cancelled; wait for what is in flight.
+    // The server takes in nothing new since the token was cancelled; wait for what it had by then.
     let inflight = traffic.clone();
     guard
         .phase("drain", move |cx| async move {

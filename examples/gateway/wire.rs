@@ -65,11 +65,20 @@ impl Wire {
         let _ = self.socket.shutdown().await;
         if self.shut {
             // No answer is on its way. What comes now comes after our end, and may be reset.
-            return door::open(&self.socket);
+            return;
         }
         let mut rest = [0; 1024];
         let closed = async { while matches!(self.socket.read(&mut rest).await, Ok(1..)) {} };
         let _ = timeout(LINGER, closed).await;
+    }
+}
+
+impl Drop for Wire {
+    /// The client's word that it has our end must come in, or the kernel would go on saying it.
+    fn drop(&mut self) {
+        if self.shut {
+            door::open(&self.socket);
+        }
     }
 }
 

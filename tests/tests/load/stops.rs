@@ -1,19 +1,36 @@
 //! A hundred stops in a row, each at some moment under full load.
 
+use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use forensics_tests::Program;
 use forensics_tests::client::Account;
 use forensics_tests::crowd::Crowd;
+use forensics_tests::{Gateway, LIMIT, Program};
 
-use crate::wrk::{self, Counted, Wrk};
+use crate::wrk::{self, CONNECTIONS, Counted, Wrk};
 
 const STOPS: u64 = 100;
 
 /// Clients of ours, of each habit.
 const CLIENTS: usize = 6;
+
+/// Waits until the gateway has so many sockets open.
+fn until_sockets(gateway: &Gateway, enough: usize) {
+    let folder = format!("/proc/{}/fd", gateway.program.pid());
+    let sockets = || {
+        let descriptors = fs::read_dir(&folder).unwrap();
+        // One that is closed meanwhile cannot be looked at any more.
+        let targets = descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
+    };
+    let end = Instant::now() + LIMIT;
+    while sockets() < enough {
+        assert!(Instant::now() < end, "{} sockets", sockets());
+        thread::sleep(Duration::from_millis(1));
+    }
+}
 
 #[test]
 fn in_a_hundred_stops_under_load_no_request_that_was_received_goes_unanswered() {
@@ -27,6 +44,8 @@ fn in_a_hundred_stops_under_load_no_request_that_was_received_goes_unanswered() 
         let load = Wrk::start(&gateway.address);
         let crowd = Crowd::start(&gateway.address, CLIENTS);
         crowd.wait_for_answers(60);
+        // wrk, too, is at work.
+        until_sockets(&gateway, CONNECTIONS + CLIENTS);
         // Some moment: the clients' rounds are not to be in step with the stops.
         thread::sleep(Duration::from_millis(RandomState::new().hash_one(nth) % 50));
         gateway.program.kill("-TERM");
@@ -37,14 +56,15 @@ fn in_a_hundred_stops_under_load_no_request_that_was_received_goes_unanswered() 
         assert_eq!(account.lost, [""; 0], "stop {nth}: {account}");
         // Each client ended with the connection that was refused, and none before it.
         assert_eq!(account.refused, 3 * CLIENTS as u64, "stop {nth}: {account}");
-        assert_eq!((counted.late, counted.not_ok), (0, 0), "stop {nth}: {counted:?}");
+        assert_eq!(counted.not_ok, 0, "stop {nth}: {counted:?}");
         assert!(counted.answered > 0, "stop {nth}: {counted:?}");
         assert!(account.last_ones > 0, "stop {nth}: {account}");
         all.add(account);
         generated.add(&counted);
     }
-    // Where a handshake was under way as the door was shut, wrk cannot tell that its request never
-    // arrived. Our clients can, and for them it is no loss.
+    // wrk cannot tell a request that was received and lost from one that never arrived, as where a
+    // handshake was under way, or it got no processor during the last call. That our own clients
+    // lose nothing is the proof; this is to see a loss as large as axum::serve's, 1876.
     assert!(generated.unanswered <= STOPS / 10, "{generated:?}");
     println!("{STOPS} stops in {:.1?}: {all}; {generated:?}", began.elapsed());
 }

@@ -25,9 +25,10 @@ ExecStart=$GATEWAY --drain-timeout 10s
 UNIT
 systemctl daemon-reload && systemctl start gw.socket || exit 1
 # Nobody serves yet: the first request starts the service.
-wrk -t 1 -c 32 -d 10m -s /run/mix.lua http://127.0.0.1:8080/ >/run/wrk & load=$!
+wrk -t 1 -c 32 -d 10m --timeout 30s -s /run/mix.lua http://127.0.0.1:8080/ >/run/wrk & load=$!
 $HAMMER 127.0.0.1:8080 6 bash -c '
     for nth in $(seq {RESTARTS}); do
+        # Some moment, out of step with the clients.
         sleep .0$((RANDOM % 10))
         systemctl restart gw.service || exit 1
     done' || exit 1
