@@ -11,50 +11,24 @@ use axum::http::header::CONNECTION;
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::get;
+use forensics_tokio::inflight::InFlight;
 use serde::Deserialize;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// What is going on: requests in flight, and sessions that last until one side ends them.
+/// What is going on: requests in flight, of which sessions last until one side ends them.
 #[derive(Debug, Default)]
 pub(crate) struct Traffic {
-    requests: watch::Sender<usize>,
+    pub(crate) requests: InFlight,
     sessions: TaskTracker,
     goodbye: CancellationToken,
 }
 
 impl Traffic {
-    /// How many requests are in flight.
-    pub(crate) fn active(&self) -> usize {
-        *self.requests.borrow()
-    }
-
-    /// Wakes whenever that changes.
-    pub(crate) fn changes(&self) -> watch::Receiver<usize> {
-        self.requests.subscribe()
-    }
-
     /// Asks the sessions to end, and says how many there were.
     pub(crate) fn say_goodbye(&self) -> usize {
         self.goodbye.cancel();
         self.sessions.len()
-    }
-}
-
-/// Counts a request for as long as it lives, also when its client goes away.
-struct InFlight(Arc<Traffic>);
-
-impl InFlight {
-    fn new(traffic: Arc<Traffic>) -> Self {
-        traffic.requests.send_modify(|active| *active += 1);
-        Self(traffic)
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.requests.send_modify(|active| *active -= 1);
     }
 }
 
@@ -66,13 +40,8 @@ pub(crate) fn routes(traffic: Arc<Traffic>, stop: CancellationToken) -> Router {
         .route("/slow", get(slow))
         .route("/session", get(session))
         .layer(middleware::from_fn_with_state(stop, say_close))
-        .layer(middleware::from_fn_with_state(traffic.clone(), count))
+        .layer(traffic.requests.http_layer())
         .with_state(traffic)
-}
-
-async fn count(State(traffic): State<Arc<Traffic>>, request: Request, next: Next) -> Response {
-    let _in_flight = InFlight::new(traffic);
-    next.run(request).await
 }
 
 async fn say_close(

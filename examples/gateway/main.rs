@@ -87,11 +87,11 @@ async fn serve(options: Options, passed: ListenFd) -> Result<ExitCode, Box<dyn E
     });
 
     // The server takes in nothing new since the token was cancelled; wait for what it had by then.
-    let inflight = traffic.clone();
+    let drain = traffic.requests.drain();
     guard
         .phase("drain", move |cx| async move {
             trouble.befall(&cx).await;
-            drain(&cx, &inflight).await;
+            drain(cx).await;
         })
         .timeout(options.drain_timeout);
 
@@ -114,23 +114,6 @@ async fn serve(options: Options, passed: ListenFd) -> Result<ExitCode, Box<dyn E
     let stop = guard.token();
     let server = server::serve(listening, http::routes(traffic, stop.clone()), stop);
     Ok(guard.run(server).await.exit_code())
-}
-
-/// Waits until the server has answered all it accepted, and tells how far it has come.
-async fn drain(cx: &PhaseContext, traffic: &Traffic) {
-    let at_start = traffic.active();
-    cx.record("active_at_start", at_start);
-    let mut changes = traffic.changes();
-    let ended = cx.service_ended();
-    tokio::pin!(ended);
-    loop {
-        cx.record("active_now", traffic.active());
-        tokio::select! {
-            () = &mut ended => break,
-            _ = changes.changed() => {}
-        }
-    }
-    cx.record("active_now", traffic.active());
 }
 
 async fn stop_adapter(cx: PhaseContext, trouble: Trouble, adapter: Adapter) {
