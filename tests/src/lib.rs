@@ -72,7 +72,7 @@ pub struct Program(Process);
 
 /// What a program said, and how it ended.
 #[derive(Debug)]
-pub struct Ended(Run);
+pub struct Ended(pub Run);
 
 impl Deref for Ended {
     type Target = Run;

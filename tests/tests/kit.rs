@@ -150,6 +150,39 @@ async fn a_third_signal_is_a_forced_end_that_the_test_survives() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_a_forced_end_the_teardown_does_not_end_as_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let kit = wedged(builder().record_dir(dir.path()));
+    let running = tokio::spawn(run(kit.guard()));
+    for _ in 0..3 {
+        kit.signal(Signal::TERM);
+        sleep(MS_200).await;
+    }
+    let forced = kit.until_end(std::future::pending::<()>()).await.unwrap_err();
+    assert_eq!((forced.by, forced.after), (ForcedBy::Signal, 2 * MS_200));
+    sleep(60 * SECOND).await;
+    assert!(!running.is_finished());
+    let verdict = Verdict::of_last(dir.path()).unwrap().unwrap();
+    assert_eq!(verdict.outcome, RunOutcome::Forced, "{verdict}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn signals_after_the_end_are_nobodys() {
+    let dir = tempfile::tempdir().unwrap();
+    let kit = Kit::install(builder().record_dir(dir.path())).unwrap();
+    kit.signal(Signal::TERM);
+    let report = kit.until_end(run(kit.guard())).await.unwrap();
+    for _ in 0..3 {
+        sleep(MS_200).await;
+        kit.signal(Signal::TERM);
+    }
+    let later = tokio::time::timeout(60 * SECOND, kit.until_end(std::future::pending::<()>()));
+    assert!(later.await.is_err(), "nothing is forced");
+    assert_eq!(report.exit_status, 0);
+    assert!(Verdict::of_last(dir.path()).unwrap().unwrap().is_clean());
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_escalation_is_the_builders() {
     for (escalation, signals, is_forced) in
         [(Escalation::Exit, 2, true), (Escalation::Ignore, 5, false)]

@@ -2,8 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use forensics_tests::{Ended, Program, can};
 
@@ -108,9 +107,6 @@ fn start_with(limit: u32, scene: &Scene) -> Ended {
         terminate(child.id());
     }
     let status = child.wait().unwrap();
-    Ended { status, stdout: first, stderr: read(&stderr) }
-}
-
-fn read(path: &Path) -> String {
-    fs::read_to_string(path).unwrap()
+    let stderr = fs::read(stderr).unwrap();
+    Ended(Output { status, stdout: first.into_bytes(), stderr }.into())
 }

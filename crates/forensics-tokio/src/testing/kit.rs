@@ -109,9 +109,10 @@ impl Kit {
         self.signal_from(signal, &Sender::operator());
     }
 
-    /// The same, from whom the test says. Any signal is taken, whichever the builder named.
+    /// The same, from whom the test says. Any signal is taken, whichever the builder named; none once
+    /// the teardown has ended, when the guard has given them back.
     pub fn signal_from(&self, signal: Signal, sender: &Sender) {
-        if self.stop.on_signal(&sender.sends(signal), self.stop.now()) {
+        if !self.stop.is_finished() && self.stop.on_signal(&sender.sends(signal), self.stop.now()) {
             self.force(ForcedBy::Signal, keeper::asked_for(signal));
         }
     }
@@ -161,6 +162,8 @@ impl Kit {
         let phases = self.stop.running().into_iter().map(|running| running.phase).collect();
         let after = self.stop.since_begun();
         let forced = Forced { by, why, phases, after, exit_status: FORCED_STATUS };
+        // From here on the teardown does not end by itself, as it would not in a process that is gone.
+        let _ = self.stop.claim_end();
         keeper::last_words(&self.stop, by, &forced.why);
         // Nothing more is recorded of a process that is gone.
         self.stop.set_finished();

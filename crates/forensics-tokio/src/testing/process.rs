@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{self, Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -236,6 +236,21 @@ pub struct Run {
     pub verdict: Option<Verdict>,
     /// Kept as long as this is.
     _records: Option<TempDir>,
+}
+
+/// Of a program that was run otherwise: with no record.
+impl From<process::Output> for Run {
+    fn from(output: process::Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self {
+            status: output.status,
+            stdout: text(&output.stdout),
+            stderr: text(&output.stderr),
+            record: None,
+            verdict: None,
+            _records: None,
+        }
+    }
 }
 
 impl Run {
