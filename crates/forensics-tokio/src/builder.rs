@@ -321,11 +321,10 @@ pub(crate) fn check(config: &Config) -> Result<Handle, InstallError> {
 /// Looks at the last run, begins the record of this one, and makes what the guard's tasks share.
 pub(crate) fn share(
     config: Config,
-    mut baseline: Baseline,
+    baseline: Baseline,
     notifier: Notifier,
     runtime: Handle,
 ) -> Arc<Shared> {
-    baseline.markers.clone_from(&config.markers);
     // A folder that is not there yet has no last run; one that can't be read is said below.
     let last = |dir: &PathBuf| Run::last(dir).ok().flatten();
     let previous = config.record_dir.as_ref().and_then(last);

@@ -18,9 +18,10 @@ use crate::diag::Looked;
 use crate::notify::Notifier;
 use crate::plan::Plan;
 use crate::stop::Stop;
+use crate::vigil::last_words_before;
 use crate::{diag, events};
 
-/// How long after the deadline the diagnostic's task has to end its process and to say so.
+/// How long the diagnostic's task has to end its process and to say so.
 const DIAGNOSTIC_ENDS: Duration = Duration::from_millis(100);
 
 /// What the guard, its tasks and the keeper share.
@@ -111,11 +112,14 @@ impl Shared {
         *self.diagnostic.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
     }
 
-    /// Waits for the diagnostic, lest it be lost with our cgroup; at the deadline it is ended.
+    /// Waits for the diagnostic, lest it be lost with our cgroup. It is ended before the deadline, and
+    /// before the keeper says that this is near: what is left to do by then is to end.
     pub(crate) async fn wait_for_diagnostic(&self, deadline: Instant) {
         let task = self.diagnostic.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(mut task) = task else { return };
-        if timeout_at(deadline, &mut task).await.is_ok() {
+        let before = last_words_before(self.stop.allowed()) + DIAGNOSTIC_ENDS;
+        let end = deadline.checked_sub(before).unwrap_or(deadline);
+        if timeout_at(end, &mut task).await.is_ok() {
             return;
         }
         self.diagnostic_deadline.notify_one();

@@ -29,6 +29,11 @@ const TO_END: Duration = Duration::from_secs(1);
 /// How many threads are named.
 const MAX_THREADS: usize = 64;
 
+/// How long before its deadline the last words of a teardown are said that may take so long.
+pub(crate) fn last_words_before(allowed: Duration) -> Duration {
+    LAST_WORDS_BEFORE.min(allowed / 10)
+}
+
 /// What has been seen of one stop so far.
 #[derive(Debug, Default)]
 pub(crate) struct Vigil {
@@ -100,7 +105,7 @@ impl Vigil {
             let detail = self.describe(&why, stop, now);
             return Some(Alarm::Wedged { detail, phases: Vec::new(), waited: ANSWER_WITHIN });
         }
-        let before = LAST_WORDS_BEFORE.min(stop.allowed() / 10);
+        let before = last_words_before(stop.allowed());
         // It can have been moved since.
         self.said_last_words &= now + before >= deadline;
         if !self.said_last_words && now + before >= deadline && now < deadline {
