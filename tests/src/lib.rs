@@ -219,3 +219,13 @@ pub struct Gateway {
     /// The process.
     pub program: Program,
 }
+
+/// The code in docs/compare.md, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/compare.md")]
+struct Compare;
+
+/// The code in docs/guide.md, compiled; its files are built by `tests/guide.rs`.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide.md")]
+struct Guide;
