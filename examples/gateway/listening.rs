@@ -2,10 +2,12 @@
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use axum::serve::Listener;
 use listenfd::ListenFd;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
@@ -64,10 +66,18 @@ impl Listening {
                     ErrorKind::WouldBlock => return Ok(waiting),
                     // That one has left.
                     ErrorKind::ConnectionAborted | ErrorKind::Interrupted => {}
-                    // No descriptor is free. As connections end there will be.
+                    // No descriptor is free, which the kernel says before it looks for a connection.
+                    _ if !is_waited_at(&listener) => return Ok(waiting),
+                    // As connections end there will be one.
                     _ => sleep(Duration::from_millis(10)).await,
                 },
             }
         }
     }
+}
+
+/// Whether a connection waits in the listener's queue.
+fn is_waited_at(listener: &impl AsFd) -> bool {
+    let mut ready = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+    matches!(poll(&mut ready, PollTimeout::ZERO), Ok(1..))
 }

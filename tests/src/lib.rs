@@ -116,6 +116,7 @@ impl Program {
     ///
     /// # Panics
     /// Where it does not come up.
+    #[track_caller]
     pub fn gateway_by(command: &mut Command) -> Gateway {
         let program = Self::start(command);
         let line = program.wait_for_stdout("listening on http://");

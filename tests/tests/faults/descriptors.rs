@@ -1,12 +1,13 @@
 //! No file descriptor is left.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Command, Output, Stdio};
+use std::io::Read;
+use std::process::Command;
 
-use forensics_tests::{Ended, Program, can};
+use forensics_tests::{Ended, Program, can, example};
+use forensics_tokio::core::process::ProcessSummary;
 
-use crate::scene::{Scene, count, in_flight, only_child, terminate};
+use crate::scene::{Scene, count, in_flight, only_child, terminate, until};
 
 /// Lets the process `pid` open no more than it has open.
 fn take_the_rest(pid: u32) {
@@ -53,7 +54,7 @@ fn with_none_left_for_the_record_the_run_has_none() {
     strace.args(["--follow-forks", "--quiet=all", "--output=/dev/null"]);
     // What the kernel says where none is left, to whoever would open this folder.
     strace.arg("--trace-path").arg(scene.records()).arg("--inject=openat:error=EMFILE");
-    strace.arg(forensics_tests::example("gateway"));
+    strace.arg(example("gateway"));
     scene.with_arguments(&mut strace, &[]);
     let gateway = Program::gateway_by(&mut strace);
     terminate(only_child(&gateway.program));
@@ -92,21 +93,18 @@ fn with_too_few_it_says_so_at_the_start_and_with_enough_it_ends_well() {
 
 /// Starts the gateway with so few, and stops it where it comes up.
 fn start_with(limit: u32, scene: &Scene) -> Ended {
-    let mut prlimit = Command::new("prlimit");
-    prlimit.arg(format!("--nofile={limit}:{limit}")).arg(forensics_tests::example("gateway"));
-    scene.with_arguments(&mut prlimit, &[]);
-    let stderr = scene.dir.path().join("stderr");
-    prlimit.stdin(Stdio::null()).stdout(Stdio::piped());
+    let script = format!("exec prlimit --nofile={limit}:{limit} \"$0\" \"$@\" >\"$LISTENS\"");
+    let listens = scene.dir.path().join("listens");
+    let mut gateway = scene.by(&script, &[]);
     // A backtrace takes descriptors, and long.
-    prlimit.stderr(fs::File::create(&stderr).unwrap()).env("RUST_BACKTRACE", "0");
-    let mut child = prlimit.spawn().unwrap();
-    let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    let mut first = String::new();
-    // Its first line, or its end.
-    if stdout.read_line(&mut first).unwrap() > 0 {
-        terminate(child.id());
+    let program = Program::start(gateway.env("LISTENS", &listens).env("RUST_BACKTRACE", "0"));
+    let pid = i32::try_from(program.pid()).unwrap();
+    let says_so = || fs::metadata(&listens).is_ok_and(|said| said.len() > 0);
+    until("it listens or has ended", || {
+        says_so() || ProcessSummary::read_stat(pid).state == Some('Z')
+    });
+    if says_so() {
+        program.kill("-TERM");
     }
-    let status = child.wait().unwrap();
-    let stderr = fs::read(stderr).unwrap();
-    Ended(Output { status, stdout: first.into_bytes(), stderr }.into())
+    program.wait()
 }
