@@ -59,8 +59,8 @@ impl Drop for InFlight {
 }
 
 /// The routes. Once `stop` is cancelled, each answer tells its client that it is the last on its
-/// connection.
-pub(crate) fn routes(traffic: Arc<Traffic>, stop: CancellationToken) -> Router {
+/// connection. The probes are nobody's requests, and not counted.
+pub(crate) fn routes(traffic: Arc<Traffic>, probes: Router, stop: CancellationToken) -> Router {
     Router::new()
         .route("/", get(|| async { "ok\n" }))
         .route("/slow", get(slow))
@@ -68,6 +68,7 @@ pub(crate) fn routes(traffic: Arc<Traffic>, stop: CancellationToken) -> Router {
         .layer(middleware::from_fn_with_state(stop, say_close))
         .layer(middleware::from_fn_with_state(traffic.clone(), count))
         .with_state(traffic)
+        .merge(probes)
 }
 
 async fn count(State(traffic): State<Arc<Traffic>>, request: Request, next: Next) -> Response {

@@ -62,7 +62,8 @@ mod tests {
         let cluster = ("KUBERNETES_SERVICE_HOST", "10.0.0.1");
         let (host, name) = (("HOSTNAME", "web-1"), ("POD_NAME", "web-2"));
         let namespace = ("POD_NAMESPACE", "shop\n");
-        let cases: [(&[(&str, &str)], Option<&str>); 6] = [
+        type Set<'a> = &'a [(&'a str, &'a str)];
+        let cases: [(Set<'_>, Option<&str>); 6] = [
             (&[], None),
             (&[host, namespace], None),
             (&[cluster, namespace], None),

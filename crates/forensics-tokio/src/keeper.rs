@@ -17,6 +17,7 @@ use forensics_core::capture;
 use forensics_core::record::ForcedBy;
 use forensics_core::signal::Signal;
 
+use crate::account::State;
 use crate::bounded::bounded;
 use crate::events;
 use crate::stop::{Caught, Stop};
@@ -96,10 +97,12 @@ fn keep() {
                 continue;
             }
             timeout = Some(EVERY);
+            stop.message.tell(|| stop.standing(), None);
             match vigil.look(&stop, stop.now()) {
                 None => {}
                 Some(Alarm::PastDeadline { by, detail }) => force(&stop, by, &detail),
                 Some(Alarm::Wedged { detail, phases, waited }) => {
+                    stop.message.tell(|| stop.standing(), Some(&detail));
                     let (recorded, text) = (stop.clone(), detail.clone());
                     bounded(SAY_LIMIT, move || recorded.record_wedged(&phases, waited, &text));
                     stop.voice.insist(detail.clone(), move || events::alarm(&detail));
@@ -131,15 +134,16 @@ fn force(stop: &Arc<Stop>, by: ForcedBy, why: &str) -> ! {
 /// What is to be done before an end is forced: it is recorded and said, and what is buffered is
 /// written out. Blocks, with a limit on each.
 pub(crate) fn last_words(stop: &Arc<Stop>, by: ForcedBy, why: &str) {
+    // On its own thread, beside all that follows.
+    stop.message.close(|| stop.standing(), State::Forced { status: FORCED_STATUS, why });
     let (recorded, text) = (stop.clone(), why.to_owned());
-    bounded(SAY_LIMIT, move || {
-        recorded.black_box.forced(by, text, FORCED_STATUS, recorded.since_begun());
-    });
+    bounded(SAY_LIMIT, move || recorded.record_forced(by, &text, FORCED_STATUS));
     let text = why.to_owned();
     stop.voice.insist(format!("forced: {why}"), move || events::forced(&text, FORCED_STATUS));
     for flush in stop.flush_hooks() {
         bounded(SAY_LIMIT, move || flush());
     }
+    stop.message.finish();
 }
 
 fn lock() -> MutexGuard<'static, Keeper> {

@@ -185,8 +185,9 @@ fn killed(seen: &Seen<'_>, now: &Now) -> Finding {
     if let Some((_, signal)) = of_container.filter(|_| timer.is_none()) {
         let evidence = format!(
             "{} came from the container's runtime, which sends SIGKILL once its grace period is \
-             over; how long that is, is not recorded",
-            signal_name(signal)
+             over; how long that is, is not recorded{}",
+            signal_name(signal),
+            memory(seen, now)
         );
         let advice = format!(
             "{}{}: raise the grace period (docker stop --time, terminationGracePeriodSeconds) or \
