@@ -33,8 +33,8 @@ impl Traffic {
 }
 
 /// The routes. Once `stop` is cancelled, each answer tells its client that it is the last on its
-/// connection.
-pub(crate) fn routes(traffic: Arc<Traffic>, stop: CancellationToken) -> Router {
+/// connection. The probes are nobody's requests, and not counted.
+pub(crate) fn routes(traffic: Arc<Traffic>, probes: Router, stop: CancellationToken) -> Router {
     Router::new()
         .route("/", get(|| async { "ok\n" }))
         .route("/slow", get(slow))
@@ -42,6 +42,7 @@ pub(crate) fn routes(traffic: Arc<Traffic>, stop: CancellationToken) -> Router {
         .layer(middleware::from_fn_with_state(stop, say_close))
         .layer(traffic.requests.http_layer())
         .with_state(traffic)
+        .merge(probes)
 }
 
 async fn say_close(

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use forensics_tokio::{PhaseContext, ShutdownGuard, diag, logging};
+use forensics_tokio::{PhaseContext, ShutdownGuard, diag, logging, probes};
 use listenfd::ListenFd;
 
 use crate::adapter::Adapter;
@@ -51,6 +51,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 async fn serve(options: Options, passed: ListenFd) -> Result<ExitCode, Box<dyn Error>> {
     let mut builder = ShutdownGuard::builder("gateway")
         .drain_timeout(options.drain_timeout)
+        .lead(options.lead)
         .watchdog(true)
         .marker("takeover", options.markers.join("takeover.json"))
         .marker("planned_stop", options.markers.join("planned-stop.json"));
@@ -59,6 +60,12 @@ async fn serve(options: Options, passed: ListenFd) -> Result<ExitCode, Box<dyn E
     }
     if let Some(ceiling) = options.extend {
         builder = builder.extend_stop_timeout(ceiling);
+    }
+    if let Some(grace) = options.grace {
+        builder = builder.grace(grace);
+    }
+    if let Some(file) = &options.termination_message {
+        builder = builder.termination_message(file);
     }
     if let Some(log) = &options.diag_log {
         builder = builder.diag_log(log);
@@ -112,7 +119,8 @@ async fn serve(options: Options, passed: ListenFd) -> Result<ExitCode, Box<dyn E
         .reserve(Duration::from_secs(1));
 
     let stop = guard.token();
-    let server = server::serve(listening, http::routes(traffic, stop.clone()), stop);
+    let routes = http::routes(traffic, probes::routes(&guard), stop.clone());
+    let server = server::serve(listening, routes, stop);
     Ok(guard.run(server).await.exit_code())
 }
 

@@ -22,6 +22,16 @@ pub(crate) struct Options {
     /// Ask systemd for more time while phases get on, up to this in all.
     #[arg(long, value_name = "T", value_parser = timespan)]
     pub(crate) extend: Option<Duration>,
+    /// How long whoever stops us by a signal waits before SIGKILL, such as the pod's
+    /// terminationGracePeriodSeconds.
+    #[arg(long, value_name = "T", value_parser = timespan)]
+    pub(crate) grace: Option<Duration>,
+    /// How long to go on serving after the signal, not ready any more, until others have noticed.
+    #[arg(long, value_name = "T", default_value = "0", value_parser = timespan)]
+    pub(crate) lead: Duration,
+    /// Where the container's termination message is written, unless it is /dev/termination-log.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) termination_message: Option<PathBuf>,
     /// Where the diagnostic is written at the signal.
     #[arg(long, value_name = "FILE")]
     pub(crate) diag_log: Option<PathBuf>,

@@ -35,6 +35,30 @@ pub fn example(name: &str) -> PathBuf {
     target_dir().join("examples").join(name)
 }
 
+/// The path of the example gateway, built from the present sources without a library to load, so that
+/// it runs in an empty root.
+///
+/// # Panics
+/// Where it does not build.
+pub fn static_gateway() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+        let target = target_dir().parent().expect("a profile's folder lies in target/").to_owned();
+        // The same sources, in a package without the other examples' dependencies.
+        let mut build = cargo(&["--package", "forensics-static"]);
+        // With a target named, programs for the host are none of these flags' business, and all
+        // that is built with them lies in a folder of its own.
+        build.args(["--target", &triple, "--target-dir"]).arg(&target);
+        build.env("RUSTFLAGS", "-C target-feature=+crt-static");
+        // A fifth of the size to copy.
+        build.env("CARGO_PROFILE_DEV_DEBUG", "0");
+        run(build);
+        let profile = target_dir().file_name().expect("it is no root").to_owned();
+        target.join(triple).join(profile).join("gateway")
+    })
+}
+
 /// The path of the binary `forensics`, built from the present sources.
 ///
 /// # Panics
@@ -55,6 +79,11 @@ fn target_dir() -> PathBuf {
 }
 
 fn cargo_build(what: &[&str]) {
+    run(cargo(what));
+}
+
+/// `cargo build`, in this test's profile.
+fn cargo(what: &[&str]) -> Command {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ has a parent");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
@@ -62,6 +91,10 @@ fn cargo_build(what: &[&str]) {
     if target_dir().ends_with("release") {
         build.arg("--release");
     }
+    build
+}
+
+fn run(mut build: Command) {
     let built = build.output().expect("cargo runs");
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
 }

@@ -36,9 +36,6 @@ use crate::signal::Signal;
 use crate::systemd::{CgroupUnit, Manager};
 use crate::trigger::Trigger;
 
-/// Inits of containers, which pass on the signals they get.
-const CONTAINER_INITS: [&str; 4] = ["tini", "docker-init", "dumb-init", "catatonit"];
-
 /// The kernel lets anyone who may signal us claim every negative `si_code` but `SI_TKILL`
 /// (`rt_sigqueueinfo(2)`).
 const SI_TIMER: &str = "SI_TIMER: a timer of this process, unless a sender forged it";
@@ -191,8 +188,9 @@ fn of_signal(signal: Signal, captured: &Captured, known: &Evidence<'_>) -> (Caus
         (Cause::ParentDied, format!("the parent-death signal of pid {}, our parent", who.pid))
     } else if who.pid == 0 && known.in_pid_namespace {
         (Cause::ContainerStop, "the sender lives outside our pid namespace".to_owned())
-    } else if let Some(init) = container_init(who) {
-        (Cause::ContainerStop, format!("forwarded by the container's init {init}({})", who.pid))
+    } else if sender.forwards {
+        let parent = if is_parent { ", our parent" } else { "" };
+        (Cause::ContainerStop, format!("forwarded by the container's init {who}{parent}"))
     } else if let Some(manager) = service_manager(who, known.process.unit.as_ref()) {
         match signal {
             Signal::ABRT => (Cause::Watchdog, format!("SIGABRT from {manager}")),
@@ -214,10 +212,6 @@ fn of_signal(signal: Signal, captured: &Captured, known: &Evidence<'_>) -> (Caus
             sender.absence.map_or_else(String::new, |why| format!(": {why:?}").to_lowercase());
         (Cause::Unknown, format!("sent by pid {}, of which nothing could be read{why}", who.pid))
     }
-}
-
-fn container_init(who: &ProcessSummary) -> Option<&str> {
-    who.name.as_deref().filter(|name| CONTAINER_INITS.contains(name))
 }
 
 /// The manager that `who` is, if it is one that could stop us.
@@ -391,7 +385,12 @@ mod tests {
                 Cause::ContainerStop,
                 "outside our pid namespace",
             ),
-            (from(named(1, "tini")), Cause::ContainerStop, "init tini(1)"),
+            (
+                from(named(1, "dumb-init")),
+                Cause::ContainerStop,
+                "forwarded by the container's init dumb-init(1)",
+            ),
+            (from(named(PARENT, "tini")), Cause::ContainerStop, "init tini(400), our parent"),
             (from(named(1, "systemd")), Cause::Systemd, "systemd(1)"),
             (
                 Case { signal: Signal::ABRT, ..from(named(1, "systemd")) },

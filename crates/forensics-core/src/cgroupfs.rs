@@ -1,4 +1,4 @@
-//! Where a process's control group lies in the file system, and how often the kernel killed in it.
+//! Where a process's control group lies in the file system, and what the kernel counts of its memory.
 //!
 //! File names are those of the kernel's `admin-guide/cgroup-v2.rst` and `cgroup-v1/memory.rst`.
 
@@ -7,10 +7,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use procfs_core::{FromBufRead, ProcessCGroups};
+use serde::{Deserialize, Serialize};
 
 use crate::procfile;
 
 const MOUNT: &str = "/sys/fs/cgroup";
+
+/// "No limit" in version 1: the largest long, rounded down to a page.
+pub(crate) const NO_LIMIT: u64 = i64::MAX as u64 - 0xffff;
 
 /// Which kind of hierarchy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +53,94 @@ pub(crate) fn below(root: &Path, path: &str) -> Option<PathBuf> {
     inside.then(|| root.iter().chain(path).collect())
 }
 
+/// The folder of a group, and whether it is surely that one: in a container without a cgroup
+/// namespace the path is the host's, and what is mounted is the container's own group.
+pub(crate) fn home(root: &Path, path: &str) -> (PathBuf, bool) {
+    match below(root, path).filter(|home| home.is_dir()) {
+        Some(home) => (home, true),
+        None => (root.to_owned(), false),
+    }
+}
+
+/// The control group that a process's memory is counted in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryGroup {
+    version: Version,
+    home: PathBuf,
+}
+
+/// What the kernel counts of a group's memory; sizes in bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Memory {
+    /// What it uses: `memory.current`, or `memory.usage_in_bytes` in version 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current: Option<u64>,
+    /// The most it may use, `memory.max` or `memory.limit_in_bytes`; absent without a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<u64>,
+    /// How often it was about to go over that: `max` of `memory.events`, or `memory.failcnt`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_events: Option<u64>,
+    /// How often nothing could be freed in it: `oom` of `memory.events`; not in version 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom: Option<u64>,
+    /// How many of its processes the kernel has killed for that: `oom_kill` of `memory.events`, or
+    /// of `memory.oom_control`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom_kill: Option<u64>,
+}
+
+impl MemoryGroup {
+    /// The group of the process of that folder of `/proc` (`/proc/self`); `None` where there is no
+    /// memory controller, or its files are not mounted.
+    pub fn of(proc: &str) -> Option<Self> {
+        let groups = procfile::read(format!("{proc}/cgroup")).ok()?;
+        let groups = ProcessCGroups::from_buf_read(String::from_utf8_lossy(&groups).as_bytes());
+        let groups = groups.ok()?;
+        let (version, path) = place(&groups, "memory")?;
+        let root = match version {
+            Version::V1 => Path::new(MOUNT).join("memory"),
+            Version::V2 => unified(Path::new(MOUNT)),
+        };
+        let (home, _) = home(&root, path);
+        home.is_dir().then_some(Self { version, home })
+    }
+
+    /// Its counters now, each lost alone. Four small reads.
+    pub fn read(&self) -> Memory {
+        let text = |file: &str| procfile::text(self.home.join(file));
+        let number = |file: &str| text(file)?.trim().parse().ok();
+        match self.version {
+            Version::V1 => Memory {
+                current: number("memory.usage_in_bytes"),
+                max: number("memory.limit_in_bytes").filter(|&max| max < NO_LIMIT),
+                max_events: number("memory.failcnt"),
+                oom: None,
+                oom_kill: text("memory.oom_control").and_then(|it| counter(&it, "oom_kill")),
+            },
+            Version::V2 => {
+                let events = text("memory.events").unwrap_or_default();
+                Memory {
+                    current: number("memory.current"),
+                    // "max" where there is none.
+                    max: number("memory.max"),
+                    max_events: counter(&events, "max"),
+                    oom: counter(&events, "oom"),
+                    oom_kill: counter(&events, "oom_kill"),
+                }
+            }
+        }
+    }
+
+    /// How many processes of it the kernel has killed for want of memory; `None` where it does not
+    /// count them (before Linux 4.13).
+    pub fn oom_kills(&self) -> Option<OomKills> {
+        let count = self.read().oom_kill?;
+        Some(OomKills { count, cgroup_inode: fs::metadata(&self.home).ok()?.ino() })
+    }
+}
+
 /// How many processes of our own control group the kernel has killed for want of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -60,26 +152,18 @@ pub struct OomKills {
 }
 
 impl OomKills {
-    /// Reads the counter; `None` where there is no memory controller or no counter (before Linux
-    /// 4.13), or where its files are not mounted.
+    /// Reads the counter of our own group; see [`MemoryGroup::of`] and [`MemoryGroup::oom_kills`].
     pub fn read() -> Option<Self> {
-        let groups = procfile::read("/proc/self/cgroup").ok()?;
-        let groups = ProcessCGroups::from_buf_read(String::from_utf8_lossy(&groups).as_bytes());
-        let groups = groups.ok()?;
-        let (version, path) = place(&groups, "memory")?;
-        let (root, file) = match version {
-            Version::V1 => (Path::new(MOUNT).join("memory"), "memory.oom_control"),
-            Version::V2 => (unified(Path::new(MOUNT)), "memory.events"),
-        };
-        let home = below(&root, path)?;
-        let count = counter(&procfile::text(home.join(file))?)?;
-        Some(Self { count, cgroup_inode: fs::metadata(&home).ok()?.ino() })
+        MemoryGroup::of("/proc/self")?.oom_kills()
     }
 }
 
-/// The value of `oom_kill` in a file of `key value` lines.
-fn counter(events: &str) -> Option<u64> {
-    events.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+/// The value of `key` in a file of `key value` lines.
+fn counter(events: &str, key: &str) -> Option<u64> {
+    events.lines().find_map(|line| {
+        let (name, value) = line.split_once(' ')?;
+        value.trim().parse().ok().filter(|_| name == key)
+    })
 }
 
 #[cfg(test)]
@@ -90,6 +174,64 @@ mod tests {
     fn the_counter_is_read_in_both_versions() {
         let v2 = "low 0\nhigh 0\nmax 7\noom 3\noom_kill 2\noom_group_kill 1\n";
         let v1 = "oom_kill_disable 0\nunder_oom 0\noom_kill 5\n";
-        assert_eq!([counter(v2), counter(v1), counter("oom 3\n")], [Some(2), Some(5), None]);
+        let kills = |text| counter(text, "oom_kill");
+        assert_eq!([kills(v2), kills(v1), kills("oom 3\n")], [Some(2), Some(5), None]);
+        assert_eq!(
+            [counter(v2, "max"), counter(v2, "oom"), counter(v1, "max")],
+            [Some(7), Some(3), None]
+        );
+    }
+
+    fn folder(files: &[(&str, &str)]) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            fs::write(dir.path().join(name), content).unwrap();
+        }
+        let home = dir.path().to_owned();
+        (dir, home)
+    }
+
+    #[test]
+    fn what_is_counted_is_the_same_in_both_versions() {
+        let (_v2, home) = folder(&[
+            ("memory.current", "1048576\n"),
+            ("memory.max", "2097152\n"),
+            ("memory.events", "low 0\nhigh 0\nmax 7\noom 3\noom_kill 2\noom_group_kill 1\n"),
+        ]);
+        let group = MemoryGroup { version: Version::V2, home };
+        let seen = Memory {
+            current: Some(1 << 20),
+            max: Some(1 << 21),
+            max_events: Some(7),
+            oom: Some(3),
+            oom_kill: Some(2),
+        };
+        assert_eq!(group.read(), seen);
+        let (_v1, home) = folder(&[
+            ("memory.usage_in_bytes", "1048576\n"),
+            ("memory.limit_in_bytes", "2097152\n"),
+            ("memory.failcnt", "7\n"),
+            ("memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"),
+        ]);
+        let group = MemoryGroup { version: Version::V1, home };
+        assert_eq!(group.read(), Memory { oom: None, ..seen });
+    }
+
+    #[test]
+    fn no_limit_is_none_and_each_count_is_lost_alone() {
+        let (_v2, home) = folder(&[("memory.max", "max\n"), ("memory.events", "max x\noom 0\n")]);
+        let group = MemoryGroup { version: Version::V2, home };
+        assert_eq!(group.read(), Memory { oom: Some(0), ..Memory::default() });
+        let (_v1, home) = folder(&[("memory.limit_in_bytes", "9223372036854771712\n")]);
+        assert_eq!(MemoryGroup { version: Version::V1, home }.read(), Memory::default());
+    }
+
+    #[test]
+    fn a_group_that_is_not_to_be_seen_is_what_is_mounted() {
+        let (_dir, root) = folder(&[]);
+        fs::create_dir(root.join("here")).unwrap();
+        assert_eq!(home(&root, "/here"), (root.join("here"), true));
+        assert_eq!(home(&root, "/docker/1f"), (root.clone(), false));
+        assert_eq!(home(&root, "/../etc"), (root.clone(), false));
     }
 }

@@ -16,9 +16,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::capture::{Absence, Captured};
 use crate::cause::{Cause, Evidence, Verdict, decide};
+use crate::cgroupfs::{Memory, MemoryGroup};
 use crate::clock::{self, Utc};
 use crate::escape::Quoted;
 use crate::marker::{self, Marker};
+use crate::pod::Pod;
 use crate::process::{self, ProcessSummary};
 use crate::procfile;
 use crate::sender::Sender;
@@ -63,6 +65,10 @@ pub struct Baseline {
     pub systemd: SystemdMarkers,
     /// The container runtime, where one can be seen.
     pub container: Option<String>,
+    /// The Kubernetes pod, where we are in one.
+    pub pod: Option<Pod>,
+    /// The control group that counts our memory.
+    pub memory_group: Option<MemoryGroup>,
     /// Whether the pid namespace is not the machine's own.
     pub in_pid_namespace: bool,
     /// The marker files to look at, by name. Who can bound that leaves them out, and adds what was
@@ -96,7 +102,7 @@ impl Baseline {
     }
 
     fn of(pid: i32, variable: &dyn Fn(&str) -> Option<String>) -> Self {
-        let variable = |name| variable(name).filter(|value| !value.is_empty());
+        let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
         let mut process = ProcessSummary::read(pid);
         process.cmdline = process::cmdline(pid);
         // Right also where /proc is another pid namespace's.
@@ -112,6 +118,8 @@ impl Baseline {
                 journal_stream: variable("JOURNAL_STREAM"),
             },
             container: container(&proc, variable("container")),
+            pod: Pod::of(&proc, &variable),
+            memory_group: MemoryGroup::of(&proc),
             in_pid_namespace: match procfile::is_in_initial_pid_namespace(&proc) {
                 Some(initial) => !initial,
                 // Without a /proc: a parent that has no pid here lives in a namespace above. (The
@@ -156,6 +164,12 @@ pub struct ShutdownContext {
     /// The container runtime, where one can be seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
+    /// The Kubernetes pod, where we are in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<Pod>,
+    /// What our control group's memory was like, and how often it was short.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Memory>,
     /// The load averages over 1, 5 and 15 minutes, by `proc_loadavg(5)`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<[f32; 3]>,
@@ -227,6 +241,8 @@ impl ShutdownContext {
             under_systemd: baseline.systemd.is_managed(),
             systemd: baseline.systemd.clone(),
             container: baseline.container.clone(),
+            pod: baseline.pod.clone(),
+            memory: baseline.memory_group.as_ref().map(MemoryGroup::read),
             load: load.map(|load| [load.one, load.five, load.fifteen]),
             markers: markers.filter_map(|(name, path)| marker::read(name, path, us)).collect(),
             process,
@@ -320,11 +336,13 @@ impl ShutdownContext {
                 format!("{}({})", parent.name.as_deref().unwrap_or("?"), parent.pid)
             };
             fields.add("sender_parent", sender.parent().map(parent));
+            fields.add("sender_forwards", sender.forwards.then_some("yes"));
         }
         if let Some(parent) = &self.parent {
             fields.add("parent_pid", Some(parent.pid));
             fields.add("parent_name", Some(parent.name.as_deref().unwrap_or("?")));
         }
+        fields.add("pod", self.pod.as_ref());
         fields.add("loadavg_1m", self.load.map(|[one, ..]| format!("{one:.2}")));
         for marker in &self.markers {
             fields.add(&format!("{}_marker_present", marker.name), Some(marker.target.as_str()));
@@ -388,6 +406,7 @@ mod tests {
                 user: None,
                 exe: None,
                 absence: None,
+                forwards: false,
                 ancestors: vec![process(4201, "bash", "-bash")],
             }),
             capture_ns: Some(20_000),
@@ -396,6 +415,8 @@ mod tests {
             under_systemd: true,
             systemd: SystemdMarkers::default(),
             container: None,
+            pod: None,
+            memory: None,
             load: Some([0.42, 0.3, 0.2]),
             markers: vec![
                 marker("takeover", marker::Target::Ourselves),
@@ -436,10 +457,37 @@ mod tests {
         for (pid, code, absence, expected) in cases {
             let mut context = example();
             let process = ProcessSummary { uid: Some(0), ..ProcessSummary::unknown(pid) };
-            context.sender =
-                Some(Sender { process, code, user: None, exe: None, absence, ancestors: vec![] });
+            context.sender = Some(Sender {
+                process,
+                code,
+                user: None,
+                exe: None,
+                absence,
+                forwards: false,
+                ancestors: vec![],
+            });
             assert!(context.to_string().contains(expected), "{context}");
         }
+    }
+
+    #[test]
+    fn a_pod_and_a_sender_that_forwards_stand_behind_whom_they_tell_of() {
+        let mut context = example();
+        context.sender.as_mut().unwrap().forwards = true;
+        context.pod = Some(Pod { name: "web-1".into(), namespace: Some("shop".into()) });
+        context.memory = Some(Memory { oom_kill: Some(2), ..Memory::default() });
+        let line = context.to_string();
+        assert!(
+            line.contains(
+                " sender_parent=bash(4201) sender_forwards=yes parent_pid=1 parent_name=systemd \
+                 pod=shop/web-1 loadavg_1m=0.42 "
+            ),
+            "{line}"
+        );
+        let json = serde_json::to_value(&context).unwrap();
+        assert_eq!(json["memory"]["oom_kill"], 2);
+        assert_eq!(json["pod"]["namespace"], "shop");
+        assert_eq!(serde_json::from_value::<ShutdownContext>(json).unwrap(), context);
     }
 
     #[test]
@@ -450,6 +498,7 @@ mod tests {
         context.sender.as_mut().unwrap().ancestors = vec![process(7, evil, evil)];
         context.parent = Some(process(1, evil, evil));
         context.trigger = Some(Trigger::Request { reason: evil.into() });
+        context.pod = Some(Pod { name: evil.into(), namespace: Some(evil.into()) });
         let line = context.to_string();
         assert!(!line.chars().any(char::is_control), "{line}");
         assert_eq!(escape::fields(&line).unwrap(), context.fields());
@@ -491,6 +540,7 @@ mod tests {
         assert_eq!(context.parent.as_ref().map(|parent| parent.pid), context.process.ppid);
         assert_eq!(context.mono_us, 5);
         assert!(context.load.is_some());
+        assert_eq!(context.memory.is_some(), baseline.memory_group.is_some());
         assert!(context.to_string().starts_with("signal=SIGTERM cause=self_sent under_systemd="));
     }
 

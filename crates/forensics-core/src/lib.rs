@@ -15,6 +15,7 @@ pub mod diagnostic;
 pub mod duration;
 pub mod escape;
 pub mod marker;
+pub mod pod;
 pub mod process;
 mod procfile;
 pub mod record;

@@ -14,6 +14,11 @@ use crate::process::{self, ProcessSummary};
 use crate::procfile;
 use crate::systemd::unit_of_cgroup_file;
 
+/// Inits of containers, by the names they run under: they send what they were sent.
+/// `docker-init` is docker's tini, `podman-init` podman's catatonit.
+const CONTAINER_INITS: [&str; 6] =
+    ["tini", "tini-static", "docker-init", "dumb-init", "catatonit", "podman-init"];
+
 /// How far up the ancestors are named.
 const MAX_ANCESTORS: usize = 8;
 
@@ -36,6 +41,10 @@ pub struct Sender {
     /// Why `/proc` did not show it while the handler ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub absence: Option<Absence>,
+    /// Whether it is a container's init by its name (tini, dumb-init, catatonit), which passes on
+    /// what it was sent itself: who sent that is not known here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forwards: bool,
     /// Its parent, that one's parent, and so on, as far as each is surely the one it was.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ancestors: Vec<ProcessSummary>,
@@ -44,7 +53,16 @@ pub struct Sender {
 impl Sender {
     /// A sender of whom this is known, and nothing else. The fields can be set.
     pub fn new(process: ProcessSummary, code: Code) -> Self {
-        Self { process, code, user: None, exe: None, absence: None, ancestors: Vec::new() }
+        let forwards = is_container_init(&process);
+        Self {
+            process,
+            code,
+            user: None,
+            exe: None,
+            absence: None,
+            forwards,
+            ancestors: Vec::new(),
+        }
     }
 
     /// The sender of a captured signal; `None` where the kernel or a timer made it.
@@ -89,7 +107,8 @@ impl Sender {
         // most likely another user, by another /etc/passwd.
         let user = captured.uid.filter(|_| captured.code != Code::Queue && pid > 0);
         let user = user.and_then(user_name);
-        Some(Self { process, code: captured.code, user, exe, absence, ancestors })
+        let forwards = is_container_init(&process);
+        Some(Self { process, code: captured.code, user, exe, absence, forwards, ancestors })
     }
 
     /// The sender's parent, usually the shell that ran it; where that had exited, who took it over.
@@ -114,6 +133,10 @@ impl Sender {
     pub(crate) fn is(&self, pid: Pid) -> bool {
         self.is_verified() && self.process.pid == pid.as_raw()
     }
+}
+
+fn is_container_init(process: &ProcessSummary) -> bool {
+    process.name.as_deref().is_some_and(|name| CONTAINER_INITS.contains(&name))
 }
 
 fn file_name(exe: &[u8]) -> Option<String> {

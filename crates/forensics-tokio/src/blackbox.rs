@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use forensics_core::cause::Cause;
-use forensics_core::cgroupfs::OomKills;
+use forensics_core::cgroupfs::{MemoryGroup, OomKills};
 use forensics_core::clock;
 use forensics_core::context::{Baseline, ShutdownContext, Trigger};
 use forensics_core::duration::Timespan;
@@ -50,9 +50,11 @@ impl BlackBox {
             Manager::User { .. } => "user".to_owned(),
             _ => "system".to_owned(),
         });
+        start.pod = baseline.pod.as_ref().map(ToString::to_string);
+        start.grace_us = config.grace.map(micros);
         start.deadline_us = Some(micros(config.deadline()));
         start.drain_timeout_us = Some(micros(config.drain_timeout));
-        let oom = OomKills::read();
+        let oom = baseline.memory_group.as_ref().and_then(MemoryGroup::oom_kills);
         start.oom_kill = oom.map(|oom| oom.count);
         start.cgroup_inode = oom.map(|oom| oom.cgroup_inode);
         let mut black_box = Self::default();
@@ -89,6 +91,7 @@ impl BlackBox {
         &self,
         context: &ShutdownContext,
         allowed: Duration,
+        lead: Duration,
         stop_timeout: Option<Timespan>,
     ) {
         let kind = match context.trigger {
@@ -106,6 +109,7 @@ impl BlackBox {
         event.line = context.to_string();
         event.context = serde_json::to_value(context).unwrap_or_default();
         event.deadline_us = Some(micros(allowed));
+        event.lead_us = Some(micros(lead)).filter(|_| !lead.is_zero());
         event.stop_timeout_us = stop_timeout;
         self.write(&Event::Signal(event));
     }

@@ -20,6 +20,13 @@ pub(crate) struct Claim {
     pub(crate) reserve: Duration,
 }
 
+impl Claim {
+    /// A lead's: it has its time, and nothing is kept for it.
+    pub(crate) fn lead(lead: Duration) -> Self {
+        Self { name: "lead".to_owned(), timeout: Some(lead), reserve: Duration::ZERO }
+    }
+}
+
 /// What a phase gets when it starts with `remaining` left until the deadline, while the phases
 /// after it have reserved `later` in all.
 ///

@@ -21,6 +21,8 @@ use crate::guard::ShutdownGuard;
 use crate::listener::Listeners;
 use crate::notify::Notifier;
 use crate::shared::Shared;
+use crate::stop::Outlets;
+use crate::termination::Termination;
 use crate::{alignment, environment, events, keeper, listener, panics, watchdog};
 
 /// How long the parent's command line is waited for at the start.
@@ -96,10 +98,50 @@ impl Builder {
         self
     }
 
-    /// How long the whole teardown may take, from the signal on: the drain timeout and 15 s unless
-    /// told. A stop by systemd shortens it to the unit's stop timeout less a second.
+    /// How long the whole teardown may take, from the signal on: the [lead](Self::lead), the drain
+    /// timeout and 15 s unless told. A stop by systemd shortens it to the unit's stop timeout less a
+    /// second, and one by any signal to the [grace period](Self::grace) less a second.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.config.deadline = Some(deadline);
+        self
+    }
+
+    /// How long whoever stops the service waits between its signal and SIGKILL: a pod's
+    /// `terminationGracePeriodSeconds`, docker's `--stop-timeout`. Nothing inside a container tells
+    /// that, so say it here; systemd is asked by itself.
+    ///
+    /// Each stop by a signal then has no longer than that less a second (less a quarter below 4 s),
+    /// whoever sent it: the sender cannot be told for sure, and a `kill` by hand loses nothing but
+    /// the difference. At the start it is compared with lead, drain timeout and headroom, with a
+    /// warning that names the mend. A `preStop` hook runs on the same clock, before the signal:
+    /// take off what it takes.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.config.grace = Some(grace);
+        self
+    }
+
+    /// How long the service goes on as before once a stop has been asked for: only its
+    /// [readiness](ShutdownGuard::readiness) ends at once. For a service behind endpoints or a load
+    /// balancer, which go on sending for as long as they have not noticed; the token is cancelled,
+    /// and the listener closed with it, only after the lead. None unless told.
+    ///
+    /// It counts against the deadline, and leaves the phases what they have
+    /// [reserved](crate::Phase::reserve). A second signal ends the lead, and the phases then run in
+    /// full. There is none where the service has ended by itself or was never ready.
+    pub fn lead(mut self, lead: Duration) -> Self {
+        self.config.lead = lead;
+        self
+    }
+
+    /// Where the termination message is written, which `kubectl describe pod` shows: the container's
+    /// `terminationMessagePath`. Unless told it is `/dev/termination-log`, where that is there.
+    ///
+    /// It is an account of the stop in at most 4096 bytes: how it ended, the cause, the sender, what
+    /// timed out, the slowest phase. It is written from the stop's beginning on, and anew whenever
+    /// a phase begins or ends, so that a SIGKILL leaves the last one; at the end it says how it ended,
+    /// also where the end was forced. Only a regular file that is there is written to.
+    pub fn termination_message(mut self, path: impl Into<PathBuf>) -> Self {
+        self.config.termination_message = Some(path.into());
         self
     }
 
@@ -199,9 +241,9 @@ impl Builder {
         self
     }
 
-    /// Whether `READY=1` is sent when [`run`](ShutdownGuard::run) begins, for a unit of
-    /// `Type=notify`: yes unless told. Where it is not, call [`ready`](ShutdownGuard::ready) once
-    /// the service is up.
+    /// Whether the service is ready when [`run`](ShutdownGuard::run) begins: yes unless told. Then
+    /// [`readiness`](ShutdownGuard::readiness) turns true, and `READY=1` is sent, for a unit of
+    /// `Type=notify`. Where it is not, call [`ready`](ShutdownGuard::ready) once the service is up.
     pub fn ready_at_run(mut self, ready: bool) -> Self {
         self.config.ready_at_run = ready;
         self
@@ -239,7 +281,8 @@ impl Builder {
     /// `docs/configuration.md`. What was set that way is logged.
     ///
     /// Reads `/proc` and the newest records, and starts, once a process, one thread; in the background systemd is asked
-    /// for the unit's stop timeout. Blocks for 50 ms at most, where the parent's command line hangs.
+    /// for the unit's stop timeout. Blocks for 50 ms at most each where the parent's command line or
+    /// the termination message's file hangs.
     ///
     /// # Errors
     /// Where it is called outside a runtime, a variable holds what it cannot mean, or something it
@@ -265,6 +308,7 @@ impl Builder {
             kept
         });
 
+        alignment::check_grace(&config);
         secret::show(config.show_secrets);
         // Its markers stay empty: they are read apart, as their file system can hang.
         let mut baseline = Baseline::probe();
@@ -280,12 +324,17 @@ impl Builder {
             events::not_notified(&e);
             Notifier::default()
         });
+        let termination = Termination::open(config.termination_message.as_deref());
+        let termination = termination.unwrap_or_else(|e| {
+            events::no_termination_message(&e.to_string());
+            Termination::default()
+        });
         let watchdog = watchdog::interval_of_environment().filter(|_| notifier.is_connected());
         if let Some(every) = watchdog.filter(|_| !config.watchdog) {
             events::watchdog_not_fed(every);
         }
         let watchdog = watchdog.filter(|_| config.watchdog);
-        let shared = share(config, baseline, notifier.clone(), runtime.clone());
+        let shared = share(config, baseline, notifier.clone(), termination, runtime.clone());
         // In this order: the capture's handler before tokio's, so that what it took down is there
         // when tokio's task wakes; and the keeper before the first signal can come.
         keeper::attach(Arc::downgrade(&shared.stop)).map_err(InstallError::Keeper)?;
@@ -323,6 +372,7 @@ pub(crate) fn share(
     config: Config,
     baseline: Baseline,
     notifier: Notifier,
+    termination: Termination,
     runtime: Handle,
 ) -> Arc<Shared> {
     // A folder that is not there yet has no last run; one that can't be read is said below.
@@ -340,5 +390,6 @@ pub(crate) fn share(
     if let Some(failure) = black_box.failure_to_say() {
         events::not_recorded(failure);
     }
-    Arc::new(Shared::new(config, baseline, black_box, previous, notifier, runtime))
+    let outlets = Outlets { black_box, notifier, termination };
+    Arc::new(Shared::new(config, baseline, outlets, previous, runtime))
 }

@@ -16,7 +16,7 @@ pub(crate) struct Config {
     pub(crate) signals: Vec<Signal>,
     pub(crate) drain_timeout: Duration,
     pub(crate) headroom: Duration,
-    /// `None`: the drain timeout and [`BEYOND_DRAIN`].
+    /// `None`: the lead, the drain timeout and [`BEYOND_DRAIN`].
     pub(crate) deadline: Option<Duration>,
     /// `None`: [`AFTER_PHASES`], or the drain timeout where there are no phases.
     pub(crate) service_grace: Option<Duration>,
@@ -34,6 +34,11 @@ pub(crate) struct Config {
     pub(crate) watchdog: bool,
     /// `None`: systemd is not asked for more time.
     pub(crate) extend_ceiling: Option<Duration>,
+    /// How long whoever stops us by a signal waits before SIGKILL; `None` where nobody said.
+    pub(crate) grace: Option<Duration>,
+    pub(crate) lead: Duration,
+    /// `None`: the kubelet's usual file, where it is there.
+    pub(crate) termination_message: Option<PathBuf>,
 }
 
 /// What further signals do once a stop is under way.
@@ -69,8 +74,13 @@ const BEYOND_DRAIN: Duration = Duration::from_secs(15);
 /// How long the service's future is waited for after the last phase, unless told.
 const AFTER_PHASES: Duration = Duration::from_secs(1);
 
-/// What is kept back of systemd's stop timeout, for the end of the process after the teardown.
-pub(crate) const SAFETY_MARGIN: Duration = Duration::from_secs(1);
+/// What is kept back of the supervisor's patience, for the end of the process after the teardown.
+const SAFETY_MARGIN: Duration = Duration::from_secs(1);
+
+/// What of it is kept back: a second, and no more than a quarter.
+pub(crate) fn safety_margin(granted: Duration) -> Duration {
+    SAFETY_MARGIN.min(granted / 4)
+}
 
 impl Config {
     pub(crate) fn new(service: String) -> Self {
@@ -94,11 +104,16 @@ impl Config {
             ready_at_run: true,
             watchdog: false,
             extend_ceiling: None,
+            grace: None,
+            lead: Duration::ZERO,
+            termination_message: None,
         }
     }
 
     pub(crate) fn deadline(&self) -> Duration {
-        self.deadline.unwrap_or(self.drain_timeout.saturating_add(BEYOND_DRAIN))
+        let unless_told =
+            || self.drain_timeout.saturating_add(BEYOND_DRAIN).saturating_add(self.lead);
+        self.deadline.unwrap_or_else(unless_told)
     }
 
     /// How long the service's future is waited for after `phases` phases.

@@ -35,10 +35,15 @@ const SETTINGS: &[Setting] = &[
     setting("FORENSICS_DRAIN_TIMEOUT", |c, v| finite(v).map(|new| c.drain_timeout = new)),
     setting("FORENSICS_DEADLINE", |c, v| finite(v).map(|new| c.deadline = Some(new))),
     setting("FORENSICS_HEADROOM", |c, v| finite(v).map(|new| c.headroom = new)),
+    setting("FORENSICS_GRACE", |c, v| span(v).map(|new| c.grace = Some(new))),
+    setting("FORENSICS_LEAD", |c, v| finite(v).map(|new| c.lead = new)),
     setting("FORENSICS_SERVICE_GRACE", |c, v| span(v).map(|new| c.service_grace = Some(new))),
     setting("FORENSICS_EXTEND", |c, v| span(v).map(|new| c.extend_ceiling = Some(new))),
     setting("FORENSICS_RECORD_DIR", |c, v| path(v).map(|new| c.record_dir = Some(new))),
     setting("FORENSICS_DURABLE", |c, v| yes_or_no(v).map(|new| c.durable = new)),
+    setting("FORENSICS_TERMINATION_MESSAGE", |c, v| {
+        path(v).map(|new| c.termination_message = Some(new))
+    }),
     setting("FORENSICS_DIAG_LOG", |c, v| path(v).map(|new| c.diag_log = Some(new))),
     setting("FORENSICS_ESCALATION", |c, v| escalation(v).map(|new| c.escalation = new)),
     setting("FORENSICS_WATCHDOG", |c, v| yes_or_no(v).map(|new| c.watchdog = new)),

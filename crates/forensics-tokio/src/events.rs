@@ -20,6 +20,7 @@ use crate::diag::DiagError;
 use crate::notify::NotifyError;
 use crate::outcome::Outcome;
 use crate::report::{LaterSignal, PhaseReport, ShutdownReport};
+use crate::stop::LeadEnd;
 
 /// `Shutdown context: …`, the first thing said of a stop.
 pub(crate) fn context(context: &ShutdownContext) {
@@ -46,6 +47,8 @@ pub(crate) fn context(context: &ShutdownContext) {
         parent_name = parent.and_then(|parent| parent.name.as_deref()),
         parent_cmdline = parent.and_then(|parent| parent.cmdline.as_deref()),
         loadavg_1m = context.load.map(|[one, ..]| one),
+        sender_forwards = sender.and_then(|sender| sender.forwards.then_some(true)),
+        pod = context.pod.as_ref().map(tracing::field::display),
         tracer_pid = context.process.tracer_pid,
         markers,
         "Shutdown context: {context}",
@@ -66,6 +69,7 @@ pub(crate) fn unexplained(why: &str) {
 pub(crate) fn later_signal(later: &LaterSignal) {
     let who = later.sender.as_ref().map(|sender| &sender.process);
     let consequence = match later.ordinal {
+        Some(2) if later.ended_lead => "the lead is over, and the teardown begins",
         None => "the same request once more",
         Some(1) => "the stop has begun already",
         Some(2) => "the running phase is cut short, and only phases with a reserve go on",
@@ -124,6 +128,22 @@ pub(crate) fn not_a_setting(variable: &str, nearest: Option<&str>) {
     );
 }
 
+/// The service is not ready any more, and goes on for a while all the same.
+pub(crate) fn lead_started(lead: Duration) {
+    info!(name: "lead_started", target: "shutdown", "Lead of {}: readiness is off, still serving", Seconds(lead));
+}
+
+/// From here on it stops.
+pub(crate) fn lead_ended(led: Duration, why: LeadEnd) {
+    let why = match why {
+        LeadEnd::Over => "",
+        LeadEnd::Haste => ", cut short by a second request",
+        LeadEnd::Service => ", cut short: the service has ended",
+        LeadEnd::Token => ", cut short: the token was cancelled",
+    };
+    info!(name: "lead_ended", target: "shutdown", "+{} Lead over{why}", Seconds(led));
+}
+
 /// How the previous run ended.
 pub(crate) fn previous(verdict: &Verdict) {
     let phase = verdict.phases.first().map(|open| open.phase.as_str());
@@ -146,6 +166,11 @@ pub(crate) fn previous(verdict: &Verdict) {
 /// The record is missing or has gaps.
 pub(crate) fn not_recorded(why: &str) {
     warn!(name: "not_recorded", target: "shutdown", "Not all of this run is recorded: {}", Plain(why));
+}
+
+/// There is no termination message, or it is not the last word.
+pub(crate) fn no_termination_message(why: &str) {
+    warn!(name: "no_termination_message", target: "shutdown", "No termination message is written: {}", Plain(why));
 }
 
 /// The service manager has a socket for us, and it cannot be used.

@@ -9,18 +9,22 @@ use std::time::Duration;
 use forensics_core::capture::Armed;
 use forensics_core::context::Trigger;
 use forensics_core::record::Verdict;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::budget::Sum;
 use crate::notify::Notifier;
 use crate::outcome::{IntoOutcome, Outcome, ServiceOutcome};
 use crate::phase::{Group, Phase};
 use crate::phase_context::PhaseContext;
+#[cfg(feature = "axum")]
+use crate::readiness::Readiness;
 use crate::report::{OnExit, PhaseReport, ShutdownReport};
 use crate::service::Service;
 use crate::shared::Shared;
-use crate::stop::Stop;
+use crate::stop::{LeadEnd, Stop};
 use crate::teardown::{Common, Teardown};
 use crate::{events, keeper, status};
 
@@ -83,7 +87,8 @@ impl ShutdownGuard {
         Self { shared, installed: Arc::new(Mutex::new(Some(installed))) }
     }
 
-    /// A token that is cancelled at the first request to stop, once the context is logged.
+    /// A token that is cancelled at the first request to stop, once the context is logged and the
+    /// [lead](crate::Builder::lead), where there is one, is over.
     /// Cancelling it is such a request, too.
     pub fn token(&self) -> CancellationToken {
         self.shared.token.clone()
@@ -104,16 +109,26 @@ impl ShutdownGuard {
     }
 
     /// Asks a stop that is under way for haste, as a second signal does: the running phase is cut
-    /// short, and only those with a reserve go on. Without effect while none is. From any thread.
+    /// short, and only those with a reserve go on; or the lead is ended, where it lasts. Without
+    /// effect while no stop is under way. From any thread.
     pub fn hurry(&self) {
         self.shared.stop.hurry();
     }
 
-    /// Tells the service manager that the service is up (`READY=1`), for a unit of `Type=notify`.
-    /// Only needed with [`ready_at_run(false)`](crate::Builder::ready_at_run). Without effect where
-    /// there is no `NOTIFY_SOCKET`, as all that follows here; never blocks.
+    /// Says that the service is up: its [readiness](Self::readiness) turns true, and the service
+    /// manager is told (`READY=1`), for a unit of `Type=notify`. Only needed with
+    /// [`ready_at_run(false)`](crate::Builder::ready_at_run). The service manager is told nothing
+    /// where there is no `NOTIFY_SOCKET`, here as in all that follows; never blocks.
     pub fn ready(&self) {
+        self.shared.stop.readiness.begin();
         self.shared.stop.notifier.ready();
+    }
+
+    /// Whether the service wants traffic: false until it is [ready](Self::ready), and for good from a
+    /// stop's first moment on, before the token is cancelled. For whoever asks before sending, such
+    /// as a readiness probe; with the feature `axum` there is one in [`probes`](crate::probes).
+    pub fn readiness(&self) -> watch::Receiver<bool> {
+        self.shared.stop.readiness.watch()
     }
 
     /// Sets the line that `systemctl status` shows for the service. During the teardown it is the
@@ -153,16 +168,16 @@ impl ShutdownGuard {
         Group::register(&self.shared.plan, &name.into())
     }
 
-    /// The longest that a teardown of the phases registered so far can take: all their timeouts
-    /// together, and never more than the deadline.
+    /// The longest that a teardown of the phases registered so far can take: the lead and all their
+    /// timeouts together, and never more than the deadline.
     pub fn worst_case(&self) -> Duration {
-        self.shared.plan.sum(self.shared.config.deadline()).worst_case()
+        self.sum().worst_case()
     }
 
     /// How [`worst_case`](Self::worst_case) comes about, such as
-    /// `drain 30.00s + db_close (open, 5.00s reserved) = at most 45.00s`.
+    /// `lead 5.00s + drain 30.00s + db_close (open, 5.00s reserved) = at most 50.00s`.
     pub fn worst_case_sum(&self) -> String {
-        self.shared.plan.sum(self.shared.config.deadline()).to_string()
+        self.sum().to_string()
     }
 
     /// Runs the service until a stop is asked for or it ends by itself, then tears down.
@@ -187,12 +202,12 @@ impl ShutdownGuard {
         let shared = &self.shared;
         assert!(!shared.has_run.swap(true, Ordering::AcqRel), "a guard runs one service, once");
         let voice = &shared.stop.voice;
-        let sum = shared.plan.sum(shared.config.deadline());
+        let sum = self.sum();
         if !sum.is_possible() {
             voice.say(move || events::impossible(&sum));
         }
         if shared.config.ready_at_run && !shared.stop.has_begun() {
-            shared.stop.notifier.ready();
+            self.ready();
         }
         let (mut service, service_running) = Service::new(service);
         let begun = tokio::select! {
@@ -200,13 +215,16 @@ impl ShutdownGuard {
             begun = shared.stop.announced() => begun,
             () = service.end() => {
                 shared.stop.begin(Trigger::ServiceEnded { error: service.error() });
+                // Where another was first: there is nothing left to go on.
+                shared.stop.end_lead(LeadEnd::Service);
                 shared.stop.announced().await
             }
         };
 
         let began = begun.at;
         let deadline = || began + shared.stop.allowed();
-        let (sum, said) = (shared.plan.sum(begun.allowed), begun.clone());
+        let sum = shared.plan.sum(shared.stop.led(), begun.allowed);
+        let said = begun.clone();
         voice.say(move || events::teardown_started(&sum, &said.why));
         shared.plan.check_requirements();
 
@@ -251,6 +269,7 @@ impl ShutdownGuard {
             more_signals: shared.stop.unlisted_signals(),
             errors: shared.plan.errors(),
             deadline: shared.stop.allowed(),
+            lead: shared.stop.led(),
             total: began.elapsed(),
             exit_status: 0,
             on_exit: OnExit(Some(Arc::new(move || keeper::see_out(leaving.clone())))),
@@ -267,12 +286,29 @@ impl ShutdownGuard {
             let more = report.more_signals;
             voice.say(move || events::more_signals(more));
         }
+        if let Some(failure) = shared.stop.message.failure() {
+            let failure = failure.to_owned();
+            voice.say(move || events::no_termination_message(&failure));
+        }
         let said = report.clone();
         voice.say(move || events::complete(&said));
         voice.finish();
+        shared.stop.message.finish();
         shared.stop.set_finished();
         self.uninstall();
         report
+    }
+
+    /// What a lead and the phases registered so far can take.
+    fn sum(&self) -> Sum {
+        let config = &self.shared.config;
+        self.shared.plan.sum(config.lead, config.deadline())
+    }
+
+    /// For probes, which are to keep no guard alive.
+    #[cfg(feature = "axum")]
+    pub(crate) fn shared_readiness(&self) -> Arc<Readiness> {
+        self.shared.stop.readiness.clone()
     }
 
     /// Gives the signals back and ends the guard's tasks.

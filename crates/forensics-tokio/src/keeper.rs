@@ -20,6 +20,7 @@ use nix::sys::signal::{SIGKILL, SigEvent, SigevNotify};
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
 
+use crate::account::State;
 use crate::bounded::bounded_or_here;
 use crate::events;
 use crate::stop::{Caught, Stop};
@@ -99,10 +100,12 @@ fn keep() {
                 continue;
             }
             timeout = Some(EVERY);
+            stop.message.tell(|| stop.standing(), None);
             match vigil.look(&stop, stop.now()) {
                 None => {}
                 Some(Alarm::PastDeadline { by, detail }) => force(&stop, by, &detail),
                 Some(Alarm::Wedged { detail, phases, waited }) => {
+                    stop.message.tell(|| stop.standing(), Some(&detail));
                     let (recorded, text) = (stop.clone(), detail.clone());
                     let record = move || recorded.record_wedged(&phases, waited, &text);
                     bounded_or_here(SAY_LIMIT, record);
@@ -142,16 +145,17 @@ fn force(stop: &Arc<Stop>, by: ForcedBy, why: &str) {
 /// What is to be done before an end is forced: it is recorded and said, and what is buffered is
 /// written out. Blocks, with a limit on each where a thread can be had.
 pub(crate) fn last_words(stop: &Arc<Stop>, by: ForcedBy, why: &str) {
+    // On its own thread, beside all that follows.
+    stop.message.close(|| stop.standing(), State::Forced { status: FORCED_STATUS, why });
     let (recorded, text) = (stop.clone(), why.to_owned());
-    bounded_or_here(SAY_LIMIT, move || {
-        recorded.record_forced(by, text, FORCED_STATUS);
-    });
+    bounded_or_here(SAY_LIMIT, move || recorded.record_forced(by, &text, FORCED_STATUS));
     let text = why.to_owned();
     let line = format!("Shutdown forced: {why}");
     stop.voice.insist(&line, move || events::forced(&text, FORCED_STATUS));
     for flush in stop.flush_hooks() {
         bounded_or_here(SAY_LIMIT, move || flush());
     }
+    stop.message.finish();
 }
 
 /// Has the kernel kill the process in that time. What has to be done before the end is done right

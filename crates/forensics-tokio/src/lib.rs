@@ -18,6 +18,7 @@
 
 #![forbid(unsafe_code)]
 
+mod account;
 mod alignment;
 mod blackbox;
 mod bounded;
@@ -32,9 +33,11 @@ mod followup;
 mod guard;
 pub mod inflight;
 mod keeper;
+mod lead;
 mod listener;
 #[cfg(feature = "logging")]
 pub mod logging;
+mod message;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 mod notify;
@@ -43,6 +46,9 @@ mod panics;
 mod phase;
 mod phase_context;
 mod plan;
+#[cfg(feature = "axum")]
+pub mod probes;
+mod readiness;
 mod recorded;
 mod report;
 mod service;
@@ -52,6 +58,7 @@ mod stop;
 mod syncer;
 mod systemctl;
 mod teardown;
+mod termination;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod vigil;

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::shared::Shared;
 use crate::stop::Begun;
-use crate::{events, followup};
+use crate::{events, followup, lead};
 
 /// How long the keeper, which the same signal wakes, is waited for.
 const KEEPER_COMES: Duration = Duration::from_millis(100);
@@ -66,7 +66,29 @@ pub(crate) async fn listen(shared: Arc<Shared>, mut listeners: Listeners) {
     // Whoever was first: its capture may still be under way.
     let begun = shared.stop.begun().await;
     shared.stop.record_begun();
-    announce(&shared, &begun);
+    {
+        let _let_go = LetGo(&shared);
+        announce(&shared, &begun);
+        tokio::select! {
+            () = attend(&shared) => {}
+            () = lead::pass(&shared, &begun) => {}
+        }
+    }
+    attend(&shared).await;
+}
+
+/// Lets the teardown begin, whatever keeps the task from getting that far.
+struct LetGo<'a>(&'a Shared);
+
+impl Drop for LetGo<'_> {
+    fn drop(&mut self) {
+        self.0.token.cancel();
+        self.0.stop.set_announced();
+    }
+}
+
+/// Logs later signals and answers the keeper, for as long as it is polled. Never returns.
+async fn attend(shared: &Shared) {
     let mut state = shared.stop.watch();
     loop {
         state.mark_unchanged();
@@ -78,21 +100,13 @@ pub(crate) async fn listen(shared: Arc<Shared>, mut listeners: Listeners) {
     }
 }
 
-/// Logs the context, starts the diagnostic, and cancels the token, in this order: the first line
-/// about a stop says who wants it, and a teardown of no time still waits for its diagnostic.
+/// Logs the context and starts the diagnostic, before the token is cancelled: the first line about
+/// a stop says who wants it, and a teardown of no time still waits for its diagnostic.
 fn announce(shared: &Shared, begun: &Arc<Begun>) {
-    /// Lets the teardown begin even where the subscriber panics.
-    struct Announced<'a>(&'a Shared);
-    impl Drop for Announced<'_> {
-        fn drop(&mut self) {
-            self.0.token.cancel();
-            self.0.stop.set_announced();
-        }
-    }
-    let _announced = Announced(shared);
     let said = begun.clone();
     let text = format!("Shutdown context: {}", begun.context);
     shared.stop.voice.insist(&text, move || events::context(&said.context));
+    shared.stop.set_said();
     // Tasks of their own: neither holds the token back.
     shared.start_diagnostic(&begun.context);
     let (context, stop) = (begun.context.clone(), shared.stop.clone());

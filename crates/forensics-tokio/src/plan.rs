@@ -110,9 +110,19 @@ impl Plan {
         Some((step, reserved))
     }
 
-    /// What the steps not yet taken may take.
-    pub(crate) fn sum(&self, deadline: Duration) -> Sum {
-        Sum::of(self.lock().waiting.iter().map(Step::effective_claim).collect(), deadline)
+    /// What a lead and the steps not yet taken may take.
+    pub(crate) fn sum(&self, lead: Duration, deadline: Duration) -> Sum {
+        let lead = Some(lead).filter(|lead| !lead.is_zero()).map(Claim::lead);
+        let steps = self.lock();
+        Sum::of(
+            lead.into_iter().chain(steps.waiting.iter().map(Step::effective_claim)).collect(),
+            deadline,
+        )
+    }
+
+    /// What the steps not yet taken have reserved in all.
+    pub(crate) fn reserved(&self) -> Duration {
+        self.lock().waiting.iter().map(|step| step.claim.reserve).sum()
     }
 
     /// Finds the phases that require one which nobody has registered. Before the first is taken.

@@ -39,6 +39,10 @@ pub struct ShutdownReport {
     /// How long the teardown had at most.
     #[serde(rename = "deadline_us", with = "micros")]
     pub deadline: Duration,
+    /// How long the service went on as before once it was asked to stop; zero without a
+    /// [lead](crate::Builder::lead).
+    #[serde(default, rename = "lead_us", with = "micros")]
+    pub lead: Duration,
     /// From the signal to the end of the teardown.
     #[serde(rename = "total_us", with = "micros")]
     pub total: Duration,
@@ -94,6 +98,19 @@ impl ShutdownReport {
         let failed = |phase: &PhaseReport| phase.outcome >= Outcome::Failed;
         service || !self.errors.is_empty() || self.phases.iter().any(failed)
     }
+
+    /// What failed, in a few words.
+    pub(crate) fn failure(&self) -> String {
+        let service = match &self.service_outcome {
+            ServiceOutcome::Failed(error) => Some(format!("the service: {error}")),
+            ServiceOutcome::Panicked(message) => Some(format!("the service panicked: {message}")),
+            _ => None,
+        };
+        let phases = self.phases.iter().filter(|phase| phase.outcome >= Outcome::Failed);
+        let phases = phases.map(|phase| format!("{} {}", phase.name, phase.outcome));
+        let all: Vec<_> = service.into_iter().chain(phases).chain(self.errors.clone()).collect();
+        all.join("; ")
+    }
 }
 
 /// What became of one phase, or of a group.
@@ -137,6 +154,9 @@ pub struct LaterSignal {
     /// When it came, from the first one on.
     #[serde(rename = "offset_us", with = "micros")]
     pub offset: Duration,
+    /// Whether it ended the [lead](crate::Builder::lead), and so cut no phase short.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ended_lead: bool,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde wants it so.

@@ -12,12 +12,10 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::blackbox::BlackBox;
 use crate::config::Config;
 use crate::diag::Looked;
-use crate::notify::Notifier;
 use crate::plan::Plan;
-use crate::stop::Stop;
+use crate::stop::{Outlets, Stop};
 use crate::vigil::last_words_before;
 use crate::{diag, events};
 
@@ -43,13 +41,12 @@ impl Shared {
     pub(crate) fn new(
         config: Config,
         baseline: Baseline,
-        black_box: BlackBox,
+        outlets: Outlets,
         previous: Option<Verdict>,
-        notifier: Notifier,
         runtime: Handle,
     ) -> Self {
         let config = Arc::new(config);
-        let stop = Arc::new(Stop::new(baseline, config.clone(), black_box, notifier, runtime));
+        let stop = Arc::new(Stop::new(baseline, config.clone(), outlets, runtime));
         Self {
             plan: Arc::new(Plan::new(stop.voice.clone())),
             stop,

@@ -23,14 +23,18 @@ use tokio::runtime::{Handle, RuntimeMetrics};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use crate::account::State;
 use crate::blackbox::BlackBox;
 use crate::bounded::{bounded, bounded_or_here};
 use crate::budget::Seconds;
-use crate::config::{Config, Escalation, FlushHook, SAFETY_MARGIN};
+use crate::config::{Config, Escalation, FlushHook, safety_margin};
+use crate::message::{Message, Standing};
 use crate::notify::Notifier;
 use crate::panics;
+use crate::readiness::Readiness;
 use crate::recorded::Recorded;
 use crate::report::{LaterSignal, ShutdownReport};
+use crate::termination::Termination;
 use crate::voice::Voice;
 
 /// Two signals closer together than this are one request delivered twice: a terminal signals the
@@ -58,8 +62,14 @@ const MAX_LISTED: usize = 32;
 pub(crate) struct StopState {
     /// Somebody asked, and the context is captured.
     pub(crate) begun: Option<Arc<Begun>>,
-    /// The same, once it is logged and the token is cancelled.
+    /// The context is logged.
+    said: bool,
+    /// The same as `begun`, once that is so, the lead is over and the token is cancelled.
     pub(crate) announced: Option<Arc<Begun>>,
+    /// Why the lead is over, once it is.
+    lead_ended: Option<LeadEnd>,
+    /// How long it lasted.
+    led: Duration,
     /// A second signal came: only what has a reserve goes on.
     pub(crate) hurried: bool,
     /// How long the teardown may take instead, since systemd was asked for more.
@@ -80,6 +90,36 @@ impl StopState {
     fn has_room(&self, ordinal: Option<u32>) -> bool {
         self.later.len() < MAX_LISTED || matches!(ordinal, Some(2 | 3))
     }
+
+    /// Whether the service still goes on as before.
+    fn is_leading(&self) -> bool {
+        let leads = self.begun.as_ref().is_some_and(|begun| !begun.lead.is_zero());
+        leads && self.announced.is_none() && self.lead_ended.is_none()
+    }
+
+    /// What a second signal does: it ends the lead where that lasts, else it asks for haste.
+    /// Returns whether it was the lead.
+    fn hurry(&mut self) -> bool {
+        let leading = self.is_leading();
+        match leading {
+            true => self.lead_ended = Some(LeadEnd::Haste),
+            false => self.hurried |= self.begun.is_some(),
+        }
+        leading
+    }
+}
+
+/// Why a lead is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LeadEnd {
+    /// It has lasted as long as it was to.
+    Over,
+    /// A second signal asked for haste.
+    Haste,
+    /// The service has ended.
+    Service,
+    /// The token was cancelled.
+    Token,
 }
 
 /// A stop that has begun.
@@ -92,6 +132,15 @@ pub(crate) struct Begun {
     pub(crate) allowed: Duration,
     /// Why so long.
     pub(crate) why: String,
+    /// How long the service goes on as before, at most.
+    pub(crate) lead: Duration,
+}
+
+/// Where a stop is told of, besides the log.
+pub(crate) struct Outlets {
+    pub(crate) black_box: BlackBox,
+    pub(crate) notifier: Notifier,
+    pub(crate) termination: Termination,
 }
 
 /// A signal, as whoever caught it knows it.
@@ -117,6 +166,8 @@ pub(crate) struct Stop {
     /// The runtime that the guard was installed in.
     runtime: Handle,
     pub(crate) notifier: Notifier,
+    pub(crate) message: Message,
+    pub(crate) readiness: Arc<Readiness>,
     /// What systemd has said of our unit.
     unit: OnceLock<Unit>,
     /// Set by the one who then captures the context.
@@ -144,10 +195,11 @@ impl Stop {
     pub(crate) fn new(
         baseline: Baseline,
         config: Arc<Config>,
-        black_box: BlackBox,
-        notifier: Notifier,
+        outlets: Outlets,
         runtime: Handle,
     ) -> Self {
+        let Outlets { black_box, notifier, termination } = outlets;
+        let message = Message::new(termination, config.service.clone());
         Self {
             baseline,
             config,
@@ -155,6 +207,8 @@ impl Stop {
             voice: Voice::default(),
             runtime,
             notifier,
+            message,
+            readiness: Arc::default(),
             unit: OnceLock::new(),
             claimed: AtomicBool::new(false),
             count: Mutex::default(),
@@ -192,7 +246,7 @@ impl Stop {
         if let Some(begun) = begun {
             self.recorded_begun.get_or_init(|| {
                 let stop_timeout = self.unit.get().map(|unit| unit.stop_timeout);
-                self.black_box.begun(&begun.context, begun.allowed, stop_timeout);
+                self.black_box.begun(&begun.context, begun.allowed, begun.lead, stop_timeout);
             });
         }
     }
@@ -210,6 +264,7 @@ impl Stop {
         if self.claimed.swap(true, Ordering::AcqRel) {
             return false;
         }
+        let was_ready = self.readiness.end();
         let captured = caught.map(|caught| &caught.captured);
         let sender = caught.and_then(|caught| caught.sender.clone());
         let mut context = ShutdownContext::capture_from(&self.baseline, trigger, captured, sender);
@@ -225,7 +280,14 @@ impl Stop {
         }
         context.markers = markers(&self.config.markers);
         let (allowed, why) = self.limit(&context);
-        let begun = Arc::new(Begun { context, at, allowed, why });
+        let lead = match context.trigger {
+            // It is gone already.
+            Some(Trigger::ServiceEnded { .. }) => Duration::ZERO,
+            // Nobody was told to send it anything.
+            _ if !was_ready => Duration::ZERO,
+            _ => self.config.lead.min(allowed),
+        };
+        let begun = Arc::new(Begun { context, at, allowed, why, lead });
         self.state.send_modify(|state| state.begun = Some(begun));
         // The keeper holds the deadline from here on.
         capture::wake();
@@ -235,19 +297,24 @@ impl Stop {
     /// How long a teardown may take that this context began, and why so.
     ///
     /// systemd's stop timeout counts where systemd may be the one who stops us, and where it hears
-    /// of the teardown by `STOPPING=1`: a kill(1) by itself starts no timeout.
+    /// of the teardown by `STOPPING=1`: a kill(1) by itself starts no timeout. A grace period that
+    /// we were told of counts for every signal, as nothing tells for sure who would wait for it.
     fn limit(&self, context: &ShutdownContext) -> (Duration, String) {
         let configured = self.config.deadline();
         let by_systemd = matches!(context.cause(), Cause::Systemd | Cause::Reboot | Cause::Unknown);
         let told =
             self.notifier.is_connected() && self.unit.get().is_some_and(|unit| unit.heeds_us);
-        if let Some((granted, margin)) = self.granted().filter(|_| by_systemd || told) {
+        let by_unit = self.granted().filter(|_| by_systemd || told);
+        let by_unit = by_unit.map(|(granted, _)| (granted, "the unit's stop timeout"));
+        let by_grace = self.config.grace.filter(|_| context.signal().is_some());
+        let by_grace = by_grace.map(|granted| (granted, "the grace period"));
+        let shortest = [by_unit, by_grace].into_iter().flatten().min();
+        if let Some((granted, whose)) = shortest {
+            let margin = safety_margin(granted);
             let allowed = granted - margin;
             if allowed < configured {
                 let [allowed_s, granted_s, margin_s] = [allowed, granted, margin].map(Seconds);
-                let why = format!(
-                    "deadline {allowed_s}: the unit's stop timeout of {granted_s} less {margin_s}"
-                );
+                let why = format!("deadline {allowed_s}: {whose} of {granted_s} less {margin_s}");
                 return (allowed, why);
             }
         }
@@ -262,13 +329,14 @@ impl Stop {
     /// The unit's stop timeout, where it is known and finite, and what of it is kept back.
     pub(crate) fn granted(&self) -> Option<(Duration, Duration)> {
         let granted = self.unit.get()?.stop_timeout.to_std()?;
-        Some((granted, SAFETY_MARGIN.min(granted / 4)))
+        Some((granted, safety_margin(granted)))
     }
 
     /// How far the deadline may be moved by asking systemd for more time; `None` where the user
     /// does not want that, systemd would not heed us, or there is nothing to gain.
     pub(crate) fn ceiling(&self) -> Option<Duration> {
-        let ceiling = self.config.extend_ceiling?.min(self.config.deadline());
+        let grace = self.config.grace.map_or(Duration::MAX, |grace| grace - safety_margin(grace));
+        let ceiling = self.config.extend_ceiling?.min(self.config.deadline()).min(grace);
         let heeded = self.unit.get()?.heeds_us && self.notifier.is_connected();
         (heeded && ceiling > self.allowed()).then_some(ceiling)
     }
@@ -300,10 +368,11 @@ impl Stop {
         let escalation = self.config.escalation;
         let is_listed = self.state.borrow().has_room(ordinal);
         if is_listed {
-            let later = self.later(caught, ordinal, at);
+            let mut later = self.later(caught, ordinal, at);
             self.state.send_modify(|state| {
+                let cuts = escalation == Escalation::CutThenExit && ordinal >= Some(2);
+                later.ended_lead = cuts && state.hurry();
                 state.later.push(later.clone());
-                state.hurried |= escalation == Escalation::CutThenExit && ordinal >= Some(2);
             });
             let (stop, requests) = (self.clone(), count().requests);
             bounded_or_here(RECORD_LIMIT, move || stop.black_box.later_signal(&later, requests));
@@ -327,12 +396,29 @@ impl Stop {
         let began = state.begun.as_ref().map_or(at, |begun| begun.at);
         let offset = at.saturating_duration_since(began);
         let (signal, sender) = (caught.captured.signal, caught.sender.clone());
-        LaterSignal { signal, sender, ordinal, offset }
+        LaterSignal { signal, sender, ordinal, offset, ended_lead: false }
     }
 
-    /// Cuts the running phase short, as a second signal does. Without effect before a stop has begun.
+    /// Ends the lead or cuts the running phase short, as a second signal does. Without effect before
+    /// a stop has begun.
     pub(crate) fn hurry(&self) {
-        self.state.send_modify(|state| state.hurried |= state.begun.is_some());
+        self.state.send_modify(|state| {
+            state.hurry();
+        });
+    }
+
+    /// Ends the lead, where that lasts.
+    pub(crate) fn end_lead(&self, why: LeadEnd) {
+        self.state.send_modify(|state| {
+            if state.is_leading() {
+                state.lead_ended = Some(why);
+            }
+        });
+    }
+
+    /// Waits until somebody ends the lead, and says why. Cancel safe.
+    pub(crate) async fn lead_ended(&self) -> LeadEnd {
+        self.until(|state| state.lead_ended).await
     }
 
     /// Lets everybody go on: the context is logged, the token cancelled.
@@ -340,21 +426,31 @@ impl Stop {
         self.state.send_modify(|state| state.announced.clone_from(&state.begun));
     }
 
+    /// Notes how long the lead lasted.
+    pub(crate) fn set_led(&self, led: Duration) {
+        self.state.send_modify(|state| state.led = led);
+    }
+
+    /// How long the service went on as before; zero where it did not.
+    pub(crate) fn led(&self) -> Duration {
+        self.state.borrow().led
+    }
+
     /// Waits until a stop has begun. Cancel safe.
     pub(crate) async fn begun(&self) -> Arc<Begun> {
-        self.until(|state| state.begun.as_ref()).await
+        self.until(|state| state.begun.clone()).await
     }
 
     /// Waits until a stop is announced. Cancel safe.
     pub(crate) async fn announced(&self) -> Arc<Begun> {
-        self.until(|state| state.announced.as_ref()).await
+        self.until(|state| state.announced.clone()).await
     }
 
-    async fn until(&self, get: fn(&StopState) -> Option<&Arc<Begun>>) -> Arc<Begun> {
+    async fn until<T>(&self, get: fn(&StopState) -> Option<T>) -> T {
         let mut state = self.watch();
         loop {
-            if let Some(begun) = get(&state.borrow_and_update()) {
-                return begun.clone();
+            if let Some(found) = get(&state.borrow_and_update()) {
+                return found;
             }
             // An error cannot be: we hold the sender.
             let _ = state.changed().await;
@@ -382,10 +478,15 @@ impl Stop {
     }
 
     /// The context, while nobody has logged it.
-    pub(crate) fn unannounced(&self) -> Option<String> {
+    pub(crate) fn unsaid(&self) -> Option<String> {
         let state = self.state.borrow();
-        let begun = state.begun.as_ref().filter(|_| state.announced.is_none())?;
+        let begun = state.begun.as_ref().filter(|_| !state.said)?;
         Some(begun.context.to_string())
+    }
+
+    /// The context is logged.
+    pub(crate) fn set_said(&self) {
+        self.state.send_modify(|state| state.said = true);
     }
 
     /// When a stop that has begun must have ended.
@@ -445,6 +546,7 @@ impl Stop {
 
     fn note_phases_changed(&self) {
         self.note_progress();
+        self.message.note_change();
         self.phases_changed.notify_one();
     }
 
@@ -465,18 +567,37 @@ impl Stop {
             () => How::Clean,
         };
         self.black_box.stopped(how, report.exit_status, report.total, report.more_signals);
+        let error = report.is_failed().then(|| report.failure());
+        let (status, total, timed_out) = (report.exit_status, report.total, report.timed_out);
+        let error = error.as_deref();
+        let state = State::Ended { status, total, timed_out, error };
+        self.message.close(|| self.standing(), state);
     }
 
-    /// Records that the process is ended by force.
-    pub(crate) fn record_forced(&self, by: ForcedBy, detail: String, exit_status: u8) {
+    /// Records that it ends by force.
+    pub(crate) fn record_forced(&self, by: ForcedBy, why: &str, status: u8) {
         let more = self.unlisted_signals();
-        self.black_box.forced(by, detail, exit_status, self.since_begun(), more);
+        self.black_box.forced(by, why.to_owned(), status, self.since_begun(), more);
+    }
+
+    /// How it stands, for the termination message.
+    pub(crate) fn standing(&self) -> Standing {
+        let (running, now) = (self.running().into_iter(), self.now());
+        let ran = |since| now.saturating_duration_since(since);
+        Standing {
+            begun: self.state.borrow().begun.clone(),
+            running: running.map(|one| (one.phase, ran(one.since))).collect(),
+            since: self.since_begun(),
+            allowed: self.allowed(),
+        }
     }
 
     /// Records that a panic ends the process.
     pub(crate) fn record_panic(&self, message: &str, location: Option<&str>) {
+        self.message.close(|| self.standing(), State::Panicked { message, location });
         let location = location.map(str::to_owned);
         self.black_box.panicked(message.to_owned(), location, self.since_begun());
+        self.message.finish();
     }
 
     /// The guard goes while its teardown has not ended: `main` returned early, or panics.
@@ -491,7 +612,9 @@ impl Stop {
             }
             false => {
                 let more = self.unlisted_signals();
+                self.message.close(|| self.standing(), State::Abandoned);
                 self.black_box.stopped(How::Clean, 0, self.since_begun(), more);
+                self.message.finish();
             }
         }
     }

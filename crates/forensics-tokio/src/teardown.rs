@@ -125,6 +125,7 @@ impl Common {
 
     fn note_end(&self, named: &Named, report: &PhaseReport) {
         self.stop.black_box.phase_finished(named.place(), report);
+        self.stop.message.note_ended(report);
         let (span, report) = (named.span.clone(), report.clone());
         self.stop.voice.say(move || events::phase_finished(&span, &report));
     }

@@ -152,7 +152,7 @@ impl Vigil {
     fn describe(&self, why: &str, stop: &Stop, now: Instant) -> String {
         let mut text = why.to_owned();
         // Writing to a String does not fail.
-        if let Some(context) = stop.unannounced() {
+        if let Some(context) = stop.unsaid() {
             let _ = write!(text, "; Shutdown context: {context}");
         }
         for running in stop.running() {

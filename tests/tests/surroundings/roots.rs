@@ -1,11 +1,9 @@
 //! A root with nothing in it but the gateway, as in an image `FROM scratch`: no shell, no `ps`, no
 //! `systemctl`, no libraries, no `/etc`, no `/dev`.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
+use std::path::Path;
 
-use forensics_tests::root_can;
+use forensics_tests::{root_can, static_gateway};
 
 use crate::under::{Folder, IN_PIDS, Stopped, Under, unshare};
 
@@ -45,33 +43,6 @@ impl Root<'_> {
         // The mounts on it are in there alone.
         Under::start(&mut command)
     }
-}
-
-/// The gateway without a library to load.
-fn static_gateway() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let deps = std::env::current_exe().unwrap();
-        // From `target/debug/deps/surroundings-…`.
-        let target = deps.ancestors().nth(3).unwrap();
-        let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut build = Command::new(cargo);
-        build
-            .current_dir(root)
-            // The same sources, in a package without the other examples' dependencies.
-            .args(["build", "--locked", "--package", "forensics-static"])
-            // A folder of its own, and host programs that are none of these flags' business.
-            .args(["--target", &triple, "--target-dir"])
-            .arg(target)
-            .env("RUSTFLAGS", "-C target-feature=+crt-static")
-            // A fifth of the size to copy.
-            .env("CARGO_PROFILE_DEV_DEBUG", "0");
-        let built = build.output().unwrap();
-        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-        target.join(triple).join("debug/gateway")
-    })
 }
 
 fn can_mount() -> bool {

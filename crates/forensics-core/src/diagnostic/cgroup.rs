@@ -6,7 +6,7 @@
 
 use super::shown::{joined, pick, size};
 use super::source::{Source, said, unreadable};
-use crate::cgroupfs::{Version, below, place, unified};
+use crate::cgroupfs::{NO_LIMIT, Version, home, place, unified};
 use crate::escape::Plain;
 use procfs_core::{FromBufRead, ProcessCGroups};
 use std::io::{self, Write};
@@ -63,12 +63,8 @@ fn write_controller(
     path: &str,
     files: &[&str],
 ) -> io::Result<()> {
-    // In a container without a cgroup namespace the path is the host's, and what is mounted is the
-    // container's own group.
-    let (home, remark) = match below(root, path).filter(|home| home.is_dir()) {
-        Some(home) => (home, ""),
-        None => (root.to_owned(), " (the process's own path is not visible here)"),
-    };
+    let (home, is_its_own) = home(root, path);
+    let remark = if is_its_own { "" } else { " (the process's own path is not visible here)" };
     said(out, controller, format_args!("{}{remark}", Plain(&home.to_string_lossy())))?;
     for &file in files {
         source.fact(out, file, &home.join(file), |text| match file {
@@ -90,8 +86,6 @@ fn throttling(cpu_stat: &str) -> String {
 
 /// A file of one number with its size beside it; others as they stand.
 fn with_size(text: &str) -> String {
-    // "No limit" in version 1: the largest long, rounded down to a page.
-    const NO_LIMIT: u64 = i64::MAX as u64 - 0xffff;
     match text.trim().parse() {
         Ok(n @ 1024..NO_LIMIT) => format!("{n} ({})", size(n)),
         Ok(n @ NO_LIMIT..) => format!("{n} (no limit)"),
@@ -102,6 +96,7 @@ fn with_size(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cgroupfs::below;
 
     fn groups(text: &str) -> ProcessCGroups {
         ProcessCGroups::from_buf_read(text.as_bytes()).unwrap()

@@ -82,6 +82,9 @@ pub struct RunStarted {
     /// Which systemd runs the unit, `system` or `user`; absent outside of systemd.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub manager: Option<String>,
+    /// The Kubernetes pod, `NAMESPACE/NAME` or `NAME`; absent outside of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
     /// systemd's stop timeout (`TimeoutStopUSec`), in microseconds or `"infinity"`; absent where
     /// it could not be learnt.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "timespan_us")]
@@ -89,6 +92,10 @@ pub struct RunStarted {
     /// The longest a teardown may take, in microseconds; absent where there is no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline_us: Option<u64>,
+    /// The supervisor's grace period as it was configured, in microseconds, such as the pod's
+    /// `terminationGracePeriodSeconds`; absent where it was not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grace_us: Option<u64>,
     /// The configured drain timeout, in microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain_timeout_us: Option<u64>,
@@ -117,8 +124,10 @@ impl RunStarted {
             cmdline: None,
             unit: None,
             manager: None,
+            pod: None,
             stop_timeout_us: None,
             deadline_us: None,
+            grace_us: None,
             drain_timeout_us: None,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             oom_kill: None,
@@ -170,6 +179,10 @@ pub struct Signal {
     /// no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline_us: Option<u64>,
+    /// How long the service goes on as before after this signal, not ready any more, until the
+    /// teardown begins; in microseconds, at most. Absent where it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lead_us: Option<u64>,
     /// [`RunStarted::stop_timeout_us`], which is asked of systemd while the run starts and is
     /// often known only after its first line.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "timespan_us")]
@@ -190,6 +203,7 @@ impl Signal {
             line: String::new(),
             context: Value::Null,
             deadline_us: None,
+            lead_us: None,
             stop_timeout_us: None,
         }
     }

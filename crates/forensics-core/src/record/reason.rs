@@ -166,7 +166,8 @@ fn vanished(seen: &Seen<'_>, now: &Now) -> Finding {
     let power = if same_boot { "" } else { ", or the machine went down" };
     let evidence = format!(
         "nothing asked it to stop and it did not say that it ended: SIGKILL, a crash or a call of \
-         exit(){power}"
+         exit(){power}{}",
+        memory(seen, now)
     );
     Finding::new(Reason::Unknown, evidence, Some(ask_the_supervisor(seen)))
 }
@@ -180,11 +181,13 @@ fn killed(seen: &Seen<'_>, now: &Now) -> Finding {
     if let Some(timer) = timer.as_ref().filter(|timer| timer.fits(seen, now)) {
         return timer.finding(seen);
     }
-    if let Some((_, signal)) = seen.asked.filter(|(_, signal)| signal.cause == "container_stop") {
+    let of_container = seen.asked.filter(|(_, signal)| signal.cause == "container_stop");
+    if let Some((_, signal)) = of_container.filter(|_| timer.is_none()) {
         let evidence = format!(
             "{} came from the container's runtime, which sends SIGKILL once its grace period is \
-             over; how long that is, is not recorded",
-            signal_name(signal)
+             over; how long that is, is not recorded{}",
+            signal_name(signal),
+            memory(seen, now)
         );
         let advice = format!(
             "{}{}: raise the grace period (docker stop --time, terminationGracePeriodSeconds) or \
@@ -195,7 +198,7 @@ fn killed(seen: &Seen<'_>, now: &Now) -> Finding {
         );
         return Finding::new(Reason::GracePeriod, evidence, Some(advice));
     }
-    let why_not_systemd = match (timer, seen.asked) {
+    let why_not_timer = match (timer, seen.asked) {
         (Some(timer), _) => timer.why_not(seen, now),
         (None, Some((_, signal))) if seen.asked_by_systemd.is_none() => {
             format!("; {} was not systemd's", signal_from(signal))
@@ -205,26 +208,51 @@ fn killed(seen: &Seen<'_>, now: &Now) -> Finding {
         }
         (None, _) => "; systemd's stop timeout is not known".to_owned(),
     };
-    let evidence = format!("killed, by what is not recorded{why_not_systemd}");
+    let evidence = format!("killed, by what is not recorded{why_not_timer}{}", memory(seen, now));
     let advice = format!("{}{}: {}", still(seen), wedged(seen), ask_the_supervisor(seen));
     Finding::new(Reason::Unknown, evidence, Some(advice))
 }
 
-/// systemd's stop timeout, running since a signal of systemd's.
+/// A supervisor's patience, running since its signal.
 struct StopTimer<'a> {
     signal: &'a Signal,
     began_us: u64,
     timeout_us: u64,
+    /// What it is called, how it is set, and what a kill at its end is put down to.
+    name: &'static str,
+    setting: &'static str,
+    reason: Reason,
 }
 
 impl<'a> StopTimer<'a> {
-    /// Absent where systemd asked nothing, and where its timeout is infinite or not known.
+    /// systemd's, where it asked and its timeout is finite and known; else the grace period that
+    /// the run was told of.
     fn of(seen: &Seen<'a>) -> Option<Self> {
+        Self::of_systemd(seen).or_else(|| {
+            let (began_us, signal) =
+                seen.asked.filter(|(_, signal)| signal.kind == SignalKind::Signal)?;
+            Some(Self {
+                signal,
+                began_us,
+                timeout_us: seen.start.grace_us?,
+                name: "the grace period",
+                setting: "terminationGracePeriodSeconds",
+                reason: Reason::GracePeriod,
+            })
+        })
+    }
+
+    fn of_systemd(seen: &Seen<'a>) -> Option<Self> {
         let (began_us, signal) = seen.asked_by_systemd?;
-        match seen.stop_timeout()? {
-            Timespan::Finite(timeout_us) => Some(Self { signal, began_us, timeout_us }),
-            Timespan::Infinite => None,
-        }
+        let Timespan::Finite(timeout_us) = seen.stop_timeout()? else { return None };
+        Some(Self {
+            signal,
+            began_us,
+            timeout_us,
+            name: "systemd's stop timeout",
+            setting: "TimeoutStopSec=",
+            reason: Reason::StopTimeout,
+        })
     }
 
     fn over_us(&self) -> u64 {
@@ -241,14 +269,15 @@ impl<'a> StopTimer<'a> {
     fn finding(&self, seen: &Seen<'_>) -> Finding {
         let (signal, timeout) = (signal_name(self.signal), Span(self.timeout_us));
         let evidence = format!(
-            "{} began systemd's stop timeout of {timeout}; the last event came {} after it, and \
-             no end",
+            "{} began {} of {timeout}; the last event came {} after it, and no end",
             signal_from(self.signal),
+            self.name,
             Span(seen.last_us.saturating_sub(self.began_us))
         );
         let facts = format!(
-            "{} {timeout} after {signal} and systemd's stop timeout is {timeout}{}",
+            "{} {timeout} after {signal} and {} is {timeout}{}",
             still(seen),
+            self.name,
             wedged(seen)
         );
         let blocked = seen.wedged.is_some_and(|wedged| wedged.what == WedgedWhat::Runtime);
@@ -257,10 +286,10 @@ impl<'a> StopTimer<'a> {
                 format!("{facts}: move its blocking calls off the runtime (spawn_blocking)")
             }
             (false, false) => format!("{facts}: find what kept the runtime from the teardown"),
-            (false, true) => format!("{facts}: raise TimeoutStopSec= or lower {}", timeouts(seen)),
+            (false, true) => format!("{facts}: raise {} or lower {}", self.setting, timeouts(seen)),
         };
         Finding {
-            reason: Reason::StopTimeout,
+            reason: self.reason,
             evidence,
             advice: Some(advice),
             killed_us: Some(self.over_us().max(seen.last_us)),
@@ -268,16 +297,15 @@ impl<'a> StopTimer<'a> {
     }
 
     fn why_not(&self, seen: &Seen<'_>, now: &Now) -> String {
-        let timeout = Span(self.timeout_us);
+        let (timeout, name) = (Span(self.timeout_us), self.name);
         match (seen.last_us.checked_sub(self.over_us()), seen.dead_by_us(now)) {
             (Some(beyond_us), _) => format!(
-                "; not by systemd's stop timeout of {timeout}, unless that was extended: the last \
+                "; not by {name} of {timeout}, unless that was extended: the last \
                  event came {} after its end",
                 Span(beyond_us)
             ),
             (None, Some(by_us)) => format!(
-                "; not by systemd's stop timeout of {timeout}: it was dead {} after {} at the \
-                 latest",
+                "; not by {name} of {timeout}: it was dead {} after {} at the latest",
                 Span(by_us.saturating_sub(self.began_us)),
                 signal_name(self.signal)
             ),
@@ -299,16 +327,52 @@ fn out_of_memory(seen: &Seen<'_>, now: &Now) -> Option<String> {
     (now > then).then(|| format!("its cgroup's oom_kill counter was {then} and is {now} now"))
 }
 
+/// What is left to be said of its memory where nothing proves that the kernel killed it for that. A
+/// container's control group, and the counter in it, goes with the container.
+fn memory(seen: &Seen<'_>, now: &Now) -> String {
+    let mut hints = String::new();
+    if let Some((_, signal)) = seen.asked {
+        let counted = |name| signal.context["memory"][name].as_u64();
+        if let (Some(used), Some(max)) = (counted("current"), counted("max"))
+            && used / 9 >= max / 10
+        {
+            let [used, max] = [used, max].map(|bytes| bytes >> 20);
+            hints +=
+                &format!("; its memory was at {used} MiB of {max} MiB when it was asked to stop");
+        }
+        let killed = counted("oom_kill").zip(seen.start.oom_kill);
+        if let Some(others) =
+            killed.and_then(|(then, start)| then.checked_sub(start)).filter(|n| *n > 0)
+        {
+            hints += &format!(
+                "; {others} others of its control group had been killed for want of memory"
+            );
+        }
+    }
+    let inodes = (seen.start.cgroup_inode, now.cgroup_inode);
+    if seen.start.unit.is_none() && matches!(inodes, (Some(then), Some(now)) if then != now) {
+        hints += "; whether for want of memory, its control group took along";
+    }
+    hints
+}
+
 fn more_memory() -> String {
     "raise MemoryMax= or the container's limit, or find what took the memory".to_owned()
 }
 
 fn ask_the_supervisor(seen: &Seen<'_>) -> String {
-    match &seen.start.unit {
-        Some(unit) => {
+    match (&seen.start.unit, &seen.start.pod) {
+        (Some(unit), _) => {
             format!("see what journalctl -u {} says for {} and after", shown(unit), seen.last)
         }
-        None => format!("see what its supervisor logged for {} and after", seen.last),
+        (None, Some(pod)) => match pod.split_once('/') {
+            Some((namespace, name)) => {
+                let [namespace, name] = [namespace, name].map(shown);
+                format!("see Last State in kubectl describe pod {name} -n {namespace}")
+            }
+            None => format!("see Last State in kubectl describe pod {}", shown(pod)),
+        },
+        (None, None) => format!("see what its supervisor logged for {} and after", seen.last),
     }
 }
 
@@ -317,7 +381,11 @@ fn still(seen: &Seen<'_>) -> String {
     let names: Vec<_> =
         seen.open.iter().map(|(_, open)| shown_phase(&open.phase, open.group.as_deref())).collect();
     match (names.as_slice(), seen.between()) {
-        ([], None) => "no phase had begun".to_owned(),
+        ([], None) => {
+            let lead = seen.asked.and_then(|(_, signal)| signal.lead_us);
+            let lead = lead.map(|us| format!(" (a lead of {} came first)", Span(us)));
+            format!("no phase had begun{}", lead.unwrap_or_default())
+        }
         ([], Some(last)) => {
             format!("the teardown was between phases ({} was the last to end)", shown(&last))
         }

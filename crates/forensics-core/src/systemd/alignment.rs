@@ -35,8 +35,12 @@ pub const DEFAULT_HEADROOM: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Alignment {
-    /// What systemd gives.
+    /// What the supervisor gives.
     pub timeout_stop: Timespan,
+    /// Who that is.
+    pub supervisor: Supervisor,
+    /// How long the service goes on before it drains; mostly zero.
+    pub lead: Duration,
     /// How long the drain may take.
     pub drain: Duration,
     /// What is to be left after that.
@@ -45,6 +49,16 @@ pub struct Alignment {
     pub needed: Duration,
     /// The outcome.
     pub verdict: Verdict,
+}
+
+/// Who kills what has not ended in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Supervisor {
+    /// systemd, by `TimeoutStopSec=`.
+    Systemd,
+    /// The kubelet, by `terminationGracePeriodSeconds`, or whoever else was said to give so long.
+    GracePeriod,
 }
 
 /// The outcome of [`Alignment::judge`].
@@ -70,8 +84,20 @@ impl Alignment {
     /// stays at the largest.
     #[must_use]
     pub fn judge(timeout_stop: Timespan, drain: Duration, headroom: Duration) -> Self {
-        let (drain, headroom) = (micros_up(drain), micros_up(headroom));
-        let needed = drain.saturating_add(headroom);
+        Self::judge_all(Supervisor::Systemd, timeout_stop, Duration::ZERO, drain, headroom)
+    }
+
+    /// The same for either supervisor, with a lead, which comes before the drain.
+    #[must_use]
+    pub fn judge_all(
+        supervisor: Supervisor,
+        timeout_stop: Timespan,
+        lead: Duration,
+        drain: Duration,
+        headroom: Duration,
+    ) -> Self {
+        let [lead, drain, headroom] = [lead, drain, headroom].map(micros_up);
+        let needed = lead.saturating_add(drain).saturating_add(headroom);
         let verdict = match timeout_stop.to_std() {
             None => Verdict::Aligned { spare: Timespan::Infinite },
             Some(given) => match given.checked_sub(needed) {
@@ -79,13 +105,21 @@ impl Alignment {
                 None => Verdict::Short { missing: needed.saturating_sub(given) },
             },
         };
-        Self { timeout_stop, drain, headroom, needed, verdict }
+        Self { timeout_stop, supervisor, lead, drain, headroom, needed, verdict }
     }
 
-    /// Whether systemd gives what is needed.
+    /// Whether the supervisor gives what is needed.
     #[must_use]
     pub fn is_aligned(&self) -> bool {
         matches!(self.verdict, Verdict::Aligned { .. })
+    }
+
+    /// The line of a pod's manifest that mends a [grace period](Supervisor::GracePeriod), such as
+    /// `terminationGracePeriodSeconds: 65`.
+    #[must_use]
+    pub fn manifest_line(&self) -> String {
+        let whole = self.needed.as_secs() + u64::from(self.needed.subsec_nanos() > 0);
+        format!("terminationGracePeriodSeconds: {whole}")
     }
 
     /// One line for the log, with the unit, the arithmetic and the mend; `None` where aligned.
@@ -107,10 +141,16 @@ impl Alignment {
 
 impl Display for Alignment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.supervisor {
+            Supervisor::Systemd => write!(f, "systemd gives {}, ", self.timeout_stop)?,
+            Supervisor::GracePeriod => write!(f, "the grace period is {}, ", self.timeout_stop)?,
+        }
+        if !self.lead.is_zero() {
+            write!(f, "lead {} + ", Timespan::from(self.lead))?;
+        }
         write!(
             f,
-            "systemd gives {}, drain {} + headroom {} = {} is needed: ",
-            self.timeout_stop,
+            "drain {} + headroom {} = {} is needed: ",
             Timespan::from(self.drain),
             Timespan::from(self.headroom),
             Timespan::from(self.needed),
@@ -136,6 +176,37 @@ mod tests {
     use proptest::prelude::*;
 
     const SECOND: u64 = 1_000_000;
+
+    #[test]
+    fn a_grace_period_is_mended_by_a_whole_number_of_seconds() {
+        let judge = |grace: u64, lead_ms| {
+            let alignment = Alignment::judge_all(
+                Supervisor::GracePeriod,
+                Timespan::Finite(grace * SECOND),
+                Duration::from_millis(lead_ms),
+                Duration::from_secs(20),
+                DEFAULT_HEADROOM,
+            );
+            (alignment.to_string(), alignment.manifest_line())
+        };
+        let cases = [
+            (
+                (30, 5_500),
+                "the grace period is 30s, lead 5.500000s + drain 20s + headroom 30s = 55.500000s is needed: \
+                 25.500000s short",
+                "terminationGracePeriodSeconds: 56",
+            ),
+            (
+                (60, 0),
+                "the grace period is 1min, drain 20s + headroom 30s = 50s is needed: aligned, 10s to \
+                 spare",
+                "terminationGracePeriodSeconds: 50",
+            ),
+        ];
+        for ((grace, lead_ms), text, mend) in cases {
+            assert_eq!(judge(grace, lead_ms), (text.to_owned(), mend.to_owned()));
+        }
+    }
 
     #[test]
     fn a_timeout_is_aligned_from_an_exact_fit_on() {

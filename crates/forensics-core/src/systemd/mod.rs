@@ -14,7 +14,7 @@ mod show;
 mod unit_name;
 mod why;
 
-pub use alignment::{Alignment, DEFAULT_HEADROOM, Verdict};
+pub use alignment::{Alignment, DEFAULT_HEADROOM, Supervisor, Verdict};
 pub use cgroup::{CgroupUnit, Manager, unit_of_cgroup_file, unit_of_cgroup_path};
 pub use container::container_of_cgroup_file;
 pub use drop_in::DropIn;

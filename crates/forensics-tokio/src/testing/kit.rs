@@ -19,6 +19,7 @@ use crate::keeper::{self, FORCED_STATUS};
 use crate::listener::{Listeners, listen};
 use crate::notify::Notifier;
 use crate::stop::{Stop, Unit};
+use crate::termination::Termination;
 use crate::testing::Sender;
 use crate::vigil::{NOT_ENDED, PAST_DEADLINE};
 
@@ -82,7 +83,8 @@ impl Kit {
         baseline.process.unit = None;
         baseline.container = None;
         baseline.in_pid_namespace = false;
-        let shared = share(config, baseline, Notifier::default(), runtime.clone());
+        let shared =
+            share(config, baseline, Notifier::default(), Termination::default(), runtime.clone());
         let stop = shared.stop.clone();
         let listener = runtime.spawn(listen(shared.clone(), Listeners::default()));
         let guard = ShutdownGuard::new(shared, None, vec![listener]);

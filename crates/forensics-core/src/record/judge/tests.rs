@@ -380,7 +380,7 @@ fn what_is_known_now_decides_where_the_record_does_not() {
     let told = Now { oom_line: Some("Out of memory: Killed process 4100\n".to_owned()), ..now() };
     // The cgroup was made anew: its counter says nothing.
     let anew = Now { oom_kill: Some(3), cgroup_inode: Some(1279), ..now() };
-    let early = Now { mono_us: Some(T0 + S), ..now() };
+    let early = Now { mono_us: Some(T0 + S), oom_kill: Some(0), cgroup_inode: Some(7), ..now() };
     let other_clock = Now { mono_us: Some(5), ..now() };
     let none: &[(u64, Event)] = &[];
     let cases = [
@@ -510,6 +510,64 @@ fn words_in_json_are_those_of_the_log() {
     use Reason::*;
     for reason in [Recorded, Panic, StopTimeout, GracePeriod, OutOfMemory, Reboot, Alive, Unknown] {
         assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
+    }
+}
+
+/// A run in a pod whose grace period is said to be 3 s.
+fn pod() -> RunStarted {
+    let mut start = RunStarted::new("gateway", 1);
+    start.boot_id = Some("boot-1".to_owned());
+    start.pod = Some("shop/web-1".to_owned());
+    start.grace_us = Some(3 * S);
+    start.oom_kill = Some(0);
+    start.cgroup_inode = Some(7);
+    start
+}
+
+#[test]
+fn in_a_pod_the_grace_period_and_what_is_known_of_its_memory_are_named() {
+    use Outcome::*;
+    let with_memory = {
+        let (at, event) = sigterm("container_stop", 0, "?");
+        let Event::Signal(mut signal) = event else { unreachable!("it is one") };
+        signal.context = serde_json::json!({"memory":
+            {"current": 1_020_u64 << 20, "max": 1_024_u64 << 20, "oom_kill": 2}});
+        signal.lead_us = Some(S / 2);
+        (at, Event::Signal(signal))
+    };
+    let early = Now { mono_us: Some(T0 + S), oom_kill: Some(0), cgroup_inode: Some(7), ..now() };
+    let anew = || Now { cgroup_inode: Some(8), oom_kill: Some(0), ..now() };
+    let cases = [
+        (
+            vec![sigterm("container_stop", 0, "?"), begins(0, "drain", 10 * S)],
+            anew(),
+            KilledInPhase,
+            Reason::GracePeriod,
+            "raise terminationGracePeriodSeconds or lower the phase's timeout (10s)",
+        ),
+        (
+            vec![with_memory],
+            early,
+            KilledBeforeTeardown,
+            Reason::Unknown,
+            "not by the grace period of 3s: it was dead 1s after SIGTERM at the latest; its memory \
+             was at 1020 MiB of 1024 MiB when it was asked to stop; 2 others of its control group \
+             had been killed for want of memory; no phase had begun (a lead of 0.5s came first): \
+             see Last State in kubectl describe pod web-1 -n shop",
+        ),
+        (
+            vec![],
+            anew(),
+            Vanished,
+            Reason::Unknown,
+            "a call of exit(); whether for want of memory, its control group took along",
+        ),
+    ];
+    for (events, now, outcome, reason, expected) in cases {
+        let judged = verdict(&record(pod(), &events), &now);
+        assert_eq!((judged.outcome, judged.reason), (outcome, reason), "{judged}");
+        let said = format!("{}; {}", judged.evidence, judged.advice.unwrap_or_default());
+        assert!(said.contains(expected), "{said}");
     }
 }
 

@@ -1,0 +1,90 @@
+//! The Kubernetes pod we are in, as far as it says so itself.
+//!
+//! Asked of the environment and of a file, never of the API server. By the downward API a manifest
+//! can say it for sure (`POD_NAME`, `POD_NAMESPACE`). Without that the name is the host name that
+//! the runtime sets, which is the pod's own but for a pod on the host's network, where it is the
+//! node's; and the namespace is the one of the service account's token, where one is mounted.
+
+use std::fmt::{self, Display};
+
+use serde::{Deserialize, Serialize};
+
+use crate::escape::cut;
+use crate::procfile;
+
+/// Where the kubelet mounts the namespace, below the root.
+const NAMESPACE_FILE: &str = "var/run/secrets/kubernetes.io/serviceaccount/namespace";
+
+/// Longest name, in characters: a DNS subdomain (RFC 1123), to which Kubernetes holds its names.
+const MAX_NAME: usize = 253;
+
+/// A pod. `Display` prints `NAMESPACE/NAME`, or `NAME` alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Pod {
+    /// `POD_NAME`, or `HOSTNAME` where Kubernetes set `KUBERNETES_SERVICE_HOST`.
+    pub name: String,
+    /// `POD_NAMESPACE`, or that of the service account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+}
+
+impl Pod {
+    /// The pod of the process of that folder of `/proc` (`/proc/self`), by its environment;
+    /// `None` where nothing tells its name.
+    pub(crate) fn of(proc: &str, variable: &dyn Fn(&str) -> Option<String>) -> Option<Self> {
+        let in_kubernetes = variable("KUBERNETES_SERVICE_HOST").is_some();
+        let host_name = || variable("HOSTNAME").filter(|_| in_kubernetes);
+        let name = variable("POD_NAME").or_else(host_name)?;
+        let file = || procfile::text(format!("{proc}/root/{NAMESPACE_FILE}"));
+        let namespace = variable("POD_NAMESPACE").or_else(file);
+        let short = |text: String| cut(text.trim(), MAX_NAME).into_owned();
+        let namespace = namespace.map(short).filter(|namespace| !namespace.is_empty());
+        Some(Self { name: short(name), namespace })
+    }
+}
+
+impl Display for Pod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(namespace) = &self.namespace {
+            write!(f, "{namespace}/")?;
+        }
+        f.write_str(&self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_downward_api_comes_first_and_a_host_name_counts_in_kubernetes_alone() {
+        let cluster = ("KUBERNETES_SERVICE_HOST", "10.0.0.1");
+        let (host, name) = (("HOSTNAME", "web-1"), ("POD_NAME", "web-2"));
+        let namespace = ("POD_NAMESPACE", "shop\n");
+        type Set<'a> = &'a [(&'a str, &'a str)];
+        let cases: [(Set<'_>, Option<&str>); 6] = [
+            (&[], None),
+            (&[host, namespace], None),
+            (&[cluster, namespace], None),
+            (&[cluster, host], Some("billing/web-1")),
+            (&[cluster, host, name, namespace], Some("shop/web-2")),
+            (&[name], Some("billing/web-2")),
+        ];
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("root").join(NAMESPACE_FILE);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, "billing").unwrap();
+        for (set, expected) in cases {
+            let variable = |name: &str| {
+                set.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+            };
+            let pod = Pod::of(dir.path().to_str().unwrap(), &variable);
+            assert_eq!(pod.map(|pod| pod.to_string()).as_deref(), expected, "{set:?}");
+        }
+        std::fs::remove_file(&file).unwrap();
+        let named = |name: &str| (name == "POD_NAME").then(|| "x".repeat(1000));
+        let pod = Pod::of(dir.path().to_str().unwrap(), &named).unwrap();
+        assert_eq!((pod.name.chars().count(), pod.namespace), (MAX_NAME, None));
+    }
+}

@@ -1,0 +1,272 @@
+//! The account of a stop in a few lines for people: what the termination message says.
+//!
+//! What matters most stands first, since whoever shows it may cut it: how it ended, why it stops,
+//! who asked, what did not go well. A pure function of plain data, and never longer than
+//! [`MAX_BYTES`].
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use forensics_core::context::{ShutdownContext, Trigger};
+use forensics_core::escape::Plain;
+
+use crate::budget::Seconds;
+use crate::outcome::Outcome;
+use crate::report::PhaseReport;
+
+/// The kubelet takes no more (`MaxContainerTerminationMessageLength`).
+pub(crate) const MAX_BYTES: usize = 4096;
+
+/// How a run stands, or ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum State<'a> {
+    /// It is stopping. Who reads this of a run that is dead learns that it was killed.
+    Stopping { since: Duration, allowed: Duration, alarm: Option<&'a str> },
+    /// As planned.
+    Ended { status: u8, total: Duration, timed_out: bool, error: Option<&'a str> },
+    /// By our own hand, before the teardown had ended.
+    Forced { status: u8, why: &'a str },
+    /// By a panic.
+    Panicked { message: &'a str, location: Option<&'a str> },
+    /// `main` let go of the guard.
+    Abandoned,
+}
+
+/// What an account is made of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Account<'a> {
+    pub(crate) service: &'a str,
+    pub(crate) state: State<'a>,
+    /// Absent where nobody had asked for a stop.
+    pub(crate) context: Option<&'a ShutdownContext>,
+    /// The phases that run, and for how long already.
+    pub(crate) running: &'a [(String, Duration)],
+    /// Those that have ended, members and groups alike.
+    pub(crate) ended: &'a [PhaseReport],
+}
+
+impl Account<'_> {
+    /// The text, lines apart by newlines, with all foreign text escaped.
+    pub(crate) fn text(&self) -> String {
+        let mut lines = vec![self.head()];
+        lines.extend(self.context.and_then(sender));
+        if !self.running.is_empty() {
+            let running = self.running.iter();
+            let running =
+                running.map(|(name, ran)| format!("{} for {}", Plain(name), Seconds(*ran)));
+            lines.push(format!("running: {}", running.collect::<Vec<_>>().join(", ")));
+        }
+        let bad = self.ended.iter().filter(|phase| phase.outcome != Outcome::Ok);
+        lines.extend(bad.map(|phase| {
+            let error = phase.error.as_deref().unwrap_or_default();
+            format!("{}: {}", took(phase), Plain(error))
+        }));
+        let phases = self.ended.iter().filter(|phase| phase.members.is_empty());
+        if let Some(slowest) = phases.max_by_key(|phase| phase.took) {
+            lines.push(format!("slowest: {}", took(slowest)));
+            let all: Vec<String> = self.ended.iter().map(took).collect();
+            lines.push(format!("phases: {}", all.join(", ")));
+        }
+        if let State::Forced { why, .. } | State::Stopping { alarm: Some(why), .. } = self.state {
+            lines.push(format!("seen: {}", Plain(why)));
+        }
+        if let Some(context) = self.context {
+            lines.push(format!("context: {context}"));
+        }
+        fit(lines.join("\n") + "\n", MAX_BYTES)
+    }
+
+    fn head(&self) -> String {
+        let mut head = Plain(self.service).to_string();
+        // Writing to a String does not fail.
+        let _ = match self.state {
+            State::Stopping { since, allowed, .. } => write!(
+                head,
+                " was stopping, {} of at most {} so far, and killed if nothing else stands here",
+                Seconds(since),
+                Seconds(allowed)
+            ),
+            State::Ended { status, total, timed_out, error } => {
+                let total = Seconds(total);
+                let how = match (timed_out, error) {
+                    (_, Some(error)) => format!(", and failed: {}", Plain(error)),
+                    (true, None) => ", though a phase timed out".to_owned(),
+                    (false, None) => ", as planned".to_owned(),
+                };
+                write!(head, " ended in {total}, exit status {status}{how}")
+            }
+            State::Forced { status, why } => {
+                let why = why.split(';').next().unwrap_or_default();
+                write!(head, " was ended by force, exit status {status}: {}", Plain(why))
+            }
+            State::Panicked { message, location } => {
+                let at = location.map(|place| format!(" at {}", Plain(place))).unwrap_or_default();
+                write!(head, " panicked{at}: {}", Plain(message))
+            }
+            State::Abandoned => write!(head, " left its guard before its teardown had ended"),
+        };
+        if let Some(context) = self.context {
+            let _ = match &context.trigger {
+                Some(Trigger::Signal { signal }) => write!(head, "; {signal}"),
+                _ => write!(head, "; no signal"),
+            };
+            let evidence = context.verdict.as_ref().map(|verdict| verdict.evidence.as_str());
+            let evidence = Plain(evidence.unwrap_or_default()).to_string();
+            let _ = write!(head, ", cause {}: {evidence}", context.cause());
+        }
+        head
+    }
+}
+
+/// `sender: kill(4242), uid 1000, by bash(4201)`
+fn sender(context: &ShutdownContext) -> Option<String> {
+    let sender = context.sender.as_ref()?;
+    let mut line = match sender.process.pid {
+        0 => "sender: outside our pid namespace".to_owned(),
+        _ => format!("sender: {}", sender.process),
+    };
+    if let Some(uid) = sender.process.uid {
+        let _ = write!(line, ", uid {uid}");
+    }
+    if let Some(parent) = sender.parent() {
+        let _ = write!(line, ", by {parent}");
+    }
+    if sender.forwards {
+        line.push_str(", which passed it on");
+    }
+    Some(line)
+}
+
+fn took(phase: &PhaseReport) -> String {
+    format!("{} {} {}", Plain(&phase.name), phase.outcome, Seconds(phase.took))
+}
+
+/// Cuts `text` to at most `max` bytes, between characters.
+fn fit(mut text: String, max: usize) -> String {
+    const CUT: &str = "…\n";
+    if text.len() > max {
+        text.truncate(text.floor_char_boundary(max - CUT.len()));
+        text.push_str(CUT);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use forensics_core::context::Baseline;
+
+    fn phase(name: &str, outcome: Outcome, ms: u64, error: Option<&str>) -> PhaseReport {
+        PhaseReport {
+            name: name.to_owned(),
+            outcome,
+            error: error.map(str::to_owned),
+            offset: Duration::ZERO,
+            took: Duration::from_millis(ms),
+            values: serde_json::Map::new(),
+            members: Vec::new(),
+        }
+    }
+
+    fn requested(reason: &str) -> ShutdownContext {
+        let trigger = Trigger::Request { reason: reason.to_owned() };
+        ShutdownContext::capture(&Baseline::probe(), trigger, None)
+    }
+
+    #[test]
+    fn what_matters_most_stands_first() {
+        let ended = [
+            phase("notify", Outcome::Ok, 0, None),
+            phase("drain", Outcome::TimedOut, 30_000, Some("still running after 30.00s")),
+        ];
+        let context = requested("upgrade");
+        let seconds = Duration::from_secs;
+        let account = |state| {
+            Account {
+                service: "gateway",
+                state,
+                context: Some(&context),
+                running: &[],
+                ended: &ended,
+            }
+            .text()
+        };
+        let rest = format!(
+            "; no signal, cause requested: requested: upgrade\n\
+             drain timed_out 30.00s: still running after 30.00s\n\
+             slowest: drain timed_out 30.00s\n\
+             phases: notify ok 0.00s, drain timed_out 30.00s\n\
+             SEENcontext: {context}\n"
+        );
+        let rest = |seen: &str| rest.replace("SEEN", seen);
+        let cases = [
+            (
+                State::Ended { status: 0, total: seconds(3), timed_out: false, error: None },
+                "gateway ended in 3.00s, exit status 0, as planned".to_owned() + &rest(""),
+            ),
+            (
+                State::Ended { status: 0, total: seconds(31), timed_out: true, error: None },
+                "gateway ended in 31.00s, exit status 0, though a phase timed out".to_owned()
+                    + &rest(""),
+            ),
+            (
+                State::Ended {
+                    status: 1,
+                    total: seconds(31),
+                    timed_out: true,
+                    error: Some("disk\ngone"),
+                },
+                r"gateway ended in 31.00s, exit status 1, and failed: disk\ngone".to_owned()
+                    + &rest(""),
+            ),
+            (
+                State::Forced { status: 70, why: "the deadline is over; threads: 1" },
+                "gateway was ended by force, exit status 70: the deadline is over".to_owned()
+                    + &rest("seen: the deadline is over; threads: 1\n"),
+            ),
+            (
+                State::Stopping { since: seconds(2), allowed: seconds(45), alarm: Some("slow") },
+                "gateway was stopping, 2.00s of at most 45.00s so far, and killed if nothing else \
+                 stands here"
+                    .to_owned()
+                    + &rest("seen: slow\n"),
+            ),
+        ];
+        for (state, expected) in cases {
+            assert_eq!(account(state), expected);
+        }
+    }
+
+    #[test]
+    fn a_panic_outside_of_a_stop_has_an_account_too() {
+        let state =
+            State::Panicked { message: "oh\u{1b}[31m no", location: Some("src/main.rs:3:5") };
+        let account =
+            Account { service: "gateway", state, context: None, running: &[], ended: &[] };
+        assert_eq!(account.text(), "gateway panicked at src/main.rs:3:5: oh\\u{1b}[31m no\n");
+    }
+
+    #[test]
+    fn it_fits_whatever_it_has_to_tell_and_nothing_in_it_can_leave_its_line() {
+        let evil = "ü\n\u{7}gateway ended as planned".repeat(400);
+        let context = requested(&evil);
+        let ended: Vec<_> =
+            (0..300).map(|_| phase(&evil, Outcome::Failed, 1, Some(&evil))).collect();
+        let running = vec![(evil.clone(), Duration::ZERO)];
+        for length in 0..30 {
+            let service = "é".repeat(length) + &evil;
+            let account = Account {
+                service: &service,
+                state: State::Forced { status: 70, why: &evil },
+                context: Some(&context),
+                running: &running,
+                ended: &ended,
+            };
+            let text = account.text();
+            assert!((MAX_BYTES - 8..=MAX_BYTES).contains(&text.len()), "{}", text.len());
+            assert!(text.ends_with("…\n"));
+            assert!(!text.chars().any(|c| c.is_control() && c != '\n'));
+            assert!(!text.lines().skip(1).any(|line| line.starts_with("gateway ended")));
+        }
+    }
+}

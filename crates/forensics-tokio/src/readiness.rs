@@ -1,0 +1,60 @@
+//! Whether the service wants traffic: not before it is up, and never again once a stop has begun.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::watch;
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(crate) struct Readiness {
+    ready: watch::Sender<bool>,
+    over: AtomicBool,
+}
+
+impl Readiness {
+    /// The service is up. Without effect once [`end`](Self::end) was called.
+    pub(crate) fn begin(&self) {
+        self.ready.send_if_modified(|ready| {
+            // Asked while the value is held: whoever ends it changes the value after this.
+            let now = !self.over.load(Ordering::Acquire);
+            std::mem::replace(ready, now) != now
+        });
+    }
+
+    /// A stop has begun. Returns whether the service was ready. From any thread.
+    pub(crate) fn end(&self) -> bool {
+        self.over.store(true, Ordering::Release);
+        self.ready.send_replace(false)
+    }
+
+    /// Whether a stop has begun.
+    #[cfg(feature = "axum")]
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<bool> {
+        self.ready.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_begun_to_stop_is_never_ready_again() {
+        let readiness = Readiness::default();
+        let mut watched = readiness.watch();
+        assert!(!*watched.borrow_and_update());
+        readiness.begin();
+        assert!(watched.has_changed().unwrap() && *watched.borrow_and_update());
+        readiness.begin();
+        assert!(!watched.has_changed().unwrap(), "nothing is news twice");
+        assert!(readiness.end());
+        assert!(!*watched.borrow_and_update());
+        readiness.begin();
+        assert!(!*watched.borrow());
+        assert!(!readiness.end());
+    }
+}

@@ -1,0 +1,261 @@
+//! The termination message: what `kubectl describe pod` shows of a container's end.
+//!
+//! The kubelet reads at most 4096 bytes of a file that it made (`terminationMessagePath`) once the
+//! container has ended, however it ended. So the file holds an account from the stop's beginning on,
+//! written anew whenever that changes: a SIGKILL leaves the last one.
+//!
+//! The file is opened at the start, and each message is one write, on a thread of its own that may
+//! hang in it. A newer message takes the place of one that has not been written; the end waits for
+//! the last one, not for long.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use nix::libc;
+
+use crate::bounded::bounded;
+
+/// Where the kubelet looks unless told.
+pub(crate) const DEFAULT_PATH: &str = "/dev/termination-log";
+
+/// How long the file may take to be opened.
+const OPEN_LIMIT: Duration = Duration::from_millis(50);
+
+/// How long the last message is waited for.
+const WRITE_LIMIT: Duration = Duration::from_millis(200);
+
+/// Why there is no termination message.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TerminationError {
+    #[error("{path}: {source}: the kubelet makes it where `terminationMessagePath` names it")]
+    Open { path: PathBuf, source: io::Error },
+    #[error("{0}: no regular file: name the one of `terminationMessagePath`")]
+    NoFile(PathBuf),
+    #[error("{0}: it cannot be opened within 50 ms")]
+    Hangs(PathBuf),
+}
+
+/// The file, where there is one; see the module's documentation.
+#[derive(Default)]
+pub(crate) struct Termination(Option<Arc<Log>>);
+
+struct Log {
+    write: Write,
+    slot: Mutex<Slot>,
+    changed: Condvar,
+    failed: OnceLock<String>,
+}
+
+/// Writes a message to the file. May hang.
+type Write = Box<dyn Fn(&str) -> io::Result<()> + Send + Sync>;
+
+#[derive(Default)]
+struct Slot {
+    waiting: Option<String>,
+    writing: bool,
+    /// The last word has been left here; only a forced end may say more.
+    closed: bool,
+}
+
+impl Termination {
+    /// Opens the file at `path`, or the kubelet's usual one where that is there.
+    ///
+    /// Never follows a link in the last place, and never waits for longer than 50 ms.
+    ///
+    /// # Errors
+    /// Where it cannot be written to.
+    pub(crate) fn open(path: Option<&Path>) -> Result<Self, TerminationError> {
+        let is_default = path.is_none();
+        let path = path.unwrap_or(Path::new(DEFAULT_PATH)).to_owned();
+        let opened = bounded(OPEN_LIMIT, {
+            let path = path.clone();
+            move || open(path)
+        });
+        match opened.unwrap_or(Err(TerminationError::Hangs(path))) {
+            Ok(file) => Ok(Self::to(Box::new(move |text| write(&file, text)))),
+            Err(TerminationError::Open { source, .. })
+                if is_default && source.kind() == io::ErrorKind::NotFound =>
+            {
+                Ok(Self::default())
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    fn to(write: Write) -> Self {
+        let (slot, changed, failed) = (Mutex::default(), Condvar::new(), OnceLock::new());
+        Self(Some(Arc::new(Log { write, slot, changed, failed })))
+    }
+
+    /// Whether anything is written at all.
+    pub(crate) fn is_open(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Leaves an account to be written, unless the last word has been said. Never blocks.
+    pub(crate) fn say(&self, text: String) {
+        self.leave(text, |slot| !slot.closed);
+    }
+
+    /// Leaves the last word. Never blocks; see [`finish`](Self::finish).
+    pub(crate) fn close(&self, text: String) {
+        self.leave(text, |slot| {
+            slot.closed = true;
+            true
+        });
+    }
+
+    /// Waits until all is written, for 200 ms at most.
+    pub(crate) fn finish(&self) {
+        let Some(log) = &self.0 else { return };
+        let busy = |slot: &mut Slot| slot.writing;
+        drop(log.changed.wait_timeout_while(log.lock(), WRITE_LIMIT, busy));
+    }
+
+    /// What went wrong first, if anything has.
+    pub(crate) fn failure(&self) -> Option<&str> {
+        self.0.as_ref()?.failed.get().map(String::as_str)
+    }
+
+    fn leave(&self, text: String, may: impl FnOnce(&mut Slot) -> bool) {
+        let Some(log) = &self.0 else { return };
+        let mut slot = log.lock();
+        if !may(&mut slot) {
+            return;
+        }
+        slot.waiting = Some(text);
+        if slot.writing {
+            return;
+        }
+        slot.writing = true;
+        drop(slot);
+        let writer = log.clone();
+        let thread = thread::Builder::new().name("shutdown-message".to_owned());
+        if let Err(e) = thread.spawn(move || writer.write_all_waiting()) {
+            log.lock().writing = false;
+            log.failed.get_or_init(|| e.to_string());
+        }
+    }
+}
+
+impl Log {
+    fn write_all_waiting(&self) {
+        loop {
+            let mut slot = self.lock();
+            let Some(text) = slot.waiting.take() else {
+                slot.writing = false;
+                self.changed.notify_all();
+                return;
+            };
+            drop(slot);
+            if let Err(e) = (self.write)(&text) {
+                self.failed.get_or_init(|| e.to_string());
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Slot> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn open(path: PathBuf) -> Result<File, TerminationError> {
+    // A pipe without a reader is an error then, and nothing to wait for.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = OpenOptions::new().write(true).custom_flags(flags).open(&path);
+    let is_file = |file: File| Ok((file.metadata()?.is_file(), file));
+    match file.and_then(is_file) {
+        Ok((true, file)) => Ok(file),
+        Ok((false, _)) => Err(TerminationError::NoFile(path)),
+        Err(source) => Err(TerminationError::Open { path, source }),
+    }
+}
+
+/// Writes first and shortens then, so that a kill in between leaves no empty file.
+fn write(file: &File, text: &str) -> io::Result<()> {
+    file.write_all_at(text.as_bytes(), 0)?;
+    file.set_len(text.len() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::sync::mpsc;
+    use std::time::Instant;
+
+    #[test]
+    fn the_last_word_stays_and_a_shorter_one_leaves_nothing_of_a_longer() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        fs::write(&path, "x".repeat(9000)).unwrap();
+        let log = Termination::open(Some(&path)).unwrap();
+        log.say("stopping, phase drain".to_owned());
+        log.say("stopping".to_owned());
+        log.close("ended".to_owned());
+        log.say("too late".to_owned());
+        log.finish();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "ended");
+        log.close("forced".to_owned());
+        log.finish();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "forced");
+        assert_eq!(log.failure(), None);
+    }
+
+    #[test]
+    fn only_a_regular_file_that_is_there_is_written_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let [missing, link, fifo] = ["missing", "link", "fifo"].map(|name| dir.path().join(name));
+        fs::write(dir.path().join("file"), "").unwrap();
+        std::os::unix::fs::symlink("file", &link).unwrap();
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let device = PathBuf::from("/dev/null");
+        let cases = [
+            (&missing, "No such file"),
+            (&link, "Too many levels of symbolic links"),
+            (&fifo, "No such device or address"),
+            (&dir.path().to_owned(), "Is a directory"),
+            (&device, "no regular file"),
+        ];
+        for (path, expected) in cases {
+            let error = Termination::open(Some(path)).err().unwrap().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        assert!(!missing.exists());
+    }
+
+    #[test]
+    fn a_write_that_fails_is_told_and_one_that_hangs_holds_nobody() {
+        // A file that refuses: it is open for reading alone.
+        let file = File::open(tempfile::NamedTempFile::new().unwrap().path()).unwrap();
+        let log = Termination::to(Box::new(move |text| write(&file, text)));
+        log.close("ended".to_owned());
+        log.finish();
+        assert!(log.failure().unwrap().contains("Bad file descriptor"));
+
+        let (release, hang) = mpsc::channel::<()>();
+        let (wrote, written) = mpsc::channel();
+        let hang = Mutex::new(hang);
+        let log = Termination::to(Box::new(move |text| {
+            wrote.send(text.to_owned()).unwrap();
+            let _ = hang.lock().unwrap().recv();
+            Ok(())
+        }));
+        log.say("stopping".to_owned());
+        assert_eq!(written.recv().unwrap(), "stopping");
+        let began = Instant::now();
+        log.say("stopping, phase drain".to_owned());
+        log.close("ended".to_owned());
+        assert!(began.elapsed() < WRITE_LIMIT, "nobody waits before the end");
+        log.finish();
+        // It is the limit that let it go, not the disk; the last word is still to come.
+        assert!(began.elapsed() >= WRITE_LIMIT);
+        release.send(()).unwrap();
+        assert_eq!(written.recv().unwrap(), "ended");
+    }
+}

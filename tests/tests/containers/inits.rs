@@ -1,0 +1,97 @@
+//! Real inits of containers, which pass a signal on: tini, dumb-init and catatonit, as Debian has
+//! them. The init is process 1, and is signalled from outside.
+
+use std::fs;
+use std::process::Command;
+
+use forensics_tests::{Ended, Program, can, outcomes, root_can, static_gateway};
+
+use crate::container::gateway_below;
+
+/// `unshare` into pids of their own, with a `/proc` that shows them.
+fn unshare() -> Command {
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+    unshare
+}
+
+fn can_run(init: &str) -> bool {
+    root_can(unshare().arg("true")) && can(Command::new(init).arg("-h").arg("--help").arg("true"))
+}
+
+/// Starts the gateway below an init and ends the init by SIGTERM, which is process 1 in there.
+/// Returns what it said and its termination message. `GATEWAY` in the command is the gateway with
+/// its options.
+fn stopped_below(command: &[&str], options: &str) -> (Ended, String) {
+    let message = tempfile::NamedTempFile::new().unwrap();
+    let gateway = format!(
+        "{} --termination-message {} {options}",
+        static_gateway().display(),
+        message.path().display()
+    );
+    let command = command.iter().flat_map(|word| match *word {
+        "GATEWAY" => gateway.split_whitespace().map(str::to_owned).collect(),
+        word => vec![word.replace("GATEWAY", &gateway)],
+    });
+    let program = Program::start(unshare().args(command));
+    program.wait_for_stdout("listening on ");
+    let gateway = gateway_below(program.pid());
+    let init = fs::read_to_string(format!("/proc/{0}/task/{0}/children", program.pid())).unwrap();
+    assert_ne!(init.trim(), gateway.to_string(), "the gateway is the init itself");
+    assert!(Command::new("/bin/kill").args(["-TERM", init.trim()]).status().unwrap().success());
+    let ended = program.wait();
+    (ended, fs::read_to_string(message.path()).unwrap())
+}
+
+#[test]
+fn a_signal_that_an_init_forwards_is_the_containers_and_said_to_be_forwarded() {
+    for init in ["tini", "tini-static", "dumb-init", "catatonit"] {
+        if !can_run(init) {
+            continue;
+        }
+        let (ended, message) = stopped_below(&[init, "--", "GATEWAY"], "");
+        assert_eq!(ended.code(), 0, "the init passes on the exit status, too: {}", ended.stderr);
+        assert_eq!(ended.phases(), outcomes(["ok", "ok", "ok", "ok"]), "{}", ended.stderr);
+        let line = ended.line("Shutdown context: ");
+        let expected = format!(
+            "Shutdown context: signal=SIGTERM cause=container_stop under_systemd=no sender_pid=1 \
+             sender_name={init} sender_uid=0 sender_forwards=yes parent_pid=1 parent_name={init} "
+        );
+        assert!(line.contains(&expected), "{line}");
+        let evidence = format!(
+            "cause container_stop: forwarded by the container's init {init}(1), our parent\n\
+             sender: {init}(1), uid 0, which passed it on\n"
+        );
+        assert!(message.contains(&evidence), "{message}");
+    }
+}
+
+#[test]
+fn dumb_init_signals_all_below_it_and_is_known_where_it_is_not_our_parent() {
+    if !can_run("dumb-init") {
+        return;
+    }
+    // A shell that waits for the gateway whatever it is sent.
+    let script = "trap : TERM; GATEWAY; true";
+    let (ended, message) = stopped_below(&["dumb-init", "--", "bash", "-c", script], "");
+    let line = ended.line("Shutdown context: ");
+    assert!(line.contains("cause=container_stop"), "{line}");
+    assert!(line.contains("sender_name=dumb-init sender_uid=0 sender_forwards=yes"), "{line}");
+    assert!(line.contains("parent_name=bash"), "{line}");
+    assert!(message.contains("forwarded by the container's init dumb-init(1)\n"), "{message}");
+}
+
+#[test]
+fn below_a_plain_shell_that_an_init_runs_the_gateway_dies_with_the_init_in_its_teardown() {
+    if !can_run("dumb-init") {
+        return;
+    }
+    // The shell dies of its signal, the init ends with it, and the kernel kills what is left.
+    let shell = ["dumb-init", "--", "sh", "-c", "GATEWAY; true"];
+    let (ended, _) = stopped_below(&shell, "--wedge drain");
+    assert!(!ended.stderr.contains("Shutdown complete"), "{}", ended.stderr);
+    // `exec` takes the shell out of the way.
+    let (ended, _) = stopped_below(&["dumb-init", "--", "sh", "-c", "exec GATEWAY"], "");
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    ended.line("Shutdown complete");
+}

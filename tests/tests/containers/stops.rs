@@ -1,0 +1,190 @@
+//! Stops from outside: what is left for `kubectl describe pod`, the lead, the grace period.
+
+use std::thread;
+use std::time::Duration;
+
+use forensics_tests::outcomes;
+use forensics_tokio::core::record::{Outcome, Reason, Verdict};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::container::{Container, can_contain};
+
+const PORT: u16 = 8080;
+const LISTEN: [&str; 2] = ["--listen", "127.0.0.1:8080"];
+
+#[test]
+fn a_planned_end_leaves_its_account_in_the_termination_message() {
+    if !can_contain() {
+        return;
+    }
+    let stopped = Container::default().start(&["--wedge", "drain", "--drain-timeout", "1s"]).stop();
+    assert_eq!(stopped.ended.code(), 0, "{}", stopped.ended.stderr);
+    let message = &stopped.message;
+    let lines: Vec<&str> = message.lines().collect();
+    assert!(lines[0].starts_with("gateway ended in 1."), "{message}");
+    let cause = "exit status 0, though a phase timed out; SIGTERM, cause container_stop: the sender \
+                 lives outside our pid namespace";
+    assert!(lines[0].ends_with(cause), "{message}");
+    assert_eq!(lines[1], "sender: outside our pid namespace, uid 0");
+    assert!(lines[2].starts_with("drain timed_out 1.0"), "{message}");
+    assert!(lines[3].starts_with("slowest: drain timed_out 1.0"), "{message}");
+    assert!(lines[4].starts_with("phases: notify ok 0.00s, drain timed_out 1."), "{message}");
+    assert!(lines[5].starts_with("context: signal=SIGTERM cause=container_stop"), "{message}");
+}
+
+#[test]
+fn a_run_that_is_ended_at_its_deadline_says_so_before_it_ends() {
+    if !can_contain() {
+        return;
+    }
+    let path = "/termination-message".to_owned();
+    let container = Container { message_path: path.clone(), ..Container::default() };
+    let blocked = ["--block", "drain", "--deadline", "2s", "--termination-message", &path];
+    let stopped = container.start(&blocked).stop();
+    assert_eq!(stopped.ended.code(), 70, "{}", stopped.ended.stderr);
+    let message = &stopped.message;
+    let forced = "gateway was ended by force, exit status 70: the process did not end after its \
+                  teardown: the runtime's drop waits for a blocked thread, SIGTERM";
+    let forced = forced.replace(", SIGTERM", "; SIGTERM, cause container_stop: ");
+    assert!(message.starts_with(&forced), "{message}");
+    assert!(message.contains("\ndrain timed_out "), "{message}");
+    assert!(message.contains(", and blocking its thread"), "{message}");
+    assert!(message.contains("\nseen: ") && message.contains("tokio-rt-worker"), "{message}");
+}
+
+#[test]
+fn a_kill_in_the_middle_leaves_the_account_of_that_moment() {
+    if !can_contain() {
+        return;
+    }
+    let running = Container::default().start(&["--wedge", "drain"]);
+    assert_eq!(running.message(), "", "nothing to tell before a stop");
+    running.kill("-TERM");
+    running.wait_for_message("\nrunning: drain for ");
+    running.kill("-KILL");
+    let stopped = running.wait();
+    let message = &stopped.message;
+    assert!(message.starts_with("gateway was stopping, "), "{message}");
+    let head = message.lines().next().unwrap();
+    assert!(head.contains("killed if nothing else stands here; SIGTERM, cause"), "{message}");
+    assert!(message.contains("\nphases: notify ok 0.00s\n"), "{message}");
+}
+
+#[test]
+fn a_message_that_cannot_be_written_costs_a_warning() {
+    if !can_contain() {
+        return;
+    }
+    let stopped = Container::default().start(&["--termination-message", "/nowhere"]).stop();
+    assert_eq!(stopped.ended.code(), 0, "{}", stopped.ended.stderr);
+    assert_eq!(stopped.warnings().len(), 1, "{}", stopped.ended.stderr);
+    stopped.ended.line("No termination message is written: /nowhere: No such file or directory");
+    assert_eq!(stopped.message, "");
+}
+
+#[test]
+fn it_serves_on_during_the_lead_and_a_second_signal_ends_that_and_no_phase() {
+    if !can_contain() {
+        return;
+    }
+    let options = ["--lead", "40s", "--deadline", "55s"];
+    let running = Container::default().start(&[&LISTEN[..], &options].concat());
+    let get = |path| running.get(PORT, path).map(|(status, body)| format!("{status} {body}"));
+    running.wait_until_ready(PORT);
+    assert_eq!(get("/readyz").as_deref(), Some("200 ready"));
+    running.kill("-TERM");
+    let first = running.program.wait_for_stderr("Shutdown context: ");
+    running.program.wait_for_stderr("Lead of 40.00s: readiness is off, still serving");
+    assert_eq!(get("/readyz").as_deref(), Some("503 stopping"));
+    assert_eq!(get("/livez").as_deref(), Some("200 alive"));
+    // A connection made anew.
+    assert_eq!(get("/").as_deref(), Some("200 ok"));
+    assert!(running.message().starts_with("gateway was stopping, "));
+    // The rule of 200 ms is one of real time.
+    thread::sleep(Duration::from_millis(250));
+    running.kill("-TERM");
+    running.program.wait_for_stderr("another SIGTERM: the lead is over, and the teardown begins");
+    let stopped = running.wait();
+    let stderr = &stopped.ended.stderr;
+    assert_eq!(stopped.ended.code(), 0, "{stderr}");
+    assert_eq!(stopped.ended.phases(), outcomes(["ok", "ok", "ok", "ok"]), "{stderr}");
+    assert!(stderr.starts_with(&first), "{stderr}");
+    stopped.ended.line("Lead over, cut short by a second request");
+}
+
+#[test]
+fn a_lead_passes_by_itself() {
+    if !can_contain() {
+        return;
+    }
+    let running = Container::default().start(&[&LISTEN[..], &["--lead", "1s"]].concat());
+    running.wait_until_ready(PORT);
+    running.kill("-TERM");
+    running.program.wait_for_stderr("phase finished phase=notify");
+    let stopped = running.wait();
+    let over = stopped.ended.line("Lead over");
+    assert!(over.ends_with("s Lead over") && !over.contains("+0."), "{over}");
+    let started = stopped.ended.line("Teardown started");
+    assert!(started.contains(": lead 1."), "{started}");
+}
+
+#[test]
+fn the_grace_period_bounds_the_teardown_and_one_that_is_too_short_is_told_with_its_mend() {
+    if !can_contain() {
+        return;
+    }
+    let spans = ["--drain-timeout", "20s", "--lead", "5s"];
+    let start = |grace| {
+        let options = [&LISTEN[..], &spans, &["--grace", grace]].concat();
+        let running = Container::default().start(&options);
+        running.wait_until_ready(PORT);
+        running.kill("-TERM");
+        running.program.wait_for_stderr("Lead of 5.00s");
+        // The rule of 200 ms is one of real time. A second signal ends the lead.
+        thread::sleep(Duration::from_millis(250));
+        running.stop()
+    };
+    let stopped = start("30s");
+    let warnings = stopped.warnings();
+    assert_eq!(warnings.len(), 2, "one more of the second signal: {warnings:?}");
+    assert!(
+        warnings[0].ends_with(
+            "gateway: the grace period is 30s, lead 5s + drain 20s + headroom 30s = 55s is needed: \
+             25s short; mend: `terminationGracePeriodSeconds: 55`, and the service to be told the \
+             same"
+        ),
+        "{warnings:?}"
+    );
+    stopped.ended.line("Teardown started (deadline 29.00s: the grace period of 30.00s less 1.00s)");
+
+    let stopped = start("55s");
+    assert_eq!(stopped.warnings().len(), 1, "{:?}", stopped.warnings());
+    stopped.ended.line("= 55s is needed: aligned, 0 to spare");
+    stopped.ended.line("Teardown started (deadline 40.00s)");
+}
+
+#[test]
+fn a_kill_at_the_end_of_the_grace_period_is_put_down_to_that() {
+    if !can_contain() {
+        return;
+    }
+    let records = "/var/lib/gateway".to_owned();
+    let container = Container { volumes: vec![records.clone()], ..Container::default() };
+    let shutdown = format!("{records}/shutdown");
+    let running = container.start(&["--wedge", "drain", "--grace", "2s", "--records", &shutdown]);
+    running.kill("-TERM");
+    running.wait_for_message("\nrunning: drain for ");
+    // Frozen, as by a node that has no time for it: it misses its own deadline.
+    kill(Pid::from_raw(running.pid as i32), Signal::SIGSTOP).unwrap();
+    // The grace period is one of real time.
+    thread::sleep(Duration::from_secs(2));
+    running.kill("-KILL");
+    let stopped = running.wait();
+    let verdict = Verdict::of_last(&stopped.volume(0).join("shutdown")).unwrap().unwrap();
+    assert_eq!(verdict.outcome, Outcome::KilledInPhase, "{verdict}");
+    assert_eq!(verdict.reason, Reason::GracePeriod, "{verdict}");
+    let advice = verdict.advice.as_deref().unwrap();
+    assert!(advice.contains("the grace period is 2s"), "{advice}");
+    assert!(advice.contains("raise terminationGracePeriodSeconds or lower"), "{advice}");
+}
