@@ -11,7 +11,6 @@ use std::fmt::{self, Display};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{getpid, getppid};
-use procfs_core::{FromRead, LoadAverage};
 use serde::{Deserialize, Serialize};
 
 use crate::capture::{Absence, Captured};
@@ -212,8 +211,6 @@ impl ShutdownContext {
         };
         process.ppid = now.or(process.ppid);
         process.tracer_pid = process::tracer(pid);
-        let load = procfile::read("/proc/loadavg").ok();
-        let load = load.and_then(|load| LoadAverage::from_read(load.as_slice()).ok());
         let us = u32::try_from(pid).unwrap_or(0);
         let markers = baseline.markers.iter();
         Self {
@@ -227,7 +224,7 @@ impl ShutdownContext {
             under_systemd: baseline.systemd.is_managed(),
             systemd: baseline.systemd.clone(),
             container: baseline.container.clone(),
-            load: load.map(|load| [load.one, load.five, load.fifteen]),
+            load: procfile::text("/proc/loadavg").and_then(|load| load_averages(&load)),
             markers: markers.filter_map(|(name, path)| marker::read(name, path, us)).collect(),
             process,
         }
@@ -245,6 +242,12 @@ impl ShutdownContext {
             _ => None,
         }
     }
+}
+
+/// The first three numbers of `/proc/loadavg`.
+fn load_averages(load: &str) -> Option<[f32; 3]> {
+    let mut numbers = load.split_ascii_whitespace().map_while(|number| number.parse().ok());
+    Some([numbers.next()?, numbers.next()?, numbers.next()?])
 }
 
 fn own_pid() -> i32 {
