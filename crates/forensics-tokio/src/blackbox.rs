@@ -78,6 +78,11 @@ impl BlackBox {
         black_box
     }
 
+    /// Whether there is a record to write into.
+    pub(crate) fn records(&self) -> bool {
+        self.recorder.is_some()
+    }
+
     /// What went wrong first, if anything has; once, to whoever says it.
     pub(crate) fn failure_to_say(&self) -> Option<&str> {
         let failure = self.failed.get()?;

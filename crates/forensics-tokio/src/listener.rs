@@ -53,6 +53,8 @@ pub(crate) async fn listen(shared: Arc<Shared>, mut listeners: Listeners) {
         biased;
         _ = shared.stop.begun() => {}
         signal = listeners.recv() => {
+            // While the keeper takes the context down.
+            shared.stop.voice.come();
             if timeout(KEEPER_COMES, shared.stop.begun()).await.is_err() {
                 shared.stop.begin(Trigger::Signal { signal });
             }
@@ -89,12 +91,13 @@ fn announce(shared: &Shared, begun: &Arc<Begun>) {
             self.0.stop.set_announced();
         }
     }
-    let _announced = Announced(shared);
+    let announced = Announced(shared);
     let said = begun.clone();
-    let text = format!("Shutdown context: {}", begun.context);
-    shared.stop.voice.insist(&text, move || events::context(&said.context));
+    let text = || format!("Shutdown context: {}", begun.context);
+    shared.stop.voice.insist(text, move || events::context(&said.context));
     // Tasks of their own: neither holds the token back.
     shared.start_diagnostic(&begun.context);
+    drop(announced);
     let (context, stop) = (begun.context.clone(), shared.stop.clone());
     tokio::spawn(async move {
         followup::ask(context, stop.voice.clone()).await;

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::blackbox::BlackBox;
-use crate::bounded::{bounded, bounded_or_here};
+use crate::bounded::{self, bounded, bounded_or_here};
 use crate::budget::Seconds;
 use crate::config::{Config, Escalation, FlushHook, SAFETY_MARGIN};
 use crate::notify::Notifier;
@@ -197,6 +198,11 @@ impl Stop {
         }
     }
 
+    /// Makes ready, on the thread that calls [`on_signal`](Self::on_signal), what the first one needs.
+    pub(crate) fn rehearse(&self) {
+        ShutdownContext::rehearse(&self.baseline);
+    }
+
     /// Begins the stop, unless it has begun: captures the context, and tells whoever waits.
     /// `false` where somebody else was first, whose capture may still be under way.
     ///
@@ -212,6 +218,8 @@ impl Stop {
         }
         let captured = caught.map(|caught| &caught.captured);
         let sender = caught.and_then(|caught| caught.sender.clone());
+        // Needs a thread, which is done the sooner the sooner it begins.
+        let cmdline = sender.as_ref().and_then(|sender| self.read_cmdline(sender));
         let mut context = ShutdownContext::capture_from(&self.baseline, trigger, captured, sender);
         if let Some(sender) = &mut context.sender
             && sender.process.cmdline.is_none()
@@ -220,7 +228,7 @@ impl Stop {
                 context.parent.as_ref().filter(|parent| parent.is_same_as(&sender.process));
             sender.process.cmdline = match parent {
                 Some(parent) => parent.cmdline.clone(),
-                None => sender_cmdline(sender),
+                None => cmdline.and_then(|cmdline| sender_cmdline(sender, &cmdline)),
             };
         }
         context.markers = markers(&self.config.markers);
@@ -230,6 +238,18 @@ impl Stop {
         // The keeper holds the deadline from here on.
         capture::wake();
         true
+    }
+
+    /// Begins to read the command line of a sender that is there and is not our parent, whose we know.
+    fn read_cmdline(&self, sender: &Sender) -> Option<Receiver<Option<String>>> {
+        let parent = self.baseline.parent.as_ref();
+        let is_parent = parent.is_some_and(|parent| parent.is_same_as(&sender.process));
+        // A zombie's is empty: that spares the thread in most cases.
+        if is_parent || sender.process.state == Some('Z') || !sender.is_still_there() {
+            return None;
+        }
+        let pid = sender.process.pid;
+        bounded::start(move || process::cmdline(pid)).ok()
     }
 
     /// How long a teardown may take that this context began, and why so.
@@ -293,8 +313,10 @@ impl Stop {
         let ordinal = count().add(at);
         let signal = caught.captured.signal;
         if ordinal == Some(1) && self.begin_at(at, Trigger::Signal { signal }, Some(caught)) {
-            let stop = self.clone();
-            bounded_or_here(RECORD_LIMIT, move || stop.record_begun());
+            if self.black_box.records() {
+                let stop = self.clone();
+                bounded_or_here(RECORD_LIMIT, move || stop.record_begun());
+            }
             return false;
         }
         let escalation = self.config.escalation;
@@ -613,13 +635,8 @@ impl SignalCount {
 }
 
 /// The sender's command line, if it can be had at once and is surely the sender's.
-fn sender_cmdline(sender: &Sender) -> Option<String> {
-    // A zombie's is empty: that spares the thread in most cases.
-    if !sender.is_still_there() || sender.process.state == Some('Z') {
-        return None;
-    }
-    let pid = sender.process.pid;
-    let cmdline = bounded(CMDLINE_LIMIT, move || process::cmdline(pid)).flatten();
+fn sender_cmdline(sender: &Sender, read: &Receiver<Option<String>>) -> Option<String> {
+    let cmdline = read.recv_timeout(CMDLINE_LIMIT).ok().flatten();
     cmdline.filter(|_| sender.is_still_there())
 }
 
