@@ -29,6 +29,17 @@ const IN_FLIGHT: usize = 100_000;
 
 fn main() -> Result<()> {
     let runtime = Runtime::new()?;
+    // For a profiler: `teardown order 1000`, `teardown group 1000`.
+    if let [how @ ("order" | "group"), phases] =
+        std::env::args().skip(1).collect::<Vec<_>>().iter().map(String::as_str).collect::<Vec<_>>()
+            [..]
+    {
+        println!(
+            "{}",
+            measure::time(on(&runtime, guarded(phases.parse()?, how == "group", None)) as f64)
+        );
+        return Ok(());
+    }
     measure::title("Teardown (`cargo bench -p forensics-tokio --bench teardown`)");
     for group in [false, true] {
         let how = if group { "in one group" } else { "in order" };

@@ -4,6 +4,7 @@
 //! share. It is written from any thread and waited for from tasks; no lock is held across a probe
 //! or a log line.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -128,8 +129,8 @@ pub(crate) struct Stop {
     /// The keeper's questions to the runtime, numbered, and the last one answered.
     questions: watch::Sender<u64>,
     answered: AtomicU64,
-    /// The phases that run, and since when.
-    running: Mutex<Vec<Running>>,
+    /// The phases that run, and since when; numbered in the order in which they began.
+    running: Mutex<BTreeMap<u64, Running>>,
     /// Grows with everything that a phase gets done.
     progress: AtomicU64,
     phases_changed: Notify,
@@ -444,15 +445,18 @@ impl Stop {
 
     /// Notes that a phase runs until the returned value is dropped.
     pub(crate) fn note_running(self: &Arc<Self>, phase: &str, recorded: Arc<Recorded>) -> Noted {
-        let running = Running { phase: phase.to_owned(), since: self.now(), recorded };
-        self.lock_running().push(running);
+        let phase = Running { phase: phase.to_owned(), since: self.now(), recorded };
+        let mut running = self.lock_running();
+        let number = running.last_key_value().map_or(0, |(last, _)| last + 1);
+        running.insert(number, phase);
+        drop(running);
         self.note_phases_changed();
-        Noted { stop: self.clone(), phase: phase.to_owned() }
+        Noted { stop: self.clone(), number }
     }
 
     /// The phases that run.
     pub(crate) fn running(&self) -> Vec<Running> {
-        self.lock_running().clone()
+        self.lock_running().values().cloned().collect()
     }
 
     /// Notes that a phase got something done.
@@ -475,7 +479,7 @@ impl Stop {
         self.phases_changed.notified().await;
     }
 
-    fn lock_running(&self) -> MutexGuard<'_, Vec<Running>> {
+    fn lock_running(&self) -> MutexGuard<'_, BTreeMap<u64, Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -603,12 +607,12 @@ pub(crate) struct Running {
 /// See [`Stop::note_running`].
 pub(crate) struct Noted {
     stop: Arc<Stop>,
-    phase: String,
+    number: u64,
 }
 
 impl Drop for Noted {
     fn drop(&mut self) {
-        self.stop.lock_running().retain(|running| running.phase != self.phase);
+        self.stop.lock_running().remove(&self.number);
         self.stop.note_phases_changed();
     }
 }

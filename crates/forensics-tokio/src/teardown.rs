@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::level_filters::LevelFilter;
 use tracing::{Instrument, Span};
 
 use crate::blackbox::Place;
@@ -119,8 +120,11 @@ impl Common {
 
     fn note_start(&self, named: &Named, offset: Duration, budget: Duration) {
         self.stop.black_box.phase_started(named.place(), budget, offset);
-        let (span, name) = (named.span.clone(), named.name.clone());
-        self.stop.voice.say(move || events::phase_started(&span, &name, offset, budget));
+        // Known without asking the subscriber, which can hang.
+        if LevelFilter::current() >= LevelFilter::DEBUG {
+            let (span, name) = (named.span.clone(), named.name.clone());
+            self.stop.voice.say(move || events::phase_started(&span, &name, offset, budget));
+        }
     }
 
     fn note_end(&self, named: &Named, report: &PhaseReport) {
