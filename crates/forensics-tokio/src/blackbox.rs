@@ -131,6 +131,9 @@ impl BlackBox {
     }
 
     pub(crate) fn phase_started(&self, place: Place<'_>, budget: Duration, offset: Duration) {
+        if !self.records() {
+            return;
+        }
         let mut event = PhaseStarted::new(place.phase, micros(offset));
         event.group = place.group.map(str::to_owned);
         event.timeout_us = Some(micros(budget));
@@ -143,12 +146,18 @@ impl BlackBox {
         values: Map<String, Value>,
         offset: Duration,
     ) {
+        if !self.records() {
+            return;
+        }
         let mut event = PhaseProgress::new(place.phase, values, micros(offset));
         event.group = place.group.map(str::to_owned);
         self.write(&Event::PhaseProgress(event));
     }
 
     pub(crate) fn phase_finished(&self, place: Place<'_>, report: &PhaseReport) {
+        if !self.records() {
+            return;
+        }
         let outcome = match report.outcome {
             Outcome::Ok => PhaseOutcome::Ok,
             Outcome::Skipped => PhaseOutcome::Skipped,
