@@ -54,12 +54,15 @@ fn serve(guarded: bool) -> Result<()> {
     Ok(())
 }
 
-/// A process's counters: threads, switches of all its threads by their own will, resident KiB.
+/// A process's counters: threads, switches of all its threads by their own will, resident KiB in all
+/// and of these what no file backs: the rest is the program's text, which the kernel maps in around
+/// whatever was run, and can take back.
 #[derive(Debug, Clone, Copy)]
 struct Look {
     threads: u64,
     woken: u64,
     resident: u64,
+    anonymous: u64,
 }
 
 fn look(process: &Child) -> Result<Look> {
@@ -81,7 +84,8 @@ fn look(process: &Child) -> Result<Look> {
 }
 
 fn conduct() -> Result<()> {
-    let (mut threads, mut woken, mut resident) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut threads, mut woken) = (Vec::new(), Vec::new());
+    let (mut resident, mut anonymous) = (Vec::new(), Vec::new());
     let mut pairs = Vec::new();
     for _ in 0..PAIRS {
         for how in ["bare", "guarded"] {
@@ -106,6 +110,7 @@ fn conduct() -> Result<()> {
         woken.push(wakes(1).saturating_sub(wakes(0)));
         threads.push(after[1].threads.saturating_sub(after[0].threads));
         resident.push(after[1].resident.saturating_sub(after[0].resident));
+        anonymous.push(after[1].anonymous.saturating_sub(after[0].anonymous));
     }
     measure::title("An idle guard (`cargo bench -p forensics-tokio --bench idle`)");
     let seconds = format!("in {} s, all threads", WATCHED.as_secs());
@@ -113,5 +118,7 @@ fn conduct() -> Result<()> {
     measure::row("wake-ups more", &seconds, without, measure::median(&woken), 0.0, "");
     measure::row("threads more", "", without, measure::median(&threads), 1.0, "");
     measure::row("resident memory more", "", without, measure::median(&resident), 256.0, " KiB");
+    let anonymous = format!("{} KiB", measure::median(&anonymous));
+    measure::note("of that the process's own, not the program's text", &anonymous, without);
     Ok(())
 }
