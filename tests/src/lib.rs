@@ -7,6 +7,7 @@
 
 mod acknowledged;
 pub mod client;
+pub mod cost;
 pub mod crowd;
 mod skip;
 mod small;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use forensics_core::escape::{Plain, cut};
-use forensics_core::record::{Event, Now, PhaseOutcome, Record, verdict};
+use forensics_core::record::{Event, PhaseOutcome, Record, verdict};
 use serde_json::{Value, json};
 
 use crate::timeline::seconds;
@@ -76,15 +76,15 @@ impl Stats {
     }
 
     fn add(&mut self, path: &Path) {
-        let record = match Record::read(path) {
-            Ok(record) => record,
+        let (record, now) = match Record::read_and_look(path) {
+            Ok(read) => read,
             Err(e) => {
                 self.unreadable += 1;
                 self.complaints.push(e.to_string());
                 return;
             }
         };
-        let verdict = verdict(&record, &Now::look(path));
+        let verdict = verdict(&record, &now);
         self.runs += 1;
         self.corrupt_lines += record.corrupt;
         count(&mut self.outcomes, verdict.outcome.as_str());

@@ -12,6 +12,8 @@
 
 #![forbid(unsafe_code)]
 
+mod measure;
+
 use std::error::Error;
 use std::io::{BufRead, BufReader, Lines, Write, stdin};
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,6 +21,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 
 use forensics_core::capture;
 use forensics_core::signal::Signal;
+use measure::{median, quantile, time};
 use nix::fcntl::{OFlag, open, readlink};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal as Nix, kill};
@@ -94,7 +97,7 @@ fn receive() -> Result<()> {
             None => &all,
         };
         awaited.wait()?;
-        println!("{} {}", time(paths)?, time(paths)?);
+        println!("{} {}", time_of(paths)?, time_of(paths)?);
     }
     Ok(())
 }
@@ -105,7 +108,7 @@ fn has_session() -> bool {
 }
 
 /// How long it takes to open, read and close these, or to read the link, in nanoseconds.
-fn time(paths: &[String]) -> Result<u64> {
+fn time_of(paths: &[String]) -> Result<u64> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let begin = now_ns()?;
     for path in paths {
@@ -262,36 +265,24 @@ fn conduct() -> Result<()> {
 }
 
 fn print(name: &str, samples: &Samples) {
-    let floor = quantile(&samples.floor, 50);
-    let row = |what: &str, samples: &[u64]| {
-        let median = quantile(samples, 50);
-        let p95 = quantile(samples, 95);
-        println!("{what:<36} {median:>9.1} {p95:>9.1} {:>9.2}", median / floor);
+    let (handler, floor) = (median(&samples.handler), median(&samples.floor));
+    measure::title(&format!("Capture, {name} (`cargo bench -p forensics-core --bench capture`)"));
+    measure::ratio("the handler", handler, "its reads alone", floor, 1.2);
+    measure::row("the handler's time", &time(handler), "", handler / 1e3, 40.0, " µs");
+    let unnamed = samples.exiting.len() - samples.named;
+    let unnamed = unnamed as f64 * 100.0 / samples.exiting.len() as f64;
+    let exiting = format!("of {} senders that exit", samples.exiting.len());
+    measure::row("senders left unnamed", &exiting, "", unnamed, 15.0, " %");
+    let note = |what: &str, samples: &[u64]| {
+        let p95 = format!("95 %: {}", time(quantile(samples, 95)));
+        measure::note(what, &time(median(samples)), &p95);
     };
-    println!("{name}: {TRIALS} trials, {} with a sender that exits", samples.exiting.len());
-    println!("{:<36} {:>9} {:>9} {:>9}", "", "median us", "p95 us", "x floor");
-    row("the handler", &samples.handler);
-    row("its reads alone: the floor", &samples.floor);
-    row("  again at once", &samples.again);
+    note("the handler", &samples.handler);
+    note("its reads alone: the floor", &samples.floor);
+    note("the same again at once", &samples.again);
     for (file, samples) in FILES.iter().zip(&samples.files) {
-        row(&format!("  {file}"), samples);
+        note(&format!("`{file}` alone"), samples);
     }
-    row("the handler, of a sender that exits", &samples.exiting);
-    row("kill() to handler", &samples.latency);
-    let handler = quantile(&samples.handler, 50);
-    println!("bar: at most 1.2 x the floor: {}", verdict(handler <= 1.2 * floor));
-    println!("bar: at most 40 us: {}", verdict(handler <= 40.0));
-    let named = samples.named * 100 / samples.exiting.len();
-    println!("bar: 85 % of the senders that exit are named: {named} %, {}\n", verdict(named >= 85));
-}
-
-fn verdict(met: bool) -> &'static str {
-    if met { "met" } else { "NOT MET" }
-}
-
-/// In microseconds.
-fn quantile(samples: &[u64], percent: usize) -> f64 {
-    let mut sorted = samples.to_vec();
-    sorted.sort_unstable();
-    sorted[sorted.len() * percent / 100] as f64 / 1000.0
+    note("the handler, of a sender that exits", &samples.exiting);
+    note("kill() to handler", &samples.latency);
 }

@@ -6,10 +6,10 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
-use procfs_core::{FromBufRead, ProcessCGroups};
 use serde::{Deserialize, Serialize};
 
 use crate::procfile;
+use crate::systemd::hierarchies;
 
 const MOUNT: &str = "/sys/fs/cgroup";
 
@@ -32,17 +32,18 @@ pub(crate) fn unified(mount: &Path) -> PathBuf {
     }
 }
 
-/// Which hierarchy has the controller, and the process's path in it.
-pub(crate) fn place<'a>(
-    groups: &'a ProcessCGroups,
-    controller: &str,
-) -> Option<(Version, &'a str)> {
-    let v1 = groups.0.iter().find(|g| g.controllers.iter().any(|c| c == controller));
-    if let Some(group) = v1 {
-        return Some((Version::V1, &group.pathname));
+/// Which hierarchy has the controller, and the process's path in it, by its `/proc/PID/cgroup`.
+pub(crate) fn place<'a>(groups: &'a str, controller: &str) -> Option<(Version, &'a str)> {
+    let mut v2 = None;
+    for (id, controllers, path) in hierarchies(groups) {
+        if controllers.split(',').any(|one| one == controller) {
+            return Some((Version::V1, path));
+        }
+        if id == "0" && controllers.is_empty() {
+            v2.get_or_insert(path);
+        }
     }
-    let v2 = groups.0.iter().find(|g| g.hierarchy == 0 && g.controllers.is_empty())?;
-    Some((Version::V2, &v2.pathname))
+    Some((Version::V2, v2?))
 }
 
 /// The directory of a group. `None` for one outside our cgroup namespace, which the kernel shows
@@ -95,9 +96,7 @@ impl MemoryGroup {
     /// The group of the process of that folder of `/proc` (`/proc/self`); `None` where there is no
     /// memory controller, or its files are not mounted.
     pub fn of(proc: &str) -> Option<Self> {
-        let groups = procfile::read(format!("{proc}/cgroup")).ok()?;
-        let groups = ProcessCGroups::from_buf_read(String::from_utf8_lossy(&groups).as_bytes());
-        let groups = groups.ok()?;
+        let groups = procfile::text(format!("{proc}/cgroup"))?;
         let (version, path) = place(&groups, "memory")?;
         let root = match version {
             Version::V1 => Path::new(MOUNT).join("memory"),

@@ -7,6 +7,7 @@
 
 use std::fmt::{self, Display};
 use std::str::FromStr;
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
@@ -203,8 +204,13 @@ pub fn mono_us() -> u64 {
 /// The id of this boot, from `/proc/sys/kernel/random/boot_id` (`random(4)`), the same in all
 /// containers of a machine. Absent where `/proc` is not mounted.
 pub fn boot_id() -> Option<String> {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    Some(id.trim_end().to_owned())
+    // It is asked for with each record that is judged, and stays as it is.
+    static READ: OnceLock<String> = OnceLock::new();
+    if READ.get().is_none() {
+        let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        let _ = READ.set(id.trim_end().to_owned());
+    }
+    READ.get().cloned()
 }
 
 #[cfg(test)]

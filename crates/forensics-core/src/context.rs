@@ -10,11 +10,10 @@
 use std::fmt::{self, Display};
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{getpid, getppid};
-use procfs_core::{FromRead, LoadAverage};
+use nix::unistd::{getpid, getppid, getuid};
 use serde::{Deserialize, Serialize};
 
-use crate::capture::{Absence, Captured};
+use crate::capture::{Absence, Captured, Code};
 use crate::cause::{Cause, Evidence, Verdict, decide};
 use crate::cgroupfs::{Memory, MemoryGroup};
 use crate::clock::{self, Utc};
@@ -215,6 +214,20 @@ impl ShutdownContext {
         context
     }
 
+    /// Does once what [`capture`](Self::capture) will do, with this process for the sender, so that the
+    /// one that counts finds its code and its memory in place. That makes it faster by a third.
+    ///
+    /// On the thread that will capture: each has memory of its own.
+    pub fn rehearse(baseline: &Baseline) {
+        let pid = own_pid();
+        let mut captured = Captured::new(Signal::TERM, Code::User);
+        (captured.pid, captured.uid) = (Some(pid), Some(getuid().as_raw()));
+        captured.sighting.stat = procfile::read_of(pid, "stat").ok();
+        let trigger = Trigger::Signal { signal: captured.signal };
+        let context = Self::capture(baseline, trigger, Some(&captured));
+        std::hint::black_box(context.to_string());
+    }
+
     /// Takes down what is true now, without anybody having asked for a stop.
     pub fn look(baseline: &Baseline) -> Self {
         let pid = baseline.process.pid;
@@ -226,8 +239,6 @@ impl ShutdownContext {
         };
         process.ppid = now.or(process.ppid);
         process.tracer_pid = process::tracer(pid);
-        let load = procfile::read("/proc/loadavg").ok();
-        let load = load.and_then(|load| LoadAverage::from_read(load.as_slice()).ok());
         let us = u32::try_from(pid).unwrap_or(0);
         let markers = baseline.markers.iter();
         Self {
@@ -243,7 +254,7 @@ impl ShutdownContext {
             container: baseline.container.clone(),
             pod: baseline.pod.clone(),
             memory: baseline.memory_group.as_ref().map(MemoryGroup::read),
-            load: load.map(|load| [load.one, load.five, load.fifteen]),
+            load: procfile::text("/proc/loadavg").and_then(|load| load_averages(&load)),
             markers: markers.filter_map(|(name, path)| marker::read(name, path, us)).collect(),
             process,
         }
@@ -261,6 +272,12 @@ impl ShutdownContext {
             _ => None,
         }
     }
+}
+
+/// The first three numbers of `/proc/loadavg`.
+fn load_averages(load: &str) -> Option<[f32; 3]> {
+    let mut numbers = load.split_ascii_whitespace().map_while(|number| number.parse().ok());
+    Some([numbers.next()?, numbers.next()?, numbers.next()?])
 }
 
 fn own_pid() -> i32 {

@@ -22,6 +22,7 @@ pub mod record;
 pub mod secret;
 pub mod sender;
 pub mod signal;
+mod stat;
 pub mod systemd;
 pub mod threads;
 mod trigger;

@@ -11,13 +11,12 @@
 
 use std::fmt::{self, Display};
 
-use procfs_core::FromRead;
-use procfs_core::process::Stat;
 use serde::{Deserialize, Serialize};
 
 use crate::escape::{MAX_CMDLINE_CHARS, Quoted, cut};
 use crate::procfile;
 use crate::secret::redact;
+use crate::stat::Stat;
 use crate::systemd::{CgroupUnit, unit_of_cgroup_file};
 
 /// The kernel's value for "no login", `(uid_t) -1` in `/proc/PID/loginuid` and `sessionid`
@@ -101,14 +100,13 @@ impl ProcessSummary {
 
     /// The same, from the content of such a file.
     pub fn from_stat(pid: i32, stat: &[u8]) -> Self {
-        let parsed = is_well_formed(stat).then(|| Stat::from_read(stat));
-        let Some(Ok(stat)) = parsed else { return Self::unknown(pid) };
+        let Some(stat) = Stat::parse(stat) else { return Self::unknown(pid) };
         Self {
             ppid: Some(stat.ppid),
-            tty: tty_name(stat.tty_nr()),
-            name: Some(stat.comm),
+            tty: tty_name(stat.tty()),
+            name: Some(stat.name()),
             state: Some(stat.state),
-            start_time: Some(stat.starttime),
+            start_time: Some(stat.start),
             session: Some(stat.session),
             ..Self::unknown(pid)
         }
@@ -178,18 +176,6 @@ pub(crate) fn real_uid(pid: i32) -> Option<u32> {
 pub(crate) fn tracer(pid: i32) -> Option<i32> {
     let status = procfile::text_of(pid, "status")?;
     status_field(&status, "TracerPid:").filter(|&tracer| tracer != 0)
-}
-
-/// Whether the name stands in parentheses between a pid and a state. procfs-core 0.18 takes that
-/// for granted and panics where it is not so.
-pub(crate) fn is_well_formed(stat: &[u8]) -> bool {
-    let open = stat.iter().position(|&byte| byte == b'(');
-    let close = stat.iter().rposition(|&byte| byte == b')');
-    let (Some(open), Some(close)) = (open, close) else { return false };
-    let state = stat.get(close + 1..close + 3);
-    stat[0].is_ascii_digit()
-        && (2..close).contains(&open)
-        && state.is_some_and(|state| state[0] == b' ' && state[1].is_ascii_alphabetic())
 }
 
 fn joined_cmdline(raw: &[u8]) -> Option<String> {

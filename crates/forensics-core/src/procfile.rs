@@ -4,20 +4,39 @@ use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::libc;
 use nix::unistd::getpid;
 
 /// No file of `/proc` that we read whole is larger; the rest of one that is, is not read.
-const LIMIT: u64 = 64 * 1024;
+const LIMIT: usize = 64 * 1024;
+
+/// What the first read asks for: more than most files of `/proc` hold.
+const FIRST: usize = 4096;
 
 /// Whether `/proc` numbers processes as our pid namespace does.
 ///
 /// It does not after `unshare --pid` without a new `/proc`, or in a container that was given the
 /// host's: there `/proc/PID` is about some other process, which must not be named.
+///
+/// Looked at until it does, and from then on known: nobody mounts another's below a service that runs.
 pub(crate) fn is_ours() -> bool {
-    std::fs::read_link("/proc/self")
-        .is_ok_and(|own| own.as_os_str() == getpid().to_string().as_str())
+    /// The process that found it so; a forked child may live in another namespace.
+    static KNOWN_BY: AtomicI32 = AtomicI32::new(0);
+    let pid = getpid();
+    let looked = || {
+        std::fs::read_link("/proc/self")
+            .is_ok_and(|own| own.as_os_str() == pid.to_string().as_str())
+    };
+    // Relaxed: no other memory is published by it.
+    if KNOWN_BY.load(Ordering::Relaxed) != pid.as_raw() {
+        if !looked() {
+            return false;
+        }
+        KNOWN_BY.store(pid.as_raw(), Ordering::Relaxed);
+    }
+    true
 }
 
 /// Whether the process of that folder of `/proc` (`/proc/self`) is in the machine's own pid
@@ -46,15 +65,30 @@ pub(crate) fn text_of(pid: i32, file: &str) -> Option<String> {
 
 /// The content of `path`, at most its first 64 KiB.
 ///
+/// Read until a read(2) gives less than was asked for. That is the end in all files read here: the
+/// kernel makes each as one piece (`single_open()` in its `seq_file.c`), of which a read gives all
+/// that fits. To ask once more, only to hear that this was all, costs a microsecond each.
+///
 /// # Errors
 /// Whatever open(2) or read(2) say: `ESRCH` and `ENOENT` for a process that has gone, `EACCES`
 /// and `EPERM` for one that is not ours to look at, `EMFILE` without a free descriptor.
 pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
-    let file =
+    let mut file =
         OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
-    let mut content = Vec::with_capacity(1024);
-    file.take(LIMIT).read_to_end(&mut content)?;
-    Ok(content)
+    let mut content = vec![0; FIRST];
+    let mut len = 0;
+    loop {
+        match file.read(&mut content[len..]) {
+            Ok(read) => len += read,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(e),
+        }
+        if len < content.len() || len == LIMIT {
+            content.truncate(len);
+            return Ok(content);
+        }
+        content.resize((2 * len).min(LIMIT), 0);
+    }
 }
 
 /// The same as text, as [`text_of`].

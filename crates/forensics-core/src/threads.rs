@@ -6,13 +6,11 @@
 
 use std::fmt::{self, Display};
 
-use procfs_core::FromRead;
-use procfs_core::process::Stat;
 use serde::{Deserialize, Serialize};
 
 use crate::escape::Quoted;
-use crate::process::is_well_formed;
 use crate::procfile;
+use crate::stat::Stat;
 
 /// A thread of this process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,18 +44,18 @@ impl Thread {
 
     fn read(tid: i32) -> Option<Self> {
         let file = |name| procfile::read(format!("/proc/self/task/{tid}/{name}")).ok();
-        let stat = file("stat").filter(|stat| is_well_formed(stat))?;
-        let stat = Stat::from_read(stat.as_slice()).ok()?;
+        let stat = file("stat")?;
+        let stat = Stat::parse(&stat)?;
         let text = |name| file(name).map(|text| String::from_utf8_lossy(&text).into_owned());
         Some(Self {
             tid,
-            name: stat.comm,
+            name: stat.name(),
             state: stat.state,
             // `0` for a thread that does not wait, or where the kernel does not say.
             wait_channel: text("wchan").filter(|channel| !matches!(channel.as_str(), "" | "0")),
             // `running`, or a number (-1 outside of a call) and its arguments.
             syscall: text("syscall").and_then(|call| call.split_whitespace().next()?.parse().ok()),
-            cpu_ticks: stat.utime.saturating_add(stat.stime),
+            cpu_ticks: stat.cpu,
         })
     }
 }

@@ -80,6 +80,11 @@ impl BlackBox {
         black_box
     }
 
+    /// Whether there is a record to write into.
+    pub(crate) fn records(&self) -> bool {
+        self.recorder.is_some()
+    }
+
     /// What went wrong first, if anything has; once, to whoever says it.
     pub(crate) fn failure_to_say(&self) -> Option<&str> {
         let failure = self.failed.get()?;
@@ -130,6 +135,9 @@ impl BlackBox {
     }
 
     pub(crate) fn phase_started(&self, place: Place<'_>, budget: Duration, offset: Duration) {
+        if !self.records() {
+            return;
+        }
         let mut event = PhaseStarted::new(place.phase, micros(offset));
         event.group = place.group.map(str::to_owned);
         event.timeout_us = Some(micros(budget));
@@ -142,12 +150,18 @@ impl BlackBox {
         values: Map<String, Value>,
         offset: Duration,
     ) {
+        if !self.records() {
+            return;
+        }
         let mut event = PhaseProgress::new(place.phase, values, micros(offset));
         event.group = place.group.map(str::to_owned);
         self.write(&Event::PhaseProgress(event));
     }
 
     pub(crate) fn phase_finished(&self, place: Place<'_>, report: &PhaseReport) {
+        if !self.records() {
+            return;
+        }
         let outcome = match report.outcome {
             Outcome::Ok => PhaseOutcome::Ok,
             Outcome::Skipped => PhaseOutcome::Skipped,

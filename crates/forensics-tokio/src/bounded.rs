@@ -54,7 +54,13 @@ pub(crate) async fn apart<T: Send + 'static>(
     receiver.await.map_err(|_| io::Error::other("it panicked"))
 }
 
-fn start<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<Receiver<T>> {
+/// Begins such work, for who has something else to do meanwhile: the result will be there.
+///
+/// # Errors
+/// Where no thread can be had.
+pub(crate) fn start<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<Receiver<T>> {
     let (sender, receiver) = mpsc::sync_channel(1);
     // As above.
     spawn(move || drop(sender.send(work())))?;

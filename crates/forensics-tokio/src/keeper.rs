@@ -57,6 +57,13 @@ static KEEPER: Mutex<Keeper> =
 pub(crate) fn attach(stop: Weak<Stop>) -> io::Result<()> {
     let mut keeper = lock();
     if !keeper.started {
+        let first = stop.clone();
+        let keep = move || {
+            if let Some(stop) = first.upgrade() {
+                stop.rehearse();
+            }
+            keep();
+        };
         thread::Builder::new().name("shutdown-keeper".to_owned()).spawn(keep)?;
         keeper.started = true;
     }
@@ -109,8 +116,9 @@ fn keep() {
                     let (recorded, text) = (stop.clone(), detail.clone());
                     let record = move || recorded.record_wedged(&phases, waited, &text);
                     bounded_or_here(SAY_LIMIT, record);
-                    let text = format!("Shutdown hangs: {detail}");
-                    stop.voice.insist(&text, move || events::alarm(&detail));
+                    let text = detail.clone();
+                    let text = || format!("Shutdown hangs: {text}");
+                    stop.voice.insist(text, move || events::alarm(&detail));
                 }
             }
         }
@@ -150,8 +158,8 @@ pub(crate) fn last_words(stop: &Arc<Stop>, by: ForcedBy, why: &str) {
     let (recorded, text) = (stop.clone(), why.to_owned());
     bounded_or_here(SAY_LIMIT, move || recorded.record_forced(by, &text, FORCED_STATUS));
     let text = why.to_owned();
-    let line = format!("Shutdown forced: {why}");
-    stop.voice.insist(&line, move || events::forced(&text, FORCED_STATUS));
+    let line = || format!("Shutdown forced: {why}");
+    stop.voice.insist(line, move || events::forced(&text, FORCED_STATUS));
     for flush in stop.flush_hooks() {
         bounded_or_here(SAY_LIMIT, move || flush());
     }

@@ -53,6 +53,8 @@ pub(crate) async fn listen(shared: Arc<Shared>, mut listeners: Listeners) {
         biased;
         _ = shared.stop.begun() => {}
         signal = listeners.recv() => {
+            // While the keeper takes the context down.
+            shared.stop.voice.come();
             if timeout(KEEPER_COMES, shared.stop.begun()).await.is_err() {
                 shared.stop.begin(Trigger::Signal { signal });
             }
@@ -104,8 +106,8 @@ async fn attend(shared: &Shared) {
 /// a stop says who wants it, and a teardown of no time still waits for its diagnostic.
 fn announce(shared: &Shared, begun: &Arc<Begun>) {
     let said = begun.clone();
-    let text = format!("Shutdown context: {}", begun.context);
-    shared.stop.voice.insist(&text, move || events::context(&said.context));
+    let text = || format!("Shutdown context: {}", begun.context);
+    shared.stop.voice.insist(text, move || events::context(&said.context));
     shared.stop.set_said();
     // Tasks of their own: neither holds the token back.
     shared.start_diagnostic(&begun.context);

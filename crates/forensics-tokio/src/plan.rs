@@ -39,6 +39,8 @@ pub(crate) struct Plan {
 #[derive(Default)]
 struct Steps {
     waiting: VecDeque<Step>,
+    /// What all of these have reserved, in nanoseconds: more than a `Duration` may come together.
+    reserved: u128,
     /// Every name ever given, as a later phase may require one that has run.
     names: HashSet<String>,
     next_id: u64,
@@ -59,7 +61,8 @@ impl Plan {
     /// Adds a member to the group `group`; where that has begun already, as a phase at the end.
     pub(crate) fn push_member(&self, group: StepId, name: &str, run: PhaseFn) -> StepId {
         self.add(name, Work::Phase(run), |waiting, member| {
-            let group = waiting.iter_mut().find(|step| step.id == group);
+            // Most likely the one registered last.
+            let group = waiting.iter_mut().rev().find(|step| step.id == group);
             match group.map(|step| &mut step.work) {
                 Some(Work::Group(members)) => members.push(member),
                 _ => waiting.push_back(member),
@@ -90,15 +93,20 @@ impl Plan {
     /// Changes a step that has not been taken yet.
     pub(crate) fn edit(&self, id: StepId, change: impl FnOnce(&mut Step)) {
         let mut steps = self.lock();
-        let mut all = steps.waiting.iter_mut().flat_map(|step| match step.id == id {
-            true => vec![step],
-            false => match &mut step.work {
-                Work::Group(members) => members.iter_mut().collect(),
-                Work::Phase(_) => Vec::new(),
-            },
-        });
-        if let Some(step) = all.find(|step| step.id == id) {
-            change(step);
+        let Steps { waiting, reserved, .. } = &mut *steps;
+        // From the end: what is changed was most likely registered last.
+        for step in waiting.iter_mut().rev() {
+            if step.id == id {
+                *reserved -= step.claim.reserve.as_nanos();
+                change(step);
+                *reserved += step.claim.reserve.as_nanos();
+                return;
+            }
+            if let Work::Group(members) = &mut step.work
+                && let Some(member) = members.iter_mut().rev().find(|member| member.id == id)
+            {
+                return change(member);
+            }
         }
     }
 
@@ -106,8 +114,9 @@ impl Plan {
     pub(crate) fn take_next(&self) -> Option<(Step, Duration)> {
         let mut steps = self.lock();
         let step = steps.waiting.pop_front()?;
-        let reserved = steps.waiting.iter().map(|later| later.claim.reserve).sum();
-        Some((step, reserved))
+        // Not summed up here: that would make a teardown of many phases take the square of it.
+        steps.reserved -= step.claim.reserve.as_nanos();
+        Some((step, Duration::from_nanos_u128(steps.reserved)))
     }
 
     /// What a lead and the steps not yet taken may take.

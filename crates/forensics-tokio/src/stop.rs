@@ -4,9 +4,11 @@
 //! share. It is written from any thread and waited for from tasks; no lock is held across a probe
 //! or a log line.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -25,7 +27,7 @@ use tokio::time::Instant;
 
 use crate::account::State;
 use crate::blackbox::BlackBox;
-use crate::bounded::{bounded, bounded_or_here};
+use crate::bounded::{self, bounded, bounded_or_here};
 use crate::budget::Seconds;
 use crate::config::{Config, Escalation, FlushHook, safety_margin};
 use crate::message::{Message, Standing};
@@ -178,8 +180,8 @@ pub(crate) struct Stop {
     /// The keeper's questions to the runtime, numbered, and the last one answered.
     questions: watch::Sender<u64>,
     answered: AtomicU64,
-    /// The phases that run, and since when.
-    running: Mutex<Vec<Running>>,
+    /// The phases that run, and since when; numbered in the order in which they began.
+    running: Mutex<BTreeMap<u64, Running>>,
     /// Grows with everything that a phase gets done.
     progress: AtomicU64,
     phases_changed: Notify,
@@ -251,6 +253,11 @@ impl Stop {
         }
     }
 
+    /// Makes ready, on the thread that calls [`on_signal`](Self::on_signal), what the first one needs.
+    pub(crate) fn rehearse(&self) {
+        ShutdownContext::rehearse(&self.baseline);
+    }
+
     /// Begins the stop, unless it has begun: captures the context, and tells whoever waits.
     /// `false` where somebody else was first, whose capture may still be under way.
     ///
@@ -267,6 +274,8 @@ impl Stop {
         let was_ready = self.readiness.end();
         let captured = caught.map(|caught| &caught.captured);
         let sender = caught.and_then(|caught| caught.sender.clone());
+        // Needs a thread, which is done the sooner the sooner it begins.
+        let cmdline = sender.as_ref().and_then(|sender| self.read_cmdline(sender));
         let mut context = ShutdownContext::capture_from(&self.baseline, trigger, captured, sender);
         if let Some(sender) = &mut context.sender
             && sender.process.cmdline.is_none()
@@ -275,7 +284,7 @@ impl Stop {
                 context.parent.as_ref().filter(|parent| parent.is_same_as(&sender.process));
             sender.process.cmdline = match parent {
                 Some(parent) => parent.cmdline.clone(),
-                None => sender_cmdline(sender),
+                None => cmdline.and_then(|cmdline| sender_cmdline(sender, &cmdline)),
             };
         }
         context.markers = markers(&self.config.markers);
@@ -292,6 +301,18 @@ impl Stop {
         // The keeper holds the deadline from here on.
         capture::wake();
         true
+    }
+
+    /// Begins to read the command line of a sender that is there and is not our parent, whose we know.
+    fn read_cmdline(&self, sender: &Sender) -> Option<Receiver<Option<String>>> {
+        let parent = self.baseline.parent.as_ref();
+        let is_parent = parent.is_some_and(|parent| parent.is_same_as(&sender.process));
+        // A zombie's is empty: that spares the thread in most cases.
+        if is_parent || sender.process.state == Some('Z') || !sender.is_still_there() {
+            return None;
+        }
+        let pid = sender.process.pid;
+        bounded::start(move || process::cmdline(pid)).ok()
     }
 
     /// How long a teardown may take that this context began, and why so.
@@ -361,8 +382,10 @@ impl Stop {
         let ordinal = count().add(at);
         let signal = caught.captured.signal;
         if ordinal == Some(1) && self.begin_at(at, Trigger::Signal { signal }, Some(caught)) {
-            let stop = self.clone();
-            bounded_or_here(RECORD_LIMIT, move || stop.record_begun());
+            if self.black_box.records() {
+                let stop = self.clone();
+                bounded_or_here(RECORD_LIMIT, move || stop.record_begun());
+            }
             return false;
         }
         let escalation = self.config.escalation;
@@ -523,15 +546,18 @@ impl Stop {
 
     /// Notes that a phase runs until the returned value is dropped.
     pub(crate) fn note_running(self: &Arc<Self>, phase: &str, recorded: Arc<Recorded>) -> Noted {
-        let running = Running { phase: phase.to_owned(), since: self.now(), recorded };
-        self.lock_running().push(running);
+        let phase = Running { phase: phase.to_owned(), since: self.now(), recorded };
+        let mut running = self.lock_running();
+        let number = running.last_key_value().map_or(0, |(last, _)| last + 1);
+        running.insert(number, phase);
+        drop(running);
         self.note_phases_changed();
-        Noted { stop: self.clone(), phase: phase.to_owned() }
+        Noted { stop: self.clone(), number }
     }
 
     /// The phases that run.
     pub(crate) fn running(&self) -> Vec<Running> {
-        self.lock_running().clone()
+        self.lock_running().values().cloned().collect()
     }
 
     /// Notes that a phase got something done.
@@ -555,7 +581,7 @@ impl Stop {
         self.phases_changed.notified().await;
     }
 
-    fn lock_running(&self) -> MutexGuard<'_, Vec<Running>> {
+    fn lock_running(&self) -> MutexGuard<'_, BTreeMap<u64, Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -704,12 +730,12 @@ pub(crate) struct Running {
 /// See [`Stop::note_running`].
 pub(crate) struct Noted {
     stop: Arc<Stop>,
-    phase: String,
+    number: u64,
 }
 
 impl Drop for Noted {
     fn drop(&mut self) {
-        self.stop.lock_running().retain(|running| running.phase != self.phase);
+        self.stop.lock_running().remove(&self.number);
         self.stop.note_phases_changed();
     }
 }
@@ -736,13 +762,8 @@ impl SignalCount {
 }
 
 /// The sender's command line, if it can be had at once and is surely the sender's.
-fn sender_cmdline(sender: &Sender) -> Option<String> {
-    // A zombie's is empty: that spares the thread in most cases.
-    if !sender.is_still_there() || sender.process.state == Some('Z') {
-        return None;
-    }
-    let pid = sender.process.pid;
-    let cmdline = bounded(CMDLINE_LIMIT, move || process::cmdline(pid)).flatten();
+fn sender_cmdline(sender: &Sender, read: &Receiver<Option<String>>) -> Option<String> {
+    let cmdline = read.recv_timeout(CMDLINE_LIMIT).ok().flatten();
     cmdline.filter(|_| sender.is_still_there())
 }
 

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::level_filters::LevelFilter;
 use tracing::{Instrument, Span};
 
 use crate::blackbox::Place;
@@ -119,15 +120,19 @@ impl Common {
 
     fn note_start(&self, named: &Named, offset: Duration, budget: Duration) {
         self.stop.black_box.phase_started(named.place(), budget, offset);
-        let (span, name) = (named.span.clone(), named.name.clone());
-        self.stop.voice.say(move || events::phase_started(&span, &name, offset, budget));
+        if is_heard(LevelFilter::DEBUG) {
+            let (span, name) = (named.span.clone(), named.name.clone());
+            self.stop.voice.say(move || events::phase_started(&span, &name, offset, budget));
+        }
     }
 
     fn note_end(&self, named: &Named, report: &PhaseReport) {
         self.stop.black_box.phase_finished(named.place(), report);
         self.stop.message.note_ended(report);
-        let (span, report) = (named.span.clone(), report.clone());
-        self.stop.voice.say(move || events::phase_finished(&span, &report));
+        if report.outcome != Outcome::Ok || is_heard(LevelFilter::INFO) {
+            let (span, report) = (named.span.clone(), report.clone());
+            self.stop.voice.say(move || events::phase_finished(&span, &report));
+        }
     }
 
     fn note_still_running(&self, named: &Named, started: Instant, end: Instant, so_far: &Recorded) {
@@ -205,36 +210,40 @@ impl Common {
         self.note_start(&named, offset, due.all(self.deadline()));
         let noted = self.stop.note_running(&named.name, recorded.clone());
         let mut task = tokio::spawn(run(cx).instrument(named.span.clone()));
-        let mut long = interval_at(started + STILL_RUNNING_EVERY, STILL_RUNNING_EVERY);
-        long.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // One timer for both, as most phases need neither.
+        let mut long = started + STILL_RUNNING_EVERY;
         let mut hurried = false;
         // It is looked at once at least.
-        self.state.mark_changed();
+        let mut is_news = true;
 
         let (outcome, error) = loop {
+            if std::mem::take(&mut is_news) {
+                end = started + due.all(self.deadline());
+                hurried = self.state.borrow_and_update().hurried;
+                if hurried {
+                    // What was reserved for it is still its own, and no more.
+                    end = end.min(started + due.reserve);
+                }
+                *shown_end.lock().unwrap_or_else(PoisonError::into_inner) = end;
+                if hurried && due.reserve.is_zero() {
+                    token.cancel();
+                    let what = "a second signal asked for haste".to_owned();
+                    break drop_phase(task, Outcome::CutShort, what, &recorded).await;
+                }
+            }
             tokio::select! {
                 biased;
                 ended = &mut task => break outcome_of(ended),
-                () = sleep_until(end) => {
-                    token.cancel();
-                    let what = format!("still running after {}", Seconds(started.elapsed()));
-                    break drop_phase(task, Outcome::TimedOut, what, &recorded).await;
-                }
-                () = self.news(), if !hurried => {
-                    end = started + due.all(self.deadline());
-                    hurried = self.state.borrow_and_update().hurried;
-                    if hurried {
-                        // What was reserved for it is still its own, and no more.
-                        end = end.min(started + due.reserve);
-                    }
-                    *shown_end.lock().unwrap_or_else(PoisonError::into_inner) = end;
-                    if hurried && due.reserve.is_zero() {
+                () = sleep_until(end.min(long)) => {
+                    if Instant::now() >= end {
                         token.cancel();
-                        let what = "a second signal asked for haste".to_owned();
-                        break drop_phase(task, Outcome::CutShort, what, &recorded).await;
+                        let what = format!("still running after {}", Seconds(started.elapsed()));
+                        break drop_phase(task, Outcome::TimedOut, what, &recorded).await;
                     }
+                    self.note_still_running(&named, started, end, &recorded);
+                    long = Instant::now() + STILL_RUNNING_EVERY;
                 }
-                _ = long.tick() => self.note_still_running(&named, started, end, &recorded),
+                () = self.news(), if !hurried => is_news = true,
             }
         };
         let report = PhaseReport {
@@ -282,6 +291,11 @@ impl Named {
     fn place(&self) -> Place<'_> {
         Place { phase: &self.name, group: self.group.as_deref() }
     }
+}
+
+/// Whether there may be a subscriber for this level. It is not asked, since it can hang.
+fn is_heard(level: LevelFilter) -> bool {
+    LevelFilter::current() >= level
 }
 
 fn outcome_of(ended: Result<Option<String>, tokio::task::JoinError>) -> (Outcome, Option<String>) {

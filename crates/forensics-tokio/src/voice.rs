@@ -45,6 +45,10 @@ struct Queue {
     left: u64,
     said: u64,
     speaking: bool,
+    /// Whether the thread sleeps, and how many sleep until something is said: to wake nobody is a
+    /// system call, too.
+    idle: bool,
+    awaited: usize,
 }
 
 #[derive(Default)]
@@ -71,13 +75,22 @@ impl Voice {
     /// The same, and waits until it is said; not past [`SAY_LIMIT`]. Then it, or what is in front
     /// of it, hangs, or there is no thread; and `text` goes to file descriptor 2, as far as that can
     /// be had. Never calls the subscriber itself.
-    pub(crate) fn insist(&self, text: &str, say: impl FnOnce() + Send + 'static) {
+    pub(crate) fn insist(
+        &self,
+        text: impl FnOnce() -> String,
+        say: impl FnOnce() + Send + 'static,
+    ) {
         let number = self.leave(say);
         if !self.has_speaker() || !self.wait(number, SAY_LIMIT) {
-            let line = format!("shutdown: {text}\n");
+            let line = format!("shutdown: {}\n", text());
             // A write to a full pipe hangs, too.
             bounded_or_here(SAY_LIMIT, move || write_to_stderr(line.as_bytes()));
         }
+    }
+
+    /// Has the thread come, as there will be something to say in a moment.
+    pub(crate) fn come(&self) {
+        self.has_speaker();
     }
 
     /// Waits until all is said; not past [`FINISH_LIMIT`].
@@ -92,7 +105,9 @@ impl Voice {
         let mut queue = self.lock();
         queue.waiting.push_back(Words { say: Box::new(say), dispatch });
         queue.left += 1;
-        self.0.changed.notify_all();
+        if queue.idle {
+            self.0.changed.notify_all();
+        }
         queue.left
     }
 
@@ -119,12 +134,16 @@ impl Voice {
                 let _ = catch_unwind(AssertUnwindSafe(say));
                 queue = self.lock();
                 queue.said += 1;
-                self.0.changed.notify_all();
+                if queue.awaited > 0 {
+                    self.0.changed.notify_all();
+                }
                 continue;
             }
             let empty = |queue: &mut Queue| queue.waiting.is_empty();
+            queue.idle = true;
             let waited = self.0.changed.wait_timeout_while(queue, linger, empty);
             queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+            queue.idle = false;
             if queue.waiting.is_empty() {
                 queue.speaking = false;
                 return;
@@ -135,8 +154,11 @@ impl Voice {
     /// Whether the words of this number, and all before, have been said in time.
     fn wait(&self, number: u64, limit: Duration) -> bool {
         let unsaid = |queue: &mut Queue| queue.said < number;
-        let waited = self.0.changed.wait_timeout_while(self.lock(), limit, unsaid);
-        let (queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.lock();
+        queue.awaited += 1;
+        let waited = self.0.changed.wait_timeout_while(queue, limit, unsaid);
+        let (mut queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        queue.awaited -= 1;
         queue.said >= number
     }
 
@@ -190,7 +212,7 @@ mod tests {
         let (release, hang) = mpsc::channel::<()>();
         voice.say(move || hang.recv().unwrap());
         let (heard, hear) = mpsc::channel();
-        voice.insist("to fd 2", move || heard.send(()).unwrap());
+        voice.insist(|| "to fd 2".to_owned(), move || heard.send(()).unwrap());
         assert!(hear.try_recv().is_err());
         // Nothing is lost where it only took long.
         release.send(()).unwrap();
@@ -214,7 +236,7 @@ mod tests {
         let voice = Voice::default();
         let subscriber = tracing_subscriber::registry().with(Count(heard));
         tracing::subscriber::with_default(subscriber, || {
-            voice.insist("", || tracing::info!(target: "here", "word"));
+            voice.insist(String::new, || tracing::info!(target: "here", "word"));
         });
         assert_eq!(hear.recv().as_deref(), Ok("here"));
     }

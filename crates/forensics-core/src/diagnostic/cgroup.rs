@@ -8,7 +8,6 @@ use super::shown::{joined, pick, size};
 use super::source::{Source, said, unreadable};
 use crate::cgroupfs::{NO_LIMIT, Version, home, place, unified};
 use crate::escape::Plain;
-use procfs_core::{FromBufRead, ProcessCGroups};
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -32,10 +31,8 @@ pub(super) fn write(
 ) -> io::Result<()> {
     writeln!(out, "--- cgroup")?;
     let unified = unified(mount);
-    let groups = source.read(&proc.join(pid.to_string()).join("cgroup")).map(|bytes| {
-        ProcessCGroups::from_buf_read(String::from_utf8_lossy(bytes).as_bytes())
-            .unwrap_or(ProcessCGroups(Vec::new()))
-    });
+    let groups = source.read(&proc.join(pid.to_string()).join("cgroup"));
+    let groups = groups.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
     match groups {
         Ok(groups) => {
             for (controller, v1, v2) in CONTROLLERS {
@@ -98,10 +95,6 @@ mod tests {
     use super::*;
     use crate::cgroupfs::below;
 
-    fn groups(text: &str) -> ProcessCGroups {
-        ProcessCGroups::from_buf_read(text.as_bytes()).unwrap()
-    }
-
     #[test]
     fn each_controller_is_found_in_its_own_hierarchy() {
         use Version::*;
@@ -119,7 +112,7 @@ mod tests {
             ("", "memory", None),
         ];
         for (text, controller, found) in cases {
-            assert_eq!(place(&groups(text), controller), found, "{controller} in {text}");
+            assert_eq!(place(text, controller), found, "{controller} in {text}");
         }
     }
 

@@ -1,10 +1,7 @@
-//! `/proc/PID/stat`, the one file read for every process of the machine.
-//!
-//! Parsed by hand. procfs-core's `Stat` allocates three times and parses all 52 fields, where we
-//! keep seven, and on a line that ends at the name's `)` or starts with `(` it slices out of
-//! bounds and panics (0.18).
+//! What the list of processes keeps of `/proc/PID/stat`, the one file read for every process of the
+//! machine: a row of fixed size.
 
-use procfs_core::process::StatFlags;
+use crate::stat;
 use std::borrow::Cow;
 
 /// The longest name kept. A process's own has 15 bytes at most; the kernel appends to that of a
@@ -30,35 +27,20 @@ pub(super) struct Stat {
 }
 
 impl Stat {
-    /// Parses the line. The name is whatever the process chose, `)` and line ends included, so it
-    /// ends at the line's last `)`.
+    /// Parses the line.
     pub(super) fn parse(line: &[u8]) -> Option<Self> {
-        let open = line.iter().position(|&b| b == b'(')?;
-        let close = line.iter().rposition(|&b| b == b')')?;
-        let pid = number(line.get(..open)?.trim_ascii_end())?;
-        let chosen = line.get(open + 1..close)?;
-
-        let mut fields = line.get(close + 1..)?.trim_ascii().split(|&b| b == b' ');
-        let state = char::from(*fields.next()?.first()?);
-        // Counted from the state, which is field 3 in `proc_pid_stat(5)`.
-        let ppid = number(fields.next()?)?;
-        let flags: u32 = number(fields.nth(4)?)?;
-        let utime: u64 = number(fields.nth(4)?)?;
-        let stime = number(fields.next()?)?;
-        let start = number(fields.nth(6)?)?;
-        let rss: i64 = number(fields.nth(1)?)?;
-
-        let kept = &chosen[..chosen.len().min(NAME)];
+        let seen = stat::Stat::parse(line)?;
+        let kept = &seen.name[..seen.name.len().min(NAME)];
         let mut name = [0; NAME];
         name[..kept.len()].copy_from_slice(kept);
         Some(Self {
-            pid,
-            ppid,
-            state,
-            kernel_thread: flags & StatFlags::PF_KTHREAD.bits() != 0,
-            cpu: utime.saturating_add(stime),
-            start,
-            rss: u64::try_from(rss).unwrap_or(0),
+            pid: seen.pid,
+            ppid: seen.ppid,
+            state: seen.state,
+            kernel_thread: seen.is_kernel_thread(),
+            cpu: seen.cpu,
+            start: seen.start,
+            rss: seen.rss,
             name,
             name_len: u8::try_from(kept.len()).unwrap_or(0),
         })
@@ -68,10 +50,6 @@ impl Stat {
     pub(super) fn name(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.name[..usize::from(self.name_len)])
     }
-}
-
-fn number<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
-    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 #[cfg(test)]

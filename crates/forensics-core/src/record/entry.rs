@@ -1,6 +1,10 @@
 //! One line of a record, written and read.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::event::{Event, Unknown};
@@ -47,6 +51,14 @@ impl Entry {
     /// Where it is no JSON object, lacks a field that every line has, or is of this version and
     /// its event does not have that event's fields.
     pub fn parse(line: &[u8]) -> Result<Self, serde_json::Error> {
+        match serde_json::from_slice(line) {
+            Ok(AsWritten(entry)) => Ok(entry),
+            // Whatever is wrong with it, the long way finds it, or finds that it is well.
+            Err(_) => Self::parse_in_any_order(line),
+        }
+    }
+
+    fn parse_in_any_order(line: &[u8]) -> Result<Self, serde_json::Error> {
         let Head { v, ts, mono_us, event } = serde_json::from_slice(line)?;
         if v == 0 {
             return Err(serde::de::Error::custom("there is no version 0"));
@@ -61,6 +73,57 @@ impl Entry {
             }
         };
         Ok(Self { v, ts, mono_us, event })
+    }
+}
+
+/// An entry whose line has its head first, in the order in which [`line`] writes it, so that one pass
+/// is enough; of this version, and of a known event.
+struct AsWritten(Entry);
+
+impl<'de> Deserialize<'de> for AsWritten {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(HeadFirst).map(Self)
+    }
+}
+
+struct HeadFirst;
+
+impl<'de> Visitor<'de> for HeadFirst {
+    type Value = Entry;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a line as this version writes it")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Entry, M::Error> {
+        fn next<'de, T: Deserialize<'de>, M: MapAccess<'de>>(
+            map: &mut M,
+            name: &str,
+        ) -> Result<T, M::Error> {
+            match map.next_key::<&str>()? {
+                Some(key) if key == name => map.next_value(),
+                _ => Err(Error::custom("another order")),
+            }
+        }
+        let v = next(&mut map, "v")?;
+        let (ts, mono_us) = (next(&mut map, "ts")?, next(&mut map, "mono_us")?);
+        let event: &str = next(&mut map, "event")?;
+        if v != VERSION {
+            return Err(Error::custom("another version"));
+        }
+        let fields = MapAccessDeserializer::new(map);
+        let event = match event {
+            "run_started" => Event::RunStarted(Deserialize::deserialize(fields)?),
+            "signal" => Event::Signal(Deserialize::deserialize(fields)?),
+            "phase_started" => Event::PhaseStarted(Deserialize::deserialize(fields)?),
+            "phase_progress" => Event::PhaseProgress(Deserialize::deserialize(fields)?),
+            "phase_finished" => Event::PhaseFinished(Deserialize::deserialize(fields)?),
+            "wedged" => Event::Wedged(Deserialize::deserialize(fields)?),
+            "diag" => Event::Diag(Deserialize::deserialize(fields)?),
+            "stopped" => Event::Stopped(Deserialize::deserialize(fields)?),
+            _ => return Err(Error::custom("another event")),
+        };
+        Ok(Entry { v, ts, mono_us, event })
     }
 }
 

@@ -154,7 +154,7 @@ pub fn is_running(path: &Path) -> io::Result<bool> {
 }
 
 /// Tries a shared lock, so that two readers do not take each other for the run.
-fn is_locked(file: &File) -> io::Result<bool> {
+pub(super) fn is_locked(file: &File) -> io::Result<bool> {
     match file.try_lock_shared() {
         Ok(()) => Ok(false),
         Err(TryLockError::WouldBlock) => Ok(true),

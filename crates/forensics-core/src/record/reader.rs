@@ -13,7 +13,8 @@ use nix::sys::stat::Mode;
 
 use super::entry::{Entry, MAX_LINE, VERSION};
 use super::event::{Event, RunStarted};
-use super::folder::QUIETLY;
+use super::folder::{QUIETLY, is_locked};
+use super::verdict::Now;
 use crate::clock::Utc;
 
 /// Largest record read, in bytes. A run writes a few kilobytes.
@@ -96,17 +97,32 @@ impl Record {
     /// # Errors
     /// Where the file cannot be read, is not regular, too large, or not a record at all.
     pub fn read(path: &Path) -> Result<Self, ReadError> {
+        Self::read_and_look(path).map(|(record, _)| record)
+    }
+
+    /// The same, with what is known of its run now: the file is opened once for both.
+    ///
+    /// # Errors
+    /// As [`Record::read`].
+    pub fn read_and_look(path: &Path) -> Result<(Self, Now), ReadError> {
         let failed = |source| ReadError::Read { path: path.to_owned(), source };
         let file = File::from(open(path, QUIETLY, Mode::empty()).map_err(|e| failed(e.into()))?);
-        if !file.metadata().map_err(failed)?.is_file() {
+        let meta = file.metadata().map_err(failed)?;
+        if !meta.is_file() {
             return Err(ReadError::NotAFile { path: path.to_owned() });
         }
-        let mut bytes = Vec::new();
+        // Before its content: a run that ends in between has said so there.
+        let now = Now::of(is_locked(&file).unwrap_or(false));
+        let expected = usize::try_from(meta.len()).unwrap_or(MAX_RECORD).min(MAX_RECORD);
+        let mut bytes = Vec::with_capacity(expected + 1);
         file.take(MAX_RECORD as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
         if bytes.len() > MAX_RECORD {
             return Err(ReadError::TooLarge { path: path.to_owned() });
         }
-        Self::parse(&bytes).map_err(|source| ReadError::Content { path: path.to_owned(), source })
+        match Self::parse(&bytes) {
+            Ok(record) => Ok((record, now)),
+            Err(source) => Err(ReadError::Content { path: path.to_owned(), source }),
+        }
     }
 
     /// Reads the bytes of a record.

@@ -136,8 +136,12 @@ impl Now {
     /// clock. A record that cannot be opened counts as one that is not running. The facts on memory
     /// are left to the caller.
     pub fn look(path: &Path) -> Self {
+        Self::of(is_running(path).unwrap_or(false))
+    }
+
+    pub(super) fn of(running: bool) -> Self {
         Self {
-            running: is_running(path).unwrap_or(false),
+            running,
             boot_id: boot_id(),
             mono_us: Some(mono_us()),
             oom_kill: None,

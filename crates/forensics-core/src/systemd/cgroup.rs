@@ -109,7 +109,7 @@ pub fn unit_of_cgroup_path(path: &str) -> Option<CgroupUnit> {
 }
 
 /// The lines of `/proc/PID/cgroup`: hierarchy id, controllers, path (cgroups(7)).
-pub(super) fn hierarchies(content: &str) -> impl Iterator<Item = (&str, &str, &str)> {
+pub(crate) fn hierarchies(content: &str) -> impl Iterator<Item = (&str, &str, &str)> {
     content.lines().filter_map(|line| {
         let mut parts = line.splitn(3, ':');
         let (id, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);

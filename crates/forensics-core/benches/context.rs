@@ -1,0 +1,155 @@
+//! What the context and its line cost, of a real signal from a real process.
+//!
+//! The floor is what the kernel takes to give what they are made of: each file that is read, once,
+//! opened, read into one buffer on the stack, closed, and nothing made of it.
+
+#![forbid(unsafe_code)]
+
+mod measure;
+
+use std::error::Error;
+use std::fmt::Write;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, stdin};
+use std::process::{Command, ExitCode, Stdio};
+
+use forensics_core::capture::{self, Captured};
+use forensics_core::context::{Baseline, ShutdownContext, Trigger};
+use forensics_core::signal::Signal;
+use measure::{clock, in_turns, median};
+use nix::sys::signal::{Signal as Nix, kill};
+use nix::unistd::getppid;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+const TRIALS: usize = 4000;
+/// How many fresh processes.
+const FRESH: usize = 60;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let done = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["send"] => send(),
+        ["fresh"] => fresh(),
+        // Among others cargo's `--bench`.
+        _ => conduct(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("context bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Signals its parent and stays until its input ends.
+fn send() -> Result<()> {
+    kill(getppid(), Nix::SIGTERM)?;
+    stdin().lines().for_each(drop);
+    Ok(())
+}
+
+/// What a signal from a child that is still there looks like; the child ends with its input.
+fn signalled() -> Result<(Captured, std::process::Child)> {
+    let armed = capture::arm(&[Signal::TERM])?;
+    let mut sender =
+        Command::new(std::env::current_exe()?).arg("send").stdin(Stdio::piped()).spawn()?;
+    let mut captured = Vec::new();
+    while captured.is_empty() {
+        capture::wait(None);
+        captured = capture::take();
+    }
+    drop(armed);
+    // Its input is kept open with it.
+    let _ = sender.stdin.as_mut();
+    Ok((captured.remove(0), sender))
+}
+
+fn context(baseline: &Baseline, captured: &Captured) -> ShutdownContext {
+    ShutdownContext::capture(baseline, Trigger::Signal { signal: Signal::TERM }, Some(captured))
+}
+
+/// The capture and the formatted line.
+fn look(baseline: &Baseline, captured: &Captured, line: &mut String) {
+    line.clear();
+    // Writing to a String does not fail.
+    let _ = write!(line, "{}", context(baseline, captured));
+}
+
+/// In a process that has done it never before: the first time, and the median of those after.
+fn fresh() -> Result<()> {
+    let baseline = Baseline::probe();
+    let (captured, mut sender) = signalled()?;
+    let first = clock(|| look(&baseline, &captured, &mut String::new()));
+    let mut line = String::new();
+    let [warm] = in_turns(100, [&mut || clock(|| look(&baseline, &captured, &mut line))]);
+    drop(sender.stdin.take());
+    sender.wait()?;
+    println!("{first} {}", median(&warm) as u64);
+    Ok(())
+}
+
+/// The files that a capture reads, each once.
+fn files(context: &ShutdownContext) -> Result<Vec<String>> {
+    let sender = context.sender.as_ref().ok_or("no sender")?;
+    let of = |pid: i32, file: &str| format!("/proc/{pid}/{file}");
+    let pid = sender.process.pid;
+    let mut files = vec!["/proc/loadavg".to_owned(), "/etc/passwd".to_owned()];
+    files.extend(["stat", "status", "cgroup"].map(|file| of(pid, file)));
+    files.push(of(context.process.pid, "status"));
+    files.extend(sender.ancestors.iter().map(|ancestor| of(ancestor.pid, "stat")));
+    files.extend(context.parent.iter().map(|parent| of(parent.pid, "stat")));
+    files.sort_unstable();
+    files.dedup();
+    Ok(files)
+}
+
+fn read(files: &[String]) -> std::io::Result<()> {
+    let mut buffer = [0; 8192];
+    for file in files {
+        File::open(file)?.read(&mut buffer)?;
+        std::hint::black_box(&buffer);
+    }
+    Ok(())
+}
+
+fn conduct() -> Result<()> {
+    let baseline = Baseline::probe();
+    let (captured, mut sender) = signalled()?;
+    let files = files(&context(&baseline, &captured))?;
+    read(&files)?;
+    let mut line = String::new();
+    let seen = context(&baseline, &captured);
+    let [whole, floor, shown] = in_turns(
+        TRIALS,
+        [
+            &mut || clock(|| look(&baseline, &captured, &mut line)),
+            &mut || clock(|| read(&files)),
+            &mut || clock(|| seen.to_string()),
+        ],
+    );
+    drop(sender.stdin.take());
+    sender.wait()?;
+
+    measure::title("Context and line (`cargo bench -p forensics-core --bench context`)");
+    let what = format!("{} files, opened, read, closed", files.len());
+    let (whole, floor) = (median(&whole), median(&floor));
+    measure::ratio("context and line, warm", whole, &what, floor, 1.5);
+    measure::note("of that the line alone", &measure::time(median(&shown)), "");
+
+    let (mut first, mut warm) = (Vec::new(), Vec::new());
+    for _ in 0..FRESH {
+        let mut process =
+            Command::new(std::env::current_exe()?).arg("fresh").stdout(Stdio::piped()).spawn()?;
+        let output = process.stdout.take().ok_or("no pipe")?;
+        let line = BufReader::new(output).lines().next().ok_or("no times")??;
+        let (one, other) = line.split_once(' ').ok_or("not two times")?;
+        first.push(one.parse()?);
+        warm.push(other.parse()?);
+        process.wait()?;
+    }
+    let (first, warm) = (median(&first), median(&warm));
+    measure::ratio("the first of a process", first, "the warm ones after it", warm, 5.0);
+    Ok(())
+}

@@ -1,0 +1,124 @@
+//! What a guard costs a service that nobody stops: wake-ups, threads, memory.
+//!
+//! Two processes of this program, one with a guard and one with what it would have without: both
+//! listen for SIGTERM. Each is looked at from outside, after what the start brings has passed.
+
+#![forbid(unsafe_code)]
+
+#[path = "../../forensics-core/benches/measure/mod.rs"]
+mod measure;
+
+use std::error::Error;
+use std::fs;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use forensics_tokio::ShutdownGuard;
+use tokio::signal::unix::{SignalKind, signal};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// The thread that says log lines goes a second after the last.
+const SETTLE: Duration = Duration::from_secs(3);
+/// How long the two are watched. Real time is what is measured here.
+const WATCHED: Duration = Duration::from_secs(10);
+/// Memory is rounded by what the allocator does in each process: the median of so many pairs.
+const PAIRS: usize = 5;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let done = match args.first().map(String::as_str) {
+        Some(how @ ("bare" | "guarded")) => serve(how == "guarded"),
+        _ => conduct(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("idle bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Until the end of its input.
+fn serve(guarded: bool) -> Result<()> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    tracing::info!("starting");
+    let runtime = tokio::runtime::Runtime::new()?;
+    let _entered = runtime.enter();
+    let mut terminate = signal(SignalKind::terminate())?;
+    runtime.spawn(async move { terminate.recv().await });
+    let _guard = guarded.then(|| ShutdownGuard::builder("bench").install()).transpose()?;
+    std::io::stdin().lines().for_each(drop);
+    Ok(())
+}
+
+/// A process's counters: threads, switches of all its threads by their own will, resident KiB in all
+/// and of these what no file backs: the rest is the program's text, which the kernel maps in around
+/// whatever was run, and can take back.
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    threads: u64,
+    woken: u64,
+    resident: u64,
+    anonymous: u64,
+}
+
+fn look(process: &Child) -> Result<Look> {
+    let home = format!("/proc/{}", process.id());
+    let field = |path: &str, name: &str| -> Result<u64> {
+        let status = fs::read_to_string(path)?;
+        let line =
+            status.lines().find_map(|line| line.strip_prefix(name)).ok_or("no such field")?;
+        Ok(line.split_whitespace().next().ok_or("an empty field")?.parse()?)
+    };
+    let mut look =
+        Look { threads: 0, woken: 0, resident: field(&format!("{home}/status"), "VmRSS:")? };
+    for task in fs::read_dir(format!("{home}/task"))? {
+        let status = task?.path().join("status");
+        look.threads += 1;
+        look.woken += field(&status.to_string_lossy(), "voluntary_ctxt_switches:")?;
+    }
+    Ok(look)
+}
+
+fn conduct() -> Result<()> {
+    let (mut threads, mut woken) = (Vec::new(), Vec::new());
+    let (mut resident, mut anonymous) = (Vec::new(), Vec::new());
+    let mut pairs = Vec::new();
+    for _ in 0..PAIRS {
+        for how in ["bare", "guarded"] {
+            let process = Command::new(std::env::current_exe()?)
+                .arg(how)
+                .stdin(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()?;
+            pairs.push(process);
+        }
+    }
+    sleep(SETTLE);
+    let before = pairs.iter().map(look).collect::<Result<Vec<_>>>()?;
+    sleep(WATCHED);
+    let after = pairs.iter().map(look).collect::<Result<Vec<_>>>()?;
+    for mut process in pairs {
+        drop(process.stdin.take());
+        process.wait()?;
+    }
+    for (before, after) in before.chunks(2).zip(after.chunks(2)) {
+        let wakes = |n: usize| after[n].woken - before[n].woken;
+        woken.push(wakes(1).saturating_sub(wakes(0)));
+        threads.push(after[1].threads.saturating_sub(after[0].threads));
+        resident.push(after[1].resident.saturating_sub(after[0].resident));
+        anonymous.push(after[1].anonymous.saturating_sub(after[0].anonymous));
+    }
+    measure::title("An idle guard (`cargo bench -p forensics-tokio --bench idle`)");
+    let seconds = format!("in {} s, all threads", WATCHED.as_secs());
+    let without = "the service without it";
+    measure::row("wake-ups more", &seconds, without, measure::median(&woken), 0.0, "");
+    measure::row("threads more", "", without, measure::median(&threads), 1.0, "");
+    measure::row("resident memory more", "", without, measure::median(&resident), 256.0, " KiB");
+    let anonymous = format!("{} KiB", measure::median(&anonymous));
+    measure::note("of that the process's own, not the program's text", &anonymous, without);
+    Ok(())
+}
