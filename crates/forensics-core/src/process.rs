@@ -180,15 +180,16 @@ pub(crate) fn tracer(pid: i32) -> Option<i32> {
     status_field(&status, "TracerPid:").filter(|&tracer| tracer != 0)
 }
 
-/// Whether the name stands in parentheses between a pid and a state. procfs-core 0.18 takes that
-/// for granted and panics where it is not so.
+/// Whether the name stands in parentheses between a pid and a state, each parted from it by one
+/// blank. procfs-core 0.18 takes that for granted and panics where it is not so.
 pub(crate) fn is_well_formed(stat: &[u8]) -> bool {
     let open = stat.iter().position(|&byte| byte == b'(');
     let close = stat.iter().rposition(|&byte| byte == b')');
     let (Some(open), Some(close)) = (open, close) else { return false };
     let state = stat.get(close + 1..close + 3);
-    stat[0].is_ascii_digit()
-        && (2..close).contains(&open)
+    let pid = stat[..open].strip_suffix(b" ");
+    pid.is_some_and(|pid| !pid.is_empty() && pid.iter().all(u8::is_ascii_digit))
+        && open < close
         && state.is_some_and(|state| state[0] == b' ' && state[1].is_ascii_alphabetic())
 }
 
@@ -245,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_broken_stat_file_leaves_the_pid_alone() {
-        let broken: [&[u8]; 11] = [
+        let broken: [&[u8]; 13] = [
             b"",
             b"7",
             b"7 (",
@@ -256,6 +257,8 @@ mod tests {
             b"7(kill) S 1",
             b"(kill) S 1",
             b"\xff\xfe\0",
+            b"7 \xff(kill) S 1",
+            "7\u{e9}(kill) S 1".as_bytes(),
             b")(",
         ];
         for stat in broken {
