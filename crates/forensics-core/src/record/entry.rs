@@ -263,6 +263,19 @@ mod tests {
     }
 
     #[test]
+    fn systemds_infinity_as_a_number_is_infinite() {
+        let text = format!(
+            r#"{{"v":1,"ts":"{TS}","mono_us":1,"event":"run_started","service":"g","pid":1,
+            "version":"0","stop_timeout_us":{}}}"#,
+            u64::MAX
+        );
+        let Event::RunStarted(start) = Entry::parse(text.as_bytes()).unwrap().event else {
+            panic!("{text}")
+        };
+        assert_eq!(start.stop_timeout_us, Some(Timespan::Infinite));
+    }
+
+    #[test]
     fn lines_that_no_writer_writes_are_errors() {
         for text in [
             "".to_owned(),
