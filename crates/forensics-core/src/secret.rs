@@ -264,6 +264,8 @@ mod tests {
                 "sh -c curl|-H|\"Authorization:|***|***\"|db",
             ),
             ("curl https://db/?token=abc&page=2", "curl https://db/?token=***&page=2"),
+            ("curl https://db/?token=&page=2", "curl https://db/?token=&page=2"),
+            ("env TOKEN= app", "env TOKEN= app"),
             (
                 "curl -d {\"password\":\"hunter2\",\"a\":1}",
                 "curl -d {\"password\":\"***\",\"a\":1}",

@@ -166,4 +166,24 @@ mod tests {
         }
         assert_eq!(why("gateway.service", &UnitProperties::default(), stop), None);
     }
+
+    #[test]
+    fn each_is_said_in_words_of_its_own_with_the_units_concerned() {
+        let units = vec!["db.service".to_owned(), "cache.service".to_owned()];
+        let cases = [
+            (Why::Kill, "systemctl kill"),
+            (Why::Stop, "systemctl stop"),
+            (Why::Restart, "systemctl restart"),
+            (Why::Dependency { units }, "db.service, cache.service"),
+            (Why::Reboot { target: "reboot.target".to_owned() }, "reboot.target"),
+            (Why::RuntimeMax, "RuntimeMaxSec="),
+            (Why::Watchdog, "watchdog"),
+            (Why::Unclear, "no job"),
+        ];
+        for (why, part) in cases {
+            assert!(why.to_string().contains(part), "{why}");
+            let json = serde_json::to_value(&why).unwrap();
+            assert_eq!(serde_json::from_value::<Why>(json).unwrap(), why);
+        }
+    }
 }
