@@ -9,8 +9,8 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use forensics_core::record::{
-    Event, How, PhaseFinished, PhaseOutcome, PhaseStarted, Recorder, RunStarted, Signal,
-    SignalKind, Stopped,
+    Diag, DiagState, Event, How, PhaseFinished, PhaseOutcome, PhaseProgress, PhaseStarted,
+    Recorder, RunStarted, Signal, SignalKind, Stopped, Wedged, WedgedWhat,
 };
 
 fn forensics(arguments: &[&str]) -> Command {
@@ -69,6 +69,22 @@ fn the_context_of_a_child_is_the_childs() {
     assert_eq!(json["parent"]["pid"], std::process::id());
     assert!(plain.starts_with("under_systemd=yes parent_pid="), "{plain}");
     assert_eq!(plain.lines().count(), 1);
+}
+
+#[test]
+fn a_marker_on_the_command_line_is_looked_at_and_a_bad_one_is_explained() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("takeover.json");
+    fs::write(&path, r#"{"target_pid": 1}"#).unwrap();
+    let marker = format!("takeover={}", path.display());
+    let (code, stdout, _) = run(&["context", "--pid", "1", "--marker", &marker]);
+    assert_eq!(code, 0);
+    assert!(stdout.contains("takeover_marker_present=self"), "{stdout}");
+    for bad in ["takeover", "=/run/x", "takeover="] {
+        let (code, stdout, stderr) = run(&["context", "--marker", bad]);
+        assert_eq!((code, stdout.as_str()), (2, ""), "{bad}");
+        assert!(stderr.contains("write NAME=PATH"), "{stderr}");
+    }
 }
 
 #[test]
@@ -151,6 +167,29 @@ fn a_unit_is_checked_and_the_exit_status_tells() {
 }
 
 #[test]
+fn a_drop_in_that_would_win_is_named_as_the_place_to_mend() {
+    let dir = tempfile::tempdir().unwrap();
+    let [early, late, silent] = ["50-a.conf", "zz-limits.conf", "zzz-other.conf"]
+        .map(|name| dir.path().join(name).to_str().unwrap().to_owned());
+    fs::write(&early, "[Service]\nTimeoutStopSec=10\n").unwrap();
+    fs::write(&late, "[Service]\nTimeoutSec = 45\n").unwrap();
+    fs::write(&silent, "[Service]\n# TimeoutStopSec=1\nNice=5\n").unwrap();
+    let show = format!(
+        "cat <<'E'\nLoadState=loaded\nTimeoutStopUSec=45s\n\
+         DropInPaths={early} {late} {silent} /gone/zzzz.conf\nE"
+    );
+    let (code, stdout, _) = check(Some(&show), &[]);
+    assert_eq!(code, 1);
+    let mend = format!("To mend it, in {late}, which wins over");
+    assert!(stdout.contains(&mend), "{stdout}");
+    assert!(stdout.contains("[Service]\nTimeoutStopSec=90s\n"), "{stdout}");
+    let (_, json, _) = check(Some(&show), &["--json", "--user"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["drop_in"]["overruled_by"], late.as_str());
+    assert_eq!(json["drop_in"]["edit"], "systemctl --user edit gateway.service");
+}
+
+#[test]
 fn a_systemctl_that_hangs_is_not_waited_for() {
     let (code, _, stderr) = check(Some("exec sleep 3600"), &[]);
     assert_eq!(code, 3);
@@ -217,6 +256,85 @@ fn a_record_is_shown_as_a_timeline_without_its_escapes() {
 
     fs::write(&file, "not a record\n").unwrap();
     assert_eq!(run(&["show", file.to_str().unwrap()]).0, 2);
+}
+
+#[test]
+fn folders_without_a_record_and_records_that_cannot_be_read_are_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("shutdown");
+    fs::create_dir(&folder).unwrap();
+    let path = folder.to_str().unwrap();
+    let (code, stdout, stderr) = run(&["last", path]);
+    assert_eq!((code, stdout.as_str()), (2, ""));
+    assert!(stderr.contains("no record that can be read"), "{stderr}");
+    assert_eq!(run(&["list", path]), (0, String::new(), String::new()));
+
+    record(&folder, 0);
+    record(&folder, 4);
+    let oldest = forensics_core::record::runs(&folder).unwrap().remove(0);
+    let (_, stdout, _) = run(&["list", path]);
+    let first = stdout.lines().next().unwrap();
+    // Nothing had asked it to stop.
+    assert!(first.contains("vanished") && first.ends_with("gateway[4100]"), "{stdout}");
+
+    fs::write(&oldest, "rubbish\n").unwrap();
+    let (code, stdout, stderr) = run(&["list", path, "--json"]);
+    assert_eq!((code, stdout.lines().count()), (0, 1));
+    let json: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(json["outcome"], "clean");
+    assert!(stderr.contains("no run_started event"), "{stderr}");
+}
+
+#[test]
+fn a_timeline_has_every_kind_of_event_and_says_what_it_could_not_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("shutdown");
+    let recorder = Recorder::create(&folder, RunStarted::new("gateway", 4100)).unwrap();
+    let values = |text: &str| serde_json::from_str(text).unwrap();
+    let mut signal = Signal::new(SignalKind::Request, 1, "requested");
+    signal.deadline_us = Some(45_000_000);
+    let mut drained = PhaseFinished::new("drain", PhaseOutcome::CutShort, 200, 300);
+    drained.values = values(r#"{"active_now":3,"who":"slack"}"#);
+    let mut wedged = Wedged::new(WedgedWhat::Phase, 11, "sleeps in futex");
+    wedged.phase = Some("drain".to_owned());
+    let mut diag = Diag::new(DiagState::Failed);
+    diag.error = Some("no such file".to_owned());
+    let events = [
+        Event::Signal(signal),
+        Event::Diag(diag),
+        Event::PhaseStarted(PhaseStarted::new("drain", 100)),
+        Event::PhaseProgress(PhaseProgress::new("drain", values(r#"{"active_now":7}"#), 150)),
+        Event::Wedged(wedged),
+        Event::PhaseFinished(drained),
+        Event::PhaseFinished(PhaseFinished::new("db_close", PhaseOutcome::Skipped, 0, 300)),
+        Event::PhaseStarted(PhaseStarted::new("flush", 400)),
+        Event::PhaseProgress(PhaseProgress::new("flush", values(r#"{"left":1}"#), 500)),
+    ];
+    events.iter().for_each(|event| recorder.record(event).unwrap());
+    drop(recorder);
+    let file = forensics_core::record::runs(&folder).unwrap().remove(0);
+    let whole = fs::read(&file).unwrap();
+    fs::write(&file, [b"rubbish\n", &whole[..], br#"{"v":1,"ev"#].concat()).unwrap();
+
+    let file = file.to_str().unwrap();
+    let (code, stdout, _) = run(&["show", file]);
+    assert_eq!(code, 0);
+    for part in [
+        "cut_short",
+        "active_now=3 who=slack",
+        "skipped",
+        "left=1",
+        "wedged in drain: sleeps in futex",
+        "diagnostic failed: no such file",
+        "1 lines could not be read, and the last line is torn",
+    ] {
+        assert!(stdout.contains(part), "{part} in {stdout}");
+    }
+    assert!(!stdout.contains("active_now=7"), "what a phase ended with stands: {stdout}");
+    let (_, page, _) = run(&["show", "--html", "-", file]);
+    for part in ["and the last is torn", "beyond the chart", "diagnostic failed", "skipped"] {
+        assert!(page.contains(part), "{part} in {page}");
+    }
 }
 
 /// Records of `count` runs: the drain takes as many milliseconds as the run's number, every tenth

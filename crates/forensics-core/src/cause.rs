@@ -485,8 +485,13 @@ mod tests {
 
     #[test]
     fn the_word_is_the_same_in_the_line_and_in_json() {
-        for cause in [Cause::CtrlC, Cause::SelfSent, Cause::ContainerStop, Cause::Unknown] {
-            assert_eq!(serde_json::to_value(cause).unwrap(), cause.as_str());
+        const WORDS: &str = "ctrl_c hangup self_sent timer unverified parent_died container_stop \
+                             systemd reboot watchdog supervisor operator process requested \
+                             service_ended unknown";
+        for word in WORDS.split_whitespace() {
+            let cause: Cause = serde_json::from_value(word.into()).unwrap();
+            assert_eq!(cause.as_str(), word);
+            assert_eq!(serde_json::to_value(cause).unwrap(), word);
         }
     }
 }

@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_broken_stat_file_leaves_the_pid_alone() {
-        let broken: [&[u8]; 11] = [
+        let broken: [&[u8]; 13] = [
             b"",
             b"7",
             b"7 (",
@@ -242,6 +242,8 @@ mod tests {
             b"7(kill) S 1",
             b"(kill) S 1",
             b"\xff\xfe\0",
+            b"7 \xff(kill) S 1",
+            "7\u{e9}(kill) S 1".as_bytes(),
             b")(",
         ];
         for stat in broken {

@@ -45,8 +45,18 @@ pub fn redact(command_line: &str) -> Cow<'_, str> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     Whole,
-    /// Behind the first of these: `user:password`, `user%password`.
+    /// Behind the first of these: `user:password`, `user%password`. Without it the word is a user's
+    /// name alone, and the program will ask for the rest.
     After(char),
+}
+
+impl Part {
+    fn is_in(self, word: &str) -> bool {
+        match self {
+            Self::Whole => true,
+            Self::After(sign) => word.contains(sign),
+        }
+    }
 }
 
 /// Programs whose short option has a secret for its value, apart from it or right behind it.
@@ -65,7 +75,24 @@ const SHORT_OPTIONS: &[(&[&str], &str, Part)] = &[
     (&["ipmitool", "snmpget"], "-P", Part::Whole),
 ];
 
+/// How often a text is gone through at most. Once is enough for all but texts that are made for it.
+const PASSES: usize = 8;
+
+/// Goes through the text until there is nothing more to hide: with what is hidden, signs go that kept
+/// a form from being seen, such as the `/` in the first password of `https://a:x/y@b-token:z@host`.
 fn without_secrets(text: &str) -> String {
+    let mut shown = gone_through(text);
+    for _ in 1..PASSES {
+        let again = gone_through(&shown);
+        if again == shown {
+            break;
+        }
+        shown = again;
+    }
+    shown
+}
+
+fn gone_through(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut program = "";
     // What the option before says of this word.
@@ -81,9 +108,14 @@ fn without_secrets(text: &str) -> String {
         if bare.is_empty() {
             shown.push_str(word);
         } else if in_header {
+            // The quote behind it stays, as it ends the header for the next reader, too.
+            let quotes = &word[word.trim_end_matches(['"', '\'']).len()..];
             shown.push_str(REDACTED);
-            in_header = !word.ends_with(['"', '\'']);
-        } else if let Some(part) = hidden.take().filter(|_| !word.starts_with('-')) {
+            shown.push_str(quotes);
+            in_header = quotes.is_empty();
+        } else if let Some(part) =
+            hidden.take().filter(|part| !word.starts_with('-') && part.is_in(word))
+        {
             hide(&mut shown, word, part);
         } else {
             let name = bare.rsplit('/').next().unwrap_or(bare);
@@ -120,7 +152,7 @@ fn short_option<'a>(program: &str, word: &'a str) -> Option<(&'a str, &'a str, P
         let value = word.strip_prefix(option)?;
         // Of a long one the value stands apart or behind `=`; `-pg` of another is no `-p g`, but
         // who can tell.
-        let fits = value.is_empty() || !option.starts_with("--");
+        let fits = value.is_empty() || (!option.starts_with("--") && part.is_in(value));
         fits.then(|| (&word[..option.len()], value, *part))
     })
 }
@@ -128,19 +160,15 @@ fn short_option<'a>(program: &str, word: &'a str) -> Option<(&'a str, &'a str, P
 /// Whether this is an option whose value, the next word, is a secret.
 fn takes_secret(word: &str) -> bool {
     let name = word.trim_start_matches('-');
-    name.len() < word.len() && name.len() > 2 && !name.contains('=') && is_secret(name)
+    name.len() < word.len() && name.len() > 2 && !name.contains(['=', ':']) && is_secret(name)
 }
 
 fn hide(shown: &mut String, word: &str, part: Part) {
-    match part {
-        Part::After(sign) if word.contains(sign) => {
-            let (kept, _) = word.split_once(sign).unwrap_or((word, ""));
-            shown.push_str(kept);
-            shown.push(sign);
-        }
-        // A user name alone: the program will ask for the rest.
-        Part::After(_) => return shown.push_str(word),
-        Part::Whole => {}
+    if let Part::After(sign) = part
+        && let Some((kept, _)) = word.split_once(sign)
+    {
+        shown.push_str(kept);
+        shown.push(sign);
     }
     shown.push_str(REDACTED);
 }
@@ -244,10 +272,17 @@ mod tests {
             ("redis-cli -h db -a hunter2 PING", "redis-cli -h db -a *** PING"),
             ("curl -u ops:hunter2 https://db/", "curl -u ops:*** https://db/"),
             ("curl --user ops https://db/", "curl --user ops https://db/"),
+            ("curl -u TOKEN=hunter2 https://db/", "curl -u TOKEN=*** https://db/"),
             ("curl https://ops:hunter2@db/x?y=1", "curl https://ops:***@db/x?y=1"),
             ("curl -H Authorization:|Bearer|abc.def db", "curl -H Authorization:|***|*** db"),
             ("curl -H X-Api-Key:hunter2 db", "curl -H X-Api-Key:*** db"),
+            (
+                "sh -c curl|-H|\"Authorization:|Bearer|abc\"|db",
+                "sh -c curl|-H|\"Authorization:|***|***\"|db",
+            ),
             ("curl https://db/?token=abc&page=2", "curl https://db/?token=***&page=2"),
+            ("curl https://db/?token=&page=2", "curl https://db/?token=&page=2"),
+            ("env TOKEN= app", "env TOKEN= app"),
             (
                 "curl -d {\"password\":\"hunter2\",\"a\":1}",
                 "curl -d {\"password\":\"***\",\"a\":1}",
@@ -262,6 +297,10 @@ mod tests {
             (
                 "git clone https://x-access-token:ghp_x@host/r",
                 "git clone https://x-access-token:***@host/r",
+            ),
+            (
+                "git clone https://secrets:hunter2/x@a-token:hunter2@host/r",
+                "git clone https://secrets:***@host/r",
             ),
             ("git clone https://ghp_0123456789abcdefghij@host/r", "git clone https://***@host/r"),
             ("docker login -u ops -p hunter2 host", "docker login -u ops -p *** host"),
@@ -307,6 +346,12 @@ mod tests {
         fn whatever_the_text_its_arguments_stay_as_many(text in "[-a-z=:@/%'\"\\PC\0 ]{0,80}") {
             let shown = without_secrets(&text);
             prop_assert_eq!(shown.matches('\0').count(), text.matches('\0').count());
+        }
+
+        #[test]
+        fn to_hide_twice_is_to_hide_once(text in "([-a-z=:@/%'\"\0 ]|://|token|-p|curl){0,30}") {
+            let shown = without_secrets(&text);
+            prop_assert_eq!(without_secrets(&shown), shown);
         }
 
         #[test]

@@ -1,10 +1,11 @@
 //! What the kernel said last about killing or crashing processes, out of `/dev/kmsg`.
 //!
-//! The format of a record is that of the kernel's `ABI/testing/dev-kmsg`. Reading needs
-//! `CAP_SYSLOG` where `kernel.dmesg_restrict` is 1, and most containers have no such device.
+//! Reading needs `CAP_SYSLOG` where `kernel.dmesg_restrict` is 1, and most containers have no such device.
+
+mod record;
 
 use super::source::{Source, open, said, unreadable};
-use crate::escape::{Plain, cut};
+use record::{Record, stamp};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
@@ -13,17 +14,9 @@ use std::time::Duration;
 /// How many of the matching lines are shown: the last ones.
 const SHOWN: usize = 20;
 
-/// Longest message shown, in characters.
-const MAX_CHARS: usize = 300;
-
 /// How many records are read at most, so that a log written as fast as it is read ends: some
 /// 25 MiB, where the kernel keeps 128 KiB and 4 KiB a processor unless told (`init/Kconfig`).
 const MAX_RECORDS: usize = 250_000;
-
-/// A line is shown where one of its words starts so, in lower or upper case: `Killed process`,
-/// `oom-kill:`, `oom_reaper:`, but not `rfkill` or `room`. x86 logs other fatal exceptions than a
-/// segfault as `traps: NAME[PID] general protection fault`.
-const WORDS: [&[u8]; 4] = [b"kill", b"oom", b"segfault", b"traps"];
 
 pub(super) fn write(
     out: &mut dyn Write,
@@ -66,7 +59,7 @@ fn line_on_kill(log: &mut impl Read, pid: u32, since: Duration) -> io::Result<Op
 fn last_matching(source: &mut Source, log: &mut impl Read) -> io::Result<VecDeque<String>> {
     let mut last = VecDeque::with_capacity(SHOWN);
     each(source, log, |record| {
-        if is_wanted(record.message) {
+        if record.is_wanted() {
             if last.len() == SHOWN {
                 last.pop_front();
             }
@@ -104,46 +97,6 @@ fn each(
     Ok(())
 }
 
-#[derive(Debug, PartialEq, Eq)]
-struct Record<'a> {
-    /// Facility and level: below 8 it is the kernel's own, and no program's that wrote to the
-    /// device.
-    priority: u32,
-    since_boot: Duration,
-    message: &'a [u8],
-}
-
-impl<'a> Record<'a> {
-    /// Parses `PRIORITY,SEQUENCE,MICROSECONDS,FLAGS[,…];MESSAGE`. What follows on lines of their
-    /// own, each led in by a blank, names the device concerned; it is dropped.
-    fn parse(bytes: &'a [u8]) -> Option<Self> {
-        let line = bytes.split(|&b| b == b'\n').next()?;
-        let head_end = line.iter().position(|&b| b == b';')?;
-        let mut head = std::str::from_utf8(&line[..head_end]).ok()?.split(',');
-        let priority = head.next()?.parse().ok()?;
-        let micros = head.nth(1)?.parse().ok()?;
-        let (since_boot, message) = (Duration::from_micros(micros), &line[head_end + 1..]);
-        Some(Self { priority, since_boot, message })
-    }
-
-    fn shown(&self) -> String {
-        let message = String::from_utf8_lossy(self.message);
-        format!("[{}] {}", stamp(self.since_boot), Plain(&cut(&message, MAX_CHARS)))
-    }
-}
-
-/// Seconds since boot as `dmesg` has them.
-fn stamp(since_boot: Duration) -> String {
-    format!("{:5}.{:06}", since_boot.as_secs(), since_boot.subsec_micros())
-}
-
-fn is_wanted(text: &[u8]) -> bool {
-    text.split(|b| !b.is_ascii_alphanumeric()).any(|found| {
-        let starts = |word: &&[u8]| found.get(..word.len()).map(|f| f.eq_ignore_ascii_case(word));
-        WORDS.iter().any(|word| starts(word) == Some(true))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,29 +113,6 @@ mod tests {
 
     fn read(records: impl IntoIterator<Item = io::Result<String>>) -> io::Result<Vec<String>> {
         last_matching(&mut Source::new(), &mut Log(records.into_iter())).map(Vec::from)
-    }
-
-    #[test]
-    fn records_are_taken_apart() {
-        let cases: [(&str, Option<(u64, &str)>); 9] = [
-            ("6,339,5140900,-;NET: Registered\n", Some((5_140_900, "NET: Registered"))),
-            ("3,1,0,-,caller=T12;a;b,c\n", Some((0, "a;b,c"))),
-            ("7,160,424069,-;pci: x\n SUBSYSTEM=acpi\n DEVICE=+a\n", Some((424_069, "pci: x"))),
-            ("6,1,2,-;\n", Some((2, ""))),
-            ("6,1,2,-;no end", Some((2, "no end"))),
-            ("6,1,99999999999999999999,-;x\n", None),
-            ("6,1;x\n", None),
-            ("no record\n", None),
-            ("", None),
-        ];
-        for (bytes, parsed) in cases {
-            let expected = parsed.map(|(micros, message)| Record {
-                priority: u32::from(bytes.as_bytes()[0] - b'0'),
-                since_boot: Duration::from_micros(micros),
-                message: message.as_bytes(),
-            });
-            assert_eq!(Record::parse(bytes.as_bytes()), expected, "{bytes}");
-        }
     }
 
     #[test]

@@ -326,6 +326,31 @@ mod tests {
     }
 
     #[test]
+    fn a_stop_timeout_is_microseconds_or_infinity_and_systemds_number_for_it_too() {
+        let finite = Timespan::Finite(3_000_000);
+        let cases = [
+            ("3000000", Some(Some(finite))),
+            (r#""infinity""#, Some(Some(Timespan::Infinite))),
+            ("18446744073709551615", Some(Some(Timespan::Infinite))),
+            ("null", Some(None)),
+            (r#""3s""#, None),
+            ("-1", None),
+            ("1.5", None),
+        ];
+        for (written, expected) in cases {
+            let text = format!(
+                r#"{{"v":1,"ts":"{TS}","mono_us":1,"event":"run_started","service":"g","pid":1,
+                "version":"0","stop_timeout_us":{written}}}"#
+            );
+            let read = Entry::parse(text.as_bytes()).ok().map(|entry| match entry.event {
+                Event::RunStarted(start) => start.stop_timeout_us,
+                other => panic!("{other:?}"),
+            });
+            assert_eq!(read, expected, "{written}");
+        }
+    }
+
+    #[test]
     fn lines_that_no_writer_writes_are_errors() {
         for text in [
             "".to_owned(),

@@ -26,7 +26,7 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         Value::String(text) if text == "infinity" => Ok(Some(Timespan::Infinite)),
         value => value
             .as_u64()
-            .map(|us| Some(Timespan::Finite(us)))
+            .map(|us| Some(Timespan::from_micros(us)))
             .ok_or_else(|| D::Error::custom("neither a number of microseconds nor \"infinity\"")),
     }
 }

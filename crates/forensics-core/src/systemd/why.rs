@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::UnitProperties;
+use super::{UnitProperties, unit_name};
 
 /// What systemd is doing to the unit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,11 +93,13 @@ pub fn why(unit: &str, properties: &UnitProperties, jobs: &str) -> Option<Why> {
     })
 }
 
-/// Unit and type of a line `JOB UNIT TYPE STATE`.
+/// Unit and type of a line `JOB UNIT TYPE STATE`. What is no unit's name is none: it is shown as it
+/// stands there.
 fn job(line: &str) -> Option<(&str, &str)> {
     let mut columns = line.split_whitespace();
     columns.next()?.parse::<u32>().ok()?;
-    Some((columns.next()?, columns.next()?))
+    let unit = columns.next().filter(|unit| unit_name::is_valid(unit))?;
+    Some((unit, columns.next()?))
 }
 
 impl std::fmt::Display for Why {
@@ -129,6 +131,7 @@ mod tests {
         let dependency = "812 gateway.service stop running\n815 db.service stop waiting\n";
         let start = "812 gateway.service stop running\n815 dbus.service start running\n";
         let conflict = "812 gateway.service stop running\n815 rival.service start waiting\n";
+        let hostile = "812 gateway.service stop running\n815 \u{1b}[2J.service stop waiting\n";
         let down = "900 gateway.service stop running\n901 shutdown.target start waiting\n\
                     902 reboot.target start waiting\n";
         let unit = |name: &str| Why::Dependency { units: vec![name.to_owned()] };
@@ -147,6 +150,7 @@ mod tests {
             ("deactivating", "stop-sigterm", "success", dependency, unit("db.service")),
             ("deactivating", "stop-sigterm", "success", start, Why::Stop),
             ("deactivating", "stop-sigterm", "success", conflict, unit("rival.service")),
+            ("deactivating", "stop-sigterm", "success", hostile, Why::Stop),
             ("deactivating", "stop-sigterm", "success", down, reboot()),
             ("deactivating", "stop-sigterm", "timeout", "", Why::RuntimeMax),
             ("deactivating", "stop-watchdog", "watchdog", "", Why::Watchdog),
@@ -161,5 +165,25 @@ mod tests {
             assert_eq!(why("gateway.service", &properties, jobs), Some(expected), "{jobs}");
         }
         assert_eq!(why("gateway.service", &UnitProperties::default(), stop), None);
+    }
+
+    #[test]
+    fn each_is_said_in_words_of_its_own_with_the_units_concerned() {
+        let units = vec!["db.service".to_owned(), "cache.service".to_owned()];
+        let cases = [
+            (Why::Kill, "systemctl kill"),
+            (Why::Stop, "systemctl stop"),
+            (Why::Restart, "systemctl restart"),
+            (Why::Dependency { units }, "db.service, cache.service"),
+            (Why::Reboot { target: "reboot.target".to_owned() }, "reboot.target"),
+            (Why::RuntimeMax, "RuntimeMaxSec="),
+            (Why::Watchdog, "watchdog"),
+            (Why::Unclear, "no job"),
+        ];
+        for (why, part) in cases {
+            assert!(why.to_string().contains(part), "{why}");
+            let json = serde_json::to_value(&why).unwrap();
+            assert_eq!(serde_json::from_value::<Why>(json).unwrap(), why);
+        }
     }
 }

@@ -1,0 +1,51 @@
+//! Time spans: what is read is printed so that it reads back, errors are one short line, and parts
+//! add up.
+
+use forensics_core::duration::{ParseError, Timespan, parse, parse_stop_timeout};
+
+pub(crate) fn check(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let parsed = parse(&text);
+    assert_eq!(text.parse::<Timespan>(), parsed, "two ways to parse");
+    match &parsed {
+        Ok(span) => {
+            assert_ne!(span.as_micros(), Some(u64::MAX), "systemd's infinity as a number");
+            let printed = span.to_string();
+            // So many years systemd prints, but does not read.
+            if !printed.starts_with("584542y") {
+                assert_eq!(parse(&printed), Ok(*span), "printed as {span}");
+            }
+            let json = serde_json::to_string(span).expect("a span has a JSON form");
+            assert_eq!(serde_json::from_str::<Timespan>(&json).ok(), Some(*span), "{json}");
+            assert_eq!(parse(&format!(" \t{text}\r\n")), Ok(*span), "blanks around it");
+            let as_stop_timeout = match span {
+                Timespan::Finite(0) => Timespan::Infinite,
+                span => *span,
+            };
+            assert_eq!(parse_stop_timeout(&text), Ok(as_stop_timeout));
+        }
+        Err(error) => {
+            let message = error.to_string();
+            assert!(!message.chars().any(char::is_control), "{message:?}");
+            assert!(message.len() < 2000, "{message}");
+            assert_eq!(parse_stop_timeout(&text).as_ref(), Err(error));
+        }
+    }
+    if let Some((one, other)) = text.split_once(',') {
+        sum(one, other);
+    }
+}
+
+/// Two spans side by side are their sum, or too large.
+fn sum(one: &str, other: &str) {
+    let (Ok(Timespan::Finite(a)), Ok(Timespan::Finite(b))) = (parse(one), parse(other)) else {
+        return;
+    };
+    match parse(&format!("{one} {other}")) {
+        Ok(sum) => assert_eq!(Some(sum), a.checked_add(b).map(Timespan::Finite)),
+        Err(ParseError::OutOfRange { .. }) => {
+            assert!(a.checked_add(b).is_none_or(|s| s == u64::MAX));
+        }
+        Err(error) => panic!("{error}"),
+    }
+}

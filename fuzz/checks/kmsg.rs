@@ -1,0 +1,31 @@
+//! A record of `/dev/kmsg`, which whoever may write there chooses: shown, it is one short line, and
+//! it cannot pass for the kernel's own.
+
+#[path = "../../crates/forensics-core/src/diagnostic/kmsg/record.rs"]
+mod record;
+
+use record::Record;
+
+pub(crate) fn check(data: &[u8]) {
+    let Some(record) = Record::parse(data) else { return };
+    let shown = record.shown();
+    assert!(!shown.chars().any(char::is_control), "{shown:?}");
+    // 300 characters, each escaped as `\u{10ffff}` at the most, behind the stamp.
+    assert!(shown.chars().count() <= 300 * 10 + 40, "{shown}");
+    assert!(shown.starts_with(&format!("[{}] ", record::stamp(record.since_boot))));
+    assert!(!record.message.contains(&b'\n'));
+    let has =
+        |word: &[u8]| record.message.to_ascii_lowercase().windows(word.len()).any(|w| w == word);
+    assert!(
+        !record.is_wanted()
+            || ["kill", "oom", "segfault", "traps"].iter().any(|w| has(w.as_bytes()))
+    );
+    let priority = format!("{},", record.priority);
+    let digits = data.strip_prefix(b"+").unwrap_or(data);
+    let first = digits.iter().position(|&b| b != b'0').unwrap_or(0);
+    assert!(
+        digits[first.min(digits.len())..].starts_with(priority.as_bytes())
+            || (record.priority == 0 && digits.starts_with(b"0")),
+        "a priority that does not stand there"
+    );
+}

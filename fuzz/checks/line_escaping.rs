@@ -1,0 +1,35 @@
+//! Lines of `key=value`: whatever the values hold, the line is one, and reads back as the same
+//! fields.
+
+use forensics_core::escape::{Plain, Quoted, cut, fields};
+
+pub(crate) fn check(data: &[u8]) {
+    let values: Vec<_> = data.split(|&b| b == 0xff).map(String::from_utf8_lossy).collect();
+    let written: Vec<(String, String)> =
+        values.iter().enumerate().map(|(i, value)| (format!("k{i}"), value.to_string())).collect();
+    assert_eq!(fields(&line(&written)), Ok(written));
+
+    for value in &values {
+        let plain = Plain(value).to_string();
+        assert!(!plain.chars().any(char::is_control), "{plain:?}");
+        for max in [0, 1, 7, 300] {
+            let short = cut(value, max);
+            assert!(short.chars().count() <= max, "{short:?}");
+            assert!(value.starts_with(short.strip_suffix('…').unwrap_or(&short)), "{short:?}");
+            assert!(short == *value || value.chars().count() > max);
+        }
+        // Read as a line itself: what can be read, reads the same once it is written again.
+        if let Ok(read) = fields(value) {
+            assert_eq!(fields(&line(&read)), Ok(read));
+        }
+    }
+}
+
+fn line(pairs: &[(String, String)]) -> String {
+    let line: Vec<String> =
+        pairs.iter().map(|(key, value)| format!("{key}={}", Quoted(value))).collect();
+    for (field, (key, _)) in line.iter().zip(pairs) {
+        assert!(!field[key.len()..].chars().any(char::is_control), "{field:?}");
+    }
+    line.join(" ")
+}

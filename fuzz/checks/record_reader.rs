@@ -1,0 +1,80 @@
+//! A record, as a torn disk or a hostile hand may leave it: it is read or refused, and the verdict
+//! on it is one line that says nothing twice.
+
+use forensics_core::duration::Timespan;
+use forensics_core::escape::fields;
+use forensics_core::record::{Entry, Event, Now, Record, VERSION, verdict};
+use serde_json::Value;
+
+pub(crate) fn check(data: &[u8]) {
+    data.split(|&b| b == b'\n').for_each(line);
+    let Ok(record) = Record::parse(data) else { return };
+    let lines = data.split(|&b| b == b'\n').filter(|line| !line.is_empty()).count();
+    assert_eq!(record.entries.len() + record.corrupt + usize::from(record.torn), lines);
+    assert!(record.entries.iter().any(|entry| entry.event.name() == "run_started"));
+    for now in known() {
+        judge(&record, &now);
+    }
+}
+
+/// A line that is read is written, and read again, the same.
+fn line(line: &[u8]) {
+    let Ok(entry) = Entry::parse(line) else { return };
+    let timeout = match &entry.event {
+        Event::RunStarted(start) => start.stop_timeout_us,
+        Event::Signal(signal) => signal.stop_timeout_us,
+        _ => None,
+    };
+    assert_ne!(timeout, Some(Timespan::Finite(u64::MAX)), "systemd's infinity as a number");
+    let written = serde_json::to_value(&entry).expect("an entry has a JSON form");
+    // serde_json does not promise a float's last digit.
+    if has_float(&written) {
+        return;
+    }
+    let text = serde_json::to_vec(&entry).expect("an entry has a JSON form");
+    assert!(!text.contains(&b'\n'));
+    let again = Entry::parse(&text).expect("what is written can be read");
+    // A newer writer's event of a known name, of which one field stood there twice: what is written
+    // may fit.
+    let may_fit = entry.v > VERSION && matches!(entry.event, Event::Unknown(_));
+    assert!(again == entry || may_fit, "{again:?} is not {entry:?}");
+}
+
+fn has_float(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.is_f64(),
+        Value::Array(values) => values.iter().any(has_float),
+        Value::Object(fields) => fields.values().any(has_float),
+        _ => false,
+    }
+}
+
+/// What may be known when a record is judged: nothing, that it runs, all of it.
+fn known() -> [Now; 3] {
+    let (mut running, mut all) = (Now::default(), Now::default());
+    running.running = true;
+    all.boot_id = Some("b".to_owned());
+    all.mono_us = Some(60_000_000);
+    all.oom_kill = Some(1);
+    all.cgroup_inode = Some(1260);
+    all.oom_line = Some("[    5.000042] Killed process 4100 (gateway)".to_owned());
+    [Now::default(), running, all]
+}
+
+fn judge(record: &Record, now: &Now) {
+    let verdict = verdict(record, now);
+    let line = verdict.to_string();
+    assert!(!line.chars().any(char::is_control), "{line:?}");
+    let read = fields(&line).expect("a verdict's line has fields");
+    let mut keys: Vec<&str> = read.iter().map(|(key, _)| key.as_str()).collect();
+    assert_eq!(keys[0], "outcome");
+    keys.sort_unstable();
+    assert!(keys.windows(2).all(|pair| pair[0] != pair[1]), "a field twice: {line}");
+    for text in [Some(&verdict.evidence), verdict.advice.as_ref()].into_iter().flatten() {
+        assert!(!text.is_empty() && !text.chars().any(char::is_control), "{text:?}");
+    }
+    for phase in &verdict.phases {
+        assert!(phase.at_most_us.is_none_or(|most| most >= phase.at_least_us), "{phase:?}");
+    }
+    serde_json::to_string(&verdict).expect("a verdict has a JSON form");
+}
