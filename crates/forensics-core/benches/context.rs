@@ -108,8 +108,8 @@ fn files(context: &ShutdownContext) -> Result<Vec<String>> {
 fn read(files: &[String]) -> std::io::Result<()> {
     let mut buffer = [0; 8192];
     for file in files {
-        File::open(file)?.read(&mut buffer)?;
-        std::hint::black_box(&buffer);
+        let read = File::open(file)?.read(&mut buffer)?;
+        std::hint::black_box(&buffer[..read]);
     }
     Ok(())
 }

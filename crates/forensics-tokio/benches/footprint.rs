@@ -63,7 +63,7 @@ struct Built {
 
 fn main() -> Result<()> {
     let ours = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let guard = format!("forensics-tokio = {{ path = {:?}, default-features = false }}\n", ours);
+    let guard = format!("forensics-tokio = {{ path = {ours:?}, default-features = false }}\n");
     let bare = build(ours, "", BARE)?;
     let guarded = build(ours, &guard, GUARDED)?;
     let added: Vec<_> = guarded.crates.difference(&bare.crates).map(String::as_str).collect();

@@ -73,8 +73,13 @@ fn look(process: &Child) -> Result<Look> {
             status.lines().find_map(|line| line.strip_prefix(name)).ok_or("no such field")?;
         Ok(line.split_whitespace().next().ok_or("an empty field")?.parse()?)
     };
-    let mut look =
-        Look { threads: 0, woken: 0, resident: field(&format!("{home}/status"), "VmRSS:")? };
+    let status = format!("{home}/status");
+    let mut look = Look {
+        threads: 0,
+        woken: 0,
+        resident: field(&status, "VmRSS:")?,
+        anonymous: field(&status, "RssAnon:")?,
+    };
     for task in fs::read_dir(format!("{home}/task"))? {
         let status = task?.path().join("status");
         look.threads += 1;
