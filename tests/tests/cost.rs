@@ -7,11 +7,11 @@
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use allocation_counter::measure;
-use forensics_tests::Program;
 use forensics_tests::cost::{Subjects, context_and_line, event_recorded, timespan_read};
+use forensics_tests::{Program, can};
 
 /// Files opened from the signal's arrival to the cancelled token, the context line written: two by the
 /// handler, three with a login session; seven for the context, one for each of at most 8 ancestors; two
@@ -35,19 +35,9 @@ const INSTRUCTIONS_OF_AN_ANCESTOR: u64 = 9_700;
 const INSTRUCTIONS_OF_AN_EVENT: u64 = 13_500;
 const INSTRUCTIONS_OF_A_TIMESPAN: u64 = 2_900;
 
-/// Whether a program is there; in CI it has to be.
-fn is_there(program: &str) -> bool {
-    let there = Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok();
-    if !there {
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "must not be skipped: no {program}");
-        eprintln!("skipped: no {program}");
-    }
-    there
-}
-
 #[test]
 fn from_the_signal_to_the_cancelled_token_few_files_are_opened_and_few_threads_started() {
-    if !is_there("strace") {
+    if !can(Command::new("strace").arg("--version")) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -101,7 +91,7 @@ fn context_record_and_time_span_allocate_little() {
 
 #[test]
 fn context_record_and_time_span_take_so_many_instructions() {
-    if !is_there("valgrind") {
+    if !can(Command::new("valgrind").arg("--version")) {
         return;
     }
     // Those of the program that valgrind runs are this process, and its.
