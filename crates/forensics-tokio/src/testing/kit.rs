@@ -33,7 +33,8 @@ use crate::vigil::{NOT_ENDED, PAST_DEADLINE};
 ///   by the runtime's clock, and end no process: they are told as [`Forced`]. A phase that blocks its
 ///   thread is beyond a test of one thread; see [`Process`](crate::testing::Process) for that.
 /// - systemd is neither asked nor told anything, and the service counts as run by nobody: the
-///   test's own unit, container and `FORENSICS_` variables play no part.
+///   test's own unit, container, pod and `FORENSICS_` variables play no part, and no termination
+///   message is left.
 /// - No diagnostic is started, whatever the builder says.
 ///
 /// Records are written where the builder names a folder.
@@ -81,7 +82,7 @@ impl Kit {
         let mut baseline = Baseline::probe();
         baseline.systemd = SystemdMarkers::default();
         baseline.process.unit = None;
-        baseline.container = None;
+        (baseline.container, baseline.pod, baseline.memory_group) = (None, None, None);
         baseline.in_pid_namespace = false;
         let shared =
             share(config, baseline, Notifier::default(), Termination::default(), runtime.clone());
