@@ -4,6 +4,7 @@
 
 mod commands;
 mod html;
+mod output;
 mod stats;
 mod text;
 mod timeline;

@@ -11,6 +11,7 @@ use forensics_core::process;
 use forensics_core::record::Verdict;
 use forensics_core::secret;
 use forensics_core::signal::Signal;
+use forensics_core::trusted::Folder;
 
 use crate::blackbox::BlackBox;
 use crate::bounded::bounded;
@@ -99,7 +100,9 @@ impl Builder {
         self
     }
 
-    /// Where the diagnostic's output is appended. Without it there is none.
+    /// Where the diagnostic's output is appended: 0600, in a folder that is made, 0700, where it is
+    /// not there. Without it, and where others could interfere with the file or its folder
+    /// ([`forensics_core::trusted`]), there is none.
     pub fn diag_log(mut self, path: impl Into<PathBuf>) -> Self {
         self.config.diag_log = Some(path.into());
         self
@@ -258,8 +261,9 @@ impl Builder {
         let unit = baseline.systemd.unit.clone();
         let signals = config.signals.clone();
         let fast_capture = config.fast_capture;
-        // A folder that is not there yet has no last run; one that can't be read is said below.
-        let last = |dir: &PathBuf| Verdict::of_last(dir).ok().flatten();
+        // A folder that is not there yet has no last run; one that can't be read, or into which others
+        // could have put one, is said below.
+        let last = |dir: &PathBuf| Verdict::of_last_in(&Folder::open(dir).ok()?).ok().flatten();
         let previous = config.record_dir.as_ref().and_then(last);
         if let Some(verdict) = &previous {
             events::previous(verdict);

@@ -1,6 +1,7 @@
 //! `forensics check`
 
 use std::io::{self, Read, Write};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use clap::Args;
 use forensics_core::duration::Timespan;
 use forensics_core::escape::Plain;
+use forensics_core::regular;
 use forensics_core::systemd::{
     Alignment, DEFAULT_HEADROOM, DropIn, Finding, Manager, Severity, UnitProperties, findings,
     show_arguments,
@@ -17,6 +19,9 @@ use serde_json::json;
 
 /// How long systemctl may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// Longest drop-in read, in bytes.
+const MAX_DROP_IN: u64 = 256 << 10;
 
 const ALIGNED: u8 = 0;
 const NOT_ALIGNED: u8 = 1;
@@ -162,11 +167,12 @@ fn to_copy(name: &str) -> String {
 /// The last of the files that win over a drop-in of ours, if it sets the timeout: there the mend
 /// has to be made. One that cannot be read is passed over.
 fn overruling(properties: &UnitProperties) -> Option<String> {
-    let sets_it = |text: String| {
+    let sets_it = |text: Vec<u8>| {
+        let text = String::from_utf8_lossy(&text);
         let mut names = text.lines().filter_map(|line| Some(line.split_once('=')?.0.trim()));
         names.any(|name| matches!(name, "TimeoutStopSec" | "TimeoutSec"))
     };
-    let overrules = |path: &&str| std::fs::read_to_string(path).is_ok_and(sets_it);
+    let overrules = |path: &&str| regular::read(Path::new(path), MAX_DROP_IN).is_ok_and(sets_it);
     properties.late_drop_ins().filter(overrules).last().map(str::to_owned)
 }
 

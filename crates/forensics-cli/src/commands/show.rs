@@ -1,6 +1,5 @@
 //! `forensics show`
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,6 +9,7 @@ use forensics_core::escape::Plain;
 use forensics_core::record::{Record, Verdict};
 
 use crate::html;
+use crate::output::replace;
 use crate::text::{self, Color, Style};
 use crate::timeline::Timeline;
 
@@ -29,7 +29,8 @@ pub(crate) struct Show {
     /// Print JSON: the verdict and all events, on one line
     #[arg(long, conflicts_with = "html")]
     json: bool,
-    /// Write a page for a browser instead, complete in itself; `-` is standard output
+    /// Write a page for a browser instead, complete in itself, readable by you
+    /// alone; `-` is standard output
     #[arg(long, value_name = "OUT")]
     html: Option<PathBuf>,
     /// When to use colour
@@ -39,8 +40,7 @@ pub(crate) struct Show {
 
 impl Show {
     pub(crate) fn run(&self, out: &mut dyn Write) -> io::Result<ExitCode> {
-        let record = Record::read(&self.file).map_err(io::Error::other)?;
-        let verdict = Verdict::of(&self.file).map_err(io::Error::other)?;
+        let (record, verdict) = Verdict::with_record(&self.file).map_err(io::Error::other)?;
         match &self.html {
             None if self.json => {
                 let json = serde_json::json!({ "verdict": verdict, "events": record.entries });
@@ -71,6 +71,6 @@ impl Show {
 }
 
 fn write_file(path: &Path, page: &str) -> io::Result<()> {
-    let written = File::create(path).and_then(|mut file| file.write_all(page.as_bytes()));
-    written.map_err(|e| io::Error::other(format!("cannot write {path:?}: {e}")))
+    replace(path, page.as_bytes())
+        .map_err(|e| io::Error::other(format!("cannot write {}: {e}", path.display())))
 }

@@ -47,9 +47,11 @@ pub use event::{
     Diag, DiagState, Event, ForcedBy, How, RunStarted, Signal, SignalKind, Stopped, Unknown,
     Wedged, WedgedWhat,
 };
-pub use folder::{FolderError, KEEP, is_running, prune, runs};
+pub use folder::{KEEP, is_running, prune, runs};
 pub use judge::verdict;
 pub use phase::{PhaseFinished, PhaseOutcome, PhaseProgress, PhaseStarted};
 pub use reader::{ContentError, MAX_RECORD, ReadError, Record};
 pub use verdict::{Now, OpenPhase, Outcome, Reason, Sender, Verdict};
 pub use writer::{RecordError, Recorder};
+
+pub use crate::trusted::FolderError;

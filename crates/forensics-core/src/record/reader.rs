@@ -8,13 +8,10 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::open;
-use nix::sys::stat::Mode;
-
 use super::entry::{Entry, MAX_LINE, VERSION};
 use super::event::{Event, RunStarted};
-use super::folder::QUIETLY;
 use crate::clock::Utc;
+use crate::regular::{self, Links, OpenError};
 
 /// Largest record read, in bytes. A run writes a few kilobytes.
 pub const MAX_RECORD: usize = 64 << 20;
@@ -31,7 +28,7 @@ pub enum ReadError {
         /// What the system said.
         source: io::Error,
     },
-    /// It is a folder, a FIFO or the like.
+    /// It is a folder, a FIFO, a symbolic link or the like.
     #[error("{} is not a regular file; name a record, ending in .jsonl", path.display())]
     NotAFile {
         /// What it is not.
@@ -96,11 +93,12 @@ impl Record {
     /// # Errors
     /// Where the file cannot be read, is not regular, too large, or not a record at all.
     pub fn read(path: &Path) -> Result<Self, ReadError> {
+        Self::of_file(&open(path)?, path)
+    }
+
+    /// The same of an open file; `path` is for errors.
+    pub(super) fn of_file(file: &File, path: &Path) -> Result<Self, ReadError> {
         let failed = |source| ReadError::Read { path: path.to_owned(), source };
-        let file = File::from(open(path, QUIETLY, Mode::empty()).map_err(|e| failed(e.into()))?);
-        if !file.metadata().map_err(failed)?.is_file() {
-            return Err(ReadError::NotAFile { path: path.to_owned() });
-        }
         let mut bytes = Vec::new();
         file.take(MAX_RECORD as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
         if bytes.len() > MAX_RECORD {
@@ -139,6 +137,20 @@ impl Record {
         let (start, started) = start.ok_or(ContentError::NoRunStarted { lines })?;
         let newer = entries.iter().any(|entry| entry.v > VERSION);
         Ok(Self { start, started, entries, corrupt, torn, newer })
+    }
+}
+
+/// Opens a record, if it is one by its kind.
+pub(super) fn open(path: &Path) -> Result<File, ReadError> {
+    regular::open_path(path, Links::Refuse).map_err(|error| not_opened(path, error))
+}
+
+pub(super) fn not_opened(path: &Path, error: OpenError) -> ReadError {
+    let path = path.to_owned();
+    match error {
+        OpenError::NotRegular => ReadError::NotAFile { path },
+        OpenError::System(source) => ReadError::Read { path, source },
+        other => ReadError::Read { path, source: io::Error::other(other) },
     }
 }
 

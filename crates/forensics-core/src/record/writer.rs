@@ -5,21 +5,17 @@
 //! the machine only after [`Recorder::sync`]. No lock is held across a write, so that a thread
 //! that is stuck cannot keep another one's last words back.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::Mode;
-
 use super::entry::{MAX_LINE, line};
 use super::event::{Event, RunStarted};
-use super::folder::{self, FolderError};
+use super::folder;
 use crate::clock::{Utc, mono_us};
+use crate::trusted::{Folder, FolderError};
 
 /// How many names [`Recorder::create`] tries. Each has a later time in it, so that even a second
 /// one is hardly ever needed.
@@ -123,12 +119,13 @@ impl Recorder {
     /// Where the folder cannot be made or is not safe from other users, and where the file
     /// cannot be made, locked, or take its first line. No file is left then.
     pub fn create(dir: &Path, start: RunStarted) -> Result<Self, RecordError> {
-        let folder = folder::create(dir)?;
+        let folder = Folder::create(dir)?;
         let pid = start.pid;
         let start = Event::RunStarted(start);
         for _ in 0..ATTEMPTS {
-            let Some(recorder) = Self::claim(&folder, dir, pid)? else { continue };
-            recorder.record(&start).inspect_err(|_| remove(&recorder.path))?;
+            let name = folder::name(Utc::now(), pid);
+            let Some(recorder) = Self::claim(&folder, &name)? else { continue };
+            recorder.record(&start).inspect_err(|_| remove(&folder, &name))?;
             return Ok(recorder);
         }
         let source = io::Error::other("every new file was taken by somebody else at once");
@@ -136,19 +133,12 @@ impl Recorder {
     }
 
     /// Makes a new file and locks it; nothing, where somebody else was faster.
-    fn claim(folder: &OwnedFd, dir: &Path, pid: u32) -> Result<Option<Self>, RecordError> {
-        let flags = OFlag::O_WRONLY
-            | OFlag::O_CREAT
-            | OFlag::O_EXCL
-            | OFlag::O_APPEND
-            | OFlag::O_NOFOLLOW
-            | OFlag::O_CLOEXEC;
-        let name = folder::name(Utc::now(), pid);
-        let path = dir.join(&name);
-        let file = match openat(folder, name.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR) {
-            Ok(file) => File::from(file),
-            Err(Errno::EEXIST) => return Ok(None),
-            Err(errno) => return Err(RecordError::Create { path, source: errno.into() }),
+    fn claim(folder: &Folder, name: &str) -> Result<Option<Self>, RecordError> {
+        let path = folder.path().join(name);
+        let file = match folder.create_new(name) {
+            Ok(file) => file,
+            Err(source) if source.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
+            Err(source) => return Err(RecordError::Create { path, source }),
         };
         // Until it is locked it looks like a dead run's: a reader may hold a lock of its own on
         // it for an instant, and a prune may have removed it.
@@ -157,11 +147,11 @@ impl Recorder {
                 Ok(Some(Self { file, path, torn: AtomicBool::new(false) }))
             }
             Ok(()) | Err(TryLockError::WouldBlock) => {
-                remove(&path);
+                remove(folder, name);
                 Ok(None)
             }
             Err(TryLockError::Error(source)) => {
-                remove(&path);
+                remove(folder, name);
                 Err(RecordError::Lock { path, source })
             }
         }
@@ -227,16 +217,18 @@ impl Recorder {
 }
 
 /// Takes an empty record away, which would only be in the way of the one before it.
-fn remove(path: &Path) {
-    let _ = fs::remove_file(path);
+fn remove(folder: &Folder, name: &str) {
+    let _ = folder.remove(Path::new(name));
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::Read;
     use std::os::unix::fs::PermissionsExt;
 
-    use nix::fcntl::{FcntlArg, fcntl, open};
+    use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+    use nix::sys::stat::Mode;
     use nix::unistd::pipe;
 
     use super::super::{Entry, Now, Outcome, PhaseProgress, PhaseStarted, Record, runs, verdict};

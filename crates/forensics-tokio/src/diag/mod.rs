@@ -15,7 +15,6 @@
 //! so that it can be ended with all it started, and no handler for SIGTERM: where systemd signals the
 //! whole cgroup once more, it goes, since what lingers turns a clean stop into a failed one.
 
-mod log;
 mod outside;
 
 use std::ffi::{OsStr, OsString};
@@ -32,12 +31,12 @@ use forensics_core::escape::Plain;
 use forensics_core::record::DiagState;
 use forensics_core::secret;
 use forensics_core::systemd::CgroupUnit;
+use forensics_core::trusted::{FileError, append_to};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use self::log::open_log;
 use self::outside::Outside;
 use crate::systemctl::was_met;
 
@@ -113,7 +112,9 @@ pub(crate) struct Plan {
 /// Why there is no diagnostic, or only part of one.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DiagError {
-    #[error("cannot open the log {path:?}: {source}")]
+    #[error("no log: {0}")]
+    Untrusted(#[from] FileError),
+    #[error("cannot write to the log {path:?}: {source}")]
     Log { path: PathBuf, source: io::Error },
     #[error("cannot start {program:?}: {source}")]
     Spawn { program: OsString, source: io::Error },
@@ -152,12 +153,12 @@ pub(crate) async fn run(plan: Plan, line: String) -> Result<Looked, DiagError> {
     let heading = format!("=== {}[{}] {line}\n", plan.service, std::process::id());
     // Off the runtime, as the disk may be slow to answer.
     let log = tokio::task::spawn_blocking(move || {
-        let mut log = open_log(&path)?;
-        log.write_all(heading.as_bytes())?;
-        Ok(log)
+        let mut log = append_to(&path)?;
+        let written = log.write_all(heading.as_bytes());
+        written.map(|()| log).map_err(|source| DiagError::Log { path, source })
     });
-    let failed = |source| DiagError::Log { path: plan.log.clone(), source };
-    let mut log = log.await.map_err(io::Error::other).flatten().map_err(failed)?;
+    let failed = |e| DiagError::Log { path: plan.log.clone(), source: io::Error::other(e) };
+    let mut log = log.await.map_err(failed).flatten()?;
 
     if let Some(outside) = Outside::of(&plan) {
         match outside.start(&log, &line).await {
