@@ -40,7 +40,9 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let (mut file, new) = beside(&folder)?;
     let written =
         file.write_all(content).and_then(|()| Ok(renameat(&folder, &*new, &folder, name)?));
-    written.inspect_err(|_| drop(unlinkat(&folder, &*new, UnlinkatFlags::NoRemoveDir)))
+    written.inspect_err(|_| {
+        let _ = unlinkat(&folder, &*new, UnlinkatFlags::NoRemoveDir);
+    })
 }
 
 /// A new file in the folder, and its name.

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::capture::{Absence, Captured};
 use crate::cause::{Cause, Evidence, Verdict, decide};
 use crate::clock::{self, Utc};
-use crate::escape::Quoted;
+use crate::escape::{Key, MAX_NAME_CHARS, Quoted, cut};
 use crate::marker::{self, Marker};
 use crate::process::{self, ProcessSummary};
 use crate::procfile;
@@ -95,7 +95,10 @@ impl Baseline {
     }
 
     fn of(pid: i32, variable: &dyn Fn(&str) -> Option<String>) -> Self {
-        let variable = |name| variable(name).filter(|value| !value.is_empty());
+        let variable = |name| {
+            let value = variable(name).filter(|value| !value.is_empty())?;
+            Some(cut(&value, MAX_NAME_CHARS).into_owned())
+        };
         let mut process = ProcessSummary::read(pid);
         process.cmdline = process::cmdline(pid);
         // Right also where /proc is another pid namespace's.
@@ -262,7 +265,7 @@ impl Display for ShutdownContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
         for (key, value) in self.fields() {
-            write!(f, "{separator}{key}=")?;
+            write!(f, "{separator}{}=", Key(&key))?;
             // A command line is quoted even where it is one word, so that it always looks like one.
             match key.ends_with("_cmdline") {
                 true => write!(f, "{:#}", Quoted(&value))?,

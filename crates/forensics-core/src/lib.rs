@@ -14,6 +14,7 @@ pub mod context;
 pub mod diagnostic;
 pub mod duration;
 pub mod escape;
+pub mod json;
 pub mod marker;
 pub mod process;
 mod procfile;

@@ -9,7 +9,7 @@ use nix::libc;
 use nix::unistd::getpid;
 
 /// No file of `/proc` that we read whole is larger; the rest of one that is, is not read.
-const LIMIT: u64 = 64 * 1024;
+pub(crate) const LIMIT: u64 = 64 * 1024;
 
 /// Whether `/proc` numbers processes as our pid namespace does.
 ///

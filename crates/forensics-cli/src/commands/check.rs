@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use clap::Args;
 use forensics_core::duration::Timespan;
-use forensics_core::escape::Plain;
+use forensics_core::escape::{MAX_TEXT_CHARS, Plain, cut};
+use forensics_core::json;
 use forensics_core::regular;
 use forensics_core::systemd::{
     Alignment, DEFAULT_HEADROOM, DropIn, Finding, Manager, Severity, UnitProperties, findings,
@@ -65,7 +66,7 @@ impl Check {
         let properties = match systemctl(&show_arguments(manager, &unit)) {
             Ok(output) => UnitProperties::parse(&output),
             Err(why) => {
-                eprintln!("forensics: can't tell: {}", Plain(&why));
+                eprintln!("forensics: can't tell: {}", Plain(&cut(&why, MAX_TEXT_CHARS)));
                 return Ok(ExitCode::from(CANNOT_TELL));
             }
         };
@@ -82,7 +83,7 @@ impl Check {
             drop_in,
         };
         match self.json {
-            true => writeln!(out, "{}", answer.as_json())?,
+            true => writeln!(out, "{}", json::to_string(&answer.as_json())?)?,
             false => answer.print(out)?,
         }
         Ok(ExitCode::from(match alignment {
@@ -158,9 +159,10 @@ impl Answer {
 
 /// A name that is to be copied, as it is where that is safe: units' names have backslashes in them.
 fn to_copy(name: &str) -> String {
+    let name = cut(name, MAX_TEXT_CHARS);
     match name.chars().all(|c| c.is_ascii_graphic() || c == ' ') {
-        true => name.to_owned(),
-        false => Plain(name).to_string(),
+        true => name.into_owned(),
+        false => Plain(&name).to_string(),
     }
 }
 

@@ -5,13 +5,17 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use forensics_core::escape::Plain;
+use forensics_core::escape::{Quoted, cut};
+use forensics_core::json;
 use forensics_core::record::{Record, Verdict};
 
 use crate::html;
 use crate::output::replace;
 use crate::text::{self, Color, Style};
 use crate::timeline::Timeline;
+
+/// Longest name of a service shown, in characters.
+const MAX_SERVICE: usize = 160;
 
 /// Show the timeline of a run: its signals, its phases as bars, its end
 #[derive(Debug, Args)]
@@ -43,8 +47,8 @@ impl Show {
         let (record, verdict) = Verdict::with_record(&self.file).map_err(io::Error::other)?;
         match &self.html {
             None if self.json => {
-                let json = serde_json::json!({ "verdict": verdict, "events": record.entries });
-                writeln!(out, "{json}")?;
+                let all = serde_json::json!({ "verdict": verdict, "events": record.entries });
+                writeln!(out, "{}", json::to_string(&all)?)?;
             }
             None => self.print(out, &record, &verdict)?,
             Some(path) => {
@@ -59,7 +63,8 @@ impl Show {
     }
 
     fn print(&self, out: &mut dyn Write, record: &Record, verdict: &Verdict) -> io::Result<()> {
-        writeln!(out, "{}[{}], started {}", Plain(&verdict.service), verdict.pid, verdict.started)?;
+        let service = cut(&verdict.service, MAX_SERVICE);
+        writeln!(out, "{}[{}], started {}", Quoted(&service), verdict.pid, verdict.started)?;
         text::draw(out, &Timeline::of(record), Style::of_stdout(self.color))?;
         writeln!(out, "{verdict}")?;
         if record.corrupt > 0 || record.torn {

@@ -37,6 +37,7 @@ mod phase;
 mod reader;
 mod reason;
 mod seen;
+mod shorten;
 mod timespan_us;
 mod verdict;
 mod words;
@@ -49,7 +50,9 @@ pub use event::{
 };
 pub use folder::{KEEP, is_running, prune, runs};
 pub use judge::verdict;
-pub use phase::{PhaseFinished, PhaseOutcome, PhaseProgress, PhaseStarted};
+pub use phase::{
+    PhaseFinished, PhaseOutcome, PhaseProgress, PhaseStarted, value_field, values_line,
+};
 pub use reader::{ContentError, MAX_RECORD, ReadError, Record};
 pub use verdict::{Now, OpenPhase, Outcome, Reason, Sender, Verdict};
 pub use writer::{RecordError, Recorder};

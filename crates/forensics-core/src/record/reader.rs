@@ -185,7 +185,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_counted_and_the_rest_is_there() {
-        let (good, long) = (whole(), bytes(&[phase(&"x".repeat(MAX_LINE))]));
+        let head = r#"{"v":1,"ts":"2026-11-23T10:15:00Z","mono_us":1,"event":"phase_started""#;
+        let long = "x".repeat(MAX_LINE);
+        let long = format!("{head},\"offset_us\":1,\"phase\":\"{long}\"}}\n").into_bytes();
+        let good = whole();
         let newer = String::from_utf8(bytes(&[phase("p")])).unwrap().replace(":1,", ":2,");
         // What stands in front of, and behind, four good lines; then the entries, the corrupt
         // lines, a torn end, a newer version.

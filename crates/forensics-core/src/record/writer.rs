@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::entry::{MAX_LINE, line};
+use super::entry::line;
 use super::event::{Event, RunStarted};
 use super::folder;
 use crate::clock::{Utc, mono_us};
@@ -52,14 +52,6 @@ pub enum RecordError {
         event: String,
         /// What is wrong with it.
         source: serde_json::Error,
-    },
-    /// An event beyond [`MAX_LINE`], which no reader would take.
-    #[error("a {event} event of {len} bytes is too long for the record; at most {MAX_LINE}")]
-    TooLong {
-        /// The event's name.
-        event: String,
-        /// The length of its line.
-        len: usize,
     },
     /// Nothing of the line was written.
     #[error("cannot write to the record {}: {source}", path.display())]
@@ -171,9 +163,6 @@ impl Recorder {
     pub fn record(&self, event: &Event) -> Result<(), RecordError> {
         let mut line = line(Utc::now(), mono_us(), event)
             .map_err(|source| RecordError::Encode { event: event.name().to_owned(), source })?;
-        if line.len() > MAX_LINE {
-            return Err(RecordError::TooLong { event: event.name().to_owned(), len: line.len() });
-        }
         // Relaxed: no other memory is published by it.
         let torn = self.torn.swap(false, Ordering::Relaxed);
         if torn {
@@ -231,7 +220,10 @@ mod tests {
     use nix::sys::stat::Mode;
     use nix::unistd::pipe;
 
-    use super::super::{Entry, Now, Outcome, PhaseProgress, PhaseStarted, Record, runs, verdict};
+    use super::super::{
+        Entry, MAX_LINE, Now, Outcome, PhaseFinished, PhaseOutcome, PhaseProgress, PhaseStarted,
+        Record, runs, verdict,
+    };
     use super::*;
 
     fn recorder(file: impl Into<File>) -> Recorder {
@@ -278,15 +270,6 @@ mod tests {
         run.record(&phase("drain")).unwrap();
         let record = Record::read(run.path()).unwrap();
         assert_eq!((record.entries.len(), record.corrupt), (2, 1));
-    }
-
-    #[test]
-    fn a_run_that_cannot_be_recorded_leaves_no_empty_record() {
-        let tmp = tempfile::tempdir().unwrap();
-        let dir = tmp.path().join("r");
-        let error = Recorder::create(&dir, RunStarted::new("x".repeat(MAX_LINE), 1)).unwrap_err();
-        assert!(matches!(error, RecordError::TooLong { .. }), "{error}");
-        assert!(runs(&dir).unwrap().is_empty());
     }
 
     #[test]
@@ -337,14 +320,31 @@ mod tests {
     }
 
     #[test]
-    fn an_event_no_reader_would_take_is_not_written() {
+    fn an_event_that_no_reader_would_take_is_written_in_part() {
         let tmp = tempfile::tempdir().unwrap();
-        let run = Recorder::create(&tmp.path().join("r"), RunStarted::new("gateway", 1)).unwrap();
-        let error = run.record(&phase("x".repeat(MAX_LINE))).unwrap_err();
-        assert!(matches!(error, RecordError::TooLong { .. }), "{error}");
+        let start = RunStarted::new("x".repeat(MAX_LINE), 1);
+        let run = Recorder::create(&tmp.path().join("r"), start).unwrap();
+        let mut failed = PhaseFinished::new("drain", PhaseOutcome::Failed, 1, 1);
+        failed.error = Some("\u{9b}\n".repeat(MAX_LINE));
+        run.record(&Event::PhaseFinished(failed)).unwrap();
+        let mut deep = serde_json::json!("x");
+        for _ in 0..1000 {
+            deep = serde_json::json!([deep]);
+        }
+        let values = serde_json::Map::from_iter([("deep".to_owned(), deep)]);
+        run.record(&Event::PhaseProgress(PhaseProgress::new("db", values, 2))).unwrap();
+        // Just fits.
         let fits = MAX_LINE - line(Utc::now(), mono_us(), &phase("")).unwrap().len();
         run.record(&phase("x".repeat(fits - 20))).unwrap();
-        assert_eq!(Record::read(run.path()).unwrap().entries.len(), 2);
+
+        let record = Record::read(run.path()).unwrap();
+        assert_eq!((record.entries.len(), record.corrupt), (4, 0));
+        assert!(record.start.service.ends_with("x…"));
+        let Event::PhaseFinished(failed) = &record.entries[1].event else { panic!("{record:?}") };
+        assert_eq!((failed.phase.as_str(), failed.outcome), ("drain", PhaseOutcome::Failed));
+        assert!(failed.error.as_deref().unwrap().ends_with('…'));
+        let Event::PhaseStarted(long) = &record.entries[3].event else { panic!("{record:?}") };
+        assert_eq!(long.phase.len(), fits - 20);
     }
 
     #[test]

@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use forensics_core::diagnostic::Diagnostic;
-use forensics_core::escape::Plain;
+use forensics_core::escape::{Plain, Quoted};
 use forensics_core::record::DiagState;
 use forensics_core::secret;
 use forensics_core::systemd::CgroupUnit;
@@ -150,7 +150,7 @@ pub(crate) enum Looked {
 /// Not cancel safe: dropped, it leaves the process running, and without its time limit.
 pub(crate) async fn run(plan: Plan, line: String) -> Result<Looked, DiagError> {
     let path = plan.log.clone();
-    let heading = format!("=== {}[{}] {line}\n", plan.service, std::process::id());
+    let heading = format!("=== {}[{}] {line}\n", Quoted(&plan.service), std::process::id());
     // Off the runtime, as the disk may be slow to answer.
     let log = tokio::task::spawn_blocking(move || {
         let mut log = append_to(&path)?;
@@ -180,7 +180,7 @@ pub(crate) async fn run(plan: Plan, line: String) -> Result<Looked, DiagError> {
     let complete = match &ended {
         Ok(()) if is_ourselves(&plan.command) => return Ok(Looked::Here),
         Ok(()) => "--- end of diagnostic\n".to_owned(),
-        Err(e) => format!("--- diagnostic incomplete: {e}\n"),
+        Err(e) => format!("--- diagnostic incomplete: {}\n", Plain(&e.to_string())),
     };
     // One short line to a file that took the whole look; where it fails there is nobody to tell.
     let _ = log.write_all(complete.as_bytes());
@@ -221,8 +221,10 @@ async fn supervise(mut child: Child) -> Result<(), DiagError> {
     }
 }
 
-/// For an image in which [`init`] was forgotten but a shell is there.
-const SHELL: &str = "date; cat /proc/loadavg; ps auxf --sort=-pcpu 2>/dev/null | head -n 60 || ps";
+/// For an image in which [`init`] was forgotten but a shell is there. Names alone, without command
+/// lines: nobody would take the secrets out of those. The second is for busybox.
+const SHELL: &str = "date; cat /proc/loadavg; columns=pid,ppid,user,stat,time,comm; \
+    { ps ax -o $columns,pcpu,rss,wchan:24 --sort=-pcpu 2>/dev/null || ps -o $columns; } | head -n 60";
 
 fn command(command: &DiagCommand) -> Command {
     let shell = |line: &str| {
