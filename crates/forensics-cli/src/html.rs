@@ -172,7 +172,7 @@ fn row(page: &mut String, bar: &Bar<'_>, timeline: &Timeline<'_>, span: u64) -> 
     for mark in timeline.marks.iter().take(MAX_IN_ROW) {
         match &mark.what {
             What::Signal(_) => {
-                at(page, "at", mark.at, span, &escape::cut(&mark.what.describe(), MAX_TITLE))?
+                at(page, "at", mark.at, span, &escape::cut(&mark.what.describe(), MAX_TITLE))?;
             }
             What::Wedged(phase, _) if phase.is_none_or(|phase| phase == bar.name) => {
                 at(page, "wedge", mark.at, span, &escape::cut(&mark.what.describe(), MAX_TITLE))?;

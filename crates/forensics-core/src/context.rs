@@ -441,6 +441,30 @@ mod tests {
         assert_eq!(context.fields().iter().filter(|(key, _)| key == "cause").count(), 1);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn whatever_the_texts_the_line_reads_back_as_the_facts(
+            name in proptest::prelude::any::<String>(),
+            cmdline in proptest::prelude::any::<String>(),
+            reason in proptest::prelude::any::<String>(),
+            marked in proptest::prelude::any::<String>(),
+        ) {
+            let mut context = example();
+            context.sender.as_mut().unwrap().process = process(4242, &name, &cmdline);
+            context.sender.as_mut().unwrap().ancestors = vec![process(7, &name, &cmdline)];
+            context.parent = Some(process(1, &name, &cmdline));
+            context.trigger = Some(Trigger::Request { reason });
+            context.markers = vec![marker(&marked, marker::Target::Other)];
+            let line = context.to_string();
+            proptest::prop_assert!(line.chars().all(escape::is_safe), "{}", line);
+            proptest::prop_assert_eq!(escape::fields(&line).unwrap(), context.fields());
+            let json = crate::json::to_string(&context).unwrap();
+            proptest::prop_assert!(json.chars().all(escape::is_safe), "{}", json);
+            let read = serde_json::from_str::<ShutdownContext>(&json).unwrap();
+            proptest::prop_assert_eq!(read, context);
+        }
+    }
+
     #[test]
     fn json_holds_all_of_it_and_reads_back() {
         let context = example();

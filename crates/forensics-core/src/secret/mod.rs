@@ -82,7 +82,7 @@ fn without_secrets(text: &str) -> String {
         }
         false => line.words(text),
     }
-    without_tokens(line.shown)
+    without_tokens(&line.shown)
 }
 
 /// What an argument says of the next one.

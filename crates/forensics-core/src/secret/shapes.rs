@@ -158,10 +158,10 @@ fn is_unit(host: &str) -> bool {
 }
 
 /// Without the tokens that show themselves by their prefix.
-pub(super) fn without_tokens(text: String) -> String {
+pub(super) fn without_tokens(text: &str) -> String {
     let in_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     let mut shown = String::new();
-    let mut rest = text.as_str();
+    let mut rest = text;
     let mut boundary = true;
     while let Some(c) = rest.chars().next() {
         let prefix = TOKENS.iter().find(|prefix| boundary && rest.starts_with(**prefix));
