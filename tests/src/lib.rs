@@ -23,6 +23,24 @@ use forensics_tokio::testing::{Process, Run};
 pub use skip::{can, root_can};
 pub use small::Small;
 
+/// What others may write to leave their line, forge a field, drive a terminal, or not be seen: newlines,
+/// CSI, OSC 8 and 52, DCS, C1, NUL, DEL, bidirectional controls, what has no width, tags, separators.
+pub const HOSTILE: &str = "a\nb\r\tc \u{1b}[31m\u{1b}]8;;http://x\u{1b}\\\u{1b}]52;c;eA==\u{7}\u{90}q\u{9c}\
+    \u{9b}2J\0\u{7f}\u{202e}\u{2066}\u{200e}\u{61c}\u{200b}\u{200d}\u{feff}\u{ad}\u{e0041}\u{2028}\u{2029}\
+    \" cause=systemd outcome=ok x=\"";
+
+/// Asserts that a text drives no terminal and hides nothing: each character of it can be shown.
+///
+/// # Panics
+/// Where one cannot.
+pub fn assert_tame(text: &str) {
+    let wild = |c: char| c != '\n' && !forensics_tokio::core::escape::is_safe(c);
+    if let Some(at) = text.find(wild) {
+        let around = |c: usize| text.floor_char_boundary(c);
+        panic!("{:?}", &text[around(at.saturating_sub(80))..around((at + 80).min(text.len()))]);
+    }
+}
+
 /// Past this a test has failed: far more than anything takes on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(60);
 

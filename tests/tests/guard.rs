@@ -182,7 +182,7 @@ async fn a_phase_knows_its_deadline_and_is_dropped_at_it() {
     assert!(token.lock().unwrap().take().unwrap().is_cancelled());
     let phase = &report.phases[0];
     assert_eq!(phase.outcome, Outcome::TimedOut);
-    let error = "still running after 2.00s; last recorded progress=\"1/9\"";
+    let error = "still running after 2.00s; last recorded progress=1/9";
     assert_eq!(phase.error.as_deref(), Some(error));
     assert_eq!(phase.values["rows"], 3);
 }

@@ -5,6 +5,8 @@
 
 use std::fmt::{self, Display, Write};
 
+use forensics_core::escape::{self, MAX_NAME_CHARS, Plain, is_safe};
+use forensics_core::json;
 use forensics_core::record::{Event, Record, Verdict};
 use serde_json::Value;
 
@@ -13,8 +15,18 @@ use crate::timeline::{Bar, Timeline, Tone, What, seconds};
 /// Into how many parts the axis is divided.
 const TICKS: u64 = 5;
 
-/// Longest value shown, in characters; the whole is among the events.
+/// Longest name or value shown, in characters; more of it is among the events.
 const MAX_VALUE: usize = 2000;
+
+/// How much of a record is on its page, so that one made to be too much still opens in a browser: facts
+/// of the context, marks in each phase's row, events, and characters of one.
+const MAX_FACTS: usize = 1000;
+const MAX_IN_ROW: usize = 32;
+const MAX_EVENTS: usize = 5000;
+const MAX_LINE: usize = 32 << 10;
+
+/// Longest text shown beside the pointer, in characters.
+const MAX_TITLE: usize = 200;
 
 /// Text as HTML: markup is escaped, and so is what would not be seen or would turn the line around.
 struct Text<'a>(&'a str);
@@ -27,15 +39,8 @@ impl Display for Text<'_> {
             '&' => f.write_str("&amp;"),
             '"' => f.write_str("&quot;"),
             '\'' => f.write_str("&#39;"),
-            // As in forensics_core::escape: controls, bidirectional ones, what is not assigned.
-            '\\' => f.write_char(c),
-            c => {
-                let mut escaped = c.escape_debug();
-                match escaped.len() {
-                    1 => f.write_char(c),
-                    _ => escaped.try_for_each(|c| f.write_char(c)),
-                }
-            }
+            c if is_safe(c) => f.write_char(c),
+            c => write!(f, "{}", Plain(c.encode_utf8(&mut [0; 4]))),
         })
     }
 }
@@ -50,7 +55,8 @@ pub(crate) fn page(record: &Record, verdict: &Verdict) -> String {
 
 fn write_page(page: &mut String, record: &Record, verdict: &Verdict) -> fmt::Result {
     let timeline = Timeline::of(record);
-    let service = Text(&verdict.service);
+    let service = cut(&verdict.service);
+    let service = Text(&service);
     write!(
         page,
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -76,7 +82,7 @@ fn heading(page: &mut String, record: &Record, verdict: &Verdict) -> fmt::Result
     writeln!(
         page,
         "<header>\n<h1>{}[{}] <span class=\"badge {}\" id=\"outcome\">{}</span></h1>",
-        Text(&verdict.service),
+        Text(&cut(&verdict.service)),
         verdict.pid,
         class(tone),
         verdict.outcome,
@@ -88,7 +94,7 @@ fn heading(page: &mut String, record: &Record, verdict: &Verdict) -> fmt::Result
     let mut facts = vec![format!("started {}", verdict.started)];
     facts.push(format!("last event {}", verdict.last));
     if let Some(unit) = &record.start.unit {
-        facts.push(format!("unit {unit}"));
+        facts.push(format!("unit {}", cut(unit)));
     }
     if let Some(deadline) = verdict.deadline_us {
         facts.push(format!("deadline {} after the signal", seconds(deadline)));
@@ -122,6 +128,9 @@ fn chart(page: &mut String, timeline: &Timeline<'_>) -> fmt::Result {
     for bar in timeline.rows() {
         row(page, bar, timeline, span)?;
     }
+    if let Some(more) = timeline.omitted() {
+        writeln!(page, "<p>{}</p>", Text(&more))?;
+    }
     page.push_str(
         "<p class=\"legend\"><i class=\"bar faint\"></i>used<i class=\"budget\"></i>budget\
          <i class=\"bar open bad\"></i>not finished\
@@ -144,14 +153,15 @@ fn chart(page: &mut String, timeline: &Timeline<'_>) -> fmt::Result {
 fn row(page: &mut String, bar: &Bar<'_>, timeline: &Timeline<'_>, span: u64) -> fmt::Result {
     let (member, tone) = (if bar.group.is_some() { " member" } else { "" }, class(bar.tone()));
     let (used, word) = (bar.used(), bar.word());
+    let (phase, group) = (cut(bar.name), cut(bar.group.unwrap_or_default()));
     write!(
         page,
         "<div class=\"row phase{member}\" role=\"listitem\" data-phase=\"{name}\" data-group=\"{}\" \
          aria-label=\"{name}: +{}, {used}, {word}\">\
          <span class=\"name\">{name}</span><div class=\"track\">",
-        Text(bar.group.unwrap_or_default()),
+        Text(&group),
         seconds(bar.from),
-        name = Text(bar.name),
+        name = Text(&phase),
     )?;
     if let Some(budget) = bar.budget {
         let end = bar.from.saturating_add(budget);
@@ -159,11 +169,13 @@ fn row(page: &mut String, bar: &Bar<'_>, timeline: &Timeline<'_>, span: u64) -> 
     }
     let open = if bar.outcome.is_some() { "" } else { " open" };
     place(page, &format!("bar {tone}{open}"), bar.from, bar.to, span)?;
-    for mark in &timeline.marks {
+    for mark in timeline.marks.iter().take(MAX_IN_ROW) {
         match &mark.what {
-            What::Signal(_) => at(page, "at", mark.at, span, &mark.what.describe())?,
+            What::Signal(_) => {
+                at(page, "at", mark.at, span, &escape::cut(&mark.what.describe(), MAX_TITLE))?;
+            }
             What::Wedged(phase, _) if phase.is_none_or(|phase| phase == bar.name) => {
-                at(page, "wedge", mark.at, span, &mark.what.describe())?;
+                at(page, "wedge", mark.at, span, &escape::cut(&mark.what.describe(), MAX_TITLE))?;
             }
             _ => {}
         }
@@ -230,13 +242,17 @@ fn context(page: &mut String, record: &Record) -> fmt::Result {
         "<h2>Context</h2>\n<div class=\"scroll\"><table id=\"context\">\n\
          <caption>All that was known at the first signal</caption>\n",
     );
-    for (name, value) in facts {
+    let more = facts.len() > MAX_FACTS;
+    for (name, value) in facts.iter().take(MAX_FACTS) {
         writeln!(
             page,
             "<tr><th scope=\"row\">{}</th><td class=\"value\">{}</td></tr>",
-            Text(&name),
-            Text(&cut(&value)),
+            Text(name),
+            Text(&cut(value)),
         )?;
+    }
+    if more {
+        page.push_str("<tr><th scope=\"row\">…</th><td>more in the record</td></tr>\n");
     }
     page.push_str("</table></div>\n");
     Ok(())
@@ -248,9 +264,12 @@ fn events(page: &mut String, record: &Record) -> fmt::Result {
         page,
         "<h2>Record</h2>\n<details><summary>All {count} events</summary><div class=\"scroll\">\n"
     )?;
-    for entry in &record.entries {
-        let line = serde_json::to_string(entry).unwrap_or_default();
-        writeln!(page, "<pre>{}</pre>", Text(&line))?;
+    for entry in record.entries.iter().take(MAX_EVENTS) {
+        let line = json::to_string(entry).unwrap_or_default();
+        writeln!(page, "<pre>{}</pre>", Text(&escape::cut(&line, MAX_LINE)))?;
+    }
+    if let Some(more) = count.checked_sub(MAX_EVENTS).filter(|&more| more > 0) {
+        writeln!(page, "<p>… {more} more are in the record.</p>")?;
     }
     page.push_str("</div></details>\n");
     Ok(())
@@ -258,7 +277,14 @@ fn events(page: &mut String, record: &Record) -> fmt::Result {
 
 /// The leaves of a JSON value, by dotted names.
 fn flatten(name: &str, value: &Value, facts: &mut Vec<(String, String)>) {
-    let below = |key: &str| if name.is_empty() { key.to_owned() } else { format!("{name}.{key}") };
+    if facts.len() > MAX_FACTS {
+        return;
+    }
+    let below = |key: &str| {
+        let key = escape::cut(key, MAX_NAME_CHARS);
+        let name = if name.is_empty() { key.into_owned() } else { format!("{name}.{key}") };
+        escape::cut(&name, MAX_NAME_CHARS).into_owned()
+    };
     match value {
         Value::Object(map) => {
             map.iter().for_each(|(key, value)| flatten(&below(key), value, facts));
@@ -276,7 +302,7 @@ fn flatten(name: &str, value: &Value, facts: &mut Vec<(String, String)>) {
 }
 
 fn cut(text: &str) -> std::borrow::Cow<'_, str> {
-    forensics_core::escape::cut(text, MAX_VALUE)
+    escape::cut(text, MAX_VALUE)
 }
 
 fn percent(at: u64, span: u64) -> f64 {

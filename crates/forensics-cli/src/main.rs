@@ -4,6 +4,7 @@
 
 mod commands;
 mod html;
+mod output;
 mod stats;
 mod text;
 mod timeline;
@@ -12,6 +13,7 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
+use forensics_core::escape::Plain;
 
 use crate::commands::Command;
 
@@ -36,7 +38,7 @@ fn main() -> ExitCode {
         // The reader has gone, as in `forensics list DIR | head -1`: nobody is left to tell.
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("forensics: {e}");
+            eprintln!("forensics: {}", Plain(&e.to_string()));
             ExitCode::from(2)
         }
     }

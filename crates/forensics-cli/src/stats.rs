@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use forensics_core::escape::{Plain, cut};
+use forensics_core::escape::{Quoted, cut};
 use forensics_core::record::{Event, PhaseOutcome, Record, verdict};
 use serde_json::{Value, json};
 
@@ -33,9 +33,14 @@ pub(crate) struct Stats {
     complaints: Vec<String>,
     outcomes: Counts,
     causes: Counts,
-    senders: Counts,
+    /// By name and user.
+    senders: BTreeMap<(String, Option<u32>), usize>,
     phases: BTreeMap<String, Phase>,
 }
+
+/// How many causes or senders are shown, the most frequent; and how many phases.
+const MAX_COUNTS: usize = 32;
+const MAX_PHASES: usize = 1000;
 
 type Counts = BTreeMap<String, usize>;
 
@@ -92,11 +97,8 @@ impl Stats {
             count(&mut self.causes, cause);
         }
         if let Some(sender) = &verdict.sender {
-            let name = sender.name.as_deref().unwrap_or("?");
-            match sender.uid {
-                Some(uid) => count(&mut self.senders, &format!("{name} uid={uid}")),
-                None => count(&mut self.senders, name),
-            }
+            let name = sender.name.clone().unwrap_or_else(|| "?".to_owned());
+            *self.senders.entry((name, sender.uid)).or_default() += 1;
         }
         for entry in &record.entries {
             let Event::PhaseFinished(finished) = &entry.event else { continue };
@@ -126,7 +128,9 @@ impl Stats {
         self.complaints.extend(other.complaints);
         merge(&mut self.outcomes, other.outcomes);
         merge(&mut self.causes, other.causes);
-        merge(&mut self.senders, other.senders);
+        for (sender, count) in other.senders {
+            *self.senders.entry(sender).or_default() += count;
+        }
         for (name, phase) in other.phases {
             let ours = self.phases.entry(name).or_default();
             ours.took.extend(phase.took);
@@ -148,23 +152,37 @@ impl Stats {
             write!(out, "; {} lines could not be read", self.corrupt_lines)?;
         }
         writeln!(out)?;
-        for (name, counts) in
-            [("outcomes", &self.outcomes), ("causes", &self.causes), ("senders", &self.senders)]
-        {
+        let named = |counts: &Counts| counts.iter().map(|(name, n)| (shown(name), *n)).collect();
+        let senders = self.senders.iter().map(|(sender, n)| (sender_shown(sender, shown), *n));
+        let lines: [(&str, Vec<(String, usize)>); 3] = [
+            ("outcomes", named(&self.outcomes)),
+            ("causes", named(&self.causes)),
+            ("senders", senders.collect()),
+        ];
+        for (name, counts) in lines {
             let mut sorted: Vec<_> = counts.iter().collect();
-            sorted.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
-            let shown = |(name, count): (&String, &usize)| format!("{count} {}", shown(name));
-            let sorted: Vec<_> = sorted.into_iter().map(shown).collect();
+            sorted.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+            let shown = |(name, count): &(String, usize)| format!("{count} {name}");
+            let mut sorted: Vec<_> = sorted.into_iter().take(MAX_COUNTS).map(shown).collect();
+            if counts.len() > MAX_COUNTS {
+                sorted.push(format!("and {} more", counts.len() - MAX_COUNTS));
+            }
             writeln!(out, "{name:<9} {}", sorted.join(", "))?;
         }
         if self.phases.is_empty() {
             return Ok(());
         }
-        let name = self.phases.keys().map(|name| shown(name).chars().count()).max().unwrap_or(0);
+        let name = self
+            .phases
+            .keys()
+            .take(MAX_PHASES)
+            .map(|name| shown(name).chars().count())
+            .max()
+            .unwrap_or(0);
         let name = name.max("phase".len());
         let head = ["runs", "median", "95 %", "max"].map(|column| format!("{column:>9}")).concat();
         writeln!(out, "\n{:<name$} {head}  not ok", "phase")?;
-        for (phase, figures) in &self.phases {
+        for (phase, figures) in self.phases.iter().take(MAX_PHASES) {
             let spans = [figures.percentile(50), figures.percentile(95), figures.percentile(100)];
             let spans = spans.map(|us| format!("{:>9}", us.map_or("-".to_owned(), seconds)));
             let bad = figures.bad.iter().map(|(word, count)| format!("{count} {word}"));
@@ -177,7 +195,10 @@ impl Stats {
             );
             writeln!(out, "{}", line.trim_end())?;
         }
-        Ok(())
+        match self.phases.len().saturating_sub(MAX_PHASES) {
+            0 => Ok(()),
+            more => writeln!(out, "and {more} more phases: --json has them all"),
+        }
     }
 
     pub(crate) fn as_json(&self) -> Value {
@@ -192,13 +213,15 @@ impl Stats {
             });
             (name.clone(), figures)
         });
+        let senders =
+            self.senders.iter().map(|(sender, n)| (sender_shown(sender, str::to_owned), json!(n)));
         json!({
             "runs": self.runs,
             "unreadable": self.unreadable,
             "corrupt_lines": self.corrupt_lines,
             "outcomes": self.outcomes,
             "causes": self.causes,
-            "senders": self.senders,
+            "senders": senders.collect::<serde_json::Map<_, _>>(),
             "phases": phases.collect::<serde_json::Map<_, _>>(),
         })
     }
@@ -226,9 +249,17 @@ fn merge(counts: &mut Counts, others: Counts) {
     }
 }
 
+/// `kill uid=1000`, the name as `shown` has it.
+fn sender_shown((name, uid): &(String, Option<u32>), shown: impl Fn(&str) -> String) -> String {
+    match uid {
+        Some(uid) => format!("{} uid={uid}", shown(name)),
+        None => shown(name),
+    }
+}
+
 /// A name of others.
 fn shown(name: &str) -> String {
-    cut(&Plain(name).to_string(), MAX_NAME).into_owned()
+    cut(&Quoted(name).to_string(), MAX_NAME).into_owned()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use clap::ValueEnum;
-use forensics_core::escape::{Plain, cut};
+use forensics_core::escape::{Plain, Quoted, cut};
 
 use crate::timeline::{Bar, Timeline, Tone, seconds};
 
@@ -83,6 +83,9 @@ pub(crate) fn draw(out: &mut dyn Write, timeline: &Timeline<'_>, style: Style) -
     for bar in timeline.rows() {
         layout.row(out, bar)?;
     }
+    if let Some(more) = timeline.omitted() {
+        writeln!(out, "{}", cut(&more, style.width))?;
+    }
     if let Some(deadline) = timeline.deadline {
         let mark = match deadline <= layout.span && layout.bar > 0 {
             true => format!("{}┆", " ".repeat(layout.column(deadline).min(layout.bar - 1))),
@@ -126,11 +129,10 @@ impl Layout {
                 (Some(bar.tone()), bar.word()),
             ],
         )?;
-        let (error, recorded) = (bar.error.unwrap_or_default(), bar.recorded());
-        for (tone, text) in [(bar.tone(), error), (Tone::Faint, recorded.as_str())] {
+        let error = Plain(&cut(bar.error.unwrap_or_default(), self.style.width)).to_string();
+        for (tone, text) in [(bar.tone(), error), (Tone::Faint, bar.recorded())] {
             if !text.is_empty() {
                 let indent = " ".repeat(self.offset + 2 + name + 2);
-                let text = Plain(text).to_string();
                 self.segments(out, &[(None, &indent), (Some(tone), &text)])?;
             }
         }
@@ -193,7 +195,7 @@ fn offset(at: u64) -> String {
 
 fn label(bar: &Bar<'_>) -> String {
     let indent = if bar.group.is_some() { "  " } else { "" };
-    format!("{indent}{}", cut(&Plain(bar.name).to_string(), MAX_NAME - indent.len()))
+    format!("{indent}{}", cut(&Quoted(bar.name).to_string(), MAX_NAME - indent.len()))
 }
 
 #[cfg(test)]

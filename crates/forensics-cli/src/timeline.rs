@@ -4,9 +4,11 @@
 //! Built from whatever a record holds: a phase without end, an end without start, members without
 //! their group, clocks out of order. Nothing is dropped but what no drawing can show.
 
-use forensics_core::escape::Plain;
+use std::collections::HashMap;
+
+use forensics_core::escape::{MAX_NAME_CHARS, MAX_TEXT_CHARS, Plain, Quoted, cut};
 use forensics_core::record::{
-    Diag, Event, PhaseFinished, PhaseOutcome, PhaseStarted, Record, Signal, Stopped,
+    Diag, Event, PhaseFinished, PhaseOutcome, PhaseStarted, Record, Signal, Stopped, values_line,
 };
 use serde_json::{Map, Value};
 
@@ -20,7 +22,14 @@ pub(crate) struct Timeline<'a> {
     pub(crate) bars: Vec<Bar<'a>>,
     /// In the order in which they happened.
     pub(crate) marks: Vec<Mark<'a>>,
+    /// Phases and marks beyond those that are drawn.
+    more: [usize; 2],
 }
+
+/// How many phases and how many marks are drawn: far more than any service has, and few enough for a
+/// record that was made to be too much.
+const MAX_BARS: usize = 1000;
+const MAX_MARKS: usize = 1000;
 
 /// A phase or a group.
 pub(crate) struct Bar<'a> {
@@ -66,28 +75,33 @@ impl<'a> Timeline<'a> {
         let zero = first.map_or(last, |(at, _)| at);
         let end = last.saturating_sub(zero);
 
-        let mut flat: Vec<Bar<'a>> = Vec::new();
+        let mut flat = Flat::default();
         let mut marks = Vec::new();
+        let mut more_marks = 0;
         for entry in entries {
             let at = entry.mono_us.saturating_sub(zero);
-            let mut mark = |what| marks.push(Mark { at, what });
+            let mut mark = |what| match marks.len() < MAX_MARKS {
+                true => marks.push(Mark { at, what }),
+                false => more_marks += 1,
+            };
             match &entry.event {
-                Event::PhaseStarted(started) => flat.push(Bar::begun(started, at, end)),
+                Event::PhaseStarted(started) => flat.add(Bar::begun(started, at, end)),
                 Event::PhaseProgress(progress) => {
                     let place = (progress.phase.as_str(), progress.group.as_deref());
-                    if let Some(bar) = open(&mut flat, place) {
+                    if let Some(bar) = flat.open(place) {
                         bar.values = Some(&progress.values);
                     }
                 }
                 Event::PhaseFinished(finished) => {
                     let place = (finished.phase.as_str(), finished.group.as_deref());
-                    match open(&mut flat, place) {
-                        Some(bar) => bar.finish(finished, at),
+                    match flat.close(place) {
+                        Place::Drawn(bar) => bar.finish(finished, at),
+                        Place::Omitted => {}
                         // A phase that was skipped never started.
-                        None => {
+                        Place::Unknown => {
                             let mut bar = Bar::at(place, at);
                             bar.finish(finished, at);
-                            flat.push(bar);
+                            flat.add(bar);
                         }
                     }
                 }
@@ -101,12 +115,22 @@ impl<'a> Timeline<'a> {
             }
         }
         let deadline = first.and_then(|(_, signal)| signal.deadline_us);
-        Self { end, deadline, bars: nest(flat), marks }
+        Self { end, deadline, more: [flat.more, more_marks], bars: nest(flat.bars), marks }
     }
 
     /// All bars, each group in front of its members.
     pub(crate) fn rows(&self) -> impl Iterator<Item = &Bar<'a>> {
         self.bars.iter().flat_map(|bar| std::iter::once(bar).chain(&bar.members))
+    }
+
+    /// What there is beyond what is drawn, where there is more.
+    pub(crate) fn omitted(&self) -> Option<String> {
+        match self.more {
+            [0, 0] => None,
+            [bars, marks] => Some(format!(
+                "{bars} more phases and {marks} more events are not drawn: --json has them all"
+            )),
+        }
     }
 
     /// Where a drawing ends: with the run, or with the deadline where that is not far.
@@ -174,13 +198,9 @@ impl<'a> Bar<'a> {
         }
     }
 
-    /// What it recorded, such as `active_now=3`; a name or value is as the record has it.
+    /// What it recorded, such as `active_now=3`.
     pub(crate) fn recorded(&self) -> String {
-        let shown = |(key, value): (&String, &Value)| match value.as_str() {
-            Some(text) => format!("{key}={text}"),
-            None => format!("{key}={value}"),
-        };
-        self.values.into_iter().flatten().map(shown).collect::<Vec<_>>().join(" ")
+        self.values.map(values_line).unwrap_or_default()
     }
 }
 
@@ -198,24 +218,27 @@ impl What<'_> {
     pub(crate) fn describe(&self) -> String {
         match self {
             What::Signal(signal) => {
-                let what = signal.signal.as_deref().unwrap_or(signal.kind.as_str());
-                let mut text = Plain(what).to_string();
+                let name = |name: &str| Quoted(&cut(name, MAX_NAME_CHARS)).to_string();
+                let mut text = name(signal.signal.as_deref().unwrap_or(signal.kind.as_str()));
                 if let Some(pid) = signal.sender_pid {
-                    let name = signal.sender_name.as_deref().unwrap_or("?");
-                    text.push_str(&format!(" from {}({pid})", Plain(name)));
+                    let sender = signal.sender_name.as_deref().unwrap_or("?");
+                    text.push_str(&format!(" from {}({pid})", name(sender)));
                 }
                 // The cause is the first one's; later ones have none of their own.
                 if signal.ordinal == 1 {
-                    text.push_str(&format!(", cause {}", Plain(&signal.cause)));
+                    text.push_str(&format!(", cause {}", name(&signal.cause)));
                 }
                 text
             }
             What::Wedged(phase, detail) => {
-                let phase = phase.map(|phase| format!(" in {}", Plain(phase)));
-                format!("wedged{}: {}", phase.unwrap_or_default(), Plain(detail))
+                let phase =
+                    phase.map(|phase| format!(" in {}", Quoted(&cut(phase, MAX_NAME_CHARS))));
+                let detail = cut(detail, MAX_TEXT_CHARS);
+                format!("wedged{}: {}", phase.unwrap_or_default(), Plain(&detail))
             }
             What::Diag(diag) => {
-                let error = diag.error.as_deref().map(|error| format!(": {}", Plain(error)));
+                let error = diag.error.as_deref();
+                let error = error.map(|error| format!(": {}", Plain(&cut(error, MAX_TEXT_CHARS))));
                 format!("diagnostic {}{}", diag.state, error.unwrap_or_default())
             }
             What::Stopped(stopped) => {
@@ -238,15 +261,55 @@ pub(crate) fn seconds(us: u64) -> String {
     format!("{:.2}s", us as f64 / 1e6)
 }
 
-/// The bar in that place that has not ended, the last where there are several.
-fn open<'b, 'a>(flat: &'b mut [Bar<'a>], place: (&str, Option<&str>)) -> Option<&'b mut Bar<'a>> {
-    flat.iter_mut().rev().find(|bar| bar.outcome.is_none() && (bar.name, bar.group) == place)
+/// All bars, before members are put into their groups, and where those are that have not ended.
+#[derive(Default)]
+struct Flat<'a> {
+    bars: Vec<Bar<'a>>,
+    /// By name and group, the last one last; `None` for one that is not drawn.
+    open: HashMap<(&'a str, Option<&'a str>), Vec<Option<usize>>>,
+    more: usize,
+}
+
+enum Place<'b, 'a> {
+    Drawn(&'b mut Bar<'a>),
+    Omitted,
+    Unknown,
+}
+
+impl<'a> Flat<'a> {
+    fn add(&mut self, bar: Bar<'a>) {
+        let place = (bar.name, bar.group);
+        let is_drawn = self.bars.len() < MAX_BARS;
+        if bar.outcome.is_none() {
+            self.open.entry(place).or_default().push(is_drawn.then_some(self.bars.len()));
+        }
+        match is_drawn {
+            true => self.bars.push(bar),
+            false => self.more += 1,
+        }
+    }
+
+    /// The last bar in that place that has not ended.
+    fn open(&mut self, place: (&'a str, Option<&'a str>)) -> Option<&mut Bar<'a>> {
+        let at = (*self.open.get(&place)?.last()?)?;
+        self.bars.get_mut(at)
+    }
+
+    /// The same, which ends now.
+    fn close(&mut self, place: (&'a str, Option<&'a str>)) -> Place<'_, 'a> {
+        match self.open.get_mut(&place).and_then(Vec::pop) {
+            None => Place::Unknown,
+            Some(None) => Place::Omitted,
+            Some(Some(at)) => self.bars.get_mut(at).map_or(Place::Omitted, Place::Drawn),
+        }
+    }
 }
 
 /// Puts members into the last group of their name that began before them. Those without one stay
 /// where they are.
 fn nest(flat: Vec<Bar<'_>>) -> Vec<Bar<'_>> {
     let mut bars: Vec<Bar<'_>> = Vec::new();
+    // No more than [`MAX_BARS`] to look through, each time.
     for bar in flat {
         let group = bar.group.and_then(|group| {
             bars.iter_mut().rev().find(|one| one.group.is_none() && one.name == group)

@@ -246,7 +246,7 @@ fn a_record_is_shown_as_a_timeline_without_its_escapes() {
     let file = fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path();
     let (code, stdout, _) = run(&["show", file.to_str().unwrap()]);
     assert_eq!(code, 0);
-    assert!(stdout.contains(r"SIGTERM from kill\u{1b}[31m(4242), cause operator"), "{stdout}");
+    assert!(stdout.contains(r#"SIGTERM from "kill\u{1b}[31m"(4242), cause operator"#), "{stdout}");
     assert!(stdout.contains("drain") && stdout.contains('█') && stdout.contains("ok"), "{stdout}");
     assert!(!stdout.contains('\u{1b}'));
 

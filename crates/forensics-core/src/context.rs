@@ -17,7 +17,7 @@ use crate::capture::{Absence, Captured, Code};
 use crate::cause::{Cause, Evidence, Verdict, decide};
 use crate::cgroupfs::{Memory, MemoryGroup};
 use crate::clock::{self, Utc};
-use crate::escape::Quoted;
+use crate::escape::{Key, MAX_NAME_CHARS, Quoted, cut};
 use crate::marker::{self, Marker};
 use crate::pod::Pod;
 use crate::process::{self, ProcessSummary};
@@ -101,7 +101,10 @@ impl Baseline {
     }
 
     fn of(pid: i32, variable: &dyn Fn(&str) -> Option<String>) -> Self {
-        let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let variable = |name: &str| {
+            let value = variable(name).filter(|value| !value.is_empty())?;
+            Some(cut(&value, MAX_NAME_CHARS).into_owned())
+        };
         let mut process = ProcessSummary::read(pid);
         process.cmdline = process::cmdline(pid);
         // Right also where /proc is another pid namespace's.
@@ -313,7 +316,7 @@ impl Display for ShutdownContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
         for (key, value) in self.fields() {
-            write!(f, "{separator}{key}=")?;
+            write!(f, "{separator}{}=", Key(&key))?;
             // A command line is quoted even where it is one word, so that it always looks like one.
             match key.ends_with("_cmdline") {
                 true => write!(f, "{:#}", Quoted(&value))?,
@@ -520,6 +523,30 @@ mod tests {
         assert!(!line.chars().any(char::is_control), "{line}");
         assert_eq!(escape::fields(&line).unwrap(), context.fields());
         assert_eq!(context.fields().iter().filter(|(key, _)| key == "cause").count(), 1);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_the_texts_the_line_reads_back_as_the_facts(
+            name in proptest::prelude::any::<String>(),
+            cmdline in proptest::prelude::any::<String>(),
+            reason in proptest::prelude::any::<String>(),
+            marked in proptest::prelude::any::<String>(),
+        ) {
+            let mut context = example();
+            context.sender.as_mut().unwrap().process = process(4242, &name, &cmdline);
+            context.sender.as_mut().unwrap().ancestors = vec![process(7, &name, &cmdline)];
+            context.parent = Some(process(1, &name, &cmdline));
+            context.trigger = Some(Trigger::Request { reason });
+            context.markers = vec![marker(&marked, marker::Target::Other)];
+            let line = context.to_string();
+            proptest::prop_assert!(line.chars().all(escape::is_safe), "{}", line);
+            proptest::prop_assert_eq!(escape::fields(&line).unwrap(), context.fields());
+            let json = crate::json::to_string(&context).unwrap();
+            proptest::prop_assert!(json.chars().all(escape::is_safe), "{}", json);
+            let read = serde_json::from_str::<ShutdownContext>(&json).unwrap();
+            proptest::prop_assert_eq!(read, context);
+        }
     }
 
     #[test]

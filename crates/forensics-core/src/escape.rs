@@ -2,18 +2,63 @@
 //!
 //! A process chooses its own name and command line, and whoever may write a marker file chooses
 //! its content. Shown as they are, such texts could end a log line early, forge a field of it, or
-//! drive the reader's terminal. Everything foreign passes through here: [`Quoted`] for a value in
-//! a `key=value` line, [`Plain`] for running text.
+//! drive the reader's terminal. Everything foreign passes through here: [`Key`] and [`Quoted`] for a
+//! `key=value` line, [`Plain`] for running text; [`crate::json`] does the same for JSON.
 //!
-//! What counts as unsafe is decided by [`char::escape_debug`]: all control characters, the
-//! bidirectional controls, invisible and unassigned characters and separators other than a blank.
-//! [`fields`] reads such a line back, so that escaping can be shown to lose nothing.
+//! What counts as unsafe ([`is_safe`]) is decided by [`char::escape_debug`]: all control characters,
+//! the bidirectional controls, invisible, combining and unassigned characters and separators other
+//! than a blank; and the few letters and symbols beside that show as nothing. [`fields`] reads such a
+//! line back, so that escaping can be shown to lose nothing. Letters that only look like others, or
+//! like a quote or `=`, are not told from them.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display, Write};
 
 /// Longest command line shown, in characters.
 pub const MAX_CMDLINE_CHARS: usize = 300;
+
+/// Longest name that a service gives (its own, a phase's, a value's), in characters.
+pub const MAX_NAME_CHARS: usize = 256;
+
+/// Longest text that a service gives (a reason, an error, a recorded value), in characters.
+pub const MAX_TEXT_CHARS: usize = 4000;
+
+/// Whether a character can be shown as it is: it is seen, stays in its place, and leaves the others
+/// in theirs. A quote and a backslash can, where nothing is quoted.
+///
+/// ```
+/// use forensics_core::escape::is_safe;
+/// assert!("größe \\ \"ok\"".chars().all(is_safe));
+/// assert!(!['\n', '\u{9b}', '\u{202e}', '\u{200b}', '\u{3164}'].into_iter().any(is_safe));
+/// ```
+pub fn is_safe(c: char) -> bool {
+    match c {
+        '\'' | '"' | '\\' => true,
+        // Letters and a symbol that are printable by their category, and show as nothing: the fillers
+        // of Hangul, and the empty pattern of Braille.
+        '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}' | '\u{2800}' => false,
+        c => c.is_ascii_graphic() || c == ' ' || c.escape_debug().len() == 1,
+    }
+}
+
+/// Shows the key of a `key=value` line: what could end it or is unsafe is escaped.
+///
+/// ```
+/// use forensics_core::escape::Key;
+/// assert_eq!(Key("active_now").to_string(), "active_now");
+/// assert_eq!(Key("a=1 cause").to_string(), r"a\u{3d}1\u{20}cause");
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct Key<'a>(pub &'a str);
+
+impl Display for Key<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| match stays_bare(c) {
+            true => f.write_char(c),
+            false => write!(f, "{}", c.escape_unicode()),
+        })
+    }
+}
 
 /// Shows a value of a `key=value` line: bare where that is unambiguous, else quoted and escaped;
 /// in the alternate form `{:#}` always quoted.
@@ -29,8 +74,7 @@ pub struct Quoted<'a>(pub &'a str);
 
 impl Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bare = !self.0.is_empty() && self.0.chars().all(stays_bare);
-        if bare && !f.alternate() {
+        if is_bare(self.0) && !f.alternate() {
             return f.write_str(self.0);
         }
         f.write_char('"')?;
@@ -60,6 +104,11 @@ impl Display for Plain<'_> {
     }
 }
 
+/// Whether [`Quoted`] shows a value as it is.
+pub fn is_bare(value: &str) -> bool {
+    !value.is_empty() && value.chars().all(stays_bare)
+}
+
 /// Cuts `text` to at most `max` characters, the last of which is then `…`.
 pub fn cut(text: &str, max: usize) -> Cow<'_, str> {
     match text.char_indices().nth(max) {
@@ -69,6 +118,15 @@ pub fn cut(text: &str, max: usize) -> Cow<'_, str> {
             let end = text.char_indices().nth(max - 1).map_or(text.len(), |(at, _)| at);
             Cow::Owned(format!("{}…", &text[..end]))
         }
+    }
+}
+
+/// The same of a text of one's own, which is not copied where it is short enough.
+pub fn cut_to(text: String, max: usize) -> String {
+    match cut(&text, max) {
+        Cow::Owned(shorter) => shorter,
+        Cow::Borrowed(short) if short.len() < text.len() => short.to_owned(),
+        Cow::Borrowed(_) => text,
     }
 }
 
@@ -96,7 +154,8 @@ pub enum FieldsError {
     },
 }
 
-/// Reads a line of `key=value` fields, with values as [`Quoted`] writes them, back into pairs.
+/// Reads a line of `key=value` fields, with keys as [`Key`] and values as [`Quoted`] writes them, back
+/// into pairs.
 ///
 /// # Errors
 /// Where the line is not of that form; nothing is guessed.
@@ -113,7 +172,7 @@ pub fn fields(line: &str) -> Result<Vec<(String, String)>, FieldsError> {
             .find(['=', ' '])
             .filter(|&i| rest.as_bytes()[i] == b'=')
             .ok_or(FieldsError::NoValue { at })?;
-        let key = rest[..equals].to_owned();
+        let key = unescape_key(&rest[..equals], at)?;
         at += equals + 1;
         let (value, used) = match line[at..].strip_prefix('"') {
             Some(quoted) => unquote(quoted, at)?,
@@ -142,24 +201,11 @@ fn unquote(quoted: &str, at: usize) -> Result<(String, usize), FieldsError> {
                 };
             }
             '\\' => {
-                let bad = FieldsError::BadEscape { at: at + 1 + i };
-                let (_, kind) = chars.next().ok_or(bad.clone())?;
-                value.push(match kind {
-                    'n' => '\n',
-                    'r' => '\r',
-                    't' => '\t',
-                    '0' => '\0',
-                    '"' | '\\' => kind,
-                    'u' => {
-                        let hex = chars.as_str().strip_prefix('{').and_then(|h| h.split_once('}'));
-                        let (hex, _) = hex.ok_or(bad.clone())?;
-                        let code = u32::from_str_radix(hex, 16).map_err(|_| bad.clone())?;
-                        // The braces and the digits, all of them ASCII.
-                        chars.nth(hex.len() + 1);
-                        char::from_u32(code).ok_or(bad)?
-                    }
-                    _ => return Err(bad),
-                });
+                let (c, used) =
+                    unescape(&quoted[i + 1..]).ok_or(FieldsError::BadEscape { at: at + 1 + i })?;
+                value.push(c);
+                // All of them ASCII.
+                chars.nth(used - 1);
             }
             c => value.push(c),
         }
@@ -167,13 +213,46 @@ fn unquote(quoted: &str, at: usize) -> Result<(String, usize), FieldsError> {
     Err(FieldsError::Unterminated { at })
 }
 
+fn unescape_key(key: &str, at: usize) -> Result<String, FieldsError> {
+    let mut found = String::with_capacity(key.len());
+    let mut rest = key;
+    while let Some((before, escape)) = rest.split_once('\\') {
+        found.push_str(before);
+        let bad = FieldsError::BadEscape { at: at + key.len() - escape.len() - 1 };
+        let (c, used) = unescape(escape).ok_or(bad)?;
+        found.push(c);
+        rest = &escape[used..];
+    }
+    found.push_str(rest);
+    Ok(found)
+}
+
+/// The character that an escape stands for, whose backslash has been taken off, and its bytes.
+fn unescape(escape: &str) -> Option<(char, usize)> {
+    Some(match escape.chars().next()? {
+        'n' => ('\n', 1),
+        'r' => ('\r', 1),
+        't' => ('\t', 1),
+        '0' => ('\0', 1),
+        kind @ ('"' | '\\') => (kind, 1),
+        'u' => {
+            let (hex, _) = escape[1..].strip_prefix('{')?.split_once('}')?;
+            (char::from_u32(u32::from_str_radix(hex, 16).ok()?)?, hex.len() + 3)
+        }
+        _ => return None,
+    })
+}
+
 fn stays_bare(c: char) -> bool {
-    !matches!(c, ' ' | '"' | '=' | '\\') && (c == '\'' || c.escape_debug().len() == 1)
+    !matches!(c, ' ' | '"' | '=' | '\\') && is_safe(c)
 }
 
 fn write_escaped(f: &mut fmt::Formatter<'_>, c: char) -> fmt::Result {
     match c {
-        '\'' => f.write_char(c),
+        '"' | '\\' => write!(f, "\\{c}"),
+        c if is_safe(c) => f.write_char(c),
+        // Of a character that is unsafe by no category there is no other escape.
+        c if c.escape_debug().len() == 1 => write!(f, "{}", c.escape_unicode()),
         c => write!(f, "{}", c.escape_debug()),
     }
 }
@@ -199,11 +278,55 @@ mod tests {
             ("\u{202e}evil", r#""\u{202e}evil""#),
             ("\u{2028}", r#""\u{2028}""#),
             ("\u{9b}31m", r#""\u{9b}31m""#),
+            ("a\u{3164}b\u{2800}", r#""a\u{3164}b\u{2800}""#),
         ];
         for (text, shown) in cases {
             assert_eq!(Quoted(text).to_string(), shown);
         }
         assert_eq!(format!("{:#}", Quoted("/sbin/init")), r#""/sbin/init""#);
+    }
+
+    /// All that an attacker could hide behind, by what it does to a reader.
+    const UNSAFE: &[std::ops::RangeInclusive<u32>] = &[
+        // C0, DEL and C1: newlines, ESC, CSI, OSC, DCS, NUL.
+        0x00..=0x1f,
+        0x7f..=0x9f,
+        // Blanks that are none, the soft hyphen, joiners, zero-width ones.
+        0xa0..=0xa0,
+        0xad..=0xad,
+        0x34f..=0x34f,
+        0x61c..=0x61c,
+        0x115f..=0x1160,
+        0x17b4..=0x17b5,
+        0x180b..=0x180f,
+        0x2000..=0x200f,
+        // Line and paragraph separators, bidirectional controls.
+        0x2028..=0x202f,
+        0x205f..=0x206f,
+        0x2800..=0x2800,
+        0x3000..=0x3000,
+        0x3164..=0x3164,
+        0xfe00..=0xfe0f,
+        0xfeff..=0xfeff,
+        0xffa0..=0xffa0,
+        0xfff0..=0xfffb,
+        0x1d173..=0x1d17a,
+        // Tags and variation selectors.
+        0xe0000..=0xe0fff,
+        // Private use.
+        0xe000..=0xf8ff,
+        0x10_0000..=0x10_ffff,
+    ];
+
+    #[test]
+    fn no_character_that_moves_hides_or_drives_anything_is_shown() {
+        for c in UNSAFE.iter().cloned().flatten().filter_map(char::from_u32) {
+            assert!(!is_safe(c), "{:x}", u32::from(c));
+            for text in [Quoted(&c.to_string()).to_string(), Plain(&c.to_string()).to_string()] {
+                assert!(text.is_ascii() && text.chars().all(is_safe), "{text:?}");
+            }
+            assert!(Key(&c.to_string()).to_string().is_ascii());
+        }
     }
 
     #[test]
@@ -212,6 +335,9 @@ mod tests {
         assert_eq!(cut("abcd", 3), "ab…");
         assert_eq!(cut("äöüß", 3), "äö…");
         assert_eq!(cut("ab", 0), "");
+        for max in 0..4 {
+            assert_eq!(cut_to("äöü".to_owned(), max), cut("äöü", max));
+        }
     }
 
     #[test]
@@ -222,25 +348,25 @@ mod tests {
         assert_eq!(fields(r#"a="x"y=1"#), Err(Unterminated { at: 2 }));
         assert_eq!(fields(r#"a="\q""#), Err(BadEscape { at: 3 }));
         assert_eq!(fields(r#"a="\u{110000}""#), Err(BadEscape { at: 3 }));
+        assert_eq!(fields(r"a=1 b\x=2"), Err(BadEscape { at: 5 }));
     }
 
     proptest! {
         #[test]
         fn a_line_reads_back_as_the_fields_it_was_written_from(
-            values in proptest::collection::vec(any::<String>(), 0..5)
+            written in proptest::collection::vec(any::<(String, String)>(), 0..5)
         ) {
             let mut line = String::new();
-            for (i, value) in values.iter().enumerate() {
-                write!(line, " k{i}={}", Quoted(value)).unwrap();
+            for (key, value) in &written {
+                write!(line, " {}={}", Key(key), Quoted(value)).unwrap();
             }
-            prop_assert!(!line.chars().any(char::is_control));
-            let read: Vec<String> = fields(&line).unwrap().into_iter().map(|(_, v)| v).collect();
-            prop_assert_eq!(read, values);
+            prop_assert!(line.chars().all(is_safe));
+            prop_assert_eq!(fields(&line).unwrap(), written);
         }
 
         #[test]
         fn plain_text_stays_on_its_line(text in any::<String>()) {
-            prop_assert!(!Plain(&text).to_string().chars().any(char::is_control));
+            prop_assert!(Plain(&text).to_string().chars().all(is_safe));
         }
 
         #[test]

@@ -4,18 +4,17 @@
 //! was then planned, or is a takeover by a successor. Whether the marker names us is decided on
 //! JSON numbers, never on text, since `"target_pid": 12` is a prefix of `"target_pid": 123`.
 //!
-//! A marker's path may lead to anything, so [`read`] opens only regular files, without waiting
-//! (`O_NONBLOCK`: a FIFO without a writer), reads at most 64 KiB, and reports what it found
-//! instead as [`Marker::problem`]. It never fails. On a file system whose server is away open(2)
-//! itself waits, and nothing that the caller of it can do helps: bound it by a thread of its own.
+//! A marker's path may lead to anything, so [`read`] opens only regular files (see
+//! [`crate::regular`]), reads at most 64 KiB, and reports what it found instead as
+//! [`Marker::problem`]. It never fails. On a file system whose server is away open(2) itself waits,
+//! and nothing that the caller of it can do helps: bound it by a thread of its own.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::Path;
 
-use nix::libc;
 use serde::{Deserialize, Serialize};
+
+use crate::regular::{self, OpenError};
 
 /// A marker larger than this is not one.
 pub const MAX_MARKER_BYTES: u64 = 64 * 1024;
@@ -66,12 +65,14 @@ pub struct Marker {
 /// of it, which has no bound where a server is away. A symbolic link is followed, so that a marker
 /// may be switched by one.
 pub fn read(name: &str, path: &Path, pid: u32) -> Option<Marker> {
-    let (target, problem) = match content(path) {
+    let (target, problem) = match regular::read(path, MAX_MARKER_BYTES) {
         Ok(bytes) => match target(&bytes, pid) {
             Ok(target) => (target, None),
             Err(e) => (Target::Unstated, Some(format!("not JSON: {e}"))),
         },
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+        Err(OpenError::System(e))
+            if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
             return None;
         }
         Err(e) => (Target::Unstated, Some(e.to_string())),
@@ -96,29 +97,11 @@ pub fn target(content: &[u8], pid: u32) -> Result<Target, serde_json::Error> {
     })
 }
 
-fn content(path: &Path) -> io::Result<Vec<u8>> {
-    let regular = |metadata: fs::Metadata| match metadata.is_file() {
-        true => Ok(()),
-        false => Err(io::Error::other("not a regular file")),
-    };
-    // Looked at before it is opened, since opening a device can do things (a watchdog starts), and
-    // again once it is open, since it may have been exchanged in between.
-    regular(fs::metadata(path)?)?;
-    let file =
-        OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
-    regular(file.metadata()?)?;
-    let mut bytes = Vec::new();
-    file.take(MAX_MARKER_BYTES + 1).read_to_end(&mut bytes)?;
-    match bytes.len() as u64 > MAX_MARKER_BYTES {
-        true => Err(io::Error::other("larger than 64 KiB")),
-        false => Ok(bytes),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use nix::sys::stat::Mode;
+    use std::fs;
 
     #[test]
     fn the_target_is_compared_as_a_number() {

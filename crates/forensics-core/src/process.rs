@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::escape::{MAX_CMDLINE_CHARS, Quoted, cut};
 use crate::procfile;
-use crate::secret::redact;
+use crate::secret::redact_some;
 use crate::stat::Stat;
 use crate::systemd::{CgroupUnit, unit_of_cgroup_file};
 
@@ -180,7 +180,7 @@ pub(crate) fn tracer(pid: i32) -> Option<i32> {
 
 fn joined_cmdline(raw: &[u8]) -> Option<String> {
     let end = raw.iter().rposition(|&byte| byte != 0)? + 1;
-    let text = redact(&String::from_utf8_lossy(&raw[..end])).replace('\0', " ");
+    let text = redact_some(&raw[..end], procfile::LIMIT - 1).replace('\0', " ");
     Some(cut(&text, MAX_CMDLINE_CHARS).into_owned())
 }
 

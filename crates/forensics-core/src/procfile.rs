@@ -10,7 +10,7 @@ use nix::libc;
 use nix::unistd::getpid;
 
 /// No file of `/proc` that we read whole is larger; the rest of one that is, is not read.
-const LIMIT: usize = 64 * 1024;
+pub(crate) const LIMIT: usize = 64 * 1024;
 
 /// What the first read asks for: more than most files of `/proc` hold.
 const FIRST: usize = 4096;

@@ -11,6 +11,7 @@ use forensics_core::process;
 use forensics_core::record::Run;
 use forensics_core::secret;
 use forensics_core::signal::Signal;
+use forensics_core::trusted::Folder;
 use tokio::runtime::Handle;
 
 use crate::blackbox::BlackBox;
@@ -152,7 +153,9 @@ impl Builder {
         self
     }
 
-    /// Where the diagnostic's output is appended. Without it there is none.
+    /// Where the diagnostic's output is appended: 0600, in a folder that is made, 0700, where it is
+    /// not there. Without it, and where others could interfere with the file or its folder
+    /// ([`forensics_core::trusted`]), there is none.
     pub fn diag_log(mut self, path: impl Into<PathBuf>) -> Self {
         self.config.diag_log = Some(path.into());
         self
@@ -375,8 +378,9 @@ pub(crate) fn share(
     termination: Termination,
     runtime: Handle,
 ) -> Arc<Shared> {
-    // A folder that is not there yet has no last run; one that can't be read is said below.
-    let last = |dir: &PathBuf| Run::last(dir).ok().flatten();
+    // A folder that is not there yet has no last run; one that can't be read, or into which others
+    // could have put one, is said below.
+    let last = |dir: &PathBuf| Run::last_in(&Folder::open(dir).ok()?).ok().flatten();
     let previous = config.record_dir.as_ref().and_then(last);
     if let Some(run) = &previous {
         events::previous(&run.verdict);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use forensics_core::escape::{MAX_NAME_CHARS, cut_to};
 use forensics_core::signal::Signal;
 
 use crate::diag::DiagCommand;
@@ -85,7 +86,7 @@ pub(crate) fn safety_margin(granted: Duration) -> Duration {
 impl Config {
     pub(crate) fn new(service: String) -> Self {
         Self {
-            service,
+            service: cut_to(service, MAX_NAME_CHARS),
             signals: vec![Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT],
             drain_timeout: Duration::from_secs(30),
             headroom: forensics_core::systemd::DEFAULT_HEADROOM,

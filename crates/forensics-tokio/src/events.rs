@@ -1,18 +1,19 @@
 //! What we say: every event of the target `shutdown` stands in this file.
 //!
 //! Each is one line with the plain fmt subscriber, and a set of fields with any other. Texts of
-//! other processes are escaped in messages. In string fields they stand as they are: whatever
-//! shows a field (fmt by `Debug`, JSON, the journal in its binary form) keeps it apart.
+//! other processes, and those that the service gives, are escaped in messages. In string fields they
+//! stand as they are: whatever shows a field (fmt by `Debug`, JSON, the journal in its binary form)
+//! keeps it apart. Only a name that needs no quotes is recorded by its `Display`, for fmt to show it
+//! without ([`named`]).
 
 use std::path::Path;
 use std::time::Duration;
 
 use forensics_core::cause::Cause;
 use forensics_core::context::ShutdownContext;
-use forensics_core::escape::{Plain, Quoted};
-use forensics_core::record::Verdict;
+use forensics_core::escape::{Plain, Quoted, is_bare};
+use forensics_core::record::{Verdict, values_line};
 use forensics_core::systemd::Why;
-use serde_json::{Map, Value};
 use tracing::{Span, debug, debug_span, error, info, info_span, warn};
 
 use crate::budget::{Seconds, Sum};
@@ -90,14 +91,14 @@ pub(crate) fn more_signals(more: u64) {
     warn!(name: "more_signals", target: "shutdown", more, "and {more} more signals");
 }
 
-/// The keeper has seen something that the runtime does not say.
+/// The keeper has seen something that the runtime does not say; the text is safe.
 pub(crate) fn alarm(text: &str) {
-    warn!(name: "shutdown_hangs", target: "shutdown", "Shutdown hangs: {}", Plain(text));
+    warn!(name: "shutdown_hangs", target: "shutdown", "Shutdown hangs: {text}");
 }
 
-/// The process ends now, by our own hand.
+/// The process ends now, by our own hand; the text is safe.
 pub(crate) fn forced(why: &str, status: u8) {
-    error!(name: "shutdown_forced", target: "shutdown", exit_status = status, "Shutdown forced: {}", Plain(why));
+    error!(name: "shutdown_forced", target: "shutdown", exit_status = status, "Shutdown forced: {why}");
 }
 
 /// The guard was told what cannot be.
@@ -222,19 +223,19 @@ pub(crate) fn service_dropped(waited: Duration) {
 
 /// The diagnostic is complete.
 pub(crate) fn diagnostic_finished(log: &Path) {
-    info!(name: "diagnostic_finished", target: "shutdown", log = %Plain(&log.to_string_lossy()), "Diagnostic written");
+    info!(name: "diagnostic_finished", target: "shutdown", log = named(&log.to_string_lossy()), "Diagnostic written");
 }
 
 /// The diagnostic goes on whatever becomes of us.
 pub(crate) fn diagnostic_elsewhere(log: &Path, unit: &str) {
     let log = log.to_string_lossy();
-    info!(name: "diagnostic_elsewhere", target: "shutdown", log = %Plain(&log), unit, "Diagnostic goes on in a unit of its own");
+    info!(name: "diagnostic_elsewhere", target: "shutdown", log = named(&log), unit, "Diagnostic goes on in a unit of its own");
 }
 
 /// There is no diagnostic, or only a part.
 pub(crate) fn diagnostic_failed(log: &Path, error: &DiagError) {
     let log = log.to_string_lossy();
-    warn!(name: "diagnostic_failed", target: "shutdown", log = %Plain(&log), "Diagnostic failed: {}", Plain(&error.to_string()));
+    warn!(name: "diagnostic_failed", target: "shutdown", log = named(&log), "Diagnostic failed: {}", Plain(&error.to_string()));
 }
 
 /// The diagnostic takes longer than we may, and what it hangs in is not its process.
@@ -262,8 +263,8 @@ pub(crate) fn alignment_unknown(why: &str) {
 pub(crate) fn phase_span(name: &str, parent: &Span) -> Span {
     match parent.is_disabled() {
         // Whatever span `run` was called in.
-        true => info_span!(target: "shutdown", "phase", phase = %name),
-        false => info_span!(target: "shutdown", parent: parent, "phase", phase = %name),
+        true => info_span!(target: "shutdown", "phase", phase = named(name)),
+        false => info_span!(target: "shutdown", parent: parent, "phase", phase = named(name)),
     }
 }
 
@@ -284,7 +285,7 @@ pub(crate) fn teardown_span(service: &str, context: &ShutdownContext) -> Span {
 pub(crate) fn phase_started(span: &Span, name: &str, offset: Duration, budget: Duration) {
     let _in = span.enter();
     debug!(
-        name: "phase_started", target: "shutdown", phase = %name, budget = %Seconds(budget),
+        name: "phase_started", target: "shutdown", phase = named(name), budget = %Seconds(budget),
         "+{} phase started", Seconds(offset),
     );
 }
@@ -300,7 +301,7 @@ pub(crate) fn phase_still_running(
 ) {
     let _in = span.enter();
     warn!(
-        name: "phase_still_running", target: "shutdown", phase = %name, elapsed = %Seconds(elapsed), budget = %Seconds(budget),
+        name: "phase_still_running", target: "shutdown", phase = named(name), elapsed = %Seconds(elapsed), budget = %Seconds(budget),
         last_recorded,
         "+{} phase still running", Seconds(offset),
     );
@@ -311,12 +312,12 @@ pub(crate) fn phase_finished(span: &Span, report: &PhaseReport) {
     let _in = span.enter();
     let offset = report.offset + report.took;
     let error = report.error.as_deref();
-    let recorded = (!report.values.is_empty()).then(|| recorded(&report.values));
+    let recorded = (!report.values.is_empty()).then(|| values_line(&report.values));
     // The level has to be known when this is compiled, so each has its own call.
     macro_rules! finished {
         ($level:ident) => {
             $level!(
-                name: "phase_finished", target: "shutdown", phase = %report.name, outcome = %report.outcome,
+                name: "phase_finished", target: "shutdown", phase = named(&report.name), outcome = %report.outcome,
                 took = %Seconds(report.took), offset_usec = micros(offset), error,
                 recorded = recorded.as_deref(),
                 "+{} phase finished", Seconds(offset),
@@ -340,13 +341,12 @@ pub(crate) fn complete(report: &ShutdownReport) {
     );
 }
 
-/// What a phase recorded, as fields of one line.
-pub(crate) fn recorded(values: &Map<String, Value>) -> String {
-    let fields = values.iter().map(|(key, value)| match value.as_str() {
-        Some(text) => format!("{key}={}", Quoted(text)),
-        None => format!("{key}={}", Quoted(&value.to_string())),
-    });
-    fields.collect::<Vec<_>>().join(" ")
+/// A name as a field: bare in a line where that is unambiguous, else as any other text.
+fn named(name: &str) -> Box<dyn tracing::Value + '_> {
+    match is_bare(name) {
+        true => Box::new(tracing::field::display(name)),
+        false => Box::new(name),
+    }
 }
 
 fn micros(span: Duration) -> u64 {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use forensics_core::capture::Armed;
 use forensics_core::context::Trigger;
+use forensics_core::escape::{MAX_TEXT_CHARS, cut_to};
 use forensics_core::record::Verdict;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -104,7 +105,7 @@ impl ShutdownGuard {
     ///
     /// From any thread; blocks for some 100 µs, in which the context is captured.
     pub fn request(&self, reason: impl Into<String>) {
-        let reason = reason.into();
+        let reason = cut_to(reason.into(), MAX_TEXT_CHARS);
         self.shared.stop.begin(Trigger::Request { reason });
     }
 

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::fmt::{self, Display};
 
+use forensics_core::escape::{MAX_TEXT_CHARS, cut, cut_to};
 use serde::{Deserialize, Serialize};
 
 /// How a phase ended.
@@ -65,7 +66,7 @@ pub enum ServiceOutcome {
 /// never returns (`!`).
 ///
 /// Errors are shown in their alternate form `{:#}`, in which `anyhow` and its like print the whole
-/// chain of causes.
+/// chain of causes; of that, the first 4000 characters are kept.
 pub trait IntoOutcome {
     /// The error's text, where there is one.
     fn into_error(self) -> Option<String>;
@@ -79,7 +80,7 @@ impl IntoOutcome for () {
 
 impl<T, E: Display> IntoOutcome for Result<T, E> {
     fn into_error(self) -> Option<String> {
-        self.err().map(|error| format!("{error:#}"))
+        self.err().map(|error| cut_to(format!("{error:#}"), MAX_TEXT_CHARS))
     }
 }
 
@@ -105,5 +106,5 @@ impl IntoOutcome for <fn() -> ! as Returns>::Output {
 pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().copied();
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("a panic without a text").to_owned()
+    cut(text.unwrap_or("a panic without a text"), MAX_TEXT_CHARS).into_owned()
 }

@@ -32,7 +32,7 @@ pub(crate) fn last() -> (String, Option<String>) {
 }
 
 fn note(info: &PanicHookInfo<'_>, ends_the_run: fn(&str, Option<&str>)) {
-    let message = info.payload_as_str().map_or_else(|| panic_message(&()), str::to_owned);
+    let message = panic_message(info.payload());
     let location = info.location().map(ToString::to_string);
     if cfg!(panic = "abort") {
         ends_the_run(&message, location.as_deref());

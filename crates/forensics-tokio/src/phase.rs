@@ -52,7 +52,8 @@ impl Phase {
     /// Skips it unless the phase or group `name` has ended `ok`: no write into a store that is
     /// still in use. Can be given several times.
     pub fn requires(self, name: impl Into<String>) -> Self {
-        self.edit(|step| step.requires.push(name.into()))
+        self.plan.require(self.id, name.into());
+        self
     }
 
     fn edit(self, change: impl FnOnce(&mut Step)) -> Self {
@@ -96,7 +97,8 @@ impl Group {
 
     /// As [`Phase::requires`], for the group as a whole.
     pub fn requires(self, name: impl Into<String>) -> Self {
-        self.edit(|step| step.requires.push(name.into()))
+        self.plan.require(self.id, name.into());
+        self
     }
 
     fn edit(self, change: impl FnOnce(&mut Step)) -> Self {
@@ -131,7 +133,8 @@ impl GroupPhase {
     /// As [`Phase::requires`], for this member. Members of one group start together, so only
     /// earlier phases can be required.
     pub fn requires(self, name: impl Into<String>) -> Self {
-        self.edit(|step| step.requires.push(name.into()))
+        self.group.plan.require(self.id, name.into());
+        self
     }
 
     fn edit(self, change: impl FnOnce(&mut Step)) -> Self {

@@ -5,6 +5,8 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use forensics_core::escape::{MAX_NAME_CHARS, cut, cut_to};
+
 use crate::budget::{Claim, Sum};
 use crate::events;
 use crate::phase_context::PhaseFn;
@@ -71,8 +73,9 @@ impl Plan {
     }
 
     fn add(&self, name: &str, work: Work, put: impl FnOnce(&mut VecDeque<Step>, Step)) -> StepId {
+        let name = cut(name, MAX_NAME_CHARS);
         let mut steps = self.lock();
-        let step = steps.step(name, work);
+        let step = steps.step(&name, work);
         let (id, unique) = (step.id, step.claim.name.clone());
         put(&mut steps.waiting, step);
         drop(steps);
@@ -108,6 +111,11 @@ impl Plan {
                 return change(member);
             }
         }
+    }
+
+    /// Requires of a step that the one of that name has ended well.
+    pub(crate) fn require(&self, id: StepId, name: String) {
+        self.edit(id, |step| step.requires.push(cut_to(name, MAX_NAME_CHARS)));
     }
 
     /// Takes the next step, and says how much the ones after it have reserved.

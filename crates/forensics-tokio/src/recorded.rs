@@ -3,6 +3,8 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use forensics_core::escape::{MAX_NAME_CHARS, MAX_TEXT_CHARS, cut_to};
+use forensics_core::record::value_field;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
@@ -30,6 +32,11 @@ pub(crate) struct Set {
 
 impl Recorded {
     pub(crate) fn set(&self, key: String, value: Value) -> Set {
+        let key = cut_to(key, MAX_NAME_CHARS);
+        let value = match value {
+            Value::String(text) => Value::String(cut_to(text, MAX_TEXT_CHARS)),
+            other => other,
+        };
         let mut values = self.lock();
         values.last_key = Some(key.clone());
         let is_news = values.all.get(&key) != Some(&value);
@@ -51,7 +58,7 @@ impl Recorded {
     pub(crate) fn last(&self) -> Option<String> {
         let values = self.lock();
         let key = values.last_key.as_ref()?;
-        Some(format!("{key}={}", values.all.get(key)?))
+        Some(value_field(key, values.all.get(key)?))
     }
 
     fn lock(&self) -> MutexGuard<'_, Values> {

@@ -7,6 +7,8 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use forensics_core::escape::Quoted;
+use forensics_core::record::values_line;
 use tokio::time::sleep;
 
 use crate::budget::Seconds;
@@ -88,8 +90,8 @@ fn describe(stop: &Stop) -> String {
         let between = if n == 0 { ": phase" } else { "; phase" };
         let ran = Seconds(running.since.elapsed());
         // Writing to a String does not fail.
-        let _ = write!(text, "{between} {} {ran}", running.phase);
-        let recorded = events::recorded(&running.recorded.all());
+        let _ = write!(text, "{between} {} {ran}", Quoted(&running.phase));
+        let recorded = values_line(&running.recorded.all());
         if !recorded.is_empty() {
             let _ = write!(text, " {recorded}");
         }

@@ -5,6 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Output};
 use std::time::Duration;
 
+use forensics_core::escape::{MAX_TEXT_CHARS, cut};
 use forensics_core::systemd::{CgroupUnit, Manager, UnitProperties, show_arguments};
 use nix::sys::signal::Signal;
 use tokio::process::Command;
@@ -50,7 +51,8 @@ async fn run(arguments: &[String], limit: Duration) -> Result<String, String> {
             Ok(String::from_utf8_lossy(&stdout).into_owned())
         }
         Ok(Ok(Output { status, stderr, .. })) => {
-            Err(format!("systemctl: {status}: {}", String::from_utf8_lossy(&stderr).trim()))
+            let why = String::from_utf8_lossy(&stderr);
+            Err(format!("systemctl: {status}: {}", cut(why.trim(), MAX_TEXT_CHARS)))
         }
         Ok(Err(e)) => Err(format!("systemctl: {e}")),
         Err(_) => Err(format!("systemctl did not answer within {limit:?}")),

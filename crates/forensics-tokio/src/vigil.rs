@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write;
 use std::time::Duration;
 
+use forensics_core::escape::Quoted;
 use forensics_core::record::ForcedBy;
 use forensics_core::threads::Thread;
 use tokio::time::Instant;
@@ -148,7 +149,7 @@ impl Vigil {
     }
 
     /// `why`, the context where nobody has logged it yet, the phases that run, what the runtime
-    /// counts, and all threads.
+    /// counts, and all threads: one line, safe to show.
     fn describe(&self, why: &str, stop: &Stop, now: Instant) -> String {
         let mut text = why.to_owned();
         // Writing to a String does not fail.
@@ -157,7 +158,7 @@ impl Vigil {
         }
         for running in stop.running() {
             let ran = Seconds(now.saturating_duration_since(running.since));
-            let _ = write!(text, "; phase {} has run for {ran}", running.phase);
+            let _ = write!(text, "; phase {} has run for {ran}", Quoted(&running.phase));
         }
         let metrics = stop.metrics();
         let _ = write!(

@@ -1,6 +1,7 @@
 //! `forensics check`
 
 use std::io::{self, Read, Write};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -8,7 +9,9 @@ use std::time::Duration;
 
 use clap::Args;
 use forensics_core::duration::Timespan;
-use forensics_core::escape::Plain;
+use forensics_core::escape::{MAX_TEXT_CHARS, Plain, cut};
+use forensics_core::json;
+use forensics_core::regular;
 use forensics_core::systemd::{
     Alignment, DEFAULT_HEADROOM, DropIn, Finding, Manager, Severity, UnitProperties, findings,
     show_arguments,
@@ -17,6 +20,9 @@ use serde_json::json;
 
 /// How long systemctl may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// Longest drop-in read, in bytes.
+const MAX_DROP_IN: u64 = 256 << 10;
 
 const ALIGNED: u8 = 0;
 const NOT_ALIGNED: u8 = 1;
@@ -60,7 +66,7 @@ impl Check {
         let properties = match systemctl(&show_arguments(manager, &unit)) {
             Ok(output) => UnitProperties::parse(&output),
             Err(why) => {
-                eprintln!("forensics: can't tell: {}", Plain(&why));
+                eprintln!("forensics: can't tell: {}", Plain(&cut(&why, MAX_TEXT_CHARS)));
                 return Ok(ExitCode::from(CANNOT_TELL));
             }
         };
@@ -77,7 +83,7 @@ impl Check {
             drop_in,
         };
         match self.json {
-            true => writeln!(out, "{}", answer.as_json())?,
+            true => writeln!(out, "{}", json::to_string(&answer.as_json())?)?,
             false => answer.print(out)?,
         }
         Ok(ExitCode::from(match alignment {
@@ -153,20 +159,22 @@ impl Answer {
 
 /// A name that is to be copied, as it is where that is safe: units' names have backslashes in them.
 fn to_copy(name: &str) -> String {
+    let name = cut(name, MAX_TEXT_CHARS);
     match name.chars().all(|c| c.is_ascii_graphic() || c == ' ') {
-        true => name.to_owned(),
-        false => Plain(name).to_string(),
+        true => name.into_owned(),
+        false => Plain(&name).to_string(),
     }
 }
 
 /// The last of the files that win over a drop-in of ours, if it sets the timeout: there the mend
 /// has to be made. One that cannot be read is passed over.
 fn overruling(properties: &UnitProperties) -> Option<String> {
-    let sets_it = |text: String| {
+    let sets_it = |text: Vec<u8>| {
+        let text = String::from_utf8_lossy(&text);
         let mut names = text.lines().filter_map(|line| Some(line.split_once('=')?.0.trim()));
         names.any(|name| matches!(name, "TimeoutStopSec" | "TimeoutSec"))
     };
-    let overrules = |path: &&str| std::fs::read_to_string(path).is_ok_and(sets_it);
+    let overrules = |path: &&str| regular::read(Path::new(path), MAX_DROP_IN).is_ok_and(sets_it);
     properties.late_drop_ins().filter(overrules).last().map(str::to_owned)
 }
 

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use forensics_core::context::{Baseline, ShutdownContext};
+use forensics_core::json;
 use forensics_core::secret;
 
 /// Print the context line that a process would log at a stop, less the sender
@@ -46,7 +47,7 @@ impl Context {
         baseline.markers.clone_from(&self.markers);
         let context = ShutdownContext::look(&baseline);
         match self.json {
-            true => writeln!(out, "{}", serde_json::to_string(&context)?)?,
+            true => writeln!(out, "{}", json::to_string(&context)?)?,
             false => writeln!(out, "{context}")?,
         }
         Ok(ExitCode::SUCCESS)

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use forensics_core::json;
 use forensics_core::record::Verdict;
 
 /// Tell how the last run ended, why, and what to change
@@ -26,11 +27,11 @@ impl Last {
     pub(crate) fn run(&self, out: &mut dyn Write) -> io::Result<ExitCode> {
         let last = Verdict::of_last(&self.dir).map_err(io::Error::other)?;
         let Some(verdict) = last else {
-            let message = format!("{:?}: no record that can be read", self.dir);
+            let message = format!("{}: no record that can be read", self.dir.display());
             return Err(io::Error::other(message));
         };
         match self.json {
-            true => writeln!(out, "{}", serde_json::to_string(&verdict)?)?,
+            true => writeln!(out, "{}", json::to_string(&verdict)?)?,
             false => writeln!(out, "{verdict}")?,
         }
         Ok(ExitCode::from(u8::from(!verdict.is_clean())))

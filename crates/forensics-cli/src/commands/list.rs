@@ -5,10 +5,17 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use forensics_core::escape::Plain;
+use forensics_core::escape::{Plain, Quoted, cut};
+use forensics_core::json;
 use forensics_core::record::{Verdict, runs};
 
 use crate::stats::Stats;
+
+/// How many of the phases that a run was killed in are named.
+const MAX_PHASES: usize = 16;
+
+/// Longest name shown, in characters.
+const MAX_NAME: usize = 160;
 
 /// List the runs of a folder, a line each, oldest first
 #[derive(Debug, Args)]
@@ -38,9 +45,9 @@ impl List {
         let paths = runs(&self.dir).map_err(io::Error::other)?;
         if self.stats {
             let stats = Stats::of(&paths);
-            stats.complaints().for_each(|complaint| eprintln!("forensics: {complaint}"));
+            stats.complaints().for_each(|complaint| eprintln!("forensics: {}", Plain(complaint)));
             match self.json {
-                true => writeln!(out, "{}", stats.as_json())?,
+                true => writeln!(out, "{}", json::to_string(&stats.as_json())?)?,
                 false => stats.print(out)?,
             }
             return Ok(ExitCode::SUCCESS);
@@ -48,10 +55,10 @@ impl List {
         for path in paths {
             match Verdict::of(&path) {
                 Ok(verdict) if self.json => {
-                    writeln!(out, "{}", serde_json::to_string(&verdict)?)?;
+                    writeln!(out, "{}", json::to_string(&verdict)?)?;
                 }
                 Ok(verdict) => print(out, &verdict)?,
-                Err(e) => eprintln!("forensics: {e}"),
+                Err(e) => eprintln!("forensics: {}", Plain(&e.to_string())),
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -60,15 +67,23 @@ impl List {
 
 fn print(out: &mut dyn Write, verdict: &Verdict) -> io::Result<()> {
     let Verdict { started, service, pid, outcome, .. } = verdict;
-    write!(out, "{started}  {:<22}  {}[{pid}]", outcome.as_str(), Plain(service))?;
+    write!(out, "{started}  {:<22}  {}[{pid}]", outcome.as_str(), name(service))?;
     if let Some(signal) = &verdict.signal {
-        write!(out, "  {}", Plain(signal))?;
+        write!(out, "  {}", name(signal))?;
     }
     if let Some(cause) = &verdict.cause {
-        write!(out, " ({})", Plain(cause))?;
+        write!(out, " ({})", name(cause))?;
     }
-    for open in &verdict.phases {
-        write!(out, "  in {}", Plain(&open.phase))?;
+    for open in verdict.phases.iter().take(MAX_PHASES) {
+        write!(out, "  in {}", name(&open.phase))?;
     }
-    writeln!(out)
+    match verdict.phases.len().saturating_sub(MAX_PHASES) {
+        0 => writeln!(out),
+        more => writeln!(out, "  and {more} more"),
+    }
+}
+
+/// A name of others: quoted where it could be taken for more than one column.
+fn name(name: &str) -> String {
+    cut(&Quoted(name).to_string(), MAX_NAME).into_owned()
 }

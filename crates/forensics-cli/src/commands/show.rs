@@ -1,17 +1,21 @@
 //! `forensics show`
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use forensics_core::escape::Plain;
-use forensics_core::record::{Record, Verdict};
+use forensics_core::escape::{Quoted, cut};
+use forensics_core::json;
+use forensics_core::record::{Record, Run, Verdict};
 
 use crate::html;
+use crate::output::replace;
 use crate::text::{self, Color, Style};
 use crate::timeline::Timeline;
+
+/// Longest name of a service shown, in characters.
+const MAX_SERVICE: usize = 160;
 
 /// Show the timeline of a run: its signals, its phases as bars, its end
 #[derive(Debug, Args)]
@@ -29,7 +33,8 @@ pub(crate) struct Show {
     /// Print JSON: the verdict and all events, on one line
     #[arg(long, conflicts_with = "html")]
     json: bool,
-    /// Write a page for a browser instead, complete in itself; `-` is standard output
+    /// Write a page for a browser instead, complete in itself, readable by you
+    /// alone; `-` is standard output
     #[arg(long, value_name = "OUT")]
     html: Option<PathBuf>,
     /// When to use colour
@@ -39,12 +44,11 @@ pub(crate) struct Show {
 
 impl Show {
     pub(crate) fn run(&self, out: &mut dyn Write) -> io::Result<ExitCode> {
-        let record = Record::read(&self.file).map_err(io::Error::other)?;
-        let verdict = Verdict::of(&self.file).map_err(io::Error::other)?;
+        let Run { record, verdict, .. } = Run::read(&self.file).map_err(io::Error::other)?;
         match &self.html {
             None if self.json => {
-                let json = serde_json::json!({ "verdict": verdict, "events": record.entries });
-                writeln!(out, "{json}")?;
+                let all = serde_json::json!({ "verdict": verdict, "events": record.entries });
+                writeln!(out, "{}", json::to_string(&all)?)?;
             }
             None => self.print(out, &record, &verdict)?,
             Some(path) => {
@@ -59,7 +63,8 @@ impl Show {
     }
 
     fn print(&self, out: &mut dyn Write, record: &Record, verdict: &Verdict) -> io::Result<()> {
-        writeln!(out, "{}[{}], started {}", Plain(&verdict.service), verdict.pid, verdict.started)?;
+        let service = cut(&verdict.service, MAX_SERVICE);
+        writeln!(out, "{}[{}], started {}", Quoted(&service), verdict.pid, verdict.started)?;
         text::draw(out, &Timeline::of(record), Style::of_stdout(self.color))?;
         writeln!(out, "{verdict}")?;
         if record.corrupt > 0 || record.torn {
@@ -71,6 +76,6 @@ impl Show {
 }
 
 fn write_file(path: &Path, page: &str) -> io::Result<()> {
-    let written = File::create(path).and_then(|mut file| file.write_all(page.as_bytes()));
-    written.map_err(|e| io::Error::other(format!("cannot write {path:?}: {e}")))
+    replace(path, page.as_bytes())
+        .map_err(|e| io::Error::other(format!("cannot write {}: {e}", path.display())))
 }

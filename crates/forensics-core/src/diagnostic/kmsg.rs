@@ -18,6 +18,10 @@ const SHOWN: usize = 20;
 /// 25 MiB, where the kernel keeps 128 KiB and 4 KiB a processor unless told (`init/Kconfig`).
 const MAX_RECORDS: usize = 250_000;
 
+/// What the kernel says in front of `: Killed process` (`mm/oom_kill.c`).
+const OUT_OF_MEMORY: [&str; 3] =
+    ["Memory cgroup out of memory", "Out of memory", "Out of memory (oom_kill_allocating_task)"];
+
 pub(super) fn write(
     out: &mut dyn Write,
     source: &mut Source,
@@ -45,10 +49,17 @@ pub(crate) fn killed_for_memory(pid: u32, since: Duration) -> Option<String> {
 
 fn line_on_kill(log: &mut impl Read, pid: u32, since: Duration) -> io::Result<Option<String>> {
     let killed = format!("Killed process {pid} (");
+    // Before it, nothing but one of the kernel's own sentences: other messages hold names of control
+    // groups, which a user may choose.
+    let is_its_end = |message: &str| {
+        message
+            .split_once(": ")
+            .is_some_and(|(why, rest)| OUT_OF_MEMORY.contains(&why) && rest.starts_with(&killed))
+    };
     let mut line = None;
     each(&mut Source::new(), log, |record| {
         let message = String::from_utf8_lossy(record.message);
-        if record.priority < 8 && record.since_boot >= since && message.contains(&killed) {
+        if record.priority < 8 && record.since_boot >= since && is_its_end(&message) {
             line = Some(record.shown());
         }
     })?;
@@ -125,6 +136,13 @@ mod tests {
             (format!("3,1,5000042,-;{}", killed.replace("4100", "41000")), false),
             (format!("12,1,5000042,-;{killed}"), false),
             ("3,1,5000042,-;oom_reaper: reaped process 4100 (gateway)".to_owned(), false),
+            // By a control group's name.
+            (
+                "3,1,5000042,-;oom-kill:constraint=CONSTRAINT_MEMCG,oom_memcg=/x: Killed process \
+                 4100 (gateway)"
+                    .to_owned(),
+                false,
+            ),
         ];
         for (record, found) in cases {
             let mut log = Log([Ok(record.clone())].into_iter());

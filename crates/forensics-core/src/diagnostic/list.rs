@@ -5,7 +5,7 @@ use super::source::Source;
 use super::stat::Stat;
 use super::tree::{Row, Tree, busiest};
 use crate::escape::{MAX_CMDLINE_CHARS, Plain, Quoted, cut};
-use crate::secret::redact;
+use crate::secret::redact_some;
 use nix::unistd::{SysconfVar, sysconf};
 use std::cmp::Reverse;
 use std::fs;
@@ -196,10 +196,7 @@ fn wait_channel(source: &mut Source, home: &Path) -> Option<String> {
 /// Arguments as they could be typed, at most [`MAX_CMDLINE_CHARS`] characters. `None` where there
 /// are none, or only blank ones.
 fn command_line(bytes: &[u8]) -> Option<String> {
-    // One character more than is shown, so that the cut is seen.
-    let some = &bytes[..bytes.len().min(4 * MAX_CMDLINE_CHARS + 4)];
-    let text = String::from_utf8_lossy(some);
-    let text = redact(&text);
+    let text = redact_some(bytes, 4 * MAX_CMDLINE_CHARS + 4);
     let text = text.trim_end_matches('\0');
     if text.trim_matches(['\0', ' ']).is_empty() {
         return None;

@@ -64,5 +64,8 @@ pub(super) fn unreadable(out: &mut dyn Write, name: &str, e: &io::Error) -> io::
 
 /// Opens a file for reading, without ever waiting for a FIFO's writer or a device's next line.
 pub(super) fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path)
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY)
+        .open(path)
 }

@@ -8,13 +8,15 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::event::{Event, Unknown};
+use super::shorten::{MAX_DEPTH, depth, shortened};
 use crate::clock::Utc;
+use crate::json;
 
 /// The version of the schema that this crate writes, and reads in full.
 pub const VERSION: u32 = 1;
 
-/// Longest line, its newline included, in bytes. The writer writes no longer one, the reader
-/// reads none.
+/// Longest line, its newline included, in bytes. The writer cuts what would be longer, the reader
+/// reads none that is.
 pub const MAX_LINE: usize = 1 << 20;
 
 /// One line: an event and when it was written.
@@ -141,8 +143,8 @@ fn known(event: &str, line: &[u8]) -> Option<Result<Event, serde_json::Error>> {
     })
 }
 
-/// The line for an event, newline included. JSON escapes control characters, so that whatever the
-/// event's texts hold, it is one line.
+/// The line for an event, newline included: one line whatever the event's texts hold, at most
+/// [`MAX_LINE`] bytes, and not nested deeper than readers go.
 pub(super) fn line(ts: Utc, mono_us: u64, event: &Event) -> Result<Vec<u8>, serde_json::Error> {
     #[derive(Serialize)]
     struct Line<'a> {
@@ -152,7 +154,11 @@ pub(super) fn line(ts: Utc, mono_us: u64, event: &Event) -> Result<Vec<u8>, serd
         #[serde(flatten)]
         event: &'a Event,
     }
-    let mut line = serde_json::to_vec(&Line { v: VERSION, ts, mono_us, event })?;
+    let whole = Line { v: VERSION, ts, mono_us, event };
+    let mut line = json::to_vec(&whole)?;
+    if line.len() >= MAX_LINE || depth(&line) > MAX_DEPTH {
+        line = shortened(&serde_json::to_value(whole)?)?;
+    }
     line.push(b'\n');
     Ok(line)
 }

@@ -2,22 +2,20 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
-
-use nix::fcntl::open;
-use nix::sys::stat::Mode;
 
 use super::entry::Entry;
 use super::event::Event;
-use super::folder::{FolderError, QUIETLY, runs};
+use super::folder::names;
 use super::judge::verdict;
-use super::reader::{ReadError, Record};
-use super::verdict::{Now, Outcome, Verdict};
+use super::reader::{ReadError, Record, not_opened, open};
+use super::verdict::{Outcome, Verdict};
 use crate::cgroupfs::OomKills;
 use crate::clock;
 use crate::diagnostic::killed_for_memory;
 use crate::procfile;
+use crate::trusted::{Folder, FolderError};
 
 impl Verdict {
     /// Judges the record at `path` by all that can be known now, in this process's place: the lock,
@@ -56,12 +54,50 @@ impl Run {
     /// # Errors
     /// Where the record cannot be read.
     pub fn read(path: &Path) -> Result<Self, ReadError> {
-        let mut now = Now::look(path);
+        Self::of_file(&open(path)?, path)
+    }
+
+    /// The newest run that has ended, as [`Verdict::of_last`] has it.
+    ///
+    /// The newest is the one that began last in this boot, by the monotonic clock, as the wall clock,
+    /// which names the files, may have been set back meanwhile; of other boots the last by its name.
+    ///
+    /// # Errors
+    /// Where the folder cannot be read.
+    pub fn last(dir: &Path) -> Result<Option<Self>, FolderError> {
+        Self::last_in(&Folder::look(dir)?)
+    }
+
+    /// The same in a folder that was opened.
+    ///
+    /// # Errors
+    /// Where the folder cannot be read.
+    pub fn last_in(folder: &Folder) -> Result<Option<Self>, FolderError> {
+        let mut names = names(folder)?;
+        let boot = clock::boot_id();
+        // Stable, and other boots' come first: among these the names decide.
+        names.sort_by_cached_key(|name| began_us(folder, Path::new(name), boot.as_deref()));
+        let read = |name: &Path| {
+            let path = folder.path().join(name);
+            let file = folder.read(name).map_err(|error| not_opened(&path, error))?;
+            Self::of_file(&file, &path)
+        };
+        let mut all = names.iter().rev().filter_map(|name| read(Path::new(name)).ok());
+        let is_over = |run: &Self| run.verdict.outcome != Outcome::Running;
+        let newest = all.next();
+        match &newest {
+            Some(run) if !is_over(run) => Ok(all.find(is_over).or(newest)),
+            _ => Ok(newest),
+        }
+    }
+
+    /// The same of an open file; `path` is for errors.
+    fn of_file(file: &File, path: &Path) -> Result<Self, ReadError> {
+        let (record, mut now) = Record::of_file(file, path)?;
         if let Some(oom) = OomKills::read() {
             now.oom_kill = Some(oom.count);
             now.cgroup_inode = Some(oom.cgroup_inode);
         }
-        let record = Record::read(path)?;
         let mut judged = verdict(&record, &now);
         let is_riddle = matches!(
             judged.outcome,
@@ -77,37 +113,15 @@ impl Run {
         }
         Ok(Self { record, verdict: judged })
     }
-
-    /// The newest run that has ended, as [`Verdict::of_last`] has it.
-    ///
-    /// The newest is the one that began last in this boot, by the monotonic clock, as the wall clock,
-    /// which names the files, may have been set back meanwhile; of other boots the last by its name.
-    ///
-    /// # Errors
-    /// Where the folder cannot be read.
-    pub fn last(dir: &Path) -> Result<Option<Self>, FolderError> {
-        let mut runs = runs(dir)?;
-        let boot = clock::boot_id();
-        // Stable, and other boots' come first: among these the names decide.
-        runs.sort_by_cached_key(|run| began_us(run, boot.as_deref()));
-        let mut all = runs.iter().rev().filter_map(|path| Self::read(path).ok());
-        let is_over = |run: &Self| run.verdict.outcome != Outcome::Running;
-        let newest = all.next();
-        match &newest {
-            Some(run) if !is_over(run) => Ok(all.find(is_over).or(newest)),
-            _ => Ok(newest),
-        }
-    }
 }
 
 /// When the run of this record began, on this boot's monotonic clock; `None` for another boot's, and
 /// where that cannot be read.
-fn began_us(path: &PathBuf, boot: Option<&str>) -> Option<u64> {
+fn began_us(folder: &Folder, name: &Path, boot: Option<&str>) -> Option<u64> {
     /// Much longer than any first line.
     const HEAD: u64 = 64 << 10;
-    let file = File::from(open(path, QUIETLY, Mode::empty()).ok()?);
     let mut line = Vec::new();
-    BufReader::new(file.take(HEAD)).read_until(b'\n', &mut line).ok()?;
+    BufReader::new(folder.read(name).ok()?.take(HEAD)).read_until(b'\n', &mut line).ok()?;
     let first = Entry::parse(&line).ok()?;
     match first.event {
         Event::RunStarted(start) if start.boot_id.as_deref() == Some(boot?) => Some(first.mono_us),

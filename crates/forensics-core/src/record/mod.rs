@@ -37,6 +37,7 @@ mod phase;
 mod reader;
 mod reason;
 mod seen;
+mod shorten;
 mod timespan_us;
 mod verdict;
 mod words;
@@ -47,10 +48,14 @@ pub use event::{
     Diag, DiagState, Event, ForcedBy, How, RunStarted, Signal, SignalKind, Stopped, Unknown,
     Wedged, WedgedWhat,
 };
-pub use folder::{FolderError, KEEP, is_running, prune, runs};
+pub use folder::{KEEP, is_running, prune, runs};
 pub use judge::verdict;
 pub use last::Run;
-pub use phase::{PhaseFinished, PhaseOutcome, PhaseProgress, PhaseStarted};
+pub use phase::{
+    PhaseFinished, PhaseOutcome, PhaseProgress, PhaseStarted, value_field, values_line,
+};
 pub use reader::{ContentError, MAX_RECORD, ReadError, Record};
 pub use verdict::{Now, OpenPhase, Outcome, Reason, Sender, Verdict};
 pub use writer::{RecordError, Recorder};
+
+pub use crate::trusted::FolderError;

@@ -4,6 +4,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::words::words;
+use crate::escape::{Key, MAX_NAME_CHARS, MAX_TEXT_CHARS, Quoted, cut};
+
+/// How many of the values that a phase recorded are shown on one line.
+const MAX_SHOWN: usize = 64;
 
 /// A phase began.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -109,5 +113,54 @@ impl PhaseFinished {
             offset_us,
             values: Map::new(),
         }
+    }
+}
+
+/// What a phase recorded, as fields of one line, to be read back by [`crate::escape::fields`]; long
+/// ones are cut, and of many the first are shown, and how many more there are.
+pub fn values_line(values: &Map<String, Value>) -> String {
+    let some = values.iter().take(MAX_SHOWN);
+    let mut shown: Vec<_> = some.map(|(key, value)| value_field(key, value)).collect();
+    if let Some(more) = values.len().checked_sub(MAX_SHOWN).filter(|&more| more > 0) {
+        shown.push(format!("…={more}"));
+    }
+    shown.join(" ")
+}
+
+/// One of them: `active_now=3`.
+pub fn value_field(key: &str, value: &Value) -> String {
+    let key = cut(key, MAX_NAME_CHARS);
+    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    format!("{}={}", Key(&key), Quoted(&cut(&text, MAX_TEXT_CHARS)))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::escape::{fields, is_safe};
+
+    #[test]
+    fn what_a_phase_recorded_is_one_line_whatever_it_is() {
+        let value = json!({
+            "n": 3, "evil=1 cause": "a b\n\u{1b}[31m", "list": ["x y", {"\u{202e}": null}],
+        });
+        let line = values_line(value.as_object().unwrap());
+        assert!(line.chars().all(is_safe), "{line}");
+        let read = fields(&line).unwrap();
+        let expected = [
+            ("evil=1 cause", "a b\n\u{1b}[31m"),
+            ("list", "[\"x y\",{\"\u{202e}\":null}]"),
+            ("n", "3"),
+        ];
+        assert_eq!(read, expected.map(|(key, value)| (key.to_owned(), value.to_owned())));
+
+        let many: Map<_, _> =
+            (0..1000).map(|n| (format!("{n:04}"), "x".repeat(9000).into())).collect();
+        let read = fields(&values_line(&many)).unwrap();
+        assert_eq!(read.len(), 65);
+        assert_eq!(read[64], ("…".to_owned(), "936".to_owned()));
+        assert!(read[0].1.ends_with("x…") && read[0].1.chars().count() == MAX_TEXT_CHARS);
     }
 }

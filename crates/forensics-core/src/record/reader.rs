@@ -8,14 +8,11 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::open;
-use nix::sys::stat::Mode;
-
 use super::entry::{Entry, MAX_LINE, VERSION};
 use super::event::{Event, RunStarted};
-use super::folder::{QUIETLY, is_locked};
 use super::verdict::Now;
 use crate::clock::Utc;
+use crate::regular::{self, Links, OpenError};
 
 /// Largest record read, in bytes. A run writes a few kilobytes.
 pub const MAX_RECORD: usize = 64 << 20;
@@ -32,7 +29,7 @@ pub enum ReadError {
         /// What the system said.
         source: io::Error,
     },
-    /// It is a folder, a FIFO or the like.
+    /// It is a folder, a FIFO, a symbolic link or the like.
     #[error("{} is not a regular file; name a record, ending in .jsonl", path.display())]
     NotAFile {
         /// What it is not.
@@ -105,15 +102,16 @@ impl Record {
     /// # Errors
     /// As [`Record::read`].
     pub fn read_and_look(path: &Path) -> Result<(Self, Now), ReadError> {
+        Self::of_file(&open(path)?, path)
+    }
+
+    /// The same of an open file; `path` is for errors.
+    pub(super) fn of_file(file: &File, path: &Path) -> Result<(Self, Now), ReadError> {
         let failed = |source| ReadError::Read { path: path.to_owned(), source };
-        let file = File::from(open(path, QUIETLY, Mode::empty()).map_err(|e| failed(e.into()))?);
-        let meta = file.metadata().map_err(failed)?;
-        if !meta.is_file() {
-            return Err(ReadError::NotAFile { path: path.to_owned() });
-        }
         // Before its content: a run that ends in between has said so there.
-        let now = Now::of(is_locked(&file).unwrap_or(false));
-        let expected = usize::try_from(meta.len()).unwrap_or(MAX_RECORD).min(MAX_RECORD);
+        let now = Now::of_file(file);
+        let len = file.metadata().map_err(failed)?.len();
+        let expected = usize::try_from(len).unwrap_or(MAX_RECORD).min(MAX_RECORD);
         let mut bytes = Vec::with_capacity(expected + 1);
         file.take(MAX_RECORD as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
         if bytes.len() > MAX_RECORD {
@@ -158,6 +156,20 @@ impl Record {
     }
 }
 
+/// Opens a record, if it is one by its kind.
+pub(super) fn open(path: &Path) -> Result<File, ReadError> {
+    regular::open_path(path, Links::Refuse).map_err(|error| not_opened(path, error))
+}
+
+pub(super) fn not_opened(path: &Path, error: OpenError) -> ReadError {
+    let path = path.to_owned();
+    match error {
+        OpenError::NotRegular => ReadError::NotAFile { path },
+        OpenError::System(source) => ReadError::Read { path, source },
+        other => ReadError::Read { path, source: io::Error::other(other) },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -189,7 +201,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_counted_and_the_rest_is_there() {
-        let (good, long) = (whole(), bytes(&[phase(&"x".repeat(MAX_LINE))]));
+        let head = r#"{"v":1,"ts":"2026-11-23T10:15:00Z","mono_us":1,"event":"phase_started""#;
+        let long = "x".repeat(MAX_LINE);
+        let long = format!("{head},\"offset_us\":1,\"phase\":\"{long}\"}}\n").into_bytes();
+        let good = whole();
         let newer = String::from_utf8(bytes(&[phase("p")])).unwrap().replace(":1,", ":2,");
         // What stands in front of, and behind, four good lines; then the entries, the corrupt
         // lines, a torn end, a newer version.

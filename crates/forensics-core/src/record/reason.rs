@@ -7,6 +7,9 @@ use super::verdict::{MAX_SHOWN, Now, Outcome, Reason, Span, phase_name};
 use crate::duration::Timespan;
 use crate::escape::{Plain, cut};
 
+/// How many phases a text names.
+const MAX_PHASES: usize = 16;
+
 pub(super) struct Finding {
     pub(super) reason: Reason,
     pub(super) evidence: String,
@@ -378,8 +381,10 @@ fn ask_the_supervisor(seen: &Seen<'_>) -> String {
 
 /// Where the teardown stood, as the beginning of a sentence.
 fn still(seen: &Seen<'_>) -> String {
-    let names: Vec<_> =
-        seen.open.iter().map(|(_, open)| shown_phase(&open.phase, open.group.as_deref())).collect();
+    let open = seen.open.iter().take(MAX_PHASES);
+    let mut names: Vec<_> =
+        open.map(|(_, open)| shown_phase(&open.phase, open.group.as_deref())).collect();
+    names.extend(and_more(seen.open.len()));
     match (names.as_slice(), seen.between()) {
         ([], None) => {
             let lead = seen.asked.and_then(|(_, signal)| signal.lead_us);
@@ -421,7 +426,9 @@ fn wedged(seen: &Seen<'_>) -> String {
 /// none.
 fn bad_phases(seen: &Seen<'_>, pick: impl Fn(&PhaseFinished) -> bool) -> Option<String> {
     let bad = seen.ended.iter().filter(|phase| phase.outcome != PhaseOutcome::Ok && pick(phase));
-    let told: Vec<_> = bad
+    let count = bad.clone().count();
+    let mut told: Vec<_> = bad
+        .take(MAX_PHASES)
         .map(|phase| {
             let name = shown_phase(&phase.phase, phase.group.as_deref());
             let how = match phase.outcome {
@@ -435,7 +442,14 @@ fn bad_phases(seen: &Seen<'_>, pick: impl Fn(&PhaseFinished) -> bool) -> Option<
             format!("phase {name} {how} after {}{}", Span(phase.took_us), error.unwrap_or_default())
         })
         .collect();
+    told.extend(and_more(count));
     (!told.is_empty()).then(|| told.join("; "))
+}
+
+/// How many there are beyond those that are named.
+fn and_more(all: usize) -> Option<String> {
+    let more = all.checked_sub(MAX_PHASES).filter(|&more| more > 0)?;
+    Some(format!("{more} more"))
 }
 
 /// `SIGTERM from systemd(1)`.

@@ -1,5 +1,7 @@
 //! What a record shows of its run's end, gathered in one pass for the verdict.
 
+use std::collections::{BTreeMap, HashMap};
+
 use super::event::{Event, RunStarted, Signal, Stopped, Wedged, WedgedWhat};
 use super::phase::{PhaseFinished, PhaseStarted};
 use super::reader::Record;
@@ -33,6 +35,29 @@ pub(super) struct Seen<'a> {
     pub(super) stopped: Option<&'a Stopped>,
 }
 
+/// The phases that have not ended, by their place, and the order in which they began: a record may
+/// hold a million events.
+#[derive(Default)]
+struct Open<'a> {
+    place: HashMap<(&'a str, Option<&'a str>), usize>,
+    began: BTreeMap<usize, (u64, &'a PhaseStarted)>,
+    next: usize,
+}
+
+impl<'a> Open<'a> {
+    fn begin(&mut self, at_us: u64, phase: &'a PhaseStarted) {
+        self.next += 1;
+        self.place.insert((&phase.phase, phase.group.as_deref()), self.next);
+        self.began.insert(self.next, (at_us, phase));
+    }
+
+    fn end(&mut self, phase: &'a str, group: Option<&'a str>) {
+        if let Some(place) = self.place.remove(&(phase, group)) {
+            self.began.remove(&place);
+        }
+    }
+}
+
 impl<'a> Seen<'a> {
     pub(super) fn of(record: &'a Record) -> Self {
         let mut seen = Self {
@@ -49,13 +74,15 @@ impl<'a> Seen<'a> {
             wedged: None,
             stopped: None,
         };
+        let mut open = Open::default();
         for entry in &record.entries {
-            seen.take(entry.mono_us, &entry.event);
+            seen.take(&mut open, entry.mono_us, &entry.event);
         }
+        seen.open = open.began.into_values().collect();
         seen
     }
 
-    fn take(&mut self, at_us: u64, event: &'a Event) {
+    fn take(&mut self, open: &mut Open<'a>, at_us: u64, event: &'a Event) {
         match event {
             Event::Signal(signal) => {
                 self.asked.get_or_insert((at_us, signal));
@@ -66,13 +93,15 @@ impl<'a> Seen<'a> {
             }
             Event::PhaseStarted(phase) => {
                 self.runtime_lives();
-                self.close(&phase.phase, phase.group.as_deref());
-                self.open.push((at_us, phase));
+                self.moves(&phase.phase);
+                open.end(&phase.phase, phase.group.as_deref());
+                open.begin(at_us, phase);
             }
             Event::PhaseProgress(_) => self.runtime_lives(),
             Event::PhaseFinished(phase) => {
                 self.runtime_lives();
-                self.close(&phase.phase, phase.group.as_deref());
+                self.moves(&phase.phase);
+                open.end(&phase.phase, phase.group.as_deref());
                 self.ended.push(phase);
             }
             Event::Wedged(wedged) => self.wedged = Some(wedged),
@@ -91,8 +120,7 @@ impl<'a> Seen<'a> {
         self.wedged = self.wedged.filter(|wedged| wedged.what != WedgedWhat::Runtime);
     }
 
-    fn close(&mut self, phase: &str, group: Option<&str>) {
-        self.open.retain(|(_, open)| (&*open.phase, open.group.as_deref()) != (phase, group));
+    fn moves(&mut self, phase: &str) {
         self.wedged = self.wedged.filter(|wedged| wedged.phase.as_deref() != Some(phase));
     }
 

@@ -5,12 +5,13 @@
 //! is escaped; the other texts are as the record has them, and escaped by [`Display`] alone.
 
 use std::fmt::{self, Display};
+use std::fs::File;
 use std::path::Path;
 
 use serde::Serialize;
 
 use super::event::How;
-use super::folder::is_running;
+use super::folder::{is_locked, is_running};
 use crate::clock::{Utc, boot_id, mono_us};
 use crate::escape::{Quoted, cut};
 
@@ -136,10 +137,19 @@ impl Now {
     /// clock. A record that cannot be opened counts as one that is not running. The facts on memory
     /// are left to the caller.
     pub fn look(path: &Path) -> Self {
-        Self::of(is_running(path).unwrap_or(false))
+        Self::with_lock(is_running(path).unwrap_or(false))
     }
 
-    pub(super) fn of(running: bool) -> Self {
+    /// The same for an open file.
+    pub(super) fn of_file(file: &File) -> Self {
+        let now = Self::with_lock(is_locked(file).unwrap_or(false));
+        // A run that is about to lock it should not find it locked while we read. Where this fails
+        // the lock goes when the file is closed.
+        let _ = file.unlock();
+        now
+    }
+
+    fn with_lock(running: bool) -> Self {
         Self {
             running,
             boot_id: boot_id(),

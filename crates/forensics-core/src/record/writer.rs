@@ -5,21 +5,19 @@
 //! the machine only after [`Recorder::sync`]. No lock is held across a write, so that a thread
 //! that is stuck cannot keep another one's last words back.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, OFlag, fallocate, openat};
-use nix::sys::stat::Mode;
+use nix::fcntl::{FallocateFlags, fallocate};
 
-use super::entry::{MAX_LINE, line};
+use super::entry::line;
 use super::event::{Event, RunStarted};
-use super::folder::{self, FolderError};
+use super::folder;
 use crate::clock::{Utc, mono_us};
+use crate::trusted::{Folder, FolderError};
 
 /// How many names [`Recorder::create`] tries. Each has a later time in it, so that even a second
 /// one is hardly ever needed.
@@ -60,14 +58,6 @@ pub enum RecordError {
         event: String,
         /// What is wrong with it.
         source: serde_json::Error,
-    },
-    /// An event beyond [`MAX_LINE`], which no reader would take.
-    #[error("a {event} event of {len} bytes is too long for the record; at most {MAX_LINE}")]
-    TooLong {
-        /// The event's name.
-        event: String,
-        /// The length of its line.
-        len: usize,
     },
     /// Nothing of the line was written.
     #[error("cannot write to the record {}: {source}", path.display())]
@@ -128,15 +118,16 @@ impl Recorder {
     /// Where the folder cannot be made or is not safe from other users, and where the file
     /// cannot be made, locked, or take its first line. No file is left then.
     pub fn create(dir: &Path, start: RunStarted) -> Result<Self, RecordError> {
-        let folder = folder::create(dir)?;
+        let folder = Folder::create(dir)?;
         let pid = start.pid;
         let start = Event::RunStarted(start);
         for _ in 0..ATTEMPTS {
-            let Some(recorder) = Self::claim(&folder, dir, pid)? else { continue };
+            let name = folder::name(Utc::now(), pid);
+            let Some(recorder) = Self::claim(&folder, &name)? else { continue };
             // So that the end is recorded, too, where the disk fills up meanwhile. Not every file
             // system has it, and a disk may be full already: then as much is written as goes.
             let _ = fallocate(&recorder.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, SET_ASIDE);
-            recorder.record(&start).inspect_err(|_| remove(&recorder.path))?;
+            recorder.record(&start).inspect_err(|_| remove(&folder, &name))?;
             return Ok(recorder);
         }
         let source = io::Error::other("every new file was taken by somebody else at once");
@@ -144,19 +135,12 @@ impl Recorder {
     }
 
     /// Makes a new file and locks it; nothing, where somebody else was faster.
-    fn claim(folder: &OwnedFd, dir: &Path, pid: u32) -> Result<Option<Self>, RecordError> {
-        let flags = OFlag::O_WRONLY
-            | OFlag::O_CREAT
-            | OFlag::O_EXCL
-            | OFlag::O_APPEND
-            | OFlag::O_NOFOLLOW
-            | OFlag::O_CLOEXEC;
-        let name = folder::name(Utc::now(), pid);
-        let path = dir.join(&name);
-        let file = match openat(folder, name.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR) {
-            Ok(file) => File::from(file),
-            Err(Errno::EEXIST) => return Ok(None),
-            Err(errno) => return Err(RecordError::Create { path, source: errno.into() }),
+    fn claim(folder: &Folder, name: &str) -> Result<Option<Self>, RecordError> {
+        let path = folder.path().join(name);
+        let file = match folder.create_new(name) {
+            Ok(file) => file,
+            Err(source) if source.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
+            Err(source) => return Err(RecordError::Create { path, source }),
         };
         // Until it is locked it looks like a dead run's: a reader may hold a lock of its own on
         // it for an instant, and a prune may have removed it.
@@ -165,11 +149,11 @@ impl Recorder {
                 Ok(Some(Self { file, path, torn: AtomicBool::new(false) }))
             }
             Ok(()) | Err(TryLockError::WouldBlock) => {
-                remove(&path);
+                remove(folder, name);
                 Ok(None)
             }
             Err(TryLockError::Error(source)) => {
-                remove(&path);
+                remove(folder, name);
                 Err(RecordError::Lock { path, source })
             }
         }
@@ -189,9 +173,6 @@ impl Recorder {
     pub fn record(&self, event: &Event) -> Result<(), RecordError> {
         let mut line = line(Utc::now(), mono_us(), event)
             .map_err(|source| RecordError::Encode { event: event.name().to_owned(), source })?;
-        if line.len() > MAX_LINE {
-            return Err(RecordError::TooLong { event: event.name().to_owned(), len: line.len() });
-        }
         // Relaxed: no other memory is published by it.
         let torn = self.torn.swap(false, Ordering::Relaxed);
         if torn {
@@ -235,19 +216,24 @@ impl Recorder {
 }
 
 /// Takes an empty record away, which would only be in the way of the one before it.
-fn remove(path: &Path) {
-    let _ = fs::remove_file(path);
+fn remove(folder: &Folder, name: &str) {
+    let _ = folder.remove(Path::new(name));
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::Read;
     use std::os::unix::fs::PermissionsExt;
 
-    use nix::fcntl::{FcntlArg, fcntl, open};
+    use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+    use nix::sys::stat::Mode;
     use nix::unistd::pipe;
 
-    use super::super::{Entry, Now, Outcome, PhaseProgress, PhaseStarted, Record, runs, verdict};
+    use super::super::{
+        Entry, MAX_LINE, Now, Outcome, PhaseFinished, PhaseOutcome, PhaseProgress, PhaseStarted,
+        Record, runs, verdict,
+    };
     use super::*;
 
     fn recorder(file: impl Into<File>) -> Recorder {
@@ -294,15 +280,6 @@ mod tests {
         run.record(&phase("drain")).unwrap();
         let record = Record::read(run.path()).unwrap();
         assert_eq!((record.entries.len(), record.corrupt), (2, 1));
-    }
-
-    #[test]
-    fn a_run_that_cannot_be_recorded_leaves_no_empty_record() {
-        let tmp = tempfile::tempdir().unwrap();
-        let dir = tmp.path().join("r");
-        let error = Recorder::create(&dir, RunStarted::new("x".repeat(MAX_LINE), 1)).unwrap_err();
-        assert!(matches!(error, RecordError::TooLong { .. }), "{error}");
-        assert!(runs(&dir).unwrap().is_empty());
     }
 
     #[test]
@@ -353,14 +330,31 @@ mod tests {
     }
 
     #[test]
-    fn an_event_no_reader_would_take_is_not_written() {
+    fn an_event_that_no_reader_would_take_is_written_in_part() {
         let tmp = tempfile::tempdir().unwrap();
-        let run = Recorder::create(&tmp.path().join("r"), RunStarted::new("gateway", 1)).unwrap();
-        let error = run.record(&phase("x".repeat(MAX_LINE))).unwrap_err();
-        assert!(matches!(error, RecordError::TooLong { .. }), "{error}");
+        let start = RunStarted::new("x".repeat(MAX_LINE), 1);
+        let run = Recorder::create(&tmp.path().join("r"), start).unwrap();
+        let mut failed = PhaseFinished::new("drain", PhaseOutcome::Failed, 1, 1);
+        failed.error = Some("\u{9b}\n".repeat(MAX_LINE));
+        run.record(&Event::PhaseFinished(failed)).unwrap();
+        let mut deep = serde_json::json!("x");
+        for _ in 0..1000 {
+            deep = serde_json::json!([deep]);
+        }
+        let values = serde_json::Map::from_iter([("deep".to_owned(), deep)]);
+        run.record(&Event::PhaseProgress(PhaseProgress::new("db", values, 2))).unwrap();
+        // Just fits.
         let fits = MAX_LINE - line(Utc::now(), mono_us(), &phase("")).unwrap().len();
         run.record(&phase("x".repeat(fits - 20))).unwrap();
-        assert_eq!(Record::read(run.path()).unwrap().entries.len(), 2);
+
+        let record = Record::read(run.path()).unwrap();
+        assert_eq!((record.entries.len(), record.corrupt), (4, 0));
+        assert!(record.start.service.ends_with("x…"));
+        let Event::PhaseFinished(failed) = &record.entries[1].event else { panic!("{record:?}") };
+        assert_eq!((failed.phase.as_str(), failed.outcome), ("drain", PhaseOutcome::Failed));
+        assert!(failed.error.as_deref().unwrap().ends_with('…'));
+        let Event::PhaseStarted(long) = &record.entries[3].event else { panic!("{record:?}") };
+        assert_eq!(long.phase.len(), fits - 20);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{UnitProperties, unit_name};
+use crate::escape::{MAX_NAME_CHARS, Plain, cut};
 
 /// What systemd is doing to the unit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,7 +112,10 @@ impl std::fmt::Display for Why {
             Why::Stop => f.write_str("a stop job, as by systemctl stop"),
             Why::Restart => f.write_str("a restart job, as by systemctl restart"),
             Why::Dependency { units } => {
-                write!(f, "a stop job beside those of other units: {}", units.join(", "))
+                write!(f, "a stop job beside those of other units: ")?;
+                // As systemctl printed them.
+                let shown = |unit: &String| Plain(&cut(unit, MAX_NAME_CHARS)).to_string();
+                f.write_str(&units.iter().map(shown).collect::<Vec<_>>().join(", "))
             }
             Why::Reboot { target } => write!(f, "the system is going down to {target}"),
             Why::RuntimeMax => f.write_str("RuntimeMaxSec= ran out"),
@@ -165,6 +169,8 @@ mod tests {
             assert_eq!(why("gateway.service", &properties, jobs), Some(expected), "{jobs}");
         }
         assert_eq!(why("gateway.service", &UnitProperties::default(), stop), None);
+        let evil = unit("\u{1b}[2J\u{9b}\u{202e}x.service");
+        assert!(evil.to_string().ends_with(r"units: \u{1b}[2J\u{9b}\u{202e}x.service"), "{evil}");
     }
 
     #[test]

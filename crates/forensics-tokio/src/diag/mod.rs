@@ -14,7 +14,6 @@
 //! since what lingers turns a clean stop into a failed one. One that does not go, a command of the
 //! user's, is ended with all it started at its time limit, or at the teardown's deadline.
 
-mod log;
 mod outside;
 
 use std::ffi::{OsStr, OsString};
@@ -28,15 +27,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use forensics_core::diagnostic::Diagnostic;
-use forensics_core::escape::Plain;
+use forensics_core::escape::{Plain, Quoted};
 use forensics_core::record::DiagState;
 use forensics_core::secret;
 use forensics_core::systemd::CgroupUnit;
+use forensics_core::trusted::{FileError, append_to};
 use tokio::process::Command;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use self::log::open_log;
 use self::outside::Outside;
 use crate::bounded::apart;
 use crate::child::Group;
@@ -117,7 +116,9 @@ pub(crate) struct Plan {
 /// Why there is no diagnostic, or only part of one.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DiagError {
-    #[error("cannot open the log {path:?}: {source}")]
+    #[error("no log: {0}")]
+    Untrusted(#[from] FileError),
+    #[error("cannot write to the log {path:?}: {source}")]
     Log { path: PathBuf, source: io::Error },
     #[error("cannot start {program:?}: {source}")]
     Spawn { program: OsString, source: io::Error },
@@ -155,16 +156,16 @@ pub(crate) enum Looked {
 /// Dropped, it ends the process with all it started, and the log does not say so.
 pub(crate) async fn run(plan: Plan, line: String) -> Result<Looked, DiagError> {
     let path = plan.log.clone();
-    let heading = format!("=== {}[{}] {line}\n", plan.service, std::process::id());
+    let heading = format!("=== {}[{}] {line}\n", Quoted(&plan.service), std::process::id());
     // Off the runtime, as the disk may be slow to answer.
     let log = apart(move || {
-        let mut log = open_log(&path)?;
-        log.write_all(heading.as_bytes())?;
-        Ok(log)
+        let mut log = append_to(&path)?;
+        let written = log.write_all(heading.as_bytes());
+        written.map(|()| log).map_err(|source| DiagError::Log { path, source })
     });
     let failed = |source| DiagError::Log { path: plan.log.clone(), source };
     let log = timeout(TIME_LIMIT, log).await.map_err(io::Error::from).flatten();
-    let mut log = log.flatten().map_err(failed)?;
+    let mut log = log.map_err(failed).flatten()?;
 
     if let Some(outside) = Outside::of(&plan) {
         match outside.start(&log, &line).await {
@@ -186,7 +187,7 @@ pub(crate) async fn run(plan: Plan, line: String) -> Result<Looked, DiagError> {
     let complete = match &ended {
         Ok(()) if is_ourselves(&plan.command) => return Ok(Looked::Here),
         Ok(()) => "--- end of diagnostic\n".to_owned(),
-        Err(e) => format!("--- diagnostic incomplete: {e}\n"),
+        Err(e) => format!("--- diagnostic incomplete: {}\n", Plain(&e.to_string())),
     };
     // One short line to a file that took the whole look; where it fails there is nobody to tell.
     let _ = log.write_all(complete.as_bytes());
@@ -219,8 +220,10 @@ async fn look_as_child(plan: &Plan, line: &str, log: &File) -> Result<(), DiagEr
     }
 }
 
-/// For an image in which [`init`] was forgotten but a shell is there.
-const SHELL: &str = "date; cat /proc/loadavg; ps auxf --sort=-pcpu 2>/dev/null | head -n 60 || ps";
+/// For an image in which [`init`] was forgotten but a shell is there. Names alone, without command
+/// lines: nobody would take the secrets out of those. The second is for busybox.
+const SHELL: &str = "date; cat /proc/loadavg; columns=pid,ppid,user,stat,time,comm; \
+    { ps ax -o $columns,pcpu,rss,wchan:24 --sort=-pcpu 2>/dev/null || ps -o $columns; } | head -n 60";
 
 fn command(command: &DiagCommand) -> Command {
     let shell = |line: &str| {

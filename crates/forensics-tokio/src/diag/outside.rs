@@ -17,6 +17,7 @@ use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 
+use forensics_core::escape::{MAX_TEXT_CHARS, Plain, cut};
 use forensics_core::secret;
 use forensics_core::systemd::Manager;
 use nix::unistd::geteuid;
@@ -81,7 +82,7 @@ impl Outside {
             }
         };
         let pid = std::process::id();
-        let description = format!("Shutdown diagnostic of {}[{pid}]", plan.service);
+        let description = format!("Shutdown diagnostic of {}[{pid}]", Plain(&plan.service));
         Some(Self { manager: unit.manager, command, description })
     }
 
@@ -106,7 +107,7 @@ impl Outside {
         }
         match String::from_utf8_lossy(&asked.stderr).trim() {
             "" => Err(format!("systemd-run: {}", asked.status)),
-            why => Err(why.to_owned()),
+            why => Err(cut(why, MAX_TEXT_CHARS).into_owned()),
         }
     }
 

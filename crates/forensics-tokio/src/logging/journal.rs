@@ -37,6 +37,12 @@ const WAIT: Duration = Duration::from_millis(100);
 const MAX_VALUE: usize = 16 << 10;
 const MAX_DATAGRAM: usize = 128 << 10;
 
+/// What ends a value that was cut.
+const CUT: &str = "…";
+
+/// What the protocol adds to a name and a value: two newlines and the length.
+const FRAME: usize = 10;
+
 /// A layer that writes events to the journal; see the module's documentation.
 ///
 /// | field | holds |
@@ -48,7 +54,8 @@ const MAX_DATAGRAM: usize = 128 << 10;
 /// | `F_NAME` | one of any other |
 /// | `TARGET`, `CODE_FILE`, `CODE_LINE`, `SYSLOG_IDENTIFIER` | as they are called |
 ///
-/// Values are cut at 16 KiB. The journal's queue is short (10 messages, unless
+/// Values are cut at 16 KiB, and end in `…` then; fields for which a message has no room are counted in
+/// `SHUTDOWN_LOST_FIELDS`. The journal's queue is short (10 messages, unless
 /// `net.unix.max_dgram_qlen` says otherwise), so an event waits for room in it: 100 ms at most, and
 /// not at all where the one before it waited in vain. One that finds no room is lost, and counted:
 /// the next that gets through carries the number as `SHUTDOWN_LOST_EVENTS`.
@@ -95,7 +102,7 @@ impl Journal {
         }
         let mut flags = MsgFlags::MSG_NOSIGNAL;
         flags.set(MsgFlags::MSG_DONTWAIT, self.stuck.load(Ordering::Relaxed));
-        let sent = send(self.socket.as_raw_fd(), &entry.0, flags);
+        let sent = send(self.socket.as_raw_fd(), &entry.finish(), flags);
         self.stuck.store(sent.is_err(), Ordering::Relaxed);
         match sent {
             Ok(_) => {
@@ -118,23 +125,51 @@ pub(super) fn takes_stderr() -> bool {
 
 /// An entry in the protocol's binary form, in which no value can forge a field.
 #[derive(Default)]
-struct Entry(Vec<u8>);
+struct Entry {
+    bytes: Vec<u8>,
+    /// How many fields are in it, and for how many there was no room.
+    count: usize,
+    lost: usize,
+}
 
 impl Entry {
     fn put(&mut self, name: &str, value: &dyn fmt::Display) {
-        let value = value.to_string();
-        let mut end = value.len().min(MAX_VALUE);
-        while !value.is_char_boundary(end) {
-            end -= 1;
+        let mut value = value.to_string();
+        if value.len() > MAX_VALUE {
+            value.truncate(value.floor_char_boundary(MAX_VALUE - CUT.len()));
+            value.push_str(CUT);
         }
-        if self.0.len() + name.len() + end + 10 > MAX_DATAGRAM {
-            return;
+        match self.bytes.len() + name.len() + value.len() + FRAME > MAX_DATAGRAM {
+            true => self.lost += 1,
+            false => self.write(name, &value),
         }
-        self.0.extend(name.bytes());
-        self.0.push(b'\n');
-        self.0.extend((end as u64).to_le_bytes());
-        self.0.extend(&value.as_bytes()[..end]);
-        self.0.push(b'\n');
+    }
+
+    fn write(&mut self, name: &str, value: &str) {
+        self.count += 1;
+        self.bytes.extend(name.bytes());
+        self.bytes.push(b'\n');
+        self.bytes.extend((value.len() as u64).to_le_bytes());
+        self.bytes.extend(value.as_bytes());
+        self.bytes.push(b'\n');
+    }
+
+    /// Adds another's fields, if there is room for all of them.
+    fn append(&mut self, other: &Self) {
+        self.lost += other.lost;
+        match self.bytes.len() + other.bytes.len() > MAX_DATAGRAM {
+            true => self.lost += other.count,
+            false => self.bytes.extend(&other.bytes),
+        }
+    }
+
+    /// What is sent.
+    fn finish(mut self) -> Vec<u8> {
+        if self.lost > 0 {
+            // Of a few bytes, for which a socket that takes the rest has room, too.
+            self.write("SHUTDOWN_LOST_FIELDS", &self.lost.to_string());
+        }
+        self.bytes
     }
 }
 
@@ -231,10 +266,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Journal {
             entry.put("MESSAGE_ID", &id);
         }
         for span in context.event_scope(event).into_iter().flat_map(Scope::from_root) {
-            if let Some(SpanFields(fields)) = span.extensions().get()
-                && entry.0.len() + fields.0.len() <= MAX_DATAGRAM
-            {
-                entry.0.extend(&fields.0);
+            if let Some(SpanFields(fields)) = span.extensions().get() {
+                entry.append(fields);
             }
         }
         event.record(&mut Fields { entry: &mut entry, prefix: prefix(metadata.target()) });
@@ -359,8 +392,28 @@ mod tests {
             tracing::info!(large = %large, dotted.name = 1, "big");
         });
         let fields = reader.next();
-        assert_eq!(value(&fields, "F_LARGE")[0].len(), MAX_VALUE);
+        let shown = value(&fields, "F_LARGE")[0];
+        assert!(shown.ends_with("ä…") && (MAX_VALUE - 1..=MAX_VALUE).contains(&shown.len()));
         assert_eq!(value(&fields, "F_DOTTED_NAME"), ["1"]);
         assert_eq!(field_name("F", &"x".repeat(100)).len(), 64);
+    }
+
+    #[test]
+    fn fields_that_find_no_room_are_counted() {
+        let (journal, reader) = journal();
+        let subscriber = tracing_subscriber::registry().with(journal);
+        let large = "x".repeat(MAX_VALUE);
+        tracing::subscriber::with_default(subscriber, || {
+            let span = tracing::info_span!("s", s1 = %large, s2 = %large, s3 = %large, s4 = %large);
+            let _in = span.enter();
+            tracing::info!(a = %large, b = %large, c = %large, d = %large, e = %large, "big");
+        });
+        let fields = reader.next();
+        let kept = fields.iter().filter(|(name, _)| name.starts_with("F_")).count();
+        assert!((5..8).contains(&kept), "{kept}");
+        let lost = (9 - kept).to_string();
+        assert_eq!(value(&fields, "SHUTDOWN_LOST_FIELDS"), [lost.as_str()]);
+        let message = value(&fields, "MESSAGE")[0];
+        assert!(message.ends_with('…') && message.len() <= MAX_VALUE);
     }
 }

@@ -1,0 +1,141 @@
+//! An event that is too long for its line, made to fit: better known in part than not at all.
+//!
+//! A phase may fail with megabytes of text, or record values nested deeper than a reader goes. Its end
+//! must be in the record all the same, or the run would look as if it had been killed in that phase.
+//! What is cut is marked: a text ends in `…`, a list or an object names how many more there were.
+
+use serde_json::Value;
+
+use super::entry::MAX_LINE;
+use crate::escape::cut;
+use crate::json;
+
+/// How deep the values of a line are nested at most. Readers built on serde_json go to 128.
+pub(super) const MAX_DEPTH: usize = 100;
+
+/// What is kept of a line: characters of a text, items of a list or an object, levels.
+struct Limits {
+    chars: usize,
+    items: usize,
+    depth: usize,
+}
+
+/// From what loses least to what always fits. None cuts a name, which is at most 256 characters.
+const STEPS: [Limits; 4] = [
+    Limits { chars: 16_384, items: 1024, depth: 32 },
+    Limits { chars: 1024, items: 128, depth: 16 },
+    Limits { chars: 256, items: 16, depth: 8 },
+    Limits { chars: 256, items: 8, depth: 2 },
+];
+
+/// How deep the brackets of some JSON are nested.
+pub(super) fn depth(json: &[u8]) -> usize {
+    let (mut depth, mut deepest, mut in_text, mut escaped) = (0_usize, 0, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => in_text = !in_text,
+            b'[' | b'{' if !in_text => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !in_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+/// The line of that value, less its newline, in no more than [`MAX_LINE`] bytes.
+pub(super) fn shortened(value: &Value) -> serde_json::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    for limits in STEPS {
+        line = json::to_vec(&shorter(value, &limits, 0))?;
+        if line.len() < MAX_LINE {
+            break;
+        }
+    }
+    Ok(line)
+}
+
+/// `level` 0 is the event itself, whose fields are few and all needed.
+fn shorter(value: &Value, limits: &Limits, level: usize) -> Value {
+    let more = |all: usize| all.saturating_sub(limits.items);
+    let kept = if level == 0 { usize::MAX } else { limits.items };
+    let below = |value: &Value| shorter(value, limits, level + 1);
+    match value {
+        Value::String(text) => cut(text, limits.chars).into(),
+        Value::Array(_) | Value::Object(_) if level >= limits.depth => "…".into(),
+        Value::Array(all) => {
+            let mut some: Vec<Value> = all.iter().take(kept).map(below).collect();
+            if some.len() < all.len() {
+                some.push(format!("… {} more", more(all.len())).into());
+            }
+            some.into()
+        }
+        Value::Object(all) => {
+            let some = all.iter().take(kept);
+            let name = |name: &String| cut(name, limits.chars.min(256)).into_owned();
+            let mut some: serde_json::Map<_, _> =
+                some.map(|(key, value)| (name(key), below(value))).collect();
+            if all.len() > kept {
+                some.insert("…".to_owned(), format!("{} more", more(all.len())).into());
+            }
+            some.into()
+        }
+        other => other.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_cut_is_marked_and_what_fits_a_step_is_kept() {
+        let text = "ä".repeat(1 << 20);
+        let line =
+            shortened(&json!({ "phase": "drain", "error": text, "values": {"n": 1} })).unwrap();
+        let value: Value = serde_json::from_slice(&line).unwrap();
+        assert_eq!((&value["phase"], &value["values"]["n"]), (&"drain".into(), &1.into()));
+        assert_eq!(value["error"].as_str().unwrap().chars().count(), 16_384);
+        assert!(value["error"].as_str().unwrap().ends_with('…'));
+
+        let many: Vec<u32> = (0..1_000_000).collect();
+        let value: Value =
+            serde_json::from_slice(&shortened(&json!({ "v": many })).unwrap()).unwrap();
+        assert_eq!(value["v"].as_array().unwrap().len(), 1025);
+        assert_eq!(value["v"][1024], "… 998976 more");
+    }
+
+    #[test]
+    fn the_worst_always_fits() {
+        // Each character six bytes; names and texts longer than any step keeps, wide and deep.
+        let text = "\u{9b}".repeat(300);
+        let mut worst = json!(text);
+        for _ in 0..3 {
+            let object = (0..9).map(|n| (format!("{n}{text}"), worst.clone()));
+            worst = object.collect::<serde_json::Map<_, _>>().into();
+        }
+        let fields = (0..15).map(|n| (format!("field{n}"), worst.clone()));
+        let event: serde_json::Map<_, _> = fields.collect();
+        assert!(shortened(&event.into()).unwrap().len() < MAX_LINE);
+    }
+
+    #[test]
+    fn brackets_in_texts_are_no_depth() {
+        let cases = [(r#"{"a":[1,{"b":2}]}"#, 3), (r#"{"a":"[[[\"[["}"#, 1), ("1", 0), ("]]]", 0)];
+        for (json, expected) in cases {
+            assert_eq!(depth(json.as_bytes()), expected, "{json}");
+        }
+        let mut deep = json!(1);
+        for _ in 0..500 {
+            deep = json!([deep]);
+        }
+        let line = shortened(&json!({ "v": deep })).unwrap();
+        assert_eq!(depth(&line), 32);
+    }
+}

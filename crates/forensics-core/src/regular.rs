@@ -1,0 +1,104 @@
+//! Opening only what is a regular file, without a race and without a side effect.
+//!
+//! Opening a device can do things (a watchdog starts), a FIFO can hang, and what was looked at can
+//! be another thing when it is opened. So the name is opened once with `O_PATH`, which does nothing
+//! but hold what it found; that is looked at, and then that very file is opened, by way of
+//! `/proc/self/fd` (`open(2)`, on `O_PATH`). Where `/proc` is not mounted it is opened by its name a
+//! second time, and refused where that is another file.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, open, openat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+
+const READ: OFlag =
+    OFlag::O_RDONLY.union(OFlag::O_NONBLOCK).union(OFlag::O_NOCTTY).union(OFlag::O_CLOEXEC);
+
+/// Whether a symbolic link at the end of a path is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Links {
+    Follow,
+    Refuse,
+}
+
+/// Why a file was not read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The system refused.
+    #[error(transparent)]
+    System(#[from] io::Error),
+    /// It is a folder, a FIFO, a device, or a symbolic link that is not followed.
+    #[error("not a regular file")]
+    NotRegular,
+    /// It was another file when it was opened than when it was looked at.
+    #[error("exchanged while it was being opened")]
+    Exchanged,
+    /// It is longer than it may be.
+    #[error("larger than {} KiB", .0 >> 10)]
+    TooLarge(u64),
+}
+
+impl From<Errno> for OpenError {
+    fn from(errno: Errno) -> Self {
+        Self::System(errno.into())
+    }
+}
+
+/// Whether it is a regular file.
+pub(crate) fn is_regular(stat: &FileStat) -> bool {
+    kind(stat) == SFlag::S_IFREG
+}
+
+/// What kind of file it is.
+pub(crate) fn kind(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
+}
+
+/// Opens the regular file of that name below `folder`, to read it.
+///
+/// # Errors
+/// What open(2) says, and where it is anything else.
+pub(crate) fn open_at(folder: impl AsFd, name: &Path, links: Links) -> Result<File, OpenError> {
+    let link_flag = match links {
+        Links::Follow => OFlag::empty(),
+        Links::Refuse => OFlag::O_NOFOLLOW,
+    };
+    let found = openat(&folder, name, OFlag::O_PATH | OFlag::O_CLOEXEC | link_flag, Mode::empty())?;
+    let stat = fstat(&found)?;
+    if !is_regular(&stat) {
+        return Err(OpenError::NotRegular);
+    }
+    let by_descriptor = format!("/proc/self/fd/{}", found.as_raw_fd());
+    let file = match open(by_descriptor.as_str(), READ, Mode::empty()) {
+        Err(Errno::ENOENT) => openat(&folder, name, READ | link_flag, Mode::empty())?,
+        opened => opened?,
+    };
+    let opened = fstat(&file)?;
+    match (opened.st_dev, opened.st_ino) == (stat.st_dev, stat.st_ino) {
+        true => Ok(File::from(file)),
+        false => Err(OpenError::Exchanged),
+    }
+}
+
+/// The same by a path.
+pub(crate) fn open_path(path: &Path, links: Links) -> Result<File, OpenError> {
+    open_at(AT_FDCWD, path, links)
+}
+
+/// Reads the regular file at `path`, symbolic links followed, if it has at most `limit` bytes.
+///
+/// # Errors
+/// Where it cannot be read, is no regular file or larger.
+pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, OpenError> {
+    let mut bytes = Vec::new();
+    open_path(path, Links::Follow)?.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > limit {
+        true => Err(OpenError::TooLarge(limit)),
+        false => Ok(bytes),
+    }
+}

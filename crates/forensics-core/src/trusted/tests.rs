@@ -1,0 +1,233 @@
+//! Each arrangement that could lead us elsewhere, by the owner it takes.
+
+use std::ffi::CString;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
+
+use nix::unistd::mkfifo;
+
+use super::*;
+
+/// Somebody else.
+const NOBODY: u32 = 65534;
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+fn chmod(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// Whether this test can give files away. Where it cannot it says so; in CI that is a failure.
+fn is_root() -> bool {
+    if !geteuid().is_root() {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "must be run as root");
+        eprintln!("skipped: only root can give files away");
+    }
+    geteuid().is_root()
+}
+
+#[test]
+fn a_new_folder_is_closed_to_others_and_an_old_one_left_as_it_is() {
+    let tmp = tempfile::tempdir().unwrap();
+    chmod(tmp.path(), 0o755);
+    let deep = tmp.path().join("a/b/c");
+    Folder::create(&deep).unwrap();
+    Folder::create(&deep).unwrap();
+    assert_eq!((mode(&deep), mode(&tmp.path().join("a"))), (0o700, 0o700));
+    assert_eq!(mode(tmp.path()), 0o755);
+    Folder::create(tmp.path()).unwrap();
+    assert_eq!(mode(tmp.path()), 0o755);
+    let roundabout = tmp.path().join("./a/../a//b/c/");
+    assert!(matches!(Folder::open(&tmp.path().join("x")), Err(FolderError::Open { .. })));
+    Folder::open(&roundabout).unwrap();
+}
+
+#[test]
+fn folders_that_others_can_change_are_refused() {
+    let tmp = tempfile::tempdir().unwrap();
+    let folder = tmp.path().join("records");
+    Folder::create(&folder).unwrap();
+    for (bits, good) in
+        [(0o720, false), (0o702, false), (0o777, false), (0o1777, true), (0o755, true)]
+    {
+        chmod(&folder, bits);
+        let log = append_to(&folder.join("log"));
+        match Folder::create(&folder) {
+            Ok(_) => assert!(good && log.is_ok(), "{bits:o}"),
+            Err(FolderError::Shared { mode, .. }) => {
+                assert!(!good && mode == bits, "{bits:o}");
+                assert!(matches!(log, Err(FileError::Folder(FolderError::Shared { .. }))));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    symlink(&folder, tmp.path().join("link")).unwrap();
+    fs::write(tmp.path().join("file"), "").unwrap();
+    let create = |name: &str| Folder::create(&tmp.path().join(name));
+    assert!(matches!(create("link"), Err(FolderError::Open { .. })));
+    assert!(matches!(create("file"), Err(FolderError::Create { .. })));
+    assert!(matches!(create("file/x"), Err(FolderError::Create { .. })));
+    assert!(matches!(Folder::create(Path::new("")), Err(FolderError::Create { .. })));
+}
+
+#[test]
+fn a_log_is_private_and_appended_to() {
+    let tmp = tempfile::tempdir().unwrap();
+    let log = tmp.path().join("deep/er/diag.log");
+    append_to(&log).unwrap().write_all(b"one\n").unwrap();
+    append_to(&log).unwrap().write_all(b"two\n").unwrap();
+    assert_eq!(fs::read_to_string(&log).unwrap(), "one\ntwo\n");
+    assert_eq!(mode(&log), 0o600);
+    assert_eq!(mode(&tmp.path().join("deep")), 0o700);
+}
+
+#[test]
+fn nothing_but_an_own_regular_file_with_one_name_is_appended_to() {
+    let tmp = tempfile::tempdir().unwrap();
+    let at = |name: &str| tmp.path().join(name);
+    let refused = |name: &str| append_to(&at(name)).expect_err(name);
+    fs::write(at("victim"), "precious").unwrap();
+
+    symlink(at("victim"), at("link")).unwrap();
+    assert!(matches!(refused("link"), FileError::Open { .. }));
+    symlink(at("nowhere"), at("dangling")).unwrap();
+    assert!(matches!(refused("dangling"), FileError::Open { .. }));
+    fs::hard_link(at("victim"), at("hard")).unwrap();
+    assert!(matches!(refused("hard"), FileError::Linked { links: 2, .. }));
+    fs::write(at("open"), "").unwrap();
+    for bits in [0o620, 0o602, 0o666] {
+        chmod(&at("open"), bits);
+        assert!(matches!(refused("open"), FileError::Shared { mode, .. } if mode == bits));
+    }
+    fs::create_dir(at("folder")).unwrap();
+    assert!(matches!(refused("folder"), FileError::NotAFile { .. }));
+    mkfifo(&at("fifo"), Mode::S_IRWXU).unwrap();
+    assert!(matches!(refused("fifo"), FileError::NotAFile { .. }));
+    // With a reader it can be opened.
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
+    let _reader = open(&at("fifo"), flags, Mode::empty()).unwrap();
+    assert!(matches!(refused("fifo"), FileError::NotAFile { .. }));
+    symlink("/dev/null", at("device")).unwrap();
+    assert!(matches!(refused("device"), FileError::Open { .. }));
+    assert!(matches!(append_to(Path::new("/dev/null")), Err(FileError::NotAFile { .. })));
+    assert!(append_to(Path::new("/")).is_err() && append_to(&at("..")).is_err());
+    assert_eq!(fs::read_to_string(at("victim")).unwrap(), "precious");
+    assert!(!at("nowhere").exists());
+}
+
+#[test]
+fn root_writes_neither_into_another_users_folder_nor_into_his_file() {
+    if !is_root() {
+        return;
+    }
+    let tmp = tempfile::tempdir().unwrap();
+    chmod(tmp.path(), 0o1777);
+    let at = |name: &str| tmp.path().join(name);
+    // In a folder like /tmp, where he may put things.
+    fs::write(at("his.log"), "").unwrap();
+    chown(at("his.log"), Some(NOBODY), None).unwrap();
+    let error = append_to(&at("his.log")).unwrap_err();
+    assert!(matches!(error, FileError::Foreign { owner: NOBODY, .. }));
+    let shown = format!(
+        "{} belongs to uid 65534, not to root; chown it, or name another",
+        at("his.log").display()
+    );
+    assert_eq!(error.to_string(), shown);
+    mkfifo(&at("fifo"), Mode::S_IRWXU).unwrap();
+    chown(at("fifo"), Some(NOBODY), None).unwrap();
+    let _reader = open(&at("fifo"), OFlag::O_RDONLY | OFlag::O_NONBLOCK, Mode::empty()).unwrap();
+    assert!(matches!(append_to(&at("fifo")), Err(FileError::NotAFile { .. })));
+
+    Folder::create(&at("his")).unwrap();
+    chown(at("his"), Some(NOBODY), None).unwrap();
+    for folder in [Folder::create(&at("his")), Folder::open(&at("his"))] {
+        assert!(matches!(folder, Err(FolderError::Foreign { owner: NOBODY, .. })));
+    }
+    let error = append_to(&at("his/log")).unwrap_err();
+    assert!(matches!(error, FileError::Folder(FolderError::Foreign { owner: NOBODY, .. })));
+    assert_eq!(fs::read_dir(at("his")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_link_on_the_way_is_followed_where_root_made_it_and_nowhere_else() {
+    if !is_root() {
+        return;
+    }
+    let tmp = tempfile::tempdir().unwrap();
+    chmod(tmp.path(), 0o1777);
+    let at = |name: &str| tmp.path().join(name);
+    fs::create_dir(at("real")).unwrap();
+    // As /var/lib/NAME is a link of systemd's.
+    symlink("real", at("roots")).unwrap();
+    symlink(at("roots"), at("twice")).unwrap();
+    for way in ["roots", "twice"] {
+        Folder::create(&at(way).join("records")).unwrap();
+        append_to(&at(way).join("log")).unwrap();
+        assert!(matches!(Folder::create(&at(way)), Err(FolderError::Open { .. })), "the last step");
+    }
+    assert_eq!(fs::read_dir(at("real")).unwrap().count(), 2);
+
+    symlink("real", at("his")).unwrap();
+    lchown(at("his"), Some(NOBODY), None).unwrap();
+    symlink("his", at("to_his")).unwrap();
+    // One of root's that he has found elsewhere and given a second name.
+    symlink("real", at("found")).unwrap();
+    let (found, here) = (CString::new("found").unwrap(), CString::new("here").unwrap());
+    let folder = open(tmp.path(), LIST, Mode::empty()).unwrap();
+    nix::unistd::linkat(&folder, &*found, &folder, &*here, AtFlags::empty()).unwrap();
+    for way in ["his", "to_his", "here"] {
+        let error = Folder::create(&at(way).join("new")).unwrap_err();
+        assert!(matches!(error, FolderError::Link { .. }), "{error}");
+        let error = append_to(&at(way).join("new.log")).unwrap_err();
+        assert!(matches!(error, FileError::Folder(FolderError::Link { .. })), "{error}");
+    }
+    assert_eq!(fs::read_dir(at("real")).unwrap().count(), 2);
+
+    symlink("round", at("round")).unwrap();
+    let error = Folder::create(&at("round/x")).unwrap_err();
+    assert!(error.to_string().contains("symbolic links"), "{error}");
+}
+
+#[test]
+fn what_is_exchanged_once_a_folder_is_open_changes_nothing() {
+    let tmp = tempfile::tempdir().unwrap();
+    let at = |name: &str| tmp.path().join(name);
+    let folder = Folder::create(&at("records")).unwrap();
+    fs::create_dir(at("victim")).unwrap();
+    fs::write(at("victim/old"), "precious").unwrap();
+    fs::rename(at("records"), at("aside")).unwrap();
+    symlink(at("victim"), at("records")).unwrap();
+
+    folder.create_new("new").unwrap();
+    folder.create_new("old").unwrap();
+    assert_eq!(folder.files().unwrap().len(), 2);
+    assert!(folder.read(Path::new("new")).is_ok());
+    folder.remove(Path::new("old")).unwrap();
+    assert!(at("aside/new").exists() && !at("aside/old").exists());
+    assert_eq!(fs::read_to_string(at("victim/old")).unwrap(), "precious");
+    assert_eq!(fs::read_dir(at("victim")).unwrap().count(), 1);
+    let taken = folder.create_new("new").unwrap_err();
+    assert_eq!(taken.kind(), io::ErrorKind::AlreadyExists);
+}
+
+#[test]
+fn links_fifos_and_folders_are_neither_listed_nor_read() {
+    let tmp = tempfile::tempdir().unwrap();
+    chmod(tmp.path(), 0o700);
+    let at = |name: &str| tmp.path().join(name);
+    fs::write(at("file"), "").unwrap();
+    symlink(at("file"), at("link")).unwrap();
+    mkfifo(&at("fifo"), Mode::S_IRWXU).unwrap();
+    fs::create_dir(at("folder")).unwrap();
+    for folder in [Folder::open(tmp.path()).unwrap(), Folder::look(tmp.path()).unwrap()] {
+        assert_eq!(folder.files().unwrap(), ["file"]);
+        for other in ["link", "fifo", "folder"] {
+            let error = folder.read(Path::new(other)).unwrap_err();
+            assert!(matches!(error, OpenError::NotRegular), "{other}: {error}");
+        }
+        folder.read(Path::new("file")).unwrap();
+    }
+}

@@ -1,0 +1,76 @@
+//! A guarded program all of whose own texts are hostile: its name, its phases' names, errors, panics
+//! and values, its reason to stop.
+//!
+//! `outspoken LOG STOP RECORDS DIAG_LOG ANYTHING...`. LOG is `concise` for the subscriber that comes
+//! with the guard, `plain` for tracing-subscriber's own. STOP is `request`, by itself; `descriptors`, at a signal, once it has said `ready`, with a diagnostic that
+//! lists its descriptors; `block`, at a signal, with a phase that blocks its thread until the end is
+//! forced.
+
+#![forbid(unsafe_code)]
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use forensics_tests::HOSTILE;
+use forensics_tokio::diag::DiagCommand;
+use forensics_tokio::{ShutdownGuard, diag, logging};
+use serde_json::json;
+
+fn main() -> Result<ExitCode, Box<dyn Error>> {
+    diag::init();
+    let arguments: Vec<String> = std::env::args().skip(1).take(4).collect();
+    let [log, stop, records, diag_log] = arguments.as_slice() else {
+        return Err("usage: outspoken LOG STOP RECORDS DIAG_LOG".into());
+    };
+    match log.as_str() {
+        "plain" => tracing_subscriber::fmt().with_writer(std::io::stderr).init(),
+        _ => drop(logging::init()),
+    }
+    // What std would say of a panic is its own, and raw.
+    std::panic::set_hook(Box::new(|_| {}));
+    let long = HOSTILE.repeat(20_000);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut builder = ShutdownGuard::builder(HOSTILE)
+            .record_dir(records)
+            .diag_log(diag_log)
+            .deadline(Duration::from_secs(3));
+        if stop == "descriptors" {
+            builder = builder.diag_command(DiagCommand::Shell("ls -l /proc/self/fd".to_owned()));
+        }
+        let guard = builder.install()?;
+        let text = long.clone();
+        guard.phase(format!("first {HOSTILE}"), move |cx| async move {
+            cx.record(HOSTILE, HOSTILE);
+            cx.record("long", text.clone());
+            cx.record(text.clone(), json!([HOSTILE, {HOSTILE: [HOSTILE]}]));
+            let mut deep = json!(HOSTILE);
+            for _ in 0..200 {
+                deep = json!([deep]);
+            }
+            cx.record("deep", deep);
+            Err::<(), _>(text)
+        });
+        let text = long.clone();
+        guard
+            .group(format!("group {long}"))
+            .phase(long.clone(), |_| async move { panic!("{text}") });
+        guard.phase("after", |_| async {}).requires(HOSTILE);
+        if stop == "block" {
+            guard.phase(format!("blocks {HOSTILE}"), |_| async {
+                loop {
+                    std::thread::park();
+                }
+            });
+        }
+        guard.status(&long);
+        if stop == "request" {
+            guard.request(long.clone());
+        }
+        println!("ready");
+        let report = guard.run(guard.token().cancelled_owned()).await;
+        println!("{}", serde_json::to_string(&report)?);
+        Ok(report.exit_code())
+    })
+}
