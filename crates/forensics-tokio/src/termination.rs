@@ -97,7 +97,8 @@ impl Termination {
         self.0.is_some()
     }
 
-    /// Leaves an account to be written, unless the last word has been said. Never blocks.
+    /// Leaves an account to be written, unless the last word has been said. Never blocks, unless no
+    /// thread can be had.
     pub(crate) fn say(&self, text: String) {
         self.leave(text, |slot| !slot.closed);
     }
@@ -136,9 +137,9 @@ impl Termination {
         drop(slot);
         let writer = log.clone();
         let thread = thread::Builder::new().name("shutdown-message".to_owned());
-        if let Err(e) = thread.spawn(move || writer.write_all_waiting()) {
-            log.lock().writing = false;
-            log.failed.get_or_init(|| e.to_string());
+        if thread.spawn(move || writer.write_all_waiting()).is_err() {
+            // No thread is to be had: better written here than not at all.
+            log.write_all_waiting();
         }
     }
 }
