@@ -26,8 +26,9 @@ pub(crate) const DEFAULT_PATH: &str = "/dev/termination-log";
 /// How long the file may take to be opened.
 const OPEN_LIMIT: Duration = Duration::from_millis(50);
 
-/// How long the last message is waited for.
-const WRITE_LIMIT: Duration = Duration::from_millis(200);
+/// How long the last message is waited for. A busy machine can take its time to run a thread, and
+/// nobody else is held up by then.
+const WRITE_LIMIT: Duration = Duration::from_millis(500);
 
 /// Why there is no termination message.
 #[derive(Debug, thiserror::Error)]
@@ -111,7 +112,7 @@ impl Termination {
         });
     }
 
-    /// Waits until all is written, for 200 ms at most.
+    /// Waits until all is written, for 500 ms at most.
     pub(crate) fn finish(&self) {
         let Some(log) = &self.0 else { return };
         let busy = |slot: &mut Slot| slot.writing;
