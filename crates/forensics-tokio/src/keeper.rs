@@ -145,7 +145,7 @@ fn force(stop: &Arc<Stop>, by: ForcedBy, why: &str) {
         return;
     }
     let hooks = u32::try_from(stop.flush_hooks().len()).unwrap_or(u32::MAX);
-    let _last_resort = kill_after(SAY_LIMIT.saturating_mul(hooks.saturating_add(5)));
+    let _last_resort = kill_after(SAY_LIMIT.saturating_mul(hooks.saturating_add(8)));
     last_words(stop, by, why);
     capture::exit_now(FORCED_STATUS.into())
 }

@@ -77,7 +77,7 @@ impl Message {
         }
     }
 
-    /// Waits until all is written, for 200 ms at most.
+    /// Waits until all is written, for 500 ms at most.
     pub(crate) fn finish(&self) {
         self.log.finish();
     }

@@ -26,8 +26,9 @@ pub(crate) const DEFAULT_PATH: &str = "/dev/termination-log";
 /// How long the file may take to be opened.
 const OPEN_LIMIT: Duration = Duration::from_millis(50);
 
-/// How long the last message is waited for.
-const WRITE_LIMIT: Duration = Duration::from_millis(200);
+/// How long the last message is waited for. A busy machine can take its time to run a thread, and
+/// nobody else is held up by then.
+const WRITE_LIMIT: Duration = Duration::from_millis(500);
 
 /// Why there is no termination message.
 #[derive(Debug, thiserror::Error)]
@@ -97,7 +98,8 @@ impl Termination {
         self.0.is_some()
     }
 
-    /// Leaves an account to be written, unless the last word has been said. Never blocks.
+    /// Leaves an account to be written, unless the last word has been said. Never blocks, unless no
+    /// thread can be had.
     pub(crate) fn say(&self, text: String) {
         self.leave(text, |slot| !slot.closed);
     }
@@ -110,7 +112,7 @@ impl Termination {
         });
     }
 
-    /// Waits until all is written, for 200 ms at most.
+    /// Waits until all is written, for 500 ms at most.
     pub(crate) fn finish(&self) {
         let Some(log) = &self.0 else { return };
         let busy = |slot: &mut Slot| slot.writing;
@@ -136,9 +138,9 @@ impl Termination {
         drop(slot);
         let writer = log.clone();
         let thread = thread::Builder::new().name("shutdown-message".to_owned());
-        if let Err(e) = thread.spawn(move || writer.write_all_waiting()) {
-            log.lock().writing = false;
-            log.failed.get_or_init(|| e.to_string());
+        if thread.spawn(move || writer.write_all_waiting()).is_err() {
+            // No thread is to be had: better written here than not at all.
+            log.write_all_waiting();
         }
     }
 }

@@ -97,8 +97,8 @@ pub(crate) fn can_contain() -> bool {
 
 fn unshare(script: &str) -> Command {
     let mut unshare = Command::new("unshare");
-    unshare.args(["--mount", "--net", "--pid", "--fork", "--kill-child", "sh", "-e", "-c"]);
-    unshare.args([script, "sh"]);
+    unshare.args(["--mount", "--net", "--pid", "--fork", "--kill-child", "bash", "-e", "-c"]);
+    unshare.args([script, "bash"]);
     unshare
 }
 

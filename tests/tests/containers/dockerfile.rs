@@ -40,7 +40,8 @@ fn what_it_copies_is_what_it_builds_and_it_starts_as_nobody_without_a_shell() {
 
     // Its own command, but for the profile, which would take minutes, and the place.
     let static_gateway = static_gateway();
-    let target = static_gateway.ancestors().nth(4).unwrap();
+    // Of `target/TRIPLE/debug/gateway`.
+    let target = static_gateway.ancestors().nth(3).unwrap();
     let command = only(build, "RUN").replace(" --release", "");
     let mut shell = Command::new("sh");
     shell.args(["-c", &command]).current_dir(repository());

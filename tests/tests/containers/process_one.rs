@@ -79,8 +79,9 @@ fn a_signal_without_a_handler_does_nothing_and_one_from_inside_is_named() {
     running.kill("-ALRM");
     assert!(exec(&running, "kill -KILL 1"));
     // All in the container ends with its process 1.
-    assert!(!exec(&running, "kill -TERM 1; sleep 60"));
+    let outlived = exec(&running, "kill -TERM 1; sleep 60");
     let stopped = running.wait();
+    assert!(!outlived, "{}", stopped.ended.stderr);
     assert_eq!(stopped.ended.code(), 0, "{}", stopped.ended.stderr);
     assert_eq!(stopped.field("sender_name"), Some("sh"));
     assert_eq!(stopped.field("sender_forwards"), None);
@@ -100,8 +101,9 @@ fn in_pids_that_a_pod_shares_it_is_not_process_one_and_a_sidecar_that_kills_it_i
     let pids = pids.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap();
     let inside = pids.split_whitespace().last().unwrap();
     assert_ne!(inside, "1");
-    assert!(!exec(&running, &format!("kill -TERM {inside}; sleep 60")));
+    let outlived = exec(&running, &format!("kill -TERM {inside}; sleep 60"));
     let stopped = running.wait();
+    assert!(!outlived, "{}", stopped.ended.stderr);
     assert_eq!(stopped.ended.code(), 0, "{}", stopped.ended.stderr);
     assert_eq!(stopped.field("sender_name"), Some("sh"));
     assert_ne!(stopped.field("cause"), Some("supervisor"));
