@@ -14,10 +14,4 @@ pub(crate) fn check(data: &[u8]) {
         assert_eq!(found.is_none(), targets[0].is_none());
         assert_eq!(names_somebody(found), names_somebody(targets[0]));
     }
-    for (pid, found) in pids.iter().zip(targets) {
-        if found == Some(Target::Ourselves) {
-            let text = String::from_utf8_lossy(data);
-            assert!(text.contains(&pid.to_string()), "{text} does not name {pid}");
-        }
-    }
 }

@@ -74,6 +74,35 @@ async fn members_of_a_group_run_side_by_side_each_with_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_asked_of_a_group_holds_for_all_of_it_and_of_a_member_for_it_alone() {
+    let guard = guard();
+    guard.phase("bad", |_| async { Err::<(), _>("no") });
+    guard.group("after_bad").requires("bad").phase("a", |_| async {});
+    guard
+        .group("adapters")
+        .timeout(SECOND)
+        .phase("telegram", |_| sleep(3 * SECOND))
+        .phase("slack", |_| async {})
+        .requires("bad")
+        .phase("irc", |_| async {});
+    let report = stop(&guard).await;
+    let expected = [
+        ("bad", Outcome::Failed),
+        ("after_bad", Outcome::Skipped),
+        ("adapters", Outcome::TimedOut),
+    ];
+    assert_eq!(outcomes(&report), expected);
+    assert_eq!(report.phases[1].error.as_deref(), Some("requires bad, which failed"));
+    assert_eq!(report.phases[2].took, SECOND);
+    let members = &report.phases[2].members;
+    let members: Vec<_> = members.iter().map(|m| (m.name.as_str(), m.outcome)).collect();
+    assert_eq!(
+        members,
+        [("telegram", Outcome::TimedOut), ("slack", Outcome::Skipped), ("irc", Outcome::Ok)]
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_slow_phase_cannot_take_what_a_later_one_reserved() {
     let guard = guard();
     guard.phase("drain", |_| std::future::pending::<()>());
