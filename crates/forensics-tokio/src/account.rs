@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use forensics_core::context::{ShutdownContext, Trigger};
-use forensics_core::escape::Plain;
+use forensics_core::escape::{Plain, Quoted};
 
 use crate::budget::Seconds;
 use crate::outcome::Outcome;
@@ -53,7 +53,7 @@ impl Account<'_> {
         if !self.running.is_empty() {
             let running = self.running.iter();
             let running =
-                running.map(|(name, ran)| format!("{} for {}", Plain(name), Seconds(*ran)));
+                running.map(|(name, ran)| format!("{} for {}", Quoted(name), Seconds(*ran)));
             lines.push(format!("running: {}", running.collect::<Vec<_>>().join(", ")));
         }
         let bad = self.ended.iter().filter(|phase| phase.outcome != Outcome::Ok);
@@ -138,7 +138,7 @@ fn sender(context: &ShutdownContext) -> Option<String> {
 }
 
 fn took(phase: &PhaseReport) -> String {
-    format!("{} {} {}", Plain(&phase.name), phase.outcome, Seconds(phase.took))
+    format!("{} {} {}", Quoted(&phase.name), phase.outcome, Seconds(phase.took))
 }
 
 /// Cuts `text` to at most `max` bytes, between characters.

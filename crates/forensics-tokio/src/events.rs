@@ -28,6 +28,7 @@ pub(crate) fn context(context: &ShutdownContext) {
     let sender = context.sender.as_ref();
     let who = sender.map(|sender| &sender.process);
     let parent = context.parent.as_ref();
+    let pod = context.pod.as_ref().map(ToString::to_string);
     let markers =
         context.markers.iter().map(|marker| format!("{}={}", marker.name, marker.target.as_str()));
     let markers = (!context.markers.is_empty()).then(|| markers.collect::<Vec<_>>().join(" "));
@@ -49,7 +50,7 @@ pub(crate) fn context(context: &ShutdownContext) {
         parent_cmdline = parent.and_then(|parent| parent.cmdline.as_deref()),
         loadavg_1m = context.load.map(|[one, ..]| one),
         sender_forwards = sender.and_then(|sender| sender.forwards.then_some(true)),
-        pod = context.pod.as_ref().map(tracing::field::display),
+        pod = pod.as_deref().map(named),
         tracer_pid = context.process.tracer_pid,
         markers,
         "Shutdown context: {context}",

@@ -193,11 +193,8 @@ impl Line {
             Next::Bare if argument.contains('=') => return false,
             Next::Bare => Sound::Clear,
             Next::Secret(..) if argument.starts_with('-') && argument.len() > 1 => return false,
-            Next::Secret(Part::After(sign), _) if !argument.contains(sign) => {
-                // A user name alone: the program will ask for the rest.
-                self.shown.push_str(argument);
-                return true;
-            }
+            // A user name alone: the program will ask for the rest.
+            Next::Secret(Part::After(sign), _) if !argument.contains(sign) => return false,
             Next::Secret(Part::After(sign), _) => {
                 let (kept, _) = argument.split_once(sign).unwrap_or((argument, ""));
                 self.shown.push_str(kept);
@@ -256,9 +253,12 @@ impl Line {
         } else if !bare.starts_with('-') {
             self.command(bare);
         }
-        if let Some((option, value, part)) =
-            programs::option(self.program, &self.commands, argument)
-        {
+        let option = programs::option(self.program, &self.commands, argument);
+        let is_in = |value: &str, part| match part {
+            Part::Whole => true,
+            Part::After(sign) => value.is_empty() || value.contains(sign),
+        };
+        if let Some((option, value, part)) = option.filter(|(_, value, part)| is_in(value, *part)) {
             self.shown.push_str(option);
             let next = Next::Secret(part, Sound::Clear);
             match value.is_empty() {

@@ -15,6 +15,13 @@ fn the_options_of_real_tools_lose_their_secrets_and_nothing_else() {
         ("redis-cli -h db -a hunter2 PING", "redis-cli -h db -a *** PING"),
         ("curl -u ops:hunter2 https://db/", "curl -u ops:*** https://db/"),
         ("curl --user ops https://db/", "curl --user ops https://db/"),
+        ("curl -u TOKEN=hunter2 https://db/", "curl -u TOKEN=*** https://db/"),
+        (
+            "git clone https://secrets:hunter2/x@a-token:hunter2@host/r",
+            "git clone https://secrets:***@host/r",
+        ),
+        ("curl https://db/?token=&page=2", "curl https://db/?token=&page=2"),
+        ("env TOKEN= app", "env TOKEN= app"),
         ("curl https://ops:hunter2@db/x?y=1", "curl https://ops:***@db/x?y=1"),
         ("curl -H Authorization:|Bearer|abc.def db", "curl -H Authorization:|*** db"),
         ("curl -H X-Api-Key:hunter2 db", "curl -H X-Api-Key:*** db"),
@@ -270,6 +277,12 @@ proptest! {
     fn whatever_the_text_its_arguments_stay_as_many(text in "[-a-z=:@/%'\"\\PC\0 ]{0,80}") {
         let shown = without_secrets(&text);
         prop_assert_eq!(shown.matches('\0').count(), text.matches('\0').count());
+    }
+
+    #[test]
+    fn to_hide_twice_is_to_hide_once(text in "([-a-z=:@/%'\"\0 ]|://|token|-p|curl){0,30}") {
+        let shown = without_secrets(&text);
+        prop_assert_eq!(without_secrets(&shown), shown);
     }
 
     #[test]
