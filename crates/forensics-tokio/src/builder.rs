@@ -284,8 +284,8 @@ impl Builder {
     /// `docs/configuration.md`. What was set that way is logged.
     ///
     /// Reads `/proc` and the newest records, and starts, once a process, one thread; in the background systemd is asked
-    /// for the unit's stop timeout. Blocks for 50 ms at most each where the parent's command line or
-    /// the termination message's file hangs.
+    /// for the unit's stop timeout. Blocks for 50 ms at most where the parent's command line
+    /// hangs, and for 500 ms where the termination message's file does.
     ///
     /// # Errors
     /// Where it is called outside a runtime, a variable holds what it cannot mean, or something it

@@ -23,8 +23,8 @@ use crate::bounded::bounded;
 /// Where the kubelet looks unless told.
 pub(crate) const DEFAULT_PATH: &str = "/dev/termination-log";
 
-/// How long the file may take to be opened.
-const OPEN_LIMIT: Duration = Duration::from_millis(50);
+/// How long the file may take to be opened: on a busy machine, that is the time to run a thread.
+const OPEN_LIMIT: Duration = Duration::from_millis(500);
 
 /// How long the last message is waited for. A busy machine can take its time to run a thread, and
 /// nobody else is held up by then.
@@ -37,7 +37,7 @@ pub(crate) enum TerminationError {
     Open { path: PathBuf, source: io::Error },
     #[error("{0}: no regular file: name the one of `terminationMessagePath`")]
     NoFile(PathBuf),
-    #[error("{0}: it cannot be opened within 50 ms")]
+    #[error("{0}: it cannot be opened within 500 ms")]
     Hangs(PathBuf),
 }
 
@@ -66,7 +66,7 @@ struct Slot {
 impl Termination {
     /// Opens the file at `path`, or the kubelet's usual one where that is there.
     ///
-    /// Never follows a link in the last place, and never waits for longer than 50 ms.
+    /// Never follows a link in the last place, and never waits for longer than 500 ms.
     ///
     /// # Errors
     /// Where it cannot be written to.

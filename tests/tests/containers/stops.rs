@@ -27,9 +27,11 @@ fn a_planned_end_leaves_its_account_in_the_termination_message() {
                  lives outside our pid namespace";
     assert!(lines[0].ends_with(cause), "{message}");
     assert_eq!(lines[1], "sender: outside our pid namespace, uid 0");
-    assert!(lines[2].starts_with("drain timed_out 1.0"), "{message}");
-    assert!(lines[3].starts_with("slowest: drain timed_out 1.0"), "{message}");
-    assert!(lines[4].starts_with("phases: notify ok 0.00s, drain timed_out 1."), "{message}");
+    assert!(lines[2].starts_with("drain timed_out 1."), "{message}");
+    assert!(lines[2].contains(": still running after 1."), "{message}");
+    assert!(lines[3].starts_with("slowest: drain timed_out 1."), "{message}");
+    assert!(lines[4].starts_with("phases: notify ok 0."), "{message}");
+    assert!(lines[4].contains("s, drain timed_out 1."), "{message}");
     assert!(lines[5].starts_with("context: signal=SIGTERM cause=container_stop"), "{message}");
 }
 
@@ -68,7 +70,7 @@ fn a_kill_in_the_middle_leaves_the_account_of_that_moment() {
     assert!(message.starts_with("gateway was stopping, "), "{message}");
     let head = message.lines().next().unwrap();
     assert!(head.contains("killed if nothing else stands here; SIGTERM, cause"), "{message}");
-    assert!(message.contains("\nphases: notify ok 0.00s\n"), "{message}");
+    assert!(message.contains("\nphases: notify ok 0."), "{message}");
 }
 
 #[test]
