@@ -10,7 +10,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
@@ -37,6 +37,10 @@ pub(crate) enum TerminationError {
     Open { path: PathBuf, source: io::Error },
     #[error("{0}: no regular file: name the one of `terminationMessagePath`")]
     NoFile(PathBuf),
+    #[error(
+        "{0}: it has several hard links, so it may be another file than it seems: name another"
+    )]
+    Linked(PathBuf),
     #[error("{0}: it cannot be opened within 500 ms")]
     Hangs(PathBuf),
 }
@@ -170,10 +174,11 @@ fn open(path: PathBuf) -> Result<File, TerminationError> {
     // A pipe without a reader is an error then, and nothing to wait for.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = OpenOptions::new().write(true).custom_flags(flags).open(&path);
-    let is_file = |file: File| Ok((file.metadata()?.is_file(), file));
-    match file.and_then(is_file) {
-        Ok((true, file)) => Ok(file),
-        Ok((false, _)) => Err(TerminationError::NoFile(path)),
+    // The kubelet's is open to all and in a folder of the container's, so no more can be asked of it.
+    match file.and_then(|file| Ok((file.metadata()?, file))) {
+        Ok((found, _)) if !found.is_file() => Err(TerminationError::NoFile(path)),
+        Ok((found, _)) if found.nlink() > 1 => Err(TerminationError::Linked(path)),
+        Ok((_, file)) => Ok(file),
         Err(source) => Err(TerminationError::Open { path, source }),
     }
 }
@@ -212,8 +217,10 @@ mod tests {
     #[test]
     fn only_a_regular_file_that_is_there_is_written_to() {
         let dir = tempfile::tempdir().unwrap();
-        let [missing, link, fifo] = ["missing", "link", "fifo"].map(|name| dir.path().join(name));
+        let [missing, link, fifo, hard] =
+            ["missing", "link", "fifo", "hard"].map(|name| dir.path().join(name));
         fs::write(dir.path().join("file"), "").unwrap();
+        fs::hard_link(dir.path().join("file"), &hard).unwrap();
         std::os::unix::fs::symlink("file", &link).unwrap();
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
         let device = PathBuf::from("/dev/null");
@@ -221,6 +228,7 @@ mod tests {
             (&missing, "No such file"),
             (&link, "Too many levels of symbolic links"),
             (&fifo, "No such device or address"),
+            (&hard, "several hard links"),
             (&dir.path().to_owned(), "Is a directory"),
             (&device, "no regular file"),
         ];
