@@ -8,7 +8,7 @@ mod measure;
 
 use std::hint::black_box;
 
-use forensics_core::duration::parse;
+use forensics_core::duration::{Timespan, parse};
 use measure::{clock, in_turns, median};
 
 const TEXTS: [&str; 8] =
@@ -20,7 +20,7 @@ const OFTEN: u32 = 20;
 fn main() {
     for text in TEXTS {
         let (ours, theirs) = (parse(text), systemd_duration::stdtime::parse(text));
-        assert_eq!(ours.ok().and_then(|span| span.to_std()), theirs.ok(), "{text}");
+        assert_eq!(ours.ok().and_then(Timespan::to_std), theirs.ok(), "{text}");
     }
     let all = |read: fn(&str) -> bool| {
         let per_text = clock(|| {
