@@ -113,7 +113,7 @@ fn build(ours: &Path, dependency: &str, main: &str) -> Result<Built> {
     };
     let tree = cargo(&["tree", "--edges=normal,build", "--prefix=none", "--no-dedupe"])?;
     let crates = tree.lines().filter_map(|line| line.split(' ').next());
-    let crates = crates.map(str::to_owned).collect();
+    let crates = crates.filter(|name| !name.is_empty()).map(str::to_owned).collect();
     let begin = Instant::now();
     cargo(&["build", "--release"])?;
     let seconds = begin.elapsed().as_secs_f64();

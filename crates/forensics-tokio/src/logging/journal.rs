@@ -6,7 +6,6 @@
 //! `MESSAGE_ID=` by kind of event; and a prefix by target, so that what we say is found by
 //! `SHUTDOWN_PHASE=`, and not `F_PHASE=`. For events of other targets the names are tracing-journald's.
 
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -14,7 +13,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use std::{fmt, fs, io};
 
-use nix::sys::socket::{MsgFlags, send};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Subscriber};
@@ -100,10 +98,12 @@ impl Journal {
         if lost > 0 {
             entry.put("SHUTDOWN_LOST_EVENTS", &lost);
         }
-        let mut flags = MsgFlags::MSG_NOSIGNAL;
-        flags.set(MsgFlags::MSG_DONTWAIT, self.stuck.load(Ordering::Relaxed));
-        let sent = send(self.socket.as_raw_fd(), &entry.finish(), flags);
-        self.stuck.store(sent.is_err(), Ordering::Relaxed);
+        let sent = self.socket.send(&entry.finish());
+        let stuck = sent.is_err();
+        if self.stuck.swap(stuck, Ordering::Relaxed) != stuck {
+            // Where that fails the next one waits for the write timeout again.
+            let _ = self.socket.set_nonblocking(stuck);
+        }
         match sent {
             Ok(_) => {
                 // What others lost meanwhile is left for the next.
