@@ -176,7 +176,7 @@ fn each_of_them_runs_and_stops_as_it_should() {
         assert_eq!(stopped.field("pod"), Some("shop/gateway-0"));
         assert!(stopped.message.contains(", as planned; SIGTERM, cause container_stop"));
         assert_eq!(fs::read_dir(stopped.volume(0).join("shutdown")).unwrap().count(), 1);
-        let diagnostic = stopped.volume(0).join("shutdown-diag.log").exists();
+        let diagnostic = stopped.volume(0).join("log/shutdown-diag.log").exists();
         assert_eq!(diagnostic, workload.option("diag-log").is_some());
     }
 }

@@ -56,14 +56,14 @@ fn the_diagnostic_and_what_it_starts_leave_nothing_behind() {
     }
     let folder = "/var/lib/gateway";
     let container = Container { volumes: vec![folder.to_owned()], ..Container::default() };
-    let log = format!("{folder}/diag.log");
+    let log = format!("{folder}/log/diag.log");
     let running = container.start(&["--diag-log", &log, "--wedge", "drain"]);
     running.kill("-TERM");
     running.program.wait_for_stderr("Diagnostic written");
     assert_eq!(children(running.pid), []);
     running.kill("-KILL");
     let stopped = running.wait();
-    let text = fs::read_to_string(stopped.volume(0).join("diag.log")).unwrap();
+    let text = fs::read_to_string(stopped.volume(0).join("log/diag.log")).unwrap();
     assert!(text.starts_with("=== gateway[1] signal=SIGTERM cause=container_stop"), "{text}");
     assert!(text.contains("\n--- end of diagnostic"), "{text}");
 }

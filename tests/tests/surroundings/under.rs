@@ -92,13 +92,13 @@ impl Stopped {
     }
 }
 
-/// A folder that every user can write to, for what the gateway writes.
+/// A folder that every user can write to, as `/tmp`, for what the gateway writes.
 pub(crate) struct Folder(TempDir);
 
 impl Folder {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o1777)).unwrap();
         Self(dir)
     }
 
