@@ -191,10 +191,13 @@ mod tests {
             ("FORENSICS_DRAIN_TIMEOUT", "90", "drain_timeout: 90s,"),
             ("FORENSICS_DEADLINE", "2min", "deadline: Some( 120s,"),
             ("FORENSICS_HEADROOM", "0", "headroom: 0ns,"),
+            ("FORENSICS_GRACE", "55s", "grace: Some( 55s,"),
+            ("FORENSICS_LEAD", "5s", "lead: 5s,"),
             ("FORENSICS_SERVICE_GRACE", "500ms", "service_grace: Some( 500ms,"),
             ("FORENSICS_EXTEND", "1h", "extend_ceiling: Some( 3600s,"),
             ("FORENSICS_RECORD_DIR", "/var/lib/x", "record_dir: Some( \"/var/lib/x\","),
             ("FORENSICS_DURABLE", "yes", "durable: true,"),
+            ("FORENSICS_TERMINATION_MESSAGE", "/run/m", "termination_message: Some( \"/run/m\","),
             ("FORENSICS_DIAG_LOG", "/var/log/x", "diag_log: Some( \"/var/log/x\","),
             ("FORENSICS_ESCALATION", "exit", "escalation: Exit,"),
             ("FORENSICS_ESCALATION", "ignore", "escalation: Ignore,"),
@@ -211,7 +214,7 @@ mod tests {
             assert!(cases.iter().any(|(variable, ..)| *variable == setting.variable));
         }
         // No limit but the deadline.
-        for variable in ["FORENSICS_SERVICE_GRACE", "FORENSICS_EXTEND"] {
+        for variable in ["FORENSICS_GRACE", "FORENSICS_SERVICE_GRACE", "FORENSICS_EXTEND"] {
             assert!(change(variable, "infinity").contains("18446744073709551615"), "{variable}");
         }
     }

@@ -83,9 +83,8 @@ impl Termination {
         });
         match opened.unwrap_or(Err(TerminationError::Hangs(path))) {
             Ok(file) => Ok(Self::to(Box::new(move |text| write(&file, text)))),
-            Err(TerminationError::Open { source, .. })
-                if is_default && source.kind() == io::ErrorKind::NotFound =>
-            {
+            // Asked apart, as without a free descriptor the answer would be another.
+            Err(TerminationError::Open { .. }) if is_default && !is_there(DEFAULT_PATH) => {
                 Ok(Self::default())
             }
             Err(e) => Err(e),
@@ -168,6 +167,10 @@ impl Log {
     fn lock(&self) -> MutexGuard<'_, Slot> {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn is_there(path: &str) -> bool {
+    std::fs::symlink_metadata(path).is_ok()
 }
 
 fn open(path: PathBuf) -> Result<File, TerminationError> {

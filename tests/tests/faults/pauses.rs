@@ -25,7 +25,7 @@ fn a_stop_within_the_deadline_delays_and_loses_nothing() {
     let gateway = Program::gateway_by(&mut scene.gateway(&[]));
     let mut requests = in_flight(&gateway.address, 1, 500);
     gateway.program.kill("-TERM");
-    gateway.program.wait_for_stderr("phase finished phase=notify");
+    scene.until_started("drain");
     stand_still(&gateway.program, Duration::from_secs(2));
     let mut answer = String::new();
     requests[0].read_to_string(&mut answer).unwrap();
@@ -41,7 +41,7 @@ fn a_stop_past_the_deadline_leaves_no_time_and_it_ends_by_itself_with_one_word()
     let gateway =
         Program::gateway_by(&mut scene.gateway(&["--wedge", "drain", "--deadline", "3s"]));
     gateway.program.kill("-TERM");
-    gateway.program.wait_for_stderr("phase finished phase=notify");
+    scene.until_started("drain");
     let stopped = Instant::now();
     stand_still(&gateway.program, Duration::from_secs(5));
     let ended = gateway.program.wait();

@@ -56,6 +56,16 @@ impl Scene {
         recorded(&self.records())
     }
 
+    /// Waits until this phase of the only run has started, as its record has it: the line that says
+    /// that the one before has ended comes sooner.
+    pub(crate) fn until_started(&self, phase: &str) {
+        let is_it = |entry: &Entry| match &entry.event {
+            Event::PhaseStarted(started) => started.phase == phase,
+            _ => false,
+        };
+        until("the phase has started", || self.recorded().0.entries.iter().any(is_it));
+    }
+
     /// Asserts that the newest run left a whole record of a teardown in which all went well.
     pub(crate) fn assert_recorded_well(&self) {
         assert_recorded_well(&self.records());

@@ -90,7 +90,7 @@ fn a_refused_system_call_costs_what_it_is_for_and_no_phase() {
                 Costs::Record => "Not all of this run is recorded: cannot lock the record",
                 Costs::Diagnostic => "Diagnostic failed: cannot start",
                 Costs::Waiting => "Diagnostic failed: cannot wait for it",
-                Costs::Pruning => "Not all of this run is recorded: cannot list the record folder",
+                Costs::Pruning => "Not all of this run is recorded: cannot list the folder",
             };
             assert!(stopped.warnings().concat().contains(warned), "{:?}", stopped.warnings());
             let sender = if costs == Costs::Names { "?" } else { "kill" };
