@@ -70,7 +70,7 @@ pub struct Kit {
 }
 
 impl Kit {
-    /// Installs a guard to be driven by the test. Reads `/proc`, and starts no thread and no process.
+    /// Installs a guard to be driven by the test. Reads `/proc`, and starts no keeper and no process.
     ///
     /// # Errors
     /// As [`Builder::install`], as far as it can happen here: outside a runtime, or with a marker's
