@@ -3,6 +3,9 @@
 //! Each trial is a process that is stopped once, as services are: first SIGUSR1 comes to bare
 //! listeners of its runtime, then SIGTERM to its guard. Both are sent by this process, which stays,
 //! and read off one clock. The bare listeners have been woken once before, which is in their favour.
+//!
+//! Lines go to a file, and what is measured to a pipe once all is over: a reader of the lines would
+//! be woken by each, and want a processor while it counts.
 
 #![forbid(unsafe_code)]
 
@@ -11,7 +14,7 @@ mod measure;
 
 use std::error::Error;
 use std::io::{self, BufRead, BufReader, Lines, Write, stdout};
-use std::process::{ChildStdout, Command, ExitCode, Stdio};
+use std::process::{ChildStderr, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use forensics_tokio::ShutdownGuard;
@@ -87,23 +90,23 @@ async fn serve() -> Result<()> {
             println!("a line of its own");
             now_ns()
         });
-        println!("ready");
-        println!("{} {}", heard.await?, line.await?);
+        eprintln!("ready");
+        eprintln!("{} {}", heard.await?, line.await?);
     }
     let token = guard.token();
     let heard = tokio::spawn(async move {
         token.cancelled().await;
         now_ns()
     });
-    println!("ready");
+    eprintln!("ready");
     let _ = guard.run(guard.token().cancelled_owned()).await;
-    println!("{} {}", heard.await?, WRITTEN.load(Ordering::SeqCst));
+    eprintln!("{} {}", heard.await?, WRITTEN.load(Ordering::SeqCst));
     Ok(())
 }
 
 /// The next line that `take` makes something of.
 fn next<T>(
-    lines: &mut Lines<BufReader<ChildStdout>>,
+    lines: &mut Lines<BufReader<ChildStderr>>,
     take: impl Fn(&str) -> Option<T>,
 ) -> Result<T> {
     for line in lines {
@@ -114,9 +117,23 @@ fn next<T>(
     Err("the service has ended".into())
 }
 
+/// Whether the guard's thread waits for a signal: nobody stops a service while that still starts.
+fn keeper_sleeps(pid: Pid) -> Result<bool> {
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let stat = std::fs::read_to_string(task?.path().join("stat"))?;
+        if stat.contains("(shutdown-keeper) S") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// When the token was cancelled and the line written, after the signal; in nanoseconds.
-fn stop(pid: Pid, signal: Signal, lines: &mut Lines<BufReader<ChildStdout>>) -> Result<(u64, u64)> {
+fn stop(pid: Pid, signal: Signal, lines: &mut Lines<BufReader<ChildStderr>>) -> Result<(u64, u64)> {
     next(lines, |line| (line == "ready").then_some(()))?;
+    while !keeper_sleeps(pid)? {
+        std::thread::yield_now();
+    }
     let sent = now_ns();
     kill(pid, signal)?;
     let (token, line) = next(lines, |line| {
@@ -130,10 +147,13 @@ fn conduct() -> Result<()> {
     let (mut bare_token, mut bare_line) = (Vec::new(), Vec::new());
     let (mut token, mut line) = (Vec::new(), Vec::new());
     for _ in 0..TRIALS {
-        let mut service =
-            Command::new(std::env::current_exe()?).arg("serve").stdout(Stdio::piped()).spawn()?;
+        let mut service = Command::new(std::env::current_exe()?)
+            .arg("serve")
+            .stdout(tempfile::tempfile()?)
+            .stderr(Stdio::piped())
+            .spawn()?;
         let pid = Pid::from_raw(service.id().try_into()?);
-        let mut lines = BufReader::new(service.stdout.take().ok_or("no pipe")?).lines();
+        let mut lines = BufReader::new(service.stderr.take().ok_or("no pipe")?).lines();
         stop(pid, Signal::SIGUSR1, &mut lines)?;
         let bare = stop(pid, Signal::SIGUSR1, &mut lines)?;
         let guarded = stop(pid, Signal::SIGTERM, &mut lines)?;

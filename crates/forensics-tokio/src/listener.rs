@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::shared::Shared;
 use crate::stop::Begun;
-use crate::{events, followup, lead};
+use crate::{followup, lead};
 
 /// How long the keeper, which the same signal wakes, is waited for.
 const KEEPER_COMES: Duration = Duration::from_millis(100);
@@ -105,10 +105,7 @@ async fn attend(shared: &Shared) {
 /// Logs the context and starts the diagnostic, before the token is cancelled: the first line about
 /// a stop says who wants it, and a teardown of no time still waits for its diagnostic.
 fn announce(shared: &Shared, begun: &Arc<Begun>) {
-    let said = begun.clone();
-    let text = || format!("Shutdown context: {}", begun.context);
-    shared.stop.voice.insist(text, move || events::context(&said.context));
-    shared.stop.set_said();
+    shared.stop.assure_context(begun);
     // Tasks of their own: neither holds the token back.
     shared.start_diagnostic(&begun.context);
     let (context, stop) = (begun.context.clone(), shared.stop.clone());

@@ -49,9 +49,9 @@ impl Shared {
         let stop = Arc::new(Stop::new(baseline, config.clone(), outlets, runtime));
         Self {
             plan: Arc::new(Plan::new(stop.voice.clone())),
+            token: stop.token.clone(),
             stop,
             config,
-            token: CancellationToken::new(),
             diagnostic: Mutex::new(None),
             diagnostic_deadline: Arc::default(),
             said: AtomicUsize::new(0),

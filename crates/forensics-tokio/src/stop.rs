@@ -24,12 +24,14 @@ use forensics_core::sender::Sender;
 use tokio::runtime::{Handle, RuntimeMetrics};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::account::State;
 use crate::blackbox::BlackBox;
 use crate::bounded::{self, bounded, bounded_or_here};
 use crate::budget::Seconds;
 use crate::config::{Config, Escalation, FlushHook, safety_margin};
+use crate::events;
 use crate::message::{Message, Standing};
 use crate::notify::Notifier;
 use crate::panics;
@@ -64,7 +66,9 @@ const MAX_LISTED: usize = 32;
 pub(crate) struct StopState {
     /// Somebody asked, and the context is captured.
     pub(crate) begun: Option<Arc<Begun>>,
-    /// The context is logged.
+    /// The number of the words that log the context.
+    words: u64,
+    /// They have been said.
     said: bool,
     /// The same as `begun`, once that is so, the lead is over and the token is cancelled.
     pub(crate) announced: Option<Arc<Begun>>,
@@ -165,6 +169,8 @@ pub(crate) struct Stop {
     config: Arc<Config>,
     pub(crate) black_box: BlackBox,
     pub(crate) voice: Voice,
+    /// What the service waits for.
+    pub(crate) token: CancellationToken,
     /// The runtime that the guard was installed in.
     runtime: Handle,
     pub(crate) notifier: Notifier,
@@ -206,7 +212,8 @@ impl Stop {
             baseline,
             config,
             black_box,
-            voice: Voice::default(),
+            voice: Voice::new(),
+            token: CancellationToken::new(),
             runtime,
             notifier,
             message,
@@ -263,11 +270,11 @@ impl Stop {
     ///
     /// From any thread. Takes some 100 µs, and 20 ms more where a command line hangs, 100 ms for each
     /// marker that does.
-    pub(crate) fn begin(&self, trigger: Trigger) -> bool {
+    pub(crate) fn begin(self: &Arc<Self>, trigger: Trigger) -> bool {
         self.begin_at(self.now(), trigger, None)
     }
 
-    fn begin_at(&self, at: Instant, trigger: Trigger, caught: Option<&Caught>) -> bool {
+    fn begin_at(self: &Arc<Self>, at: Instant, trigger: Trigger, caught: Option<&Caught>) -> bool {
         if self.claimed.swap(true, Ordering::AcqRel) {
             return false;
         }
@@ -297,10 +304,35 @@ impl Stop {
             _ => self.config.lead.min(allowed),
         };
         let begun = Arc::new(Begun { context, at, allowed, why, lead });
-        self.state.send_modify(|state| state.begun = Some(begun));
+        // Before anybody hears of it: the first line of a stop says who wants it.
+        let number = self.voice.leave({
+            let (stop, begun) = (self.clone(), begun.clone());
+            move || stop.announce(&begun)
+        });
+        self.state.send_modify(|state| (state.begun, state.words) = (Some(begun), number));
+        self.voice.come();
         // The keeper holds the deadline from here on.
         capture::wake();
         true
+    }
+
+    /// Says the context, and lets the service go on to its end at once where there is no lead: who
+    /// says it need not wake the listener first, to have it do that.
+    fn announce(&self, begun: &Begun) {
+        events::context(&begun.context);
+        if begun.lead.is_zero() {
+            self.token.cancel();
+        }
+        self.state.send_if_modified(|state| {
+            state.said = true;
+            false
+        });
+    }
+
+    /// Waits until the context of a stop that has begun is said, as [`Voice::assure`] does.
+    pub(crate) fn assure_context(&self, begun: &Begun) {
+        let number = self.state.borrow().words;
+        self.voice.assure(number, || format!("Shutdown context: {}", begun.context));
     }
 
     /// Begins to read the command line of a sender that is there and is not our parent, whose we know.
@@ -505,11 +537,6 @@ impl Stop {
         let state = self.state.borrow();
         let begun = state.begun.as_ref().filter(|_| !state.said)?;
         Some(begun.context.to_string())
-    }
-
-    /// The context is logged.
-    pub(crate) fn set_said(&self) {
-        self.state.send_modify(|state| state.said = true);
     }
 
     /// When a stop that has begun must have ended.

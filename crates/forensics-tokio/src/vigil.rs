@@ -27,6 +27,10 @@ pub(crate) const NOT_ENDED: &str = "the deadline is over and the teardown has no
 /// How long a process that is about to end has at least.
 const TO_END: Duration = Duration::from_secs(1);
 
+/// How soon after a stop's beginning the threads' CPU time is counted from. Not at once: that is when
+/// all who have to do with the signal want a processor.
+const COUNT_CPU_AFTER: Duration = Duration::from_millis(100);
+
 /// How many threads are named.
 const MAX_THREADS: usize = 64;
 
@@ -44,7 +48,7 @@ pub(crate) struct Vigil {
     said_last_words: bool,
     /// Since when it has been late.
     late: Option<Instant>,
-    /// The CPU time of each thread when the stop began, by its id.
+    /// The CPU time of each thread soon after the stop began, by its id.
     cpu_at_start: Option<HashMap<i32, u64>>,
 }
 
@@ -79,9 +83,10 @@ impl Vigil {
     /// Looks at a stop that has begun.
     pub(crate) fn look(&mut self, stop: &Stop, now: Instant) -> Option<Alarm> {
         let deadline = stop.deadline()?;
-        self.cpu_at_start.get_or_insert_with(|| {
-            Thread::all(MAX_THREADS).iter().map(|thread| (thread.tid, thread.cpu_ticks)).collect()
-        });
+        if self.cpu_at_start.is_none() && stop.since_begun() >= COUNT_CPU_AFTER {
+            let threads = Thread::all(MAX_THREADS).into_iter();
+            self.cpu_at_start = Some(threads.map(|one| (one.tid, one.cpu_ticks)).collect());
+        }
         if let Some(ended) = stop.exit_expected().or_else(|| stop.ended()) {
             let why = match stop.exit_expected() {
                 Some(_) => {
@@ -169,12 +174,15 @@ impl Vigil {
             metrics.global_queue_depth(),
         );
         text.push_str("; threads:");
-        let at_start = self.cpu_at_start.as_ref();
         for thread in Thread::all(MAX_THREADS) {
-            let before = at_start.and_then(|ticks| ticks.get(&thread.tid)).copied().unwrap_or(0);
-            // A clock tick is 10 ms on every Linux that Rust runs on (USER_HZ).
-            let cpu = Duration::from_millis(thread.cpu_ticks.saturating_sub(before) * 10);
-            let _ = write!(text, " {thread} cpu={},", Seconds(cpu));
+            let _ = write!(text, " {thread}");
+            if let Some(ticks) = &self.cpu_at_start {
+                let before = ticks.get(&thread.tid).copied().unwrap_or(0);
+                // A clock tick is 10 ms on every Linux that Rust runs on (USER_HZ).
+                let cpu = Duration::from_millis(thread.cpu_ticks.saturating_sub(before) * 10);
+                let _ = write!(text, " cpu={}", Seconds(cpu));
+            }
+            text.push(',');
         }
         text.pop();
         text

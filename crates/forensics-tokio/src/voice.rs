@@ -19,6 +19,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::write;
 use tracing::dispatcher::{self, Dispatch};
+use tracing::subscriber::NoSubscriber;
 
 use crate::bounded::bounded_or_here;
 
@@ -51,17 +52,24 @@ struct Queue {
     awaited: usize,
 }
 
-#[derive(Default)]
 struct Inner {
     queue: Mutex<Queue>,
     changed: Condvar,
+    /// The subscriber of whoever made it: for those whose thread has none.
+    home: Dispatch,
 }
 
 /// See the module's documentation. Clones are the same voice.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Voice(Arc<Inner>);
 
 impl Voice {
+    /// A voice that nobody has lent words yet.
+    pub(crate) fn new() -> Self {
+        let home = dispatcher::get_default(Dispatch::clone);
+        Self(Arc::new(Inner { queue: Mutex::default(), changed: Condvar::new(), home }))
+    }
+
     /// Has `say` called soon, with the present subscriber. Never blocks for longer than it takes to
     /// start a thread, where one can be had.
     pub(crate) fn say(&self, say: impl FnOnce() + Send + 'static) {
@@ -81,6 +89,11 @@ impl Voice {
         say: impl FnOnce() + Send + 'static,
     ) {
         let number = self.leave(say);
+        self.assure(number, text);
+    }
+
+    /// What [`insist`](Self::insist) does after the words of that number have been left here.
+    pub(crate) fn assure(&self, number: u64, text: impl FnOnce() -> String) {
         if !self.has_speaker() || !self.wait(number, SAY_LIMIT) {
             let line = format!("shutdown: {}\n", text());
             // A write to a full pipe hangs, too.
@@ -99,9 +112,14 @@ impl Voice {
         self.wait(left, FINISH_LIMIT);
     }
 
-    /// Returns the number of these words.
-    fn leave(&self, say: impl FnOnce() + Send + 'static) -> u64 {
+    /// Leaves something to say, once [somebody comes](Self::come) who speaks. Returns the number of
+    /// these words. Never blocks.
+    pub(crate) fn leave(&self, say: impl FnOnce() + Send + 'static) -> u64 {
         let dispatch = dispatcher::get_default(Dispatch::clone);
+        let dispatch = match dispatch.is::<NoSubscriber>() {
+            true => self.0.home.clone(),
+            false => dispatch,
+        };
         let mut queue = self.lock();
         queue.waiting.push_back(Words { say: Box::new(say), dispatch });
         queue.left += 1;
@@ -191,7 +209,7 @@ mod tests {
 
     #[test]
     fn words_are_said_in_their_order_and_a_panic_silences_nobody() {
-        let voice = Voice::default();
+        let voice = Voice::new();
         let (heard, hear) = mpsc::channel();
         for n in 0..100 {
             let heard = heard.clone();
@@ -208,7 +226,7 @@ mod tests {
 
     #[test]
     fn who_speaks_after_words_that_hang_goes_on() {
-        let voice = Voice::default();
+        let voice = Voice::new();
         let (release, hang) = mpsc::channel::<()>();
         voice.say(move || hang.recv().unwrap());
         let (heard, hear) = mpsc::channel();
@@ -233,7 +251,7 @@ mod tests {
             }
         }
         let (heard, hear) = mpsc::channel();
-        let voice = Voice::default();
+        let voice = Voice::new();
         let subscriber = tracing_subscriber::registry().with(Count(heard));
         tracing::subscriber::with_default(subscriber, || {
             voice.insist(String::new, || tracing::info!(target: "here", "word"));
