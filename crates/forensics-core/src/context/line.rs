@@ -1,0 +1,82 @@
+//! The one line of the log: which facts, under which names, in which order.
+
+use std::fmt::{self, Display};
+
+use super::ShutdownContext;
+use crate::capture::Absence;
+use crate::escape::{Key, Quoted};
+use crate::process::ProcessSummary;
+use crate::trigger::Trigger;
+
+impl Display for ShutdownContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for (key, value) in self.fields() {
+            write!(f, "{separator}{}=", Key(&key))?;
+            // A command line is quoted even where it is one word, so that it always looks like one.
+            match key.ends_with("_cmdline") {
+                true => write!(f, "{:#}", Quoted(&value))?,
+                false => write!(f, "{}", Quoted(&value))?,
+            }
+            separator = " ";
+        }
+        Ok(())
+    }
+}
+
+impl ShutdownContext {
+    /// The facts of the line, in its order, unescaped.
+    pub fn fields(&self) -> Vec<(String, String)> {
+        let mut fields = Fields(Vec::with_capacity(20));
+        fields.add("signal", self.signal());
+        fields.add("cause", self.verdict.as_ref().map(|verdict| verdict.cause));
+        match &self.trigger {
+            Some(Trigger::Request { reason }) => fields.add("reason", Some(reason)),
+            Some(Trigger::ServiceEnded { error }) => fields.add("error", error.as_ref()),
+            _ => {}
+        }
+        fields.add("under_systemd", Some(if self.under_systemd { "yes" } else { "no" }));
+        if let Some(sender) = &self.sender {
+            let who = &sender.process;
+            fields.add("sender_pid", Some(who.pid));
+            fields.add("sender_name", Some(who.name.as_deref().unwrap_or("?")));
+            match sender.absence {
+                _ if !sender.is_verified() => fields.add("sender_unverified", Some("yes")),
+                _ if who.name.is_some() => {}
+                Some(Absence::Gone) => fields.add("sender_gone", Some("yes")),
+                Some(Absence::Hidden) => fields.add("sender_hidden", Some("yes")),
+                _ => {}
+            }
+            fields.add("sender_uid", who.uid);
+            let parent = |parent: &ProcessSummary| {
+                format!("{}({})", parent.name.as_deref().unwrap_or("?"), parent.pid)
+            };
+            fields.add("sender_parent", sender.parent().map(parent));
+            fields.add("sender_forwards", sender.forwards.then_some("yes"));
+        }
+        if let Some(parent) = &self.parent {
+            fields.add("parent_pid", Some(parent.pid));
+            fields.add("parent_name", Some(parent.name.as_deref().unwrap_or("?")));
+        }
+        fields.add("pod", self.pod.as_ref());
+        fields.add("loadavg_1m", self.load.map(|[one, ..]| format!("{one:.2}")));
+        for marker in &self.markers {
+            fields.add(&format!("{}_marker_present", marker.name), Some(marker.target.as_str()));
+        }
+        fields.add("tracer_pid", self.process.tracer_pid);
+        let cmdline = |process: &ProcessSummary| process.cmdline.clone();
+        fields.add("sender_cmdline", self.sender.as_ref().and_then(|s| cmdline(&s.process)));
+        fields.add("parent_cmdline", self.parent.as_ref().and_then(cmdline));
+        fields.0
+    }
+}
+
+struct Fields(Vec<(String, String)>);
+
+impl Fields {
+    fn add(&mut self, key: &str, value: Option<impl Display>) {
+        if let Some(value) = value {
+            self.0.push((key.to_owned(), value.to_string()));
+        }
+    }
+}
