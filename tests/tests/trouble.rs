@@ -67,9 +67,9 @@ fn a_blocked_current_thread_runtime_is_said_and_ended_at_the_deadline() {
         assert!(said.contains("trouble(") && said.contains("futex"), "{said}");
         assert!(said.contains("; runtime: 1 workers, "), "{said}");
         assert!(said.contains("phase blocks has run for") == (kind == "blocked_phase"), "{said}");
-        // Where the runtime never got to log the context, the keeper did.
+        // Said at once, whether or not the runtime ever gets to it.
         let context = ended.line("Shutdown context: signal=SIGTERM");
-        assert!(context.contains("the runtime has not") == (kind == "blocked_task"), "{context}");
+        assert!(!context.contains("the runtime has not"), "{context}");
         ended.line("the deadline is near");
         ended.line("Shutdown forced: the deadline is over");
         assert_eq!(verdict.outcome, Outcome::Forced, "{verdict}");
@@ -85,9 +85,22 @@ fn with_every_worker_blocked_the_keeper_sees_it_through() {
     trouble.program.kill("-TERM");
     let (ended, verdict, flushed) = trouble.end();
     assert_eq!(ended.code(), 70, "{}", ended.stderr);
+    assert!(!ended.line("Shutdown context: signal=SIGTERM").contains("the runtime has not"));
     let said = ended.line("the runtime has not answered");
-    assert!(said.contains("Shutdown context: signal=SIGTERM"), "{said}");
     assert!(said.contains("; runtime: 2 workers, "), "{said}");
+    assert_eq!(verdict.outcome, Outcome::Forced, "{verdict}");
+    assert!(flushed);
+}
+
+#[test]
+fn with_the_subscriber_stuck_as_well_the_alarm_on_stderr_has_the_context() {
+    let trouble = Trouble::start("all_stuck");
+    trouble.program.wait_for_stdout("blocked");
+    trouble.program.kill("-TERM");
+    let (ended, verdict, flushed) = trouble.end();
+    assert_eq!(ended.code(), 70, "{}", ended.stderr);
+    let said = ended.line("the runtime has not answered");
+    assert!(said.contains("; Shutdown context: signal=SIGTERM"), "{said}");
     assert_eq!(verdict.outcome, Outcome::Forced, "{verdict}");
     assert!(flushed);
 }

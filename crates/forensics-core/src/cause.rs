@@ -101,6 +101,11 @@ impl Cause {
             Cause::Unknown => "unknown",
         }
     }
+
+    /// Whether the sender's ancestors can have been what decided for it, or could decide otherwise.
+    pub(crate) fn may_hang_on_ancestors(self) -> bool {
+        matches!(self, Cause::Operator | Cause::Process | Cause::Unknown)
+    }
 }
 
 impl Display for Cause {

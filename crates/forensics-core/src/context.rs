@@ -13,7 +13,7 @@ mod line;
 #[cfg(test)]
 mod tests;
 
-use nix::unistd::{getppid, getuid};
+use nix::unistd::{Pid, getppid, getuid};
 use serde::{Deserialize, Serialize};
 
 use crate::capture::{Captured, Code};
@@ -83,34 +83,56 @@ impl ShutdownContext {
     /// Blocks for a few dozen reads of `/proc` and of the baseline's markers, which
     /// [can hang](crate::marker). Never fails or panics.
     pub fn capture(baseline: &Baseline, trigger: Trigger, captured: Option<&Captured>) -> Self {
-        let sender = captured.and_then(Sender::identify);
-        Self::capture_from(baseline, trigger, captured, sender)
+        let sender = captured.and_then(Sender::glimpse);
+        let mut context = Self::capture_from(baseline, trigger, captured, sender);
+        context.complete(baseline);
+        context
     }
 
-    /// The same, where the sender has been [identified](Sender::identify) already.
+    /// The same, where the sender has been [identified](Sender::glimpse) already, as far as the line
+    /// shows it; [`complete`](Self::complete) adds the rest.
     pub fn capture_from(
         baseline: &Baseline,
         trigger: Trigger,
         captured: Option<&Captured>,
         sender: Option<Sender>,
     ) -> Self {
-        let mut context = Self::look(baseline);
+        let mut context = Self::glance(baseline, sender.as_ref());
         if let Some(captured) = captured {
             context.ts = captured.wall.into();
             context.mono_us = captured.mono_ns / 1000;
             context.capture_ns = Some(captured.took_ns);
         }
         context.sender = sender;
-        context.verdict = Some(decide(&Evidence {
-            trigger: &trigger,
-            captured,
-            sender: context.sender.as_ref(),
-            process: &context.process,
-            first_parent: baseline.parent.as_ref().map(|parent| parent.pid),
-            in_pid_namespace: baseline.in_pid_namespace,
-        }));
+        let decide = |context: &Self| {
+            decide(&Evidence {
+                trigger: &trigger,
+                captured,
+                sender: context.sender.as_ref(),
+                process: &context.process,
+                first_parent: baseline.parent.as_ref().map(|parent| parent.pid),
+                in_pid_namespace: baseline.in_pid_namespace,
+            })
+        };
+        let mut verdict = decide(&context);
+        if let Some(sender) = &mut context.sender
+            && verdict.cause.may_hang_on_ancestors()
+        {
+            sender.add_ancestors();
+            verdict = decide(&context);
+        }
+        context.verdict = Some(verdict);
         context.trigger = Some(trigger);
         context
+    }
+
+    /// Adds what neither the line shows nor the cause hangs on: the memory of our control group, and the
+    /// sender's further ancestors. A dozen small reads, for when the line has been handed on.
+    pub fn complete(&mut self, baseline: &Baseline) {
+        self.memory = baseline.memory_group.as_ref().map(MemoryGroup::read);
+        if let Some(sender) = &mut self.sender {
+            sender.complete();
+        }
     }
 
     /// Does once what [`capture`](Self::capture) will do, with this process for the sender, so that the
@@ -129,6 +151,13 @@ impl ShutdownContext {
 
     /// Takes down what is true now, without anybody having asked for a stop.
     pub fn look(baseline: &Baseline) -> Self {
+        let mut context = Self::glance(baseline, None);
+        context.complete(baseline);
+        context
+    }
+
+    /// What the line shows of it. Our parent is not read anew where it is the sender, who just was.
+    fn glance(baseline: &Baseline, sender: Option<&Sender>) -> Self {
         let pid = baseline.process.pid;
         let mut process = baseline.process.clone();
         let now = match pid == own_pid() {
@@ -147,12 +176,12 @@ impl ShutdownContext {
             verdict: None,
             sender: None,
             capture_ns: None,
-            parent: parent_now(&process, baseline.parent.as_ref()),
+            parent: parent_now(&process, baseline.parent.as_ref(), sender),
             under_systemd: baseline.systemd.is_managed(),
             systemd: baseline.systemd.clone(),
             container: baseline.container.clone(),
             pod: baseline.pod.clone(),
-            memory: baseline.memory_group.as_ref().map(MemoryGroup::read),
+            memory: None,
             load: procfile::text("/proc/loadavg").and_then(|load| load_averages(&load)),
             markers: markers.filter_map(|(name, path)| marker::read(name, path, us)).collect(),
             process,
@@ -180,9 +209,18 @@ fn load_averages(load: &str) -> Option<[f32; 3]> {
 }
 
 /// The parent of `process` as it is now: from memory while it is the one we started under.
-fn parent_now(process: &ProcessSummary, first: Option<&ProcessSummary>) -> Option<ProcessSummary> {
+fn parent_now(
+    process: &ProcessSummary,
+    first: Option<&ProcessSummary>,
+    sender: Option<&Sender>,
+) -> Option<ProcessSummary> {
     let pid = process.ppid.filter(|&pid| pid > 0)?;
-    let mut now = ProcessSummary::read_stat(pid);
+    let just_read = sender.filter(|sender| sender.is(Pid::from_raw(pid)));
+    let just_read = just_read.filter(|sender| sender.process.start_time.is_some());
+    let mut now = match just_read {
+        Some(sender) => sender.process.clone(),
+        None => ProcessSummary::read_stat(pid),
+    };
     if let Some(first) = first.filter(|first| now.is_same_as(first)) {
         // Programs change by exec; then the old command line would be a lie.
         let cmdline = first.cmdline.clone().filter(|_| first.name == now.name);

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::capture::{Absence, Captured, Code};
 use crate::process::{self, ProcessSummary};
 use crate::procfile;
-use crate::systemd::unit_of_cgroup_file;
+use crate::systemd::{CgroupUnit, unit_of_cgroup_file};
 
 /// Inits of containers, by the names they run under: they send what they were sent.
 /// `docker-init` is docker's tini, `podman-init` podman's catatonit.
@@ -70,6 +70,14 @@ impl Sender {
     /// A dozen small reads below `/proc`, none of which can hang; the sender's command line, which
     /// can, is left to the caller (see [`process::cmdline`]).
     pub fn identify(captured: &Captured) -> Option<Self> {
+        let mut sender = Self::glimpse(captured)?;
+        sender.complete();
+        Some(sender)
+    }
+
+    /// The same in a hurry: what tells who it is, and of its ancestors the parent alone.
+    /// [`complete`](Self::complete) adds the rest.
+    pub fn glimpse(captured: &Captured) -> Option<Self> {
         let pid = captured.pid?;
         let sighting = &captured.sighting;
         let mut process = ProcessSummary::unknown(pid);
@@ -89,8 +97,10 @@ impl Sender {
             if process.is_same_as(&ProcessSummary::read_stat(pid)) {
                 // Between the two reads it may have gone after all; then there is no file, as no
                 // pid is used again before all others have been.
-                process.unit = procfile::text_of(pid, "cgroup")
-                    .and_then(|cgroup| unit_of_cgroup_file(&cgroup));
+                if process.name.as_deref() == Some("systemd") && pid != 1 {
+                    // A user manager, most likely: its unit tells whose.
+                    process.unit = unit(pid);
+                }
                 let uid = process::real_uid(pid);
                 if uid.is_some() && uid != captured.uid {
                     // What the handler saw was another process already: the signal had waited for
@@ -102,13 +112,30 @@ impl Sender {
             }
         }
         process.uid = captured.uid;
-        let ancestors = process.ancestors(MAX_ANCESTORS);
+        let ancestors = process.ancestors(1);
         // What the sender wrote is nobody's name; and outside our pid namespace the same uid is
         // most likely another user, by another /etc/passwd.
         let user = captured.uid.filter(|_| captured.code != Code::Queue && pid > 0);
         let user = user.and_then(user_name);
         let forwards = is_container_init(&process);
         Some(Self { process, code: captured.code, user, exe, absence, forwards, ancestors })
+    }
+
+    /// Adds the unit it belongs to, where it is still there, and its ancestors above the parent. Up to a
+    /// dozen small reads below `/proc`.
+    pub fn complete(&mut self) {
+        if self.process.unit.is_none() && self.is_still_there() {
+            self.process.unit = unit(self.process.pid);
+        }
+        self.add_ancestors();
+    }
+
+    /// Without effect where there is no parent, or those above it are there already.
+    pub(crate) fn add_ancestors(&mut self) {
+        if let [parent] = &self.ancestors[..] {
+            let above = parent.ancestors(MAX_ANCESTORS - 1);
+            self.ancestors.extend(above);
+        }
     }
 
     /// The sender's parent, usually the shell that ran it; where that had exited, who took it over.
@@ -133,6 +160,10 @@ impl Sender {
     pub(crate) fn is(&self, pid: Pid) -> bool {
         self.is_verified() && self.process.pid == pid.as_raw()
     }
+}
+
+fn unit(pid: i32) -> Option<CgroupUnit> {
+    unit_of_cgroup_file(&procfile::text_of(pid, "cgroup")?)
 }
 
 fn is_container_init(process: &ProcessSummary) -> bool {

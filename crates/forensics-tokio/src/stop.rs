@@ -157,9 +157,9 @@ pub(crate) struct Caught {
 }
 
 impl Caught {
-    /// Adds what can still be told of the sender.
+    /// Adds what a line shows of the sender.
     pub(crate) fn of(captured: Captured) -> Self {
-        Self { sender: Sender::identify(&captured), captured }
+        Self { sender: Sender::glimpse(&captured), captured }
     }
 }
 
@@ -303,14 +303,14 @@ impl Stop {
             _ if !was_ready => Duration::ZERO,
             _ => self.config.lead.min(allowed),
         };
-        let begun = Arc::new(Begun { context, at, allowed, why, lead });
         // Before anybody hears of it: the first line of a stop says who wants it.
-        let number = self.voice.leave({
-            let (stop, begun) = (self.clone(), begun.clone());
-            move || stop.announce(&begun)
-        });
-        self.state.send_modify(|state| (state.begun, state.words) = (Some(begun), number));
+        let first = context.clone();
+        let stop = self.clone();
+        let words = self.voice.leave(move || stop.announce(&first, lead));
         self.voice.come();
+        context.complete(&self.baseline);
+        let begun = Arc::new(Begun { context, at, allowed, why, lead });
+        self.state.send_modify(|state| (state.begun, state.words) = (Some(begun), words));
         // The keeper holds the deadline from here on.
         capture::wake();
         true
@@ -318,9 +318,9 @@ impl Stop {
 
     /// Says the context, and lets the service go on to its end at once where there is no lead: who
     /// says it need not wake the listener first, to have it do that.
-    fn announce(&self, begun: &Begun) {
-        events::context(&begun.context);
-        if begun.lead.is_zero() {
+    fn announce(&self, context: &ShutdownContext, lead: Duration) {
+        events::context(context);
+        if lead.is_zero() {
             self.token.cancel();
         }
         self.state.send_if_modified(|state| {
@@ -446,11 +446,14 @@ impl Stop {
     }
 
     fn later(&self, caught: &Caught, ordinal: Option<u32>, at: Instant) -> LaterSignal {
+        let (signal, mut sender) = (caught.captured.signal, caught.sender.clone());
+        if let Some(sender) = &mut sender {
+            sender.complete();
+        }
         let state = self.state.borrow();
         // Absent only while another thread is still capturing the context of a request.
         let began = state.begun.as_ref().map_or(at, |begun| begun.at);
         let offset = at.saturating_duration_since(began);
-        let (signal, sender) = (caught.captured.signal, caught.sender.clone());
         LaterSignal { signal, sender, ordinal, offset, ended_lead: false }
     }
 

@@ -12,9 +12,10 @@
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::write;
@@ -30,6 +31,9 @@ pub(crate) const SAY_LIMIT: Duration = Duration::from_millis(200);
 /// busy machine can take its time to run a thread.
 const FINISH_LIMIT: Duration = Duration::from_millis(500);
 
+/// How long a thread that has come looks out for the first words: as long as a context takes, mostly.
+const LOOK_OUT: Duration = Duration::from_micros(300);
+
 /// How long the thread stays after the last words.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -42,8 +46,7 @@ struct Words {
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<Words>,
-    /// How many were ever left here, and how many of them have been said.
-    left: u64,
+    /// How many have been said.
     said: u64,
     speaking: bool,
     /// Whether the thread sleeps, and how many sleep until something is said: to wake nobody is a
@@ -54,6 +57,8 @@ struct Queue {
 
 struct Inner {
     queue: Mutex<Queue>,
+    /// How many were ever left here. Changed under the queue's lock alone.
+    left: AtomicU64,
     changed: Condvar,
     /// The subscriber of whoever made it: for those whose thread has none.
     home: Dispatch,
@@ -67,7 +72,8 @@ impl Voice {
     /// A voice that nobody has lent words yet.
     pub(crate) fn new() -> Self {
         let home = dispatcher::get_default(Dispatch::clone);
-        Self(Arc::new(Inner { queue: Mutex::default(), changed: Condvar::new(), home }))
+        let (queue, left) = (Mutex::default(), AtomicU64::new(0));
+        Self(Arc::new(Inner { queue, left, changed: Condvar::new(), home }))
     }
 
     /// Has `say` called soon, with the present subscriber. Never blocks for longer than it takes to
@@ -108,7 +114,7 @@ impl Voice {
 
     /// Waits until all is said; not past [`FINISH_LIMIT`].
     pub(crate) fn finish(&self) {
-        let left = self.lock().left;
+        let left = self.0.left.load(Ordering::Acquire);
         self.wait(left, FINISH_LIMIT);
     }
 
@@ -122,11 +128,11 @@ impl Voice {
         };
         let mut queue = self.lock();
         queue.waiting.push_back(Words { say: Box::new(say), dispatch });
-        queue.left += 1;
+        let number = self.0.left.fetch_add(1, Ordering::Release) + 1;
         if queue.idle {
             self.0.changed.notify_all();
         }
-        queue.left
+        number
     }
 
     /// Sees to it that somebody speaks; `false` where nobody does and no thread can be had.
@@ -142,6 +148,9 @@ impl Voice {
     }
 
     fn speak(&self, linger: Duration) {
+        if !linger.is_zero() {
+            self.look_out();
+        }
         let mut queue = self.lock();
         queue.speaking = true;
         loop {
@@ -166,6 +175,15 @@ impl Voice {
                 queue.speaking = false;
                 return;
             }
+        }
+    }
+
+    /// Waits a moment for the first words without going to sleep: who has come for them is about to hear
+    /// them, and to be woken would take as long as to say them.
+    fn look_out(&self) {
+        let (said, end) = (self.lock().said, Instant::now() + LOOK_OUT);
+        while self.0.left.load(Ordering::Acquire) == said && Instant::now() < end {
+            thread::yield_now();
         }
     }
 

@@ -24,13 +24,17 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let kind = arguments.next().ok_or("usage: trouble KIND RECORDS")?;
     match kind.as_str() {
-        "stuck_subscriber" => tracing::subscriber::set_global_default(registry().with(Stuck))?,
+        "stuck_subscriber" | "all_stuck" => {
+            tracing::subscriber::set_global_default(registry().with(Stuck))?
+        }
         _ => drop(logging::init()),
     }
     let records = PathBuf::from(arguments.next().ok_or("usage: trouble KIND RECORDS")?);
     let flushed = records.join("flushed");
     let runtime = match kind.as_str() {
-        "blocked_workers" => Builder::new_multi_thread().worker_threads(2).enable_all().build()?,
+        "blocked_workers" | "all_stuck" => {
+            Builder::new_multi_thread().worker_threads(2).enable_all().build()?
+        }
         _ => Builder::new_current_thread().enable_all().build()?,
     };
     runtime.block_on(async {
@@ -74,7 +78,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
                     block();
                 });
             }
-            "blocked_workers" => {
+            "blocked_workers" | "all_stuck" => {
                 let both = Arc::new(Barrier::new(3));
                 for _ in 0..2 {
                     let both = both.clone();
