@@ -1,0 +1,90 @@
+//! Taking the context down. What of it can hang, a sender's command line and the markers, is read on
+//! threads of their own, and waited for so long and no longer.
+
+use std::path::PathBuf;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use forensics_core::capture::Captured;
+use forensics_core::context::{Baseline, ShutdownContext, Trigger};
+use forensics_core::marker::{self, Marker};
+use forensics_core::process;
+use forensics_core::sender::Sender;
+
+use crate::bounded::{self, bounded};
+
+/// How long a command line may take to be read; it can hang for as long as its process's memory
+/// map is locked.
+const CMDLINE_LIMIT: Duration = Duration::from_millis(20);
+
+/// How long a marker may take to be read; it can hang for as long as the server of its file system
+/// is away. Longer than a command line, as it tells more, and a busy machine can take its time to run
+/// a thread.
+const MARKER_LIMIT: Duration = Duration::from_millis(100);
+
+/// A signal, as whoever caught it knows it.
+#[derive(Debug)]
+pub(crate) struct Caught {
+    pub(crate) captured: Captured,
+    pub(crate) sender: Option<Sender>,
+}
+
+impl Caught {
+    /// Adds what a line shows of the sender.
+    pub(crate) fn of(captured: Captured) -> Self {
+        Self { sender: Sender::glimpse(&captured), captured }
+    }
+}
+
+/// The context of a stop, as far as its line shows it. Takes some 100 µs, and 20 ms more where a command
+/// line hangs, 100 ms for each marker that does.
+pub(super) fn take_down(
+    baseline: &Baseline,
+    named_markers: &[(String, PathBuf)],
+    trigger: Trigger,
+    caught: Option<&Caught>,
+) -> ShutdownContext {
+    let captured = caught.map(|caught| &caught.captured);
+    let sender = caught.and_then(|caught| caught.sender.clone());
+    // Needs a thread, which is done the sooner the sooner it begins.
+    let cmdline = sender.as_ref().and_then(|sender| read_cmdline(baseline, sender));
+    let mut context = ShutdownContext::capture_from(baseline, trigger, captured, sender);
+    if let Some(sender) = &mut context.sender
+        && sender.process.cmdline.is_none()
+    {
+        let parent = context.parent.as_ref().filter(|parent| parent.is_same_as(&sender.process));
+        sender.process.cmdline = match parent {
+            Some(parent) => parent.cmdline.clone(),
+            None => cmdline.and_then(|cmdline| sender_cmdline(sender, &cmdline)),
+        };
+    }
+    context.markers = markers(named_markers);
+    context
+}
+
+/// Begins to read the command line of a sender that is there and is not our parent, whose we know.
+fn read_cmdline(baseline: &Baseline, sender: &Sender) -> Option<Receiver<Option<String>>> {
+    let parent = baseline.parent.as_ref();
+    let is_parent = parent.is_some_and(|parent| parent.is_same_as(&sender.process));
+    // A zombie's is empty: that spares the thread in most cases.
+    if is_parent || sender.process.state == Some('Z') || !sender.is_still_there() {
+        return None;
+    }
+    let pid = sender.process.pid;
+    bounded::start(move || process::cmdline(pid)).ok()
+}
+
+/// The sender's command line, if it can be had at once and is surely the sender's.
+fn sender_cmdline(sender: &Sender, read: &Receiver<Option<String>>) -> Option<String> {
+    let cmdline = read.recv_timeout(CMDLINE_LIMIT).ok().flatten();
+    cmdline.filter(|_| sender.is_still_there())
+}
+
+/// The markers that are there, and can be had at once.
+fn markers(named: &[(String, PathBuf)]) -> Vec<Marker> {
+    let us = std::process::id();
+    let read = |(name, path): (String, PathBuf)| {
+        bounded(MARKER_LIMIT, move || marker::read(&name, &path, us)).flatten()
+    };
+    named.iter().cloned().filter_map(read).collect()
+}

@@ -1,0 +1,389 @@
+//! What asked us to stop, and what has been asked since.
+//!
+//! The one piece of state that the keeper (a plain thread), the listener (a task) and the teardown
+//! share. It is written from any thread and waited for from tasks; no lock is held across a probe
+//! or a log line.
+
+mod allowance;
+mod context;
+mod ending;
+mod running;
+mod state;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use forensics_core::capture::{self, Captured};
+use forensics_core::clock;
+use forensics_core::context::{Baseline, ShutdownContext, Trigger};
+use tokio::runtime::{Handle, RuntimeMetrics};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use allowance::Unit;
+pub(crate) use context::Caught;
+use running::Running;
+#[cfg(feature = "testing")]
+pub(crate) use state::SAME_REQUEST;
+use state::SignalCount;
+pub(crate) use state::{Begun, LeadEnd, StopState};
+
+use crate::blackbox::BlackBox;
+use crate::bounded::bounded_or_here;
+use crate::config::{Config, Escalation, FlushHook};
+use crate::events;
+use crate::message::Message;
+use crate::notify::Notifier;
+use crate::readiness::Readiness;
+use crate::report::LaterSignal;
+use crate::termination::Termination;
+use crate::voice::Voice;
+
+/// How long the keeper waits for an event to be written. Some microseconds where the disk is well.
+const RECORD_LIMIT: Duration = Duration::from_millis(100);
+
+/// Where a stop is told of, besides the log.
+pub(crate) struct Outlets {
+    pub(crate) black_box: BlackBox,
+    pub(crate) notifier: Notifier,
+    pub(crate) termination: Termination,
+}
+
+/// See the module's documentation.
+pub(crate) struct Stop {
+    baseline: Baseline,
+    config: Arc<Config>,
+    pub(crate) black_box: BlackBox,
+    pub(crate) voice: Voice,
+    /// What the service waits for.
+    pub(crate) token: CancellationToken,
+    /// The runtime that the guard was installed in.
+    runtime: Handle,
+    pub(crate) notifier: Notifier,
+    pub(crate) message: Message,
+    pub(crate) readiness: Arc<Readiness>,
+    /// What systemd has said of our unit.
+    unit: OnceLock<Unit>,
+    /// Set by the one who then captures the context.
+    claimed: AtomicBool,
+    count: Mutex<SignalCount>,
+    /// Never to be borrowed twice at once: a writer that waits in between stops both.
+    state: watch::Sender<StopState>,
+    /// The keeper's questions to the runtime, numbered, and the last one answered.
+    questions: watch::Sender<u64>,
+    answered: AtomicU64,
+    /// The phases that run, and since when; numbered in the order in which they began.
+    running: Mutex<BTreeMap<u64, Running>>,
+    /// Grows with everything that a phase gets done.
+    progress: AtomicU64,
+    phases_changed: Notify,
+    recorded_begun: OnceLock<()>,
+    /// How many signals had found no free slot before this stop could begin.
+    dropped_before: u64,
+    ended: OnceLock<Instant>,
+    finished: AtomicBool,
+    exit_expected: OnceLock<Instant>,
+}
+
+impl Stop {
+    pub(crate) fn new(
+        baseline: Baseline,
+        config: Arc<Config>,
+        outlets: Outlets,
+        runtime: Handle,
+    ) -> Self {
+        let Outlets { black_box, notifier, termination } = outlets;
+        let message = Message::new(termination, config.service.clone());
+        Self {
+            baseline,
+            config,
+            black_box,
+            voice: Voice::new(),
+            token: CancellationToken::new(),
+            runtime,
+            notifier,
+            message,
+            readiness: Arc::default(),
+            unit: OnceLock::new(),
+            claimed: AtomicBool::new(false),
+            count: Mutex::default(),
+            state: watch::Sender::default(),
+            questions: watch::Sender::new(0),
+            answered: AtomicU64::new(0),
+            running: Mutex::default(),
+            progress: AtomicU64::new(0),
+            phases_changed: Notify::new(),
+            recorded_begun: OnceLock::new(),
+            dropped_before: capture::dropped(),
+            ended: OnceLock::new(),
+            finished: AtomicBool::new(false),
+            exit_expected: OnceLock::new(),
+        }
+    }
+
+    /// Now, on the one clock that everything about a stop is reckoned by: the runtime's. It is the
+    /// real one, unless a test has paused it; then neither the deadline nor the keeper, who asks
+    /// from outside the runtime, goes by another.
+    pub(crate) fn now(&self) -> Instant {
+        let _in = self.runtime.enter();
+        Instant::now()
+    }
+
+    /// What the runtime counts.
+    pub(crate) fn metrics(&self) -> RuntimeMetrics {
+        self.runtime.metrics()
+    }
+
+    /// Records what began the stop, once; whoever else comes waits until it is written, so that
+    /// no phase is recorded before it.
+    pub(crate) fn record_begun(&self) {
+        let begun = self.state.borrow().begun.clone();
+        if let Some(begun) = begun {
+            self.recorded_begun.get_or_init(|| {
+                let stop_timeout = self.unit.get().map(|unit| unit.stop_timeout);
+                self.black_box.begun(&begun.context, begun.allowed, begun.lead, stop_timeout);
+            });
+        }
+    }
+
+    /// Makes ready, on the thread that calls [`on_signal`](Self::on_signal), what the first one needs.
+    pub(crate) fn rehearse(&self) {
+        ShutdownContext::rehearse(&self.baseline);
+    }
+
+    /// Begins the stop, unless it has begun: captures the context, and tells whoever waits.
+    /// `false` where somebody else was first, whose capture may still be under way.
+    ///
+    /// From any thread. Takes some 100 µs, and 20 ms more where a command line hangs, 100 ms for each
+    /// marker that does.
+    pub(crate) fn begin(self: &Arc<Self>, trigger: Trigger) -> bool {
+        self.begin_at(self.now(), trigger, None)
+    }
+
+    fn begin_at(self: &Arc<Self>, at: Instant, trigger: Trigger, caught: Option<&Caught>) -> bool {
+        if self.claimed.swap(true, Ordering::AcqRel) {
+            return false;
+        }
+        let was_ready = self.readiness.end();
+        let mut context = context::take_down(&self.baseline, &self.config.markers, trigger, caught);
+        let (allowed, why) = self.limit(&context);
+        let lead = match context.trigger {
+            // It is gone already.
+            Some(Trigger::ServiceEnded { .. }) => Duration::ZERO,
+            // Nobody was told to send it anything.
+            _ if !was_ready => Duration::ZERO,
+            _ => self.config.lead.min(allowed),
+        };
+        // Before anybody hears of it: the first line of a stop says who wants it.
+        let first = context.clone();
+        let stop = self.clone();
+        let words = self.voice.leave(move || stop.announce(&first, lead));
+        self.voice.come();
+        context.complete(&self.baseline);
+        let begun = Arc::new(Begun { context, at, allowed, why, lead });
+        self.state.send_modify(|state| (state.begun, state.words) = (Some(begun), words));
+        // The keeper holds the deadline from here on.
+        capture::wake();
+        true
+    }
+
+    /// Says the context, and lets the service go on to its end at once where there is no lead: who
+    /// says it need not wake the listener first, to have it do that.
+    fn announce(&self, context: &ShutdownContext, lead: Duration) {
+        events::context(context);
+        if lead.is_zero() {
+            self.token.cancel();
+        }
+        self.state.send_if_modified(|state| {
+            state.said = true;
+            false
+        });
+    }
+
+    /// Waits until the context of a stop that has begun is said, as [`Voice::assure`] does.
+    pub(crate) fn assure_context(&self, begun: &Begun) {
+        let number = self.state.borrow().words;
+        self.voice.assure(number, || format!("Shutdown context: {}", begun.context));
+    }
+
+    /// When the handler took this down, by [`now`](Self::now).
+    pub(crate) fn time_of(&self, captured: &Captured) -> Instant {
+        let since = clock::mono_us().saturating_sub(captured.mono_ns / 1000);
+        let now = self.now();
+        now.checked_sub(Duration::from_micros(since)).unwrap_or(now)
+    }
+
+    /// Takes in a signal that came then. Returns whether it asks for an end at once.
+    ///
+    /// Not a task's: it waits for the disk, though not for long.
+    pub(crate) fn on_signal(self: &Arc<Self>, caught: &Caught, at: Instant) -> bool {
+        let count = || self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        let ordinal = count().add(at);
+        let signal = caught.captured.signal;
+        if ordinal == Some(1) && self.begin_at(at, Trigger::Signal { signal }, Some(caught)) {
+            if self.black_box.records() {
+                let stop = self.clone();
+                bounded_or_here(RECORD_LIMIT, move || stop.record_begun());
+            }
+            return false;
+        }
+        let escalation = self.config.escalation;
+        let is_listed = self.state.borrow().has_room(ordinal);
+        if is_listed {
+            let mut later = self.later(caught, ordinal, at);
+            self.state.send_modify(|state| {
+                let cuts = escalation == Escalation::CutThenExit && ordinal >= Some(2);
+                later.ended_lead = cuts && state.hurry();
+                state.later.push(later.clone());
+            });
+            let (stop, requests) = (self.clone(), count().requests);
+            bounded_or_here(RECORD_LIMIT, move || stop.black_box.later_signal(&later, requests));
+        } else {
+            // No news to anybody.
+            self.state.send_if_modified(|state| {
+                state.unlisted += 1;
+                false
+            });
+        }
+        match escalation {
+            Escalation::CutThenExit => ordinal >= Some(3),
+            Escalation::Exit => ordinal >= Some(2),
+            Escalation::Ignore => false,
+        }
+    }
+
+    fn later(&self, caught: &Caught, ordinal: Option<u32>, at: Instant) -> LaterSignal {
+        let (signal, mut sender) = (caught.captured.signal, caught.sender.clone());
+        if let Some(sender) = &mut sender {
+            sender.complete();
+        }
+        let state = self.state.borrow();
+        // Absent only while another thread is still capturing the context of a request.
+        let began = state.begun.as_ref().map_or(at, |begun| begun.at);
+        let offset = at.saturating_duration_since(began);
+        LaterSignal { signal, sender, ordinal, offset, ended_lead: false }
+    }
+
+    /// Ends the lead or cuts the running phase short, as a second signal does. Without effect before
+    /// a stop has begun.
+    pub(crate) fn hurry(&self) {
+        self.state.send_modify(|state| {
+            state.hurry();
+        });
+    }
+
+    /// Ends the lead, where that lasts.
+    pub(crate) fn end_lead(&self, why: LeadEnd) {
+        self.state.send_modify(|state| {
+            if state.is_leading() {
+                state.lead_ended = Some(why);
+            }
+        });
+    }
+
+    /// Waits until somebody ends the lead, and says why. Cancel safe.
+    pub(crate) async fn lead_ended(&self) -> LeadEnd {
+        self.until(|state| state.lead_ended).await
+    }
+
+    /// Lets everybody go on: the context is logged, the token cancelled.
+    pub(crate) fn set_announced(&self) {
+        self.state.send_modify(|state| state.announced.clone_from(&state.begun));
+    }
+
+    /// Notes how long the lead lasted.
+    pub(crate) fn set_led(&self, led: Duration) {
+        self.state.send_modify(|state| state.led = led);
+    }
+
+    /// How long the service went on as before; zero where it did not.
+    pub(crate) fn led(&self) -> Duration {
+        self.state.borrow().led
+    }
+
+    /// Waits until a stop has begun. Cancel safe.
+    pub(crate) async fn begun(&self) -> Arc<Begun> {
+        self.until(|state| state.begun.clone()).await
+    }
+
+    /// Waits until a stop is announced. Cancel safe.
+    pub(crate) async fn announced(&self) -> Arc<Begun> {
+        self.until(|state| state.announced.clone()).await
+    }
+
+    async fn until<T>(&self, get: fn(&StopState) -> Option<T>) -> T {
+        let mut state = self.watch();
+        loop {
+            if let Some(found) = get(&state.borrow_and_update()) {
+                return found;
+            }
+            // An error cannot be: we hold the sender.
+            let _ = state.changed().await;
+        }
+    }
+
+    /// The later signal in this place, from 0 on.
+    pub(crate) fn later_signal(&self, place: usize) -> Option<LaterSignal> {
+        self.state.borrow().later.get(place).cloned()
+    }
+
+    /// All of them that are listed.
+    pub(crate) fn later_signals(&self) -> Vec<LaterSignal> {
+        self.state.borrow().later.clone()
+    }
+
+    /// How many more were seen.
+    pub(crate) fn unlisted_signals(&self) -> u64 {
+        let dropped = capture::dropped().saturating_sub(self.dropped_before);
+        self.state.borrow().unlisted.saturating_add(dropped)
+    }
+
+    pub(crate) fn has_begun(&self) -> bool {
+        self.state.borrow().begun.is_some()
+    }
+
+    /// The context, while nobody has logged it.
+    pub(crate) fn unsaid(&self) -> Option<String> {
+        let state = self.state.borrow();
+        let begun = state.begun.as_ref().filter(|_| !state.said)?;
+        Some(begun.context.to_string())
+    }
+
+    /// The keeper asks the runtime for a sign of life.
+    pub(crate) fn ask(&self) {
+        self.questions.send_modify(|number| *number += 1);
+    }
+
+    /// Whether the last question has been answered.
+    pub(crate) fn has_answered(&self) -> bool {
+        *self.questions.borrow() == self.answered.load(Ordering::Acquire)
+    }
+
+    /// Answers the keeper's questions, for as long as it is polled. Never returns; cancel safe.
+    pub(crate) async fn answer(&self) {
+        let mut questions = self.questions.subscribe();
+        loop {
+            self.answered.store(*questions.borrow_and_update(), Ordering::Release);
+            // An error cannot be: we hold the sender.
+            let _ = questions.changed().await;
+        }
+    }
+
+    pub(crate) fn flush_hooks(&self) -> Vec<FlushHook> {
+        self.config.flush.0.clone()
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<StopState> {
+        self.state.subscribe()
+    }
+}
+
+impl fmt::Debug for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stop").field("state", &*self.state.borrow()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,74 @@
+//! The phases that run, and whether they get on.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use tokio::time::Instant;
+
+use super::Stop;
+use crate::recorded::Recorded;
+
+/// A phase that runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Running {
+    pub(crate) phase: String,
+    pub(crate) since: Instant,
+    pub(crate) recorded: Arc<Recorded>,
+}
+
+/// See [`Stop::note_running`].
+pub(crate) struct Noted {
+    stop: Arc<Stop>,
+    number: u64,
+}
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        self.stop.lock_running().remove(&self.number);
+        self.stop.note_phases_changed();
+    }
+}
+
+impl Stop {
+    /// Notes that a phase runs until the returned value is dropped.
+    pub(crate) fn note_running(self: &Arc<Self>, phase: &str, recorded: Arc<Recorded>) -> Noted {
+        let phase = Running { phase: phase.to_owned(), since: self.now(), recorded };
+        let mut running = self.lock_running();
+        let number = running.last_key_value().map_or(0, |(last, _)| last + 1);
+        running.insert(number, phase);
+        drop(running);
+        self.note_phases_changed();
+        Noted { stop: self.clone(), number }
+    }
+
+    /// The phases that run.
+    pub(crate) fn running(&self) -> Vec<Running> {
+        self.lock_running().values().cloned().collect()
+    }
+
+    /// Notes that a phase got something done.
+    pub(crate) fn note_progress(&self) {
+        self.progress.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A number that has grown since it was last asked for if a phase got something done.
+    pub(crate) fn progress(&self) -> u64 {
+        self.progress.load(Ordering::Relaxed)
+    }
+
+    fn note_phases_changed(&self) {
+        self.note_progress();
+        self.message.note_change();
+        self.phases_changed.notify_one();
+    }
+
+    /// Waits until a phase begins or ends; for one waiter. Cancel safe.
+    pub(crate) async fn phases_changed(&self) {
+        self.phases_changed.notified().await;
+    }
+
+    fn lock_running(&self) -> MutexGuard<'_, BTreeMap<u64, Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
