@@ -26,7 +26,8 @@ use crate::report::{OnExit, PhaseReport, ShutdownReport};
 use crate::service::Service;
 use crate::shared::Shared;
 use crate::stop::{LeadEnd, Stop};
-use crate::teardown::{Common, Teardown};
+use crate::supervisor::Common;
+use crate::teardown::Teardown;
 use crate::{events, keeper, status};
 
 /// Guards a service's end: names who asked for it and why, runs the teardown's phases under one
@@ -232,7 +233,6 @@ impl ShutdownGuard {
         let common = Common {
             began,
             span: events::teardown_span(&shared.config.service, &begun.context),
-            state: shared.stop.watch(),
             stop: shared.stop.clone(),
             service_running,
         };

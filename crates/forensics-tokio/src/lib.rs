@@ -55,6 +55,7 @@ mod service;
 mod shared;
 mod status;
 mod stop;
+mod supervisor;
 mod syncer;
 mod systemctl;
 mod teardown;

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use allowance::Unit;
 pub(crate) use context::Caught;
+pub(crate) use running::Noted;
 use running::Running;
 #[cfg(feature = "testing")]
 pub(crate) use state::SAME_REQUEST;
