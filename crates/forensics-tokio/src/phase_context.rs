@@ -19,19 +19,41 @@ type PhaseFuture = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
 /// A phase's closure, giving a future whose output is the error's text.
 pub(crate) type PhaseFn = Box<dyn FnOnce(PhaseContext) -> PhaseFuture + Send>;
 
+/// What a running phase, its supervisor and whoever looks at it from beside share.
+#[derive(Debug)]
+pub(crate) struct PhaseState {
+    pub(crate) name: String,
+    pub(crate) group: Option<Arc<str>>,
+    /// When the stop was asked for, and when the phase started.
+    pub(crate) began: Instant,
+    pub(crate) started: Instant,
+    /// When it will be dropped, as it stands now.
+    pub(crate) end: Mutex<Instant>,
+    pub(crate) token: CancellationToken,
+    pub(crate) recorded: Recorded,
+}
+
+impl PhaseState {
+    /// It as the record knows it.
+    pub(crate) fn place(&self) -> Place<'_> {
+        Place { phase: &self.name, group: self.group.as_deref() }
+    }
+
+    pub(crate) fn end(&self) -> Instant {
+        *self.end.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_end(&self, end: Instant) {
+        *self.end.lock().unwrap_or_else(PoisonError::into_inner) = end;
+    }
+}
+
 /// What a running phase is given.
 ///
 /// Cheap to clone; clones speak for the same phase, also from tasks that it spawns.
 #[derive(Debug, Clone)]
 pub struct PhaseContext {
-    pub(crate) name: Arc<str>,
-    pub(crate) group: Option<Arc<str>>,
-    /// When the stop was asked for.
-    pub(crate) began: Instant,
-    /// When it will be dropped, as it stands now.
-    pub(crate) end: Arc<Mutex<Instant>>,
-    pub(crate) token: CancellationToken,
-    pub(crate) recorded: Arc<Recorded>,
+    pub(crate) state: Arc<PhaseState>,
     pub(crate) stop: Arc<Stop>,
     pub(crate) service_running: watch::Receiver<bool>,
 }
@@ -39,14 +61,14 @@ pub struct PhaseContext {
 impl PhaseContext {
     /// The phase's name.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.state.name
     }
 
     /// When it will be dropped if it has not ended by then. It comes closer when a second signal
     /// asks for haste, and moves on where
     /// [more time is asked for](crate::Builder::extend_stop_timeout).
     pub fn deadline(&self) -> Instant {
-        *self.end.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.end()
     }
 
     /// How long that is from now; zero where it is over.
@@ -57,7 +79,7 @@ impl PhaseContext {
     /// Cancelled when the phase has run out of its time or is cut short, for the tasks it spawned:
     /// those are not dropped with it.
     pub fn token(&self) -> &CancellationToken {
-        &self.token
+        &self.state.token
     }
 
     /// Notes a value under a name, for the log, the report and the record. A later one under the
@@ -66,13 +88,13 @@ impl PhaseContext {
     /// Cheap enough for every request that ends: into the record's file it goes at most four times
     /// a second, and at the phase's end.
     pub fn record(&self, key: impl Into<String>, value: impl Into<Value>) {
-        let set = self.recorded.set(key.into(), value.into());
+        let set = self.state.recorded.set(key.into(), value.into());
         if set.is_news {
             self.stop.note_progress();
         }
         if let Some(all) = set.to_write {
-            let place = Place { phase: &self.name, group: self.group.as_deref() };
-            self.stop.black_box.phase_progress(place, all, self.began.elapsed());
+            let offset = self.state.began.elapsed();
+            self.stop.black_box.phase_progress(self.state.place(), all, offset);
         }
     }
 

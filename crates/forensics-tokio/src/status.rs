@@ -88,9 +88,9 @@ fn describe(stop: &Stop) -> String {
     let mut text = "Stopping".to_owned();
     for (n, running) in stop.running().iter().enumerate() {
         let between = if n == 0 { ": phase" } else { "; phase" };
-        let ran = Seconds(running.since.elapsed());
+        let ran = Seconds(running.started.elapsed());
         // Writing to a String does not fail.
-        let _ = write!(text, "{between} {} {ran}", Quoted(&running.phase));
+        let _ = write!(text, "{between} {} {ran}", Quoted(&running.name));
         let recorded = values_line(&running.recorded.all());
         if !recorded.is_empty() {
             let _ = write!(text, " {recorded}");

@@ -7,9 +7,8 @@
 //!
 //! One timer serves for all: it is due when the first of them needs a look, or earlier; never later.
 
-use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -23,7 +22,7 @@ use crate::blackbox::Place;
 use crate::budget::{Budget, Seconds};
 use crate::events;
 use crate::outcome::{Outcome, panic_message};
-use crate::phase_context::{PhaseContext, PhaseFn};
+use crate::phase_context::{PhaseContext, PhaseFn, PhaseState};
 use crate::recorded::Recorded;
 use crate::report::PhaseReport;
 use crate::stop::{Noted, Stop, StopState};
@@ -59,20 +58,20 @@ impl Common {
         }
     }
 
-    pub(crate) fn note_end(&self, named: &Named, report: &PhaseReport) {
-        self.stop.black_box.phase_finished(named.place(), report);
+    pub(crate) fn note_end(&self, place: Place<'_>, span: &Span, report: &PhaseReport) {
+        self.stop.black_box.phase_finished(place, report);
         self.stop.message.note_ended(report);
         if report.outcome != Outcome::Ok || is_heard(LevelFilter::INFO) {
-            let (span, report) = (named.span.clone(), report.clone());
+            let (span, report) = (span.clone(), report.clone());
             self.stop.voice.say(move || events::phase_finished(&span, &report));
         }
     }
 
     fn note_still_running(&self, phase: &Running, now: Instant) {
-        let (span, name) = (phase.named.span.clone(), phase.named.name.clone());
+        let (span, name) = (phase.span.clone(), phase.state.name.clone());
         let started = phase.due.started;
         let (offset, elapsed) = (now - self.began, now - started);
-        let (last, budget) = (phase.recorded.last(), phase.end - started);
+        let (last, budget) = (phase.state.recorded.last(), phase.end - started);
         self.stop.voice.say(move || {
             events::phase_still_running(&span, &name, offset, elapsed, budget, last.as_deref());
         });
@@ -87,17 +86,17 @@ fn is_heard(level: LevelFilter) -> bool {
 /// A phase or a group as the log and the record know it.
 pub(crate) struct Named {
     pub(crate) name: String,
-    group: Option<String>,
+    group: Option<Arc<str>>,
     pub(crate) span: Span,
 }
 
 impl Named {
-    pub(crate) fn new(name: String, parent: &Span, group: Option<&String>) -> Self {
+    pub(crate) fn new(name: String, parent: &Span, group: Option<Arc<str>>) -> Self {
         let span = events::phase_span(&name, parent);
-        Self { name, group: group.cloned(), span }
+        Self { name, group, span }
     }
 
-    fn place(&self) -> Place<'_> {
+    pub(crate) fn place(&self) -> Place<'_> {
         Place { phase: &self.name, group: self.group.as_deref() }
     }
 }
@@ -106,16 +105,14 @@ impl Named {
 struct Running {
     /// What its starter calls it.
     place: usize,
-    named: Named,
+    state: Arc<PhaseState>,
+    span: Span,
     due: Budget,
     offset: Duration,
-    /// When it is dropped, as it stands now, and where the phase itself sees that.
+    /// When it is dropped, as it stands now.
     end: Instant,
-    shown_end: Arc<Mutex<Instant>>,
     /// When it is named the next time.
     long: Instant,
-    token: CancellationToken,
-    recorded: Arc<Recorded>,
     noted: Noted,
     task: AbortHandle,
     dropped: Option<Dropped>,
@@ -136,11 +133,11 @@ impl Running {
 
     fn set_end(&mut self, end: Instant) {
         self.end = end;
-        *self.shown_end.lock().unwrap_or_else(PoisonError::into_inner) = end;
+        self.state.set_end(end);
     }
 
     fn drop_it(&mut self, now: Instant, outcome: Outcome, what: String) {
-        self.token.cancel();
+        self.state.token.cancel();
         self.task.abort();
         self.dropped = Some(Dropped { outcome, what, let_go: now + LET_GO });
     }
@@ -148,7 +145,7 @@ impl Running {
     /// How it ended that was dropped. Also one that did not let go, with what that was due to.
     fn end_of_dropped(&self, dropped: Dropped, due_to: &str) -> (Outcome, Option<String>) {
         let mut what = dropped.what + due_to;
-        if let Some(last) = self.recorded.last() {
+        if let Some(last) = self.state.recorded.last() {
             what = format!("{what}; last recorded {last}");
         }
         (dropped.outcome, Some(what))
@@ -159,8 +156,12 @@ impl Running {
 pub(crate) struct Supervisor {
     pub(crate) common: Common,
     state: watch::Receiver<StopState>,
-    tasks: JoinSet<Option<String>>,
-    running: HashMap<Id, Running>,
+    /// What each gives back is the number of its phase, and the error it ended with.
+    tasks: JoinSet<(usize, Option<String>)>,
+    /// By their numbers; emptied when none is left.
+    running: Vec<Option<Running>>,
+    /// How many are left.
+    left: usize,
     /// Those that did not let go.
     given_up: Vec<(usize, PhaseReport)>,
     timer: Pin<Box<Sleep>>,
@@ -171,8 +172,9 @@ impl Supervisor {
     pub(crate) fn new(common: Common) -> Self {
         // Whatever is started brings it forward.
         let timer = Box::pin(sleep_until(Instant::now() + STILL_RUNNING_EVERY));
-        let (tasks, running) = (JoinSet::new(), HashMap::new());
-        Self { state: common.stop.watch(), common, tasks, running, given_up: Vec::new(), timer }
+        let (tasks, running) = (JoinSet::new(), Vec::new());
+        let (left, given_up) = (0, Vec::new());
+        Self { state: common.stop.watch(), common, tasks, running, left, given_up, timer }
     }
 
     /// Whether a second signal has asked for haste.
@@ -182,43 +184,36 @@ impl Supervisor {
 
     /// Starts a phase; [`next_ended`](Self::next_ended) gives its `place` back with its report.
     pub(crate) fn start(&mut self, place: usize, named: Named, run: PhaseFn, due: Budget) {
-        let offset = self.common.began.elapsed();
+        let began = self.common.began;
+        let offset = began.elapsed();
         let end = due.started + due.all(self.common.deadline());
-        let cx = PhaseContext {
-            name: named.name.as_str().into(),
-            group: named.group.as_deref().map(Into::into),
-            began: self.common.began,
-            end: Arc::new(Mutex::new(end)),
-            token: CancellationToken::new(),
-            recorded: Arc::new(Recorded::default()),
-            stop: self.common.stop.clone(),
-            service_running: self.common.service_running.clone(),
-        };
         self.common.note_start(&named, offset, end - due.started);
-        let (token, recorded, shown_end) = (cx.token.clone(), cx.recorded.clone(), cx.end.clone());
-        let noted = self.common.stop.note_running(&named.name, recorded.clone());
-        let task = self.tasks.spawn(run(cx).instrument(named.span.clone()));
-        let long = due.started + STILL_RUNNING_EVERY;
-        let (id, dropped) = (task.id(), None);
-        let mut phase = Running {
-            place,
-            named,
-            due,
-            offset,
-            end,
-            shown_end,
-            long,
-            token,
-            recorded,
-            noted,
-            task,
-            dropped,
-        };
+        let Named { name, group, span } = named;
+        let state = Arc::new(PhaseState {
+            name,
+            group,
+            began,
+            started: due.started,
+            end: Mutex::new(end),
+            token: CancellationToken::new(),
+            recorded: Recorded::default(),
+        });
+        let stop = self.common.stop.clone();
+        let noted = stop.note_running(state.clone());
+        let service_running = self.common.service_running.clone();
+        let work = run(PhaseContext { state: state.clone(), stop, service_running });
+        let number = self.running.len();
+        let work = async move { (number, work.await) };
+        let task = self.tasks.spawn(work.instrument(span.clone()));
+        let (long, dropped) = (due.started + STILL_RUNNING_EVERY, None);
+        let mut phase =
+            Running { place, state, span, due, offset, end, long, noted, task, dropped };
         if self.is_hurried() {
             hurry(&mut phase, end, Instant::now());
         }
         self.look_by(phase.next_look());
-        self.running.insert(id, phase);
+        self.running.push(Some(phase));
+        self.left += 1;
     }
 
     /// Waits for a phase to end, and says how it did. `None` where none runs.
@@ -229,19 +224,21 @@ impl Supervisor {
             if let Some(given_up) = self.given_up.pop() {
                 return Some(given_up);
             }
-            if self.running.is_empty() {
+            if self.left == 0 {
+                self.running.clear();
                 return None;
             }
             let hurried = self.is_hurried();
             tokio::select! {
                 biased;
                 Some(joined) = self.tasks.join_next_with_id() => {
-                    let (id, ended) = match joined {
-                        Ok((id, result)) => (id, Ok(result)),
-                        Err(e) => (e.id(), Err(e)),
+                    let (number, id, ended) = match joined {
+                        Ok((id, (number, error))) => (Some(number), id, Ok(error)),
+                        Err(e) => (self.number_of(e.id()), e.id(), Err(e)),
                     };
                     // Else it is one that was given up.
-                    if let Some(mut phase) = self.running.remove(&id) {
+                    let phase = number.and_then(|number| self.take(number, id));
+                    if let Some(mut phase) = phase {
                         let (outcome, error) = match (phase.dropped.take(), ended) {
                             (Some(dropped), Err(e)) if e.is_cancelled() => {
                                 phase.end_of_dropped(dropped, "")
@@ -265,33 +262,52 @@ impl Supervisor {
         }
     }
 
+    fn phases(&mut self) -> impl Iterator<Item = &mut Running> {
+        self.running.iter_mut().flatten()
+    }
+
+    /// The number of the phase of that task, where it has not ended.
+    fn number_of(&self, task: Id) -> Option<usize> {
+        let its = |phase: &Running| phase.task.id() == task;
+        self.running.iter().position(|phase| phase.as_ref().is_some_and(its))
+    }
+
+    /// The phase of that number and task, from now on ended.
+    fn take(&mut self, number: usize, task: Id) -> Option<Running> {
+        let phase = self.running.get_mut(number)?.take_if(|phase| phase.task.id() == task)?;
+        self.left -= 1;
+        Some(phase)
+    }
+
     /// Looks at all phases, as something may be due.
     fn look(&mut self) {
         let now = Instant::now();
         let mut stuck = Vec::new();
-        for (id, phase) in &mut self.running {
+        let common = &self.common;
+        for phase in self.running.iter_mut().flatten() {
             match &phase.dropped {
-                Some(dropped) if now >= dropped.let_go => stuck.push(*id),
+                Some(dropped) if now >= dropped.let_go => stuck.push(phase.task.id()),
                 Some(_) => {}
                 None if now >= phase.end => {
                     let what = format!("still running after {}", Seconds(now - phase.due.started));
                     phase.drop_it(now, Outcome::TimedOut, what);
                 }
                 None if now >= phase.long => {
-                    self.common.note_still_running(phase, now);
+                    common.note_still_running(phase, now);
                     phase.long = now + STILL_RUNNING_EVERY;
                 }
                 None => {}
             }
         }
-        for id in stuck {
-            let Some(mut phase) = self.running.remove(&id) else { continue };
+        for task in stuck {
+            let phase = self.number_of(task).and_then(|number| self.take(number, task));
+            let Some(mut phase) = phase else { continue };
             let Some(dropped) = phase.dropped.take() else { continue };
             let (outcome, error) = phase.end_of_dropped(dropped, ", and blocking its thread");
             let given_up = self.report(phase, outcome, error);
             self.given_up.push(given_up);
         }
-        let next = self.running.values().map(Running::next_look).min();
+        let next = self.phases().map(|phase| phase.next_look()).min();
         self.timer.as_mut().reset(next.unwrap_or(now + STILL_RUNNING_EVERY));
     }
 
@@ -299,14 +315,14 @@ impl Supervisor {
     fn adjust(&mut self) {
         let (deadline, now) = (self.common.deadline(), Instant::now());
         let hurried = self.is_hurried();
-        for phase in self.running.values_mut().filter(|phase| phase.dropped.is_none()) {
+        for phase in self.phases().filter(|phase| phase.dropped.is_none()) {
             let end = phase.due.started + phase.due.all(deadline);
             match hurried {
                 true => hurry(phase, end, now),
                 false => phase.set_end(end),
             }
         }
-        if let Some(next) = self.running.values().map(Running::next_look).min() {
+        if let Some(next) = self.phases().map(|phase| phase.next_look()).min() {
             self.look_by(next);
         }
     }
@@ -317,19 +333,19 @@ impl Supervisor {
         outcome: Outcome,
         error: Option<String>,
     ) -> (usize, PhaseReport) {
-        let Running { place, named, due, offset, recorded, noted, .. } = phase;
+        let Running { place, state, span, due, offset, noted, .. } = phase;
         let report = PhaseReport {
-            name: named.name.clone(),
+            name: state.name.clone(),
             outcome,
             error,
             offset,
             took: due.started.elapsed(),
-            values: recorded.all(),
+            values: state.recorded.all(),
             members: Vec::new(),
         };
         // The next status shows the next phase.
         drop(noted);
-        self.common.note_end(&named, &report);
+        self.common.note_end(state.place(), &span, &report);
         (place, report)
     }
 }

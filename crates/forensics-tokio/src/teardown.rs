@@ -3,7 +3,7 @@
 //! A step is a phase, or a group of them side by side. What runs is the [`Supervisor`]'s; here it is
 //! decided what is to run at all, and with how much time.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::budget::Budget;
@@ -12,13 +12,9 @@ use crate::plan::{Plan, Step, Work};
 use crate::report::PhaseReport;
 use crate::supervisor::{Common, Named, Supervisor};
 
-/// How the phases so far have ended, by name.
-type Outcomes = HashMap<String, Outcome>;
-
 /// A teardown under way.
 pub(crate) struct Teardown {
     supervisor: Supervisor,
-    outcomes: Outcomes,
     /// The phases and groups that have ended, in order.
     pub(crate) reports: Vec<PhaseReport>,
 }
@@ -26,8 +22,7 @@ pub(crate) struct Teardown {
 impl Teardown {
     /// In a runtime.
     pub(crate) fn new(common: Common) -> Self {
-        let supervisor = Supervisor::new(common);
-        Self { supervisor, outcomes: Outcomes::new(), reports: Vec::new() }
+        Self { supervisor: Supervisor::new(common), reports: Vec::new() }
     }
 
     /// Runs the plan until nothing is left in it, also of what is added meanwhile.
@@ -35,11 +30,8 @@ impl Teardown {
     /// Not cancel safe: dropped, it leaves the running phase running.
     pub(crate) async fn run(&mut self, plan: &Plan) {
         while let Some((step, later)) = plan.take_next() {
-            let Some(report) = self.run_step(step, later).await else { continue };
-            for ended in std::iter::once(&report).chain(&report.members) {
-                self.outcomes.insert(ended.name.clone(), ended.outcome);
-            }
-            self.reports.push(report);
+            let report = self.run_step(step, later).await;
+            self.reports.extend(report);
         }
     }
 
@@ -59,10 +51,9 @@ impl Teardown {
 
     /// Why a step is not to run at all.
     fn refusal(&self, step: &Step, due: Budget) -> Option<String> {
-        let outcome = |name: &String| self.outcomes.get(name);
-        let unmet = step.requires.iter().find(|name| outcome(name) != Some(&Outcome::Ok));
+        let unmet = step.requires.iter().find(|name| self.outcome(name) != Some(Outcome::Ok));
         if let Some(name) = unmet {
-            let state = outcome(name).map_or("has not run", |outcome| outcome.as_str());
+            let state = self.outcome(name).map_or("has not run", Outcome::as_str);
             return Some(format!("requires {name}, which {state}"));
         }
         if due.reserve.is_zero() && self.supervisor.is_hurried() {
@@ -71,6 +62,12 @@ impl Teardown {
         due.all(self.supervisor.common.deadline())
             .is_zero()
             .then(|| "no time is left for it before the deadline".to_owned())
+    }
+
+    /// How the phase or group of that name has ended, where it has.
+    fn outcome(&self, name: &str) -> Option<Outcome> {
+        let ended = self.reports.iter().flat_map(|step| step.members.iter().chain([step]));
+        ended.filter(|report| report.name == name).map(|report| report.outcome).next()
     }
 
     fn skip(&self, named: &Named, why: String) -> PhaseReport {
@@ -84,7 +81,7 @@ impl Teardown {
             values: serde_json::Map::new(),
             members: Vec::new(),
         };
-        common.note_end(named, &report);
+        common.note_end(named.place(), &named.span, &report);
         report
     }
 
@@ -93,11 +90,12 @@ impl Teardown {
         let offset = common.began.elapsed();
         common.note_start(&named, offset, due.all(common.deadline()));
 
+        let group: Arc<str> = named.name.as_str().into();
         let mut reports: Vec<Option<PhaseReport>> = Vec::with_capacity(members.len());
         for (place, member) in members.into_iter().enumerate() {
             let due = due.of_member(member.claim.timeout);
             let refusal = self.refusal(&member, due);
-            let member_named = Named::new(member.claim.name, &named.span, Some(&named.name));
+            let member_named = Named::new(member.claim.name, &named.span, Some(group.clone()));
             match (refusal, member.work) {
                 (Some(why), _) => reports.push(Some(self.skip(&member_named, why))),
                 (None, Work::Phase(run)) => {
@@ -124,7 +122,7 @@ impl Teardown {
             values: serde_json::Map::new(),
             members,
         };
-        self.supervisor.common.note_end(&named, &report);
+        self.supervisor.common.note_end(named.place(), &named.span, &report);
         report
     }
 }

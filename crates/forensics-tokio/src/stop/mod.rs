@@ -27,7 +27,6 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use allowance::Unit;
 pub(crate) use context::Caught;
 pub(crate) use running::Noted;
-use running::Running;
 #[cfg(feature = "testing")]
 pub(crate) use state::SAME_REQUEST;
 use state::SignalCount;
@@ -39,6 +38,7 @@ use crate::config::{Config, Escalation, FlushHook};
 use crate::events;
 use crate::message::Message;
 use crate::notify::Notifier;
+use crate::phase_context::PhaseState;
 use crate::readiness::Readiness;
 use crate::report::LaterSignal;
 use crate::termination::Termination;
@@ -78,7 +78,7 @@ pub(crate) struct Stop {
     questions: watch::Sender<u64>,
     answered: AtomicU64,
     /// The phases that run, and since when; numbered in the order in which they began.
-    running: Mutex<BTreeMap<u64, Running>>,
+    running: Mutex<BTreeMap<u64, Arc<PhaseState>>>,
     /// Grows with everything that a phase gets done.
     progress: AtomicU64,
     phases_changed: Notify,

@@ -4,18 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use tokio::time::Instant;
-
 use super::Stop;
-use crate::recorded::Recorded;
-
-/// A phase that runs.
-#[derive(Debug, Clone)]
-pub(crate) struct Running {
-    pub(crate) phase: String,
-    pub(crate) since: Instant,
-    pub(crate) recorded: Arc<Recorded>,
-}
+use crate::phase_context::PhaseState;
 
 /// See [`Stop::note_running`].
 pub(crate) struct Noted {
@@ -32,8 +22,7 @@ impl Drop for Noted {
 
 impl Stop {
     /// Notes that a phase runs until the returned value is dropped.
-    pub(crate) fn note_running(self: &Arc<Self>, phase: &str, recorded: Arc<Recorded>) -> Noted {
-        let phase = Running { phase: phase.to_owned(), since: self.now(), recorded };
+    pub(crate) fn note_running(self: &Arc<Self>, phase: Arc<PhaseState>) -> Noted {
         let mut running = self.lock_running();
         let number = running.last_key_value().map_or(0, |(last, _)| last + 1);
         running.insert(number, phase);
@@ -43,7 +32,7 @@ impl Stop {
     }
 
     /// The phases that run.
-    pub(crate) fn running(&self) -> Vec<Running> {
+    pub(crate) fn running(&self) -> Vec<Arc<PhaseState>> {
         self.lock_running().values().cloned().collect()
     }
 
@@ -68,7 +57,7 @@ impl Stop {
         self.phases_changed.notified().await;
     }
 
-    fn lock_running(&self) -> MutexGuard<'_, BTreeMap<u64, Running>> {
+    fn lock_running(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<PhaseState>>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
