@@ -9,6 +9,7 @@ mod acknowledged;
 pub mod client;
 pub mod cost;
 pub mod crowd;
+pub mod page;
 mod skip;
 mod small;
 

@@ -2,33 +2,17 @@
 //! kubelet would run them.
 
 use std::fs;
-use std::io::Write;
-use std::path::Path;
-use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use forensics_tests::{can, outcomes};
+use forensics_tests::{outcomes, page};
 use serde_json::Value;
 
 use crate::container::{Container, Running, can_contain};
 
-/// The documents of kind `kind` in the page's `yaml` blocks.
+/// The document of kind `kind` in the page's `yaml` blocks.
 fn manifest(kind: &str) -> Value {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/kubernetes.md");
-    let page = fs::read_to_string(page).unwrap();
-    let blocks = page.split("\n```yaml\n").skip(1);
-    let manifests: String =
-        blocks.map(|block| format!("---\n{}\n", block.split("\n```").next().unwrap())).collect();
-    const TO_JSON: &str =
-        "import json, sys, yaml; json.dump(list(yaml.safe_load_all(sys.stdin)), sys.stdout)";
-    let mut python = Command::new("/usr/bin/python3");
-    python.args(["-c", TO_JSON]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut python = python.spawn().unwrap();
-    python.stdin.take().unwrap().write_all(manifests.as_bytes()).unwrap();
-    let json = python.wait_with_output().unwrap();
-    assert!(json.status.success(), "no YAML:\n{manifests}");
-    let all: Vec<Value> = serde_json::from_slice(&json.stdout).unwrap();
+    let all = page::yaml("kubernetes.md");
     let found = all.iter().find(|manifest| manifest["kind"] == kind);
     found.unwrap_or_else(|| panic!("no {kind}")).clone()
 }
@@ -92,13 +76,9 @@ impl Workload {
     }
 }
 
-fn can_parse() -> bool {
-    can(Command::new("/usr/bin/python3").args(["-c", "import yaml"]))
-}
-
 #[test]
 fn what_belongs_together_in_them_agrees() {
-    if !can_parse() {
+    if !page::can_read_yaml() {
         return;
     }
     for kind in ["Deployment", "StatefulSet"] {
@@ -149,7 +129,7 @@ fn end_the_lead(running: &Running) {
 
 #[test]
 fn each_of_them_runs_and_stops_as_it_should() {
-    if !can_parse() || !can_contain() {
+    if !page::can_read_yaml() || !can_contain() {
         return;
     }
     for kind in ["Deployment", "StatefulSet"] {
@@ -183,7 +163,7 @@ fn each_of_them_runs_and_stops_as_it_should() {
 
 #[test]
 fn a_container_that_was_killed_and_is_started_again_in_its_pod_says_how_it_ended() {
-    if !can_parse() || !can_contain() {
+    if !page::can_read_yaml() || !can_contain() {
         return;
     }
     let workload = Workload::of("Deployment");
