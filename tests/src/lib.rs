@@ -274,6 +274,11 @@ pub struct Gateway {
     pub program: Program,
 }
 
+/// The code in README.md, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
 /// The code in docs/compare.md, compiled.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/compare.md")]

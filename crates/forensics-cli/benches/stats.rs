@@ -2,7 +2,6 @@
 
 #![forbid(unsafe_code)]
 
-#[path = "../../forensics-core/benches/measure/mod.rs"]
 mod measure;
 
 use std::error::Error;

@@ -4,6 +4,8 @@
 
 mod commands;
 mod html;
+#[cfg(test)]
+mod man;
 mod output;
 mod stats;
 mod text;

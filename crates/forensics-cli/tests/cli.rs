@@ -412,8 +412,7 @@ fn figures_over_a_thousand_runs_count_what_cannot_be_read_too() {
 
 #[test]
 fn the_jq_commands_of_the_docs_say_what_forensics_says() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let docs = fs::read_to_string(root.join("docs/records.md")).unwrap();
+    let docs = include_str!("../docs/records.md");
     let (_, section) = docs.split_once("## With jq\n").unwrap();
     let (_, script) = section.split_once("```sh\n").unwrap();
     let (script, _) = script.split_once("```").unwrap();

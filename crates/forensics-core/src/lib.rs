@@ -29,3 +29,8 @@ pub mod systemd;
 pub mod threads;
 mod trigger;
 pub mod trusted;
+
+/// The readme's code, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

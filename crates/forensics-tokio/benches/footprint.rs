@@ -5,7 +5,6 @@
 
 #![forbid(unsafe_code)]
 
-#[path = "../../forensics-core/benches/measure/mod.rs"]
 mod measure;
 
 use std::collections::BTreeSet;
@@ -97,7 +96,10 @@ fn build(ours: &Path, dependency: &str, main: &str) -> Result<Built> {
          [dependencies]\n{dependency}{DEPENDENCIES}\n[profile.release]\nstrip = true\n[workspace]\n"
     );
     fs::write(dir.join("Cargo.toml"), manifest)?;
-    fs::copy(ours.join("../../Cargo.lock"), dir.join("Cargo.lock"))?;
+    // The workspace's, or where this is a package of its own, the package's.
+    let locks = ours.ancestors().map(|dir| dir.join("Cargo.lock"));
+    let lock = locks.into_iter().find(|lock| lock.exists()).ok_or("there is no Cargo.lock")?;
+    fs::copy(lock, dir.join("Cargo.lock"))?;
     let cargo = |arguments: &[&str]| -> Result<String> {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let output = Command::new(cargo)

@@ -9,7 +9,6 @@
 
 #![forbid(unsafe_code)]
 
-#[path = "../../forensics-core/benches/measure/mod.rs"]
 mod measure;
 
 use std::error::Error;

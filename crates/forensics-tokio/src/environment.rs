@@ -301,7 +301,7 @@ mod tests {
 
     #[test]
     fn the_documentations_table_is_this_one() {
-        let page = include_str!("../../../docs/configuration.md");
+        let page = include_str!("../docs/configuration.md");
         let cell = |line: &'static str| line.strip_prefix("| `FORENSICS_")?.split_once('`');
         let documented: Vec<_> =
             page.lines().filter_map(cell).map(|(name, _)| format!("FORENSICS_{name}")).collect();

@@ -128,7 +128,7 @@ impl ShutdownGuard {
 
     /// Whether the service wants traffic: false until it is [ready](Self::ready), and for good from a
     /// stop's first moment on, before the token is cancelled. For whoever asks before sending, such
-    /// as a readiness probe; with the feature `axum` there is one in [`probes`](crate::probes).
+    /// as a readiness probe; with the feature `axum` there is one in `probes`.
     pub fn readiness(&self) -> watch::Receiver<bool> {
         self.shared.stop.readiness.watch()
     }

@@ -11,12 +11,15 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `logging` (default) | `logging`: a subscriber for services that have none |
-//! | `metrics` | `metrics`: at the next start, figures on the run that ended |
+//! | `logging` (default) | `logging`: a subscriber for services that have none, to stderr or the journal |
+//! | `axum` | `probes`: `/readyz` and `/livez` as an axum router |
+//! | `metrics` | `metrics`: at the next start, figures on the run that ended, through the `metrics` facade |
 //! | `tower` | the layers of [`inflight`], which count a tower service's requests |
 //! | `testing` | `testing`: tests of your own shutdown; for a dev-dependency |
 
 #![forbid(unsafe_code)]
+// On docs.rs what a feature adds says so.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod account;
 mod alignment;
@@ -76,7 +79,7 @@ pub use phase::{Group, GroupPhase, Phase};
 pub use phase_context::PhaseContext;
 pub use report::{LaterSignal, PhaseReport, ShutdownReport};
 
-/// The README's code, compiled.
+/// The readme's code, compiled.
 #[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
+#[doc = include_str!("../README.md")]
 struct Readme;

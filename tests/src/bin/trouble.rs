@@ -25,7 +25,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let kind = arguments.next().ok_or("usage: trouble KIND RECORDS")?;
     match kind.as_str() {
         "stuck_subscriber" | "all_stuck" => {
-            tracing::subscriber::set_global_default(registry().with(Stuck))?
+            tracing::subscriber::set_global_default(registry().with(Stuck))?;
         }
         _ => drop(logging::init()),
     }

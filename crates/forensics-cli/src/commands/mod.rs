@@ -25,7 +25,7 @@ pub(crate) enum Command {
     List(list::List),
     Show(show::Show),
     /// Print a completion script for a shell
-    #[command(after_help = "Example:\n  forensics completions bash \
+    #[command(after_help = "Exit status: 0.\n\nExample:\n  forensics completions bash \
                             > /usr/share/bash-completion/completions/forensics")]
     Completions {
         /// The shell

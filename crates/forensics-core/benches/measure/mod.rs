@@ -2,8 +2,8 @@
 //! `docs/performance.md` as Markdown.
 //!
 //! A figure is a ratio within one run. What is compared is measured in turns, one of each a trial, so
-//! that the machine's mood is in every figure alike. The benches of the other crates take this file
-//! by its path: a crate for it would be a published one.
+//! that the machine's mood is in every figure alike. The benches of the other crates have this folder
+//! by a symbolic link, which a package follows: a crate for it would be a published one.
 
 // Each bench uses a part of it.
 #![allow(dead_code)]

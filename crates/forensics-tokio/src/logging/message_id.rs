@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn the_catalog_explains_every_id() {
-        let catalog = include_str!("../../../../docs/shutdown-forensics.catalog");
+        let catalog = include_str!("../../docs/shutdown-forensics.catalog");
         let explained: Vec<&str> =
             catalog.lines().filter_map(|line| line.strip_prefix("-- ")).collect();
         let ids: Vec<&str> = MESSAGE_IDS.iter().map(|(_, id)| *id).collect();

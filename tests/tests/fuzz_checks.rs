@@ -13,23 +13,23 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use proptest::test_runner::{Config, TestError, TestRunner};
 
-#[path = "../../../fuzz/checks/cgroup_path.rs"]
+#[path = "../../fuzz/checks/cgroup_path.rs"]
 mod cgroup_path;
-#[path = "../../../fuzz/checks/duration.rs"]
+#[path = "../../fuzz/checks/duration.rs"]
 mod duration;
-#[path = "../../../fuzz/checks/kmsg.rs"]
+#[path = "../../fuzz/checks/kmsg.rs"]
 mod kmsg;
-#[path = "../../../fuzz/checks/line_escaping.rs"]
+#[path = "../../fuzz/checks/line_escaping.rs"]
 mod line_escaping;
-#[path = "../../../fuzz/checks/marker.rs"]
+#[path = "../../fuzz/checks/marker.rs"]
 mod marker;
-#[path = "../../../fuzz/checks/record_reader.rs"]
+#[path = "../../fuzz/checks/record_reader.rs"]
 mod record_reader;
-#[path = "../../../fuzz/checks/secret.rs"]
+#[path = "../../fuzz/checks/secret.rs"]
 mod secret;
-#[path = "../../../fuzz/checks/stat.rs"]
+#[path = "../../fuzz/checks/stat.rs"]
 mod stat;
-#[path = "../../../fuzz/checks/systemctl_show.rs"]
+#[path = "../../fuzz/checks/systemctl_show.rs"]
 mod systemctl_show;
 
 type Check = fn(&[u8]);
@@ -57,7 +57,7 @@ fn listed(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn fuzz() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz")
 }
 
 fn seeds(target: &str) -> Vec<Vec<u8>> {

@@ -1,0 +1,286 @@
+//! The manual pages in `docs/man`, one of `forensics` and one a command, held to what they are made of.
+//!
+//! They are committed, so that who packages the program copies them and builds nothing. What `--help`
+//! says is in them word for word; `more` has what a page has beyond that. Where they are out of
+//! date the test fails; `UPDATE_MAN=1 cargo test -p forensics-cli --bins man` writes them anew.
+
+mod more;
+
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Command;
+
+use clap::CommandFactory;
+use clap_mangen::Man;
+use clap_mangen::roff::{Roff, bold, roman};
+
+use self::more::{DATE, MORE};
+
+/// What the text behind a command's options is, by how its paragraphs begin.
+#[derive(Default)]
+struct After {
+    /// What is neither of the others.
+    description: Vec<String>,
+    /// A status, and what it means.
+    statuses: Vec<(String, String)>,
+    /// Commands, with what they are for.
+    examples: Vec<String>,
+}
+
+impl After {
+    fn of(help: &str) -> Self {
+        let mut after = Self::default();
+        for paragraph in help.split("\n\n") {
+            if let Some(statuses) = paragraph.strip_prefix("Exit status: ") {
+                after.statuses = statuses_of(statuses);
+            } else if paragraph.starts_with("Example") {
+                after.examples.push(paragraph.to_owned());
+            } else {
+                after.description.push(paragraph.replace('\n', " "));
+            }
+        }
+        after
+    }
+}
+
+/// `0 aligned, 1 not aligned; 3 can't tell.`, taken apart where a number follows a comma or semicolon.
+fn statuses_of(text: &str) -> Vec<(String, String)> {
+    let mut statuses: Vec<(String, String)> = Vec::new();
+    for part in text.replace('\n', " ").split_inclusive([',', ';']) {
+        let part = part.trim();
+        match part.split_once(' ').unwrap_or((part, "")) {
+            (code, meaning) if code.trim_end_matches(['.', ';']).parse::<u8>().is_ok() => {
+                let code = code.trim_end_matches(['.', ';']);
+                statuses.push((code.to_owned(), meaning.to_owned()));
+            }
+            _ => {
+                let (_, meaning) = statuses.last_mut().expect("a status begins with its number");
+                *meaning += " ";
+                *meaning += part;
+            }
+        }
+    }
+    for (_, meaning) in &mut statuses {
+        *meaning = match meaning.trim_end_matches([',', ';', '.']) {
+            "" => "What was asked for was printed.".to_owned(),
+            meaning => format!("{}{}.", meaning[..1].to_uppercase(), &meaning[1..]),
+        };
+    }
+    statuses
+}
+
+/// A page, under the name of its file.
+fn page(command: &clap::Command, all: &[String]) -> (String, String) {
+    let name = command.get_display_name().unwrap_or_else(|| command.get_name()).to_owned();
+    let of = name.strip_prefix("forensics-").unwrap_or(&name);
+    let more = MORE.iter().find(|more| more.of == of).unwrap_or_else(|| panic!("{of} in MORE"));
+    let after = After::of(&command.get_after_help().expect("an example").to_string());
+    let usage = command.clone().render_usage().to_string();
+    let usage = usage.strip_prefix("Usage: ").expect("what it begins with").to_owned();
+    let program = command.get_name() == "forensics";
+    let about = command.get_long_about().or_else(|| command.get_about()).expect("what it does");
+    let command = command
+        .clone()
+        .override_usage(usage)
+        .long_about(in_sentences(&about.to_string()))
+        .subcommand_help_heading("COMMANDS");
+    let man = Man::new(command)
+        .title(name.to_uppercase())
+        .source(concat!("shutdown-forensics ", env!("CARGO_PKG_VERSION")))
+        .date(DATE)
+        .manual("User Commands");
+
+    let mut text = preamble();
+    let rendered = |text: &mut String, render: fn(&Man, &mut dyn Write) -> std::io::Result<()>| {
+        let mut section = Vec::new();
+        render(&man, &mut section).unwrap();
+        let section = String::from_utf8(section).unwrap();
+        // Each section has it, as if it were a page.
+        *text += section.strip_prefix(&preamble()).unwrap();
+    };
+    rendered(&mut text, |man, out| man.render_title(out));
+    // Neither hyphenated nor spaced out: options and paths are copied from here.
+    text += ".nh\n.ad l\n";
+    rendered(&mut text, |man, out| man.render_name_section(out));
+    rendered(&mut text, |man, out| man.render_synopsis_section(out));
+    rendered(&mut text, |man, out| man.render_description_section(out));
+    let mut own = Roff::new();
+    for paragraph in
+        after.description.iter().map(String::as_str).chain(more.description.iter().copied())
+    {
+        own.control("PP", []).text([roman(paragraph)]);
+    }
+    append(&mut text, &own);
+    rendered(&mut text, |man, out| man.render_options_section(out));
+    if program {
+        rendered(&mut text, |man, out| man.render_subcommands_section(out));
+    }
+
+    let mut own = Roff::new();
+    if !program {
+        own.control("SH", ["EXIT STATUS"]);
+        terms(
+            &mut own,
+            after.statuses.iter().map(|(code, meaning)| (code.as_str(), meaning.as_str())),
+        );
+        own.control("PP", []).text([roman(
+            match after.statuses.iter().any(|(code, _)| code == "2") {
+                true => "A call that is wrong ends with 2, too.",
+                false => "A call that is wrong ends with 2.",
+            },
+        )]);
+    }
+    for (heading, entries) in more.sections {
+        own.control("SH", [*heading]);
+        terms(&mut own, entries.iter().copied());
+    }
+    own.control("SH", ["EXAMPLES"]);
+    examples(&mut own, &after.examples);
+    own.control("SH", ["SEE ALSO"]);
+    let pages = if program { all.to_vec() } else { vec!["forensics(1)".to_owned()] };
+    let pages: Vec<_> =
+        pages.into_iter().chain(more.see_also.iter().map(|&page| page.to_owned())).collect();
+    for (n, page) in pages.iter().enumerate() {
+        let (page, section) = page.split_once('(').expect("NAME(SECTION)");
+        let comma = if n + 1 < pages.len() { "," } else { "" };
+        own.text([bold(page), roman(format!("({section}{comma}"))]);
+    }
+    append(&mut text, &own);
+    // How it sets possible values off from the text before them, `mandoc -Tlint` takes for a mistake.
+    let text = text.replace("\n.br\n\n.br\n", "\n.sp\n");
+    (man.get_filename(), marked(&text))
+}
+
+/// Each paragraph's end, where clap has taken its full stop.
+fn in_sentences(text: &str) -> String {
+    let paragraphs = text.split("\n\n").map(|paragraph| match paragraph.ends_with(['.', '?']) {
+        true => paragraph.to_owned(),
+        false => format!("{paragraph}."),
+    });
+    paragraphs.collect::<Vec<_>>().join("\n\n")
+}
+
+fn terms<'a>(roff: &mut Roff, entries: impl Iterator<Item = (&'a str, &'a str)>) {
+    for (term, meaning) in entries {
+        roff.control("TP", []).text([bold(term)]).text([roman(meaning)]);
+    }
+}
+
+fn examples(roff: &mut Roff, examples: &[String]) {
+    for (n, example) in examples.iter().enumerate() {
+        if n > 0 {
+            roff.control("PP", []);
+        }
+        // What is said of it ends with a colon, and is nothing where it is that alone.
+        let (said, commands) = example.split_once('\n').expect("a command below");
+        if !matches!(said, "Example:" | "Examples:") {
+            let said = said.trim_start_matches("Example, ");
+            roff.text([roman(format!("{}{}", said[..1].to_uppercase(), &said[1..]))]);
+        }
+        roff.control("RS", ["4"]).control("nf", []);
+        for command in commands.lines() {
+            roff.text([roman(command.trim_start())]);
+        }
+        roff.control("fi", []).control("RE", []);
+    }
+}
+
+fn append(text: &mut String, roff: &Roff) {
+    *text += roff.render().strip_prefix(&preamble()).unwrap();
+}
+
+/// What stands in front of all: how to write an apostrophe.
+fn preamble() -> String {
+    Roff::new().render()
+}
+
+/// `code` in bold: a manual page has no backticks.
+fn marked(text: &str) -> String {
+    let mut parts = text.split('`');
+    let mut marked = parts.next().unwrap_or_default().to_owned();
+    let mut open = false;
+    for part in parts {
+        open = !open;
+        marked += if open { r"\fB" } else { r"\fR" };
+        marked += part;
+    }
+    assert!(!open, "a backtick is not closed");
+    marked
+}
+
+/// All pages, under the names of their files.
+fn pages() -> Vec<(String, String)> {
+    let mut cli = crate::Cli::command().disable_help_subcommand(true);
+    cli.build();
+    let all: Vec<_> =
+        cli.get_subcommands().map(|sub| format!("forensics-{}(1)", sub.get_name())).collect();
+    std::iter::once(&cli).chain(cli.get_subcommands()).map(|command| page(command, &all)).collect()
+}
+
+fn folder() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/man"))
+}
+
+#[test]
+fn the_committed_pages_are_what_the_program_says_now() {
+    let pages = pages();
+    if std::env::var_os("UPDATE_MAN").is_some() {
+        for (name, text) in &pages {
+            fs::write(folder().join(name), text).unwrap();
+        }
+    }
+    let there = fs::read_dir(folder())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut there: Vec<_> = there.collect();
+    let mut names: Vec<_> = pages.iter().map(|(name, _)| name.clone()).collect();
+    there.sort();
+    names.sort();
+    assert_eq!(there, names);
+    for (name, text) in pages {
+        let committed = fs::read_to_string(folder().join(&name)).unwrap();
+        assert!(committed == text, "{name} is out of date: set UPDATE_MAN=1 and run this again");
+    }
+}
+
+#[test]
+fn man_finds_nothing_amiss_with_the_pages() {
+    let dir = tempfile::tempdir().unwrap();
+    let pages = pages().into_iter().map(|(name, text)| {
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    });
+    let pages: Vec<_> = pages.collect();
+    let linters =
+        [("mandoc", &["-Tlint", "-Wwarning"][..]), ("groff", &["-man", "-Kutf8", "-ww", "-z"])];
+    for (program, arguments) in linters {
+        let Ok(output) = Command::new(program).args(arguments).args(&pages).output() else {
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "there is no {program}");
+            // Not eprintln, which libtest swallows where a test passes.
+            let _ = writeln!(std::io::stderr(), "SKIPPED: there is no {program}");
+            continue;
+        };
+        let said = [output.stdout, output.stderr].concat();
+        assert!(output.status.success() && said.is_empty(), "{}", String::from_utf8_lossy(&said));
+    }
+}
+
+#[test]
+fn statuses_are_told_apart_and_begin_as_a_sentence() {
+    let cases = [
+        ("0.", &[("0", "What was asked for was printed.")][..]),
+        ("0 aligned, 3 can't\ntell.", &[("0", "Aligned."), ("3", "Can't tell.")]),
+        (
+            "0; 2 where a, or b, fails.",
+            &[("0", "What was asked for was printed."), ("2", "Where a, or b, fails.")],
+        ),
+    ];
+    for (text, expected) in cases {
+        let statuses = statuses_of(text);
+        let statuses: Vec<_> =
+            statuses.iter().map(|(code, said)| (code.as_str(), said.as_str())).collect();
+        assert_eq!(statuses, expected, "{text}");
+    }
+}
