@@ -119,6 +119,23 @@ async fn a_slow_phase_cannot_take_what_a_later_one_reserved() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn time_without_end_is_time_enough() {
+    const FOREVER: Duration = Duration::MAX;
+    let builder = builder().deadline(FOREVER).drain_timeout(FOREVER).lead(SECOND).grace(FOREVER);
+    let kit = Kit::install(builder.service_grace(FOREVER)).unwrap();
+    let guard = kit.guard();
+    guard.phase("starved", |_| async {});
+    guard.phase("long", |_| sleep(SECOND)).timeout(FOREVER).reserve(FOREVER);
+    let hurry = guard.clone();
+    guard.phase("hurried", |_| async move { hurry.hurry() }).reserve(FOREVER);
+    guard.phase("cut", |_| async {});
+    let report = stop(&guard).await;
+    let (ok, skipped) = (Outcome::Ok, Outcome::Skipped);
+    let expected = [("starved", skipped), ("long", ok), ("hurried", ok), ("cut", skipped)];
+    assert_eq!(outcomes(&report), expected);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_fails_or_panics_is_told_and_the_next_phase_runs() {
     let guard = guard();
     guard.phase("failed", |_| async { Err::<(), _>("disk full") });

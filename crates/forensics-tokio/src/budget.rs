@@ -95,11 +95,13 @@ impl Sum {
     }
 
     fn timeouts(&self) -> Option<Duration> {
-        self.claims.iter().map(|claim| claim.timeout).sum()
+        let mut timeouts = self.claims.iter().map(|claim| claim.timeout);
+        timeouts.try_fold(Duration::ZERO, |sum, timeout| Some(sum.saturating_add(timeout?)))
     }
 
     fn reserves(&self) -> Duration {
-        self.claims.iter().map(|claim| claim.reserve).sum()
+        let reserves = self.claims.iter().map(|claim| claim.reserve);
+        reserves.fold(Duration::ZERO, Duration::saturating_add)
     }
 }
 

@@ -69,6 +69,10 @@ impl fmt::Debug for FlushHooks {
     }
 }
 
+/// What a longer deadline is taken for: thirty years. A clock's reading and `Duration::MAX` are more than
+/// an `Instant` can hold.
+const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
 /// What the rest of a teardown has beyond the drain, unless told.
 const BEYOND_DRAIN: Duration = Duration::from_secs(15);
 
@@ -114,7 +118,7 @@ impl Config {
     pub(crate) fn deadline(&self) -> Duration {
         let unless_told =
             || self.drain_timeout.saturating_add(BEYOND_DRAIN).saturating_add(self.lead);
-        self.deadline.unwrap_or_else(unless_told)
+        self.deadline.unwrap_or_else(unless_told).min(FOREVER)
     }
 
     /// How long the service's future is waited for after `phases` phases.

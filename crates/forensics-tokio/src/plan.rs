@@ -124,7 +124,7 @@ impl Plan {
         let step = steps.waiting.pop_front()?;
         // Not summed up here: that would make a teardown of many phases take the square of it.
         steps.reserved -= step.claim.reserve.as_nanos();
-        Some((step, Duration::from_nanos_u128(steps.reserved)))
+        Some((step, steps.reserved()))
     }
 
     /// What a lead and the steps not yet taken may take.
@@ -139,7 +139,7 @@ impl Plan {
 
     /// What the steps not yet taken have reserved in all.
     pub(crate) fn reserved(&self) -> Duration {
-        self.lock().waiting.iter().map(|step| step.claim.reserve).sum()
+        self.lock().reserved()
     }
 
     /// Finds the phases that require one which nobody has registered. Before the first is taken.
@@ -169,6 +169,10 @@ impl Plan {
 }
 
 impl Steps {
+    fn reserved(&self) -> Duration {
+        Duration::from_nanos_u128(self.reserved.min(Duration::MAX.as_nanos()))
+    }
+
     /// A name that is taken is told apart by a number: work that was registered is never lost.
     fn step(&mut self, name: &str, work: Work) -> Step {
         self.next_id += 1;

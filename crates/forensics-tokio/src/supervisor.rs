@@ -359,7 +359,7 @@ impl Drop for Supervisor {
 /// Leaves a phase that would have ended by `end` what was reserved for it, and no more.
 fn hurry(phase: &mut Running, end: Instant, now: Instant) {
     let reserve = phase.due.reserve;
-    phase.set_end(end.min(phase.due.started + reserve));
+    phase.set_end(phase.due.started.checked_add(reserve).map_or(end, |reserved| end.min(reserved)));
     if reserve.is_zero() {
         phase.drop_it(now, Outcome::CutShort, "a second signal asked for haste".to_owned());
     }
