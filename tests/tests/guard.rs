@@ -303,6 +303,37 @@ async fn a_service_that_never_ends_is_dropped_after_its_grace() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_service_that_is_ready_to_end_is_polled_once_also_without_any_grace() {
+    let guard = Kit::install(builder().service_grace(Duration::ZERO)).unwrap().guard();
+    let (end, ends) = tokio::sync::oneshot::channel::<()>();
+    guard.phase("db_close", |_| async move { drop(end) });
+    guard.request("test");
+    let report = guard.run(async move { drop(ends.await) }).await;
+    assert_eq!((report.service_outcome, report.total), (ServiceOutcome::Ended, Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn run_goes_into_a_task_where_the_service_does_and_also_with_one_that_may_not() {
+    let guard = guard();
+    guard.request("test");
+    let of_many = {
+        let guard = guard.clone();
+        async move { stop(&guard).await }
+    };
+    let report = tokio::spawn(of_many).await.unwrap();
+    assert_eq!(report.service_outcome, ServiceOutcome::Ended);
+
+    let guard = self::guard();
+    guard.request("test");
+    let of_one_thread = std::rc::Rc::new(());
+    let service = async {
+        tokio::task::yield_now().await;
+        drop(of_one_thread.clone());
+    };
+    assert_eq!(guard.run(service).await.service_outcome, ServiceOutcome::Ended);
+}
+
+#[tokio::test(start_paused = true)]
 async fn cancelling_the_token_is_a_request_and_only_the_first_request_counts() {
     let guard = guard();
     guard.token().cancel();

@@ -1,7 +1,7 @@
 //! The guard: what a service's `main` holds.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -28,7 +28,7 @@ use crate::shared::Shared;
 use crate::stop::{LeadEnd, Stop};
 use crate::supervisor::Common;
 use crate::teardown::Teardown;
-use crate::{events, keeper, status};
+use crate::{events, keeper, service, status};
 
 /// Guards a service's end: names who asked for it and why, runs the teardown's phases under one
 /// deadline, and reports what became of them.
@@ -201,6 +201,25 @@ impl ShutdownGuard {
         S: Future,
         S::Output: IntoOutcome,
     {
+        let (polled, is_running) = Service::new();
+        let supervisor = self.supervise(polled.clone(), is_running);
+        service::polled(service, polled, supervisor).await
+    }
+
+    /// What [`run`](Self::run) does whatever the service's type is, so that it is compiled once, and here.
+    fn supervise(
+        &self,
+        service: Service,
+        is_running: watch::Receiver<bool>,
+    ) -> Pin<Box<dyn Future<Output = ShutdownReport> + Send + '_>> {
+        Box::pin(self.stop_and_tear_down(service, is_running))
+    }
+
+    async fn stop_and_tear_down(
+        &self,
+        service: Service,
+        service_running: watch::Receiver<bool>,
+    ) -> ShutdownReport {
         let shared = &self.shared;
         assert!(!shared.has_run.swap(true, Ordering::AcqRel), "a guard runs one service, once");
         let voice = &shared.stop.voice;
@@ -211,7 +230,6 @@ impl ShutdownGuard {
         if shared.config.ready_at_run && !shared.stop.has_begun() {
             self.ready();
         }
-        let (mut service, service_running) = Service::new(service);
         let begun = tokio::select! {
             biased;
             begun = shared.stop.announced() => begun,
@@ -265,7 +283,7 @@ impl ShutdownGuard {
                 .iter()
                 .any(|phase| phase.members.iter().any(timed_out) || timed_out(phase)),
             phases,
-            service_outcome: service.ended.unwrap_or(ServiceOutcome::Dropped),
+            service_outcome: service.ended().unwrap_or(ServiceOutcome::Dropped),
             later_signals: shared.stop.later_signals(),
             more_signals: shared.stop.unlisted_signals(),
             errors: shared.plan.errors(),
