@@ -24,7 +24,7 @@ use crate::notify::Notifier;
 use crate::shared::Shared;
 use crate::stop::Outlets;
 use crate::termination::Termination;
-use crate::{alignment, environment, events, keeper, listener, panics, watchdog};
+use crate::{alignment, environment, events, keeper, listener, panics, task, watchdog};
 
 /// How long the parent's command line is waited for at the start.
 const CMDLINE_LIMIT: Duration = Duration::from_millis(50);
@@ -337,7 +337,7 @@ impl Builder {
             events::watchdog_not_fed(every);
         }
         let watchdog = watchdog.filter(|_| config.watchdog);
-        let shared = share(config, baseline, notifier.clone(), termination, runtime.clone());
+        let shared = share(config, baseline, notifier.clone(), termination, runtime);
         // In this order: the capture's handler before tokio's, so that what it took down is there
         // when tokio's task wakes; and the keeper before the first signal can come.
         keeper::attach(Arc::downgrade(&shared.stop)).map_err(InstallError::Keeper)?;
@@ -346,13 +346,13 @@ impl Builder {
             events::no_fast_capture(&e);
         }
         let listeners = Listeners::register(&signals).map_err(InstallError::Listen)?;
-        let listener = runtime.spawn(listener::listen(shared.clone(), listeners));
-        let mut tasks = vec![listener, runtime.spawn(alignment::check(shared.clone(), unit))];
+        let listener = task::spawn(listener::listen(shared.clone(), listeners));
+        let mut tasks = vec![listener, task::spawn(alignment::check(shared.clone(), unit))];
         if let Some(every) = watchdog {
-            tasks.push(runtime.spawn(watchdog::feed(notifier.clone(), every)));
+            tasks.push(task::spawn(watchdog::feed(notifier.clone(), every)));
         }
         if notifier.is_connected() {
-            tasks.push(runtime.spawn(async move { notifier.send().await }));
+            tasks.push(task::spawn(async move { notifier.send().await }));
         }
         Ok(ShutdownGuard::new(shared, Some(armed), tasks))
     }

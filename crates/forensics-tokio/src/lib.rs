@@ -61,6 +61,7 @@ mod stop;
 mod supervisor;
 mod syncer;
 mod systemctl;
+mod task;
 mod teardown;
 mod termination;
 #[cfg(feature = "testing")]

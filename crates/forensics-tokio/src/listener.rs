@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::shared::Shared;
 use crate::stop::Begun;
-use crate::{followup, lead};
+use crate::{followup, lead, task};
 
 /// How long the keeper, which the same signal wakes, is waited for.
 const KEEPER_COMES: Duration = Duration::from_millis(100);
@@ -109,7 +109,7 @@ fn announce(shared: &Shared, begun: &Arc<Begun>) {
     // Tasks of their own: neither holds the token back.
     shared.start_diagnostic(&begun.context);
     let (context, stop) = (begun.context.clone(), shared.stop.clone());
-    tokio::spawn(async move {
+    task::spawn(async move {
         followup::ask(context, stop.voice.clone()).await;
         // Not before: from here on systemd shows the unit as being stopped, whoever stops it.
         stop.notifier.stopping();

@@ -17,7 +17,7 @@ use crate::diag::Looked;
 use crate::plan::Plan;
 use crate::stop::{Outlets, Stop};
 use crate::vigil::last_words_before;
-use crate::{diag, events};
+use crate::{diag, events, task};
 
 /// How long the diagnostic's task has to end its process and to say so.
 const DIAGNOSTIC_ENDS: Duration = Duration::from_millis(100);
@@ -83,7 +83,7 @@ impl Shared {
         };
         let line = context.to_string();
         let stop = self.stop.clone();
-        let task = tokio::spawn(async move {
+        let task = task::spawn(async move {
             let path = plan.log.clone();
             let note = |state, error| {
                 let mut event = Diag::new(state);
