@@ -24,6 +24,7 @@ pub mod regular;
 pub mod secret;
 pub mod sender;
 pub mod signal;
+mod sorted;
 mod stat;
 pub mod systemd;
 pub mod threads;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::escape::Quoted;
 use crate::procfile;
+use crate::sorted::sorted;
 use crate::stat::Stat;
 
 /// A thread of this process.
@@ -37,9 +38,7 @@ impl Thread {
     pub fn all(limit: usize) -> Vec<Self> {
         let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return Vec::new() };
         let ids = tasks.flatten().filter_map(|task| task.file_name().to_str()?.parse().ok());
-        let mut ids: Vec<i32> = ids.collect();
-        ids.sort_unstable();
-        ids.into_iter().filter_map(Self::read).take(limit).collect()
+        sorted(ids.collect::<Vec<i32>>()).into_iter().filter_map(Self::read).take(limit).collect()
     }
 
     fn read(tid: i32) -> Option<Self> {

@@ -84,18 +84,21 @@ pub(crate) fn apply(
         let text = value.to_string_lossy().into_owned();
         let Some(setting) = SETTINGS.iter().find(|setting| setting.variable == name) else {
             let nearest = nearest(&name);
-            said.unknown.push((name.into_owned(), nearest));
+            put_in_order(&mut said.unknown, (name.into_owned(), nearest));
             continue;
         };
         let variable = setting.variable;
         let wrong = |problem| InstallError::Environment { variable, value: text.clone(), problem };
         (setting.set)(config, &value).map_err(wrong)?;
-        said.settings.push((variable, text));
+        put_in_order(&mut said.settings, (variable, text));
     }
-    // The environment's own order is nobody's.
-    said.settings.sort_unstable();
-    said.unknown.sort_unstable();
     Ok(said)
+}
+
+/// The environment's own order is nobody's.
+fn put_in_order<T: Ord>(all: &mut Vec<T>, one: T) {
+    let at = all.partition_point(|other| *other < one);
+    all.insert(at, one);
 }
 
 /// Whether a variable's value is a yes; no where it is none of the words for it.

@@ -137,8 +137,11 @@ fn absence(pid: c_int, errno: c_int) -> Absence {
 /// in the next call's answer, and [`wait`] returns for it.
 pub fn take() -> Vec<Captured> {
     let mut taken = Vec::new();
-    TAKEN_DOWN.take(|raw| taken.push(Captured::from(&raw)));
-    taken.sort_by_key(|captured: &Captured| captured.mono_ns);
+    TAKEN_DOWN.take(|raw| {
+        let captured = Captured::from(&raw);
+        let at = taken.partition_point(|other: &Captured| other.mono_ns <= captured.mono_ns);
+        taken.insert(at, captured);
+    });
     taken
 }
 

@@ -24,6 +24,9 @@ const CLOSELY: usize = 256;
 /// processes.
 const MAX_INDENT: usize = 24;
 
+/// The order of processes side by side: the busiest first, among idle ones the largest.
+pub(super) type Rank = (Reverse<u64>, Reverse<u64>, i32);
+
 pub(super) struct Process {
     pub(super) stat: Stat,
     /// CPU time over lifetime, as `ps` has it, in thousandths of one processor.
@@ -32,8 +35,7 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// The order of processes side by side: the busiest first, among idle ones the largest.
-    pub(super) fn rank(&self) -> impl Ord + use<> {
+    pub(super) fn rank(&self) -> Rank {
         (Reverse(self.cpu_permille), Reverse(self.stat.rss), self.stat.pid)
     }
 
@@ -72,11 +74,12 @@ impl List {
             }
             path.push("stat");
             // One that can't be read has ended since it was listed.
-            let stat = source.read(&path).ok().and_then(Stat::parse);
-            processes.extend(stat.map(|stat| Process::seen(stat, now, ticks_per_second)));
+            let Some(stat) = source.read(&path).ok().and_then(Stat::parse) else { continue };
+            // The kernel lists them in this order, so that each is put at the end.
+            if let Err(at) = processes.binary_search_by_key(&stat.pid, |p: &Process| p.stat.pid) {
+                processes.insert(at, Process::seen(stat, now, ticks_per_second));
+            }
         }
-        processes.sort_unstable_by_key(|p| p.stat.pid);
-        processes.dedup_by_key(|p| p.stat.pid);
         let page_size = system(SysconfVar::PAGE_SIZE).unwrap_or(4096);
         Ok(Self { proc: proc.to_owned(), page_size, processes })
     }
@@ -88,7 +91,7 @@ impl List {
         source: &mut Source,
         pid: i32,
     ) -> io::Result<()> {
-        let rows = Tree::of(&self.processes, |_| true).below(pid);
+        let rows = Tree::of(&self.processes, &|_| true).below(pid);
         match rows.len() {
             n @ 0..=CLOSELY => writeln!(out, "--- subtree of {pid} ({n} processes)")?,
             n => writeln!(out, "--- subtree of {pid} ({n} processes, {CLOSELY} of them closely)")?,
@@ -105,7 +108,7 @@ impl List {
         top: usize,
     ) -> io::Result<()> {
         let wanted = busiest(&self.processes, top, ANCESTORS);
-        let rows = Tree::of(&self.processes, |at| wanted[at]).rows();
+        let rows = Tree::of(&self.processes, &|at| wanted[at]).rows();
         let all = self.processes.len();
         writeln!(
             out,

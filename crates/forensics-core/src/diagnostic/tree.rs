@@ -4,7 +4,8 @@
 //! again two may each be the other's ancestor. Every process asked for has its row nonetheless,
 //! and only one. Nothing recurses: a chain of forks may be as long as the machine allows.
 
-use super::list::Process;
+use super::list::{Process, Rank};
+use crate::sorted::sorted;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Row {
@@ -22,9 +23,8 @@ pub(super) struct Tree<'a> {
 
 impl<'a> Tree<'a> {
     /// A tree of those `processes`, given in the order of their pid, that are `wanted`.
-    pub(super) fn of(processes: &'a [Process], wanted: impl Fn(usize) -> bool) -> Self {
-        let mut by_parent: Vec<usize> = (0..processes.len()).filter(|&at| wanted(at)).collect();
-        by_parent.sort_unstable_by_key(|&at| (processes[at].stat.ppid, processes[at].rank()));
+    pub(super) fn of(processes: &'a [Process], wanted: &dyn Fn(usize) -> bool) -> Self {
+        let by_parent = in_order(processes, &|at| wanted(at).then(|| processes[at].stat.ppid));
         Self { processes, by_parent }
     }
 
@@ -89,9 +89,8 @@ impl<'a> Walk<'a> {
 /// Whether each process has a row: the `top` busiest, idle kernel threads not counted, and their
 /// nearest `ancestors`.
 pub(super) fn busiest(processes: &[Process], top: usize, ancestors: usize) -> Vec<bool> {
-    let mut by_cpu: Vec<usize> =
-        (0..processes.len()).filter(|&at| !processes[at].is_idle_kernel_thread()).collect();
-    by_cpu.sort_unstable_by_key(|&at| processes[at].rank());
+    let mut by_cpu =
+        in_order(processes, &|at| (!processes[at].is_idle_kernel_thread()).then_some(0));
     by_cpu.truncate(top);
     let mut wanted = vec![false; processes.len()];
     for at in by_cpu {
@@ -102,6 +101,13 @@ pub(super) fn busiest(processes: &[Process], top: usize, ancestors: usize) -> Ve
             .for_each(|ancestor| wanted[ancestor] = true);
     }
     wanted
+}
+
+/// The places of the processes that are of a `class`, one class after another, each by rank.
+fn in_order(processes: &[Process], class: &dyn Fn(usize) -> Option<i32>) -> Vec<usize> {
+    let ranked = |at: usize| Some((class(at)?, processes[at].rank(), at));
+    let ranked: Vec<(i32, Rank, usize)> = (0..processes.len()).filter_map(ranked).collect();
+    sorted(ranked).into_iter().map(|(_, _, at)| at).collect()
 }
 
 fn find(processes: &[Process], pid: i32) -> Option<usize> {
@@ -127,7 +133,7 @@ mod tests {
     #[test]
     fn rows_follow_their_parents_and_the_busiest_come_first() {
         let all = processes(&[(1, 0, 0), (5, 1, 3), (7, 1, 9), (9, 5, 0), (4, 1, 3), (2, 0, 1)]);
-        let tree = Tree::of(&all, |_| true);
+        let tree = Tree::of(&all, &|_| true);
         assert_eq!(pids(&all, &tree.rows()), [(2, 0), (1, 0), (7, 1), (4, 1), (5, 1), (9, 2)]);
         assert_eq!(pids(&all, &tree.below(5)), [(5, 0), (9, 1)]);
         assert_eq!(pids(&all, &tree.below(77)), []);
@@ -136,16 +142,16 @@ mod tests {
     #[test]
     fn a_process_without_a_parent_in_sight_is_a_root() {
         let all = processes(&[(1, 0, 0), (10, 99, 0), (11, 10, 0), (12, 99, 1)]);
-        let tree = Tree::of(&all, |at| all[at].stat.pid != 10);
+        let tree = Tree::of(&all, &|at| all[at].stat.pid != 10);
         assert_eq!(pids(&all, &tree.rows()), [(1, 0), (11, 0), (12, 0)]);
-        let tree = Tree::of(&all, |_| true);
+        let tree = Tree::of(&all, &|_| true);
         assert_eq!(pids(&all, &tree.below(99)), [(12, 0), (10, 0), (11, 1)], "99 itself has gone");
     }
 
     #[test]
     fn rings_neither_loop_nor_lose_a_row() {
         let all = processes(&[(1, 0, 0), (3, 3, 0), (5, 6, 0), (6, 7, 0), (7, 5, 0), (8, 6, 0)]);
-        let tree = Tree::of(&all, |_| true);
+        let tree = Tree::of(&all, &|_| true);
         assert_eq!(
             pids(&all, &tree.rows()),
             [(1, 0), (3, 0), (7, 0), (6, 1), (5, 2), (8, 2)],
@@ -159,7 +165,7 @@ mod tests {
     fn a_long_chain_of_forks_is_walked() {
         let chain: Vec<_> = (1..=10_000).map(|pid| (pid, pid - 1, 0)).collect();
         let all = processes(&chain);
-        let rows = Tree::of(&all, |_| true).below(1);
+        let rows = Tree::of(&all, &|_| true).below(1);
         assert_eq!(rows.len(), 10_000);
         assert_eq!(rows[9_999].depth, 9_999);
     }

@@ -13,6 +13,7 @@ use nix::unistd::geteuid;
 
 use crate::clock::Utc;
 use crate::regular::{self, Links, OpenError};
+use crate::sorted::sorted;
 use crate::trusted::{Folder, FolderError};
 
 /// How many records are kept unless told otherwise.
@@ -53,8 +54,7 @@ pub fn runs(dir: &Path) -> Result<Vec<PathBuf>, FolderError> {
 pub(super) fn names(folder: &Folder) -> Result<Vec<OsString>, FolderError> {
     let mut names = folder.files()?;
     names.retain(|name| name.to_str().is_some_and(is_record_name));
-    names.sort_unstable();
-    Ok(names)
+    Ok(sorted(names))
 }
 
 /// Whether the run that writes this record is alive: whether its lock is held.

@@ -1,5 +1,6 @@
 //! The post-mortem of a folder: how the last run in it ended.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -15,6 +16,7 @@ use crate::cgroupfs::OomKills;
 use crate::clock;
 use crate::diagnostic::killed_for_memory;
 use crate::procfile;
+use crate::sorted::sorted;
 use crate::trusted::{Folder, FolderError};
 
 impl Verdict {
@@ -73,16 +75,18 @@ impl Run {
     /// # Errors
     /// Where the folder cannot be read.
     pub fn last_in(folder: &Folder) -> Result<Option<Self>, FolderError> {
-        let mut names = names(folder)?;
         let boot = clock::boot_id();
-        // Stable, and other boots' come first: among these the names decide.
-        names.sort_by_cached_key(|name| began_us(folder, Path::new(name), boot.as_deref()));
+        let began = |name: &OsString| began_us(folder, Path::new(name), boot.as_deref());
+        // Other boots' come first: among these the names decide.
+        let named = names(folder)?.into_iter().map(|name| (began(&name), name)).collect();
+        let by_begin: Vec<(Option<u64>, OsString)> = sorted(named);
         let read = |name: &Path| {
             let path = folder.path().join(name);
             let file = folder.read(name).map_err(|error| not_opened(&path, error))?;
             Self::of_file(&file, &path)
         };
-        let mut all = names.iter().rev().filter_map(|name| read(Path::new(name)).ok());
+        let newest_first = by_begin.iter().rev();
+        let mut all = newest_first.filter_map(|(_, name)| read(Path::new(name)).ok());
         let is_over = |run: &Self| run.verdict.outcome != Outcome::Running;
         let newest = all.next();
         match &newest {

@@ -1,6 +1,6 @@
 //! What a record shows of its run's end, gathered in one pass for the verdict.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use super::event::{Event, RunStarted, Signal, Stopped, Wedged, WedgedWhat};
 use super::phase::{PhaseFinished, PhaseStarted};
@@ -40,20 +40,19 @@ pub(super) struct Seen<'a> {
 #[derive(Default)]
 struct Open<'a> {
     place: HashMap<(&'a str, Option<&'a str>), usize>,
-    began: BTreeMap<usize, (u64, &'a PhaseStarted)>,
-    next: usize,
+    /// `None` for one that has ended.
+    began: Vec<Option<(u64, &'a PhaseStarted)>>,
 }
 
 impl<'a> Open<'a> {
     fn begin(&mut self, at_us: u64, phase: &'a PhaseStarted) {
-        self.next += 1;
-        self.place.insert((&phase.phase, phase.group.as_deref()), self.next);
-        self.began.insert(self.next, (at_us, phase));
+        self.place.insert((&phase.phase, phase.group.as_deref()), self.began.len());
+        self.began.push(Some((at_us, phase)));
     }
 
     fn end(&mut self, phase: &'a str, group: Option<&'a str>) {
         if let Some(place) = self.place.remove(&(phase, group)) {
-            self.began.remove(&place);
+            self.began[place] = None;
         }
     }
 }
@@ -78,7 +77,7 @@ impl<'a> Seen<'a> {
         for entry in &record.entries {
             seen.take(&mut open, entry.mono_us, &entry.event);
         }
-        seen.open = open.began.into_values().collect();
+        seen.open = open.began.into_iter().flatten().collect();
         seen
     }
 

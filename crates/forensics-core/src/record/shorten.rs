@@ -77,12 +77,14 @@ fn shorter(value: &Value, limits: &Limits, level: usize) -> Value {
         Value::Object(all) => {
             let some = all.iter().take(kept);
             let name = |name: &String| cut(name, limits.chars.min(256)).into_owned();
-            let mut some: serde_json::Map<_, _> =
-                some.map(|(key, value)| (name(key), below(value))).collect();
-            if all.len() > kept {
-                some.insert("…".to_owned(), format!("{} more", more(all.len())).into());
+            let mut shown = serde_json::Map::new();
+            for (key, value) in some {
+                shown.insert(name(key), below(value));
             }
-            some.into()
+            if all.len() > kept {
+                shown.insert("…".to_owned(), format!("{} more", more(all.len())).into());
+            }
+            shown.into()
         }
         other => other.clone(),
     }

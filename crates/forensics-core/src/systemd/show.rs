@@ -4,8 +4,6 @@
 //! property, `KEY=VALUE`, in systemd's order and not ours; a key that the type of unit does not
 //! have is left out, one without a value is empty. Both are absent here.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use super::cgroup::Manager;
@@ -112,14 +110,17 @@ impl UnitProperties {
     /// ```
     #[must_use]
     pub fn parse(output: &str) -> Self {
-        let mut values = BTreeMap::new();
+        let mut values = Vec::new();
         let block = output.lines().skip_while(|line| line.is_empty());
         for line in block.take_while(|line| !line.is_empty()) {
             if let Some((key, value)) = line.split_once('=') {
-                values.entry(key).or_insert(value);
+                values.push((key, value));
             }
         }
-        let value = |key| values.get(key).copied().filter(|value| !value.is_empty());
+        let value = |key| {
+            let (_, value) = values.iter().find(|(known, _)| *known == key)?;
+            Some(*value).filter(|value| !value.is_empty())
+        };
         let text = |key| value(key).map(str::to_owned);
         let switch = |key| match value(key)? {
             "yes" => Some(true),
