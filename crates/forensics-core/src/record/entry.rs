@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Error, MapAccess, Visitor};
+use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
@@ -65,10 +65,11 @@ impl Entry {
         if v == 0 {
             return Err(serde::de::Error::custom("there is no version 0"));
         }
-        let event = match known(&event, line) {
-            Some(Ok(event)) => event,
-            Some(Err(error)) if v <= VERSION => return Err(error),
-            Some(Err(_)) | None => {
+        let mut json = serde_json::Deserializer::from_slice(line);
+        let event = match json.deserialize_map(AnyOrder(&event)) {
+            Ok(Some(event)) => event,
+            Err(error) if v <= VERSION => return Err(error),
+            Ok(None) | Err(_) => {
                 let mut fields: Map<String, Value> = serde_json::from_slice(line)?;
                 fields.retain(|name, _| !["v", "ts", "mono_us", "event"].contains(&name.as_str()));
                 Event::Unknown(Unknown { event, fields })
@@ -114,33 +115,42 @@ impl<'de> Visitor<'de> for HeadFirst {
             return Err(Error::custom("another version"));
         }
         let fields = MapAccessDeserializer::new(map);
-        let event = match event {
-            "run_started" => Event::RunStarted(Deserialize::deserialize(fields)?),
-            "signal" => Event::Signal(Deserialize::deserialize(fields)?),
-            "phase_started" => Event::PhaseStarted(Deserialize::deserialize(fields)?),
-            "phase_progress" => Event::PhaseProgress(Deserialize::deserialize(fields)?),
-            "phase_finished" => Event::PhaseFinished(Deserialize::deserialize(fields)?),
-            "wedged" => Event::Wedged(Deserialize::deserialize(fields)?),
-            "diag" => Event::Diag(Deserialize::deserialize(fields)?),
-            "stopped" => Event::Stopped(Deserialize::deserialize(fields)?),
-            _ => return Err(Error::custom("another event")),
-        };
-        Ok(Entry { v, ts, mono_us, event })
+        match known(event, fields)? {
+            Some(event) => Ok(Entry { v, ts, mono_us, event }),
+            None => Err(Error::custom("another event")),
+        }
     }
 }
 
-fn known(event: &str, line: &[u8]) -> Option<Result<Event, serde_json::Error>> {
-    Some(match event {
-        "run_started" => serde_json::from_slice(line).map(Event::RunStarted),
-        "signal" => serde_json::from_slice(line).map(Event::Signal),
-        "phase_started" => serde_json::from_slice(line).map(Event::PhaseStarted),
-        "phase_progress" => serde_json::from_slice(line).map(Event::PhaseProgress),
-        "phase_finished" => serde_json::from_slice(line).map(Event::PhaseFinished),
-        "wedged" => serde_json::from_slice(line).map(Event::Wedged),
-        "diag" => serde_json::from_slice(line).map(Event::Diag),
-        "stopped" => serde_json::from_slice(line).map(Event::Stopped),
-        _ => return None,
-    })
+/// The event of this name, from a line whose fields may stand in any order; `None` where it is not
+/// known. It goes through a map as [`HeadFirst`] does, so that each event is compiled once.
+struct AnyOrder<'a>(&'a str);
+
+impl<'de> Visitor<'de> for AnyOrder<'_> {
+    type Value = Option<Event>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a line")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<Option<Event>, M::Error> {
+        known(self.0, MapAccessDeserializer::new(map))
+    }
+}
+
+/// `None` where no event has this name.
+fn known<'de, D: Deserializer<'de>>(event: &str, fields: D) -> Result<Option<Event>, D::Error> {
+    Ok(Some(match event {
+        "run_started" => Event::RunStarted(Deserialize::deserialize(fields)?),
+        "signal" => Event::Signal(Deserialize::deserialize(fields)?),
+        "phase_started" => Event::PhaseStarted(Deserialize::deserialize(fields)?),
+        "phase_progress" => Event::PhaseProgress(Deserialize::deserialize(fields)?),
+        "phase_finished" => Event::PhaseFinished(Deserialize::deserialize(fields)?),
+        "wedged" => Event::Wedged(Deserialize::deserialize(fields)?),
+        "diag" => Event::Diag(Deserialize::deserialize(fields)?),
+        "stopped" => Event::Stopped(Deserialize::deserialize(fields)?),
+        _ => return IgnoredAny::deserialize(fields).map(|_| None),
+    }))
 }
 
 /// The line for an event, newline included: one line whatever the event's texts hold, at most
