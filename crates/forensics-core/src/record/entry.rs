@@ -167,7 +167,7 @@ pub(super) fn line(ts: Utc, mono_us: u64, event: &Event) -> Result<Vec<u8>, serd
     let whole = Line { v: VERSION, ts, mono_us, event };
     let mut line = json::to_vec(&whole)?;
     if line.len() >= MAX_LINE || depth(&line) > MAX_DEPTH {
-        line = shortened(&serde_json::to_value(whole)?)?;
+        line = shortened(&line)?;
     }
     line.push(b'\n');
     Ok(line)

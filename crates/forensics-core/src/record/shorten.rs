@@ -30,28 +30,51 @@ const STEPS: [Limits; 4] = [
 
 /// How deep the brackets of some JSON are nested.
 pub(super) fn depth(json: &[u8]) -> usize {
-    let (mut depth, mut deepest, mut in_text, mut escaped) = (0_usize, 0, false, false);
-    for byte in json {
+    levels(json).map(|(_, level)| level).max().unwrap_or(0)
+}
+
+/// Each byte of some JSON, and how many brackets are open behind it.
+fn levels(json: &[u8]) -> impl Iterator<Item = (u8, usize)> {
+    let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
+    json.iter().map(move |&byte| {
         match byte {
             _ if escaped => escaped = false,
             b'\\' => escaped = true,
             b'"' => in_text = !in_text,
-            b'[' | b'{' if !in_text => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
+            b'[' | b'{' if !in_text => depth += 1,
             b']' | b'}' if !in_text => depth = depth.saturating_sub(1),
             _ => {}
         }
-    }
-    deepest
+        (byte, depth)
+    })
 }
 
-/// The line of that value, less its newline, in no more than [`MAX_LINE`] bytes.
-pub(super) fn shortened(value: &Value) -> serde_json::Result<Vec<u8>> {
+/// The same JSON, `"…"` in place of what lies deeper than can be read back.
+fn readable(json: &[u8]) -> Vec<u8> {
+    let mut readable = Vec::with_capacity(json.len());
+    let mut was_deep = false;
+    for (byte, level) in levels(json) {
+        let is_deep = level > MAX_DEPTH;
+        match (was_deep, is_deep) {
+            (false, false) => readable.push(byte),
+            (false, true) => readable.extend("\"…\"".bytes()),
+            // The bracket that closes it, too.
+            (true, _) => {}
+        }
+        was_deep = is_deep;
+    }
+    readable
+}
+
+/// That line, less its newline, in no more than [`MAX_LINE`] bytes.
+///
+/// It is read back to be cut: made from the event once more, as a value, each event would be compiled
+/// once more.
+pub(super) fn shortened(line: &[u8]) -> serde_json::Result<Vec<u8>> {
+    let value = serde_json::from_slice(&readable(line))?;
     let mut line = Vec::new();
     for limits in STEPS {
-        line = json::to_vec(&shorter(value, &limits, 0))?;
+        line = json::to_vec(&shorter(&value, &limits, 0))?;
         if line.len() < MAX_LINE {
             break;
         }
@@ -96,19 +119,21 @@ mod tests {
 
     use super::*;
 
+    fn of_value(value: &Value) -> Vec<u8> {
+        shortened(&json::to_vec(value).unwrap()).unwrap()
+    }
+
     #[test]
     fn what_is_cut_is_marked_and_what_fits_a_step_is_kept() {
         let text = "ä".repeat(1 << 20);
-        let line =
-            shortened(&json!({ "phase": "drain", "error": text, "values": {"n": 1} })).unwrap();
+        let line = of_value(&json!({ "phase": "drain", "error": text, "values": {"n": 1} }));
         let value: Value = serde_json::from_slice(&line).unwrap();
         assert_eq!((&value["phase"], &value["values"]["n"]), (&"drain".into(), &1.into()));
         assert_eq!(value["error"].as_str().unwrap().chars().count(), 16_384);
         assert!(value["error"].as_str().unwrap().ends_with('…'));
 
         let many: Vec<u32> = (0..1_000_000).collect();
-        let value: Value =
-            serde_json::from_slice(&shortened(&json!({ "v": many })).unwrap()).unwrap();
+        let value: Value = serde_json::from_slice(&of_value(&json!({ "v": many }))).unwrap();
         assert_eq!(value["v"].as_array().unwrap().len(), 1025);
         assert_eq!(value["v"][1024], "… 998976 more");
     }
@@ -124,7 +149,7 @@ mod tests {
         }
         let fields = (0..15).map(|n| (format!("field{n}"), worst.clone()));
         let event: serde_json::Map<_, _> = fields.collect();
-        assert!(shortened(&event.into()).unwrap().len() < MAX_LINE);
+        assert!(of_value(&event.into()).len() < MAX_LINE);
     }
 
     #[test]
@@ -137,7 +162,9 @@ mod tests {
         for _ in 0..500 {
             deep = json!([deep]);
         }
-        let line = shortened(&json!({ "v": deep })).unwrap();
+        let line = of_value(&json!({ "v": deep, "of": [deep, "]"] }));
         assert_eq!(depth(&line), 32);
+        let value: Value = serde_json::from_slice(&line).unwrap();
+        assert_eq!(value["of"][1], "]");
     }
 }
