@@ -1,13 +1,16 @@
 //! Work that can hang, done where a hang harms nobody.
+//!
+//! A channel is compiled for each type that goes through it, to some 15 KiB. So what is awaited here is
+//! the end of the work, and its result lies beside.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{self, Receiver};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+
+use crate::task;
 
 /// The result of `work`, or `None` where it takes longer than `limit`, panics, or no thread can be
 /// had. Runs on a thread of its own, which is left behind if it hangs. Blocks for `limit` at most.
@@ -15,23 +18,27 @@ pub(crate) fn bounded<T: Send + 'static>(
     limit: Duration,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
-    start(work).ok()?.recv_timeout(limit).ok()
+    start(work).ok()?.result_within(limit)
 }
 
 /// Does `work` likewise, for what must not be left undone: where no thread can be had it is done
 /// here, and a hang holds the caller. A panic of it ends here.
 pub(crate) fn bounded_or_here(limit: Duration, work: impl FnOnce() + Send + 'static) {
+    boxed_or_here(limit, Box::new(work));
+}
+
+fn boxed_or_here(limit: Duration, work: Box<dyn FnOnce() + Send>) {
     // A thread that could not be started has dropped what it was given; so it is given a share.
     let work = Arc::new(Mutex::new(Some(work)));
     let theirs = work.clone();
     match start(move || do_once(&theirs)) {
-        Ok(done) => drop(done.recv_timeout(limit)),
+        Ok(done) => drop(done.result_within(limit)),
         Err(_) => do_once(&work),
     }
 }
 
-fn do_once(work: &Mutex<Option<impl FnOnce()>>) {
-    let work = work.lock().unwrap_or_else(PoisonError::into_inner).take();
+fn do_once(work: &Mutex<Option<Box<dyn FnOnce() + Send>>>) {
+    let work = lock(work).take();
     if let Some(work) = work {
         let _ = catch_unwind(AssertUnwindSafe(work));
     }
@@ -54,25 +61,72 @@ pub(crate) async fn apart<T: Send + 'static>(
     receiver.await.map_err(|_| io::Error::other("it panicked"))
 }
 
-/// Begins such work, for who has something else to do meanwhile: the result will be there.
+/// Begins such work, for who has something else to do meanwhile.
 ///
 /// # Errors
 /// Where no thread can be had.
 pub(crate) fn start<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
-) -> io::Result<Receiver<T>> {
-    let (sender, receiver) = mpsc::sync_channel(1);
-    // As above.
-    spawn(move || drop(sender.send(work())))?;
-    Ok(receiver)
+) -> io::Result<Started<T>> {
+    let started = Started { end: Arc::default(), result: Arc::new(Mutex::new(None)) };
+    let (told, result) = (ToldAtEnd(started.end.clone()), started.result.clone());
+    spawn(move || {
+        let done = work();
+        *lock(&result) = Some(done);
+        drop(told);
+    })?;
+    Ok(started)
+}
+
+/// Work that goes on elsewhere.
+pub(crate) struct Started<T> {
+    end: Arc<End>,
+    result: Arc<Mutex<Option<T>>>,
+}
+
+impl<T> Started<T> {
+    /// Its result, once; `None` where it takes longer than `limit` from now, or panics.
+    pub(crate) fn result_within(&self, limit: Duration) -> Option<T> {
+        self.end.wait(limit);
+        lock(&self.result).take()
+    }
+}
+
+#[derive(Default)]
+struct End {
+    has_come: Mutex<bool>,
+    comes: Condvar,
+}
+
+impl End {
+    fn wait(&self, limit: Duration) {
+        let is_to_come = |has_come: &mut bool| !*has_come;
+        drop(self.comes.wait_timeout_while(lock(&self.has_come), limit, is_to_come));
+    }
+}
+
+/// Also where the work panics.
+struct ToldAtEnd(Arc<End>);
+
+impl Drop for ToldAtEnd {
+    fn drop(&mut self) {
+        *lock(&self.0.has_come) = true;
+        self.0.comes.notify_all();
+    }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn spawn(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    thread::Builder::new().name("forensics-probe".to_owned()).spawn(work).map(drop)
+    task::thread("forensics-probe", work)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
 
     #[test]

@@ -5,8 +5,9 @@
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Duration;
+
+use crate::task;
 
 /// How long the end waits for the disk.
 const FINISH_LIMIT: Duration = Duration::from_millis(100);
@@ -34,9 +35,7 @@ impl Syncer {
     pub(crate) fn start(sync: impl Fn() + Send + 'static) -> io::Result<Self> {
         let inner = Arc::new(Inner::default());
         let theirs = inner.clone();
-        thread::Builder::new()
-            .name("shutdown-sync".to_owned())
-            .spawn(move || run(&theirs, sync))?;
+        task::thread("shutdown-sync", move || run(&theirs, sync))?;
         let syncer = Self(inner);
         syncer.wake();
         Ok(syncer)
@@ -90,6 +89,7 @@ fn run(inner: &Inner, sync: impl Fn()) {
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
+    use std::thread;
 
     use super::*;
 

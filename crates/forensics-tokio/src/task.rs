@@ -1,10 +1,12 @@
-//! Starting tasks.
+//! Starting tasks and threads.
 //!
-//! tokio's machinery for a task is compiled for each type of future, some 8 KiB each. So ours have
-//! one type.
+//! The machinery of either, some 8 KiB for a task and 3 for a thread, is compiled for each type of what
+//! it runs. So ours have one type each.
 
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
+use std::thread;
 
 use tokio::task::JoinHandle;
 
@@ -12,4 +14,16 @@ use tokio::task::JoinHandle;
 pub(crate) fn spawn(work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
     let work: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(work);
     tokio::spawn(work)
+}
+
+/// Starts a thread of that name, and leaves it to itself.
+///
+/// # Errors
+/// Where none can be had.
+pub(crate) fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    start(name, Box::new(work))
+}
+
+fn start(name: &str, work: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+    thread::Builder::new().name(name.to_owned()).spawn(work).map(drop)
 }

@@ -13,12 +13,12 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use nix::libc;
 
 use crate::bounded::bounded;
+use crate::task;
 
 /// Where the kubelet looks unless told.
 pub(crate) const DEFAULT_PATH: &str = "/dev/termination-log";
@@ -127,7 +127,7 @@ impl Termination {
         self.0.as_ref()?.failed.get().map(String::as_str)
     }
 
-    fn leave(&self, text: String, may: impl FnOnce(&mut Slot) -> bool) {
+    fn leave(&self, text: String, may: fn(&mut Slot) -> bool) {
         let Some(log) = &self.0 else { return };
         let mut slot = log.lock();
         if !may(&mut slot) {
@@ -140,8 +140,7 @@ impl Termination {
         slot.writing = true;
         drop(slot);
         let writer = log.clone();
-        let thread = thread::Builder::new().name("shutdown-message".to_owned());
-        if thread.spawn(move || writer.write_all_waiting()).is_err() {
+        if task::thread("shutdown-message", move || writer.write_all_waiting()).is_err() {
             // No thread is to be had: better written here than not at all.
             log.write_all_waiting();
         }

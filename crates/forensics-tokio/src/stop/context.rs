@@ -2,7 +2,6 @@
 //! threads of their own, and waited for so long and no longer.
 
 use std::path::PathBuf;
-use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use forensics_core::capture::Captured;
@@ -11,7 +10,7 @@ use forensics_core::marker::{self, Marker};
 use forensics_core::process;
 use forensics_core::sender::Sender;
 
-use crate::bounded::{self, bounded};
+use crate::bounded::{self, Started, bounded};
 
 /// How long a command line may take to be read; it can hang for as long as its process's memory
 /// map is locked.
@@ -63,7 +62,7 @@ pub(super) fn take_down(
 }
 
 /// Begins to read the command line of a sender that is there and is not our parent, whose we know.
-fn read_cmdline(baseline: &Baseline, sender: &Sender) -> Option<Receiver<Option<String>>> {
+fn read_cmdline(baseline: &Baseline, sender: &Sender) -> Option<Started<Option<String>>> {
     let parent = baseline.parent.as_ref();
     let is_parent = parent.is_some_and(|parent| parent.is_same_as(&sender.process));
     // A zombie's is empty: that spares the thread in most cases.
@@ -75,8 +74,8 @@ fn read_cmdline(baseline: &Baseline, sender: &Sender) -> Option<Receiver<Option<
 }
 
 /// The sender's command line, if it can be had at once and is surely the sender's.
-fn sender_cmdline(sender: &Sender, read: &Receiver<Option<String>>) -> Option<String> {
-    let cmdline = read.recv_timeout(CMDLINE_LIMIT).ok().flatten();
+fn sender_cmdline(sender: &Sender, read: &Started<Option<String>>) -> Option<String> {
+    let cmdline = read.result_within(CMDLINE_LIMIT).flatten();
     cmdline.filter(|_| sender.is_still_there())
 }
 
