@@ -10,7 +10,6 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread;
 use std::time::Duration;
 
 use forensics_core::capture;
@@ -22,10 +21,10 @@ use nix::time::ClockId;
 
 use crate::account::State;
 use crate::bounded::bounded_or_here;
-use crate::events;
 use crate::stop::{Caught, Stop};
 use crate::vigil::{Alarm, Vigil};
 use crate::voice::SAY_LIMIT;
+use crate::{events, task};
 
 /// How often a stop under way is looked at.
 const EVERY: Duration = Duration::from_millis(250);
@@ -64,7 +63,7 @@ pub(crate) fn attach(stop: Weak<Stop>) -> io::Result<()> {
             }
             keep();
         };
-        thread::Builder::new().name("shutdown-keeper".to_owned()).spawn(keep)?;
+        task::thread("shutdown-keeper", keep)?;
         keeper.started = true;
     }
     keeper.watched.retain(|watched| watched.stop.strong_count() > 0);

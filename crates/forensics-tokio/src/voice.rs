@@ -23,6 +23,7 @@ use tracing::dispatcher::{self, Dispatch};
 use tracing::subscriber::NoSubscriber;
 
 use crate::bounded::bounded_or_here;
+use crate::task;
 
 /// How long what matters may take to be said.
 pub(crate) const SAY_LIMIT: Duration = Duration::from_millis(200);
@@ -79,7 +80,11 @@ impl Voice {
     /// Has `say` called soon, with the present subscriber. Never blocks for longer than it takes to
     /// start a thread, where one can be had.
     pub(crate) fn say(&self, say: impl FnOnce() + Send + 'static) {
-        self.leave(say);
+        self.say_boxed(Box::new(say));
+    }
+
+    fn say_boxed(&self, say: Box<dyn FnOnce() + Send>) {
+        self.leave_boxed(say);
         if !self.has_speaker() {
             // Better said here than not at all.
             self.speak(Duration::ZERO);
@@ -101,9 +106,7 @@ impl Voice {
     /// What [`insist`](Self::insist) does after the words of that number have been left here.
     pub(crate) fn assure(&self, number: u64, text: impl FnOnce() -> String) {
         if !self.has_speaker() || !self.wait(number, SAY_LIMIT) {
-            let line = format!("shutdown: {}\n", text());
-            // A write to a full pipe hangs, too.
-            bounded_or_here(SAY_LIMIT, move || write_to_stderr(line.as_bytes()));
+            write_at_last(&text());
         }
     }
 
@@ -121,13 +124,17 @@ impl Voice {
     /// Leaves something to say, once [somebody comes](Self::come) who speaks. Returns the number of
     /// these words. Never blocks.
     pub(crate) fn leave(&self, say: impl FnOnce() + Send + 'static) -> u64 {
+        self.leave_boxed(Box::new(say))
+    }
+
+    fn leave_boxed(&self, say: Box<dyn FnOnce() + Send>) -> u64 {
         let dispatch = dispatcher::get_default(Dispatch::clone);
         let dispatch = match dispatch.is::<NoSubscriber>() {
             true => self.0.home.clone(),
             false => dispatch,
         };
         let mut queue = self.lock();
-        queue.waiting.push_back(Words { say: Box::new(say), dispatch });
+        queue.waiting.push_back(Words { say, dispatch });
         let number = self.0.left.fetch_add(1, Ordering::Release) + 1;
         if queue.idle {
             self.0.changed.notify_all();
@@ -140,9 +147,9 @@ impl Voice {
         let mut queue = self.lock();
         if !queue.speaking {
             let voice = self.clone();
-            let speaker = thread::Builder::new().name("shutdown-voice".to_owned());
             // Not before the lock is let go, and none beside it.
-            queue.speaking = speaker.spawn(move || voice.speak(LINGER)).is_ok();
+            let speaker = task::thread("shutdown-voice", move || voice.speak(LINGER));
+            queue.speaking = speaker.is_ok();
         }
         queue.speaking
     }
@@ -201,6 +208,12 @@ impl Voice {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn write_at_last(text: &str) {
+    let line = format!("shutdown: {text}\n");
+    // A write to a full pipe hangs, too.
+    bounded_or_here(SAY_LIMIT, move || write_to_stderr(line.as_bytes()));
 }
 
 /// Writes to file descriptor 2 as it is. `eprintln!` would wait for the lock of `std::io::Stderr`,
