@@ -204,8 +204,16 @@ impl ShutdownContext {
 
 /// The first three numbers of `/proc/loadavg`.
 fn load_averages(load: &str) -> Option<[f32; 3]> {
-    let mut numbers = load.split_ascii_whitespace().map_while(|number| number.parse().ok());
+    let mut numbers = load.split_ascii_whitespace().map_while(load_average);
     Some([numbers.next()?, numbers.next()?, numbers.next()?])
+}
+
+/// As the kernel writes one, with two decimals (`fs/proc/loadavg.c`); std's reader of any number has a
+/// table of 10 KiB.
+fn load_average(text: &str) -> Option<f32> {
+    let (whole, hundredths) = text.split_once('.').filter(|(_, decimals)| decimals.len() == 2)?;
+    let (whole, hundredths): (u32, u32) = (whole.parse().ok()?, hundredths.parse().ok()?);
+    Some((f64::from(whole) + f64::from(hundredths) / 100.0) as f32)
 }
 
 /// The parent of `process` as it is now: from memory while it is the one we started under.

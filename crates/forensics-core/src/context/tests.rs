@@ -222,3 +222,15 @@ fn a_process_that_never_was_has_a_context_all_the_same() {
     let context = ShutdownContext::look(&Baseline::probe_pid(i32::MAX));
     assert!(context.to_string().starts_with("under_systemd=no loadavg_1m="), "{context}");
 }
+
+#[test]
+fn load_averages_are_the_numbers_that_the_kernel_writes() {
+    for hundredths in (0..30_000).chain([13_107_299, 400_000_000]) {
+        let text = format!("{}.{:02}", hundredths / 100, hundredths % 100);
+        assert_eq!(load_average(&text), text.parse().ok());
+    }
+    assert_eq!(load_averages("0.42 0.30 12.05 3/500 4242\n"), Some([0.42, 0.3, 12.05]));
+    for text in ["", "0.42 0.30", "0.42 0.3 0.20", "a.00 0.30 0.20", "1 2 3"] {
+        assert_eq!(load_averages(text), None, "{text}");
+    }
+}
