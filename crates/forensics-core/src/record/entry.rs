@@ -70,8 +70,8 @@ impl Entry {
             Ok(Some(event)) => event,
             Err(error) if v <= VERSION => return Err(error),
             Ok(None) | Err(_) => {
-                let mut fields: Map<String, Value> = serde_json::from_slice(line)?;
-                fields.retain(|name, _| !["v", "ts", "mono_us", "event"].contains(&name.as_str()));
+                let mut json = serde_json::Deserializer::from_slice(line);
+                let fields = json.deserialize_map(Fields)?;
                 Event::Unknown(Unknown { event, fields })
             }
         };
@@ -135,6 +135,27 @@ impl<'de> Visitor<'de> for AnyOrder<'_> {
 
     fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<Option<Event>, M::Error> {
         known(self.0, MapAccessDeserializer::new(map))
+    }
+}
+
+/// The fields that are the event's own.
+struct Fields;
+
+impl<'de> Visitor<'de> for Fields {
+    type Value = Map<String, Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a line")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Map<String, Value>, M::Error> {
+        let mut fields = Map::new();
+        while let Some((name, value)) = map.next_entry::<String, Value>()? {
+            if !["v", "ts", "mono_us", "event"].contains(&name.as_str()) {
+                fields.insert(name, value);
+            }
+        }
+        Ok(fields)
     }
 }
 
