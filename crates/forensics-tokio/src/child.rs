@@ -53,12 +53,19 @@ impl Drop for Group {
 /// Where it cannot be started or read, or says more than 1 MiB.
 pub(crate) async fn output(mut command: Command) -> io::Result<Output> {
     let mut group = Group::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
-    let (stdout, stderr) = (group.0.stdout.take(), group.0.stderr.take());
-    let (stdout, stderr) = tokio::try_join!(all(stdout), all(stderr))?;
+    let (mut stdout, mut stderr) = (group.0.stdout.take(), group.0.stderr.take());
+    let (stdout, stderr) = tokio::try_join!(all(reader(&mut stdout)), all(reader(&mut stderr)))?;
     Ok(Output { status: group.wait().await?, stdout, stderr })
 }
 
-async fn all(stream: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
+/// Of one type for both streams, as the reading of each is compiled for its own.
+type Reader<'a> = &'a mut (dyn AsyncRead + Send + Unpin);
+
+fn reader<R: AsyncRead + Send + Unpin>(stream: &mut Option<R>) -> Option<Reader<'_>> {
+    stream.as_mut().map(|stream| stream as Reader<'_>)
+}
+
+async fn all(stream: Option<Reader<'_>>) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     if let Some(stream) = stream {
         stream.take(MAX_OUTPUT + 1).read_to_end(&mut content).await?;

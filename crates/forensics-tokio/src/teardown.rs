@@ -3,6 +3,8 @@
 //! A step is a phase, or a group of them side by side. What runs is the [`Supervisor`]'s; here it is
 //! decided what is to run at all, and with how much time.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +30,16 @@ impl Teardown {
     /// Runs the plan until nothing is left in it, also of what is added meanwhile.
     ///
     /// Not cancel safe: dropped, it leaves the running phase running.
-    pub(crate) async fn run(&mut self, plan: &Plan) {
+    ///
+    /// In a box, so that it is compiled once for all who wait for it.
+    pub(crate) fn run<'a>(
+        &'a mut self,
+        plan: &'a Plan,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(self.run_all(plan))
+    }
+
+    async fn run_all(&mut self, plan: &Plan) {
         while let Some((step, later)) = plan.take_next() {
             let report = self.run_step(step, later).await;
             self.reports.extend(report);
