@@ -213,8 +213,9 @@ fn of_signal(signal: Signal, captured: &Captured, known: &Evidence<'_>) -> (Caus
     } else if who.name.is_some() {
         (Cause::Process, format!("sent by {who}, which has no terminal and no login session"))
     } else {
-        let why =
-            sender.absence.map_or_else(String::new, |why| format!(": {why:?}").to_lowercase());
+        let why = sender
+            .absence
+            .map_or_else(String::new, |why| format!(": {why:?}").to_ascii_lowercase());
         (Cause::Unknown, format!("sent by pid {}, of which nothing could be read{why}", who.pid))
     }
 }

@@ -123,7 +123,7 @@ fn path(value: &OsStr) -> Result<PathBuf, String> {
 
 /// As systemd's `parse_boolean()` (`src/basic/parse-util.c`).
 fn yes_or_no(value: &OsStr) -> Result<bool, String> {
-    let value = value.to_string_lossy().to_lowercase();
+    let value = value.to_string_lossy().to_ascii_lowercase();
     match value.as_str() {
         "1" | "yes" | "y" | "true" | "t" | "on" => Ok(true),
         "0" | "no" | "n" | "false" | "f" | "off" => Ok(false),

@@ -64,7 +64,7 @@ fn write_controller(
     let remark = if is_its_own { "" } else { " (the process's own path is not visible here)" };
     said(out, controller, format_args!("{}{remark}", Plain(&home.to_string_lossy())))?;
     for &file in files {
-        source.fact(out, file, &home.join(file), |text| match file {
+        source.fact(out, file, &home.join(file), &|text| match file {
             "cpu.stat" => throttling(text),
             file if file.starts_with("memory.") => with_size(text),
             _ => joined(text),
@@ -74,7 +74,7 @@ fn write_controller(
 }
 
 fn throttling(cpu_stat: &str) -> String {
-    let found = pick(cpu_stat, |key| key == "nr_periods" || key.contains("throttled"));
+    let found = pick(cpu_stat, &|key| key == "nr_periods" || key.contains("throttled"));
     match found.is_empty() {
         true => "no quota".to_owned(),
         false => found,

@@ -96,6 +96,10 @@ impl Diagnostic {
     /// # Errors
     /// Only where `out` fails. What cannot be read is said in the text.
     pub fn write_to(&self, out: &mut impl Write) -> io::Result<()> {
+        self.write(out)
+    }
+
+    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         let started = Instant::now();
         let clocks = Clocks::now();
         let source = &mut Source::new();

@@ -16,19 +16,19 @@ pub(super) fn write(
 ) -> io::Result<()> {
     let home = proc.join(pid.to_string());
     writeln!(out, "--- process {pid}")?;
-    source.fact(out, "status", &home.join("status"), |text| {
-        pick(text, |key| STATUS.contains(&key))
+    source.fact(out, "status", &home.join("status"), &|text| {
+        pick(text, &|key| STATUS.contains(&key))
     })?;
     match open_files(&home.join("fd")) {
         Ok(open) => said(out, "open files", open)?,
         Err(e) => unreadable(out, "open files", &e)?,
     }
-    source.fact(out, "limits", &home.join("limits"), |text| match nofile(text) {
+    source.fact(out, "limits", &home.join("limits"), &|text| match nofile(text) {
         Some((soft, hard)) => format!("nofile soft {soft}, hard {hard}"),
         None => "no line `Max open files`".to_owned(),
     })?;
-    source.fact(out, "oom_score_adj", &home.join("oom_score_adj"), joined)?;
-    source.fact(out, "cgroup", &home.join("cgroup"), joined)?;
+    source.fact(out, "oom_score_adj", &home.join("oom_score_adj"), &joined)?;
+    source.fact(out, "cgroup", &home.join("cgroup"), &joined)?;
     out.flush()
 }
 

@@ -32,11 +32,11 @@ pub(super) fn elapsed(time: Duration) -> String {
 
 /// The lines of a file as one: `a 1 | b 2`.
 pub(super) fn joined(text: &str) -> String {
-    pick(text, |_| true)
+    pick(text, &|_| true)
 }
 
 /// Those lines of a file whose first word, less a colon, is wanted, as one line.
-pub(super) fn pick(text: &str, wanted: impl Fn(&str) -> bool) -> String {
+pub(super) fn pick(text: &str, wanted: &dyn Fn(&str) -> bool) -> String {
     let mut line = String::new();
     for found in text.lines() {
         let mut words = found.split_whitespace();
@@ -100,8 +100,8 @@ mod tests {
     fn files_of_several_lines_become_one() {
         let events = "low 0\nhigh 3\nmax 0\noom 1\noom_kill 1\n";
         assert_eq!(joined(events), "low 0 | high 3 | max 0 | oom 1 | oom_kill 1");
-        assert_eq!(pick(events, |key| key.starts_with("oom")), "oom 1 | oom_kill 1");
-        assert_eq!(pick("VmRSS:\t   12 kB\n", |key| key == "VmRSS"), "VmRSS: 12 kB");
+        assert_eq!(pick(events, &|key| key.starts_with("oom")), "oom 1 | oom_kill 1");
+        assert_eq!(pick("VmRSS:\t   12 kB\n", &|key| key == "VmRSS"), "VmRSS: 12 kB");
         assert_eq!(joined(""), "");
     }
 

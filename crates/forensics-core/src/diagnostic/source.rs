@@ -43,7 +43,7 @@ impl Source {
         out: &mut dyn Write,
         name: &str,
         path: &Path,
-        show: impl FnOnce(&str) -> String,
+        show: &dyn Fn(&str) -> String,
     ) -> io::Result<()> {
         match self.read(path) {
             Ok(bytes) => said(out, name, Plain(&show(&String::from_utf8_lossy(bytes)))),

@@ -43,7 +43,7 @@ pub(super) fn find(outcome: Outcome, seen: &Seen<'_>, now: &Now) -> Finding {
 
 fn clean(seen: &Seen<'_>) -> Finding {
     let (how, exit) = seen.stopped.map_or((How::Other, 0), |stop| (stop.how, stop.exit_code));
-    let evidence = match (how, bad_phases(seen, |_| true)) {
+    let evidence = match (how, bad_phases(seen, &|_| true)) {
         (How::Clean, _) => format!("it ended as planned, exit code {exit}"),
         (How::Failed, None) => {
             format!("it ended by itself, but the service failed, exit code {exit}")
@@ -57,7 +57,7 @@ fn clean(seen: &Seen<'_>) -> Finding {
 }
 
 fn timed_out(seen: &Seen<'_>) -> Finding {
-    let late = bad_phases(seen, |phase| phase.outcome == PhaseOutcome::TimedOut);
+    let late = bad_phases(seen, &|phase| phase.outcome == PhaseOutcome::TimedOut);
     let deadline = seen.asked.and_then(|(_, signal)| signal.deadline_us);
     let (evidence, advice) = match (late, deadline) {
         (Some(late), _) => {
@@ -424,7 +424,7 @@ fn wedged(seen: &Seen<'_>) -> String {
 
 /// The phases that did not end well and that `pick` picks, as a sentence; none, where there are
 /// none.
-fn bad_phases(seen: &Seen<'_>, pick: impl Fn(&PhaseFinished) -> bool) -> Option<String> {
+fn bad_phases(seen: &Seen<'_>, pick: &dyn Fn(&PhaseFinished) -> bool) -> Option<String> {
     let bad = seen.ended.iter().filter(|phase| phase.outcome != PhaseOutcome::Ok && pick(phase));
     let count = bad.clone().count();
     let mut told: Vec<_> = bad
