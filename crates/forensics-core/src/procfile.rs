@@ -13,7 +13,7 @@ use nix::unistd::getpid;
 pub(crate) const LIMIT: usize = 64 * 1024;
 
 /// What the first read asks for: more than most files of `/proc` hold.
-const FIRST: usize = 4096;
+const FIRST: usize = 2048;
 
 /// Whether `/proc` numbers processes as our pid namespace does.
 ///
