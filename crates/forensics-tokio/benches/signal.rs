@@ -119,7 +119,8 @@ fn next<T>(
 /// Whether the guard's thread waits for a signal: nobody stops a service while that still starts.
 fn keeper_sleeps(pid: Pid) -> Result<bool> {
     for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-        let stat = std::fs::read_to_string(task?.path().join("stat"))?;
+        // A thread can be gone by now.
+        let stat = std::fs::read_to_string(task?.path().join("stat")).unwrap_or_default();
         if stat.contains("(shutdown-keeper) S") {
             return Ok(true);
         }

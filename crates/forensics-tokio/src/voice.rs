@@ -14,8 +14,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::write;
@@ -31,9 +30,6 @@ pub(crate) const SAY_LIMIT: Duration = Duration::from_millis(200);
 /// How long the end waits for what is left to be said. Longer: nobody else is held up by then, and a
 /// busy machine can take its time to run a thread.
 const FINISH_LIMIT: Duration = Duration::from_millis(500);
-
-/// How long a thread that has come looks out for the first words: as long as a context takes, mostly.
-const LOOK_OUT: Duration = Duration::from_micros(300);
 
 /// How long the thread stays after the last words.
 const LINGER: Duration = Duration::from_secs(1);
@@ -155,9 +151,6 @@ impl Voice {
     }
 
     fn speak(&self, linger: Duration) {
-        if !linger.is_zero() {
-            self.look_out();
-        }
         let mut queue = self.lock();
         queue.speaking = true;
         loop {
@@ -182,15 +175,6 @@ impl Voice {
                 queue.speaking = false;
                 return;
             }
-        }
-    }
-
-    /// Waits a moment for the first words without going to sleep: who has come for them is about to hear
-    /// them, and to be woken would take as long as to say them.
-    fn look_out(&self) {
-        let (said, end) = (self.lock().said, Instant::now() + LOOK_OUT);
-        while self.0.left.load(Ordering::Acquire) == said && Instant::now() < end {
-            thread::yield_now();
         }
     }
 

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use forensics_core::capture::{self, Captured};
@@ -184,6 +185,8 @@ impl Stop {
         let stop = self.clone();
         let words = self.voice.leave(move || stop.announce(&first, lead));
         self.voice.come();
+        // Its thread may have been put behind this one, and have waited since.
+        thread::yield_now();
         context.complete(&self.baseline);
         let begun = Arc::new(Begun { context, at, allowed, why, lead });
         self.state.send_modify(|state| (state.begun, state.words) = (Some(begun), words));
