@@ -12,7 +12,6 @@
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -43,7 +42,8 @@ struct Words {
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<Words>,
-    /// How many have been said.
+    /// How many were ever left here, and how many of them have been said.
+    left: u64,
     said: u64,
     speaking: bool,
     /// Whether the thread sleeps, and how many sleep until something is said: to wake nobody is a
@@ -54,8 +54,6 @@ struct Queue {
 
 struct Inner {
     queue: Mutex<Queue>,
-    /// How many were ever left here. Changed under the queue's lock alone.
-    left: AtomicU64,
     changed: Condvar,
     /// The subscriber of whoever made it: for those whose thread has none.
     home: Dispatch,
@@ -69,8 +67,7 @@ impl Voice {
     /// A voice that nobody has lent words yet.
     pub(crate) fn new() -> Self {
         let home = dispatcher::get_default(Dispatch::clone);
-        let (queue, left) = (Mutex::default(), AtomicU64::new(0));
-        Self(Arc::new(Inner { queue, left, changed: Condvar::new(), home }))
+        Self(Arc::new(Inner { queue: Mutex::default(), changed: Condvar::new(), home }))
     }
 
     /// Has `say` called soon, with the present subscriber. Never blocks for longer than it takes to
@@ -113,7 +110,7 @@ impl Voice {
 
     /// Waits until all is said; not past [`FINISH_LIMIT`].
     pub(crate) fn finish(&self) {
-        let left = self.0.left.load(Ordering::Acquire);
+        let left = self.lock().left;
         self.wait(left, FINISH_LIMIT);
     }
 
@@ -131,11 +128,11 @@ impl Voice {
         };
         let mut queue = self.lock();
         queue.waiting.push_back(Words { say, dispatch });
-        let number = self.0.left.fetch_add(1, Ordering::Release) + 1;
+        queue.left += 1;
         if queue.idle {
             self.0.changed.notify_all();
         }
-        number
+        queue.left
     }
 
     /// Sees to it that somebody speaks; `false` where nobody does and no thread can be had.
