@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn the_words_reach_the_subscriber_of_who_said_them() {
+    fn the_words_reach_the_subscriber_of_who_said_them_or_of_who_made_the_voice() {
         use tracing_subscriber::layer::SubscriberExt;
         struct Count(mpsc::Sender<String>);
         impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Count {
@@ -263,11 +263,15 @@ mod tests {
             }
         }
         let (heard, hear) = mpsc::channel();
-        let voice = Voice::new();
-        let subscriber = tracing_subscriber::registry().with(Count(heard));
-        tracing::subscriber::with_default(subscriber, || {
+        let subscriber = |heard| tracing_subscriber::registry().with(Count(heard));
+        let voice = tracing::subscriber::with_default(subscriber(heard), Voice::new);
+        let (heard_here, hear_here) = mpsc::channel();
+        tracing::subscriber::with_default(subscriber(heard_here), || {
             voice.insist(String::new, || tracing::info!(target: "here", "word"));
         });
-        assert_eq!(hear.recv().as_deref(), Ok("here"));
+        assert_eq!(hear_here.recv().as_deref(), Ok("here"));
+        // Without one, that of who made the voice.
+        voice.insist(String::new, || tracing::info!(target: "elsewhere", "word"));
+        assert_eq!(hear.recv().as_deref(), Ok("elsewhere"));
     }
 }
