@@ -13,6 +13,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::procfile;
+
 const SECOND: i64 = 1_000_000;
 const DAY: i64 = 86_400 * SECOND;
 /// 0000-01-01T00:00:00Z and 9999-12-31T23:59:59.999999Z: RFC 3339 has four digits for the year.
@@ -207,7 +209,7 @@ pub fn boot_id() -> Option<String> {
     // It is asked for with each record that is judged, and stays as it is.
     static READ: OnceLock<String> = OnceLock::new();
     if READ.get().is_none() {
-        let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        let id = procfile::text("/proc/sys/kernel/random/boot_id")?;
         let _ = READ.set(id.trim_end().to_owned());
     }
     READ.get().cloned()

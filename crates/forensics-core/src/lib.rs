@@ -16,6 +16,7 @@ pub mod duration;
 pub mod escape;
 pub mod json;
 pub mod marker;
+mod os;
 pub mod pod;
 pub mod process;
 mod procfile;

@@ -1,6 +1,6 @@
 //! Reading small kernel files: bounded, and never waiting for whoever is at the other end.
 
-use std::fs::OpenOptions;
+use std::fs::{OpenOptions, ReadDir};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::libc;
 use nix::unistd::getpid;
+
+use crate::os;
 
 /// No file of `/proc` that we read whole is larger; the rest of one that is, is not read.
 pub(crate) const LIMIT: usize = 64 * 1024;
@@ -24,6 +26,9 @@ const FIRST: usize = 2048;
 pub(crate) fn is_ours() -> bool {
     /// The process that found it so; a forked child may live in another namespace.
     static KNOWN_BY: AtomicI32 = AtomicI32::new(0);
+    if !os::HAS_PROC {
+        return false;
+    }
     let pid = getpid();
     let looked = || {
         std::fs::read_link("/proc/self")
@@ -43,6 +48,9 @@ pub(crate) fn is_ours() -> bool {
 /// namespace, whose inode is always the same (`PROC_PID_INIT_INO`, `include/linux/proc_ns.h`).
 /// `None` where that cannot be read.
 pub(crate) fn is_in_initial_pid_namespace(proc: &str) -> Option<bool> {
+    if !os::HAS_PROC {
+        return None;
+    }
     let namespace = std::fs::read_link(format!("{proc}/ns/pid")).ok()?;
     Some(namespace.as_os_str() == "pid:[4026531836]")
 }
@@ -71,8 +79,12 @@ pub(crate) fn text_of(pid: i32, file: &str) -> Option<String> {
 ///
 /// # Errors
 /// Whatever open(2) or read(2) say: `ESRCH` and `ENOENT` for a process that has gone, `EACCES`
-/// and `EPERM` for one that is not ours to look at, `EMFILE` without a free descriptor.
+/// and `EPERM` for one that is not ours to look at, `EMFILE` without a free descriptor. `ENOENT`
+/// where there is no [`/proc`](os::HAS_PROC).
 pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+    if !os::HAS_PROC {
+        return Err(io::Error::from_raw_os_error(libc::ENOENT));
+    }
     let mut file =
         OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
     let mut content = vec![0; FIRST];
@@ -89,6 +101,22 @@ pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
         }
         content.resize((2 * len).min(LIMIT), 0);
     }
+}
+
+/// The entries of the folder `path`.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn list(path: &str) -> io::Result<ReadDir> {
+    match os::HAS_PROC {
+        true => std::fs::read_dir(path),
+        false => Err(io::Error::from_raw_os_error(libc::ENOENT)),
+    }
+}
+
+/// Whether there is such a file, or a folder.
+pub(crate) fn exists(path: &str) -> bool {
+    os::HAS_PROC && Path::new(path).exists()
 }
 
 /// The same as text, as [`text_of`].

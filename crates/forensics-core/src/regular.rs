@@ -3,19 +3,21 @@
 //! Opening a device can do things (a watchdog starts), a FIFO can hang, and what was looked at can
 //! be another thing when it is opened. So the name is opened once with `O_PATH`, which does nothing
 //! but hold what it found; that is looked at, and then that very file is opened, by way of
-//! `/proc/self/fd` (`open(2)`, on `O_PATH`). Where `/proc` is not mounted it is opened by its name a
-//! second time, and refused where that is another file.
+//! `/proc/self/fd` (`open(2)`, on `O_PATH`). Where `/proc` is not mounted, or there is none, it is
+//! opened by its name a second time, and refused where that is another file.
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, open, openat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::sys::stat::{FileStat, SFlag, fstat};
 
-const READ: OFlag =
+use crate::os;
+
+pub(crate) const READ: OFlag =
     OFlag::O_RDONLY.union(OFlag::O_NONBLOCK).union(OFlag::O_NOCTTY).union(OFlag::O_CLOEXEC);
 
 /// Whether a symbolic link at the end of a path is followed.
@@ -23,6 +25,16 @@ const READ: OFlag =
 pub(crate) enum Links {
     Follow,
     Refuse,
+}
+
+impl Links {
+    /// The same for open(2).
+    pub(crate) fn flag(self) -> OFlag {
+        match self {
+            Links::Follow => OFlag::empty(),
+            Links::Refuse => OFlag::O_NOFOLLOW,
+        }
+    }
 }
 
 /// Why a file was not read.
@@ -64,20 +76,7 @@ pub(crate) fn kind(stat: &FileStat) -> SFlag {
 /// # Errors
 /// What open(2) says, and where it is anything else.
 pub(crate) fn open_at(folder: impl AsFd, name: &Path, links: Links) -> Result<File, OpenError> {
-    let link_flag = match links {
-        Links::Follow => OFlag::empty(),
-        Links::Refuse => OFlag::O_NOFOLLOW,
-    };
-    let found = openat(&folder, name, OFlag::O_PATH | OFlag::O_CLOEXEC | link_flag, Mode::empty())?;
-    let stat = fstat(&found)?;
-    if !is_regular(&stat) {
-        return Err(OpenError::NotRegular);
-    }
-    let by_descriptor = format!("/proc/self/fd/{}", found.as_raw_fd());
-    let file = match open(by_descriptor.as_str(), READ, Mode::empty()) {
-        Err(Errno::ENOENT) => openat(&folder, name, READ | link_flag, Mode::empty())?,
-        opened => opened?,
-    };
+    let (file, stat) = os::open_regular(&folder, name, links)?;
     let opened = fstat(&file)?;
     match (opened.st_dev, opened.st_ino) == (stat.st_dev, stat.st_ino) {
         true => Ok(File::from(file)),

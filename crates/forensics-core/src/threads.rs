@@ -36,7 +36,7 @@ pub struct Thread {
 impl Thread {
     /// The threads of this process, by id; at most `limit` of them.
     pub fn all(limit: usize) -> Vec<Self> {
-        let Ok(tasks) = std::fs::read_dir("/proc/self/task") else { return Vec::new() };
+        let Ok(tasks) = procfile::list("/proc/self/task") else { return Vec::new() };
         let ids = tasks.flatten().filter_map(|task| task.file_name().to_str()?.parse().ok());
         sorted(ids.collect::<Vec<i32>>()).into_iter().filter_map(Self::read).take(limit).collect()
     }

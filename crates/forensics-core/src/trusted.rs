@@ -29,20 +29,18 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
+use nix::fcntl::{AtFlags, OFlag, open, openat};
+use nix::sys::stat::{FileStat, Mode, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
-use crate::regular::{self, Links, OpenError, is_regular, kind};
+use crate::os::{self, Found};
+use crate::regular::{self, Links, OpenError, is_regular};
 
 const STICKY: u32 = 0o1000;
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 /// How many symbolic links a path may lead through, as for the kernel (`MAXSYMLINKS`).
 const MAX_LINKS: usize = 40;
-
-/// Holds what is found under a name, whatever it is.
-const LOOK: OFlag = OFlag::O_PATH.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
 /// For listing a folder.
 const LIST: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
@@ -212,7 +210,7 @@ impl Folder {
         if geteuid().is_root() && stat.st_uid != 0 {
             return Err(FolderError::Foreign { path, owner: stat.st_uid });
         }
-        let mode = stat.st_mode & 0o7777;
+        let mode = permissions(&stat);
         match mode & WRITABLE_BY_OTHERS != 0 && mode & STICKY == 0 {
             true => Err(FolderError::Shared { path, mode }),
             false => Ok(Self { fd, path }),
@@ -317,19 +315,14 @@ fn walk(path: &Path, missing: Missing, last: Links) -> Result<OwnedFd, FolderErr
     if path.as_os_str().is_empty() {
         return Err(failed(Errno::ENOENT));
     }
-    let root = |path: &Path| match path.is_absolute() {
-        true => open("/", LOOK | OFlag::O_DIRECTORY, Mode::empty()),
-        false => open(".", LOOK | OFlag::O_DIRECTORY, Mode::empty()),
-    };
+    let root = |path: &Path| os::begin(if path.is_absolute() { "/" } else { "." });
     let mut at = root(path).map_err(failed)?;
     let mut steps = steps(path);
     let mut links = 0;
     while let Some(step) = steps.pop_front() {
-        let found = step_to(&at, &step, missing).map_err(failed)?;
-        let stat = fstat(&found).map_err(failed)?;
-        match kind(&stat) {
-            SFlag::S_IFDIR => at = found,
-            SFlag::S_IFLNK => {
+        match step_to(&at, &step, missing).map_err(failed)? {
+            Found::Folder(found) => at = found,
+            Found::Link(stat, target) => {
                 links += 1;
                 if links > MAX_LINKS || (steps.is_empty() && last == Links::Refuse) {
                     return Err(failed(Errno::ELOOP));
@@ -339,7 +332,7 @@ fn walk(path: &Path, missing: Missing, last: Links) -> Result<OwnedFd, FolderErr
                     let (path, link) = (path.to_owned(), step.into());
                     return Err(FolderError::Link { path, link, owner: stat.st_uid });
                 }
-                let target = PathBuf::from(readlinkat(&found, "").map_err(failed)?);
+                let target = PathBuf::from(target);
                 if target.is_absolute() {
                     at = root(&target).map_err(failed)?;
                 }
@@ -347,7 +340,7 @@ fn walk(path: &Path, missing: Missing, last: Links) -> Result<OwnedFd, FolderErr
                     steps.push_front(step);
                 }
             }
-            _ => return Err(failed(Errno::ENOTDIR)),
+            Found::Other => return Err(failed(Errno::ENOTDIR)),
         }
     }
     Ok(at)
@@ -359,12 +352,12 @@ fn steps(path: &Path) -> VecDeque<OsString> {
     path.components().filter(is_step).map(|part| part.as_os_str().to_owned()).collect()
 }
 
-fn step_to(at: &impl AsFd, name: &OsStr, missing: Missing) -> nix::Result<OwnedFd> {
-    match openat(at, name, LOOK, Mode::empty()) {
+fn step_to(at: &impl AsFd, name: &OsStr, missing: Missing) -> nix::Result<Found> {
+    match os::step(at, name) {
         Err(Errno::ENOENT) if missing == Missing::Make => {
             match mkdirat(at, name, Mode::S_IRWXU) {
                 // Somebody else was faster; what it is, is looked at like anything else.
-                Ok(()) | Err(Errno::EEXIST) => openat(at, name, LOOK, Mode::empty()),
+                Ok(()) | Err(Errno::EEXIST) => os::step(at, name),
                 Err(errno) => Err(errno),
             }
         }
@@ -378,8 +371,22 @@ fn is_trusted_link(link: &FileStat, folder: &FileStat) -> bool {
     let us = geteuid();
     let is_ours = link.st_uid == 0 || link.st_uid == us.as_raw();
     // In a user namespace root's can look like anybody's.
-    let is_its_owners = !us.is_root() && folder.st_mode & WRITABLE_BY_OTHERS == 0;
-    (is_ours && link.st_nlink == 1) || is_its_owners
+    let is_its_owners = !us.is_root() && permissions(folder) & WRITABLE_BY_OTHERS == 0;
+    (is_ours && link.st_nlink == 1 && (os::LINKS_ARE_HELD || keeps_its_links(folder)))
+        || is_its_owners
+}
+
+/// Whether nobody but root and ourselves can put another file in place of one of ours there.
+fn keeps_its_links(folder: &FileStat) -> bool {
+    let is_ours = folder.st_uid == 0 || folder.st_uid == geteuid().as_raw();
+    let mode = permissions(folder);
+    is_ours && (mode & WRITABLE_BY_OTHERS == 0 || mode & STICKY != 0)
+}
+
+/// The permission bits, with the sticky one and its like.
+#[allow(clippy::useless_conversion)] // A `mode_t` has 16 bits on macOS and FreeBSD.
+fn permissions(stat: &FileStat) -> u32 {
+    u32::from(stat.st_mode) & 0o7777
 }
 
 #[cfg(test)]

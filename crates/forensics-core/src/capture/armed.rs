@@ -27,8 +27,8 @@ pub enum ArmError {
         /// What the kernel said.
         source: std::io::Error,
     },
-    /// There is no descriptor for the eventfd.
-    #[error("cannot create the eventfd that wakes the keeper: {0}")]
+    /// There is no descriptor for the eventfd, or on other Unix for the pipe.
+    #[error("cannot create what wakes the keeper, an eventfd or a pipe: {0}")]
     EventFd(#[from] nix::Error),
 }
 

@@ -1,6 +1,5 @@
 //! The handler, and the reader's end of its slots.
 
-use std::os::fd::AsFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -8,8 +7,8 @@ use std::time::{Duration, SystemTime};
 use nix::errno::Errno;
 use nix::libc::{self, c_int, siginfo_t};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use super::os::{self, Waker};
 use super::raw::{self, Bytes};
 use super::slots::Slots;
 use super::{Absence, Captured, Code, SLOTS, Sighting};
@@ -41,18 +40,18 @@ static DROPPED: AtomicU64 = AtomicU64::new(0);
 static OWNER: AtomicI32 = AtomicI32::new(0);
 /// Whether `/proc/PID` is about the process that we know by that pid.
 static PROC_IS_OURS: AtomicBool = AtomicBool::new(false);
-/// The eventfd for the handler, which cannot look into a `OnceLock`.
+/// The waker's descriptor for the handler, which cannot look into a `OnceLock`.
 static WAKE_FD: AtomicI32 = AtomicI32::new(-1);
-/// The same for the reader. Kept for the life of the process: a handler may run at any time.
-static WAKE: OnceLock<EventFd> = OnceLock::new();
+/// The waker for the reader. Kept for the life of the process: a handler may run at any time.
+static WAKE: OnceLock<Waker> = OnceLock::new();
 
 /// Makes ready what the handler needs. Before the first registration.
 pub(super) fn prepare() -> nix::Result<()> {
     if WAKE.get().is_none() {
-        let eventfd = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC)?;
-        // Two threads may come here at once: the loser's eventfd is closed again.
-        let eventfd = WAKE.get_or_init(|| eventfd);
-        WAKE_FD.store(std::os::fd::AsRawFd::as_raw_fd(eventfd), Ordering::Release);
+        let waker = Waker::new()?;
+        // Two threads may come here at once: the loser's waker is closed again.
+        let waker = WAKE.get_or_init(|| waker);
+        WAKE_FD.store(waker.write_fd(), Ordering::Release);
     }
     PROC_IS_OURS.store(procfile::is_ours(), Ordering::Release);
     OWNER.store(raw::own_pid(), Ordering::Release);
@@ -118,7 +117,7 @@ fn look(info: &siginfo_t, mono_ns: u64, wall_ns: u64) -> Raw {
             raw.exe = exe;
         }
     }
-    raw.parent_death_signal = raw::parent_death_signal();
+    raw.parent_death_signal = os::parent_death_signal();
     raw.took_ns = raw::clock_ns(libc::CLOCK_MONOTONIC).saturating_sub(mono_ns);
     raw
 }
@@ -156,17 +155,17 @@ pub fn dropped() -> u64 {
 /// For one thread of the process: with two, either may get the news. Returns at once, `false`,
 /// where nothing was ever armed. May return early on a handled signal.
 pub fn wait(timeout: Option<Duration>) -> bool {
-    let Some(eventfd) = WAKE.get() else { return false };
+    let Some(waker) = WAKE.get() else { return false };
     if let Some(timeout) = timeout {
         // Rounded up: a wait that ends before its time would have to be begun again.
         let millis = timeout.as_nanos().div_ceil(1_000_000);
         let timeout = PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX);
-        let mut fds = [PollFd::new(eventfd.as_fd(), PollFlags::POLLIN)];
+        let mut fds = [PollFd::new(waker.read_fd(), PollFlags::POLLIN)];
         if !matches!(poll(&mut fds, timeout), Ok(1..)) {
             return false;
         }
     }
-    eventfd.read().is_ok()
+    waker.sleep()
 }
 
 /// Wakes whoever sleeps in [`wait`]. From any thread, also from a handler.
@@ -182,10 +181,10 @@ pub fn wake() {
 /// for long. Children inherit it.
 ///
 /// # Errors
-/// `ENOSYS` or `EPERM` where the kernel or a seccomp filter does not have it.
+/// `ENOSYS` or `EPERM` where the kernel or a seccomp filter does not have it; `ENOSYS` on other Unix.
 pub fn hint_low_latency() -> nix::Result<()> {
     const SLICE_NS: u64 = 100_000;
-    raw::set_time_slice(raw::own_pid(), SLICE_NS)
+    os::set_time_slice(raw::own_pid(), SLICE_NS)
 }
 
 /// Ends the process with this status at once, from whatever thread: no destructor, no exit handler
@@ -197,14 +196,16 @@ pub fn exit_now(status: i32) -> ! {
 impl From<&Raw> for Captured {
     fn from(raw: &Raw) -> Self {
         let code = Code::from_raw(raw.code);
+        // On Linux 0 is a sender outside our pid namespace, on other Unix nobody that is named.
+        let has_sender = code.has_sender() && (raw.pid > 0 || crate::os::HAS_PROC);
         Self {
             signal: Signal::from_raw(raw.signal),
             code,
-            pid: code.has_sender().then_some(raw.pid),
-            uid: code.has_sender().then_some(raw.uid),
+            pid: has_sender.then_some(raw.pid),
+            uid: has_sender.then_some(raw.uid),
             sighting: Sighting {
                 stat: raw.stat.ok().map(|stat| stat.as_slice().to_vec()),
-                absence: raw.stat.err().filter(|_| code.has_sender()),
+                absence: raw.stat.err().filter(|_| has_sender),
                 exe: Some(raw.exe.as_slice().to_vec()).filter(|exe| !exe.is_empty()),
                 login_uid: login_id(raw.login_uid.as_slice()),
                 login_session: login_id(raw.login_session.as_slice()),

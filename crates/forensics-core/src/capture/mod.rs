@@ -18,7 +18,7 @@
 //! # What we do instead
 //!
 //! A handler claims one of a fixed number of static slots, fills it, publishes it, and wakes
-//! whoever sleeps in [`wait`] through an eventfd. [`take`] copies the published slots out. A slot
+//! whoever sleeps in [`wait`] through an eventfd (a pipe on other Unix). [`take`] copies the published slots out. A slot
 //! is never written to while it is unread: with all slots taken a signal is counted as dropped and
 //! still wakes the reader. The files are read in the order of what is lost first: `stat` before
 //! anything else, as with the parent's pid in it the shell that ran `kill` can be named later.
@@ -40,7 +40,11 @@
 #![allow(unsafe_code)] // The one module that may; see ARCHITECTURE.md.
 
 mod armed;
+mod code;
 mod handler;
+#[cfg_attr(all(target_os = "linux", not(forensics_portable)), path = "linux.rs")]
+#[cfg_attr(not(all(target_os = "linux", not(forensics_portable))), path = "portable.rs")]
+mod os;
 mod raw;
 mod slots;
 
@@ -49,6 +53,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 pub use armed::{ArmError, Armed, arm, is_ignored};
+pub use code::Code;
 pub use handler::{dropped, exit_now, hint_low_latency, take, wait, wake};
 
 use crate::clock;
@@ -96,46 +101,6 @@ impl Captured {
             mono_ns: clock::mono_us().saturating_mul(1000),
             took_ns: 0,
         }
-    }
-}
-
-/// `si_code`: how a signal came about, by sigaction(2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Code {
-    /// `SI_USER`: kill(2) or `pidfd_send_signal(2)`. The kernel vouches for pid and uid.
-    User,
-    /// `SI_TKILL`: tgkill(2), raise(3), `pthread_kill(3)`. The kernel vouches for pid and uid.
-    Tkill,
-    /// `SI_QUEUE`: sigqueue(3). Pid and uid are what the sender wrote there.
-    Queue,
-    /// `SI_TIMER`: a POSIX timer. There is no sender; the field holds the timer's id. A sender may
-    /// write this code into a sigqueue, too.
-    Timer,
-    /// `SI_KERNEL`: the kernel itself: Ctrl-C, a terminal hanging up, setitimer(2).
-    Kernel,
-    /// Any other.
-    Other(i32),
-}
-
-impl Code {
-    /// The meaning of a raw `si_code`.
-    pub fn from_raw(code: i32) -> Self {
-        use nix::libc::{SI_KERNEL, SI_QUEUE, SI_TIMER, SI_TKILL, SI_USER};
-        match code {
-            SI_USER => Code::User,
-            SI_TKILL => Code::Tkill,
-            SI_QUEUE => Code::Queue,
-            SI_TIMER => Code::Timer,
-            SI_KERNEL => Code::Kernel,
-            other => Code::Other(other),
-        }
-    }
-
-    /// Whether `si_pid` and `si_uid` are about a sender at all.
-    pub fn has_sender(self) -> bool {
-        matches!(self, Code::User | Code::Tkill | Code::Queue)
     }
 }
 

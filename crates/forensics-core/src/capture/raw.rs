@@ -109,14 +109,6 @@ pub(super) fn own_pid() -> c_int {
     unsafe { libc::getpid() }
 }
 
-/// The signal that this thread asked for at its parent's death, 0 for none.
-pub(super) fn parent_death_signal() -> c_int {
-    let mut signal: c_int = 0;
-    // SAFETY: PR_GET_PDEATHSIG stores an int through the pointer, which is valid for one.
-    unsafe { libc::prctl(libc::PR_GET_PDEATHSIG, &raw mut signal) };
-    signal
-}
-
 /// A clock's time in nanoseconds; 0 for a clock that this kernel lacks.
 pub(super) fn clock_ns(clock: libc::clockid_t) -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -126,45 +118,16 @@ pub(super) fn clock_ns(clock: libc::clockid_t) -> u64 {
     (now.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(now.tv_nsec as u64)
 }
 
-/// `struct sched_attr` as it was first, by sched_setattr(2); later kernels take it by its size.
-#[repr(C)]
-#[derive(Default)]
-struct SchedAttr {
-    size: u32,
-    policy: u32,
-    flags: u64,
-    nice: i32,
-    priority: u32,
-    runtime: u64,
-    deadline: u64,
-    period: u64,
-}
-
-/// Sets the slice, in nanoseconds, that the scheduler gives the thread `tid`, leaving its policy
-/// and niceness as they are.
-pub(super) fn set_time_slice(tid: c_int, slice_ns: u64) -> nix::Result<()> {
-    const SIZE: u32 = size_of::<SchedAttr>() as u32;
-    let mut attr = SchedAttr::default();
-    // SAFETY: the pointer is valid for SIZE bytes, which the kernel is told.
-    let got = unsafe { libc::syscall(libc::SYS_sched_getattr, tid, &raw mut attr, SIZE, 0) };
-    Errno::result(got)?;
-    attr.size = SIZE;
-    attr.runtime = slice_ns;
-    // SAFETY: as above; the kernel only reads.
-    let set = unsafe { libc::syscall(libc::SYS_sched_setattr, tid, &raw const attr, 0) };
-    Errno::result(set).map(drop)
-}
-
 /// Ends the process with this status, now: no destructor runs, no exit handler, no flush.
 pub(super) fn exit(status: c_int) -> ! {
     // SAFETY: _exit(2) has no preconditions, and does not return.
     unsafe { libc::_exit(status) }
 }
 
-/// Adds one to the eventfd `fd`. Cannot block: that would take 2^64 - 2 signals unread.
+/// Adds one to what the [`Waker`](super::os::Waker) behind `fd` holds. It does not block.
 pub(super) fn notify(fd: c_int) {
     let one: u64 = 1;
-    // SAFETY: the buffer is valid for its eight bytes. `fd` is the process's eventfd, which is
+    // SAFETY: the buffer is valid for its eight bytes. `fd` is the process's one waker's, which is
     // never closed, or -1 before there is one, which write(2) refuses.
     unsafe { libc::write(fd, (&raw const one).cast(), size_of::<u64>()) };
 }

@@ -1,6 +1,6 @@
 //! What is known from the start on: who we are, under which unit, whose child.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nix::unistd::{getpid, getppid};
 use serde::{Deserialize, Serialize};
@@ -126,7 +126,7 @@ pub(super) fn own_pid() -> i32 {
 /// The container runtime: what it says itself in the environment (`container=`, by systemd's
 /// container interface) or by a file, else what the cgroup's path looks like.
 fn container(proc: &str, variable: Option<String>) -> Option<String> {
-    let at_root = |file| Path::new(&format!("{proc}/root")).join(file).exists();
+    let at_root = |file: &str| procfile::exists(&format!("{proc}/root/{file}"));
     let by_cgroup = || container_of_cgroup_file(&procfile::text(format!("{proc}/cgroup"))?);
     let seen = || match () {
         () if at_root(".dockerenv") => Some("docker"),

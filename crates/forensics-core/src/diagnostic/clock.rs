@@ -1,6 +1,7 @@
 //! The instant of the look, on the three clocks its sections are read against.
 
 use super::shown;
+use crate::os;
 use nix::time::{ClockId, clock_gettime};
 use std::fmt::{self, Display};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -17,12 +18,12 @@ pub(super) struct Clocks {
 
 impl Clocks {
     pub(super) fn now() -> Self {
-        let ask = |clock| clock_gettime(clock).map(Duration::from).unwrap_or_default();
+        let monotonic = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from);
         Self {
             // A wall clock before 1970 shows as 1970.
             wall: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
-            since_boot: ask(ClockId::CLOCK_BOOTTIME),
-            monotonic: ask(ClockId::CLOCK_MONOTONIC),
+            since_boot: os::since_boot(),
+            monotonic: monotonic.unwrap_or_default(),
         }
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! An image may hold no shell, `ps` or `pstree`, so this reads `/proc`, `/sys/fs/cgroup` and
 //! `/dev/kmsg` itself. It starts nothing, and a file that is missing or may not be read costs its
-//! own line only, which then says why.
+//! own line only, which then says why. On other Unix than Linux there is nothing of all that.
 //!
 //! Reading `/proc/PID/cmdline` blocks for as long as another thread holds that process's memory
 //! map locked (moby#15204), which no flag prevents. So the sections that cannot block come first,
@@ -24,15 +24,18 @@ mod tree;
 
 pub(crate) use kmsg::killed_for_memory;
 
+use crate::os;
 use clock::Clocks;
 use list::List;
 use source::Source;
 use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// How many processes of the machine are shown unless told.
 pub const DEFAULT_TOP: usize = 60;
+
+const PROC: &str = "/proc";
 
 /// A look around, from the view of one process.
 ///
@@ -60,7 +63,7 @@ impl Diagnostic {
             pid,
             heading: Vec::new(),
             top: DEFAULT_TOP,
-            proc: "/proc".into(),
+            proc: PROC.into(),
             cgroup: "/sys/fs/cgroup".into(),
             kmsg: "/dev/kmsg".into(),
         }
@@ -111,6 +114,21 @@ impl Diagnostic {
             self.heading.iter().try_for_each(|line| writeln!(out, "{line}"))?;
         }
         out.flush()?;
+        if os::HAS_PROC || self.proc != Path::new(PROC) {
+            self.write_system(out, source, &clocks)?;
+        } else {
+            writeln!(out, "--- system\nnothing to read: it has no /proc as Linux has it")?;
+        }
+        writeln!(out, "--- end of diagnostic ({} ms)", started.elapsed().as_millis())?;
+        out.flush()
+    }
+
+    fn write_system(
+        &self,
+        out: &mut dyn Write,
+        source: &mut Source,
+        clocks: &Clocks,
+    ) -> io::Result<()> {
         process::write(out, source, &self.proc, self.pid)?;
         load::write(out, source, &self.proc)?;
         cgroup::write(out, source, &self.proc, &self.cgroup, self.pid)?;
@@ -123,8 +141,7 @@ impl Diagnostic {
             }
             Err(e) => writeln!(out, "--- processes\nnot readable ({})", shown::why(&e))?,
         }
-        writeln!(out, "--- end of diagnostic ({} ms)", started.elapsed().as_millis())?;
-        out.flush()
+        Ok(())
     }
 }
 

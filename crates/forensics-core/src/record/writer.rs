@@ -11,12 +11,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::fcntl::{FallocateFlags, fallocate};
-
 use super::entry::line;
 use super::event::{Event, RunStarted};
 use super::folder;
 use crate::clock::{Utc, mono_us};
+use crate::os;
 use crate::trusted::{Folder, FolderError};
 
 /// How many names [`Recorder::create`] tries. Each has a later time in it, so that even a second
@@ -112,7 +111,7 @@ impl Recorder {
     ///
     /// The folder is made where it is not there, and its parents too, with mode 0700; the file
     /// has mode 0600 and a name that no other run has. Room for what a run writes is set aside on the
-    /// disk (`fallocate(2)`), where its file system can. Old records stay: see [`super::prune`].
+    /// disk (`fallocate(2)`, on Linux), where its file system can. Old records stay: see [`super::prune`].
     ///
     /// # Errors
     /// Where the folder cannot be made or is not safe from other users, and where the file
@@ -124,9 +123,8 @@ impl Recorder {
         for _ in 0..ATTEMPTS {
             let name = folder::name(Utc::now(), pid);
             let Some(recorder) = Self::claim(&folder, &name)? else { continue };
-            // So that the end is recorded, too, where the disk fills up meanwhile. Not every file
-            // system has it, and a disk may be full already: then as much is written as goes.
-            let _ = fallocate(&recorder.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, SET_ASIDE);
+            // So that the end is recorded, too, where the disk fills up meanwhile.
+            os::set_aside(&recorder.file, SET_ASIDE);
             recorder.record(&start).inspect_err(|_| remove(&folder, &name))?;
             return Ok(recorder);
         }

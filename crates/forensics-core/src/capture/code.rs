@@ -1,0 +1,90 @@
+//! How a signal came about, by what the kernel says.
+
+use serde::{Deserialize, Serialize};
+
+/// `si_code`: how a signal came about, by sigaction(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Code {
+    /// `SI_USER`: kill(2) or `pidfd_send_signal(2)`. The kernel vouches for pid and uid.
+    User,
+    /// `SI_TKILL`: tgkill(2), raise(3), `pthread_kill(3)`. The kernel vouches for pid and uid.
+    Tkill,
+    /// `SI_QUEUE`: sigqueue(3). Pid and uid are what the sender wrote there.
+    Queue,
+    /// `SI_TIMER`: a POSIX timer. There is no sender; the field holds the timer's id. A sender may
+    /// write this code into a sigqueue, too.
+    Timer,
+    /// `SI_KERNEL`: the kernel itself: Ctrl-C, a terminal hanging up, setitimer(2).
+    Kernel,
+    /// Any other.
+    Other(i32),
+}
+
+impl Code {
+    /// The meaning of a raw `si_code` on this system.
+    pub fn from_raw(code: i32) -> Self {
+        match cfg!(target_os = "linux") {
+            true => Self::of_linux(code),
+            false => Self::of_bsd(code),
+        }
+    }
+
+    /// By Linux's `asm-generic/siginfo.h`.
+    fn of_linux(code: i32) -> Self {
+        match code {
+            0 => Code::User,
+            -6 => Code::Tkill,
+            -1 => Code::Queue,
+            -2 => Code::Timer,
+            0x80 => Code::Kernel,
+            other => Code::Other(other),
+        }
+    }
+
+    /// By FreeBSD's `sys/signal.h`. macOS has the same numbers and uses none of them: its kernel
+    /// leaves 0 there, and names the process in whose time the signal was sent (`psignal_internal()`
+    /// in xnu's `kern_sig.c`): whoever called kill(2), or for Ctrl-C the terminal's program. Where
+    /// FreeBSD has 0 (`SI_NOINFO`) there is no pid.
+    fn of_bsd(code: i32) -> Self {
+        match code {
+            0 | 0x10001 => Code::User,
+            0x10002 => Code::Queue,
+            0x10003 => Code::Timer,
+            0x10006 => Code::Kernel,
+            0x10007 => Code::Tkill,
+            other => Code::Other(other),
+        }
+    }
+
+    /// Whether `si_pid` and `si_uid` are about a sender at all.
+    pub fn has_sender(self) -> bool {
+        matches!(self, Code::User | Code::Tkill | Code::Queue)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::libc;
+
+    use super::*;
+
+    #[test]
+    fn each_system_has_its_own_numbers_for_the_same() {
+        let cases = [
+            (libc::SI_USER, 0x10001, Code::User),
+            (libc::SI_TKILL, 0x10007, Code::Tkill),
+            (libc::SI_QUEUE, 0x10002, Code::Queue),
+            (libc::SI_TIMER, 0x10003, Code::Timer),
+            (libc::SI_KERNEL, 0x10006, Code::Kernel),
+            (libc::SI_ASYNCIO, 0x10004, Code::Other(0)),
+        ];
+        for (linux, bsd, code) in cases {
+            let other = |raw| if let Code::Other(_) = code { Code::Other(raw) } else { code };
+            assert_eq!(Code::of_linux(linux), other(linux));
+            assert_eq!(Code::of_bsd(bsd), other(bsd));
+        }
+        assert_eq!(Code::of_bsd(0), Code::User);
+    }
+}

@@ -1,0 +1,71 @@
+//! Linux: `O_PATH` holds what was found, `/proc` opens that very file.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, OFlag, fallocate, open, openat, readlinkat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+use nix::time::{ClockId, clock_gettime};
+
+use super::Found;
+use crate::regular::{Links, OpenError, READ, is_regular, kind};
+
+/// Whether there is a `/proc` as Linux has it.
+pub(crate) const HAS_PROC: bool = true;
+
+/// Whether a link that was found could be another by the time it is read: it is held.
+pub(crate) const LINKS_ARE_HELD: bool = true;
+
+/// Holds what is found under a name, whatever it is.
+const LOOK: OFlag = OFlag::O_PATH.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+/// Opens a folder to begin a walk in, `/` or `.`.
+pub(crate) fn begin(path: &str) -> nix::Result<OwnedFd> {
+    open(path, LOOK | OFlag::O_DIRECTORY, Mode::empty())
+}
+
+/// Looks at what stands under a name in a folder.
+pub(crate) fn step(at: &impl AsFd, name: &OsStr) -> nix::Result<Found> {
+    let found = openat(at, name, LOOK, Mode::empty())?;
+    let stat = fstat(&found)?;
+    Ok(match kind(&stat) {
+        SFlag::S_IFDIR => Found::Folder(found),
+        SFlag::S_IFLNK => Found::Link(stat, readlinkat(&found, "")?),
+        _ => Found::Other,
+    })
+}
+
+/// Opens the regular file of that name below `folder`, to read it; and what was looked at before.
+pub(crate) fn open_regular(
+    folder: &impl AsFd,
+    name: &Path,
+    links: Links,
+) -> Result<(OwnedFd, FileStat), OpenError> {
+    let flag = links.flag();
+    let found = openat(folder, name, OFlag::O_PATH | OFlag::O_CLOEXEC | flag, Mode::empty())?;
+    let stat = fstat(&found)?;
+    if !is_regular(&stat) {
+        return Err(OpenError::NotRegular);
+    }
+    let by_descriptor = format!("/proc/self/fd/{}", found.as_raw_fd());
+    let file = match open(by_descriptor.as_str(), READ, Mode::empty()) {
+        Err(Errno::ENOENT) => openat(folder, name, READ | flag, Mode::empty())?,
+        opened => opened?,
+    };
+    Ok((file, stat))
+}
+
+/// Sets room aside on the disk for what will be written to the file, where its file system can.
+pub(crate) fn set_aside(file: &File, bytes: i64) {
+    // Not every file system has it, and a disk may be full already: then as much is written as goes.
+    let _ = fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, bytes);
+}
+
+/// The time since boot, time asleep included.
+pub(crate) fn since_boot() -> Duration {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
+}
