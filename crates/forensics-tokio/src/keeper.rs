@@ -15,12 +15,10 @@ use std::time::Duration;
 use forensics_core::capture;
 use forensics_core::record::ForcedBy;
 use forensics_core::signal::Signal;
-use nix::sys::signal::{SIGKILL, SigEvent, SigevNotify};
-use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
-use nix::time::ClockId;
 
 use crate::account::State;
 use crate::bounded::bounded_or_here;
+use crate::os::kill_after;
 use crate::stop::{Caught, Stop};
 use crate::vigil::{Alarm, Vigil};
 use crate::voice::SAY_LIMIT;
@@ -163,15 +161,6 @@ pub(crate) fn last_words(stop: &Arc<Stop>, by: ForcedBy, why: &str) {
         bounded_or_here(SAY_LIMIT, move || flush());
     }
     stop.message.finish();
-}
-
-/// Has the kernel kill the process in that time. What has to be done before the end is done right
-/// here where no thread can be had, and could hang.
-fn kill_after(after: Duration) -> Option<Timer> {
-    let kill = SigevNotify::SigevSignal { signal: SIGKILL, si_value: 0 };
-    let mut timer = Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(kill)).ok()?;
-    timer.set(Expiration::OneShot(after.into()), TimerSetTimeFlags::empty()).ok()?;
-    Some(timer)
 }
 
 fn lock() -> MutexGuard<'static, Keeper> {

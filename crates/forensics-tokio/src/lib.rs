@@ -44,6 +44,7 @@ mod message;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 mod notify;
+mod os;
 mod outcome;
 mod panics;
 mod phase;

@@ -11,7 +11,6 @@
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram as StdDatagram};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,6 +21,8 @@ use forensics_core::escape::{Plain, cut};
 use tokio::net::UnixDatagram;
 use tokio::sync::Notify;
 use tokio::time::timeout;
+
+use crate::os::abstract_address;
 
 /// Longest status, in characters. systemd takes a message of 4096 bytes (`NOTIFY_BUFFER_MAX`), and
 /// a character is at most 10 bytes when it is escaped.
@@ -72,7 +73,7 @@ impl Notifier {
         let failed = |source| NotifyError::Connect { address: address.to_owned(), source };
         let peer = match address.as_bytes() {
             [b'/', ..] => SocketAddr::from_pathname(address),
-            [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
+            [b'@', name @ ..] => abstract_address(name),
             _ => return Err(NotifyError::Address(address.to_owned())),
         };
         let connect = |peer: &SocketAddr| {
@@ -203,7 +204,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify");
         let name = format!("@forensics-test-{}", std::process::id());
-        let by_name = SocketAddr::from_abstract_name(&name.as_bytes()[1..]).unwrap();
+        let by_name = abstract_address(&name.as_bytes()[1..]).unwrap();
         let sockets = [
             (StdDatagram::bind(&path).unwrap(), path.into_os_string()),
             (StdDatagram::bind_addr(&by_name).unwrap(), OsString::from(name)),

@@ -8,10 +8,10 @@ use std::time::Duration;
 use forensics_core::context::ShutdownContext;
 use forensics_core::sender::Sender;
 use forensics_core::signal::Signal;
-use nix::unistd::{getpid, gettid};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::os::is_main_thread;
 use crate::outcome::{Outcome, ServiceOutcome};
 
 /// The whole of a stop. Serialises to JSON, durations in microseconds.
@@ -78,7 +78,7 @@ impl ShutdownReport {
     /// with 70 if it is still there at the deadline, and no sooner than in 1.5 s.
     pub fn exit_code(&self) -> ExitCode {
         if let Some(on_exit) = &self.on_exit.0
-            && gettid() == getpid()
+            && is_main_thread()
         {
             on_exit();
         }

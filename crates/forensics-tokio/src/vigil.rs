@@ -174,8 +174,12 @@ impl Vigil {
             metrics.num_alive_tasks(),
             metrics.global_queue_depth(),
         );
+        let threads = Thread::all(MAX_THREADS);
+        if threads.is_empty() {
+            return text;
+        }
         text.push_str("; threads:");
-        for thread in Thread::all(MAX_THREADS) {
+        for thread in threads {
             let _ = write!(text, " {thread}");
             if let Some(ticks) = &self.cpu_at_start {
                 let before = ticks.get(&thread.tid).copied().unwrap_or(0);

@@ -40,6 +40,7 @@ use self::outside::Outside;
 use crate::bounded::apart;
 use crate::child::Group;
 use crate::environment::is_yes;
+use crate::os::{SHELL, own_program};
 use crate::systemctl::was_met;
 
 /// The name under which this program runs as its own diagnostic; nobody starts a service by it.
@@ -220,11 +221,6 @@ async fn look_as_child(plan: &Plan, line: &str, log: &File) -> Result<(), DiagEr
     }
 }
 
-/// For an image in which [`init`] was forgotten but a shell is there. Names alone, without command
-/// lines: nobody would take the secrets out of those. The second is for busybox.
-const SHELL: &str = "date; cat /proc/loadavg; columns=pid,ppid,user,stat,time,comm; \
-    { ps ax -o $columns,pcpu,rss,wchan:24 --sort=-pcpu 2>/dev/null || ps -o $columns; } | head -n 60";
-
 fn command(command: &DiagCommand) -> Command {
     let shell = |line: &str| {
         let mut shell = Command::new("/bin/sh");
@@ -233,10 +229,11 @@ fn command(command: &DiagCommand) -> Command {
     };
     match command {
         _ if is_ourselves(command) => {
-            let mut ourselves = Command::new("/proc/self/exe");
+            let mut ourselves = Command::new(own_program());
             ourselves.arg0(ARG0);
             ourselves
         }
+        // For an image in which `init` was forgotten but a shell is there.
         DiagCommand::BuiltIn => shell(SHELL),
         DiagCommand::Shell(line) => shell(line),
         DiagCommand::Program(program, arguments) => {

@@ -1,0 +1,50 @@
+//! Other Unix: what the standard library has.
+
+use std::io;
+use std::os::unix::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::{SIGKILL, kill};
+use nix::unistd::{alarm, getpid};
+
+use crate::task;
+
+/// What looks around where nothing of ours can: for `/bin/sh -c`. Names alone, without command
+/// lines: nobody would take the secrets out of those.
+pub(crate) const SHELL: &str =
+    "date; uptime; ps ax -o pid,ppid,user,stat,time,pcpu,rss,comm | head -n 60";
+
+/// Kills the process in that time, unless what is returned is dropped before. What has to be done
+/// before the end is done right here where no thread can be had, and could hang. For that case there
+/// is SIGALRM, which ends the process as well where nobody handles it; it is not taken back.
+pub(crate) fn kill_after(after: Duration) -> Option<Sender<()>> {
+    let (keep, dropped) = channel::<()>();
+    let last_resort = move || {
+        if dropped.recv_timeout(after) == Err(RecvTimeoutError::Timeout) {
+            let _ = kill(getpid(), SIGKILL);
+        }
+    };
+    if task::thread("shutdown-end", last_resort).is_err() {
+        alarm::set(u32::try_from(after.as_secs() + 1).unwrap_or(u32::MAX));
+        return None;
+    }
+    Some(keep)
+}
+
+/// Whether this thread is the one that began in `main`, to which the standard library gives its name.
+pub(crate) fn is_main_thread() -> bool {
+    thread::current().name() == Some("main")
+}
+
+/// The program that this process runs, by its path: what lies there by now.
+pub(crate) fn own_program() -> PathBuf {
+    std::env::current_exe().unwrap_or_default()
+}
+
+/// There is none: what has no file is Linux's.
+pub(crate) fn abstract_address(_: &[u8]) -> io::Result<SocketAddr> {
+    Err(io::ErrorKind::Unsupported.into())
+}
