@@ -17,6 +17,12 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 /// How many names are tried for the new file.
 const ATTEMPTS: u32 = 100;
 
+/// For the folder. With the first it need not be one that we may list.
+#[cfg(target_os = "linux")]
+const REACH: OFlag = OFlag::O_PATH;
+#[cfg(not(target_os = "linux"))]
+const REACH: OFlag = OFlag::O_RDONLY;
+
 /// Writes the file at `path` anew.
 ///
 /// # Errors
@@ -24,7 +30,7 @@ const ATTEMPTS: u32 = 100;
 pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let flags = REACH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let folder = open(folder.unwrap_or(Path::new(".")), flags, Mode::empty())?;
     match fstatat(&folder, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
         Ok(there) if SFlag::from_bits_truncate(there.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG => {

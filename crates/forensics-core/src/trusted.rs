@@ -15,6 +15,9 @@
 //! | a file that is another user's | refused | as the system has it |
 //! | a file writable by others, one with several hard links, one that is not regular | refused | refused |
 //!
+//! On other Unix than Linux a link cannot be held while it is looked at. So where others could exchange
+//! it meanwhile it is refused, too; see `os/portable.rs`.
+//!
 //! Not looked at: who may write to the folders further up (a volume in a container is often open to
 //! all). Whoever may can put another folder in place of ours, but none that passes this table.
 

@@ -42,7 +42,7 @@ impl Context {
             None => Baseline::probe(),
         };
         if baseline.process.name.is_none() {
-            eprintln!("forensics: there is no process {}", baseline.process.pid);
+            eprintln!("forensics: there is no process {} to be seen", baseline.process.pid);
         }
         baseline.markers.clone_from(&self.markers);
         let context = ShutdownContext::look(&baseline);
