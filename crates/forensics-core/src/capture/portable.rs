@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc::c_int;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// What the handler wakes the reader by: a pipe. A full one holds thousands of signals that nobody
 /// has read; one more is lost, and the reader wakes all the same.
@@ -18,8 +19,9 @@ impl Waker {
     pub(super) fn new() -> nix::Result<Self> {
         let errno = |e: io::Error| e.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw);
         let (reader, writer) = io::pipe().map_err(errno)?;
-        // This end alone: the reader is to sleep.
-        fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        for end in [reader.as_fd(), writer.as_fd()] {
+            fcntl(end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        }
         Ok(Self { reader, writer })
     }
 
@@ -34,8 +36,15 @@ impl Waker {
 
     /// Sleeps until woken; `false` where a signal interrupted that.
     pub(super) fn sleep(&self) -> bool {
-        // As much as there is: what is left would only wake the reader once more.
-        (&self.reader).read(&mut [0; 1024]).is_ok()
+        let mut fds = [PollFd::new(self.read_fd(), PollFlags::POLLIN)];
+        let mut woken = false;
+        if matches!(poll(&mut fds, PollTimeout::NONE), Ok(1..)) {
+            // All there is, as an eventfd gives it: what were left would wake the reader once more.
+            while matches!((&self.reader).read(&mut [0; 1024]), Ok(1..)) {
+                woken = true;
+            }
+        }
+        woken
     }
 }
 

@@ -231,3 +231,22 @@ fn links_fifos_and_folders_are_neither_listed_nor_read() {
         folder.read(Path::new("file")).unwrap();
     }
 }
+
+/// Without O_PATH it could be another when it is read than when it was looked at.
+#[test]
+fn a_link_of_ours_that_others_could_exchange_is_followed_only_where_it_is_held() {
+    let tmp = tempfile::tempdir().unwrap();
+    let at = |name: &str| tmp.path().join(name);
+    fs::create_dir(at("records")).unwrap();
+    chmod(&at("records"), 0o700);
+    fs::create_dir(at("way")).unwrap();
+    symlink(tmp.path(), at("way/link")).unwrap();
+    for (bits, held) in [(0o755, true), (0o1777, true), (0o777, os::LINKS_ARE_HELD)] {
+        chmod(&at("way"), bits);
+        match Folder::open(&at("way/link/records")) {
+            Ok(_) => assert!(held, "{bits:o}"),
+            Err(FolderError::Link { link, .. }) => assert!(!held && link == Path::new("link")),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}

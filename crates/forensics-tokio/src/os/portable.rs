@@ -44,7 +44,8 @@ pub(crate) fn own_program() -> PathBuf {
     std::env::current_exe().unwrap_or_default()
 }
 
-/// There is none: what has no file is Linux's.
+/// There is none.
 pub(crate) fn abstract_address(_: &[u8]) -> io::Result<SocketAddr> {
-    Err(io::ErrorKind::Unsupported.into())
+    let why = "Linux alone has abstract sockets: name one by its path";
+    Err(io::Error::new(io::ErrorKind::Unsupported, why))
 }

@@ -1,0 +1,179 @@
+//! What holds for a guarded service on any Unix: a real one, stopped by real signals.
+//!
+//! `.ci/portable` runs it as other Unix has it (`--cfg forensics_portable`), where nothing is read of
+//! `/proc`; that is asserted, too, so that the run is surely that one.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
+
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Child, Command};
+
+use forensics_tokio::Signal;
+use forensics_tokio::core::context::ShutdownContext;
+use forensics_tokio::core::record::{Event, ForcedBy, Outcome, PhaseOutcome, Verdict};
+use forensics_tokio::testing::{Process, Run};
+use nix::unistd::getuid;
+
+/// Whether this is what other Unix has.
+const PORTABLE: bool = cfg!(forensics_portable) || cfg!(not(target_os = "linux"));
+
+fn command(what: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_service"));
+    command.arg(what).env_remove("container");
+    command
+}
+
+fn start(command: &mut Command) -> Process {
+    let service = Process::start(command);
+    service.until_stdout("working");
+    service
+}
+
+/// The context as it was recorded.
+fn context(run: &Run) -> ShutdownContext {
+    let entries = &run.record.as_ref().unwrap().entries;
+    let signal = entries.iter().find_map(|entry| match &entry.event {
+        Event::Signal(signal) => Some(signal),
+        _ => None,
+    });
+    serde_json::from_value(signal.unwrap().context.clone()).unwrap()
+}
+
+/// `/bin/kill`, whose pid stays its own until it is waited for.
+fn kill(service: &Process) -> Child {
+    Command::new("/bin/kill").arg(service.pid().to_string()).spawn().unwrap()
+}
+
+#[test]
+fn a_signal_is_answered_in_phases_and_recorded_with_the_pid_and_user_it_came_from() {
+    let service = start(&mut command(""));
+    let mut killer = kill(&service);
+    let run = service.wait();
+    assert!(killer.wait().unwrap().success());
+    assert_eq!(run.code(), 0, "{}", run.stderr);
+    run.line("Shutdown context: signal=SIGTERM cause=");
+    run.line("Shutdown complete");
+    assert_eq!(run.outcomes(), [("drain", PhaseOutcome::Ok), ("db_close", PhaseOutcome::Ok)]);
+    assert!(run.verdict.as_ref().unwrap().is_clean());
+
+    let context = context(&run);
+    let sender = context.sender.as_ref().unwrap();
+    assert_eq!(sender.process.pid, killer.id().cast_signed());
+    assert_eq!(sender.process.uid, Some(getuid().as_raw()));
+    assert_eq!(context.process.ppid, Some(std::process::id().cast_signed()));
+    assert_eq!(context.load.is_none(), PORTABLE);
+    if PORTABLE {
+        let line = run.line("Shutdown context");
+        assert!(line.contains(" cause=unknown under_systemd="), "{line}");
+        assert!(line.contains(" sender_name=? "), "{line}");
+        assert!(line.contains(" parent_name=?"), "{line}");
+        assert_eq!((&sender.process.name, &sender.exe, sender.ancestors.len()), (&None, &None, 0));
+        assert_eq!((context.container, context.memory), (None, None));
+        assert_eq!(run.record.unwrap().start.boot_id, None);
+    }
+}
+
+#[test]
+fn what_our_parent_sends_is_the_supervisors() {
+    let service = start(&mut command(""));
+    service.signal(Signal::INT);
+    let run = service.wait();
+    assert_eq!((run.code(), run.cause()), (0, "supervisor"), "{}", run.stderr);
+}
+
+#[test]
+fn a_second_signal_keeps_the_phase_with_a_reserve_and_a_third_ends_the_process() {
+    let service = start(&mut command("hang"));
+    service.signal(Signal::TERM);
+    service.until_stderr("Teardown started");
+    service.second_signal(Signal::TERM);
+    let run = service.wait();
+    assert_eq!(run.outcomes(), [("drain", PhaseOutcome::CutShort), ("db_close", PhaseOutcome::Ok)]);
+
+    let service = start(&mut command("block"));
+    service.signal(Signal::TERM);
+    service.until_stderr("Teardown started");
+    for _ in 0..2 {
+        service.second_signal(Signal::TERM);
+    }
+    let run = service.wait();
+    assert_eq!(run.code(), 70, "{}", run.stderr);
+    run.line("another SIGTERM asked for an end at once");
+    assert_eq!(run.verdict.unwrap().outcome, Outcome::Forced);
+}
+
+#[test]
+fn at_the_deadline_a_blocked_runtime_is_ended_and_the_next_start_says_so() {
+    let records = tempfile::tempdir().unwrap();
+    let within = |what| {
+        let mut command = command(what);
+        command.env("FORENSICS_RECORD_DIR", records.path()).env("FORENSICS_DEADLINE", "2s");
+        command
+    };
+    let service = start(&mut within("block"));
+    service.signal(Signal::TERM);
+    let run = service.wait();
+    assert_eq!(run.code(), 70, "{}", run.stderr);
+    let forced = run.line("Shutdown forced");
+    assert!(forced.contains("phase drain has run for "), "{forced}");
+    assert_eq!(forced.contains("; threads: "), !PORTABLE, "{forced}");
+    let record = run.record.as_ref().unwrap();
+    let Event::Stopped(stopped) = &record.entries.last().unwrap().event else {
+        panic!("{}", run.stderr)
+    };
+    assert_eq!(stopped.forced_by, Some(ForcedBy::Deadline));
+
+    let service = start(&mut within(""));
+    service.signal(Signal::TERM);
+    service.wait().line("Previous run: outcome=forced");
+}
+
+#[test]
+fn a_run_that_was_killed_is_told_from_one_that_lives_by_its_lock() {
+    let service = start(&mut command("hang"));
+    service.signal(Signal::TERM);
+    service.until_stderr("Teardown started");
+    let last = |dir| Verdict::of_last(dir).unwrap().unwrap();
+    assert_eq!(last(service.records()).outcome, Outcome::Running);
+    let pid = service.pid().to_string();
+    assert!(Command::new("/bin/kill").args(["-KILL", &pid]).status().unwrap().success());
+    let verdict = service.wait().verdict.unwrap();
+    assert_eq!(verdict.outcome, Outcome::KilledInPhase);
+    assert_eq!(verdict.phases.iter().map(|open| &*open.phase).collect::<Vec<_>>(), ["drain"]);
+}
+
+#[test]
+fn the_diagnostic_is_this_program_again_and_says_where_it_has_nothing_to_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("diag.log");
+    let service = start(command("").env("FORENSICS_DIAG_LOG", &log));
+    service.signal(Signal::TERM);
+    assert_eq!(service.wait().code(), 0);
+    let text = fs::read_to_string(log).unwrap();
+    assert!(text.starts_with("=== service["), "{text}");
+    assert!(text.contains("\n--- end of diagnostic ("), "{text}");
+    assert_eq!(text.contains("\nnothing to read"), PORTABLE, "{text}");
+    assert_eq!(text.contains("\n--- process "), !PORTABLE, "{text}");
+}
+
+#[test]
+fn a_service_manager_is_told_over_a_socket_that_has_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    let service = start(command("").env("NOTIFY_SOCKET", &path));
+    service.signal(Signal::TERM);
+    assert_eq!(service.wait().code(), 0);
+    let mut word = [0; 512];
+    let received = socket.recv(&mut word).unwrap();
+    assert_eq!(&word[..received], b"READY=1");
+
+    let service = start(command("").env("NOTIFY_SOCKET", "@forensics-nobody"));
+    service.signal(Signal::TERM);
+    let run = service.wait();
+    assert_eq!(run.code(), 0);
+    let refused = run.line("NOTIFY_SOCKET=");
+    assert_eq!(refused.contains("Linux alone has abstract sockets"), PORTABLE, "{refused}");
+}
