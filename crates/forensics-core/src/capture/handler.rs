@@ -150,7 +150,7 @@ pub fn dropped() -> u64 {
 }
 
 /// Sleeps until a signal has been captured, [`wake`] is called, or `timeout` has passed; `None`
-/// sleeps in a blocking read(2), without any timer. Returns whether it was woken.
+/// sleeps in a blocking read(2), on other Unix in poll(2), without any timer. Returns whether it was woken.
 ///
 /// For one thread of the process: with two, either may get the news. Returns at once, `false`,
 /// where nothing was ever armed. May return early on a handled signal.

@@ -129,7 +129,8 @@ pub enum Absence {
     /// It had exited and been waited for. Also where what runs under its pid by now is another
     /// user's.
     Gone,
-    /// It lives, and `/proc` does not show it: `hidepid=`, or no `/proc` of our pid namespace.
+    /// It lives, and `/proc` does not show it: `hidepid=`, or no `/proc` of our pid namespace,
+    /// or none at all, as on other Unix.
     Hidden,
     /// It lives outside our pid namespace.
     Outside,

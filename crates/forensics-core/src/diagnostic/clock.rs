@@ -11,7 +11,7 @@ pub(super) struct Clocks {
     pub(super) wall: Duration,
     /// Since boot, time asleep included: what `/proc/PID/stat` counts a start time in. Asked from
     /// the kernel and not from `/proc/uptime`, where lxcfs shows a container's own.
-    pub(super) since_boot: Duration,
+    pub(super) since_boot: Option<Duration>,
     /// Since boot, time asleep left out: near enough to what the kernel's log counts in.
     pub(super) monotonic: Duration,
 }
@@ -30,7 +30,11 @@ impl Clocks {
 
 impl Display for Clocks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, up {}", rfc3339(self.wall), shown::elapsed(self.since_boot))
+        f.write_str(&rfc3339(self.wall))?;
+        match self.since_boot {
+            Some(since_boot) => write!(f, ", up {}", shown::elapsed(since_boot)),
+            None => Ok(()),
+        }
     }
 }
 

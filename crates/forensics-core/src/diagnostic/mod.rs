@@ -134,7 +134,7 @@ impl Diagnostic {
         cgroup::write(out, source, &self.proc, &self.cgroup, self.pid)?;
         kmsg::write(out, source, &self.kmsg, clocks.monotonic)?;
 
-        match List::read(source, &self.proc, clocks.since_boot) {
+        match List::read(source, &self.proc, clocks.since_boot.unwrap_or_default()) {
             Ok(list) => {
                 list.write_subtree(out, source, self.pid)?;
                 list.write_busiest(out, source, self.top)?;

@@ -66,6 +66,6 @@ pub(crate) fn set_aside(file: &File, bytes: i64) {
 }
 
 /// The time since boot, time asleep included.
-pub(crate) fn since_boot() -> Duration {
-    clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
+pub(crate) fn since_boot() -> Option<Duration> {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).ok()
 }
