@@ -1,6 +1,7 @@
 //! The pieces of work whose cost is bounded: see `tests/cost.rs`.
 
 use std::error::Error;
+use std::sync::Mutex;
 
 use forensics_tokio::core::capture::{self, Captured};
 use forensics_tokio::core::context::{Baseline, ShutdownContext, Trigger};
@@ -28,12 +29,20 @@ impl Subjects {
     /// # Errors
     /// Where either cannot be had.
     pub fn prepare() -> Result<Self, Box<dyn Error>> {
+        /// Handlers and what they took down are the whole process's: two tests at once would take each
+        /// other's signal, and one would wait for ever.
+        static TURN: Mutex<()> = Mutex::new(());
         let baseline = Baseline::probe();
+        let turn = TURN.lock();
         let armed = capture::arm(&[Signal::TERM])?;
         kill(Pid::this(), Nix::SIGTERM)?;
-        capture::wait(None);
-        let captured = capture::take().pop().ok_or("no signal was captured")?;
-        drop(armed);
+        let captured = loop {
+            capture::wait(None);
+            if let Some(captured) = capture::take().pop() {
+                break captured;
+            }
+        };
+        drop((armed, turn));
         let dir = tempfile::tempdir()?;
         let recorder = Recorder::create(dir.path(), RunStarted::new("cost", std::process::id()))?;
         let mut finished = PhaseFinished::new("drain", PhaseOutcome::Ok, 1_100_234, 1_103_832);
