@@ -17,7 +17,7 @@ use crate::escape::is_safe;
 /// # Errors
 /// As that one: where the value cannot be JSON.
 pub fn to_vec(value: &(impl Serialize + ?Sized)) -> serde_json::Result<Vec<u8>> {
-    let mut json = Vec::with_capacity(256);
+    let mut json = Vec::with_capacity(1024);
     value.serialize(&mut Serializer::with_formatter(&mut json, Safe))?;
     Ok(json)
 }
@@ -38,6 +38,10 @@ impl Formatter for Safe {
     where
         W: ?Sized + Write,
     {
+        // Nearly all of it: without a branch a character, this is many at once.
+        if fragment.bytes().fold(true, |safe, byte| safe & matches!(byte, b' '..=b'~')) {
+            return out.write_all(fragment.as_bytes());
+        }
         let mut rest = fragment;
         while let Some(at) = rest.find(|c| !is_safe(c)) {
             let (before, from) = rest.split_at(at);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::event::{Event, Unknown};
-use super::shorten::{MAX_DEPTH, depth, shortened};
+use super::shorten::{is_too_deep, shortened};
 use crate::clock::Utc;
 use crate::json;
 
@@ -187,7 +187,7 @@ pub(super) fn line(ts: Utc, mono_us: u64, event: &Event) -> Result<Vec<u8>, serd
     }
     let whole = Line { v: VERSION, ts, mono_us, event };
     let mut line = json::to_vec(&whole)?;
-    if line.len() >= MAX_LINE || depth(&line) > MAX_DEPTH {
+    if line.len() >= MAX_LINE || is_too_deep(&line) {
         line = shortened(&line)?;
     }
     line.push(b'\n');

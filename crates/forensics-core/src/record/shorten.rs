@@ -11,7 +11,7 @@ use crate::escape::cut;
 use crate::json;
 
 /// How deep the values of a line are nested at most. Readers built on serde_json go to 128.
-pub(super) const MAX_DEPTH: usize = 100;
+const MAX_DEPTH: usize = 100;
 
 /// What is kept of a line: characters of a text, items of a list or an object, levels.
 struct Limits {
@@ -28,9 +28,11 @@ const STEPS: [Limits; 4] = [
     Limits { chars: 256, items: 8, depth: 2 },
 ];
 
-/// How deep the brackets of some JSON are nested.
-pub(super) fn depth(json: &[u8]) -> usize {
-    levels(json).map(|(_, level)| level).max().unwrap_or(0)
+/// Whether the brackets of some JSON are nested deeper than can be read back.
+pub(super) fn is_too_deep(json: &[u8]) -> bool {
+    // So few cannot be, wherever they stand: that is all there is to do in nearly every line.
+    let open = json.iter().filter(|&&byte| matches!(byte, b'[' | b'{')).count();
+    open > MAX_DEPTH && levels(json).any(|(_, level)| level > MAX_DEPTH)
 }
 
 /// Each byte of some JSON, and how many brackets are open behind it.
@@ -119,6 +121,10 @@ mod tests {
 
     use super::*;
 
+    fn depth(json: &[u8]) -> usize {
+        levels(json).map(|(_, level)| level).max().unwrap_or(0)
+    }
+
     fn of_value(value: &Value) -> Vec<u8> {
         shortened(&json::to_vec(value).unwrap()).unwrap()
     }
@@ -158,6 +164,10 @@ mod tests {
         for (json, expected) in cases {
             assert_eq!(depth(json.as_bytes()), expected, "{json}");
         }
+        let brackets = format!("[{}{}]", "[],".repeat(MAX_DEPTH), '1');
+        let nested = format!("{}{}", "[".repeat(MAX_DEPTH), "]".repeat(MAX_DEPTH));
+        assert_eq!([&brackets, &nested].map(|json| is_too_deep(json.as_bytes())), [false; 2]);
+        assert!(is_too_deep(format!("[{nested}]").as_bytes()));
         let mut deep = json!(1);
         for _ in 0..500 {
             deep = json!([deep]);
