@@ -4,9 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use forensics_core::capture::{ArmError, arm, hint_low_latency, is_ignored};
+use forensics_core::capture::{arm, hint_low_latency, is_ignored};
 use forensics_core::context::Baseline;
-use forensics_core::escape::{Plain, Quoted};
 use forensics_core::process;
 use forensics_core::record::Run;
 use forensics_core::secret;
@@ -19,6 +18,7 @@ use crate::bounded::bounded;
 use crate::config::{Config, Escalation};
 use crate::diag::DiagCommand;
 use crate::guard::ShutdownGuard;
+use crate::install_error::InstallError;
 use crate::listener::Listeners;
 use crate::notify::Notifier;
 use crate::shared::Shared;
@@ -34,40 +34,6 @@ const CMDLINE_LIMIT: Duration = Duration::from_millis(50);
 #[must_use = "nothing is guarded until `install` is called"]
 pub struct Builder {
     pub(crate) config: Config,
-}
-
-/// Why a guard could not be installed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum InstallError {
-    /// There is no tokio runtime to listen on.
-    #[error("install() needs a tokio runtime: call it inside `#[tokio::main]` or `block_on`")]
-    NoRuntime,
-    /// A marker's name cannot be the name of a field in the context line.
-    #[error(
-        "marker name `{}`: a name is made of lower-case letters, digits and `_`, such as `takeover`",
-        Plain(.0)
-    )]
-    MarkerName(String),
-    /// A variable of the environment does not hold what it must.
-    #[error("{variable}={} in the environment: {problem}", Quoted(value))]
-    Environment {
-        /// Which.
-        variable: &'static str,
-        /// What it holds.
-        value: String,
-        /// What is wrong with that, and the mend.
-        problem: String,
-    },
-    /// A signal cannot be handled, or no descriptor is free.
-    #[error(transparent)]
-    Signals(#[from] ArmError),
-    /// tokio could not listen for the signals.
-    #[error("tokio cannot listen for the signals: {0}")]
-    Listen(std::io::Error),
-    /// The keeper's thread could not be started.
-    #[error("cannot start the keeper's thread: {0}")]
-    Keeper(std::io::Error),
 }
 
 impl ShutdownGuard {
@@ -394,6 +360,7 @@ pub(crate) fn share(
     if let Some(failure) = black_box.failure_to_say() {
         events::not_recorded(failure);
     }
-    let outlets = Outlets { black_box, notifier, termination };
+    let say_context = events::context;
+    let outlets = Outlets { black_box, notifier, termination, say_context };
     Arc::new(Shared::new(config, baseline, outlets, previous, runtime))
 }

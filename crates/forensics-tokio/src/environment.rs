@@ -5,14 +5,18 @@
 //! one of ours and is not is warned of by name. `docs/configuration.md` has the same table for
 //! readers, and a test holds the two together.
 
+pub(crate) mod words;
+
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use forensics_core::duration;
 
-use crate::builder::InstallError;
+use words::yes_or_no;
+
 use crate::config::{Config, Escalation};
+use crate::install_error::InstallError;
 
 /// What all of them begin with.
 const PREFIX: &str = "FORENSICS_";
@@ -101,11 +105,6 @@ fn put_in_order<T: Ord>(all: &mut Vec<T>, one: T) {
     all.insert(at, one);
 }
 
-/// Whether a variable's value is a yes; no where it is none of the words for it.
-pub(crate) fn is_yes(value: &OsStr) -> bool {
-    yes_or_no(value) == Ok(true)
-}
-
 fn span(value: &OsStr) -> Result<Duration, String> {
     let span = duration::parse(&value.to_string_lossy()).map_err(|e| e.to_string())?;
     Ok(span.to_std().unwrap_or(Duration::MAX))
@@ -119,16 +118,6 @@ fn finite(value: &OsStr) -> Result<Duration, String> {
 /// Any value is one.
 fn path(value: &OsStr) -> Result<PathBuf, String> {
     Ok(PathBuf::from(value))
-}
-
-/// As systemd's `parse_boolean()` (`src/basic/parse-util.c`).
-fn yes_or_no(value: &OsStr) -> Result<bool, String> {
-    let value = value.to_string_lossy().to_ascii_lowercase();
-    match value.as_str() {
-        "1" | "yes" | "y" | "true" | "t" | "on" => Ok(true),
-        "0" | "no" | "n" | "false" | "f" | "off" => Ok(false),
-        _ => Err("neither yes nor no: write `yes` or `no`".to_owned()),
-    }
 }
 
 fn escalation(value: &OsStr) -> Result<Escalation, String> {

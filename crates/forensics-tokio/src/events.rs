@@ -21,7 +21,7 @@ use crate::diag::DiagError;
 use crate::notify::NotifyError;
 use crate::outcome::Outcome;
 use crate::report::{LaterSignal, PhaseReport, ShutdownReport};
-use crate::stop::LeadEnd;
+use crate::stop::begun::LeadEnd;
 
 /// `Shutdown context: …`, the first thing said of a stop.
 pub(crate) fn context(context: &ShutdownContext) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::account::{Account, State};
 use crate::report::PhaseReport;
-use crate::stop::Begun;
+use crate::stop::begun::Begun;
 use crate::termination::Termination;
 
 /// See the module's documentation.

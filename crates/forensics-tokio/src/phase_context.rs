@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -10,43 +10,13 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::blackbox::Place;
-use crate::recorded::Recorded;
+use crate::phase_state::PhaseState;
 use crate::stop::Stop;
 
 type PhaseFuture = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
 
 /// A phase's closure, giving a future whose output is the error's text.
 pub(crate) type PhaseFn = Box<dyn FnOnce(PhaseContext) -> PhaseFuture + Send>;
-
-/// What a running phase, its supervisor and whoever looks at it from beside share.
-#[derive(Debug)]
-pub(crate) struct PhaseState {
-    pub(crate) name: String,
-    pub(crate) group: Option<Arc<str>>,
-    /// When the stop was asked for, and when the phase started.
-    pub(crate) began: Instant,
-    pub(crate) started: Instant,
-    /// When it will be dropped, as it stands now.
-    pub(crate) end: Mutex<Instant>,
-    pub(crate) token: CancellationToken,
-    pub(crate) recorded: Recorded,
-}
-
-impl PhaseState {
-    /// It as the record knows it.
-    pub(crate) fn place(&self) -> Place<'_> {
-        Place { phase: &self.name, group: self.group.as_deref() }
-    }
-
-    pub(crate) fn end(&self) -> Instant {
-        *self.end.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn set_end(&self, end: Instant) {
-        *self.end.lock().unwrap_or_else(PoisonError::into_inner) = end;
-    }
-}
 
 /// What a running phase is given.
 ///

@@ -1,5 +1,6 @@
 //! The machine's processes: one small read for each, and a closer look at those that are shown.
 
+use super::one::Process;
 use super::shown::{elapsed, size};
 use super::source::Source;
 use super::stat::Stat;
@@ -7,7 +8,6 @@ use super::tree::{Row, Tree, busiest};
 use crate::escape::{MAX_CMDLINE_CHARS, Plain, Quoted, cut};
 use crate::secret::redact_some;
 use nix::unistd::{SysconfVar, sysconf};
-use std::cmp::Reverse;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
@@ -23,35 +23,6 @@ const CLOSELY: usize = 256;
 /// Deeper rows are not moved in any further, so that a chain of forks costs no more than other
 /// processes.
 const MAX_INDENT: usize = 24;
-
-/// The order of processes side by side: the busiest first, among idle ones the largest.
-pub(super) type Rank = (Reverse<u64>, Reverse<u64>, i32);
-
-pub(super) struct Process {
-    pub(super) stat: Stat,
-    /// CPU time over lifetime, as `ps` has it, in thousandths of one processor.
-    pub(super) cpu_permille: u64,
-    age: Duration,
-}
-
-impl Process {
-    pub(super) fn rank(&self) -> Rank {
-        (Reverse(self.cpu_permille), Reverse(self.stat.rss), self.stat.pid)
-    }
-
-    /// Whether it is a kernel thread that neither works nor hangs: a small machine has more of
-    /// those than of all others.
-    pub(super) fn is_idle_kernel_thread(&self) -> bool {
-        self.stat.kernel_thread && self.cpu_permille == 0 && self.stat.state != 'D'
-    }
-
-    fn seen(stat: Stat, now: u64, ticks_per_second: u64) -> Self {
-        // A process may have started after `now` was taken.
-        let ticks = now.saturating_sub(stat.start);
-        let cpu_permille = stat.cpu.saturating_mul(1000) / ticks.max(1);
-        Self { stat, cpu_permille, age: Duration::from_secs(ticks / ticks_per_second) }
-    }
-}
 
 /// What each process says in `stat`, in the order of their pid.
 pub(super) struct List {
@@ -226,33 +197,6 @@ fn system(var: SysconfVar) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    impl Process {
-        /// A process for tests of the order alone.
-        pub(in super::super) fn made_up(pid: i32, ppid: i32, cpu_permille: u64) -> Self {
-            let line = format!("{pid} (x) S {ppid} 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0");
-            let stat = Stat::parse(line.as_bytes()).unwrap();
-            Self { stat, cpu_permille, age: Duration::ZERO }
-        }
-    }
-
-    #[test]
-    fn cpu_use_is_time_over_lifetime() {
-        let cases = [
-            // CPU, start and now in ticks; thousandths.
-            (50, 100, 200, 500),
-            (400, 100, 200, 4000),
-            (0, 0, 0, 0),
-            (1, 200, 200, 1000),
-            (1, 201, 200, 1000),
-            (u64::MAX, 0, 1_000_000, u64::MAX / 1_000_000),
-        ];
-        for (cpu, start, now, permille) in cases {
-            let mut stat = Process::made_up(1, 0, 0).stat;
-            (stat.cpu, stat.start) = (cpu, start);
-            assert_eq!(Process::seen(stat, now, 100).cpu_permille, permille);
-        }
-    }
 
     #[test]
     fn command_lines_read_as_they_could_be_typed() {

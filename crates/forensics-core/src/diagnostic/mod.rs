@@ -16,6 +16,7 @@ mod clock;
 mod kmsg;
 mod list;
 mod load;
+mod one;
 mod process;
 mod shown;
 mod source;

@@ -4,7 +4,7 @@
 //! again two may each be the other's ancestor. Every process asked for has its row nonetheless,
 //! and only one. Nothing recurses: a chain of forks may be as long as the machine allows.
 
-use super::list::{Process, Rank};
+use super::one::{Process, Rank};
 use crate::sorted::sorted;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,16 +8,12 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::event::{Event, Unknown};
-use super::shorten::{is_too_deep, shortened};
+use super::shorten::{MAX_LINE, is_too_deep, shortened};
 use crate::clock::Utc;
 use crate::json;
 
 /// The version of the schema that this crate writes, and reads in full.
 pub const VERSION: u32 = 1;
-
-/// Longest line, its newline included, in bytes. The writer cuts what would be longer, the reader
-/// reads none that is.
-pub const MAX_LINE: usize = 1 << 20;
 
 /// One line: an event and when it was written.
 #[derive(Debug, Clone, PartialEq, Serialize)]

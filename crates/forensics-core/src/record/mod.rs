@@ -43,7 +43,7 @@ mod verdict;
 mod words;
 mod writer;
 
-pub use entry::{Entry, MAX_LINE, VERSION};
+pub use entry::{Entry, VERSION};
 pub use event::{
     Diag, DiagState, Event, ForcedBy, How, RunStarted, Signal, SignalKind, Stopped, Unknown,
     Wedged, WedgedWhat,
@@ -59,3 +59,4 @@ pub use verdict::{Now, OpenPhase, Outcome, Reason, Sender, Verdict};
 pub use writer::{RecordError, Recorder};
 
 pub use crate::trusted::FolderError;
+pub use shorten::MAX_LINE;

@@ -8,8 +8,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::entry::{Entry, MAX_LINE, VERSION};
+use super::entry::{Entry, VERSION};
 use super::event::{Event, RunStarted};
+use super::shorten::MAX_LINE;
 use super::verdict::Now;
 use crate::clock::Utc;
 use crate::regular::{self, Links, OpenError};

@@ -6,9 +6,12 @@
 
 use serde_json::Value;
 
-use super::entry::MAX_LINE;
 use crate::escape::cut;
 use crate::json;
+
+/// Longest line, its newline included, in bytes. The writer cuts what would be longer, the reader
+/// reads none that is.
+pub const MAX_LINE: usize = 1 << 20;
 
 /// How deep the values of a line are nested at most. Readers built on serde_json go to 128.
 const MAX_DEPTH: usize = 100;

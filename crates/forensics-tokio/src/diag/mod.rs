@@ -39,7 +39,7 @@ use tokio::time::timeout;
 use self::outside::Outside;
 use crate::bounded::apart;
 use crate::child::Group;
-use crate::environment::is_yes;
+use crate::environment::words::is_yes;
 use crate::os::{SHELL, own_program};
 use crate::systemctl::was_met;
 

@@ -5,6 +5,7 @@
 //! or a log line.
 
 mod allowance;
+pub(crate) mod begun;
 mod context;
 mod ending;
 mod running;
@@ -26,20 +27,20 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use allowance::Unit;
+pub(crate) use begun::{Begun, LeadEnd};
 pub(crate) use context::Caught;
 pub(crate) use running::Noted;
 #[cfg(feature = "testing")]
 pub(crate) use state::SAME_REQUEST;
 use state::SignalCount;
-pub(crate) use state::{Begun, LeadEnd, StopState};
+pub(crate) use state::StopState;
 
 use crate::blackbox::BlackBox;
 use crate::bounded::bounded_or_here;
 use crate::config::{Config, Escalation, FlushHook};
-use crate::events;
 use crate::message::Message;
 use crate::notify::Notifier;
-use crate::phase_context::PhaseState;
+use crate::phase_state::PhaseState;
 use crate::readiness::Readiness;
 use crate::report::LaterSignal;
 use crate::termination::Termination;
@@ -53,6 +54,8 @@ pub(crate) struct Outlets {
     pub(crate) black_box: BlackBox,
     pub(crate) notifier: Notifier,
     pub(crate) termination: Termination,
+    /// Says the context in the log.
+    pub(crate) say_context: fn(&ShutdownContext),
 }
 
 /// See the module's documentation.
@@ -61,6 +64,7 @@ pub(crate) struct Stop {
     config: Arc<Config>,
     pub(crate) black_box: BlackBox,
     pub(crate) voice: Voice,
+    say_context: fn(&ShutdownContext),
     /// What the service waits for.
     pub(crate) token: CancellationToken,
     /// The runtime that the guard was installed in.
@@ -98,13 +102,14 @@ impl Stop {
         outlets: Outlets,
         runtime: Handle,
     ) -> Self {
-        let Outlets { black_box, notifier, termination } = outlets;
+        let Outlets { black_box, notifier, termination, say_context } = outlets;
         let message = Message::new(termination, config.service.clone());
         Self {
             baseline,
             config,
             black_box,
             voice: Voice::new(),
+            say_context,
             token: CancellationToken::new(),
             runtime,
             notifier,
@@ -198,7 +203,7 @@ impl Stop {
     /// Says the context, and lets the service go on to its end at once where there is no lead: who
     /// says it need not wake the listener first, to have it do that.
     fn announce(&self, context: &ShutdownContext, lead: Duration) {
-        events::context(context);
+        (self.say_context)(context);
         if lead.is_zero() {
             self.token.cancel();
         }

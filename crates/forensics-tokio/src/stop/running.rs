@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::Stop;
-use crate::phase_context::PhaseState;
+use crate::phase_state::PhaseState;
 
 /// See [`Stop::note_running`].
 pub(crate) struct Noted {

@@ -13,8 +13,9 @@ use tokio::sync::SetOnce;
 use tokio::time::sleep_until;
 
 use crate::budget::Seconds;
-use crate::builder::{Builder, InstallError, check, share};
+use crate::builder::{Builder, check, share};
 use crate::guard::ShutdownGuard;
+use crate::install_error::InstallError;
 use crate::keeper::{self, FORCED_STATUS};
 use crate::listener::{Listeners, listen};
 use crate::notify::Notifier;

@@ -1,0 +1,38 @@
+//! Why a guard could not be installed.
+
+use forensics_core::capture::ArmError;
+use forensics_core::escape::{Plain, Quoted};
+
+/// Why a guard could not be installed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InstallError {
+    /// There is no tokio runtime to listen on.
+    #[error("install() needs a tokio runtime: call it inside `#[tokio::main]` or `block_on`")]
+    NoRuntime,
+    /// A marker's name cannot be the name of a field in the context line.
+    #[error(
+        "marker name `{}`: a name is made of lower-case letters, digits and `_`, such as `takeover`",
+        Plain(.0)
+    )]
+    MarkerName(String),
+    /// A variable of the environment does not hold what it must.
+    #[error("{variable}={} in the environment: {problem}", Quoted(value))]
+    Environment {
+        /// Which.
+        variable: &'static str,
+        /// What it holds.
+        value: String,
+        /// What is wrong with that, and the mend.
+        problem: String,
+    },
+    /// A signal cannot be handled, or no descriptor is free.
+    #[error(transparent)]
+    Signals(#[from] ArmError),
+    /// tokio could not listen for the signals.
+    #[error("tokio cannot listen for the signals: {0}")]
+    Listen(std::io::Error),
+    /// The keeper's thread could not be started.
+    #[error("cannot start the keeper's thread: {0}")]
+    Keeper(std::io::Error),
+}
