@@ -31,7 +31,7 @@ pub struct PhaseContext {
 impl PhaseContext {
     /// The phase's name.
     pub fn name(&self) -> &str {
-        &self.state.name
+        &self.state.named.name
     }
 
     /// When it will be dropped if it has not ended by then. It comes closer when a second signal
@@ -64,7 +64,7 @@ impl PhaseContext {
         }
         if let Some(all) = set.to_write {
             let offset = self.state.began.elapsed();
-            self.stop.black_box.phase_progress(self.state.place(), all, offset);
+            self.stop.black_box.phase_progress(self.state.named.place(), all, offset);
         }
     }
 

@@ -4,15 +4,35 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use crate::blackbox::Place;
+use crate::events;
 use crate::recorded::Recorded;
+
+/// A phase or a group as the log and the record know it.
+#[derive(Debug)]
+pub(crate) struct Named {
+    pub(crate) name: String,
+    group: Option<Arc<str>>,
+    pub(crate) span: Span,
+}
+
+impl Named {
+    pub(crate) fn new(name: String, parent: &Span, group: Option<Arc<str>>) -> Self {
+        let span = events::phase_span(&name, parent);
+        Self { name, group, span }
+    }
+
+    pub(crate) fn place(&self) -> Place<'_> {
+        Place { phase: &self.name, group: self.group.as_deref() }
+    }
+}
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct PhaseState {
-    pub(crate) name: String,
-    pub(crate) group: Option<Arc<str>>,
+    pub(crate) named: Named,
     /// When the stop was asked for, and when the phase started.
     pub(crate) began: Instant,
     pub(crate) started: Instant,
@@ -23,11 +43,6 @@ pub(crate) struct PhaseState {
 }
 
 impl PhaseState {
-    /// It as the record knows it.
-    pub(crate) fn place(&self) -> Place<'_> {
-        Place { phase: &self.name, group: self.group.as_deref() }
-    }
-
     pub(crate) fn end(&self) -> Instant {
         *self.end.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -90,7 +90,7 @@ fn describe(stop: &Stop) -> String {
         let between = if n == 0 { ": phase" } else { "; phase" };
         let ran = Seconds(running.started.elapsed());
         // Writing to a String does not fail.
-        let _ = write!(text, "{between} {} {ran}", Quoted(&running.name));
+        let _ = write!(text, "{between} {} {ran}", Quoted(&running.named.name));
         let recorded = values_line(&running.recorded.all());
         if !recorded.is_empty() {
             let _ = write!(text, " {recorded}");

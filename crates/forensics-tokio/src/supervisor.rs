@@ -18,12 +18,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
 use tracing::{Instrument, Span};
 
-use crate::blackbox::Place;
 use crate::budget::{Budget, Seconds};
 use crate::events;
 use crate::outcome::{Outcome, panic_message};
 use crate::phase_context::{PhaseContext, PhaseFn};
-use crate::phase_state::PhaseState;
+use crate::phase_state::{Named, PhaseState};
 use crate::recorded::Recorded;
 use crate::report::PhaseReport;
 use crate::stop::{Noted, Stop, StopState};
@@ -59,20 +58,20 @@ impl Common {
         }
     }
 
-    pub(crate) fn note_end(&self, place: Place<'_>, span: &Span, report: &PhaseReport) {
-        self.stop.black_box.phase_finished(place, report);
+    pub(crate) fn note_end(&self, named: &Named, report: &PhaseReport) {
+        self.stop.black_box.phase_finished(named.place(), report);
         self.stop.message.note_ended(report);
         if report.outcome != Outcome::Ok || is_heard(LevelFilter::INFO) {
-            let (span, report) = (span.clone(), report.clone());
+            let (span, report) = (named.span.clone(), report.clone());
             self.stop.voice.say(move || events::phase_finished(&span, &report));
         }
     }
 
     fn note_still_running(&self, phase: &Running, now: Instant) {
-        let (span, name) = (phase.span.clone(), phase.state.name.clone());
+        let (span, name) = (phase.state.named.span.clone(), phase.state.named.name.clone());
         let started = phase.due.started;
         let (offset, elapsed) = (now - self.began, now - started);
-        let (last, budget) = (phase.state.recorded.last(), phase.end - started);
+        let (last, budget) = (phase.state.recorded.last(), phase.state.end() - started);
         self.stop.voice.say(move || {
             events::phase_still_running(&span, &name, offset, elapsed, budget, last.as_deref());
         });
@@ -84,34 +83,13 @@ fn is_heard(level: LevelFilter) -> bool {
     LevelFilter::current() >= level
 }
 
-/// A phase or a group as the log and the record know it.
-pub(crate) struct Named {
-    pub(crate) name: String,
-    group: Option<Arc<str>>,
-    pub(crate) span: Span,
-}
-
-impl Named {
-    pub(crate) fn new(name: String, parent: &Span, group: Option<Arc<str>>) -> Self {
-        let span = events::phase_span(&name, parent);
-        Self { name, group, span }
-    }
-
-    pub(crate) fn place(&self) -> Place<'_> {
-        Place { phase: &self.name, group: self.group.as_deref() }
-    }
-}
-
 /// A phase that has not ended.
 struct Running {
     /// What its starter calls it.
     place: usize,
     state: Arc<PhaseState>,
-    span: Span,
     due: Budget,
     offset: Duration,
-    /// When it is dropped, as it stands now.
-    end: Instant,
     /// When it is named the next time.
     long: Instant,
     noted: Noted,
@@ -129,12 +107,7 @@ struct Dropped {
 impl Running {
     /// When something is to be done about it.
     fn next_look(&self) -> Instant {
-        self.dropped.as_ref().map_or(self.end.min(self.long), |dropped| dropped.let_go)
-    }
-
-    fn set_end(&mut self, end: Instant) {
-        self.end = end;
-        self.state.set_end(end);
+        self.dropped.as_ref().map_or(self.state.end().min(self.long), |dropped| dropped.let_go)
     }
 
     fn drop_it(&mut self, now: Instant, outcome: Outcome, what: String) {
@@ -159,7 +132,7 @@ pub(crate) struct Supervisor {
     state: watch::Receiver<StopState>,
     /// What each gives back is the number of its phase, and the error it ended with.
     tasks: JoinSet<(usize, Option<String>)>,
-    /// By their numbers; emptied when none is left.
+    /// By their numbers; emptied before the next one where none is left.
     running: Vec<Option<Running>>,
     /// How many are left.
     left: usize,
@@ -189,10 +162,9 @@ impl Supervisor {
         let offset = began.elapsed();
         let end = due.started + due.all(self.common.deadline());
         self.common.note_start(&named, offset, end - due.started);
-        let Named { name, group, span } = named;
+        let span = named.span.clone();
         let state = Arc::new(PhaseState {
-            name,
-            group,
+            named,
             began,
             started: due.started,
             end: Mutex::new(end),
@@ -203,12 +175,14 @@ impl Supervisor {
         let noted = stop.note_running(state.clone());
         let service_running = self.common.service_running.clone();
         let work = run(PhaseContext { state: state.clone(), stop, service_running });
+        if self.left == 0 {
+            self.running.clear();
+        }
         let number = self.running.len();
         let work = async move { (number, work.await) };
-        let task = self.tasks.spawn(work.instrument(span.clone()));
+        let task = self.tasks.spawn(work.instrument(span));
         let (long, dropped) = (due.started + STILL_RUNNING_EVERY, None);
-        let mut phase =
-            Running { place, state, span, due, offset, end, long, noted, task, dropped };
+        let mut phase = Running { place, state, due, offset, long, noted, task, dropped };
         if self.is_hurried() {
             hurry(&mut phase, end, Instant::now());
         }
@@ -226,7 +200,6 @@ impl Supervisor {
                 return Some(given_up);
             }
             if self.left == 0 {
-                self.running.clear();
                 return None;
             }
             let hurried = self.is_hurried();
@@ -289,7 +262,7 @@ impl Supervisor {
             match &phase.dropped {
                 Some(dropped) if now >= dropped.let_go => stuck.push(phase.task.id()),
                 Some(_) => {}
-                None if now >= phase.end => {
+                None if now >= phase.state.end() => {
                     let what = format!("still running after {}", Seconds(now - phase.due.started));
                     phase.drop_it(now, Outcome::TimedOut, what);
                 }
@@ -320,7 +293,7 @@ impl Supervisor {
             let end = phase.due.started + phase.due.all(deadline);
             match hurried {
                 true => hurry(phase, end, now),
-                false => phase.set_end(end),
+                false => phase.state.set_end(end),
             }
         }
         if let Some(next) = self.phases().map(|phase| phase.next_look()).min() {
@@ -334,9 +307,9 @@ impl Supervisor {
         outcome: Outcome,
         error: Option<String>,
     ) -> (usize, PhaseReport) {
-        let Running { place, state, span, due, offset, noted, .. } = phase;
+        let Running { place, state, due, offset, noted, .. } = phase;
         let report = PhaseReport {
-            name: state.name.clone(),
+            name: state.named.name.clone(),
             outcome,
             error,
             offset,
@@ -346,7 +319,7 @@ impl Supervisor {
         };
         // The next status shows the next phase.
         drop(noted);
-        self.common.note_end(state.place(), &span, &report);
+        self.common.note_end(&state.named, &report);
         (place, report)
     }
 }
@@ -360,7 +333,9 @@ impl Drop for Supervisor {
 /// Leaves a phase that would have ended by `end` what was reserved for it, and no more.
 fn hurry(phase: &mut Running, end: Instant, now: Instant) {
     let reserve = phase.due.reserve;
-    phase.set_end(phase.due.started.checked_add(reserve).map_or(end, |reserved| end.min(reserved)));
+    phase
+        .state
+        .set_end(phase.due.started.checked_add(reserve).map_or(end, |reserved| end.min(reserved)));
     if reserve.is_zero() {
         phase.drop_it(now, Outcome::CutShort, "a second signal asked for haste".to_owned());
     }

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use crate::budget::Budget;
 use crate::outcome::Outcome;
+use crate::phase_state::Named;
 use crate::plan::{Plan, Step, Work};
 use crate::report::PhaseReport;
-use crate::supervisor::{Common, Named, Supervisor};
+use crate::supervisor::{Common, Supervisor};
 
 /// A teardown under way.
 pub(crate) struct Teardown {
@@ -92,7 +93,7 @@ impl Teardown {
             values: serde_json::Map::new(),
             members: Vec::new(),
         };
-        common.note_end(named.place(), &named.span, &report);
+        common.note_end(named, &report);
         report
     }
 
@@ -133,7 +134,7 @@ impl Teardown {
             values: serde_json::Map::new(),
             members,
         };
-        self.supervisor.common.note_end(named.place(), &named.span, &report);
+        self.supervisor.common.note_end(&named, &report);
         report
     }
 }

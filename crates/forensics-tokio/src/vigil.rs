@@ -118,8 +118,8 @@ impl Vigil {
             self.said_last_words = true;
             let detail = self.describe("the deadline is near", stop, now);
             let phases = stop.running().into_iter();
-            let phases =
-                phases.map(|one| (one.name.clone(), now.saturating_duration_since(one.started)));
+            let phases = phases
+                .map(|one| (one.named.name.clone(), now.saturating_duration_since(one.started)));
             return Some(Alarm::Wedged {
                 detail,
                 phases: phases.collect(),
@@ -164,7 +164,7 @@ impl Vigil {
         }
         for running in stop.running() {
             let ran = Seconds(now.saturating_duration_since(running.started));
-            let _ = write!(text, "; phase {} has run for {ran}", Quoted(&running.name));
+            let _ = write!(text, "; phase {} has run for {ran}", Quoted(&running.named.name));
         }
         let metrics = stop.metrics();
         let _ = write!(

@@ -40,7 +40,7 @@ impl Stop {
         let ran = |since| now.saturating_duration_since(since);
         Standing {
             begun: self.state.borrow().begun.clone(),
-            running: running.map(|one| (one.name.clone(), ran(one.started))).collect(),
+            running: running.map(|one| (one.named.name.clone(), ran(one.started))).collect(),
             since: self.since_begun(),
             allowed: self.allowed(),
         }

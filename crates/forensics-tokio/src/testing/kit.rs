@@ -163,7 +163,8 @@ impl Kit {
 
     /// What the keeper does before it ends the process.
     fn force(&self, by: ForcedBy, why: String) -> Forced {
-        let phases = self.stop.running().into_iter().map(|running| running.name.clone()).collect();
+        let phases =
+            self.stop.running().into_iter().map(|running| running.named.name.clone()).collect();
         let after = self.stop.since_begun();
         let forced = Forced { by, why, phases, after, exit_status: FORCED_STATUS };
         // From here on the teardown does not end by itself, as it would not in a process that is gone.
