@@ -7,19 +7,18 @@
 //! |---|---|
 //! | `--signals NAME,…` | guards these signals instead of the default ones |
 //! | `--hold` | has a phase that lasts until SIGWINCH comes, so that later signals are seen |
-//! | `--no-descriptors` | has no file descriptor left when it is ready |
+//! | `--no-descriptors` | can open no file from when it is ready until its teardown |
 //! | `--own kill\|raise\|timer` | sends itself a SIGTERM in this way |
 
 #![forbid(unsafe_code)]
 
 use std::error::Error;
-use std::fs::File;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use forensics_tokio::ShutdownGuard;
 use forensics_tokio::core::signal::Signal;
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigEvent, SigevNotify, Signal as Nix, kill, raise};
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
@@ -50,10 +49,10 @@ async fn serve(options: Options) -> Result<ExitCode, Box<dyn Error>> {
     }
     let guard = builder.install()?;
     let mut release = signal(SignalKind::window_change())?;
-    let mut taken = if options.no_descriptors { all_descriptors()? } else { Vec::new() };
+    let descriptors = options.no_descriptors.then(Descriptors::refuse).transpose()?;
     guard
         .phase("hold", move |_| async move {
-            taken.clear();
+            drop(descriptors);
             if options.hold {
                 release.recv().await;
             }
@@ -98,14 +97,26 @@ impl Options {
     }
 }
 
-/// Takes every descriptor there is.
-fn all_descriptors() -> Result<Vec<File>, Box<dyn Error>> {
-    setrlimit(Resource::RLIMIT_NOFILE, 128, 128)?;
-    let mut taken = Vec::new();
-    while let Ok(file) = File::open("/dev/null") {
-        taken.push(file);
+/// While it lives, no descriptor can be had: none is free below the limit, whatever other threads close.
+struct Descriptors {
+    soft: u64,
+    hard: u64,
+}
+
+impl Descriptors {
+    fn refuse() -> nix::Result<Self> {
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        // Those below are our standard streams.
+        setrlimit(Resource::RLIMIT_NOFILE, 3, hard)?;
+        Ok(Self { soft, hard })
     }
-    Ok(taken)
+}
+
+impl Drop for Descriptors {
+    fn drop(&mut self) {
+        setrlimit(Resource::RLIMIT_NOFILE, self.soft, self.hard)
+            .expect("a limit can be raised up to the hard one");
+    }
 }
 
 /// Returns what must live until the signal has come.
