@@ -6,13 +6,15 @@
 //! answers, whether the deadline is near, whether it is over. Since it needs no runtime, a stop
 //! begins, is watched, and ends, also where every worker of the runtime is blocked.
 //!
-//! It never calls the `tracing` subscriber by itself: see [`crate::voice`].
+//! The `tracing` subscriber, which may hang, it calls for the context line alone, and not without another
+//! thread that stands in for it: see [`crate::voice`].
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use forensics_core::capture;
+use forensics_core::capture::{self, Captured};
 use forensics_core::record::ForcedBy;
 use forensics_core::signal::Signal;
 
@@ -40,12 +42,18 @@ struct Watched {
 struct Keeper {
     started: bool,
     watched: Vec<Watched>,
+    /// Signals that nobody has taken in yet.
+    caught: VecDeque<Captured>,
     /// Stops whose process is about to end: kept alive, as their guards go before it does.
     leaving: Vec<Arc<Stop>>,
 }
 
-static KEEPER: Mutex<Keeper> =
-    Mutex::new(Keeper { started: false, watched: Vec::new(), leaving: Vec::new() });
+static KEEPER: Mutex<Keeper> = Mutex::new(Keeper {
+    started: false,
+    watched: Vec::new(),
+    caught: VecDeque::new(),
+    leaving: Vec::new(),
+});
 
 /// Watches over `stop` from now on, for as long as it lives.
 ///
@@ -82,6 +90,14 @@ pub(crate) fn see_out(stop: Arc<Stop>) {
     capture::wake();
 }
 
+/// What a thread does that takes the keeper's place, as that one speaks and does not come back.
+fn take_over() {
+    // There may be work that it has left.
+    capture::wake();
+    keep();
+}
+
+/// Until another thread has taken this one's place.
 fn keep() {
     let mut timeout = None;
     loop {
@@ -89,12 +105,20 @@ fn keep() {
         // Not under the lock: a guard may be installed or dropped meanwhile.
         let watched = lock().watched.clone();
         let live = || watched.iter().filter_map(|one| Some((one.stop.upgrade()?, &one.vigil)));
-        for captured in capture::take() {
-            let caught = Caught::of(captured);
+        lock().caught.extend(capture::take());
+        loop {
+            for (stop, _) in live() {
+                stop.go_on_recorded();
+            }
+            let next = lock().caught.pop_front();
+            let Some(caught) = next.map(Caught::of) else { break };
             for (stop, _) in live() {
                 if stop.on_signal(&caught, stop.time_of(&caught.captured)) {
                     force(&stop, ForcedBy::Signal, &asked_for(caught.captured.signal));
                 }
+            }
+            if !live().all(|(stop, _)| stop.say_here(take_over)) {
+                return;
             }
         }
         timeout = None;

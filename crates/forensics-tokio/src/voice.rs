@@ -8,12 +8,15 @@
 //! The thread comes with the first words and goes a second after the last, so that an idle guard
 //! has none. Where none can be had, whoever says a thing calls the subscriber itself; but what
 //! matters goes to file descriptor 2 alone, as it comes from those who must not hang.
+//!
+//! To wake a thread is a third of the way from a signal to its line. So the keeper says that line
+//! itself, while this thread stands in: where the line takes long, the two change places.
 
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::write;
@@ -33,6 +36,10 @@ const FINISH_LIMIT: Duration = Duration::from_millis(500);
 /// How long the thread stays after the last words.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// How long somebody else may take to speak here, before the thread takes their place; and how often
+/// it looks.
+const PATIENCE: Duration = Duration::from_millis(50);
+
 /// Something to say, and the subscriber of whoever says it.
 struct Words {
     say: Box<dyn FnOnce() + Send>,
@@ -50,6 +57,14 @@ struct Queue {
     /// system call, too.
     idle: bool,
     awaited: usize,
+    stand_in: Option<StandIn>,
+}
+
+/// Somebody else speaks here, since then, in the thread's place; which does this in theirs where they
+/// take long.
+struct StandIn {
+    since: Instant,
+    take_over: fn(),
 }
 
 struct Inner {
@@ -77,10 +92,12 @@ impl Voice {
     }
 
     fn say_boxed(&self, say: Box<dyn FnOnce() + Send>) {
-        self.leave_boxed(say);
+        self.leave_boxed(say, true);
         if !self.has_speaker() {
             // Better said here than not at all.
-            self.speak(Duration::ZERO);
+            let mut queue = self.lock();
+            queue.speaking = true;
+            self.say_all(queue).speaking = false;
         }
     }
 
@@ -103,9 +120,34 @@ impl Voice {
         }
     }
 
-    /// Has the thread come, as there will be something to say in a moment.
+    /// Has the thread come, as there will be something to say in a moment, or is already.
     pub(crate) fn come(&self) {
-        self.has_speaker();
+        if self.has_speaker() {
+            self.wake(&self.lock());
+        }
+    }
+
+    /// Says here and now what has been [left for that](Self::leave_here), where the thread sleeps, and so can
+    /// stand in. Returns whether the caller has kept its place: where a subscriber takes long, the thread does
+    /// `take_over`, and the caller returns when there is nothing more to do for it.
+    pub(crate) fn speak_here(&self, take_over: fn()) -> bool {
+        let mut queue = self.lock();
+        if queue.waiting.is_empty() || !queue.idle {
+            return true;
+        }
+        queue.stand_in = Some(StandIn { since: Instant::now(), take_over });
+        let mut queue = self.say_all(queue);
+        if queue.stand_in.take().is_some() {
+            return true;
+        }
+        drop(queue);
+        self.speak();
+        false
+    }
+
+    /// Whether the words of this number, and all before, have been said.
+    pub(crate) fn has_said(&self, number: u64) -> bool {
+        self.lock().said >= number
     }
 
     /// Waits until all is said; not past [`FINISH_LIMIT`].
@@ -116,11 +158,17 @@ impl Voice {
 
     /// Leaves something to say, once [somebody comes](Self::come) who speaks. Returns the number of
     /// these words. Never blocks.
-    pub(crate) fn leave(&self, say: impl FnOnce() + Send + 'static) -> u64 {
-        self.leave_boxed(Box::new(say))
+    fn leave(&self, say: impl FnOnce() + Send + 'static) -> u64 {
+        self.leave_boxed(Box::new(say), true)
     }
 
-    fn leave_boxed(&self, say: Box<dyn FnOnce() + Send>) -> u64 {
+    /// The same, without a word to the thread: for the caller [to say](Self::speak_here), or to have
+    /// [said](Self::come).
+    pub(crate) fn leave_here(&self, say: impl FnOnce() + Send + 'static) -> u64 {
+        self.leave_boxed(Box::new(say), false)
+    }
+
+    fn leave_boxed(&self, say: Box<dyn FnOnce() + Send>, wake: bool) -> u64 {
         let dispatch = dispatcher::get_default(Dispatch::clone);
         let dispatch = match dispatch.is::<NoSubscriber>() {
             true => self.0.home.clone(),
@@ -129,10 +177,16 @@ impl Voice {
         let mut queue = self.lock();
         queue.waiting.push_back(Words { say, dispatch });
         queue.left += 1;
-        if queue.idle {
-            self.0.changed.notify_all();
+        if wake {
+            self.wake(&queue);
         }
         queue.left
+    }
+
+    fn wake(&self, queue: &Queue) {
+        if queue.idle && !queue.waiting.is_empty() {
+            self.0.changed.notify_all();
+        }
     }
 
     /// Sees to it that somebody speaks; `false` where nobody does and no thread can be had.
@@ -141,38 +195,52 @@ impl Voice {
         if !queue.speaking {
             let voice = self.clone();
             // Not before the lock is let go, and none beside it.
-            let speaker = task::thread("shutdown-voice", move || voice.speak(LINGER));
+            let speaker = task::thread("shutdown-voice", move || voice.speak());
             queue.speaking = speaker.is_ok();
         }
         queue.speaking
     }
 
-    fn speak(&self, linger: Duration) {
+    fn speak(&self) {
         let mut queue = self.lock();
-        queue.speaking = true;
+        let mut quiet = Instant::now();
         loop {
-            if let Some(Words { say, dispatch }) = queue.waiting.pop_front() {
-                drop(queue);
-                // A subscriber that panics must not silence what comes after.
-                let say = || dispatcher::with_default(&dispatch, say);
-                let _ = catch_unwind(AssertUnwindSafe(say));
-                queue = self.lock();
-                queue.said += 1;
-                if queue.awaited > 0 {
-                    self.0.changed.notify_all();
+            if let Some(other) = &queue.stand_in {
+                if other.since.elapsed() >= PATIENCE {
+                    let take_over = other.take_over;
+                    queue.stand_in = None;
+                    drop(queue);
+                    return take_over();
                 }
-                continue;
-            }
-            let empty = |queue: &mut Queue| queue.waiting.is_empty();
-            queue.idle = true;
-            let waited = self.0.changed.wait_timeout_while(queue, linger, empty);
-            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
-            queue.idle = false;
-            if queue.waiting.is_empty() {
+            } else if !queue.waiting.is_empty() {
+                queue = self.say_all(queue);
+                quiet = Instant::now();
+            } else if quiet.elapsed() >= LINGER {
                 queue.speaking = false;
                 return;
             }
+            let nothing_to_do =
+                |queue: &mut Queue| queue.stand_in.is_some() || queue.waiting.is_empty();
+            queue.idle = true;
+            let waited = self.0.changed.wait_timeout_while(queue, PATIENCE, nothing_to_do);
+            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+            queue.idle = false;
         }
+    }
+
+    fn say_all<'a>(&'a self, mut queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
+        while let Some(Words { say, dispatch }) = queue.waiting.pop_front() {
+            drop(queue);
+            // A subscriber that panics must not silence what comes after.
+            let say = || dispatcher::with_default(&dispatch, say);
+            let _ = catch_unwind(AssertUnwindSafe(say));
+            queue = self.lock();
+            queue.said += 1;
+            if queue.awaited > 0 {
+                self.0.changed.notify_all();
+            }
+        }
+        queue
     }
 
     /// Whether the words of this number, and all before, have been said in time.
@@ -247,6 +315,64 @@ mod tests {
         // Nothing is lost where it only took long.
         release.send(()).unwrap();
         hear.recv().unwrap();
+    }
+
+    /// Has the thread come, and waits until it sleeps.
+    fn come_and_sleep(voice: &Voice) {
+        voice.come();
+        while !voice.lock().idle {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn who_has_words_to_say_says_them_itself_while_the_thread_can_stand_in() {
+        let voice = Voice::new();
+        let (heard, hear) = mpsc::channel();
+        let says = |word| {
+            let heard = heard.clone();
+            move || heard.send((word, std::thread::current().id())).unwrap()
+        };
+        let nobody = || unreachable!("the thread takes the place of nobody who returns");
+        // Without a thread they are left to the one that comes.
+        voice.leave_here(says(1));
+        assert!(voice.speak_here(nobody));
+        assert!(hear.try_recv().is_err());
+        come_and_sleep(&voice);
+        let (word, thread) = hear.recv().unwrap();
+        assert_eq!(word, 1);
+        assert_ne!(thread, std::thread::current().id());
+        let second = voice.leave_here(says(2));
+        assert!(!voice.has_said(second));
+        assert!(voice.speak_here(nobody));
+        assert_eq!(hear.try_recv().unwrap(), (2, std::thread::current().id()));
+        assert!(voice.has_said(second));
+        // The thread is what it was.
+        voice.say(says(3));
+        assert_eq!(hear.recv().unwrap(), (3, thread));
+    }
+
+    #[test]
+    fn where_words_hang_the_thread_takes_the_place_of_who_says_them() {
+        static TAKEN: Mutex<Option<mpsc::Sender<()>>> = Mutex::new(None);
+        let (take, taken) = mpsc::channel();
+        *TAKEN.lock().unwrap() = Some(take);
+        let voice = Voice::new();
+        come_and_sleep(&voice);
+        let (release, hang) = mpsc::channel::<()>();
+        voice.leave_here(move || hang.recv().unwrap());
+        let speaker = voice.clone();
+        let speaks =
+            std::thread::spawn(move || speaker.speak_here(|| drop(TAKEN.lock().unwrap().take())));
+        // Until nobody is left who holds the other end.
+        assert!(taken.recv().is_err());
+        let (heard, hear) = mpsc::channel();
+        voice.say(move || heard.send(std::thread::current().id()).unwrap());
+        assert!(hear.try_recv().is_err());
+        release.send(()).unwrap();
+        // It is the voice by now.
+        assert_eq!(hear.recv().unwrap(), speaks.thread().id());
+        assert!(!speaks.join().unwrap());
     }
 
     #[test]

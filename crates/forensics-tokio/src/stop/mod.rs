@@ -14,7 +14,7 @@ mod state;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -58,6 +58,12 @@ pub(crate) struct Outlets {
     pub(crate) say_context: fn(&ShutdownContext),
 }
 
+/// A stop of which nobody has heard yet, and the number of the words that log its context.
+struct Begins {
+    begun: Begun,
+    words: u64,
+}
+
 /// See the module's documentation.
 pub(crate) struct Stop {
     baseline: Baseline,
@@ -76,6 +82,8 @@ pub(crate) struct Stop {
     unit: OnceLock<Unit>,
     /// Set by the one who then captures the context.
     claimed: AtomicBool,
+    /// What that one has captured, until somebody goes on with it.
+    begins: Mutex<Option<Begins>>,
     count: Mutex<SignalCount>,
     /// Never to be borrowed twice at once: a writer that waits in between stops both.
     state: watch::Sender<StopState>,
@@ -117,6 +125,7 @@ impl Stop {
             readiness: Arc::default(),
             unit: OnceLock::new(),
             claimed: AtomicBool::new(false),
+            begins: Mutex::default(),
             count: Mutex::default(),
             state: watch::Sender::default(),
             questions: watch::Sender::new(0),
@@ -168,15 +177,18 @@ impl Stop {
     /// From any thread. Takes some 100 µs, and 20 ms more where a command line hangs, 100 ms for each
     /// marker that does.
     pub(crate) fn begin(self: &Arc<Self>, trigger: Trigger) -> bool {
-        self.begin_at(self.now(), trigger, None)
+        let begins = self.begin_at(self.now(), trigger, None);
+        self.go_on();
+        begins
     }
 
+    /// Begins it as far as its line: [`go_on`](Self::go_on) is what follows.
     fn begin_at(self: &Arc<Self>, at: Instant, trigger: Trigger, caught: Option<&Caught>) -> bool {
         if self.claimed.swap(true, Ordering::AcqRel) {
             return false;
         }
         let was_ready = self.readiness.end();
-        let mut context = context::take_down(&self.baseline, &self.config.markers, trigger, caught);
+        let context = context::take_down(&self.baseline, &self.config.markers, trigger, caught);
         let (allowed, why) = self.limit(&context);
         let lead = match context.trigger {
             // It is gone already.
@@ -188,16 +200,46 @@ impl Stop {
         // Before anybody hears of it: the first line of a stop says who wants it.
         let first = context.clone();
         let stop = self.clone();
-        let words = self.voice.leave(move || stop.announce(&first, lead));
-        self.voice.come();
-        // Its thread may have been put behind this one, and have waited since.
+        let words = self.voice.leave_here(move || stop.announce(&first, lead));
+        let begins = Begins { begun: Begun { context, at, allowed, why, lead }, words };
+        *self.begins() = Some(begins);
+        true
+    }
+
+    /// Says the line of a stop that begins, on this thread where it can be done without danger. Returns
+    /// whether the caller has kept its place, as [`Voice::speak_here`] does.
+    pub(crate) fn say_here(&self, take_over: fn()) -> bool {
+        self.voice.speak_here(take_over)
+    }
+
+    /// Goes on with a stop that begins, where one does: sees to it that its line is said, and tells whoever
+    /// waits. Returns whether it did.
+    pub(crate) fn go_on(&self) -> bool {
+        let begins = self.begins().take();
+        let Some(Begins { mut begun, words }) = begins else { return false };
+        if !self.voice.has_said(words) {
+            self.voice.come();
+        }
+        // Who has been woken may have been put behind this thread, and have waited since.
         thread::yield_now();
-        context.complete(&self.baseline);
-        let begun = Arc::new(Begun { context, at, allowed, why, lead });
+        begun.context.complete(&self.baseline);
+        let begun = Arc::new(begun);
         self.state.send_modify(|state| (state.begun, state.words) = (Some(begun), words));
         // The keeper holds the deadline from here on.
         capture::wake();
         true
+    }
+
+    /// The same, and records it. Not a task's: it waits for the disk, though not for long.
+    pub(crate) fn go_on_recorded(self: &Arc<Self>) {
+        if self.go_on() && self.black_box.records() {
+            let stop = self.clone();
+            bounded_or_here(RECORD_LIMIT, move || stop.record_begun());
+        }
+    }
+
+    fn begins(&self) -> MutexGuard<'_, Option<Begins>> {
+        self.begins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says the context, and lets the service go on to its end at once where there is no lead: who
@@ -226,7 +268,8 @@ impl Stop {
         now.checked_sub(Duration::from_micros(since)).unwrap_or(now)
     }
 
-    /// Takes in a signal that came then. Returns whether it asks for an end at once.
+    /// Takes in a signal that came then. Returns whether it asks for an end at once. Where it begins the
+    /// stop, [`go_on_recorded`](Self::go_on_recorded) is what follows.
     ///
     /// Not a task's: it waits for the disk, though not for long.
     pub(crate) fn on_signal(self: &Arc<Self>, caught: &Caught, at: Instant) -> bool {
@@ -234,10 +277,6 @@ impl Stop {
         let ordinal = count().add(at);
         let signal = caught.captured.signal;
         if ordinal == Some(1) && self.begin_at(at, Trigger::Signal { signal }, Some(caught)) {
-            if self.black_box.records() {
-                let stop = self.clone();
-                bounded_or_here(RECORD_LIMIT, move || stop.record_begun());
-            }
             return false;
         }
         let escalation = self.config.escalation;

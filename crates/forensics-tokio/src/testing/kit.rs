@@ -119,6 +119,7 @@ impl Kit {
         if !self.stop.is_finished() && self.stop.on_signal(&sender.sends(signal), self.stop.now()) {
             self.force(ForcedBy::Signal, keeper::asked_for(signal));
         }
+        self.stop.go_on_recorded();
     }
 
     /// Runs `work`, which is to end with the teardown, such as the guard's
