@@ -24,7 +24,7 @@ use crate::marker::{self, Marker};
 use crate::pod::Pod;
 use crate::process::{self, ProcessSummary};
 use crate::procfile;
-use crate::sender::Sender;
+use crate::sender::{self, Sender};
 use crate::signal::Signal;
 pub use crate::trigger::Trigger;
 use baseline::own_pid;
@@ -145,6 +145,7 @@ impl ShutdownContext {
         (captured.pid, captured.uid) = (Some(pid), Some(getuid().as_raw()));
         captured.sighting.stat = procfile::read_of(pid, "stat").ok();
         let trigger = Trigger::Signal { signal: captured.signal };
+        sender::rehearse();
         let context = Self::capture(baseline, trigger, Some(&captured));
         std::hint::black_box(context.to_string());
     }

@@ -6,7 +6,9 @@
 //! runs by now is recognised by its start time, and the pid in a sigqueue(3), which the sender
 //! could write as it liked, is reported and not looked up.
 
-use nix::unistd::Pid;
+use std::sync::{Mutex, PoisonError};
+
+use nix::unistd::{Pid, getuid};
 use serde::{Deserialize, Serialize};
 
 use crate::capture::{Absence, Captured, Code};
@@ -177,8 +179,23 @@ fn file_name(exe: &[u8]) -> Option<String> {
     exe.rsplit('/').next().filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
+/// The name of a user, once found not looked up again: it changes less often than services start.
 fn user_name(uid: u32) -> Option<String> {
-    user_in_passwd(&procfile::text("/etc/passwd")?, uid)
+    static KNOWN: Mutex<Vec<(u32, String)>> = Mutex::new(Vec::new());
+    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, name)) = known().iter().find(|(id, _)| *id == uid) {
+        return Some(name.clone());
+    }
+    let name = user_in_passwd(&procfile::text("/etc/passwd")?, uid)?;
+    known().push((uid, name.clone()));
+    Some(name)
+}
+
+/// Looks the users up that most senders are: root, and ours.
+pub(crate) fn rehearse() {
+    for uid in [0, getuid().as_raw()] {
+        user_name(uid);
+    }
 }
 
 /// The first user with that id in a file of the form of passwd(5).

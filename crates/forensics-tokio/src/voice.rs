@@ -52,6 +52,9 @@ struct Queue {
     /// How many were ever left here, and how many of them have been said.
     left: u64,
     said: u64,
+    /// Whether the thread is there, or on its way.
+    has_thread: bool,
+    /// Whether something is being said, by whomever.
     speaking: bool,
     /// Whether the thread sleeps, and how many sleep until something is said: to wake nobody is a
     /// system call, too.
@@ -93,11 +96,10 @@ impl Voice {
 
     fn say_boxed(&self, say: Box<dyn FnOnce() + Send>) {
         self.leave_boxed(say, true);
-        if !self.has_speaker() {
+        let mut queue = self.lock();
+        if !self.has_speaker(&mut queue) && !queue.speaking {
             // Better said here than not at all.
-            let mut queue = self.lock();
-            queue.speaking = true;
-            self.say_all(queue).speaking = false;
+            drop(self.say_all(queue));
         }
     }
 
@@ -115,24 +117,25 @@ impl Voice {
 
     /// What [`insist`](Self::insist) does after the words of that number have been left here.
     pub(crate) fn assure(&self, number: u64, text: impl FnOnce() -> String) {
-        if !self.has_speaker() || !self.wait(number, SAY_LIMIT) {
+        let has_speaker = self.has_speaker(&mut self.lock());
+        if !has_speaker || !self.wait(number, SAY_LIMIT) {
             write_at_last(&text());
         }
     }
 
     /// Has the thread come, as there will be something to say in a moment, or is already.
     pub(crate) fn come(&self) {
-        if self.has_speaker() {
-            self.wake(&self.lock());
-        }
+        let mut queue = self.lock();
+        self.has_speaker(&mut queue);
+        self.wake(&queue);
     }
 
-    /// Says here and now what has been [left for that](Self::leave_here), where the thread sleeps, and so can
-    /// stand in. Returns whether the caller has kept its place: where a subscriber takes long, the thread does
-    /// `take_over`, and the caller returns when there is nothing more to do for it.
+    /// Says here and now what has been [left for that](Self::leave_here), where the thread can stand in: it is
+    /// there, or can be had, and does not speak itself. Returns whether the caller has kept its place: where
+    /// the subscriber takes long, the thread does `take_over`, and the caller speaks in the thread's place.
     pub(crate) fn speak_here(&self, take_over: fn()) -> bool {
         let mut queue = self.lock();
-        if queue.waiting.is_empty() || !queue.idle {
+        if queue.waiting.is_empty() || queue.speaking || !self.has_speaker(&mut queue) {
             return true;
         }
         queue.stand_in = Some(StandIn { since: Instant::now(), take_over });
@@ -190,15 +193,14 @@ impl Voice {
     }
 
     /// Sees to it that somebody speaks; `false` where nobody does and no thread can be had.
-    fn has_speaker(&self) -> bool {
-        let mut queue = self.lock();
-        if !queue.speaking {
+    fn has_speaker(&self, queue: &mut Queue) -> bool {
+        if !queue.has_thread {
             let voice = self.clone();
             // Not before the lock is let go, and none beside it.
-            let speaker = task::thread("shutdown-voice", move || voice.speak());
-            queue.speaking = speaker.is_ok();
+            let thread = task::thread("shutdown-voice", move || voice.speak());
+            queue.has_thread = thread.is_ok();
         }
-        queue.speaking
+        queue.has_thread
     }
 
     fn speak(&self) {
@@ -212,23 +214,23 @@ impl Voice {
                     drop(queue);
                     return take_over();
                 }
-            } else if !queue.waiting.is_empty() {
+            } else if !queue.speaking && !queue.waiting.is_empty() {
                 queue = self.say_all(queue);
                 quiet = Instant::now();
             } else if quiet.elapsed() >= LINGER {
-                queue.speaking = false;
+                queue.has_thread = false;
                 return;
             }
-            let nothing_to_do =
-                |queue: &mut Queue| queue.stand_in.is_some() || queue.waiting.is_empty();
+            let nothing_to_say = |queue: &mut Queue| queue.speaking || queue.waiting.is_empty();
             queue.idle = true;
-            let waited = self.0.changed.wait_timeout_while(queue, PATIENCE, nothing_to_do);
+            let waited = self.0.changed.wait_timeout_while(queue, PATIENCE, nothing_to_say);
             queue = waited.unwrap_or_else(PoisonError::into_inner).0;
             queue.idle = false;
         }
     }
 
     fn say_all<'a>(&'a self, mut queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
+        queue.speaking = true;
         while let Some(Words { say, dispatch }) = queue.waiting.pop_front() {
             drop(queue);
             // A subscriber that panics must not silence what comes after.
@@ -240,6 +242,7 @@ impl Voice {
                 self.0.changed.notify_all();
             }
         }
+        queue.speaking = false;
         queue
     }
 
@@ -317,16 +320,8 @@ mod tests {
         hear.recv().unwrap();
     }
 
-    /// Has the thread come, and waits until it sleeps.
-    fn come_and_sleep(voice: &Voice) {
-        voice.come();
-        while !voice.lock().idle {
-            std::thread::yield_now();
-        }
-    }
-
     #[test]
-    fn who_has_words_to_say_says_them_itself_while_the_thread_can_stand_in() {
+    fn who_leaves_words_may_say_them_itself_while_the_thread_stands_in() {
         let voice = Voice::new();
         let (heard, hear) = mpsc::channel();
         let says = |word| {
@@ -334,19 +329,17 @@ mod tests {
             move || heard.send((word, std::thread::current().id())).unwrap()
         };
         let nobody = || unreachable!("the thread takes the place of nobody who returns");
-        // Without a thread they are left to the one that comes.
-        voice.leave_here(says(1));
+        let first = voice.leave_here(says(1));
+        assert!(!voice.has_said(first));
         assert!(voice.speak_here(nobody));
-        assert!(hear.try_recv().is_err());
-        come_and_sleep(&voice);
+        assert_eq!(hear.try_recv().unwrap(), (1, std::thread::current().id()));
+        assert!(voice.has_said(first));
+        // Else the thread does.
+        voice.leave_here(says(2));
+        voice.come();
         let (word, thread) = hear.recv().unwrap();
-        assert_eq!(word, 1);
+        assert_eq!(word, 2);
         assert_ne!(thread, std::thread::current().id());
-        let second = voice.leave_here(says(2));
-        assert!(!voice.has_said(second));
-        assert!(voice.speak_here(nobody));
-        assert_eq!(hear.try_recv().unwrap(), (2, std::thread::current().id()));
-        assert!(voice.has_said(second));
         // The thread is what it was.
         voice.say(says(3));
         assert_eq!(hear.recv().unwrap(), (3, thread));
@@ -358,7 +351,6 @@ mod tests {
         let (take, taken) = mpsc::channel();
         *TAKEN.lock().unwrap() = Some(take);
         let voice = Voice::new();
-        come_and_sleep(&voice);
         let (release, hang) = mpsc::channel::<()>();
         voice.leave_here(move || hang.recv().unwrap());
         let speaker = voice.clone();

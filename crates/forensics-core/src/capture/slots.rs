@@ -18,12 +18,11 @@ const WRITING: u8 = 1;
 const READY: u8 = 2;
 const READING: u8 = 3;
 
-pub(super) struct Slots<T, const N: usize>([Slot<T>; N]);
-
-struct Slot<T> {
-    state: AtomicU8,
-    /// Initialised in the states `READY` and `READING`.
-    content: UnsafeCell<MaybeUninit<T>>,
+pub(super) struct Slots<T, const N: usize> {
+    /// Apart from the contents, so that a look at all of them touches one page of memory.
+    states: [AtomicU8; N],
+    /// Each initialised in the states `READY` and `READING`.
+    contents: [UnsafeCell<MaybeUninit<T>>; N],
 }
 
 // SAFETY: the content of a slot is reached only in `put` and `take`, and only by the one that
@@ -33,42 +32,44 @@ unsafe impl<T: Send, const N: usize> Sync for Slots<T, N> {}
 
 impl<T: Copy, const N: usize> Slots<T, N> {
     pub(super) const fn new() -> Self {
-        Self(
-            [const {
-                Slot { state: AtomicU8::new(FREE), content: UnsafeCell::new(MaybeUninit::uninit()) }
-            }; N],
-        )
+        Self {
+            states: [const { AtomicU8::new(FREE) }; N],
+            contents: [const { UnsafeCell::new(MaybeUninit::uninit()) }; N],
+        }
     }
 
     /// Claims a free slot, fills it with what `fill` returns, and publishes it. `false`, and
     /// `fill` not called, where no slot is free. Async-signal-safe where `fill` is.
     pub(super) fn put(&self, fill: impl FnOnce() -> T) -> bool {
-        let Some(slot) = self.0.iter().find(|slot| slot.moved(FREE, WRITING)) else {
+        let Some((state, content)) = self.slots().find(|(state, _)| moved(state, FREE, WRITING))
+        else {
             return false;
         };
         // SAFETY: the swap to WRITING succeeded, so nobody else touches the content until the
         // store below; nothing is lost by overwriting it, since a `T: Copy` needs no drop.
-        unsafe { (*slot.content.get()).write(fill()) };
-        slot.state.store(READY, Ordering::Release);
+        unsafe { (*content.get()).write(fill()) };
+        state.store(READY, Ordering::Release);
         true
     }
 
     /// Empties the published slots, handing each content to `each`, in no particular order.
     pub(super) fn take(&self, mut each: impl FnMut(T)) {
-        for slot in self.0.iter().filter(|slot| slot.moved(READY, READING)) {
+        for (state, content) in self.slots().filter(|(state, _)| moved(state, READY, READING)) {
             // SAFETY: the swap from READY succeeded, so the content is initialised, and nobody
             // else touches it until the store below.
-            let content = unsafe { (*slot.content.get()).assume_init() };
-            slot.state.store(FREE, Ordering::Release);
+            let content = unsafe { (*content.get()).assume_init() };
+            state.store(FREE, Ordering::Release);
             each(content);
         }
     }
+
+    fn slots(&self) -> impl Iterator<Item = (&AtomicU8, &UnsafeCell<MaybeUninit<T>>)> {
+        self.states.iter().zip(&self.contents)
+    }
 }
 
-impl<T> Slot<T> {
-    fn moved(&self, from: u8, to: u8) -> bool {
-        self.state.compare_exchange(from, to, Ordering::Acquire, Ordering::Relaxed).is_ok()
-    }
+fn moved(state: &AtomicU8, from: u8, to: u8) -> bool {
+    state.compare_exchange(from, to, Ordering::Acquire, Ordering::Relaxed).is_ok()
 }
 
 #[cfg(test)]
