@@ -116,6 +116,20 @@ fn a_stuck_subscriber_stops_no_phase_and_the_context_is_on_stderr() {
 }
 
 #[test]
+fn a_subscriber_stuck_in_the_first_line_keeps_the_keeper_from_no_later_signal() {
+    let trouble = Trouble::start("stuck_and_impatient");
+    trouble.program.kill("-TERM");
+    // Comes 200 ms after the signal at the soonest: then another is a request of its own.
+    trouble.program.wait_for_stderr("shutdown: Shutdown context: signal=SIGTERM");
+    trouble.program.kill("-INT");
+    let (ended, verdict, flushed) = trouble.end();
+    assert_eq!(ended.code(), 70, "{}", ended.stderr);
+    ended.line("Shutdown forced: another SIGINT");
+    assert_eq!(verdict.outcome, Outcome::Forced, "{verdict}");
+    assert!(flushed);
+}
+
+#[test]
 fn a_blocking_task_that_never_returns_does_not_hold_the_process() {
     let trouble = Trouble::start("blocked_pool");
     trouble.program.kill("-TERM");

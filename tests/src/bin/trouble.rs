@@ -24,7 +24,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let kind = arguments.next().ok_or("usage: trouble KIND RECORDS")?;
     match kind.as_str() {
-        "stuck_subscriber" | "all_stuck" => {
+        "stuck_subscriber" | "stuck_and_impatient" | "all_stuck" => {
             tracing::subscriber::set_global_default(registry().with(Stuck))?;
         }
         _ => drop(logging::init()),
@@ -48,7 +48,9 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
             });
         match kind.as_str() {
             "durable" => builder = builder.durable(true),
-            "impatient" => builder = builder.escalation(Escalation::Exit),
+            "impatient" | "stuck_and_impatient" => {
+                builder = builder.escalation(Escalation::Exit);
+            }
             "patient" => builder = builder.deadline(Duration::from_secs(55)),
             "stuck_flush" => builder = builder.escalation(Escalation::Exit).flush(block),
             "slow_diagnostic" => {
@@ -121,7 +123,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
                 println!("held");
                 guard.phase("drain", move |_| async move { drop(waits.changed().await) });
             }
-            "impatient" | "slow_diagnostic" | "stuck_flush" => {
+            "impatient" | "stuck_and_impatient" | "slow_diagnostic" | "stuck_flush" => {
                 drop(guard.phase("hangs", |_| std::future::pending::<()>()));
             }
             "panic" => panic!("main is lost"),
