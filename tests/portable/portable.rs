@@ -87,7 +87,7 @@ fn what_our_parent_sends_is_the_supervisors() {
 fn a_second_signal_keeps_the_phase_with_a_reserve_and_a_third_ends_the_process() {
     let service = start(&mut command("hang"));
     service.signal(Signal::TERM);
-    service.until_stderr("Teardown started");
+    service.until_stdout("draining");
     service.second_signal(Signal::TERM);
     let run = service.wait();
     assert_eq!(run.outcomes(), [("drain", PhaseOutcome::CutShort), ("db_close", PhaseOutcome::Ok)]);
@@ -134,7 +134,7 @@ fn at_the_deadline_a_blocked_runtime_is_ended_and_the_next_start_says_so() {
 fn a_run_that_was_killed_is_told_from_one_that_lives_by_its_lock() {
     let service = start(&mut command("hang"));
     service.signal(Signal::TERM);
-    service.until_stderr("Teardown started");
+    service.until_stdout("draining");
     let last = |dir| Verdict::of_last(dir).unwrap().unwrap();
     assert_eq!(last(service.records()).outcome, Outcome::Running);
     let pid = service.pid().to_string();

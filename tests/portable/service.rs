@@ -19,7 +19,10 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 async fn serve() -> Result<ExitCode, Box<dyn Error>> {
     let guard = ShutdownGuard::builder("service").deadline(Duration::from_secs(60)).install()?;
     match std::env::args().nth(1).as_deref() {
-        Some("hang") => guard.phase("drain", |_| std::future::pending::<()>()),
+        Some("hang") => guard.phase("drain", |_| {
+            println!("draining");
+            std::future::pending::<()>()
+        }),
         Some("block") => guard.phase("drain", |_| async {
             loop {
                 std::thread::park();
