@@ -75,7 +75,7 @@ fn context(baseline: &Baseline, captured: &Captured) -> ShutdownContext {
 fn look(baseline: &Baseline, captured: &Captured, line: &mut String) {
     line.clear();
     let (sender, trigger) = (Sender::glimpse(captured), Trigger::Signal { signal: Signal::TERM });
-    let context = ShutdownContext::capture_from(baseline, trigger, Some(captured), sender);
+    let context = ShutdownContext::capture_from(baseline, trigger, Some(captured), sender, None);
     // Writing to a String does not fail.
     let _ = write!(line, "{context}");
 }

@@ -84,20 +84,22 @@ impl ShutdownContext {
     /// [can hang](crate::marker). Never fails or panics.
     pub fn capture(baseline: &Baseline, trigger: Trigger, captured: Option<&Captured>) -> Self {
         let sender = captured.and_then(Sender::glimpse);
-        let mut context = Self::capture_from(baseline, trigger, captured, sender);
+        let mut context = Self::capture_from(baseline, trigger, captured, sender, None);
         context.complete(baseline);
         context
     }
 
     /// The same, where the sender has been [identified](Sender::glimpse) already, as far as the line
-    /// shows it; [`complete`](Self::complete) adds the rest.
+    /// shows it, and maybe another thread has [looked around](Surroundings::look);
+    /// [`complete`](Self::complete) adds the rest.
     pub fn capture_from(
         baseline: &Baseline,
         trigger: Trigger,
         captured: Option<&Captured>,
         sender: Option<Sender>,
+        surroundings: Option<Surroundings>,
     ) -> Self {
-        let mut context = Self::glance(baseline, sender.as_ref());
+        let mut context = Self::glance(baseline, sender.as_ref(), surroundings);
         if let Some(captured) = captured {
             context.ts = captured.wall.into();
             context.mono_us = captured.mono_ns / 1000;
@@ -152,13 +154,17 @@ impl ShutdownContext {
 
     /// Takes down what is true now, without anybody having asked for a stop.
     pub fn look(baseline: &Baseline) -> Self {
-        let mut context = Self::glance(baseline, None);
+        let mut context = Self::glance(baseline, None, None);
         context.complete(baseline);
         context
     }
 
     /// What the line shows of it. Our parent is not read anew where it is the sender, who just was.
-    fn glance(baseline: &Baseline, sender: Option<&Sender>) -> Self {
+    fn glance(
+        baseline: &Baseline,
+        sender: Option<&Sender>,
+        surroundings: Option<Surroundings>,
+    ) -> Self {
         let pid = baseline.process.pid;
         let mut process = baseline.process.clone();
         let now = match pid == own_pid() {
@@ -167,7 +173,9 @@ impl ShutdownContext {
             false => ProcessSummary::read_stat(pid).ppid,
         };
         process.ppid = now.or(process.ppid);
-        process.tracer_pid = process::tracer(pid);
+        let Surroundings { tracer_pid, load } =
+            surroundings.unwrap_or_else(|| Surroundings::look(baseline));
+        process.tracer_pid = tracer_pid;
         let us = u32::try_from(pid).unwrap_or(0);
         let markers = baseline.markers.iter();
         Self {
@@ -183,7 +191,7 @@ impl ShutdownContext {
             container: baseline.container.clone(),
             pod: baseline.pod.clone(),
             memory: None,
-            load: procfile::text("/proc/loadavg").and_then(|load| load_averages(&load)),
+            load,
             markers: markers.filter_map(|(name, path)| marker::read(name, path, us)).collect(),
             process,
         }
@@ -199,6 +207,24 @@ impl ShutdownContext {
         match self.trigger {
             Some(Trigger::Signal { signal }) => Some(signal),
             _ => None,
+        }
+    }
+}
+
+/// What of a context hangs neither on the signal nor on its sender.
+#[derive(Debug, Clone, Copy)]
+pub struct Surroundings {
+    tracer_pid: Option<i32>,
+    load: Option<[f32; 3]>,
+}
+
+impl Surroundings {
+    /// Takes it down: two small reads of `/proc`, neither of which can hang. Never fails or panics.
+    pub fn look(baseline: &Baseline) -> Self {
+        let load = procfile::text("/proc/loadavg");
+        Self {
+            tracer_pid: process::tracer(baseline.process.pid),
+            load: load.and_then(|load| load_averages(&load)),
         }
     }
 }

@@ -54,6 +54,7 @@ pub(crate) async fn listen(shared: Arc<Shared>, mut listeners: Listeners) {
         _ = shared.stop.begun() => {}
         signal = listeners.recv() => {
             // While the keeper takes the context down.
+            shared.stop.look_around();
             shared.stop.voice.come();
             if timeout(KEEPER_COMES, shared.stop.begun()).await.is_err() {
                 shared.stop.begin(Trigger::Signal { signal });

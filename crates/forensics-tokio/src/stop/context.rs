@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use forensics_core::capture::Captured;
-use forensics_core::context::{Baseline, ShutdownContext, Trigger};
+use forensics_core::context::{Baseline, ShutdownContext, Surroundings, Trigger};
 use forensics_core::marker::{self, Marker};
 use forensics_core::process;
 use forensics_core::sender::Sender;
@@ -42,12 +42,14 @@ pub(super) fn take_down(
     named_markers: &[(String, PathBuf)],
     trigger: Trigger,
     caught: Option<&Caught>,
+    surroundings: Option<Surroundings>,
 ) -> ShutdownContext {
     let captured = caught.map(|caught| &caught.captured);
     let sender = caught.and_then(|caught| caught.sender.clone());
     // Needs a thread, which is done the sooner the sooner it begins.
     let cmdline = sender.as_ref().and_then(|sender| read_cmdline(baseline, sender));
-    let mut context = ShutdownContext::capture_from(baseline, trigger, captured, sender);
+    let mut context =
+        ShutdownContext::capture_from(baseline, trigger, captured, sender, surroundings);
     if let Some(sender) = &mut context.sender
         && sender.process.cmdline.is_none()
     {

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use forensics_core::capture::{self, Captured};
 use forensics_core::clock;
-use forensics_core::context::{Baseline, ShutdownContext, Trigger};
+use forensics_core::context::{Baseline, ShutdownContext, Surroundings, Trigger};
 use tokio::runtime::{Handle, RuntimeMetrics};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -82,6 +82,8 @@ pub(crate) struct Stop {
     unit: OnceLock<Unit>,
     /// Set by the one who then captures the context.
     claimed: AtomicBool,
+    /// What somebody else has seen for that one.
+    surroundings: OnceLock<Surroundings>,
     /// What that one has captured, until somebody goes on with it.
     begins: Mutex<Option<Begins>>,
     count: Mutex<SignalCount>,
@@ -125,6 +127,7 @@ impl Stop {
             readiness: Arc::default(),
             unit: OnceLock::new(),
             claimed: AtomicBool::new(false),
+            surroundings: OnceLock::new(),
             begins: Mutex::default(),
             count: Mutex::default(),
             state: watch::Sender::default(),
@@ -171,6 +174,11 @@ impl Stop {
         ShutdownContext::rehearse(&self.baseline);
     }
 
+    /// Looks around for the stop that will begin in a moment, beside the keeper, which looks at the sender.
+    pub(crate) fn look_around(&self) {
+        let _ = self.surroundings.set(Surroundings::look(&self.baseline));
+    }
+
     /// Begins the stop, unless it has begun: captures the context, and tells whoever waits.
     /// `false` where somebody else was first, whose capture may still be under way.
     ///
@@ -188,7 +196,8 @@ impl Stop {
             return false;
         }
         let was_ready = self.readiness.end();
-        let context = context::take_down(&self.baseline, &self.config.markers, trigger, caught);
+        let (markers, seen) = (&self.config.markers, self.surroundings.get().copied());
+        let context = context::take_down(&self.baseline, markers, trigger, caught, seen);
         let (allowed, why) = self.limit(&context);
         let lead = match context.trigger {
             // It is gone already.
