@@ -252,7 +252,7 @@ impl ShutdownGuard {
             began,
             span: events::teardown_span(&shared.config.service, &begun.context),
             stop: shared.stop.clone(),
-            service_running,
+            service_running: Arc::new(service_running),
         };
         let mut teardown = Teardown::new(common);
         let telling = pin!(status::tell(shared.stop.notifier.clone(), shared.stop.clone()));

@@ -25,7 +25,7 @@ pub(crate) type PhaseFn = Box<dyn FnOnce(PhaseContext) -> PhaseFuture + Send>;
 pub struct PhaseContext {
     pub(crate) state: Arc<PhaseState>,
     pub(crate) stop: Arc<Stop>,
-    pub(crate) service_running: watch::Receiver<bool>,
+    pub(crate) service_running: Arc<watch::Receiver<bool>>,
 }
 
 impl PhaseContext {
@@ -49,7 +49,7 @@ impl PhaseContext {
     /// Cancelled when the phase has run out of its time or is cut short, for the tasks it spawned:
     /// those are not dropped with it.
     pub fn token(&self) -> &CancellationToken {
-        &self.state.token
+        self.state.token()
     }
 
     /// Notes a value under a name, for the log, the report and the record. A later one under the
@@ -80,6 +80,7 @@ impl PhaseContext {
     /// Cancel safe.
     pub async fn service_ended(&self) {
         // An error means that the guard is gone, and the future with it.
-        let _ = self.service_running.clone().wait_for(|running| !running).await;
+        let mut running = watch::Receiver::clone(&self.service_running);
+        let _ = running.wait_for(|running| !running).await;
     }
 }

@@ -1,6 +1,6 @@
 //! What a running phase, its supervisor and whoever looks at it from beside share.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -37,12 +37,24 @@ pub(crate) struct PhaseState {
     pub(crate) began: Instant,
     pub(crate) started: Instant,
     /// When it will be dropped, as it stands now.
-    pub(crate) end: Mutex<Instant>,
-    pub(crate) token: CancellationToken,
+    end: Mutex<Instant>,
+    /// Made when it is first asked for: most phases go without.
+    token: OnceLock<CancellationToken>,
     pub(crate) recorded: Recorded,
 }
 
 impl PhaseState {
+    /// Of a phase that starts now, and is to end by then.
+    pub(crate) fn new(named: Named, began: Instant, started: Instant, end: Instant) -> Self {
+        let (token, recorded) = (OnceLock::new(), Recorded::default());
+        Self { named, began, started, end: Mutex::new(end), token, recorded }
+    }
+
+    /// Cancelled when the phase is dropped.
+    pub(crate) fn token(&self) -> &CancellationToken {
+        self.token.get_or_init(CancellationToken::new)
+    }
+
     pub(crate) fn end(&self) -> Instant {
         *self.end.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -8,13 +8,12 @@
 //! One timer serves for all: it is due when the first of them needs a look, or earlier; never later.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, Sleep, sleep_until};
-use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
 use tracing::{Instrument, Span};
 
@@ -23,7 +22,6 @@ use crate::events;
 use crate::outcome::{Outcome, panic_message};
 use crate::phase_context::{PhaseContext, PhaseFn};
 use crate::phase_state::{Named, PhaseState};
-use crate::recorded::Recorded;
 use crate::report::PhaseReport;
 use crate::stop::{Noted, Stop, StopState};
 
@@ -41,7 +39,8 @@ pub(crate) struct Common {
     /// The phases' parent.
     pub(crate) span: Span,
     pub(crate) stop: Arc<Stop>,
-    pub(crate) service_running: watch::Receiver<bool>,
+    /// In an `Arc`, as to clone a receiver counts it twice.
+    pub(crate) service_running: Arc<watch::Receiver<bool>>,
 }
 
 impl Common {
@@ -111,7 +110,7 @@ impl Running {
     }
 
     fn drop_it(&mut self, now: Instant, outcome: Outcome, what: String) {
-        self.state.token.cancel();
+        self.state.token().cancel();
         self.task.abort();
         self.dropped = Some(Dropped { outcome, what, let_go: now + LET_GO });
     }
@@ -158,19 +157,12 @@ impl Supervisor {
 
     /// Starts a phase; [`next_ended`](Self::next_ended) gives its `place` back with its report.
     pub(crate) fn start(&mut self, place: usize, named: Named, run: PhaseFn, due: Budget) {
-        let began = self.common.began;
-        let offset = began.elapsed();
-        let end = due.started + due.all(self.common.deadline());
-        self.common.note_start(&named, offset, end - due.started);
+        let (began, started) = (self.common.began, due.started);
+        let (offset, budget) = (started - began, due.all(self.common.deadline()));
+        let end = started + budget;
+        self.common.note_start(&named, offset, budget);
         let span = named.span.clone();
-        let state = Arc::new(PhaseState {
-            named,
-            began,
-            started: due.started,
-            end: Mutex::new(end),
-            token: CancellationToken::new(),
-            recorded: Recorded::default(),
-        });
+        let state = Arc::new(PhaseState::new(named, began, started, end));
         let stop = self.common.stop.clone();
         let noted = stop.note_running(state.clone());
         let service_running = self.common.service_running.clone();
