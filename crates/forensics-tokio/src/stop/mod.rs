@@ -186,7 +186,10 @@ impl Stop {
     /// marker that does.
     pub(crate) fn begin(self: &Arc<Self>, trigger: Trigger) -> bool {
         let begins = self.begin_at(self.now(), trigger, None);
-        self.go_on();
+        // Else that is for whoever was first.
+        if begins {
+            self.go_on();
+        }
         begins
     }
 
