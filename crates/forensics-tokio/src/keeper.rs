@@ -105,21 +105,8 @@ fn keep() {
         // Not under the lock: a guard may be installed or dropped meanwhile.
         let watched = lock().watched.clone();
         let live = || watched.iter().filter_map(|one| Some((one.stop.upgrade()?, &one.vigil)));
-        lock().caught.extend(capture::take());
-        loop {
-            for (stop, _) in live() {
-                stop.go_on_recorded();
-            }
-            let next = lock().caught.pop_front();
-            let Some(caught) = next.map(Caught::of) else { break };
-            for (stop, _) in live() {
-                if stop.on_signal(&caught, stop.time_of(&caught.captured)) {
-                    force(&stop, ForcedBy::Signal, &asked_for(caught.captured.signal));
-                }
-            }
-            if !live().all(|(stop, _)| stop.say_here(take_over)) {
-                return;
-            }
+        if !take_in(&watched, |stop| stop.say_here(take_over)) {
+            return;
         }
         timeout = None;
         for (stop, vigil) in live() {
@@ -142,6 +129,35 @@ fn keep() {
                     stop.voice.insist(text, move || events::alarm(&detail));
                 }
             }
+        }
+    }
+}
+
+/// Takes in the signals that have come: the keeper's work, for when it gets no processor. Blocks, though not
+/// for long.
+pub(crate) fn take_in_its_place() {
+    let watched = lock().watched.clone();
+    take_in(&watched, |_| true);
+}
+
+/// Lets each stop take in each signal that has come, and then `say` what begins; until that returns `false`,
+/// which is returned.
+fn take_in(watched: &[Watched], say: impl Fn(&Stop) -> bool) -> bool {
+    let live = || watched.iter().filter_map(|one| one.stop.upgrade());
+    lock().caught.extend(capture::take());
+    loop {
+        for stop in live() {
+            stop.go_on_recorded();
+        }
+        let next = lock().caught.pop_front();
+        let Some(caught) = next.map(Caught::of) else { return true };
+        for stop in live() {
+            if stop.on_signal(&caught, stop.time_of(&caught.captured)) {
+                force(&stop, ForcedBy::Signal, &asked_for(caught.captured.signal));
+            }
+        }
+        if !live().all(|stop| say(&stop)) {
+            return false;
         }
     }
 }

@@ -13,9 +13,10 @@ use forensics_core::signal::Signal;
 use tokio::signal::unix;
 use tokio::time::timeout;
 
+use crate::bounded::apart;
 use crate::shared::Shared;
 use crate::stop::Begun;
-use crate::{followup, lead, task};
+use crate::{followup, keeper, lead, task};
 
 /// How long the keeper, which the same signal wakes, is waited for.
 const KEEPER_COMES: Duration = Duration::from_millis(100);
@@ -57,6 +58,8 @@ pub(crate) async fn listen(shared: Arc<Shared>, mut listeners: Listeners) {
             shared.stop.look_around();
             shared.stop.voice.come();
             if timeout(KEEPER_COMES, shared.stop.begun()).await.is_err() {
+                // Where that fails, too, a stop of which nothing is known is still one.
+                let _ = timeout(KEEPER_COMES, apart(keeper::take_in_its_place)).await;
                 shared.stop.begin(Trigger::Signal { signal });
             }
         }
