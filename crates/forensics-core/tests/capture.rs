@@ -15,6 +15,8 @@ use forensics_core::capture::{self, Absence, ArmError, Captured, Code, SLOTS, ar
 use forensics_core::signal::Signal;
 use nix::errno::Errno;
 use nix::libc::EMFILE;
+#[cfg(not(forensics_portable))]
+use nix::sys::prctl;
 use nix::sys::pthread::{pthread_kill, pthread_self};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal as Nix, kill, raise};
@@ -177,6 +179,20 @@ fn the_login_of_a_sender_is_what_its_proc_files_say() {
         assert_eq!(sighting.login_session, id("sessionid"));
         drop(sender.stdin.take());
         sender.wait().unwrap();
+    }
+}
+
+#[test]
+#[cfg(not(forensics_portable))]
+fn the_parent_death_signal_is_known_on_whichever_thread_it_is_handled() {
+    let _turn = turn();
+    prctl::set_pdeathsig(Nix::SIGTERM).unwrap();
+    let _armed = arm(&[Signal::TERM, Signal::INT]).unwrap();
+    prctl::set_pdeathsig(None).unwrap();
+    for (signal, is_it) in [(Nix::SIGTERM, true), (Nix::SIGINT, false)] {
+        // A thread begins with none of its own.
+        thread::spawn(move || raise(signal).unwrap()).join().unwrap();
+        assert_eq!(next().is_parent_death_signal, is_it, "{signal}");
     }
 }
 

@@ -40,6 +40,9 @@ static DROPPED: AtomicU64 = AtomicU64::new(0);
 static OWNER: AtomicI32 = AtomicI32::new(0);
 /// Whether `/proc/PID` is about the process that we know by that pid.
 static PROC_IS_OURS: AtomicBool = AtomicBool::new(false);
+/// The parent-death signal of the thread that armed the capture, 0 for none. Each thread has its own, of
+/// which most have none, and the signal goes to any thread of the process.
+static PARENT_DEATH_SIGNAL: AtomicI32 = AtomicI32::new(0);
 /// The waker's descriptor for the handler, which cannot look into a `OnceLock`.
 static WAKE_FD: AtomicI32 = AtomicI32::new(-1);
 /// The waker for the reader. Kept for the life of the process: a handler may run at any time.
@@ -54,6 +57,7 @@ pub(super) fn prepare() -> nix::Result<()> {
         WAKE_FD.store(waker.write_fd(), Ordering::Release);
     }
     PROC_IS_OURS.store(procfile::is_ours(), Ordering::Release);
+    PARENT_DEATH_SIGNAL.store(os::parent_death_signal(), Ordering::Release);
     OWNER.store(raw::own_pid(), Ordering::Release);
     Ok(())
 }
@@ -117,7 +121,10 @@ fn look(info: &siginfo_t, mono_ns: u64, wall_ns: u64) -> Raw {
             raw.exe = exe;
         }
     }
-    raw.parent_death_signal = os::parent_death_signal();
+    raw.parent_death_signal = match os::parent_death_signal() {
+        0 => PARENT_DEATH_SIGNAL.load(Ordering::Acquire),
+        signal => signal,
+    };
     raw.took_ns = raw::clock_ns(libc::CLOCK_MONOTONIC).saturating_sub(mono_ns);
     raw
 }
