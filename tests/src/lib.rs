@@ -12,6 +12,7 @@ pub mod crowd;
 pub mod page;
 mod skip;
 mod small;
+mod until;
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ use forensics_tokio::testing::{Process, Run};
 
 pub use skip::{can, root_can};
 pub use small::Small;
+pub use until::{until, until_guarded, until_read, until_started};
 
 /// What others may write to leave their line, forge a field, drive a terminal, or not be seen: newlines,
 /// CSI, OSC 8 and 52, DCS, C1, NUL, DEL, bidirectional controls, what has no width, tags, separators.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use forensics_tests::example;
+use forensics_tests::{example, until_started};
 use forensics_tokio::Signal;
 use forensics_tokio::core::record::{Outcome, PhaseOutcome};
 use forensics_tokio::testing::{Process, Run};
@@ -67,7 +67,7 @@ fn second_and_third_signal_escalate_however_soon_they_are_asked_for() {
 fn a_killed_run_has_no_code_and_a_verdict() {
     let process = gateway(&["--wedge", "drain"]);
     process.signal(Signal::TERM);
-    process.until_stderr("phase finished phase=notify");
+    until_started(process.records(), "drain");
     process.signal("SIGKILL".parse().unwrap());
     let run = process.wait();
     assert_eq!(run.status.code(), None);

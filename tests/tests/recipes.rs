@@ -6,9 +6,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::time::Instant;
 
-use forensics_tests::{Ended, LIMIT, Program, can, example, kill, outcomes, page};
+use forensics_tests::{Ended, Program, can, example, kill, outcomes, page, until, until_guarded};
 use forensics_tokio::core::duration::parse;
 use forensics_tokio::core::record::Verdict;
 use forensics_tokio::testing::Process;
@@ -52,16 +51,12 @@ impl Supervisor {
         control.args(["-c", &self.configuration]).args(arguments).output().unwrap()
     }
 
-    /// Waits until `supervisorctl status` shows this, as the test's limit allows.
+    /// Waits until `supervisorctl status` shows this.
     fn wait_for_state(&self, state: &str) {
-        let shows = || {
+        until(state, || {
             let status = self.control(&["status", "gateway"]);
             String::from_utf8_lossy(&status.stdout).contains(state)
-        };
-        let end = Instant::now() + LIMIT;
-        while !shows() {
-            assert!(Instant::now() < end, "never {state}");
-        }
+        });
     }
 }
 
@@ -95,6 +90,7 @@ fn under_supervisord_it_is_stopped_by_its_supervisor_within_the_grace_period() {
     assert!(supervisor.control(&["start", "gateway"]).status.success());
     let pid = supervisor.control(&["pid", "gateway"]);
     let pid = String::from_utf8(pid.stdout).unwrap();
+    until_guarded(pid.trim().parse().unwrap());
     assert!(Command::new("/bin/kill").arg(pid.trim()).status().unwrap().success());
     supervisor.wait_for_state("EXITED");
 

@@ -5,12 +5,12 @@ use std::process::{Child, Command};
 use std::thread;
 use std::time::Duration;
 
-use forensics_tests::{Ended, Gateway, Program, outcomes};
+use forensics_tests::{Ended, Gateway, Program, outcomes, until};
 use forensics_tokio::core::record::{Event, ForcedBy, Outcome, Record};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::scene::{Scene, count, until};
+use crate::scene::{Scene, count};
 
 /// How many later signals are listed at most: 32, and the second and the third request.
 const LISTED: usize = 34;

@@ -4,11 +4,11 @@ use std::io::Read;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use forensics_tests::{Program, outcomes};
+use forensics_tests::{Program, outcomes, until};
 use forensics_tokio::core::process::ProcessSummary;
 use forensics_tokio::core::record::Outcome;
 
-use crate::scene::{Scene, in_flight, until};
+use crate::scene::{Scene, in_flight};
 
 /// Stops it for so long. That is the fault itself: there is no event to wait for.
 fn stand_still(program: &Program, time: Duration) {
@@ -23,13 +23,13 @@ fn stand_still(program: &Program, time: Duration) {
 fn a_stop_within_the_deadline_delays_and_loses_nothing() {
     let scene = Scene::new();
     let gateway = Program::gateway_by(&mut scene.gateway(&[]));
-    let mut requests = in_flight(&gateway.address, 1, 500);
+    let mut requests = in_flight(&gateway.address, 1, 2000);
     gateway.program.kill("-TERM");
     scene.until_started("drain");
     stand_still(&gateway.program, Duration::from_secs(2));
     let mut answer = String::new();
     requests[0].read_to_string(&mut answer).unwrap();
-    assert!(answer.contains("slept 500 ms"), "{answer}");
+    assert!(answer.contains("slept 2000 ms"), "{answer}");
     let ended = gateway.program.wait();
     ended.assert_well(0);
     scene.assert_recorded_well();

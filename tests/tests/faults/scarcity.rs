@@ -8,10 +8,10 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use forensics_tests::{Gateway, Program, Small, example, root_can};
+use forensics_tests::{Gateway, Program, Small, example, root_can, until};
 use forensics_tokio::core::record::{How, Outcome};
 
-use crate::scene::{Scene, until};
+use crate::scene::Scene;
 
 /// A user who has no process but those of one test, and whom RLIMIT_NPROC binds, as it does not root.
 struct Somebody {

@@ -5,10 +5,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
-use std::time::Instant;
 
-use forensics_tests::{LIMIT, Program, example};
+use forensics_tests::{Program, example, until_started};
 use forensics_tokio::core::record::{Entry, Event, Record, Verdict, runs};
 use tempfile::TempDir;
 
@@ -56,14 +54,9 @@ impl Scene {
         recorded(&self.records())
     }
 
-    /// Waits until this phase of the only run has started, as its record has it: the line that says
-    /// that the one before has ended comes sooner.
+    /// Waits until this phase of the only run has started.
     pub(crate) fn until_started(&self, phase: &str) {
-        let is_it = |entry: &Entry| match &entry.event {
-            Event::PhaseStarted(started) => started.phase == phase,
-            _ => false,
-        };
-        until("the phase has started", || self.recorded().0.entries.iter().any(is_it));
+        until_started(&self.records(), phase);
     }
 
     /// Asserts that the newest run left a whole record of a teardown in which all went well.
@@ -95,25 +88,6 @@ pub(crate) fn finished(record: &Record) -> Vec<String> {
         _ => None,
     };
     record.entries.iter().filter_map(finished).collect()
-}
-
-/// Looks again and again, for as long as anything may take.
-pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let end = Instant::now() + LIMIT;
-    while !is_so() {
-        assert!(Instant::now() < end, "waited in vain: {what}");
-        thread::yield_now();
-    }
-}
-
-/// Waits until this process has a handler of its own for SIGTERM.
-pub(crate) fn until_guarded(pid: u32) {
-    const SIGTERM: u32 = 15;
-    until("SIGTERM is handled", || {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
-        u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << (SIGTERM - 1)) != 0
-    });
 }
 
 /// Connects so often, and sends requests each of which is answered after `ms`. Returns once they are

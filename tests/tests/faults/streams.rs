@@ -4,10 +4,10 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 
-use forensics_tests::Program;
+use forensics_tests::{Program, until_guarded};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
-use crate::scene::{Scene, terminate, until_guarded};
+use crate::scene::{Scene, terminate};
 
 /// Asserts that it ends well, going by its exit code and its record, as nothing else can be seen.
 fn assert_ends_well(mut gateway: Child, scene: &Scene) {
