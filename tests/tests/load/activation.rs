@@ -7,9 +7,10 @@ use std::process::Command;
 use forensics_tests::client::{Client, Fate};
 use forensics_tests::{Program, example};
 
-/// An address that nobody listens at.
+/// An address that nobody listens at. On a host of its own, so that nobody who is given any free port
+/// meanwhile is given this one.
 fn free_address() -> String {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::new(127, 77, 7, 7), 0)).unwrap();
     listener.local_addr().unwrap().to_string()
 }
 
