@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
 use std::hash::{BuildHasher, RandomState};
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 use forensics_tokio::core::record::{Outcome, Verdict};
 
 const KILLS: u64 = 200;
+
+/// The shortest that four phases of 5 ms each take.
+const TEARDOWN: Duration = Duration::from_millis(20);
 
 /// What may be named: the pipe and the record are written one after the other, so that between the
 /// two writes they differ by one step.
@@ -52,21 +55,33 @@ fn named(verdict: &Verdict) -> String {
     }
 }
 
+/// From when on the delay of a kill counts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum From {
+    Start,
+    /// Its first word is said in its first phase.
+    FirstWord,
+}
+
 /// Runs a teardown and kills it after `delay`. Returns what it said, and what its record does.
-fn kill_after(delay: Duration, records: &Path) -> (String, Option<Verdict>) {
+fn kill_after(delay: Duration, from: From, records: &Path) -> (String, Option<Verdict>) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_killed"))
         .arg(records)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut said = String::new();
+    if from == From::FirstWord {
+        stdout.read_line(&mut said).unwrap();
+    }
     let started = Instant::now();
     while started.elapsed() < delay {
         thread::yield_now();
     }
     child.kill().unwrap();
     child.wait().unwrap();
-    let mut said = String::new();
-    child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    stdout.read_to_string(&mut said).unwrap();
     let verdict = records.exists().then(|| Verdict::of_last(records).unwrap()).flatten();
     (said, verdict)
 }
@@ -91,13 +106,18 @@ fn the_phase_in_which_a_run_was_killed_is_named_each_time() {
     for kill in 0..KILLS {
         let dir = tempfile::tempdir().unwrap();
         let records = dir.path().join("records");
-        let delay = whole.mul_f64(random(kill));
-        let (said, verdict) = kill_after(delay, &records);
+        // Every other one surely after the teardown has begun, however fast the start is this time.
+        let (from, longest) = match kill % 2 {
+            0 => (From::Start, whole),
+            _ => (From::FirstWord, TEARDOWN),
+        };
+        let delay = longest.mul_f64(random(kill));
+        let (said, verdict) = kill_after(delay, from, &records);
         let named = verdict.as_ref().map_or_else(|| "after nothing".to_owned(), named);
         let allowed = allowed(&said);
         assert!(
             allowed.contains(&named),
-            "after {delay:?} it had said {said:?}; record: {named}, of {allowed:?}"
+            "{delay:?} after {from:?} it had said {said:?}; record: {named}, of {allowed:?}"
         );
         in_phases += usize::from(said.starts_with('+') && !said.ends_with("end\n"));
     }
