@@ -5,13 +5,13 @@ use crate::harness::{assert_says, under_systemd};
 #[test]
 fn a_unit_of_type_notify_is_up_when_the_gateway_runs_and_shows_the_phase_it_is_in() {
     let Some(said) = under_systemd(
-        "start gw Type=notify TimeoutStopSec=60 -- --wedge drain --drain-timeout 2s
+        "start gw Type=notify TimeoutStopSec=60 -- --wedge drain --drain-timeout 5s
          systemctl stop --no-block gw
-         until_status 'phase drain 1.'; until_gone gw; systemctl show gw -p Result; log gw",
+         until_status 'phase drain [1-4]\\.'; until_gone gw; systemctl show gw -p Result; log gw",
     ) else {
         return;
     };
-    assert_says(&said, &["Status: \"Stopping: phase drain 1.0", "Result=success"]);
+    assert_says(&said, &["Status: \"Stopping: phase drain ", "Result=success"]);
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn a_kill_by_somebody_starts_the_stop_timeout_of_a_unit_that_hears_of_it() {
 #[test]
 fn a_kill_by_systemctl_is_told_from_a_stop_though_systemd_hears_of_the_teardown() {
     let Some(said) = under_systemd(
-        "start gw Type=notify TimeoutStopSec=60 -- --wedge drain --drain-timeout 2s
+        "start gw Type=notify TimeoutStopSec=60 -- --wedge drain --drain-timeout 20s
          systemctl kill gw; until_log gw 'explained by systemd'
          for _ in $(seq 400); do
              state=$(systemctl show gw -P SubState); [ $state = stop-sigterm ] && break; sleep .05
@@ -76,7 +76,7 @@ fn the_stop_timeout_is_extended_while_requests_are_answered_and_not_for_one_that
              systemctl show gw -p Result; wait; cat /tmp/answer.*; log gw"
         )
     };
-    let Some(said) = under_systemd(&script("500 1000 1500 2000 2500 3000 3500 4000")) else {
+    let Some(said) = under_systemd(&script("2000 2500 3000 3500 4000 4500 5000 7000")) else {
         return;
     };
     assert_says(
@@ -85,7 +85,7 @@ fn the_stop_timeout_is_extended_while_requests_are_answered_and_not_for_one_that
             "s active_at_start=8 active_now=1\"",
             "Result=success",
             "active_at_start=8 active_now=0",
-            "slept 4000 ms",
+            "slept 7000 ms",
             "systemd is asked to start its stop timeout of 3.00s anew, up to 20.00s in all",
         ],
     );
@@ -99,10 +99,10 @@ fn the_stop_timeout_is_extended_while_requests_are_answered_and_not_for_one_that
 #[test]
 fn the_watchdog_is_fed_while_the_runtime_answers_and_its_signal_is_named() {
     let Some(said) = under_systemd(
-        "start gw Type=notify WatchdogSec=1 --
-         systemd-run -q --unit=blocked -p NotifyAccess=main -p WatchdogSec=1 -p LimitCORE=0 \
+        "start gw Type=notify WatchdogSec=3 --
+         systemd-run -q --unit=blocked -p NotifyAccess=main -p WatchdogSec=3 -p LimitCORE=0 \
              $TROUBLE blocked_task /tmp/records || exit 1
-         systemd-run -q --unit=unfed -p NotifyAccess=main -p WatchdogSec=1 -p TimeoutAbortSec=20 \
+         systemd-run -q --unit=unfed -p NotifyAccess=main -p WatchdogSec=3 -p TimeoutAbortSec=20 \
              $SUBJECT --signals SIGABRT,SIGTERM --hold || exit 1
          until_gone blocked; systemctl show blocked -p Result
          until_log unfed 'explained by systemd'; log unfed
@@ -115,7 +115,7 @@ fn the_watchdog_is_fed_while_the_runtime_answers_and_its_signal_is_named() {
         &said,
         &[
             "Result=watchdog",
-            "WatchdogSec=1s is not fed by the guard",
+            "WatchdogSec=3s is not fed by the guard",
             "signal=SIGABRT cause=watchdog under_systemd=yes sender_pid=1 sender_name=systemd",
             "Shutdown explained by systemd: the unit missed its watchdog message",
         ],

@@ -36,7 +36,7 @@ kill -INT $load; wait $load
 systemctl stop gw.socket gw.service
 systemctl show gw -p Result
 echo "stops: $(log gw | grep -c 'Shutdown complete cause=systemd phases=4 timed_out=false')"
-cat /run/wrk; warnings gw"#,
+cat /run/wrk; warnings gw; journalctl -q -o cat -p warning -u gw"#,
         mix = include_str!("../load/mix.lua"),
     );
     let Some(said) = under_systemd(&script) else { return };
