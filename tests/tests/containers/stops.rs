@@ -174,19 +174,19 @@ fn a_kill_at_the_end_of_the_grace_period_is_put_down_to_that() {
     let records = "/var/lib/gateway".to_owned();
     let container = Container { volumes: vec![records.clone()], ..Container::default() };
     let shutdown = format!("{records}/shutdown");
-    let running = container.start(&["--wedge", "drain", "--grace", "5s", "--records", &shutdown]);
+    let running = container.start(&["--wedge", "drain", "--grace", "3s", "--records", &shutdown]);
     running.kill("-TERM");
     running.wait_for_message("\nrunning: drain for ");
     // Frozen, as by a node that has no time for it: it misses its own deadline.
     kill(Pid::from_raw(running.pid as i32), Signal::SIGSTOP).unwrap();
     // The grace period is one of real time.
-    thread::sleep(Duration::from_secs(5));
+    thread::sleep(Duration::from_secs(3));
     running.kill("-KILL");
     let stopped = running.wait();
     let verdict = Verdict::of_last(&stopped.volume(0).join("shutdown")).unwrap().unwrap();
     assert_eq!(verdict.outcome, Outcome::KilledInPhase, "{verdict}");
     assert_eq!(verdict.reason, Reason::GracePeriod, "{verdict}");
     let advice = verdict.advice.as_deref().unwrap();
-    assert!(advice.contains("the grace period is 5s"), "{advice}");
+    assert!(advice.contains("the grace period is 3s"), "{advice}");
     assert!(advice.contains("raise terminationGracePeriodSeconds or lower"), "{advice}");
 }

@@ -55,7 +55,7 @@ fn a_kill_by_systemctl_is_told_from_a_stop_though_systemd_hears_of_the_teardown(
 fn the_stop_timeout_is_extended_while_requests_are_answered_and_not_for_one_that_hangs() {
     let script = |requests: &str| {
         format!(
-            "start gw Type=notify TimeoutStopSec=3 -- --drain-timeout 60s --extend 20s
+            "start gw Type=notify TimeoutStopSec=6 -- --drain-timeout 60s --extend 20s
              port=$(log gw | sed -n 's|^listening on http://127.0.0.1:||p')
              for ms in {requests}; do
                  (
@@ -76,7 +76,7 @@ fn the_stop_timeout_is_extended_while_requests_are_answered_and_not_for_one_that
              systemctl show gw -p Result; wait; cat /tmp/answer.*; log gw"
         )
     };
-    let Some(said) = under_systemd(&script("2000 2500 3000 3500 4000 4500 5000 7000")) else {
+    let Some(said) = under_systemd(&script("2000 2500 3000 3500 4000 4500 5000 8000")) else {
         return;
     };
     assert_says(
@@ -85,8 +85,8 @@ fn the_stop_timeout_is_extended_while_requests_are_answered_and_not_for_one_that
             "s active_at_start=8 active_now=1\"",
             "Result=success",
             "active_at_start=8 active_now=0",
-            "slept 7000 ms",
-            "systemd is asked to start its stop timeout of 3.00s anew, up to 20.00s in all",
+            "slept 8000 ms",
+            "systemd is asked to start its stop timeout of 6.00s anew, up to 20.00s in all",
         ],
     );
     let Some(said) = under_systemd(&script("500 50000")) else { return };

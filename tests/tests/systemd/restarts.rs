@@ -36,6 +36,7 @@ kill -INT $load; wait $load
 systemctl stop gw.socket gw.service
 systemctl show gw -p Result
 echo "stops: $(log gw | grep -c 'Shutdown complete cause=systemd phases=4 timed_out=false')"
+log gw | grep 'Shutdown complete' | grep -v 'cause=systemd phases=4 timed_out=false'
 cat /run/wrk; warnings gw; journalctl -q -o cat -p warning -u gw"#,
         mix = include_str!("../load/mix.lua"),
     );
@@ -43,7 +44,9 @@ cat /run/wrk; warnings gw; journalctl -q -o cat -p warning -u gw"#,
     let account = said.lines().find(|line| line.starts_with("requests=")).unwrap();
     let stops = format!("stops: {}\n", RESTARTS + 1);
     assert_says(&said, &["Result=success", &stops, "warnings of gw: 0\n"]);
-    assert_says(account, &[" refused=0 ", " lost=0"]);
+    for none in [" refused=0 ", " lost=0"] {
+        assert!(account.contains(none), "{said}");
+    }
     // A request that crossed the end of its idle connection: nothing of it was received. Rare.
     let (_, turned_away) = account.split_once(" turned_away=").unwrap();
     let turned_away: u32 = turned_away.split(' ').next().unwrap().parse().unwrap();
