@@ -24,6 +24,25 @@ pub(crate) fn shut(socket: &impl AsFd) {
     let _ = SockRef::from(socket).attach_filter(&NOTHING);
 }
 
+/// From here on no bytes come in, and what says nothing but how far the other side is does: for a
+/// connection that is about to be closed, whose client has yet to say that it has our end of it.
+#[cfg(target_os = "linux")]
+pub(crate) fn shut_to_bytes(socket: &impl AsFd) {
+    // In the words of linux/filter.h. A packet begins with its TCP header, whose length in words of four
+    // bytes is the upper half of byte 12.
+    const HEADER_ALONE: [socket2::SockFilter; 8] = [
+        socket2::SockFilter::new(0x30, 0, 0, 12), // A = byte 12: BPF_LD | BPF_B | BPF_ABS
+        socket2::SockFilter::new(0x54, 0, 0, 0xf0), // A &= 0xf0: BPF_ALU | BPF_AND | BPF_K
+        socket2::SockFilter::new(0x74, 0, 0, 2),  // A >>= 2: BPF_ALU | BPF_RSH | BPF_K
+        socket2::SockFilter::new(0x07, 0, 0, 0),  // X = A: BPF_MISC | BPF_TAX
+        socket2::SockFilter::new(0x80, 0, 0, 0),  // A = length: BPF_LD | BPF_W | BPF_LEN
+        socket2::SockFilter::new(0x1d, 0, 1, 0),  // A == X? BPF_JMP | BPF_JEQ | BPF_X
+        socket2::SockFilter::new(0x06, 0, 0, u32::MAX), // All of it: BPF_RET | BPF_K
+        socket2::SockFilter::new(0x06, 0, 0, 0),  // Nothing of it.
+    ];
+    let _ = SockRef::from(socket).attach_filter(&HEADER_ALONE);
+}
+
 /// What was kept out can come in when it is sent again, which kernels do by themselves.
 #[cfg(target_os = "linux")]
 pub(crate) fn open(socket: &impl AsFd) {
@@ -32,6 +51,9 @@ pub(crate) fn open(socket: &impl AsFd) {
 
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn shut(_: &impl AsFd) {}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn shut_to_bytes(_: &impl AsFd) {}
 
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn open(_: &impl AsFd) {}

@@ -74,10 +74,11 @@ impl Wire {
 }
 
 impl Drop for Wire {
-    /// The client's word that it has our end must come in, or the kernel would go on saying it.
+    /// The client's word that it has our end must come in, or the kernel would go on saying it. A request
+    /// must not, even now: until the socket is closed, its client would be told that it arrived.
     fn drop(&mut self) {
         if self.shut {
-            door::open(&self.socket);
+            door::shut_to_bytes(&self.socket);
         }
     }
 }

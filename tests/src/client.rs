@@ -7,9 +7,14 @@
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::thread;
+use std::time::Duration;
 
 use crate::LIMIT;
 use crate::acknowledged::acknowledged;
+
+/// For how long a kernel may put off an acknowledgement (`TCP_DELACK_MAX`), and a bit.
+const PUT_OFF: Duration = Duration::from_millis(250);
 
 /// What became of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,6 +118,25 @@ impl Client {
         fate
     }
 
+    /// Asks for an answer at once on the connection that is open, though its end may have come.
+    ///
+    /// # Panics
+    /// Where no connection is open.
+    pub fn ask_without_a_look(&mut self) -> Fate {
+        let stream = self.connection.take().expect("a connection is open");
+        self.ask_on(stream, None)
+    }
+
+    /// Waits until the server has closed its side of the connection that is open.
+    ///
+    /// # Panics
+    /// Where no connection is open.
+    pub fn wait_for_the_end(&mut self) {
+        let stream = self.connection.as_ref().expect("a connection is open");
+        let peeked = stream.peek(&mut [0]);
+        assert!(matches!(peeked, Ok(0)), "{peeked:?}");
+    }
+
     fn connected(&mut self) -> io::Result<TcpStream> {
         // As every client that keeps connections does: one that has ended is not used.
         if let Some(stream) = self.connection.take() {
@@ -144,6 +168,7 @@ impl Client {
             self.connection = (!last).then_some(stream);
             return Fate::Answered;
         }
+        thread::sleep(PUT_OFF);
         match (before, acknowledged(&stream)) {
             (Ok(before), Ok(after)) if before == after && answer.0.is_empty() => Fate::TurnedAway,
             (before, after) => Fate::Lost(format!(

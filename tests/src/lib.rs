@@ -155,6 +155,8 @@ impl Program {
     pub fn start_reading(command: &mut Command, stdin: impl Into<Stdio>) -> Self {
         // Empty is unset: the program's own word counts.
         command.env("FORENSICS_RECORD_DIR", "");
+        // Of a runtime's threads a test may block one, also on a machine with a single processor.
+        command.env("TOKIO_WORKER_THREADS", "2");
         Self(Process::start_reading(command, stdin).limit(LIMIT))
     }
 

@@ -8,8 +8,24 @@ use std::time::Duration;
 use forensics_tests::Program;
 use forensics_tests::client::{Client, Fate};
 
+/// A client whose connection is open, and idle.
+fn idle(address: &str) -> Client {
+    let mut client = Client::new(address);
+    assert_eq!(client.ask(None), Fate::Answered);
+    client
+}
+
 /// Stops a gateway whose system call `held` takes three seconds longer, and asks in the midst of it.
-fn asked_in_the_midst_of(held: &str, mut client: impl FnMut(&str) -> Client) -> (Client, Fate) {
+fn asked_in_the_midst_of(held: &str, client: fn(&str) -> Client) -> (Client, Fate) {
+    held_up(held, client, |client| {
+        // Held up is real time: far behind its beginning, and far before its end.
+        thread::sleep(Duration::from_millis(1200));
+        client.ask(None)
+    })
+}
+
+/// Stops a gateway whose system call `held` takes three seconds longer, and has the client ask by `ask`.
+fn held_up(held: &str, client: fn(&str) -> Client, ask: fn(&mut Client) -> Fate) -> (Client, Fate) {
     let gateway = Program::gateway(&[]);
     let mut client = client(&gateway.address);
     let (call, _) = held.split_once(':').unwrap();
@@ -19,9 +35,7 @@ fn asked_in_the_midst_of(held: &str, mut client: impl FnMut(&str) -> Client) -> 
     strace.wait_for_stderr("attached");
     gateway.program.kill("-TERM");
     gateway.program.wait_for_stderr("Shutdown context");
-    // Held up is real time: far behind its beginning, and far before its end.
-    thread::sleep(Duration::from_millis(1200));
-    let fate = client.ask(None);
+    let fate = ask(&mut client);
     gateway.program.wait().assert_well(0);
     strace.wait();
     (client, fate)
@@ -35,11 +49,18 @@ fn a_connection_that_comes_after_the_last_look_into_the_queue_is_refused_and_not
 
 #[test]
 fn a_request_that_comes_after_the_last_look_into_its_connection_was_never_received() {
-    let (client, fate) = asked_in_the_midst_of("shutdown:delay_enter", |address| {
-        let mut client = Client::new(address);
-        assert_eq!(client.ask(None), Fate::Answered);
-        client
-    });
+    let (client, fate) = asked_in_the_midst_of("shutdown:delay_enter", idle);
     // On the connection that it had, which looked as if it were still open.
     assert_eq!((fate, client.account.closed_idle), (Fate::TurnedAway, 0));
+}
+
+#[test]
+fn a_request_that_crosses_the_end_of_its_connection_was_never_received() {
+    // The socket's filters are set by setsockopt(2): the last one between its end and its close.
+    let (_, fate) = held_up("setsockopt:delay_exit", idle, |client| {
+        client.wait_for_the_end();
+        thread::sleep(Duration::from_millis(1200));
+        client.ask_without_a_look()
+    });
+    assert_eq!(fate, Fate::TurnedAway);
 }
