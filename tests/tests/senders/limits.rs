@@ -39,7 +39,6 @@ fn sleeping_keeper(subject: &Subject) -> String {
 }
 
 #[test]
-#[ignore = "the listener, which then begins the stop, leaves what the handler took down to the keeper"]
 fn where_the_keeper_comes_late_the_sender_is_named_all_the_same() {
     if !can(Command::new("strace").arg("--version")) {
         return;
