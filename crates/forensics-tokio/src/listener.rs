@@ -21,6 +21,10 @@ use crate::{followup, keeper, lead, task};
 /// How long the keeper, which the same signal wakes, is waited for.
 const KEEPER_COMES: Duration = Duration::from_millis(100);
 
+/// How long another thread may take for the keeper's work. Longer, as that is one more that a busy machine
+/// takes its time to run.
+const TAKEN_IN: Duration = Duration::from_secs(1);
+
 /// tokio's listeners for the guard's signals; none hears nothing, and needs no I/O driver.
 #[derive(Default)]
 pub(crate) struct Listeners(Vec<(Signal, unix::Signal)>);
@@ -59,7 +63,7 @@ pub(crate) async fn listen(shared: Arc<Shared>, mut listeners: Listeners) {
             shared.stop.voice.come();
             if timeout(KEEPER_COMES, shared.stop.begun()).await.is_err() {
                 // Where that fails, too, a stop of which nothing is known is still one.
-                let _ = timeout(KEEPER_COMES, apart(keeper::take_in_its_place)).await;
+                let _ = timeout(TAKEN_IN, apart(keeper::take_in_its_place)).await;
                 shared.stop.begin(Trigger::Signal { signal });
             }
         }

@@ -1,6 +1,7 @@
 //! Taking the context down. What of it can hang, a sender's command line and the markers, is read on
 //! threads of their own, and waited for so long and no longer.
 
+use std::cell::OnceCell;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,13 +26,24 @@ const MARKER_LIMIT: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct Caught {
     pub(crate) captured: Captured,
-    pub(crate) sender: Option<Sender>,
+    sender: OnceCell<Option<Sender>>,
 }
 
 impl Caught {
-    /// Adds what a line shows of the sender.
     pub(crate) fn of(captured: Captured) -> Self {
-        Self { sender: Sender::glimpse(&captured), captured }
+        Self { captured, sender: OnceCell::new() }
+    }
+
+    /// The same, from a sender that is known.
+    #[cfg(feature = "testing")]
+    pub(crate) fn known(captured: Captured, sender: Option<Sender>) -> Self {
+        Self { captured, sender: sender.into() }
+    }
+
+    /// What a line shows of the sender. Looked up when it is first asked for: by then it is known
+    /// whose signal it is to take in.
+    pub(super) fn sender(&self) -> Option<Sender> {
+        self.sender.get_or_init(|| Sender::glimpse(&self.captured)).clone()
     }
 }
 
@@ -45,7 +57,7 @@ pub(super) fn take_down(
     surroundings: Option<Surroundings>,
 ) -> ShutdownContext {
     let captured = caught.map(|caught| &caught.captured);
-    let sender = caught.and_then(|caught| caught.sender.clone());
+    let sender = caught.and_then(Caught::sender);
     // Needs a thread, which is done the sooner the sooner it begins.
     let cmdline = sender.as_ref().and_then(|sender| read_cmdline(baseline, sender));
     let mut context =

@@ -196,7 +196,7 @@ impl Stop {
     }
 
     fn later(&self, caught: &Caught, ordinal: Option<u32>, at: Instant) -> LaterSignal {
-        let (signal, mut sender) = (caught.captured.signal, caught.sender.clone());
+        let (signal, mut sender) = (caught.captured.signal, caught.sender());
         if let Some(sender) = &mut sender {
             sender.complete();
         }

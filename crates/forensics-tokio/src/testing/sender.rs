@@ -125,6 +125,6 @@ impl Sender {
             sender.ancestors.clone_from(&self.ancestors);
             sender
         });
-        Caught { captured, sender }
+        Caught::known(captured, sender)
     }
 }
