@@ -73,19 +73,19 @@ const PASSES: usize = 8;
 /// Goes through the text until there is nothing more to hide: with what is hidden, signs go that kept
 /// a form from being seen, such as the `/` in the first password of `https://a:x/y@b-token:z@host`.
 fn without_secrets(text: &str) -> String {
-    let mut shown = gone_through(text);
-    for _ in 1..PASSES {
+    let mut shown = Cow::Borrowed(text);
+    for _ in 0..PASSES {
         let again = gone_through(&shown);
-        if again == shown {
+        if again == *shown {
             break;
         }
-        shown = again;
+        shown = Cow::Owned(again);
     }
-    shown
+    shown.into_owned()
 }
 
 fn gone_through(text: &str) -> String {
-    let mut line = Line::default();
+    let mut line = Line { shown: String::with_capacity(text.len()), ..Line::default() };
     match text.contains('\0') {
         true => {
             for argument in text.split_inclusive('\0') {
@@ -104,24 +104,24 @@ fn gone_through(text: &str) -> String {
 
 /// What an argument says of the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Next {
+enum Next<'a> {
     /// That part of it is a secret, unless it is an option.
     Secret(Part, Sound),
     /// It is one if it is no option and no `name=value`.
     Bare,
-    /// It is one behind a `=` on its own, as in `password = x`.
-    IfEquals(Sound),
+    /// It is one behind a `=` on its own if this name sounds so, as in `password = x`.
+    IfEquals(&'a str),
 }
 
 /// A command line as far as it has been read.
 #[derive(Default)]
-struct Line {
+struct Line<'a> {
     shown: String,
     /// The last word that is the name of a program whose options are known.
     program: &'static str,
     /// The words that are no options, since that program.
-    commands: Vec<String>,
-    next: Option<Next>,
+    commands: Vec<&'a str>,
+    next: Option<Next<'a>>,
     /// The argument before was `-c`: what follows is a shell's script.
     in_script: bool,
     /// How many arguments this is inside of.
@@ -134,9 +134,9 @@ const MAX_COMMANDS: usize = 16;
 /// How deep quotes are looked for inside of each other.
 const MAX_DEPTH: usize = 3;
 
-impl Line {
+impl<'a> Line<'a> {
     /// Words parted by blanks; quotes keep some together.
-    fn words(&mut self, text: &str) {
+    fn words(&mut self, text: &'a str) {
         let mut rest = text;
         while !rest.is_empty() {
             let blanks = rest.len() - rest.trim_start().len();
@@ -153,7 +153,7 @@ impl Line {
         }
     }
 
-    fn argument(&mut self, argument: &str) {
+    fn argument(&mut self, argument: &'a str) {
         let in_script = std::mem::take(&mut self.in_script);
         let bare = argument.trim_matches(['"', '\'']);
         if let Some(next) = self.next.take()
@@ -164,9 +164,7 @@ impl Line {
         if bare.is_empty() {
             return self.shown.push_str(argument);
         }
-        if let Some((before, _)) = argument.split_once("-----BEGIN ").filter(|(_, key)| {
-            key.split("-----").next().is_some_and(|kind| kind.ends_with("PRIVATE KEY"))
-        }) {
+        if let Some(before) = before_private_key(argument) {
             self.shown.push_str(before);
             return self.shown.push_str(REDACTED);
         }
@@ -177,9 +175,10 @@ impl Line {
     }
 
     /// Takes in what was announced; `false` where it is something else.
-    fn take_next(&mut self, next: Next, argument: &str, bare: &str) -> bool {
+    fn take_next(&mut self, next: Next<'a>, argument: &str, bare: &str) -> bool {
         let sound = match next {
-            Next::IfEquals(sound) if argument == "=" => {
+            Next::IfEquals(name) if argument == "=" => {
+                let Some(sound) = sound(name) else { return false };
                 self.next = Some(Next::Secret(Part::Whole, sound));
                 self.shown.push('=');
                 return true;
@@ -245,7 +244,7 @@ impl Line {
         self.shown.push_str(closing);
     }
 
-    fn word(&mut self, argument: &str, bare: &str) {
+    fn word(&mut self, argument: &'a str, bare: &'a str) {
         let name = bare.rsplit('/').next().unwrap_or(bare);
         if let Some(program) = programs::known(name) {
             self.program = program;
@@ -279,8 +278,8 @@ impl Line {
     }
 
     /// Notes a word that is no option, and what it says of the next.
-    fn command(&mut self, word: &str) {
-        let before = self.commands.last().map(String::as_str);
+    fn command(&mut self, word: &'a str) {
+        let before = self.commands.last();
         if self.program == "sshpass" {
             // What follows is another program's.
             self.program = "";
@@ -295,9 +294,9 @@ impl Line {
             self.next = Some(Next::Secret(Part::Whole, Sound::Clear));
         }
         if self.commands.len() < MAX_COMMANDS {
-            self.commands.push(word.to_owned());
+            self.commands.push(word);
         } else if let Some(last) = self.commands.last_mut() {
-            word.clone_into(last);
+            *last = word;
         }
     }
 
@@ -343,8 +342,18 @@ impl Line {
     }
 }
 
+/// What stands before the private key in an argument that holds one.
+fn before_private_key(argument: &str) -> Option<&str> {
+    const BEGIN: &str = "-----BEGIN ";
+    if argument.len() < BEGIN.len() {
+        return None;
+    }
+    let (before, key) = argument.split_once(BEGIN)?;
+    key.split("-----").next().is_some_and(|kind| kind.ends_with("PRIVATE KEY")).then_some(before)
+}
+
 /// What an option or a name announces.
-fn announced(word: &str) -> Option<Next> {
+fn announced(word: &str) -> Option<Next<'_>> {
     if word.eq_ignore_ascii_case("bearer") {
         return Some(Next::Secret(Part::Whole, Sound::Clear));
     }
@@ -353,11 +362,10 @@ fn announced(word: &str) -> Option<Next> {
     if name.contains(['=', ':', '/']) || (is_option && is_switch(name)) {
         return None;
     }
-    let sound = sound(name)?;
     match is_option {
-        true if name.len() > 2 || word == "-pw" => Some(Next::Secret(Part::Whole, sound)),
+        true if name.len() > 2 || word == "-pw" => Some(Next::Secret(Part::Whole, sound(name)?)),
         true => None,
-        false => Some(Next::IfEquals(sound)),
+        false => Some(Next::IfEquals(name)),
     }
 }
 

@@ -110,6 +110,9 @@ const NO_PASS: &[&str] = &[
 
 /// How the name sounds; `None` for one that sounds like nothing secret.
 pub(super) fn sound(name: &str) -> Option<Sound> {
+    if !name.contains(char::is_alphabetic) {
+        return None;
+    }
     // Of an approle of Vault's; other tools call a name so.
     if name.eq_ignore_ascii_case("secret_id") {
         return Some(Sound::Clear);

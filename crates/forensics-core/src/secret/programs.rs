@@ -123,20 +123,24 @@ const CURL_FLAGS: &str = "0123456#BGIJLMNORSafgijklnpqsv";
 
 /// The program of this name, where its options are known.
 pub(super) fn known(name: &str) -> Option<&'static str> {
-    let options = OPTIONS.iter().flat_map(|option| option.programs);
-    let bare = BARE.iter().flat_map(|(programs, _)| *programs);
-    options.chain(bare).chain(ORACLE).find(|one| **one == name).copied()
+    let of_options = OPTIONS.iter().map(|option| option.programs);
+    let of_commands = BARE.iter().map(|(programs, _)| *programs);
+    let mut all = of_options.chain(of_commands).chain([ORACLE]);
+    all.find_map(|programs| programs.iter().find(|one| **one == name).copied())
 }
 
 /// The secret option of `program` in `word`: the option as it stands there, what stands right behind
 /// it, and what of that is secret.
 pub(super) fn option<'a>(
     program: &str,
-    commands: &[String],
+    commands: &[&str],
     word: &'a str,
 ) -> Option<(&'a str, &'a str, Part)> {
+    if program.is_empty() {
+        return None;
+    }
     OPTIONS.iter().filter(|row| row.programs.contains(&program)).find_map(|row| {
-        let fits = |command: &str| commands.iter().any(|word| word == command);
+        let fits = |command: &str| commands.contains(&command);
         if !row.command.is_none_or(fits) {
             return None;
         }

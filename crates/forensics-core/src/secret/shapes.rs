@@ -1,6 +1,8 @@
 //! What looks like a secret, or like none, by itself: addresses with a password in them, tokens by the
 //! prefix that their makers gave them to be found by, paths, switches.
 
+use std::borrow::Cow;
+
 use super::REDACTED;
 
 /// Prefixes of tokens. Each is followed by at least [`MIN_TOKEN`] letters, digits, `_`, `-` or `.`.
@@ -65,7 +67,11 @@ const FILES: &[&str] = &[
 
 /// Without the passwords in the URLs of a word, and in what connects to databases in other ways. A user
 /// name alone is one where it is as long as a token.
-pub(super) fn without_credentials(word: &str) -> String {
+pub(super) fn without_credentials(word: &str) -> Cow<'_, str> {
+    // Each form below has one, and most words have none.
+    if !word.contains(':') {
+        return Cow::Borrowed(word);
+    }
     let mut shown = String::with_capacity(word.len());
     let mut rest = word;
     while let Some((scheme, behind)) = rest.split_once("://") {
@@ -77,10 +83,10 @@ pub(super) fn without_credentials(word: &str) -> String {
             rest = &behind[used..];
         }
     }
-    match shown.is_empty() {
+    Cow::Owned(match shown.is_empty() {
         true => without_scheme(word),
         false => shown + rest,
-    }
+    })
 }
 
 /// What to show of a URL's user information, and how long that was, the `@` not included.
@@ -160,12 +166,13 @@ fn is_unit(host: &str) -> bool {
 /// Without the tokens that show themselves by their prefix.
 pub(super) fn without_tokens(text: &str) -> String {
     let in_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    let mut shown = String::new();
+    let mut shown = String::with_capacity(text.len());
     let mut rest = text;
     let mut boundary = true;
     while let Some(c) = rest.chars().next() {
-        let prefix = TOKENS.iter().find(|prefix| boundary && rest.starts_with(**prefix));
         let length = rest.find(|c| !in_token(c)).unwrap_or(rest.len());
+        let may_be_one = boundary && length > MIN_TOKEN;
+        let prefix = TOKENS.iter().find(|prefix| may_be_one && rest.starts_with(**prefix));
         // Names that begin so, as `npm_config_user_agent`, have no digit in them.
         let is_token = |prefix: &&str| {
             let random = rest.get(prefix.len()..length).unwrap_or_default();
