@@ -56,6 +56,31 @@ impl Utc {
         })
     }
 
+    /// RFC 3339, digit by digit: each line of a record has one, of which the formatting of numbers
+    /// would be the longest part.
+    fn rfc3339(self) -> Text {
+        let Civil { year, month, day, hour, minute, second, micros } = self.civil();
+        let mut text = *b"0000-00-00T00:00:00.000000Z";
+        let fields = [
+            (0..4, year),
+            (5..7, month),
+            (8..10, day),
+            (11..13, hour),
+            (14..16, minute),
+            (17..19, second),
+            (20..26, micros),
+        ];
+        for (place, number) in fields {
+            let mut rest = number;
+            for digit in text[place].iter_mut().rev() {
+                // A decimal digit: no field is negative.
+                *digit = b'0' + (rest % 10) as u8;
+                rest /= 10;
+            }
+        }
+        Text(text)
+    }
+
     fn civil(self) -> Civil {
         let (year, month, day) = civil_from_days(self.micros.div_euclid(DAY));
         let in_day = self.micros.rem_euclid(DAY);
@@ -69,6 +94,15 @@ impl Utc {
             second: seconds % 60,
             micros: in_day % SECOND,
         }
+    }
+}
+
+/// The bytes of an instant, all of them ASCII.
+struct Text([u8; 27]);
+
+impl Text {
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 
@@ -100,8 +134,7 @@ impl From<SystemTime> for Utc {
 /// RFC 3339 in UTC, with six digits of the second and `Z`.
 impl Display for Utc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Civil { year, month, day, hour, minute, second, micros } = self.civil();
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
+        f.write_str(self.rfc3339().as_str())
     }
 }
 
@@ -179,7 +212,7 @@ const fn civil_from_days(days: i64) -> (i64, i64, i64) {
 
 impl Serialize for Utc {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(self.rfc3339().as_str())
     }
 }
 

@@ -41,6 +41,12 @@ pub fn is_safe(c: char) -> bool {
     }
 }
 
+/// Whether all of a text is printable ASCII, which is safe. Without a branch a character, this is many
+/// at once; and most texts are.
+pub(crate) fn is_printable_ascii(text: &[u8]) -> bool {
+    text.iter().fold(true, |is, byte| is & matches!(byte, b' '..=b'~'))
+}
+
 /// Shows the key of a `key=value` line: what could end it or is unsafe is escaped.
 ///
 /// ```
@@ -97,6 +103,9 @@ pub struct Plain<'a>(pub &'a str);
 
 impl Display for Plain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if is_printable_ascii(self.0.as_bytes()) && !self.0.contains('\\') {
+            return f.write_str(self.0);
+        }
         self.0.chars().try_for_each(|c| match c {
             '"' => f.write_char(c),
             c => write_escaped(f, c),

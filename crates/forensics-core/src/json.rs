@@ -5,12 +5,11 @@
 //! bidirectional ones, and what is not seen. Here every character that [`is_safe`] refuses is `\uXXXX`,
 //! which every reader of JSON takes for the same text.
 
-use std::io::{self, Write};
+use std::fmt::Write;
 
 use serde::Serialize;
-use serde_json::ser::{Formatter, Serializer};
 
-use crate::escape::is_safe;
+use crate::escape::{is_printable_ascii, is_safe};
 
 /// As `serde_json::to_vec`.
 ///
@@ -18,8 +17,9 @@ use crate::escape::is_safe;
 /// As that one: where the value cannot be JSON.
 pub fn to_vec(value: &(impl Serialize + ?Sized)) -> serde_json::Result<Vec<u8>> {
     let mut json = Vec::with_capacity(1024);
-    value.serialize(&mut Serializer::with_formatter(&mut json, Safe))?;
-    Ok(json)
+    serde_json::to_writer(&mut json, value)?;
+    // Looked at as a whole, which is sooner done than text by text.
+    Ok(if is_printable_ascii(&json) { json } else { escaped(&json) })
 }
 
 /// As `serde_json::to_string`.
@@ -31,29 +31,21 @@ pub fn to_string(value: &(impl Serialize + ?Sized)) -> serde_json::Result<String
     to_vec(value).map(|json| String::from_utf8_lossy(&json).into_owned())
 }
 
-struct Safe;
-
-impl Formatter for Safe {
-    fn write_string_fragment<W>(&mut self, out: &mut W, fragment: &str) -> io::Result<()>
-    where
-        W: ?Sized + Write,
-    {
-        // Nearly all of it: without a branch a character, this is many at once.
-        if fragment.bytes().fold(true, |safe, byte| safe & matches!(byte, b' '..=b'~')) {
-            return out.write_all(fragment.as_bytes());
+/// The same JSON, which is on one line. What is not safe in it stands in its texts: all else is ASCII,
+/// and so are the escapes that are there already.
+fn escaped(json: &[u8]) -> Vec<u8> {
+    let mut safe = String::with_capacity(json.len());
+    for c in String::from_utf8_lossy(json).chars() {
+        if is_safe(c) {
+            safe.push(c);
+            continue;
         }
-        let mut rest = fragment;
-        while let Some(at) = rest.find(|c| !is_safe(c)) {
-            let (before, from) = rest.split_at(at);
-            out.write_all(before.as_bytes())?;
-            let Some(c) = from.chars().next() else { break };
-            for unit in c.encode_utf16(&mut [0; 2]) {
-                write!(out, "\\u{unit:04x}")?;
-            }
-            rest = &from[c.len_utf8()..];
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            // Writing into a String cannot fail.
+            let _ = write!(safe, "\\u{unit:04x}");
         }
-        out.write_all(rest.as_bytes())
     }
+    safe.into_bytes()
 }
 
 #[cfg(test)]
