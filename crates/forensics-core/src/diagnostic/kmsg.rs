@@ -5,7 +5,7 @@
 mod record;
 
 use super::source::{Source, open, said, unreadable};
-use record::{Record, stamp};
+use record::{Record, has_word, shown, stamp};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
@@ -57,7 +57,7 @@ fn line_on_kill(log: &mut impl Read, pid: u32, since: Duration) -> io::Result<Op
             .is_some_and(|(why, rest)| OUT_OF_MEMORY.contains(&why) && rest.starts_with(&killed))
     };
     let mut line = None;
-    each(&mut Source::new(), log, |record| {
+    each_wanted(&mut Source::new(), log, |record| {
         let message = String::from_utf8_lossy(record.message);
         if record.priority < 8 && record.since_boot >= since && is_its_end(&message) {
             line = Some(record.shown());
@@ -67,22 +67,21 @@ fn line_on_kill(log: &mut impl Read, pid: u32, since: Duration) -> io::Result<Op
 }
 
 /// The last matching lines of a log, as they are shown.
-fn last_matching(source: &mut Source, log: &mut impl Read) -> io::Result<VecDeque<String>> {
+fn last_matching(source: &mut Source, log: &mut impl Read) -> io::Result<Vec<String>> {
     let mut last = VecDeque::with_capacity(SHOWN);
-    each(source, log, |record| {
-        if record.is_wanted() {
-            if last.len() == SHOWN {
-                last.pop_front();
-            }
-            last.push_back(record.shown());
+    each_wanted(source, log, |record| {
+        if last.len() == SHOWN {
+            last.pop_front();
         }
+        // Made fit to be shown when it is known to be: a machine short of memory has said much.
+        last.push_back((record.since_boot, record.message.to_vec()));
     })?;
-    Ok(last)
+    Ok(last.iter().map(|(since_boot, message)| shown(*since_boot, message)).collect())
 }
 
-/// Each record of a log that gives one a read, from the oldest on, and fails with `EAGAIN` after
-/// the newest.
-fn each(
+/// Each record on a kill or a crash, of a log that gives one a read, from the oldest on, and fails with
+/// `EAGAIN` after the newest.
+fn each_wanted(
     source: &mut Source,
     log: &mut impl Read,
     mut take: impl FnMut(&Record<'_>),
@@ -101,7 +100,11 @@ fn each(
                 _ => return Err(e),
             },
         };
-        if let Some(record) = Record::parse(bytes) {
+        // To take each one apart would cost as much as the kernel takes to give it.
+        if has_word(bytes)
+            && let Some(record) = Record::parse(bytes)
+            && record.is_wanted()
+        {
             take(&record);
         }
     }
@@ -123,7 +126,7 @@ mod tests {
     }
 
     fn read(records: impl IntoIterator<Item = io::Result<String>>) -> io::Result<Vec<String>> {
-        last_matching(&mut Source::new(), &mut Log(records.into_iter())).map(Vec::from)
+        last_matching(&mut Source::new(), &mut Log(records.into_iter()))
     }
 
     #[test]

@@ -37,18 +37,43 @@ impl<'a> Record<'a> {
 
     /// As it is shown: one line, safe on a terminal.
     pub(super) fn shown(&self) -> String {
-        let message = String::from_utf8_lossy(self.message);
-        format!("[{}] {}", stamp(self.since_boot), Plain(&cut(&message, MAX_CHARS)))
+        shown(self.since_boot, self.message)
     }
 
     /// Whether one of [`WORDS`] begins a word of the message.
     pub(super) fn is_wanted(&self) -> bool {
-        self.message.split(|b| !b.is_ascii_alphanumeric()).any(|found| {
-            let starts =
-                |word: &&[u8]| found.get(..word.len()).map(|f| f.eq_ignore_ascii_case(word));
-            WORDS.iter().any(|word| starts(word) == Some(true))
-        })
+        has_word(self.message)
     }
+}
+
+/// A message and its time, as [`Record::shown`].
+pub(super) fn shown(since_boot: Duration, message: &[u8]) -> String {
+    let message = String::from_utf8_lossy(message);
+    format!("[{}] {}", stamp(since_boot), Plain(&cut(&message, MAX_CHARS)))
+}
+
+/// Whether one of [`WORDS`] begins a word of the text: in a whole record, of its message or of what
+/// stands around it.
+pub(super) fn has_word(text: &[u8]) -> bool {
+    let starts = |found: &[u8], word: &[u8]| {
+        found.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word))
+    };
+    may_have_word(text)
+        && text
+            .split(|byte| !byte.is_ascii_alphanumeric())
+            .any(|found| WORDS.iter().any(|word| starts(found, word)))
+}
+
+/// Whether three letters of one of [`WORDS`], which hardly ever stand elsewhere, are in the text. Without
+/// a branch a byte, this is many at once: a log has hundreds of thousands.
+fn may_have_word(text: &[u8]) -> bool {
+    let [_, second @ ..] = text else { return false };
+    let [_, third @ ..] = second else { return false };
+    text.iter().zip(second).zip(third).fold(false, |has, ((a, b), c)| {
+        let [a, b, c] = [a | 0x20, b | 0x20, c | 0x20];
+        let is = |[x, y, z]: [u8; 3]| (a == x) & (b == y) & (c == z);
+        has | is(*b"kil") | is(*b"oom") | is(*b"gfa") | is(*b"rap")
+    })
 }
 
 /// Seconds since boot as `dmesg` has them.
@@ -58,6 +83,8 @@ pub(super) fn stamp(since_boot: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -80,6 +107,34 @@ mod tests {
                 message: message.as_bytes(),
             });
             assert_eq!(Record::parse(bytes.as_bytes()), expected, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn words_are_found_wherever_they_begin_and_in_no_other_word() {
+        let cases = [
+            ("OOM", true),
+            ("a:kIlled", true),
+            ("x SegFault", true),
+            ("<traps>", true),
+            ("\u{e4}oom", true),
+            ("skill room xtraps asegfault 0oom", false),
+            ("kil oo segfaul trap", false),
+        ];
+        for (text, found) in cases {
+            assert_eq!(has_word(text.as_bytes()), found, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_quick_look_misses_no_word(text in "[kKiIlLoOmMsegfaultTtraps0 :.]{0,100}") {
+            let words = text.to_ascii_lowercase();
+            let mut words = words.split(|c: char| !c.is_ascii_alphanumeric());
+            let begins = |found: &str| {
+                ["kill", "oom", "segfault", "traps"].iter().any(|word| found.starts_with(word))
+            };
+            prop_assert_eq!(has_word(text.as_bytes()), words.any(begins));
         }
     }
 }
