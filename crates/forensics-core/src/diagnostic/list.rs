@@ -3,15 +3,17 @@
 use super::one::Process;
 use super::shown::{elapsed, size};
 use super::source::Source;
-use super::stat::Stat;
 use super::tree::{Row, Tree, busiest};
-use crate::escape::{MAX_CMDLINE_CHARS, Plain, Quoted, cut};
+use crate::escape::{MAX_CMDLINE_CHARS, Plain, Quoted, cut_to};
 use crate::secret::redact_some;
+use crate::stat::Stat;
+use nix::fcntl::AtFlags;
+use nix::sys::stat::fstatat;
 use nix::unistd::{SysconfVar, sysconf};
-use std::fs;
+use std::fmt::Write as _;
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// How many ancestors are shown above one of the busiest processes: the nearest ones.
@@ -26,7 +28,8 @@ const MAX_INDENT: usize = 24;
 
 /// What each process says in `stat`, in the order of their pid.
 pub(super) struct List {
-    proc: PathBuf,
+    /// The folder of the processes, opened.
+    proc: File,
     page_size: u64,
     processes: Vec<Process>,
 }
@@ -37,22 +40,22 @@ impl List {
         let ticks = since_boot.as_millis().saturating_mul(ticks_per_second.into()) / 1000;
         let now = u64::try_from(ticks).unwrap_or(u64::MAX);
         let mut processes = Vec::new();
+        let folder = File::open(proc)?;
         for entry in fs::read_dir(proc)?.map_while(Result::ok) {
-            let mut path = entry.path();
-            let name = path.file_name().unwrap_or_default().as_encoded_bytes();
-            if !name.first().is_some_and(u8::is_ascii_digit) {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
                 continue;
-            }
-            path.push("stat");
+            };
             // One that can't be read has ended since it was listed.
-            let Some(stat) = source.read(&path).ok().and_then(Stat::parse) else { continue };
+            let Some(stat) = source.read_of(&folder, pid, "stat").ok().and_then(Stat::parse) else {
+                continue;
+            };
             // The kernel lists them in this order, so that each is put at the end.
-            if let Err(at) = processes.binary_search_by_key(&stat.pid, |p: &Process| p.stat.pid) {
-                processes.insert(at, Process::seen(stat, now, ticks_per_second));
+            if let Err(at) = processes.binary_search_by_key(&stat.pid, |p: &Process| p.pid) {
+                processes.insert(at, Process::seen(&stat, now, ticks_per_second));
             }
         }
         let page_size = system(SysconfVar::PAGE_SIZE).unwrap_or(4096);
-        Ok(Self { proc: proc.to_owned(), page_size, processes })
+        Ok(Self { proc: folder, page_size, processes })
     }
 
     /// Writes process `pid` and all its descendants.
@@ -114,30 +117,28 @@ impl List {
         row: Row,
         closely: bool,
     ) -> io::Result<()> {
-        let Process { stat, cpu_permille, age } = &self.processes[row.at];
-        let home = self.proc.join(stat.pid.to_string());
-        let (uid, wchan) = match closely {
-            true => (user(&home), wait_channel(source, &home)),
-            false => (None, None),
-        };
+        let process = &self.processes[row.at];
+        let pid = process.pid;
+        let uid = closely.then(|| user(&self.proc, pid)).flatten();
+        let wchan = closely.then(|| wait_channel(source, &self.proc, pid)).flatten();
         write!(
             out,
             "{:>7} {:>7} {:>6} {} {:>6} {:>8} {:>11} {:<24} {:indent$}",
-            stat.pid,
-            stat.ppid,
+            pid,
+            process.ppid,
             uid.as_deref().unwrap_or("-"),
-            Plain(stat.state.encode_utf8(&mut [0; 4])),
-            format!("{}.{}", cpu_permille / 10, cpu_permille % 10),
-            size(stat.rss.saturating_mul(self.page_size)),
-            elapsed(*age),
+            Plain(process.state.encode_utf8(&mut [0; 4])),
+            format!("{}.{}", process.cpu_permille / 10, process.cpu_permille % 10),
+            size(process.rss.saturating_mul(self.page_size)),
+            elapsed(process.age()),
             wchan.as_deref().unwrap_or("-"),
             "",
             indent = (2 * row.depth).min(MAX_INDENT),
         )?;
-        let name = stat.name();
+        let name = process.name();
         // In an uninterruptible wait a process is likely to hold its memory map, on which reading
         // its command line would block. A zombie and a kernel thread have none.
-        let command = match (closely, stat.kernel_thread, stat.state) {
+        let command = match (closely, process.kernel_thread, process.state) {
             (true, false, 'D') => format!("({}) command line not read in state D", Plain(&name)),
             (_, _, 'Z' | 'X') => format!("({}) defunct", Plain(&name)),
             (_, true, _) => format!("[{}]", Plain(&name)),
@@ -145,7 +146,7 @@ impl List {
             (true, false, _) => {
                 // Should this read never return, the text ends at the process that blocks it.
                 out.flush()?;
-                let read = source.read(&home.join("cmdline")).ok().and_then(command_line);
+                let read = source.read_of(&self.proc, pid, "cmdline").ok().and_then(command_line);
                 read.unwrap_or_else(|| format!("({})", Plain(&name)))
             }
         };
@@ -155,14 +156,15 @@ impl List {
 
 /// The effective user. The kernel keeps the owner of `/proc/PID` itself so for all processes,
 /// whether dumpable or not (`task_dump_owner` in `fs/proc/base.c`).
-fn user(home: &Path) -> Option<String> {
-    Some(fs::metadata(home).ok()?.uid().to_string())
+fn user(proc: &File, pid: i32) -> Option<String> {
+    let folder = fstatat(proc, pid.to_string().as_str(), AtFlags::empty()).ok()?;
+    Some(folder.st_uid.to_string())
 }
 
 /// The kernel's function the process sleeps in, without what the compiler adds to its name
 /// (`.isra.0`). `0` stands for none, or none we may know of.
-fn wait_channel(source: &mut Source, home: &Path) -> Option<String> {
-    let name = String::from_utf8_lossy(source.read(&home.join("wchan")).ok()?);
+fn wait_channel(source: &mut Source, proc: &File, pid: i32) -> Option<String> {
+    let name = String::from_utf8_lossy(source.read_of(proc, pid, "wchan").ok()?);
     let name = name.split('.').next().filter(|name| !matches!(*name, "" | "0"))?;
     Some(Plain(name).to_string())
 }
@@ -175,19 +177,18 @@ fn command_line(bytes: &[u8]) -> Option<String> {
     if text.trim_matches(['\0', ' ']).is_empty() {
         return None;
     }
-    let shown = match text.contains('\0') {
-        // A title that the process set, as nginx and postgres do.
-        false => Plain(text).to_string(),
-        true => text.split('\0').map(argument).collect::<Vec<_>>().join(" "),
-    };
-    Some(cut(&shown, MAX_CMDLINE_CHARS).into_owned())
-}
-
-fn argument(text: &str) -> String {
-    match text.is_empty() || text.contains(['"', ' ']) {
-        true => Quoted(text).to_string(),
-        false => Plain(text).to_string(),
+    let mut shown = String::with_capacity(text.len());
+    // A title that the process set, as nginx and postgres do, is not quoted.
+    let is_title = !text.contains('\0');
+    for (n, argument) in text.split('\0').enumerate() {
+        let blank = if n > 0 { " " } else { "" };
+        // Writing into a String cannot fail.
+        let _ = match !is_title && (argument.is_empty() || argument.contains(['"', ' '])) {
+            true => write!(shown, "{blank}{}", Quoted(argument)),
+            false => write!(shown, "{blank}{}", Plain(argument)),
+        };
     }
+    Some(cut_to(shown, MAX_CMDLINE_CHARS))
 }
 
 fn system(var: SysconfVar) -> Option<u64> {

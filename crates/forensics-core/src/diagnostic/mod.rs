@@ -20,7 +20,6 @@ mod one;
 mod process;
 mod shown;
 mod source;
-mod stat;
 mod tree;
 
 pub(crate) use kmsg::killed_for_memory;

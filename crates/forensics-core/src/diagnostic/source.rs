@@ -2,10 +2,13 @@
 
 use super::shown;
 use crate::escape::Plain;
-use std::fmt::Display;
-use std::fs::{File, OpenOptions};
+use crate::regular::READ;
+use nix::fcntl::openat;
+use nix::sys::stat::Mode;
+use std::fmt::{Display, Write as _};
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 /// Bytes read of one file at most. The longest record of `/dev/kmsg` just fits
@@ -15,11 +18,23 @@ const BUFFER: usize = 8192;
 
 pub(super) struct Source {
     buffer: Box<[u8; BUFFER]>,
+    /// The last name below a folder, to write the next one into.
+    name: String,
 }
 
 impl Source {
     pub(super) fn new() -> Self {
-        Self { buffer: Box::new([0; BUFFER]) }
+        Self { buffer: Box::new([0; BUFFER]), name: String::new() }
+    }
+
+    /// What stands in a file of process `pid`, as [`read`](Self::read). `proc` is `/proc`, opened, so
+    /// that it is not looked up for each.
+    pub(super) fn read_of(&mut self, proc: impl AsFd, pid: i32, file: &str) -> io::Result<&[u8]> {
+        self.name.clear();
+        // Writing into a String cannot fail.
+        let _ = write!(self.name, "{pid}/{file}");
+        let mut file = File::from(openat(proc, self.name.as_str(), READ, Mode::empty())?);
+        self.next(&mut file)
     }
 
     /// What stands in the file, up to the size of the buffer.
@@ -64,8 +79,5 @@ pub(super) fn unreadable(out: &mut dyn Write, name: &str, e: &io::Error) -> io::
 
 /// Opens a file for reading, without ever waiting for a FIFO's writer or a device's next line.
 pub(super) fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY)
-        .open(path)
+    Ok(File::from(nix::fcntl::open(path, READ, Mode::empty())?))
 }

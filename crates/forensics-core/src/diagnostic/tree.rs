@@ -24,7 +24,7 @@ pub(super) struct Tree<'a> {
 impl<'a> Tree<'a> {
     /// A tree of those `processes`, given in the order of their pid, that are `wanted`.
     pub(super) fn of(processes: &'a [Process], wanted: &dyn Fn(usize) -> bool) -> Self {
-        let by_parent = in_order(processes, &|at| wanted(at).then(|| processes[at].stat.ppid));
+        let by_parent = in_order(processes, &|at| wanted(at).then(|| processes[at].ppid));
         Self { processes, by_parent }
     }
 
@@ -43,7 +43,7 @@ impl<'a> Tree<'a> {
         let mut walk = Walk::over(self);
         let mut has_row = vec![false; self.processes.len()];
         self.by_parent.iter().for_each(|&at| has_row[at] = true);
-        let parent_of = |at: usize| find(self.processes, self.processes[at].stat.ppid);
+        let parent_of = |at: usize| find(self.processes, self.processes[at].ppid);
         let is_root = |at: &&usize| parent_of(**at).is_none_or(|parent| !has_row[parent]);
         self.by_parent.iter().filter(is_root).for_each(|&at| walk.from(at));
         // What no root leads to is a ring: it is entered anywhere.
@@ -52,7 +52,7 @@ impl<'a> Tree<'a> {
     }
 
     fn children(&self, pid: i32) -> &[usize] {
-        let parent = |&at: &usize| self.processes[at].stat.ppid;
+        let parent = |&at: &usize| self.processes[at].ppid;
         let from = self.by_parent.partition_point(|at| parent(at) < pid);
         let to = self.by_parent.partition_point(|at| parent(at) <= pid);
         &self.by_parent[from..to]
@@ -79,7 +79,7 @@ impl<'a> Walk<'a> {
                 continue;
             }
             self.rows.push(row);
-            let children = self.tree.children(self.tree.processes[row.at].stat.pid);
+            let children = self.tree.children(self.tree.processes[row.at].pid);
             let depth = row.depth + 1;
             self.next.extend(children.iter().rev().map(|&at| Row { at, depth }));
         }
@@ -95,7 +95,7 @@ pub(super) fn busiest(processes: &[Process], top: usize, ancestors: usize) -> Ve
     let mut wanted = vec![false; processes.len()];
     for at in by_cpu {
         wanted[at] = true;
-        let parent = |&at: &usize| find(processes, processes[at].stat.ppid);
+        let parent = |&at: &usize| find(processes, processes[at].ppid);
         std::iter::successors(parent(&at), parent)
             .take(ancestors)
             .for_each(|ancestor| wanted[ancestor] = true);
@@ -111,7 +111,7 @@ fn in_order(processes: &[Process], class: &dyn Fn(usize) -> Option<i32>) -> Vec<
 }
 
 fn find(processes: &[Process], pid: i32) -> Option<usize> {
-    processes.binary_search_by_key(&pid, |p| p.stat.pid).ok()
+    processes.binary_search_by_key(&pid, |p| p.pid).ok()
 }
 
 #[cfg(test)]
@@ -119,15 +119,15 @@ mod tests {
     use super::*;
 
     /// Processes of a pid, a parent's pid and a CPU use.
-    fn processes(of: &[(i32, i32, u64)]) -> Vec<Process> {
+    fn processes(of: &[(i32, i32, u32)]) -> Vec<Process> {
         let process = |&(pid, ppid, cpu_permille)| Process::made_up(pid, ppid, cpu_permille);
         let mut all: Vec<Process> = of.iter().map(process).collect();
-        all.sort_by_key(|p| p.stat.pid);
+        all.sort_by_key(|p| p.pid);
         all
     }
 
     fn pids(processes: &[Process], rows: &[Row]) -> Vec<(i32, usize)> {
-        rows.iter().map(|row| (processes[row.at].stat.pid, row.depth)).collect()
+        rows.iter().map(|row| (processes[row.at].pid, row.depth)).collect()
     }
 
     #[test]
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn a_process_without_a_parent_in_sight_is_a_root() {
         let all = processes(&[(1, 0, 0), (10, 99, 0), (11, 10, 0), (12, 99, 1)]);
-        let tree = Tree::of(&all, &|at| all[at].stat.pid != 10);
+        let tree = Tree::of(&all, &|at| all[at].pid != 10);
         assert_eq!(pids(&all, &tree.rows()), [(1, 0), (11, 0), (12, 0)]);
         let tree = Tree::of(&all, &|_| true);
         assert_eq!(pids(&all, &tree.below(99)), [(12, 0), (10, 0), (11, 1)], "99 itself has gone");
@@ -175,7 +175,7 @@ mod tests {
         let all = processes(&[(1, 0, 0), (2, 1, 0), (3, 2, 0), (4, 3, 9), (5, 1, 0), (6, 1, 8)]);
         let wanted = |top, ancestors| -> Vec<i32> {
             let wanted = busiest(&all, top, ancestors);
-            all.iter().zip(wanted).filter(|(_, w)| *w).map(|(p, _)| p.stat.pid).collect()
+            all.iter().zip(wanted).filter(|(_, w)| *w).map(|(p, _)| p.pid).collect()
         };
         assert_eq!(wanted(2, 9), [1, 2, 3, 4, 6]);
         assert_eq!(wanted(1, 1), [3, 4]);
@@ -185,8 +185,8 @@ mod tests {
     #[test]
     fn kernel_threads_have_a_row_only_where_they_work_or_hang() {
         let mut all = processes(&[(1, 0, 0), (2, 0, 0), (3, 2, 0), (4, 2, 1), (5, 2, 0)]);
-        all[1..].iter_mut().for_each(|p| p.stat.kernel_thread = true);
-        all[4].stat.state = 'D';
+        all[1..].iter_mut().for_each(|p| p.kernel_thread = true);
+        all[4].state = 'D';
         assert_eq!(busiest(&all, 60, 0), [true, false, false, true, true]);
     }
 }
