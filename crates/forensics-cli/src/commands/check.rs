@@ -28,7 +28,6 @@ const ALIGNED: u8 = 0;
 const NOT_ALIGNED: u8 = 1;
 const CANNOT_TELL: u8 = 3;
 
-/// Check whether systemd waits for as long as a service drains
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit status: 0 aligned, 1 not aligned, 3 can't tell.

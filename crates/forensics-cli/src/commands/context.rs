@@ -9,9 +9,6 @@ use forensics_core::context::{Baseline, ShutdownContext};
 use forensics_core::json;
 use forensics_core::secret;
 
-/// Print the context line that a process would log at a stop, less the sender
-///
-/// What is not to be had is left out: of a process that is not there, nearly all.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit status: 0.

@@ -9,9 +9,6 @@ use clap::Args;
 use forensics_core::diagnostic::Diagnostic;
 use forensics_core::secret;
 
-/// Look around: the process, load, pressure, cgroup, kernel log, process tree
-///
-/// The same that a guarded service writes to its diagnostic log at the signal.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit status: 0.

@@ -8,7 +8,6 @@ use clap::Args;
 use forensics_core::json;
 use forensics_core::record::Verdict;
 
-/// Tell how the last run ended, why, and what to change
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit status: 0 it ended cleanly, 1 it did not, 2 there is no record that can be read.

@@ -17,7 +17,6 @@ const MAX_PHASES: usize = 16;
 /// Longest name shown, in characters.
 const MAX_NAME: usize = 160;
 
-/// List the runs of a folder, a line each, oldest first
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit status: 0; 2 where the folder cannot be read. A record that cannot be read is told on stderr.

@@ -14,15 +14,30 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Subcommand};
 use forensics_core::duration;
 
-/// What can be asked.
+/// What can be asked. The options of a command are built where it is called, and not at each start.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub(crate) enum Command {
+    /// Read time spans as systemd does, and print them in microseconds
+    ///
+    /// A line each, `infinity` for no limit. One that cannot be read is told on stderr, and the others
+    /// are printed all the same.
     Timespan(timespan::Timespan),
+    /// Print the context line that a process would log at a stop, less the sender
+    ///
+    /// What is not to be had is left out: of a process that is not there, nearly all.
     Context(context::Context),
+    /// Check whether systemd waits for as long as a service drains
     Check(check::Check),
+    /// Look around: the process, load, pressure, cgroup, kernel log, process tree
+    ///
+    /// The same that a guarded service writes to its diagnostic log at the signal.
     Diag(diag::Diag),
+    /// Tell how the last run ended, why, and what to change
     Last(last::Last),
+    /// List the runs of a folder, a line each, oldest first
     List(list::List),
+    /// Show the timeline of a run: its signals, its phases as bars, its end
     Show(show::Show),
     /// Print a completion script for a shell
     #[command(after_help = "Exit status: 0.\n\nExample:\n  forensics completions bash \

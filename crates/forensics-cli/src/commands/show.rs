@@ -17,7 +17,6 @@ use crate::timeline::Timeline;
 /// Longest name of a service shown, in characters.
 const MAX_SERVICE: usize = 160;
 
-/// Show the timeline of a run: its signals, its phases as bars, its end
 #[derive(Debug, Args)]
 #[command(after_help = "\
 A bar is what a phase used, the dots behind it what it had left; a phase that had not ended when the

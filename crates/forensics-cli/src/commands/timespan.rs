@@ -6,10 +6,6 @@ use std::process::ExitCode;
 use clap::Args;
 use forensics_core::duration;
 
-/// Read time spans as systemd does, and print them in microseconds
-///
-/// A line each, `infinity` for no limit. One that cannot be read is told on stderr, and the others
-/// are printed all the same.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit status: 0; 2 where one cannot be read.
