@@ -1,6 +1,7 @@
 //! What the kernel said last about killing or crashing processes, out of `/dev/kmsg`.
 //!
 //! Reading needs `CAP_SYSLOG` where `kernel.dmesg_restrict` is 1, and most containers have no such device.
+//! syslog(2) gives the same at once, and takes as long: docs/performance.md.
 
 mod record;
 

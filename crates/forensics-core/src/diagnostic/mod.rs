@@ -92,7 +92,7 @@ impl Diagnostic {
     /// Looks around and writes what it sees, a fact or a process a line. The last line starts
     /// with `--- end of diagnostic`; without it the text is not complete.
     ///
-    /// Takes some 20 µs a process of the machine and 2 µs a line of the kernel's log, but may block
+    /// Takes some 20 µs a process of the machine and half a µs a line of the kernel's log, but may block
     /// without limit in a read (see the [module](self)). Each row of a process is handed on before
     /// its command line is read, so `out` should be a file: a line-buffered stdout writes twice.
     ///
