@@ -29,7 +29,8 @@ pub enum ArmError {
     },
     /// There is no descriptor for the eventfd, or on other Unix for the pipe.
     #[error("cannot create what wakes the keeper, an eventfd or a pipe: {0}")]
-    EventFd(#[from] nix::Error),
+    // Not nix's, which brings a table of all errors' names with each `Debug` of this.
+    EventFd(#[source] std::io::Error),
 }
 
 /// Keeps the capture of some signals alive; dropped, it gives them back.
@@ -68,7 +69,7 @@ pub fn arm(signals: &[Signal]) -> Result<Armed, ArmError> {
             return Err(ArmError::Forbidden(signal));
         }
     }
-    handler::prepare()?;
+    handler::prepare().map_err(|errno| ArmError::EventFd(errno.into()))?;
     // From here on a failure drops `armed`, which gives back what it had got so far.
     let mut armed = Armed { signals: Vec::with_capacity(signals.len()) };
     let mut registrations = registrations();
