@@ -15,11 +15,13 @@ mod tests;
 
 use nix::unistd::{Pid, getppid, getuid};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::capture::{Captured, Code};
 use crate::cause::{Cause, Evidence, Verdict, decide};
 use crate::cgroupfs::{Memory, MemoryGroup};
 use crate::clock::{self, Utc};
+use crate::json;
 use crate::marker::{self, Marker};
 use crate::pod::Pod;
 use crate::process::{self, ProcessSummary};
@@ -200,6 +202,11 @@ impl ShutdownContext {
     /// Why we stop; [`Cause::Unknown`] where nobody asked.
     pub fn cause(&self) -> Cause {
         self.verdict.as_ref().map_or(Cause::Unknown, |verdict| verdict.cause)
+    }
+
+    /// It as JSON; `null` where it cannot be that.
+    pub fn to_json(&self) -> Value {
+        json::to_value(self).unwrap_or_default()
     }
 
     /// The signal that asked, where one did.

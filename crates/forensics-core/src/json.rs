@@ -8,6 +8,7 @@
 use std::fmt::Write;
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::escape::{is_printable_ascii, is_safe};
 
@@ -29,6 +30,15 @@ pub fn to_vec(value: &(impl Serialize + ?Sized)) -> serde_json::Result<Vec<u8>> 
 pub fn to_string(value: &(impl Serialize + ?Sized)) -> serde_json::Result<String> {
     // Replaces nothing: what is written is UTF-8.
     to_vec(value).map(|json| String::from_utf8_lossy(&json).into_owned())
+}
+
+/// As `serde_json::to_value`, by way of the text, whose writer and reader are there anyway: another
+/// writer of all that is in a context takes 20 KiB.
+///
+/// # Errors
+/// As that one: where the value cannot be JSON.
+pub(crate) fn to_value(value: &impl Serialize) -> serde_json::Result<Value> {
+    serde_json::from_slice(&to_vec(value)?)
 }
 
 /// The same JSON, which is on one line. What is not safe in it stands in its texts: all else is ASCII,

@@ -10,8 +10,10 @@ use std::sync::{Mutex, PoisonError};
 
 use nix::unistd::{Pid, getuid};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::capture::{Absence, Captured, Code};
+use crate::json;
 use crate::process::{self, ProcessSummary};
 use crate::procfile;
 use crate::systemd::{CgroupUnit, unit_of_cgroup_file};
@@ -65,6 +67,11 @@ impl Sender {
             forwards,
             ancestors: Vec::new(),
         }
+    }
+
+    /// It as JSON; `null` where it cannot be that.
+    pub fn to_json(&self) -> Value {
+        json::to_value(self).unwrap_or_default()
     }
 
     /// The sender of a captured signal; `None` where the kernel or a timer made it.

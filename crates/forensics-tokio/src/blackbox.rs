@@ -112,7 +112,7 @@ impl BlackBox {
             event.sender_uid = sender.process.uid;
         }
         event.line = context.to_string();
-        event.context = serde_json::to_value(context).unwrap_or_default();
+        event.context = context.to_json();
         event.deadline_us = Some(micros(allowed));
         event.lead_us = Some(micros(lead)).filter(|_| !lead.is_zero());
         event.stop_timeout_us = stop_timeout;
@@ -129,7 +129,7 @@ impl BlackBox {
             event.sender_pid = u32::try_from(sender.process.pid).ok();
             event.sender_name.clone_from(&sender.process.name);
             event.sender_uid = sender.process.uid;
-            event.context = serde_json::to_value(sender).unwrap_or_default();
+            event.context = sender.to_json();
         }
         self.write(&Event::Signal(event));
     }
