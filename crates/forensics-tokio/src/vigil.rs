@@ -1,6 +1,5 @@
 //! What the keeper looks for while a stop is under way.
 
-use std::collections::HashMap;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -48,8 +47,8 @@ pub(crate) struct Vigil {
     said_last_words: bool,
     /// Since when it has been late.
     late: Option<Instant>,
-    /// The CPU time of each thread soon after the stop began, by its id.
-    cpu_at_start: Option<HashMap<i32, u64>>,
+    /// The threads soon after the stop began, for the CPU time of each.
+    at_start: Option<Vec<Thread>>,
 }
 
 /// What the keeper has to do something about.
@@ -83,9 +82,8 @@ impl Vigil {
     /// Looks at a stop that has begun.
     pub(crate) fn look(&mut self, stop: &Stop, now: Instant) -> Option<Alarm> {
         let deadline = stop.deadline()?;
-        if self.cpu_at_start.is_none() && stop.since_begun() >= COUNT_CPU_AFTER {
-            let threads = Thread::all(MAX_THREADS).into_iter();
-            self.cpu_at_start = Some(threads.map(|one| (one.tid, one.cpu_ticks)).collect());
+        if self.at_start.is_none() && stop.since_begun() >= COUNT_CPU_AFTER {
+            self.at_start = Some(Thread::all(MAX_THREADS));
         }
         if let Some(ended) = stop.exit_expected().or_else(|| stop.ended()) {
             let why = match stop.exit_expected() {
@@ -181,8 +179,9 @@ impl Vigil {
         text.push_str("; threads:");
         for thread in threads {
             let _ = write!(text, " {thread}");
-            if let Some(ticks) = &self.cpu_at_start {
-                let before = ticks.get(&thread.tid).copied().unwrap_or(0);
+            if let Some(at_start) = &self.at_start {
+                let then = at_start.iter().find(|one| one.tid == thread.tid);
+                let before = then.map_or(0, |one| one.cpu_ticks);
                 // A clock tick is 10 ms on every Linux that Rust runs on (USER_HZ).
                 let cpu = Duration::from_millis(thread.cpu_ticks.saturating_sub(before) * 10);
                 let _ = write!(text, " cpu={}", Seconds(cpu));
