@@ -1,6 +1,5 @@
 //! Registering the handler, and putting back what was there before.
 
-use std::collections::BTreeMap;
 use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -46,6 +45,7 @@ pub struct Armed {
 
 /// How one signal stands in this process.
 struct Registration {
+    signal: Signal,
     /// How many `Armed` want it.
     wanted: usize,
     /// What was installed before the registry's handler.
@@ -54,7 +54,7 @@ struct Registration {
     taken_off: Option<libc::sigaction>,
 }
 
-static REGISTRATIONS: Mutex<BTreeMap<Signal, Registration>> = Mutex::new(BTreeMap::new());
+static REGISTRATIONS: Mutex<Vec<Registration>> = Mutex::new(Vec::new());
 
 /// Captures `signals` from now on, until the returned [`Armed`] is dropped.
 ///
@@ -93,18 +93,18 @@ impl Drop for Armed {
     fn drop(&mut self) {
         let mut registrations = registrations();
         for signal in &self.signals {
-            if let Some(registration) = registrations.get_mut(signal) {
-                registration.wanted -= 1;
-                if registration.wanted == 0 {
-                    registration.taken_off = exchange_action(*signal, &registration.before).ok();
+            if let Some(known) = registrations.iter_mut().find(|known| known.signal == *signal) {
+                known.wanted -= 1;
+                if known.wanted == 0 {
+                    known.taken_off = exchange_action(*signal, &known.before).ok();
                 }
             }
         }
     }
 }
 
-fn want(registrations: &mut BTreeMap<Signal, Registration>, signal: Signal) -> std::io::Result<()> {
-    if let Some(known) = registrations.get_mut(&signal) {
+fn want(registrations: &mut Vec<Registration>, signal: Signal) -> std::io::Result<()> {
+    if let Some(known) = registrations.iter_mut().find(|known| known.signal == signal) {
         if let Some(handler) = &known.taken_off {
             known.before = not_ignored(exchange_action(signal, handler)?);
             known.taken_off = None;
@@ -116,7 +116,7 @@ fn want(registrations: &mut BTreeMap<Signal, Registration>, signal: Signal) -> s
     // SAFETY: `on_signal` is async-signal-safe, does not panic and does not block; that is what
     // the module `handler` is written for.
     unsafe { signal_hook_registry::register_sigaction(signal.as_raw(), handler::on_signal) }?;
-    registrations.insert(signal, Registration { wanted: 1, before, taken_off: None });
+    registrations.push(Registration { signal, wanted: 1, before, taken_off: None });
     Ok(())
 }
 
@@ -133,7 +133,7 @@ fn not_ignored(mut action: libc::sigaction) -> libc::sigaction {
 
 /// A panic while the lock was held cannot have left the table half changed: every change is one
 /// assignment after the call that can fail.
-fn registrations() -> MutexGuard<'static, BTreeMap<Signal, Registration>> {
+fn registrations() -> MutexGuard<'static, Vec<Registration>> {
     REGISTRATIONS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

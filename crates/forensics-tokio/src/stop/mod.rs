@@ -12,7 +12,6 @@ mod ending;
 mod running;
 mod state;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -87,8 +86,8 @@ pub(crate) struct Stop {
     /// The keeper's questions to the runtime, numbered, and the last one answered.
     questions: watch::Sender<u64>,
     answered: AtomicU64,
-    /// The phases that run, and since when; numbered in the order in which they began.
-    running: Mutex<BTreeMap<u64, Arc<PhaseState>>>,
+    /// The phases that run, in the order in which they began, with a gap for each that has ended.
+    running: Mutex<Vec<Option<Arc<PhaseState>>>>,
     /// Grows with everything that a phase gets done.
     progress: AtomicU64,
     phases_changed: Notify,

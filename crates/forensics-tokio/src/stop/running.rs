@@ -1,6 +1,5 @@
 //! The phases that run, and whether they get on.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
@@ -10,12 +9,17 @@ use crate::phase_state::PhaseState;
 /// See [`Stop::note_running`].
 pub(crate) struct Noted {
     stop: Arc<Stop>,
-    number: u64,
+    place: usize,
 }
 
 impl Drop for Noted {
     fn drop(&mut self) {
-        self.stop.lock_running().remove(&self.number);
+        let mut running = self.stop.lock_running();
+        running[self.place] = None;
+        while running.last().is_some_and(Option::is_none) {
+            running.pop();
+        }
+        drop(running);
         self.stop.note_phases_changed();
     }
 }
@@ -24,16 +28,16 @@ impl Stop {
     /// Notes that a phase runs until the returned value is dropped.
     pub(crate) fn note_running(self: &Arc<Self>, phase: Arc<PhaseState>) -> Noted {
         let mut running = self.lock_running();
-        let number = running.last_key_value().map_or(0, |(last, _)| last + 1);
-        running.insert(number, phase);
+        let place = running.len();
+        running.push(Some(phase));
         drop(running);
         self.note_phases_changed();
-        Noted { stop: self.clone(), number }
+        Noted { stop: self.clone(), place }
     }
 
     /// The phases that run.
     pub(crate) fn running(&self) -> Vec<Arc<PhaseState>> {
-        self.lock_running().values().cloned().collect()
+        self.lock_running().iter().flatten().cloned().collect()
     }
 
     /// Notes that a phase got something done.
@@ -57,7 +61,7 @@ impl Stop {
         self.phases_changed.notified().await;
     }
 
-    fn lock_running(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<PhaseState>>> {
+    fn lock_running(&self) -> MutexGuard<'_, Vec<Option<Arc<PhaseState>>>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
