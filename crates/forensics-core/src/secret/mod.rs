@@ -212,8 +212,9 @@ impl<'a> Line<'a> {
 
     /// Hides a value, and leaves the quotes around it, and what a list has behind them.
     fn hide(&mut self, value: &str) {
+        let is_behind = |c| matches!(c, '"' | '\'' | ',' | ';' | '}' | ')' | ']');
         let opened = value.len() - value.trim_start_matches(['"', '\'']).len();
-        let closed = value[opened..].trim_end_matches(|c| "\"',;})]".contains(c)).len() + opened;
+        let closed = value[opened..].trim_end_matches(is_behind).len() + opened;
         let is_quoted = opened > 0;
         self.shown.push_str(&value[..opened]);
         // As in openssl's `pass:`.
@@ -369,9 +370,12 @@ fn announced(word: &str) -> Option<Next<'_>> {
     }
 }
 
+fn in_name(c: char) -> bool {
+    c.is_alphanumeric() || matches!(c, '-' | '_' | '.')
+}
+
 /// How the name sounds that ends there: in front of a `=` or `:`.
 fn sound_behind(before: &str, is_colon: bool, is_parameter: bool) -> Option<Sound> {
-    let in_name = |c: char| c.is_alphanumeric() || "-_.".contains(c);
     let name = before.trim_end_matches(['"', '\'']).rsplit(|c| !in_name(c)).next()?;
     // A signature is secret where it gives access: in an address.
     if is_parameter && !is_colon && matches!(name, "sig" | "signature" | "X-Amz-Signature") {
@@ -394,7 +398,7 @@ fn is_worth_knowing(value: &str, sound: Sound) -> bool {
 
 /// Where the value ends that begins a text: before what parts it from the next name.
 fn end_of_value(text: &str) -> usize {
-    let in_name = |c: char| c.is_alphanumeric() || "-_. ".contains(c);
+    let in_name = |c| in_name(c) || c == ' ';
     let is_end = |(at, c): &(usize, char)| match c {
         '"' | '\'' | '}' => true,
         '&' | ';' | ',' => {
@@ -421,7 +425,6 @@ fn end_of_name(phrase: &str, in_script: bool) -> Option<usize> {
     if sound_behind(name, is_colon, false).is_none() {
         return if is_colon { None } else { inner() };
     }
-    let in_name = |c: char| c.is_alphanumeric() || "-_.".contains(c);
     if !name.chars().all(in_name) {
         return None;
     }

@@ -119,7 +119,7 @@ const BARE: &[(&[&str], &str)] = &[
 ];
 
 /// Flags of curl's that take no value and may stand in front of `u` in one word: `-sSu user:password`.
-const CURL_FLAGS: &str = "0123456#BGIJLMNORSafgijklnpqsv";
+const CURL_FLAGS: &[u8] = b"0123456#BGIJLMNORSafgijklnpqsv";
 
 /// The program of this name, where its options are known.
 pub(super) fn known(name: &str) -> Option<&'static str> {
@@ -162,7 +162,8 @@ fn behind<'a>(program: &str, option: &str, word: &'a str) -> Option<&'a str> {
     word.strip_prefix(option).or_else(|| {
         let letter = option.strip_prefix('-').filter(|_| program == "curl" && option.len() == 2)?;
         let flags = word.strip_prefix('-')?;
-        let rest = flags.trim_start_matches(|c| CURL_FLAGS.contains(c));
+        let is_flag = |c| u8::try_from(c).is_ok_and(|c: u8| CURL_FLAGS.contains(&c));
+        let rest = flags.trim_start_matches(is_flag);
         (rest.len() < flags.len()).then(|| rest.strip_prefix(letter))?
     })
 }

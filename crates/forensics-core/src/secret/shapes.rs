@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::REDACTED;
+use super::{REDACTED, in_name};
 
 /// Prefixes of tokens. Each is followed by at least [`MIN_TOKEN`] letters, digits, `_`, `-` or `.`.
 const TOKENS: &[&str] = &[
@@ -152,9 +152,8 @@ pub(super) fn without_oracle(word: &str) -> String {
 fn is_host(text: &str) -> bool {
     let (authority, _) = text.split_once('/').unwrap_or((text, ""));
     let (host, port) = authority.split_once(':').unwrap_or((authority, "1"));
-    let in_host = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
     let is_port = (1..=5).contains(&port.len()) && port.bytes().all(|byte| byte.is_ascii_digit());
-    !host.is_empty() && host.chars().all(in_host) && is_port && !is_unit(host)
+    !host.is_empty() && host.chars().all(in_name) && is_port && !is_unit(host)
 }
 
 /// `a:b@c.service` is an instance of a template, and nobody's password.
@@ -194,7 +193,7 @@ pub(super) fn without_tokens(text: &str) -> String {
 
 /// Whether it is a file's path, as far as that can be told.
 pub(super) fn is_path(value: &str) -> bool {
-    let plain = |c: char| c.is_alphanumeric() || "/._-@~ ".contains(c);
+    let plain = |c: char| in_name(c) || matches!(c, '/' | '@' | '~' | ' ');
     let starts = ["/", "./", "../", "~/"].iter().any(|start| value.starts_with(start));
     let is_file = FILES.iter().any(|ending| value.ends_with(ending));
     (starts || is_file) && value.chars().all(plain)
