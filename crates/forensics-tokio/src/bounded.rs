@@ -68,14 +68,23 @@ pub(crate) async fn apart<T: Send + 'static>(
 pub(crate) fn start<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<Started<T>> {
-    let started = Started { end: Arc::default(), result: Arc::new(Mutex::new(None)) };
-    let (told, result) = (ToldAtEnd(started.end.clone()), started.result.clone());
-    spawn(move || {
+    let result = Arc::new(Mutex::new(None));
+    let theirs = result.clone();
+    let end = start_boxed(Box::new(move || {
         let done = work();
-        *lock(&result) = Some(done);
+        *lock(&theirs) = Some(done);
+    }))?;
+    Ok(Started { end, result })
+}
+
+fn start_boxed(work: Box<dyn FnOnce() + Send>) -> io::Result<Arc<End>> {
+    let end = Arc::<End>::default();
+    let told = ToldAtEnd(end.clone());
+    spawn(move || {
+        work();
         drop(told);
     })?;
-    Ok(started)
+    Ok(end)
 }
 
 /// Work that goes on elsewhere.

@@ -16,9 +16,9 @@ use crate::{events, systemctl};
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
 /// Asks systemd why it stops us, where it may be the one who does.
-pub(crate) async fn ask(context: ShutdownContext, voice: Voice) {
+pub(crate) async fn ask(context: &ShutdownContext, voice: &Voice) {
     let asked = matches!(context.cause(), Cause::Systemd | Cause::Watchdog | Cause::Unknown);
-    let unit = context.systemd.unit.filter(|unit| asked && unit.has_stop_timeout());
+    let unit = context.systemd.unit.clone().filter(|unit| asked && unit.has_stop_timeout());
     let Some(unit) = unit else { return };
     let (properties, jobs) = tokio::join!(
         systemctl::show(&unit, ANSWER_LIMIT),

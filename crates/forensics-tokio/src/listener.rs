@@ -116,9 +116,9 @@ fn announce(shared: &Shared, begun: &Arc<Begun>) {
     shared.stop.assure_context(begun);
     // Tasks of their own: neither holds the token back.
     shared.start_diagnostic(&begun.context);
-    let (context, stop) = (begun.context.clone(), shared.stop.clone());
+    let (begun, stop) = (begun.clone(), shared.stop.clone());
     task::spawn(async move {
-        followup::ask(context, stop.voice.clone()).await;
+        followup::ask(&begun.context, &stop.voice).await;
         // Not before: from here on systemd shows the unit as being stopped, whoever stops it.
         stop.notifier.stopping();
     });

@@ -37,14 +37,13 @@ const ATTEMPTS: usize = 3;
 /// The output of systemctl with these arguments. Cancel safe, as [`child::output`].
 async fn run(arguments: &[String], limit: Duration) -> Result<String, String> {
     let ask = async {
-        let mut asked = start(arguments).await;
-        for _ in 1..ATTEMPTS {
-            match &asked {
-                Ok(output) if was_met(output.status) => asked = start(arguments).await,
-                _ => break,
+        let mut attempt = 1;
+        loop {
+            match start(arguments).await {
+                Ok(output) if was_met(output.status) && attempt < ATTEMPTS => attempt += 1,
+                asked => break asked,
             }
         }
-        asked
     };
     match timeout(limit, ask).await {
         Ok(Ok(Output { status, stdout, .. })) if status.success() => {

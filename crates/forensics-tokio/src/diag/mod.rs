@@ -177,14 +177,14 @@ pub(crate) async fn run(plan: Plan, line: String) -> Result<Looked, DiagError> {
             }
         }
     }
-    let look = || look_as_child(&plan, &line, &log);
-    let mut ended = look().await;
-    // Once: who means it will signal it again.
-    if let Err(DiagError::Status(status)) = &ended
-        && was_met(*status)
-    {
-        ended = look().await;
-    }
+    let mut is_first = true;
+    let ended = loop {
+        match look_as_child(&plan, &line, &log).await {
+            // Once: who means it will signal it again.
+            Err(DiagError::Status(status)) if is_first && was_met(status) => is_first = false,
+            ended => break ended,
+        }
+    };
     let complete = match &ended {
         Ok(()) if is_ourselves(&plan.command) => return Ok(Looked::Here),
         Ok(()) => "--- end of diagnostic\n".to_owned(),
