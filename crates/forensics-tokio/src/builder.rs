@@ -309,7 +309,7 @@ impl Builder {
         keeper::attach(Arc::downgrade(&shared.stop)).map_err(InstallError::Keeper)?;
         let armed = arm(&signals)?;
         if fast_capture && let Err(e) = hint_low_latency() {
-            events::no_fast_capture(&e);
+            events::no_fast_capture(&e.into());
         }
         let listeners = Listeners::register(&signals).map_err(InstallError::Listen)?;
         let listener = task::spawn(listener::listen(shared.clone(), listeners));

@@ -6,6 +6,7 @@
 //! keeps it apart. Only a name that needs no quotes is recorded by its `Display`, for fmt to show it
 //! without ([`named`]).
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -204,7 +205,7 @@ pub(crate) fn hangup_stays_ignored() {
 }
 
 /// The kernel does not take the hint.
-pub(crate) fn no_fast_capture(error: &nix::Error) {
+pub(crate) fn no_fast_capture(error: &io::Error) {
     info!(name: "no_fast_capture", target: "shutdown", "Fast capture is not to be had: {error}");
 }
 
