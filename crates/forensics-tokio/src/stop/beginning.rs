@@ -46,8 +46,8 @@ impl Stop {
     /// Begins the stop, unless it has begun: captures the context, and tells whoever waits.
     /// `false` where somebody else was first, whose capture may still be under way.
     ///
-    /// From any thread. Takes some 100 µs, and 20 ms more where a command line hangs, 100 ms for each
-    /// marker that does.
+    /// From any thread. Takes some 100 µs, and 100 ms more where a command line hangs, and for each marker
+    /// that does.
     pub(crate) fn begin(self: &Arc<Self>, trigger: Trigger) -> bool {
         let begins = self.begin_at(self.now(), trigger, None);
         // Else that is for whoever was first.

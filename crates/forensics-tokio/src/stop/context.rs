@@ -14,12 +14,11 @@ use forensics_core::sender::Sender;
 use crate::bounded::{self, Started, bounded};
 
 /// How long a command line may take to be read; it can hang for as long as its process's memory
-/// map is locked.
-const CMDLINE_LIMIT: Duration = Duration::from_millis(20);
+/// map is locked. So long as a busy machine can take its time to run a thread.
+const CMDLINE_LIMIT: Duration = Duration::from_millis(100);
 
-/// How long a marker may take to be read; it can hang for as long as the server of its file system
-/// is away. Longer than a command line, as it tells more, and a busy machine can take its time to run
-/// a thread.
+/// How long a marker may take to be read, likewise; it can hang for as long as the server of its file
+/// system is away.
 const MARKER_LIMIT: Duration = Duration::from_millis(100);
 
 /// A signal, as whoever caught it knows it.
@@ -47,8 +46,8 @@ impl Caught {
     }
 }
 
-/// The context of a stop, as far as its line shows it. Takes some 100 µs, and 20 ms more where a command
-/// line hangs, 100 ms for each marker that does.
+/// The context of a stop, as far as its line shows it. Takes some 100 µs, and 100 ms more where a command
+/// line hangs, and for each marker that does.
 pub(super) fn take_down(
     baseline: &Baseline,
     named_markers: &[(String, PathBuf)],
