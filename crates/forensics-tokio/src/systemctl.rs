@@ -74,9 +74,10 @@ pub(crate) fn program(name: &str) -> Command {
     command
 }
 
-/// Whether a process that we started was ended by the signal that we are ended by: systemd signals
-/// the processes of our cgroup until it finds no new one, so that what we start in the first instant
-/// of a stop can be met, too. Starting it anew helps.
+/// Whether a process that we started was ended by the signal that we are ended by, at a stop or by the
+/// watchdog: systemd signals the processes of our cgroup until it finds no new one, so that what we start in
+/// the first instant of a stop can be met, too. Starting it anew helps.
 pub(crate) fn was_met(status: ExitStatus) -> bool {
-    status.signal() == Some(Signal::SIGTERM as i32)
+    let signals = [Signal::SIGTERM, Signal::SIGABRT].map(|signal| signal as i32);
+    status.signal().is_some_and(|signal| signals.contains(&signal))
 }

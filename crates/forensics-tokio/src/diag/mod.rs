@@ -280,10 +280,14 @@ mod tests {
     async fn one_that_the_stop_itself_has_met_is_started_once_more() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("diag.log");
-        let flag = dir.path().join("met");
-        let met = format!("[ -e {0} ] && echo whole || {{ touch {0}; kill $$; }}", flag.display());
-        run(plan(DiagCommand::Shell(met), log.clone()), "line".to_owned()).await.unwrap();
-        assert!(fs::read_to_string(&log).unwrap().ends_with("whole\n--- end of diagnostic\n"));
+        for signal in ["TERM", "ABRT"] {
+            let flag = dir.path().join(signal);
+            let meets = format!("touch {}; kill -{signal} $$", flag.display());
+            let met = format!("[ -e {} ] && echo whole || {{ {meets}; }}", flag.display());
+            run(plan(DiagCommand::Shell(met), log.clone()), "line".to_owned()).await.unwrap();
+            let said = fs::read_to_string(&log).unwrap();
+            assert!(said.ends_with("whole\n--- end of diagnostic\n"), "{signal}: {said}");
+        }
         let always = DiagCommand::Shell("kill $$".to_owned());
         let error = run(plan(always, log), "line".to_owned()).await.unwrap_err();
         assert!(error.to_string().contains("signal: 15"), "{error}");
