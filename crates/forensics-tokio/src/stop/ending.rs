@@ -38,8 +38,11 @@ impl Stop {
     pub(crate) fn standing(&self) -> Standing {
         let (running, now) = (self.running().into_iter(), self.now());
         let ran = |since| now.saturating_duration_since(since);
+        // Let go of before the state is borrowed anew: a borrow in the expression below would last to its end,
+        // and a writer that waits meanwhile, as the listener does to let the teardown begin, would stop all.
+        let begun = self.state.borrow().begun.clone();
         Standing {
-            begun: self.state.borrow().begun.clone(),
+            begun,
             running: running.map(|one| (one.named.name.clone(), ran(one.started))).collect(),
             since: self.since_begun(),
             allowed: self.allowed(),
