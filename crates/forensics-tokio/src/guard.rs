@@ -102,6 +102,11 @@ impl ShutdownGuard {
         self.shared.previous.as_ref()
     }
 
+    #[cfg(test)]
+    pub(crate) fn stop(&self) -> Arc<Stop> {
+        self.shared.stop.clone()
+    }
+
     /// Asks for a stop without a signal. Only the first request of all counts.
     ///
     /// From any thread; blocks for some 100 µs, in which the context is captured.

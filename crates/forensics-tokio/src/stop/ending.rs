@@ -127,3 +127,34 @@ impl Stop {
         self.exit_expected.get().copied()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    use crate::ShutdownGuard;
+
+    #[tokio::test]
+    async fn how_it_stands_can_be_asked_while_others_go_on_with_it() {
+        let guard = ShutdownGuard::builder("test").signals([]).install().unwrap();
+        let stop = guard.stop();
+        let (done, dones) = mpsc::channel();
+        for asks in [true, false] {
+            let (stop, done) = (stop.clone(), done.clone());
+            thread::spawn(move || {
+                for _ in 0..100_000 {
+                    match asks {
+                        true => drop(stop.standing()),
+                        false => stop.set_announced(),
+                    }
+                }
+                done.send(()).unwrap();
+            });
+        }
+        for _ in 0..2 {
+            dones.recv_timeout(Duration::from_secs(60)).expect("neither waits for the other");
+        }
+    }
+}
