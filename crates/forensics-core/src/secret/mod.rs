@@ -267,15 +267,17 @@ impl<'a> Line<'a> {
             }
             return;
         }
-        if programs::is_oracle(self.program) && !bare.starts_with(['-', '/', '@']) {
-            return self.shown.push_str(&without_oracle(argument));
-        }
+        let is_login = programs::is_oracle(self.program) && !bare.starts_with(['-', '/', '@']);
+        let shown = match is_login {
+            true => Cow::Owned(without_oracle(argument)),
+            false => Cow::Borrowed(argument),
+        };
         self.in_script =
             argument.starts_with('-') && argument.ends_with('c') && argument.len() <= 4;
         if self.next.is_none() {
             self.next = announced(bare);
         }
-        self.push_without_values(&without_credentials(argument));
+        self.push_without_values(&without_credentials(&shown));
     }
 
     /// Notes a word that is no option, and what it says of the next.

@@ -121,6 +121,10 @@ fn the_options_of_real_tools_lose_their_secrets_and_nothing_else() {
         ),
         ("sqlplus scott/hunter2@db", "sqlplus scott/***@db"),
         (
+            "expdp userid=scott/hunter2@db encryption_password=hunter2",
+            "expdp userid=scott/***@db encryption_password=***",
+        ),
+        (
             "az x --connection-string AccountName=x;AccountKey=hunter2/==;E=y",
             "az x --connection-string AccountName=x;AccountKey=***;E=y",
         ),
