@@ -26,8 +26,8 @@ const THREADS_TO_TOKEN: usize = 2;
 const ALLOCATIONS_OF_CONTEXT: u64 = 78;
 const ALLOCATIONS_OF_AN_ANCESTOR: u64 = 5;
 
-/// Seen: 2.
-const ALLOCATIONS_OF_AN_EVENT: u64 = 2;
+/// Seen: 1.
+const ALLOCATIONS_OF_AN_EVENT: u64 = 1;
 
 /// In the test profile, where of all crates forensics-core alone is optimised. Seen: 180,600 with 7
 /// ancestors; 11,600; 2,540.

@@ -53,6 +53,15 @@ impl Trouble {
         let verdict = Verdict::of_last(&records).unwrap().unwrap();
         (ended, verdict, records.join("flushed").exists())
     }
+
+    /// The same for one that is forced, and so recorded, after the flush hook has run.
+    fn forced_end(self) -> (Ended, Verdict) {
+        let (ended, verdict, flushed) = self.end();
+        assert_eq!(ended.code(), 70, "{}", ended.stderr);
+        assert_eq!(verdict.outcome, Outcome::Forced, "{verdict}");
+        assert!(flushed);
+        (ended, verdict)
+    }
 }
 
 #[test]
@@ -61,8 +70,7 @@ fn a_blocked_current_thread_runtime_is_said_and_ended_at_the_deadline() {
         let trouble = Trouble::start(kind);
         trouble.program.wait_for_stdout(ready);
         trouble.program.kill("-TERM");
-        let (ended, verdict, flushed) = trouble.end();
-        assert_eq!(ended.code(), 70, "{}", ended.stderr);
+        let (ended, verdict) = trouble.forced_end();
         let said = ended.line("the runtime has not answered");
         assert!(said.contains("trouble(") && said.contains("futex"), "{said}");
         assert!(said.contains("; runtime: 1 workers, "), "{said}");
@@ -72,9 +80,7 @@ fn a_blocked_current_thread_runtime_is_said_and_ended_at_the_deadline() {
         assert!(!context.contains("the runtime has not"), "{context}");
         ended.line("the deadline is near");
         ended.line("Shutdown forced: the deadline is over");
-        assert_eq!(verdict.outcome, Outcome::Forced, "{verdict}");
         assert_eq!(verdict.signal.as_deref(), Some("SIGTERM"));
-        assert!(flushed);
     }
 }
 
@@ -83,13 +89,10 @@ fn with_every_worker_blocked_the_keeper_sees_it_through() {
     let trouble = Trouble::start("blocked_workers");
     trouble.program.wait_for_stdout("blocked");
     trouble.program.kill("-TERM");
-    let (ended, verdict, flushed) = trouble.end();
-    assert_eq!(ended.code(), 70, "{}", ended.stderr);
+    let (ended, _) = trouble.forced_end();
     assert!(!ended.line("Shutdown context: signal=SIGTERM").contains("the runtime has not"));
     let said = ended.line("the runtime has not answered");
     assert!(said.contains("; runtime: 2 workers, "), "{said}");
-    assert_eq!(verdict.outcome, Outcome::Forced, "{verdict}");
-    assert!(flushed);
 }
 
 #[test]
@@ -97,12 +100,9 @@ fn with_the_subscriber_stuck_as_well_the_alarm_on_stderr_has_the_context() {
     let trouble = Trouble::start("all_stuck");
     trouble.program.wait_for_stdout("blocked");
     trouble.program.kill("-TERM");
-    let (ended, verdict, flushed) = trouble.end();
-    assert_eq!(ended.code(), 70, "{}", ended.stderr);
+    let (ended, _) = trouble.forced_end();
     let said = ended.line("the runtime has not answered");
     assert!(said.contains("; Shutdown context: signal=SIGTERM"), "{said}");
-    assert_eq!(verdict.outcome, Outcome::Forced, "{verdict}");
-    assert!(flushed);
 }
 
 #[test]
@@ -122,11 +122,8 @@ fn a_subscriber_stuck_in_the_first_line_keeps_the_keeper_from_no_later_signal() 
     // Comes 200 ms after the signal at the soonest: then another is a request of its own.
     trouble.program.wait_for_stderr("shutdown: Shutdown context: signal=SIGTERM");
     trouble.program.kill("-INT");
-    let (ended, verdict, flushed) = trouble.end();
-    assert_eq!(ended.code(), 70, "{}", ended.stderr);
+    let (ended, _) = trouble.forced_end();
     ended.line("Shutdown forced: another SIGINT");
-    assert_eq!(verdict.outcome, Outcome::Forced, "{verdict}");
-    assert!(flushed);
 }
 
 #[test]
@@ -149,11 +146,8 @@ fn an_impatient_policy_ends_it_at_the_second_signal_after_the_flush() {
     // Within 200 ms it would be the same request; that is a rule of real time.
     thread::sleep(Duration::from_millis(250));
     trouble.program.kill("-INT");
-    let (ended, verdict, flushed) = trouble.end();
-    assert_eq!(ended.code(), 70, "{}", ended.stderr);
+    let (ended, _) = trouble.forced_end();
     ended.line("Shutdown forced: another SIGINT");
-    assert_eq!(verdict.outcome, Outcome::Forced, "{verdict}");
-    assert!(flushed);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use forensics_tests::{Ended, Program, can, root_can, static_gateway};
+use forensics_tests::{Ended, Program, can, root_can, static_gateway, until};
 use tempfile::TempDir;
 
 /// Makes the root on a tmpfs at `$root` and starts the program in it. `$volumes` are pairs of a
@@ -196,10 +196,8 @@ print(answer.status, answer.read().decode().strip())
 
     /// Waits until it says that it is ready: it listens before that.
     pub(crate) fn wait_until_ready(&self, port: u16) {
-        let end = std::time::Instant::now() + forensics_tests::LIMIT;
-        while self.get(port, "/readyz").is_none_or(|(status, _)| status != 200) {
-            assert!(std::time::Instant::now() < end, "it does not become ready");
-        }
+        let is_ready = || self.get(port, "/readyz").is_some_and(|(status, _)| status == 200);
+        until("it is ready", is_ready);
     }
 
     /// The termination message as it stands now.

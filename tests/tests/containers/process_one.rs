@@ -3,9 +3,8 @@
 
 use std::fs;
 use std::process::Command;
-use std::time::Instant;
 
-use forensics_tests::{LIMIT, outcomes};
+use forensics_tests::{outcomes, until};
 
 use crate::container::{Container, Running, can_contain};
 
@@ -39,11 +38,8 @@ fn orphans_of_others_stay_zombies_and_hold_up_no_stop() {
     let running = Container::default().start(&[]);
     // The shell ends before its child, which is then the gateway's.
     assert!(exec(&running, "sleep 0.1 & exit"));
-    let end = Instant::now() + LIMIT;
-    while !children(running.pid).contains(&("sleep".to_owned(), 'Z')) {
-        assert!(Instant::now() < end, "{:?}", children(running.pid));
-        std::thread::yield_now();
-    }
+    let is_zombie = ("sleep".to_owned(), 'Z');
+    until("its orphan has ended", || children(running.pid).contains(&is_zombie));
     let stopped = running.stop();
     assert_eq!(stopped.ended.code(), 0, "{}", stopped.ended.stderr);
     assert_eq!(stopped.ended.phases(), outcomes(["ok", "ok", "ok", "ok"]));

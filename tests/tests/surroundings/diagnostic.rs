@@ -1,10 +1,9 @@
 //! A diagnostic that never ends and hears no SIGTERM.
 
 use std::process::Command;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use forensics_tests::{LIMIT, Program};
+use forensics_tests::{Program, until};
 use forensics_tokio::core::process::ProcessSummary;
 use forensics_tokio::core::record::Verdict;
 
@@ -50,9 +49,6 @@ fn it_is_ended_at_its_limit_or_at_the_deadline_with_all_it_started() {
 
 /// Whoever waits for orphans takes a moment.
 fn assert_gone(pid: i32) {
-    let end = Instant::now() + LIMIT;
-    while !matches!(ProcessSummary::read_stat(pid).state, None | Some('Z')) {
-        assert!(Instant::now() < end, "{pid} is left behind");
-        thread::yield_now();
-    }
+    let has_gone = || matches!(ProcessSummary::read_stat(pid).state, None | Some('Z'));
+    until(&format!("{pid} has gone"), has_gone);
 }
