@@ -28,15 +28,8 @@ impl<'a> Stat<'a> {
     /// The name is whatever the process chose, `)` and line ends included, so it ends at the line's
     /// last `)`.
     pub(crate) fn parse(line: &'a [u8]) -> Option<Self> {
-        // A name has at most 63 bytes (`proc_task_name()` in the kernel's `fs/proc/array.c`). That none
-        // stands behind these is sooner seen than the last one is found from the line's end.
-        const HEAD: usize = 96;
-        let head = match line.get(HEAD..) {
-            Some(numbers) if !numbers.contains(&b')') => &line[..HEAD],
-            _ => line,
-        };
-        let open = head.iter().position(|&b| b == b'(')?;
-        let close = head.iter().rposition(|&b| b == b')')?;
+        let open = line.iter().position(|&b| b == b'(')?;
+        let close = line.iter().rposition(|&b| b == b')')?;
         let pid = number(line.get(..open)?.strip_suffix(b" ")?)?;
         let name = line.get(open + 1..close)?;
 

@@ -105,7 +105,7 @@ fn keep() {
         // Not under the lock: a guard may be installed or dropped meanwhile.
         let watched = lock().watched.clone();
         let live = || watched.iter().filter_map(|one| Some((one.stop.upgrade()?, &one.vigil)));
-        if !take_in(&watched, |stop| stop.say_here(take_over)) {
+        if !take_in(&watched, |stop| stop.voice.speak_here(take_over)) {
             return;
         }
         timeout = None;

@@ -95,9 +95,9 @@ impl Voice {
     }
 
     fn say_boxed(&self, say: Box<dyn FnOnce() + Send>) {
-        self.leave_boxed(say, true);
+        self.leave_boxed(say);
         let mut queue = self.lock();
-        if !self.has_speaker(&mut queue) && !queue.speaking {
+        if !self.call(&mut queue) && !queue.speaking {
             // Better said here than not at all.
             drop(self.say_all(queue));
         }
@@ -117,7 +117,7 @@ impl Voice {
 
     /// What [`insist`](Self::insist) does after the words of that number have been left here.
     pub(crate) fn assure(&self, number: u64, text: impl FnOnce() -> String) {
-        let has_speaker = self.has_speaker(&mut self.lock());
+        let has_speaker = self.call(&mut self.lock());
         if !has_speaker || !self.wait(number, SAY_LIMIT) {
             write_at_last(&text());
         }
@@ -125,17 +125,15 @@ impl Voice {
 
     /// Has the thread come, as there will be something to say in a moment, or is already.
     pub(crate) fn come(&self) {
-        let mut queue = self.lock();
-        self.has_speaker(&mut queue);
-        self.wake(&queue);
+        self.call(&mut self.lock());
     }
 
-    /// Says here and now what has been [left for that](Self::leave_here), where the thread can stand in: it is
+    /// Says here and now what has been [left](Self::leave), where the thread can stand in: it is
     /// there, or can be had, and does not speak itself. Returns whether the caller has kept its place: where
     /// the subscriber takes long, the thread does `take_over`, and the caller speaks in the thread's place.
     pub(crate) fn speak_here(&self, take_over: fn()) -> bool {
         let mut queue = self.lock();
-        if queue.waiting.is_empty() || queue.speaking || !self.has_speaker(&mut queue) {
+        if queue.waiting.is_empty() || queue.speaking || !self.has_thread(&mut queue) {
             return true;
         }
         queue.stand_in = Some(StandIn { since: Instant::now(), take_over });
@@ -159,19 +157,13 @@ impl Voice {
         self.wait(left, FINISH_LIMIT);
     }
 
-    /// Leaves something to say, once [somebody comes](Self::come) who speaks. Returns the number of
-    /// these words. Never blocks.
-    fn leave(&self, say: impl FnOnce() + Send + 'static) -> u64 {
-        self.leave_boxed(Box::new(say), true)
+    /// Leaves something to say, for the caller [to say](Self::speak_here), or for the thread that it
+    /// [calls](Self::come). Returns the number of these words. Never blocks.
+    pub(crate) fn leave(&self, say: impl FnOnce() + Send + 'static) -> u64 {
+        self.leave_boxed(Box::new(say))
     }
 
-    /// The same, without a word to the thread: for the caller [to say](Self::speak_here), or to have
-    /// [said](Self::come).
-    pub(crate) fn leave_here(&self, say: impl FnOnce() + Send + 'static) -> u64 {
-        self.leave_boxed(Box::new(say), false)
-    }
-
-    fn leave_boxed(&self, say: Box<dyn FnOnce() + Send>, wake: bool) -> u64 {
+    fn leave_boxed(&self, say: Box<dyn FnOnce() + Send>) -> u64 {
         let dispatch = dispatcher::get_default(Dispatch::clone);
         let dispatch = match dispatch.is::<NoSubscriber>() {
             true => self.0.home.clone(),
@@ -180,20 +172,19 @@ impl Voice {
         let mut queue = self.lock();
         queue.waiting.push_back(Words { say, dispatch });
         queue.left += 1;
-        if wake {
-            self.wake(&queue);
-        }
         queue.left
     }
 
-    fn wake(&self, queue: &Queue) {
+    /// Sees to it that the thread speaks; `false` where none can be had.
+    fn call(&self, queue: &mut Queue) -> bool {
         if queue.idle && !queue.waiting.is_empty() {
             self.0.changed.notify_all();
         }
+        self.has_thread(queue)
     }
 
-    /// Sees to it that somebody speaks; `false` where nobody does and no thread can be had.
-    fn has_speaker(&self, queue: &mut Queue) -> bool {
+    /// Whether the thread is there by now, asleep as it may be.
+    fn has_thread(&self, queue: &mut Queue) -> bool {
         if !queue.has_thread {
             let voice = self.clone();
             // Not before the lock is let go, and none beside it.
@@ -329,13 +320,13 @@ mod tests {
             move || heard.send((word, std::thread::current().id())).unwrap()
         };
         let nobody = || unreachable!("the thread takes the place of nobody who returns");
-        let first = voice.leave_here(says(1));
+        let first = voice.leave(says(1));
         assert!(!voice.has_said(first));
         assert!(voice.speak_here(nobody));
         assert_eq!(hear.try_recv().unwrap(), (1, std::thread::current().id()));
         assert!(voice.has_said(first));
         // Else the thread does.
-        voice.leave_here(says(2));
+        voice.leave(says(2));
         voice.come();
         let (word, thread) = hear.recv().unwrap();
         assert_eq!(word, 2);
@@ -352,7 +343,7 @@ mod tests {
         *TAKEN.lock().unwrap() = Some(take);
         let voice = Voice::new();
         let (release, hang) = mpsc::channel::<()>();
-        voice.leave_here(move || hang.recv().unwrap());
+        voice.leave(move || hang.recv().unwrap());
         let speaker = voice.clone();
         let speaks =
             std::thread::spawn(move || speaker.speak_here(|| drop(TAKEN.lock().unwrap().take())));

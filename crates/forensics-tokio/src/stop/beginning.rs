@@ -81,16 +81,10 @@ impl Stop {
         // Before anybody hears of it: the first line of a stop says who wants it.
         let first = context.clone();
         let stop = self.clone();
-        let words = self.voice.leave_here(move || stop.announce(&first, lead));
+        let words = self.voice.leave(move || stop.announce(&first, lead));
         let begins = Begins { begun: Begun { context, at, allowed, why, lead }, words };
         *self.begins() = Some(begins);
         true
-    }
-
-    /// Says the line of a stop that begins, on this thread where it can be done without danger. Returns
-    /// whether the caller has kept its place, as [`Voice::speak_here`] does.
-    pub(crate) fn say_here(&self, take_over: fn()) -> bool {
-        self.voice.speak_here(take_over)
     }
 
     /// Goes on with a stop that begins, where one does: sees to it that its line is said, and tells whoever
