@@ -21,7 +21,7 @@ use crate::budget::{Seconds, Sum};
 use crate::diag::DiagError;
 use crate::notify::NotifyError;
 use crate::outcome::Outcome;
-use crate::report::{LaterSignal, PhaseReport, ShutdownReport};
+use crate::report::{LaterSignal, PhaseReport};
 use crate::stop::begun::LeadEnd;
 
 /// `Shutdown context: …`, the first thing said of a stop.
@@ -334,12 +334,11 @@ pub(crate) fn phase_finished(span: &Span, report: &PhaseReport) {
 }
 
 /// All is over.
-pub(crate) fn complete(report: &ShutdownReport) {
-    let total = &report.total;
+pub(crate) fn complete(cause: Cause, phases: usize, timed_out: bool, total: Duration, status: u8) {
     info!(
-        name: "shutdown_complete", target: "shutdown", cause = %report.context.cause(), phases = report.phases.len(),
-        timed_out = report.timed_out, total_usec = micros(*total), exit_status = report.exit_status,
-        "+{} Shutdown complete", Seconds(*total),
+        name: "shutdown_complete", target: "shutdown", cause = %cause, phases, timed_out,
+        total_usec = micros(total), exit_status = status,
+        "+{} Shutdown complete", Seconds(total),
     );
 }
 

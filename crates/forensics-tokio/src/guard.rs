@@ -314,8 +314,9 @@ impl ShutdownGuard {
             let failure = failure.to_owned();
             voice.say(move || events::no_termination_message(&failure));
         }
-        let said = report.clone();
-        voice.say(move || events::complete(&said));
+        let (cause, phases) = (report.context.cause(), report.phases.len());
+        let (timed_out, total, status) = (report.timed_out, report.total, report.exit_status);
+        voice.say(move || events::complete(cause, phases, timed_out, total, status));
         voice.finish();
         shared.stop.message.finish();
         shared.stop.set_finished();

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use serde_json::{Map, Value};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
@@ -11,10 +12,10 @@ use crate::events;
 use crate::recorded::Recorded;
 
 /// A phase or a group as the log and the record know it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Named {
     pub(crate) name: String,
-    group: Option<Arc<str>>,
+    pub(crate) group: Option<Arc<str>>,
     pub(crate) span: Span,
 }
 
@@ -48,6 +49,15 @@ impl PhaseState {
     pub(crate) fn new(named: Named, began: Instant, started: Instant, end: Instant) -> Self {
         let (token, recorded) = (OnceLock::new(), Recorded::default());
         Self { named, began, started, end: Mutex::new(end), token, recorded }
+    }
+
+    /// The names and all that was recorded, of a phase that has ended.
+    pub(crate) fn into_parts(self: Arc<Self>) -> (Named, Map<String, Value>) {
+        match Arc::try_unwrap(self) {
+            Ok(state) => (state.named, state.recorded.into_all()),
+            // Somebody looks at it, or has kept its context.
+            Err(state) => (state.named.clone(), state.recorded.all()),
+        }
     }
 
     /// Cancelled when the phase is dropped.

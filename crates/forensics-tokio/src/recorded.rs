@@ -54,6 +54,11 @@ impl Recorded {
         self.lock().all.clone()
     }
 
+    /// The same, where nobody else is left.
+    pub(crate) fn into_all(self) -> Map<String, Value> {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner).all
+    }
+
     /// What came last, as `key=value`.
     pub(crate) fn last(&self) -> Option<String> {
         let values = self.lock();

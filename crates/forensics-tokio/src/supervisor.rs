@@ -14,9 +14,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::sync::ReusableBoxFuture;
 use tracing::level_filters::LevelFilter;
 use tracing::{Instrument, Span};
 
+use crate::blackbox::Place;
 use crate::budget::{Budget, Seconds};
 use crate::events;
 use crate::outcome::{Outcome, panic_message};
@@ -43,10 +45,19 @@ pub(crate) struct Common {
     pub(crate) service_running: Arc<watch::Receiver<bool>>,
 }
 
+/// What the phases have to go by, until a second signal asks for haste or the deadline moves.
+#[derive(Clone, Copy)]
+pub(crate) struct Terms {
+    pub(crate) deadline: Instant,
+    /// Only what is reserved is left to each.
+    pub(crate) hurried: bool,
+}
+
 impl Common {
-    /// The deadline as it stands now.
-    pub(crate) fn deadline(&self) -> Instant {
-        self.began + self.stop.allowed()
+    /// What the phases have to go by as it stands now.
+    pub(crate) fn terms(&self) -> Terms {
+        let (allowed, hurried) = self.stop.terms();
+        Terms { deadline: self.began + allowed, hurried }
     }
 
     pub(crate) fn note_start(&self, named: &Named, offset: Duration, budget: Duration) {
@@ -57,11 +68,12 @@ impl Common {
         }
     }
 
-    pub(crate) fn note_end(&self, named: &Named, report: &PhaseReport) {
-        self.stop.black_box.phase_finished(named.place(), report);
+    pub(crate) fn note_end(&self, span: &Span, group: Option<&str>, report: &PhaseReport) {
+        let place = Place { phase: &report.name, group };
+        self.stop.black_box.phase_finished(place, report);
         self.stop.message.note_ended(report);
         if report.outcome != Outcome::Ok || is_heard(LevelFilter::INFO) {
-            let (span, report) = (named.span.clone(), report.clone());
+            let (span, report) = (span.clone(), report.clone());
             self.stop.voice.say(move || events::phase_finished(&span, &report));
         }
     }
@@ -128,7 +140,9 @@ impl Running {
 /// See the module's documentation.
 pub(crate) struct Supervisor {
     pub(crate) common: Common,
-    state: watch::Receiver<StopState>,
+    /// Comes true when the terms may have changed. Waited for from one phase to the next, as to begin to
+    /// wait costs as much as a small phase.
+    news: ReusableBoxFuture<'static, watch::Receiver<StopState>>,
     /// What each gives back is the number of its phase, and the error it ended with.
     tasks: JoinSet<(usize, Option<String>)>,
     /// By their numbers; emptied before the next one where none is left.
@@ -147,18 +161,21 @@ impl Supervisor {
         let timer = Box::pin(sleep_until(Instant::now() + STILL_RUNNING_EVERY));
         let (tasks, running) = (JoinSet::new(), Vec::new());
         let (left, given_up) = (0, Vec::new());
-        Self { state: common.stop.watch(), common, tasks, running, left, given_up, timer }
-    }
-
-    /// Whether a second signal has asked for haste.
-    pub(crate) fn is_hurried(&self) -> bool {
-        self.state.borrow().hurried
+        let news = ReusableBoxFuture::new(news(common.stop.watch()));
+        Self { common, news, tasks, running, left, given_up, timer }
     }
 
     /// Starts a phase; [`next_ended`](Self::next_ended) gives its `place` back with its report.
-    pub(crate) fn start(&mut self, place: usize, named: Named, run: PhaseFn, due: Budget) {
+    pub(crate) fn start(
+        &mut self,
+        place: usize,
+        named: Named,
+        run: PhaseFn,
+        due: Budget,
+        terms: Terms,
+    ) {
         let (began, started) = (self.common.began, due.started);
-        let (offset, budget) = (started - began, due.all(self.common.deadline()));
+        let (offset, budget) = (started - began, due.all(terms.deadline));
         let end = started + budget;
         self.common.note_start(&named, offset, budget);
         let span = named.span.clone();
@@ -175,7 +192,7 @@ impl Supervisor {
         let task = self.tasks.spawn(work.instrument(span));
         let (long, dropped) = (due.started + STILL_RUNNING_EVERY, None);
         let mut phase = Running { place, state, due, offset, long, noted, task, dropped };
-        if self.is_hurried() {
+        if terms.hurried {
             hurry(&mut phase, end, Instant::now());
         }
         self.look_by(phase.next_look());
@@ -194,7 +211,6 @@ impl Supervisor {
             if self.left == 0 {
                 return None;
             }
-            let hurried = self.is_hurried();
             tokio::select! {
                 biased;
                 Some(joined) = self.tasks.join_next_with_id() => {
@@ -216,7 +232,10 @@ impl Supervisor {
                     }
                 }
                 () = &mut self.timer => self.look(),
-                () = news(&mut self.state), if !hurried => self.adjust(),
+                state = &mut self.news => {
+                    self.news.set(news(state));
+                    self.adjust();
+                }
             }
         }
     }
@@ -279,8 +298,7 @@ impl Supervisor {
 
     /// Gives each phase its time anew, as the deadline has moved, or a second signal asks for haste.
     fn adjust(&mut self) {
-        let (deadline, now) = (self.common.deadline(), Instant::now());
-        let hurried = self.is_hurried();
+        let (Terms { deadline, hurried }, now) = (self.common.terms(), Instant::now());
         for phase in self.phases().filter(|phase| phase.dropped.is_none()) {
             let end = phase.due.started + phase.due.all(deadline);
             match hurried {
@@ -300,18 +318,13 @@ impl Supervisor {
         error: Option<String>,
     ) -> (usize, PhaseReport) {
         let Running { place, state, due, offset, noted, .. } = phase;
-        let report = PhaseReport {
-            name: state.named.name.clone(),
-            outcome,
-            error,
-            offset,
-            took: due.started.elapsed(),
-            values: state.recorded.all(),
-            members: Vec::new(),
-        };
+        let took = due.started.elapsed();
         // The next status shows the next phase.
         drop(noted);
-        self.common.note_end(&state.named, &report);
+        let (Named { name, group, span }, values) = state.into_parts();
+        let members = Vec::new();
+        let report = PhaseReport { name, outcome, error, offset, took, values, members };
+        self.common.note_end(&span, group.as_deref(), &report);
         (place, report)
     }
 }
@@ -333,12 +346,13 @@ fn hurry(phase: &mut Running, end: Instant, now: Instant) {
     }
 }
 
-/// Waits until a second signal asks for haste, or the deadline moves. Cancel safe.
-async fn news(state: &mut watch::Receiver<StopState>) {
+/// Waits until a second signal asks for haste, or the deadline moves.
+async fn news(mut state: watch::Receiver<StopState>) -> watch::Receiver<StopState> {
     if state.changed().await.is_err() {
         // Nobody is left who could tell.
         std::future::pending::<()>().await;
     }
+    state
 }
 
 fn outcome_of(ended: Result<Option<String>, JoinError>) -> (Outcome, Option<String>) {
@@ -350,5 +364,33 @@ fn outcome_of(ended: Result<Option<String>, JoinError>) -> (Outcome, Option<Stri
             // The runtime is shutting down under us.
             Err(cancelled) => (Outcome::CutShort, Some(cancelled.to_string())),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use forensics_core::context::Trigger;
+
+    use super::*;
+    use crate::ShutdownGuard;
+    use crate::budget::Claim;
+
+    #[tokio::test(start_paused = true)]
+    async fn haste_asked_for_before_a_phase_is_waited_for_is_not_missed() {
+        let guard = ShutdownGuard::builder("test").signals([]).install().unwrap();
+        let stop = guard.stop();
+        stop.begin(Trigger::Request { reason: "test".to_owned() });
+        let began = stop.begun().await.at;
+        let (_running, service_running) = watch::channel(true);
+        let service_running = Arc::new(service_running);
+        let mut supervisor =
+            Supervisor::new(Common { began, span: Span::none(), stop, service_running });
+        let claim = Claim { name: "hangs".to_owned(), timeout: None, reserve: Duration::ZERO };
+        let named = Named::new(claim.name.clone(), &Span::none(), None);
+        let (due, terms) = (Budget::new(&claim, Duration::ZERO), supervisor.common.terms());
+        supervisor.start(7, named, Box::new(|_| Box::pin(std::future::pending())), due, terms);
+        guard.hurry();
+        let (place, report) = supervisor.next_ended().await.unwrap();
+        assert_eq!((place, report.outcome), (7, Outcome::CutShort));
     }
 }

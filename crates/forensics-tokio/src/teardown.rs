@@ -13,7 +13,7 @@ use crate::outcome::Outcome;
 use crate::phase_state::Named;
 use crate::plan::{Plan, Step, Work};
 use crate::report::PhaseReport;
-use crate::supervisor::{Common, Supervisor};
+use crate::supervisor::{Common, Supervisor, Terms};
 
 /// A teardown under way.
 pub(crate) struct Teardown {
@@ -49,29 +49,30 @@ impl Teardown {
 
     async fn run_step(&mut self, step: Step, later: Duration) -> Option<PhaseReport> {
         let due = Budget::new(&step.claim, later);
-        let refusal = self.refusal(&step, due);
+        let terms = self.supervisor.common.terms();
+        let refusal = self.refusal(&step, due, terms);
         let named = Named::new(step.claim.name, &self.supervisor.common.span, None);
         match (refusal, step.work) {
-            (Some(why), _) => Some(self.skip(&named, why)),
-            (None, Work::Group(members)) => Some(self.run_group(named, members, due).await),
+            (Some(why), _) => Some(self.skip(named, why)),
+            (None, Work::Group(members)) => Some(self.run_group(named, members, due, terms).await),
             (None, Work::Phase(run)) => {
-                self.supervisor.start(0, named, run, due);
+                self.supervisor.start(0, named, run, due, terms);
                 self.supervisor.next_ended().await.map(|(_, report)| report)
             }
         }
     }
 
     /// Why a step is not to run at all.
-    fn refusal(&self, step: &Step, due: Budget) -> Option<String> {
+    fn refusal(&self, step: &Step, due: Budget, terms: Terms) -> Option<String> {
         let unmet = step.requires.iter().find(|name| self.outcome(name) != Some(Outcome::Ok));
         if let Some(name) = unmet {
             let state = self.outcome(name).map_or("has not run", Outcome::as_str);
             return Some(format!("requires {name}, which {state}"));
         }
-        if due.reserve.is_zero() && self.supervisor.is_hurried() {
+        if due.reserve.is_zero() && terms.hurried {
             return Some("a second signal: only phases with a reserve go on".to_owned());
         }
-        due.all(self.supervisor.common.deadline())
+        due.all(terms.deadline)
             .is_zero()
             .then(|| "no time is left for it before the deadline".to_owned())
     }
@@ -82,10 +83,11 @@ impl Teardown {
         ended.filter(|report| report.name == name).map(|report| report.outcome).next()
     }
 
-    fn skip(&self, named: &Named, why: String) -> PhaseReport {
+    fn skip(&self, named: Named, why: String) -> PhaseReport {
         let common = &self.supervisor.common;
+        let Named { name, group, span } = named;
         let report = PhaseReport {
-            name: named.name.clone(),
+            name,
             outcome: Outcome::Skipped,
             error: Some(why),
             offset: common.began.elapsed(),
@@ -93,25 +95,31 @@ impl Teardown {
             values: serde_json::Map::new(),
             members: Vec::new(),
         };
-        common.note_end(named, &report);
+        common.note_end(&span, group.as_deref(), &report);
         report
     }
 
-    async fn run_group(&mut self, named: Named, members: Vec<Step>, due: Budget) -> PhaseReport {
+    async fn run_group(
+        &mut self,
+        named: Named,
+        members: Vec<Step>,
+        due: Budget,
+        terms: Terms,
+    ) -> PhaseReport {
         let common = &self.supervisor.common;
         let offset = common.began.elapsed();
-        common.note_start(&named, offset, due.all(common.deadline()));
+        common.note_start(&named, offset, due.all(terms.deadline));
 
         let group: Arc<str> = named.name.as_str().into();
         let mut reports: Vec<Option<PhaseReport>> = Vec::with_capacity(members.len());
         for (place, member) in members.into_iter().enumerate() {
             let due = due.of_member(member.claim.timeout);
-            let refusal = self.refusal(&member, due);
+            let refusal = self.refusal(&member, due, terms);
             let member_named = Named::new(member.claim.name, &named.span, Some(group.clone()));
             match (refusal, member.work) {
-                (Some(why), _) => reports.push(Some(self.skip(&member_named, why))),
+                (Some(why), _) => reports.push(Some(self.skip(member_named, why))),
                 (None, Work::Phase(run)) => {
-                    self.supervisor.start(place, member_named, run, due);
+                    self.supervisor.start(place, member_named, run, due, terms);
                     reports.push(None);
                 }
                 // There are no groups in groups.
@@ -126,7 +134,7 @@ impl Teardown {
         let not_ok: Vec<String> =
             not_ok.map(|member| format!("{} {}", member.name, member.outcome)).collect();
         let report = PhaseReport {
-            name: named.name.clone(),
+            name: named.name,
             outcome: members.iter().map(|member| member.outcome).max().unwrap_or(Outcome::Ok),
             error: (!not_ok.is_empty()).then(|| not_ok.join(", ")),
             offset,
@@ -134,7 +142,7 @@ impl Teardown {
             values: serde_json::Map::new(),
             members,
         };
-        self.supervisor.common.note_end(&named, &report);
+        self.supervisor.common.note_end(&named.span, None, &report);
         report
     }
 }

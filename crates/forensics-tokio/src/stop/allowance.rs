@@ -83,4 +83,10 @@ impl Stop {
     pub(crate) fn allowed(&self) -> Duration {
         self.state.borrow().allowed()
     }
+
+    /// The same, and whether a second signal has asked for haste.
+    pub(crate) fn terms(&self) -> (Duration, bool) {
+        let state = self.state.borrow();
+        (state.allowed(), state.hurried)
+    }
 }
