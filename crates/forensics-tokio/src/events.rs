@@ -17,12 +17,12 @@ use forensics_core::record::{Verdict, values_line};
 use forensics_core::systemd::Why;
 use tracing::{Span, debug, debug_span, error, info, info_span, warn};
 
+use crate::begun::LeadEnd;
 use crate::budget::{Seconds, Sum};
 use crate::diag::DiagError;
 use crate::notify::NotifyError;
 use crate::outcome::Outcome;
 use crate::report::{LaterSignal, PhaseReport};
-use crate::stop::begun::LeadEnd;
 
 /// `Shutdown context: …`, the first thing said of a stop.
 pub(crate) fn context(context: &ShutdownContext) {

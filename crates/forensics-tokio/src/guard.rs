@@ -15,19 +15,20 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::begun::LeadEnd;
 use crate::budget::Sum;
 use crate::notify::Notifier;
 use crate::outcome::{IntoOutcome, Outcome, ServiceOutcome};
-use crate::phase::{Group, Phase};
-use crate::phase_context::PhaseContext;
 #[cfg(feature = "axum")]
 use crate::readiness::Readiness;
 use crate::report::{OnExit, PhaseReport, ShutdownReport};
 use crate::service::Service;
 use crate::shared::Shared;
-use crate::stop::{LeadEnd, Stop};
-use crate::supervisor::Common;
+use crate::stop::Stop;
 use crate::teardown::Teardown;
+use crate::teardown::phase::{Group, Phase};
+use crate::teardown::phase_context::PhaseContext;
+use crate::teardown::supervisor::Common;
 use crate::{events, keeper, service, status};
 
 /// Guards a service's end: names who asked for it and why, runs the teardown's phases under one

@@ -21,8 +21,7 @@
 // On docs.rs what a feature adds says so.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod account;
-mod alignment;
+mod begun;
 mod blackbox;
 mod bounded;
 mod budget;
@@ -30,14 +29,10 @@ mod builder;
 mod child;
 mod config;
 pub mod diag;
-mod environment;
 mod events;
-mod followup;
 mod guard;
 pub mod inflight;
-mod install_error;
 mod keeper;
-mod lead;
 mod listener;
 #[cfg(feature = "logging")]
 pub mod logging;
@@ -48,41 +43,33 @@ mod notify;
 mod os;
 mod outcome;
 mod panics;
-mod phase;
-mod phase_context;
 mod phase_state;
-mod plan;
 #[cfg(feature = "axum")]
 pub mod probes;
 mod readiness;
-mod recorded;
 mod report;
 mod service;
 mod shared;
 mod status;
 mod stop;
-mod supervisor;
-mod syncer;
 mod systemctl;
 mod task;
 mod teardown;
-mod termination;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod vigil;
 mod voice;
-mod watchdog;
+mod words;
 
 pub use builder::Builder;
+pub use builder::install_error::InstallError;
 pub use config::Escalation;
 pub use forensics_core as core;
 pub use forensics_core::signal::Signal;
 pub use guard::{Reloading, ShutdownGuard};
-pub use install_error::InstallError;
 pub use outcome::{IntoOutcome, Outcome, ServiceOutcome};
-pub use phase::{Group, GroupPhase, Phase};
-pub use phase_context::PhaseContext;
 pub use report::{LaterSignal, PhaseReport, ShutdownReport};
+pub use teardown::phase::{Group, GroupPhase, Phase};
+pub use teardown::phase_context::PhaseContext;
 
 /// The readme's code, compiled.
 #[cfg(doctest)]

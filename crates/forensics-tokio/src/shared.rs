@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::diag::Looked;
-use crate::plan::Plan;
+use crate::keeper::vigil::last_words_before;
 use crate::stop::{Outlets, Stop};
-use crate::vigil::last_words_before;
+use crate::teardown::plan::Plan;
 use crate::{diag, events, task};
 
 /// How long the diagnostic's task has to end its process and to say so.

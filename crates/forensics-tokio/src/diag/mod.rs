@@ -39,9 +39,9 @@ use tokio::time::timeout;
 use self::outside::Outside;
 use crate::bounded::apart;
 use crate::child::Group;
-use crate::environment::words::is_yes;
 use crate::os::{SHELL, own_program};
 use crate::systemctl::was_met;
+use crate::words::is_yes;
 
 /// The name under which this program runs as its own diagnostic; nobody starts a service by it.
 const ARG0: &str = "shutdown-diagnostic";

@@ -9,9 +9,9 @@ use forensics_core::capture;
 use forensics_core::context::{ShutdownContext, Surroundings, Trigger};
 use tokio::time::Instant;
 
-use super::begun::Begun;
 use super::context::{self, Caught};
 use super::{RECORD_LIMIT, Stop};
+use crate::begun::Begun;
 use crate::bounded::bounded_or_here;
 
 /// A stop of which nobody has heard yet, and the number of the words that log its context.

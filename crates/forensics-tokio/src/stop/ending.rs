@@ -7,8 +7,8 @@ use forensics_core::record::{ForcedBy, How};
 use tokio::time::Instant;
 
 use super::Stop;
-use crate::account::State;
 use crate::message::Standing;
+use crate::message::account::State;
 use crate::panics;
 use crate::report::ShutdownReport;
 

@@ -6,7 +6,6 @@
 
 mod allowance;
 mod beginning;
-pub(crate) mod begun;
 mod context;
 mod ending;
 mod running;
@@ -27,7 +26,6 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use allowance::Unit;
 use beginning::Begins;
-pub(crate) use begun::{Begun, LeadEnd};
 pub(crate) use context::Caught;
 pub(crate) use running::Noted;
 #[cfg(feature = "testing")]
@@ -35,15 +33,16 @@ pub(crate) use state::SAME_REQUEST;
 use state::SignalCount;
 pub(crate) use state::StopState;
 
+use crate::begun::{Begun, LeadEnd};
 use crate::blackbox::BlackBox;
 use crate::bounded::bounded_or_here;
 use crate::config::{Config, Escalation, FlushHook};
 use crate::message::Message;
+use crate::message::termination::Termination;
 use crate::notify::Notifier;
 use crate::phase_state::PhaseState;
 use crate::readiness::Readiness;
 use crate::report::LaterSignal;
-use crate::termination::Termination;
 use crate::voice::Voice;
 
 /// How long the keeper waits for an event to be written. Some microseconds where the disk is well.

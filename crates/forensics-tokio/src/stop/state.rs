@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::begun::{Begun, LeadEnd};
+use crate::begun::{Begun, LeadEnd};
 use crate::report::LaterSignal;
 
 /// Two signals closer together than this are one request delivered twice: a terminal signals the

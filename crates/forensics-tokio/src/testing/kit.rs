@@ -13,16 +13,16 @@ use tokio::sync::SetOnce;
 use tokio::time::sleep_until;
 
 use crate::budget::Seconds;
+use crate::builder::install_error::InstallError;
 use crate::builder::{Builder, check, share};
 use crate::guard::ShutdownGuard;
-use crate::install_error::InstallError;
+use crate::keeper::vigil::{NOT_ENDED, PAST_DEADLINE};
 use crate::keeper::{self, FORCED_STATUS};
 use crate::listener::{Listeners, listen};
+use crate::message::termination::Termination;
 use crate::notify::Notifier;
 use crate::stop::{Stop, Unit};
-use crate::termination::Termination;
 use crate::testing::Sender;
-use crate::vigil::{NOT_ENDED, PAST_DEADLINE};
 
 /// A guard without signals: the test says which came, and from whom.
 ///

@@ -4,6 +4,9 @@
 //! even before `run()`. Normally the keeper has captured the context by the time it wakes; its own
 //! `tokio::signal` listeners see to it that a stop begins also where the keeper does not come.
 
+mod followup;
+mod lead;
+
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -13,10 +16,10 @@ use forensics_core::signal::Signal;
 use tokio::signal::unix;
 use tokio::time::timeout;
 
+use crate::begun::Begun;
 use crate::bounded::apart;
 use crate::shared::Shared;
-use crate::stop::Begun;
-use crate::{followup, keeper, lead, task};
+use crate::{keeper, task};
 
 /// How long the keeper, which the same signal wakes, is waited for.
 const KEEPER_COMES: Duration = Duration::from_millis(100);

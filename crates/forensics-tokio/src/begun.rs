@@ -22,7 +22,7 @@ pub(crate) enum LeadEnd {
 #[derive(Debug)]
 pub(crate) struct Begun {
     pub(crate) context: ShutdownContext,
-    /// When it was asked for, by [`Stop::now`](super::Stop::now).
+    /// When it was asked for, by [`Stop::now`](crate::stop::Stop::now).
     pub(crate) at: Instant,
     /// How long it may take from then on, as it was decided at that time.
     pub(crate) allowed: Duration,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::outcome::IntoOutcome;
-use crate::phase_context::{PhaseContext, PhaseFn};
-use crate::plan::{Plan, Step, StepId, Work};
+use crate::teardown::phase_context::{PhaseContext, PhaseFn};
+use crate::teardown::plan::{Plan, Step, StepId, Work};
 
 fn boxed<F, Fut>(work: F) -> PhaseFn
 where

@@ -6,10 +6,10 @@
 
 use tokio::time::sleep_until;
 
+use crate::begun::{Begun, LeadEnd};
 use crate::budget::Seconds;
 use crate::events;
 use crate::shared::Shared;
-use crate::stop::{Begun, LeadEnd};
 
 /// Waits the lead out, unless something ends it. Returns at once where there is none. Cancel safe.
 pub(crate) async fn pass(shared: &Shared, begun: &Begun) {

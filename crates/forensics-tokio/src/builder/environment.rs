@@ -5,18 +5,16 @@
 //! one of ours and is not is warned of by name. `docs/configuration.md` has the same table for
 //! readers, and a test holds the two together.
 
-pub(crate) mod words;
-
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use forensics_core::duration;
 
-use words::yes_or_no;
+use crate::words::yes_or_no;
 
+use crate::builder::install_error::InstallError;
 use crate::config::{Config, Escalation};
-use crate::install_error::InstallError;
 
 /// What all of them begin with.
 const PREFIX: &str = "FORENSICS_";
@@ -293,7 +291,7 @@ mod tests {
 
     #[test]
     fn the_documentations_table_is_this_one() {
-        let page = include_str!("../docs/configuration.md");
+        let page = include_str!("../../docs/configuration.md");
         let cell = |line: &'static str| line.strip_prefix("| `FORENSICS_")?.split_once('`');
         let documented: Vec<_> =
             page.lines().filter_map(cell).map(|(name, _)| format!("FORENSICS_{name}")).collect();

@@ -8,6 +8,8 @@
 //!
 //! Where `NOTIFY_SOCKET` is not set all of this does nothing.
 
+pub(crate) mod watchdog;
+
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::io;

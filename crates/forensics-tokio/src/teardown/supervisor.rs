@@ -22,10 +22,10 @@ use crate::blackbox::Place;
 use crate::budget::{Budget, Seconds};
 use crate::events;
 use crate::outcome::{Outcome, panic_message};
-use crate::phase_context::{PhaseContext, PhaseFn};
 use crate::phase_state::{Named, PhaseState};
 use crate::report::PhaseReport;
 use crate::stop::{Noted, Stop, StopState};
+use crate::teardown::phase_context::{PhaseContext, PhaseFn};
 
 /// How often a phase that runs long is named.
 const STILL_RUNNING_EVERY: Duration = Duration::from_secs(5);

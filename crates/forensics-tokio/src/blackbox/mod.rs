@@ -5,6 +5,8 @@
 //! fail a teardown: the first write that does not succeed is remembered, to be logged by whoever
 //! may log, and the rest goes on without a record.
 
+mod syncer;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -22,10 +24,10 @@ use forensics_core::record::{
 use forensics_core::systemd::Manager;
 use serde_json::{Map, Value};
 
+use self::syncer::Syncer;
 use crate::config::Config;
 use crate::outcome::Outcome;
 use crate::report::{LaterSignal, PhaseReport};
-use crate::syncer::Syncer;
 
 /// The record being written; nothing where none was asked for or it could not be made.
 #[derive(Debug, Default)]

@@ -1,5 +1,7 @@
 //! What a running phase, its supervisor and whoever looks at it from beside share.
 
+mod recorded;
+
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use serde_json::{Map, Value};
@@ -7,9 +9,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
+use self::recorded::Recorded;
 use crate::blackbox::Place;
 use crate::events;
-use crate::recorded::Recorded;
 
 /// A phase or a group as the log and the record know it.
 #[derive(Debug, Clone)]

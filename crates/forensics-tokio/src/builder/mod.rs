@@ -1,5 +1,9 @@
 //! Setting up a guard.
 
+mod alignment;
+mod environment;
+pub(crate) mod install_error;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,18 +17,19 @@ use forensics_core::signal::Signal;
 use forensics_core::trusted::Folder;
 use tokio::runtime::Handle;
 
+use self::install_error::InstallError;
 use crate::blackbox::BlackBox;
 use crate::bounded::bounded;
 use crate::config::{Config, Escalation};
 use crate::diag::DiagCommand;
 use crate::guard::ShutdownGuard;
-use crate::install_error::InstallError;
 use crate::listener::Listeners;
+use crate::message::termination::Termination;
 use crate::notify::Notifier;
+use crate::notify::watchdog;
 use crate::shared::Shared;
 use crate::stop::Outlets;
-use crate::termination::Termination;
-use crate::{alignment, environment, events, keeper, listener, panics, task, watchdog};
+use crate::{events, keeper, listener, panics, task};
 
 /// How long the parent's command line is waited for at the start.
 const CMDLINE_LIMIT: Duration = Duration::from_millis(50);

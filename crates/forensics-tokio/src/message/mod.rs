@@ -3,14 +3,17 @@
 //! From a stop's beginning on whenever a phase begins or ends, or something hangs; the keeper looks,
 //! which needs no runtime. Then the last word.
 
+pub(crate) mod account;
+pub(crate) mod termination;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::account::{Account, State};
+use self::account::{Account, State};
+use self::termination::Termination;
+use crate::begun::Begun;
 use crate::report::PhaseReport;
-use crate::stop::begun::Begun;
-use crate::termination::Termination;
 
 /// See the module's documentation.
 pub(crate) struct Message {

@@ -9,7 +9,7 @@ use forensics_core::escape::{MAX_NAME_CHARS, cut, cut_to};
 
 use crate::budget::{Claim, Sum};
 use crate::events;
-use crate::phase_context::PhaseFn;
+use crate::teardown::phase_context::PhaseFn;
 use crate::voice::Voice;
 
 /// A step of the teardown: a phase, or a group of phases side by side.

@@ -9,6 +9,8 @@
 //! The `tracing` subscriber, which may hang, it calls for the context line alone, and not without another
 //! thread that stands in for it: see [`crate::voice`].
 
+pub(crate) mod vigil;
+
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -18,11 +20,11 @@ use forensics_core::capture::{self, Captured};
 use forensics_core::record::ForcedBy;
 use forensics_core::signal::Signal;
 
-use crate::account::State;
+use self::vigil::{Alarm, Vigil};
 use crate::bounded::bounded_or_here;
+use crate::message::account::State;
 use crate::os::kill_after;
 use crate::stop::{Caught, Stop};
-use crate::vigil::{Alarm, Vigil};
 use crate::voice::SAY_LIMIT;
 use crate::{events, task};
 

@@ -3,17 +3,22 @@
 //! A step is a phase, or a group of them side by side. What runs is the [`Supervisor`]'s; here it is
 //! decided what is to run at all, and with how much time.
 
+pub(crate) mod phase;
+pub(crate) mod phase_context;
+pub(crate) mod plan;
+pub(crate) mod supervisor;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::plan::{Plan, Step, Work};
+use self::supervisor::{Common, Supervisor, Terms};
 use crate::budget::Budget;
 use crate::outcome::Outcome;
 use crate::phase_state::Named;
-use crate::plan::{Plan, Step, Work};
 use crate::report::PhaseReport;
-use crate::supervisor::{Common, Supervisor, Terms};
 
 /// A teardown under way.
 pub(crate) struct Teardown {
