@@ -171,7 +171,7 @@ fn row(page: &mut String, bar: &Bar<'_>, timeline: &Timeline<'_>, span: u64) -> 
     place(page, &format!("bar {tone}{open}"), bar.from, bar.to, span)?;
     for mark in timeline.marks.iter().take(MAX_IN_ROW) {
         match &mark.what {
-            What::Signal(_) => {
+            What::Signal { .. } => {
                 at(page, "at", mark.at, span, &escape::cut(&mark.what.describe(), MAX_TITLE))?;
             }
             What::Wedged(phase, _) if phase.is_none_or(|phase| phase == bar.name) => {

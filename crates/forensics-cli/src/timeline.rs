@@ -55,7 +55,11 @@ pub(crate) struct Mark<'a> {
 }
 
 pub(crate) enum What<'a> {
-    Signal(&'a Signal),
+    /// The cause is the first one's; later ones have none of their own.
+    Signal {
+        signal: &'a Signal,
+        is_first: bool,
+    },
     /// What does not move, and the text.
     Wedged(Option<&'a str>, &'a str),
     Diag(&'a Diag),
@@ -105,7 +109,10 @@ impl<'a> Timeline<'a> {
                         }
                     }
                 }
-                Event::Signal(signal) => mark(What::Signal(signal)),
+                Event::Signal(signal) => {
+                    let is_first = first.is_some_and(|(_, one)| std::ptr::eq(one, signal));
+                    mark(What::Signal { signal, is_first });
+                }
                 Event::Wedged(wedged) => {
                     mark(What::Wedged(wedged.phase.as_deref(), &wedged.detail));
                 }
@@ -217,15 +224,14 @@ impl What<'_> {
     /// In words; texts of others are escaped.
     pub(crate) fn describe(&self) -> String {
         match self {
-            What::Signal(signal) => {
+            What::Signal { signal, is_first } => {
                 let name = |name: &str| Quoted(&cut(name, MAX_NAME_CHARS)).to_string();
                 let mut text = name(signal.signal.as_deref().unwrap_or(signal.kind.as_str()));
                 if let Some(pid) = signal.sender_pid {
                     let sender = signal.sender_name.as_deref().unwrap_or("?");
                     text.push_str(&format!(" from {}({pid})", name(sender)));
                 }
-                // The cause is the first one's; later ones have none of their own.
-                if signal.ordinal == 1 {
+                if *is_first {
                     text.push_str(&format!(", cause {}", name(&signal.cause)));
                 }
                 text
@@ -242,14 +248,15 @@ impl What<'_> {
                 format!("diagnostic {}{}", diag.state, error.unwrap_or_default())
             }
             What::Stopped(stopped) => {
-                format!("ended {}, exit status {}", stopped.how, stopped.exit_code)
+                let status = stopped.exit_code.map(|code| format!(", exit status {code}"));
+                format!("ended {}{}", stopped.how, status.unwrap_or_default())
             }
         }
     }
 
     pub(crate) fn tone(&self) -> Tone {
         match self {
-            What::Signal(_) => Tone::Warning,
+            What::Signal { .. } => Tone::Warning,
             What::Wedged(..) => Tone::Bad,
             What::Diag(_) | What::Stopped(_) => Tone::Faint,
         }
@@ -361,6 +368,11 @@ mod tests {
             (1500, &finished("irc", Some("adapters"), "failed")),
             (1600, &finished("late", None, "skipped")),
             (1600, &finished("stray", Some("nowhere"), "skipped")),
+            // The same request once more.
+            (
+                1900,
+                r#""event":"signal","kind":"signal","signal":"SIGINT","ordinal":1,"cause":"unknown","line":"""#,
+            ),
             (2000, r#""event":"wedged","what":"phase","phase":"slack","for_us":1,"detail":"d""#),
         ]);
         let timeline = Timeline::of(&record);
@@ -379,7 +391,7 @@ mod tests {
         // The deadline is too far off to be drawn.
         assert_eq!(timeline.span(), 1000);
         let marks: Vec<_> = timeline.marks.iter().map(|mark| mark.what.describe()).collect();
-        assert_eq!(marks, ["SIGTERM, cause operator", "wedged in slack: d"]);
+        assert_eq!(marks, ["SIGTERM, cause operator", "SIGINT", "wedged in slack: d"]);
     }
 
     #[test]

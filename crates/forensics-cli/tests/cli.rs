@@ -239,6 +239,22 @@ fn the_last_run_is_judged_and_the_exit_status_tells() {
 }
 
 #[test]
+fn a_run_that_failed_is_not_listed_as_clean() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("shutdown");
+    for how in [How::Clean, How::Failed, How::Abandoned] {
+        let recorder = Recorder::create(&folder, RunStarted::new("gateway", 4100)).unwrap();
+        recorder.record(&Event::Stopped(Stopped::new(how, None, 400))).unwrap();
+    }
+    let path = folder.to_str().unwrap();
+    let (_, stdout, _) = run(&["list", path]);
+    let words: Vec<_> = stdout.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
+    assert_eq!(words, ["clean", "failed", "abandoned"]);
+    let (_, stdout, _) = run(&["list", path, "--stats"]);
+    assert!(stdout.contains("outcomes  1 abandoned, 1 clean, 1 failed\n"), "{stdout}");
+}
+
+#[test]
 fn a_record_is_shown_as_a_timeline_without_its_escapes() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("shutdown");
@@ -345,6 +361,9 @@ fn many(dir: &Path, count: usize) {
             Signal::new(SignalKind::Signal, 1, if n % 4 == 0 { "operator" } else { "systemd" });
         signal.sender_name = Some(if n % 4 == 0 { "kill" } else { "systemd" }.into());
         (signal.sender_pid, signal.sender_uid) = (Some(1), Some(0));
+        signal.line = "signal=SIGTERM".to_owned();
+        // The same request once more, as the guard records it.
+        let again = Signal::new(SignalKind::Signal, 1, "unknown");
         let outcome = if n % 10 == 0 { PhaseOutcome::TimedOut } else { PhaseOutcome::Ok };
         let how = if n % 10 == 0 { How::TimedOut } else { How::Clean };
         let mut events = vec![
@@ -352,6 +371,7 @@ fn many(dir: &Path, count: usize) {
             Event::PhaseStarted(PhaseStarted::new("drain", 100)),
             Event::PhaseFinished(PhaseFinished::new("drain", outcome, n as u64 * 1000, 300)),
             Event::PhaseFinished(PhaseFinished::new("db", PhaseOutcome::Skipped, 0, 300)),
+            Event::Signal(again),
             Event::Stopped(Stopped::new(how, 0, 400)),
         ];
         if n % 100 == 0 {
@@ -441,6 +461,7 @@ fn the_jq_commands_of_the_docs_say_what_forensics_says() {
         stdout.contains("75 systemd systemd\n") && stdout.contains("25 operator kill\n"),
         "{stdout}"
     );
+    assert!(!stdout.contains("unknown"), "{stdout}");
 }
 
 #[test]

@@ -298,6 +298,9 @@ words! {
         Forced = "forced",
         /// A panic ended it.
         Panicked = "panicked",
+        /// It gave its guard up before a teardown had ended: `main` returned early, as with an error
+        /// at the start, or `run` was dropped.
+        Abandoned = "abandoned",
     }
 }
 
@@ -320,8 +323,10 @@ words! {
 pub struct Stopped {
     /// How it ended.
     pub how: How,
-    /// The exit status that the process is about to return.
-    pub exit_code: i32,
+    /// The exit status that the process is about to return; absent where it is not known, as of an
+    /// abandoned guard's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
     /// Microseconds from the first signal, or from the start where there was none.
     pub total_us: u64,
     /// The panic's message, where it panicked.
@@ -346,10 +351,10 @@ pub struct Stopped {
 
 impl Stopped {
     /// An end without panic and force.
-    pub fn new(how: How, exit_code: i32, total_us: u64) -> Self {
+    pub fn new(how: How, exit_code: impl Into<Option<i32>>, total_us: u64) -> Self {
         Self {
             how,
-            exit_code,
+            exit_code: exit_code.into(),
             total_us,
             panic: None,
             location: None,

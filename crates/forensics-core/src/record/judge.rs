@@ -18,7 +18,7 @@ use super::verdict::{Now, OpenPhase, Outcome, Sender, Verdict};
 ///
 /// | there is | outcome | reason |
 /// |---|---|---|
-/// | `stopped`: clean, failed, or a word not known | `clean` | recorded |
+/// | `stopped`: clean, failed, abandoned, or a word not known | `clean` | recorded |
 /// | `stopped`: timed out | `timed_out` | recorded |
 /// | `stopped`: forced | `forced` | recorded |
 /// | `stopped`: panicked | `panicked` | panic |
@@ -80,7 +80,7 @@ pub fn verdict(record: &Record, now: &Now) -> Verdict {
         after_signal_us: seen.asked.map(|(at_us, _)| seen.last_us.saturating_sub(at_us)),
         deadline_us: first.and_then(|signal| signal.deadline_us),
         how: seen.stopped.map(|stopped| stopped.how),
-        exit_code: seen.stopped.map(|stopped| stopped.exit_code),
+        exit_code: seen.stopped.and_then(|stopped| stopped.exit_code),
         reason,
         evidence,
         advice,
@@ -89,7 +89,7 @@ pub fn verdict(record: &Record, now: &Now) -> Verdict {
 
 fn outcome(seen: &Seen<'_>, now: &Now) -> Outcome {
     match seen.stopped.map(|stopped| stopped.how) {
-        Some(How::Clean | How::Failed | How::Other) => Outcome::Clean,
+        Some(How::Clean | How::Failed | How::Abandoned | How::Other) => Outcome::Clean,
         Some(How::TimedOut) => Outcome::TimedOut,
         Some(How::Forced) => Outcome::Forced,
         Some(How::Panicked) => Outcome::Panicked,

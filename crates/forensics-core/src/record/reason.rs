@@ -42,18 +42,44 @@ pub(super) fn find(outcome: Outcome, seen: &Seen<'_>, now: &Now) -> Finding {
 }
 
 fn clean(seen: &Seen<'_>) -> Finding {
-    let (how, exit) = seen.stopped.map_or((How::Other, 0), |stop| (stop.how, stop.exit_code));
+    let how = seen.stopped.map_or(How::Other, |stop| stop.how);
+    let exit = exit(seen);
     let evidence = match (how, bad_phases(seen, &|_| true)) {
-        (How::Clean, _) => format!("it ended as planned, exit code {exit}"),
-        (How::Failed, None) => {
-            format!("it ended by itself, but the service failed, exit code {exit}")
-        }
-        (How::Failed, Some(bad)) => format!("it ended by itself, but {bad}, exit code {exit}"),
-        _ => format!(
-            "it ended by itself, in a way that only a newer version knows, exit code {exit}"
-        ),
+        (How::Abandoned, _) => return abandoned(seen),
+        (How::Clean, None) => format!("it ended as planned{exit}"),
+        (How::Failed, None) => format!("it ended by itself, but the service failed{exit}"),
+        // Of a clean end these are cut short or skipped.
+        (How::Clean | How::Failed, Some(bad)) => format!("it ended by itself, but {bad}{exit}"),
+        _ => format!("it ended by itself, in a way that only a newer version knows{exit}"),
     };
     Finding::new(Reason::Recorded, evidence, None)
+}
+
+/// `, exit code 1`, where that is known.
+fn exit(seen: &Seen<'_>) -> String {
+    let code = seen.stopped.and_then(|stopped| stopped.exit_code);
+    code.map(|code| format!(", exit code {code}")).unwrap_or_default()
+}
+
+fn abandoned(seen: &Seen<'_>) -> Finding {
+    let (evidence, advice) = match (seen.asked, seen.teardown_began()) {
+        (None, _) => (
+            "its guard was dropped without a teardown, as nothing had asked for one: main returned \
+             early",
+            "see what it said last: an error at its start, most likely; a service that ends by itself \
+             is to be given to run()"
+                .to_owned(),
+        ),
+        (Some(_), false) => (
+            "its guard was dropped after it had been asked to stop, and before a phase had begun",
+            "wait for run()".to_owned(),
+        ),
+        (Some(_), true) => (
+            "its guard was dropped in the midst of its teardown",
+            format!("{}: wait for run(), and put no timeout of your own around it", still(seen)),
+        ),
+    };
+    Finding::new(Reason::Recorded, evidence.to_owned(), Some(advice))
 }
 
 fn timed_out(seen: &Seen<'_>) -> Finding {
@@ -76,14 +102,13 @@ fn timed_out(seen: &Seen<'_>) -> Finding {
 }
 
 fn forced(seen: &Seen<'_>) -> Finding {
-    let exit = seen.stopped.map_or(0, |stopped| stopped.exit_code);
+    let exit = exit(seen);
     let deadline = seen.asked.and_then(|(_, signal)| signal.deadline_us);
     match seen.stopped.and_then(|stopped| stopped.forced_by) {
         Some(ForcedBy::Deadline) => {
             let deadline = deadline.map(|us| format!(" of {}", Span(us))).unwrap_or_default();
-            let evidence = format!(
-                "the deadline{deadline} passed and the teardown had not ended, exit code {exit}"
-            );
+            let evidence =
+                format!("the deadline{deadline} passed and the teardown had not ended{exit}");
             let advice = format!(
                 "{}{}: find what blocks its thread, or lower {}",
                 still(seen),
@@ -93,8 +118,7 @@ fn forced(seen: &Seen<'_>) -> Finding {
             return Finding::new(Reason::Recorded, evidence, Some(advice));
         }
         Some(ForcedBy::NoExit) => {
-            let evidence =
-                format!("its teardown had ended and the process did not, exit code {exit}");
+            let evidence = format!("its teardown had ended and the process did not{exit}");
             let advice = "a blocked thread holds up the runtime's end: see what each waited for, in \
                           the record's last line";
             return Finding::new(Reason::Recorded, evidence, Some(advice.to_owned()));
@@ -102,12 +126,10 @@ fn forced(seen: &Seen<'_>) -> Finding {
         _ => {}
     }
     let evidence = match seen.asked_last.filter(|signal| signal.ordinal > 1) {
-        Some(last) => format!(
-            "stop number {}, {}, ended it at once, exit code {exit}",
-            last.ordinal,
-            signal_from(last)
-        ),
-        None => format!("it was ended at once, exit code {exit}"),
+        Some(last) => {
+            format!("stop number {}, {}, ended it at once{exit}", last.ordinal, signal_from(last))
+        }
+        None => format!("it was ended at once{exit}"),
     };
     let patience = match deadline {
         Some(us) => format!("give it its deadline of {} before a further signal", Span(us)),
@@ -206,7 +228,7 @@ fn killed(seen: &Seen<'_>, now: &Now) -> Finding {
         (None, Some((_, signal))) if seen.asked_by_systemd.is_none() => {
             format!("; {} was not systemd's", signal_from(signal))
         }
-        (None, _) if seen.stop_timeout() == Some(Timespan::Infinite) => {
+        (None, _) if seen.stop_timeout == Some(Timespan::Infinite) => {
             "; systemd's stop timeout is infinite".to_owned()
         }
         (None, _) => "; systemd's stop timeout is not known".to_owned(),
@@ -247,7 +269,7 @@ impl<'a> StopTimer<'a> {
 
     fn of_systemd(seen: &Seen<'a>) -> Option<Self> {
         let (began_us, signal) = seen.asked_by_systemd?;
-        let Timespan::Finite(timeout_us) = seen.stop_timeout()? else { return None };
+        let Timespan::Finite(timeout_us) = seen.stop_timeout? else { return None };
         Some(Self {
             signal,
             began_us,

@@ -24,6 +24,9 @@ pub(super) struct Seen<'a> {
     pub(super) asked: Option<(u64, &'a Signal)>,
     /// The last signal.
     pub(super) asked_last: Option<&'a Signal>,
+    /// systemd's stop timeout, as it was known last: the first signal's line may have it, further ones
+    /// have not.
+    pub(super) stop_timeout: Option<Timespan>,
     /// The first signal that is systemd's: its stop timeout runs from there.
     pub(super) asked_by_systemd: Option<(u64, &'a Signal)>,
     /// The phases that have not ended, and when each began.
@@ -67,6 +70,7 @@ impl<'a> Seen<'a> {
             last_us: record.entries.iter().map(|entry| entry.mono_us).max().unwrap_or(0),
             asked: None,
             asked_last: None,
+            stop_timeout: record.start.stop_timeout_us,
             asked_by_systemd: None,
             open: Vec::new(),
             ended: Vec::new(),
@@ -86,6 +90,7 @@ impl<'a> Seen<'a> {
             Event::Signal(signal) => {
                 self.asked.get_or_insert((at_us, signal));
                 self.asked_last = Some(signal);
+                self.stop_timeout = signal.stop_timeout_us.or(self.stop_timeout);
                 if matches!(signal.cause.as_str(), "systemd" | "reboot") {
                     self.asked_by_systemd.get_or_insert((at_us, signal));
                 }
@@ -107,12 +112,6 @@ impl<'a> Seen<'a> {
             Event::Stopped(stopped) => self.stopped = Some(stopped),
             Event::RunStarted(_) | Event::Diag(_) | Event::Unknown(_) => {}
         }
-    }
-
-    /// systemd's stop timeout, as it was known last.
-    pub(super) fn stop_timeout(&self) -> Option<Timespan> {
-        let at_signal = self.asked_last.and_then(|signal| signal.stop_timeout_us);
-        at_signal.or(self.start.stop_timeout_us)
     }
 
     fn runtime_lives(&mut self) {

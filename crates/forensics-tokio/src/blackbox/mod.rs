@@ -192,9 +192,15 @@ impl BlackBox {
         self.write(&Event::Diag(event));
     }
 
-    /// The run is over.
-    pub(crate) fn stopped(&self, how: How, exit_status: u8, total: Duration, more_signals: u64) {
-        let mut event = Stopped::new(how, exit_status.into(), micros(total));
+    /// The run is over; with no status where it is not known.
+    pub(crate) fn stopped(
+        &self,
+        how: How,
+        exit_status: Option<u8>,
+        total: Duration,
+        more_signals: u64,
+    ) {
+        let mut event = Stopped::new(how, exit_status.map(i32::from), micros(total));
         event.more_signals = Some(more_signals).filter(|&more| more > 0);
         event.oom_kill = OomKills::read().map(|oom| oom.count);
         self.write(&Event::Stopped(event));
@@ -212,7 +218,7 @@ impl BlackBox {
         total: Duration,
         more_signals: u64,
     ) {
-        let mut event = Stopped::new(How::Forced, exit_status.into(), micros(total));
+        let mut event = Stopped::new(How::Forced, i32::from(exit_status), micros(total));
         event.more_signals = Some(more_signals).filter(|&more| more > 0);
         event.forced_by = Some(by);
         event.detail = Some(detail);

@@ -20,7 +20,8 @@ impl Stop {
             () if report.timed_out => How::TimedOut,
             () => How::Clean,
         };
-        self.black_box.stopped(how, report.exit_status, report.total, report.more_signals);
+        let status = Some(report.exit_status);
+        self.black_box.stopped(how, status, report.total, report.more_signals);
         let error = report.is_failed().then(|| report.failure());
         let (status, total, timed_out) = (report.exit_status, report.total, report.timed_out);
         let error = error.as_deref();
@@ -70,7 +71,7 @@ impl Stop {
             false => {
                 let more = self.unlisted_signals();
                 self.message.close(|| self.standing(), State::Abandoned);
-                self.black_box.stopped(How::Clean, 0, self.since_begun(), more);
+                self.black_box.stopped(How::Abandoned, None, self.since_begun(), more);
                 self.message.finish();
             }
         }

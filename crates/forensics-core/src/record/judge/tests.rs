@@ -83,7 +83,7 @@ fn ends(offset_us: u64, phase: &str, outcome: PhaseOutcome) -> (u64, Event) {
     (T0 + offset_us, Event::PhaseFinished(finished))
 }
 
-fn stopped(offset_us: u64, how: How, exit_code: i32) -> (u64, Event) {
+fn stopped(offset_us: u64, how: How, exit_code: impl Into<Option<i32>>) -> (u64, Event) {
     (T0 + offset_us, Event::Stopped(Stopped::new(how, exit_code, offset_us)))
 }
 
@@ -134,6 +134,34 @@ fn each_story_gets_its_outcome_reason_and_phase() {
             Reason::Recorded,
             "",
             "it ended as planned, exit code 0",
+        ),
+        (
+            vec![by_systemd(), ends(S, "drain", PhaseOutcome::CutShort), stopped(S, How::Clean, 0)],
+            Outcome::Clean,
+            Reason::Recorded,
+            "",
+            "it ended by itself, but phase drain was cut short after 1s, exit code 0",
+        ),
+        (
+            vec![stopped(S, How::Abandoned, None)],
+            Outcome::Clean,
+            Reason::Recorded,
+            "",
+            "without a teardown, as nothing had asked for one: main returned early see what",
+        ),
+        (
+            vec![by_systemd(), stopped(S, How::Abandoned, None)],
+            Outcome::Clean,
+            Reason::Recorded,
+            "",
+            "before a phase had begun wait for run()",
+        ),
+        (
+            vec![by_systemd(), drain(), stopped(S, How::Abandoned, None)],
+            Outcome::Clean,
+            Reason::Recorded,
+            "drain",
+            "in the midst of its teardown phase drain was still running: wait for run()",
         ),
         (
             vec![drain(), ends(S, "drain", PhaseOutcome::Failed), stopped(S, How::Failed, 1)],
@@ -360,6 +388,7 @@ fn only_a_run_that_ended_as_planned_is_clean() {
         (How::TimedOut, false),
         (How::Forced, false),
         (How::Panicked, false),
+        (How::Abandoned, false),
         (How::Other, false),
     ] {
         let verdict = verdict(&record(start(), &[stopped(S, how, 0)]), &now());
@@ -375,6 +404,7 @@ fn what_is_known_now_decides_where_the_record_does_not() {
     let ended = [by_systemd(), stopped(S, How::Clean, 0)];
     let locked = Now { running: true, ..now() };
     let rebooted = Now { boot_id: Some("boot-2".to_owned()), ..now() };
+    let elsewhere = Now { running: true, ..rebooted.clone() };
     let unknown_boot = Now { boot_id: None, ..now() };
     let killed = Now { oom_kill: Some(3), ..now() };
     let told = Now { oom_line: Some("Out of memory: Killed process 4100\n".to_owned()), ..now() };
@@ -386,6 +416,8 @@ fn what_is_known_now_decides_where_the_record_does_not() {
     let cases = [
         (&locked, &in_drain[..], Outcome::Running, Reason::Alive, "process 4100"),
         (&locked, &ended[..], Outcome::Clean, Reason::Recorded, ""),
+        // Of another machine, in a folder that both see.
+        (&elsewhere, &in_drain[..], Outcome::Running, Reason::Alive, "process 4100"),
         (&rebooted, &in_drain[..], Outcome::Rebooted, Reason::Reboot, "was boot-1 and is boot-2"),
         (&rebooted, &in_drain[..1], Outcome::Rebooted, Reason::Reboot, "no phase had begun when"),
         (&rebooted, none, Outcome::Rebooted, Reason::Reboot, "power loss"),
@@ -426,6 +458,20 @@ fn stop_timeouts_that_never_end_or_are_not_known_explain_no_kill() {
         assert_eq!(verdict.reason, Reason::Unknown);
         assert!(verdict.evidence.contains(text), "{verdict}");
     }
+}
+
+#[test]
+fn the_stop_timeout_that_the_first_signal_knew_counts_after_further_ones() {
+    let mut start = start();
+    start.stop_timeout_us = None;
+    let (at, mut first) = by_systemd();
+    let Event::Signal(signal) = &mut first else { panic!("no signal") };
+    signal.stop_timeout_us = Some(Timespan::Finite(3 * S));
+    let mut second = Signal::new(SignalKind::Signal, 2, "unknown");
+    second.signal = Some("SIGTERM".to_owned());
+    let events = [(at, first), begins(0, "drain", 30 * S), (T0 + S, Event::Signal(second))];
+    let verdict = verdict(&record(start, &events), &now());
+    assert_eq!(verdict.reason, Reason::StopTimeout, "{verdict}");
 }
 
 #[test]
