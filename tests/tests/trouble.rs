@@ -89,7 +89,13 @@ fn with_every_worker_blocked_the_keeper_sees_it_through() {
     let trouble = Trouble::start("blocked_workers");
     trouble.program.wait_for_stdout("blocked");
     trouble.program.kill("-TERM");
+    // Comes 200 ms after the signal at the soonest: then another is a request of its own.
+    trouble.program.wait_for_stderr("the runtime has not answered");
+    trouble.program.kill("-INT");
+    // Said at once, and not with the last words.
+    trouble.program.wait_for_stderr("another SIGINT: ");
     let (ended, _) = trouble.forced_end();
+    assert!(ended.line("another SIGINT: ").contains(" sender_pid="), "{}", ended.stderr);
     assert!(!ended.line("Shutdown context: signal=SIGTERM").contains("the runtime has not"));
     let said = ended.line("the runtime has not answered");
     assert!(said.contains("; runtime: 2 workers, "), "{said}");
@@ -147,6 +153,7 @@ fn an_impatient_policy_ends_it_at_the_second_signal_after_the_flush() {
     thread::sleep(Duration::from_millis(250));
     trouble.program.kill("-INT");
     let (ended, _) = trouble.forced_end();
+    ended.line("another SIGINT: the process ends at once");
     ended.line("Shutdown forced: another SIGINT");
 }
 

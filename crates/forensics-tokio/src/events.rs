@@ -19,6 +19,7 @@ use tracing::{Span, debug, debug_span, error, info, info_span, warn};
 
 use crate::begun::LeadEnd;
 use crate::budget::{Seconds, Sum};
+use crate::config::Escalation;
 use crate::diag::DiagError;
 use crate::notify::NotifyError;
 use crate::outcome::Outcome;
@@ -69,15 +70,9 @@ pub(crate) fn unexplained(why: &str) {
 }
 
 /// A signal that came after the first.
-pub(crate) fn later_signal(later: &LaterSignal) {
+pub(crate) fn later_signal(later: &LaterSignal, escalation: Escalation) {
     let who = later.sender.as_ref().map(|sender| &sender.process);
-    let consequence = match later.ordinal {
-        Some(2) if later.ended_lead => "the lead is over, and the teardown begins",
-        None => "the same request once more",
-        Some(1) => "the stop has begun already",
-        Some(2) => "the running phase is cut short, and only phases with a reserve go on",
-        Some(_) => "the process ends at once",
-    };
+    let consequence = consequence(later, escalation);
     warn!(
         name: "later_signal", target: "shutdown",
         signal = %later.signal,
@@ -86,6 +81,20 @@ pub(crate) fn later_signal(later: &LaterSignal) {
         sender_uid = who.and_then(|who| who.uid),
         "+{} another {}: {consequence}", Seconds(later.offset), later.signal,
     );
+}
+
+/// What follows from it.
+fn consequence(later: &LaterSignal, escalation: Escalation) -> &'static str {
+    match (later.ordinal, escalation) {
+        _ if later.ended_lead => "the lead is over, and the teardown begins",
+        (None, _) => "the same request once more",
+        (Some(1), _) => "the stop has begun already",
+        (_, Escalation::Ignore) => "the teardown goes on as before",
+        (Some(2), Escalation::CutThenExit) => {
+            "the running phase is cut short, and only phases with a reserve go on"
+        }
+        _ => "the process ends at once",
+    }
 }
 
 /// Signals that are not listed one by one.
@@ -352,4 +361,33 @@ fn named(name: &str) -> Box<dyn tracing::Value + '_> {
 
 fn micros(span: Duration) -> u64 {
     u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use forensics_core::signal::Signal;
+
+    use super::*;
+
+    #[test]
+    fn what_follows_from_a_later_signal_is_said_as_it_was_set() {
+        use Escalation::{CutThenExit, Exit, Ignore};
+        let cases = [
+            (None, CutThenExit, "the same request"),
+            (Some(1), Exit, "the stop has begun already"),
+            (Some(2), CutThenExit, "the running phase is cut short"),
+            (Some(3), CutThenExit, "the process ends at once"),
+            (Some(2), Exit, "the process ends at once"),
+            (Some(2), Ignore, "the teardown goes on as before"),
+            (Some(3), Ignore, "the teardown goes on as before"),
+        ];
+        for (ordinal, escalation, expected) in cases {
+            let (signal, offset) = (Signal::TERM, Duration::ZERO);
+            let later = LaterSignal { signal, sender: None, ordinal, offset, ended_lead: false };
+            let said = consequence(&later, escalation);
+            assert!(said.starts_with(expected), "{ordinal:?} {escalation:?}: {said}");
+        }
+    }
 }

@@ -273,7 +273,7 @@ impl ShutdownGuard {
         teardown.run(&shared.plan).await;
         shared.wait_for_diagnostic(deadline()).await;
         // The last one can have ended the teardown before the listener woke.
-        shared.say_later_signals();
+        shared.stop.say_later_signals();
 
         if !shared.stop.claim_end() {
             // The keeper ends the process in this moment, and says so.

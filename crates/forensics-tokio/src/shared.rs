@@ -1,6 +1,6 @@
 //! What the guard and its tasks share, and the diagnostic that one starts and the other awaits.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,8 +31,6 @@ pub(crate) struct Shared {
     diagnostic: Mutex<Option<JoinHandle<()>>>,
     /// Tells the diagnostic that no time is left for it.
     diagnostic_deadline: Arc<Notify>,
-    /// How many of the later signals have been logged.
-    said: AtomicUsize,
     pub(crate) has_run: AtomicBool,
     pub(crate) previous: Option<Verdict>,
 }
@@ -54,20 +52,8 @@ impl Shared {
             config,
             diagnostic: Mutex::new(None),
             diagnostic_deadline: Arc::default(),
-            said: AtomicUsize::new(0),
             has_run: AtomicBool::new(false),
             previous,
-        }
-    }
-
-    /// Logs the later signals that nobody has logged yet.
-    pub(crate) fn say_later_signals(&self) {
-        // Whoever moves the count on says the one it counted.
-        let said = |next: usize| self.stop.later_signal(next).map(|_| next + 1);
-        while let Ok(place) = self.said.fetch_update(Ordering::AcqRel, Ordering::Acquire, said) {
-            if let Some(later) = self.stop.later_signal(place) {
-                self.stop.voice.say(move || events::later_signal(&later));
-            }
         }
     }
 

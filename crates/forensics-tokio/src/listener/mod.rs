@@ -105,7 +105,7 @@ async fn attend(shared: &Shared) {
     let mut state = shared.stop.watch();
     loop {
         state.mark_unchanged();
-        shared.say_later_signals();
+        shared.stop.say_later_signals();
         tokio::select! {
             _ = state.changed() => {}
             () = shared.stop.answer() => {}

@@ -12,7 +12,7 @@ mod running;
 mod state;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -37,6 +37,7 @@ use crate::begun::{Begun, LeadEnd};
 use crate::blackbox::BlackBox;
 use crate::bounded::bounded_or_here;
 use crate::config::{Config, Escalation, FlushHook};
+use crate::events;
 use crate::message::Message;
 use crate::message::termination::Termination;
 use crate::notify::Notifier;
@@ -80,6 +81,9 @@ pub(crate) struct Stop {
     /// What that one has captured, until somebody goes on with it.
     begins: Mutex<Option<Begins>>,
     count: Mutex<SignalCount>,
+    /// How many of the later signals have been left to the voice, and the number of the last of these words.
+    left_later: AtomicUsize,
+    later_words: AtomicU64,
     /// Never to be borrowed twice at once: a writer that waits in between stops both.
     state: watch::Sender<StopState>,
     /// The keeper's questions to the runtime, numbered, and the last one answered.
@@ -123,6 +127,8 @@ impl Stop {
             surroundings: OnceLock::new(),
             begins: Mutex::default(),
             count: Mutex::default(),
+            left_later: AtomicUsize::new(0),
+            later_words: AtomicU64::new(0),
             state: watch::Sender::default(),
             questions: watch::Sender::new(0),
             answered: AtomicU64::new(0),
@@ -177,6 +183,11 @@ impl Stop {
                 later.ended_lead = cuts && state.hurry();
                 state.later.push(later.clone());
             });
+            // Else the context comes first. The runtime is not waited for: it may be blocked, or this the
+            // last that is heard of the process.
+            if self.has_begun() {
+                self.leave_later_signals();
+            }
             let (stop, requests) = (self.clone(), count().requests);
             bounded_or_here(RECORD_LIMIT, move || stop.black_box.later_signal(&later, requests));
         } else {
@@ -271,6 +282,28 @@ impl Stop {
     /// All of them that are listed.
     pub(crate) fn later_signals(&self) -> Vec<LaterSignal> {
         self.state.borrow().later.clone()
+    }
+
+    /// Leaves the later signals to the voice that nobody has left to it yet. Never blocks.
+    fn leave_later_signals(&self) {
+        // Whoever moves the count on leaves the one it counted.
+        let next = |place: usize| self.later_signal(place).map(|_| place + 1);
+        let order = (Ordering::AcqRel, Ordering::Acquire);
+        while let Ok(place) = self.left_later.fetch_update(order.0, order.1, next) {
+            if let Some(later) = self.later_signal(place) {
+                let escalation = self.config.escalation;
+                let words = self.voice.leave(move || events::later_signal(&later, escalation));
+                self.later_words.fetch_max(words, Ordering::AcqRel);
+            }
+        }
+    }
+
+    /// Sees to it that they are logged.
+    pub(crate) fn say_later_signals(&self) {
+        self.leave_later_signals();
+        if !self.voice.has_said(self.later_words.load(Ordering::Acquire)) {
+            self.voice.come();
+        }
     }
 
     /// How many more were seen.
