@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use forensics_tokio::core::record::{How, Verdict};
 use forensics_tokio::testing::Kit;
 use forensics_tokio::{
     Builder, InstallError, Outcome, ServiceOutcome, ShutdownGuard, ShutdownReport,
@@ -389,6 +390,45 @@ fn without_a_runtime_or_with_a_bad_name_nothing_is_installed() {
         assert!(matches!(error, InstallError::MarkerName(_)), "{error}");
         assert!(!error.to_string().contains('\n'));
     }
+}
+
+#[test]
+#[should_panic(expected = "enable_time")]
+fn a_runtime_without_timers_is_refused_at_once_and_not_in_the_teardown() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+    let _in = runtime.enter();
+    let _ = builder().signals([]).install();
+}
+
+#[tokio::test]
+async fn a_guard_that_is_dropped_without_its_teardown_is_no_clean_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let guard = || builder().signals([]).record_dir(dir.path().join("records")).install().unwrap();
+    let verdict = || Verdict::of_last(&dir.path().join("records")).unwrap().unwrap();
+    // As where the address is in use, and `main` returns the error.
+    drop(guard());
+    assert!(!verdict().is_clean(), "{}", verdict());
+    assert_eq!((verdict().how, verdict().exit_code), (Some(How::Abandoned), None));
+
+    let guard = guard();
+    guard.phase("drain", |_| std::future::pending::<()>());
+    guard.request("test");
+    let run = guard.run(guard.token().cancelled_owned());
+    assert!(tokio::time::timeout(Duration::from_millis(100), run).await.is_err());
+    drop(guard);
+    assert!(!verdict().is_clean(), "{}", verdict());
+    assert!(verdict().evidence.contains("in the midst of its teardown"), "{}", verdict());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_no_time_for_what_others_reserved_is_told_so() {
+    let guard = guard();
+    guard.phase("drain", |_| async {});
+    guard.phase("db_close", |_| async {}).reserve(10 * SECOND);
+    let report = stop(&guard).await;
+    assert_eq!(outcomes(&report), [("drain", Outcome::Skipped), ("db_close", Outcome::Ok)]);
+    let why = report.phases[0].error.as_deref();
+    assert_eq!(why, Some("what time is left is reserved for later phases"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -69,6 +69,12 @@ impl Budget {
         let remaining = deadline.saturating_duration_since(self.started);
         allowance(self.timeout, self.reserve, remaining, self.later)
     }
+
+    /// Whether there would be time, were it not for what the phases after it have reserved.
+    pub(crate) fn is_reserved_away(&self, deadline: Instant) -> bool {
+        let unreserved = Self { later: Duration::ZERO, ..*self };
+        self.all(deadline).is_zero() && !unreserved.all(deadline).is_zero()
+    }
 }
 
 /// The sum of what phases may take, against the deadline.

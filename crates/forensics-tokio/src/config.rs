@@ -115,6 +115,11 @@ impl Config {
         }
     }
 
+    /// That whoever stops us waits for so long; no limit says that it is not known.
+    pub(crate) fn set_grace(&mut self, grace: Duration) {
+        self.grace = Some(grace).filter(|&grace| grace < Duration::MAX);
+    }
+
     pub(crate) fn deadline(&self) -> Duration {
         let unless_told =
             || self.drain_timeout.saturating_add(BEYOND_DRAIN).saturating_add(self.lead);

@@ -37,7 +37,7 @@ const SETTINGS: &[Setting] = &[
     setting("FORENSICS_DRAIN_TIMEOUT", |c, v| finite(v).map(|new| c.drain_timeout = new)),
     setting("FORENSICS_DEADLINE", |c, v| finite(v).map(|new| c.deadline = Some(new))),
     setting("FORENSICS_HEADROOM", |c, v| finite(v).map(|new| c.headroom = new)),
-    setting("FORENSICS_GRACE", |c, v| span(v).map(|new| c.grace = Some(new))),
+    setting("FORENSICS_GRACE", |c, v| span(v).map(|new| c.set_grace(new))),
     setting("FORENSICS_LEAD", |c, v| finite(v).map(|new| c.lead = new)),
     setting("FORENSICS_SERVICE_GRACE", |c, v| span(v).map(|new| c.service_grace = Some(new))),
     setting("FORENSICS_EXTEND", |c, v| span(v).map(|new| c.extend_ceiling = Some(new))),
@@ -204,7 +204,7 @@ mod tests {
             assert!(cases.iter().any(|(variable, ..)| *variable == setting.variable));
         }
         // No limit but the deadline.
-        for variable in ["FORENSICS_GRACE", "FORENSICS_SERVICE_GRACE", "FORENSICS_EXTEND"] {
+        for variable in ["FORENSICS_SERVICE_GRACE", "FORENSICS_EXTEND"] {
             assert!(change(variable, "infinity").contains("18446744073709551615"), "{variable}");
         }
     }
@@ -218,6 +218,14 @@ mod tests {
         assert!(!config.durable);
         assert!(config.watchdog, "an empty variable is an unset one");
         assert_eq!(said.settings, [("FORENSICS_DURABLE", "no".to_owned())]);
+    }
+
+    #[test]
+    fn a_grace_period_without_limit_is_one_that_is_not_known() {
+        let mut config = Config::new("test".to_owned());
+        config.set_grace(Duration::from_secs(30));
+        apply(&mut config, [("FORENSICS_GRACE".into(), "infinity".into())]).unwrap();
+        assert_eq!(config.grace, None);
     }
 
     #[test]
@@ -257,7 +265,10 @@ mod tests {
             ),
         ];
         for (variable, value, expected) in cases {
-            assert_eq!(with(&[(variable, value)]).unwrap_err().to_string(), expected);
+            let error = with(&[(variable, value)]).unwrap_err();
+            assert_eq!(error.to_string(), expected);
+            // As `main` shows it that returns it.
+            assert_eq!(format!("{error:?}"), expected);
         }
     }
 

@@ -1,10 +1,15 @@
 //! Why a guard could not be installed.
 
+use std::fmt;
+
 use forensics_core::capture::ArmError;
 use forensics_core::escape::{Plain, Quoted};
 
 /// Why a guard could not be installed.
-#[derive(Debug, thiserror::Error)]
+///
+/// Its `Debug` is its `Display`: that is what is shown of an error which `main` returns, and the operator
+/// whose setting it is about should read a sentence.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum InstallError {
     /// There is no tokio runtime to listen on.
@@ -35,4 +40,10 @@ pub enum InstallError {
     /// The keeper's thread could not be started.
     #[error("cannot start the keeper's thread: {0}")]
     Keeper(std::io::Error),
+}
+
+impl fmt::Debug for InstallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }

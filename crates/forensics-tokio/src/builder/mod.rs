@@ -86,9 +86,9 @@ impl Builder {
     /// whoever sent it: the sender cannot be told for sure, and a `kill` by hand loses nothing but
     /// the difference. At the start it is compared with lead, drain timeout and headroom, with a
     /// warning that names the mend. A `preStop` hook runs on the same clock, before the signal:
-    /// take off what it takes.
+    /// take off what it takes. [`Duration::MAX`] says that it is not known.
     pub fn grace(mut self, grace: Duration) -> Self {
-        self.config.grace = Some(grace);
+        self.config.set_grace(grace);
         self
     }
 
@@ -263,7 +263,7 @@ impl Builder {
     /// cannot do without is not to be had.
     ///
     /// # Panics
-    /// Where the runtime was built without its I/O driver: tokio's own signal handling does.
+    /// Where the runtime was built without its I/O or its time driver: tokio's own calls do.
     pub fn install(self) -> Result<ShutdownGuard, InstallError> {
         let mut config = self.config;
         let said = environment::apply(&mut config, std::env::vars_os())?;
@@ -338,7 +338,10 @@ pub(crate) fn check(config: &Config) -> Result<Handle, InstallError> {
     if let Some((name, _)) = config.markers.iter().find(|(name, _)| !named(name)) {
         return Err(InstallError::MarkerName(name.clone()));
     }
-    Handle::try_current().map_err(|_| InstallError::NoRuntime)
+    let runtime = Handle::try_current().map_err(|_| InstallError::NoRuntime)?;
+    // Without timers this panics, which the teardown would do otherwise, when its phases are to run.
+    drop(tokio::time::sleep(Duration::ZERO));
+    Ok(runtime)
 }
 
 /// Looks at the last run, begins the record of this one, and makes what the guard's tasks share.
