@@ -424,6 +424,18 @@ mod tests {
                 Cause::Process,
                 "systemd(77)",
             ),
+            // Calls itself so, and is another unit of the same user's.
+            (
+                Case {
+                    unit: user_unit("gateway.service", 1000),
+                    ..from(ProcessSummary {
+                        unit: user_unit("other.service", 1000),
+                        ..named(77, "systemd")
+                    })
+                },
+                Cause::Process,
+                "systemd(77)",
+            ),
             (Case { unit: system_unit(), ..from(manager_of(1000)) }, Cause::Process, "systemd(77)"),
             (from(named(PARENT, "supervisord")), Cause::Supervisor, "supervisord(400)"),
             (from(ProcessSummary::unknown(PARENT)), Cause::Supervisor, "?(400)"),
