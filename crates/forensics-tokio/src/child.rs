@@ -8,19 +8,16 @@
 //! A child is started through posix_spawn: never a `pre_exec` hook, which makes std fork, and that
 //! takes a quarter of a second for a process with 8 GiB resident.
 
-use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::process::{ExitStatus, Output, Stdio};
-use std::task::{Context, Poll, ready};
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 
 /// No program of systemd's has more to say to us; one that has is not what it should be.
-const MAX_OUTPUT: usize = 1024 * 1024;
+const MAX_OUTPUT: u64 = 1024 * 1024;
 
 /// A child with all it started, ended where this is dropped before the child was waited for.
 #[derive(Debug)]
@@ -68,31 +65,14 @@ fn reader<R: AsyncRead + Send + Unpin>(stream: &mut Option<R>) -> Option<Reader<
     stream.as_mut().map(|stream| stream as Reader<'_>)
 }
 
-async fn all(mut stream: Option<Reader<'_>>) -> io::Result<Vec<u8>> {
+async fn all(stream: Option<Reader<'_>>) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
-    if let Some(stream) = &mut stream {
-        poll_fn(|task| poll_all(stream, &mut content, task)).await?;
+    if let Some(stream) = stream {
+        stream.take(MAX_OUTPUT + 1).read_to_end(&mut content).await?;
     }
-    Ok(content)
-}
-
-/// By hand, as all of tokio's `io-util` would be compiled for it.
-fn poll_all(
-    stream: &mut Reader<'_>,
-    content: &mut Vec<u8>,
-    task: &mut Context<'_>,
-) -> Poll<io::Result<()>> {
-    let mut part = [0; 4096];
-    loop {
-        let mut part = ReadBuf::new(&mut part);
-        ready!(Pin::new(&mut *stream).poll_read(task, &mut part))?;
-        content.extend_from_slice(part.filled());
-        if part.filled().is_empty() {
-            return Poll::Ready(Ok(()));
-        }
-        if content.len() > MAX_OUTPUT {
-            return Poll::Ready(Err(io::Error::other("it says more than 1 MiB")));
-        }
+    match content.len() as u64 > MAX_OUTPUT {
+        true => Err(io::Error::other("it says more than 1 MiB")),
+        false => Ok(content),
     }
 }
 
