@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -75,8 +75,12 @@ pub(crate) fn kind(stat: &FileStat) -> SFlag {
 ///
 /// # Errors
 /// What open(2) says, and where it is anything else.
-pub(crate) fn open_at(folder: impl AsFd, name: &Path, links: Links) -> Result<File, OpenError> {
-    let (file, stat) = os::open_regular(&folder, name, links)?;
+pub(crate) fn open_at(
+    folder: BorrowedFd<'_>,
+    name: &Path,
+    links: Links,
+) -> Result<File, OpenError> {
+    let (file, stat) = os::open_regular(folder, name, links)?;
     let opened = fstat(&file)?;
     match (opened.st_dev, opened.st_ino) == (stat.st_dev, stat.st_ino) {
         true => Ok(File::from(file)),

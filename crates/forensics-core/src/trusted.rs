@@ -25,7 +25,7 @@ use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
@@ -224,14 +224,14 @@ impl Folder {
     ///
     /// # Errors
     /// What open(2) says, `EEXIST` where there is one of that name already, whatever it is.
-    pub(crate) fn create_new(&self, name: &str) -> io::Result<File> {
+    pub(crate) fn create_new(&self, name: &Path) -> io::Result<File> {
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
-        Ok(File::from(openat(&self.fd, name, APPEND | OFlag::O_EXCL, mode)?))
+        Ok(File::from(openat(self.fd.as_fd(), name, APPEND | OFlag::O_EXCL, mode)?))
     }
 
     /// Opens a regular file to read it; a symbolic link is not followed.
     pub(crate) fn read(&self, name: &Path) -> Result<File, OpenError> {
-        regular::open_at(&self.fd, name, Links::Refuse)
+        regular::open_at(self.fd.as_fd(), name, Links::Refuse)
     }
 
     pub(crate) fn remove(&self, name: &Path) -> io::Result<()> {
@@ -243,9 +243,11 @@ impl Folder {
         let failed =
             |errno: Errno| FolderError::List { path: self.path.clone(), source: errno.into() };
         let mut names = Vec::new();
-        for entry in Dir::openat(&self.fd, ".", LIST, Mode::empty()).map_err(failed)?.iter() {
+        for entry in
+            Dir::openat(&self.fd, Path::new("."), LIST, Mode::empty()).map_err(failed)?.iter()
+        {
             let entry = entry.map_err(failed)?;
-            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            let name = Path::new(OsStr::from_bytes(entry.file_name().to_bytes()));
             let is_file = match entry.file_type() {
                 Some(kind) => kind == Type::File,
                 // Not every file system says; one that vanished meanwhile is none.
@@ -253,7 +255,7 @@ impl Folder {
                     .is_ok_and(|stat| is_regular(&stat)),
             };
             if is_file {
-                names.push(name.to_owned());
+                names.push(name.into());
             }
         }
         Ok(names)
@@ -273,7 +275,7 @@ pub fn append_to(path: &Path) -> Result<File, FileError> {
     let parent = parent.unwrap_or(Path::new("."));
     let folder = Folder::judged(parent, walk(parent, Missing::Make, Links::Follow)?)?;
     let mode = Mode::S_IRUSR | Mode::S_IWUSR;
-    let file = match openat(&folder.fd, name, APPEND, mode) {
+    let file = match openat(folder.fd.as_fd(), Path::new(name), APPEND, mode) {
         Ok(file) => file,
         // A folder, or a FIFO that nobody reads.
         Err(Errno::EISDIR | Errno::ENXIO) => {
@@ -318,12 +320,12 @@ fn walk(path: &Path, missing: Missing, last: Links) -> Result<OwnedFd, FolderErr
     if path.as_os_str().is_empty() {
         return Err(failed(Errno::ENOENT));
     }
-    let root = |path: &Path| os::begin(if path.is_absolute() { "/" } else { "." });
+    let root = |path: &Path| os::begin(Path::new(if path.is_absolute() { "/" } else { "." }));
     let mut at = root(path).map_err(failed)?;
     let mut steps = steps(path);
     let mut links = 0;
     while let Some(step) = steps.pop_front() {
-        match step_to(&at, &step, missing).map_err(failed)? {
+        match step_to(at.as_fd(), Path::new(&step), missing).map_err(failed)? {
             Found::Folder(found) => at = found,
             Found::Link(stat, target) => {
                 links += 1;
@@ -355,7 +357,7 @@ fn steps(path: &Path) -> VecDeque<OsString> {
     path.components().filter(is_step).map(|part| part.as_os_str().to_owned()).collect()
 }
 
-fn step_to(at: &impl AsFd, name: &OsStr, missing: Missing) -> nix::Result<Found> {
+fn step_to(at: BorrowedFd<'_>, name: &Path, missing: Missing) -> nix::Result<Found> {
     match os::step(at, name) {
         Err(Errno::ENOENT) if missing == Missing::Make => {
             match mkdirat(at, name, Mode::S_IRWXU) {

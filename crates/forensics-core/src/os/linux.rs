@@ -1,8 +1,7 @@
 //! Linux: `O_PATH` holds what was found, `/proc` opens that very file.
 
-use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -24,24 +23,24 @@ pub(crate) const LINKS_ARE_HELD: bool = true;
 const LOOK: OFlag = OFlag::O_PATH.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
 /// Opens a folder to begin a walk in, `/` or `.`.
-pub(crate) fn begin(path: &str) -> nix::Result<OwnedFd> {
+pub(crate) fn begin(path: &Path) -> nix::Result<OwnedFd> {
     open(path, LOOK | OFlag::O_DIRECTORY, Mode::empty())
 }
 
 /// Looks at what stands under a name in a folder.
-pub(crate) fn step(at: &impl AsFd, name: &OsStr) -> nix::Result<Found> {
+pub(crate) fn step(at: BorrowedFd<'_>, name: &Path) -> nix::Result<Found> {
     let found = openat(at, name, LOOK, Mode::empty())?;
     let stat = fstat(&found)?;
     Ok(match kind(&stat) {
         SFlag::S_IFDIR => Found::Folder(found),
-        SFlag::S_IFLNK => Found::Link(stat, readlinkat(&found, "")?),
+        SFlag::S_IFLNK => Found::Link(stat, readlinkat(&found, Path::new(""))?),
         _ => Found::Other,
     })
 }
 
 /// Opens the regular file of that name below `folder`, to read it; and what was looked at before.
 pub(crate) fn open_regular(
-    folder: &impl AsFd,
+    folder: BorrowedFd<'_>,
     name: &Path,
     links: Links,
 ) -> Result<(OwnedFd, FileStat), OpenError> {
@@ -52,7 +51,7 @@ pub(crate) fn open_regular(
         return Err(OpenError::NotRegular);
     }
     let by_descriptor = format!("/proc/self/fd/{}", found.as_raw_fd());
-    let file = match open(by_descriptor.as_str(), READ, Mode::empty()) {
+    let file = match open(Path::new(&by_descriptor), READ, Mode::empty()) {
         Err(Errno::ENOENT) => openat(folder, name, READ | flag, Mode::empty())?,
         opened => opened?,
     };

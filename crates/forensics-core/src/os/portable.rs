@@ -4,9 +4,8 @@
 //! exchanged meanwhile is another when it is opened, which is seen. A link cannot be opened; so only
 //! one that nobody could have exchanged is followed, see [`LINKS_ARE_HELD`].
 
-use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -27,12 +26,12 @@ const WALK: OFlag =
     OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
 /// Opens a folder to begin a walk in, `/` or `.`.
-pub(crate) fn begin(path: &str) -> nix::Result<OwnedFd> {
+pub(crate) fn begin(path: &Path) -> nix::Result<OwnedFd> {
     open(path, WALK, Mode::empty())
 }
 
 /// Looks at what stands under a name in a folder.
-pub(crate) fn step(at: &impl AsFd, name: &OsStr) -> nix::Result<Found> {
+pub(crate) fn step(at: BorrowedFd<'_>, name: &Path) -> nix::Result<Found> {
     let stat = fstatat(at, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
     Ok(match kind(&stat) {
         SFlag::S_IFDIR => Found::Folder(openat(at, name, WALK, Mode::empty())?),
@@ -43,7 +42,7 @@ pub(crate) fn step(at: &impl AsFd, name: &OsStr) -> nix::Result<Found> {
 
 /// Opens the regular file of that name below `folder`, to read it; and what was looked at before.
 pub(crate) fn open_regular(
-    folder: &impl AsFd,
+    folder: BorrowedFd<'_>,
     name: &Path,
     links: Links,
 ) -> Result<(OwnedFd, FileStat), OpenError> {

@@ -135,7 +135,7 @@ impl Recorder {
     /// Makes a new file and locks it; nothing, where somebody else was faster.
     fn claim(folder: &Folder, name: &str) -> Result<Option<Self>, RecordError> {
         let path = folder.path().join(name);
-        let file = match folder.create_new(name) {
+        let file = match folder.create_new(Path::new(name)) {
             Ok(file) => file,
             Err(source) if source.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
             Err(source) => return Err(RecordError::Create { path, source }),

@@ -201,15 +201,15 @@ fn what_is_exchanged_once_a_folder_is_open_changes_nothing() {
     fs::rename(at("records"), at("aside")).unwrap();
     symlink(at("victim"), at("records")).unwrap();
 
-    folder.create_new("new").unwrap();
-    folder.create_new("old").unwrap();
+    folder.create_new(Path::new("new")).unwrap();
+    folder.create_new(Path::new("old")).unwrap();
     assert_eq!(folder.files().unwrap().len(), 2);
     assert!(folder.read(Path::new("new")).is_ok());
     folder.remove(Path::new("old")).unwrap();
     assert!(at("aside/new").exists() && !at("aside/old").exists());
     assert_eq!(fs::read_to_string(at("victim/old")).unwrap(), "precious");
     assert_eq!(fs::read_dir(at("victim")).unwrap().count(), 1);
-    let taken = folder.create_new("new").unwrap_err();
+    let taken = folder.create_new(Path::new("new")).unwrap_err();
     assert_eq!(taken.kind(), io::ErrorKind::AlreadyExists);
 }
 
