@@ -69,7 +69,7 @@ impl Stop {
 
     /// Moves the deadline.
     pub(crate) fn extend(&self, allowed: Duration) {
-        self.state.send_modify(|state| state.extended = Some(allowed));
+        self.note(&mut |state| state.extended = Some(allowed));
     }
 
     /// When a stop that has begun must have ended.

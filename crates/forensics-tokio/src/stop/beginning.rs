@@ -99,7 +99,7 @@ impl Stop {
         thread::yield_now();
         begun.context.complete(&self.baseline);
         let begun = Arc::new(begun);
-        self.state.send_modify(|state| (state.begun, state.words) = (Some(begun), words));
+        self.note(&mut |state| (state.begun, state.words) = (Some(begun.clone()), words));
         // The keeper holds the deadline from here on.
         capture::wake();
         true

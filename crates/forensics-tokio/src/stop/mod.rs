@@ -178,7 +178,7 @@ impl Stop {
         let is_listed = self.state.borrow().has_room(ordinal);
         if is_listed {
             let mut later = self.later(caught, ordinal, at);
-            self.state.send_modify(|state| {
+            self.note(&mut |state| {
                 let cuts = escalation == Escalation::CutThenExit && ordinal >= Some(2);
                 later.ended_lead = cuts && state.hurry();
                 state.later.push(later.clone());
@@ -219,14 +219,14 @@ impl Stop {
     /// Ends the lead or cuts the running phase short, as a second signal does. Without effect before
     /// a stop has begun.
     pub(crate) fn hurry(&self) {
-        self.state.send_modify(|state| {
+        self.note(&mut |state| {
             state.hurry();
         });
     }
 
     /// Ends the lead, where that lasts.
     pub(crate) fn end_lead(&self, why: LeadEnd) {
-        self.state.send_modify(|state| {
+        self.note(&mut |state| {
             if state.is_leading() {
                 state.lead_ended = Some(why);
             }
@@ -240,12 +240,12 @@ impl Stop {
 
     /// Lets everybody go on: the context is logged, the token cancelled.
     pub(crate) fn set_announced(&self) {
-        self.state.send_modify(|state| state.announced.clone_from(&state.begun));
+        self.note(&mut |state| state.announced.clone_from(&state.begun));
     }
 
     /// Notes how long the lead lasted.
     pub(crate) fn set_led(&self, led: Duration) {
-        self.state.send_modify(|state| state.led = led);
+        self.note(&mut |state| state.led = led);
     }
 
     /// How long the service went on as before; zero where it did not.
@@ -345,6 +345,11 @@ impl Stop {
 
     pub(crate) fn flush_hooks(&self) -> Vec<FlushHook> {
         self.config.flush.0.clone()
+    }
+
+    /// Notes news, and wakes who waits for some. Compiled once for all of them.
+    fn note(&self, news: &mut dyn FnMut(&mut StopState)) {
+        self.state.send_modify(news);
     }
 
     pub(crate) fn watch(&self) -> watch::Receiver<StopState> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::outcome::IntoOutcome;
 use crate::teardown::phase_context::{PhaseContext, PhaseFn};
-use crate::teardown::plan::{Plan, Step, StepId, Work};
+use crate::teardown::plan::{Plan, StepId, Work};
 
 fn boxed<F, Fut>(work: F) -> PhaseFn
 where
@@ -40,24 +40,21 @@ impl Phase {
     /// The most it may take from its own start; then it is dropped, and the next phase runs.
     /// Unset, it may take what is left until the deadline, less what later phases reserve.
     pub fn timeout(self, timeout: Duration) -> Self {
-        self.edit(|step| step.claim.timeout = Some(timeout))
+        self.plan.limit(self.id, timeout);
+        self
     }
 
     /// What all earlier phases together must leave to it, and what it keeps when a second signal
     /// asks for haste.
     pub fn reserve(self, reserve: Duration) -> Self {
-        self.edit(|step| step.claim.reserve = reserve)
+        self.plan.reserve(self.id, reserve);
+        self
     }
 
     /// Skips it unless the phase or group `name` has ended `ok`: no write into a store that is
     /// still in use. Can be given several times.
     pub fn requires(self, name: impl Into<String>) -> Self {
         self.plan.require(self.id, name.into());
-        self
-    }
-
-    fn edit(self, change: impl FnOnce(&mut Step)) -> Self {
-        self.plan.edit(self.id, change);
         self
     }
 }
@@ -87,22 +84,19 @@ impl Group {
 
     /// As [`Phase::timeout`], for the group as a whole.
     pub fn timeout(self, timeout: Duration) -> Self {
-        self.edit(|step| step.claim.timeout = Some(timeout))
+        self.plan.limit(self.id, timeout);
+        self
     }
 
     /// As [`Phase::reserve`], for the group as a whole.
     pub fn reserve(self, reserve: Duration) -> Self {
-        self.edit(|step| step.claim.reserve = reserve)
+        self.plan.reserve(self.id, reserve);
+        self
     }
 
     /// As [`Phase::requires`], for the group as a whole.
     pub fn requires(self, name: impl Into<String>) -> Self {
         self.plan.require(self.id, name.into());
-        self
-    }
-
-    fn edit(self, change: impl FnOnce(&mut Step)) -> Self {
-        self.plan.edit(self.id, change);
         self
     }
 }
@@ -127,18 +121,14 @@ impl GroupPhase {
 
     /// As [`Phase::timeout`], for this member.
     pub fn timeout(self, timeout: Duration) -> Self {
-        self.edit(|step| step.claim.timeout = Some(timeout))
+        self.group.plan.limit(self.id, timeout);
+        self
     }
 
     /// As [`Phase::requires`], for this member. Members of one group start together, so only
     /// earlier phases can be required.
     pub fn requires(self, name: impl Into<String>) -> Self {
         self.group.plan.require(self.id, name.into());
-        self
-    }
-
-    fn edit(self, change: impl FnOnce(&mut Step)) -> Self {
-        self.group.plan.edit(self.id, change);
         self
     }
 }

@@ -94,7 +94,7 @@ impl Plan {
     }
 
     /// Changes a step that has not been taken yet.
-    pub(crate) fn edit(&self, id: StepId, change: impl FnOnce(&mut Step)) {
+    fn edit(&self, id: StepId, change: &mut dyn FnMut(&mut Step)) {
         let mut steps = self.lock();
         let Steps { waiting, reserved, .. } = &mut *steps;
         // From the end: what is changed was most likely registered last.
@@ -113,9 +113,20 @@ impl Plan {
         }
     }
 
+    /// Gives a step so much time.
+    pub(crate) fn limit(&self, id: StepId, timeout: Duration) {
+        self.edit(id, &mut |step| step.claim.timeout = Some(timeout));
+    }
+
+    /// Keeps so much time for a step.
+    pub(crate) fn reserve(&self, id: StepId, reserve: Duration) {
+        self.edit(id, &mut |step| step.claim.reserve = reserve);
+    }
+
     /// Requires of a step that the one of that name has ended well.
     pub(crate) fn require(&self, id: StepId, name: String) {
-        self.edit(id, |step| step.requires.push(cut_to(name, MAX_NAME_CHARS)));
+        let name = cut_to(name, MAX_NAME_CHARS);
+        self.edit(id, &mut |step| step.requires.push(name.clone()));
     }
 
     /// Takes the next step, and says how much the ones after it have reserved.
