@@ -96,6 +96,11 @@ impl Voice {
 
     fn say_boxed(&self, say: Box<dyn FnOnce() + Send>) {
         self.leave_boxed(say);
+        self.speak_soon();
+    }
+
+    /// Has all that was [left](Self::leave) said soon, as [`say`](Self::say) does.
+    pub(crate) fn speak_soon(&self) {
         let mut queue = self.lock();
         if !self.call(&mut queue) && !queue.speaking {
             // Better said here than not at all.

@@ -302,7 +302,7 @@ impl Stop {
     pub(crate) fn say_later_signals(&self) {
         self.leave_later_signals();
         if !self.voice.has_said(self.later_words.load(Ordering::Acquire)) {
-            self.voice.come();
+            self.voice.speak_soon();
         }
     }
 
