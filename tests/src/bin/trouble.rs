@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use forensics_tokio::diag::DiagCommand;
-use forensics_tokio::{Escalation, ShutdownGuard, logging};
+use forensics_tokio::{Escalation, ShutdownGuard, Signal, logging};
 use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tracing::{Event, Subscriber};
@@ -46,6 +46,10 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
                 // Nobody is left to tell where it fails; its test looks for the file.
                 let _ = std::fs::write(&flushed, "flushed");
             });
+        if kind.contains("stuck") {
+            // Else it would be stuck from the start under nohup(1): that SIGHUP stays ignored is said.
+            builder = builder.signals([Signal::TERM, Signal::INT]);
+        }
         match kind.as_str() {
             "durable" => builder = builder.durable(true),
             "impatient" | "stuck_and_impatient" => {
