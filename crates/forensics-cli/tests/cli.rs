@@ -252,6 +252,9 @@ fn a_run_that_failed_is_not_listed_as_clean() {
     assert_eq!(words, ["clean", "failed", "abandoned"]);
     let (_, stdout, _) = run(&["list", path, "--stats"]);
     assert!(stdout.contains("outcomes  1 abandoned, 1 clean, 1 failed\n"), "{stdout}");
+    let failed = &forensics_core::record::runs(&folder).unwrap()[1];
+    let (_, page, _) = run(&["show", "--html", "-", failed.to_str().unwrap()]);
+    assert!(page.contains("id=\"outcome\">failed</span>"), "{page}");
 }
 
 #[test]
