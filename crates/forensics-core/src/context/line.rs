@@ -75,8 +75,10 @@ struct Fields(Vec<(String, String)>);
 
 impl Fields {
     fn add(&mut self, key: &str, value: Option<impl Display>) {
-        if let Some(value) = value {
-            self.0.push((key.to_owned(), value.to_string()));
-        }
+        self.add_text(key, value.map(|value| value.to_string()));
+    }
+
+    fn add_text(&mut self, key: &str, text: Option<String>) {
+        self.0.extend(text.map(|text| (key.to_owned(), text)));
     }
 }
