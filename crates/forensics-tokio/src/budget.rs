@@ -61,7 +61,7 @@ impl Budget {
 
     /// A member's of the group whose budget this is: it shares the group's time, and its reserve.
     pub(crate) fn of_member(self, timeout: Option<Duration>) -> Self {
-        Self { timeout: [self.timeout, timeout].into_iter().flatten().min(), ..self }
+        Self { timeout: self.timeout.into_iter().chain(timeout).min(), ..self }
     }
 
     /// All of it, with this deadline.

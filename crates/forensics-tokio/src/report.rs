@@ -101,14 +101,20 @@ impl ShutdownReport {
 
     /// What failed, in a few words.
     pub(crate) fn failure(&self) -> String {
-        let service = match &self.service_outcome {
-            ServiceOutcome::Failed(error) => Some(format!("the service: {error}")),
-            ServiceOutcome::Panicked(message) => Some(format!("the service panicked: {message}")),
-            _ => None,
-        };
-        let phases = self.phases.iter().filter(|phase| phase.outcome >= Outcome::Failed);
-        let phases = phases.map(|phase| format!("{} {}", phase.name, phase.outcome));
-        let all: Vec<_> = service.into_iter().chain(phases).chain(self.errors.clone()).collect();
+        let mut all = Vec::new();
+        match &self.service_outcome {
+            ServiceOutcome::Failed(error) => all.push(format!("the service: {error}")),
+            ServiceOutcome::Panicked(message) => {
+                all.push(format!("the service panicked: {message}"));
+            }
+            _ => {}
+        }
+        for phase in &self.phases {
+            if phase.outcome >= Outcome::Failed {
+                all.push(format!("{} {}", phase.name, phase.outcome));
+            }
+        }
+        all.extend_from_slice(&self.errors);
         all.join("; ")
     }
 }

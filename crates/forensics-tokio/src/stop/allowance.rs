@@ -34,13 +34,14 @@ impl Stop {
         let by_unit = by_unit.map(|(granted, _)| (granted, "the unit's stop timeout"));
         let by_grace = self.config.grace.filter(|_| context.signal().is_some());
         let by_grace = by_grace.map(|granted| (granted, "the grace period"));
-        let shortest = [by_unit, by_grace].into_iter().flatten().min();
+        let shortest = by_unit.into_iter().chain(by_grace).min();
         if let Some((granted, whose)) = shortest {
             let margin = safety_margin(granted);
             let allowed = granted - margin;
             if allowed < configured {
-                let [allowed_s, granted_s, margin_s] = [allowed, granted, margin].map(Seconds);
-                let why = format!("deadline {allowed_s}: {whose} of {granted_s} less {margin_s}");
+                let (granted, margin) = (Seconds(granted), Seconds(margin));
+                let deadline = Seconds(allowed);
+                let why = format!("deadline {deadline}: {whose} of {granted} less {margin}");
                 return (allowed, why);
             }
         }

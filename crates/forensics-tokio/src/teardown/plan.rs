@@ -140,12 +140,14 @@ impl Plan {
 
     /// What a lead and the steps not yet taken may take.
     pub(crate) fn sum(&self, lead: Duration, deadline: Duration) -> Sum {
-        let lead = Some(lead).filter(|lead| !lead.is_zero()).map(Claim::lead);
-        let steps = self.lock();
-        Sum::of(
-            lead.into_iter().chain(steps.waiting.iter().map(Step::effective_claim)).collect(),
-            deadline,
-        )
+        let mut claims = Vec::new();
+        if !lead.is_zero() {
+            claims.push(Claim::lead(lead));
+        }
+        for step in &self.lock().waiting {
+            claims.push(step.effective_claim());
+        }
+        Sum::of(claims, deadline)
     }
 
     /// What the steps not yet taken have reserved in all.
@@ -155,16 +157,24 @@ impl Plan {
 
     /// Finds the phases that require one which nobody has registered. Before the first is taken.
     pub(crate) fn check_requirements(&self) {
-        let unknown: Vec<String> = {
-            let steps = self.lock();
-            let required = steps.waiting.iter().flat_map(Step::requirements);
-            let unknown = required.filter(|(_, required)| !steps.names.contains(*required));
-            unknown
-                .map(|(name, required)| {
-                    format!("phase `{name}` requires `{required}`, which is no phase")
-                })
-                .collect()
+        let mut unknown = Vec::new();
+        let steps = self.lock();
+        let mut check = |step: &Step| {
+            for required in &step.requires {
+                if !steps.names.contains(required) {
+                    let name = &step.claim.name;
+                    unknown
+                        .push(format!("phase `{name}` requires `{required}`, which is no phase"));
+                }
+            }
         };
+        for step in &steps.waiting {
+            check(step);
+            if let Work::Group(members) = &step.work {
+                members.iter().for_each(&mut check);
+            }
+        }
+        drop(steps);
         unknown.into_iter().for_each(|error| self.wrong(error));
     }
 
@@ -187,11 +197,11 @@ impl Steps {
     /// A name that is taken is told apart by a number: work that was registered is never lost.
     fn step(&mut self, name: &str, work: Work) -> Step {
         self.next_id += 1;
-        let copies = std::iter::successors(Some(2_u64), |copy| Some(copy + 1));
-        let copies = copies.map(|copy| format!("{name}#{copy}"));
-        let mut names = std::iter::once(name.to_owned()).chain(copies);
-        // There are more names than phases.
-        let unique = names.find(|one| self.names.insert(one.clone())).unwrap_or_default();
+        let (mut unique, mut copies) = (name.to_owned(), 1_u64);
+        while !self.names.insert(unique.clone()) {
+            copies += 1;
+            unique = format!("{name}#{copies}");
+        }
         Step {
             id: StepId(self.next_id),
             claim: Claim { name: unique, timeout: None, reserve: Duration::ZERO },
@@ -207,23 +217,11 @@ impl Step {
     fn effective_claim(&self) -> Claim {
         let mut claim = self.claim.clone();
         if let (Work::Group(members), None) = (&self.work, claim.timeout) {
-            let timeouts: Option<Vec<_>> =
-                members.iter().map(|member| member.claim.timeout).collect();
+            let mut timeouts = members.iter().map(|member| member.claim.timeout);
             claim.timeout =
-                timeouts.map(|timeouts| timeouts.into_iter().max().unwrap_or(Duration::ZERO));
+                timeouts.try_fold(Duration::ZERO, |longest, timeout| Some(longest.max(timeout?)));
         }
         claim
-    }
-
-    /// Pairs of a phase's name and one it requires, the members' included.
-    fn requirements(&self) -> Vec<(&str, &String)> {
-        let members: &[Step] = match &self.work {
-            Work::Group(members) => members,
-            Work::Phase(_) => &[],
-        };
-        let all = std::iter::once(self).chain(members);
-        all.flat_map(|step| step.requires.iter().map(|name| (step.claim.name.as_str(), name)))
-            .collect()
     }
 }
 
