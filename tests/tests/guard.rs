@@ -421,6 +421,19 @@ async fn a_guard_that_is_dropped_without_its_teardown_is_no_clean_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_member_that_timed_out_is_not_hidden_by_one_that_failed() {
+    let guard = guard();
+    guard
+        .group("adapters")
+        .timeout(SECOND)
+        .phase("slack", |_| std::future::pending::<()>())
+        .phase("irc", |_| async { Err::<(), _>("no") });
+    let report = stop(&guard).await;
+    assert_eq!(outcomes(&report), [("adapters", Outcome::Failed)]);
+    assert!(report.timed_out);
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_has_no_time_for_what_others_reserved_is_told_so() {
     let guard = guard();
     guard.phase("drain", |_| async {});

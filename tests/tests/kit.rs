@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use forensics_tokio::core::record::{ForcedBy, Outcome as RunOutcome, Verdict};
+use forensics_tokio::core::duration::Timespan;
+use forensics_tokio::core::record::{
+    Event, ForcedBy, Outcome as RunOutcome, Record, Verdict, runs,
+};
 use forensics_tokio::testing::{Kit, Sender};
 use forensics_tokio::{Builder, Escalation, Outcome, ShutdownGuard, ShutdownReport, Signal};
 use tokio::time::sleep;
@@ -66,6 +69,28 @@ async fn the_cause_follows_from_the_sender() {
         assert_eq!(report.context.cause().as_str(), cause, "{line}");
         assert!(line.contains(in_line), "{line}");
         assert_eq!(report.context.signal(), Some(signal));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_stop_timeout_shortens_a_stop_that_may_be_systemds_and_is_recorded() {
+    for (sender, deadline) in [
+        (Sender::systemd(), 5 * SECOND),
+        (Sender::gone(4242), 5 * SECOND),
+        (Sender::operator(), 10 * SECOND),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let kit = Kit::install(builder().record_dir(dir.path())).unwrap();
+        kit.stop_timeout(6 * SECOND);
+        kit.signal_from(Signal::TERM, &sender);
+        let report = kit.until_end(run(kit.guard())).await.unwrap();
+        assert_eq!(report.deadline, deadline, "{sender:?}");
+        let record = Record::read(&runs(dir.path()).unwrap()[0]).unwrap();
+        let signal = record.entries.iter().find_map(|entry| match &entry.event {
+            Event::Signal(signal) => Some(signal),
+            _ => None,
+        });
+        assert_eq!(signal.unwrap().stop_timeout_us, Some(Timespan::Finite(6_000_000)));
     }
 }
 
