@@ -9,7 +9,7 @@ use forensics_core::escape::{MAX_TEXT_CHARS, cut};
 use forensics_core::systemd::{CgroupUnit, Manager, UnitProperties, show_arguments};
 use nix::sys::signal::Signal;
 use tokio::process::Command;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::child;
 
@@ -34,16 +34,19 @@ pub(crate) async fn list_jobs(manager: Manager, limit: Duration) -> Result<Strin
 /// How often systemctl is started anew where it was ended by the signal that we are ended by.
 const ATTEMPTS: usize = 3;
 
+/// How long systemd may take to find no new process in our cgroup: it has nothing else to do meanwhile.
+const LOOKS_IN_VAIN: Duration = Duration::from_millis(50);
+
 /// The output of systemctl with these arguments. Cancel safe, as [`child::output`].
 async fn run(arguments: &[String], limit: Duration) -> Result<String, String> {
     let ask = async {
-        let mut attempt = 1;
-        loop {
-            match start(arguments).await {
-                Ok(output) if was_met(output.status) && attempt < ATTEMPTS => attempt += 1,
-                asked => break asked,
+        for _ in 1..ATTEMPTS {
+            let asked = start(arguments).await?;
+            if !may_start_anew(asked.status).await {
+                return Ok(asked);
             }
         }
+        start(arguments).await
     };
     match timeout(limit, ask).await {
         Ok(Ok(Output { status, stdout, .. })) if status.success() => {
@@ -76,8 +79,31 @@ pub(crate) fn program(name: &str) -> Command {
 
 /// Whether a process that we started was ended by the signal that we are ended by, at a stop or by the
 /// watchdog: systemd signals the processes of our cgroup until it finds no new one, so that what we start in
-/// the first instant of a stop can be met, too. Starting it anew helps.
-pub(crate) fn was_met(status: ExitStatus) -> bool {
+/// the first instant of a stop can be met, too. Starting it anew helps, once systemd has looked in vain; so
+/// it is waited for that before this says yes. Cancel safe.
+pub(crate) async fn may_start_anew(ended: ExitStatus) -> bool {
     let signals = [Signal::SIGTERM, Signal::SIGABRT].map(|signal| signal as i32);
-    status.signal().is_some_and(|signal| signals.contains(&signal))
+    let was_met = ended.signal().is_some_and(|signal| signals.contains(&signal));
+    if was_met {
+        sleep(LOOKS_IN_VAIN).await;
+    }
+    was_met
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_systemds_signal_met_is_started_anew_after_its_round_and_nothing_else_is() {
+        // As wait(2) has it: a signal, or a status a byte higher.
+        let cases = [(15, true), (6, true), (9, false), (0, false), (15 << 8, false)];
+        for (ended, anew) in cases {
+            let began = Instant::now();
+            assert_eq!(may_start_anew(ExitStatus::from_raw(ended)).await, anew, "{ended}");
+            assert_eq!(began.elapsed() >= LOOKS_IN_VAIN, anew, "{ended}");
+        }
+    }
 }

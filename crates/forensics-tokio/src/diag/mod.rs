@@ -40,7 +40,7 @@ use self::outside::Outside;
 use crate::bounded::apart;
 use crate::child::Group;
 use crate::os::{SHELL, own_program};
-use crate::systemctl::was_met;
+use crate::systemctl::may_start_anew;
 use crate::words::is_yes;
 
 /// The name under which this program runs as its own diagnostic; nobody starts a service by it.
@@ -177,14 +177,13 @@ pub(crate) async fn run(plan: Plan, line: String) -> Result<Looked, DiagError> {
             }
         }
     }
-    let mut is_first = true;
-    let ended = loop {
-        match look_as_child(&plan, &line, &log).await {
-            // Once: who means it will signal it again.
-            Err(DiagError::Status(status)) if is_first && was_met(status) => is_first = false,
-            ended => break ended,
-        }
-    };
+    let mut ended = look_as_child(&plan, &line, &log).await;
+    // Once: who means it will signal it again.
+    if let Err(DiagError::Status(status)) = ended
+        && may_start_anew(status).await
+    {
+        ended = look_as_child(&plan, &line, &log).await;
+    }
     let complete = match &ended {
         Ok(()) if is_ourselves(&plan.command) => return Ok(Looked::Here),
         Ok(()) => "--- end of diagnostic\n".to_owned(),

@@ -28,7 +28,7 @@ use super::{
     is_ourselves,
 };
 use crate::child;
-use crate::systemctl::{self, was_met};
+use crate::systemctl::{self, may_start_anew};
 
 /// How long systemd may take to start it before a child is started in its stead.
 const START_LIMIT: Duration = Duration::from_secs(1);
@@ -99,7 +99,7 @@ impl Outside {
             return Ok(first);
         }
         // Nobody knows how far it had come, so the second try has a name of its own.
-        if was_met(asked.status) {
+        if may_start_anew(asked.status).await {
             let second = unit("-2");
             if self.systemd_run(log, line, &second).await?.status.success() {
                 return Ok(second);
