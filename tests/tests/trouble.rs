@@ -158,6 +158,27 @@ fn an_impatient_policy_ends_it_at_the_second_signal_after_the_flush() {
 }
 
 #[test]
+fn a_signal_heard_twice_does_not_end_a_process_whose_teardown_was_quick() {
+    // Where the machine lets 200 ms pass, the second one is a request of its own.
+    let said = (0..20).map(|_| {
+        let trouble = Trouble::start("heard_twice");
+        trouble.program.kill("-INT");
+        let (ended, verdict, _) = trouble.end();
+        assert!(verdict.is_clean(), "{verdict}");
+        assert!(!ended.stderr.contains("another"), "{}", ended.stderr);
+        // And then it is given back.
+        assert_eq!(ended.status.signal(), Some(2), "{}", ended.stderr);
+        ended.stdout.clone()
+    });
+    let after = |stdout: &str| {
+        let (_, after) = stdout.split_once("after ").unwrap();
+        after.split_once(" ms").unwrap().0.parse::<u32>().unwrap()
+    };
+    let quick = said.into_iter().find(|stdout| after(stdout) < 100).unwrap();
+    assert!(quick.contains("survived"), "{quick}");
+}
+
+#[test]
 fn a_panic_that_ends_the_run_is_in_its_record() {
     let (ended, verdict, _) = Trouble::start("panic").end();
     assert_eq!(ended.code(), 101);

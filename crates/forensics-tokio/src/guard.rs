@@ -35,7 +35,8 @@ use crate::{events, keeper, service, status};
 /// deadline, and reports what became of them.
 ///
 /// Cheap to clone; clones are the same guard. When the last one is dropped, or when
-/// [`run`](Self::run) has returned, the signals do again what they did before.
+/// [`run`](Self::run) has returned, the signals do again what they did before; but not within 200 ms of the
+/// last one, as another would be the same request, delivered twice.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -67,7 +68,7 @@ pub struct ShutdownGuard {
 /// What ends with the guard.
 struct Installed {
     /// Absent where no signal is to come, as in the test kit.
-    _armed: Option<Armed>,
+    armed: Option<Armed>,
     tasks: Vec<JoinHandle<()>>,
     stop: Arc<Stop>,
 }
@@ -77,6 +78,10 @@ impl Drop for Installed {
         self.tasks.iter().for_each(JoinHandle::abort);
         // Where `run` was never called, or a panic unwinds through it.
         self.stop.abandoned();
+        // Whoever has asked once may be heard twice, and that is not to end us after all.
+        if let Some(armed) = self.armed.take() {
+            keeper::disarm_after(self.stop.same_request_for(), armed);
+        }
     }
 }
 
@@ -86,7 +91,7 @@ impl ShutdownGuard {
         armed: Option<Armed>,
         tasks: Vec<JoinHandle<()>>,
     ) -> Self {
-        let installed = Installed { _armed: armed, tasks, stop: shared.stop.clone() };
+        let installed = Installed { armed, tasks, stop: shared.stop.clone() };
         Self { shared, installed: Arc::new(Mutex::new(Some(installed))) }
     }
 

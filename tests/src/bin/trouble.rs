@@ -13,6 +13,9 @@ use std::time::Duration;
 
 use forensics_tokio::diag::DiagCommand;
 use forensics_tokio::{Escalation, ShutdownGuard, Signal, logging};
+use nix::sys::signal::Signal::SIGINT;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tracing::{Event, Subscriber};
@@ -97,6 +100,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
                 println!("blocked");
             }
             "durable"
+            | "heard_twice"
             | "stuck_subscriber"
             | "wedged_diagnostic"
             | "wedged_diagnostic_at_deadline" => {}
@@ -141,7 +145,18 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
             _ => return Err("no such trouble".into()),
         }
         guard.phase("db_close", |_| async {}).reserve(Duration::from_secs(1));
-        Ok(guard.run(guard.token().cancelled_owned()).await.exit_code())
+        let report = guard.run(guard.token().cancelled_owned()).await;
+        if kind == "heard_twice" {
+            println!("after {} ms", report.total.as_millis());
+            kill(Pid::this(), SIGINT)?;
+            println!("survived");
+            // Until it has its way.
+            loop {
+                kill(Pid::this(), SIGINT)?;
+                thread::sleep(Duration::from_millis(10));
+            }
+        }
+        Ok(report.exit_code())
     })
 }
 

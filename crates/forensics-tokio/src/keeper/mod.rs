@@ -14,9 +14,9 @@ pub(crate) mod vigil;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use forensics_core::capture::{self, Captured};
+use forensics_core::capture::{self, Armed, Captured};
 use forensics_core::record::ForcedBy;
 use forensics_core::signal::Signal;
 
@@ -48,6 +48,8 @@ struct Keeper {
     caught: VecDeque<Captured>,
     /// Stops whose process is about to end: kept alive, as their guards go before it does.
     leaving: Vec<Arc<Stop>>,
+    /// Signals that are given back then.
+    armed: Vec<(Instant, Armed)>,
 }
 
 static KEEPER: Mutex<Keeper> = Mutex::new(Keeper {
@@ -55,6 +57,7 @@ static KEEPER: Mutex<Keeper> = Mutex::new(Keeper {
     watched: Vec::new(),
     caught: VecDeque::new(),
     leaving: Vec::new(),
+    armed: Vec::new(),
 });
 
 /// Watches over `stop` from now on, for as long as it lives.
@@ -92,6 +95,22 @@ pub(crate) fn see_out(stop: Arc<Stop>) {
     capture::wake();
 }
 
+/// Gives signals back after so long, if that is not at once.
+pub(crate) fn disarm_after(delay: Duration, armed: Armed) {
+    if !delay.is_zero() {
+        lock().armed.push((Instant::now() + delay, armed));
+        capture::wake();
+    }
+}
+
+/// Gives back the signals whose time has come, and says how long the next ones have.
+fn disarm() -> Option<Duration> {
+    let now = Instant::now();
+    let mut keeper = lock();
+    keeper.armed.retain(|(at, _)| *at > now);
+    keeper.armed.iter().map(|(at, _)| *at - now).min()
+}
+
 /// What a thread does that takes the keeper's place, as that one speaks and does not come back.
 fn take_over() {
     // There may be work that it has left.
@@ -110,13 +129,13 @@ fn keep() {
         if !take_in(&watched, |stop| stop.voice.speak_here(take_over)) {
             return;
         }
-        timeout = None;
+        timeout = disarm();
         for (stop, vigil) in live() {
             let mut vigil = vigil.lock().unwrap_or_else(PoisonError::into_inner);
             if vigil.is_over(&stop) {
                 continue;
             }
-            timeout = Some(EVERY);
+            timeout = Some(timeout.map_or(EVERY, |sooner| sooner.min(EVERY)));
             stop.message.tell(|| stop.standing(), None);
             match vigil.look(&stop, stop.now()) {
                 None => {}

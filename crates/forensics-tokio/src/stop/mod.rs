@@ -13,7 +13,7 @@ mod state;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use forensics_core::capture::{self, Captured};
@@ -164,12 +164,15 @@ impl Stop {
     }
 
     /// Takes in a signal that came then. Returns whether it asks for an end at once. Where it begins the
-    /// stop, [`go_on_recorded`](Self::go_on_recorded) is what follows.
+    /// stop, [`go_on_recorded`](Self::go_on_recorded) is what follows. Once the teardown has ended it is
+    /// nothing to us any more.
     ///
     /// Not a task's: it waits for the disk, though not for long.
     pub(crate) fn on_signal(self: &Arc<Self>, caught: &Caught, at: Instant) -> bool {
-        let count = || self.count.lock().unwrap_or_else(PoisonError::into_inner);
-        let ordinal = count().add(at);
+        if self.is_finished() {
+            return false;
+        }
+        let ordinal = self.count().add(at);
         let signal = caught.captured.signal;
         if ordinal == Some(1) && self.begin_at(at, Trigger::Signal { signal }, Some(caught)) {
             return false;
@@ -188,7 +191,7 @@ impl Stop {
             if self.has_begun() {
                 self.leave_later_signals();
             }
-            let (stop, requests) = (self.clone(), count().requests);
+            let (stop, requests) = (self.clone(), self.count().requests);
             bounded_or_here(RECORD_LIMIT, move || stop.black_box.later_signal(&later, requests));
         } else {
             // No news to anybody.
@@ -202,6 +205,15 @@ impl Stop {
             Escalation::Exit => ordinal >= Some(2),
             Escalation::Ignore => false,
         }
+    }
+
+    /// For how long from now on a signal would still be the same request as the last one.
+    pub(crate) fn same_request_for(&self) -> Duration {
+        self.count().same_for(self.now())
+    }
+
+    fn count(&self) -> MutexGuard<'_, SignalCount> {
+        self.count.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn later(&self, caught: &Caught, ordinal: Option<u32>, at: Instant) -> LaterSignal {

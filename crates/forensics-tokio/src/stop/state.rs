@@ -89,6 +89,12 @@ impl SignalCount {
         self.requests = self.requests.saturating_add(1);
         Some(self.requests)
     }
+
+    /// For how long from `now` on a signal would still be the same request as the last one.
+    pub(super) fn same_for(&self, now: Instant) -> Duration {
+        let since = self.last.map_or(SAME_REQUEST, |last| now.saturating_duration_since(last));
+        SAME_REQUEST.saturating_sub(since)
+    }
 }
 
 #[cfg(test)]
@@ -111,5 +117,10 @@ mod tests {
         for (ms, ordinal) in cases {
             assert_eq!(count.add(start + Duration::from_millis(ms)), ordinal, "at {ms} ms");
         }
+        for (ms, same_for) in [(1000, 200), (1150, 50), (1200, 0), (5000, 0)] {
+            let same_for = Duration::from_millis(same_for);
+            assert_eq!(count.same_for(start + Duration::from_millis(ms)), same_for, "at {ms} ms");
+        }
+        assert_eq!(SignalCount::default().same_for(start), Duration::ZERO);
     }
 }
