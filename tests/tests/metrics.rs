@@ -70,6 +70,19 @@ async fn the_next_start_reports_the_phases_of_the_run_that_ended() {
 }
 
 #[tokio::test]
+async fn a_run_that_failed_is_not_counted_as_clean() {
+    let dir = tempfile::tempdir().unwrap();
+    let (guard, _) = reported_at_start(dir.path());
+    assert!(guard.run(async { Err::<(), _>("no database") }).await.is_failed());
+    drop(guard);
+
+    let (_guard, reported) = reported_at_start(dir.path());
+    let counted =
+        "shutdown_runs_total cause=service_ended outcome=failed reason=recorded service=gateway";
+    assert!(reported.contains_key(counted), "{reported:?}");
+}
+
+#[tokio::test]
 async fn a_run_that_was_killed_is_counted_with_the_phase_it_was_in() {
     let dir = tempfile::tempdir().unwrap();
     let run = Recorder::create(dir.path(), RunStarted::new("gateway", 1)).unwrap();

@@ -10,7 +10,6 @@ use forensics_core::json;
 use forensics_core::record::{Event, Record, Verdict};
 use serde_json::Value;
 
-use crate::stats::ended;
 use crate::timeline::{Bar, Timeline, Tone, What, seconds};
 
 /// Into how many parts the axis is divided.
@@ -66,7 +65,7 @@ fn write_page(page: &mut String, record: &Record, verdict: &Verdict) -> fmt::Res
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <title>{service}[{}]: {}</title>\n<style>\n{}</style>\n</head>\n<body>\n<main>\n",
         verdict.pid,
-        ended(verdict),
+        verdict.ended(),
         include_str!("html.css"),
     )?;
     heading(page, record, verdict)?;
@@ -86,7 +85,7 @@ fn heading(page: &mut String, record: &Record, verdict: &Verdict) -> fmt::Result
         Text(&cut(&verdict.service)),
         verdict.pid,
         class(tone),
-        ended(verdict),
+        verdict.ended(),
     )?;
     writeln!(page, "<p id=\"evidence\">{}</p>", Text(&verdict.evidence))?;
     if let Some(advice) = &verdict.advice {

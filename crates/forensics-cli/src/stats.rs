@@ -11,16 +11,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use forensics_core::escape::{Quoted, cut};
-use forensics_core::record::{Event, How, Outcome, PhaseOutcome, Record, Verdict, verdict};
+use forensics_core::record::{Event, PhaseOutcome, Record, verdict};
 use serde_json::{Value, json};
 
 use crate::timeline::seconds;
-
-/// How the run ended, in one word: its own where it ended by itself and not well, such as `failed`.
-pub(crate) fn ended(verdict: &Verdict) -> &'static str {
-    let own = verdict.how.filter(|_| verdict.outcome == Outcome::Clean);
-    own.map_or(verdict.outcome.as_str(), How::as_str)
-}
 
 /// How many of the records that could not be read are named.
 const NAMED: usize = 5;
@@ -98,7 +92,7 @@ impl Stats {
         let verdict = verdict(&record, &now);
         self.runs += 1;
         self.corrupt_lines += record.corrupt;
-        count(&mut self.outcomes, ended(&verdict));
+        count(&mut self.outcomes, verdict.ended());
         if let Some(cause) = &verdict.cause {
             count(&mut self.causes, cause);
         }

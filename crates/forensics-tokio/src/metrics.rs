@@ -6,7 +6,7 @@
 //!
 //! | metric | kind | labels |
 //! |---|---|---|
-//! | `shutdown_runs_total` | counter, 1 a run | `service`, `outcome` (`clean`, `killed_in_phase` …), `cause`, `reason` |
+//! | `shutdown_runs_total` | counter, 1 a run | `service`, `outcome` (`clean`, `failed`, `killed_in_phase` …), `cause`, `reason` |
 //! | `shutdown_seconds` | histogram: from the request to stop to the end of the teardown | `service`, `outcome` |
 //! | `shutdown_phase_seconds` | histogram: each phase that ran and ended | `service`, `phase`, `outcome` |
 //! | `shutdown_phases_unfinished_total` | counter: each phase that the run was ended in | `service`, `phase` |
@@ -28,7 +28,7 @@ pub(crate) fn report(run: &Run) {
     }
     describe();
     let service = run.record.start.service.clone();
-    let outcome = verdict.outcome.as_str();
+    let outcome = verdict.ended();
     let cause = verdict.cause.clone().unwrap_or_default();
     counter!(
         "shutdown_runs_total", "service" => service.clone(), "outcome" => outcome,

@@ -9,7 +9,7 @@ use forensics_core::escape::{Plain, Quoted, cut};
 use forensics_core::json;
 use forensics_core::record::{Verdict, runs};
 
-use crate::stats::{Stats, ended};
+use crate::stats::Stats;
 
 /// How many of the phases that a run was killed in are named.
 const MAX_PHASES: usize = 16;
@@ -66,7 +66,7 @@ impl List {
 
 fn print(out: &mut dyn Write, verdict: &Verdict) -> io::Result<()> {
     let Verdict { started, service, pid, .. } = verdict;
-    write!(out, "{started}  {:<22}  {}[{pid}]", ended(verdict), name(service))?;
+    write!(out, "{started}  {:<22}  {}[{pid}]", verdict.ended(), name(service))?;
     if let Some(signal) = &verdict.signal {
         write!(out, "  {}", name(signal))?;
     }

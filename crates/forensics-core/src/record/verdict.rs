@@ -251,6 +251,13 @@ impl Verdict {
     pub fn is_clean(&self) -> bool {
         self.outcome == Outcome::Clean && self.how == Some(How::Clean)
     }
+
+    /// How the run ended, in one word: its outcome; or its own word, such as `failed`, where it ended by
+    /// itself and not well.
+    pub fn ended(&self) -> &'static str {
+        let own = self.how.filter(|_| self.outcome == Outcome::Clean);
+        own.map_or(self.outcome.as_str(), How::as_str)
+    }
 }
 
 /// One line of `key=value` fields, to be read back by [`crate::escape::fields`]; overlong names
