@@ -12,6 +12,7 @@ use std::fmt::Write;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, stdin};
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::OnceLock;
 
 use forensics_core::capture::{self, Captured};
 use forensics_core::context::{Baseline, ShutdownContext, Trigger};
@@ -75,7 +76,8 @@ fn context(baseline: &Baseline, captured: &Captured) -> ShutdownContext {
 fn look(baseline: &Baseline, captured: &Captured, line: &mut String) {
     line.clear();
     let (sender, trigger) = (Sender::glimpse(captured), Trigger::Signal { signal: Signal::TERM });
-    let context = ShutdownContext::capture_from(baseline, trigger, Some(captured), sender, None);
+    let nobody = OnceLock::new();
+    let context = ShutdownContext::capture_from(baseline, trigger, Some(captured), sender, &nobody);
     // Writing to a String does not fail.
     let _ = write!(line, "{context}");
 }

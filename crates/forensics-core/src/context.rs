@@ -13,6 +13,8 @@ mod line;
 #[cfg(test)]
 mod tests;
 
+use std::sync::OnceLock;
+
 use nix::unistd::{Pid, getppid, getuid};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -86,22 +88,22 @@ impl ShutdownContext {
     /// [can hang](crate::marker). Never fails or panics.
     pub fn capture(baseline: &Baseline, trigger: Trigger, captured: Option<&Captured>) -> Self {
         let sender = captured.and_then(Sender::glimpse);
-        let mut context = Self::capture_from(baseline, trigger, captured, sender, None);
+        let mut context = Self::capture_from(baseline, trigger, captured, sender, &OnceLock::new());
         context.complete(baseline);
         context
     }
 
     /// The same, where the sender has been [identified](Sender::glimpse) already, as far as the line
-    /// shows it, and maybe another thread has [looked around](Surroundings::look);
-    /// [`complete`](Self::complete) adds the rest.
+    /// shows it, and another thread may be [looking around](Surroundings::look): what it has found by the
+    /// time all else is taken down is taken from there. [`complete`](Self::complete) adds the rest.
     pub fn capture_from(
         baseline: &Baseline,
         trigger: Trigger,
         captured: Option<&Captured>,
         sender: Option<Sender>,
-        surroundings: Option<Surroundings>,
+        surroundings: &OnceLock<Surroundings>,
     ) -> Self {
-        let mut context = Self::glance(baseline, sender.as_ref(), surroundings);
+        let mut context = Self::glance(baseline, sender.as_ref());
         if let Some(captured) = captured {
             context.ts = captured.wall.into();
             context.mono_us = captured.mono_ns / 1000;
@@ -127,6 +129,8 @@ impl ShutdownContext {
         }
         context.verdict = Some(verdict);
         context.trigger = Some(trigger);
+        let found = surroundings.get().copied();
+        context.surround(found.unwrap_or_else(|| Surroundings::look(baseline)));
         context
     }
 
@@ -156,17 +160,20 @@ impl ShutdownContext {
 
     /// Takes down what is true now, without anybody having asked for a stop.
     pub fn look(baseline: &Baseline) -> Self {
-        let mut context = Self::glance(baseline, None, None);
+        let mut context = Self::glance(baseline, None);
+        context.surround(Surroundings::look(baseline));
         context.complete(baseline);
         context
     }
 
-    /// What the line shows of it. Our parent is not read anew where it is the sender, who just was.
-    fn glance(
-        baseline: &Baseline,
-        sender: Option<&Sender>,
-        surroundings: Option<Surroundings>,
-    ) -> Self {
+    fn surround(&mut self, surroundings: Surroundings) {
+        self.load = surroundings.load;
+        self.process.tracer_pid = surroundings.tracer_pid;
+    }
+
+    /// What the line shows of it, but the surroundings. Our parent is not read anew where it is the sender,
+    /// who just was.
+    fn glance(baseline: &Baseline, sender: Option<&Sender>) -> Self {
         let pid = baseline.process.pid;
         let mut process = baseline.process.clone();
         let now = match pid == own_pid() {
@@ -175,9 +182,6 @@ impl ShutdownContext {
             false => ProcessSummary::read_stat(pid).ppid,
         };
         process.ppid = now.or(process.ppid);
-        let Surroundings { tracer_pid, load } =
-            surroundings.unwrap_or_else(|| Surroundings::look(baseline));
-        process.tracer_pid = tracer_pid;
         let us = u32::try_from(pid).unwrap_or(0);
         let markers = baseline.markers.iter();
         Self {
@@ -193,7 +197,7 @@ impl ShutdownContext {
             container: baseline.container.clone(),
             pod: baseline.pod.clone(),
             memory: None,
-            load,
+            load: None,
             markers: markers.filter_map(|(name, path)| marker::read(name, path, us)).collect(),
             process,
         }

@@ -195,6 +195,23 @@ fn this_process_is_probed_for_real() {
 }
 
 #[test]
+fn what_another_thread_has_found_is_not_looked_for_again_and_what_it_has_not_is() {
+    let baseline = Baseline::probe();
+    let captured = Captured::new(Signal::TERM, Code::Kernel);
+    let capture = |found: &OnceLock<Surroundings>| {
+        let trigger = Trigger::Signal { signal: Signal::TERM };
+        let context =
+            ShutdownContext::capture_from(&baseline, trigger, Some(&captured), None, found);
+        (context.process.tracer_pid, context.load)
+    };
+    let found = OnceLock::new();
+    assert!(capture(&found).1.is_some(), "by /proc/loadavg");
+    let (tracer_pid, load) = (Some(99), Some([1.0, 2.0, 3.0]));
+    found.set(Surroundings { tracer_pid, load }).unwrap();
+    assert_eq!(capture(&found), (tracer_pid, load));
+}
+
+#[test]
 fn a_child_is_seen_with_its_own_environment() {
     // The kernel shows a new program's environment a moment after exec: wait for its word.
     let mut child = std::process::Command::new("sh")

@@ -68,7 +68,7 @@ impl Stop {
             return false;
         }
         let was_ready = self.readiness.end();
-        let (markers, seen) = (&self.config.markers, self.surroundings.get().copied());
+        let (markers, seen) = (&self.config.markers, &self.surroundings);
         let context = context::take_down(&self.baseline, markers, trigger, caught, seen);
         let (allowed, why) = self.limit(&context);
         let lead = match context.trigger {

@@ -3,6 +3,7 @@
 
 use std::cell::OnceCell;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use forensics_core::capture::Captured;
@@ -53,7 +54,7 @@ pub(super) fn take_down(
     named_markers: &[(String, PathBuf)],
     trigger: Trigger,
     caught: Option<&Caught>,
-    surroundings: Option<Surroundings>,
+    surroundings: &OnceLock<Surroundings>,
 ) -> ShutdownContext {
     let captured = caught.map(|caught| &caught.captured);
     let sender = caught.and_then(Caught::sender);
