@@ -192,3 +192,36 @@ impl Vigil {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use forensics_core::context::Trigger;
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::ShutdownGuard;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_has_a_second_to_end_however_late_its_teardown_has() {
+        let step = Duration::from_millis(100);
+        let guard = ShutdownGuard::builder("test").signals([]).deadline(step * 30);
+        let guard = guard.install().unwrap();
+        let stop = guard.stop();
+        stop.begin(Trigger::Request { reason: "test".to_owned() });
+        advance(step * 29).await;
+        stop.expect_exit();
+        let mut vigil = Vigil::default();
+        let mut left = Duration::ZERO;
+        let by = loop {
+            match vigil.look(&stop, stop.now()) {
+                Some(Alarm::PastDeadline { by, .. }) => break by,
+                Some(Alarm::Wedged { detail, .. }) => panic!("{detail}"),
+                None => advance(step).await,
+            }
+            left += step;
+        };
+        assert_eq!(by, ForcedBy::NoExit);
+        // It is watched for a while before it is late.
+        assert_eq!(left, TO_END + PAST_DEADLINE);
+    }
+}

@@ -62,8 +62,8 @@ impl Stop {
     /// How far the deadline may be moved by asking systemd for more time; `None` where the user
     /// does not want that, systemd would not heed us, or there is nothing to gain.
     pub(crate) fn ceiling(&self) -> Option<Duration> {
-        let grace = self.config.grace.map_or(Duration::MAX, |grace| grace - safety_margin(grace));
-        let ceiling = self.config.extend_ceiling?.min(self.config.deadline()).min(grace);
+        let asked = self.config.extend_ceiling?;
+        let ceiling = highest(asked, self.config.deadline(), self.config.grace);
         let heeded = self.unit.get()?.heeds_us && self.notifier.is_connected();
         (heeded && ceiling > self.allowed()).then_some(ceiling)
     }
@@ -89,5 +89,31 @@ impl Stop {
     pub(crate) fn terms(&self) -> (Duration, bool) {
         let state = self.state.borrow();
         (state.allowed(), state.hurried)
+    }
+}
+
+/// How long a teardown may take at most whose time may be extended so far: no longer than the deadline,
+/// nor than whoever stops us waits.
+fn highest(asked: Duration, deadline: Duration, grace: Option<Duration>) -> Duration {
+    let grace = grace.map_or(Duration::MAX, |grace| grace - safety_margin(grace));
+    asked.min(deadline).min(grace)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_extension_goes_past_the_deadline_or_the_grace_period() {
+        let cases = [(30, 45, None, 30), (60, 45, None, 45), (60, 45, Some(90), 45)];
+        for (asked, deadline, grace, expected) in cases {
+            let [asked, deadline, expected] = [asked, deadline, expected].map(Duration::from_secs);
+            let grace = grace.map(Duration::from_secs);
+            assert_eq!(highest(asked, deadline, grace), expected);
+        }
+        let grace = Duration::from_secs(20);
+        let at_most = highest(grace * 3, grace * 2, Some(grace));
+        assert_eq!(at_most, grace - safety_margin(grace));
+        assert!(at_most < grace);
     }
 }
