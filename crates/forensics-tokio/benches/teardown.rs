@@ -43,7 +43,7 @@ fn main() -> Result<()> {
     for group in [false, true] {
         let how = if group { "in one group" } else { "in order" };
         let mut points = Vec::new();
-        for (phases, trials) in [(10, 300), (1_000, 30), (10_000, 5)] {
+        for (phases, trials) in [(10, 300), (1_000, 30), (10_000, 25)] {
             let [ours, peer, floor] = compare(&runtime, phases, trials, group);
             let what = format!("{phases} phases {how}");
             measure::ratio(&what, ours, "tokio-graceful-shutdown", peer, 1.0);
