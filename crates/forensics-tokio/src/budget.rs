@@ -70,10 +70,9 @@ impl Budget {
         allowance(self.timeout, self.reserve, remaining, self.later)
     }
 
-    /// Whether there would be time, were it not for what the phases after it have reserved.
-    pub(crate) fn is_reserved_away(&self, deadline: Instant) -> bool {
-        let unreserved = Self { later: Duration::ZERO, ..*self };
-        self.all(deadline).is_zero() && !unreserved.all(deadline).is_zero()
+    /// What it would be, were it not for what the phases after it have reserved.
+    pub(crate) fn unreserved(&self, deadline: Instant) -> Duration {
+        Self { later: Duration::ZERO, ..*self }.all(deadline)
     }
 }
 

@@ -11,10 +11,9 @@ use std::time::Duration;
 
 use forensics_core::duration;
 
-use crate::words::yes_or_no;
-
-use crate::builder::install_error::InstallError;
+use super::install_error::InstallError;
 use crate::config::{Config, Escalation};
+use crate::words::yes_or_no;
 
 /// What all of them begin with.
 const PREFIX: &str = "FORENSICS_";

@@ -77,11 +77,14 @@ impl Teardown {
         if due.reserve.is_zero() && terms.hurried {
             return Some("a second signal: only phases with a reserve go on".to_owned());
         }
-        let why = match due.is_reserved_away(terms.deadline) {
-            true => "what time is left is reserved for later phases",
-            false => "no time is left for it before the deadline",
+        if !due.all(terms.deadline).is_zero() {
+            return None;
+        }
+        let why = match due.unreserved(terms.deadline).is_zero() {
+            true => "no time is left for it before the deadline",
+            false => "what time is left is reserved for later phases",
         };
-        due.all(terms.deadline).is_zero().then(|| why.to_owned())
+        Some(why.to_owned())
     }
 
     /// How the phase or group of that name has ended, where it has.
