@@ -17,16 +17,16 @@ use forensics_core::record::{Verdict, values_line};
 use forensics_core::systemd::Why;
 use tracing::{Span, debug, debug_span, error, info, info_span, warn};
 
-use crate::begun::LeadEnd;
-use crate::budget::{Seconds, Sum};
 use crate::config::Escalation;
 use crate::diag::DiagError;
+use crate::machine::{DelayEnd, LogEvent, Seconds};
 use crate::notify::NotifyError;
 use crate::outcome::Outcome;
+use crate::phases::Phases;
 use crate::report::{LaterSignal, PhaseReport};
 
 /// `Shutdown context: …`, the first thing said of a stop.
-pub(crate) fn context(context: &ShutdownContext) {
+fn context(context: &ShutdownContext) {
     let sender = context.sender.as_ref();
     let who = sender.map(|sender| &sender.process);
     let parent = context.parent.as_ref();
@@ -70,7 +70,7 @@ pub(crate) fn unexplained(why: &str) {
 }
 
 /// A signal that came after the first.
-pub(crate) fn later_signal(later: &LaterSignal, escalation: Escalation) {
+fn later_signal(later: &LaterSignal, escalation: Escalation) {
     let who = later.sender.as_ref().map(|sender| &sender.process);
     let consequence = consequence(later, escalation);
     warn!(
@@ -103,22 +103,22 @@ pub(crate) fn more_signals(more: u64) {
 }
 
 /// The keeper has seen something that the runtime does not say; the text is safe.
-pub(crate) fn alarm(text: &str) {
+fn alarm(text: &str) {
     warn!(name: "shutdown_hangs", target: "shutdown", "Shutdown hangs: {text}");
 }
 
 /// The process ends now, by our own hand; the text is safe.
-pub(crate) fn forced(why: &str, status: u8) {
+fn forced(why: &str, status: u8) {
     error!(name: "shutdown_forced", target: "shutdown", exit_status = status, "Shutdown forced: {why}");
 }
 
 /// The guard was told what cannot be.
-pub(crate) fn impossible(sum: &Sum) {
+fn impossible_reserves(sum: &str) {
     error!(name: "impossible_reserves", target: "shutdown", "Reserves that no deadline of this length can honour: {sum}");
 }
 
 /// The teardown starts, and how long it can take.
-pub(crate) fn teardown_started(sum: &Sum, deadline: &str) {
+fn teardown_started(sum: &str, deadline: &str) {
     info!(name: "teardown_started", target: "shutdown", "Teardown started ({deadline}): {sum}");
 }
 
@@ -141,17 +141,17 @@ pub(crate) fn not_a_setting(variable: &str, nearest: Option<&str>) {
 }
 
 /// The service is not ready any more, and goes on for a while all the same.
-pub(crate) fn lead_started(lead: Duration) {
+fn lead_started(lead: Duration) {
     info!(name: "lead_started", target: "shutdown", "Lead of {}: readiness is off, still serving", Seconds(lead));
 }
 
 /// From here on it stops.
-pub(crate) fn lead_ended(led: Duration, why: LeadEnd) {
+fn lead_ended(led: Duration, why: DelayEnd) {
     let why = match why {
-        LeadEnd::Over => "",
-        LeadEnd::Haste => ", cut short by a second request",
-        LeadEnd::Service => ", cut short: the service has ended",
-        LeadEnd::Token => ", cut short: the token was cancelled",
+        DelayEnd::Over => "",
+        DelayEnd::Escalated => ", cut short by a second request",
+        DelayEnd::Service => ", cut short: the service has ended",
+        DelayEnd::Token => ", cut short: the token was cancelled",
     };
     info!(name: "lead_ended", target: "shutdown", "+{} Lead over{why}", Seconds(led));
 }
@@ -224,7 +224,7 @@ pub(crate) fn registration_error(what: &str) {
 }
 
 /// The service's future did not end after the last phase.
-pub(crate) fn service_dropped(waited: Duration) {
+fn service_dropped(waited: Duration) {
     warn!(
         name: "service_dropped", target: "shutdown", waited = %Seconds(waited),
         "The service's future is dropped, as it did not end after the last phase: let it end \
@@ -250,7 +250,7 @@ pub(crate) fn diagnostic_failed(log: &Path, error: &DiagError) {
 }
 
 /// The diagnostic takes longer than we may, and what it hangs in is not its process.
-pub(crate) fn diagnostic_left_behind() {
+fn diagnostic_left_behind() {
     warn!(name: "diagnostic_left_behind", target: "shutdown", "Diagnostic still running at the deadline: not waited for");
 }
 
@@ -272,19 +272,15 @@ pub(crate) fn alignment_unknown(why: &str) {
 
 /// The span of a phase or of a group; a member's has its group's for parent.
 pub(crate) fn phase_span(name: &str, parent: &Span) -> Span {
-    match parent.is_disabled() {
-        // Whatever span `run` was called in.
-        true => info_span!(target: "shutdown", "phase", phase = named(name)),
-        false => info_span!(target: "shutdown", parent: parent, "phase", phase = named(name)),
-    }
+    info_span!(target: "shutdown", parent: parent.id(), "phase", phase = named(name))
 }
 
 /// The span of a whole teardown, with what began it: the parent of its phases, for traces. Of level
 /// `DEBUG`, so that it stands in front of no line of an ordinary log.
-pub(crate) fn teardown_span(service: &str, context: &ShutdownContext) -> Span {
+pub(crate) fn teardown_span(service: &str, context: &ShutdownContext, parent: &Span) -> Span {
     let who = context.sender.as_ref().map(|sender| &sender.process);
     debug_span!(
-        target: "shutdown", "shutdown", service,
+        target: "shutdown", parent: parent.id(), "shutdown", service,
         cause = %context.cause(),
         signal = context.signal().map(tracing::field::display),
         sender_pid = who.map(|who| who.pid),
@@ -292,9 +288,36 @@ pub(crate) fn teardown_span(service: &str, context: &ShutdownContext) -> Span {
     )
 }
 
+/// Emits an event of the machine's, in the span of the phase that it is about.
+pub(crate) fn emit(event: LogEvent, phases: &Phases) {
+    match event {
+        LogEvent::Context(about) => context(&about),
+        LogEvent::Repeated(signal, escalation) => later_signal(&signal, escalation),
+        LogEvent::ImpossibleReserves(sum) => impossible_reserves(&sum),
+        LogEvent::DelayStarted(delay) => lead_started(delay),
+        LogEvent::DelayEnded(delayed, why) => lead_ended(delayed, why),
+        LogEvent::TeardownStarted { sum, deadline } => teardown_started(&sum, &deadline),
+        LogEvent::RegistrationError(what) => registration_error(&what),
+        LogEvent::PhaseStarted { phase, offset, budget } => {
+            phases.span(&phase).in_scope(|| phase_started(&phase.name, offset, budget));
+        }
+        LogEvent::PhaseStillRunning { phase, offset, elapsed, budget, last_value } => {
+            phases.span(&phase).in_scope(|| {
+                phase_still_running(&phase.name, offset, elapsed, budget, last_value.as_deref());
+            });
+        }
+        LogEvent::PhaseFinished { phase, report } => {
+            phases.take_span(&phase).in_scope(|| phase_finished(&report));
+        }
+        LogEvent::ServiceDropped(waited) => service_dropped(waited),
+        LogEvent::DiagnosticLeftBehind => diagnostic_left_behind(),
+        LogEvent::Stalled(detail) => alarm(&detail),
+        LogEvent::Forced { why, status } => forced(&why, status),
+    }
+}
+
 /// A phase has started.
-pub(crate) fn phase_started(span: &Span, name: &str, offset: Duration, budget: Duration) {
-    let _in = span.enter();
+fn phase_started(name: &str, offset: Duration, budget: Duration) {
     debug!(
         name: "phase_started", target: "shutdown", phase = named(name), budget = %Seconds(budget),
         "+{} phase started", Seconds(offset),
@@ -302,15 +325,13 @@ pub(crate) fn phase_started(span: &Span, name: &str, offset: Duration, budget: D
 }
 
 /// A phase is taking long.
-pub(crate) fn phase_still_running(
-    span: &Span,
+fn phase_still_running(
     name: &str,
     offset: Duration,
     elapsed: Duration,
     budget: Duration,
     last_recorded: Option<&str>,
 ) {
-    let _in = span.enter();
     warn!(
         name: "phase_still_running", target: "shutdown", phase = named(name), elapsed = %Seconds(elapsed), budget = %Seconds(budget),
         last_recorded,
@@ -319,8 +340,7 @@ pub(crate) fn phase_still_running(
 }
 
 /// A phase has ended.
-pub(crate) fn phase_finished(span: &Span, report: &PhaseReport) {
-    let _in = span.enter();
+fn phase_finished(report: &PhaseReport) {
     let offset = report.offset + report.took;
     let error = report.error.as_deref();
     let recorded = (!report.values.is_empty()).then(|| values_line(&report.values));

@@ -21,21 +21,22 @@
 // On docs.rs what a feature adds says so.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod begun;
-mod blackbox;
-mod bounded;
-mod budget;
+mod blocking;
 mod builder;
+mod capture_context;
 mod child;
 mod config;
+mod describe;
 pub mod diag;
 mod events;
+mod explain;
 mod guard;
 pub mod inflight;
-mod keeper;
 mod listener;
 #[cfg(feature = "logging")]
 pub mod logging;
+mod log_thread;
+mod machine;
 mod message;
 #[cfg(feature = "metrics")]
 pub mod metrics;
@@ -43,21 +44,22 @@ mod notify;
 mod os;
 mod outcome;
 mod panics;
-mod phase_state;
+mod phase;
+mod phase_context;
+mod phases;
 #[cfg(feature = "axum")]
 pub mod probes;
 mod readiness;
+mod record_events;
+mod recorded;
+mod recorder;
 mod report;
-mod service;
-mod shared;
+mod shutdown;
+mod shutdown_thread;
 mod status;
-mod stop;
 mod systemctl;
-mod task;
-mod teardown;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod voice;
 mod words;
 
 pub use builder::Builder;
@@ -68,8 +70,8 @@ pub use forensics_core::signal::Signal;
 pub use guard::{Reloading, ShutdownGuard};
 pub use outcome::{IntoOutcome, Outcome, ServiceOutcome};
 pub use report::{LaterSignal, PhaseReport, ShutdownReport};
-pub use teardown::phase::{Group, GroupPhase, Phase};
-pub use teardown::phase_context::PhaseContext;
+pub use phase::{Group, GroupPhase, Phase};
+pub use phase_context::PhaseContext;
 
 /// The readme's code, compiled.
 #[cfg(doctest)]

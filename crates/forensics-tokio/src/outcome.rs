@@ -62,6 +62,17 @@ pub enum ServiceOutcome {
     Dropped,
 }
 
+impl ServiceOutcome {
+    /// What it failed or panicked with.
+    pub(crate) fn error(&self) -> Option<String> {
+        match self {
+            ServiceOutcome::Failed(error) => Some(error.clone()),
+            ServiceOutcome::Panicked(message) => Some(format!("panicked: {message}")),
+            _ => None,
+        }
+    }
+}
+
 /// What a phase or a service may return: nothing, or a `Result` whose error can be shown; or it
 /// never returns (`!`).
 ///

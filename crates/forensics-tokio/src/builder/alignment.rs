@@ -11,8 +11,8 @@ use forensics_core::escape::Plain;
 use forensics_core::systemd::{Alignment, CgroupUnit, Supervisor};
 
 use crate::config::Config;
-use crate::shared::Shared;
-use crate::stop::Unit;
+use crate::machine::{Event, Unit};
+use crate::shutdown::Shutdown;
 use crate::{events, systemctl};
 
 /// How long systemd may take to answer.
@@ -35,30 +35,30 @@ pub(crate) fn check_grace(config: &Config) {
 }
 
 /// Asks for our unit's stop timeout, notes it for the deadline, and says whether it is long enough.
-pub(crate) async fn check(shared: Arc<Shared>, unit: Option<CgroupUnit>) {
+pub(crate) async fn check(shutdown: Arc<Shutdown>, unit: Option<CgroupUnit>) {
     let Some(unit) = unit.filter(CgroupUnit::has_stop_timeout) else { return };
-    let voice = &shared.stop.voice;
+    let log = &shutdown.log;
     let properties = match systemctl::show(&unit, ANSWER_LIMIT).await {
         Ok(properties) => properties,
-        Err(why) => return voice.say(move || events::alignment_unknown(&why)),
+        Err(why) => return log.emit(move || events::alignment_unknown(&why)),
     };
     let Some(granted) = properties.stop_timeout() else {
         let why = "systemctl names no TimeoutStopUSec";
-        return voice.say(|| events::alignment_unknown(why));
+        return log.emit(|| events::alignment_unknown(why));
     };
     let heeds_us = properties.takes_notifications_of(std::process::id());
-    shared.stop.set_unit(Unit { stop_timeout: granted, heeds_us });
-    let config = &shared.config;
+    shutdown.handle(Event::UnitKnown(Unit { stop_timeout: granted, heeds_us }));
+    let config = &shutdown.config;
     let Config { lead, drain_timeout, headroom, .. } = **config;
     let supervisor = Supervisor::Systemd;
     let alignment = Alignment::judge_all(supervisor, granted, lead, drain_timeout, headroom);
     match alignment.warning(&unit.unit, unit.manager) {
-        Some(warning) => voice.say(move || events::misaligned(&warning)),
+        Some(warning) => log.emit(move || events::misaligned(&warning)),
         // A program started at a terminal can be in a scope; it has nothing to hear of that.
         None if unit.unit.ends_with(".scope") => {}
         None => {
             let summary = format!("{}: {alignment}", unit.unit);
-            voice.say(move || events::aligned(&summary));
+            log.emit(move || events::aligned(&summary));
         }
     }
 }

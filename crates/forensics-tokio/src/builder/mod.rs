@@ -18,18 +18,17 @@ use forensics_core::trusted::Folder;
 use tokio::runtime::Handle;
 
 use self::install_error::InstallError;
-use crate::blackbox::BlackBox;
-use crate::bounded::bounded;
+use crate::blocking::run_with_timeout;
 use crate::config::{Config, Escalation};
 use crate::diag::DiagCommand;
 use crate::guard::ShutdownGuard;
 use crate::listener::Listeners;
-use crate::message::termination::Termination;
+use crate::message::TerminationMessage;
 use crate::notify::Notifier;
 use crate::notify::watchdog;
-use crate::shared::Shared;
-use crate::stop::Outlets;
-use crate::{events, keeper, listener, panics, task};
+use crate::recorder::Recorder;
+use crate::shutdown::{Outlets, Shutdown};
+use crate::{events, listener, panics, shutdown_thread};
 
 /// How long the parent's command line is waited for at the start.
 const CMDLINE_LIMIT: Duration = Duration::from_millis(50);
@@ -288,44 +287,44 @@ impl Builder {
         let mut baseline = Baseline::probe();
         if let Some(parent) = &mut baseline.parent {
             let pid = parent.pid;
-            parent.cmdline = bounded(CMDLINE_LIMIT, move || process::cmdline(pid)).flatten();
+            parent.cmdline = run_with_timeout(CMDLINE_LIMIT, move || process::cmdline(pid)).flatten();
         }
         let unit = baseline.systemd.unit.clone();
         let signals = config.signals.clone();
         let fast_capture = config.fast_capture;
-        panics::watch(keeper::record_panic);
+        panics::watch(shutdown_thread::record_panic);
         let notifier = Notifier::from_environment().unwrap_or_else(|e| {
             events::not_notified(&e);
             Notifier::default()
         });
-        let termination = Termination::open(config.termination_message.as_deref());
-        let termination = termination.unwrap_or_else(|e| {
+        let message = TerminationMessage::open(config.termination_message.as_deref());
+        let message = message.unwrap_or_else(|e| {
             events::no_termination_message(&e.to_string());
-            Termination::default()
+            TerminationMessage::default()
         });
         let watchdog = watchdog::interval_of_environment().filter(|_| notifier.is_connected());
         if let Some(every) = watchdog.filter(|_| !config.watchdog) {
             events::watchdog_not_fed(every);
         }
         let watchdog = watchdog.filter(|_| config.watchdog);
-        let shared = share(config, baseline, notifier.clone(), termination, runtime);
-        // In this order: the capture's handler before tokio's, so that what it took down is there
-        // when tokio's task wakes; and the keeper before the first signal can come.
-        keeper::attach(Arc::downgrade(&shared.stop)).map_err(InstallError::Keeper)?;
+        let shutdown = prepare(config, baseline, notifier.clone(), message, runtime);
+        // In this order: our handler before tokio's, so that what it captured is there when tokio's
+        // task wakes; and the shutdown thread before the first signal can come.
+        shutdown_thread::attach(Arc::downgrade(&shutdown)).map_err(InstallError::Keeper)?;
         let armed = arm(&signals)?;
         if fast_capture && let Err(e) = hint_low_latency() {
             events::no_fast_capture(&e.into());
         }
         let listeners = Listeners::register(&signals).map_err(InstallError::Listen)?;
-        let listener = task::spawn(listener::listen(shared.clone(), listeners));
-        let mut tasks = vec![listener, task::spawn(alignment::check(shared.clone(), unit))];
+        let listener = tokio::spawn(listener::listen(shutdown.clone(), listeners));
+        let mut tasks = vec![listener, tokio::spawn(alignment::check(shutdown.clone(), unit))];
         if let Some(every) = watchdog {
-            tasks.push(task::spawn(watchdog::feed(notifier.clone(), every)));
+            tasks.push(tokio::spawn(watchdog::feed(notifier.clone(), every)));
         }
         if notifier.is_connected() {
-            tasks.push(task::spawn(async move { notifier.send().await }));
+            tasks.push(tokio::spawn(async move { notifier.send().await }));
         }
-        Ok(ShutdownGuard::new(shared, Some(armed), tasks))
+        Ok(ShutdownGuard::new(shutdown, Some(armed), tasks))
     }
 }
 
@@ -345,15 +344,15 @@ pub(crate) fn check(config: &Config) -> Result<Handle, InstallError> {
 }
 
 /// Looks at the last run, begins the record of this one, and makes what the guard's tasks share.
-pub(crate) fn share(
+pub(crate) fn prepare(
     config: Config,
     baseline: Baseline,
     notifier: Notifier,
-    termination: Termination,
+    message: TerminationMessage,
     runtime: Handle,
-) -> Arc<Shared> {
-    // A folder that is not there yet has no last run; one that can't be read, or into which others
-    // could have put one, is said below.
+) -> Arc<Shutdown> {
+    // A folder that is not there yet has no last run. One that cannot be read, or into which others
+    // could have put one, is reported below.
     let last = |dir: &PathBuf| Run::last_in(&Folder::open(dir).ok()?).ok().flatten();
     let previous = config.record_dir.as_ref().and_then(last);
     if let Some(run) = &previous {
@@ -362,13 +361,11 @@ pub(crate) fn share(
         crate::metrics::report(run);
     }
     let previous = previous.map(|run| run.verdict);
-    let black_box = config.record_dir.as_deref();
-    let black_box = black_box.map(|dir| BlackBox::open(dir, &config, &baseline));
-    let black_box = black_box.unwrap_or_default();
-    if let Some(failure) = black_box.failure_to_say() {
+    let record = config.record_dir.as_deref();
+    let record = record.map(|dir| Recorder::open(dir, &config, &baseline)).unwrap_or_default();
+    if let Some(failure) = record.failure_to_say() {
         events::not_recorded(failure);
     }
-    let say_context = events::context;
-    let outlets = Outlets { black_box, notifier, termination, say_context };
-    Arc::new(Shared::new(config, baseline, outlets, previous, runtime))
+    let outlets = Outlets { record, notifier, message };
+    Arc::new(Shutdown::new(config, baseline, outlets, previous, runtime))
 }

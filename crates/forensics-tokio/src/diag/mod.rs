@@ -37,7 +37,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use self::outside::Outside;
-use crate::bounded::apart;
+use crate::blocking::off_runtime;
 use crate::child::Group;
 use crate::os::{SHELL, own_program};
 use crate::systemctl::may_start_anew;
@@ -159,7 +159,7 @@ pub(crate) async fn run(plan: Plan, line: String) -> Result<Looked, DiagError> {
     let path = plan.log.clone();
     let heading = format!("=== {}[{}] {line}\n", Quoted(&plan.service), std::process::id());
     // Off the runtime, as the disk may be slow to answer.
-    let log = apart(move || {
+    let log = off_runtime(move || {
         let mut log = append_to(&path)?;
         let written = log.write_all(heading.as_bytes());
         written.map(|()| log).map_err(|source| DiagError::Log { path, source })

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::teardown::phase_context::PhaseContext;
+use crate::phase_context::PhaseContext;
 
 #[cfg(feature = "tower")]
 pub use self::http::{CountedBody, CountedResponse, HttpInFlightLayer, HttpInFlightService};

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::{SIGKILL, kill};
 use nix::unistd::{alarm, getpid};
 
-use crate::task;
+use crate::blocking::spawn_detached;
 
 /// What looks around where nothing of ours can: for `/bin/sh -c`. Names alone, without command
 /// lines: nobody would take the secrets out of those.
@@ -27,7 +27,7 @@ pub(crate) fn kill_after(after: Duration) -> Option<Sender<()>> {
             let _ = kill(getpid(), SIGKILL);
         }
     };
-    if task::thread("shutdown-end", last_resort).is_err() {
+    if spawn_detached("shutdown-end", last_resort).is_err() {
         alarm::set(u32::try_from(after.as_secs() + 1).unwrap_or(u32::MAX));
         return None;
     }

@@ -10,18 +10,16 @@ use forensics_core::duration::Timespan;
 use forensics_core::record::ForcedBy;
 use forensics_core::signal::Signal;
 use tokio::sync::SetOnce;
-use tokio::time::sleep_until;
+use tokio::time::{Instant, sleep_until};
 
-use crate::budget::Seconds;
 use crate::builder::install_error::InstallError;
-use crate::builder::{Builder, check, share};
+use crate::builder::{Builder, check, prepare};
 use crate::guard::ShutdownGuard;
-use crate::keeper::vigil::{NOT_ENDED, PAST_DEADLINE};
-use crate::keeper::{self, FORCED_STATUS};
 use crate::listener::{Listeners, listen};
-use crate::message::termination::Termination;
+use crate::machine::{Event, ExitReason, FORCED_STATUS, LATE_AFTER, Seconds, Unit};
+use crate::message::TerminationMessage;
 use crate::notify::Notifier;
-use crate::stop::{Stop, Unit};
+use crate::shutdown::Shutdown;
 use crate::testing::Sender;
 
 /// A guard without signals: the test says which came, and from whom.
@@ -66,7 +64,7 @@ use crate::testing::Sender;
 #[derive(Debug, Clone)]
 pub struct Kit {
     guard: ShutdownGuard,
-    stop: Arc<Stop>,
+    shutdown: Arc<Shutdown>,
     forced: Arc<SetOnce<Forced>>,
 }
 
@@ -85,12 +83,11 @@ impl Kit {
         baseline.process.unit = None;
         (baseline.container, baseline.pod, baseline.memory_group) = (None, None, None);
         baseline.in_pid_namespace = false;
-        let shared =
-            share(config, baseline, Notifier::default(), Termination::default(), runtime.clone());
-        let stop = shared.stop.clone();
-        let listener = runtime.spawn(listen(shared.clone(), Listeners::default()));
-        let guard = ShutdownGuard::new(shared, None, vec![listener]);
-        Ok(Self { guard, stop, forced: Arc::default() })
+        let (notifier, message) = (Notifier::default(), TerminationMessage::default());
+        let shutdown = prepare(config, baseline, notifier, message, runtime.clone());
+        let listener = runtime.spawn(listen(shutdown.clone(), Listeners::default()));
+        let guard = ShutdownGuard::new(shutdown.clone(), None, vec![listener]);
+        Ok(Self { guard, shutdown, forced: Arc::default() })
     }
 
     /// The guard, as `install` would have returned it.
@@ -101,7 +98,8 @@ impl Kit {
     /// Lets systemd's stop timeout be this, which shortens the deadline of a stop by
     /// [systemd](Sender::systemd), or by nobody knows whom. Only the first call counts.
     pub fn stop_timeout(&self, timeout: Duration) {
-        self.stop.set_unit(Unit { stop_timeout: Timespan::from(timeout), heeds_us: false });
+        let unit = Unit { stop_timeout: Timespan::from(timeout), heeds_us: false };
+        self.shutdown.handle(Event::UnitKnown(unit));
     }
 
     /// Lets this signal come, now on the runtime's clock, from [an operator](Sender::operator).
@@ -116,10 +114,9 @@ impl Kit {
     /// The same, from whom the test says. Any signal is taken, whichever the builder named; none once
     /// the teardown has ended, when the guard has given them back.
     pub fn signal_from(&self, signal: Signal, sender: &Sender) {
-        if !self.stop.is_finished() && self.stop.on_signal(&sender.sends(signal), self.stop.now()) {
-            self.force(ForcedBy::Signal, keeper::asked_for(signal));
-        }
-        self.stop.go_on_recorded();
+        let (signal, at) = (Box::new(sender.sends(signal)), self.shutdown.now());
+        self.shutdown.handle(Event::SignalArrived { signal, at });
+        self.end_if_asked();
     }
 
     /// Runs `work`, which is to end with the teardown, such as the guard's
@@ -144,38 +141,62 @@ impl Kit {
         tokio::select! {
             biased;
             forced = self.forced.wait() => forced.clone(),
-            () = self.past_deadline() => self.force(ForcedBy::Deadline, NOT_ENDED.to_owned()),
+            () = self.past_deadline() => {
+                self.shutdown.handle(Event::ForcedByHarness(ExitReason::Deadline));
+                self.end_if_asked();
+                self.forced.wait().await.clone()
+            }
         }
     }
 
     /// Waits until a teardown that has not ended has been given up. Cancel safe.
     async fn past_deadline(&self) {
-        self.stop.begun().await;
-        while let Some(deadline) = self.stop.deadline().filter(|_| !self.stop.is_finished()) {
-            let end = deadline + PAST_DEADLINE;
-            sleep_until(end).await;
-            // It can have been moved since.
-            if self.stop.deadline() == Some(deadline) && !self.stop.is_finished() {
-                return;
+        let mut changes = self.shutdown.changes();
+        loop {
+            changes.mark_unchanged();
+            let deadline = self.open_deadline();
+            tokio::select! {
+                // Fails only without the sender, which we hold.
+                _ = changes.changed() => {}
+                () = sleep_until_deadline(deadline) => {
+                    // It can have been moved since.
+                    if deadline.is_some() && self.open_deadline() == deadline {
+                        return;
+                    }
+                }
             }
         }
-        pending::<()>().await;
     }
 
-    /// What the keeper does before it ends the process.
-    fn force(&self, by: ForcedBy, why: String) -> Forced {
-        let phases =
-            self.stop.running().into_iter().map(|running| running.named.name.clone()).collect();
-        let after = self.stop.since_begun();
-        let forced = Forced { by, why, phases, after, exit_status: FORCED_STATUS };
-        // From here on the teardown does not end by itself, as it would not in a process that is gone.
-        let _ = self.stop.claim_end();
-        keeper::last_words(&self.stop, by, &forced.why);
-        // Nothing more is recorded of a process that is gone.
-        self.stop.set_finished();
+    /// The deadline of a stop that is under way.
+    fn open_deadline(&self) -> Option<Instant> {
+        let machine = self.shutdown.machine();
+        machine.deadline().filter(|_| machine.is_watched())
+    }
+
+    /// Does what the shutdown thread does before it ends the process, if it is to be ended.
+    fn end_if_asked(&self) {
+        let Some(reason) = self.shutdown.exit_reason() else { return };
+        if self.forced.initialized() {
+            return;
+        }
+        let snapshot = self.shutdown.machine().snapshot(self.shutdown.now());
+        let (phases, after) = snapshot.map_or_else(Default::default, |snapshot| {
+            let names = snapshot.running.into_iter().map(|(name, ..)| name);
+            (names.collect(), snapshot.since)
+        });
+        let (by, why) = (reason.by(), reason.text());
+        self.shutdown.last_words(reason);
         // The first one counts.
-        let _ = self.forced.set(forced.clone());
-        forced
+        let _ = self.forced.set(Forced { by, why, phases, after, exit_status: FORCED_STATUS });
+    }
+}
+
+/// Waits until a teardown with this deadline is given up; for ever where there is none.
+async fn sleep_until_deadline(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline + LATE_AFTER).await,
+        None => pending().await,
     }
 }
 

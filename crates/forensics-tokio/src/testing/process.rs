@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use super::output::Output;
-use crate::stop::SAME_REQUEST;
+use crate::machine::SAME_REQUEST;
 
 /// Where the harness has a program's records written.
 const RECORD_DIR: &str = "FORENSICS_RECORD_DIR";

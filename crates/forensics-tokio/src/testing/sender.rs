@@ -7,7 +7,7 @@ use forensics_core::process::ProcessSummary;
 use forensics_core::sender;
 use forensics_core::signal::Signal;
 
-use crate::stop::Caught;
+use crate::capture_context::Caught;
 
 /// The sender of an injected signal: made up, and taken by the guard for what the kernel says.
 ///

@@ -1,12 +1,14 @@
 //! Phases as the user registers them.
 
+use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::outcome::IntoOutcome;
-use crate::teardown::phase_context::{PhaseContext, PhaseFn};
-use crate::teardown::plan::{Plan, StepId, Work};
+use crate::machine::{Machine, StepId, Work};
+use crate::phase_context::{PhaseContext, PhaseFn};
+use crate::shutdown::Shutdown;
 
 fn boxed<F, Fut>(work: F) -> PhaseFn
 where
@@ -21,54 +23,55 @@ where
 /// A registered phase, to say more about it. Dropping it changes nothing.
 ///
 /// A setting takes effect at once; on a phase that has already begun it has none.
-#[derive(Debug)]
 pub struct Phase {
-    plan: Arc<Plan>,
+    shutdown: Arc<Shutdown>,
     id: StepId,
 }
 
 impl Phase {
-    pub(crate) fn register<F, Fut>(plan: &Arc<Plan>, name: &str, work: F) -> Self
+    pub(crate) fn register<F, Fut>(shutdown: &Arc<Shutdown>, name: &str, work: F) -> Self
     where
         F: FnOnce(PhaseContext) -> Fut + Send + 'static,
         Fut: Future + Send + 'static,
         Fut::Output: IntoOutcome,
     {
-        Self { id: plan.push(name, Work::Phase(boxed(work))), plan: plan.clone() }
+        let push = |machine: &mut Machine| machine.plan.push(name, Work::Phase);
+        let id = shutdown.register(push, Some(boxed(work)));
+        Self { shutdown: shutdown.clone(), id }
     }
 
     /// The most it may take from its own start; then it is dropped, and the next phase runs.
     /// Unset, it may take what is left until the deadline, less what later phases reserve.
     pub fn timeout(self, timeout: Duration) -> Self {
-        self.plan.limit(self.id, timeout);
+        self.shutdown.machine().plan.limit(self.id, timeout);
         self
     }
 
     /// What all earlier phases together must leave to it, and what it keeps when a second signal
     /// asks for haste.
     pub fn reserve(self, reserve: Duration) -> Self {
-        self.plan.reserve(self.id, reserve);
+        self.shutdown.machine().plan.reserve(self.id, reserve);
         self
     }
 
     /// Skips it unless the phase or group `name` has ended `ok`: no write into a store that is
     /// still in use. Can be given several times.
     pub fn requires(self, name: impl Into<String>) -> Self {
-        self.plan.require(self.id, name.into());
+        self.shutdown.machine().plan.require(self.id, name.into());
         self
     }
 }
 
 /// A group of phases that run side by side. It ends when the last of them has.
-#[derive(Debug)]
 pub struct Group {
-    plan: Arc<Plan>,
+    shutdown: Arc<Shutdown>,
     id: StepId,
 }
 
 impl Group {
-    pub(crate) fn register(plan: &Arc<Plan>, name: &str) -> Self {
-        Self { id: plan.push(name, Work::Group(Vec::new())), plan: plan.clone() }
+    pub(crate) fn register(shutdown: &Arc<Shutdown>, name: &str) -> Self {
+        let push = |machine: &mut Machine| machine.plan.push(name, Work::Group(Vec::new()));
+        Self { id: shutdown.register(push, None), shutdown: shutdown.clone() }
     }
 
     /// Adds a member. Settings that follow are the member's; the group's own come before its first.
@@ -78,25 +81,27 @@ impl Group {
         Fut: Future + Send + 'static,
         Fut::Output: IntoOutcome,
     {
-        let id = self.plan.push_member(self.id, &name.into(), boxed(work));
+        let (group, name) = (self.id, name.into());
+        let push = |machine: &mut Machine| machine.plan.push_member(group, &name);
+        let id = self.shutdown.register(push, Some(boxed(work)));
         GroupPhase { group: self, id }
     }
 
     /// As [`Phase::timeout`], for the group as a whole.
     pub fn timeout(self, timeout: Duration) -> Self {
-        self.plan.limit(self.id, timeout);
+        self.shutdown.machine().plan.limit(self.id, timeout);
         self
     }
 
     /// As [`Phase::reserve`], for the group as a whole.
     pub fn reserve(self, reserve: Duration) -> Self {
-        self.plan.reserve(self.id, reserve);
+        self.shutdown.machine().plan.reserve(self.id, reserve);
         self
     }
 
     /// As [`Phase::requires`], for the group as a whole.
     pub fn requires(self, name: impl Into<String>) -> Self {
-        self.plan.require(self.id, name.into());
+        self.shutdown.machine().plan.require(self.id, name.into());
         self
     }
 }
@@ -121,14 +126,26 @@ impl GroupPhase {
 
     /// As [`Phase::timeout`], for this member.
     pub fn timeout(self, timeout: Duration) -> Self {
-        self.group.plan.limit(self.id, timeout);
+        self.group.shutdown.machine().plan.limit(self.id, timeout);
         self
     }
 
     /// As [`Phase::requires`], for this member. Members of one group start together, so only
     /// earlier phases can be required.
     pub fn requires(self, name: impl Into<String>) -> Self {
-        self.group.plan.require(self.id, name.into());
+        self.group.shutdown.machine().plan.require(self.id, name.into());
         self
+    }
+}
+
+impl fmt::Debug for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Phase").field(&self.id).finish()
+    }
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Group").field(&self.id).finish()
     }
 }

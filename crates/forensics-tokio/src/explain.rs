@@ -1,22 +1,28 @@
 //! What takes longer to find out than the signal may wait: why systemd stops us.
 //!
-//! Asked once the stop is announced, beside the phases and delaying none; said as one event, within
-//! a second or not at all.
+//! Asked beside the phases, delaying none; said as one event, within a second or not at all.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use forensics_core::cause::Cause;
 use forensics_core::context::ShutdownContext;
 use forensics_core::systemd::{Why, why};
 
-use crate::voice::Voice;
+use crate::shutdown::Shutdown;
 use crate::{events, systemctl};
 
 /// How long each question may take; two are asked at once.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
-/// Asks systemd why it stops us, where it may be the one who does.
-pub(crate) async fn ask(context: &ShutdownContext, voice: &Voice) {
+/// Asks systemd why it stops us, where it may be the one that does, and then tells it that we stop:
+/// from then on it shows the unit as being stopped, whatever the reason.
+pub(crate) async fn explain_stop(shutdown: Arc<Shutdown>, context: Arc<ShutdownContext>) {
+    ask(&shutdown, &context).await;
+    shutdown.notifier.stopping();
+}
+
+async fn ask(shutdown: &Shutdown, context: &ShutdownContext) {
     let asked = matches!(context.cause(), Cause::Systemd | Cause::Watchdog | Cause::Unknown);
     let unit = context.systemd.unit.clone().filter(|unit| asked && unit.has_stop_timeout());
     let Some(unit) = unit else { return };
@@ -24,9 +30,10 @@ pub(crate) async fn ask(context: &ShutdownContext, voice: &Voice) {
         systemctl::show(&unit, ANSWER_LIMIT),
         systemctl::list_jobs(unit.manager, ANSWER_LIMIT),
     );
+    let log = &shutdown.log;
     let (properties, jobs) = match (properties, jobs) {
         (Ok(properties), Ok(jobs)) => (properties, jobs),
-        (Err(e), _) | (_, Err(e)) => return voice.say(move || events::unexplained(&e)),
+        (Err(e), _) | (_, Err(e)) => return log.emit(move || events::unexplained(&e)),
     };
     if let Some(why) = why(&unit.unit, &properties, &jobs) {
         let cause = match why {
@@ -34,6 +41,6 @@ pub(crate) async fn ask(context: &ShutdownContext, voice: &Voice) {
             Why::Watchdog => Cause::Watchdog,
             _ => Cause::Systemd,
         };
-        voice.say(move || events::why(cause, &unit.unit, &why));
+        log.emit(move || events::why(cause, &unit.unit, &why));
     }
 }

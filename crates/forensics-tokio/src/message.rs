@@ -2,25 +2,24 @@
 //!
 //! The kubelet reads at most 4096 bytes of a file that it made (`terminationMessagePath`) once the
 //! container has ended, however it ended. So the file holds an account from the stop's beginning on,
-//! written anew whenever that changes: a SIGKILL leaves the last one.
+//! written again whenever that changes: a SIGKILL leaves the last one.
 //!
-//! The file is opened at the start, and each message is one write, on a thread of its own that may
-//! hang in it. A newer message takes the place of one that has not been written; the end waits for
-//! the last one, not for long.
+//! The file is opened at the start, and each message is one write, on a thread of its own, as it may
+//! block. A newer message takes the place of one that has not been written; the end waits for the
+//! last one, not for long.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use nix::libc;
 
-use crate::bounded::bounded;
-use crate::task;
+use crate::blocking::{WorkQueue, run_with_timeout};
 
-/// Where the kubelet looks unless told.
+/// Where the kubelet looks by default.
 pub(crate) const DEFAULT_PATH: &str = "/dev/termination-log";
 
 /// How long the file may take to be opened: on a busy machine, that is the time to run a thread.
@@ -47,27 +46,27 @@ pub(crate) enum TerminationError {
 
 /// The file, where there is one; see the module's documentation.
 #[derive(Default)]
-pub(crate) struct Termination(Option<Arc<Log>>);
+pub(crate) struct TerminationMessage(Option<Arc<Log>>);
 
 struct Log {
     write: Write,
+    queue: WorkQueue,
     slot: Mutex<Slot>,
-    changed: Condvar,
     failed: OnceLock<String>,
 }
 
-/// Writes a message to the file. May hang.
+/// Writes a message to the file. May block.
 type Write = Box<dyn Fn(&str) -> io::Result<()> + Send + Sync>;
 
 #[derive(Default)]
 struct Slot {
+    /// What the queue's next job writes.
     waiting: Option<String>,
-    writing: bool,
-    /// The last word has been left here; only a forced end may say more.
-    closed: bool,
+    /// The last message has been left here; only another last one takes its place.
+    is_closed: bool,
 }
 
-impl Termination {
+impl TerminationMessage {
     /// Opens the file at `path`, or the kubelet's usual one where that is there.
     ///
     /// Never follows a link in the last place, and never waits for longer than 500 ms.
@@ -77,7 +76,7 @@ impl Termination {
     pub(crate) fn open(path: Option<&Path>) -> Result<Self, TerminationError> {
         let is_default = path.is_none();
         let path = path.unwrap_or(Path::new(DEFAULT_PATH)).to_owned();
-        let opened = bounded(OPEN_LIMIT, {
+        let opened = run_with_timeout(OPEN_LIMIT, {
             let path = path.clone();
             move || open(path)
         });
@@ -92,8 +91,9 @@ impl Termination {
     }
 
     fn to(write: Write) -> Self {
-        let (slot, changed, failed) = (Mutex::default(), Condvar::new(), OnceLock::new());
-        Self(Some(Arc::new(Log { write, slot, changed, failed })))
+        let (slot, failed) = (Mutex::default(), OnceLock::new());
+        let queue = WorkQueue::new("shutdown-message");
+        Self(Some(Arc::new(Log { write, queue, slot, failed })))
     }
 
     /// Whether anything is written at all.
@@ -101,65 +101,44 @@ impl Termination {
         self.0.is_some()
     }
 
-    /// Leaves an account to be written, unless the last word has been said. Never blocks, unless no
-    /// thread can be had.
-    pub(crate) fn say(&self, text: String) {
-        self.leave(text, |slot| !slot.closed);
-    }
-
-    /// Leaves the last word. Never blocks; see [`finish`](Self::finish).
-    pub(crate) fn close(&self, text: String) {
-        self.leave(text, |slot| {
-            slot.closed = true;
-            true
-        });
+    /// Has a message written, unless it comes after the last one. Never blocks, unless no thread is to
+    /// be had; see [`finish`](Self::finish).
+    pub(crate) fn write(&self, text: String, is_last: bool) {
+        let Some(log) = &self.0 else { return };
+        let mut slot = log.lock();
+        if slot.is_closed && !is_last {
+            return;
+        }
+        slot.is_closed |= is_last;
+        let has_job = slot.waiting.replace(text).is_some();
+        drop(slot);
+        if !has_job {
+            let writer = log.clone();
+            log.queue.push(move || writer.write_waiting());
+            log.queue.start();
+        }
     }
 
     /// Waits until all is written, for 500 ms at most.
     pub(crate) fn finish(&self) {
-        let Some(log) = &self.0 else { return };
-        let busy = |slot: &mut Slot| slot.writing;
-        drop(log.changed.wait_timeout_while(log.lock(), WRITE_LIMIT, busy));
+        if let Some(log) = &self.0 {
+            log.queue.flush(WRITE_LIMIT);
+        }
     }
 
     /// What went wrong first, if anything has.
     pub(crate) fn failure(&self) -> Option<&str> {
         self.0.as_ref()?.failed.get().map(String::as_str)
     }
-
-    fn leave(&self, text: String, may: fn(&mut Slot) -> bool) {
-        let Some(log) = &self.0 else { return };
-        let mut slot = log.lock();
-        if !may(&mut slot) {
-            return;
-        }
-        slot.waiting = Some(text);
-        if slot.writing {
-            return;
-        }
-        slot.writing = true;
-        drop(slot);
-        let writer = log.clone();
-        if task::thread("shutdown-message", move || writer.write_all_waiting()).is_err() {
-            // No thread is to be had: better written here than not at all.
-            log.write_all_waiting();
-        }
-    }
 }
 
 impl Log {
-    fn write_all_waiting(&self) {
-        loop {
-            let mut slot = self.lock();
-            let Some(text) = slot.waiting.take() else {
-                slot.writing = false;
-                self.changed.notify_all();
-                return;
-            };
-            drop(slot);
-            if let Err(e) = (self.write)(&text) {
-                self.failed.get_or_init(|| e.to_string());
-            }
+    fn write_waiting(&self) {
+        let waiting = self.lock().waiting.take();
+        if let Some(text) = waiting
+            && let Err(e) = (self.write)(&text)
+        {
+            self.failed.get_or_init(|| e.to_string());
         }
     }
 
@@ -203,14 +182,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         fs::write(&path, "x".repeat(9000)).unwrap();
-        let log = Termination::open(Some(&path)).unwrap();
-        log.say("stopping, phase drain".to_owned());
-        log.say("stopping".to_owned());
-        log.close("ended".to_owned());
-        log.say("too late".to_owned());
+        let log = TerminationMessage::open(Some(&path)).unwrap();
+        log.write("stopping, phase drain".to_owned(), false);
+        log.write("stopping".to_owned(), false);
+        log.write("ended".to_owned(), true);
+        log.write("too late".to_owned(), false);
         log.finish();
         assert_eq!(fs::read_to_string(&path).unwrap(), "ended");
-        log.close("forced".to_owned());
+        log.write("forced".to_owned(), true);
         log.finish();
         assert_eq!(fs::read_to_string(&path).unwrap(), "forced");
         assert_eq!(log.failure(), None);
@@ -235,35 +214,35 @@ mod tests {
             (&device, "no regular file"),
         ];
         for (path, expected) in cases {
-            let error = Termination::open(Some(path)).err().unwrap().to_string();
+            let error = TerminationMessage::open(Some(path)).err().unwrap().to_string();
             assert!(error.contains(expected), "{error}");
         }
         assert!(!missing.exists());
     }
 
     #[test]
-    fn a_write_that_fails_is_told_and_one_that_hangs_holds_nobody() {
+    fn a_write_that_fails_is_told_and_one_that_blocks_holds_up_no_caller() {
         // A file that refuses: it is open for reading alone.
         let file = File::open(tempfile::NamedTempFile::new().unwrap().path()).unwrap();
-        let log = Termination::to(Box::new(move |text| write(&file, text)));
-        log.close("ended".to_owned());
+        let log = TerminationMessage::to(Box::new(move |text| write(&file, text)));
+        log.write("ended".to_owned(), true);
         log.finish();
         assert!(log.failure().unwrap().contains("Bad file descriptor"));
 
         let (release, hang) = mpsc::channel::<()>();
         let (wrote, written) = mpsc::channel();
         let hang = Mutex::new(hang);
-        let log = Termination::to(Box::new(move |text| {
+        let log = TerminationMessage::to(Box::new(move |text| {
             wrote.send(text.to_owned()).unwrap();
             let _ = hang.lock().unwrap().recv();
             Ok(())
         }));
-        log.say("stopping".to_owned());
+        log.write("stopping".to_owned(), false);
         assert_eq!(written.recv().unwrap(), "stopping");
         let began = Instant::now();
-        log.say("stopping, phase drain".to_owned());
-        log.close("ended".to_owned());
-        assert!(began.elapsed() < WRITE_LIMIT, "nobody waits before the end");
+        log.write("stopping, phase drain".to_owned(), false);
+        log.write("ended".to_owned(), true);
+        assert!(began.elapsed() < WRITE_LIMIT, "no caller waits before the end");
         log.finish();
         // It is the limit that let it go, not the disk; the last word is still to come.
         assert!(began.elapsed() >= WRITE_LIMIT);

@@ -22,16 +22,9 @@ struct Values {
     written: Option<Instant>,
 }
 
-/// What follows from a value being set.
-pub(crate) struct Set {
-    /// It is not what it was before.
-    pub(crate) is_news: bool,
-    /// All values, when it is time to write them down.
-    pub(crate) to_write: Option<Map<String, Value>>,
-}
-
 impl Recorded {
-    pub(crate) fn set(&self, key: String, value: Value) -> Set {
+    /// Sets a value. Returns all values when it is time to write them down.
+    pub(crate) fn set(&self, key: String, value: Value) -> Option<Map<String, Value>> {
         let key = cut_to(key, MAX_NAME_CHARS);
         let value = match value {
             Value::String(text) => Value::String(cut_to(text, MAX_TEXT_CHARS)),
@@ -39,24 +32,18 @@ impl Recorded {
         };
         let mut values = self.lock();
         values.last_key = Some(key.clone());
-        let is_news = values.all.get(&key) != Some(&value);
         values.all.insert(key, value);
         let now = Instant::now();
         let written = values.written.is_some_and(|written| now - written < WRITTEN_EVERY);
         if !written {
             values.written = Some(now);
         }
-        Set { is_news, to_write: (!written).then(|| values.all.clone()) }
+        (!written).then(|| values.all.clone())
     }
 
     /// All of it.
     pub(crate) fn all(&self) -> Map<String, Value> {
         self.lock().all.clone()
-    }
-
-    /// The same, where nobody else is left.
-    pub(crate) fn into_all(self) -> Map<String, Value> {
-        self.0.into_inner().unwrap_or_else(PoisonError::into_inner).all
     }
 
     /// What came last, as `key=value`.

@@ -21,7 +21,7 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    /// A lead's: it has its time, and nothing is kept for it.
+    /// The pre-stop delay's: it has its time, and nothing is reserved for it.
     pub(crate) fn lead(lead: Duration) -> Self {
         Self { name: "lead".to_owned(), timeout: Some(lead), reserve: Duration::ZERO }
     }
@@ -42,7 +42,7 @@ fn allowance(
     timeout.map_or(open, |timeout| timeout.min(open))
 }
 
-/// What a phase that has started may take, and what of it is its own even in haste.
+/// What a phase that has started may take, and what of it is its own even after a second signal.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Budget {
     pub(crate) started: Instant,
@@ -53,10 +53,10 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    /// For one that starts now.
-    pub(crate) fn new(claim: &Claim, later: Duration) -> Self {
+    /// For a phase that starts at `started`.
+    pub(crate) fn new(claim: &Claim, later: Duration, started: Instant) -> Self {
         let Claim { timeout, reserve, .. } = *claim;
-        Self { started: Instant::now(), timeout, reserve, later }
+        Self { started, timeout, reserve, later }
     }
 
     /// A member's of the group whose budget this is: it shares the group's time, and its reserve.

@@ -1,17 +1,18 @@
 //! What a running phase is given.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::phase_state::PhaseState;
-use crate::stop::Stop;
+use crate::machine::{Event, StepId};
+use crate::recorded::Recorded;
+use crate::shutdown::Shutdown;
 
 type PhaseFuture = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
 
@@ -21,24 +22,45 @@ pub(crate) type PhaseFn = Box<dyn FnOnce(PhaseContext) -> PhaseFuture + Send>;
 /// What a running phase is given.
 ///
 /// Cheap to clone; clones speak for the same phase, also from tasks that it spawns.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct PhaseContext {
     pub(crate) state: Arc<PhaseState>,
-    pub(crate) stop: Arc<Stop>,
-    pub(crate) service_running: Arc<watch::Receiver<bool>>,
+    pub(crate) shutdown: Arc<Shutdown>,
+}
+
+/// What a running phase shares with those who look at it.
+pub(crate) struct PhaseState {
+    pub(crate) id: StepId,
+    name: Arc<str>,
+    /// When the phase is dropped, as it stands now.
+    end: Mutex<Instant>,
+    /// Cancelled when the phase is dropped.
+    pub(crate) token: CancellationToken,
+    pub(crate) recorded: Recorded,
+}
+
+impl PhaseState {
+    pub(crate) fn new(id: StepId, name: Arc<str>, end: Instant) -> Self {
+        let (token, recorded) = (CancellationToken::new(), Recorded::default());
+        Self { id, name, end: Mutex::new(end), token, recorded }
+    }
+
+    pub(crate) fn set_end(&self, end: Instant) {
+        *self.end.lock().unwrap_or_else(PoisonError::into_inner) = end;
+    }
 }
 
 impl PhaseContext {
     /// The phase's name.
     pub fn name(&self) -> &str {
-        &self.state.named.name
+        &self.state.name
     }
 
     /// When it will be dropped if it has not ended by then. It comes closer when a second signal
     /// asks for haste, and moves on where
     /// [more time is asked for](crate::Builder::extend_stop_timeout).
     pub fn deadline(&self) -> Instant {
-        self.state.end()
+        *self.state.end.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How long that is from now; zero where it is over.
@@ -49,7 +71,7 @@ impl PhaseContext {
     /// Cancelled when the phase has run out of its time or is cut short, for the tasks it spawned:
     /// those are not dropped with it.
     pub fn token(&self) -> &CancellationToken {
-        self.state.token()
+        &self.state.token
     }
 
     /// Notes a value under a name, for the log, the report and the record. A later one under the
@@ -58,13 +80,9 @@ impl PhaseContext {
     /// Cheap enough for every request that ends: into the record's file it goes at most four times
     /// a second, and at the phase's end.
     pub fn record(&self, key: impl Into<String>, value: impl Into<Value>) {
-        let set = self.state.recorded.set(key.into(), value.into());
-        if set.is_news {
-            self.stop.note_progress();
-        }
-        if let Some(all) = set.to_write {
-            let offset = self.state.began.elapsed();
-            self.stop.black_box.phase_progress(self.state.named.place(), all, offset);
+        if let Some(values) = self.state.recorded.set(key.into(), value.into()) {
+            let (phase, last_value) = (self.state.id, self.state.recorded.last());
+            self.shutdown.handle(Event::PhaseProgressed { phase, values, last_value });
         }
     }
 
@@ -80,7 +98,13 @@ impl PhaseContext {
     /// Cancel safe.
     pub async fn service_ended(&self) {
         // An error means that the guard is gone, and the future with it.
-        let mut running = watch::Receiver::clone(&self.service_running);
+        let mut running = self.shutdown.service_running.subscribe();
         let _ = running.wait_for(|running| !running).await;
+    }
+}
+
+impl fmt::Debug for PhaseContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PhaseContext").field("name", &self.state.name).finish_non_exhaustive()
     }
 }

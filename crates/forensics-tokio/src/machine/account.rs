@@ -1,16 +1,16 @@
 //! The account of a stop in a few lines for people: what the termination message says.
 //!
-//! What matters most stands first, since whoever shows it may cut it: how it ended, why it stops,
-//! who asked, what did not go well. A pure function of plain data, and never longer than
-//! [`MAX_BYTES`].
+//! What matters most stands first, since the message may be cut where it is shown: how it ended, why
+//! it stops, who asked, what did not go well. Never longer than [`MAX_BYTES`].
 
 use std::fmt::Write;
 use std::time::Duration;
 
 use forensics_core::context::{ShutdownContext, Trigger};
 use forensics_core::escape::{Plain, Quoted};
+use tokio::time::Instant;
 
-use crate::budget::Seconds;
+use super::{Machine, Seconds};
 use crate::outcome::Outcome;
 use crate::report::PhaseReport;
 
@@ -18,36 +18,62 @@ use crate::report::PhaseReport;
 pub(crate) const MAX_BYTES: usize = 4096;
 
 /// How a run stands, or ended.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum State<'a> {
-    /// It is stopping. Who reads this of a run that is dead learns that it was killed.
-    Stopping { since: Duration, allowed: Duration, alarm: Option<&'a str> },
+#[derive(Debug, Clone)]
+pub(crate) enum MessageState {
+    /// It is stopping. If the message still says so when the run is dead, it was killed.
+    Stopping { alarm: Option<String> },
     /// As planned.
-    Ended { status: u8, total: Duration, timed_out: bool, error: Option<&'a str> },
-    /// By our own hand, before the teardown had ended.
-    Forced { status: u8, why: &'a str },
+    Ended { status: u8, total: Duration, timed_out: bool, error: Option<String> },
+    /// We ended it, before the teardown had ended.
+    Forced { status: u8, why: String },
     /// By a panic.
-    Panicked { message: &'a str, location: Option<&'a str> },
-    /// `main` let go of the guard.
+    Panicked { message: String, location: Option<String> },
+    /// `main` dropped the guard.
     Abandoned,
 }
 
 /// What an account is made of.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Account<'a> {
-    pub(crate) service: &'a str,
-    pub(crate) state: State<'a>,
-    /// Absent where nobody had asked for a stop.
-    pub(crate) context: Option<&'a ShutdownContext>,
+struct Account<'a> {
+    service: &'a str,
+    state: &'a MessageState,
+    /// How long ago the stop was requested, and how long it may take.
+    since: Duration,
+    allowed: Duration,
+    /// Absent where no stop was requested.
+    context: Option<&'a ShutdownContext>,
     /// The phases that run, and for how long already.
-    pub(crate) running: &'a [(String, Duration)],
-    /// Those that have ended, members and groups alike.
-    pub(crate) ended: &'a [PhaseReport],
+    running: &'a [(String, Duration)],
+    /// Those that have ended; members of groups before their group.
+    ended: &'a [&'a PhaseReport],
+}
+
+impl Machine {
+    /// The text of the termination message.
+    pub(super) fn account(&self, state: &MessageState, now: Instant) -> String {
+        let ran = |started| now.saturating_duration_since(started);
+        let stop = self.stop();
+        let running = stop.into_iter().flat_map(|stop| stop.running.values());
+        let running: Vec<_> =
+            running.map(|phase| (phase.key.name.to_string(), ran(phase.due.started))).collect();
+        let reports = stop.into_iter().flat_map(|stop| &stop.reports);
+        let ended: Vec<_> = reports.flat_map(|one| one.members.iter().chain([one])).collect();
+        Account {
+            service: &self.config.service,
+            state,
+            since: self.since(now),
+            allowed: stop.map_or(Duration::ZERO, |stop| stop.allowed),
+            context: stop.map(|stop| &*stop.context),
+            running: &running,
+            ended: &ended,
+        }
+        .text()
+    }
 }
 
 impl Account<'_> {
     /// The text, lines apart by newlines, with all foreign text escaped.
-    pub(crate) fn text(&self) -> String {
+    fn text(&self) -> String {
         let mut lines = vec![self.head()];
         lines.extend(self.context.and_then(sender));
         if !self.running.is_empty() {
@@ -64,10 +90,10 @@ impl Account<'_> {
         let phases = self.ended.iter().filter(|phase| phase.members.is_empty());
         if let Some(slowest) = phases.max_by_key(|phase| phase.took) {
             lines.push(format!("slowest: {}", took(slowest)));
-            let all: Vec<String> = self.ended.iter().map(took).collect();
+            let all: Vec<String> = self.ended.iter().map(|phase| took(phase)).collect();
             lines.push(format!("phases: {}", all.join(", ")));
         }
-        if let State::Forced { why, .. } | State::Stopping { alarm: Some(why), .. } = self.state {
+        if let MessageState::Forced { why, .. } | MessageState::Stopping { alarm: Some(why) } = self.state {
             lines.push(format!("seen: {}", Plain(why)));
         }
         if let Some(context) = self.context {
@@ -80,30 +106,30 @@ impl Account<'_> {
         let mut head = Plain(self.service).to_string();
         // Writing to a String does not fail.
         let _ = match self.state {
-            State::Stopping { since, allowed, .. } => write!(
+            MessageState::Stopping { .. } => write!(
                 head,
                 " was stopping, {} of at most {} so far, and killed if nothing else stands here",
-                Seconds(since),
-                Seconds(allowed)
+                Seconds(self.since),
+                Seconds(self.allowed)
             ),
-            State::Ended { status, total, timed_out, error } => {
-                let total = Seconds(total);
-                let how = match (timed_out, error) {
+            MessageState::Ended { status, total, timed_out, error } => {
+                let total = Seconds(*total);
+                let how = match (*timed_out, error) {
                     (_, Some(error)) => format!(", and failed: {}", Plain(error)),
                     (true, None) => ", though a phase timed out".to_owned(),
                     (false, None) => ", as planned".to_owned(),
                 };
                 write!(head, " ended in {total}, exit status {status}{how}")
             }
-            State::Forced { status, why } => {
+            MessageState::Forced { status, why } => {
                 let why = why.split(';').next().unwrap_or_default();
                 write!(head, " was ended by force, exit status {status}: {}", Plain(why))
             }
-            State::Panicked { message, location } => {
-                let at = location.map(|place| format!(" at {}", Plain(place))).unwrap_or_default();
+            MessageState::Panicked { message, location } => {
+                let at = location.as_deref().map(|place| format!(" at {}", Plain(place))).unwrap_or_default();
                 write!(head, " panicked{at}: {}", Plain(message))
             }
-            State::Abandoned => write!(head, " left its guard before its teardown had ended"),
+            MessageState::Abandoned => write!(head, " left its guard before its teardown had ended"),
         };
         if let Some(context) = self.context {
             let _ = match &context.trigger {
@@ -181,13 +207,15 @@ mod tests {
         ];
         let context = requested("upgrade");
         let seconds = Duration::from_secs;
-        let account = |state| {
+        let account = |state: MessageState| {
             Account {
                 service: "gateway",
-                state,
+                state: &state,
+                since: seconds(2),
+                allowed: seconds(45),
                 context: Some(&context),
                 running: &[],
-                ended: &ended,
+                ended: &ended.iter().collect::<Vec<_>>(),
             }
             .text()
         };
@@ -201,31 +229,31 @@ mod tests {
         let rest = |seen: &str| rest.replace("SEEN", seen);
         let cases = [
             (
-                State::Ended { status: 0, total: seconds(3), timed_out: false, error: None },
+                MessageState::Ended { status: 0, total: seconds(3), timed_out: false, error: None },
                 "gateway ended in 3.00s, exit status 0, as planned".to_owned() + &rest(""),
             ),
             (
-                State::Ended { status: 0, total: seconds(31), timed_out: true, error: None },
+                MessageState::Ended { status: 0, total: seconds(31), timed_out: true, error: None },
                 "gateway ended in 31.00s, exit status 0, though a phase timed out".to_owned()
                     + &rest(""),
             ),
             (
-                State::Ended {
+                MessageState::Ended {
                     status: 1,
                     total: seconds(31),
                     timed_out: true,
-                    error: Some("disk\ngone"),
+                    error: Some("disk\ngone".to_owned()),
                 },
                 r"gateway ended in 31.00s, exit status 1, and failed: disk\ngone".to_owned()
                     + &rest(""),
             ),
             (
-                State::Forced { status: 70, why: "the deadline is over; threads: 1" },
+                MessageState::Forced { status: 70, why: "the deadline is over; threads: 1".to_owned() },
                 "gateway was ended by force, exit status 70: the deadline is over".to_owned()
                     + &rest("seen: the deadline is over; threads: 1\n"),
             ),
             (
-                State::Stopping { since: seconds(2), allowed: seconds(45), alarm: Some("slow") },
+                MessageState::Stopping { alarm: Some("slow".to_owned()) },
                 "gateway was stopping, 2.00s of at most 45.00s so far, and killed if nothing else \
                  stands here"
                     .to_owned()
@@ -240,9 +268,9 @@ mod tests {
     #[test]
     fn a_panic_outside_of_a_stop_has_an_account_too() {
         let state =
-            State::Panicked { message: "oh\u{1b}[31m no", location: Some("src/main.rs:3:5") };
+            MessageState::Panicked { message: "oh\u{1b}[31m no".to_owned(), location: Some("src/main.rs:3:5".to_owned()) };
         let account =
-            Account { service: "gateway", state, context: None, running: &[], ended: &[] };
+            Account { service: "gateway", state: &state, since: Duration::ZERO, allowed: Duration::ZERO, context: None, running: &[], ended: &[] };
         assert_eq!(account.text(), "gateway panicked at src/main.rs:3:5: oh\\u{1b}[31m no\n");
     }
 
@@ -257,10 +285,12 @@ mod tests {
             let service = "é".repeat(length) + &evil;
             let account = Account {
                 service: &service,
-                state: State::Forced { status: 70, why: &evil },
+                state: &MessageState::Forced { status: 70, why: evil.clone() },
+                since: Duration::ZERO,
+                allowed: Duration::ZERO,
                 context: Some(&context),
                 running: &running,
-                ended: &ended,
+                ended: &ended.iter().collect::<Vec<_>>(),
             };
             let text = account.text();
             assert!((MAX_BYTES - 8..=MAX_BYTES).contains(&text.len()), "{}", text.len());

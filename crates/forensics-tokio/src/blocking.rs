@@ -1,0 +1,222 @@
+//! Work that may block for ever, on threads of its own.
+//!
+//! A subscriber, a disk, a file of /proc that a FUSE server answers: each may block for as long as
+//! it likes. Everything that may do so goes through this module, so that no caller waits longer
+//! than it says.
+//!
+//! Not tokio's `spawn_blocking`: where no thread is to be had that panics, or leaves the work in its
+//! queue for good.
+
+use std::collections::VecDeque;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+/// How long the thread of a queue stays after its last job.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Starts a thread and leaves it to itself.
+///
+/// # Errors
+/// Where no thread is to be had.
+pub(crate) fn spawn_detached(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new().name(name.to_owned()).spawn(work).map(drop)
+}
+
+/// The result of `work`, or `None` where it takes longer than `limit`, panics, or no thread is to be
+/// had. Blocks for `limit` at most; work that takes longer is left behind.
+pub(crate) fn run_with_timeout<T: Send + 'static>(
+    limit: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    spawn_detached("shutdown-work", move || drop(sender.send(work()))).ok()?;
+    receiver.recv_timeout(limit).ok()
+}
+
+/// Does `work` likewise, for what must not be left undone: where no thread is to be had it is done
+/// here, and blocks the caller for as long as it takes.
+pub(crate) fn run_with_timeout_or_here(limit: Duration, work: impl FnOnce() + Send + 'static) {
+    let queue = WorkQueue::new("shutdown-work");
+    queue.push(work);
+    queue.start();
+    queue.flush(limit);
+}
+
+/// The result of `work`, for a task. Cancel safe: dropped, it leaves the work to itself.
+///
+/// # Errors
+/// Where no thread is to be had, and where `work` panics.
+pub(crate) async fn off_runtime<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    let (sender, receiver) = oneshot::channel();
+    // The receiver is gone where it took too long.
+    spawn_detached("shutdown-work", move || drop(sender.send(work())))
+        .map_err(|e| io::Error::new(e.kind(), format!("no thread is to be had: {e}")))?;
+    receiver.await.map_err(|_| io::Error::other("it panicked"))
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Jobs that are done one after another on one thread. Clones are the same queue.
+///
+/// The thread starts with the first job and ends a second after the last, so that an idle guard has
+/// none. Where no thread is to be had, [`start`](Self::start) does the jobs itself.
+#[derive(Clone)]
+pub(crate) struct WorkQueue(Arc<Inner>);
+
+struct Inner {
+    thread_name: &'static str,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Job>,
+    /// How many jobs were ever pushed, and how many of them are done.
+    pushed: u64,
+    done: u64,
+    /// Whether a thread does the jobs now.
+    has_worker: bool,
+}
+
+impl WorkQueue {
+    pub(crate) fn new(thread_name: &'static str) -> Self {
+        let (state, changed) = (Mutex::default(), Condvar::new());
+        Self(Arc::new(Inner { thread_name, state, changed }))
+    }
+
+    /// Adds a job, to be done after [`start`](Self::start). Returns its number. Never blocks.
+    pub(crate) fn push(&self, job: impl FnOnce() + Send + 'static) -> u64 {
+        let mut state = self.lock();
+        state.waiting.push_back(Box::new(job));
+        state.pushed += 1;
+        state.pushed
+    }
+
+    /// Sees to it that the jobs are done. Blocks only where no thread is to be had.
+    pub(crate) fn start(&self) {
+        let mut state = self.lock();
+        if state.waiting.is_empty() {
+            return;
+        }
+        if state.has_worker {
+            self.0.changed.notify_all();
+            return;
+        }
+        state.has_worker = true;
+        drop(state);
+        let queue = self.clone();
+        if spawn_detached(self.0.thread_name, move || queue.work()).is_err() {
+            // Better done here than not at all.
+            let mut state = self.do_waiting(self.lock());
+            state.has_worker = false;
+        }
+    }
+
+    /// Whether the job of this number, and all before it, are done.
+    pub(crate) fn has_done(&self, number: u64) -> bool {
+        self.lock().done >= number
+    }
+
+    /// Waits until all jobs pushed so far are done, for `limit` at most. Returns whether they are.
+    pub(crate) fn flush(&self, limit: Duration) -> bool {
+        let state = self.lock();
+        let last = state.pushed;
+        let behind = |state: &mut State| state.done < last;
+        let waited = self.0.changed.wait_timeout_while(state, limit, behind);
+        waited.unwrap_or_else(PoisonError::into_inner).0.done >= last
+    }
+
+    fn work(&self) {
+        let mut state = self.lock();
+        loop {
+            state = self.do_waiting(state);
+            let idle = |state: &mut State| state.waiting.is_empty();
+            let waited = self.0.changed.wait_timeout_while(state, LINGER, idle);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if state.waiting.is_empty() {
+                state.has_worker = false;
+                return;
+            }
+        }
+    }
+
+    fn do_waiting<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        while let Some(job) = state.waiting.pop_front() {
+            drop(state);
+            // One that panics must not keep the others from being done.
+            let _ = catch_unwind(AssertUnwindSafe(job));
+            state = self.lock();
+            state.done += 1;
+            self.0.changed.notify_all();
+        }
+        state
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn work_that_blocks_is_left_behind() {
+        assert_eq!(run_with_timeout(LONG, || 7), Some(7));
+        let (_never, blocks) = mpsc::channel::<()>();
+        assert_eq!(run_with_timeout(Duration::from_millis(1), move || blocks.recv()), None);
+        let panics = || std::panic::resume_unwind(Box::new(1));
+        assert_eq!(run_with_timeout::<()>(LONG, panics), None);
+        let (_never, blocks) = mpsc::channel::<()>();
+        run_with_timeout_or_here(Duration::from_millis(1), move || { let _ = blocks.recv(); });
+    }
+
+    #[tokio::test]
+    async fn work_off_the_runtime_is_waited_for() {
+        assert_eq!(off_runtime(|| 7).await.unwrap(), 7);
+        assert!(off_runtime(|| std::panic::resume_unwind(Box::new(1))).await.is_err());
+    }
+
+    #[test]
+    fn jobs_are_done_in_their_order_and_a_panic_loses_no_other() {
+        let queue = WorkQueue::new("test");
+        let (done, dones) = mpsc::channel();
+        for n in 0..100 {
+            let done = done.clone();
+            queue.push(move || {
+                assert_ne!(n, 50, "one that panics");
+                done.send(n).unwrap();
+            });
+        }
+        queue.start();
+        assert!(queue.flush(LONG) && queue.has_done(100));
+        let expected: Vec<i32> = (0..100).filter(|n| *n != 50).collect();
+        assert_eq!(dones.try_iter().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_job_that_blocks_holds_up_those_behind_it_and_no_caller() {
+        let queue = WorkQueue::new("test");
+        let (release, blocks) = mpsc::channel::<()>();
+        queue.push(move || { let _ = blocks.recv(); });
+        let (done, dones) = mpsc::channel();
+        let second = queue.push(move || done.send(()).unwrap());
+        queue.start();
+        assert!(!queue.flush(Duration::from_millis(1)) && !queue.has_done(second));
+        release.send(()).unwrap();
+        dones.recv_timeout(LONG).unwrap();
+        assert!(queue.flush(LONG) && queue.has_done(second));
+    }
+}

@@ -1,0 +1,74 @@
+//! The guard's task in the runtime: it hears what tokio hears, and shows that the runtime runs.
+//!
+//! It runs from `install()` on. Normally the shutdown thread has brought a signal before tokio
+//! hears it. If it has not within a second, this task brings the signal itself.
+
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use forensics_core::signal::Signal;
+use tokio::signal::unix;
+use tokio::time::{Instant, sleep_until};
+
+use crate::machine::Event;
+use crate::shutdown::Shutdown;
+
+/// How long the shutdown thread has for a signal that tokio has heard.
+const FORWARD_AFTER: Duration = Duration::from_secs(1);
+
+/// tokio's listeners for the guard's signals. Without a signal it needs no I/O driver.
+#[derive(Default)]
+pub(crate) struct Listeners(Vec<(Signal, unix::Signal)>);
+
+impl Listeners {
+    /// Registers with tokio, which must come after our own handlers are installed.
+    pub(crate) fn register(signals: &[Signal]) -> std::io::Result<Self> {
+        let listen = |&signal: &Signal| {
+            let kind = unix::SignalKind::from_raw(signal.as_raw());
+            Ok((signal, unix::signal(kind)?))
+        };
+        signals.iter().map(listen).collect::<std::io::Result<_>>().map(Self)
+    }
+
+    /// The next signal. Cancel safe.
+    async fn recv(&mut self) -> Signal {
+        std::future::poll_fn(|cx| {
+            let ready = self
+                .0
+                .iter_mut()
+                .find_map(|(signal, stream)| stream.poll_recv(cx).is_ready().then_some(*signal));
+            ready.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+}
+
+/// Listens until the guard aborts it, after the teardown.
+pub(crate) async fn listen(shutdown: Arc<Shutdown>, mut listeners: Listeners) {
+    // A signal that tokio has heard, and when the shutdown thread must have brought it.
+    let mut heard: Option<(Signal, Instant)> = None;
+    let mut is_cancelled = false;
+    loop {
+        let due = heard.map_or_else(Instant::now, |(_, due)| due);
+        tokio::select! {
+            biased;
+            () = shutdown.runtime_asked.notified() => shutdown.handle(Event::RuntimeAnswered),
+            signal = listeners.recv() => {
+                if shutdown.machine().is_running() {
+                    heard.get_or_insert((signal, Instant::now() + FORWARD_AFTER));
+                }
+            }
+            () = shutdown.token.cancelled(), if !is_cancelled => {
+                is_cancelled = true;
+                // The program has the token as well, and may cancel it to stop us.
+                shutdown.request(Event::TokenCancelled);
+            }
+            () = sleep_until(due), if heard.is_some() => {
+                if let Some((signal, _)) = heard.take() {
+                    shutdown.request(Event::SignalForwarded(signal));
+                }
+            }
+        }
+    }
+}

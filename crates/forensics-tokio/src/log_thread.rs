@@ -1,0 +1,197 @@
+//! The log thread: it calls the `tracing` subscriber, which may block.
+//!
+//! A subscriber blocks in a pipe that is not read any more, or in a journal that is stuck. A teardown
+//! that called it would block with it. So everything we log is queued, and the log thread emits it
+//! in order. What matters carries its text as well: if it is not emitted in time, the text is
+//! written to file descriptor 2 directly.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::write;
+use tracing::dispatcher::{self, Dispatch};
+use tracing::subscriber::NoSubscriber;
+
+use crate::blocking::{WorkQueue, run_with_timeout_or_here};
+
+/// How long an event that matters may take to be emitted before its text goes to file descriptor 2.
+pub(crate) const EMIT_LIMIT: Duration = Duration::from_millis(200);
+
+/// How long the end of the teardown waits for what is left. Longer, as nothing else is held up by
+/// then, and a busy machine can take its time to run a thread.
+const FINISH_LIMIT: Duration = Duration::from_millis(500);
+
+/// See the module's documentation.
+pub(crate) struct LogThread {
+    queue: WorkQueue,
+    /// The subscriber of the thread that installed the guard, for threads that have none.
+    home: Dispatch,
+    /// What matters and is not emitted yet.
+    pending: Mutex<Vec<Pending>>,
+}
+
+struct Pending {
+    number: u64,
+    since: Instant,
+    text: String,
+    /// Whether the text went to file descriptor 2.
+    is_written: bool,
+}
+
+impl LogThread {
+    pub(crate) fn new() -> Self {
+        let home = dispatcher::get_default(Dispatch::clone);
+        Self { queue: WorkQueue::new("shutdown-log"), home, pending: Mutex::default() }
+    }
+
+    /// Has `event` emitted soon, by the present subscriber.
+    pub(crate) fn emit(&self, event: impl FnOnce() + Send + 'static) {
+        self.push(None, event);
+        self.start();
+    }
+
+    /// Queues `event`; [`start`](Self::start) is to follow. With a `text`, this goes to file
+    /// descriptor 2 where the event is not emitted in time. Never blocks.
+    pub(crate) fn push(&self, text: Option<String>, event: impl FnOnce() + Send + 'static) {
+        let here = dispatcher::get_default(Dispatch::clone);
+        let dispatch = if here.is::<NoSubscriber>() { self.home.clone() } else { here };
+        let number = self.queue.push(move || dispatcher::with_default(&dispatch, event));
+        if let Some(text) = text {
+            self.lock().push(Pending { number, since: Instant::now(), text, is_written: false });
+        }
+    }
+
+    /// Sees to it that what is queued is emitted.
+    pub(crate) fn start(&self) {
+        self.queue.start();
+    }
+
+    /// Writes what matters to file descriptor 2 where it was not emitted in time. Blocks for
+    /// [`EMIT_LIMIT`] at most for each such text.
+    pub(crate) fn write_overdue(&self) {
+        self.write_pending(EMIT_LIMIT);
+    }
+
+    /// The texts that the subscriber has not taken yet.
+    pub(crate) fn unsaid(&self) -> Vec<String> {
+        let pending = self.lock();
+        let unsaid = pending.iter().filter(|pending| !self.queue.has_done(pending.number));
+        unsaid.map(|pending| pending.text.clone()).collect()
+    }
+
+    /// Waits until everything is emitted, for [`EMIT_LIMIT`] at most; then what matters goes to file
+    /// descriptor 2.
+    pub(crate) fn emit_now(&self) {
+        self.queue.flush(EMIT_LIMIT);
+        self.write_pending(Duration::ZERO);
+    }
+
+    /// The same at the end of a teardown, for half a second.
+    pub(crate) fn finish(&self) {
+        self.queue.flush(FINISH_LIMIT);
+        self.write_pending(Duration::ZERO);
+    }
+
+    fn write_pending(&self, older_than: Duration) {
+        let mut overdue = Vec::new();
+        self.lock().retain_mut(|pending| {
+            let is_emitted = self.queue.has_done(pending.number);
+            let is_overdue = pending.since.elapsed() >= older_than;
+            if !is_emitted && is_overdue && !pending.is_written {
+                pending.is_written = true;
+                overdue.push(pending.text.clone());
+            }
+            !is_emitted
+        });
+        for text in overdue {
+            let line = format!("shutdown: {text}\n");
+            // A write to a full pipe blocks as well.
+            run_with_timeout_or_here(EMIT_LIMIT, move || write_to_stderr(line.as_bytes()));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Pending>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes to file descriptor 2 directly. `eprintln!` would wait for the lock of `std::io::Stderr`,
+/// which the thread that blocks may hold, and it panics where the pipe is not read any more.
+///
+/// What a full pipe has no room for is lost, so that this blocks in none unless its writers race.
+fn write_to_stderr(line: &[u8]) {
+    let stderr = io::stderr();
+    let mut ready = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+    let limit = PollTimeout::try_from(EMIT_LIMIT).unwrap_or(PollTimeout::ZERO);
+    // No more at once than a pipe with any room takes without blocking (`PIPE_BUF`).
+    for part in line.chunks(4096) {
+        if !matches!(poll(&mut ready, limit), Ok(1..)) || write(&stderr, part).is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn an_event_behind_one_that_blocks_is_overdue_and_still_emitted_later() {
+        let log = LogThread::new();
+        let (release, blocks) = mpsc::channel::<()>();
+        log.emit(move || { let _ = blocks.recv(); });
+        let (heard, hear) = mpsc::channel();
+        log.push(Some("to fd 2".to_owned()), move || heard.send(()).unwrap());
+        log.start();
+        assert_eq!(log.lock().len(), 1);
+        log.emit_now();
+        assert_eq!(log.unsaid(), ["to fd 2"]);
+        assert!(log.lock()[0].is_written);
+        assert!(hear.try_recv().is_err());
+        release.send(()).unwrap();
+        hear.recv().unwrap();
+        log.finish();
+        assert!(log.unsaid().is_empty());
+    }
+
+    #[test]
+    fn what_was_emitted_in_time_is_not_written_again() {
+        let log = LogThread::new();
+        let (heard, hear) = mpsc::channel();
+        log.push(Some("to fd 2".to_owned()), move || heard.send(()).unwrap());
+        log.start();
+        hear.recv().unwrap();
+        log.finish();
+        assert_eq!(log.lock().len(), 0);
+    }
+
+    #[test]
+    fn events_reach_the_subscriber_of_the_caller_or_of_the_one_who_installed_the_guard() {
+        use tracing_subscriber::layer::SubscriberExt;
+        struct Count(mpsc::Sender<String>);
+        impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Count {
+            fn on_event(
+                &self,
+                event: &tracing::Event<'_>,
+                _: tracing_subscriber::layer::Context<'_, S>,
+            ) {
+                self.0.send(event.metadata().target().to_owned()).unwrap();
+            }
+        }
+        let (heard, hear) = mpsc::channel();
+        let subscriber = |heard| tracing_subscriber::registry().with(Count(heard));
+        let log = tracing::subscriber::with_default(subscriber(heard), LogThread::new);
+        let (heard_here, hear_here) = mpsc::channel();
+        tracing::subscriber::with_default(subscriber(heard_here), || {
+            log.emit(|| tracing::info!(target: "here", "event"));
+        });
+        assert_eq!(hear_here.recv().as_deref(), Ok("here"));
+        log.emit(|| tracing::info!(target: "elsewhere", "event"));
+        assert_eq!(hear.recv().as_deref(), Ok("elsewhere"));
+    }
+}

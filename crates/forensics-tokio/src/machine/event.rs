@@ -1,0 +1,230 @@
+//! What the machine takes in, and what it gives back: plain data.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use forensics_core::context::{ShutdownContext, Trigger};
+use forensics_core::record::{self, ForcedBy};
+use forensics_core::signal::Signal;
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+
+use super::StepId;
+use super::limit::Unit;
+use crate::capture_context::Caught;
+use crate::config::Escalation;
+use crate::outcome::ServiceOutcome;
+use crate::report::{LaterSignal, PhaseReport};
+
+/// Something that happened.
+#[derive(Debug, Clone)]
+pub(crate) enum Event {
+    /// The OS handler saw a signal, at that time.
+    SignalArrived { signal: Box<Caught>, at: Instant },
+    /// tokio heard a signal that the shutdown thread has not brought since.
+    SignalForwarded(Signal),
+    /// So many signals found no free slot in the OS handler since the guard was installed.
+    SignalsMissed(u64),
+    /// The program asked for a stop.
+    Requested { reason: String },
+    /// The program cancelled the guard's token, which asks for a stop as well.
+    TokenCancelled,
+    /// [`Action::CaptureContext`] is done.
+    ContextCaptured(Box<ShutdownContext>),
+    /// [`Action::CompleteContext`] is done.
+    ContextCompleted(Box<ShutdownContext>),
+    /// [`Action::ResolveSender`] is done.
+    SignalRepeated(LaterSignal),
+    /// The program asked for haste.
+    Escalated,
+    /// The program said that the service is up.
+    Ready,
+    /// `run` was called.
+    RunStarted,
+    ServiceEnded(ServiceOutcome),
+    /// A phase recorded something: all its values, and the last as `key=value`.
+    PhaseProgressed { phase: StepId, values: Map<String, Value>, last_value: Option<String> },
+    /// A phase's task has ended, with all its values.
+    PhaseEnded { phase: StepId, end: PhaseEnd, values: Map<String, Value> },
+    /// The diagnostic's task has ended.
+    DiagnosticEnded,
+    /// systemd has told us about our unit.
+    UnitKnown(Unit),
+    /// systemd was asked for more time: how long the teardown may take now.
+    Extended(Duration),
+    /// The runtime has answered [`Action::AskRuntime`].
+    RuntimeAnswered,
+    /// [`Machine::next_timer`](super::Machine::next_timer) is due.
+    Tick,
+    /// The shutdown thread looks whether something stalls.
+    Watched,
+    /// [`Action::ReportStall`] is done: with everything that may explain it, safe to show.
+    StallDescribed { report: StallReport, detail: String },
+    /// [`Action::Exit`] is under way: with everything that may explain it, safe to show.
+    ExitDescribed { reason: ExitReason, detail: String },
+    /// `run` has written everything that was left to write, and returns.
+    Closed,
+    /// `main` is about to return.
+    ExitExpected,
+    /// The guard was dropped.
+    GuardDropped,
+    /// A panic ends the process.
+    Panicked { message: String, location: Option<String> },
+    /// The test harness ends the run as the shutdown thread would.
+    #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "the harness is a feature"))]
+    ForcedByHarness(ExitReason),
+}
+
+/// How a phase's task ended.
+#[derive(Debug, Clone)]
+pub(crate) enum PhaseEnd {
+    Ok,
+    Failed(String),
+    Panicked(String),
+    /// It was dropped before it was done.
+    Dropped,
+}
+
+/// Something to do.
+#[derive(Debug, Clone)]
+pub(crate) enum Action {
+    /// The service takes traffic from now on.
+    BecomeReady,
+    /// The service takes no more traffic.
+    EndReadiness,
+    /// Capture what the context line shows, and bring [`Event::ContextCaptured`].
+    CaptureContext { trigger: Trigger, signal: Option<Box<Caught>> },
+    /// Read what the record shows beside that, and bring [`Event::ContextCompleted`].
+    CompleteContext(Arc<ShutdownContext>),
+    /// Find out who sent this signal, and bring [`Event::SignalRepeated`].
+    ResolveSender { signal: Box<Caught>, ordinal: Option<u32>, offset: Duration },
+    CancelToken,
+    Log(LogEvent),
+    Record(record::Event),
+    /// The line that `systemctl status` shows.
+    SetStatus(String),
+    /// Ask systemd why it stops us, and then tell it that we are stopping.
+    ExplainStop(Arc<ShutdownContext>),
+    StartDiagnostic(Arc<ShutdownContext>),
+    EndDiagnostic,
+    StartPhase(StartPhase),
+    /// Drop the future of a phase, and bring [`Event::PhaseProgressed`] with its last values.
+    DropPhase(StepId),
+    /// A running phase ends at another time from now on.
+    MovePhaseEnd(StepId, Instant),
+    /// Write the termination message.
+    WriteMessage { text: String, is_last: bool },
+    /// Ask the runtime for a sign of life.
+    AskRuntime,
+    /// The stop has to be watched from now on.
+    WakeShutdownThread,
+    /// Find out what may explain it, and bring [`Event::StallDescribed`].
+    ReportStall(StallReport),
+    /// Bring [`Event::ExitDescribed`], and end the process. Only on the shutdown thread.
+    Exit(ExitReason),
+}
+
+/// Names a phase or a group.
+#[derive(Debug, Clone)]
+pub(crate) struct PhaseKey {
+    pub(crate) id: StepId,
+    pub(crate) name: Arc<str>,
+    /// The group that it belongs to.
+    pub(crate) group: Option<(StepId, Arc<str>)>,
+}
+
+/// A phase to be started.
+#[derive(Debug, Clone)]
+pub(crate) struct StartPhase {
+    pub(crate) phase: PhaseKey,
+    /// When the phase is dropped.
+    pub(crate) end: Instant,
+}
+
+/// Something that makes no progress.
+#[derive(Debug, Clone)]
+pub(crate) struct StallReport {
+    /// What was seen, in words.
+    pub(crate) what: String,
+    /// The phases that run, and for how long; none where it is the runtime.
+    pub(crate) phases: Vec<(String, Duration)>,
+    /// For how long the runtime has not answered.
+    pub(crate) waited: Duration,
+}
+
+/// Why the process is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ExitReason {
+    /// Another signal asked for it.
+    Signal(Signal),
+    /// The teardown did not end by its deadline.
+    Deadline,
+    /// The teardown has ended, and what it left to write is not written.
+    NotClosed,
+    /// The teardown has ended, and the process has not.
+    NoExit,
+}
+
+impl ExitReason {
+    /// The word for it in the record.
+    pub(crate) fn by(self) -> ForcedBy {
+        match self {
+            ExitReason::Signal(_) => ForcedBy::Signal,
+            ExitReason::Deadline => ForcedBy::Deadline,
+            ExitReason::NotClosed | ExitReason::NoExit => ForcedBy::NoExit,
+        }
+    }
+
+    /// The same in words.
+    pub(crate) fn text(self) -> String {
+        match self {
+            ExitReason::Signal(signal) => format!("another {signal} asked for an end at once"),
+            ExitReason::Deadline => "the deadline is over and the teardown has not ended".to_owned(),
+            ExitReason::NotClosed => {
+                "the teardown has ended, but not what is to be recorded of that".to_owned()
+            }
+            ExitReason::NoExit => "the process did not end after its teardown: the runtime's drop \
+                waits for a blocked thread"
+                .to_owned(),
+        }
+    }
+}
+
+/// Why the pre-stop delay is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DelayEnd {
+    /// It has lasted as long as it was to.
+    Over,
+    /// A second signal, or the program, asked for haste.
+    Escalated,
+    /// The service has ended.
+    Service,
+    /// The token was cancelled.
+    Token,
+}
+
+/// What the machine has to say in the log. The texts are in [`crate::events`].
+#[derive(Debug, Clone)]
+pub(crate) enum LogEvent {
+    Context(Arc<ShutdownContext>),
+    Repeated(LaterSignal, Escalation),
+    ImpossibleReserves(String),
+    DelayStarted(Duration),
+    DelayEnded(Duration, DelayEnd),
+    /// What the phases may take, and how the deadline came about.
+    TeardownStarted { sum: String, deadline: String },
+    RegistrationError(String),
+    PhaseStarted { phase: PhaseKey, offset: Duration, budget: Duration },
+    PhaseStillRunning {
+        phase: PhaseKey,
+        offset: Duration,
+        elapsed: Duration,
+        budget: Duration,
+        last_value: Option<String>,
+    },
+    PhaseFinished { phase: PhaseKey, report: PhaseReport },
+    ServiceDropped(Duration),
+    DiagnosticLeftBehind,
+    Stalled(String),
+    Forced { why: String, status: u8 },
+}

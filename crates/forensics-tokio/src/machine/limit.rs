@@ -1,0 +1,128 @@
+//! How long a teardown may take: what was configured, and what the supervisor grants.
+
+use std::time::Duration;
+
+use forensics_core::cause::Cause;
+use forensics_core::context::ShutdownContext;
+use forensics_core::duration::Timespan;
+
+use super::{Machine, Seconds};
+use crate::config::safety_margin;
+
+/// What systemd has said of our unit.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unit {
+    pub(crate) stop_timeout: Timespan,
+    /// Whether it accepts what this process sends with sd_notify.
+    pub(crate) heeds_us: bool,
+}
+
+/// How systemd's stop timeout may be moved: each sign of progress starts it again, up to a ceiling.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Extension {
+    /// The unit's stop timeout.
+    pub(crate) granted: Duration,
+    /// What of it is kept back.
+    margin: Duration,
+    /// The longest the whole teardown may be allowed.
+    pub(crate) ceiling: Duration,
+}
+
+impl Extension {
+    /// After so long, with so much `allowed`: what shall be allowed, and how long systemd has to
+    /// wait from now on. `None` where that is no more than there is.
+    pub(crate) fn next(self, elapsed: Duration, allowed: Duration) -> Option<(Duration, Duration)> {
+        let next = (elapsed + self.granted).saturating_sub(self.margin).min(self.ceiling);
+        (next > allowed).then(|| (next, (next + self.margin).saturating_sub(elapsed)))
+    }
+}
+
+impl Machine {
+    /// How long a teardown may take that this context began, and why so long.
+    ///
+    /// systemd's stop timeout counts where systemd may be the one who stops us, and where it hears
+    /// of the teardown by `STOPPING=1`: `kill PID` by itself starts no timer in systemd. A stop
+    /// timeout that we were told of counts for every signal, as the sender does not show who waits.
+    pub(super) fn limit(&self, context: &ShutdownContext) -> (Duration, String) {
+        let configured = self.config.deadline();
+        let by_systemd = matches!(context.cause(), Cause::Systemd | Cause::Reboot | Cause::Unknown);
+        let told = self.notifies && self.unit.is_some_and(|unit| unit.heeds_us);
+        let by_unit = self.granted().filter(|_| by_systemd || told);
+        let by_unit = by_unit.map(|(granted, _)| (granted, "the unit's stop timeout"));
+        let by_config = self.config.grace.filter(|_| context.signal().is_some());
+        let by_config = by_config.map(|granted| (granted, "the grace period"));
+        if let Some((granted, whose)) = by_unit.into_iter().chain(by_config).min() {
+            let margin = safety_margin(granted);
+            let allowed = granted - margin;
+            if allowed < configured {
+                let (granted, margin) = (Seconds(granted), Seconds(margin));
+                let deadline = Seconds(allowed);
+                let why = format!("deadline {deadline}: {whose} of {granted} less {margin}");
+                return (allowed, why);
+            }
+        }
+        (configured, format!("deadline {}", Seconds(configured)))
+    }
+
+    /// The unit's stop timeout, where it is known and finite, and what of it is kept back.
+    fn granted(&self) -> Option<(Duration, Duration)> {
+        let granted = self.unit?.stop_timeout.to_std()?;
+        Some((granted, safety_margin(granted)))
+    }
+
+    /// How the deadline may be moved by asking systemd for more time. `None` where the user does
+    /// not want that, systemd would not accept it, or there is nothing to gain.
+    pub(crate) fn extension(&self) -> Option<Extension> {
+        let (granted, margin) = self.granted()?;
+        let asked = self.config.extend_ceiling?;
+        let ceiling = highest(asked, self.config.deadline(), self.config.grace);
+        let heeded = self.unit?.heeds_us && self.notifies;
+        let allowed = self.stop()?.allowed;
+        (heeded && ceiling > allowed).then_some(Extension { granted, margin, ceiling })
+    }
+}
+
+/// How long a teardown may take at most whose time may be extended so far: no longer than the
+/// deadline, nor than the supervisor waits.
+fn highest(asked: Duration, deadline: Duration, grace: Option<Duration>) -> Duration {
+    let grace = grace.map_or(Duration::MAX, |grace| grace - safety_margin(grace));
+    asked.min(deadline).min(grace)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_extension_goes_past_the_deadline_or_the_stop_timeout() {
+        let cases = [(30, 45, None, 30), (60, 45, None, 45), (60, 45, Some(90), 45)];
+        for (asked, deadline, grace, expected) in cases {
+            let [asked, deadline, expected] = [asked, deadline, expected].map(Duration::from_secs);
+            let grace = grace.map(Duration::from_secs);
+            assert_eq!(highest(asked, deadline, grace), expected);
+        }
+        let grace = Duration::from_secs(20);
+        let at_most = highest(grace * 3, grace * 2, Some(grace));
+        assert_eq!(at_most, grace - safety_margin(grace));
+        assert!(at_most < grace);
+    }
+
+    #[test]
+    fn progress_starts_the_stop_timeout_again_up_to_the_ceiling() {
+        let seconds = Duration::from_secs;
+        let extension =
+            Extension { granted: seconds(10), margin: seconds(1), ceiling: seconds(25) };
+        // elapsed, allowed, expected
+        let cases = [
+            (0, 9, None),
+            (3, 9, Some((12, 10))),
+            (14, 12, Some((23, 10))),
+            (20, 23, Some((25, 6))),
+            (24, 25, None),
+        ];
+        for (elapsed, allowed, expected) in cases {
+            let expected = expected.map(|(allowed, by)| (seconds(allowed), seconds(by)));
+            assert_eq!(extension.next(seconds(elapsed), seconds(allowed)), expected);
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The phases to run, in order, until each is taken to be run.
+
+use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
+
+use forensics_core::escape::{MAX_NAME_CHARS, cut, cut_to};
+
+use super::budget::{Claim, Sum};
+
+/// A step of the teardown: a phase, or a group of phases that run concurrently.
+pub(crate) struct Step {
+    pub(super) id: StepId,
+    pub(super) claim: Claim,
+    /// The phases that must have ended well.
+    pub(super) requires: Vec<String>,
+    pub(super) work: Work,
+}
+
+pub(crate) enum Work {
+    /// Its closure is kept by [`crate::phases`].
+    Phase,
+    /// Each of them a step whose work is a phase; their reserves are not used.
+    Group(Vec<Step>),
+}
+
+/// Names a step while it is in the plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct StepId(u64);
+
+/// All steps that have not been taken yet. Phases can still be added while the teardown runs.
+#[derive(Default)]
+pub(crate) struct Plan {
+    waiting: VecDeque<Step>,
+    /// What all of these have reserved, in nanoseconds: the sum may not fit into a `Duration`.
+    reserved: u128,
+    /// Every name ever given, as a later phase may require one that has run.
+    names: HashSet<String>,
+    next_id: u64,
+    errors: Vec<String>,
+}
+
+impl Plan {
+    /// Adds a phase, or an empty group, at the end. Returns what is wrong with it, too, if anything.
+    pub(crate) fn push(&mut self, name: &str, work: Work) -> (StepId, Option<String>) {
+        let (step, error) = self.step(name, work);
+        let id = step.id;
+        self.waiting.push_back(step);
+        (id, error)
+    }
+
+    /// Adds a member to the group `group`; where that has begun already, as a phase at the end.
+    pub(crate) fn push_member(&mut self, group: StepId, name: &str) -> (StepId, Option<String>) {
+        let (member, error) = self.step(name, Work::Phase);
+        let id = member.id;
+        // Most likely the one registered last.
+        let group = self.waiting.iter_mut().rev().find(|step| step.id == group);
+        match group.map(|step| &mut step.work) {
+            Some(Work::Group(members)) => members.push(member),
+            _ => self.waiting.push_back(member),
+        }
+        (id, error)
+    }
+
+    /// A name that is taken is told apart by a number: work that was registered is never lost.
+    fn step(&mut self, name: &str, work: Work) -> (Step, Option<String>) {
+        let name = cut(name, MAX_NAME_CHARS);
+        self.next_id += 1;
+        let (mut unique, mut copies) = (name.clone().into_owned(), 1_u64);
+        while !self.names.insert(unique.clone()) {
+            copies += 1;
+            unique = format!("{name}#{copies}");
+        }
+        let error = (unique != name).then(|| {
+            format!("there is a phase `{name}` already: the new one runs as `{unique}`")
+        });
+        self.errors.extend(error.clone());
+        let claim = Claim { name: unique, timeout: None, reserve: Duration::ZERO };
+        (Step { id: StepId(self.next_id), claim, requires: Vec::new(), work }, error)
+    }
+
+    /// Changes a step that has not been taken yet.
+    fn edit(&mut self, id: StepId, change: impl FnOnce(&mut Step)) {
+        // From the end: what is changed was most likely registered last.
+        for step in self.waiting.iter_mut().rev() {
+            if step.id == id {
+                self.reserved -= step.claim.reserve.as_nanos();
+                change(step);
+                self.reserved += step.claim.reserve.as_nanos();
+                return;
+            }
+            if let Work::Group(members) = &mut step.work
+                && let Some(member) = members.iter_mut().rev().find(|member| member.id == id)
+            {
+                return change(member);
+            }
+        }
+    }
+
+    /// Gives a step so much time.
+    pub(crate) fn limit(&mut self, id: StepId, timeout: Duration) {
+        self.edit(id, |step| step.claim.timeout = Some(timeout));
+    }
+
+    /// Keeps so much time for a step.
+    pub(crate) fn reserve(&mut self, id: StepId, reserve: Duration) {
+        self.edit(id, |step| step.claim.reserve = reserve);
+    }
+
+    /// Requires of a step that the one of that name has ended well.
+    pub(crate) fn require(&mut self, id: StepId, name: String) {
+        let name = cut_to(name, MAX_NAME_CHARS);
+        self.edit(id, |step| step.requires.push(name));
+    }
+
+    /// Takes the next step, and says how much the ones after it have reserved.
+    pub(super) fn take_next(&mut self) -> Option<(Step, Duration)> {
+        let step = self.waiting.pop_front()?;
+        // Kept up to date instead of added up here, which would make a teardown quadratic.
+        self.reserved -= step.claim.reserve.as_nanos();
+        Some((step, self.reserved()))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// What a pre-stop delay and the steps not yet taken may take.
+    pub(super) fn sum(&self, delay: Duration, deadline: Duration) -> Sum {
+        let delay = (!delay.is_zero()).then(|| Claim::lead(delay));
+        let claims = delay.into_iter().chain(self.waiting.iter().map(Step::effective_claim));
+        Sum::of(claims.collect(), deadline)
+    }
+
+    /// What the steps not yet taken have reserved in all.
+    pub(super) fn reserved(&self) -> Duration {
+        Duration::from_nanos_u128(self.reserved.min(Duration::MAX.as_nanos()))
+    }
+
+    /// Finds the phases that require one which was never registered. Before the first is taken.
+    pub(super) fn check_requirements(&mut self) -> Vec<String> {
+        let mut unknown = Vec::new();
+        for step in &self.waiting {
+            let members: &[Step] = if let Work::Group(members) = &step.work { members } else { &[] };
+            for one in std::iter::once(step).chain(members) {
+                let missing = one.requires.iter().filter(|name| !self.names.contains(*name));
+                unknown.extend(missing.map(|required| {
+                    let name = &one.claim.name;
+                    format!("phase `{name}` requires `{required}`, which is no phase")
+                }));
+            }
+        }
+        self.errors.extend_from_slice(&unknown);
+        unknown
+    }
+
+    /// What was wrong with the registrations so far; each has been logged.
+    pub(super) fn errors(&self) -> &[String] {
+        &self.errors
+    }
+
+    /// The names of the steps not yet taken.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.waiting.iter().map(|step| step.claim.name.clone()).collect()
+    }
+}
+
+impl Step {
+    /// A group without a timeout of its own can take no longer than its slowest member, where all
+    /// of those have one.
+    fn effective_claim(&self) -> Claim {
+        let mut claim = self.claim.clone();
+        if let (Work::Group(members), None) = (&self.work, claim.timeout) {
+            let mut timeouts = members.iter().map(|member| member.claim.timeout);
+            claim.timeout =
+                timeouts.try_fold(Duration::ZERO, |longest, timeout| Some(longest.max(timeout?)));
+        }
+        claim
+    }
+}

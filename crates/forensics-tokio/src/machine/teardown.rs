@@ -1,0 +1,486 @@
+//! The teardown: the steps of the plan, one after another, under one deadline.
+//!
+//! A step is a phase, or a group of phases that run concurrently. Here it is decided what runs, with
+//! how much time, and what became of it; the tasks themselves are [`crate::phases`]'.
+
+use std::time::Duration;
+
+use forensics_core::record::{self, How};
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+
+use super::account::MessageState;
+use super::budget::Budget;
+use super::plan::{Step, Work};
+use super::stall::near;
+use super::{
+    Action, Diagnostic, Dropped, LogEvent, Machine, Pace, PhaseEnd, PhaseKey, RunningGroup,
+    RunningPhase, Seconds, Service, Stage, StartPhase, State, StepId, Stop,
+};
+use crate::outcome::{Outcome, ServiceOutcome};
+use crate::record_events::{self, Place};
+use crate::report::PhaseReport;
+
+/// How often a phase that runs long is named.
+const STILL_RUNNING_EVERY: Duration = Duration::from_secs(5);
+
+/// How long a dropped phase has until its future is gone. A future is dropped when it yields, which
+/// is at once unless it blocks its thread.
+const GONE_WITHIN: Duration = Duration::from_millis(100);
+
+/// How long the diagnostic's task has to end its process, and to say so.
+const DIAGNOSTIC_ENDS: Duration = Duration::from_millis(100);
+
+impl Machine {
+    /// Goes on with the teardown as far as it can.
+    pub(super) fn advance(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        while let State::TearingDown(stop) = &mut self.state {
+            let has_ended = matches!(self.service, Service::Ended(_));
+            match stop.stage {
+                Stage::Recording | Stage::Closing { .. } => return,
+                Stage::BeforeRun => {
+                    if let Service::NotRun = self.service {
+                        return;
+                    }
+                    let sum = self.plan.sum(stop.delayed, stop.allowed).to_string();
+                    let deadline = stop.allowed_why.clone();
+                    actions.push(Action::Log(LogEvent::TeardownStarted { sum, deadline }));
+                    for error in self.plan.check_requirements() {
+                        actions.push(Action::Log(LogEvent::RegistrationError(error)));
+                    }
+                    stop.stage = Stage::Phases;
+                }
+                Stage::Phases => {
+                    if !stop.running.is_empty() {
+                        return;
+                    }
+                    if let Some((step, later)) = self.plan.take_next() {
+                        stop.start_step(step, later, now, actions);
+                    } else {
+                        let timeout = self.config.service_grace(stop.reports.len());
+                        let until = now.checked_add(timeout).unwrap_or(stop.deadline());
+                        let until = until.min(stop.deadline());
+                        stop.stage = Stage::Service { since: now, until };
+                    }
+                }
+                Stage::Service { since, until } => {
+                    if has_ended {
+                        stop.stage = stop.await_diagnostic();
+                    } else if now >= until {
+                        // `run` polls it once more before it drops it.
+                        stop.stage = Stage::DroppingService { since };
+                    } else {
+                        return;
+                    }
+                }
+                Stage::DroppingService { since } => {
+                    if !has_ended {
+                        return;
+                    }
+                    if let Service::Ended(ServiceOutcome::Dropped) = self.service {
+                        let waited = now.saturating_duration_since(since);
+                        actions.push(Action::Log(LogEvent::ServiceDropped(waited)));
+                    }
+                    stop.stage = stop.await_diagnostic();
+                }
+                Stage::Diagnostic { until } => {
+                    if !self.plan.is_empty() {
+                        // Added while the service ended.
+                        stop.stage = Stage::Phases;
+                    } else if stop.diagnostic != Diagnostic::Running {
+                        return self.close(now, actions);
+                    } else if now >= until {
+                        actions.push(Action::EndDiagnostic);
+                        stop.stage = Stage::EndingDiagnostic { until: now + DIAGNOSTIC_ENDS };
+                    } else {
+                        return;
+                    }
+                }
+                Stage::EndingDiagnostic { until } => {
+                    if stop.diagnostic == Diagnostic::Running {
+                        if now < until {
+                            return;
+                        }
+                        actions.push(Action::Log(LogEvent::DiagnosticLeftBehind));
+                    }
+                    return self.close(now, actions);
+                }
+            }
+        }
+    }
+
+    /// Everything has ended: records how, and lets `run` return.
+    fn close(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let State::TearingDown(stop) = &mut self.state else { return };
+        stop.stage = Stage::Closing { since: now };
+        let Some(report) = self.report() else { return };
+        let how = if report.is_failed() {
+            How::Failed
+        } else if report.timed_out {
+            How::TimedOut
+        } else {
+            How::Clean
+        };
+        let status = report.exit_status;
+        let event = record_events::stopped(how, Some(status), report.total, report.more_signals);
+        actions.push(Action::Record(record::Event::Stopped(event)));
+        let error = report.is_failed().then(|| report.failure());
+        let (total, timed_out) = (report.total, report.timed_out);
+        let state = MessageState::Ended { status, total, timed_out, error };
+        self.write_message(state, now, actions);
+    }
+
+    pub(super) fn phase_progressed(
+        &mut self,
+        id: StepId,
+        values: Map<String, Value>,
+        last_value: Option<String>,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(stop) = self.stop_mut() else { return };
+        let Some(phase) = stop.running.get_mut(&id) else { return };
+        stop.progress += 1;
+        let offset = now.saturating_duration_since(stop.began);
+        let place = phase.key.place();
+        actions.push(Action::Record(record_events::phase_progress(place, values.clone(), offset)));
+        (phase.values, phase.last_value) = (values, last_value);
+    }
+
+    pub(super) fn phase_ended(
+        &mut self,
+        id: StepId,
+        end: PhaseEnd,
+        values: Map<String, Value>,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
+        let State::TearingDown(stop) = &mut self.state else { return };
+        // Otherwise it was given up before, as it blocked its thread.
+        let Some(mut phase) = stop.running.remove(&id) else { return };
+        phase.values = values;
+        let (outcome, error) = match (end, phase.dropped.take()) {
+            (PhaseEnd::Dropped, Some(dropped)) => phase.end_of_dropped(dropped, ""),
+            // The runtime is shutting down under us: no other phase can run.
+            (PhaseEnd::Dropped, None) => {
+                let why = "the runtime has dropped it".to_owned();
+                stop.finish_phase(phase, Outcome::CutShort, Some(why), now, actions);
+                return self.guard_dropped(now, actions);
+            }
+            // Also where it ended by itself in the moment in which it was dropped.
+            (PhaseEnd::Ok, _) => (Outcome::Ok, None),
+            (PhaseEnd::Failed(error), _) => (Outcome::Failed, Some(error)),
+            (PhaseEnd::Panicked(message), _) => (Outcome::Panicked, Some(message)),
+        };
+        stop.finish_phase(phase, outcome, error, now, actions);
+    }
+}
+
+impl Stop {
+    fn await_diagnostic(&self) -> Stage {
+        // It is ended before the deadline is near: what is left to do by then is to end.
+        let before = near(self.allowed) + DIAGNOSTIC_ENDS;
+        let deadline = self.deadline();
+        Stage::Diagnostic { until: deadline.checked_sub(before).unwrap_or(deadline) }
+    }
+
+    fn start_step(
+        &mut self,
+        step: Step,
+        later: Duration,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
+        let due = Budget::new(&step.claim, later, now);
+        let refusal = self.refusal(&step, due);
+        let key = PhaseKey { id: step.id, name: step.claim.name.into(), group: None };
+        match (refusal, step.work) {
+            (Some(why), _) => {
+                let report = self.skip(key, why, now, actions);
+                self.reports.push(report);
+            }
+            (None, Work::Phase) => self.start_phase(key, 0, due, actions),
+            (None, Work::Group(members)) => self.start_group(key, members, due, actions),
+        }
+    }
+
+    fn start_group(
+        &mut self,
+        key: PhaseKey,
+        members: Vec<Step>,
+        due: Budget,
+        actions: &mut Vec<Action>,
+    ) {
+        let now = due.started;
+        self.log_start(&key, due, actions);
+        let reports = vec![None; members.len()];
+        self.group = Some(RunningGroup { key: key.clone(), started: now, members: reports });
+        for (place, member) in members.into_iter().enumerate() {
+            let due = due.of_member(member.claim.timeout);
+            let refusal = self.refusal(&member, due);
+            let group = Some((key.id, key.name.clone()));
+            let key = PhaseKey { id: member.id, name: member.claim.name.into(), group };
+            if let Some(why) = refusal {
+                let report = self.skip(key, why, now, actions);
+                if let Some(group) = &mut self.group {
+                    group.members[place] = Some(report);
+                }
+            } else {
+                self.start_phase(key, place, due, actions);
+            }
+        }
+        self.finish_group(now, actions);
+    }
+
+    fn start_phase(
+        &mut self,
+        key: PhaseKey,
+        place: usize,
+        due: Budget,
+        actions: &mut Vec<Action>,
+    ) {
+        self.log_start(&key, due, actions);
+        let mut phase = RunningPhase {
+            key: key.clone(),
+            place,
+            due,
+            end: due.started + due.all(self.deadline()),
+            next_notice: due.started + STILL_RUNNING_EVERY,
+            dropped: None,
+            values: Map::new(),
+            last_value: None,
+        };
+        if self.pace == Pace::ReservedOnly {
+            phase.end = phase.reserved_end(phase.end);
+        }
+        self.look_by(phase.next_look());
+        let end = phase.end;
+        self.running.insert(key.id, phase);
+        actions.push(Action::StartPhase(StartPhase { phase: key, end }));
+    }
+
+    /// Why a step is not to run at all.
+    fn refusal(&self, step: &Step, due: Budget) -> Option<String> {
+        let unmet = step.requires.iter().find(|name| self.outcome(name) != Some(Outcome::Ok));
+        if let Some(name) = unmet {
+            let state = self.outcome(name).map_or("has not run", Outcome::as_str);
+            return Some(format!("requires {name}, which {state}"));
+        }
+        if due.reserve.is_zero() && self.pace == Pace::ReservedOnly {
+            return Some("a second signal: only phases with a reserve go on".to_owned());
+        }
+        let deadline = self.deadline();
+        if !due.all(deadline).is_zero() {
+            return None;
+        }
+        let why = if due.unreserved(deadline).is_zero() {
+            "no time is left for it before the deadline"
+        } else {
+            "what time is left is reserved for later phases"
+        };
+        Some(why.to_owned())
+    }
+
+    /// How the phase or group of that name has ended, where it has.
+    fn outcome(&self, name: &str) -> Option<Outcome> {
+        let mut ended = self.reports.iter().flat_map(|step| step.members.iter().chain([step]));
+        ended.find(|report| report.name == name).map(|report| report.outcome)
+    }
+
+    fn skip(
+        &mut self,
+        key: PhaseKey,
+        why: String,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) -> PhaseReport {
+        let report = PhaseReport {
+            name: key.name.to_string(),
+            outcome: Outcome::Skipped,
+            error: Some(why),
+            offset: now.saturating_duration_since(self.began),
+            took: Duration::ZERO,
+            values: Map::new(),
+            members: Vec::new(),
+        };
+        self.log_end(key, &report, actions);
+        report
+    }
+
+    fn finish_phase(
+        &mut self,
+        phase: RunningPhase,
+        outcome: Outcome,
+        error: Option<String>,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
+        let RunningPhase { key, place, due, values, .. } = phase;
+        let is_member = key.group.is_some();
+        let report = PhaseReport {
+            name: key.name.to_string(),
+            outcome,
+            error,
+            offset: due.started.saturating_duration_since(self.began),
+            took: now.saturating_duration_since(due.started),
+            values,
+            members: Vec::new(),
+        };
+        self.log_end(key, &report, actions);
+        match &mut self.group {
+            Some(group) if is_member => group.members[place] = Some(report),
+            _ => self.reports.push(report),
+        }
+        self.finish_group(now, actions);
+    }
+
+    /// Ends the group once its last member has ended.
+    fn finish_group(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if !self.running.is_empty() {
+            return;
+        }
+        let Some(RunningGroup { key, started, members }) = self.group.take() else { return };
+        let members: Vec<PhaseReport> = members.into_iter().flatten().collect();
+        let not_ok = members.iter().filter(|member| member.outcome != Outcome::Ok);
+        let not_ok: Vec<String> =
+            not_ok.map(|member| format!("{} {}", member.name, member.outcome)).collect();
+        let report = PhaseReport {
+            name: key.name.to_string(),
+            outcome: members.iter().map(|member| member.outcome).max().unwrap_or(Outcome::Ok),
+            error: (!not_ok.is_empty()).then(|| not_ok.join(", ")),
+            offset: started.saturating_duration_since(self.began),
+            took: now.saturating_duration_since(started),
+            values: Map::new(),
+            members,
+        };
+        self.log_end(key, &report, actions);
+        self.reports.push(report);
+    }
+
+    fn log_start(&mut self, key: &PhaseKey, due: Budget, actions: &mut Vec<Action>) {
+        self.progress += 1;
+        let offset = due.started.saturating_duration_since(self.began);
+        let budget = due.all(self.deadline());
+        actions.push(Action::Record(record_events::phase_started(key.place(), budget, offset)));
+        let event = LogEvent::PhaseStarted { phase: key.clone(), offset, budget };
+        actions.push(Action::Log(event));
+    }
+
+    fn log_end(&mut self, key: PhaseKey, report: &PhaseReport, actions: &mut Vec<Action>) {
+        self.progress += 1;
+        actions.push(Action::Record(record_events::phase_finished(key.place(), report)));
+        let event = LogEvent::PhaseFinished { phase: key, report: report.clone() };
+        actions.push(Action::Log(event));
+    }
+
+    /// Something is due in a running phase by then.
+    fn look_by(&mut self, by: Instant) {
+        self.phase_timer = Some(self.phase_timer.map_or(by, |timer| timer.min(by)));
+    }
+
+    /// Drops phases whose time is up, names those that run long, and gives up those that were dropped
+    /// and still block their threads.
+    pub(super) fn look_at_phases(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if self.phase_timer.is_none_or(|timer| now < timer) {
+            return;
+        }
+        let mut stuck = Vec::new();
+        for (&id, phase) in &mut self.running {
+            match &phase.dropped {
+                Some(dropped) if now >= dropped.gone_by => stuck.push(id),
+                Some(_) => {}
+                None if now >= phase.end => {
+                    let ran = Seconds(now.saturating_duration_since(phase.due.started));
+                    phase.drop_it(now, Outcome::TimedOut, format!("still running after {ran}"), actions);
+                }
+                None if now >= phase.next_notice => {
+                    phase.next_notice = now + STILL_RUNNING_EVERY;
+                    actions.push(Action::Log(phase.still_running(self.began, now)));
+                }
+                None => {}
+            }
+        }
+        for id in stuck {
+            let Some(mut phase) = self.running.remove(&id) else { continue };
+            let Some(dropped) = phase.dropped.take() else { continue };
+            let (outcome, error) = phase.end_of_dropped(dropped, ", and blocking its thread");
+            self.finish_phase(phase, outcome, error, now, actions);
+        }
+        self.phase_timer = self.running.values().map(RunningPhase::next_look).min();
+    }
+
+    /// Gives each running phase its time again, as the deadline has moved, or only what is reserved
+    /// is left.
+    pub(super) fn adjust(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let deadline = self.deadline();
+        for phase in self.running.values_mut() {
+            if phase.dropped.is_some() {
+                continue;
+            }
+            phase.end = phase.due.started + phase.due.all(deadline);
+            if self.pace == Pace::ReservedOnly {
+                phase.end = phase.reserved_end(phase.end);
+                if phase.due.reserve.is_zero() {
+                    let why = "a second signal asked for haste".to_owned();
+                    phase.drop_it(now, Outcome::CutShort, why, actions);
+                    continue;
+                }
+            }
+            actions.push(Action::MovePhaseEnd(phase.key.id, phase.end));
+        }
+        self.phase_timer = self.running.values().map(RunningPhase::next_look).min();
+    }
+}
+
+impl RunningPhase {
+    /// When something is to be done about it.
+    fn next_look(&self) -> Instant {
+        match &self.dropped {
+            Some(dropped) => dropped.gone_by,
+            None => self.end.min(self.next_notice),
+        }
+    }
+
+    /// The end of a phase that would end by `end` and has only its reserve left.
+    fn reserved_end(&self, end: Instant) -> Instant {
+        let reserved = self.due.started.checked_add(self.due.reserve);
+        reserved.map_or(end, |reserved| end.min(reserved))
+    }
+
+    fn drop_it(
+        &mut self,
+        now: Instant,
+        outcome: Outcome,
+        what: String,
+        actions: &mut Vec<Action>,
+    ) {
+        self.dropped = Some(Dropped { outcome, what, gone_by: now + GONE_WITHIN });
+        actions.push(Action::DropPhase(self.key.id));
+    }
+
+    /// How it ended that was dropped: why, what that was due to, and what it recorded last.
+    fn end_of_dropped(&self, dropped: Dropped, due_to: &str) -> (Outcome, Option<String>) {
+        let mut what = dropped.what + due_to;
+        if let Some(last) = &self.last_value {
+            what = format!("{what}; last recorded {last}");
+        }
+        (dropped.outcome, Some(what))
+    }
+
+    fn still_running(&self, began: Instant, now: Instant) -> LogEvent {
+        let started = self.due.started;
+        LogEvent::PhaseStillRunning {
+            phase: self.key.clone(),
+            offset: now.saturating_duration_since(began),
+            elapsed: now.saturating_duration_since(started),
+            budget: self.end.saturating_duration_since(started),
+            last_value: self.last_value.clone(),
+        }
+    }
+}
+
+impl PhaseKey {
+    fn place(&self) -> Place<'_> {
+        Place { phase: &self.name, group: self.group.as_ref().map(|(_, group)| &**group) }
+    }
+}

@@ -1,0 +1,206 @@
+//! The tasks of the phases: started and dropped as the machine says.
+//!
+//! Each phase is a task of its own. So one that blocks its thread stops no other, where the runtime
+//! has another thread, and its panic stays its own. However the task ends, it brings
+//! [`Event::PhaseEnded`], also when it is dropped.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+
+use forensics_core::context::ShutdownContext;
+use serde_json::{Map, Value};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+use tracing::{Instrument, Span};
+
+use crate::events;
+use crate::machine::{Event, PhaseEnd, PhaseKey, StartPhase, StepId};
+use crate::outcome::panic_message;
+use crate::phase_context::{PhaseContext, PhaseFn, PhaseState};
+use crate::shutdown::Shutdown;
+
+/// The phases of a guard, as far as they are code and tasks. Clones are the same.
+#[derive(Clone, Default)]
+pub(crate) struct Phases(Arc<Mutex<Inner>>);
+
+#[derive(Default)]
+struct Inner {
+    /// The closures of the phases that have not started.
+    waiting: HashMap<StepId, PhaseFn>,
+    running: HashMap<StepId, Running>,
+    /// The span in which `run` was called.
+    outer: Option<Span>,
+    /// The service and the context of the stop, for the span of the whole teardown; and the span.
+    stop: Option<(String, Arc<ShutdownContext>)>,
+    teardown: Option<Span>,
+    spans: HashMap<StepId, Span>,
+}
+
+struct Running {
+    state: Arc<PhaseState>,
+    task: Task,
+}
+
+/// The task of a running phase.
+enum Task {
+    Starting,
+    /// To be dropped as soon as it is there.
+    DroppedEarly,
+    Started(AbortHandle),
+}
+
+impl Phases {
+    /// Keeps the closure of a phase that is registered.
+    pub(crate) fn add(&self, id: StepId, work: PhaseFn) {
+        self.lock().waiting.insert(id, work);
+    }
+
+    /// Notes the present span as the one in which `run` was called.
+    pub(crate) fn set_outer_span(&self) {
+        let outer = Some(Span::current());
+        self.lock().outer = outer;
+    }
+
+    /// Notes what the span of the whole teardown shows.
+    pub(crate) fn set_stop(&self, service: &str, context: Arc<ShutdownContext>) {
+        self.lock().stop = Some((service.to_owned(), context));
+    }
+
+    /// The span of a phase or group, made when it is first asked for. Calls the subscriber, and never
+    /// under the lock.
+    pub(crate) fn span(&self, key: &PhaseKey) -> Span {
+        if let Some(span) = self.lock().spans.get(&key.id) {
+            return span.clone();
+        }
+        let parent = match &key.group {
+            Some((id, name)) => {
+                self.span(&PhaseKey { id: *id, name: name.clone(), group: None })
+            }
+            None => self.teardown_span(),
+        };
+        let span = events::phase_span(&key.name, &parent);
+        self.lock().spans.entry(key.id).or_insert(span).clone()
+    }
+
+    /// Forgets the span of a phase or group that has ended.
+    pub(crate) fn take_span(&self, key: &PhaseKey) -> Span {
+        let span = self.span(key);
+        self.lock().spans.remove(&key.id);
+        span
+    }
+
+    fn teardown_span(&self) -> Span {
+        let inner = self.lock();
+        if let Some(span) = &inner.teardown {
+            return span.clone();
+        }
+        let outer = inner.outer.clone().unwrap_or_else(Span::none);
+        let Some((service, context)) = inner.stop.clone() else { return outer };
+        drop(inner);
+        let span = events::teardown_span(&service, &context, &outer);
+        // Where it is disabled, the phases are in the span in which `run` was called.
+        let span = if span.is_disabled() { outer } else { span };
+        self.lock().teardown.get_or_insert(span).clone()
+    }
+
+    /// Starts a phase, from any thread.
+    pub(crate) fn start(&self, shutdown: &Arc<Shutdown>, start: StartPhase) {
+        let StartPhase { phase, end } = start;
+        let (id, span) = (phase.id, self.span(&phase));
+        let state = Arc::new(PhaseState::new(id, phase.name, end));
+        let mut inner = self.lock();
+        let Some(work) = inner.waiting.remove(&id) else { return };
+        inner.running.insert(id, Running { state: state.clone(), task: Task::Starting });
+        drop(inner);
+        let ends = BringsEnd { shutdown: shutdown.clone(), state: state.clone(), end: PhaseEnd::Dropped };
+        let context = PhaseContext { state, shutdown: shutdown.clone() };
+        // Not under the lock: a runtime that shuts down drops the future at once.
+        let task = shutdown.runtime().spawn(run(ends, work, context).instrument(span));
+        let mut inner = self.lock();
+        if let Some(running) = inner.running.get_mut(&id) {
+            let handle = task.abort_handle();
+            let was_dropped = matches!(running.task, Task::DroppedEarly);
+            running.task = Task::Started(handle.clone());
+            drop(inner);
+            if was_dropped {
+                handle.abort();
+            }
+        }
+    }
+
+    /// Drops the future of a phase. Returns what it has recorded.
+    pub(crate) fn drop_phase(&self, id: StepId) -> Option<(Map<String, Value>, Option<String>)> {
+        let mut inner = self.lock();
+        let running = inner.running.get_mut(&id)?;
+        let state = running.state.clone();
+        let task = match &running.task {
+            Task::Started(task) => Some(task.clone()),
+            Task::Starting | Task::DroppedEarly => {
+                running.task = Task::DroppedEarly;
+                None
+            }
+        };
+        drop(inner);
+        state.token.cancel();
+        if let Some(task) = task {
+            task.abort();
+        }
+        Some((state.recorded.all(), state.recorded.last()))
+    }
+
+    pub(crate) fn move_end(&self, id: StepId, end: Instant) {
+        if let Some(running) = self.lock().running.get(&id) {
+            running.state.set_end(end);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn run(mut ends: BringsEnd, work: PhaseFn, context: PhaseContext) {
+    // The start of a phase is on disk before its work runs.
+    context.shutdown.record.wait();
+    ends.end = match catch_panic(async move { work(context).await }).await {
+        Ok(None) => PhaseEnd::Ok,
+        Ok(Some(error)) => PhaseEnd::Failed(error),
+        Err(message) => PhaseEnd::Panicked(message),
+    };
+}
+
+/// Brings the end of a phase when it is dropped, however its task ends.
+struct BringsEnd {
+    shutdown: Arc<Shutdown>,
+    state: Arc<PhaseState>,
+    end: PhaseEnd,
+}
+
+impl Drop for BringsEnd {
+    fn drop(&mut self) {
+        let phase = self.state.id;
+        self.shutdown.phases.lock().running.remove(&phase);
+        let end = std::mem::replace(&mut self.end, PhaseEnd::Dropped);
+        let values = self.state.recorded.all();
+        self.shutdown.handle(Event::PhaseEnded { phase, end, values });
+    }
+}
+
+/// The output of `future`, or the message of its panic.
+///
+/// Cancel safe. One that has panicked is not polled again.
+pub(crate) async fn catch_panic<F: Future>(future: F) -> Result<F::Output, String> {
+    let mut future = pin!(future);
+    std::future::poll_fn(|cx| {
+        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+            Err(payload) => Poll::Ready(Err(panic_message(&*payload))),
+        }
+    })
+    .await
+}

@@ -1,0 +1,160 @@
+//! Writing the record of this run.
+//!
+//! Each event is one write(2), on a thread of its own: a disk may block, and then neither the
+//! runtime nor the deadline may wait for it. The events are written in the order in which they are
+//! queued, which is the machine's.
+//!
+//! The start of a phase has to be on disk before its work runs. So a phase's task waits for the
+//! queue, which takes some ten microseconds on a healthy disk, and [`WRITE_LIMIT`] at most. Once a
+//! wait was in vain, no other phase waits until the disk answers again.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use forensics_core::cgroupfs::{MemoryGroup, OomKills};
+use forensics_core::clock;
+use forensics_core::context::Baseline;
+use forensics_core::record::{self, Event, KEEP, RunStarted};
+use forensics_core::systemd::Manager;
+
+use crate::blocking::{WorkQueue, run_with_timeout};
+use crate::config::Config;
+use crate::record_events::micros;
+
+/// How long an event may take to be written.
+pub(crate) const WRITE_LIMIT: Duration = Duration::from_millis(100);
+
+/// How long a forced end waits for the last event.
+pub(crate) const LAST_WRITE_LIMIT: Duration = Duration::from_millis(200);
+
+/// How long the cgroup's memory events may take to be read.
+const OOM_LIMIT: Duration = Duration::from_millis(100);
+
+/// The record being written; nothing where none was asked for or it could not be made.
+#[derive(Default)]
+pub(crate) struct Recorder {
+    file: Option<Arc<record::Recorder>>,
+    queues: Option<Queues>,
+    failed: Arc<OnceLock<String>>,
+    said: AtomicBool,
+    /// Whether the last wait for the disk was in vain.
+    is_late: AtomicBool,
+}
+
+struct Queues {
+    write: WorkQueue,
+    /// Where each event is to be synced: apart, so that no phase waits for it.
+    sync: Option<WorkQueue>,
+}
+
+impl Recorder {
+    /// Begins the record of this run, and removes the oldest ones.
+    pub(crate) fn open(dir: &Path, config: &Config, baseline: &Baseline) -> Self {
+        let mut recorder = Self::default();
+        match record::Recorder::create(dir, run_started(config, baseline)) {
+            Ok(file) => {
+                recorder.file = Some(Arc::new(file));
+                recorder.queues = Some(Queues {
+                    write: WorkQueue::new("shutdown-record"),
+                    sync: config.durable.then(|| WorkQueue::new("shutdown-sync")),
+                });
+                recorder.push_sync();
+                recorder.start();
+            }
+            Err(e) => drop(recorder.failed.set(e.to_string())),
+        }
+        if let Err(e) = record::prune(dir, KEEP) {
+            recorder.failed.get_or_init(|| e.to_string());
+        }
+        recorder
+    }
+
+    /// What went wrong first, if anything has; only once.
+    pub(crate) fn failure_to_say(&self) -> Option<&str> {
+        let failure = self.failed.get()?;
+        (!self.said.swap(true, Ordering::Relaxed)).then_some(failure)
+    }
+
+    /// Queues an event; [`start`](Self::start) is to follow. Never blocks.
+    pub(crate) fn push(&self, mut event: Event) {
+        let (Some(file), Some(queues)) = (self.file.clone(), &self.queues) else { return };
+        let failed = self.failed.clone();
+        queues.write.push(move || {
+            if let Event::Stopped(stopped) = &mut event {
+                let oom = run_with_timeout(OOM_LIMIT, OomKills::read).flatten();
+                stopped.oom_kill = oom.map(|oom| oom.count);
+            }
+            if let Err(e) = file.record(&event) {
+                failed.get_or_init(|| e.to_string());
+            }
+        });
+        self.push_sync();
+    }
+
+    fn push_sync(&self) {
+        let (Some(file), Some(queues)) = (self.file.clone(), &self.queues) else { return };
+        let Some(sync) = queues.sync.clone() else { return };
+        let failed = self.failed.clone();
+        queues.write.push(move || {
+            sync.push(move || {
+                if let Err(e) = file.sync() {
+                    failed.get_or_init(|| e.to_string());
+                }
+            });
+            sync.start();
+        });
+    }
+
+    /// Sees to it that what is queued is written.
+    pub(crate) fn start(&self) {
+        if let Some(queues) = &self.queues {
+            queues.write.start();
+        }
+    }
+
+    /// Waits until what is queued is written, for [`WRITE_LIMIT`] at most, unless it is known that the
+    /// disk does not answer.
+    pub(crate) fn wait(&self) {
+        let Some(queues) = &self.queues else { return };
+        let limit =
+            if self.is_late.load(Ordering::Relaxed) { Duration::ZERO } else { WRITE_LIMIT };
+        let is_late = !queues.write.flush(limit);
+        self.is_late.store(is_late, Ordering::Relaxed);
+    }
+
+    /// Waits until everything is written, and synced where it is to be, for `limit` at most each.
+    pub(crate) fn flush(&self, limit: Duration) {
+        let Some(queues) = &self.queues else { return };
+        if !queues.write.flush(limit) {
+            let why = "the disk did not take the last events in time";
+            self.failed.get_or_init(|| why.to_owned());
+        }
+        if let Some(sync) = &queues.sync {
+            sync.flush(limit);
+        }
+    }
+}
+
+fn run_started(config: &Config, baseline: &Baseline) -> RunStarted {
+    let mut start = RunStarted::new(&config.service, std::process::id());
+    start.start_time = baseline.process.start_time;
+    start.boot_id = clock::boot_id();
+    start.exe = std::env::current_exe().ok().map(|exe| exe.to_string_lossy().into_owned());
+    start.cmdline.clone_from(&baseline.process.cmdline);
+    let unit = baseline.systemd.unit.as_ref();
+    start.unit = unit.map(|unit| unit.unit.clone());
+    start.manager = unit.map(|unit| match unit.manager {
+        Manager::User { .. } => "user".to_owned(),
+        _ => "system".to_owned(),
+    });
+    start.pod = baseline.pod.as_ref().map(ToString::to_string);
+    start.grace_us = config.grace.map(micros);
+    start.deadline_us = Some(micros(config.deadline()));
+    start.drain_timeout_us = Some(micros(config.drain_timeout));
+    let oom = baseline.memory_group.as_ref().and_then(MemoryGroup::oom_kills);
+    start.oom_kill = oom.map(|oom| oom.count);
+    start.cgroup_inode = oom.map(|oom| oom.cgroup_inode);
+    start
+}

@@ -1,0 +1,376 @@
+//! A guard's machine, and everything that its actions need.
+//!
+//! An event is brought by the thread or task in which it happens: it is handed to the machine under
+//! its mutex, and then the same thread performs the actions. Log lines and records are queued before
+//! the mutex is released, so that their order is the machine's.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use forensics_core::capture::{self, Captured};
+use forensics_core::clock;
+use forensics_core::context::{Baseline, ShutdownContext};
+use forensics_core::record::{DiagState, Verdict};
+use forensics_core::threads::Thread;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::level_filters::LevelFilter;
+
+use crate::blocking::run_with_timeout_or_here;
+use crate::capture_context;
+use crate::config::Config;
+use crate::diag::{self, Looked};
+use crate::log_thread::{EMIT_LIMIT, LogThread};
+use crate::machine::{Action, Event, ExitReason, LogEvent, Machine, StepId};
+use crate::message::TerminationMessage;
+use crate::notify::Notifier;
+use crate::outcome::Outcome;
+use crate::phase_context::PhaseFn;
+use crate::phases::Phases;
+use crate::readiness::Readiness;
+use crate::recorder::{LAST_WRITE_LIMIT, Recorder, WRITE_LIMIT};
+use crate::report::{LaterSignal, ShutdownReport};
+use crate::{describe, events, explain, record_events, shutdown_thread};
+
+/// See the module's documentation.
+pub(crate) struct Shutdown {
+    pub(crate) config: Arc<Config>,
+    baseline: Baseline,
+    machine: Mutex<Machine>,
+    pub(crate) log: LogThread,
+    pub(crate) record: Recorder,
+    pub(crate) message: TerminationMessage,
+    pub(crate) notifier: Notifier,
+    pub(crate) readiness: Arc<Readiness>,
+    pub(crate) phases: Phases,
+    /// What the service waits for.
+    pub(crate) token: CancellationToken,
+    /// The runtime in which the guard was installed.
+    runtime: Handle,
+    /// Changes with every event.
+    changed: watch::Sender<()>,
+    /// Whether the service's future is there.
+    pub(crate) service_running: watch::Sender<bool>,
+    /// The shutdown thread asks the runtime for a sign of life.
+    pub(crate) runtime_asked: Notify,
+    /// Tells the diagnostic that no time is left for it.
+    diagnostic_deadline: Arc<Notify>,
+    /// How the previous run ended.
+    pub(crate) previous: Option<Verdict>,
+    /// How many signals had found no free slot when the guard was installed.
+    missed_before: u64,
+    /// The threads soon after the stop began, for the CPU time of each.
+    pub(crate) threads_before: OnceLock<Vec<Thread>>,
+    /// Why the process is to be ended.
+    exit: OnceLock<ExitReason>,
+}
+
+/// What a guard tells others by.
+pub(crate) struct Outlets {
+    pub(crate) record: Recorder,
+    pub(crate) notifier: Notifier,
+    pub(crate) message: TerminationMessage,
+}
+
+impl Shutdown {
+    pub(crate) fn new(
+        config: Config,
+        baseline: Baseline,
+        outlets: Outlets,
+        previous: Option<Verdict>,
+        runtime: Handle,
+    ) -> Self {
+        let Outlets { record, notifier, message } = outlets;
+        let config = Arc::new(config);
+        let machine = Machine::new(config.clone(), notifier.is_connected(), message.is_open());
+        Self {
+            config,
+            baseline,
+            machine: Mutex::new(machine),
+            log: LogThread::new(),
+            record,
+            message,
+            notifier,
+            readiness: Arc::default(),
+            phases: Phases::default(),
+            token: CancellationToken::new(),
+            runtime,
+            changed: watch::Sender::new(()),
+            service_running: watch::Sender::new(true),
+            runtime_asked: Notify::new(),
+            diagnostic_deadline: Arc::default(),
+            previous,
+            missed_before: capture::dropped(),
+            threads_before: OnceLock::new(),
+            exit: OnceLock::new(),
+        }
+    }
+
+    /// Now, on the clock that everything about a stop is measured by: the runtime's. It is the real
+    /// one, unless a test has paused it.
+    pub(crate) fn now(&self) -> Instant {
+        let _in = self.runtime.enter();
+        Instant::now()
+    }
+
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
+    /// Brings an event: hands it to the machine, and performs what follows.
+    pub(crate) fn handle(self: &Arc<Self>, event: Event) {
+        let actions = self.decide(event);
+        self.perform(actions);
+    }
+
+    /// The first half of [`handle`](Self::handle), which never blocks.
+    pub(crate) fn decide(&self, event: Event) -> Vec<Action> {
+        let now = self.now();
+        let mut machine = self.machine();
+        let mut actions = machine.handle(event, now);
+        actions.retain(|action| !self.queue(action));
+        drop(machine);
+        self.changed.send_replace(());
+        actions
+    }
+
+    /// The second half.
+    pub(crate) fn perform(self: &Arc<Self>, actions: Vec<Action>) {
+        self.log.start();
+        self.record.start();
+        for action in actions {
+            self.perform_one(action);
+        }
+    }
+
+    /// Queues a log line or a record. Returns whether it was one.
+    fn queue(&self, action: &Action) -> bool {
+        match action {
+            Action::Record(event) => self.record.push(event.clone()),
+            Action::Log(event) => self.queue_log(event),
+            _ => return false,
+        }
+        true
+    }
+
+    fn queue_log(&self, event: &LogEvent) {
+        let text = match event {
+            LogEvent::Context(context) => Some(format!("Shutdown context: {context}")),
+            LogEvent::Stalled(detail) => Some(format!("Shutdown hangs: {detail}")),
+            LogEvent::Forced { why, .. } => Some(format!("Shutdown forced: {why}")),
+            // The subscriber is not asked whether it wants them, since it may block.
+            LogEvent::PhaseStarted { .. } if LevelFilter::current() < LevelFilter::DEBUG => return,
+            LogEvent::PhaseFinished { report, .. }
+                if report.outcome == Outcome::Ok && LevelFilter::current() < LevelFilter::INFO =>
+            {
+                return;
+            }
+            _ => None,
+        };
+        let event = event.clone();
+        let phases = self.phases.clone();
+        self.log.push(text, move || events::emit(event, &phases));
+    }
+
+    fn perform_one(self: &Arc<Self>, action: Action) {
+        match action {
+            Action::Log(_) | Action::Record(_) => {}
+            Action::BecomeReady => {
+                self.readiness.begin();
+                self.notifier.ready();
+            }
+            Action::EndReadiness => drop(self.readiness.end()),
+            Action::CaptureContext { trigger, signal } => {
+                let markers = &self.config.markers;
+                let context =
+                    capture_context::capture(&self.baseline, markers, trigger, signal.as_deref());
+                self.handle(Event::ContextCaptured(Box::new(context)));
+            }
+            Action::CompleteContext(context) => {
+                self.phases.set_stop(&self.config.service, context.clone());
+                let mut context = ShutdownContext::clone(&context);
+                capture_context::complete(&self.baseline, &mut context);
+                self.handle(Event::ContextCompleted(Box::new(context)));
+            }
+            Action::ResolveSender { signal, ordinal, offset } => {
+                let sender = capture_context::resolve_sender(&signal);
+                let signal = signal.captured.signal;
+                let repeated = LaterSignal { signal, sender, ordinal, offset, ended_lead: false };
+                self.handle(Event::SignalRepeated(repeated));
+            }
+            Action::CancelToken => self.token.cancel(),
+            Action::SetStatus(text) => self.notifier.status(&text),
+            Action::ExplainStop(context) => {
+                drop(self.runtime.spawn(explain::explain_stop(self.clone(), context)));
+            }
+            Action::StartDiagnostic(context) => self.start_diagnostic(&context),
+            Action::EndDiagnostic => self.diagnostic_deadline.notify_one(),
+            Action::StartPhase(start) => self.phases.start(self, start),
+            Action::DropPhase(phase) => {
+                if let Some((values, last_value)) = self.phases.drop_phase(phase) {
+                    self.handle(Event::PhaseProgressed { phase, values, last_value });
+                }
+            }
+            Action::MovePhaseEnd(phase, end) => self.phases.move_end(phase, end),
+            Action::WriteMessage { text, is_last } => self.message.write(text, is_last),
+            Action::AskRuntime => self.runtime_asked.notify_one(),
+            Action::WakeShutdownThread => capture::wake(),
+            Action::ReportStall(report) => {
+                let detail = describe::describe(self, &report.what);
+                self.handle(Event::StallDescribed { report, detail });
+            }
+            Action::Exit(reason) => {
+                // Only the shutdown thread ends the process.
+                let _ = self.exit.set(reason);
+                capture::wake();
+            }
+        }
+    }
+
+    /// Asks for a stop without a signal. One that is already on its way comes first.
+    pub(crate) fn request(self: &Arc<Self>, event: Event) {
+        shutdown_thread::take_in();
+        self.handle(event);
+    }
+
+    /// When the OS handler saw this signal, by [`now`](Self::now).
+    pub(crate) fn time_of(&self, captured: &Captured) -> Instant {
+        let since = clock::mono_us().saturating_sub(captured.mono_ns / 1000);
+        let now = self.now();
+        now.checked_sub(Duration::from_micros(since)).unwrap_or(now)
+    }
+
+    /// How many signals have found no free slot since the guard was installed.
+    pub(crate) fn missed(&self) -> u64 {
+        capture::dropped().saturating_sub(self.missed_before)
+    }
+
+    pub(crate) fn machine(&self) -> MutexGuard<'_, Machine> {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes with every event.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Registers a phase with the plan, by what is given, and keeps its closure.
+    pub(crate) fn register(
+        &self,
+        push: impl FnOnce(&mut Machine) -> (StepId, Option<String>),
+        work: Option<PhaseFn>,
+    ) -> StepId {
+        let mut machine = self.machine();
+        let (id, error) = push(&mut machine);
+        if let Some(work) = work {
+            // Under the lock, so that it is there when the machine starts the phase.
+            self.phases.add(id, work);
+        }
+        drop(machine);
+        if let Some(error) = error {
+            self.log.emit(move || events::registration_error(&error));
+        }
+        id
+    }
+
+    /// Why the process is to be ended, if it is.
+    pub(crate) fn exit_reason(&self) -> Option<ExitReason> {
+        self.exit.get().copied()
+    }
+
+    /// What is to be done before the process is ended: it is recorded and said, and what is buffered
+    /// is written out. Blocks, with a limit on each where a thread is to be had.
+    pub(crate) fn last_words(self: &Arc<Self>, reason: ExitReason) {
+        let detail = match reason {
+            ExitReason::Signal(_) => reason.text(),
+            _ => describe::describe(self, &reason.text()),
+        };
+        self.handle(Event::ExitDescribed { reason, detail });
+        self.record.flush(LAST_WRITE_LIMIT);
+        self.log.emit_now();
+        for hook in &self.config.flush.0 {
+            let hook = hook.clone();
+            run_with_timeout_or_here(EMIT_LIMIT, move || hook());
+        }
+        self.message.finish();
+    }
+
+    /// Writes everything that is left to write at the end of a teardown.
+    pub(crate) fn close(self: &Arc<Self>, report: &ShutdownReport) {
+        self.record.flush(WRITE_LIMIT);
+        if let Some(failure) = self.record.failure_to_say() {
+            let failure = failure.to_owned();
+            self.log.emit(move || events::not_recorded(&failure));
+        }
+        if report.more_signals > 0 {
+            let more = report.more_signals;
+            self.log.emit(move || events::more_signals(more));
+        }
+        if let Some(failure) = self.message.failure() {
+            let failure = failure.to_owned();
+            self.log.emit(move || events::no_termination_message(&failure));
+        }
+        let (cause, phases) = (report.context.cause(), report.phases.len());
+        let (timed_out, total, status) = (report.timed_out, report.total, report.exit_status);
+        self.log.emit(move || events::complete(cause, phases, timed_out, total, status));
+        self.log.finish();
+        self.message.finish();
+        self.handle(Event::Closed);
+    }
+
+    /// Writes what is left where no teardown has ended: the guard is dropped, or a panic ends the run.
+    pub(crate) fn flush(&self) {
+        self.record.flush(WRITE_LIMIT);
+        self.message.finish();
+    }
+
+    fn start_diagnostic(self: &Arc<Self>, context: &ShutdownContext) {
+        let Some(log) = &self.config.diag_log else { return };
+        let plan = diag::Plan {
+            command: self.config.diag_command.clone(),
+            log: log.clone(),
+            service: self.config.service.clone(),
+            unit: context.systemd.unit.clone(),
+            deadline: self.diagnostic_deadline.clone(),
+        };
+        let (line, shutdown) = (context.to_string(), self.clone());
+        self.runtime.spawn(async move {
+            shutdown.run_diagnostic(plan, line).await;
+            shutdown.handle(Event::DiagnosticEnded);
+        });
+    }
+
+    async fn run_diagnostic(&self, plan: diag::Plan, line: String) {
+        let path = plan.log.clone();
+        let note = |state, error| {
+            self.record.push(record_events::diagnostic(state, &path, error));
+            self.record.start();
+        };
+        note(DiagState::Started, None);
+        let ended = diag::run(plan, line).await;
+        match &ended {
+            Ok(Looked::Elsewhere { .. }) => {}
+            Ok(Looked::Here) => note(DiagState::Finished, None),
+            Err(e) => note(e.state(), Some(e.to_string())),
+        }
+        self.log.emit(move || log_diagnostic(&path, ended));
+    }
+}
+
+fn log_diagnostic(path: &PathBuf, ended: Result<Looked, diag::DiagError>) {
+    match ended {
+        Ok(Looked::Elsewhere { unit }) => events::diagnostic_elsewhere(path, &unit),
+        Ok(Looked::Here) => events::diagnostic_finished(path),
+        Err(e) => events::diagnostic_failed(path, &e),
+    }
+}
+
+impl fmt::Debug for Shutdown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shutdown").field("service", &self.config.service).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,161 @@
+//! The shutdown thread: the one OS thread that takes in signals and enforces the deadline.
+//!
+//! It sleeps in a blocking read from the installation of the first guard on, without a timer, and
+//! costs nothing there. The OS handler wakes it. It brings each signal to every guard, and from then
+//! on looks four times a second whether the runtime still answers, whether the deadline is near, and
+//! whether it is over. Since it needs no runtime, a stop begins, is watched, and ends, also where
+//! every worker of the runtime is blocked. It never calls the subscriber, and writes to no disk.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use forensics_core::capture::{self, Armed};
+
+use crate::blocking::spawn_detached;
+use crate::capture_context::Caught;
+use crate::describe;
+use crate::log_thread::EMIT_LIMIT;
+use crate::machine::{Event, ExitReason, FORCED_STATUS};
+use crate::os::kill_after;
+use crate::shutdown::Shutdown;
+
+/// How often a stop under way is looked at.
+const EVERY: Duration = Duration::from_millis(250);
+
+struct Registry {
+    is_started: bool,
+    guards: Vec<Weak<Shutdown>>,
+    /// Guards whose process is about to end: kept alive, as they are dropped before it ends.
+    leaving: Vec<Arc<Shutdown>>,
+    /// Signals that are given back then.
+    handlers: Vec<(Instant, Armed)>,
+}
+
+static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
+    is_started: false,
+    guards: Vec::new(),
+    leaving: Vec::new(),
+    handlers: Vec::new(),
+});
+
+/// Serves this guard from now on, for as long as it lives.
+///
+/// # Errors
+/// Where the thread cannot be started, for the first guard.
+pub(crate) fn attach(guard: Weak<Shutdown>) -> io::Result<()> {
+    let mut registry = lock();
+    if !registry.is_started {
+        spawn_detached("shutdown-thread", run)?;
+        registry.is_started = true;
+    }
+    registry.guards.retain(|guard| guard.strong_count() > 0);
+    registry.guards.push(guard);
+    Ok(())
+}
+
+/// Sees to it that the process ends, now that the teardown of this guard has.
+pub(crate) fn expect_exit(shutdown: &Arc<Shutdown>) {
+    let mut registry = lock();
+    if !registry.guards.iter().any(|guard| guard.as_ptr() == Arc::as_ptr(shutdown)) {
+        return;
+    }
+    registry.leaving.push(shutdown.clone());
+    drop(registry);
+    shutdown.handle(Event::ExitExpected);
+    capture::wake();
+}
+
+/// Gives signals back after so long.
+pub(crate) fn release_after(delay: Duration, handlers: Armed) {
+    if !delay.is_zero() {
+        lock().handlers.push((Instant::now() + delay, handlers));
+        capture::wake();
+    }
+}
+
+/// Brings the signals that have arrived to every guard. Also called by those who would otherwise
+/// bring an event that came after a signal before it.
+pub(crate) fn take_in() {
+    // Held until each guard's machine knows of the signals, so that no later event overtakes them.
+    static TAKING_IN: Mutex<()> = Mutex::new(());
+    let guards = guards();
+    let mut pending = Vec::new();
+    let taking_in = TAKING_IN.lock().unwrap_or_else(PoisonError::into_inner);
+    for captured in capture::take() {
+        for guard in &guards {
+            let (at, caught) = (guard.time_of(&captured), Caught::of(captured.clone()));
+            let event = Event::SignalArrived { signal: Box::new(caught), at };
+            pending.push((guard.clone(), guard.decide(event)));
+        }
+    }
+    drop(taking_in);
+    for (guard, actions) in pending {
+        guard.perform(actions);
+    }
+}
+
+/// Records that a panic ends the process, for every guard that is alive.
+pub(crate) fn record_panic(message: &str, location: Option<&str>) {
+    for guard in guards() {
+        let (message, location) = (message.to_owned(), location.map(str::to_owned));
+        guard.handle(Event::Panicked { message, location });
+        guard.flush();
+    }
+}
+
+fn run() {
+    let mut timeout = None;
+    loop {
+        capture::wait(timeout);
+        take_in();
+        timeout = release_handlers();
+        for guard in guards() {
+            if watch(&guard) {
+                timeout = Some(timeout.map_or(EVERY, |sooner| sooner.min(EVERY)));
+            }
+            if let Some(reason) = guard.exit_reason() {
+                end_process(&guard, reason);
+            }
+        }
+    }
+}
+
+/// Looks at a guard's stop, where one is under way. Returns whether it is to be looked at again.
+fn watch(guard: &Arc<Shutdown>) -> bool {
+    guard.log.write_overdue();
+    let snapshot = guard.machine().snapshot(guard.now());
+    if let Some(snapshot) = snapshot {
+        describe::sample_threads(guard, snapshot.since);
+    }
+    if guard.machine().is_watched() {
+        guard.handle(Event::SignalsMissed(guard.missed()));
+        guard.handle(Event::Watched);
+    }
+    guard.machine().is_watched()
+}
+
+/// Ends the process, without its destructors or the runtime's, which could block.
+fn end_process(guard: &Arc<Shutdown>, reason: ExitReason) -> ! {
+    let hooks = u32::try_from(guard.config.flush.0.len()).unwrap_or(u32::MAX);
+    let _last_resort = kill_after(EMIT_LIMIT.saturating_mul(hooks.saturating_add(8)));
+    guard.last_words(reason);
+    capture::exit_now(FORCED_STATUS.into())
+}
+
+/// Gives back the signals whose time has come, and says how long the next ones have.
+fn release_handlers() -> Option<Duration> {
+    let now = Instant::now();
+    let mut registry = lock();
+    registry.handlers.retain(|(at, _)| *at > now);
+    registry.handlers.iter().map(|(at, _)| *at - now).min()
+}
+
+/// The guards that are alive. Not served under the lock: one may be installed or dropped meanwhile.
+fn guards() -> Vec<Arc<Shutdown>> {
+    lock().guards.iter().filter_map(Weak::upgrade).collect()
+}
+
+fn lock() -> MutexGuard<'static, Registry> {
+    REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
+}
