@@ -180,7 +180,9 @@ mod tests {
         let panics = || std::panic::resume_unwind(Box::new(1));
         assert_eq!(run_with_timeout::<()>(LONG, panics), None);
         let (_never, blocks) = mpsc::channel::<()>();
-        run_with_timeout_or_here(Duration::from_millis(1), move || { let _ = blocks.recv(); });
+        run_with_timeout_or_here(Duration::from_millis(1), move || {
+            let _ = blocks.recv();
+        });
     }
 
     #[tokio::test]
@@ -210,7 +212,9 @@ mod tests {
     fn a_job_that_blocks_holds_up_those_behind_it_and_no_caller() {
         let queue = WorkQueue::new("test");
         let (release, blocks) = mpsc::channel::<()>();
-        queue.push(move || { let _ = blocks.recv(); });
+        queue.push(move || {
+            let _ = blocks.recv();
+        });
         let (done, dones) = mpsc::channel();
         let second = queue.push(move || done.send(()).unwrap());
         queue.start();

@@ -264,7 +264,8 @@ impl ShutdownGuard {
             },
             Some(Err(message)) => ServiceOutcome::Panicked(message),
         };
-        let dropped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(service.take())));
+        let dropped =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(service.take())));
         let outcome = match dropped {
             Ok(()) => outcome,
             Err(payload) => ServiceOutcome::Panicked(panic_message(&*payload)),

@@ -33,9 +33,9 @@ mod explain;
 mod guard;
 pub mod inflight;
 mod listener;
+mod log_thread;
 #[cfg(feature = "logging")]
 pub mod logging;
-mod log_thread;
 mod machine;
 mod message;
 #[cfg(feature = "metrics")]
@@ -69,9 +69,9 @@ pub use forensics_core as core;
 pub use forensics_core::signal::Signal;
 pub use guard::{Reloading, ShutdownGuard};
 pub use outcome::{IntoOutcome, Outcome, ServiceOutcome};
-pub use report::{LaterSignal, PhaseReport, ShutdownReport};
 pub use phase::{Group, GroupPhase, Phase};
 pub use phase_context::PhaseContext;
+pub use report::{LaterSignal, PhaseReport, ShutdownReport};
 
 /// The readme's code, compiled.
 #[cfg(doctest)]

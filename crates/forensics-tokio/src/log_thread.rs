@@ -144,7 +144,9 @@ mod tests {
     fn an_event_behind_one_that_blocks_is_overdue_and_still_emitted_later() {
         let log = LogThread::new();
         let (release, blocks) = mpsc::channel::<()>();
-        log.emit(move || { let _ = blocks.recv(); });
+        log.emit(move || {
+            let _ = blocks.recv();
+        });
         let (heard, hear) = mpsc::channel();
         log.push(Some("to fd 2".to_owned()), move || heard.send(()).unwrap());
         log.start();

@@ -5,8 +5,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::outcome::IntoOutcome;
 use crate::machine::{Machine, StepId, Work};
+use crate::outcome::IntoOutcome;
 use crate::phase_context::{PhaseContext, PhaseFn};
 use crate::shutdown::Shutdown;
 

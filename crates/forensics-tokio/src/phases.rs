@@ -77,9 +77,7 @@ impl Phases {
             return span.clone();
         }
         let parent = match &key.group {
-            Some((id, name)) => {
-                self.span(&PhaseKey { id: *id, name: name.clone(), group: None })
-            }
+            Some((id, name)) => self.span(&PhaseKey { id: *id, name: name.clone(), group: None }),
             None => self.teardown_span(),
         };
         let span = events::phase_span(&key.name, &parent);
@@ -116,7 +114,8 @@ impl Phases {
         let Some(work) = inner.waiting.remove(&id) else { return };
         inner.running.insert(id, Running { state: state.clone(), task: Task::Starting });
         drop(inner);
-        let ends = BringsEnd { shutdown: shutdown.clone(), state: state.clone(), end: PhaseEnd::Dropped };
+        let ends =
+            BringsEnd { shutdown: shutdown.clone(), state: state.clone(), end: PhaseEnd::Dropped };
         let context = PhaseContext { state, shutdown: shutdown.clone() };
         // Not under the lock: a runtime that shuts down drops the future at once.
         let task = shutdown.runtime().spawn(run(ends, work, context).instrument(span));
@@ -195,12 +194,10 @@ impl Drop for BringsEnd {
 /// Cancel safe. One that has panicked is not polled again.
 pub(crate) async fn catch_panic<F: Future>(future: F) -> Result<F::Output, String> {
     let mut future = pin!(future);
-    std::future::poll_fn(|cx| {
-        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
-            Err(payload) => Poll::Ready(Err(panic_message(&*payload))),
-        }
+    std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+        Err(payload) => Poll::Ready(Err(panic_message(&*payload))),
     })
     .await
 }

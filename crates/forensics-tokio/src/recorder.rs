@@ -118,8 +118,7 @@ impl Recorder {
     /// disk does not answer.
     pub(crate) fn wait(&self) {
         let Some(queues) = &self.queues else { return };
-        let limit =
-            if self.is_late.load(Ordering::Relaxed) { Duration::ZERO } else { WRITE_LIMIT };
+        let limit = if self.is_late.load(Ordering::Relaxed) { Duration::ZERO } else { WRITE_LIMIT };
         let is_late = !queues.write.flush(limit);
         self.is_late.store(is_late, Ordering::Relaxed);
     }

@@ -287,7 +287,8 @@ impl Builder {
         let mut baseline = Baseline::probe();
         if let Some(parent) = &mut baseline.parent {
             let pid = parent.pid;
-            parent.cmdline = run_with_timeout(CMDLINE_LIMIT, move || process::cmdline(pid)).flatten();
+            parent.cmdline =
+                run_with_timeout(CMDLINE_LIMIT, move || process::cmdline(pid)).flatten();
         }
         let unit = baseline.systemd.unit.clone();
         let signals = config.signals.clone();

@@ -93,7 +93,9 @@ impl Account<'_> {
             let all: Vec<String> = self.ended.iter().map(|phase| took(phase)).collect();
             lines.push(format!("phases: {}", all.join(", ")));
         }
-        if let MessageState::Forced { why, .. } | MessageState::Stopping { alarm: Some(why) } = self.state {
+        if let MessageState::Forced { why, .. } | MessageState::Stopping { alarm: Some(why) } =
+            self.state
+        {
             lines.push(format!("seen: {}", Plain(why)));
         }
         if let Some(context) = self.context {
@@ -126,10 +128,15 @@ impl Account<'_> {
                 write!(head, " was ended by force, exit status {status}: {}", Plain(why))
             }
             MessageState::Panicked { message, location } => {
-                let at = location.as_deref().map(|place| format!(" at {}", Plain(place))).unwrap_or_default();
+                let at = location
+                    .as_deref()
+                    .map(|place| format!(" at {}", Plain(place)))
+                    .unwrap_or_default();
                 write!(head, " panicked{at}: {}", Plain(message))
             }
-            MessageState::Abandoned => write!(head, " left its guard before its teardown had ended"),
+            MessageState::Abandoned => {
+                write!(head, " left its guard before its teardown had ended")
+            }
         };
         if let Some(context) = self.context {
             let _ = match &context.trigger {
@@ -248,7 +255,10 @@ mod tests {
                     + &rest(""),
             ),
             (
-                MessageState::Forced { status: 70, why: "the deadline is over; threads: 1".to_owned() },
+                MessageState::Forced {
+                    status: 70,
+                    why: "the deadline is over; threads: 1".to_owned(),
+                },
                 "gateway was ended by force, exit status 70: the deadline is over".to_owned()
                     + &rest("seen: the deadline is over; threads: 1\n"),
             ),
@@ -267,10 +277,19 @@ mod tests {
 
     #[test]
     fn a_panic_outside_of_a_stop_has_an_account_too() {
-        let state =
-            MessageState::Panicked { message: "oh\u{1b}[31m no".to_owned(), location: Some("src/main.rs:3:5".to_owned()) };
-        let account =
-            Account { service: "gateway", state: &state, since: Duration::ZERO, allowed: Duration::ZERO, context: None, running: &[], ended: &[] };
+        let state = MessageState::Panicked {
+            message: "oh\u{1b}[31m no".to_owned(),
+            location: Some("src/main.rs:3:5".to_owned()),
+        };
+        let account = Account {
+            service: "gateway",
+            state: &state,
+            since: Duration::ZERO,
+            allowed: Duration::ZERO,
+            context: None,
+            running: &[],
+            ended: &[],
+        };
         assert_eq!(account.text(), "gateway panicked at src/main.rs:3:5: oh\\u{1b}[31m no\n");
     }
 

@@ -20,13 +20,18 @@ use crate::report::{LaterSignal, PhaseReport};
 #[derive(Debug, Clone)]
 pub(crate) enum Event {
     /// The OS handler saw a signal, at that time.
-    SignalArrived { signal: Box<Caught>, at: Instant },
+    SignalArrived {
+        signal: Box<Caught>,
+        at: Instant,
+    },
     /// tokio heard a signal that the shutdown thread has not brought since.
     SignalForwarded(Signal),
     /// So many signals found no free slot in the OS handler since the guard was installed.
     SignalsMissed(u64),
     /// The program asked for a stop.
-    Requested { reason: String },
+    Requested {
+        reason: String,
+    },
     /// The program cancelled the guard's token, which asks for a stop as well.
     TokenCancelled,
     /// [`Action::CaptureContext`] is done.
@@ -43,9 +48,17 @@ pub(crate) enum Event {
     RunStarted,
     ServiceEnded(ServiceOutcome),
     /// A phase recorded something: all its values, and the last as `key=value`.
-    PhaseProgressed { phase: StepId, values: Map<String, Value>, last_value: Option<String> },
+    PhaseProgressed {
+        phase: StepId,
+        values: Map<String, Value>,
+        last_value: Option<String>,
+    },
     /// A phase's task has ended, with all its values.
-    PhaseEnded { phase: StepId, end: PhaseEnd, values: Map<String, Value> },
+    PhaseEnded {
+        phase: StepId,
+        end: PhaseEnd,
+        values: Map<String, Value>,
+    },
     /// The diagnostic's task has ended.
     DiagnosticEnded,
     /// systemd has told us about our unit.
@@ -59,9 +72,15 @@ pub(crate) enum Event {
     /// The shutdown thread looks whether something stalls.
     Watched,
     /// [`Action::ReportStall`] is done: with everything that may explain it, safe to show.
-    StallDescribed { report: StallReport, detail: String },
+    StallDescribed {
+        report: StallReport,
+        detail: String,
+    },
     /// [`Action::Exit`] is under way: with everything that may explain it, safe to show.
-    ExitDescribed { reason: ExitReason, detail: String },
+    ExitDescribed {
+        reason: ExitReason,
+        detail: String,
+    },
     /// `run` has written everything that was left to write, and returns.
     Closed,
     /// `main` is about to return.
@@ -69,7 +88,10 @@ pub(crate) enum Event {
     /// The guard was dropped.
     GuardDropped,
     /// A panic ends the process.
-    Panicked { message: String, location: Option<String> },
+    Panicked {
+        message: String,
+        location: Option<String>,
+    },
     /// The test harness ends the run as the shutdown thread would.
     #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "the harness is a feature"))]
     ForcedByHarness(ExitReason),
@@ -93,11 +115,18 @@ pub(crate) enum Action {
     /// The service takes no more traffic.
     EndReadiness,
     /// Capture what the context line shows, and bring [`Event::ContextCaptured`].
-    CaptureContext { trigger: Trigger, signal: Option<Box<Caught>> },
+    CaptureContext {
+        trigger: Trigger,
+        signal: Option<Box<Caught>>,
+    },
     /// Read what the record shows beside that, and bring [`Event::ContextCompleted`].
     CompleteContext(Arc<ShutdownContext>),
     /// Find out who sent this signal, and bring [`Event::SignalRepeated`].
-    ResolveSender { signal: Box<Caught>, ordinal: Option<u32>, offset: Duration },
+    ResolveSender {
+        signal: Box<Caught>,
+        ordinal: Option<u32>,
+        offset: Duration,
+    },
     CancelToken,
     Log(LogEvent),
     Record(record::Event),
@@ -113,7 +142,10 @@ pub(crate) enum Action {
     /// A running phase ends at another time from now on.
     MovePhaseEnd(StepId, Instant),
     /// Write the termination message.
-    WriteMessage { text: String, is_last: bool },
+    WriteMessage {
+        text: String,
+        is_last: bool,
+    },
     /// Ask the runtime for a sign of life.
     AskRuntime,
     /// The stop has to be watched from now on.
@@ -179,7 +211,9 @@ impl ExitReason {
     pub(crate) fn text(self) -> String {
         match self {
             ExitReason::Signal(signal) => format!("another {signal} asked for an end at once"),
-            ExitReason::Deadline => "the deadline is over and the teardown has not ended".to_owned(),
+            ExitReason::Deadline => {
+                "the deadline is over and the teardown has not ended".to_owned()
+            }
             ExitReason::NotClosed => {
                 "the teardown has ended, but not what is to be recorded of that".to_owned()
             }
@@ -212,9 +246,16 @@ pub(crate) enum LogEvent {
     DelayStarted(Duration),
     DelayEnded(Duration, DelayEnd),
     /// What the phases may take, and how the deadline came about.
-    TeardownStarted { sum: String, deadline: String },
+    TeardownStarted {
+        sum: String,
+        deadline: String,
+    },
     RegistrationError(String),
-    PhaseStarted { phase: PhaseKey, offset: Duration, budget: Duration },
+    PhaseStarted {
+        phase: PhaseKey,
+        offset: Duration,
+        budget: Duration,
+    },
     PhaseStillRunning {
         phase: PhaseKey,
         offset: Duration,
@@ -222,9 +263,15 @@ pub(crate) enum LogEvent {
         budget: Duration,
         last_value: Option<String>,
     },
-    PhaseFinished { phase: PhaseKey, report: PhaseReport },
+    PhaseFinished {
+        phase: PhaseKey,
+        report: PhaseReport,
+    },
     ServiceDropped(Duration),
     DiagnosticLeftBehind,
     Stalled(String),
-    Forced { why: String, status: u8 },
+    Forced {
+        why: String,
+        status: u8,
+    },
 }

@@ -29,8 +29,8 @@ pub(crate) use self::event::{
     Action, DelayEnd, Event, ExitReason, LogEvent, PhaseEnd, PhaseKey, StallReport, StartPhase,
 };
 pub(crate) use self::limit::Unit;
-pub(crate) use self::plan::{StepId, Work};
 use self::plan::Plan;
+pub(crate) use self::plan::{StepId, Work};
 #[cfg(feature = "testing")]
 pub(crate) use self::requests::SAME_REQUEST;
 pub(crate) use self::stall::{FORCED_STATUS, LATE_AFTER};
@@ -46,6 +46,7 @@ use crate::record_events;
 use crate::report::{LaterSignal, PhaseReport, ShutdownReport};
 
 /// The state of a guard. See the module's documentation.
+#[derive(Clone)]
 pub(crate) struct Machine {
     config: Arc<Config>,
     /// Whether a service manager hears what we send it.
@@ -62,6 +63,7 @@ pub(crate) struct Machine {
 }
 
 /// The state of a stop. There is no other: whatever else is stored says how far a state has come.
+#[derive(Clone)]
 enum State {
     /// No stop has been requested.
     Running {
@@ -88,6 +90,7 @@ enum State {
 }
 
 /// Why a process is about to end.
+#[derive(Clone)]
 enum Exit {
     /// Its teardown has ended, and since then `main` returns.
     Planned(Instant),
@@ -96,6 +99,7 @@ enum Exit {
 }
 
 /// The service's own future.
+#[derive(Clone)]
 enum Service {
     /// `run` has not been called.
     NotRun,
@@ -104,6 +108,7 @@ enum Service {
 }
 
 /// A stop that has begun.
+#[derive(Clone)]
 struct Stop {
     context: Arc<ShutdownContext>,
     /// When it was requested.
@@ -142,15 +147,26 @@ enum Stage {
     BeforeRun,
     Phases,
     /// Every phase has ended, and the service has until then to end.
-    Service { since: Instant, until: Instant },
+    Service {
+        since: Instant,
+        until: Instant,
+    },
     /// The service is being dropped.
-    DroppingService { since: Instant },
+    DroppingService {
+        since: Instant,
+    },
     /// The diagnostic has until then to end.
-    Diagnostic { until: Instant },
+    Diagnostic {
+        until: Instant,
+    },
     /// It has been told to end at once.
-    EndingDiagnostic { until: Instant },
+    EndingDiagnostic {
+        until: Instant,
+    },
     /// All has ended, and `run` is about to return.
-    Closing { since: Instant },
+    Closing {
+        since: Instant,
+    },
 }
 
 /// What still runs.
@@ -169,6 +185,7 @@ enum Diagnostic {
 }
 
 /// A phase that has not ended.
+#[derive(Clone)]
 struct RunningPhase {
     key: PhaseKey,
     /// Its place in the group.
@@ -192,6 +209,7 @@ struct Dropped {
     gone_by: Instant,
 }
 
+#[derive(Clone)]
 struct RunningGroup {
     key: PhaseKey,
     started: Instant,
@@ -400,12 +418,7 @@ impl Machine {
         }
     }
 
-    fn service_ended(
-        &mut self,
-        outcome: ServiceOutcome,
-        now: Instant,
-        actions: &mut Vec<Action>,
-    ) {
+    fn service_ended(&mut self, outcome: ServiceOutcome, now: Instant, actions: &mut Vec<Action>) {
         if let Service::Ended(_) = self.service {
             return;
         }
@@ -547,7 +560,8 @@ impl Machine {
             Escalation::Exit => ordinal >= Some(2),
             Escalation::Ignore => false,
         };
-        if exits {
+        // A teardown that has ended needs no force.
+        if exits && !self.is_closing() {
             self.force(ExitReason::Signal(signal), actions);
         }
     }
@@ -604,10 +618,13 @@ impl Machine {
         }
     }
 
-    fn closed(&mut self) {
-        if matches!(&self.state, State::TearingDown(stop)
+    fn is_closing(&self) -> bool {
+        matches!(&self.state, State::TearingDown(stop)
             if matches!(stop.stage, Stage::Closing { .. }))
-        {
+    }
+
+    fn closed(&mut self) {
+        if self.is_closing() {
             self.state = State::Finished(self.take_stop());
         }
     }
@@ -620,6 +637,8 @@ impl Machine {
 
     /// The guard goes before its teardown has ended: `main` returned early, or unwinds.
     fn guard_dropped(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        // The end of a teardown is recorded once.
+        self.closed();
         if self.is_over() {
             return;
         }
@@ -637,6 +656,7 @@ impl Machine {
         now: Instant,
         actions: &mut Vec<Action>,
     ) {
+        self.closed();
         if self.is_over() {
             return;
         }
@@ -691,5 +711,23 @@ impl Machine {
 impl Stop {
     fn deadline(&self) -> Instant {
         self.began + self.allowed
+    }
+}
+
+#[cfg(test)]
+impl Machine {
+    fn service_runs(&self) -> bool {
+        matches!(self.service, Service::Running)
+    }
+
+    /// The report of a run that has ended as planned.
+    fn report_of_finished(&self) -> Option<ShutdownReport> {
+        match &self.state {
+            State::Finished(Some(stop)) | State::Exiting(Some(stop), _) => match stop.stage {
+                Stage::Closing { since } => Some(self.report_of(stop, since)),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 }

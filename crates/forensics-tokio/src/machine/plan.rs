@@ -8,6 +8,7 @@ use forensics_core::escape::{MAX_NAME_CHARS, cut, cut_to};
 use super::budget::{Claim, Sum};
 
 /// A step of the teardown: a phase, or a group of phases that run concurrently.
+#[derive(Clone)]
 pub(crate) struct Step {
     pub(super) id: StepId,
     pub(super) claim: Claim,
@@ -16,6 +17,7 @@ pub(crate) struct Step {
     pub(super) work: Work,
 }
 
+#[derive(Clone)]
 pub(crate) enum Work {
     /// Its closure is kept by [`crate::phases`].
     Phase,
@@ -28,7 +30,7 @@ pub(crate) enum Work {
 pub(crate) struct StepId(u64);
 
 /// All steps that have not been taken yet. Phases can still be added while the teardown runs.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Plan {
     waiting: VecDeque<Step>,
     /// What all of these have reserved, in nanoseconds: the sum may not fit into a `Duration`.
@@ -70,9 +72,8 @@ impl Plan {
             copies += 1;
             unique = format!("{name}#{copies}");
         }
-        let error = (unique != name).then(|| {
-            format!("there is a phase `{name}` already: the new one runs as `{unique}`")
-        });
+        let error = (unique != name)
+            .then(|| format!("there is a phase `{name}` already: the new one runs as `{unique}`"));
         self.errors.extend(error.clone());
         let claim = Claim { name: unique, timeout: None, reserve: Duration::ZERO };
         (Step { id: StepId(self.next_id), claim, requires: Vec::new(), work }, error)
@@ -140,7 +141,8 @@ impl Plan {
     pub(super) fn check_requirements(&mut self) -> Vec<String> {
         let mut unknown = Vec::new();
         for step in &self.waiting {
-            let members: &[Step] = if let Work::Group(members) = &step.work { members } else { &[] };
+            let members: &[Step] =
+                if let Work::Group(members) = &step.work { members } else { &[] };
             for one in std::iter::once(step).chain(members) {
                 let missing = one.requires.iter().filter(|name| !self.names.contains(*name));
                 unknown.extend(missing.map(|required| {
@@ -175,5 +177,13 @@ impl Step {
                 timeouts.try_fold(Duration::ZERO, |longest, timeout| Some(longest.max(timeout?)));
         }
         claim
+    }
+}
+
+#[cfg(test)]
+impl StepId {
+    /// The step that was registered first.
+    pub(super) fn first() -> Self {
+        Self(1)
     }
 }

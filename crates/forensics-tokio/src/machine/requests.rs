@@ -13,7 +13,7 @@ pub(crate) const SAME_REQUEST: Duration = Duration::from_millis(200);
 const MAX_LISTED: u32 = 32;
 
 /// Counts the signals of a stop.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Requests {
     count: u32,
     /// When the last signal came.

@@ -7,7 +7,9 @@ use forensics_core::record::{self, How};
 use tokio::time::Instant;
 
 use super::account::MessageState;
-use super::{Action, Exit, ExitReason, LogEvent, Machine, Seconds, Stage, StallReport, State, Stop};
+use super::{
+    Action, Exit, ExitReason, LogEvent, Machine, Seconds, Stage, StallReport, State, Stop,
+};
 use crate::record_events;
 
 /// How long the runtime may leave a question unanswered.
@@ -32,7 +34,7 @@ pub(super) fn near(allowed: Duration) -> Duration {
 }
 
 /// What has been seen of one stop so far.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Stall {
     runtime: Runtime,
     /// The deadline that was said to be near.
@@ -42,7 +44,7 @@ pub(super) struct Stall {
 }
 
 /// Whether the runtime answers.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Runtime {
     #[default]
     Answers,
@@ -172,7 +174,8 @@ impl Stop {
             self.stall.said_near = Some(deadline);
             let ran = |started| now.saturating_duration_since(started);
             let phases = self.running.values();
-            let phases = phases.map(|one| (one.key.name.to_string(), ran(one.due.started))).collect();
+            let phases =
+                phases.map(|one| (one.key.name.to_string(), ran(one.due.started))).collect();
             let what = "the deadline is near".to_owned();
             actions.push(Action::ReportStall(StallReport { what, phases, waited: Duration::ZERO }));
         }

@@ -184,13 +184,7 @@ impl Stop {
         Stage::Diagnostic { until: deadline.checked_sub(before).unwrap_or(deadline) }
     }
 
-    fn start_step(
-        &mut self,
-        step: Step,
-        later: Duration,
-        now: Instant,
-        actions: &mut Vec<Action>,
-    ) {
+    fn start_step(&mut self, step: Step, later: Duration, now: Instant, actions: &mut Vec<Action>) {
         let due = Budget::new(&step.claim, later, now);
         let refusal = self.refusal(&step, due);
         let key = PhaseKey { id: step.id, name: step.claim.name.into(), group: None };
@@ -232,13 +226,7 @@ impl Stop {
         self.finish_group(now, actions);
     }
 
-    fn start_phase(
-        &mut self,
-        key: PhaseKey,
-        place: usize,
-        due: Budget,
-        actions: &mut Vec<Action>,
-    ) {
+    fn start_phase(&mut self, key: PhaseKey, place: usize, due: Budget, actions: &mut Vec<Action>) {
         self.log_start(&key, due, actions);
         let mut phase = RunningPhase {
             key: key.clone(),
@@ -391,7 +379,12 @@ impl Stop {
                 Some(_) => {}
                 None if now >= phase.end => {
                     let ran = Seconds(now.saturating_duration_since(phase.due.started));
-                    phase.drop_it(now, Outcome::TimedOut, format!("still running after {ran}"), actions);
+                    phase.drop_it(
+                        now,
+                        Outcome::TimedOut,
+                        format!("still running after {ran}"),
+                        actions,
+                    );
                 }
                 None if now >= phase.next_notice => {
                     phase.next_notice = now + STILL_RUNNING_EVERY;
@@ -447,13 +440,7 @@ impl RunningPhase {
         reserved.map_or(end, |reserved| end.min(reserved))
     }
 
-    fn drop_it(
-        &mut self,
-        now: Instant,
-        outcome: Outcome,
-        what: String,
-        actions: &mut Vec<Action>,
-    ) {
+    fn drop_it(&mut self, now: Instant, outcome: Outcome, what: String, actions: &mut Vec<Action>) {
         self.dropped = Some(Dropped { outcome, what, gone_by: now + GONE_WITHIN });
         actions.push(Action::DropPhase(self.key.id));
     }

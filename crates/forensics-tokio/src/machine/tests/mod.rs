@@ -1,0 +1,111 @@
+//! The machine, driven directly: no thread, no runtime, no clock.
+
+#![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
+
+mod exhaustive;
+mod model;
+mod table;
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use forensics_core::capture::{Captured, Code};
+use forensics_core::context::{Baseline, ShutdownContext, Trigger};
+use forensics_core::signal::Signal;
+use tokio::time::Instant;
+
+use super::*;
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// A context with this trigger, of which no more is known.
+fn context(trigger: Trigger) -> ShutdownContext {
+    static STARTUP: OnceLock<ShutdownContext> = OnceLock::new();
+    let base = STARTUP.get_or_init(|| {
+        let trigger = Trigger::Request { reason: "test".to_owned() };
+        ShutdownContext::capture(&Baseline::probe(), trigger, None)
+    });
+    let mut context = base.clone();
+    context.trigger = Some(trigger);
+    context
+}
+
+fn signal(at: Instant) -> Event {
+    let caught = Caught::of(Captured::new(Signal::TERM, Code::User));
+    Event::SignalArrived { signal: Box::new(caught), at }
+}
+
+/// A machine, its time, and the actions that are left to the test: those that only bring another
+/// event are performed at once, as their performers would.
+#[derive(Clone)]
+struct Driven {
+    machine: Machine,
+    start: Instant,
+    now: Instant,
+}
+
+impl Driven {
+    fn new(config: Config) -> Self {
+        let now = Instant::now();
+        Self { machine: Machine::new(Arc::new(config), false, false), start: now, now }
+    }
+
+    /// Brings an event, and returns every action that follows, in order.
+    fn bring(&mut self, event: Event) -> Vec<Action> {
+        let mut all = Vec::new();
+        for action in self.machine.handle(event, self.now) {
+            let follows = match &action {
+                Action::CaptureContext { trigger, .. } => {
+                    Some(Event::ContextCaptured(Box::new(context(trigger.clone()))))
+                }
+                Action::CompleteContext(context) => {
+                    Some(Event::ContextCompleted(Box::new(ShutdownContext::clone(context))))
+                }
+                Action::ResolveSender { signal, ordinal, offset } => {
+                    Some(Event::SignalRepeated(LaterSignal {
+                        signal: signal.captured.signal,
+                        sender: None,
+                        ordinal: *ordinal,
+                        offset: *offset,
+                        ended_lead: false,
+                    }))
+                }
+                Action::ReportStall(report) => {
+                    let (report, detail) = (report.clone(), report.what.clone());
+                    Some(Event::StallDescribed { report, detail })
+                }
+                Action::Exit(reason) => {
+                    Some(Event::ExitDescribed { reason: *reason, detail: reason.text() })
+                }
+                _ => None,
+            };
+            all.push(action);
+            all.extend(follows.into_iter().flat_map(|event| self.bring(event)));
+        }
+        all
+    }
+
+    fn phase(&mut self, name: &str) -> StepId {
+        self.machine.plan.push(name, Work::Phase).0
+    }
+
+    fn group(&mut self, name: &str) -> StepId {
+        self.machine.plan.push(name, Work::Group(Vec::new())).0
+    }
+
+    /// Lets time pass up to the next timer, where there is one, and brings the tick.
+    fn tick(&mut self) -> Vec<Action> {
+        if let Some(timer) = self.machine.next_timer() {
+            self.now = self.now.max(timer);
+        }
+        self.bring(Event::Tick)
+    }
+}
+
+fn config() -> Config {
+    let mut config = Config::new("test".to_owned());
+    config.deadline = Some(Duration::from_secs(10));
+    config
+}
