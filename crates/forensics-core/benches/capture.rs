@@ -74,7 +74,7 @@ fn hinted() -> Result<()> {
 
 /// The receiver's end: says that it waits for a signal, and answers that with a line of numbers.
 fn receive() -> Result<()> {
-    let _armed = capture::arm(&[Signal::TERM])?;
+    let _guard = capture::install(&[Signal::TERM])?;
     let awaited = SigSet::from(Nix::SIGUSR1);
     awaited.thread_block()?;
     let sender = getppid();
@@ -86,7 +86,7 @@ fn receive() -> Result<()> {
         println!("0");
         if question == "capture" {
             capture::wait(None);
-            let captured = capture::take().pop().ok_or("woken without a signal")?;
+            let captured = capture::drain().pop().ok_or("woken without a signal")?;
             let pid = captured.pid.ok_or("a signal without a sender")?;
             let named = u8::from(captured.sighting.stat.is_some());
             println!("{} {} {pid} {named}", captured.mono_ns, captured.took_ns);

@@ -54,15 +54,15 @@ fn send() -> Result<()> {
 
 /// What a signal from a child that is still there looks like; the child ends with its input.
 fn signalled() -> Result<(Captured, std::process::Child)> {
-    let armed = capture::arm(&[Signal::TERM])?;
+    let guard = capture::install(&[Signal::TERM])?;
     let mut sender =
         Command::new(std::env::current_exe()?).arg("send").stdin(Stdio::piped()).spawn()?;
     let mut captured = Vec::new();
     while captured.is_empty() {
         capture::wait(None);
-        captured = capture::take();
+        captured = capture::drain();
     }
-    drop(armed);
+    drop(guard);
     // Its input is kept open with it.
     let _ = sender.stdin.as_mut();
     Ok((captured.remove(0), sender))

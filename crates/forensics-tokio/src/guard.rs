@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use forensics_core::capture::Armed;
+use forensics_core::capture::HandlerGuard;
 use forensics_core::context::Trigger;
 use forensics_core::escape::{MAX_TEXT_CHARS, cut_to};
 use forensics_core::record::Verdict;
@@ -68,7 +68,7 @@ pub struct ShutdownGuard {
 /// What ends with the guard.
 struct Installed {
     /// Absent where no signal is to come, as in the test kit.
-    armed: Option<Armed>,
+    armed: Option<HandlerGuard>,
     tasks: Vec<JoinHandle<()>>,
     stop: Arc<Stop>,
 }
@@ -88,7 +88,7 @@ impl Drop for Installed {
 impl ShutdownGuard {
     pub(crate) fn new(
         shared: Arc<Shared>,
-        armed: Option<Armed>,
+        armed: Option<HandlerGuard>,
         tasks: Vec<JoinHandle<()>>,
     ) -> Self {
         let installed = Installed { armed, tasks, stop: shared.stop.clone() };

@@ -36,6 +36,7 @@ mod keeper;
 mod listener;
 #[cfg(feature = "logging")]
 pub mod logging;
+mod low_latency;
 mod message;
 #[cfg(feature = "metrics")]
 pub mod metrics;

@@ -10,6 +10,8 @@ use std::thread;
 
 use tokio::task::JoinHandle;
 
+use crate::low_latency;
+
 /// As [`tokio::spawn`].
 pub(crate) fn spawn(work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
     let work: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(work);
@@ -25,5 +27,9 @@ pub(crate) fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Re
 }
 
 fn start(name: &str, work: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+    let work = move || {
+        low_latency::request_for_own_thread();
+        work();
+    };
     thread::Builder::new().name(name.to_owned()).spawn(work).map(drop)
 }

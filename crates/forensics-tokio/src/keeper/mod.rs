@@ -16,7 +16,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use forensics_core::capture::{self, Armed, Captured};
+use forensics_core::capture::{self, HandlerGuard, Captured};
 use forensics_core::record::ForcedBy;
 use forensics_core::signal::Signal;
 
@@ -49,7 +49,7 @@ struct Keeper {
     /// Stops whose process is about to end: kept alive, as their guards go before it does.
     leaving: Vec<Arc<Stop>>,
     /// Signals that are given back then.
-    armed: Vec<(Instant, Armed)>,
+    armed: Vec<(Instant, HandlerGuard)>,
 }
 
 static KEEPER: Mutex<Keeper> = Mutex::new(Keeper {
@@ -96,7 +96,7 @@ pub(crate) fn see_out(stop: Arc<Stop>) {
 }
 
 /// Gives signals back after so long, if that is not at once.
-pub(crate) fn disarm_after(delay: Duration, armed: Armed) {
+pub(crate) fn disarm_after(delay: Duration, armed: HandlerGuard) {
     if !delay.is_zero() {
         lock().armed.push((Instant::now() + delay, armed));
         capture::wake();
@@ -165,7 +165,7 @@ pub(crate) fn take_in_its_place() {
 /// which is returned.
 fn take_in(watched: &[Watched], say: impl Fn(&Stop) -> bool) -> bool {
     let live = || watched.iter().filter_map(|one| one.stop.upgrade());
-    lock().caught.extend(capture::take());
+    lock().caught.extend(capture::drain());
     loop {
         for stop in live() {
             stop.go_on_recorded();

@@ -136,7 +136,7 @@ impl Stop {
             progress: AtomicU64::new(0),
             phases_changed: Notify::new(),
             recorded_begun: OnceLock::new(),
-            dropped_before: capture::dropped(),
+            dropped_before: capture::overflow_count(),
             ended: OnceLock::new(),
             finished: AtomicBool::new(false),
             exit_expected: OnceLock::new(),
@@ -320,7 +320,7 @@ impl Stop {
 
     /// How many more were seen.
     pub(crate) fn unlisted_signals(&self) -> u64 {
-        let dropped = capture::dropped().saturating_sub(self.dropped_before);
+        let dropped = capture::overflow_count().saturating_sub(self.dropped_before);
         self.state.borrow().unlisted.saturating_add(dropped)
     }
 
