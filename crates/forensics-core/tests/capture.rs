@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use forensics_core::capture::{self, Absence, HandlerError, Captured, Code, SLOTS, install};
+use forensics_core::capture::{self, Absence, Captured, Code, HandlerError, SLOTS, install};
 use forensics_core::signal::Signal;
 use nix::errno::Errno;
 use nix::libc::EMFILE;

@@ -27,7 +27,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for trial in 0.. {
         terminated.recv().await;
         // The capture was registered first, so it is complete when the task wakes.
-        let captured = capture::drain().pop().ok_or("the task woke before the capture was there")?;
+        let captured =
+            capture::drain().pop().ok_or("the task woke before the capture was there")?;
         let by_task = ProcessSummary::read_stat(captured.pid.ok_or("a signal without a sender")?);
         let sender = Sender::identify(&captured).ok_or("a signal without a sender")?;
         println!(

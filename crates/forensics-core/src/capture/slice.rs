@@ -1,7 +1,7 @@
 //! A short time slice for threads that have to react soon on a busy host.
 //!
-//! On a busy host a thread that wakes up waits until the running one has used up its slice, 1.4 to
-//! 3 ms usually. Since Linux 6.12 the scheduler (EEVDF) lets a thread ask for a shorter slice of its
+//! On a busy host a thread that wakes up waits until the running one has used up its slice, some 1.5
+//! to 3 ms depending on the number of processors. Since Linux 6.12 the scheduler (EEVDF) lets a thread ask for a shorter slice of its
 //! own and schedules it sooner in return. The share of the processor stays the same: a thread that
 //! computes for long is only switched more often.
 //!

@@ -16,7 +16,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use forensics_core::capture::{self, HandlerGuard, Captured};
+use forensics_core::capture::{self, Captured, HandlerGuard};
 use forensics_core::record::ForcedBy;
 use forensics_core::signal::Signal;
 
