@@ -34,15 +34,15 @@ impl Subjects {
         static TURN: Mutex<()> = Mutex::new(());
         let baseline = Baseline::probe();
         let turn = TURN.lock();
-        let armed = capture::arm(&[Signal::TERM])?;
+        let guard = capture::install(&[Signal::TERM])?;
         kill(Pid::this(), Nix::SIGTERM)?;
         let captured = loop {
             capture::wait(None);
-            if let Some(captured) = capture::take().pop() {
+            if let Some(captured) = capture::drain().pop() {
                 break captured;
             }
         };
-        drop((armed, turn));
+        drop((guard, turn));
         let dir = tempfile::tempdir()?;
         let recorder = Recorder::create(dir.path(), RunStarted::new("cost", std::process::id()))?;
         let mut finished = PhaseFinished::new("drain", PhaseOutcome::Ok, 1_100_234, 1_103_832);

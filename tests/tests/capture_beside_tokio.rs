@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use forensics_tokio::core::capture::{self, arm};
+use forensics_tokio::core::capture::{self, install};
 use forensics_tokio::core::signal::Signal;
 use nix::sys::signal::{Signal as Nix, raise};
 use tokio::signal::unix::{self, SignalKind};
@@ -26,19 +26,19 @@ fn stream(signal: Nix) -> unix::Signal {
 async fn each_hears_every_signal_whoever_came_first_and_again_after_a_pause() {
     let (late, early) = (Nix::SIGUSR1, Nix::SIGUSR2);
     let captured = || {
-        let numbers: Vec<i32> = capture::take().iter().map(|c| c.signal.as_raw()).collect();
+        let numbers: Vec<i32> = capture::drain().iter().map(|c| c.signal.as_raw()).collect();
         numbers
     };
 
     // tokio comes after the capture, and pauses with it.
     let signal = [Signal::from_raw(late as i32)];
-    let armed = arm(&signal).unwrap();
+    let guard = install(&signal).unwrap();
     let mut heard = stream(late);
     raised_and_heard(late, &mut heard).await;
     assert_eq!(captured(), [late as i32]);
-    drop(armed);
+    drop(guard);
     for _ in 0..2 {
-        let _armed = arm(&signal).unwrap();
+        let _guard = install(&signal).unwrap();
         raised_and_heard(late, &mut heard).await;
         assert_eq!(captured(), [late as i32]);
     }
@@ -47,10 +47,10 @@ async fn each_hears_every_signal_whoever_came_first_and_again_after_a_pause() {
     let mut heard = stream(early);
     let signal = [Signal::from_raw(early as i32)];
     for _ in 0..2 {
-        let armed = arm(&signal).unwrap();
+        let guard = install(&signal).unwrap();
         raised_and_heard(early, &mut heard).await;
         assert_eq!(captured(), [early as i32]);
-        drop(armed);
+        drop(guard);
         raised_and_heard(early, &mut heard).await;
         captured();
     }

@@ -1,10 +1,10 @@
-//! How often a sender that goes at once can still be named, and that it is never misnamed.
+//! How often a sender that exits at once can still be named, and that it is never misnamed.
 //!
-//! Each trial is a real sender, waited for as a shell does. What must hold on any machine is
-//! asserted always: no wrong name or parent, no sender without a name but one that is gone, and
-//! each that a task of the runtime could name is named from the handler, too. The rate depends on
-//! how soon the kernel wakes us; the default run asks for a floor that also busy machines reach.
-//! On an otherwise idle one:
+//! Each trial has a real sender, waited for as a shell does. Some things must hold on any machine:
+//! no name or parent is wrong, a sender without a name is gone, and every sender that a task of the
+//! runtime can name is named by the handler, too. How many are named depends on how soon the kernel
+//! wakes the process. The default run asserts a rate that busy machines reach as well. On an
+//! otherwise idle machine:
 //!
 //! ```sh
 //! cargo test -p forensics-tests --test sender_soak -- --ignored --nocapture
@@ -23,10 +23,10 @@ use forensics_tokio::core::sender::Sender;
 
 const TRIALS: usize = 300;
 
-/// A kind of sender that is gone at once.
+/// A kind of sender that exits at once.
 struct Kind {
     name: &'static str,
-    /// Runs it against a pid to its end. Returns the pids of the sender and of its parent.
+    /// Has it send a signal to this pid, and waits for it. Returns the pids of the sender and its parent.
     send: fn(u32) -> (i32, i32),
 }
 
@@ -54,20 +54,20 @@ fn subshell(target: u32) -> (i32, i32) {
     (sender.parse().unwrap(), parent.parse().unwrap())
 }
 
-/// Of [`TRIALS`], in how many …
+/// How many of [`TRIALS`] …
 #[derive(Default)]
 struct Figures {
-    /// … the sender was named.
+    /// … had the sender named.
     named: usize,
-    /// … its parent was.
+    /// … had its parent named.
     with_parent: usize,
-    /// … a task of the runtime could have named the sender.
+    /// … had a sender that a task of the runtime could name.
     named_by_task: usize,
-    /// How long the handlers took.
+    /// How long the handlers took, in microseconds.
     took_us: Vec<u64>,
 }
 
-/// Asserts what must hold in each trial, and counts the rest.
+/// Runs the trials for one kind, and asserts what must hold in each.
 fn soak(kind: &Kind, options: &[&str]) -> Figures {
     let mut subject = Command::new(env!("CARGO_BIN_EXE_capture_soak"));
     let subject = Program::start(subject.args(options));
@@ -100,12 +100,12 @@ fn soak(kind: &Kind, options: &[&str]) -> Figures {
     figures
 }
 
-/// Soaks each kind, prints the figures, and returns of how many per cent of each the sender is named.
+/// Runs all kinds, prints the figures, and returns how many per cent of each were named.
 fn soak_all(options: &[&str]) -> [usize; KINDS.len()] {
     KINDS.map(|kind| {
         let figures = soak(&kind, options);
         let percent = |count: usize| count * 100 / TRIALS;
-        // Not println, which libtest swallows where a test passes.
+        // libtest would swallow the output of `println!`.
         let _ = writeln!(
             std::io::stderr(),
             "{TRIALS} times {}{}: named {} %, with its parent {} %; by a task {} %; handler {} µs (median), {} µs (99th percentile)",
@@ -122,7 +122,7 @@ fn soak_all(options: &[&str]) -> [usize; KINDS.len()] {
 }
 
 #[test]
-fn nobody_is_misnamed_and_most_are_named_on_a_busy_machine_too() {
+fn no_sender_is_misnamed_and_most_are_named_even_on_a_busy_machine() {
     for (kind, named) in KINDS.iter().zip(soak_all(&[])) {
         assert!(named >= 40, "{} named in too few trials", kind.name);
     }
@@ -134,5 +134,5 @@ fn kill_is_named_in_85_of_100_trials_on_an_idle_machine() {
     let [kill, ..] = soak_all(&[]);
     let fast = soak_all(&["--fast"]);
     assert!(kill >= 85, "named in {kill} %");
-    assert!(fast.iter().all(|&named| named >= 85), "named in {fast:?} % with the hint");
+    assert!(fast.iter().all(|&named| named >= 85), "named in {fast:?} % with a short time slice");
 }

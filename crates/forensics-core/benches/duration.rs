@@ -40,5 +40,5 @@ fn main() {
     );
     measure::title("Time spans (`cargo bench -p forensics-core --bench duration`)");
     let (ours, theirs) = (median(&ours), median(&theirs));
-    measure::ratio("a time span read", ours, "systemd-duration", theirs, 0.5);
+    measure::report_ratio("a time span read", ours, "systemd-duration", theirs);
 }

@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             [&mut || clock(|| recorder.record(&event)), &mut || clock(|| plain.write(line))],
         );
         let floor_is = format!("write(2) of its {} bytes", line.len());
-        measure::ratio(name, median(&ours), &floor_is, median(&floor), 3.0);
+        measure::report_ratio(name, median(&ours), &floor_is, median(&floor));
     }
     Ok(())
 }

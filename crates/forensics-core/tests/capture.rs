@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use forensics_core::capture::{self, Absence, ArmError, Captured, Code, SLOTS, arm};
+use forensics_core::capture::{self, Absence, Captured, Code, HandlerError, SLOTS, install};
 use forensics_core::signal::Signal;
 use nix::errno::Errno;
 use nix::libc::EMFILE;
@@ -29,7 +29,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    capture::take();
+    capture::drain();
     turn
 }
 
@@ -65,7 +65,7 @@ fn is_ours(captured: &Captured) -> bool {
 /// The next signal, waited for. A test before may have left a wake-up behind.
 fn next() -> Captured {
     loop {
-        if let Some(captured) = capture::take().pop() {
+        if let Some(captured) = capture::drain().pop() {
             return captured;
         }
         assert!(capture::wait(Some(LIMIT)), "no signal came");
@@ -75,27 +75,27 @@ fn next() -> Captured {
 #[test]
 fn a_signal_is_there_as_soon_as_its_handler_has_run() {
     let _turn = turn();
-    let _armed = arm(&[Signal::TERM, Signal::from_raw(40)]).unwrap();
+    let _guard = install(&[Signal::TERM, Signal::from_raw(40)]).unwrap();
     raise_all(&[Nix::SIGTERM]);
     kill(getpid(), Nix::SIGTERM).unwrap();
     assert!(capture::wait(Some(LIMIT)));
     // kill(2) may choose another thread, whose handler we have not waited for.
-    let mut taken = capture::take();
-    while taken.len() < 2 {
+    let mut drained = capture::drain();
+    while drained.len() < 2 {
         assert!(capture::wait(Some(LIMIT)));
-        taken.extend(capture::take());
+        drained.extend(capture::drain());
     }
-    assert_eq!([Code::Tkill, Code::User], [taken[0].code, taken[1].code]);
-    assert!(taken.iter().all(is_ours), "{taken:?}");
-    assert!(taken.iter().all(|captured| captured.signal == Signal::TERM));
-    assert!(taken[0].mono_ns < taken[1].mono_ns);
-    assert!(taken[0].took_ns > 0);
+    assert_eq!([Code::Tkill, Code::User], [drained[0].code, drained[1].code]);
+    assert!(drained.iter().all(is_ours), "{drained:?}");
+    assert!(drained.iter().all(|captured| captured.signal == Signal::TERM));
+    assert!(drained[0].mono_ns < drained[1].mono_ns);
+    assert!(drained[0].took_ns > 0);
 }
 
 #[test]
 fn a_sleeper_is_woken_by_a_signal_and_by_a_call() {
     let _turn = turn();
-    let _armed = arm(&[Signal::TERM]).unwrap();
+    let _guard = install(&[Signal::TERM]).unwrap();
     // What an earlier test left in the eventfd.
     capture::wake();
     assert!(capture::wait(None));
@@ -113,20 +113,20 @@ fn a_sleeper_is_woken_by_a_signal_and_by_a_call() {
 }
 
 #[test]
-fn disarming_puts_the_default_action_back_for_a_signal_that_was_ignored_too() {
+fn dropping_the_guard_restores_the_default_action_for_a_signal_that_was_ignored_too() {
     let _turn = turn();
     // Rust starts a program with SIGPIPE ignored.
     let cases = [(Signal::from_raw(41), DEFAULT), (Signal::from_raw(Nix::SIGPIPE as i32), IGNORED)];
     for (signal, before) in cases {
         assert_eq!(disposition(signal), before);
         assert_eq!(capture::is_ignored(signal), before == IGNORED);
-        let first = arm(&[signal]).unwrap();
-        let second = arm(&[signal]).unwrap();
+        let first = install(&[signal]).unwrap();
+        let second = install(&[signal]).unwrap();
         drop(first);
-        assert_eq!(disposition(signal), CAUGHT, "somebody still wants it");
+        assert_eq!(disposition(signal), CAUGHT, "the second guard still covers it");
         drop(second);
         assert_eq!(disposition(signal), DEFAULT);
-        let again = arm(&[signal]).unwrap();
+        let again = install(&[signal]).unwrap();
         assert_eq!(disposition(signal), CAUGHT);
         drop(again);
         assert_eq!(disposition(signal), DEFAULT);
@@ -134,37 +134,37 @@ fn disarming_puts_the_default_action_back_for_a_signal_that_was_ignored_too() {
 }
 
 #[test]
-fn a_signal_that_nobody_can_handle_arms_nothing() {
+fn a_signal_that_cannot_be_handled_installs_nothing() {
     let _turn = turn();
     let signal = Signal::from_raw(42);
     for forbidden in [Nix::SIGKILL, Nix::SIGSTOP, Nix::SIGSEGV] {
         let forbidden = Signal::from_raw(forbidden as i32);
-        let error = arm(&[signal, forbidden]).unwrap_err();
-        assert!(matches!(error, ArmError::Forbidden(which) if which == forbidden));
+        let error = install(&[signal, forbidden]).unwrap_err();
+        assert!(matches!(error, HandlerError::Forbidden(which) if which == forbidden));
     }
-    let error = arm(&[signal, Signal::from_raw(1000)]).unwrap_err();
-    assert!(matches!(error, ArmError::Refused { .. }), "{error}");
+    let error = install(&[signal, Signal::from_raw(1000)]).unwrap_err();
+    assert!(matches!(error, HandlerError::Refused { .. }), "{error}");
     assert_eq!(disposition(signal), DEFAULT);
 }
 
 #[test]
-fn a_full_table_drops_the_newest_and_counts_them() {
+fn with_all_slots_taken_the_newest_signals_are_only_counted() {
     let _turn = turn();
-    let _armed = arm(&[Signal::TERM]).unwrap();
-    let before = capture::dropped();
+    let _guard = install(&[Signal::TERM]).unwrap();
+    let before = capture::overflow_count();
     for _ in 0..SLOTS + 3 {
         raise(Nix::SIGTERM).unwrap();
     }
-    assert_eq!(capture::dropped() - before, 3);
-    assert_eq!(capture::take().len(), SLOTS);
+    assert_eq!(capture::overflow_count() - before, 3);
+    assert_eq!(capture::drain().len(), SLOTS);
     raise(Nix::SIGTERM).unwrap();
-    assert_eq!(capture::take().len(), 1);
+    assert_eq!(capture::drain().len(), 1);
 }
 
 #[test]
 fn the_login_of_a_sender_is_what_its_proc_files_say() {
     let _turn = turn();
-    let _armed = arm(&[Signal::TERM]).unwrap();
+    let _guard = install(&[Signal::TERM]).unwrap();
     // Who has no login yet may take one. Who has one, as the heir of a login shell, is a case, too.
     for login in ["true", "echo 1234 > /proc/self/loginuid"] {
         let script = format!("{login}; kill $PPID; read line");
@@ -187,7 +187,7 @@ fn the_login_of_a_sender_is_what_its_proc_files_say() {
 fn the_parent_death_signal_is_known_on_whichever_thread_it_is_handled() {
     let _turn = turn();
     prctl::set_pdeathsig(Nix::SIGTERM).unwrap();
-    let _armed = arm(&[Signal::TERM, Signal::INT]).unwrap();
+    let _guard = install(&[Signal::TERM, Signal::INT]).unwrap();
     prctl::set_pdeathsig(None).unwrap();
     for (signal, is_it) in [(Nix::SIGTERM, true), (Nix::SIGINT, false)] {
         // A thread begins with none of its own.
@@ -208,7 +208,7 @@ fn without_descriptors<T>(work: impl FnOnce() -> T) -> T {
 #[test]
 fn without_a_descriptor_the_program_is_seen_and_errno_is_kept() {
     let _turn = turn();
-    let _armed = arm(&[Signal::TERM]).unwrap();
+    let _guard = install(&[Signal::TERM]).unwrap();
     let exe = std::env::current_exe().unwrap();
     let (raised, errno) = without_descriptors(|| {
         Errno::ENOTNAM.set();
@@ -216,16 +216,16 @@ fn without_a_descriptor_the_program_is_seen_and_errno_is_kept() {
     });
     raised.unwrap();
     assert_eq!(errno, Errno::ENOTNAM);
-    let taken = capture::take();
-    assert_eq!(taken[0].sighting.stat, None);
-    assert_eq!(taken[0].sighting.absence, Some(Absence::Unreadable(EMFILE)));
-    assert_eq!(taken[0].sighting.exe.as_deref(), Some(exe.as_os_str().as_encoded_bytes()));
+    let drained = capture::drain();
+    assert_eq!(drained[0].sighting.stat, None);
+    assert_eq!(drained[0].sighting.absence, Some(Absence::Unreadable(EMFILE)));
+    assert_eq!(drained[0].sighting.exe.as_deref(), Some(exe.as_os_str().as_encoded_bytes()));
 }
 
 #[test]
 fn a_bombarded_thread_reads_the_errno_of_its_own_calls() {
     let _turn = turn();
-    let _armed = arm(&[Signal::TERM]).unwrap();
+    let _guard = install(&[Signal::TERM]).unwrap();
     let done = AtomicBool::new(false);
     let (tell, told) = mpsc::channel();
     let wrong = without_descriptors(|| {
@@ -243,7 +243,7 @@ fn a_bombarded_thread_reads_the_errno_of_its_own_calls() {
             let thread = told.recv().unwrap();
             for _ in 0..10_000 {
                 pthread_kill(thread, Nix::SIGTERM).unwrap();
-                capture::take();
+                capture::drain();
             }
             done.store(true, Ordering::SeqCst);
             bombarded.join().unwrap()
@@ -257,14 +257,14 @@ fn many_threads_at_once_lose_nothing_and_tear_nothing() {
     const EACH: usize = 500;
     const SIGNALS: [Nix; 4] = [Nix::SIGTERM, Nix::SIGINT, Nix::SIGHUP, Nix::SIGQUIT];
     let _turn = turn();
-    let _armed = arm(&SIGNALS.map(|signal| Signal::from_raw(signal as i32))).unwrap();
-    let before = capture::dropped();
-    let mut taken = 0;
+    let _guard = install(&SIGNALS.map(|signal| Signal::from_raw(signal as i32))).unwrap();
+    let before = capture::overflow_count();
+    let mut drained = 0;
     let mut take = || {
-        for captured in capture::take() {
+        for captured in capture::drain() {
             assert!(is_ours(&captured), "{captured:?}");
             assert_eq!(captured.code, Code::Tkill);
-            taken += 1;
+            drained += 1;
         }
     };
     thread::scope(|scope| {
@@ -277,7 +277,7 @@ fn many_threads_at_once_lose_nothing_and_tear_nothing() {
         }
     });
     take();
-    let dropped = usize::try_from(capture::dropped() - before).unwrap();
-    assert_eq!(taken + dropped, SIGNALS.len() * EACH);
-    assert!(taken >= SLOTS, "only a full table drops");
+    let overflow = usize::try_from(capture::overflow_count() - before).unwrap();
+    assert_eq!(drained + overflow, SIGNALS.len() * EACH);
+    assert!(drained >= SLOTS, "signals overflow only if all slots are taken");
 }

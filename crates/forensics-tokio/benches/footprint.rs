@@ -1,7 +1,8 @@
-//! What the guard costs who builds with it: crates, build time, the size of the binary.
+//! What the guard adds to a service's build: build time, crates, the size of the binary.
 //!
-//! Two services in a temporary folder, built from nothing against this workspace's lock, without the
-//! network. Both have what nearly all have: tokio, tracing-subscriber and serde_json.
+//! Two services in a temporary folder are built from scratch with the lock file of this workspace,
+//! without the network. Both use what nearly all services use: tokio, tracing-subscriber and
+//! serde_json.
 
 #![forbid(unsafe_code)]
 
@@ -53,7 +54,7 @@ fn main() -> Result<std::process::ExitCode, Box<dyn std::error::Error>> {
 }
 "#;
 
-/// What building a service took, and what came out.
+/// The result of a build.
 struct Built {
     crates: BTreeSet<String>,
     seconds: f64,
@@ -67,22 +68,18 @@ fn main() -> Result<()> {
     let guarded = build(ours, &guard, GUARDED)?;
     let added: Vec<_> = guarded.crates.difference(&bare.crates).map(String::as_str).collect();
 
-    measure::title("Who builds with it (`cargo bench -p forensics-tokio --bench footprint`)");
+    measure::title("Building with it (`cargo bench -p forensics-tokio --bench footprint`)");
+    let ours = format!("{:.1} s", guarded.seconds);
+    let without = format!("without the guard: {:.1} s", bare.seconds);
+    let ratio = guarded.seconds / bare.seconds;
+    measure::row("a clean release build", &ours, &without, ratio, 2.2, "×");
     let without = "the service without it";
-    measure::row("crates more", &added.join(" "), without, added.len() as f64, 12.0, "");
-    let time = format!("{:.1} s against {:.1} s", guarded.seconds, bare.seconds);
-    measure::row(
-        "a clean release build",
-        &time,
-        without,
-        guarded.seconds - bare.seconds,
-        10.0,
-        " s more",
-    );
+    measure::report("crates more", &added.join(" "), without, added.len() as f64, "");
     let kib = |bytes: u64| bytes as f64 / 1024.0;
-    let size = format!("{:.0} KiB against {:.0} KiB", kib(guarded.bytes), kib(bare.bytes));
+    let size = format!("{:.0} KiB", kib(guarded.bytes));
+    let without = format!("without the guard: {:.0} KiB", kib(bare.bytes));
     let more = kib(guarded.bytes) - kib(bare.bytes);
-    measure::row("the stripped binary", &size, without, more, 400.0, " KiB more");
+    measure::report("the stripped binary", &size, &without, more, " KiB more");
     Ok(())
 }
 
@@ -96,7 +93,7 @@ fn build(ours: &Path, dependency: &str, main: &str) -> Result<Built> {
          [dependencies]\n{dependency}{DEPENDENCIES}\n[profile.release]\nstrip = true\n[workspace]\n"
     );
     fs::write(dir.join("Cargo.toml"), manifest)?;
-    // The workspace's, or where this is a package of its own, the package's.
+    // That of the workspace, or of the package if this is built from a published one.
     let locks = ours.ancestors().map(|dir| dir.join("Cargo.lock"));
     let lock = locks.into_iter().find(|lock| lock.exists()).ok_or("there is no Cargo.lock")?;
     fs::copy(lock, dir.join("Cargo.lock"))?;
@@ -108,9 +105,10 @@ fn build(ours: &Path, dependency: &str, main: &str) -> Result<Built> {
             .current_dir(dir)
             .env("CARGO_TARGET_DIR", dir.join("target"))
             .output()?;
-        match output.status.success() {
-            true => Ok(String::from_utf8(output.stdout)?),
-            false => Err(String::from_utf8_lossy(&output.stderr).into_owned().into()),
+        if output.status.success() {
+            Ok(String::from_utf8(output.stdout)?)
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into_owned().into())
         }
     };
     let tree = cargo(&["tree", "--edges=normal,build", "--prefix=none", "--no-dedupe"])?;

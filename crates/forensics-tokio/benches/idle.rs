@@ -1,7 +1,7 @@
-//! What a guard costs a service that nobody stops: wake-ups, threads, memory.
+//! What a guard costs while no stop is requested: wake-ups, threads, memory.
 //!
-//! Two processes of this program, one with a guard and one with what it would have without: both
-//! listen for SIGTERM. Each is looked at from outside, after what the start brings has passed.
+//! Two processes of this program, one with a guard and one without; both listen for SIGTERM. This
+//! process reads their counters in `/proc` after they have started.
 
 #![forbid(unsafe_code)]
 
@@ -18,11 +18,11 @@ use tokio::signal::unix::{SignalKind, signal};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// The thread that says log lines goes a second after the last.
+/// The log thread ends a second after the last line.
 const SETTLE: Duration = Duration::from_secs(3);
-/// How long the two are watched. Real time is what is measured here.
+/// How long the two are watched.
 const WATCHED: Duration = Duration::from_secs(10);
-/// Memory is rounded by what the allocator does in each process: the median of so many pairs.
+/// The allocator of each process behaves differently, so the medians of several pairs are taken.
 const PAIRS: usize = 5;
 
 fn main() -> ExitCode {
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Until the end of its input.
+/// Runs until the end of its input.
 fn serve(guarded: bool) -> Result<()> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     tracing::info!("starting");
@@ -53,18 +53,20 @@ fn serve(guarded: bool) -> Result<()> {
     Ok(())
 }
 
-/// A process's counters: threads, switches of all its threads by their own will, resident KiB in all
-/// and of these what no file backs: the rest is the program's text, which the kernel maps in around
-/// whatever was run, and can take back.
+/// A process's counters.
 #[derive(Debug, Clone, Copy)]
-struct Look {
+struct Counters {
     threads: u64,
+    /// Voluntary context switches of all threads.
     woken: u64,
+    /// Resident memory in KiB.
     resident: u64,
+    /// The part of it that is not backed by a file, in KiB. The rest is the text of the program,
+    /// which the kernel can drop.
     anonymous: u64,
 }
 
-fn look(process: &Child) -> Result<Look> {
+fn counters(process: &Child) -> Result<Counters> {
     let home = format!("/proc/{}", process.id());
     let field = |path: &str, name: &str| -> Result<u64> {
         let status = fs::read_to_string(path)?;
@@ -73,7 +75,7 @@ fn look(process: &Child) -> Result<Look> {
         Ok(line.split_whitespace().next().ok_or("an empty field")?.parse()?)
     };
     let status = format!("{home}/status");
-    let mut look = Look {
+    let mut counters = Counters {
         threads: 0,
         woken: 0,
         resident: field(&status, "VmRSS:")?,
@@ -81,10 +83,10 @@ fn look(process: &Child) -> Result<Look> {
     };
     for task in fs::read_dir(format!("{home}/task"))? {
         let status = task?.path().join("status");
-        look.threads += 1;
-        look.woken += field(&status.to_string_lossy(), "voluntary_ctxt_switches:")?;
+        counters.threads += 1;
+        counters.woken += field(&status.to_string_lossy(), "voluntary_ctxt_switches:")?;
     }
-    Ok(look)
+    Ok(counters)
 }
 
 fn conduct() -> Result<()> {
@@ -102,9 +104,9 @@ fn conduct() -> Result<()> {
         }
     }
     sleep(SETTLE);
-    let before = pairs.iter().map(look).collect::<Result<Vec<_>>>()?;
+    let before = pairs.iter().map(counters).collect::<Result<Vec<_>>>()?;
     sleep(WATCHED);
-    let after = pairs.iter().map(look).collect::<Result<Vec<_>>>()?;
+    let after = pairs.iter().map(counters).collect::<Result<Vec<_>>>()?;
     for mut process in pairs {
         drop(process.stdin.take());
         process.wait()?;
@@ -121,8 +123,8 @@ fn conduct() -> Result<()> {
     let without = "the service without it";
     measure::row("wake-ups more", &seconds, without, measure::median(&woken), 0.0, "");
     measure::row("threads more", "", without, measure::median(&threads), 1.0, "");
-    measure::row("resident memory more", "", without, measure::median(&resident), 256.0, " KiB");
+    measure::report("resident memory more", "", without, measure::median(&resident), " KiB");
     let anonymous = format!("{} KiB", measure::median(&anonymous));
-    measure::note("of that the process's own, not the program's text", &anonymous, without);
+    measure::note("of that anonymous memory", &anonymous, without);
     Ok(())
 }

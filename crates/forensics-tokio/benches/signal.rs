@@ -1,11 +1,15 @@
-//! How much later a signal gets to a service through the guard than through `tokio::signal` alone.
+//! How much later a signal reaches a service through the guard than through `tokio::signal` alone,
+//! on an idle host and on a busy one.
 //!
-//! Each trial is a process that is stopped once, as services are: first SIGUSR1 comes to bare
-//! listeners of its runtime, then SIGTERM to its guard. Both are sent by this process, which stays,
-//! and read off one clock. The bare listeners have been woken once before, which is in their favour.
+//! Each trial starts a service and stops it by one signal, alternating between one with a guard at
+//! its default settings and one with listeners of `tokio::signal`. This process sends the signals,
+//! stays alive, and all times are read from one clock. The listeners of the bare service have been
+//! woken once before the measurement, which favours them: the guard is never woken before a stop.
 //!
-//! Lines go to a file, and what is measured to a pipe once all is over: a reader of the lines would
-//! be woken by each, and want a processor while it counts.
+//! The log goes to a file, and the measured times to a pipe when all is over. A reader of the log
+//! would be woken by each line and compete for the processors during the measurement.
+//!
+//! The busy host has four processes a processor that compute without a pause.
 
 #![forbid(unsafe_code)]
 
@@ -13,30 +17,36 @@ mod measure;
 
 use std::error::Error;
 use std::io::{self, BufRead, BufReader, Lines, Write, stdout};
-use std::process::{ChildStderr, Command, ExitCode, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{available_parallelism, sleep};
+use std::time::Duration;
 
 use forensics_tokio::ShutdownGuard;
 use measure::quantile;
 use nix::sys::signal::{Signal, kill};
 use nix::time::{ClockId, clock_gettime};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getppid};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const TRIALS: usize = 300;
+const BUSY_LOOPS_PER_CPU: usize = 4;
+/// How long a service must not have been scheduled before it is stopped.
+const SETTLED: Duration = Duration::from_millis(2);
 
-/// When the first line that names the context had been written.
+/// When the context line had been written.
 static WRITTEN: AtomicU64 = AtomicU64::new(0);
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let done = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["serve"] => {
-            tokio::runtime::Runtime::new().map_err(Into::into).and_then(|r| r.block_on(serve()))
-        }
+        ["bare"] => run(bare()),
+        ["guarded"] => run(guarded()),
+        ["spin"] => spin(),
+        // For example cargo's `--bench`.
         _ => conduct(),
     };
     match done {
@@ -48,10 +58,48 @@ fn main() -> ExitCode {
     }
 }
 
+fn run(service: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::runtime::Runtime::new()?.block_on(service)
+}
+
 fn now_ns() -> u64 {
     let now =
         clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap_or(nix::sys::time::TimeSpec::new(0, 0));
     now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
+}
+
+/// Computes until the process that started it has ended.
+fn spin() -> Result<()> {
+    let parent = getppid();
+    while getppid() == parent {
+        for round in 0..1_000_000_u64 {
+            std::hint::black_box(round);
+        }
+    }
+    Ok(())
+}
+
+/// The service without a guard.
+async fn bare() -> Result<()> {
+    for _ in 0..2 {
+        let token = CancellationToken::new();
+        let mut listener = signal(SignalKind::terminate())?;
+        let cancelled = token.clone();
+        // Tasks of the runtime, as those of a server.
+        let heard = tokio::spawn(async move {
+            cancelled.cancelled().await;
+            now_ns()
+        });
+        let line = tokio::spawn(async move {
+            listener.recv().await;
+            token.cancel();
+            println!("a line of its own");
+            now_ns()
+        });
+        eprintln!("ready");
+        eprintln!("{} {}", heard.await?, line.await?);
+    }
+    Ok(())
 }
 
 /// Notes when the context line has been written.
@@ -71,27 +119,9 @@ impl Write for Stamped {
     }
 }
 
-async fn serve() -> Result<()> {
+async fn guarded() -> Result<()> {
     tracing_subscriber::fmt().with_ansi(false).with_writer(|| Stamped).init();
     let guard = ShutdownGuard::builder("bench").install()?;
-    // Tasks of the runtime, as a server's are.
-    for _ in 0..2 {
-        let token = CancellationToken::new();
-        let mut listener = signal(SignalKind::user_defined1())?;
-        let cancelled = token.clone();
-        let heard = tokio::spawn(async move {
-            cancelled.cancelled().await;
-            now_ns()
-        });
-        let line = tokio::spawn(async move {
-            listener.recv().await;
-            token.cancel();
-            println!("a line of its own");
-            now_ns()
-        });
-        eprintln!("ready");
-        eprintln!("{} {}", heard.await?, line.await?);
-    }
     let token = guard.token();
     let heard = tokio::spawn(async move {
         token.cancelled().await;
@@ -103,82 +133,141 @@ async fn serve() -> Result<()> {
     Ok(())
 }
 
-/// The next line that `take` makes something of.
-fn next<T>(
-    lines: &mut Lines<BufReader<ChildStderr>>,
-    take: impl Fn(&str) -> Option<T>,
-) -> Result<T> {
-    for line in lines {
-        if let Some(taken) = take(&line?) {
-            return Ok(taken);
+/// Processes that compute, ended when this is dropped.
+struct BusyLoops(Vec<Child>);
+
+impl BusyLoops {
+    fn start(count: usize) -> Result<Self> {
+        let mut loops = Self(Vec::new());
+        for _ in 0..count {
+            loops.0.push(Command::new(std::env::current_exe()?).arg("spin").spawn()?);
+        }
+        Ok(loops)
+    }
+}
+
+impl Drop for BusyLoops {
+    fn drop(&mut self) {
+        for process in &mut self.0 {
+            let _ = process.kill();
+            let _ = process.wait();
         }
     }
-    Err("the service has ended".into())
 }
 
-/// Whether the guard's thread waits for a signal: nobody stops a service while that still starts.
-fn keeper_sleeps(pid: Pid) -> Result<bool> {
-    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-        // A thread can be gone by now.
-        let stat = std::fs::read_to_string(task?.path().join("stat")).unwrap_or_default();
-        if stat.contains("(shutdown-keeper) S") {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+/// A service that was started for one trial.
+struct Service {
+    process: Child,
+    lines: Lines<BufReader<ChildStderr>>,
 }
 
-/// When the token was cancelled and the line written, after the signal; in nanoseconds.
-fn stop(pid: Pid, signal: Signal, lines: &mut Lines<BufReader<ChildStderr>>) -> Result<(u64, u64)> {
-    next(lines, |line| (line == "ready").then_some(()))?;
-    while !keeper_sleeps(pid)? {
-        std::thread::yield_now();
-    }
-    let sent = now_ns();
-    kill(pid, signal)?;
-    let (token, line) = next(lines, |line| {
-        let (token, line) = line.split_once(' ')?;
-        Some((token.parse::<u64>().ok()?, line.parse::<u64>().ok()?))
-    })?;
-    Ok((token.saturating_sub(sent), line.saturating_sub(sent)))
-}
-
-fn conduct() -> Result<()> {
-    let (mut bare_token, mut bare_line) = (Vec::new(), Vec::new());
-    let (mut token, mut line) = (Vec::new(), Vec::new());
-    for _ in 0..TRIALS {
-        let mut service = Command::new(std::env::current_exe()?)
-            .arg("serve")
+impl Service {
+    fn start(how: &str) -> Result<Self> {
+        let mut process = Command::new(std::env::current_exe()?)
+            .arg(how)
             .stdout(tempfile::tempfile()?)
             .stderr(Stdio::piped())
             .spawn()?;
-        let pid = Pid::from_raw(service.id().try_into()?);
-        let mut lines = BufReader::new(service.stderr.take().ok_or("no pipe")?).lines();
-        stop(pid, Signal::SIGUSR1, &mut lines)?;
-        let bare = stop(pid, Signal::SIGUSR1, &mut lines)?;
-        let guarded = stop(pid, Signal::SIGTERM, &mut lines)?;
-        service.wait()?;
-        bare_token.push(bare.0);
-        bare_line.push(bare.1);
-        token.push(guarded.0);
-        line.push(guarded.1);
+        let lines = BufReader::new(process.stderr.take().ok_or("no pipe")?).lines();
+        Ok(Self { process, lines })
     }
-    measure::title("From the signal on (`cargo bench -p forensics-tokio --bench signal`)");
-    for (what, ours, bare, percent, at_most) in [
-        ("signal to cancelled token, p50", &token, &bare_token, 50, 150.0),
-        ("signal to cancelled token, p99", &token, &bare_token, 99, 500.0),
-        ("signal to context line written, p50", &line, &bare_line, 50, 250.0),
+
+    /// When the token was cancelled and when the line was written, after a signal, in nanoseconds.
+    fn stop(&mut self) -> Result<[u64; 2]> {
+        self.next(|line| (line == "ready").then_some(()))?;
+        self.settle()?;
+        let sent = now_ns();
+        kill(Pid::from_raw(self.process.id().try_into()?), Signal::SIGTERM)?;
+        self.next(|line| {
+            let (token, line) = line.split_once(' ')?;
+            let after = |time: &str| Some(time.parse::<u64>().ok()?.saturating_sub(sent));
+            Some([after(token)?, after(line)?])
+        })
+    }
+
+    /// The next line that `take` makes something of.
+    fn next<T>(&mut self, take: impl Fn(&str) -> Option<T>) -> Result<T> {
+        for line in &mut self.lines {
+            if let Some(taken) = take(&line?) {
+                return Ok(taken);
+            }
+        }
+        Err("the service has ended".into())
+    }
+
+    /// Waits until all threads sleep, as in a service that has been running for a while.
+    fn settle(&self) -> Result<()> {
+        let mut before = None;
+        loop {
+            let now = self.switches()?;
+            if now.is_some() && now == before {
+                return Ok(());
+            }
+            before = now;
+            sleep(SETTLED);
+        }
+    }
+
+    /// How often the threads went to sleep in all, if all sleep.
+    fn switches(&self) -> Result<Option<u64>> {
+        let mut all = 0;
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.process.id()))? {
+            // A thread may have ended meanwhile.
+            let status = std::fs::read_to_string(task?.path().join("status")).unwrap_or_default();
+            let field = |name| status.lines().find_map(|line| line.strip_prefix(name));
+            if field("State:").is_some_and(|state| !state.trim().starts_with('S')) {
+                return Ok(None);
+            }
+            let switches = field("voluntary_ctxt_switches:").unwrap_or("0");
+            all += switches.trim().parse::<u64>()?;
+        }
+        Ok(Some(all))
+    }
+}
+
+/// The times of the bare and the guarded service: those of the token, and those of the line.
+fn measure() -> Result<[[Vec<u64>; 2]; 2]> {
+    let mut samples = [const { [Vec::new(), Vec::new()] }; 2];
+    for _ in 0..TRIALS {
+        for (how, [token, line]) in ["bare", "guarded"].iter().zip(&mut samples) {
+            let mut service = Service::start(how)?;
+            if *how == "bare" {
+                service.stop()?;
+            }
+            let times = service.stop()?;
+            service.process.wait()?;
+            token.push(times[0]);
+            line.push(times[1]);
+        }
+    }
+    Ok(samples)
+}
+
+/// Prints a table with targets for the 50th and the 99th percentile, in µs.
+fn print(title: &str, [bare, guarded]: &[[Vec<u64>; 2]; 2], targets: [f64; 2]) {
+    measure::title(&format!("{title} (`cargo bench -p forensics-tokio --bench signal`)"));
+    for (what, bare, guarded) in [
+        ("signal to context line written", &bare[1], &guarded[1]),
+        ("signal to cancelled token", &bare[0], &guarded[0]),
     ] {
-        let (ours, bare) = (quantile(ours, percent), quantile(bare, percent));
-        let against = format!("bare tokio::signal: {}", measure::time(bare));
-        measure::row(
-            what,
-            &measure::time(ours),
-            &against,
-            (ours - bare) / 1e3,
-            at_most,
-            " µs more",
-        );
+        for (percent, target) in [50, 99].into_iter().zip(targets) {
+            let what = format!("{what}, p{percent}");
+            let (bare, guarded) = (quantile(bare, percent), quantile(guarded, percent));
+            let floor = format!("bare tokio::signal: {}", measure::time(bare));
+            let more = (guarded - bare) / 1e3;
+            measure::row(&what, &measure::time(guarded), &floor, more, target, " µs more");
+        }
     }
+}
+
+fn conduct() -> Result<()> {
+    print("From the signal on, idle host", &measure()?, [250.0, 1000.0]);
+    let cpus = available_parallelism()?.get();
+    let count = BUSY_LOOPS_PER_CPU * cpus;
+    let busy = BusyLoops::start(count)?;
+    let samples = measure()?;
+    drop(busy);
+    let title = format!("From the signal on, busy host: {count} busy loops on {cpus} CPUs");
+    print(&title, &samples, [300.0, 1000.0]);
     Ok(())
 }

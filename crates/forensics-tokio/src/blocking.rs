@@ -17,6 +17,8 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::low_latency;
+
 /// How long the thread of a queue stays after its last job.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -25,7 +27,12 @@ const LINGER: Duration = Duration::from_secs(1);
 /// # Errors
 /// Where no thread is to be had.
 pub(crate) fn spawn_detached(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    thread::Builder::new().name(name.to_owned()).spawn(work).map(drop)
+    let thread = thread::Builder::new().name(name.to_owned());
+    let work = move || {
+        low_latency::request_for_own_thread();
+        work();
+    };
+    thread.spawn(work).map(drop)
 }
 
 /// The result of `work`, or `None` where it takes longer than `limit`, panics, or no thread is to be

@@ -27,7 +27,8 @@ pub(crate) struct Config {
     pub(crate) durable: bool,
     pub(crate) markers: Vec<(String, PathBuf)>,
     pub(crate) failure_status: u8,
-    pub(crate) fast_capture: bool,
+    /// `None`: depends on the runtime, see [`low_latency`](crate::low_latency).
+    pub(crate) low_latency_capture: Option<bool>,
     pub(crate) show_secrets: bool,
     pub(crate) escalation: Escalation,
     pub(crate) flush: FlushHooks,
@@ -102,7 +103,7 @@ impl Config {
             durable: false,
             markers: Vec::new(),
             failure_status: 1,
-            fast_capture: false,
+            low_latency_capture: None,
             show_secrets: false,
             escalation: Escalation::default(),
             flush: FlushHooks::default(),

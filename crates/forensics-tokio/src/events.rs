@@ -213,9 +213,12 @@ pub(crate) fn hangup_stays_ignored() {
     info!(name: "hangup_ignored", target: "shutdown", "SIGHUP is ignored, as by nohup(1), and stays so");
 }
 
-/// The kernel does not take the hint.
-pub(crate) fn no_fast_capture(error: &io::Error) {
-    info!(name: "no_fast_capture", target: "shutdown", "Fast capture is not to be had: {error}");
+/// The request of [`low_latency`](crate::low_latency) failed, and the operator or the program made it.
+pub(crate) fn no_low_latency_capture(error: &io::Error) {
+    info!(
+        name: "no_low_latency_capture", target: "shutdown",
+        "The kernel refused the short time slice for low_latency_capture: {error}",
+    );
 }
 
 /// A phase was registered wrongly.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use forensics_core::capture::Armed;
+use forensics_core::capture::HandlerGuard;
 use forensics_core::escape::{MAX_TEXT_CHARS, cut_to};
 use forensics_core::record::Verdict;
 use tokio::sync::watch;
@@ -66,7 +66,7 @@ pub struct ShutdownGuard {
 /// What ends with the guard.
 struct Installed {
     /// Absent where no signal is to come, as in the test harness.
-    handlers: Option<Armed>,
+    handlers: Option<HandlerGuard>,
     tasks: Vec<JoinHandle<()>>,
     shutdown: Arc<Shutdown>,
 }
@@ -96,7 +96,7 @@ impl Drop for Installed {
 impl ShutdownGuard {
     pub(crate) fn new(
         shutdown: Arc<Shutdown>,
-        handlers: Option<Armed>,
+        handlers: Option<HandlerGuard>,
         tasks: Vec<JoinHandle<()>>,
     ) -> Self {
         let installed = Installed { handlers, tasks, shutdown: shutdown.clone() };

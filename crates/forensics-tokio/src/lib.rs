@@ -36,6 +36,7 @@ mod listener;
 mod log_thread;
 #[cfg(feature = "logging")]
 pub mod logging;
+mod low_latency;
 mod machine;
 mod message;
 #[cfg(feature = "metrics")]

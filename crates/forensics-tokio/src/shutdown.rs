@@ -104,7 +104,7 @@ impl Shutdown {
             runtime_asked: Notify::new(),
             diagnostic_deadline: Arc::default(),
             previous,
-            missed_before: capture::dropped(),
+            missed_before: capture::overflow_count(),
             threads_before: OnceLock::new(),
             exit: OnceLock::new(),
         }
@@ -246,7 +246,7 @@ impl Shutdown {
 
     /// How many signals have found no free slot since the guard was installed.
     pub(crate) fn missed(&self) -> u64 {
-        capture::dropped().saturating_sub(self.missed_before)
+        capture::overflow_count().saturating_sub(self.missed_before)
     }
 
     pub(crate) fn machine(&self) -> MutexGuard<'_, Machine> {

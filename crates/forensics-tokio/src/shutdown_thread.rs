@@ -10,7 +10,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use forensics_core::capture::{self, Armed};
+use forensics_core::capture::{self, HandlerGuard};
 
 use crate::blocking::spawn_detached;
 use crate::capture_context::Caught;
@@ -29,7 +29,7 @@ struct Registry {
     /// Guards whose process is about to end: kept alive, as they are dropped before it ends.
     leaving: Vec<Arc<Shutdown>>,
     /// Signals that are given back then.
-    handlers: Vec<(Instant, Armed)>,
+    handlers: Vec<(Instant, HandlerGuard)>,
 }
 
 static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
@@ -67,7 +67,7 @@ pub(crate) fn expect_exit(shutdown: &Arc<Shutdown>) {
 }
 
 /// Gives signals back after so long.
-pub(crate) fn release_after(delay: Duration, handlers: Armed) {
+pub(crate) fn release_after(delay: Duration, handlers: HandlerGuard) {
     if !delay.is_zero() {
         lock().handlers.push((Instant::now() + delay, handlers));
         capture::wake();
@@ -82,7 +82,7 @@ pub(crate) fn take_in() {
     let guards = guards();
     let mut pending = Vec::new();
     let taking_in = TAKING_IN.lock().unwrap_or_else(PoisonError::into_inner);
-    for captured in capture::take() {
+    for captured in capture::drain() {
         for guard in &guards {
             let (at, caught) = (guard.time_of(&captured), Caught::of(captured.clone()));
             let event = Event::SignalArrived { signal: Box::new(caught), at };

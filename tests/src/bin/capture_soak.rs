@@ -2,8 +2,8 @@
 //! `tokio::signal` has woken, as a program without the capture would. The pid is the handler's in
 //! both, as tokio tells none.
 //!
-//! Prints `ready PID`, then a line of JSON a signal. Runs until it is killed. With `--fast` it asks
-//! the kernel to run it sooner, as `fast_capture` does.
+//! Prints `ready PID`, then a line of JSON a signal. Runs until it is killed. With `--fast` its
+//! main thread asks for a short time slice, as `low_latency_capture` does.
 
 #![forbid(unsafe_code)]
 
@@ -18,16 +18,17 @@ use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let _armed = capture::arm(&[Signal::TERM])?;
+    let _guard = capture::install(&[Signal::TERM])?;
     if std::env::args().nth(1).as_deref() == Some("--fast") {
-        capture::hint_low_latency()?;
+        capture::request_short_slice_for_main_thread()?;
     }
     let mut terminated = signal(SignalKind::terminate())?;
     println!("ready {}", std::process::id());
     for trial in 0.. {
         terminated.recv().await;
         // The capture was registered first, so it is complete when the task wakes.
-        let captured = capture::take().pop().ok_or("the task woke before the capture was there")?;
+        let captured =
+            capture::drain().pop().ok_or("the task woke before the capture was there")?;
         let by_task = ProcessSummary::read_stat(captured.pid.ok_or("a signal without a sender")?);
         let sender = Sender::identify(&captured).ok_or("a signal without a sender")?;
         println!(

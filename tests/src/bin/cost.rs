@@ -44,7 +44,7 @@ async fn signal() -> Result<(), Box<dyn Error>> {
     });
     // The keeper rehearses when it starts, and is ready when it sleeps: in a read(2), again and again.
     let sleeps =
-        || Thread::all(64).iter().any(|it| it.name == "shutdown-keeper" && it.state == 'S');
+        || Thread::all(64).iter().any(|it| it.name == "shutdown-thread" && it.state == 'S');
     let mut looks = 0;
     while looks < 3 {
         looks = if sleeps() { looks + 1 } else { 0 };

@@ -56,16 +56,17 @@ impl Somebody {
         Program::gateway_by(&mut gateway)
     }
 
-    /// Lets them start no thread or process from now on, once the guard's voice, that has spoken at
-    /// the start, is gone.
+    /// Lets them start no thread or process from now on, once the guard's threads that had something to
+    /// do at the start are gone.
     fn take_threads(&self, program: &Program) {
         let pid = program.pid();
         let name = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("comm"));
-        until("the voice is silent", || {
+        until("only the shutdown thread is left", || {
             let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
             // One that has ended meanwhile has no name.
             let names = threads.filter_map(|thread| name(thread.unwrap()).ok());
-            names.into_iter().all(|name| !name.contains("voice") && !name.contains("probe"))
+            let is_idle = |name: &String| name.trim() == "shutdown-thread";
+            names.into_iter().all(|name| is_idle(&name) || !name.starts_with("shutdown-"))
         });
         let mut prlimit = self.command("prlimit");
         prlimit.arg(format!("--pid={pid}")).arg("--nproc=1:1");

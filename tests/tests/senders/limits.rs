@@ -27,7 +27,7 @@ fn sleeping_keeper(subject: &Subject) -> String {
     let tasks = Path::new("/proc").join(subject.pid.to_string()).join("task");
     let asleep = |task: &Path| {
         let stat = fs::read_to_string(task.join("stat")).unwrap_or_default();
-        stat.contains("(shutdown-keeper) S ")
+        stat.contains("(shutdown-thread) S ")
     };
     let mut keeper = None;
     until("the keeper sleeps", || {

@@ -1,6 +1,6 @@
 """refuse.py ERRNO NUMBER,... PROGRAM [ARG...]: runs it with a seccomp filter that refuses these
-system calls with this errno, and with no_new_privs. By prctl(2) itself, as nothing that comes with
-a bare Debian does it."""
+system calls with this errno, or with `kill` for ERRNO kills the process, and with no_new_privs. It
+calls prctl(2) directly, because no program of a bare Debian does."""
 import ctypes
 import os
 import struct
@@ -8,13 +8,14 @@ import sys
 
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
 LOAD, JUMP_IF_EQUAL, RETURN = 0x20, 0x15, 0x06
-SECCOMP_RET_ERRNO, SECCOMP_RET_ALLOW = 0x00050000, 0x7FFF0000
+SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_ERRNO, SECCOMP_RET_ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
 
-errno, numbers, command = int(sys.argv[1]), sys.argv[2].split(","), sys.argv[3:]
-# The number is the first word of what the filter sees. All calls are this machine's own.
+errno, numbers, command = sys.argv[1], sys.argv[2].split(","), sys.argv[3:]
+refusal = SECCOMP_RET_KILL_PROCESS if errno == "kill" else SECCOMP_RET_ERRNO | int(errno)
+# The filter sees the number of the call in its first word. All calls are of the native architecture.
 program = [(LOAD, 0, 0, 0)]
 for number in numbers:
-    program += [(JUMP_IF_EQUAL, 0, 1, int(number)), (RETURN, 0, 0, SECCOMP_RET_ERRNO | errno)]
+    program += [(JUMP_IF_EQUAL, 0, 1, int(number)), (RETURN, 0, 0, refusal)]
 program.append((RETURN, 0, 0, SECCOMP_RET_ALLOW))
 code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in program))
 header = ctypes.create_string_buffer(struct.pack("@HP", len(program), ctypes.addressof(code)))

@@ -4,6 +4,7 @@
 //! What systemd's own settings cost is the table in docs/systemd.md, which the test target `systemd`
 //! checks.
 
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -103,6 +104,32 @@ fn a_refused_system_call_costs_what_it_is_for_and_no_phase() {
             }
         }
     }
+}
+
+/// systemd's `SystemCallFilter=~@resources` kills a process that calls sched_setattr(2).
+#[test]
+fn no_short_time_slice_is_requested_by_default_where_a_filter_of_systemd_may_kill() {
+    if !can_refuse() {
+        return;
+    }
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/surroundings/refuse.py");
+    let killing = |low_latency: &str| {
+        let mut python = Command::new("python3");
+        python.args([script, "kill", &libc::SYS_sched_setattr.to_string()]).arg(example("gateway"));
+        python.args(["--listen", "127.0.0.1:0"]);
+        python.env("INVOCATION_ID", "0123456789abcdef0123456789abcdef");
+        python.env("FORENSICS_LOW_LATENCY_CAPTURE", low_latency);
+        Program::start(&mut python)
+    };
+    let gateway = killing("");
+    gateway.wait_for_stdout("listening on ");
+    let pid = gateway.pid().to_string();
+    assert!(Command::new("/bin/kill").args(["-TERM", &pid]).status().unwrap().success());
+    gateway.wait().assert_well(0);
+
+    // The filter does what it says, and the operator's word counts.
+    let ended = killing("yes").wait();
+    assert_eq!(ended.status.signal(), Some(libc::SIGSYS), "{ended:?}");
 }
 
 #[test]

@@ -1,9 +1,10 @@
-//! What all benches share: trials in turns, quantiles, fitted lines, and the table of
+//! What all benches share: alternating trials, quantiles, fitted lines, and the tables of
 //! `docs/performance.md` as Markdown.
 //!
-//! A figure is a ratio within one run. What is compared is measured in turns, one of each a trial, so
-//! that the machine's mood is in every figure alike. The benches of the other crates have this folder
-//! by a symbolic link, which a package follows: a crate for it would be a published one.
+//! A figure is a ratio or a difference within one run. What is compared is measured in alternating
+//! trials, so that changes of the machine's speed affect both sides alike. The benches of the other
+//! crates include this folder through a symbolic link, which `cargo package` follows: a crate for it
+//! would have to be published.
 
 // Each bench uses a part of it.
 #![allow(dead_code)]
@@ -13,34 +14,42 @@ use std::time::{Duration, Instant};
 /// Prints the head of a table, under its title.
 pub(crate) fn title(title: &str) {
     println!("\n### {title}\n");
-    println!("| measured | it | against | of that | to reach | |");
+    println!("| measured | ours | compared with | result | target | |");
     println!("|---|---|---|---|---|---|");
 }
 
-/// Prints a row with a bar: `value` is not to exceed `at_most`.
-pub(crate) fn row(what: &str, it: &str, against: &str, value: f64, at_most: f64, unit: &str) {
-    println!(
-        "| {what} | {it} | {against} | {value:.2}{unit} | ≤ {at_most}{unit} | {} |",
-        verdict(value <= at_most)
-    );
+/// Prints a row with a target: `value` must be at most `target`.
+pub(crate) fn row(what: &str, ours: &str, floor: &str, value: f64, target: f64, unit: &str) {
+    let verdict = verdict(value <= target);
+    println!("| {what} | {ours} | {floor} | {value:.2}{unit} | ≤ {target}{unit} | {verdict} |");
 }
 
-/// Prints a row whose bar is a ratio of two times in nanoseconds.
-pub(crate) fn ratio(what: &str, it: f64, floor_is: &str, floor: f64, at_most: f64) {
-    row(what, &time(it), &format!("{floor_is}: {}", time(floor)), it / floor, at_most, "×");
+/// Prints a row with a value and no target.
+pub(crate) fn report(what: &str, ours: &str, floor: &str, value: f64, unit: &str) {
+    println!("| {what} | {ours} | {floor} | {value:.2}{unit} | | |");
 }
 
-/// Prints a row without a bar.
-pub(crate) fn note(what: &str, it: &str, against: &str) {
-    println!("| {what} | {it} | {against} | | | |");
+/// Prints a row whose target is a ratio of two times in nanoseconds.
+pub(crate) fn ratio(what: &str, ours: f64, floor_is: &str, floor: f64, target: f64) {
+    row(what, &time(ours), &format!("{floor_is}: {}", time(floor)), ours / floor, target, "×");
 }
 
-/// The word for a bar.
+/// Prints a ratio of two times in nanoseconds, without a target.
+pub(crate) fn report_ratio(what: &str, ours: f64, floor_is: &str, floor: f64) {
+    report(what, &time(ours), &format!("{floor_is}: {}", time(floor)), ours / floor, "×");
+}
+
+/// Prints a row without a comparison.
+pub(crate) fn note(what: &str, ours: &str, floor: &str) {
+    println!("| {what} | {ours} | {floor} | | | |");
+}
+
+/// The last cell of a row.
 pub(crate) fn verdict(met: bool) -> &'static str {
     if met { "met" } else { "**missed**" }
 }
 
-/// Nanoseconds for people.
+/// Nanoseconds in a readable unit.
 pub(crate) fn time(ns: f64) -> String {
     match ns.abs() {
         ..1e3 => format!("{ns:.0} ns"),
@@ -50,20 +59,20 @@ pub(crate) fn time(ns: f64) -> String {
     }
 }
 
-/// How long it takes, in nanoseconds.
+/// How long `work` takes, in nanoseconds.
 pub(crate) fn clock<T>(work: impl FnOnce() -> T) -> u64 {
     let begin = Instant::now();
     std::hint::black_box(work());
     nanos(begin.elapsed())
 }
 
-/// A span in nanoseconds.
+/// A duration in nanoseconds.
 pub(crate) fn nanos(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// So many trials of each of these, in turns; the times in nanoseconds, in the order given. A tenth
-/// as many come first and do not count.
+/// Runs `trials` trials of each of `works`, alternating, after a tenth as many that do not count.
+/// Returns the times in nanoseconds in the order of `works`.
 pub(crate) fn in_turns<const N: usize>(
     trials: usize,
     mut works: [&mut dyn FnMut() -> u64; N],
@@ -80,19 +89,19 @@ pub(crate) fn in_turns<const N: usize>(
     samples
 }
 
-/// The value that so many per cent of the samples do not exceed.
+/// The value that `percent` per cent of the samples do not exceed.
 pub(crate) fn quantile(samples: &[u64], percent: usize) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_unstable();
     sorted[(sorted.len() * percent / 100).min(sorted.len() - 1)] as f64
 }
 
-/// The middle one.
+/// The median.
 pub(crate) fn median(samples: &[u64]) -> f64 {
     quantile(samples, 50)
 }
 
-/// The line through these points by least squares: what one more costs, and what none costs.
+/// The line through these points by least squares: its slope, and its value at 0.
 pub(crate) fn line(points: &[(f64, f64)]) -> (f64, f64) {
     let n = points.len() as f64;
     let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / n;
@@ -102,16 +111,27 @@ pub(crate) fn line(points: &[(f64, f64)]) -> (f64, f64) {
     (slope, y - slope * x)
 }
 
-/// The power that time grows with: 1 is linear, 2 is square. From the two largest points, as small
-/// ones are all constant cost.
+/// The exponent of the growth: 1 is linear, 2 is quadratic. From the two largest points, because the
+/// constant cost dominates in small ones.
 pub(crate) fn power(points: &[(f64, f64)]) -> f64 {
     let [.., (n, a), (m, b)] = points else { return f64::NAN };
     (b / a).ln() / (m / n).ln()
 }
 
-/// Prints the row of how something grows; linear is a power of 1.
-pub(crate) fn growth(what: &str, each: &str, points: &[(f64, f64)]) {
+/// The fitted line as text.
+fn fit(each: &str, points: &[(f64, f64)]) -> String {
     let (slope, constant) = line(points);
-    let fit = format!("{} + {} a {each}", time(constant.max(0.0)), time(slope));
-    row(&format!("{what}: growth"), &fit, "n to the power of", power(points), 1.15, "");
+    format!("{} + {} a {each}", time(constant.max(0.0)), time(slope))
+}
+
+/// Prints how something grows, which must be linear.
+pub(crate) fn growth(what: &str, each: &str, points: &[(f64, f64)]) {
+    let exponent = power(points);
+    row(&format!("{what}: growth"), &fit(each, points), "n to the power of", exponent, 1.15, "");
+}
+
+/// Prints how something grows, without a target.
+pub(crate) fn report_growth(what: &str, each: &str, points: &[(f64, f64)]) {
+    let exponent = power(points);
+    report(&format!("{what}: growth"), &fit(each, points), "n to the power of", exponent, "");
 }

@@ -1,37 +1,34 @@
-//! How a signal came about, by what the kernel says.
+//! How a signal was sent, as the kernel reports it.
 
 use serde::{Deserialize, Serialize};
 
-/// `si_code`: how a signal came about, by sigaction(2).
+/// `si_code`: how a signal was sent, see sigaction(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Code {
-    /// `SI_USER`: kill(2) or `pidfd_send_signal(2)`. The kernel vouches for pid and uid.
+    /// `SI_USER`: kill(2) or `pidfd_send_signal(2)`. The kernel guarantees pid and uid.
     User,
-    /// `SI_TKILL`: tgkill(2), raise(3), `pthread_kill(3)`. The kernel vouches for pid and uid.
+    /// `SI_TKILL`: tgkill(2), raise(3), `pthread_kill(3)`. The kernel guarantees pid and uid.
     Tkill,
-    /// `SI_QUEUE`: sigqueue(3). Pid and uid are what the sender wrote there.
+    /// `SI_QUEUE`: sigqueue(3). The sender chose pid and uid.
     Queue,
-    /// `SI_TIMER`: a POSIX timer. There is no sender; the field holds the timer's id. A sender may
-    /// write this code into a sigqueue, too.
+    /// `SI_TIMER`: a POSIX timer. There is no sender; the field holds the id of the timer. A process
+    /// can send this code with `rt_sigqueueinfo(2)`, too.
     Timer,
-    /// `SI_KERNEL`: the kernel itself: Ctrl-C, a terminal hanging up, setitimer(2).
+    /// `SI_KERNEL`: the kernel, for Ctrl-C, a terminal that hangs up, or setitimer(2).
     Kernel,
-    /// Any other.
+    /// Any other code.
     Other(i32),
 }
 
 impl Code {
-    /// The meaning of a raw `si_code` on this system.
+    /// The meaning of the number `code` on this system.
     pub fn from_raw(code: i32) -> Self {
-        match cfg!(target_os = "linux") {
-            true => Self::of_linux(code),
-            false => Self::of_bsd(code),
-        }
+        if cfg!(target_os = "linux") { Self::of_linux(code) } else { Self::of_bsd(code) }
     }
 
-    /// By Linux's `asm-generic/siginfo.h`.
+    /// As in Linux's `asm-generic/siginfo.h`.
     fn of_linux(code: i32) -> Self {
         match code {
             0 => Code::User,
@@ -43,10 +40,10 @@ impl Code {
         }
     }
 
-    /// By FreeBSD's `sys/signal.h`. macOS has the same numbers and uses none of them: its kernel
-    /// leaves 0 there, and names the process in whose time the signal was sent (`psignal_internal()`
-    /// in xnu's `kern_sig.c`): whoever called kill(2), or for Ctrl-C the terminal's program. Where
-    /// FreeBSD has 0 (`SI_NOINFO`) there is no pid.
+    /// As in FreeBSD's `sys/signal.h`. macOS has the same numbers but always reports 0, with the pid
+    /// of the process that was running when the signal was sent (`psignal_internal()` in xnu's
+    /// `kern_sig.c`): the caller of kill(2), or the terminal program for Ctrl-C. FreeBSD reports 0
+    /// (`SI_NOINFO`) without a pid.
     fn of_bsd(code: i32) -> Self {
         match code {
             0 | 0x10001 => Code::User,
@@ -58,7 +55,7 @@ impl Code {
         }
     }
 
-    /// Whether `si_pid` and `si_uid` are about a sender at all.
+    /// Whether `si_pid` and `si_uid` describe a sender.
     pub fn has_sender(self) -> bool {
         matches!(self, Code::User | Code::Tkill | Code::Queue)
     }
@@ -71,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_system_has_its_own_numbers_for_the_same() {
+    fn each_system_has_its_own_numbers_for_the_same_codes() {
         let cases = [
             (libc::SI_USER, 0x10001, Code::User),
             (libc::SI_TKILL, 0x10007, Code::Tkill),

@@ -1,4 +1,4 @@
-//! The handler, and the reader's end of its slots.
+//! The handler, and what the reader calls.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
@@ -16,12 +16,12 @@ use crate::process::login_id;
 use crate::procfile;
 use crate::signal::Signal;
 
-/// What the handler takes down: plain data of a fixed size.
+/// What the handler captures: plain data of a fixed size.
 #[derive(Clone, Copy)]
 struct Raw {
     signal: c_int,
     code: c_int,
-    /// Meaningful where the code has a sender; else 0.
+    /// 0 unless the code has a sender.
     pid: c_int,
     uid: u32,
     stat: Result<Bytes<512>, Absence>,
@@ -34,25 +34,25 @@ struct Raw {
     took_ns: u64,
 }
 
-static TAKEN_DOWN: Slots<Raw, SLOTS> = Slots::new();
-static DROPPED: AtomicU64 = AtomicU64::new(0);
-/// The process that armed the capture; a forked child is another.
+static CAPTURED: Slots<Raw, SLOTS> = Slots::new();
+static OVERFLOW_COUNT: AtomicU64 = AtomicU64::new(0);
+/// The process that installed the handler. A forked child is another one.
 static OWNER: AtomicI32 = AtomicI32::new(0);
-/// Whether `/proc/PID` is about the process that we know by that pid.
+/// Whether pids in `/proc` are those of our pid namespace.
 static PROC_IS_OURS: AtomicBool = AtomicBool::new(false);
-/// The parent-death signal of the thread that armed the capture, 0 for none. Each thread has its own, of
-/// which most have none, and the signal goes to any thread of the process.
+/// The parent-death signal of the thread that installed the handler, or 0. Each thread has its own,
+/// and most have none, but the signal may be delivered to any thread of the process.
 static PARENT_DEATH_SIGNAL: AtomicI32 = AtomicI32::new(0);
-/// The waker's descriptor for the handler, which cannot look into a `OnceLock`.
+/// The descriptor of [`WAKE`] for the handler. `OnceLock` is not documented as async-signal-safe.
 static WAKE_FD: AtomicI32 = AtomicI32::new(-1);
-/// The waker for the reader. Kept for the life of the process: a handler may run at any time.
+/// Wakes the reader. It is never closed, because a handler may run at any time.
 static WAKE: OnceLock<Waker> = OnceLock::new();
 
-/// Makes ready what the handler needs. Before the first registration.
+/// Prepares what the handler needs. Must be called before it is registered.
 pub(super) fn prepare() -> nix::Result<()> {
     if WAKE.get().is_none() {
         let waker = Waker::new()?;
-        // Two threads may come here at once: the loser's waker is closed again.
+        // If two threads get here at once, the second waker is closed again.
         let waker = WAKE.get_or_init(|| waker);
         WAKE_FD.store(waker.write_fd(), Ordering::Release);
     }
@@ -62,27 +62,28 @@ pub(super) fn prepare() -> nix::Result<()> {
     Ok(())
 }
 
-/// The handler. Async-signal-safe: see the module's documentation for what it may do.
+/// The handler. Async-signal-safe; the documentation of `capture` says what that means.
 pub(super) fn on_signal(info: &siginfo_t) {
     let mono_ns = raw::clock_ns(libc::CLOCK_MONOTONIC);
     if raw::own_pid() != OWNER.load(Ordering::Acquire) {
         return;
     }
-    // The interrupted code may be between a failed call and its look at errno.
+    // The interrupted code may be about to read errno after a failed call.
     let errno = Errno::last_raw();
     let wall_ns = raw::clock_ns(libc::CLOCK_REALTIME);
-    if !TAKEN_DOWN.put(|| look(info, mono_ns, wall_ns)) {
-        DROPPED.fetch_add(1, Ordering::Relaxed);
+    if !CAPTURED.put(|| capture(info, mono_ns, wall_ns)) {
+        OVERFLOW_COUNT.fetch_add(1, Ordering::Relaxed);
     }
     raw::notify(WAKE_FD.load(Ordering::Acquire));
     Errno::set_raw(errno);
 }
 
-fn look(info: &siginfo_t, mono_ns: u64, wall_ns: u64) -> Raw {
-    let (pid, uid) = match Code::from_raw(info.si_code).has_sender() {
-        // SAFETY: for these codes the kernel fills in the pid and uid of its siginfo union.
-        true => unsafe { (info.si_pid(), info.si_uid()) },
-        false => (0, 0),
+fn capture(info: &siginfo_t, mono_ns: u64, wall_ns: u64) -> Raw {
+    let (pid, uid) = if Code::from_raw(info.si_code).has_sender() {
+        // SAFETY: for these codes the kernel fills in pid and uid in the union of `siginfo_t`.
+        unsafe { (info.si_pid(), info.si_uid()) }
+    } else {
+        (0, 0)
     };
     let mut raw = Raw {
         signal: info.si_signo,
@@ -101,10 +102,10 @@ fn look(info: &siginfo_t, mono_ns: u64, wall_ns: u64) -> Raw {
     if pid > 0 && !PROC_IS_OURS.load(Ordering::Acquire) {
         raw.stat = Err(absence(pid, libc::ENOENT));
     } else if pid > 0 {
-        // Of all there is, this is gone soonest and tells most: read it first.
+        // This disappears first and says most, so it is read first.
         raw.stat = raw::read(&raw::proc_path(pid, b"stat")).map_err(|errno| absence(pid, errno));
-        // Whoever has no session has no login uid, as the kernel sets both together; and asked in
-        // this order the answer is right in a user namespace, which can hide the uid alone.
+        // A process without a session has no login uid, because the kernel sets both together. A
+        // user namespace can hide the uid alone, so the session decides.
         if let Ok(session) = raw::read(&raw::proc_path(pid, b"sessionid"))
             && login_id(session.as_slice()).is_some()
         {
@@ -113,8 +114,8 @@ fn look(info: &siginfo_t, mono_ns: u64, wall_ns: u64) -> Raw {
                 raw.login_uid = id;
             }
         }
-        // Needs no descriptor, so that a process that has none left still learns a name. Of a
-        // sender that has exited it is gone before all else, and not tried.
+        // This needs no descriptor, so it works in a process that has none left. A sender that has
+        // exited has no `exe` any more, so it is not tried.
         if !matches!(raw.stat, Err(Absence::Gone))
             && let Some(exe) = raw::read_link(&raw::proc_path(pid, b"exe"))
         {
@@ -137,34 +138,32 @@ fn absence(pid: c_int, errno: c_int) -> Absence {
     }
 }
 
-/// The signals captured since the last call, oldest first.
+/// Returns the signals captured since the last call, oldest first.
 ///
-/// Never blocks and never spins: a handler that is still at work is not waited for; its signal is
-/// in the next call's answer, and [`wait`] returns for it.
-pub fn take() -> Vec<Captured> {
-    let mut taken = Vec::new();
-    TAKEN_DOWN.take(|raw| {
-        let captured = Captured::from(&raw);
-        let at = taken.partition_point(|other: &Captured| other.mono_ns <= captured.mono_ns);
-        taken.insert(at, captured);
-    });
-    taken
+/// Never blocks or spins. It does not wait for a handler that is still running: its signal is
+/// returned by the next call, and [`wait`] returns for it.
+pub fn drain() -> Vec<Captured> {
+    let mut drained = Vec::new();
+    CAPTURED.drain(|raw| drained.push(Captured::from(&raw)));
+    drained.sort_by_key(|captured: &Captured| captured.mono_ns);
+    drained
 }
 
-/// How many signals, since the process started, found no free slot.
-pub fn dropped() -> u64 {
-    DROPPED.load(Ordering::Relaxed)
+/// How many signals have found no free slot since the process started.
+pub fn overflow_count() -> u64 {
+    OVERFLOW_COUNT.load(Ordering::Relaxed)
 }
 
-/// Sleeps until a signal has been captured, [`wake`] is called, or `timeout` has passed; `None`
-/// sleeps in a blocking read(2), on other Unix in poll(2), without any timer. Returns whether it was woken.
+/// Sleeps until a signal has been captured, [`wake`] is called, or `timeout` has passed. With `None`
+/// it sleeps in a blocking read(2), on other Unix in poll(2), without a timer. Returns whether it was
+/// woken.
 ///
-/// For one thread of the process: with two, either may get the news. Returns at once, `false`,
-/// where nothing was ever armed. May return early on a handled signal.
+/// Only one thread of the process should wait: of two, only one is woken. Returns `false` at once if
+/// no handler was ever installed. May return early when this thread handles a signal.
 pub fn wait(timeout: Option<Duration>) -> bool {
     let Some(waker) = WAKE.get() else { return false };
     if let Some(timeout) = timeout {
-        // Rounded up: a wait that ends before its time would have to be begun again.
+        // Rounded up, so that the caller need not wait again for less than a millisecond.
         let millis = timeout.as_nanos().div_ceil(1_000_000);
         let timeout = PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX);
         let mut fds = [PollFd::new(waker.read_fd(), PollFlags::POLLIN)];
@@ -175,27 +174,13 @@ pub fn wait(timeout: Option<Duration>) -> bool {
     waker.sleep()
 }
 
-/// Wakes whoever sleeps in [`wait`]. From any thread, also from a handler.
+/// Wakes the thread that sleeps in [`wait`]. May be called from any thread and from a handler.
 pub fn wake() {
     raw::notify(WAKE_FD.load(Ordering::Acquire));
 }
 
-/// Asks the scheduler to let this process's main thread, on which handlers usually run, preempt
-/// sooner: a time slice of 100 µs (`sched_runtime`, honoured for ordinary threads since Linux 6.12;
-/// before, it is without effect). The handler then begins while more senders can still be read.
-///
-/// Its price: the thread is preempted sooner, too, and so is switched more often where it computes
-/// for long. Children inherit it.
-///
-/// # Errors
-/// `ENOSYS` or `EPERM` where the kernel or a seccomp filter does not have it; `ENOSYS` on other Unix.
-pub fn hint_low_latency() -> nix::Result<()> {
-    const SLICE_NS: u64 = 100_000;
-    os::set_time_slice(raw::own_pid(), SLICE_NS)
-}
-
-/// Ends the process with this status at once, from whatever thread: no destructor, no exit handler
-/// and no flush of a buffer runs, since any of them may be what hangs.
+/// Ends the process with this status at once, from any thread. No destructor or exit handler runs and
+/// no buffer is flushed, because any of them may be what hangs.
 pub fn exit_now(status: i32) -> ! {
     raw::exit(status)
 }
@@ -203,7 +188,7 @@ pub fn exit_now(status: i32) -> ! {
 impl From<&Raw> for Captured {
     fn from(raw: &Raw) -> Self {
         let code = Code::from_raw(raw.code);
-        // On Linux 0 is a sender outside our pid namespace, on other Unix nobody that is named.
+        // On Linux 0 is a sender outside our pid namespace, on other Unix it is no sender.
         let has_sender = code.has_sender() && (raw.pid > 0 || crate::os::HAS_PROC);
         Self {
             signal: Signal::from_raw(raw.signal),

@@ -1,4 +1,4 @@
-//! The capture's system calls that only Linux has.
+//! The system calls of the capture that only Linux has.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use nix::libc::{self, c_int};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-/// What the handler wakes the reader by: an eventfd, which holds any number of signals.
+/// Wakes the reader: an eventfd, which holds any number of wake-ups.
 pub(super) struct Waker(EventFd);
 
 impl Waker {
@@ -14,7 +14,7 @@ impl Waker {
         EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC).map(Self)
     }
 
-    /// For the handler to write to. Never blocks it: that would take 2^64 - 2 signals unread.
+    /// The handler writes to this. It would block only with 2^64 - 2 unread wake-ups.
     pub(super) fn write_fd(&self) -> RawFd {
         self.0.as_raw_fd()
     }
@@ -23,13 +23,13 @@ impl Waker {
         self.0.as_fd()
     }
 
-    /// Sleeps until woken; `false` where a signal interrupted that.
+    /// Sleeps until woken. Returns `false` if a signal interrupted the sleep.
     pub(super) fn sleep(&self) -> bool {
         self.0.read().is_ok()
     }
 }
 
-/// The signal that this thread asked for at its parent's death, 0 for none.
+/// The signal that this thread asked for when its parent dies, or 0.
 pub(super) fn parent_death_signal() -> c_int {
     let mut signal: c_int = 0;
     // SAFETY: PR_GET_PDEATHSIG stores an int through the pointer, which is valid for one.
@@ -37,31 +37,57 @@ pub(super) fn parent_death_signal() -> c_int {
     signal
 }
 
-/// `struct sched_attr` as it was first, by sched_setattr(2); later kernels take it by its size.
+/// Whether a seccomp filter applies to this thread.
+pub(super) fn has_seccomp_filter() -> bool {
+    const SECCOMP_MODE_FILTER: c_int = 2;
+    // SAFETY: PR_GET_SECCOMP takes no further arguments.
+    unsafe { libc::prctl(libc::PR_GET_SECCOMP) == SECCOMP_MODE_FILTER }
+}
+
+/// `struct sched_attr` in its first version, see sched_setattr(2). Later kernels accept it by its
+/// size.
 #[repr(C)]
 #[derive(Default)]
-struct SchedAttr {
+pub(super) struct SchedAttr {
     size: u32,
     policy: u32,
     flags: u64,
     nice: i32,
     priority: u32,
-    runtime: u64,
+    /// In nanoseconds. For ordinary threads the slice, since Linux 6.12; 0 before.
+    pub(super) runtime: u64,
     deadline: u64,
     period: u64,
 }
 
-/// Sets the slice, in nanoseconds, that the scheduler gives the thread `tid`, leaving its policy
-/// and niceness as they are.
-pub(super) fn set_time_slice(tid: c_int, slice_ns: u64) -> nix::Result<()> {
-    const SIZE: u32 = size_of::<SchedAttr>() as u32;
-    let mut attr = SchedAttr::default();
-    // SAFETY: the pointer is valid for SIZE bytes, which the kernel is told.
-    let got = unsafe { libc::syscall(libc::SYS_sched_getattr, tid, &raw mut attr, SIZE, 0) };
-    Errno::result(got)?;
-    attr.size = SIZE;
+const SCHED_ATTR_SIZE: u32 = size_of::<SchedAttr>() as u32;
+
+/// Requests a time slice of `slice_ns` nanoseconds for the thread `tid`, and keeps its policy and
+/// nice value. Leaves threads of other policies alone: real-time threads have no slice of this kind,
+/// and for `SCHED_DEADLINE` the same field means something else.
+pub(super) fn request_slice(tid: c_int, slice_ns: u64) -> nix::Result<()> {
+    let mut attr = sched_attr(tid)?;
+    if ![libc::SCHED_OTHER, libc::SCHED_BATCH].contains(&attr.policy.cast_signed()) {
+        return Ok(());
+    }
+    attr.size = SCHED_ATTR_SIZE;
     attr.runtime = slice_ns;
-    // SAFETY: as above; the kernel only reads.
-    let set = unsafe { libc::syscall(libc::SYS_sched_setattr, tid, &raw const attr, 0) };
-    Errno::result(set).map(drop)
+    if attr.nice >= 0 {
+        attr.flags |= libc::SCHED_FLAG_RESET_ON_FORK as u64;
+    }
+    // SAFETY: the pointer is valid for `attr.size` bytes, which the kernel only reads.
+    let result = unsafe { libc::syscall(libc::SYS_sched_setattr, tid, &raw const attr, 0) };
+    Errno::result(result).map(drop)
+}
+
+/// The scheduling attributes of the thread `tid`.
+pub(super) fn sched_attr(tid: c_int) -> nix::Result<SchedAttr> {
+    let mut attr = SchedAttr::default();
+    let result = {
+        let attr = &raw mut attr;
+        // SAFETY: the pointer is valid for SCHED_ATTR_SIZE bytes, the size that the kernel is given.
+        unsafe { libc::syscall(libc::SYS_sched_getattr, tid, attr, SCHED_ATTR_SIZE, 0) }
+    };
+    Errno::result(result)?;
+    Ok(attr)
 }

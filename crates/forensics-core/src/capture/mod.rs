@@ -1,94 +1,103 @@
-//! What the kernel says about a signal, taken down in the OS handler itself.
+//! What the kernel says about a signal, captured in the signal handler itself.
 //!
 //! # The problem
 //!
-//! `siginfo_t` names the process that sent a signal, by pid. Most senders are gone an instant
-//! later: `/bin/kill` exits at once, and by the time a task of an async runtime has been woken its
-//! `/proc/PID` names it in some 6 % of the cases. While the handler runs it does in over 90 %: the
-//! sender is still on its way out, or a zombie, whose `stat` can be read. So it has to be read there.
+//! `siginfo_t` identifies the process that sent a signal by its pid. Most senders exit at once:
+//! `/bin/kill` does, and when a task of an async runtime has been woken, `/proc/PID` still exists in
+//! some 6 % of the cases. While the handler runs, it exists in over 90 %: the sender is still
+//! exiting, or is a zombie, whose `stat` can be read. So it must be read in the handler.
 //!
 //! # What a handler may do
 //!
-//! It interrupts a thread anywhere, in the middle of `malloc` or with any lock held. Only what
-//! signal-safety(7) lists is allowed: here `open`, `read`, `close`, `readlink`, `kill`, `getpid`,
-//! `prctl`, `write` and `clock_gettime`. No allocation, no lock, no panic, no formatting. It must
-//! return soon, as its thread stands still, and must not block, since signal-hook-registry spins
-//! on running handlers when one is registered.
+//! A handler interrupts a thread anywhere, for example inside `malloc` or while it holds a lock. It
+//! may only call the functions listed in signal-safety(7): here `open`, `read`, `close`, `readlink`,
+//! `kill`, `getpid`, `prctl`, `write` and `clock_gettime`. It must not allocate, lock, panic or
+//! format. It must return soon, because the interrupted thread is stopped meanwhile, and must not
+//! block, because signal-hook-registry spins on running handlers when one is registered.
 //!
 //! # What we do instead
 //!
-//! A handler claims one of a fixed number of static slots, fills it, publishes it, and wakes
-//! whoever sleeps in [`wait`] through an eventfd (a pipe on other Unix). [`take`] copies the published slots out. A slot
-//! is never written to while it is unread: with all slots taken a signal is counted as dropped and
-//! still wakes the reader. The files are read in the order of what is lost first: `stat` before
-//! anything else, as with the parent's pid in it the shell that ran `kill` can be named later.
+//! A handler claims one of a fixed number of static slots, fills it, publishes it, and wakes the
+//! thread that sleeps in [`wait`], through an eventfd (a pipe on other Unix). [`drain`] copies the
+//! published slots out. A slot is never written to while it is unread: if all slots are taken, the
+//! signal is counted ([`overflow_count`]) and still wakes the reader. The files that disappear first
+//! are read first: `stat` comes before everything else, because it contains the pid of the sender's
+//! parent, and with that the shell that ran `kill` can be identified later.
 //!
 //! # The price
 //!
-//! Some 20 to 40 µs on the interrupted thread, one descriptor, and 20 KiB of static memory; what
-//! was measured is in docs/performance.md. Handlers of different signals nest (the registry installs
-//! them with an empty mask), each in its own slot. A forked child that has not called exec inherits
-//! the handler; it finds that it is not the process that armed it and leaves at once.
+//! Some 20 to 40 µs on the interrupted thread, one descriptor, and 20 KiB of static memory. The
+//! measurements are in docs/performance.md. Handlers of different signals can nest (the registry
+//! installs them with an empty mask), and each uses its own slot. A forked child that has not called
+//! exec inherits the handler; it compares its pid with that of the process that installed it, and
+//! returns at once.
 //!
-//! # Disarming
+//! # Uninstalling
 //!
-//! A registered handler that nobody listens to swallows its signal. [`Armed`] puts back what was
-//! there before when the last one for a signal is dropped. tokio and signal-hook-registry believe
-//! themselves installed for good, so the handler taken off is kept and put on again by the next
-//! [`arm`].
+//! An installed handler without a reader swallows its signal. So the previous action is restored
+//! when the last [`HandlerGuard`] for a signal is dropped. tokio and signal-hook-registry assume that
+//! their handlers stay installed forever, so the handler is kept and installed again by the next
+//! [`install`].
 
-#![allow(unsafe_code)] // The one module that may; see ARCHITECTURE.md.
+#![allow(unsafe_code)] // The only module that may; see ARCHITECTURE.md.
 
-mod armed;
 mod code;
 mod handler;
+mod install;
 #[cfg_attr(all(target_os = "linux", not(forensics_portable)), path = "linux.rs")]
 #[cfg_attr(not(all(target_os = "linux", not(forensics_portable))), path = "portable.rs")]
 mod os;
 mod raw;
+mod slice;
 mod slots;
+mod sync;
+#[cfg(test)]
+mod tests;
 
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-pub use armed::{ArmError, Armed, arm, is_ignored};
 pub use code::Code;
-pub use handler::{dropped, exit_now, hint_low_latency, take, wait, wake};
+pub use handler::{drain, exit_now, overflow_count, wait, wake};
+pub use install::{HandlerError, HandlerGuard, install, is_ignored};
+pub use slice::{
+    may_be_killed_for_short_slice, request_short_slice, request_short_slice_for_main_thread,
+};
 
 use crate::clock;
 use crate::signal::Signal;
 
-/// How many signals can be waiting to be read before one is dropped.
+/// How many signals can wait for [`drain`]. One more is only counted.
 pub const SLOTS: usize = 32;
 
 /// One delivery of a signal.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Captured {
-    /// Which signal.
+    /// The signal.
     pub signal: Signal,
-    /// How it came about.
+    /// How it was sent.
     pub code: Code,
-    /// `si_pid`, where [`Code::has_sender`]: in our pid namespace, 0 for a process outside it.
+    /// `si_pid`, if [`Code::has_sender`]: in our pid namespace, 0 for a process outside it.
     pub pid: Option<i32>,
-    /// `si_uid`, where [`Code::has_sender`].
+    /// `si_uid`, if [`Code::has_sender`].
     pub uid: Option<u32>,
-    /// What the handler could see of the sender.
+    /// What the handler saw of the sender.
     pub sighting: Sighting,
-    /// Whether this signal is the one that `PR_SET_PDEATHSIG` asks for when the parent dies.
+    /// Whether this signal is the one that `PR_SET_PDEATHSIG` requests when the parent dies.
     pub is_parent_death_signal: bool,
-    /// Wall clock at the handler's first instruction.
+    /// The wall clock when the handler began.
     pub wall: SystemTime,
-    /// `CLOCK_MONOTONIC` then, in nanoseconds.
+    /// `CLOCK_MONOTONIC` at the same time, in nanoseconds.
     pub mono_ns: u64,
     /// How long the handler took until it published this, in nanoseconds.
     pub took_ns: u64,
 }
 
 impl Captured {
-    /// A delivery that was learnt of by other means than the handler, just now: nothing is known of
-    /// a sender. The fields can be set.
+    /// A delivery that was noticed just now by other means than the handler, without a sender. The
+    /// fields can be set.
     pub fn new(signal: Signal, code: Code) -> Self {
         Self {
             signal,
@@ -104,20 +113,20 @@ impl Captured {
     }
 }
 
-/// What the handler could see of the sender in `/proc`.
+/// What the handler saw of the sender in `/proc`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Sighting {
     /// The content of `/proc/PID/stat`.
     pub stat: Option<Vec<u8>>,
-    /// Why there is none. `None` also where there was no sender to look at.
+    /// Why `stat` is absent. `None` as well if there was no sender to look at.
     pub absence: Option<Absence>,
-    /// Where `/proc/PID/exe` leads; absent for a zombie, and for a process of another user that we
-    /// may not look into.
+    /// The target of `/proc/PID/exe`. Absent for a zombie, and for a process of another user that we
+    /// may not inspect.
     pub exe: Option<Vec<u8>>,
-    /// `/proc/PID/loginuid`, where there was a login.
+    /// `/proc/PID/loginuid`, if the sender belongs to a login session.
     pub login_uid: Option<u32>,
-    /// `/proc/PID/sessionid`, where there was a login.
+    /// `/proc/PID/sessionid`, if the sender belongs to a login session.
     pub login_session: Option<u32>,
 }
 
@@ -126,13 +135,12 @@ pub struct Sighting {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Absence {
-    /// It had exited and been waited for. Also where what runs under its pid by now is another
-    /// user's.
+    /// It had exited and been waited for. Also if its pid now belongs to another user's process.
     Gone,
-    /// It lives, and `/proc` does not show it: `hidepid=`, or no `/proc` of our pid namespace,
-    /// or none at all, as on other Unix.
+    /// It exists, but `/proc` does not show it: `hidepid=`, a `/proc` of another pid namespace, or no
+    /// `/proc` at all, as on other Unix.
     Hidden,
-    /// It lives outside our pid namespace.
+    /// It is outside our pid namespace.
     Outside,
     /// No descriptor was free, or the read failed otherwise; the errno.
     Unreadable(i32),

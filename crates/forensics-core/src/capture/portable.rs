@@ -1,4 +1,4 @@
-//! What stands for Linux's system calls on other Unix.
+//! The replacements of Linux's system calls on other Unix.
 
 use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -8,8 +8,8 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc::c_int;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// What the handler wakes the reader by: a pipe. A full one holds thousands of signals that nobody
-/// has read; one more is lost, and the reader wakes all the same.
+/// Wakes the reader: a pipe. A full one holds thousands of unread wake-ups, so the reader wakes even
+/// if one more is lost.
 pub(super) struct Waker {
     reader: PipeReader,
     writer: PipeWriter,
@@ -25,7 +25,7 @@ impl Waker {
         Ok(Self { reader, writer })
     }
 
-    /// For the handler to write to. Never blocks it.
+    /// The handler writes to this. It never blocks.
     pub(super) fn write_fd(&self) -> RawFd {
         self.writer.as_raw_fd()
     }
@@ -34,12 +34,12 @@ impl Waker {
         self.reader.as_fd()
     }
 
-    /// Sleeps until woken; `false` where a signal interrupted that.
+    /// Sleeps until woken. Returns `false` if a signal interrupted the sleep.
     pub(super) fn sleep(&self) -> bool {
         let mut fds = [PollFd::new(self.read_fd(), PollFlags::POLLIN)];
         let mut woken = false;
         if matches!(poll(&mut fds, PollTimeout::NONE), Ok(1..)) {
-            // All there is, as an eventfd gives it: what were left would wake the reader once more.
+            // Reads everything, as a read of an eventfd does. A rest would wake the reader again.
             while matches!((&self.reader).read(&mut [0; 1024]), Ok(1..)) {
                 woken = true;
             }
@@ -48,12 +48,17 @@ impl Waker {
     }
 }
 
-/// None: there is no such signal, or it is not told from others.
+/// None: other Unix has no such signal, or does not say which it is.
 pub(super) fn parent_death_signal() -> c_int {
     0
 }
 
-/// Not to be had.
-pub(super) fn set_time_slice(_: c_int, _: u64) -> nix::Result<()> {
+/// There are none.
+pub(super) fn has_seccomp_filter() -> bool {
+    false
+}
+
+/// Not supported.
+pub(super) fn request_slice(_: c_int, _: u64) -> nix::Result<()> {
     Err(Errno::ENOSYS)
 }

@@ -1,12 +1,12 @@
-//! The system calls of the handler: async-signal-safe, into buffers on the stack.
+//! The system calls of the handler. They are async-signal-safe and use buffers on the stack.
 //!
-//! Not `std::fs`, which allocates for a path, and not `nix`, whose paths go through a `CString`
-//! where they are long. Every function here is on the list of signal-safety(7).
+//! `std::fs` is not used because it allocates for a path, and neither is `nix`, which allocates for
+//! long paths. Every function called here is on the list in signal-safety(7).
 
 use nix::errno::Errno;
 use nix::libc::{self, c_int};
 
-/// Bytes with a length: what a handler can hold without allocating.
+/// Bytes with a length, without an allocation.
 #[derive(Clone, Copy)]
 pub(super) struct Bytes<const N: usize> {
     bytes: [u8; N],
@@ -20,7 +20,7 @@ impl<const N: usize> Bytes<N> {
         &self.bytes[..self.len.min(N)]
     }
 
-    /// Appends as much of `more` as there is room for.
+    /// Appends as much of `more` as fits.
     const fn push(&mut self, more: &[u8]) {
         let mut i = 0;
         while i < more.len() && self.len < N {
@@ -31,7 +31,7 @@ impl<const N: usize> Bytes<N> {
     }
 }
 
-/// `/proc/PID/FILE`, ending in a NUL.
+/// `/proc/PID/FILE` with a NUL at the end.
 pub(super) fn proc_path(pid: c_int, file: &[u8]) -> Bytes<64> {
     let mut digits = [0; 10];
     let mut first = digits.len();
@@ -50,8 +50,8 @@ pub(super) fn proc_path(pid: c_int, file: &[u8]) -> Bytes<64> {
     path.push(&digits[first..]);
     path.push(b"/");
     path.push(file);
-    // Ten digits and the file names used here leave room; were it not so, an empty path is
-    // refused by the kernel, while one without its NUL would be read past its end.
+    // Ten digits and the file names used here always fit. If they did not, the kernel would refuse
+    // an empty path, but would read a path without its NUL past the end.
     if path.len < 64 {
         path.push(b"\0");
     } else {
@@ -61,13 +61,13 @@ pub(super) fn proc_path(pid: c_int, file: &[u8]) -> Bytes<64> {
     path
 }
 
-/// The first `N` bytes of the file at `path`, which [`proc_path`] made.
+/// The first `N` bytes of the file at `path`, which must come from [`proc_path`].
 ///
-/// One read(2): the files of `/proc` used here give all they have at once, and to ask for their
-/// end would cost as much again.
+/// A single read(2): the files of `/proc` used here return everything at once, and a second call to
+/// see the end of the file would take as long again.
 pub(super) fn read<const N: usize>(path: &Bytes<64>) -> Result<Bytes<N>, c_int> {
     const FLAGS: c_int = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
-    // SAFETY: `path` ends in a NUL by construction and lives through the call.
+    // SAFETY: `path` ends in a NUL by construction and outlives the call.
     let fd = unsafe { libc::open(path.bytes.as_ptr().cast(), FLAGS) };
     if fd < 0 {
         return Err(Errno::last_raw());
@@ -76,7 +76,7 @@ pub(super) fn read<const N: usize>(path: &Bytes<64>) -> Result<Bytes<N>, c_int> 
     // SAFETY: the buffer is valid for the length given, and borrowed for the call.
     let read = unsafe { libc::read(fd, content.bytes.as_mut_ptr().cast(), N) };
     let errno = Errno::last_raw();
-    // SAFETY: `fd` was opened above, and nobody else knows of it.
+    // SAFETY: `fd` was opened above and is used nowhere else.
     unsafe { libc::close(fd) };
     match usize::try_from(read) {
         Ok(len) => {
@@ -87,7 +87,7 @@ pub(super) fn read<const N: usize>(path: &Bytes<64>) -> Result<Bytes<N>, c_int> 
     }
 }
 
-/// Where the symbolic link at `path`, which [`proc_path`] made, leads.
+/// The target of the symbolic link at `path`, which must come from [`proc_path`].
 pub(super) fn read_link<const N: usize>(path: &Bytes<64>) -> Option<Bytes<N>> {
     let mut target = Bytes::EMPTY;
     // SAFETY: `path` ends in a NUL by construction; the buffer is valid for the length given.
@@ -97,38 +97,38 @@ pub(super) fn read_link<const N: usize>(path: &Bytes<64>) -> Option<Bytes<N>> {
     Some(target)
 }
 
-/// Whether a process with this pid exists, seen or not: `kill(pid, 0)`.
+/// Whether a process with this pid exists, visible in `/proc` or not: `kill(pid, 0)`.
 pub(super) fn exists(pid: c_int) -> bool {
     // SAFETY: signal 0 sends nothing; a positive pid names one process.
     pid > 0 && (unsafe { libc::kill(pid, 0) } == 0 || Errno::last_raw() == libc::EPERM)
 }
 
-/// Our own pid, asked of the kernel, so that a forked child does not take itself for its parent.
+/// The pid of this process. The kernel is asked each time, so it is right in a forked child.
 pub(super) fn own_pid() -> c_int {
     // SAFETY: getpid(2) has no preconditions.
     unsafe { libc::getpid() }
 }
 
-/// A clock's time in nanoseconds; 0 for a clock that this kernel lacks.
+/// The time of a clock in nanoseconds, or 0 if the kernel lacks this clock.
 pub(super) fn clock_ns(clock: libc::clockid_t) -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is valid for a timespec.
     unsafe { libc::clock_gettime(clock, &raw mut now) };
-    // Seconds since boot or since 1970 and nanoseconds below 10^9: neither is negative.
+    // Neither is negative: seconds since boot or since 1970, and nanoseconds below 10^9.
     (now.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(now.tv_nsec as u64)
 }
 
-/// Ends the process with this status, now: no destructor runs, no exit handler, no flush.
+/// Ends the process with this status at once, without destructors, exit handlers or flushes.
 pub(super) fn exit(status: c_int) -> ! {
     // SAFETY: _exit(2) has no preconditions, and does not return.
     unsafe { libc::_exit(status) }
 }
 
-/// Adds one to what the [`Waker`](super::os::Waker) behind `fd` holds. It does not block.
+/// Wakes the reader of the [`Waker`](super::os::Waker) with this descriptor. Does not block.
 pub(super) fn notify(fd: c_int) {
     let one: u64 = 1;
-    // SAFETY: the buffer is valid for its eight bytes. `fd` is the process's one waker's, which is
-    // never closed, or -1 before there is one, which write(2) refuses.
+    // SAFETY: the buffer is valid for its eight bytes. `fd` belongs to the only waker of the process,
+    // which is never closed, or is -1 before it exists, which write(2) refuses.
     unsafe { libc::write(fd, (&raw const one).cast(), size_of::<u64>()) };
 }
 
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_are_spelled_for_every_pid() {
+    fn paths_are_right_for_every_pid() {
         let cases =
             [(1, "/proc/1/stat\0"), (4_194_304, "/proc/4194304/stat\0"), (0, "/proc/0/stat\0")];
         for (pid, path) in cases {

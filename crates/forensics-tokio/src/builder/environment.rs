@@ -48,7 +48,9 @@ const SETTINGS: &[Setting] = &[
     setting("FORENSICS_DIAG_LOG", |c, v| path(v).map(|new| c.diag_log = Some(new))),
     setting("FORENSICS_ESCALATION", |c, v| escalation(v).map(|new| c.escalation = new)),
     setting("FORENSICS_WATCHDOG", |c, v| yes_or_no(v).map(|new| c.watchdog = new)),
-    setting("FORENSICS_FAST_CAPTURE", |c, v| yes_or_no(v).map(|new| c.fast_capture = new)),
+    setting("FORENSICS_LOW_LATENCY_CAPTURE", |c, v| {
+        yes_or_no(v).map(|new| c.low_latency_capture = Some(new))
+    }),
     setting("FORENSICS_SHOW_SECRETS", |c, v| yes_or_no(v).map(|new| c.show_secrets = new)),
 ];
 
@@ -191,7 +193,7 @@ mod tests {
             ("FORENSICS_ESCALATION", "exit", "escalation: Exit,"),
             ("FORENSICS_ESCALATION", "ignore", "escalation: Ignore,"),
             ("FORENSICS_WATCHDOG", "On", "watchdog: true,"),
-            ("FORENSICS_FAST_CAPTURE", "1", "fast_capture: true,"),
+            ("FORENSICS_LOW_LATENCY_CAPTURE", "1", "low_latency_capture: Some( true,"),
             ("FORENSICS_SHOW_SECRETS", "T", "show_secrets: true,"),
         ];
         for (variable, value, expected) in cases {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use forensics_core::capture::ArmError;
+use forensics_core::capture::HandlerError;
 use forensics_core::escape::{Plain, Quoted};
 
 /// Why a guard could not be installed.
@@ -33,7 +33,7 @@ pub enum InstallError {
     },
     /// A signal cannot be handled, or no descriptor is free.
     #[error(transparent)]
-    Signals(#[from] ArmError),
+    Signals(#[from] HandlerError),
     /// tokio could not listen for the signals.
     #[error("tokio cannot listen for the signals: {0}")]
     Listen(std::io::Error),

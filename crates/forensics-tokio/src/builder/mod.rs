@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use forensics_core::capture::{arm, hint_low_latency, is_ignored};
+use forensics_core::capture::{install, is_ignored};
 use forensics_core::context::Baseline;
 use forensics_core::process;
 use forensics_core::record::Run;
@@ -28,7 +28,7 @@ use crate::notify::Notifier;
 use crate::notify::watchdog;
 use crate::recorder::Recorder;
 use crate::shutdown::{Outlets, Shutdown};
-use crate::{events, listener, panics, shutdown_thread};
+use crate::{events, listener, low_latency, panics, shutdown_thread};
 
 /// How long the parent's command line is waited for at the start.
 const CMDLINE_LIMIT: Duration = Duration::from_millis(50);
@@ -169,10 +169,24 @@ impl Builder {
         self
     }
 
-    /// Lets the main thread preempt others sooner, so that more short-lived senders can still be
-    /// named: off unless told. See [`hint_low_latency`] for what it costs.
-    pub fn fast_capture(mut self, fast: bool) -> Self {
-        self.config.fast_capture = fast;
+    /// Whether the main thread asks the scheduler for a short time slice.
+    ///
+    /// Signal handlers run on the main thread. With a short slice it runs sooner after a signal, so
+    /// that more of the senders that exit at once can still be named, and a stop on a busy host
+    /// begins sooner. Needs Linux 6.12; before, it has no effect. A thread that computes for long is
+    /// preempted more often; its share of the processor stays the same.
+    ///
+    /// By default it does so in a multi-threaded runtime, where the main thread waits for the
+    /// workers, and does not in a current-thread runtime, where it does all the work. The guard's
+    /// own threads ask for a short slice in both. With `false` no thread asks.
+    ///
+    /// Threads and child processes do not inherit the slice, unless the service runs with a negative
+    /// nice value. In a service that systemd started with a seccomp filter nothing asks by default,
+    /// because filters such as `SystemCallFilter=~@resources` kill a process that does
+    /// ([`may_be_killed_for_short_slice`](forensics_core::capture::may_be_killed_for_short_slice)).
+    /// Set `true` if your filter allows `sched_setattr`.
+    pub fn low_latency_capture(mut self, low_latency: bool) -> Self {
+        self.config.low_latency_capture = Some(low_latency);
         self
     }
 
@@ -292,7 +306,7 @@ impl Builder {
         }
         let unit = baseline.systemd.unit.clone();
         let signals = config.signals.clone();
-        let fast_capture = config.fast_capture;
+        low_latency::apply(config.low_latency_capture, &runtime);
         panics::watch(shutdown_thread::record_panic);
         let notifier = Notifier::from_environment().unwrap_or_else(|e| {
             events::not_notified(&e);
@@ -312,10 +326,7 @@ impl Builder {
         // In this order: our handler before tokio's, so that what it captured is there when tokio's
         // task wakes; and the shutdown thread before the first signal can come.
         shutdown_thread::attach(Arc::downgrade(&shutdown)).map_err(InstallError::Keeper)?;
-        let armed = arm(&signals)?;
-        if fast_capture && let Err(e) = hint_low_latency() {
-            events::no_fast_capture(&e.into());
-        }
+        let handlers = install(&signals)?;
         let listeners = Listeners::register(&signals).map_err(InstallError::Listen)?;
         let listener = tokio::spawn(listener::listen(shutdown.clone(), listeners));
         let mut tasks = vec![listener, tokio::spawn(alignment::check(shutdown.clone(), unit))];
@@ -325,7 +336,7 @@ impl Builder {
         if notifier.is_connected() {
             tasks.push(tokio::spawn(async move { notifier.send().await }));
         }
-        Ok(ShutdownGuard::new(shutdown, Some(armed), tasks))
+        Ok(ShutdownGuard::new(shutdown, Some(handlers), tasks))
     }
 }
 

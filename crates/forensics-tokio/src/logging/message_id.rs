@@ -23,7 +23,7 @@ pub const MESSAGE_IDS: &[(&str, &str)] = &[
     ("watchdog_not_fed", "b49a243c5d1bded38684faa179a08e93"),
     ("stop_timeout_extended", "af7da4a35570c4a16d6a403545aeeaef"),
     ("hangup_ignored", "0019aae87aa0332b61c5cc8c3322bdf5"),
-    ("no_fast_capture", "39ee97ce4e6aedadf09c05de99fe2c56"),
+    ("no_low_latency_capture", "39ee97ce4e6aedadf09c05de99fe2c56"),
     ("registration_error", "a60908946c715635aecf174e0311c5c1"),
     ("service_dropped", "c874fc401d550f3a8063ae7c8709e6cf"),
     ("diagnostic_finished", "8e07d22fc9d66d9200505d909d7dc94e"),

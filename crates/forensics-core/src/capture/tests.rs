@@ -1,0 +1,111 @@
+//! Tests of the slots with real threads (`tests/slots_model.rs` has those with loom), and of the slice.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::slots::Slots;
+
+#[test]
+fn a_full_table_refuses_and_accepts_again_once_drained() {
+    let slots = Slots::<u32, 3>::new();
+    for round in 0..3 {
+        assert!((0..3).all(|i| slots.put(|| round * 10 + i)));
+        assert!(!slots.put(|| unreachable!("there is no slot to fill")));
+        let mut drained = Vec::new();
+        slots.drain(|content| drained.push(content));
+        drained.sort_unstable();
+        assert_eq!(drained, [round * 10, round * 10 + 1, round * 10 + 2]);
+    }
+}
+
+#[test]
+fn a_handler_that_interrupts_a_writer_takes_another_slot() {
+    let slots = Slots::<u32, 2>::new();
+    assert!(slots.put(|| {
+        assert!(slots.put(|| 2));
+        let mut seen = Vec::new();
+        slots.drain(|content| seen.push(content));
+        assert_eq!(seen, [2], "the outer one is not published yet");
+        1
+    }));
+    let mut seen = Vec::new();
+    slots.drain(|content| seen.push(content));
+    assert_eq!(seen, [1]);
+}
+
+#[test]
+fn concurrent_writers_and_readers_lose_nothing_and_tear_nothing() {
+    const WRITERS: u64 = 4;
+    const EACH: u64 = if cfg!(miri) { 50 } else { 20_000 };
+    let slots = Slots::<[u64; 32], 16>::new();
+    let writing = AtomicUsize::new(WRITERS as usize);
+    let drained = std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let (slots, writing) = (&slots, &writing);
+            scope.spawn(move || {
+                for i in 0..EACH {
+                    while !slots.put(|| [writer * EACH + i; 32]) {
+                        std::thread::yield_now();
+                    }
+                }
+                writing.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut drained = Vec::new();
+                    loop {
+                        let last_round = writing.load(Ordering::SeqCst) == 0;
+                        slots.drain(|content| {
+                            assert!(content.iter().all(|&word| word == content[0]));
+                            drained.push(content[0]);
+                        });
+                        if last_round {
+                            return drained;
+                        }
+                        std::thread::yield_now();
+                    }
+                })
+            })
+            .collect();
+        let mut all: Vec<u64> =
+            readers.into_iter().flat_map(|reader| reader.join().unwrap()).collect();
+        all.sort_unstable();
+        all
+    });
+    assert_eq!(drained, (0..WRITERS * EACH).collect::<Vec<_>>());
+}
+
+#[test]
+#[cfg(all(target_os = "linux", not(forensics_portable)))]
+fn a_short_slice_is_the_threads_own_and_no_child_or_thread_inherits_it() {
+    use super::slice::SLICE_NS;
+    use super::{os, request_short_slice};
+
+    fn slice_of(tid: i32) -> u64 {
+        os::sched_attr(tid).unwrap().runtime
+    }
+
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let usual = slice_of(0);
+            if let Err(error) = request_short_slice() {
+                eprintln!("skipped: no request here: {error}");
+                return;
+            }
+            if slice_of(0) == usual {
+                eprintln!("skipped: the kernel is older than 6.12");
+                return;
+            }
+            assert_eq!(slice_of(0), SLICE_NS);
+            std::thread::scope(|scope| {
+                scope.spawn(|| assert_eq!(slice_of(0), usual, "a thread"));
+            });
+            let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+            let inherited = slice_of(child.id().cast_signed());
+            child.kill().unwrap();
+            child.wait().unwrap();
+            assert_eq!(inherited, usual, "a child process");
+        });
+    });
+}

@@ -1,0 +1,83 @@
+//! Short time slices, so that a stop is prompt on a busy host.
+//!
+//! A thread that wakes up on a busy host waits until the running thread has used up its slice, and
+//! the path of a stop wakes several threads. `forensics_core::capture` explains what a short slice
+//! does and that nothing inherits it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use forensics_core::capture;
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+use crate::events;
+
+/// Whether this crate's own threads ask for a short slice. Process-wide, as the threads are.
+static OWN_THREADS: AtomicBool = AtomicBool::new(false);
+
+/// Which threads ask for a short slice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct ShortSlices {
+    main_thread: bool,
+    own_threads: bool,
+}
+
+/// `configured` is what the program or the operator said, if anything.
+///
+/// By default the main thread asks only if the runtime is multi-threaded: it then waits for the
+/// workers and computes little. In a current-thread runtime it is the service itself.
+fn decide(configured: Option<bool>, multi_threaded: bool, may_be_killed: bool) -> ShortSlices {
+    match configured {
+        Some(wanted) => ShortSlices { main_thread: wanted, own_threads: wanted },
+        None => ShortSlices {
+            main_thread: multi_threaded && !may_be_killed,
+            own_threads: !may_be_killed,
+        },
+    }
+}
+
+/// Asks for the main thread as configured, and remembers it for our own threads. Must be called
+/// before they are started.
+pub(crate) fn apply(configured: Option<bool>, runtime: &Handle) {
+    let multi_threaded = runtime.runtime_flavor() == RuntimeFlavor::MultiThread;
+    let slices = decide(configured, multi_threaded, capture::may_be_killed_for_short_slice());
+    OWN_THREADS.store(slices.own_threads, Ordering::Relaxed);
+    if slices.main_thread
+        && let Err(error) = capture::request_short_slice_for_main_thread()
+        // By default it is a nicety that need not be there.
+        && configured.is_some()
+    {
+        events::no_low_latency_capture(&error.into());
+    }
+}
+
+/// Asks for the calling thread. To be called first in each thread that takes part in a stop.
+pub(crate) fn request_for_own_thread() {
+    if OWN_THREADS.load(Ordering::Relaxed) {
+        // Without it a stop on a busy host is slower, and nothing else changes.
+        let _ = capture::request_short_slice();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_main_thread_asks_by_default_only_where_it_waits_for_workers() {
+        let cases = [
+            // configured, multi-threaded, may be killed: main thread, own threads
+            (None, true, false, (true, true)),
+            (None, false, false, (false, true)),
+            (None, true, true, (false, false)),
+            (None, false, true, (false, false)),
+            (Some(true), false, false, (true, true)),
+            (Some(true), true, true, (true, true)),
+            (Some(false), true, false, (false, false)),
+        ];
+        for (configured, multi_threaded, may_be_killed, (main_thread, own_threads)) in cases {
+            let expected = ShortSlices { main_thread, own_threads };
+            let decided = decide(configured, multi_threaded, may_be_killed);
+            assert_eq!(decided, expected, "{configured:?} {multi_threaded} {may_be_killed}");
+        }
+    }
+}
