@@ -91,6 +91,15 @@ impl Phases {
         span
     }
 
+    /// Closes the spans that are left, so that they are exported before the process ends.
+    pub(crate) fn end_spans(&self) {
+        let mut inner = self.lock();
+        let spans = (inner.teardown.take(), inner.outer.take(), std::mem::take(&mut inner.spans));
+        drop(inner);
+        // Not under the lock: it calls the subscriber.
+        drop(spans);
+    }
+
     fn teardown_span(&self) -> Span {
         let inner = self.lock();
         if let Some(span) = &inner.teardown {

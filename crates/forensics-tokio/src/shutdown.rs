@@ -318,6 +318,7 @@ impl Shutdown {
         let (timed_out, total, status) = (report.timed_out, report.total, report.exit_status);
         self.log.emit(move || events::complete(cause, phases, timed_out, total, status));
         self.log.finish();
+        self.phases.end_spans();
         self.message.finish();
         self.handle(Event::Closed);
     }

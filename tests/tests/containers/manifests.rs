@@ -154,7 +154,8 @@ fn each_of_them_runs_and_stops_as_it_should() {
         // That of the second signal is the only one: the grace period is long enough.
         assert_eq!(stopped.warnings().len(), 1, "{stderr}");
         assert_eq!(stopped.field("pod"), Some("shop/gateway-0"));
-        assert!(stopped.message.contains(", as planned; SIGTERM, cause container_stop"));
+        let planned = ", as planned; SIGTERM, cause container_stop";
+        assert!(stopped.message.contains(planned), "{}", stopped.message);
         assert_eq!(fs::read_dir(stopped.volume(0).join("shutdown")).unwrap().count(), 1);
         let diagnostic = stopped.volume(0).join("log/shutdown-diag.log").exists();
         assert_eq!(diagnostic, workload.option("diag-log").is_some());
