@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Poll;
 
 use forensics_core::context::ShutdownContext;
@@ -36,8 +36,8 @@ struct Inner {
     outer: Option<Span>,
     /// The service and the context of the stop, for the span of the whole teardown; and the span.
     stop: Option<(String, Arc<ShutdownContext>)>,
-    teardown: Option<Span>,
-    spans: HashMap<StepId, Span>,
+    teardown: Arc<OnceLock<Span>>,
+    spans: HashMap<StepId, Arc<OnceLock<Span>>>,
 }
 
 struct Running {
@@ -70,18 +70,20 @@ impl Phases {
         self.lock().stop = Some((service.to_owned(), context));
     }
 
-    /// The span of a phase or group, made when it is first asked for. Calls the subscriber, and never
-    /// under the lock.
+    /// The span of a phase or group, made when it is first asked for. Calls the subscriber: only the
+    /// log thread and the tasks of phases may ask.
     pub(crate) fn span(&self, key: &PhaseKey) -> Span {
-        if let Some(span) = self.lock().spans.get(&key.id) {
-            return span.clone();
-        }
-        let parent = match &key.group {
-            Some((id, name)) => self.span(&PhaseKey { id: *id, name: name.clone(), group: None }),
-            None => self.teardown_span(),
+        let cell = self.lock().spans.entry(key.id).or_default().clone();
+        let make = || {
+            let parent = match &key.group {
+                Some((id, name)) => {
+                    self.span(&PhaseKey { id: *id, name: name.clone(), group: None })
+                }
+                None => self.teardown_span(),
+            };
+            events::phase_span(&key.name, &parent)
         };
-        let span = events::phase_span(&key.name, &parent);
-        self.lock().spans.entry(key.id).or_insert(span).clone()
+        cell.get_or_init(make).clone()
     }
 
     /// Forgets the span of a phase or group that has ended.
@@ -91,34 +93,35 @@ impl Phases {
         span
     }
 
+    fn teardown_span(&self) -> Span {
+        let inner = self.lock();
+        let outer = inner.outer.clone().unwrap_or_else(Span::none);
+        let Some((service, context)) = inner.stop.clone() else { return outer };
+        let cell = inner.teardown.clone();
+        drop(inner);
+        let make = || {
+            let span = events::teardown_span(&service, &context, &outer);
+            // Where it is disabled, the phases are in the span in which `run` was called.
+            if span.is_disabled() { outer } else { span }
+        };
+        cell.get_or_init(make).clone()
+    }
+
     /// Closes the spans that are left, so that they are exported before the process ends.
     pub(crate) fn end_spans(&self) {
         let mut inner = self.lock();
-        let spans = (inner.teardown.take(), inner.outer.take(), std::mem::take(&mut inner.spans));
+        let spans = std::mem::take(&mut inner.spans);
+        let rest = (std::mem::take(&mut inner.teardown), inner.outer.take(), spans);
         drop(inner);
         // Not under the lock: it calls the subscriber.
-        drop(spans);
-    }
-
-    fn teardown_span(&self) -> Span {
-        let inner = self.lock();
-        if let Some(span) = &inner.teardown {
-            return span.clone();
-        }
-        let outer = inner.outer.clone().unwrap_or_else(Span::none);
-        let Some((service, context)) = inner.stop.clone() else { return outer };
-        drop(inner);
-        let span = events::teardown_span(&service, &context, &outer);
-        // Where it is disabled, the phases are in the span in which `run` was called.
-        let span = if span.is_disabled() { outer } else { span };
-        self.lock().teardown.get_or_insert(span).clone()
+        drop(rest);
     }
 
     /// Starts a phase, from any thread.
     pub(crate) fn start(&self, shutdown: &Arc<Shutdown>, start: StartPhase) {
         let StartPhase { phase, end } = start;
-        let (id, span) = (phase.id, self.span(&phase));
-        let state = Arc::new(PhaseState::new(id, phase.name, end));
+        let id = phase.id;
+        let state = Arc::new(PhaseState::new(id, phase.name.clone(), end));
         let mut inner = self.lock();
         let Some(work) = inner.waiting.remove(&id) else { return };
         inner.running.insert(id, Running { state: state.clone(), task: Task::Starting });
@@ -127,7 +130,11 @@ impl Phases {
             BringsEnd { shutdown: shutdown.clone(), state: state.clone(), end: PhaseEnd::Dropped };
         let context = PhaseContext { state, shutdown: shutdown.clone() };
         // Not under the lock: a runtime that shuts down drops the future at once.
-        let task = shutdown.runtime().spawn(run(ends, work, context).instrument(span));
+        let phases = self.clone();
+        let task = shutdown.runtime().spawn(async move {
+            let span = phases.span(&phase);
+            run(ends, work, context).instrument(span).await;
+        });
         let mut inner = self.lock();
         if let Some(running) = inner.running.get_mut(&id) {
             let handle = task.abort_handle();
