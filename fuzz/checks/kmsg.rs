@@ -1,7 +1,7 @@
 //! A record of `/dev/kmsg`, which whoever may write there chooses: shown, it is one short line, and
 //! it cannot pass for the kernel's own.
 
-#[path = "../../crates/forensics-core/src/diagnostic/kmsg/record.rs"]
+#[path = "../../crates/forensics-core/src/diagnostic/system/kmsg/record.rs"]
 mod record;
 
 use record::Record;

@@ -1,44 +1,57 @@
-//! The process the look is about: its state and how near it is to its limits.
+//! The process in question: its state and how near it is to its limits.
 
-use super::shown::{joined, pick};
-use super::source::{Source, said, unreadable};
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
-const STATUS: [&str; 6] = ["State", "TracerPid", "Threads", "VmHWM", "VmRSS", "VmSwap"];
+use procfs::process::Status;
+
+use super::facts::{self, Fact};
+use super::reads::Reads;
+use super::shown::{joined, known, with_kib};
 
 pub(super) fn write(
     out: &mut dyn Write,
-    source: &mut Source,
+    reads: &mut Reads<'_>,
     proc: &Path,
     pid: i32,
 ) -> io::Result<()> {
-    let home = proc.join(pid.to_string());
     writeln!(out, "--- process {pid}")?;
-    source.fact(out, "status", &home.join("status"), &|text| {
-        pick(text, &|key| STATUS.contains(&key))
-    })?;
-    match open_files(&home.join("fd")) {
-        Ok(open) => said(out, "open files", open)?,
-        Err(e) => unreadable(out, "open files", &e)?,
+    let home = proc.join(pid.to_string());
+    let fd = home.join("fd");
+    let facts = vec![
+        Fact::file("status", home.join("status"), |text| known(text, status)),
+        Fact::new("open files", move || Ok(open_files(&fd)?.to_string())),
+        Fact::file("limits", home.join("limits"), |text| match nofile(text) {
+            Some((soft, hard)) => format!("nofile soft {soft}, hard {hard}"),
+            None => "no line `Max open files`".to_owned(),
+        }),
+        Fact::file("oom_score_adj", home.join("oom_score_adj"), joined),
+        Fact::file("cgroup", home.join("cgroup"), joined),
+    ];
+    facts::write(out, reads, facts)
+}
+
+fn status(status: &Status) -> String {
+    let Status { state, tracerpid, threads, .. } = status;
+    let mut shown = format!("State: {state} | TracerPid: {tracerpid} | Threads: {threads}");
+    // A kernel thread has no memory of its own.
+    if status.vmrss.is_some() {
+        let memory = [("VmHWM", status.vmhwm), ("VmRSS", status.vmrss), ("VmSwap", status.vmswap)];
+        shown += " | ";
+        shown += &with_kib(&memory);
     }
-    source.fact(out, "limits", &home.join("limits"), &|text| match nofile(text) {
-        Some((soft, hard)) => format!("nofile soft {soft}, hard {hard}"),
-        None => "no line `Max open files`".to_owned(),
-    })?;
-    source.fact(out, "oom_score_adj", &home.join("oom_score_adj"), &joined)?;
-    source.fact(out, "cgroup", &home.join("cgroup"), &joined)?;
-    out.flush()
+    shown
 }
 
 /// From Linux 6.2 on the size of `/proc/PID/fd` is the number of open files (the kernel's
 /// `filesystems/proc.rst`); before, it is 0 and they must be counted.
 fn open_files(fd: &Path) -> io::Result<u64> {
-    match fs::metadata(fd)?.len() {
-        0 => fs::read_dir(fd)?.try_fold(0, |n, entry| entry.map(|_| n + 1)),
-        open => Ok(open),
+    let open = fs::metadata(fd)?.len();
+    if open > 0 {
+        return Ok(open);
     }
+    fs::read_dir(fd)?.try_fold(0, |n, entry| entry.map(|_| n + 1))
 }
 
 /// Soft and hard limit on open files, out of `/proc/PID/limits`.

@@ -1,0 +1,166 @@
+//! Reads that may block, done by threads that the caller starts.
+//!
+//! Usually one thread reads all files of a section in order. If it gets no answer for
+//! [`TAKE_OVER`], another thread goes on with the next file, and the first one is left where it is.
+//! At the end, files that have not answered for [`LIMIT`] are given up.
+
+use std::fmt::{self, Display};
+use std::fs::File;
+use std::io::{self, Read};
+use std::iter::Enumerate;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use std::vec;
+
+use super::super::Work;
+
+/// How long one file is waited for before another thread goes on with the next one.
+const TAKE_OVER: Duration = Duration::from_millis(100);
+
+/// How long the last files of a section are waited for, once no other one is left to read.
+const LIMIT: Duration = Duration::from_secs(1);
+
+/// How long the whole diagnostic waits for files that do not answer. From then on they get
+/// [`TAKE_OVER`] each, so that the diagnostic ends within its five seconds.
+const LIMIT_IN_ALL: Duration = Duration::from_secs(3);
+
+/// How many threads may be left in files that do not answer, per section.
+const MAX_THREADS: usize = 16;
+
+/// How much of a file is read. The files read here are smaller, except for some command lines.
+const MAX_BYTES: u64 = 64 * 1024;
+
+/// Why a read has no result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoAnswer {
+    Within(Duration),
+    /// [`MAX_THREADS`] other files of the section do not answer.
+    NotAsked,
+}
+
+impl Display for NoAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Within(limit) => write!(f, "(no answer within {:.1}s)", limit.as_secs_f64()),
+            Self::NotAsked => f.write_str("(not read, as too many other files do not answer)"),
+        }
+    }
+}
+
+/// Starts threads for reads, and waits for them within the limits.
+pub(super) struct Reads<'a> {
+    start: &'a mut dyn FnMut(Work) -> io::Result<()>,
+    /// What is left of [`LIMIT_IN_ALL`].
+    patience: Duration,
+}
+
+struct Queue<T, R> {
+    items: Enumerate<vec::IntoIter<T>>,
+    answers: Vec<Option<R>>,
+    missing: usize,
+}
+
+impl<'a> Reads<'a> {
+    pub(super) fn new(start: &'a mut dyn FnMut(Work) -> io::Result<()>) -> Self {
+        Self { start, patience: LIMIT_IN_ALL }
+    }
+
+    /// The result of one read.
+    pub(super) fn one<R: Send + 'static>(
+        &mut self,
+        read: impl Fn() -> R + Send + Sync + 'static,
+    ) -> Result<R, NoAnswer> {
+        self.all(vec![()], move |()| read()).remove(0)
+    }
+
+    /// The result of `read` for each item, in the same order.
+    pub(super) fn all<T, R>(
+        &mut self,
+        items: Vec<T>,
+        read: impl Fn(T) -> R + Send + Sync + 'static,
+    ) -> Vec<Result<R, NoAnswer>>
+    where
+        T: Send + 'static,
+        R: Send + 'static,
+    {
+        let missing = items.len();
+        let answers = items.iter().map(|_| None).collect();
+        let queue = Queue { items: items.into_iter().enumerate(), answers, missing };
+        let shared = Arc::new((Mutex::new(queue), Condvar::new()));
+        let theirs = Arc::clone(&shared);
+        let work = Arc::new(move || {
+            let (queue, ended) = &*theirs;
+            loop {
+                let next = lock(queue).items.next();
+                let Some((at, item)) = next else { break };
+                let answer = read(item);
+                let mut queue = lock(queue);
+                // The slot is gone if this answer comes after all waiting has ended.
+                if let Some(slot) = queue.answers.get_mut(at) {
+                    *slot = Some(answer);
+                    queue.missing -= 1;
+                }
+                if queue.missing == 0 {
+                    ended.notify_one();
+                }
+            }
+        });
+
+        let (queue, ended) = &*shared;
+        let limit = LIMIT.min(self.patience).max(TAKE_OVER);
+        let mut threads = 0;
+        let mut stalled = Duration::ZERO;
+        let mut guard = lock(queue);
+        while guard.missing > 0 {
+            let is_held_up = threads == 0 || !stalled.is_zero();
+            if is_held_up && guard.items.len() > 0 && threads < MAX_THREADS {
+                drop(guard);
+                let on_a_thread = Arc::clone(&work);
+                threads = match (self.start)(Box::new(move || on_a_thread())) {
+                    Ok(()) => threads + 1,
+                    Err(_) if threads > 0 => MAX_THREADS,
+                    Err(_) => {
+                        work();
+                        MAX_THREADS
+                    }
+                };
+                stalled = Duration::ZERO;
+                guard = lock(queue);
+            } else if stalled >= limit {
+                break;
+            }
+            let before = guard.missing;
+            let waited = ended.wait_timeout_while(guard, TAKE_OVER, |queue| queue.missing > 0);
+            guard = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if guard.missing < before {
+                stalled = Duration::ZERO;
+            } else {
+                stalled += TAKE_OVER;
+                self.patience = self.patience.saturating_sub(TAKE_OVER);
+            }
+        }
+
+        let answers = std::mem::take(&mut guard.answers);
+        let asked = answers.len() - guard.items.len();
+        guard.items = Vec::new().into_iter().enumerate();
+        let why = |at| if at < asked { NoAnswer::Within(limit) } else { NoAnswer::NotAsked };
+        answers.into_iter().enumerate().map(|(at, answer)| answer.ok_or(why(at))).collect()
+    }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The first [`MAX_BYTES`] of a file.
+pub(super) fn bytes(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_BYTES).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The same as text, with what is not UTF-8 replaced.
+pub(super) fn text(path: &Path) -> io::Result<String> {
+    Ok(String::from_utf8_lossy(&bytes(path)?).into_owned())
+}
