@@ -20,9 +20,9 @@ pub(crate) use system::killed_for_memory;
 
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use crate::clock;
+use crate::{clock, os};
 
 /// How many of the machine's processes are shown by default.
 pub const DEFAULT_TOP: usize = 60;
@@ -100,28 +100,34 @@ impl Diagnostic {
     /// Only if `out` fails. What cannot be read is said in the text.
     pub fn write_to(
         &self,
-        out: &mut impl Write,
+        out: &mut dyn Write,
         mut start: impl FnMut(Work) -> io::Result<()>,
     ) -> io::Result<()> {
-        self.write(&mut BufWriter::new(out), &mut start)
-    }
-
-    fn write(
-        &self,
-        out: &mut dyn Write,
-        start: &mut dyn FnMut(Work) -> io::Result<()>,
-    ) -> io::Result<()> {
         let started = Instant::now();
-        let now = clock::rfc3339(SystemTime::now());
-        writeln!(out, "--- date\n{now}{}", system::uptime())?;
+        let out = &mut BufWriter::new(out);
+        write!(out, "--- date\n{}", clock::rfc3339(SystemTime::now()))?;
+        if let Some(up) = os::since_boot() {
+            write!(out, ", up {}", elapsed(up))?;
+        }
+        writeln!(out)?;
         if !self.heading.is_empty() {
-            writeln!(out, "--- context")?;
-            self.heading.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+            writeln!(out, "--- context\n{}", self.heading.join("\n"))?;
         }
         out.flush()?;
-        system::write(self, out, start)?;
+        system::write(self, out, &mut start)?;
         writeln!(out, "--- end of diagnostic ({} ms)", started.elapsed().as_millis())?;
         out.flush()
+    }
+}
+
+/// Elapsed time as `ps -o etime` has it: `[[days-]hours:]minutes:seconds`.
+fn elapsed(time: Duration) -> String {
+    let s = time.as_secs();
+    let (days, hours, minutes, seconds) = (s / 86_400, s / 3600 % 24, s / 60 % 60, s % 60);
+    match (days, hours) {
+        (0, 0) => format!("{minutes:02}:{seconds:02}"),
+        (0, _) => format!("{hours:02}:{minutes:02}:{seconds:02}"),
+        _ => format!("{days}-{hours:02}:{minutes:02}:{seconds:02}"),
     }
 }
 

@@ -5,10 +5,6 @@ use std::time::Duration;
 
 use super::{Diagnostic, Work};
 
-pub(super) fn uptime() -> String {
-    String::new()
-}
-
 pub(super) fn write(
     _: &Diagnostic,
     out: &mut dyn Write,

@@ -102,6 +102,21 @@ fn is_complete(text: &str) -> bool {
 }
 
 #[test]
+fn elapsed_time_reads_as_in_ps() {
+    let cases = [
+        (0, "00:00"),
+        (59, "00:59"),
+        (3599, "59:59"),
+        (3600, "01:00:00"),
+        (86_399, "23:59:59"),
+        (90_061, "1-01:01:01"),
+    ];
+    for (seconds, shown) in cases {
+        assert_eq!(elapsed(Duration::from_secs(seconds)), shown);
+    }
+}
+
+#[test]
 fn the_sections_that_cannot_block_come_first() {
     let look = text(&Machine::empty().look(1).heading("signal=SIGTERM").heading("second"));
     let headings: Vec<&str> =
@@ -304,7 +319,7 @@ fn what_does_not_answer_is_named_and_the_rest_is_shown() {
     }
     // By then, three seconds have been waited in all.
     assert!(look.contains("\nmemory.current: (no answer within "), "{look}");
-    assert!(look.contains("\nstat of 10: (no answer within 0.1s)\n"), "{look}");
+    assert!(look.contains("\nprocess 10 is not shown: (no answer within 0.1s)\n"), "{look}");
     let rows = section(&look, "subtree of 7 (3 processes)");
     assert!(rows[2].ends_with("  (worker) (no answer within 0.1s)"), "{look}");
     assert!(rows[3].contains(" (no answer) "), "{look}");
@@ -343,7 +358,9 @@ fn a_machine_on_which_nothing_answers_is_left_in_time() {
     let started = Instant::now();
     let look = text(&machine.look(1));
     assert!(started.elapsed() < Duration::from_secs(5), "{look}");
-    assert!(look.contains("\nstat of 40: (not read, as too many other files do not answer)\n"));
+    assert!(look.contains(
+        "\nprocess 40 is not shown: (not read, as too many other files do not answer)\n"
+    ));
     assert!(is_complete(&look));
 }
 

@@ -35,12 +35,11 @@ pub(super) fn write(
     writeln!(out, "--- cgroup")?;
     let groups = proc.join(pid.to_string()).join("cgroup");
     let mount = mount.to_owned();
-    let found = reads.all(CONTROLLERS.to_vec(), move |controller| {
-        Ok(Found::of(controller, &text(&groups)?, &mount))
-    });
+    let found = reads
+        .all(CONTROLLERS.to_vec(), move |controller| Ok(find(controller, &text(&groups)?, &mount)));
     for ((name, ..), found) in CONTROLLERS.into_iter().zip(found) {
         let (shown, files) = match found {
-            Ok(Ok(found)) => (Ok(Ok(found.shown)), found.files),
+            Ok(Ok((shown, files))) => (Ok(Ok(shown)), files),
             Ok(Err(e)) => (Ok(Err(e)), Vec::new()),
             Err(no_answer) => (Err(no_answer), Vec::new()),
         };
@@ -50,36 +49,26 @@ pub(super) fn write(
     Ok(())
 }
 
-/// Where the process's group of one controller is.
-struct Found {
-    shown: String,
-    files: Vec<Fact>,
-}
-
-impl Found {
-    /// Looks for the group by the content of `/proc/PID/cgroup`.
-    fn of((controller, v1, v2): Controller, groups: &str, mount: &Path) -> Self {
-        let Some((version, path)) = place(groups, controller) else {
-            return Self { shown: "no such controller".to_owned(), files: Vec::new() };
-        };
-        let (root, files) = match version {
-            Version::V1 => (mount.join(controller), v1),
-            Version::V2 => (unified(mount), v2),
-        };
-        let (home, is_its_own) = home(&root, path);
-        let mut shown = home.to_string_lossy().into_owned();
-        if !is_its_own {
-            shown += " (the process's own path is not visible here)";
-        }
-        let file = |&file: &&'static str| {
-            Fact::file(file, home.join(file), move |text| match file {
-                "cpu.stat" => throttling(text),
-                file if file.starts_with("memory.") => with_size(text),
-                _ => joined(text),
-            })
-        };
-        Self { shown, files: files.iter().map(file).collect() }
-    }
+/// Where the process's group of a controller is, by the content of `/proc/PID/cgroup`, and the facts
+/// in its files.
+fn find((controller, v1, v2): Controller, groups: &str, mount: &Path) -> (String, Vec<Fact>) {
+    let Some((version, path)) = place(groups, controller) else {
+        return ("no such controller".to_owned(), Vec::new());
+    };
+    let (root, files) = match version {
+        Version::V1 => (mount.join(controller), v1),
+        Version::V2 => (unified(mount), v2),
+    };
+    let (home, is_its_own) = home(&root, path);
+    let remark = if is_its_own { "" } else { " (the process's own path is not visible here)" };
+    let fact = |&name: &&'static str| {
+        facts::file(name, home.join(name), move |text| match name {
+            "cpu.stat" => throttling(text),
+            name if name.starts_with("memory.") => with_size(text),
+            _ => joined(text),
+        })
+    };
+    (format!("{}{remark}", home.display()), files.iter().map(fact).collect())
 }
 
 fn throttling(cpu_stat: &str) -> String {

@@ -5,14 +5,13 @@
 
 mod record;
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use nix::libc::O_NONBLOCK;
+use nix::libc::{EINTR, EINVAL, EPIPE, O_NONBLOCK};
 
 use self::record::{Record, stamp};
 use super::facts::write_one;
@@ -38,10 +37,11 @@ pub(super) fn write(out: &mut dyn Write, reads: &mut Reads<'_>, kmsg: &Path) -> 
     writeln!(out, "--- kernel log on kills and crashes (now [{now}])")?;
     let kmsg = kmsg.to_owned();
     match reads.one(move || last_matching(&mut open(&kmsg)?)) {
-        Ok(Ok(lines)) if lines.is_empty() => writeln!(out, "kernel log: no such line")?,
-        Ok(Ok(lines)) => lines.iter().try_for_each(|line| writeln!(out, "{line}"))?,
-        Ok(Err(e)) => write_one(out, "kernel log", Ok(Err(e)))?,
-        Err(no_answer) => write_one(out, "kernel log", Err(no_answer))?,
+        Ok(Ok(lines)) if !lines.is_empty() => writeln!(out, "{}", lines.join("\n"))?,
+        other => {
+            let other = other.map(|read| read.map(|_| "no such line".to_owned()));
+            write_one(out, "kernel log", other)?;
+        }
     }
     out.flush()
 }
@@ -69,50 +69,35 @@ fn line_on_kill(log: &mut impl Read, pid: u32, since: Duration) -> io::Result<Op
             .split_once(": ")
             .is_some_and(|(why, rest)| OUT_OF_MEMORY.contains(&why) && rest.starts_with(&killed))
     };
-    let mut line = None;
-    each_wanted(log, |record| {
-        if record.priority < 8 && record.since_boot >= since && is_its_end(&record.message()) {
-            line = Some(record.shown());
-        }
-    })?;
-    Ok(line)
+    let is_on_kill = |record: &&Record| {
+        record.priority < 8 && record.since_boot >= since && is_its_end(&record.message)
+    };
+    Ok(wanted(log)?.iter().rfind(is_on_kill).map(Record::shown))
 }
 
 /// The last matching lines of a log, as they are shown.
 fn last_matching(log: &mut impl Read) -> io::Result<Vec<String>> {
-    let mut last = VecDeque::with_capacity(SHOWN);
-    each_wanted(log, |record| {
-        if last.len() == SHOWN {
-            last.pop_front();
-        }
-        last.push_back(record.shown());
-    })?;
-    Ok(last.into())
+    let records = wanted(log)?;
+    Ok(records[records.len().saturating_sub(SHOWN)..].iter().map(Record::shown).collect())
 }
 
-/// Each record about a kill or a crash, oldest first. The log gives one record per read, and fails
+/// The records about a kill or a crash, oldest first. The log gives one record per read, and fails
 /// with `EAGAIN` after the newest.
-fn each_wanted(log: &mut impl Read, mut take: impl FnMut(&Record<'_>)) -> io::Result<()> {
+fn wanted(log: &mut impl Read) -> io::Result<Vec<Record>> {
+    let mut wanted = Vec::new();
     let mut buffer = [0; MAX_RECORD];
     for _ in 0..MAX_RECORDS {
-        let read = match log.read(&mut buffer) {
+        match log.read(&mut buffer) {
             Ok(0) => break,
-            Ok(read) => read,
-            Err(e) => match e.kind() {
-                ErrorKind::WouldBlock => break,
-                // EPIPE: the record was overwritten before it was read. EINVAL: it is longer than
-                // the buffer. In both cases the next read gives the next record.
-                ErrorKind::BrokenPipe | ErrorKind::InvalidInput | ErrorKind::Interrupted => {
-                    continue;
-                }
-                _ => return Err(e),
-            },
-        };
-        if let Some(record) = Record::parse(&buffer[..read]).filter(Record::is_wanted) {
-            take(&record);
+            Ok(read) => wanted.extend(Record::parse(&buffer[..read]).filter(Record::is_wanted)),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+            // EPIPE: the record was overwritten before it was read. EINVAL: it is longer than the
+            // buffer. In both cases the next read gives the next record.
+            Err(e) if matches!(e.raw_os_error(), Some(EPIPE | EINVAL | EINTR)) => {}
+            Err(e) => return Err(e),
         }
     }
-    Ok(())
+    Ok(wanted)
 }
 
 #[cfg(test)]

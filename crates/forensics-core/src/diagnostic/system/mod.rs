@@ -3,8 +3,6 @@
 mod cgroup;
 mod facts;
 mod kmsg;
-mod load;
-mod process;
 mod processes;
 mod reads;
 mod shown;
@@ -16,14 +14,6 @@ use std::io::{self, Write};
 
 use self::reads::Reads;
 use super::{Diagnostic, Work};
-use crate::os;
-
-/// `, up 1-02:03:04`: the time since boot, including time asleep.
-///
-/// The kernel is asked directly: in a container, lxcfs shows the container's own in `/proc/uptime`.
-pub(super) fn uptime() -> String {
-    os::since_boot().map_or_else(String::new, |up| format!(", up {}", shown::elapsed(up)))
-}
 
 pub(super) fn write(
     look: &Diagnostic,
@@ -31,8 +21,10 @@ pub(super) fn write(
     start: &mut dyn FnMut(Work) -> io::Result<()>,
 ) -> io::Result<()> {
     let reads = &mut Reads::new(start);
-    process::write(out, reads, &look.proc, look.pid)?;
-    load::write(out, reads, &look.proc)?;
+    writeln!(out, "--- process {}", look.pid)?;
+    facts::write(out, reads, facts::of_process(&look.proc, look.pid))?;
+    writeln!(out, "--- load")?;
+    facts::write(out, reads, facts::of_load(&look.proc))?;
     cgroup::write(out, reads, &look.proc, &look.cgroup, look.pid)?;
     kmsg::write(out, reads, &look.kmsg)?;
     processes::write(out, reads, &look.proc, look.pid, look.top)

@@ -11,9 +11,10 @@ use std::time::Duration;
 use procfs::FromRead;
 use procfs::process::Stat;
 
+use super::super::elapsed;
 use super::facts::write_one;
 use super::reads::{NoAnswer, Reads, bytes, text};
-use super::shown::{elapsed, size};
+use super::shown::size;
 use super::tree::{Row, Tree};
 use crate::escape::{MAX_CMDLINE_CHARS, Plain, Quoted, cut_to};
 use crate::os;
@@ -48,16 +49,14 @@ pub(super) struct Process {
     rss: u64,
 }
 
-/// What is read only of processes that are shown.
-#[derive(Default)]
+/// What is read only of the processes that are looked at closely, by pid.
 struct Details {
-    uid: Option<u32>,
-    wait_channel: Option<String>,
-    command_line: Option<Result<Option<String>, NoAnswer>>,
+    uids_and_waits: HashMap<i32, Result<(Option<u32>, Option<String>), NoAnswer>>,
+    command_lines: HashMap<i32, Result<Option<String>, NoAnswer>>,
 }
 
 impl Process {
-    fn of(stat: Stat, now_ticks: u64, ticks_per_second: u64) -> Self {
+    fn of(stat: Stat, now_ticks: u64) -> Self {
         // A process may have started after the time was taken.
         let ticks = now_ticks.saturating_sub(stat.starttime);
         let cpu = stat.utime.saturating_add(stat.stime);
@@ -68,7 +67,7 @@ impl Process {
             state: stat.state,
             is_kernel_thread: stat.flags & KERNEL_THREAD != 0,
             cpu_permille: cpu.saturating_mul(1000) / ticks.max(1),
-            age: Duration::from_secs(ticks / ticks_per_second),
+            age: Duration::from_secs(ticks / procfs::ticks_per_second()),
             rss: stat.rss.saturating_mul(procfs::page_size()),
         }
     }
@@ -112,14 +111,19 @@ pub(super) fn write(
             return write_one(out, "list of processes", failed);
         }
     };
-    let (processes, silent) = read_all(reads, proc, &pids);
-    let tree = Tree::of(&processes);
+    let since_boot = os::since_boot().unwrap_or_default().as_millis() as u64;
+    let now = since_boot * procfs::ticks_per_second() / 1000;
+    let stats = read_each(reads, proc, pids, move |home| {
+        Some(Process::of(stat(&bytes(&home.join("stat")).ok()?)?, now))
+    });
+    // One whose `stat` could not be read has ended since it was listed.
+    let processes: Vec<&Process> =
+        stats.values().filter_map(|answer| answer.as_ref().ok()?.as_ref()).collect();
+    let tree = Tree::of(processes.iter().copied());
     let below = tree.below(pid);
-    let close_below = &below[..below.len().min(CLOSELY)];
     let busiest = tree.busiest(top, ANCESTORS).rows();
-    let close: HashMap<_, _> =
-        close_below.iter().chain(&busiest).map(|row| (row.process.pid, row.process)).collect();
-    let details = read_details(reads, proc, &close);
+    let closely = below.iter().take(CLOSELY).chain(&busiest).map(|row| row.process);
+    let details = Details::read(reads, proc, closely);
 
     match below.len() {
         n @ 0..=CLOSELY => writeln!(out, "--- subtree of {pid} ({n} processes)")?,
@@ -133,11 +137,11 @@ pub(super) fn write(
         processes.len()
     )?;
     write_rows(out, &busiest, &details)?;
-    if !silent.is_empty() {
-        writeln!(out, "--- processes that are not shown")?;
-    }
+    let mut silent: Vec<_> =
+        stats.iter().filter_map(|(pid, answer)| Some((pid, answer.as_ref().err()?))).collect();
+    silent.sort_by_key(|(pid, _)| **pid);
     for (pid, no_answer) in silent {
-        write_one(out, &format!("stat of {pid}"), Err(no_answer))?;
+        write_one(out, &format!("process {pid} is not shown"), Err(*no_answer))?;
     }
     out.flush()
 }
@@ -147,30 +151,16 @@ fn pids(proc: &Path) -> io::Result<Vec<i32>> {
     Ok(names.filter_map(|name| name.to_str()?.parse().ok()).collect())
 }
 
-/// The processes, and those of which `stat` could not be read. One that has ended since it was
-/// listed is left out.
-fn read_all(
+/// What `read` finds in the folder of each process, by pid.
+fn read_each<R: Send + 'static>(
     reads: &mut Reads<'_>,
     proc: &Path,
-    pids: &[i32],
-) -> (Vec<Process>, Vec<(i32, NoAnswer)>) {
-    let ticks_per_second = procfs::ticks_per_second();
-    let since_boot = os::since_boot().unwrap_or_default().as_millis();
-    let now = since_boot.saturating_mul(ticks_per_second.into()) / 1000;
-    let now = u64::try_from(now).unwrap_or(u64::MAX);
-    let folder = proc.to_owned();
-    let answers = reads.all(pids.to_vec(), move |pid| {
-        let line = bytes(&folder.join(format!("{pid}/stat"))).ok()?;
-        Some(Process::of(stat(&line)?, now, ticks_per_second))
-    });
-    let (mut processes, mut silent) = (Vec::new(), Vec::new());
-    for (&pid, answer) in pids.iter().zip(answers) {
-        match answer {
-            Ok(process) => processes.extend(process),
-            Err(no_answer) => silent.push((pid, no_answer)),
-        }
-    }
-    (processes, silent)
+    pids: Vec<i32>,
+    read: impl Fn(&Path) -> R + Send + Sync + 'static,
+) -> HashMap<i32, Result<R, NoAnswer>> {
+    let proc = proc.to_owned();
+    let answers = reads.all(pids.clone(), move |pid| read(&proc.join(pid.to_string())));
+    pids.into_iter().zip(answers).collect()
 }
 
 /// A line of `/proc/PID/stat`.
@@ -185,33 +175,22 @@ fn stat(line: &[u8]) -> Option<Stat> {
     if is_whole { Stat::from_read(line).ok() } else { None }
 }
 
-/// What is shown of these processes beside their `stat`. Command lines come last, as they are what
-/// is most likely to block.
-fn read_details(
-    reads: &mut Reads<'_>,
-    proc: &Path,
-    processes: &HashMap<i32, &Process>,
-) -> HashMap<i32, Details> {
-    let pids: Vec<i32> = processes.keys().copied().collect();
-    let folder = proc.to_owned();
-    let details = reads.all(pids.clone(), move |pid| {
-        let home = folder.join(pid.to_string());
-        Details { uid: user(&home), wait_channel: wait_channel(&home), command_line: None }
-    });
-    let no_answer = |_| Details { wait_channel: Some("(no answer)".into()), ..Details::default() };
-    let details = details.into_iter().map(|details| details.unwrap_or_else(no_answer));
-    let mut details: HashMap<i32, Details> = pids.into_iter().zip(details).collect();
-
-    let may = processes.values().filter(|process| process.may_have_command_line());
-    let pids: Vec<i32> = may.map(|process| process.pid).collect();
-    let folder = proc.to_owned();
-    let lines = reads.all(pids.clone(), move |pid| {
-        command_line(&bytes(&folder.join(format!("{pid}/cmdline"))).ok()?)
-    });
-    for (pid, line) in pids.into_iter().zip(lines) {
-        details.entry(pid).or_default().command_line = Some(line);
+impl Details {
+    /// Command lines come last, as they are what is most likely to block.
+    fn read<'a>(
+        reads: &mut Reads<'_>,
+        proc: &Path,
+        processes: impl Iterator<Item = &'a Process>,
+    ) -> Self {
+        let processes: HashMap<_, _> = processes.map(|process| (process.pid, process)).collect();
+        let pids = processes.keys().copied().collect();
+        let uids_and_waits = read_each(reads, proc, pids, |home| (user(home), wait_channel(home)));
+        let may = processes.values().filter(|process| process.may_have_command_line());
+        let pids = may.map(|process| process.pid).collect();
+        let command_lines =
+            read_each(reads, proc, pids, |home| command_line(&bytes(&home.join("cmdline")).ok()?));
+        Self { uids_and_waits, command_lines }
     }
-    details
 }
 
 /// The effective user. The kernel keeps the owner of `/proc/PID` up to date for every process,
@@ -228,48 +207,45 @@ fn wait_channel(home: &Path) -> Option<String> {
     Some(Plain(name).to_string())
 }
 
-fn write_rows(
-    out: &mut dyn Write,
-    rows: &[Row<'_>],
-    details: &HashMap<i32, Details>,
-) -> io::Result<()> {
+fn write_rows(out: &mut dyn Write, rows: &[Row<'_>], details: &Details) -> io::Result<()> {
     writeln!(
         out,
         "{:>7} {:>7} {:>6} S {:>6} {:>8} {:>11} {:<24} COMMAND",
         "PID", "PPID", "UID", "%CPU", "RSS", "ELAPSED", "WCHAN"
     )?;
-    let unknown = Details::default();
-    for row in rows {
-        write_row(out, row, details.get(&row.process.pid).unwrap_or(&unknown))?;
+    for Row { process, depth } in rows {
+        let (uid, wait_channel) = match details.uids_and_waits.get(&process.pid) {
+            Some(Ok((uid, wait_channel))) => (*uid, wait_channel.as_deref()),
+            Some(Err(_)) => (None, Some("(no answer)")),
+            None => (None, None),
+        };
+        write!(
+            out,
+            "{:>7} {:>7} {:>6} {} {:>6} {:>8} {:>11} {:<24} {:indent$}",
+            process.pid,
+            process.ppid,
+            uid.map_or_else(|| "-".to_owned(), |uid| uid.to_string()),
+            Plain(process.state.encode_utf8(&mut [0; 4])),
+            format!("{}.{}", process.cpu_permille / 10, process.cpu_permille % 10),
+            size(process.rss),
+            elapsed(process.age),
+            wait_channel.unwrap_or("-"),
+            "",
+            indent = (2 * depth).min(MAX_INDENT),
+        )?;
+        let name = Plain(&process.name);
+        match details.command_lines.get(&process.pid) {
+            Some(Ok(Some(line))) => writeln!(out, "{line}")?,
+            Some(Err(no_answer)) => writeln!(out, "({name}) {no_answer}")?,
+            _ if process.is_dead() => writeln!(out, "({name}) defunct")?,
+            _ if process.is_kernel_thread => writeln!(out, "[{name}]")?,
+            _ if process.state == 'D' => {
+                writeln!(out, "({name}) command line not read in state D")?;
+            }
+            _ => writeln!(out, "({name})")?,
+        }
     }
     out.flush()
-}
-
-fn write_row(out: &mut dyn Write, row: &Row<'_>, details: &Details) -> io::Result<()> {
-    let process = row.process;
-    let name = Plain(&process.name);
-    write!(
-        out,
-        "{:>7} {:>7} {:>6} {} {:>6} {:>8} {:>11} {:<24} {:indent$}",
-        process.pid,
-        process.ppid,
-        details.uid.map_or_else(|| "-".to_owned(), |uid| uid.to_string()),
-        Plain(process.state.encode_utf8(&mut [0; 4])),
-        format!("{}.{}", process.cpu_permille / 10, process.cpu_permille % 10),
-        size(process.rss),
-        elapsed(process.age),
-        details.wait_channel.as_deref().unwrap_or("-"),
-        "",
-        indent = (2 * row.depth).min(MAX_INDENT),
-    )?;
-    match &details.command_line {
-        _ if process.is_dead() => writeln!(out, "({name}) defunct"),
-        _ if process.is_kernel_thread => writeln!(out, "[{name}]"),
-        Some(Ok(Some(line))) => writeln!(out, "{line}"),
-        Some(Err(no_answer)) => writeln!(out, "({name}) {no_answer}"),
-        None if process.state == 'D' => writeln!(out, "({name}) command line not read in state D"),
-        _ => writeln!(out, "({name})"),
-    }
 }
 
 /// Arguments as they could be typed, at most [`MAX_CMDLINE_CHARS`] characters. `None` if there are
@@ -312,7 +288,7 @@ mod tests {
         /// A process for tests of the order alone.
         pub(in super::super) fn made_up(pid: i32, ppid: i32, cpu_permille: u64) -> Self {
             let line = format!("{pid} (x) {}", fields(ppid, 0, 0, 0, 0));
-            Self { cpu_permille, ..Self::of(stat(line.as_bytes()).unwrap(), 0, 100) }
+            Self { cpu_permille, ..Self::of(stat(line.as_bytes()).unwrap(), 0) }
         }
 
         /// Turns it into a kernel thread in this state.
@@ -334,7 +310,7 @@ mod tests {
         ];
         for (cpu, start, now, permille) in cases {
             let line = format!("1 (x) {}", fields(0, 0, cpu, start, 0));
-            let process = Process::of(stat(line.as_bytes()).unwrap(), now, 100);
+            let process = Process::of(stat(line.as_bytes()).unwrap(), now);
             assert_eq!(process.cpu_permille, permille);
         }
     }
@@ -342,14 +318,13 @@ mod tests {
     #[test]
     fn what_stat_says_is_in_seconds_and_bytes() {
         let line = format!("42 (kworker/u256:3-events) {}", fields(7, KERNEL_THREAD, 5, 100, 321));
-        let process =
-            |now, per_second| Process::of(stat(line.as_bytes()).unwrap(), now, per_second);
-        let one = process(350, 100);
+        let process = |now| Process::of(stat(line.as_bytes()).unwrap(), now);
+        let one = process(100 + 5 * procfs::ticks_per_second() / 2);
         assert_eq!((one.pid, one.ppid, one.state), (42, 7, 'S'));
         assert_eq!((one.age, one.rss), (Duration::from_secs(2), 321 * procfs::page_size()));
         assert!(one.is_kernel_thread);
         assert_eq!(one.name, "kworker/u256:3-events");
-        assert_eq!(process(u64::MAX, 1).age, Duration::from_secs(u64::MAX - 100));
+        assert_eq!(process(0).age, Duration::ZERO);
     }
 
     #[test]

@@ -7,11 +7,10 @@
 use std::fmt::{self, Display};
 use std::fs::File;
 use std::io::{self, Read};
-use std::iter::Enumerate;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use std::vec;
 
 use super::super::Work;
 
@@ -55,12 +54,6 @@ pub(super) struct Reads<'a> {
     patience: Duration,
 }
 
-struct Queue<T, R> {
-    items: Enumerate<vec::IntoIter<T>>,
-    answers: Vec<Option<R>>,
-    missing: usize,
-}
-
 impl<'a> Reads<'a> {
     pub(super) fn new(start: &'a mut dyn FnMut(Work) -> io::Result<()>) -> Self {
         Self { start, patience: LIMIT_IN_ALL }
@@ -84,68 +77,49 @@ impl<'a> Reads<'a> {
         T: Send + 'static,
         R: Send + 'static,
     {
-        let missing = items.len();
-        let answers = items.iter().map(|_| None).collect();
-        let queue = Queue { items: items.into_iter().enumerate(), answers, missing };
-        let shared = Arc::new((Mutex::new(queue), Condvar::new()));
-        let theirs = Arc::clone(&shared);
+        let limit = LIMIT.min(self.patience).max(TAKE_OVER);
+        let mut missing = items.len();
+        let mut answers: Vec<_> = items.iter().map(|_| Err(NoAnswer::NotAsked)).collect();
+        let queue = Arc::new(Mutex::new(items.into_iter().enumerate()));
+        let (sender, receiver) = mpsc::channel();
+        let theirs = Arc::clone(&queue);
         let work = Arc::new(move || {
-            let (queue, ended) = &*theirs;
             loop {
-                let next = lock(queue).items.next();
+                let next = lock(&theirs).next();
                 let Some((at, item)) = next else { break };
-                let answer = read(item);
-                let mut queue = lock(queue);
-                // The slot is gone if this answer comes after all waiting has ended.
-                if let Some(slot) = queue.answers.get_mut(at) {
-                    *slot = Some(answer);
-                    queue.missing -= 1;
-                }
-                if queue.missing == 0 {
-                    ended.notify_one();
+                // An answer that comes too late is not received any more.
+                if sender.send((at, read(item))).is_err() {
+                    break;
                 }
             }
         });
-
-        let (queue, ended) = &*shared;
-        let limit = LIMIT.min(self.patience).max(TAKE_OVER);
-        let mut threads = 0;
-        let mut stalled = Duration::ZERO;
-        let mut guard = lock(queue);
-        while guard.missing > 0 {
+        let (mut threads, mut stalled) = (0, Duration::ZERO);
+        while missing > 0 {
             let is_held_up = threads == 0 || !stalled.is_zero();
-            if is_held_up && guard.items.len() > 0 && threads < MAX_THREADS {
-                drop(guard);
+            if is_held_up && threads < MAX_THREADS && lock(&queue).len() > 0 {
                 let on_a_thread = Arc::clone(&work);
-                threads = match (self.start)(Box::new(move || on_a_thread())) {
-                    Ok(()) => threads + 1,
-                    Err(_) if threads > 0 => MAX_THREADS,
-                    Err(_) => {
-                        work();
-                        MAX_THREADS
-                    }
-                };
+                let started = (self.start)(Box::new(move || on_a_thread()));
+                if started.is_err() && threads == 0 {
+                    work();
+                }
+                threads = if started.is_ok() { threads + 1 } else { MAX_THREADS };
                 stalled = Duration::ZERO;
-                guard = lock(queue);
             } else if stalled >= limit {
                 break;
             }
-            let before = guard.missing;
-            let waited = ended.wait_timeout_while(guard, TAKE_OVER, |queue| queue.missing > 0);
-            guard = waited.unwrap_or_else(PoisonError::into_inner).0;
-            if guard.missing < before {
+            if let Ok((at, answer)) = receiver.recv_timeout(TAKE_OVER) {
+                answers[at] = Ok(answer);
+                missing -= 1;
                 stalled = Duration::ZERO;
             } else {
                 stalled += TAKE_OVER;
                 self.patience = self.patience.saturating_sub(TAKE_OVER);
             }
         }
-
-        let answers = std::mem::take(&mut guard.answers);
-        let asked = answers.len() - guard.items.len();
-        guard.items = Vec::new().into_iter().enumerate();
-        let why = |at| if at < asked { NoAnswer::Within(limit) } else { NoAnswer::NotAsked };
-        answers.into_iter().enumerate().map(|(at, answer)| answer.ok_or(why(at))).collect()
+        let asked = answers.len() - lock(&queue).len();
+        let silent = answers[..asked].iter_mut().filter(|answer| answer.is_err());
+        silent.for_each(|answer| *answer = Err(NoAnswer::Within(limit)));
+        answers
     }
 }
 

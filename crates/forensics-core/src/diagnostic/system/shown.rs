@@ -1,7 +1,6 @@
 //! How numbers, files and errors are shown.
 
 use std::io;
-use std::time::Duration;
 
 use nix::errno::Errno;
 use procfs::FromRead;
@@ -19,17 +18,6 @@ pub(super) fn size(bytes: u64) -> String {
     format!("{}.{}{unit}", tenths / 10, tenths % 10)
 }
 
-/// Elapsed time as `ps -o etime` has it: `[[days-]hours:]minutes:seconds`.
-pub(super) fn elapsed(time: Duration) -> String {
-    let s = time.as_secs();
-    let (days, hours, minutes, seconds) = (s / 86_400, s / 3600 % 24, s / 60 % 60, s % 60);
-    match (days, hours) {
-        (0, 0) => format!("{minutes:02}:{seconds:02}"),
-        (0, _) => format!("{hours:02}:{minutes:02}:{seconds:02}"),
-        _ => format!("{days}-{hours:02}:{minutes:02}:{seconds:02}"),
-    }
-}
-
 /// What `show` makes of a file's content as procfs reads it. A file that procfs does not know in
 /// this form, for example one of an older kernel, is shown as it is.
 pub(super) fn known<T: FromRead>(text: &str, show: impl Fn(&T) -> String) -> String {
@@ -43,10 +31,10 @@ pub(super) fn known<T: FromRead>(text: &str, show: impl Fn(&T) -> String) -> Str
     }
 }
 
-/// Sizes in KiB, as the kernel writes them: `VmRSS: 12 kB | VmSwap: 0 kB`.
+/// Sizes in KiB as the kernel writes them, without those that it does not give:
+/// ` | VmRSS: 12 kB | VmSwap: 0 kB`.
 pub(super) fn with_kib(sizes: &[(&str, Option<u64>)]) -> String {
-    let known = sizes.iter().filter_map(|(name, kib)| Some(format!("{name}: {} kB", (*kib)?)));
-    known.collect::<Vec<_>>().join(" | ")
+    sizes.iter().filter_map(|(name, kib)| Some(format!(" | {name}: {} kB", (*kib)?))).collect()
 }
 
 /// The lines of a file as one: `a 1 | b 2`.
@@ -86,21 +74,6 @@ mod tests {
         ];
         for (bytes, shown) in cases {
             assert_eq!(size(bytes), shown);
-        }
-    }
-
-    #[test]
-    fn elapsed_time_reads_as_in_ps() {
-        let cases = [
-            (0, "00:00"),
-            (59, "00:59"),
-            (3599, "59:59"),
-            (3600, "01:00:00"),
-            (86_399, "23:59:59"),
-            (90_061, "1-01:01:01"),
-        ];
-        for (seconds, shown) in cases {
-            assert_eq!(elapsed(Duration::from_secs(seconds)), shown);
         }
     }
 

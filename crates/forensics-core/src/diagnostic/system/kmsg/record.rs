@@ -3,7 +3,6 @@
 //!
 //! Anyone who may write to the device chooses the message, and with it everything after the `;`.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::escape::{Plain, cut};
@@ -14,48 +13,42 @@ const MAX_CHARS: usize = 300;
 /// A record is shown if one of its words starts with one of these, in lower or upper case:
 /// `Killed process`, `oom-kill:`, `oom_reaper:`, but not `rfkill` or `room`. x86 logs fatal
 /// exceptions other than a segfault as `traps: NAME[PID] general protection fault`.
-const WORDS: [&[u8]; 4] = [b"kill", b"oom", b"segfault", b"traps"];
+const WORDS: [&str; 4] = ["kill", "oom", "segfault", "traps"];
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Record<'a> {
+pub(super) struct Record {
     /// Facility and level. Below 8 the record is the kernel's own; a program that writes to the
     /// device cannot choose that.
     pub(super) priority: u32,
     pub(super) since_boot: Duration,
-    pub(super) message: &'a [u8],
+    /// With what is not UTF-8 replaced.
+    pub(super) message: String,
 }
 
-impl<'a> Record<'a> {
+impl Record {
     /// Parses `PRIORITY,SEQUENCE,MICROSECONDS,FLAGS[,…];MESSAGE`. Further lines, each starting with
     /// a blank, name the device concerned; they are dropped.
-    pub(super) fn parse(bytes: &'a [u8]) -> Option<Self> {
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let line = bytes.split(|&b| b == b'\n').next()?;
         let head_end = line.iter().position(|&b| b == b';')?;
         let mut head = std::str::from_utf8(&line[..head_end]).ok()?.split(',');
         let priority = head.next()?.parse().ok()?;
         let micros = head.nth(1)?.parse().ok()?;
-        let (since_boot, message) = (Duration::from_micros(micros), &line[head_end + 1..]);
+        let since_boot = Duration::from_micros(micros);
+        let message = String::from_utf8_lossy(&line[head_end + 1..]).into_owned();
         Some(Self { priority, since_boot, message })
     }
 
     /// As it is shown: one line, safe on a terminal.
     pub(super) fn shown(&self) -> String {
-        format!("[{}] {}", stamp(self.since_boot), Plain(&cut(&self.message(), MAX_CHARS)))
-    }
-
-    /// The message as text, with what is not UTF-8 replaced.
-    pub(super) fn message(&self) -> Cow<'_, str> {
-        String::from_utf8_lossy(self.message)
+        format!("[{}] {}", stamp(self.since_boot), Plain(&cut(&self.message, MAX_CHARS)))
     }
 
     /// Whether one of [`WORDS`] begins a word of the message.
     pub(super) fn is_wanted(&self) -> bool {
-        let starts = |found: &[u8], word: &[u8]| {
-            found.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word))
-        };
-        self.message
-            .split(|byte| !byte.is_ascii_alphanumeric())
-            .any(|found| WORDS.iter().any(|word| starts(found, word)))
+        let message = self.message.to_ascii_lowercase();
+        let mut words = message.split(|c: char| !c.is_ascii_alphanumeric());
+        words.any(|word| WORDS.iter().any(|start| word.starts_with(start)))
     }
 }
 
@@ -85,7 +78,7 @@ mod tests {
             let expected = parsed.map(|(micros, message)| Record {
                 priority: u32::from(bytes.as_bytes()[0] - b'0'),
                 since_boot: Duration::from_micros(micros),
-                message: message.as_bytes(),
+                message: message.to_owned(),
             });
             assert_eq!(Record::parse(bytes.as_bytes()), expected, "{bytes}");
         }
@@ -103,7 +96,7 @@ mod tests {
             ("kil oo segfaul trap", false),
         ];
         for (text, found) in cases {
-            let message = text.as_bytes();
+            let message = text.to_owned();
             let record = Record { priority: 6, since_boot: Duration::ZERO, message };
             assert_eq!(record.is_wanted(), found, "{text}");
         }
