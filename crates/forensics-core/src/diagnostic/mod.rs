@@ -92,9 +92,9 @@ impl Diagnostic {
     /// Writes the diagnostic, one fact or process per line. The last line starts with
     /// `--- end of diagnostic`; without it the text is not complete.
     ///
-    /// `start` starts a thread for the reads it is given, and does not wait for it. One thread at a
-    /// time does, as long as no read blocks; at most 16 are started per section. If no thread can
-    /// be started, the files are read here, and this call then blocks if a file does.
+    /// `start` starts a thread for the reads it is given, and does not wait for it. It is called
+    /// once per section, and again each time a read blocks. If no thread can be started, the files
+    /// are read on this thread, which then blocks if one of them does.
     ///
     /// # Errors
     /// Only if `out` fails. What cannot be read is said in the text.

@@ -145,7 +145,7 @@ fn a_missing_file_costs_its_own_line() {
     }
     let nothing = Machine::empty();
     let look = text(&nothing.look(7).proc_root(nothing.0.path().join("none")));
-    assert_eq!(section(&look, "processes"), ["list of processes: not readable (ENOENT)"]);
+    assert_eq!(section(&look, "processes"), ["not readable (ENOENT)"]);
     assert!(is_complete(&look));
 }
 

@@ -1,7 +1,7 @@
 //! The machine's processes: a small read for each, and a closer look at those that are shown.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
@@ -14,7 +14,7 @@ use procfs::process::Stat;
 use super::super::elapsed;
 use super::facts::write_one;
 use super::reads::{NoAnswer, Reads, bytes, text};
-use super::shown::size;
+use super::shown::{size, why};
 use super::tree::{Row, Tree};
 use crate::escape::{MAX_CMDLINE_CHARS, Plain, Quoted, cut_to};
 use crate::os;
@@ -49,10 +49,13 @@ pub(super) struct Process {
     rss: u64,
 }
 
-/// What is read only of the processes that are looked at closely, by pid.
+/// What was read of each process, by pid.
+type ByPid<R> = HashMap<i32, Result<R, NoAnswer>>;
+
+/// What is read only of the processes that are looked at closely.
 struct Details {
-    uids_and_waits: HashMap<i32, Result<(Option<u32>, Option<String>), NoAnswer>>,
-    command_lines: HashMap<i32, Result<Option<String>, NoAnswer>>,
+    uids_and_waits: ByPid<(Option<u32>, Option<String>)>,
+    command_lines: ByPid<Option<String>>,
 }
 
 impl Process {
@@ -105,11 +108,8 @@ pub(super) fn write(
     let folder = proc.to_owned();
     let pids = match reads.one(move || pids(&folder)) {
         Ok(Ok(pids)) => pids,
-        failed => {
-            writeln!(out, "--- processes")?;
-            let failed = failed.map(|listed| listed.map(|_| String::new()));
-            return write_one(out, "list of processes", failed);
-        }
+        Ok(Err(e)) => return writeln!(out, "--- processes\nnot readable ({})", why(&e)),
+        Err(no_answer) => return writeln!(out, "--- processes\n{no_answer}"),
     };
     let since_boot = os::since_boot().unwrap_or_default().as_millis() as u64;
     let now = since_boot * procfs::ticks_per_second() / 1000;
@@ -157,7 +157,7 @@ fn read_each<R: Send + 'static>(
     proc: &Path,
     pids: Vec<i32>,
     read: impl Fn(&Path) -> R + Send + Sync + 'static,
-) -> HashMap<i32, Result<R, NoAnswer>> {
+) -> ByPid<R> {
     let proc = proc.to_owned();
     let answers = reads.all(pids.clone(), move |pid| read(&proc.join(pid.to_string())));
     pids.into_iter().zip(answers).collect()
@@ -182,10 +182,11 @@ impl Details {
         proc: &Path,
         processes: impl Iterator<Item = &'a Process>,
     ) -> Self {
-        let processes: HashMap<_, _> = processes.map(|process| (process.pid, process)).collect();
-        let pids = processes.keys().copied().collect();
+        let mut seen = HashSet::new();
+        let processes: Vec<_> = processes.filter(|process| seen.insert(process.pid)).collect();
+        let pids = processes.iter().map(|process| process.pid).collect();
         let uids_and_waits = read_each(reads, proc, pids, |home| (user(home), wait_channel(home)));
-        let may = processes.values().filter(|process| process.may_have_command_line());
+        let may = processes.iter().filter(|process| process.may_have_command_line());
         let pids = may.map(|process| process.pid).collect();
         let command_lines =
             read_each(reads, proc, pids, |home| command_line(&bytes(&home.join("cmdline")).ok()?));
