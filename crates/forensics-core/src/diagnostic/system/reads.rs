@@ -15,13 +15,16 @@ use std::time::Duration;
 use super::super::Work;
 
 /// How long one file is waited for before another thread goes on with the next one.
-const TAKE_OVER: Duration = Duration::from_millis(100);
+const TAKE_OVER: Duration = Duration::from_millis(50);
 
 /// How long the last files of a section are waited for, once no other one is left to read.
 const LIMIT: Duration = Duration::from_secs(1);
 
-/// How long the whole diagnostic waits for files that do not answer. From then on they get
-/// [`TAKE_OVER`] each, so that the diagnostic ends within its five seconds.
+/// The same once [`LIMIT_IN_ALL`] is used up.
+const LEAST: Duration = Duration::from_millis(100);
+
+/// How long the whole diagnostic waits for files that do not answer. From then on it waits as little
+/// as it can, so that it ends within its five seconds.
 const LIMIT_IN_ALL: Duration = Duration::from_secs(3);
 
 /// How many threads may be left in files that do not answer, per section.
@@ -41,7 +44,11 @@ pub(super) enum NoAnswer {
 impl Display for NoAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Within(limit) => write!(f, "(no answer within {:.1}s)", limit.as_secs_f64()),
+            // Rounded down: it has not been waited for any longer.
+            Self::Within(limit) => {
+                let tenths = limit.as_millis() / 100;
+                write!(f, "(no answer within {}.{}s)", tenths / 10, tenths % 10)
+            }
             Self::NotAsked => f.write_str("(not read, as too many other files do not answer)"),
         }
     }
@@ -77,7 +84,7 @@ impl<'a> Reads<'a> {
         T: Send + 'static,
         R: Send + 'static,
     {
-        let limit = LIMIT.min(self.patience).max(TAKE_OVER);
+        let limit = LIMIT.min(self.patience).max(LEAST);
         let mut missing = items.len();
         let mut answers: Vec<_> = items.iter().map(|_| Err(NoAnswer::NotAsked)).collect();
         let queue = Arc::new(Mutex::new(items.into_iter().enumerate()));
