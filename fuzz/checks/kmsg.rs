@@ -1,7 +1,7 @@
-//! A record of `/dev/kmsg`, which whoever may write there chooses: shown, it is one short line, and
+//! A record of `/dev/kmsg`, which anyone who may write there chooses: shown, it is one short line, and
 //! it cannot pass for the kernel's own.
 
-#[path = "../../crates/forensics-core/src/diagnostic/kmsg/record.rs"]
+#[path = "../../crates/forensics-core/src/diagnostic/system/kmsg/record.rs"]
 mod record;
 
 use record::Record;
@@ -13,13 +13,10 @@ pub(crate) fn check(data: &[u8]) {
     // 300 characters, each escaped as `\u{10ffff}` at the most, behind the stamp.
     assert!(shown.chars().count() <= 300 * 10 + 40, "{shown}");
     assert!(shown.starts_with(&format!("[{}] ", record::stamp(record.since_boot))));
-    assert!(!record.message.contains(&b'\n'));
-    let has =
-        |word: &[u8]| record.message.to_ascii_lowercase().windows(word.len()).any(|w| w == word);
-    assert!(
-        !record.is_wanted()
-            || ["kill", "oom", "segfault", "traps"].iter().any(|w| has(w.as_bytes()))
-    );
+    assert!(!record.message.contains('\n'));
+    let message = record.message.to_ascii_lowercase();
+    let has = |word: &&str| message.contains(*word);
+    assert!(!record.is_wanted() || ["kill", "oom", "segfault", "traps"].iter().any(has));
     let priority = format!("{},", record.priority);
     let digits = data.strip_prefix(b"+").unwrap_or(data);
     let first = digits.iter().position(|&b| b != b'0').unwrap_or(0);

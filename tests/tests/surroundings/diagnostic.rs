@@ -1,11 +1,13 @@
-//! A diagnostic that never ends and hears no SIGTERM.
+//! A diagnostic that never ends and hears no SIGTERM, and one that meets files that do not answer.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use forensics_tests::{Program, until};
+use forensics_tests::{Program, forensics, root_can, until};
 use forensics_tokio::core::process::ProcessSummary;
 use forensics_tokio::core::record::Verdict;
+
+use crate::under::unshare;
 
 #[test]
 fn it_is_ended_at_its_limit_or_at_the_deadline_with_all_it_started() {
@@ -47,7 +49,46 @@ fn it_is_ended_at_its_limit_or_at_the_deadline_with_all_it_started() {
     }
 }
 
-/// Whoever waits for orphans takes a moment.
+#[test]
+fn files_that_do_not_answer_are_named_and_the_rest_is_shown() {
+    const SCRIPT: &str = r#"exec python3 "$hang" "$files" "$@""#;
+    // A process whose command line blocks, as while its memory map is locked.
+    let mut sleeper = Command::new("sleep").arg("3600").stdin(Stdio::null()).spawn().unwrap();
+    let pid = sleeper.id().to_string();
+    let under = |program: &str| {
+        let mut command = unshare(&[], SCRIPT);
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/surroundings/hang.py");
+        let files = format!("/proc/loadavg:/proc/meminfo:/proc/{pid}/cmdline");
+        command.env("hang", script).env("files", files).arg(program);
+        command
+    };
+    if !root_can(&mut under("/bin/true")) {
+        sleeper.kill().unwrap();
+        sleeper.wait().unwrap();
+        return;
+    }
+    let mut diag = under(forensics().to_str().unwrap());
+    let started = Instant::now();
+    let output = diag.args(["diag", "--pid", &pid]).output().unwrap();
+    let took = started.elapsed();
+    sleeper.kill().unwrap();
+    sleeper.wait().unwrap();
+
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    for line in ["loadavg: (no answer within 1.0s)", "meminfo: (no answer within 1.0s)"] {
+        assert!(text.lines().any(|shown| shown == line), "{line} in {text}");
+    }
+    let subtree = text.split_once(&format!("--- subtree of {pid} (1 processes)\n")).unwrap().1;
+    let row = subtree.lines().nth(1).unwrap();
+    assert!(row.ends_with("(sleep) (no answer within 1.0s)"), "{text}");
+    assert!(text.contains("--- kernel log") && text.contains("--- busiest processes"), "{text}");
+    assert!(text.lines().last().unwrap().starts_with("--- end of diagnostic ("), "{text}");
+    // A second for each of two sections; the rest is for a busy machine.
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+/// The process that waits for orphans takes a moment.
 fn assert_gone(pid: i32) {
     let has_gone = || matches!(ProcessSummary::read_stat(pid).state, None | Some('Z'));
     until(&format!("{pid} has gone"), has_gone);

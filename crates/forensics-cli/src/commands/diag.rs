@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
+use std::thread;
 
 use clap::Args;
 use forensics_core::diagnostic::Diagnostic;
@@ -29,9 +30,10 @@ impl Diag {
     pub(crate) fn run(&self) -> io::Result<ExitCode> {
         secret::show(self.show_secrets);
         let caller = || i32::try_from(std::os::unix::process::parent_id()).unwrap_or(1);
-        // Not through `Stdout`, whose line buffer would write each row twice.
+        // `Stdout` would write each line on its own.
         let mut out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-        Diagnostic::of(self.pid.unwrap_or_else(caller)).write_to(&mut out)?;
+        let start = |work| thread::Builder::new().spawn(work).map(drop);
+        Diagnostic::of(self.pid.unwrap_or_else(caller)).write_to(&mut out, start)?;
         Ok(ExitCode::SUCCESS)
     }
 }

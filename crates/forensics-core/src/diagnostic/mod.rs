@@ -1,52 +1,52 @@
-//! The slow look around, taken at a stop: what the machine, the cgroup and the processes looked
-//! like.
+//! The diagnostic: what the machine, the cgroup and the processes look like at a stop.
 //!
-//! An image may hold no shell, `ps` or `pstree`, so this reads `/proc`, `/sys/fs/cgroup` and
-//! `/dev/kmsg` itself. It starts nothing, and a file that is missing or may not be read costs its
-//! own line only, which then says why. On other Unix than Linux there is nothing of all that.
+//! An image may have no shell, `ps` or `pstree`, so this reads `/proc`, `/sys/fs/cgroup` and
+//! `/dev/kmsg` itself. A file that is missing or may not be read costs only its own line, which
+//! says why.
 //!
-//! Reading `/proc/PID/cmdline` blocks for as long as another thread holds that process's memory
-//! map locked (moby#15204), which no flag prevents. So the sections that cannot block come first,
-//! each flushed as it ends, and command lines are read last and only for the processes shown. Who
-//! runs this gives it a process of its own and a time limit; a look that was cut off lacks its
-//! last line, and what it got to stands.
+//! Any of these files can block for ever. lxcfs serves `/proc/loadavg` and others through FUSE, and
+//! reading `/proc/PID/cmdline` waits while another thread holds that process's memory map locked
+//! (moby#15204). A blocked thread cannot be ended. So every file is read on a thread that the caller
+//! starts, and a file that does not answer within a second is named; the rest is still shown. All
+//! such waits together take some four seconds at most. This crate starts no thread itself.
+//!
+//! On other Unix than Linux there is nothing to read.
 
-mod cgroup;
-mod clock;
-mod kmsg;
-mod list;
-mod load;
-mod one;
-mod process;
-mod shown;
-mod source;
-mod tree;
+#[cfg_attr(all(target_os = "linux", not(forensics_portable)), path = "system/mod.rs")]
+#[cfg_attr(not(all(target_os = "linux", not(forensics_portable))), path = "portable.rs")]
+mod system;
 
-pub(crate) use kmsg::killed_for_memory;
+pub(crate) use system::killed_for_memory;
 
-use crate::os;
-use clock::Clocks;
-use list::List;
-use source::Source;
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
 
-/// How many processes of the machine are shown unless told.
+use crate::{clock, os};
+
+/// How many of the machine's processes are shown by default.
 pub const DEFAULT_TOP: usize = 60;
 
-const PROC: &str = "/proc";
+/// Reads that may block, to be done on a thread of their own.
+pub type Work = Box<dyn FnOnce() + Send>;
 
-/// A look around, from the view of one process.
+/// A diagnostic from the point of view of one process.
 ///
 /// ```no_run
 /// # fn main() -> std::io::Result<()> {
+/// use std::thread;
+///
 /// use forensics_core::diagnostic::Diagnostic;
-/// Diagnostic::of(4100).heading("signal=SIGTERM cause=operator").write_to(&mut std::io::stdout())
+///
+/// Diagnostic::of(4100)
+///     .heading("signal=SIGTERM cause=operator")
+///     .write_to(&mut std::io::stdout(), |work| thread::Builder::new().spawn(work).map(drop))
 /// # }
 /// ```
 #[derive(Debug, Clone)]
 #[must_use = "nothing is read until `write_to` is called"]
+// The portable build reads nothing.
+#[cfg_attr(not(all(target_os = "linux", not(forensics_portable))), allow(dead_code))]
 pub struct Diagnostic {
     pid: i32,
     heading: Vec<String>,
@@ -57,27 +57,27 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
-    /// A look at process `pid`, its cgroup and its descendants, and at the machine around them.
+    /// A diagnostic of process `pid`, its cgroup and its descendants, and of the machine.
     pub fn of(pid: i32) -> Self {
         Self {
             pid,
             heading: Vec::new(),
             top: DEFAULT_TOP,
-            proc: PROC.into(),
+            proc: "/proc".into(),
             cgroup: "/sys/fs/cgroup".into(),
             kmsg: "/dev/kmsg".into(),
         }
     }
 
-    /// Adds a line below the date, such as the context line. It is written as it stands: what
-    /// comes from other processes must have been escaped.
+    /// Adds a line below the date, such as the context line. It is written as it is: text from
+    /// other processes must already be escaped.
     pub fn heading(mut self, line: impl Into<String>) -> Self {
         self.heading.push(line.into());
         self
     }
 
-    /// Shows so many of the machine's processes, the busiest ones, with their nearest ancestors.
-    /// [`DEFAULT_TOP`] unless told.
+    /// Shows this many of the machine's processes, the busiest ones, with their nearest ancestors.
+    /// The default is [`DEFAULT_TOP`].
     pub fn top(mut self, processes: usize) -> Self {
         self.top = processes;
         self
@@ -89,59 +89,45 @@ impl Diagnostic {
         self
     }
 
-    /// Looks around and writes what it sees, a fact or a process a line. The last line starts
-    /// with `--- end of diagnostic`; without it the text is not complete.
+    /// Writes the diagnostic, one fact or process per line. The last line starts with
+    /// `--- end of diagnostic`; without it the text is not complete.
     ///
-    /// Takes some 20 µs a process of the machine and half a µs a line of the kernel's log, but may block
-    /// without limit in a read (see the [module](self)). Each row of a process is handed on before
-    /// its command line is read, so `out` should be a file: a line-buffered stdout writes twice.
+    /// `start` starts a thread for the reads it is given, and does not wait for it. It is called
+    /// once per section, and again each time a read blocks. If no thread can be started, the files
+    /// are read on this thread, which then blocks if one of them does.
     ///
     /// # Errors
-    /// Only where `out` fails. What cannot be read is said in the text.
-    pub fn write_to(&self, out: &mut impl Write) -> io::Result<()> {
-        self.write(out)
-    }
-
-    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+    /// Only if `out` fails. What cannot be read is said in the text.
+    pub fn write_to(
+        &self,
+        out: &mut dyn Write,
+        mut start: impl FnMut(Work) -> io::Result<()>,
+    ) -> io::Result<()> {
         let started = Instant::now();
-        let clocks = Clocks::now();
-        let source = &mut Source::new();
-        let out: &mut dyn Write = &mut BufWriter::new(out);
-
-        writeln!(out, "--- date\n{clocks}")?;
+        let out = &mut BufWriter::new(out);
+        write!(out, "--- date\n{}", clock::rfc3339(SystemTime::now()))?;
+        if let Some(up) = os::since_boot() {
+            write!(out, ", up {}", elapsed(up))?;
+        }
+        writeln!(out)?;
         if !self.heading.is_empty() {
-            writeln!(out, "--- context")?;
-            self.heading.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+            writeln!(out, "--- context\n{}", self.heading.join("\n"))?;
         }
         out.flush()?;
-        if os::HAS_PROC || self.proc != Path::new(PROC) {
-            self.write_system(out, source, &clocks)?;
-        } else {
-            writeln!(out, "--- system\nnothing to read: it has no /proc as Linux has it")?;
-        }
+        system::write(self, out, &mut start)?;
         writeln!(out, "--- end of diagnostic ({} ms)", started.elapsed().as_millis())?;
         out.flush()
     }
+}
 
-    fn write_system(
-        &self,
-        out: &mut dyn Write,
-        source: &mut Source,
-        clocks: &Clocks,
-    ) -> io::Result<()> {
-        process::write(out, source, &self.proc, self.pid)?;
-        load::write(out, source, &self.proc)?;
-        cgroup::write(out, source, &self.proc, &self.cgroup, self.pid)?;
-        kmsg::write(out, source, &self.kmsg, clocks.monotonic)?;
-
-        match List::read(source, &self.proc, clocks.since_boot.unwrap_or_default()) {
-            Ok(list) => {
-                list.write_subtree(out, source, self.pid)?;
-                list.write_busiest(out, source, self.top)?;
-            }
-            Err(e) => writeln!(out, "--- processes\nnot readable ({})", shown::why(&e))?,
-        }
-        Ok(())
+/// Elapsed time as `ps -o etime` has it: `[[days-]hours:]minutes:seconds`.
+fn elapsed(time: Duration) -> String {
+    let s = time.as_secs();
+    let (days, hours, minutes, seconds) = (s / 86_400, s / 3600 % 24, s / 60 % 60, s % 60);
+    match (days, hours) {
+        (0, 0) => format!("{minutes:02}:{seconds:02}"),
+        (0, _) => format!("{hours:02}:{minutes:02}:{seconds:02}"),
+        _ => format!("{days}-{hours:02}:{minutes:02}:{seconds:02}"),
     }
 }
 

@@ -1,12 +1,33 @@
-//! The whole look, at made-up trees and at a real one.
+//! The whole diagnostic, of made-up machines and of a real one.
 
-use super::*;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, mkfifo};
+
+use super::*;
+
+/// What procfs needs of these files; the process has a name that it cannot read.
+const STATUS: &[u8] = b"Name:\tgate\xffway\nState:\tS (sleeping)\nTgid:\t7\nPid:\t7\nPPid:\t1\nTracerPid:\t0
+Uid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nFDSize:\t64\nGroups:\t0 \nVmHWM:\t       9 kB\nVmRSS:\t       8 kB
+VmSwap:\t       1 kB\nThreads:\t3\nSigQ:\t0/4096\nSigPnd:\t0\nShdPnd:\t0\nSigBlk:\t0\nSigIgn:\t0\nSigCgt:\t0
+CapInh:\t0\nCapPrm:\t0\nCapEff:\t0\n";
+const PRESSURE: &str = "some avg10=0.17 avg60=1.20 avg300=0.04 total=9
+full avg10=0.00 avg60=0.00 avg300=0.00 total=0\n";
+const MEMINFO: &str = "MemTotal:  9 kB\nMemFree:  1 kB\nMemAvailable:  5 kB\nBuffers: 0 kB\nCached: 0 kB
+SwapCached: 0 kB\nActive: 0 kB\nInactive: 0 kB\nSwapTotal: 3 kB\nSwapFree: 2 kB\nDirty: 0 kB\nWriteback: 0 kB
+Mapped: 0 kB\nSlab: 0 kB\nCommitted_AS: 0 kB\nVmallocTotal: 0 kB\nVmallocUsed: 0 kB\nVmallocChunk: 0 kB\n";
+
+/// The fields of a `stat` line from the parent's pid on.
+fn stat_fields(ppid: i32) -> String {
+    format!("{ppid} 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 0 0 25 {}\n", "0 ".repeat(28))
+}
 
 /// A made-up machine without any file but those written.
 struct Machine(tempfile::TempDir);
@@ -27,9 +48,18 @@ impl Machine {
 
     fn process(&self, pid: i32, ppid: i32, name: impl AsRef<[u8]>) -> &Self {
         let head = format!("{pid} (");
-        let tail = format!(") S {ppid} 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 0 0 25 0\n");
+        let tail = format!(") S {}", stat_fields(ppid));
         let stat = [head.as_bytes(), name.as_ref(), tail.as_bytes()].concat();
         self.file(&format!("proc/{pid}/stat"), stat)
+    }
+
+    /// A file that never answers: a FIFO without a writer, which is waited for in open(2).
+    fn hangs(&self, path: &str) -> &Self {
+        self.file(path, "");
+        let path = self.0.path().join(path);
+        fs::remove_file(&path).unwrap();
+        mkfifo(&path, Mode::S_IRWXU).unwrap();
+        self
     }
 
     fn look(&self, pid: i32) -> Diagnostic {
@@ -42,9 +72,13 @@ impl Machine {
     }
 }
 
+fn on_a_thread(work: Work) -> io::Result<()> {
+    thread::Builder::new().spawn(work).map(drop)
+}
+
 fn text(look: &Diagnostic) -> String {
     let mut out = Vec::new();
-    look.write_to(&mut out).unwrap();
+    look.write_to(&mut out, on_a_thread).unwrap();
     String::from_utf8(out).unwrap()
 }
 
@@ -65,6 +99,21 @@ fn pids(text: &str, heading: &str) -> Vec<i32> {
 fn is_complete(text: &str) -> bool {
     let last = text.lines().last().unwrap();
     last.starts_with("--- end of diagnostic (") && text.ends_with(" ms)\n")
+}
+
+#[test]
+fn elapsed_time_reads_as_in_ps() {
+    let cases = [
+        (0, "00:00"),
+        (59, "00:59"),
+        (3599, "59:59"),
+        (3600, "01:00:00"),
+        (86_399, "23:59:59"),
+        (90_061, "1-01:01:01"),
+    ];
+    for (seconds, shown) in cases {
+        assert_eq!(elapsed(Duration::from_secs(seconds)), shown);
+    }
 }
 
 #[test]
@@ -105,24 +154,29 @@ fn the_process_and_its_surroundings_are_shown() {
     let machine = Machine::empty();
     machine
         .process(7, 1, "gateway")
-        .file("proc/7/status", "Name:\tgateway\nState:\tS (sleeping)\nThreads:\t3\n")
+        .file("proc/7/status", STATUS)
         .file("proc/7/limits", "Max open files            1024    4096    files\n")
         .file("proc/7/cgroup", "0::/system.slice/gateway.service\n")
         .file("proc/loadavg", "0.42 0.30 0.20 1/80 4242\n")
-        .file("proc/pressure/cpu", "some avg10=0.17 total=9\nfull avg10=0.00 total=0\n")
-        .file("proc/meminfo", "MemTotal: 9 kB\nMemFree: 1 kB\nMemAvailable:   5 kB\n")
+        // As before Linux 5.13.
+        .file("proc/pressure/cpu", "some avg10=0.17 avg60=0.00 avg300=0.00 total=9\n")
+        .file("proc/pressure/io", PRESSURE)
+        .file("proc/meminfo", MEMINFO)
         .file("cgroup/cgroup.controllers", "cpu memory pids\n")
         .file("cgroup/system.slice/gateway.service/memory.events", "oom 1\noom_kill 1\n")
         .file("cgroup/system.slice/gateway.service/memory.max", "1572864\n")
         .file("kmsg", "6,1,5000042,-;Killed process 9 (x)\n");
     let look = text(&machine.look(7));
     for line in [
-        "status: State: S (sleeping) | Threads: 3",
+        "status: State: S (sleeping) | TracerPid: 0 | Threads: 3 | VmHWM: 9 kB | VmRSS: 8 kB | \
+         VmSwap: 1 kB",
         "limits: nofile soft 1024, hard 4096",
         "cgroup: 0::/system.slice/gateway.service",
         "loadavg: 0.42 0.30 0.20 1/80 4242",
-        "pressure cpu: some avg10=0.17 total=9 | full avg10=0.00 total=0",
-        "meminfo: MemTotal: 9 kB | MemAvailable: 5 kB",
+        "pressure cpu: some avg10=0.17 avg60=0.00 avg300=0.00 total=9",
+        "pressure io: some avg10=0.17 avg60=1.20 avg300=0.04 total=9 | \
+         full avg10=0.00 avg60=0.00 avg300=0.00 total=0",
+        "meminfo: MemTotal: 9 kB | MemAvailable: 5 kB | SwapTotal: 3 kB | SwapFree: 2 kB",
         "memory.events: oom 1 | oom_kill 1",
         "memory.max: 1572864 (1.5M)",
         "memory.current: not readable (ENOENT)",
@@ -169,7 +223,7 @@ fn hostile_names_stay_in_their_line() {
 fn a_process_in_an_uninterruptible_wait_is_not_asked_for_its_command_line() {
     let machine = Machine::empty();
     machine
-        .file("proc/7/stat", "7 (db) D 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 0 0 25 0\n")
+        .file("proc/7/stat", format!("7 (db) D {}", stat_fields(1)))
         .file("proc/7/cmdline", "db\0--serve\0");
     let look = text(&machine.look(7));
     assert!(!look.contains("--serve"));
@@ -222,29 +276,132 @@ fn a_writer_that_fails_ends_the_look() {
             Ok(())
         }
     }
-    let failed = Machine::empty().look(1).write_to(&mut Full).unwrap_err();
+    let failed = Machine::empty().look(1).write_to(&mut Full, on_a_thread).unwrap_err();
     assert_eq!(failed.kind(), io::ErrorKind::StorageFull);
 }
 
 #[test]
-fn each_row_is_handed_on_before_the_command_line_that_may_block() {
-    /// Keeps each piece it is handed.
-    struct Pieces(Vec<String>);
-    impl Write for Pieces {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.push(String::from_utf8(bytes.to_vec()).unwrap());
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
+fn what_does_not_answer_is_named_and_the_rest_is_shown() {
     let machine = Machine::empty();
-    machine.process(7, 1, "x").file("proc/7/cmdline", "the-command\0");
-    let mut pieces = Pieces(Vec::new());
-    machine.look(7).write_to(&mut pieces).unwrap();
-    let with_command = pieces.0.iter().position(|p| p.starts_with("the-command\n")).unwrap();
-    assert!(pieces.0[with_command - 1].lines().last().unwrap().starts_with("      7       1 "));
+    machine
+        .process(7, 1, "gateway")
+        .process(8, 7, "worker")
+        .process(9, 7, "other")
+        .hangs("proc/7/oom_score_adj")
+        .hangs("proc/loadavg")
+        .hangs("proc/pressure/memory")
+        .file("proc/pressure/io", "some avg10=0.00 avg60=0.00 avg300=0.00 total=1\n")
+        .hangs("proc/meminfo")
+        .file("proc/7/cgroup", "0::/\n")
+        .file("cgroup/cgroup.controllers", "")
+        .file("cgroup/memory.events", "oom 1\n")
+        .hangs("cgroup/memory.current")
+        .file("cgroup/pids.max", "max\n")
+        .file("kmsg", "6,1,5000042,-;Killed process 9 (x)\n")
+        .hangs("proc/8/cmdline")
+        .hangs("proc/9/wchan")
+        .file("proc/9/cmdline", "other\0--with=arguments\0")
+        .process(10, 7, "silent")
+        .hangs("proc/10/stat");
+    let look = text(&machine.look(7));
+    for line in [
+        "oom_score_adj: (no answer within 1.0s)",
+        "cgroup: 0::/",
+        "loadavg: (no answer within 1.0s)",
+        "pressure memory: (no answer within 1.0s)",
+        "pressure io: some avg10=0.00 avg60=0.00 avg300=0.00 total=1",
+        "meminfo: (no answer within 1.0s)",
+        "memory.events: oom 1",
+        "pids.max: max",
+        "[    5.000042] Killed process 9 (x)",
+    ] {
+        assert!(look.lines().any(|l| l == line), "no line `{line}` in:\n{look}");
+    }
+    // By then, three seconds have been waited in all.
+    assert!(look.contains("\nmemory.current: (no answer within "), "{look}");
+    assert!(look.contains("\nprocess 10 is not shown: (no answer within 0.1s)\n"), "{look}");
+    let rows = section(&look, "subtree of 7 (3 processes)");
+    assert!(rows[2].ends_with("  (worker) (no answer within 0.1s)"), "{look}");
+    assert!(rows[3].contains(" (no answer) "), "{look}");
+    assert!(rows[3].ends_with("  other --with=arguments"), "{look}");
+    assert!(is_complete(&look));
+}
+
+#[test]
+fn one_command_line_of_many_that_hangs_costs_that_one() {
+    let machine = Machine::empty();
+    for pid in 1..=50 {
+        machine.process(pid, 0, format!("name-{pid}"));
+        machine.file(&format!("proc/{pid}/cmdline"), format!("command-{pid}\0"));
+    }
+    machine.hangs("proc/20/cmdline");
+    let look = text(&machine.look(20));
+    assert!(section(&look, "subtree")[1].ends_with("(name-20) (no answer within 1.0s)"), "{look}");
+    for row in &section(&look, "busiest")[1..] {
+        let is_silent = row.contains("(name-20) (no answer within 1.0s)");
+        assert!(is_silent || row.contains(" command-"), "{row}");
+    }
+}
+
+#[test]
+fn a_machine_on_which_nothing_answers_is_left_in_time() {
+    let machine = Machine::empty();
+    for pid in 1..=40 {
+        machine.hangs(&format!("proc/{pid}/stat"));
+    }
+    for file in ["status", "limits", "oom_score_adj", "cgroup"] {
+        machine.hangs(&format!("proc/1/{file}"));
+    }
+    for file in ["loadavg", "meminfo", "pressure/cpu", "pressure/memory", "pressure/io"] {
+        machine.hangs(&format!("proc/{file}"));
+    }
+    let started = Instant::now();
+    let look = text(&machine.look(1));
+    assert!(started.elapsed() < Duration::from_secs(5), "{look}");
+    let unread = " is not shown: (not read, as too many other files do not answer)";
+    assert_eq!(look.lines().filter(|line| line.ends_with(unread)).count(), 40 - 16, "{look}");
+    assert!(is_complete(&look));
+}
+
+#[test]
+fn without_a_thread_the_files_are_read_here() {
+    let machine = Machine::empty();
+    machine.process(7, 1, "gateway").file("proc/7/cmdline", "gateway\0--serve\0");
+    let mut out = Vec::new();
+    let no_thread = |_| Err(io::ErrorKind::WouldBlock.into());
+    machine.look(7).write_to(&mut out, no_thread).unwrap();
+    let look = String::from_utf8(out).unwrap();
+    assert!(section(&look, "subtree")[1].ends_with(" gateway --serve"), "{look}");
+    assert!(is_complete(&look));
+}
+
+#[test]
+fn only_a_kernel_thread_and_a_zombie_look_like_one() {
+    let machine = Machine::empty();
+    let kernel_thread = stat_fields(2).replacen(" -1 0 ", " -1 2129984 ", 1);
+    machine
+        .file("proc/3/stat", format!("3 (kworker/0:1) D {kernel_thread}"))
+        .file("proc/4/stat", format!("4 (sleep) Z {}", stat_fields(1)))
+        .process(5, 1, "[kworker/0:1]")
+        .process(6, 1, "x")
+        .file("proc/6/cmdline", "[kworker/0:1]\0")
+        .process(7, 1, "x")
+        .file("proc/7/cmdline", "(sleep) defunct");
+    let look = text(&machine.look(1));
+    let rows = section(&look, "busiest");
+    let row = |pid: i32| {
+        let start = format!("{pid:>7} ");
+        rows.iter().find(|row| row.starts_with(&start)).unwrap_or_else(|| panic!("{look}"))
+    };
+    for (pid, shown) in [
+        (3, " [kworker/0:1]"),
+        (4, " (sleep) defunct"),
+        (5, " ([kworker/0:1])"),
+        (6, r#" "[kworker/0:1]""#),
+        (7, r#" "(sleep) defunct""#),
+    ] {
+        assert!(row(pid).ends_with(shown), "{}", row(pid));
+    }
 }
 
 #[test]

@@ -80,9 +80,10 @@ pub fn init() {
 
 fn look_around(pid: i32) -> i32 {
     secret::show(std::env::var_os(SECRETS_VARIABLE).is_some_and(|value| is_yes(&value)));
-    // Not through `Stdout`, whose line buffer would write each row twice.
+    // `Stdout` would write each line on its own.
     let looked = io::stdout().as_fd().try_clone_to_owned().map(File::from);
-    match looked.and_then(|mut out| Diagnostic::of(pid).write_to(&mut out)) {
+    let start = |work| std::thread::Builder::new().spawn(work).map(drop);
+    match looked.and_then(|mut out| Diagnostic::of(pid).write_to(&mut out, start)) {
         Ok(()) => 0,
         Err(_) => 1,
     }

@@ -1,115 +1,103 @@
-//! What the kernel said last about killing or crashing processes, out of `/dev/kmsg`.
+//! What the kernel last said about killing or crashing processes, from `/dev/kmsg`.
 //!
-//! Reading needs `CAP_SYSLOG` where `kernel.dmesg_restrict` is 1, and most containers have no such device.
-//! syslog(2) gives the same at once, and takes as long: docs/performance.md.
+//! Reading needs `CAP_SYSLOG` if `kernel.dmesg_restrict` is 1, and most containers have no such
+//! device. procfs does not read this file.
 
 mod record;
 
-use super::source::{Source, open, said, unreadable};
-use record::{Record, has_word, shown, stamp};
-use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
+
+use nix::libc::{EINTR, EINVAL, EPIPE, O_NONBLOCK};
+
+use self::record::{Record, stamp};
+use super::facts::write_one;
+use super::reads::Reads;
+use crate::clock;
 
 /// How many of the matching lines are shown: the last ones.
 const SHOWN: usize = 20;
 
-/// How many records are read at most, so that a log written as fast as it is read ends: some
-/// 25 MiB, where the kernel keeps 128 KiB and 4 KiB a processor unless told (`init/Kconfig`).
+/// The longest record just fits (`CONSOLE_EXT_LOG_MAX` in older kernels' `printk.h`).
+const MAX_RECORD: usize = 8192;
+
+/// How many records are read at most, so that a log that is written as fast as it is read ends. By
+/// default the kernel keeps 128 KiB and 4 KiB per processor (`init/Kconfig`).
 const MAX_RECORDS: usize = 250_000;
 
 /// What the kernel says in front of `: Killed process` (`mm/oom_kill.c`).
 const OUT_OF_MEMORY: [&str; 3] =
     ["Memory cgroup out of memory", "Out of memory", "Out of memory (oom_kill_allocating_task)"];
 
-pub(super) fn write(
-    out: &mut dyn Write,
-    source: &mut Source,
-    kmsg: &Path,
-    now: Duration,
-) -> io::Result<()> {
-    writeln!(out, "--- kernel log on kills and crashes (now [{}])", stamp(now))?;
-    match open(kmsg).and_then(|mut file| last_matching(source, &mut file)) {
-        Ok(lines) if lines.is_empty() => said(out, "kernel log", "no such line")?,
-        Ok(lines) => lines.iter().try_for_each(|line| writeln!(out, "{line}"))?,
-        Err(e) => unreadable(out, "kernel log", &e)?,
+pub(super) fn write(out: &mut dyn Write, reads: &mut Reads<'_>, kmsg: &Path) -> io::Result<()> {
+    let now = stamp(Duration::from_micros(clock::mono_us()));
+    writeln!(out, "--- kernel log on kills and crashes (now [{now}])")?;
+    let kmsg = kmsg.to_owned();
+    match reads.one(move || last_matching(&mut open(&kmsg)?)) {
+        Ok(Ok(lines)) if !lines.is_empty() => writeln!(out, "{}", lines.join("\n"))?,
+        other => {
+            let other = other.map(|read| read.map(|_| "no such line".to_owned()));
+            write_one(out, "kernel log", other)?;
+        }
     }
     out.flush()
 }
 
-/// The kernel's word that it has killed this process for want of memory, not earlier than that
-/// long after the boot: `Memory cgroup out of memory: Killed process 4100 (gateway) …`
-/// (`__oom_kill_process()`). `None` where it has not, or its log cannot be read.
+/// The kernel's own message that it has killed this process because memory ran out, at `since`
+/// after the boot or later: `Memory cgroup out of memory: Killed process 4100 (gateway) …`
+/// (`__oom_kill_process()`). `None` if there is none, or if its log cannot be read.
 ///
-/// `pid` is as the initial pid namespace has it: the kernel logs no other.
+/// `pid` is the one in the initial pid namespace: the kernel logs no other.
 pub(crate) fn killed_for_memory(pid: u32, since: Duration) -> Option<String> {
-    let mut log = open(Path::new("/dev/kmsg")).ok()?;
-    line_on_kill(&mut log, pid, since).ok().flatten()
+    line_on_kill(&mut open(Path::new("/dev/kmsg")).ok()?, pid, since).ok().flatten()
+}
+
+/// After its last record the device fails with `EAGAIN`, instead of waiting for the next one.
+fn open(kmsg: &Path) -> io::Result<File> {
+    File::options().read(true).custom_flags(O_NONBLOCK).open(kmsg)
 }
 
 fn line_on_kill(log: &mut impl Read, pid: u32, since: Duration) -> io::Result<Option<String>> {
     let killed = format!("Killed process {pid} (");
-    // Before it, nothing but one of the kernel's own sentences: other messages hold names of control
-    // groups, which a user may choose.
+    // Only one of the kernel's own sentences may stand before it: other messages contain names of
+    // cgroups, which a user may choose.
     let is_its_end = |message: &str| {
         message
             .split_once(": ")
             .is_some_and(|(why, rest)| OUT_OF_MEMORY.contains(&why) && rest.starts_with(&killed))
     };
-    let mut line = None;
-    each_wanted(&mut Source::new(), log, |record| {
-        let message = String::from_utf8_lossy(record.message);
-        if record.priority < 8 && record.since_boot >= since && is_its_end(&message) {
-            line = Some(record.shown());
-        }
-    })?;
-    Ok(line)
+    let is_on_kill = |record: &&Record| {
+        record.priority < 8 && record.since_boot >= since && is_its_end(&record.message)
+    };
+    Ok(wanted(log)?.iter().rfind(is_on_kill).map(Record::shown))
 }
 
 /// The last matching lines of a log, as they are shown.
-fn last_matching(source: &mut Source, log: &mut impl Read) -> io::Result<Vec<String>> {
-    let mut last = VecDeque::with_capacity(SHOWN);
-    each_wanted(source, log, |record| {
-        if last.len() == SHOWN {
-            last.pop_front();
-        }
-        // Made fit to be shown when it is known to be: a machine short of memory has said much.
-        last.push_back((record.since_boot, record.message.to_vec()));
-    })?;
-    Ok(last.iter().map(|(since_boot, message)| shown(*since_boot, message)).collect())
+fn last_matching(log: &mut impl Read) -> io::Result<Vec<String>> {
+    let records = wanted(log)?;
+    Ok(records[records.len().saturating_sub(SHOWN)..].iter().map(Record::shown).collect())
 }
 
-/// Each record on a kill or a crash, of a log that gives one a read, from the oldest on, and fails with
-/// `EAGAIN` after the newest.
-fn each_wanted(
-    source: &mut Source,
-    log: &mut impl Read,
-    mut take: impl FnMut(&Record<'_>),
-) -> io::Result<()> {
+/// The records about a kill or a crash, oldest first. The log gives one record per read, and fails
+/// with `EAGAIN` after the newest.
+fn wanted(log: &mut impl Read) -> io::Result<Vec<Record>> {
+    let mut wanted = Vec::new();
+    let mut buffer = [0; MAX_RECORD];
     for _ in 0..MAX_RECORDS {
-        let bytes = match source.next(log) {
-            Ok([]) => break,
-            Ok(bytes) => bytes,
-            Err(e) => match e.kind() {
-                ErrorKind::WouldBlock => break,
-                // EPIPE: the record was overwritten before it was read. EINVAL: it is longer than
-                // the buffer. Either way the next read gives the next one.
-                ErrorKind::BrokenPipe | ErrorKind::InvalidInput | ErrorKind::Interrupted => {
-                    continue;
-                }
-                _ => return Err(e),
-            },
-        };
-        // To take each one apart would cost as much as the kernel takes to give it.
-        if has_word(bytes)
-            && let Some(record) = Record::parse(bytes)
-            && record.is_wanted()
-        {
-            take(&record);
+        match log.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => wanted.extend(Record::parse(&buffer[..read]).filter(Record::is_wanted)),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+            // EPIPE: the record was overwritten before it was read. EINVAL: it is longer than the
+            // buffer. In both cases the next read gives the next record.
+            Err(e) if matches!(e.raw_os_error(), Some(EPIPE | EINVAL | EINTR)) => {}
+            Err(e) => return Err(e),
         }
     }
-    Ok(())
+    Ok(wanted)
 }
 
 #[cfg(test)]
@@ -127,7 +115,7 @@ mod tests {
     }
 
     fn read(records: impl IntoIterator<Item = io::Result<String>>) -> io::Result<Vec<String>> {
-        last_matching(&mut Source::new(), &mut Log(records.into_iter()))
+        last_matching(&mut Log(records.into_iter()))
     }
 
     #[test]

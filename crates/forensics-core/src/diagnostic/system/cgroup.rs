@@ -1,18 +1,21 @@
-//! What the process's control group did to it: memory events, CPU throttling, the limit on tasks.
+//! What the process's cgroup did to it: memory events, CPU throttling, the limit on tasks.
 //!
-//! Each controller is looked up for itself, since on a hybrid system some sit in version 1
-//! hierarchies and the rest in the version 2 one. File names are those of the kernel's
+//! Each controller is looked up on its own, because on a hybrid system some are in version 1
+//! hierarchies and the rest are in the version 2 one. File names are from the kernel's
 //! `admin-guide/cgroup-v2.rst` and `cgroup-v1/memory.rst`.
 
-use super::shown::{joined, pick, size};
-use super::source::{Source, said, unreadable};
-use crate::cgroupfs::{NO_LIMIT, Version, home, place, unified};
-use crate::escape::Plain;
 use std::io::{self, Write};
 use std::path::Path;
 
-/// A controller's name, and the files read of it in a version 1 and in a version 2 hierarchy.
-const CONTROLLERS: [(&str, &[&str], &[&str]); 3] = [
+use super::facts::{self, Fact};
+use super::reads::{Reads, text};
+use super::shown::{joined, pick, size};
+use crate::cgroupfs::{NO_LIMIT, Version, home, place, unified};
+
+/// A controller: its name, and the files read in a version 1 and in a version 2 hierarchy.
+type Controller = (&'static str, &'static [&'static str], &'static [&'static str]);
+
+const CONTROLLERS: [Controller; 3] = [
     (
         "memory",
         &["memory.oom_control", "memory.usage_in_bytes", "memory.limit_in_bytes", "memory.failcnt"],
@@ -24,64 +27,56 @@ const CONTROLLERS: [(&str, &[&str], &[&str]); 3] = [
 
 pub(super) fn write(
     out: &mut dyn Write,
-    source: &mut Source,
+    reads: &mut Reads<'_>,
     proc: &Path,
     mount: &Path,
     pid: i32,
 ) -> io::Result<()> {
     writeln!(out, "--- cgroup")?;
-    let unified = unified(mount);
-    let groups = source.read(&proc.join(pid.to_string()).join("cgroup"));
-    let groups = groups.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-    match groups {
-        Ok(groups) => {
-            for (controller, v1, v2) in CONTROLLERS {
-                let Some((version, path)) = place(&groups, controller) else {
-                    said(out, controller, "no such controller")?;
-                    continue;
-                };
-                let (root, files) = match version {
-                    Version::V1 => (mount.join(controller), v1),
-                    Version::V2 => (unified.clone(), v2),
-                };
-                write_controller(out, source, controller, &root, path, files)?;
-            }
-        }
-        Err(e) => unreadable(out, "cgroup", &e)?,
-    }
-    out.flush()
-}
-
-fn write_controller(
-    out: &mut dyn Write,
-    source: &mut Source,
-    controller: &str,
-    root: &Path,
-    path: &str,
-    files: &[&str],
-) -> io::Result<()> {
-    let (home, is_its_own) = home(root, path);
-    let remark = if is_its_own { "" } else { " (the process's own path is not visible here)" };
-    said(out, controller, format_args!("{}{remark}", Plain(&home.to_string_lossy())))?;
-    for &file in files {
-        source.fact(out, file, &home.join(file), &|text| match file {
-            "cpu.stat" => throttling(text),
-            file if file.starts_with("memory.") => with_size(text),
-            _ => joined(text),
-        })?;
+    let groups = proc.join(pid.to_string()).join("cgroup");
+    let mount = mount.to_owned();
+    let found = reads
+        .all(CONTROLLERS.to_vec(), move |controller| Ok(find(controller, &text(&groups)?, &mount)));
+    for ((name, ..), found) in CONTROLLERS.into_iter().zip(found) {
+        let (shown, files) = match found {
+            Ok(Ok((shown, files))) => (Ok(Ok(shown)), files),
+            Ok(Err(e)) => (Ok(Err(e)), Vec::new()),
+            Err(no_answer) => (Err(no_answer), Vec::new()),
+        };
+        facts::write_one(out, name, shown)?;
+        facts::write(out, reads, files)?;
     }
     Ok(())
 }
 
-fn throttling(cpu_stat: &str) -> String {
-    let found = pick(cpu_stat, &|key| key == "nr_periods" || key.contains("throttled"));
-    match found.is_empty() {
-        true => "no quota".to_owned(),
-        false => found,
-    }
+/// Where the process's group of a controller is, by the content of `/proc/PID/cgroup`, and the facts
+/// in its files.
+fn find((controller, v1, v2): Controller, groups: &str, mount: &Path) -> (String, Vec<Fact>) {
+    let Some((version, path)) = place(groups, controller) else {
+        return ("no such controller".to_owned(), Vec::new());
+    };
+    let (root, files) = match version {
+        Version::V1 => (mount.join(controller), v1),
+        Version::V2 => (unified(mount), v2),
+    };
+    let (home, is_its_own) = home(&root, path);
+    let remark = if is_its_own { "" } else { " (the process's own path is not visible here)" };
+    let fact = |&name: &&'static str| {
+        facts::file(name, home.join(name), move |text| match name {
+            "cpu.stat" => throttling(text),
+            name if name.starts_with("memory.") => with_size(text),
+            _ => joined(text),
+        })
+    };
+    (format!("{}{remark}", home.display()), files.iter().map(fact).collect())
 }
 
-/// A file of one number with its size beside it; others as they stand.
+fn throttling(cpu_stat: &str) -> String {
+    let found = pick(cpu_stat, |key| key == "nr_periods" || key.contains("throttled"));
+    if found.is_empty() { "no quota".to_owned() } else { found }
+}
+
+/// A file of one number, with its size next to it; other files as they are.
 fn with_size(text: &str) -> String {
     match text.trim().parse() {
         Ok(n @ 1024..NO_LIMIT) => format!("{n} ({})", size(n)),

@@ -1,0 +1,152 @@
+//! Facts about the process and the machine, each on a line of its own: `name: value`.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use procfs::process::Status;
+use procfs::{IoPressure, LoadAverage, Meminfo, PressureRecord};
+
+use super::reads::{NoAnswer, Reads, text};
+use super::shown::{joined, known, why, with_kib};
+use crate::escape::Plain;
+
+/// The name of a fact, and what reads its value. The value is escaped when it is shown.
+pub(super) type Fact = (String, Box<dyn Fn() -> io::Result<String> + Send>);
+
+/// What `show` makes of the content of a file.
+pub(super) fn file(
+    name: impl Into<String>,
+    path: PathBuf,
+    show: impl Fn(&str) -> String + Send + 'static,
+) -> Fact {
+    (name.into(), Box::new(move || Ok(show(&text(&path)?))))
+}
+
+/// Reads these facts and writes them in this order.
+pub(super) fn write(
+    out: &mut dyn Write,
+    reads: &mut Reads<'_>,
+    facts: Vec<Fact>,
+) -> io::Result<()> {
+    let (names, values): (Vec<_>, Vec<_>) = facts.into_iter().unzip();
+    for (name, value) in names.iter().zip(reads.all(values, |read| read())) {
+        write_one(out, name, value)?;
+    }
+    out.flush()
+}
+
+/// Writes a line `name: value`, or why there is no value.
+pub(super) fn write_one(
+    out: &mut dyn Write,
+    name: &str,
+    value: Result<io::Result<String>, NoAnswer>,
+) -> io::Result<()> {
+    match value {
+        Ok(Ok(value)) => writeln!(out, "{name}: {}", Plain(&value)),
+        Ok(Err(e)) => writeln!(out, "{name}: not readable ({})", why(&e)),
+        Err(no_answer) => writeln!(out, "{name}: {no_answer}"),
+    }
+}
+
+/// The state of a process, and how near it is to its limits.
+pub(super) fn of_process(proc: &Path, pid: i32) -> Vec<Fact> {
+    let home = proc.join(pid.to_string());
+    let fd = home.join("fd");
+    vec![
+        file("status", home.join("status"), |text| known(text, status)),
+        ("open files".to_owned(), Box::new(move || Ok(open_files(&fd)?.to_string()))),
+        file("limits", home.join("limits"), |text| match nofile(text) {
+            Some((soft, hard)) => format!("nofile soft {soft}, hard {hard}"),
+            None => "no line `Max open files`".to_owned(),
+        }),
+        file("oom_score_adj", home.join("oom_score_adj"), joined),
+        file("cgroup", home.join("cgroup"), joined),
+    ]
+}
+
+/// How busy the machine is: load, pressure and free memory.
+pub(super) fn of_load(proc: &Path) -> Vec<Fact> {
+    // Absent if the kernel was built without PSI, EOPNOTSUPP if it was booted without it. The files
+    // of the processor and of memory have the same form as the one of IO.
+    let psi = |what: &str| {
+        let path = proc.join("pressure").join(what);
+        file(format!("pressure {what}"), path, |text| known(text, pressure))
+    };
+    vec![
+        file("loadavg", proc.join("loadavg"), |text| known(text, load)),
+        psi("cpu"),
+        psi("memory"),
+        psi("io"),
+        file("meminfo", proc.join("meminfo"), |text| known(text, memory)),
+    ]
+}
+
+fn status(status: &Status) -> String {
+    let Status { state, tracerpid, threads, .. } = status;
+    let sizes = [("VmHWM", status.vmhwm), ("VmRSS", status.vmrss), ("VmSwap", status.vmswap)];
+    format!("State: {state} | TracerPid: {tracerpid} | Threads: {threads}{}", with_kib(&sizes))
+}
+
+fn load(load: &LoadAverage) -> String {
+    let LoadAverage { one, five, fifteen, cur, max, latest_pid } = load;
+    format!("{one:.2} {five:.2} {fifteen:.2} {cur}/{max} {latest_pid}")
+}
+
+fn pressure(pressure: &IoPressure) -> String {
+    let record = |name, of: &PressureRecord| {
+        let PressureRecord { avg10, avg60, avg300, total } = of;
+        format!("{name} avg10={avg10:.2} avg60={avg60:.2} avg300={avg300:.2} total={total}")
+    };
+    format!("{} | {}", record("some", &pressure.some), record("full", &pressure.full))
+}
+
+fn memory(memory: &Meminfo) -> String {
+    let kib = |bytes: u64| bytes / 1024;
+    let sizes = [
+        ("MemAvailable", memory.mem_available.map(kib)),
+        ("SwapTotal", Some(kib(memory.swap_total))),
+        ("SwapFree", Some(kib(memory.swap_free))),
+    ];
+    format!("MemTotal: {} kB{}", kib(memory.mem_total), with_kib(&sizes))
+}
+
+/// From Linux 6.2 on, the size of `/proc/PID/fd` is the number of open files (the kernel's
+/// `filesystems/proc.rst`). Before, it is 0 and they must be counted.
+fn open_files(fd: &Path) -> io::Result<u64> {
+    let open = fs::metadata(fd)?.len();
+    if open > 0 {
+        return Ok(open);
+    }
+    fs::read_dir(fd)?.try_fold(0, |n, entry| entry.map(|_| n + 1))
+}
+
+/// Soft and hard limit on open files, from `/proc/PID/limits`.
+fn nofile(limits: &str) -> Option<(&str, &str)> {
+    let line = limits.lines().find_map(|l| l.strip_prefix("Max open files"))?;
+    let mut words = line.split_whitespace();
+    Some((words.next()?, words.next()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_on_open_files_is_found() {
+        let head = "Limit                     Soft Limit           Hard Limit           Units\n";
+        let cases = [
+            ("Max open files            1024                 524288               files\n", {
+                Some(("1024", "524288"))
+            }),
+            ("Max open files            unlimited            unlimited            files\n", {
+                Some(("unlimited", "unlimited"))
+            }),
+            ("Max open files            1024\n", None),
+            ("Max file size             unlimited            unlimited            bytes\n", None),
+        ];
+        for (line, found) in cases {
+            assert_eq!(nofile(&format!("{head}{line}")), found);
+        }
+    }
+}
