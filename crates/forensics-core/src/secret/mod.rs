@@ -179,7 +179,8 @@ impl Command {
             return shown;
         }
         let has_blanks = argument.contains(char::is_whitespace);
-        let argument = if has_blanks { argument.to_owned() } else { without_credentials(argument) };
+        let is_one = !has_blanks || (argument.contains("://") && !is_script);
+        let argument = if is_one { without_credentials(argument) } else { argument.to_owned() };
         let depth = self.depth + 1;
         let is_harmless = self.is_harmless;
         let show = |part: &str| {
@@ -197,7 +198,8 @@ impl Command {
         let shown = if is_option {
             self.option(&argument)
         } else if has_blanks {
-            None
+            let is_hidden = self.hides_words && !self.is_harmless && !is_script;
+            is_hidden.then(|| REDACTED.to_owned())
         } else {
             self.word(&argument)
         };

@@ -529,6 +529,21 @@ fn no_secret_of_a_real_command_line_is_shown_but_its_program_is() {
 }
 
 #[test]
+fn a_secret_with_blanks_in_an_argument_of_its_own_is_hidden_as_a_whole() {
+    for line in [
+        "nmcli dev wifi connect home password correct|horse",
+        "htpasswd -b f ops correct|horse",
+        "mysql -p correct|horse",
+        "app --auth correct|horse",
+        "git clone https://ops:correct|horse@host/r",
+        "echo correct|horse",
+    ] {
+        let shown = without_secrets(&line.replace(' ', "\0").replace('|', " "));
+        assert!(!shown.contains("correct") && !shown.contains("horse"), "{shown:?}");
+    }
+}
+
+#[test]
 fn command_lines_around_a_stop_are_shown_in_full() {
     for line in command_lines(HARMLESS) {
         assert_eq!(without_secrets(&line), line);
