@@ -118,11 +118,13 @@ fn redact_command(words: &[(&str, &str)], depth: usize) -> String {
     let plain: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
     let program = programs::program_at(&plain).filter(|_| depth == 0);
     let harmless_from = programs::harmless_from(&plain).unwrap_or(words.len());
+    // What follows may be the arguments of another program.
+    let harmless_to = plain.iter().position(|word| *word == "--").unwrap_or(words.len());
     let mut command = Command { depth, ..Command::default() };
     let mut shown = String::new();
     for (index, (word, separator)) in words.iter().enumerate() {
         command.is_program = Some(index) == program;
-        command.is_harmless = index >= harmless_from;
+        command.is_harmless = (harmless_from..harmless_to).contains(&index);
         let argument = word.trim_matches(['"', '\'']);
         let start = word.len() - word.trim_start_matches(['"', '\'']).len();
         shown += &word[..start];
@@ -235,7 +237,7 @@ impl Command {
             let is_hidden = self.hides_words && !is_evident(value);
             return is_hidden.then(|| format!("{start}={REDACTED}"));
         }
-        let sound = sound(name).filter(|_| name.len() > 1 && !is_switch(name));
+        let sound = sound(name).filter(|_| (is_long || name.len() > 1) && !is_switch(name));
         if let Some(sound) = sound.filter(|sound| !self.is_harmless || *sound == Sound::Clear) {
             self.next = Some(Next::Value(sound));
         } else if is_long {
@@ -265,7 +267,7 @@ impl Command {
             let secret = SECRET.contains(letter).then_some(Next::Letter(letter));
             self.next = if LOGIN.contains(letter) { Some(Next::Login) } else { secret };
             None
-        } else if ATTACHED.contains(letter) {
+        } else if ATTACHED.contains(letter) || (SECRET.contains(letter) && value.starts_with('=')) {
             Some(format!("{before}{REDACTED}"))
         } else {
             Some(format!("{before}{}", login(value).filter(|_| LOGIN.contains(letter))?))

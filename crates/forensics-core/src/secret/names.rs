@@ -13,11 +13,11 @@ pub(super) enum Sound {
 /// Parts of a name whose words are joined.
 const PARTS: &str = "password passwd passphrase secret apikey accesskey accountkey sharedkey \
     authkey signingkey encryptionkey fromliteral masterkey hexkey requirepass masterauth \
-    mnemonic";
+    mnemonic passcode";
 
 /// Words anywhere in a name.
 const WORDS: &str = "token pass pw passin passout authorization auth auths authentication \
-    bearer basic cookie cookies psk pat webhook hmac jwt encrypt ap";
+    bearer basic cookie cookies psk pat webhook hmac jwt encrypt ap sas";
 
 /// Words at the end of a name.
 const LAST: &str = "pin otp totp sig signature value p";
@@ -47,7 +47,7 @@ const LOGINS: &str = "user username login proxy-user auth-user account cert";
 
 /// Commands and programs with a secret among the plain words after them.
 const ANNOUNCERS: &str = "login unlock unseal add_user authenticate_user user setuser \
-    identified obscure alias config users register <<< echo printf bearer basic digest token \
+    identified obscure alias config users register <<< echo printf kv bearer basic digest token \
     sqlplus sqlldr expdp impdp rman isql radtest smbclient";
 
 /// Plain words that stay visible after a word that tells of a secret: subcommands.
@@ -61,9 +61,9 @@ pub(super) fn sound(name: &str) -> Option<Sound> {
     let words = || separated.split(' ').filter(|word| !word.is_empty());
     let (first, last) = (words().next()?, words().next_back()?);
     let joined = separated.replace(' ', "");
-    // In Vault these are secrets themselves.
-    let is_id = ["secretid", "tokenid"].iter().any(|end| joined.ends_with(end));
-    let is_about = is_in(ABOUT, last) && !is_id;
+    // These are secrets themselves, the first two in Vault.
+    let is_secret = ["secretid", "tokenid", "webhookurl"].iter().any(|end| joined.ends_with(end));
+    let is_about = is_in(ABOUT, last) && !is_secret;
     if first == "no" || is_about || last.starts_with("passwordless") {
         return None;
     }

@@ -270,7 +270,32 @@ rsync rsync://ops:hunter2@h/m .
 celery -A app -b amqp://ops:hunter2@mq// worker
 celery --broker=amqp://ops:hunter2@mq// worker
 curl --key https://h/?token=hunter2
+app -a=hunter2
+app --p hunter2
+app --passcode hunter2
+app --sas hunter2
+app --webhook-url https://example.com/hunter2
+env SLACK_WEBHOOK_URL=https://example.com/hunter2 app
+vault kv put kv/x foo=hunter2
+pm2 restart app -- -p hunter2
+curl -H DD-API-KEY:|hunter2 https://h/
+curl -d {"k":"DB_PASSWORD","v":"hunter2"} https://h/
+curl -d {"Authorization":|["Bearer|hunter2"]} https://h/
+curl https://h/login?u=ops&p=hunter2
+app --connection-string Endpoint=sb://h/;SharedAccessKey=hunter2
+terraform init -backend-config="access_key=hunter2"
+salt db1 cmd.run mysql|-phunter2
+docker exec c mysql -phunter2
+kubectl exec p -- mysql -phunter2
+systemd-run -p Environment=TOKEN=hunter2 app
+racadm -u root -p hunter2 serveraction powerdown
+veracrypt -t -p hunter2 /dev/x
+qrencode otpauth://totp/x?secret=hunter2
+sh -c echo|root:hunter2|\||chpasswd
+sh -c chpasswd|<<<|'root:hunter2'
+oathtool --totp -b hunter2
 # Tokens and random words
+app 123456:AAHdqTcvCH1vGWJxfSS3cr3tK5PALDsaw
 app xoxb-0123456789-S3cr3tPw9xAAAA
 app hf_S3cr3tPw9xAbCdEfGhIjKlMnOp
 app glpat-S3cr3tPw9xAbCdEfGh12
@@ -614,7 +639,7 @@ fn the_options_of_real_tools_lose_their_secrets() {
         ("app --api-key=a/b/c TOKEN=a/b", "app --api-key=*** TOKEN=***"),
         ("app --apiKey=hunter2 --client-secret=x", "app --apiKey=*** --client-secret=***"),
         ("sh -c mysql|-phunter2|--host|db", "sh -c mysql|-p***|--host|db"),
-        // Not secrets.
+        // Not secrets. Some are hidden all the same.
         (
             "app --password-file /run/p --tls-key=/etc/k.pem",
             "app --password-file /run/p --tls-key=/etc/k.pem",
@@ -739,7 +764,7 @@ fn the_options_of_real_tools_lose_their_secrets() {
         ("app deploy ghp_0123456789abcdefghij", "app deploy ***"),
         ("app x=hvs.CAESIJ0123456789abcdef y", "app x=*** y"),
         ("app eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIx.c2ln", "app ***"),
-        // Not secrets.
+        // Not secrets. Some are hidden all the same.
         (
             "docker run -p 8080:80 -e X=y --sig-proxy=false img",
             "docker run -p *** -e X=y --sig-proxy=false img",
