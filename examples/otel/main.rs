@@ -43,7 +43,7 @@ async fn serve(collector: String) -> Result<ExitCode, Box<dyn Error>> {
         .with_filter(Targets::new().with_target("shutdown", LevelFilter::DEBUG));
     let to_stderr = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .fmt_fields(logging::Concise::default())
+        .fmt_fields(logging::CompactFields::default())
         .with_filter(LevelFilter::INFO);
     tracing_subscriber::registry().with(to_collector).with(to_stderr).init();
 

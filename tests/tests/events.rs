@@ -65,7 +65,7 @@ async fn each_event_is_one_line_and_the_context_is_the_first() {
     let subscriber = tracing_subscriber::fmt()
         .without_time()
         .with_writer(buffer.clone())
-        .fmt_fields(logging::Concise::default())
+        .fmt_fields(logging::CompactFields::default())
         .finish();
     let set = tracing::subscriber::set_default(subscriber);
     stop().await;

@@ -1,165 +1,179 @@
-//! How much a name sounds like that of a secret: an option's, a variable's, a header's, a property's.
+//! Names that tell of a secret: those of options, variables, headers, properties and commands.
 
-/// How sure it sounds.
+use super::programs::is_in;
+
+/// How clearly a name tells of a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sound {
-    /// A key, a directory, credentials: it may as well be a path or a number, which are worth knowing.
+    /// The value may also be a path or a short number, which are shown: `--key=/etc/tls.pem`.
     Faint,
     Clear,
 }
 
-/// Parts of a name, its words joined.
-const ANYWHERE: &[&str] = &[
-    "password",
-    "passwd",
-    "passphrase",
-    "secret",
-    "apikey",
-    "accesskey",
-    "accountkey",
-    "sharedkey",
-    "signingkey",
-    "encryptionkey",
-    "masterkey",
-    "requirepass",
-    "masterauth",
-];
+/// Parts of a name whose words are joined.
+const PARTS: &str = "password passwd passphrase secret apikey accesskey accountkey sharedkey \
+    authkey signingkey encryptionkey fromliteral masterkey hexkey requirepass masterauth \
+    mnemonic passcode";
 
-/// Words of a name.
-const WHOLE: &[&str] =
-    &["token", "pass", "pw", "passin", "passout", "authorization", "bearer", "cookie"];
+/// Words anywhere in a name.
+const WORDS: &str = "token pass pw passin passout authorization auth auths authentication \
+    bearer basic cookie cookies psk pat webhook hmac jwt encrypt ap sas";
 
-/// Words that only count at a name's end.
-const LAST: &[&str] = &["pin", "otp"];
+/// Words at the end of a name.
+const LAST: &str = "pin otp totp sig signature value p";
 
-const FAINT: &[&str] = &["key", "pwd", "credential", "credentials", "creds"];
+/// Words of names whose value may also be a path or a number.
+const FAINT: &str = "key pwd credential credentials cred creds session sessionid jsessionid \
+    phpsessid";
 
-/// Last words that make of a secret something about it.
-const ABOUT: &[&str] = &[
-    "file",
-    "files",
-    "path",
-    "dir",
-    "url",
-    "uri",
-    "env",
-    "stdin",
-    "prompt",
-    "name",
-    "id",
-    "type",
-    "length",
-    "policy",
-    "ttl",
-    "command",
-    "cmd",
-    "fd",
-    "mode",
-    "size",
-    "count",
-    "through",
-    "jar",
-    "helper",
-    "hint",
-    "field",
-    "header",
-    "expiry",
-    "algorithm",
-    "agent",
-    "store",
-    "provider",
-];
+/// Last words that tell that the value is something about a secret.
+const ABOUT: &str = "file files path dir url uri env stdin prompt name id type length policy \
+    ttl command cmd fd mode size count through jar helper hint field header expiry algorithm \
+    agent store provider";
 
-/// Words that make of a key one that everybody may know.
-const OPEN: &[&str] = &[
-    "public",
-    "pub",
-    "primary",
-    "foreign",
-    "sort",
-    "partition",
-    "cache",
-    "hot",
-    "routing",
-    "row",
-    "group",
-    "object",
-    "idempotency",
-    "index",
-    "unique",
-    "recv",
-];
+/// Words that tell that a key is no secret.
+const PUBLIC: &str = "public pub primary foreign sort partition cache hot routing row group \
+    object idempotency index unique recv";
 
-/// First words of an option that switches something and has no value.
-const SWITCHES: &[&str] = &[
-    "no", "disable", "disabled", "enable", "without", "with", "use", "require", "allow", "ask",
-    "prompt", "show", "hide", "reset", "generate", "gen", "print", "list",
-];
+/// First words of options that have no value.
+const SWITCHES: &str = "no disable disabled enable without with use require allow ask prompt \
+    show hide reset generate gen print list";
 
-/// Words that end in `pass` and are none.
-const NO_PASS: &[&str] = &[
-    "bypass",
-    "compass",
-    "trespass",
-    "surpass",
-    "encompass",
-    "overpass",
-    "underpass",
-    "multipass",
-];
+/// Words that end in `pass` and tell of nothing.
+const NO_PASS: &str = "bypass compass trespass surpass encompass overpass underpass multipass";
 
-/// How the name sounds; `None` for one that sounds like nothing secret.
+/// Names whose value may be a user name with a password.
+const LOGINS: &str = "user username login proxy-user auth-user account cert";
+
+/// Commands and programs with a secret among the plain words after them.
+const ANNOUNCERS: &str = "login unlock unseal add_user authenticate_user user setuser \
+    identified obscure alias config users register <<< echo printf kv bearer basic digest token \
+    sqlplus sqlldr expdp impdp rman isql radtest smbclient";
+
+/// Plain words that stay visible after a word that tells of a secret: subcommands.
+const VERBS: &str = "add check create delete describe edit enable generate get help init list \
+    login logout lookup ls modify put read remove renew revoke rm rotate set show status update \
+    write";
+
+/// How clearly the name tells of a secret; `None` if it does not.
 pub(super) fn sound(name: &str) -> Option<Sound> {
-    if !name.contains(char::is_alphabetic) {
+    let separated = separated(name);
+    let words = || separated.split(' ').filter(|word| !word.is_empty());
+    let (first, last) = (words().next()?, words().next_back()?);
+    let joined = separated.replace(' ', "");
+    // These are secrets themselves, the first two in Vault.
+    let is_secret = ["secretid", "tokenid", "webhookurl"].iter().any(|end| joined.ends_with(end));
+    let is_about = is_in(ABOUT, last) && !is_secret;
+    if first == "no" || is_about || last.starts_with("passwordless") {
         return None;
     }
-    // Of an approle of Vault's; other tools call a name so.
-    if name.eq_ignore_ascii_case("secret_id") {
+    let is_clear = |word: &str| {
+        is_in(WORDS, word)
+            || word.ends_with("token")
+            || word.ends_with("auth")
+            || (word.ends_with("pass") && !is_in(NO_PASS, word))
+    };
+    let has_part = || PARTS.split(' ').any(|part| joined.contains(part));
+    if is_in(LAST, last) || words().any(is_clear) || has_part() {
         return Some(Sound::Clear);
     }
-    let words = words(name);
-    let (first, last) = (words.first()?.as_str(), words.last()?.as_str());
-    if first == "no" || ABOUT.contains(&last) || last.starts_with("passwordless") {
-        return None;
-    }
-    let joined = words.concat();
-    let is_clear = ANYWHERE.iter().any(|part| joined.contains(part))
-        || LAST.contains(&last)
-        || words.iter().any(|word| sounds_clear(word));
-    if is_clear {
-        return Some(Sound::Clear);
-    }
-    let is_open = words.iter().any(|word| OPEN.contains(&word.as_str()));
     let is_faint = joined.contains("privatekey")
-        || words.iter().any(|word| FAINT.contains(&word.as_str()) || word.ends_with("pwd"));
-    (is_faint && !is_open).then_some(Sound::Faint)
+        || words().any(|word| is_in(FAINT, word) || word.ends_with("pwd"));
+    (is_faint && !words().any(|word| is_in(PUBLIC, word))).then_some(Sound::Faint)
 }
 
-/// Whether it is an option that says by its first word that no value follows.
+/// Where the value of the first secret in a text begins: after `name=`, `name:`, `"name": "`, `<name>`, or
+/// `"name","` as in `{"name":"DB_PASSWORD","value":"x"}`. The value ends with the text.
+pub(super) fn secret_value(text: &str) -> Option<(usize, Sound)> {
+    const BETWEEN: [char; 6] = ['"', '\'', '\\', ']', ' ', '\t'];
+    let mut start = 0;
+    for piece in text.split_inclusive(|c| !in_name(c)) {
+        let name = piece.trim_end_matches(|c| !in_name(c));
+        let behind = &text[start + name.len()..];
+        start += piece.len();
+        let signs = behind.trim_start_matches(BETWEEN).trim_start_matches("%22");
+        let is_encoded = |sign| signs.get(..3).is_some_and(|s| s.eq_ignore_ascii_case(sign));
+        let length = if is_encoded("%3d") || is_encoded("%3a") {
+            3
+        } else if signs.starts_with(['=', ':', '>', ',']) {
+            1
+        } else {
+            continue;
+        };
+        // The scheme of a URL, or one whose password has been hidden.
+        let value = &signs[length..];
+        if value.starts_with("//") || value.starts_with("***@") {
+            continue;
+        }
+        let name = name.trim_start_matches(|c: char| c == '-' || c.is_ascii_digit());
+        if is_login(name)
+            && let Some(at) = value.split(char::is_whitespace).next()?.find([':', '%'])
+        {
+            return Some((text.len() - value.len() + at + 1, Sound::Clear));
+        }
+        if let Some(sound) = sound(name).or_else(|| sound(name.strip_prefix('H')?)) {
+            let value = value.trim_start_matches(['=', ':', '"', '\'', ' ']);
+            return Some((text.len() - value.len(), sound));
+        }
+    }
+    None
+}
+
+/// Whether plain words after this one may be secrets. A program's own name tells little: `auth-server`.
+pub(super) fn announces(word: &str, is_program: bool) -> bool {
+    let last = word.rsplit(['/', ':', '+']).next().unwrap_or(word);
+    if is_in(ANNOUNCERS, &last.to_ascii_lowercase()) {
+        return true;
+    }
+    if word.contains('=') {
+        return false;
+    }
+    if is_program {
+        return last.contains("passw") || last.contains("passphrase");
+    }
+    if word.starts_with('/') || word.contains("://") {
+        return sound(last).is_some();
+    }
+    word.split(['/', ':']).any(|part| sound(part).is_some())
+}
+
+/// Whether the word is a subcommand rather than a secret.
+pub(super) fn is_verb(word: &str) -> bool {
+    // `get-secret-value`
+    let (verb, _) = word.split_once('-').unwrap_or((word, ""));
+    let is_short = word.matches('-').count() <= 2;
+    is_in(VERBS, verb) && is_short && word.chars().all(|c| c.is_ascii_lowercase() || c == '-')
+}
+
+/// Whether the value of this name may be a user name with a password.
+pub(super) fn is_login(name: &str) -> bool {
+    is_in(LOGINS, name)
+}
+
+/// Whether the first word of an option tells that no value follows.
 pub(super) fn is_switch(option: &str) -> bool {
-    words(option).first().is_some_and(|first| SWITCHES.contains(&first.as_str()))
+    separated(option).split(' ').next().is_some_and(|first| is_in(SWITCHES, first))
 }
 
-fn sounds_clear(word: &str) -> bool {
-    WHOLE.contains(&word)
-        || word.ends_with("token")
-        || (word.ends_with("pass") && !NO_PASS.contains(&word))
+fn in_name(c: char) -> bool {
+    c.is_alphanumeric() || matches!(c, '-' | '_' | '.')
 }
 
-/// The words of a name, in lower case: parted by signs, and where a capital begins one.
-fn words(name: &str) -> Vec<String> {
-    let mut words = vec![String::new()];
+/// The words of a name in lower case with blanks between: `db-password` and `dbPassword` alike.
+fn separated(name: &str) -> String {
+    let mut words = String::with_capacity(name.len() + 4);
     let mut was_lower = false;
     for c in name.chars() {
-        if matches!(c, '-' | '_' | '.') || (was_lower && c.is_uppercase()) {
-            words.push(String::new());
+        if was_lower && c.is_uppercase() {
+            words.push(' ');
         }
         was_lower = c.is_lowercase();
-        if let Some(word) = words.last_mut().filter(|_| !matches!(c, '-' | '_' | '.')) {
-            word.extend(c.to_lowercase());
+        if matches!(c, '-' | '_' | '.') {
+            words.push(' ');
+        } else {
+            words.extend(c.to_lowercase());
         }
     }
-    words.retain(|word| !word.is_empty());
     words
 }
 
@@ -174,14 +188,21 @@ mod tests {
             (Some(Clear), "password PGPASSWORD dbPassword keyStorePassword user.passwd SSHPASS"),
             (Some(Clear), "token authToken _authToken GITHUB_TOKEN X-Auth-Token accesstoken"),
             (Some(Clear), "api-key apiKey APIKEY X-Api-Key AccountKey AWS_SECRET_ACCESS_KEY pin"),
-            (Some(Clear), "client_secret secret_id SecretKey passphrase RPCPASS MYSQL_PASS pw"),
+            (
+                Some(Clear),
+                "auth _auth basic-auth authkey GITHUB_PAT REDISCLI_AUTH psk X-Amz-Signature",
+            ),
+            (
+                Some(Clear),
+                "client_secret secret_id secret-id SecretKey passphrase RPCPASS MYSQL_PASS pw",
+            ),
             (Some(Faint), "key tls-key private-key privateKey PWD OLDPWD MYSQL_PWD credentials"),
+            (None, "password-file no-password passwordless token-ttl secret-name pin-mode"),
+            (None, "keyring key-file keyboard monkey turkey public-key sortKey primary_key hotkey"),
             (
                 None,
-                "password-file no-password passwordless token-ttl secret-name secret-id pin-mode",
+                "bypass compass tokens tokenizer AWS_ACCESS_KEY_ID cookie-jar signal author path",
             ),
-            (None, "keyring key-file keyboard monkey turkey public-key sortKey primary_key hotkey"),
-            (None, "bypass compass tokens tokenizer AWS_ACCESS_KEY_ID cookie-jar auth sig signal"),
             (None, "user host port name id"),
         ];
         for (expected, names) in cases {

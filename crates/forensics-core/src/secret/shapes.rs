@@ -1,207 +1,166 @@
-//! What looks like a secret, or like none, by itself: addresses with a password in them, tokens by the
-//! prefix that their makers gave them to be found by, paths, switches.
+//! What is secret, or harmless, by its shape: passwords in URLs, tokens, random words, paths.
 
-use std::borrow::Cow;
+use super::REDACTED;
 
-use super::{REDACTED, in_name};
+/// How well-known tokens begin.
+const TOKENS: &str = "ghp_ gho_ ghu_ ghs_ ghr_ github_pat_ glpat- gldt- glrt- glptt- hvs. hvb. hvr. \
+    xoxa- xoxb- xoxc- xoxd- xoxe- xoxo- xoxp- xoxr- xoxs- xapp- sk- sk_live_ sk_test_ rk_live_ whsec_ \
+    AIza ya29. npm_ pypi- dop_v1_ SG. shpat_ shpss_ dckr_pat_ hf_ gsk_ tskey- AKIA ASIA eyJ \
+    AGE-SECRET-KEY-";
 
-/// Prefixes of tokens. Each is followed by at least [`MIN_TOKEN`] letters, digits, `_`, `-` or `.`.
-const TOKENS: &[&str] = &[
-    "ghp_",
-    "gho_",
-    "ghu_",
-    "ghs_",
-    "ghr_",
-    "github_pat_",
-    "glpat-",
-    "gldt-",
-    "glrt-",
-    "hvs.",
-    "hvb.",
-    "hvr.",
-    "xoxb-",
-    "xoxp-",
-    "xoxa-",
-    "xoxr-",
-    "xoxs-",
-    "xapp-",
-    "sk-",
-    "sk_live_",
-    "sk_test_",
-    "rk_live_",
-    "whsec_",
-    "AIza",
-    "ya29.",
-    "npm_",
-    "pypi-",
-    "dop_v1_",
-    "SG.",
-    "shpat_",
-    "dckr_pat_",
-    "eyJ",
-    "AGE-SECRET-KEY-",
-];
+/// How many characters follow at least.
 const MIN_TOKEN: usize = 16;
 
-/// Schemes, or what looks like one, that are followed by an address and no password.
-const ADDRESSES: &[&str] = &[
-    "mailto",
-    "sip",
-    "sips",
-    "xmpp",
-    "acct",
-    "npm",
-    "git",
-    "ssh",
-    "pkg",
-    "file",
-    "jid",
-    "workspace",
-];
+/// How long a random word is at least.
+const MIN_RANDOM: usize = 20;
 
-/// Endings of files that hold keys and the like.
-const FILES: &[&str] = &[
-    ".pem", ".key", ".crt", ".cer", ".der", ".p12", ".pfx", ".jks", ".pub", ".gpg", ".asc",
-    ".json", ".yml", ".yaml", ".toml", ".conf", ".cfg", ".ini", ".env", ".txt",
-];
-
-/// Without the passwords in the URLs of a word, and in what connects to databases in other ways. A user
-/// name alone is one where it is as long as a token.
-pub(super) fn without_credentials(word: &str) -> Cow<'_, str> {
-    // Each form below has one, and most words have none.
-    if !word.contains(':') {
-        return Cow::Borrowed(word);
+/// Hides the passwords of URLs and of `user:password@host` in a word, and the paths of webhooks.
+pub(super) fn without_credentials(word: &str) -> String {
+    if !word.contains(['@', '/']) {
+        return word.to_owned();
     }
     let mut shown = String::with_capacity(word.len());
     let mut rest = word;
-    while let Some((scheme, behind)) = rest.split_once("://") {
-        shown.push_str(scheme);
-        shown.push_str("://");
-        rest = behind;
-        if let Some((kept, used)) = user_info(behind) {
-            shown.push_str(&kept);
-            rest = &behind[used..];
-        }
+    // A list: `amqp://u:p@h1,amqp://u:p@h2`.
+    while let Some(next) = start_of_second_url(rest) {
+        shown += &without_login(&rest[..next]);
+        rest = &rest[next..];
     }
-    Cow::Owned(match shown.is_empty() {
-        true => without_scheme(word),
-        false => shown + rest,
-    })
+    shown + &without_login(rest)
 }
 
-/// What to show of a URL's user information, and how long that was, the `@` not included.
-fn user_info(behind: &str) -> Option<(String, usize)> {
-    const ENDS: [char; 5] = ['/', '?', '#', '"', '\''];
-    let end = behind.find(ENDS).unwrap_or(behind.len());
-    // Up to the next URL, of a list: `amqp://u:p@h1,amqp://u:p@h2`.
-    let this = behind.find("://").map_or(behind, |next| {
-        let scheme = behind[..next].rfind([',', ';', ' ', '|', '=']);
-        scheme.map_or(behind, |at| &behind[..at])
-    });
-    let strict = this[..end.min(this.len())].rfind('@');
-    // A password with a slash in it, which should have been percent-encoded: there is a colon before,
-    // and no port behind that.
-    let lenient = || {
-        let (_, port) = this[..end.min(this.len())].split_once(':')?;
-        let is_port = this.starts_with('[')
-            || (port.bytes().all(|byte| byte.is_ascii_digit()) && !port.is_empty());
-        (!is_port).then(|| this.rfind('@'))?
-    };
-    let at = strict.or_else(lenient)?;
-    let info = &behind[..at];
-    let lower = info.to_ascii_lowercase();
-    let colon = info.find(':').map(|at| (at, 1)).or_else(|| lower.find("%3a").map(|at| (at, 3)));
-    match colon {
-        Some((colon, sign)) => Some((format!("{}{REDACTED}", &info[..colon + sign]), at)),
-        None if info.len() >= 20 => Some((REDACTED.to_owned(), at)),
-        None => None,
-    }
+fn start_of_second_url(list: &str) -> Option<usize> {
+    let first = list.find("://")? + 3;
+    let second = first + list[first..].find("://")?;
+    let separator = list[first..second].rfind([',', ';', '|', '='])?;
+    Some(first + separator + 1)
 }
 
-/// `user:password@host`, `user:password@tcp(host)`, `oracle:thin:user/password@host`.
-fn without_scheme(word: &str) -> String {
-    if let Some((before, behind)) = word.split_once("oracle:thin:") {
-        return format!("{before}oracle:thin:{}", without_oracle(behind));
-    }
-    let with_user = || {
-        // `--proxy=u:p@h`
-        let start = word.rfind('=').map_or(0, |at| at + 1);
-        let (user, behind) = word[start..].split_once(':')?;
-        let (password, host) = behind.rsplit_once('@')?;
-        let is_dsn = host.starts_with("tcp(") || host.starts_with("unix(");
-        let fits = |text: &str| !text.is_empty() && !text.contains(['/', '"', '\'', '{', '(']);
-        let is_pair = fits(user) && fits(password) && !password.contains(':');
-        let is_login = is_dsn || (is_pair && is_host(host) && !ADDRESSES.contains(&user));
-        is_login.then(|| format!("{}{user}:{REDACTED}@{host}", &word[..start]))
-    };
-    with_user().unwrap_or_else(|| word.to_owned())
-}
-
-/// `user/password@database`.
-pub(super) fn without_oracle(word: &str) -> String {
-    match word.split_once('/') {
-        Some((user, password)) if !user.is_empty() && !user.contains('@') => {
-            let database = password.rfind('@').map_or("", |at| &password[at..]);
-            format!("{user}/{REDACTED}{database}")
-        }
-        _ => word.to_owned(),
-    }
-}
-
-/// `db`, `db.example:5432`, with a path behind it or not; but not `sha256:0123…`.
-fn is_host(text: &str) -> bool {
-    let (authority, _) = text.split_once('/').unwrap_or((text, ""));
-    let (host, port) = authority.split_once(':').unwrap_or((authority, "1"));
-    let is_port = (1..=5).contains(&port.len()) && port.bytes().all(|byte| byte.is_ascii_digit());
-    !host.is_empty() && host.chars().all(in_name) && is_port && !is_unit(host)
-}
-
-/// `a:b@c.service` is an instance of a template, and nobody's password.
-fn is_unit(host: &str) -> bool {
-    let types = [".service", ".socket", ".timer", ".mount", ".scope", ".slice"];
-    types.iter().any(|kind| host.ends_with(kind))
-}
-
-/// Without the tokens that show themselves by their prefix.
-pub(super) fn without_tokens(text: &str) -> String {
-    let in_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    let mut shown = String::with_capacity(text.len());
-    let mut rest = text;
-    let mut boundary = true;
-    while let Some(c) = rest.chars().next() {
-        let length = rest.find(|c| !in_token(c)).unwrap_or(rest.len());
-        let may_be_one = boundary && length > MIN_TOKEN;
-        let prefix = TOKENS.iter().find(|prefix| may_be_one && rest.starts_with(**prefix));
-        // Names that begin so, as `npm_config_user_agent`, have no digit in them.
-        let is_token = |prefix: &&str| {
-            let random = rest.get(prefix.len()..length).unwrap_or_default();
-            random.len() >= MIN_TOKEN && random.bytes().any(|byte| byte.is_ascii_digit())
+/// Everything between the user's name and the last `@` is the password, which may have any sign in it.
+fn without_login(url: &str) -> String {
+    let start = url.find("://").map_or(0, |at| at + 3);
+    let is_url = start > 0;
+    let Some(end) = url[start..].rfind('@').map(|at| start + at) else {
+        // The path of a webhook is all that one needs to use it.
+        let path = url[start..].find('/').map(|at| start + at + 1).filter(|_| is_url);
+        let is_webhook = url.contains("hook") || url.contains("telegram");
+        return match path.filter(|path| is_webhook && *path < url.len()) {
+            Some(path) => format!("{}{REDACTED}", &url[..path]),
+            None => url.to_owned(),
         };
-        if prefix.is_some_and(is_token) {
-            shown.push_str(REDACTED);
-            rest = &rest[length..];
-        } else {
-            // The whole word at once: only its beginning can be one's.
-            let used = if boundary && length > 0 { length } else { c.len_utf8() };
-            shown.push_str(&rest[..used]);
-            rest = &rest[used..];
-        }
-        boundary = rest.is_empty() || !shown.ends_with(in_token);
+    };
+    let login = &url[start..end];
+    let lower = login.to_ascii_lowercase();
+    let is_plain = |c: char| c.is_ascii_lowercase() || matches!(c, '-' | '_' | '.');
+    let is_token = login.len() >= MIN_RANDOM || !login.chars().all(is_plain);
+    let kept = if let Some(at) = login.find(':') {
+        at + 1
+    } else if let Some(at) = lower.find("%3a") {
+        at + "%3a".len()
+    } else if let Some(at) = login.find('/').filter(|at| !is_url && *at > 0) {
+        // Oracle's `user/password@database`.
+        at + 1
+    } else if is_url && is_token {
+        0
+    } else {
+        return url.to_owned();
+    };
+    format!("{}{REDACTED}{}", &url[..start + kept], &url[end..])
+}
+
+/// Hides tokens by how they begin and, unless `only_known`, words that look random.
+pub(super) fn without_tokens(word: &str, only_known: bool) -> String {
+    if word.len() < MIN_TOKEN {
+        return word.to_owned();
+    }
+    let in_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let shown = hide_runs(word, in_token, is_token);
+    if only_known {
+        return shown;
+    }
+    let in_base64 = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '+' | '/');
+    let shown = hide_runs(&shown, in_base64, is_random);
+    // A path may hold a hash that tells which container or package it is of.
+    if word.starts_with('/') {
+        return shown;
+    }
+    hide_runs(&shown, |c| c.is_ascii_alphanumeric(), is_random)
+}
+
+/// Hides the runs of such characters that are secret.
+fn hide_runs(text: &str, in_run: impl Fn(char) -> bool, is_secret: fn(&str) -> bool) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for piece in text.split_inclusive(|c| !in_run(c)) {
+        let run = piece.trim_end_matches(|c| !in_run(c));
+        shown += if is_secret(run) { REDACTED } else { run };
+        shown += &piece[run.len()..];
     }
     shown
 }
 
-/// Whether it is a file's path, as far as that can be told.
-pub(super) fn is_path(value: &str) -> bool {
-    let plain = |c: char| in_name(c) || matches!(c, '/' | '@' | '~' | ' ');
-    let starts = ["/", "./", "../", "~/"].iter().any(|start| value.starts_with(start));
-    let is_file = FILES.iter().any(|ending| value.ends_with(ending));
-    (starts || is_file) && value.chars().all(plain)
+fn is_token(run: &str) -> bool {
+    if run.len() < MIN_TOKEN {
+        return false;
+    }
+    // Names that begin so, such as `npm_config_user_agent`, are in lower case.
+    let is_mixed =
+        |rest: &str| rest.contains(|c: char| c.is_ascii_digit() || c.is_ascii_uppercase());
+    let mut rests = TOKENS.split_ascii_whitespace().filter_map(|prefix| run.strip_prefix(prefix));
+    rests.any(|rest| rest.len() >= MIN_TOKEN && is_mixed(rest))
 }
 
-/// Whether it is a word that switches something and hides nothing.
+/// Whether letters and digits change as often as in random text: at a quarter of the places or more.
+/// With other signs in it, it also needs both cases, as names with a hash at the end have only one.
+fn is_random(run: &str) -> bool {
+    if run.len() < MIN_RANDOM {
+        return false;
+    }
+    let class = |byte: u8| match byte {
+        b'0'..=b'9' => 1,
+        b'a'..=b'z' => 2,
+        b'A'..=b'Z' => 3,
+        _ => 0,
+    };
+    let classes: Vec<u8> = run.bytes().map(class).collect();
+    let has = |class| classes.contains(&class);
+    let is_change = |pair: &&[u8]| pair[0] != pair[1] && !pair.contains(&0);
+    let changes = classes.windows(2).filter(is_change).count();
+    changes * 4 >= run.len() && has(1) && ((has(2) && has(3)) || !has(0))
+}
+
+/// Whether the value is evidently no secret as a whole: a path, a URL, a number of three digits.
+pub(super) fn is_evident(value: &str) -> bool {
+    // Base64 may begin with a slash, too.
+    let is_folder = |name: &str| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    let folder = value.strip_prefix('/').and_then(|path| path.split_once('/'));
+    let is_path = ["./", "../", "~/"].iter().any(|start| value.starts_with(start))
+        || [".pem", ".key", ".crt", ".json", ".yml", ".yaml"]
+            .iter()
+            .any(|end| value.ends_with(end))
+        || folder.is_some_and(|(folder, _)| is_folder(folder));
+    let is_plain = !value.contains([',', ';', '=', '&', ':', '+']);
+    let is_number = value.len() <= 3 && value.bytes().all(|byte| byte.is_ascii_digit());
+    (is_path && is_plain && !is_random(value)) || is_number || value.contains("://")
+}
+
+/// Whether the value switches something, and hides nothing.
 pub(super) fn is_switch_word(value: &str) -> bool {
     let words =
         ["true", "false", "yes", "no", "on", "off", "none", "null", "1", "0", "ask", "prompt"];
     words.iter().any(|word| value.eq_ignore_ascii_case(word))
+}
+
+/// Where the first word of a text ends: at a blank, or as in a shell one that is not quoted.
+pub(super) fn end_of_word(text: &str, is_shell: bool) -> usize {
+    let mut at = 0;
+    while let Some(c) = text[at..].chars().next().filter(|c| !c.is_whitespace()) {
+        at += c.len_utf8();
+        at += match c {
+            '\\' if is_shell => text[at..].chars().next().map_or(0, char::len_utf8),
+            // One that is not closed is an apostrophe.
+            '"' | '\'' if is_shell => text[at..].find(c).map_or(0, |closed| closed + 1),
+            _ => 0,
+        };
+    }
+    at
 }

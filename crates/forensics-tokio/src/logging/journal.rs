@@ -1,10 +1,19 @@
-//! Events in the journal, with their fields: systemd's native journal protocol
+//! Events in the journal, with their fields, by systemd's native journal protocol
 //! (<https://systemd.io/JOURNAL_NATIVE_PROTOCOL>).
 //!
-//! Of our own, beside the crate tracing-journald, for three things that it does not do and that the
-//! last words of a service need: a send that does not hang, whatever state the journal is in; a
-//! `MESSAGE_ID=` by kind of event; and a prefix by target, so that what we say is found by
-//! `SHUTDOWN_PHASE=`, and not `F_PHASE=`. For events of other targets the names are tracing-journald's.
+//! Why this is not the crate tracing-journald (0.3.2), by the tests that it cannot pass:
+//!
+//! - Its send blocks as long as the journal reads nothing, and its socket is private, so no timeout can
+//!   be set. Every event of the service itself would then block, not only the guard's on the log thread:
+//!   `a_journal_that_does_not_read_blocks_nothing_and_lost_events_are_counted`, and
+//!   `a_journal_that_is_stuck_holds_up_no_phase` in `tests/tests/systemd/journal.rs`.
+//! - It drops events without a trace; see the first of these.
+//! - It has one prefix for all targets, and a `MESSAGE_ID=` only from a field of the event, which every
+//!   other subscriber would show in each line. Two of its layers, one for each prefix, cannot share a
+//!   registry: both keep a span's fields under the same type and panic at the second. With a filter
+//!   for each, the service's events lose the phase they are in. Its `MESSAGE=` has no fields, so
+//!   `journalctl` would not show them:
+//!   `an_event_of_ours_has_its_id_its_prefix_and_the_phases_it_is_in`.
 
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
@@ -22,21 +31,18 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::{LookupSpan, Scope};
 
-use super::Concise;
+use super::CompactFields;
 use super::message_id::message_id;
 
 const SOCKET: &str = "/run/systemd/journal/socket";
 
 /// How long an event waits for room in the journal's queue.
-const WAIT: Duration = Duration::from_millis(100);
+const TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Longest value and longest datagram, in bytes: it must fit into a socket's send buffer, 208 KiB
-/// unless set otherwise.
+/// Longest value and longest datagram in bytes. A datagram must fit into a socket's send buffer, which
+/// has 208 KiB by default.
 const MAX_VALUE: usize = 16 << 10;
 const MAX_DATAGRAM: usize = 128 << 10;
-
-/// What ends a value that was cut.
-const CUT: &str = "…";
 
 /// What the protocol adds to a name and a value: two newlines and the length.
 const FRAME: usize = 10;
@@ -47,31 +53,32 @@ const FRAME: usize = 10;
 /// |---|---|
 /// | `MESSAGE` | the message, and the fields as `name=value` |
 /// | `PRIORITY` | 3 error, 4 warn, 6 info, 7 debug and trace |
-/// | `MESSAGE_ID` | of our own events: [`MESSAGE_IDS`](super::MESSAGE_IDS) |
+/// | `MESSAGE_ID` | of the guard's events: [`MESSAGE_IDS`](super::MESSAGE_IDS) |
 /// | `SHUTDOWN_NAME` | a field `name` of an event of the target `shutdown`, or of a phase's span |
-/// | `F_NAME` | one of any other |
-/// | `TARGET`, `CODE_FILE`, `CODE_LINE`, `SYSLOG_IDENTIFIER` | as they are called |
+/// | `F_NAME` | a field `name` of any other event or span |
+/// | `TARGET`, `CODE_FILE`, `CODE_LINE`, `SYSLOG_IDENTIFIER` | as in other journal clients |
 ///
-/// Values are cut at 16 KiB, and end in `…` then; fields for which a message has no room are counted in
-/// `SHUTDOWN_LOST_FIELDS`. The journal's queue is short (10 messages, unless
-/// `net.unix.max_dgram_qlen` says otherwise), so an event waits for room in it: 100 ms at most, and
-/// not at all where the one before it waited in vain. One that finds no room is lost, and counted:
-/// the next that gets through carries the number as `SHUTDOWN_LOST_EVENTS`.
+/// A value longer than 16 KiB is cut and then ends in `…`. Fields that do not fit into a message are
+/// counted in `SHUTDOWN_LOST_FIELDS`.
+///
+/// The journal's queue is short (10 messages by default, see `net.unix.max_dgram_qlen`). An event waits
+/// 100 ms at most for room in it, and not at all if the event before it found none. An event that
+/// finds no room is lost. The next one that is sent carries the number of lost events in
+/// `SHUTDOWN_LOST_EVENTS`.
 #[derive(Debug)]
-pub struct Journal {
+pub struct JournaldLayer {
     socket: UnixDatagram,
     identifier: String,
-    fields: Concise,
     lost: AtomicU64,
-    /// The last event found no room in time.
-    stuck: AtomicBool,
+    /// The last event found no room in time. The socket is non-blocking as long as this is so.
+    is_stuck: AtomicBool,
 }
 
-impl Journal {
+impl JournaldLayer {
     /// Connects to the system's journal.
     ///
     /// # Errors
-    /// Where there is none, or not for us.
+    /// If there is none, or this process may not write to it.
     pub fn connect() -> io::Result<Self> {
         Self::connect_to(Path::new(SOCKET))
     }
@@ -80,38 +87,27 @@ impl Journal {
         let socket = UnixDatagram::unbound()?;
         let connected = socket.connect(path);
         connected.map_err(|e| io::Error::new(e.kind(), format!("the journal at {path:?}: {e}")))?;
-        socket.set_write_timeout(Some(WAIT))?;
-        let exe = std::env::current_exe().ok();
-        let name = exe.as_deref().and_then(Path::file_name);
-        let identifier = name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        Ok(Self {
-            socket,
-            identifier,
-            fields: Concise::default(),
-            lost: AtomicU64::new(0),
-            stuck: AtomicBool::new(false),
-        })
+        socket.set_write_timeout(Some(TIMEOUT))?;
+        let exe = std::env::current_exe().unwrap_or_default();
+        let identifier = exe.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Self { socket, identifier, lost: AtomicU64::new(0), is_stuck: AtomicBool::new(false) })
     }
 
-    fn send(&self, mut entry: Entry) {
+    fn send(&self, mut fields: Vec<(String, String)>) {
         let lost = self.lost.load(Ordering::Relaxed);
         if lost > 0 {
-            entry.put("SHUTDOWN_LOST_EVENTS", &lost);
+            fields.insert(0, ("SHUTDOWN_LOST_EVENTS".to_owned(), lost.to_string()));
         }
-        let sent = self.socket.send(&entry.finish());
-        let stuck = sent.is_err();
-        if self.stuck.swap(stuck, Ordering::Relaxed) != stuck {
-            // Where that fails the next one waits for the write timeout again.
-            let _ = self.socket.set_nonblocking(stuck);
+        let is_sent = self.socket.send(&encode(fields)).is_ok();
+        if self.is_stuck.swap(!is_sent, Ordering::Relaxed) == is_sent {
+            // If that fails, the next event waits for the timeout again.
+            let _ = self.socket.set_nonblocking(!is_sent);
         }
-        match sent {
-            Ok(_) => {
-                // What others lost meanwhile is left for the next.
-                self.lost.fetch_sub(lost, Ordering::Relaxed);
-            }
-            Err(_) => {
-                self.lost.fetch_add(1, Ordering::Relaxed);
-            }
+        if is_sent {
+            // Events that other threads lost meanwhile are left for the next one.
+            self.lost.fetch_sub(lost, Ordering::Relaxed);
+        } else {
+            self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -123,96 +119,59 @@ pub(super) fn takes_stderr() -> bool {
     stream == format!("{}:{}", stderr.dev(), stderr.ino())
 }
 
-/// An entry in the protocol's binary form, in which no value can forge a field.
-#[derive(Default)]
-struct Entry {
-    bytes: Vec<u8>,
-    /// How many fields are in it, and for how many there was no room.
-    count: usize,
-    lost: usize,
-}
-
-impl Entry {
-    fn put(&mut self, name: &str, value: &dyn fmt::Display) {
-        let mut value = value.to_string();
+/// The protocol's binary form, in which no value can forge a field.
+fn encode(fields: Vec<(String, String)>) -> Vec<u8> {
+    let mut entry = Vec::new();
+    let mut put = |name: &str, value: &str, room: usize| {
+        let fits = entry.len() + name.len() + value.len() + FRAME <= room;
+        if fits {
+            entry.extend([name.as_bytes(), b"\n", &(value.len() as u64).to_le_bytes()].concat());
+            entry.extend([value.as_bytes(), b"\n"].concat());
+        }
+        fits
+    };
+    let mut lost = 0;
+    for (name, mut value) in fields {
         if value.len() > MAX_VALUE {
-            value.truncate(value.floor_char_boundary(MAX_VALUE - CUT.len()));
-            value.push_str(CUT);
+            value.truncate(value.floor_char_boundary(MAX_VALUE - "…".len()));
+            value.push('…');
         }
-        match self.bytes.len() + name.len() + value.len() + FRAME > MAX_DATAGRAM {
-            true => self.lost += 1,
-            false => self.write(name, &value),
-        }
+        lost += usize::from(!put(&name, &value, MAX_DATAGRAM));
     }
-
-    fn write(&mut self, name: &str, value: &str) {
-        self.count += 1;
-        self.bytes.extend(name.bytes());
-        self.bytes.push(b'\n');
-        self.bytes.extend((value.len() as u64).to_le_bytes());
-        self.bytes.extend(value.as_bytes());
-        self.bytes.push(b'\n');
+    if lost > 0 {
+        put("SHUTDOWN_LOST_FIELDS", &lost.to_string(), usize::MAX);
     }
-
-    /// Adds another's fields, if there is room for all of them.
-    fn append(&mut self, other: &Self) {
-        self.lost += other.lost;
-        match self.bytes.len() + other.bytes.len() > MAX_DATAGRAM {
-            true => self.lost += other.count,
-            false => self.bytes.extend(&other.bytes),
-        }
-    }
-
-    /// What is sent.
-    fn finish(mut self) -> Vec<u8> {
-        if self.lost > 0 {
-            // Of a few bytes, for which a socket that takes the rest has room, too.
-            self.write("SHUTDOWN_LOST_FIELDS", &self.lost.to_string());
-        }
-        self.bytes
-    }
+    entry
 }
 
-/// Puts fields into an entry.
-struct Fields<'a> {
-    entry: &'a mut Entry,
-    prefix: &'static str,
-}
+/// The fields of an event or a span, by their names in the journal.
+#[derive(Default)]
+struct Fields(Vec<(String, String)>);
 
-impl Fields<'_> {
-    fn put(&mut self, field: &Field, value: &dyn fmt::Display) {
-        // The message is a line of its own making.
-        if field.name() != "message" {
-            self.entry.put(&field_name(self.prefix, field.name()), value);
-        }
-    }
-}
+/// Adds fields whose names get the prefix of their target.
+struct Recorder<'a>(&'a mut Fields, &'static str);
 
-impl Visit for Fields<'_> {
+impl Visit for Recorder<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.put(field, &value);
-    }
-
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        self.put(field, &value);
+        self.record_debug(field, &format_args!("{value}"));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.put(field, &format_args!("{value:?}"));
+        // The message is formatted with all fields.
+        if field.name() != "message" {
+            self.0.0.push((field_name(self.1, field.name()), format!("{value:?}")));
+        }
     }
 }
 
 fn prefix(target: &str) -> &'static str {
-    match target {
-        "shutdown" => "SHUTDOWN",
-        _ => "F",
-    }
+    if target == "shutdown" { "SHUTDOWN" } else { "F" }
 }
 
-/// A name as the journal takes it: capitals, digits and `_`, at most 64 bytes.
+/// A name that the journal accepts: capitals, digits and `_`, at most 64 bytes.
 fn field_name(prefix: &str, name: &str) -> String {
     let fits = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
-    prefix.chars().chain(std::iter::once('_')).chain(name.chars().map(fits)).take(64).collect()
+    format!("{prefix}_{name}").chars().map(fits).take(64).collect()
 }
 
 pub(super) fn priority(level: Level) -> u8 {
@@ -224,54 +183,45 @@ pub(super) fn priority(level: Level) -> u8 {
     }
 }
 
-/// A span's fields, ready to be put into each entry of an event in it.
-struct SpanFields(Entry);
-
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Journal {
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JournaldLayer {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         let Some(span) = context.span(id) else { return };
-        let mut entry = Entry::default();
-        let prefix = prefix(attributes.metadata().target());
-        attributes.record(&mut Fields { entry: &mut entry, prefix });
-        span.extensions_mut().replace(SpanFields(entry));
+        let mut fields = Fields::default();
+        attributes.record(&mut Recorder(&mut fields, prefix(span.metadata().target())));
+        span.extensions_mut().replace(fields);
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
         let Some(span) = context.span(id) else { return };
-        let prefix = prefix(span.metadata().target());
-        if let Some(SpanFields(entry)) = span.extensions_mut().get_mut() {
-            values.record(&mut Fields { entry, prefix });
+        if let Some(fields) = span.extensions_mut().get_mut() {
+            values.record(&mut Recorder(fields, prefix(span.metadata().target())));
         }
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let metadata = event.metadata();
-        let mut entry = Entry::default();
         let mut message = String::new();
-        // Writing to a String does not fail, unless a value's Display does.
-        let _ = self.fields.format_fields(Writer::new(&mut message), event);
-        entry.put("MESSAGE", &message);
-        entry.put("PRIORITY", &priority(*metadata.level()));
-        entry.put("SYSLOG_IDENTIFIER", &self.identifier);
-        entry.put("TARGET", &metadata.target());
-        if let Some(file) = metadata.file() {
-            entry.put("CODE_FILE", &file);
-        }
-        if let Some(line) = metadata.line() {
-            entry.put("CODE_LINE", &line);
-        }
-        if metadata.target() == "shutdown"
-            && let Some(id) = message_id(metadata.name())
-        {
-            entry.put("MESSAGE_ID", &id);
-        }
+        // Writing to a String fails only if a value's Display does.
+        let _ = CompactFields::default().format_fields(Writer::new(&mut message), event);
+        let is_ours = metadata.target() == "shutdown";
+        let common = [
+            ("MESSAGE", Some(message)),
+            ("PRIORITY", Some(priority(*metadata.level()).to_string())),
+            ("SYSLOG_IDENTIFIER", Some(self.identifier.clone())),
+            ("TARGET", Some(metadata.target().to_owned())),
+            ("CODE_FILE", metadata.file().map(str::to_owned)),
+            ("CODE_LINE", metadata.line().map(|line| line.to_string())),
+            ("MESSAGE_ID", message_id(metadata.name()).filter(|_| is_ours).map(str::to_owned)),
+        ];
+        let common = common.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        let mut fields = Fields(common.collect());
         for span in context.event_scope(event).into_iter().flat_map(Scope::from_root) {
-            if let Some(SpanFields(fields)) = span.extensions().get() {
-                entry.append(fields);
+            if let Some(Fields(span)) = span.extensions().get() {
+                fields.0.extend_from_slice(span);
             }
         }
-        event.record(&mut Fields { entry: &mut entry, prefix: prefix(metadata.target()) });
-        self.send(entry);
+        event.record(&mut Recorder(&mut fields, prefix(metadata.target())));
+        self.send(fields.0);
     }
 }
 
@@ -311,12 +261,12 @@ mod tests {
         }
     }
 
-    fn journal() -> (Journal, Reader) {
+    fn journal() -> (JournaldLayer, Reader) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
         let socket = UnixDatagram::bind(&path).unwrap();
         socket.set_nonblocking(true).unwrap();
-        (Journal::connect_to(&path).unwrap(), Reader { socket, _dir: dir })
+        (JournaldLayer::connect_to(&path).unwrap(), Reader { socket, _dir: dir })
     }
 
     fn value<'a>(fields: &'a [(String, String)], name: &str) -> Vec<&'a str> {
@@ -362,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_that_does_not_read_holds_nobody_and_the_lost_are_counted() {
+    fn a_journal_that_does_not_read_blocks_nothing_and_lost_events_are_counted() {
         let (journal, reader) = journal();
         let subscriber = tracing_subscriber::registry().with(journal);
         tracing::subscriber::with_default(subscriber, || {

@@ -1,10 +1,9 @@
 //! A subscriber for services that have none of their own.
 //!
-//! [`init`] writes to the journal where file descriptor 2 is its, and lines to stderr elsewhere.
-//! Any other subscriber does as well; the user's own always wins. It differs from the plain
-//! `tracing_subscriber::fmt` in one thing: of the events `Shutdown context: …` and
-//! `Previous run: …`, whose message has all their facts in it, the fields are not repeated behind
-//! the message ([`Concise`]).
+//! [`init`] writes to the journal if stderr is connected to it, and lines to stderr otherwise. Any other
+//! subscriber works as well, and a subscriber that the service has installed is never replaced. There
+//! is one difference to the plain `tracing_subscriber::fmt`: the messages of `Shutdown context: …` and
+//! `Previous run: …` contain all their facts, so their fields are not repeated ([`CompactFields`]).
 
 mod journal;
 mod message_id;
@@ -21,23 +20,23 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
-pub use self::journal::Journal;
+pub use self::journal::JournaldLayer;
 pub use self::message_id::MESSAGE_IDS;
 
-/// Installs a subscriber for events of level `INFO` and above. Returns whether it was installed:
-/// `false` where the program has one already, which then stays.
+/// Installs a subscriber for events of level `INFO` and above. Returns `false` if the program already has
+/// one, which then stays.
 ///
-/// Where file descriptor 2 is the journal's (systemd sets `JOURNAL_STREAM`), events go there with
-/// their fields, as [`Journal`] has it; where that cannot be reached, as lines on stderr that begin
-/// with their priority, such as `<4>` (sd-daemon(3)). Elsewhere they are plain lines on stderr.
-/// A line that cannot be written, as to a full disk or a pipe that nobody reads, is lost; a `fmt`
-/// subscriber of one's own panics then unless it has `.log_internal_errors(false)`.
+/// If file descriptor 2 is the journal's (systemd sets `JOURNAL_STREAM`), events go to the journal with
+/// their fields, see [`JournaldLayer`]. If the journal cannot be reached, they are lines on stderr that
+/// begin with their priority, such as `<4>` (sd-daemon(3)). Otherwise they are plain lines on stderr.
+/// A line that cannot be written, for example because the disk is full, is lost. A `fmt` subscriber of
+/// your own panics in that case unless it has `.log_internal_errors(false)`.
 pub fn init() -> bool {
     if !journal::takes_stderr() {
         return tracing_subscriber::fmt()
             .with_writer(io::stderr)
             .log_internal_errors(false)
-            .fmt_fields(Concise::default())
+            .fmt_fields(CompactFields::default())
             .try_init()
             .is_ok();
     }
@@ -46,24 +45,24 @@ pub fn init() -> bool {
             .with_writer(io::stderr)
             .log_internal_errors(false)
             .with_ansi(false)
-            .fmt_fields(Concise::default())
+            .fmt_fields(CompactFields::default())
             .event_format(WithPriority(Format::default().without_time()))
             .try_init()
             .is_ok()
     })
 }
 
-/// The same to the journal, whatever file descriptor 2 is.
+/// Installs the subscriber for the journal, even if file descriptor 2 is not the journal's.
 ///
 /// # Errors
-/// Where the journal cannot be reached.
+/// If the journal cannot be reached.
 pub fn init_journal() -> io::Result<bool> {
-    let journal = Journal::connect()?;
+    let journal = JournaldLayer::connect()?;
     let subscriber = tracing_subscriber::registry().with(LevelFilter::INFO).with(journal);
     Ok(subscriber.try_init().is_ok())
 }
 
-/// Lines that the journal takes for what they are, by the priority in front of them.
+/// Lines with their priority in front, which the journal understands.
 struct WithPriority(Format<tracing_subscriber::fmt::format::Full, ()>);
 
 impl<S, N> FormatEvent<S, N> for WithPriority
@@ -82,12 +81,12 @@ where
     }
 }
 
-/// Formats fields as tracing-subscriber does, except for those of a context event: its message
-/// says them already. For a `fmt` subscriber of one's own, by `.fmt_fields(Concise::default())`.
+/// Formats fields as tracing-subscriber does, except for those of a context event, whose message already
+/// contains them. For a `fmt` subscriber of your own: `.fmt_fields(CompactFields::default())`.
 #[derive(Debug, Default)]
-pub struct Concise(DefaultFields);
+pub struct CompactFields(DefaultFields);
 
-impl<'writer> FormatFields<'writer> for Concise {
+impl<'writer> FormatFields<'writer> for CompactFields {
     fn format_fields<R: RecordFields>(
         &self,
         mut writer: Writer<'writer>,
@@ -95,9 +94,10 @@ impl<'writer> FormatFields<'writer> for Concise {
     ) -> fmt::Result {
         let mut message = ContextMessage(None);
         fields.record(&mut message);
-        match message.0 {
-            Some(message) => writer.write_str(&message),
-            None => self.0.format_fields(writer, fields),
+        if let Some(message) = message.0 {
+            writer.write_str(&message)
+        } else {
+            self.0.format_fields(writer, fields)
         }
     }
 }
