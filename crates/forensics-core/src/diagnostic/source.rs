@@ -2,7 +2,7 @@
 
 use super::shown;
 use crate::escape::Plain;
-use crate::regular::READ;
+use crate::secure_fs::READ;
 use nix::fcntl::openat;
 use nix::sys::stat::Mode;
 use std::fmt::{Display, Write as _};
