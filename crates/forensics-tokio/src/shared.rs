@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use forensics_core::context::{Baseline, ShutdownContext};
-use forensics_core::record::{Diag, DiagState, Verdict};
+use forensics_core::record::{Diag, DiagState, PostMortem};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -32,7 +32,7 @@ pub(crate) struct Shared {
     /// Tells the diagnostic that no time is left for it.
     diagnostic_deadline: Arc<Notify>,
     pub(crate) has_run: AtomicBool,
-    pub(crate) previous: Option<Verdict>,
+    pub(crate) previous: Option<PostMortem>,
 }
 
 impl Shared {
@@ -40,7 +40,7 @@ impl Shared {
         config: Config,
         baseline: Baseline,
         outlets: Outlets,
-        previous: Option<Verdict>,
+        previous: Option<PostMortem>,
         runtime: Handle,
     ) -> Self {
         let config = Arc::new(config);

@@ -61,26 +61,20 @@ fn exit(run: &Summary<'_>) -> String {
 }
 
 fn abandoned(run: &Summary<'_>) -> Texts {
-    let (evidence, advice) = if run.asked.is_none() {
-        (
-            "its guard was dropped without a teardown, as nothing had asked for one: main returned \
-             early",
-            "see what it logged last, most likely an error at its start; a service that ends by \
-             itself is to be given to run()"
-                .to_owned(),
-        )
+    let (when, advice) = if run.asked.is_none() {
+        let advice = "see what it logged last, most likely an error at its start; a service that ends \
+                      by itself is to be given to run()";
+        ("without a teardown, as nothing had asked for one: main returned early", advice.to_owned())
     } else if !run.teardown_began() {
         (
-            "its guard was dropped after it had been asked to stop, and before a phase had begun",
+            "after it had been asked to stop, and before a phase had begun",
             "wait for run()".to_owned(),
         )
     } else {
-        (
-            "its guard was dropped in the middle of its teardown",
-            format!("{}: wait for run(), and put no timeout of your own around it", state(run)),
-        )
+        let advice = "wait for run(), and put no timeout of your own around it";
+        ("in the middle of its teardown", format!("{}: {advice}", state(run)))
     };
-    (evidence.to_owned(), Some(advice))
+    (format!("its guard was dropped {when}"), Some(advice))
 }
 
 fn timed_out(run: &Summary<'_>) -> Texts {
@@ -118,21 +112,18 @@ fn forced(run: &Summary<'_>) -> Texts {
             (evidence, "find what blocks its thread".to_owned())
         }
         _ => {
-            let evidence = match run.asked_last.filter(|signal| signal.ordinal > 1) {
-                Some(last) => format!(
-                    "stop number {}, {}, ended it at once{exit}",
-                    last.ordinal,
-                    signal_from(last)
-                ),
-                None => format!("it was ended at once{exit}"),
-            };
-            let wait = match deadline {
-                Some(deadline) => {
-                    format!("give it its deadline of {deadline} before a further signal")
-                }
-                None => "wait for it before a further signal".to_owned(),
-            };
-            (evidence, wait)
+            let last = run.asked_last.filter(|signal| signal.ordinal > 1);
+            let what = last.map_or_else(
+                || "it was ended at once".to_owned(),
+                |last| {
+                    format!("stop number {}, {}, ended it at once", last.ordinal, signal_from(last))
+                },
+            );
+            let wait = deadline.map_or_else(
+                || "wait for it".to_owned(),
+                |deadline| format!("give it its deadline of {deadline}"),
+            );
+            (format!("{what}{exit}"), format!("{wait} before a further signal"))
         }
     };
     let advice = format!("{}: {what_to_do}, or lower {}", stalled_state(run), timeouts(run));
@@ -159,28 +150,20 @@ fn running(run: &Summary<'_>) -> Texts {
 
 fn rebooted(run: &Summary<'_>, host: &HostState) -> Texts {
     let id = |id: &Option<String>| id.as_deref().map_or_else(|| "?".to_owned(), shown);
-    let boots =
-        format!("the boot id was {} and is {} now", id(&run.start.boot_id), id(&host.boot_id));
-    let (evidence, advice) = match run.asked {
-        Some((at_us, signal)) => (
-            format!(
-                "{boots}; {} had come {} before the last event",
-                signal_from(signal),
-                Span(run.last_us.saturating_sub(at_us))
-            ),
-            format!(
-                "{} when the machine went down: lower {}, or raise TimeoutStopSec= if the machine \
-                 may wait that long",
-                state(run),
-                timeouts(run)
-            ),
-        ),
-        None => (
-            format!("{boots}; nothing had asked it to stop: power loss, a crash or a hard reset"),
-            "look at the end of the log of the boot before: journalctl -b -1 -e".to_owned(),
-        ),
+    let (then, now) = (id(&run.start.boot_id), id(&host.boot_id));
+    let boots = format!("the boot id was {then} and is {now} now");
+    let Some((at_us, signal)) = run.asked else {
+        let evidence = "nothing had asked it to stop: power loss, a crash or a hard reset";
+        let advice = "look at the end of the log of the boot before: journalctl -b -1 -e";
+        return (format!("{boots}; {evidence}"), Some(advice.to_owned()));
     };
-    (evidence, Some(advice))
+    let (signal, before) = (signal_from(signal), Span(run.last_us.saturating_sub(at_us)));
+    let (state, timeouts) = (state(run), timeouts(run));
+    let advice = format!(
+        "{state} when the machine went down: lower {timeouts}, or raise TimeoutStopSec= if the \
+         machine may wait that long"
+    );
+    (format!("{boots}; {signal} had come {before} before the last event"), Some(advice))
 }
 
 /// The reason for a run that did not say that it ended.
@@ -196,16 +179,14 @@ fn killed(run: &Summary<'_>, host: &HostState) -> Explanation {
         let (evidence, advice) = timer.texts(run);
         (timer.reason, evidence, advice)
     } else if let Some(signal) = asked.filter(|s| timer.is_none() && s.cause == "container_stop") {
+        let (name, state, timeouts) = (signal_name(signal), stalled_state(run), timeouts(run));
         let evidence = format!(
-            "{} came from the container's runtime, which sends SIGKILL once its grace period is \
-             over; how long that is, is not recorded{memory}",
-            signal_name(signal),
+            "{name} came from the container's runtime, which sends SIGKILL once its grace period is \
+             over; how long that is, is not recorded{memory}"
         );
         let advice = format!(
-            "{}: raise the grace period (docker stop --time, terminationGracePeriodSeconds) or \
-             lower {}",
-            stalled_state(run),
-            timeouts(run)
+            "{state}: raise the grace period (docker stop --time, terminationGracePeriodSeconds) or \
+             lower {timeouts}"
         );
         (Reason::GracePeriod, evidence, advice)
     } else if asked.is_none() && !run.teardown_began() {
@@ -277,12 +258,9 @@ impl<'a> StopTimer<'a> {
     }
 
     fn texts(&self, run: &Summary<'_>) -> (String, String) {
-        let (signal, timeout, name) = (self.signal, Span(self.timeout_us), self.name);
-        let evidence = format!(
-            "{} began {name} of {timeout}; the last event came {} after it, and no end",
-            signal_from(signal),
-            Span(run.last_us.saturating_sub(self.began_us))
-        );
+        let (timeout, name) = (Span(self.timeout_us), self.name);
+        let (from, signal) = (signal_from(self.signal), signal_name(self.signal));
+        let lived = Span(run.last_us.saturating_sub(self.began_us));
         let blocked = run.wedged.is_some_and(|wedged| wedged.what == WedgedWhat::Runtime);
         let what_to_do = if blocked {
             "move its blocking calls off the runtime (spawn_blocking)".to_owned()
@@ -291,30 +269,29 @@ impl<'a> StopTimer<'a> {
         } else {
             "find what kept the runtime from the teardown".to_owned()
         };
-        let advice = format!(
-            "{} {timeout} after {} and {name} is {timeout}{}: {what_to_do}",
-            state(run),
-            signal_name(signal),
-            stalled(run)
-        );
-        (evidence, advice)
+        let (state, stalled) = (state(run), stalled(run));
+        (
+            format!(
+                "{from} began {name} of {timeout}; the last event came {lived} after it, and no end"
+            ),
+            format!(
+                "{state} {timeout} after {signal} and {name} is {timeout}{stalled}: {what_to_do}"
+            ),
+        )
     }
 
     fn why_not(&self, run: &Summary<'_>, host: &HostState) -> String {
         let (timeout, name) = (Span(self.timeout_us), self.name);
-        match (run.last_us.checked_sub(self.over_us()), run.dead_by_us(host)) {
-            (Some(beyond_us), _) => format!(
-                "; not by {name} of {timeout}, unless that was extended: the last event came {} \
-                 after its end",
-                Span(beyond_us)
-            ),
-            (None, Some(by_us)) => format!(
-                "; not by {name} of {timeout}: it was dead {} after {} at the latest",
-                Span(by_us.saturating_sub(self.began_us)),
-                signal_name(self.signal)
-            ),
-            (None, None) => String::new(),
+        if let Some(beyond_us) = run.last_us.checked_sub(self.over_us()) {
+            let beyond = Span(beyond_us);
+            return format!(
+                "; not by {name} of {timeout}, unless that was extended: the last event came \
+                 {beyond} after its end"
+            );
         }
+        let Some(by_us) = run.dead_by_us(host) else { return String::new() };
+        let (after, signal) = (Span(by_us.saturating_sub(self.began_us)), signal_name(self.signal));
+        format!("; not by {name} of {timeout}: it was dead {after} after {signal} at the latest")
     }
 }
 

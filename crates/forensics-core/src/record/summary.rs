@@ -60,16 +60,21 @@ impl<'a> Summary<'a> {
         for (line, entry) in record.entries.iter().enumerate() {
             let at_us = entry.mono_us;
             match &entry.event {
-                Event::Signal(signal) => run.add_signal(at_us, signal),
+                Event::Signal(signal) => {
+                    run.asked.get_or_insert((at_us, signal));
+                    run.asked_last = Some(signal);
+                    run.stop_timeout = signal.stop_timeout_us.or(run.stop_timeout);
+                    if matches!(signal.cause.as_str(), "systemd" | "reboot") {
+                        run.asked_by_systemd.get_or_insert((at_us, signal));
+                    }
+                }
                 Event::PhaseStarted(phase) => {
-                    run.runtime_lives();
-                    run.moves(&phase.phase);
+                    run.moved(Some(&phase.phase));
                     open.insert((&phase.phase, &phase.group), (line, at_us, phase));
                 }
-                Event::PhaseProgress(_) => run.runtime_lives(),
+                Event::PhaseProgress(_) => run.moved(None),
                 Event::PhaseFinished(phase) => {
-                    run.runtime_lives();
-                    run.moves(&phase.phase);
+                    run.moved(Some(&phase.phase));
                     open.remove(&(&phase.phase, &phase.group));
                     run.ended.push(phase);
                 }
@@ -84,21 +89,12 @@ impl<'a> Summary<'a> {
         run
     }
 
-    fn add_signal(&mut self, at_us: u64, signal: &'a SignalEvent) {
-        self.asked.get_or_insert((at_us, signal));
-        self.asked_last = Some(signal);
-        self.stop_timeout = signal.stop_timeout_us.or(self.stop_timeout);
-        if matches!(signal.cause.as_str(), "systemd" | "reboot") {
-            self.asked_by_systemd.get_or_insert((at_us, signal));
-        }
-    }
-
-    fn runtime_lives(&mut self) {
-        self.wedged = self.wedged.filter(|wedged| wedged.what != WedgedWhat::Runtime);
-    }
-
-    fn moves(&mut self, phase: &str) {
-        self.wedged = self.wedged.filter(|wedged| wedged.phase.as_deref() != Some(phase));
+    /// The runtime made progress, and this phase began or ended.
+    fn moved(&mut self, phase: Option<&str>) {
+        self.wedged = self.wedged.filter(|wedged| {
+            wedged.what != WedgedWhat::Runtime
+                && (phase.is_none() || wedged.phase.as_deref() != phase)
+        });
     }
 
     pub(super) fn teardown_began(&self) -> bool {

@@ -120,30 +120,17 @@ pub enum AccessError {
     },
 }
 
+/// What was tried, and what to do if it failed, as in [`AccessError::System`].
+type Attempt = (&'static str, &'static str);
+const CREATE: Attempt = ("create the folder", "; create it, or name another");
+const OPEN: Attempt =
+    ("open the folder", "; it must be a folder of this user, and no symbolic link");
+const LIST_FOLDER: Attempt = ("list the folder", "");
+const OPEN_FILE: Attempt = ("open", "; it must be a file of this user, and no symbolic link");
+
 impl AccessError {
-    fn create(path: &Path, source: impl Into<io::Error>) -> Self {
-        let (action, fix) = ("create the folder", "; create it, or name another");
+    fn system((action, fix): Attempt, path: &Path, source: impl Into<io::Error>) -> Self {
         Self::System { action, path: path.to_owned(), source: source.into(), fix }
-    }
-
-    fn open(path: &Path, source: impl Into<io::Error>) -> Self {
-        let fix = "; it must be a folder of this user, and no symbolic link";
-        Self::System {
-            action: "open the folder",
-            path: path.to_owned(),
-            source: source.into(),
-            fix,
-        }
-    }
-
-    fn list(path: &Path, source: impl Into<io::Error>) -> Self {
-        let source = source.into();
-        Self::System { action: "list the folder", path: path.to_owned(), source, fix: "" }
-    }
-
-    fn open_file(path: &Path, source: impl Into<io::Error>) -> Self {
-        let fix = "; it must be a file of this user, and no symbolic link";
-        Self::System { action: "open", path: path.to_owned(), source: source.into(), fix }
     }
 }
 
@@ -174,7 +161,8 @@ impl Folder {
 
     /// Opens any folder, to read what is in it.
     pub(crate) fn look(path: &Path) -> Result<Self, AccessError> {
-        let fd = open(path, LIST, Mode::empty()).map_err(|errno| AccessError::list(path, errno))?;
+        let fd = open(path, LIST, Mode::empty())
+            .map_err(|errno| AccessError::system(LIST_FOLDER, path, errno))?;
         Ok(Self { fd, path: path.to_owned() })
     }
 
@@ -184,7 +172,7 @@ impl Folder {
     }
 
     fn checked(path: &Path, fd: OwnedFd) -> Result<Self, AccessError> {
-        let stat = fstat(&fd).map_err(|errno| AccessError::open(path, errno))?;
+        let stat = fstat(&fd).map_err(|errno| AccessError::system(OPEN, path, errno))?;
         let path = path.to_owned();
         if geteuid().is_root() && stat.st_uid != 0 {
             return Err(AccessError::Foreign { path, owner: stat.st_uid });
@@ -216,7 +204,7 @@ impl Folder {
 
     /// The names of the regular files in it, in no order.
     pub(crate) fn files(&self) -> Result<Vec<OsString>, AccessError> {
-        let failed = |errno: Errno| AccessError::list(&self.path, errno);
+        let failed = |errno: Errno| AccessError::system(LIST_FOLDER, &self.path, errno);
         let mut names = Vec::new();
         let mut dir = Dir::openat(&self.fd, Path::new("."), LIST, Mode::empty()).map_err(failed)?;
         for entry in dir.iter() {
@@ -243,7 +231,7 @@ impl Folder {
 /// # Errors
 /// Where the folder or the file cannot be opened or created, or another user could change either.
 pub fn append_to(path: &Path) -> Result<File, AccessError> {
-    let failed = |source: io::Error| AccessError::open_file(path, source);
+    let failed = |source: io::Error| AccessError::system(OPEN_FILE, path, source);
     let name = path.file_name().ok_or_else(|| failed(io::ErrorKind::IsADirectory.into()))?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
@@ -283,8 +271,8 @@ enum Missing {
 /// Walks to a folder step by step. `last` is for a symbolic link in place of the folder itself.
 fn walk(path: &Path, missing: Missing, last: Links) -> Result<OwnedFd, AccessError> {
     let failed = |errno: Errno| match missing {
-        Missing::Create if errno != Errno::ELOOP => AccessError::create(path, errno),
-        _ => AccessError::open(path, errno),
+        Missing::Create if errno != Errno::ELOOP => AccessError::system(CREATE, path, errno),
+        _ => AccessError::system(OPEN, path, errno),
     };
     if path.as_os_str().is_empty() {
         return Err(failed(Errno::ENOENT));

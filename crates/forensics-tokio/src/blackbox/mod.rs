@@ -18,15 +18,14 @@ use forensics_core::clock;
 use forensics_core::context::{Baseline, ShutdownContext, Trigger};
 use forensics_core::duration::Timespan;
 use forensics_core::record::{
-    self, Event, ForcedBy, How, KEEP, PhaseFinished, PhaseOutcome, PhaseProgress, PhaseStarted,
-    Recorder, RunStarted, Signal, SignalKind, Stopped, Wedged, WedgedWhat,
+    self, DEFAULT_RETENTION, Event, ExitKind, ForcedBy, PhaseFinished, PhaseProgress, PhaseStarted,
+    Recorder, RunStarted, SignalEvent, SignalKind, Stopped, Wedged, WedgedWhat,
 };
 use forensics_core::systemd::Manager;
 use serde_json::{Map, Value};
 
 use self::syncer::Syncer;
 use crate::config::Config;
-use crate::outcome::Outcome;
 use crate::report::{LaterSignal, PhaseReport};
 
 /// The record being written; nothing where none was asked for or it could not be made.
@@ -76,7 +75,7 @@ impl BlackBox {
                 Err(e) => drop(black_box.failed.set(format!("not durable: {e}"))),
             }
         }
-        if let Err(e) = record::prune(dir, KEEP) {
+        if let Err(e) = record::prune(dir, DEFAULT_RETENTION) {
             black_box.failed.get_or_init(|| e.to_string());
         }
         black_box
@@ -106,7 +105,7 @@ impl BlackBox {
             Some(Trigger::ServiceEnded { .. }) => SignalKind::ServiceEnded,
             _ => SignalKind::Signal,
         };
-        let mut event = Signal::new(kind, 1, context.cause().as_str());
+        let mut event = SignalEvent::new(kind, 1, context.cause().as_str());
         event.signal = context.signal().map(|signal| signal.to_string());
         if let Some(sender) = &context.sender {
             event.sender_pid = u32::try_from(sender.process.pid).ok();
@@ -125,7 +124,7 @@ impl BlackBox {
     /// request as the one before makes no more.
     pub(crate) fn later_signal(&self, later: &LaterSignal, requests: u32) {
         // Its cause would need the context, which belongs to the first one.
-        let mut event = Signal::new(SignalKind::Signal, requests, Cause::Unknown.as_str());
+        let mut event = SignalEvent::new(SignalKind::Signal, requests, Cause::Unknown.as_str());
         event.signal = Some(later.signal.to_string());
         if let Some(sender) = &later.sender {
             event.sender_pid = u32::try_from(sender.process.pid).ok();
@@ -164,16 +163,8 @@ impl BlackBox {
         if !self.records() {
             return;
         }
-        let outcome = match report.outcome {
-            Outcome::Ok => PhaseOutcome::Ok,
-            Outcome::Skipped => PhaseOutcome::Skipped,
-            Outcome::CutShort => PhaseOutcome::CutShort,
-            Outcome::TimedOut => PhaseOutcome::TimedOut,
-            Outcome::Failed => PhaseOutcome::Failed,
-            Outcome::Panicked => PhaseOutcome::Panicked,
-        };
         let (took, offset) = (micros(report.took), micros(report.offset + report.took));
-        let mut event = PhaseFinished::new(place.phase, outcome, took, offset);
+        let mut event = PhaseFinished::new(place.phase, report.outcome, took, offset);
         event.group = place.group.map(str::to_owned);
         event.error.clone_from(&report.error);
         event.values.clone_from(&report.values);
@@ -195,7 +186,7 @@ impl BlackBox {
     /// The run is over; with no status where it is not known.
     pub(crate) fn stopped(
         &self,
-        how: How,
+        how: ExitKind,
         exit_status: Option<u8>,
         total: Duration,
         more_signals: u64,
@@ -218,7 +209,7 @@ impl BlackBox {
         total: Duration,
         more_signals: u64,
     ) {
-        let mut event = Stopped::new(How::Forced, i32::from(exit_status), micros(total));
+        let mut event = Stopped::new(ExitKind::Forced, i32::from(exit_status), micros(total));
         event.more_signals = Some(more_signals).filter(|&more| more > 0);
         event.forced_by = Some(by);
         event.detail = Some(detail);
@@ -230,7 +221,7 @@ impl BlackBox {
     pub(crate) fn panicked(&self, message: String, location: Option<String>, total: Duration) {
         // What a Rust program exits with that panicked; one that aborts dies of SIGABRT instead.
         const PANIC_STATUS: i32 = 101;
-        let mut event = Stopped::new(How::Panicked, PANIC_STATUS, micros(total));
+        let mut event = Stopped::new(ExitKind::Panicked, PANIC_STATUS, micros(total));
         event.panic = Some(message);
         event.location = location;
         self.write(&Event::Stopped(event));

@@ -13,8 +13,8 @@ use forensics_core::context::Baseline;
 use forensics_core::process;
 use forensics_core::record::Run;
 use forensics_core::secret;
+use forensics_core::secure_fs::Folder;
 use forensics_core::signal::Signal;
-use forensics_core::trusted::Folder;
 use tokio::runtime::Handle;
 
 use self::install_error::InstallError;
@@ -126,7 +126,7 @@ impl Builder {
 
     /// Where the diagnostic's output is appended: 0600, in a folder that is made, 0700, where it is
     /// not there. Without it, and where others could interfere with the file or its folder
-    /// ([`forensics_core::trusted`]), there is none.
+    /// ([`forensics_core::secure_fs`]), there is none.
     pub fn diag_log(mut self, path: impl Into<PathBuf>) -> Self {
         self.config.diag_log = Some(path.into());
         self
@@ -357,11 +357,11 @@ pub(crate) fn share(
     let last = |dir: &PathBuf| Run::last_in(&Folder::open(dir).ok()?).ok().flatten();
     let previous = config.record_dir.as_ref().and_then(last);
     if let Some(run) = &previous {
-        events::previous(&run.verdict);
+        events::previous(&run.post_mortem);
         #[cfg(feature = "metrics")]
         crate::metrics::report(run);
     }
-    let previous = previous.map(|run| run.verdict);
+    let previous = previous.map(|run| run.post_mortem);
     let black_box = config.record_dir.as_deref();
     let black_box = black_box.map(|dir| BlackBox::open(dir, &config, &baseline));
     let black_box = black_box.unwrap_or_default();

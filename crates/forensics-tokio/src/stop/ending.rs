@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use forensics_core::record::{ForcedBy, How};
+use forensics_core::record::{ExitKind, ForcedBy};
 use tokio::time::Instant;
 
 use super::Stop;
@@ -16,9 +16,9 @@ impl Stop {
     /// Records how the teardown ended.
     pub(crate) fn record_end(&self, report: &ShutdownReport) {
         let how = match () {
-            () if report.is_failed() => How::Failed,
-            () if report.timed_out => How::TimedOut,
-            () => How::Clean,
+            () if report.is_failed() => ExitKind::Failed,
+            () if report.timed_out => ExitKind::TimedOut,
+            () => ExitKind::Clean,
         };
         let status = Some(report.exit_status);
         self.black_box.stopped(how, status, report.total, report.more_signals);
@@ -71,7 +71,7 @@ impl Stop {
             false => {
                 let more = self.unlisted_signals();
                 self.message.close(|| self.standing(), State::Abandoned);
-                self.black_box.stopped(How::Abandoned, None, self.since_begun(), more);
+                self.black_box.stopped(ExitKind::Abandoned, None, self.since_begun(), more);
                 self.message.finish();
             }
         }
