@@ -14,7 +14,7 @@ use forensics_core::record::{
     Event, ExitKind, PhaseFinished, PhaseOutcome, PhaseStarted, Recorder, RunStarted, SignalEvent,
     SignalKind, Stopped,
 };
-use measure::{clock, median};
+use measure::{clock, median, time};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -41,8 +41,14 @@ fn main() -> Result<()> {
             [&mut || clock(|| stats(dir.path())), &mut || clock(|| jq(dir.path()))],
         );
         let what = format!("`list --stats`, {records} records");
-        measure::ratio(&what, median(&ours), "jq", median(&theirs), 0.1);
-        points.push((records as f64, median(&ours)));
+        let (ours, theirs) = (median(&ours), median(&theirs));
+        // Fewer records are reported without a target: there the start of the programs counts.
+        if records == 10_000 {
+            measure::ratio(&what, ours, "jq", theirs, 0.1);
+        } else {
+            measure::note(&what, &time(ours), &format!("jq: {}", time(theirs)));
+        }
+        points.push((records as f64, ours));
     }
     measure::growth("`list --stats`", "record", &points);
     Ok(())

@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fifo_named_like_a_record_hangs_nobody() {
+    fn a_fifo_named_like_a_record_blocks_no_reader() {
         let tmp = tempfile::tempdir().unwrap();
         chmod(tmp.path(), 0o700);
         let fifo = tmp.path().join(nth(1));

@@ -417,8 +417,8 @@ fn what_is_known_now_decides_where_the_record_does_not() {
     let killed = HostState { oom_kill: Some(3), ..now() };
     let told =
         HostState { oom_line: Some("Out of memory: Killed process 4100\n".to_owned()), ..now() };
-    // The cgroup was made anew: its counter says nothing.
-    let anew = HostState { oom_kill: Some(3), cgroup_inode: Some(1279), ..now() };
+    // A new cgroup: its counter says nothing.
+    let new_cgroup = HostState { oom_kill: Some(3), cgroup_inode: Some(1279), ..now() };
     let early =
         HostState { mono_us: Some(T0 + S), oom_kill: Some(0), cgroup_inode: Some(7), ..now() };
     let other_clock = HostState { mono_us: Some(5), ..now() };
@@ -449,7 +449,7 @@ fn what_is_known_now_decides_where_the_record_does_not() {
         (&killed, &in_drain[..], RunOutcome::KilledInPhase, Reason::OutOfMemory, "MemoryMax="),
         (&killed, &ended[..], RunOutcome::Clean, Reason::Recorded, ""),
         (&told, none, RunOutcome::Vanished, Reason::OutOfMemory, r"Killed process 4100\n"),
-        (&anew, none, RunOutcome::Vanished, Reason::Unknown, ""),
+        (&new_cgroup, none, RunOutcome::Vanished, Reason::Unknown, ""),
         (
             &early,
             &in_drain[..],
@@ -664,11 +664,11 @@ fn in_a_pod_the_grace_period_and_what_is_known_of_its_memory_are_named() {
     };
     let early =
         HostState { mono_us: Some(T0 + S), oom_kill: Some(0), cgroup_inode: Some(7), ..now() };
-    let anew = || HostState { cgroup_inode: Some(8), oom_kill: Some(0), ..now() };
+    let new_cgroup = || HostState { cgroup_inode: Some(8), oom_kill: Some(0), ..now() };
     let cases = [
         (
             vec![sigterm("container_stop", 0, "?"), begins(0, "drain", 10 * S)],
-            anew(),
+            new_cgroup(),
             KilledInPhase,
             Reason::GracePeriod,
             "raise terminationGracePeriodSeconds or lower the phase's timeout (10s)",
@@ -685,7 +685,7 @@ fn in_a_pod_the_grace_period_and_what_is_known_of_its_memory_are_named() {
         ),
         (
             vec![],
-            anew(),
+            new_cgroup(),
             Vanished,
             Reason::Unknown,
             "a call of exit(); cannot tell whether it was OOM-killed: its cgroup is gone",
