@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use forensics_tests::{example, until_started};
 use forensics_tokio::Signal;
-use forensics_tokio::core::record::{RunOutcome, PhaseOutcome};
+use forensics_tokio::core::record::{PhaseOutcome, RunOutcome};
 use forensics_tokio::testing::{Process, Run};
 
 fn minimal() -> Command {
