@@ -1,9 +1,9 @@
-//! A record, as a torn disk or a hostile hand may leave it: it is read or refused, and the verdict
-//! on it is one line that says nothing twice.
+//! A record, as a full disk or an attacker may leave it: it is read or refused, and the post-mortem is
+//! one line that has no field twice.
 
 use forensics_core::duration::Timespan;
 use forensics_core::escape::fields;
-use forensics_core::record::{Entry, Event, Now, Record, VERSION, verdict};
+use forensics_core::record::{Entry, Event, HostState, Record, VERSION, post_mortem};
 use serde_json::Value;
 
 pub(crate) fn check(data: &[u8]) {
@@ -11,9 +11,9 @@ pub(crate) fn check(data: &[u8]) {
     let Ok(record) = Record::parse(data) else { return };
     let lines = data.split(|&b| b == b'\n').filter(|line| !line.is_empty()).count();
     assert_eq!(record.entries.len() + record.corrupt + usize::from(record.torn), lines);
-    assert!(record.entries.iter().any(|entry| entry.event.name() == "run_started"));
-    for now in known() {
-        judge(&record, &now);
+    assert!(record.entries.iter().any(|entry| matches!(entry.event, Event::RunStarted(_))));
+    for host in known() {
+        examine(&record, &host);
     }
 }
 
@@ -49,32 +49,32 @@ fn has_float(value: &Value) -> bool {
     }
 }
 
-/// What may be known when a record is judged: nothing, that it runs, all of it.
-fn known() -> [Now; 3] {
-    let (mut running, mut all) = (Now::default(), Now::default());
+/// What may be known about the host: nothing, that the run is alive, everything.
+fn known() -> [HostState; 3] {
+    let (mut running, mut all) = (HostState::default(), HostState::default());
     running.running = true;
     all.boot_id = Some("b".to_owned());
     all.mono_us = Some(60_000_000);
     all.oom_kill = Some(1);
     all.cgroup_inode = Some(1260);
     all.oom_line = Some("[    5.000042] Killed process 4100 (gateway)".to_owned());
-    [Now::default(), running, all]
+    [HostState::default(), running, all]
 }
 
-fn judge(record: &Record, now: &Now) {
-    let verdict = verdict(record, now);
-    let line = verdict.to_string();
+fn examine(record: &Record, host: &HostState) {
+    let report = post_mortem(record, host);
+    let line = report.to_string();
     assert!(!line.chars().any(char::is_control), "{line:?}");
-    let read = fields(&line).expect("a verdict's line has fields");
+    let read = fields(&line).expect("a post-mortem's line has fields");
     let mut keys: Vec<&str> = read.iter().map(|(key, _)| key.as_str()).collect();
     assert_eq!(keys[0], "outcome");
     keys.sort_unstable();
     assert!(keys.windows(2).all(|pair| pair[0] != pair[1]), "a field twice: {line}");
-    for text in [Some(&verdict.evidence), verdict.advice.as_ref()].into_iter().flatten() {
+    for text in [Some(&report.evidence), report.advice.as_ref()].into_iter().flatten() {
         assert!(!text.is_empty() && !text.chars().any(char::is_control), "{text:?}");
     }
-    for phase in &verdict.phases {
+    for phase in &report.phases {
         assert!(phase.at_most_us.is_none_or(|most| most >= phase.at_least_us), "{phase:?}");
     }
-    serde_json::to_string(&verdict).expect("a verdict has a JSON form");
+    serde_json::to_string(&report).expect("a post-mortem has a JSON form");
 }

@@ -12,7 +12,7 @@ use std::process::{Child, Command};
 
 use forensics_tokio::Signal;
 use forensics_tokio::core::context::ShutdownContext;
-use forensics_tokio::core::record::{Event, ForcedBy, Outcome, PhaseOutcome, Verdict};
+use forensics_tokio::core::record::{Event, ForcedBy, PhaseOutcome, PostMortem, RunOutcome};
 use forensics_tokio::testing::{Process, Run};
 use nix::unistd::getuid;
 
@@ -101,7 +101,7 @@ fn a_second_signal_keeps_the_phase_with_a_reserve_and_a_third_ends_the_process()
     let run = service.wait();
     assert_eq!(run.code(), 70, "{}", run.stderr);
     run.line("another SIGTERM asked for an end at once");
-    assert_eq!(run.verdict.unwrap().outcome, Outcome::Forced);
+    assert_eq!(run.verdict.unwrap().outcome, RunOutcome::Forced);
 }
 
 #[test]
@@ -135,12 +135,12 @@ fn a_run_that_was_killed_is_told_from_one_that_lives_by_its_lock() {
     let service = start(&mut command("hang"));
     service.signal(Signal::TERM);
     service.until_stdout("draining");
-    let last = |dir| Verdict::of_last(dir).unwrap().unwrap();
-    assert_eq!(last(service.records()).outcome, Outcome::Running);
+    let last = |dir| PostMortem::of_last(dir).unwrap().unwrap();
+    assert_eq!(last(service.records()).outcome, RunOutcome::Running);
     let pid = service.pid().to_string();
     assert!(Command::new("/bin/kill").args(["-KILL", &pid]).status().unwrap().success());
     let verdict = service.wait().verdict.unwrap();
-    assert_eq!(verdict.outcome, Outcome::KilledInPhase);
+    assert_eq!(verdict.outcome, RunOutcome::KilledInPhase);
     assert_eq!(verdict.phases.iter().map(|open| &*open.phase).collect::<Vec<_>>(), ["drain"]);
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use forensics_tokio::core::record::{How, Verdict};
+use forensics_tokio::core::record::{ExitKind, PostMortem};
 use forensics_tokio::testing::Kit;
 use forensics_tokio::{
     Builder, InstallError, Outcome, ServiceOutcome, ShutdownGuard, ShutdownReport,
@@ -404,11 +404,11 @@ fn a_runtime_without_timers_is_refused_at_once_and_not_in_the_teardown() {
 async fn a_guard_that_is_dropped_without_its_teardown_is_no_clean_end() {
     let dir = tempfile::tempdir().unwrap();
     let guard = || builder().signals([]).record_dir(dir.path().join("records")).install().unwrap();
-    let verdict = || Verdict::of_last(&dir.path().join("records")).unwrap().unwrap();
+    let verdict = || PostMortem::of_last(&dir.path().join("records")).unwrap().unwrap();
     // As where the address is in use, and `main` returns the error.
     drop(guard());
     assert!(!verdict().is_clean(), "{}", verdict());
-    assert_eq!((verdict().how, verdict().exit_code), (Some(How::Abandoned), None));
+    assert_eq!((verdict().how, verdict().exit_code), (Some(ExitKind::Abandoned), None));
 
     let guard = guard();
     guard.phase("drain", |_| std::future::pending::<()>());
@@ -417,7 +417,7 @@ async fn a_guard_that_is_dropped_without_its_teardown_is_no_clean_end() {
     assert!(tokio::time::timeout(Duration::from_millis(100), run).await.is_err());
     drop(guard);
     assert!(!verdict().is_clean(), "{}", verdict());
-    assert!(verdict().evidence.contains("in the midst of its teardown"), "{}", verdict());
+    assert!(verdict().evidence.contains("in the middle of its teardown"), "{}", verdict());
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use forensics_tests::{example, until_started};
 use forensics_tokio::Signal;
-use forensics_tokio::core::record::{Outcome, PhaseOutcome};
+use forensics_tokio::core::record::{PhaseOutcome, RunOutcome};
 use forensics_tokio::testing::{Process, Run};
 
 fn minimal() -> Command {
@@ -60,7 +60,7 @@ fn second_and_third_signal_escalate_however_soon_they_are_asked_for() {
     process.second_signal(Signal::TERM);
     let run = process.wait();
     assert_eq!(run.code(), 70, "{}", run.stderr);
-    assert_eq!(run.verdict.unwrap().outcome, Outcome::Forced);
+    assert_eq!(run.verdict.unwrap().outcome, RunOutcome::Forced);
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn a_killed_run_has_no_code_and_a_verdict() {
     let run = process.wait();
     assert_eq!(run.status.code(), None);
     let verdict = run.verdict.as_ref().unwrap();
-    assert_eq!(verdict.outcome, Outcome::KilledInPhase, "{verdict}");
+    assert_eq!(verdict.outcome, RunOutcome::KilledInPhase, "{verdict}");
     assert_eq!(run.outcomes(), [("notify", PhaseOutcome::Ok)]);
 }
 

@@ -15,7 +15,7 @@ use std::process::{Child, Command, Stdio};
 
 use forensics_tests::{HOSTILE, Program, assert_tame, example, forensics, until};
 use forensics_tokio::core::escape::{MAX_CMDLINE_CHARS, fields};
-use forensics_tokio::core::record::{Event, PhaseOutcome, Record, Verdict, runs};
+use forensics_tokio::core::record::{Event, PhaseOutcome, PostMortem, Record, runs};
 use tempfile::TempDir;
 
 /// A program's folder: its records, its diagnostic log, and the service manager's socket.
@@ -221,7 +221,7 @@ fn what_a_service_says_of_itself_stays_in_its_place_in_every_output() {
         assert_eq!(finished[0].phase, format!("first {HOSTILE}"));
         assert_eq!(finished[0].values[HOSTILE], HOSTILE);
         assert!(finished[0].error.as_deref().unwrap().ends_with('…'));
-        assert_eq!(Verdict::of(&place.record()).unwrap().exit_code, Some(1));
+        assert_eq!(PostMortem::of(&place.record()).unwrap().exit_code, Some(1));
 
         for told in place.notified() {
             assert_tame(&told);

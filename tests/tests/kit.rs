@@ -7,9 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use forensics_tokio::core::duration::Timespan;
-use forensics_tokio::core::record::{
-    Event, ForcedBy, Outcome as RunOutcome, Record, Verdict, runs,
-};
+use forensics_tokio::core::record::{Event, ForcedBy, PostMortem, Record, RunOutcome, runs};
 use forensics_tokio::testing::{Kit, Sender};
 use forensics_tokio::{Builder, Escalation, Outcome, ShutdownGuard, ShutdownReport, Signal};
 use tokio::time::sleep;
@@ -169,7 +167,7 @@ async fn a_third_signal_is_a_forced_end_that_the_test_survives() {
     assert!(flushed.load(Ordering::SeqCst));
     // The guard goes, and says nothing more.
     drop(kit);
-    let verdict = Verdict::of_last(dir.path()).unwrap().unwrap();
+    let verdict = PostMortem::of_last(dir.path()).unwrap().unwrap();
     assert_eq!(verdict.outcome, RunOutcome::Forced, "{verdict}");
     assert_eq!(verdict.cause.as_deref(), Some("operator"));
 }
@@ -187,7 +185,7 @@ async fn after_a_forced_end_the_teardown_does_not_end_as_well() {
     assert_eq!((forced.by, forced.after), (ForcedBy::Signal, 2 * MS_200));
     sleep(60 * SECOND).await;
     assert!(!running.is_finished());
-    let verdict = Verdict::of_last(dir.path()).unwrap().unwrap();
+    let verdict = PostMortem::of_last(dir.path()).unwrap().unwrap();
     assert_eq!(verdict.outcome, RunOutcome::Forced, "{verdict}");
 }
 
@@ -204,7 +202,7 @@ async fn signals_after_the_end_are_nobodys() {
     let later = tokio::time::timeout(60 * SECOND, kit.until_end(std::future::pending::<()>()));
     assert!(later.await.is_err(), "nothing is forced");
     assert_eq!(report.exit_status, 0);
-    assert!(Verdict::of_last(dir.path()).unwrap().unwrap().is_clean());
+    assert!(PostMortem::of_last(dir.path()).unwrap().unwrap().is_clean());
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use forensics_tokio::ShutdownGuard;
 use forensics_tokio::core::record::{
-    Event, PhaseStarted, Recorder, RunStarted, Signal, SignalKind,
+    Event, PhaseStarted, Recorder, RunStarted, SignalEvent, SignalKind,
 };
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 
@@ -86,7 +86,7 @@ async fn a_run_that_failed_is_not_counted_as_clean() {
 async fn a_run_that_was_killed_is_counted_with_the_phase_it_was_in() {
     let dir = tempfile::tempdir().unwrap();
     let run = Recorder::create(dir.path(), RunStarted::new("gateway", 1)).unwrap();
-    run.record(&Event::Signal(Signal::new(SignalKind::Signal, 1, "operator"))).unwrap();
+    run.record(&Event::Signal(SignalEvent::new(SignalKind::Signal, 1, "operator"))).unwrap();
     run.record(&Event::PhaseStarted(PhaseStarted::new("drain", 10))).unwrap();
     drop(run);
 

@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use forensics_tokio::core::record::{Outcome, Verdict};
+use forensics_tokio::core::record::{PostMortem, RunOutcome};
 
 const KILLS: u64 = 200;
 
@@ -43,14 +43,14 @@ fn allowed(said: &str) -> Vec<String> {
     }
 }
 
-fn named(verdict: &Verdict) -> String {
+fn named(verdict: &PostMortem) -> String {
     match verdict.outcome {
-        Outcome::KilledInPhase => match verdict.phases.first() {
+        RunOutcome::KilledInPhase => match verdict.phases.first() {
             Some(open) => open.phase.clone(),
             None => format!("after {}", verdict.after_phase.as_deref().unwrap()),
         },
-        Outcome::KilledBeforeTeardown | Outcome::Vanished => "after nothing".to_owned(),
-        Outcome::Clean => "ended".to_owned(),
+        RunOutcome::KilledBeforeTeardown | RunOutcome::Vanished => "after nothing".to_owned(),
+        RunOutcome::Clean => "ended".to_owned(),
         other => panic!("{other}: {verdict}"),
     }
 }
@@ -64,7 +64,7 @@ enum From {
 }
 
 /// Runs a teardown and kills it after `delay`. Returns what it said, and what its record does.
-fn kill_after(delay: Duration, from: From, records: &Path) -> (String, Option<Verdict>) {
+fn kill_after(delay: Duration, from: From, records: &Path) -> (String, Option<PostMortem>) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_killed"))
         .arg(records)
         .stdout(Stdio::piped())
@@ -82,7 +82,7 @@ fn kill_after(delay: Duration, from: From, records: &Path) -> (String, Option<Ve
     child.kill().unwrap();
     child.wait().unwrap();
     stdout.read_to_string(&mut said).unwrap();
-    let verdict = records.exists().then(|| Verdict::of_last(records).unwrap()).flatten();
+    let verdict = records.exists().then(|| PostMortem::of_last(records).unwrap()).flatten();
     (said, verdict)
 }
 

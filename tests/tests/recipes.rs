@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 
 use forensics_tests::{Ended, Program, can, example, kill, outcomes, page, until, until_guarded};
 use forensics_tokio::core::duration::parse;
-use forensics_tokio::core::record::Verdict;
+use forensics_tokio::core::record::PostMortem;
 use forensics_tokio::testing::Process;
 
 /// supervisord itself, with what a distribution's configuration has, and a program's section.
@@ -82,7 +82,7 @@ fn under_supervisord_it_is_stopped_by_its_supervisor_within_the_grace_period() {
     supervisor.wait_for_state("RUNNING");
     let stopped = supervisor.control(&["stop", "gateway"]);
     assert!(stopped.status.success(), "{stopped:?}");
-    let verdict = Verdict::of_last(records.path()).unwrap().unwrap();
+    let verdict = PostMortem::of_last(records.path()).unwrap().unwrap();
     assert!(verdict.is_clean(), "{verdict}");
     assert_eq!(verdict.cause.as_deref(), Some("supervisor"), "{verdict}");
 
@@ -141,5 +141,5 @@ fn what_compose_gives_the_gateway_is_what_it_takes() {
     for name in environment.keys() {
         assert!(configured.contains(&format!("{name}=")), "{configured}");
     }
-    assert!(Verdict::of_last(records.path()).unwrap().unwrap().is_clean());
+    assert!(PostMortem::of_last(records.path()).unwrap().unwrap().is_clean());
 }

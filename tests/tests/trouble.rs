@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use forensics_tests::{Ended, Program, Small};
-use forensics_tokio::core::record::{Outcome, Reason, Verdict};
+use forensics_tokio::core::record::{PostMortem, Reason, RunOutcome};
 use tempfile::TempDir;
 
 /// The program, built with `panic = "abort"`.
@@ -47,18 +47,18 @@ impl Trouble {
     }
 
     /// Waits for its end. Returns that, what its record says, and whether the flush hook has run.
-    fn end(self) -> (Ended, Verdict, bool) {
+    fn end(self) -> (Ended, PostMortem, bool) {
         let records: PathBuf = self.dir.path().join("records");
         let ended = self.program.wait();
-        let verdict = Verdict::of_last(&records).unwrap().unwrap();
+        let verdict = PostMortem::of_last(&records).unwrap().unwrap();
         (ended, verdict, records.join("flushed").exists())
     }
 
     /// The same for one that is forced, and so recorded, after the flush hook has run.
-    fn forced_end(self) -> (Ended, Verdict) {
+    fn forced_end(self) -> (Ended, PostMortem) {
         let (ended, verdict, flushed) = self.end();
         assert_eq!(ended.code(), 70, "{}", ended.stderr);
-        assert_eq!(verdict.outcome, Outcome::Forced, "{verdict}");
+        assert_eq!(verdict.outcome, RunOutcome::Forced, "{verdict}");
         assert!(flushed);
         (ended, verdict)
     }
@@ -118,7 +118,7 @@ fn a_stuck_subscriber_stops_no_phase_and_the_context_is_on_stderr() {
     let (ended, verdict, _) = trouble.end();
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
     ended.line("shutdown: Shutdown context: signal=SIGTERM");
-    assert_eq!(verdict.outcome, Outcome::Clean, "{verdict}");
+    assert_eq!(verdict.outcome, RunOutcome::Clean, "{verdict}");
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn a_blocking_task_that_never_returns_does_not_hold_the_process() {
     assert_eq!(ended.code(), 70, "{}", ended.stderr);
     assert!(ended.line("phase=db_close").contains("outcome=ok"));
     ended.line("the process did not end after its teardown");
-    assert_eq!(verdict.outcome, Outcome::Forced, "{verdict}");
+    assert_eq!(verdict.outcome, RunOutcome::Forced, "{verdict}");
     assert!(verdict.evidence.contains("the process did not, exit code 70"), "{verdict}");
 }
 
@@ -182,7 +182,7 @@ fn a_signal_heard_twice_does_not_end_a_process_whose_teardown_was_quick() {
 fn a_panic_that_ends_the_run_is_in_its_record() {
     let (ended, verdict, _) = Trouble::start("panic").end();
     assert_eq!(ended.code(), 101);
-    assert_eq!(verdict.outcome, Outcome::Panicked, "{verdict}");
+    assert_eq!(verdict.outcome, RunOutcome::Panicked, "{verdict}");
     assert!(verdict.evidence.contains("main is lost"), "{verdict}");
 }
 
@@ -190,7 +190,7 @@ fn a_panic_that_ends_the_run_is_in_its_record() {
 fn a_panic_that_aborts_is_in_its_record() {
     let (ended, verdict, _) = Trouble::start_program(&aborting(), "panic_in_service").end();
     assert_eq!(ended.status.signal(), Some(6), "{}", ended.stderr);
-    assert_eq!(verdict.outcome, Outcome::Panicked, "{verdict}");
+    assert_eq!(verdict.outcome, RunOutcome::Panicked, "{verdict}");
     assert!(verdict.evidence.contains("service is lost"), "{verdict}");
 }
 
@@ -198,7 +198,7 @@ fn a_panic_that_aborts_is_in_its_record() {
 fn a_panic_that_is_caught_is_not_taken_for_the_end() {
     let (ended, verdict, _) = Trouble::start("panic_in_service").end();
     assert_eq!(ended.code(), 1, "{}", ended.stderr);
-    assert_eq!(verdict.outcome, Outcome::Clean, "{verdict}");
+    assert_eq!(verdict.outcome, RunOutcome::Clean, "{verdict}");
     assert_eq!(verdict.exit_code, Some(1));
 }
 
@@ -241,7 +241,7 @@ fn a_run_that_the_kernel_killed_for_want_of_memory_is_told_so() {
     trouble.program.kill("-TERM");
     let (ended, verdict, _) = trouble.end();
     assert_eq!(ended.status.signal(), Some(9), "{}", ended.stderr);
-    assert_eq!(verdict.outcome, Outcome::KilledInPhase, "{verdict}");
+    assert_eq!(verdict.outcome, RunOutcome::KilledInPhase, "{verdict}");
     assert_eq!(verdict.phases[0].phase, "eats");
     assert_eq!(verdict.reason, Reason::OutOfMemory, "{verdict}");
     assert!(verdict.evidence.contains("out of memory: Killed process"), "{verdict}");

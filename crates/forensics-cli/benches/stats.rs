@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 
 use forensics_core::context::{Baseline, ShutdownContext};
 use forensics_core::record::{
-    Event, How, PhaseFinished, PhaseOutcome, PhaseStarted, Recorder, RunStarted, Signal,
+    Event, ExitKind, PhaseFinished, PhaseOutcome, PhaseStarted, Recorder, RunStarted, SignalEvent,
     SignalKind, Stopped,
 };
 use measure::{clock, median};
@@ -58,7 +58,7 @@ fn write(dir: &Path, records: u64) -> Result<()> {
     let context = ShutdownContext::look(&Baseline::probe());
     for n in 0..records {
         let run = Recorder::create(dir, RunStarted::new("gateway", std::process::id()))?;
-        let mut signal = Signal::new(SignalKind::Signal, 1, "systemd");
+        let mut signal = SignalEvent::new(SignalKind::Signal, 1, "systemd");
         signal.signal = Some("SIGTERM".to_owned());
         (signal.sender_pid, signal.sender_name) = (Some(1), Some("systemd".to_owned()));
         signal.line = context.to_string();
@@ -70,7 +70,7 @@ fn write(dir: &Path, records: u64) -> Result<()> {
             let ended = PhaseFinished::new(phase, PhaseOutcome::Ok, took, place * 1000 + took);
             run.record(&Event::PhaseFinished(ended))?;
         }
-        run.record(&Event::Stopped(Stopped::new(How::Clean, 0, 10_000 + n)))?;
+        run.record(&Event::Stopped(Stopped::new(ExitKind::Clean, 0, 10_000 + n)))?;
     }
     Ok(())
 }

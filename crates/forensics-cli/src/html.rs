@@ -1,16 +1,17 @@
-//! A run as a page: complete in itself, without script and without network.
+//! A run as a page: complete in itself, without scripts and without network.
 //!
-//! What a record holds is text of others. All of it passes through [`Text`], and a policy in the
-//! page's head forbids scripts besides.
+//! A record holds foreign text. All of it goes through [`Text`], and a policy in the head of the page
+//! forbids scripts.
 
 use std::fmt::{self, Display, Write};
 
 use forensics_core::escape::{self, MAX_NAME_CHARS, Plain, is_safe};
 use forensics_core::json;
-use forensics_core::record::{Event, Record, Verdict};
+use forensics_core::record::{Event, PostMortem, Record};
 use serde_json::Value;
 
-use crate::timeline::{Bar, Timeline, Tone, What, seconds};
+use crate::format::{seconds, unread_lines};
+use crate::timeline::{Bar, Timeline, Tone, What};
 
 /// Into how many parts the axis is divided.
 const TICKS: u64 = 5;
@@ -18,17 +19,17 @@ const TICKS: u64 = 5;
 /// Longest name or value shown, in characters; more of it is among the events.
 const MAX_VALUE: usize = 2000;
 
-/// How much of a record is on its page, so that one made to be too much still opens in a browser: facts
-/// of the context, marks in each phase's row, events, and characters of one.
+/// How much of a record is on its page, so that a browser can open it even if the record was made to be
+/// too large: facts of the context, marks in the row of a phase, events, and characters of one event.
 const MAX_FACTS: usize = 1000;
 const MAX_IN_ROW: usize = 32;
 const MAX_EVENTS: usize = 5000;
 const MAX_LINE: usize = 32 << 10;
 
-/// Longest text shown beside the pointer, in characters.
+/// Longest tooltip, in characters.
 const MAX_TITLE: usize = 200;
 
-/// Text as HTML: markup is escaped, and so is what would not be seen or would turn the line around.
+/// Text as HTML: markup is escaped, and so are characters that are invisible or reorder the line.
 struct Text<'a>(&'a str);
 
 impl Display for Text<'_> {
@@ -46,14 +47,14 @@ impl Display for Text<'_> {
 }
 
 /// The page.
-pub(crate) fn page(record: &Record, verdict: &Verdict) -> String {
+pub(crate) fn page(record: &Record, verdict: &PostMortem) -> String {
     let mut page = String::new();
     // Writing to a String does not fail.
     let _ = write_page(&mut page, record, verdict);
     page
 }
 
-fn write_page(page: &mut String, record: &Record, verdict: &Verdict) -> fmt::Result {
+fn write_page(page: &mut String, record: &Record, verdict: &PostMortem) -> fmt::Result {
     let timeline = Timeline::of(record);
     let service = cut(&verdict.service);
     let service = Text(&service);
@@ -77,7 +78,7 @@ fn write_page(page: &mut String, record: &Record, verdict: &Verdict) -> fmt::Res
     Ok(())
 }
 
-fn heading(page: &mut String, record: &Record, verdict: &Verdict) -> fmt::Result {
+fn heading(page: &mut String, record: &Record, verdict: &PostMortem) -> fmt::Result {
     let tone = if verdict.is_clean() { Tone::Good } else { Tone::Bad };
     writeln!(
         page,
@@ -91,8 +92,8 @@ fn heading(page: &mut String, record: &Record, verdict: &Verdict) -> fmt::Result
     if let Some(advice) = &verdict.advice {
         writeln!(page, "<p class=\"advice\" id=\"advice\">{}</p>", Text(advice))?;
     }
-    let mut facts = vec![format!("started {}", verdict.started)];
-    facts.push(format!("last event {}", verdict.last));
+    let mut facts =
+        vec![format!("started {}", verdict.started), format!("last event {}", verdict.last)];
     if let Some(unit) = &record.start.unit {
         facts.push(format!("unit {}", cut(unit)));
     }
@@ -102,10 +103,7 @@ fn heading(page: &mut String, record: &Record, verdict: &Verdict) -> fmt::Result
     if let Some(code) = verdict.exit_code {
         facts.push(format!("exit status {code}"));
     }
-    if record.corrupt > 0 || record.torn {
-        let torn = if record.torn { ", and the last is torn" } else { "" };
-        facts.push(format!("{} lines of the record could not be read{torn}", record.corrupt));
-    }
+    facts.extend(unread_lines(record));
     writeln!(page, "<p class=\"soft\">{}</p>\n</header>", Text(&facts.join(" · ")))
 }
 
@@ -135,18 +133,15 @@ fn chart(page: &mut String, timeline: &Timeline<'_>) -> fmt::Result {
         "<p class=\"legend\"><i class=\"bar faint\"></i>used<i class=\"budget\"></i>budget\
          <i class=\"bar open bad\"></i>not finished\
          <i class=\"line\" style=\"border-left:2px solid var(--signal)\"></i>signal\
-         <i class=\"line\" style=\"border-left:4px dotted var(--bad)\"></i>wedged",
+         <i class=\"line\" style=\"border-left:4px dotted var(--bad)\"></i>stalled",
     );
     match timeline.deadline {
-        Some(deadline) if deadline <= span => page.push_str(
-            "<i class=\"line\" style=\"border-left:2px dashed var(--bad)\"></i>deadline</p>\n",
-        ),
-        Some(deadline) => {
-            writeln!(page, " · deadline +{}, beyond the chart</p>", seconds(deadline))?;
-        }
-        None => page.push_str("</p>\n"),
+        Some(deadline) if deadline <= span => page
+            .push_str("<i class=\"line\" style=\"border-left:2px dashed var(--bad)\"></i>deadline"),
+        Some(deadline) => write!(page, " · deadline +{}, beyond the chart", seconds(deadline))?,
+        None => {}
     }
-    page.push_str("</div>\n");
+    page.push_str("</p>\n</div>\n");
     Ok(())
 }
 
@@ -170,15 +165,12 @@ fn row(page: &mut String, bar: &Bar<'_>, timeline: &Timeline<'_>, span: u64) -> 
     let open = if bar.outcome.is_some() { "" } else { " open" };
     place(page, &format!("bar {tone}{open}"), bar.from, bar.to, span)?;
     for mark in timeline.marks.iter().take(MAX_IN_ROW) {
-        match &mark.what {
-            What::Signal { .. } => {
-                at(page, "at", mark.at, span, &escape::cut(&mark.what.describe(), MAX_TITLE))?;
-            }
-            What::Wedged(phase, _) if phase.is_none_or(|phase| phase == bar.name) => {
-                at(page, "wedge", mark.at, span, &escape::cut(&mark.what.describe(), MAX_TITLE))?;
-            }
-            _ => {}
-        }
+        let class = match &mark.what {
+            What::Signal { .. } => "at",
+            What::Wedged(phase, _) if phase.is_none_or(|phase| phase == bar.name) => "wedge",
+            _ => continue,
+        };
+        at(page, class, mark.at, span, &escape::cut(&mark.what.describe(), MAX_TITLE))?;
     }
     if let Some(deadline) = timeline.deadline.filter(|&deadline| deadline <= span) {
         at(page, "deadline", deadline, span, &format!("deadline +{}", seconds(deadline)))?;
@@ -193,14 +185,14 @@ fn row(page: &mut String, bar: &Bar<'_>, timeline: &Timeline<'_>, span: u64) -> 
     Ok(())
 }
 
-/// Something from there to there.
+/// A bar between two instants.
 fn place(page: &mut String, class: &str, from: u64, to: u64, span: u64) -> fmt::Result {
     let (left, right) = (percent(from, span), percent(to, span));
     let width = right - left;
     write!(page, "<div class=\"{class}\" style=\"left:{left:.3}%;width:{width:.3}%\"></div>")
 }
 
-/// Something at an instant.
+/// A line at an instant.
 fn at(page: &mut String, class: &str, at: u64, span: u64, title: &str) -> fmt::Result {
     let left = percent(at, span);
     write!(
@@ -213,7 +205,7 @@ fn at(page: &mut String, class: &str, at: u64, span: u64, title: &str) -> fmt::R
 fn marks(page: &mut String, timeline: &Timeline<'_>) -> fmt::Result {
     page.push_str(
         "<h2>What happened</h2>\n<div class=\"scroll\"><table id=\"marks\">\n\
-         <caption>Signals and who sent them, what did not move, the diagnostic, the end</caption>\n",
+         <caption>Signals and who sent them, what stalled, the diagnostic, the end</caption>\n",
     );
     for mark in &timeline.marks {
         let (tone, text) = (class(mark.what.tone()), mark.what.describe());
@@ -229,18 +221,16 @@ fn marks(page: &mut String, timeline: &Timeline<'_>) -> fmt::Result {
 }
 
 fn context(page: &mut String, record: &Record) -> fmt::Result {
-    let signals = record.entries.iter().filter_map(|entry| match &entry.event {
-        Event::Signal(signal) => Some(signal),
+    let context = record.entries.iter().find_map(|entry| match &entry.event {
+        Event::Signal(signal) if !signal.context.is_null() => Some(&signal.context),
         _ => None,
     });
-    let Some(signal) = signals.into_iter().find(|signal| !signal.context.is_null()) else {
-        return Ok(());
-    };
+    let Some(context) = context else { return Ok(()) };
     let mut facts = Vec::new();
-    flatten("", &signal.context, &mut facts);
+    flatten("", context, &mut facts);
     page.push_str(
         "<h2>Context</h2>\n<div class=\"scroll\"><table id=\"context\">\n\
-         <caption>All that was known at the first signal</caption>\n",
+         <caption>Everything that was known at the first signal</caption>\n",
     );
     let more = facts.len() > MAX_FACTS;
     for (name, value) in facts.iter().take(MAX_FACTS) {

@@ -3,9 +3,8 @@
 #![forbid(unsafe_code)]
 
 mod commands;
+mod format;
 mod html;
-#[cfg(test)]
-mod man;
 mod output;
 mod stats;
 mod text;
@@ -37,11 +36,16 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command.run(&mut io::stdout().lock()) {
         Ok(code) => code,
-        // The reader has gone, as in `forensics list DIR | head -1`: nobody is left to tell.
+        // The reader has gone, as in `forensics list DIR | head -1`.
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("forensics: {}", Plain(&e.to_string()));
             ExitCode::from(2)
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    mod man;
 }

@@ -1,69 +1,34 @@
-//! Writing a file for the user, in place of one that may be there.
+//! Writes a file for the user, in place of one that may be there.
 //!
-//! The content goes into a new file beside it, 0600, as a record is nobody else's affair, which then
-//! takes the name. So a symbolic link or a hard link that somebody has put there leads nowhere, and a
-//! page that is being replaced is never half one and half the other.
+//! The content goes into a new file next to it, with mode 0600, which then takes its name. So a symbolic
+//! link or a hard link in its place is never written through, and a page that is being replaced is never
+//! half old and half new.
 
-use std::fs::File;
+use std::fs;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
 use std::path::Path;
 
-use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
-use nix::sys::stat::{Mode, SFlag, fstatat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use tempfile::NamedTempFile;
 
-/// How many names are tried for the new file.
-const ATTEMPTS: u32 = 100;
-
-/// For the folder. With the first it need not be one that we may list.
-#[cfg(target_os = "linux")]
-const REACH: OFlag = OFlag::O_PATH;
-#[cfg(not(target_os = "linux"))]
-const REACH: OFlag = OFlag::O_RDONLY;
-
-/// Writes the file at `path` anew.
+/// Writes the file at `path`, or replaces it.
 ///
 /// # Errors
-/// Where it cannot be written, or something that is no regular file is in its place.
+/// Where it cannot be written, or where there is something that is not a regular file.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.is_file() => {
+            return Err(io::Error::other(
+                "it is not a regular file: remove it, or name another, or `-` for standard output",
+            ));
+        }
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let flags = REACH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let folder = open(folder.unwrap_or(Path::new(".")), flags, Mode::empty())?;
-    match fstatat(&folder, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-        Ok(there) if SFlag::from_bits_truncate(there.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG => {
-        }
-        Err(Errno::ENOENT) => {}
-        Ok(_) => {
-            let what = "there is something else than a regular file: remove it, or name another, \
-                        or `-` for standard output";
-            return Err(io::Error::other(what));
-        }
-        Err(errno) => return Err(errno.into()),
-    }
-    let (mut file, new) = beside(&folder)?;
-    let written =
-        file.write_all(content).and_then(|()| Ok(renameat(&folder, &*new, &folder, name)?));
-    written.inspect_err(|_| {
-        let _ = unlinkat(&folder, &*new, UnlinkatFlags::NoRemoveDir);
-    })
-}
-
-/// A new file in the folder, and its name.
-fn beside(folder: impl AsFd) -> io::Result<(File, String)> {
-    let flags =
-        OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    for attempt in 0..ATTEMPTS {
-        let name = format!(".forensics-{}-{attempt}", std::process::id());
-        match openat(&folder, name.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR) {
-            Ok(file) => return Ok((File::from(file), name)),
-            Err(Errno::EEXIST) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-    Err(io::ErrorKind::AlreadyExists.into())
+    let mut file = NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
+    file.write_all(content)?;
+    file.persist(path)?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -92,7 +57,7 @@ mod tests {
         assert_eq!(fs::read_to_string(&page).unwrap(), "page");
 
         symlink(&victim, at("link")).unwrap();
-        nix::unistd::mkfifo(&at("fifo"), Mode::S_IRWXU).unwrap();
+        nix::unistd::mkfifo(&at("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         fs::create_dir(at("folder")).unwrap();
         for other in ["link", "fifo", "folder"] {
             let error = replace(&at(other), b"page").unwrap_err();

@@ -1,32 +1,34 @@
-//! Figures over many records: how runs ended, who stopped them, what each phase took.
+//! Figures over many records: how runs ended, who stopped them, and how long each phase took.
 //!
-//! One record is in memory at a time, for each thread that reads; what is kept of it is counts, and
-//! one number for each phase.
+//! One record is in memory at a time. Of each, only counts are kept, and one number for each phase.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
-use forensics_core::escape::{Quoted, cut};
-use forensics_core::record::{Event, PhaseOutcome, Record, verdict};
+use forensics_core::record::{Event, PhaseOutcome, Record, post_mortem};
 use serde_json::{Value, json};
 
-use crate::timeline::seconds;
+use crate::format::{self, seconds};
 
 /// How many of the records that could not be read are named.
-const NAMED: usize = 5;
+const MAX_COMPLAINTS: usize = 5;
+
+/// How many causes or senders are shown, the most frequent ones; and how many phases.
+const MAX_COUNTS: usize = 32;
+const MAX_PHASES: usize = 1000;
 
 /// Longest name shown, in characters.
 const MAX_NAME: usize = 40;
 
-/// The figures. Merging is adding up, so that several threads can count.
+type Counts = BTreeMap<String, usize>;
+
+/// The figures.
 #[derive(Debug, Default)]
 pub(crate) struct Stats {
     runs: usize,
-    /// Lines that could not be read, of records that could.
+    /// Lines that could not be read, in records that could.
     corrupt_lines: usize,
     unreadable: usize,
     /// Why, for the first of them.
@@ -35,69 +37,47 @@ pub(crate) struct Stats {
     causes: Counts,
     /// By name and user.
     senders: BTreeMap<(String, Option<u32>), usize>,
+    /// By name, in a group by `GROUP/PHASE`.
     phases: BTreeMap<String, Phase>,
 }
 
-/// How many causes or senders are shown, the most frequent; and how many phases.
-const MAX_COUNTS: usize = 32;
-const MAX_PHASES: usize = 1000;
-
-type Counts = BTreeMap<String, usize>;
-
-/// One phase over all runs; a member of a group by its group's name and its own.
+/// One phase over all runs.
 #[derive(Debug, Default)]
 struct Phase {
-    /// How long each took that ended, whatever its end, in microseconds; skipped ones took nothing
-    /// and are not in it.
+    /// How long it ran each time it ended, in microseconds. A skipped phase did not run.
     took: Vec<u64>,
-    /// How often it ended other than well, by the outcome's word; and `not finished`.
+    /// How often it ended badly, by the word of its outcome; and `not finished`.
     bad: Counts,
 }
 
 impl Stats {
-    /// Of these records, read on as many threads as there are processors.
     pub(crate) fn of(paths: &[PathBuf]) -> Self {
-        let total = Mutex::new(Self::default());
-        let next = AtomicUsize::new(0);
-        let threads = thread::available_parallelism().map_or(1, usize::from).min(paths.len());
-        thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| {
-                    let mut stats = Self::default();
-                    while let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        stats.add(path);
-                    }
-                    // A panic while adding up would be one while allocating.
-                    let mut total = total.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                    total.merge(stats);
-                });
-            }
-        });
-        let mut stats = total.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        stats.complaints.sort_unstable();
-        stats.complaints.truncate(NAMED);
+        let mut stats = Self::default();
+        paths.iter().for_each(|path| stats.add(path));
         stats.phases.values_mut().for_each(|phase| phase.took.sort_unstable());
         stats
     }
 
     fn add(&mut self, path: &Path) {
-        let (record, now) = match Record::read_and_look(path) {
+        let (record, host) = match Record::read_with_host(path) {
             Ok(read) => read,
             Err(e) => {
                 self.unreadable += 1;
-                self.complaints.push(e.to_string());
+                if self.complaints.len() < MAX_COMPLAINTS {
+                    self.complaints.push(e.to_string());
+                }
                 return;
             }
         };
-        let verdict = verdict(&record, &now);
+        let run = post_mortem(&record, &host);
         self.runs += 1;
         self.corrupt_lines += record.corrupt;
-        count(&mut self.outcomes, verdict.ended());
-        if let Some(cause) = &verdict.cause {
-            count(&mut self.causes, cause);
+        *self.outcomes.entry(run.ended()).or_default() += 1;
+        if let Some(cause) = run.cause {
+            *self.causes.entry(cause).or_default() += 1;
         }
-        if let Some(sender) = &verdict.sender {
-            let name = sender.name.clone().unwrap_or_else(|| "?".to_owned());
+        if let Some(sender) = run.sender {
+            let name = sender.name.unwrap_or_else(|| "?".to_owned());
             *self.senders.entry((name, sender.uid)).or_default() += 1;
         }
         for entry in &record.entries {
@@ -107,93 +87,53 @@ impl Stats {
                 phase.took.push(finished.took_us);
             }
             if finished.outcome != PhaseOutcome::Ok {
-                count(&mut phase.bad, finished.outcome.as_str());
+                *phase.bad.entry(finished.outcome.to_string()).or_default() += 1;
             }
         }
-        for open in &verdict.phases {
+        for open in &run.phases {
             let phase = self.phase(&open.phase, open.group.as_deref());
-            count(&mut phase.bad, "not finished");
+            *phase.bad.entry("not finished".to_owned()).or_default() += 1;
         }
     }
 
     fn phase(&mut self, name: &str, group: Option<&str>) -> &mut Phase {
-        let name = group.map_or_else(|| name.to_owned(), |group| format!("{group}/{name}"));
-        self.phases.entry(name).or_default()
+        self.phases.entry(format::phase(name, group)).or_default()
     }
 
-    fn merge(&mut self, other: Self) {
-        self.runs += other.runs;
-        self.corrupt_lines += other.corrupt_lines;
-        self.unreadable += other.unreadable;
-        self.complaints.extend(other.complaints);
-        merge(&mut self.outcomes, other.outcomes);
-        merge(&mut self.causes, other.causes);
-        for (sender, count) in other.senders {
-            *self.senders.entry(sender).or_default() += count;
-        }
-        for (name, phase) in other.phases {
-            let ours = self.phases.entry(name).or_default();
-            ours.took.extend(phase.took);
-            merge(&mut ours.bad, phase.bad);
-        }
-    }
-
-    /// What could not be read, a line each; of many only the first.
-    pub(crate) fn complaints(&self) -> impl Iterator<Item = &str> {
-        self.complaints.iter().map(String::as_str)
+    /// Why records could not be read, for the first of them.
+    pub(crate) fn complaints(&self) -> &[String] {
+        &self.complaints
     }
 
     pub(crate) fn print(&self, out: &mut dyn Write) -> io::Result<()> {
         write!(out, "{} runs", self.runs)?;
-        if self.unreadable > 0 {
-            write!(out, "; {} records could not be read", self.unreadable)?;
-        }
-        if self.corrupt_lines > 0 {
-            write!(out, "; {} lines could not be read", self.corrupt_lines)?;
-        }
-        writeln!(out)?;
-        let named = |counts: &Counts| counts.iter().map(|(name, n)| (shown(name), *n)).collect();
-        let senders = self.senders.iter().map(|(sender, n)| (sender_shown(sender, shown), *n));
-        let lines: [(&str, Vec<(String, usize)>); 3] = [
-            ("outcomes", named(&self.outcomes)),
-            ("causes", named(&self.causes)),
-            ("senders", senders.collect()),
-        ];
-        for (name, counts) in lines {
-            let mut sorted: Vec<_> = counts.iter().collect();
-            sorted.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-            let shown = |(name, count): &(String, usize)| format!("{count} {name}");
-            let mut sorted: Vec<_> = sorted.into_iter().take(MAX_COUNTS).map(shown).collect();
-            if counts.len() > MAX_COUNTS {
-                sorted.push(format!("and {} more", counts.len() - MAX_COUNTS));
+        for (count, what) in [(self.unreadable, "records"), (self.corrupt_lines, "lines")] {
+            if count > 0 {
+                write!(out, "; {count} {what} could not be read")?;
             }
-            writeln!(out, "{name:<9} {}", sorted.join(", "))?;
         }
+        let named = |counts: &Counts| counts.iter().map(|(name, n)| (*n, shown(name))).collect();
+        let senders = self.senders.iter().map(|(sender, n)| (*n, sender_shown(sender, shown)));
+        writeln!(out, "\noutcomes  {}", most_frequent(named(&self.outcomes)))?;
+        writeln!(out, "causes    {}", most_frequent(named(&self.causes)))?;
+        writeln!(out, "senders   {}", most_frequent(senders.collect()))?;
         if self.phases.is_empty() {
             return Ok(());
         }
-        let name = self
-            .phases
-            .keys()
-            .take(MAX_PHASES)
-            .map(|name| shown(name).chars().count())
-            .max()
-            .unwrap_or(0);
-        let name = name.max("phase".len());
-        let head = ["runs", "median", "95 %", "max"].map(|column| format!("{column:>9}")).concat();
-        writeln!(out, "\n{:<name$} {head}  not ok", "phase")?;
-        for (phase, figures) in self.phases.iter().take(MAX_PHASES) {
-            let spans = [figures.percentile(50), figures.percentile(95), figures.percentile(100)];
-            let spans = spans.map(|us| format!("{:>9}", us.map_or("-".to_owned(), seconds)));
-            let bad = figures.bad.iter().map(|(word, count)| format!("{count} {word}"));
-            let bad = bad.collect::<Vec<_>>().join(", ");
-            let line = format!(
-                "{:<name$} {:>9}{}  {bad}",
-                shown(phase),
-                figures.took.len(),
-                spans.concat()
-            );
-            writeln!(out, "{}", line.trim_end())?;
+        let rows: Vec<_> =
+            self.phases.iter().take(MAX_PHASES).map(|(name, phase)| (shown(name), phase)).collect();
+        let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).max(5);
+        let row = |name: &str, [runs, median, p95, max]: [&str; 4], bad: &str| {
+            let row = format!("{name:<width$} {runs:>9}{median:>9}{p95:>9}{max:>9}  {bad}");
+            row.trim_end().to_owned()
+        };
+        writeln!(out, "\n{}", row("phase", ["runs", "median", "95 %", "max"], "not ok"))?;
+        for (name, phase) in rows {
+            let span = |percent| phase.percentile(percent).map_or("-".to_owned(), seconds);
+            let runs = phase.took.len().to_string();
+            let bad: Vec<_> = phase.bad.iter().map(|(word, n)| format!("{n} {word}")).collect();
+            let columns = [&*runs, &span(50), &span(95), &span(100)];
+            writeln!(out, "{}", row(&name, columns, &bad.join(", ")))?;
         }
         match self.phases.len().saturating_sub(MAX_PHASES) {
             0 => Ok(()),
@@ -228,38 +168,34 @@ impl Stats {
 }
 
 impl Phase {
-    /// The nearest rank: the smallest value that so many per cent do not exceed. `None` where there
-    /// is no value at all.
+    /// The nearest rank: the smallest value that this percentage of the values does not exceed. `None`
+    /// if there are no values.
     fn percentile(&self, percent: usize) -> Option<u64> {
         let rank = (self.took.len() * percent).div_ceil(100);
         self.took.get(rank.checked_sub(1)?).copied()
     }
 }
 
-fn count(counts: &mut Counts, name: &str) {
-    match counts.get_mut(name) {
-        Some(count) => *count += 1,
-        None => drop(counts.insert(name.to_owned(), 1)),
+/// `12 clean, 3 failed, and 2 more`, the most frequent first.
+fn most_frequent(mut counts: Vec<(usize, String)>) -> String {
+    let more = counts.len().saturating_sub(MAX_COUNTS);
+    counts.sort_by_key(|(count, _)| Reverse(*count));
+    let mut shown: Vec<_> =
+        counts.iter().take(MAX_COUNTS).map(|(count, name)| format!("{count} {name}")).collect();
+    if more > 0 {
+        shown.push(format!("and {more} more"));
     }
+    shown.join(", ")
 }
 
-fn merge(counts: &mut Counts, others: Counts) {
-    for (name, count) in others {
-        *counts.entry(name).or_default() += count;
-    }
-}
-
-/// `kill uid=1000`, the name as `shown` has it.
+/// `kill uid=1000`, with the name as `shown` gives it.
 fn sender_shown((name, uid): &(String, Option<u32>), shown: impl Fn(&str) -> String) -> String {
-    match uid {
-        Some(uid) => format!("{} uid={uid}", shown(name)),
-        None => shown(name),
-    }
+    let uid = uid.map(|uid| format!(" uid={uid}")).unwrap_or_default();
+    format!("{}{uid}", shown(name))
 }
 
-/// A name of others.
 fn shown(name: &str) -> String {
-    cut(&Quoted(name).to_string(), MAX_NAME).into_owned()
+    format::name(name, MAX_NAME)
 }
 
 #[cfg(test)]

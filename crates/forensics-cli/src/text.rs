@@ -1,20 +1,21 @@
-//! A timeline as text: a bar a phase, no line longer than the terminal is wide.
+//! A timeline as text: one bar per phase, no line longer than the terminal is wide.
 
 use std::io::{self, IsTerminal, Write};
 
 use clap::ValueEnum;
-use forensics_core::escape::{Plain, Quoted, cut};
+use forensics_core::escape::cut;
 
-use crate::timeline::{Bar, Timeline, Tone, seconds};
+use crate::format::{self, seconds};
+use crate::timeline::{Bar, Timeline, Tone};
 
-/// Widest and narrowest bar, in characters. Where there is no room for the latter there is none.
+/// Widest and narrowest bar, in characters. Without room for the narrowest there are no bars.
 const WIDEST: usize = 60;
 const NARROWEST: usize = 8;
 
 /// Longest name shown.
 const MAX_NAME: usize = 24;
 
-/// Where a terminal does not say how wide it is, and where there is none.
+/// The width without a terminal, or where it does not say how wide it is.
 const WIDTH: usize = 80;
 
 /// When to use colour.
@@ -87,9 +88,10 @@ pub(crate) fn draw(out: &mut dyn Write, timeline: &Timeline<'_>, style: Style) -
         writeln!(out, "{}", cut(&more, style.width))?;
     }
     if let Some(deadline) = timeline.deadline {
-        let mark = match deadline <= layout.span && layout.bar > 0 {
-            true => format!("{}┆", " ".repeat(layout.column(deadline).min(layout.bar - 1))),
-            false => String::new(),
+        let mark = if deadline <= layout.span && layout.bar > 0 {
+            format!("{}┆", " ".repeat(layout.column(deadline).min(layout.bar - 1)))
+        } else {
+            String::new()
         };
         let text = format!("{:<name$}  {mark}", "deadline", name = layout.name);
         layout.line(out, deadline, &[(Some(Tone::Faint), text.trim_end())])?;
@@ -113,23 +115,16 @@ impl Layout {
 
     fn row(&self, out: &mut dyn Write, bar: &Bar<'_>) -> io::Result<()> {
         let (name, used) = (self.name, self.used);
-        let label = format!("{:<name$}  ", label(bar));
         let [before, full, left, after] = self.bar(bar);
-        let used = format!("{:>used$} ", bar.used());
-        self.line(
-            out,
-            bar.from,
-            &[
-                (None, &label),
-                (None, &before),
-                (Some(bar.tone()), &full),
-                (Some(Tone::Faint), &left),
-                (None, &after),
-                (None, &used),
-                (Some(bar.tone()), bar.word()),
-            ],
-        )?;
-        let error = Plain(&cut(bar.error.unwrap_or_default(), self.style.width)).to_string();
+        let segments = [
+            (None, &*format!("{:<name$}  {before}", label(bar))),
+            (Some(bar.tone()), &full),
+            (Some(Tone::Faint), &left),
+            (None, &format!("{after}{:>used$} ", bar.used())),
+            (Some(bar.tone()), bar.word()),
+        ];
+        self.line(out, bar.from, &segments)?;
+        let error = format::text(bar.error.unwrap_or_default(), self.style.width);
         for (tone, text) in [(bar.tone(), error), (Tone::Faint, bar.recorded())] {
             if !text.is_empty() {
                 let indent = " ".repeat(self.offset + 2 + name + 2);
@@ -139,14 +134,14 @@ impl Layout {
         Ok(())
     }
 
-    /// The phase's place: what was before it, what it used, what it had left, what is behind.
+    /// Four parts: the time before the phase, what it used, what it had left, and what follows.
     fn bar(&self, bar: &Bar<'_>) -> [String; 4] {
         let width = self.bar;
         if width == 0 {
             return Default::default();
         }
         let from = self.column(bar.from).min(width - 1);
-        // A phase that took no time at all is still seen.
+        // A phase that took no time is shown, too.
         let to = self.column(bar.to).clamp(from + 1, width);
         let budget = bar.budget.map_or(to, |budget| self.column(bar.from.saturating_add(budget)));
         let budget = budget.clamp(to, width);
@@ -167,9 +162,7 @@ impl Layout {
         segments: &[(Option<Tone>, &str)],
     ) -> io::Result<()> {
         let at = format!("{:>width$}  ", offset(at), width = self.offset);
-        let all: Vec<_> =
-            std::iter::once((None, at.as_str())).chain(segments.iter().copied()).collect();
-        self.segments(out, &all)
+        self.segments(out, &[&[(None, at.as_str())], segments].concat())
     }
 
     /// One line, cut where the terminal ends.
@@ -195,7 +188,7 @@ fn offset(at: u64) -> String {
 
 fn label(bar: &Bar<'_>) -> String {
     let indent = if bar.group.is_some() { "  " } else { "" };
-    format!("{indent}{}", cut(&Quoted(bar.name).to_string(), MAX_NAME - indent.len()))
+    format!("{indent}{}", format::name(bar.name, MAX_NAME - indent.len()))
 }
 
 #[cfg(test)]

@@ -1,33 +1,36 @@
-//! A run as it is drawn: phases as bars, what happened at an instant as marks, all in microseconds
-//! from the first signal on.
+//! A run as it is drawn: phases as bars, single events as marks, all times in microseconds since the
+//! first signal.
 //!
-//! Built from whatever a record holds: a phase without end, an end without start, members without
-//! their group, clocks out of order. Nothing is dropped but what no drawing can show.
+//! Built from whatever a record holds: a phase without an end, an end without a start, members without
+//! their group, clocks out of order. Only what no drawing can show is left out.
 
 use std::collections::HashMap;
 
-use forensics_core::escape::{MAX_NAME_CHARS, MAX_TEXT_CHARS, Plain, Quoted, cut};
+use forensics_core::escape::{MAX_NAME_CHARS, MAX_TEXT_CHARS};
 use forensics_core::record::{
-    Diag, Event, PhaseFinished, PhaseOutcome, PhaseStarted, Record, Signal, Stopped, values_line,
+    Diag, Event, PhaseFinished, PhaseOutcome, PhaseStarted, Record, SignalEvent, Stopped,
+    values_line,
 };
 use serde_json::{Map, Value};
 
+use crate::format::{name, seconds, text};
+
 /// A run, ready to be drawn.
 pub(crate) struct Timeline<'a> {
-    /// When the last event was, or, where that is later, the last phase's end.
+    /// The time of the last event.
     pub(crate) end: u64,
-    /// When the teardown had to have ended.
+    /// When the teardown must have ended.
     pub(crate) deadline: Option<u64>,
-    /// In the order in which they began; members stand in their group.
+    /// In the order in which they began; members are in their group.
     pub(crate) bars: Vec<Bar<'a>>,
     /// In the order in which they happened.
     pub(crate) marks: Vec<Mark<'a>>,
-    /// Phases and marks beyond those that are drawn.
+    /// How many more phases and marks there are than are drawn.
     more: [usize; 2],
 }
 
-/// How many phases and how many marks are drawn: far more than any service has, and few enough for a
-/// record that was made to be too much.
+/// How many phases and marks are drawn: far more than any service has, and few enough to draw where a
+/// record was made to have too many.
 const MAX_BARS: usize = 1000;
 const MAX_MARKS: usize = 1000;
 
@@ -48,19 +51,19 @@ pub(crate) struct Bar<'a> {
     pub(crate) members: Vec<Bar<'a>>,
 }
 
-/// Something that happened at an instant.
+/// A single event.
 pub(crate) struct Mark<'a> {
     pub(crate) at: u64,
     pub(crate) what: What<'a>,
 }
 
 pub(crate) enum What<'a> {
-    /// The cause is the first one's; later ones have none of their own.
+    /// Only the first signal has a cause.
     Signal {
-        signal: &'a Signal,
+        signal: &'a SignalEvent,
         is_first: bool,
     },
-    /// What does not move, and the text.
+    /// The stalled phase, and the details.
     Wedged(Option<&'a str>, &'a str),
     Diag(&'a Diag),
     Stopped(&'a Stopped),
@@ -68,7 +71,7 @@ pub(crate) enum What<'a> {
 
 impl<'a> Timeline<'a> {
     pub(crate) fn of(record: &'a Record) -> Self {
-        // Threads write side by side, so lines can be out of order by some microseconds.
+        // Threads write concurrently, so lines can be out of order by some microseconds.
         let mut entries: Vec<_> = record.entries.iter().collect();
         entries.sort_by_key(|entry| entry.mono_us);
         let last = entries.last().map_or(0, |entry| entry.mono_us);
@@ -79,50 +82,52 @@ impl<'a> Timeline<'a> {
         let zero = first.map_or(last, |(at, _)| at);
         let end = last.saturating_sub(zero);
 
-        let mut flat = Flat::default();
+        let mut bars: Vec<Bar<'_>> = Vec::new();
+        // The bars that have not ended, by name and group; of the same name the last one last.
+        let mut open: HashMap<_, Vec<usize>> = HashMap::new();
         let mut marks = Vec::new();
-        let mut more_marks = 0;
         for entry in entries {
             let at = entry.mono_us.saturating_sub(zero);
-            let mut mark = |what| match marks.len() < MAX_MARKS {
-                true => marks.push(Mark { at, what }),
-                false => more_marks += 1,
-            };
-            match &entry.event {
-                Event::PhaseStarted(started) => flat.add(Bar::begun(started, at, end)),
+            let what = match &entry.event {
+                Event::PhaseStarted(started) => {
+                    let bar = Bar::begun(started, at, end);
+                    open.entry((bar.name, bar.group)).or_default().push(bars.len());
+                    bars.push(bar);
+                    continue;
+                }
                 Event::PhaseProgress(progress) => {
                     let place = (progress.phase.as_str(), progress.group.as_deref());
-                    if let Some(bar) = flat.open(place) {
-                        bar.values = Some(&progress.values);
+                    if let Some(&bar) = open.get(&place).and_then(|open| open.last()) {
+                        bars[bar].values = Some(&progress.values);
                     }
+                    continue;
                 }
                 Event::PhaseFinished(finished) => {
                     let place = (finished.phase.as_str(), finished.group.as_deref());
-                    match flat.close(place) {
-                        Place::Drawn(bar) => bar.finish(finished, at),
-                        Place::Omitted => {}
+                    let bar = open.get_mut(&place).and_then(Vec::pop).unwrap_or_else(|| {
                         // A phase that was skipped never started.
-                        Place::Unknown => {
-                            let mut bar = Bar::at(place, at);
-                            bar.finish(finished, at);
-                            flat.add(bar);
-                        }
-                    }
+                        bars.push(Bar::at(place, at));
+                        bars.len() - 1
+                    });
+                    bars[bar].finish(finished, at);
+                    continue;
                 }
                 Event::Signal(signal) => {
                     let is_first = first.is_some_and(|(_, one)| std::ptr::eq(one, signal));
-                    mark(What::Signal { signal, is_first });
+                    What::Signal { signal, is_first }
                 }
-                Event::Wedged(wedged) => {
-                    mark(What::Wedged(wedged.phase.as_deref(), &wedged.detail));
-                }
-                Event::Diag(diag) => mark(What::Diag(diag)),
-                Event::Stopped(stopped) => mark(What::Stopped(stopped)),
-                _ => {}
-            }
+                Event::Wedged(wedged) => What::Wedged(wedged.phase.as_deref(), &wedged.detail),
+                Event::Diag(diag) => What::Diag(diag),
+                Event::Stopped(stopped) => What::Stopped(stopped),
+                _ => continue,
+            };
+            marks.push(Mark { at, what });
         }
         let deadline = first.and_then(|(_, signal)| signal.deadline_us);
-        Self { end, deadline, more: [flat.more, more_marks], bars: nest(flat.bars), marks }
+        let more = [bars.len().saturating_sub(MAX_BARS), marks.len().saturating_sub(MAX_MARKS)];
+        bars.truncate(MAX_BARS);
+        marks.truncate(MAX_MARKS);
+        Self { end, deadline, more, bars: nest(bars), marks }
     }
 
     /// All bars, each group in front of its members.
@@ -130,7 +135,7 @@ impl<'a> Timeline<'a> {
         self.bars.iter().flat_map(|bar| std::iter::once(bar).chain(&bar.members))
     }
 
-    /// What there is beyond what is drawn, where there is more.
+    /// What is not drawn, if anything.
     pub(crate) fn omitted(&self) -> Option<String> {
         match self.more {
             [0, 0] => None,
@@ -140,7 +145,7 @@ impl<'a> Timeline<'a> {
         }
     }
 
-    /// Where a drawing ends: with the run, or with the deadline where that is not far.
+    /// How long the drawing is: until the end of the run, or until the deadline if that is near.
     pub(crate) fn span(&self) -> u64 {
         let near = self.deadline.filter(|&deadline| deadline <= self.end.saturating_mul(3));
         near.unwrap_or(0).max(self.end).max(1)
@@ -221,30 +226,29 @@ pub(crate) enum Tone {
 }
 
 impl What<'_> {
-    /// In words; texts of others are escaped.
+    /// As text, in which foreign text is escaped.
     pub(crate) fn describe(&self) -> String {
         match self {
             What::Signal { signal, is_first } => {
-                let name = |name: &str| Quoted(&cut(name, MAX_NAME_CHARS)).to_string();
-                let mut text = name(signal.signal.as_deref().unwrap_or(signal.kind.as_str()));
+                let name = |text: &str| name(text, MAX_NAME_CHARS);
+                let kind = signal.kind.to_string();
+                let mut text = name(signal.signal.as_deref().unwrap_or(&kind));
                 if let Some(pid) = signal.sender_pid {
                     let sender = signal.sender_name.as_deref().unwrap_or("?");
-                    text.push_str(&format!(" from {}({pid})", name(sender)));
+                    text += &format!(" from {}({pid})", name(sender));
                 }
                 if *is_first {
-                    text.push_str(&format!(", cause {}", name(&signal.cause)));
+                    text += &format!(", cause {}", name(&signal.cause));
                 }
                 text
             }
             What::Wedged(phase, detail) => {
-                let phase =
-                    phase.map(|phase| format!(" in {}", Quoted(&cut(phase, MAX_NAME_CHARS))));
-                let detail = cut(detail, MAX_TEXT_CHARS);
-                format!("wedged{}: {}", phase.unwrap_or_default(), Plain(&detail))
+                let phase = phase.map(|phase| format!(" in {}", name(phase, MAX_NAME_CHARS)));
+                format!("stalled{}: {}", phase.unwrap_or_default(), text(detail, MAX_TEXT_CHARS))
             }
             What::Diag(diag) => {
-                let error = diag.error.as_deref();
-                let error = error.map(|error| format!(": {}", Plain(&cut(error, MAX_TEXT_CHARS))));
+                let error = diag.error.as_ref();
+                let error = error.map(|error| format!(": {}", text(error, MAX_TEXT_CHARS)));
                 format!("diagnostic {}{}", diag.state, error.unwrap_or_default())
             }
             What::Stopped(stopped) => {
@@ -263,60 +267,10 @@ impl What<'_> {
     }
 }
 
-/// `1.20s`.
-pub(crate) fn seconds(us: u64) -> String {
-    format!("{:.2}s", us as f64 / 1e6)
-}
-
-/// All bars, before members are put into their groups, and where those are that have not ended.
-#[derive(Default)]
-struct Flat<'a> {
-    bars: Vec<Bar<'a>>,
-    /// By name and group, the last one last; `None` for one that is not drawn.
-    open: HashMap<(&'a str, Option<&'a str>), Vec<Option<usize>>>,
-    more: usize,
-}
-
-enum Place<'b, 'a> {
-    Drawn(&'b mut Bar<'a>),
-    Omitted,
-    Unknown,
-}
-
-impl<'a> Flat<'a> {
-    fn add(&mut self, bar: Bar<'a>) {
-        let place = (bar.name, bar.group);
-        let is_drawn = self.bars.len() < MAX_BARS;
-        if bar.outcome.is_none() {
-            self.open.entry(place).or_default().push(is_drawn.then_some(self.bars.len()));
-        }
-        match is_drawn {
-            true => self.bars.push(bar),
-            false => self.more += 1,
-        }
-    }
-
-    /// The last bar in that place that has not ended.
-    fn open(&mut self, place: (&'a str, Option<&'a str>)) -> Option<&mut Bar<'a>> {
-        let at = (*self.open.get(&place)?.last()?)?;
-        self.bars.get_mut(at)
-    }
-
-    /// The same, which ends now.
-    fn close(&mut self, place: (&'a str, Option<&'a str>)) -> Place<'_, 'a> {
-        match self.open.get_mut(&place).and_then(Vec::pop) {
-            None => Place::Unknown,
-            Some(None) => Place::Omitted,
-            Some(Some(at)) => self.bars.get_mut(at).map_or(Place::Omitted, Place::Drawn),
-        }
-    }
-}
-
-/// Puts members into the last group of their name that began before them. Those without one stay
+/// Puts members into the last group of their name that began before them. Members without one stay
 /// where they are.
 fn nest(flat: Vec<Bar<'_>>) -> Vec<Bar<'_>> {
     let mut bars: Vec<Bar<'_>> = Vec::new();
-    // No more than [`MAX_BARS`] to look through, each time.
     for bar in flat {
         let group = bar.group.and_then(|group| {
             bars.iter_mut().rev().find(|one| one.group.is_none() && one.name == group)
@@ -391,7 +345,7 @@ mod tests {
         // The deadline is too far off to be drawn.
         assert_eq!(timeline.span(), 1000);
         let marks: Vec<_> = timeline.marks.iter().map(|mark| mark.what.describe()).collect();
-        assert_eq!(marks, ["SIGTERM, cause operator", "SIGINT", "wedged in slack: d"]);
+        assert_eq!(marks, ["SIGTERM, cause operator", "SIGINT", "stalled in slack: d"]);
     }
 
     #[test]

@@ -9,8 +9,8 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use forensics_core::record::{
-    Diag, DiagState, Event, How, PhaseFinished, PhaseOutcome, PhaseProgress, PhaseStarted,
-    Recorder, RunStarted, Signal, SignalKind, Stopped, Wedged, WedgedWhat,
+    Diag, DiagState, Event, ExitKind, PhaseFinished, PhaseOutcome, PhaseProgress, PhaseStarted,
+    Recorder, RunStarted, SignalEvent, SignalKind, Stopped, Wedged, WedgedWhat,
 };
 
 fn forensics(arguments: &[&str]) -> Command {
@@ -198,7 +198,7 @@ fn a_systemctl_that_hangs_is_not_waited_for() {
 
 /// A record of a run that got as far as `until`.
 fn record(dir: &Path, until: usize) {
-    let mut signal = Signal::new(SignalKind::Signal, 1, "operator");
+    let mut signal = SignalEvent::new(SignalKind::Signal, 1, "operator");
     signal.signal = Some("SIGTERM".into());
     signal.sender_pid = Some(4242);
     signal.sender_name = Some("kill\u{1b}[31m".into());
@@ -206,7 +206,7 @@ fn record(dir: &Path, until: usize) {
         Event::Signal(signal),
         Event::PhaseStarted(PhaseStarted::new("drain", 100)),
         Event::PhaseFinished(PhaseFinished::new("drain", PhaseOutcome::Ok, 200, 300)),
-        Event::Stopped(Stopped::new(How::Clean, 0, 400)),
+        Event::Stopped(Stopped::new(ExitKind::Clean, 0, 400)),
     ];
     let recorder = Recorder::create(dir, RunStarted::new("gateway", 4100)).unwrap();
     events[..until].iter().for_each(|event| recorder.record(event).unwrap());
@@ -242,7 +242,7 @@ fn the_last_run_is_judged_and_the_exit_status_tells() {
 fn a_run_that_failed_is_not_listed_as_clean() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("shutdown");
-    for how in [How::Clean, How::Failed, How::Abandoned] {
+    for how in [ExitKind::Clean, ExitKind::Failed, ExitKind::Abandoned] {
         let recorder = Recorder::create(&folder, RunStarted::new("gateway", 4100)).unwrap();
         recorder.record(&Event::Stopped(Stopped::new(how, None, 400))).unwrap();
     }
@@ -310,7 +310,7 @@ fn a_timeline_has_every_kind_of_event_and_says_what_it_could_not_read() {
     let folder = dir.path().join("shutdown");
     let recorder = Recorder::create(&folder, RunStarted::new("gateway", 4100)).unwrap();
     let values = |text: &str| serde_json::from_str(text).unwrap();
-    let mut signal = Signal::new(SignalKind::Request, 1, "requested");
+    let mut signal = SignalEvent::new(SignalKind::Request, 1, "requested");
     signal.deadline_us = Some(45_000_000);
     let mut drained = PhaseFinished::new("drain", PhaseOutcome::CutShort, 200, 300);
     drained.values = values(r#"{"active_now":3,"who":"slack"}"#);
@@ -343,7 +343,7 @@ fn a_timeline_has_every_kind_of_event_and_says_what_it_could_not_read() {
         "active_now=3 who=slack",
         "skipped",
         "left=1",
-        "wedged in drain: sleeps in futex",
+        "stalled in drain: sleeps in futex",
         "diagnostic failed: no such file",
         "1 lines could not be read, and the last line is torn",
     ] {
@@ -351,7 +351,7 @@ fn a_timeline_has_every_kind_of_event_and_says_what_it_could_not_read() {
     }
     assert!(!stdout.contains("active_now=7"), "what a phase ended with stands: {stdout}");
     let (_, page, _) = run(&["show", "--html", "-", file]);
-    for part in ["and the last is torn", "beyond the chart", "diagnostic failed", "skipped"] {
+    for part in ["and the last line is torn", "beyond the chart", "diagnostic failed", "skipped"] {
         assert!(page.contains(part), "{part} in {page}");
     }
 }
@@ -360,15 +360,18 @@ fn a_timeline_has_every_kind_of_event_and_says_what_it_could_not_read() {
 /// times out, every hundredth run is killed in it.
 fn many(dir: &Path, count: usize) {
     for n in 1..=count {
-        let mut signal =
-            Signal::new(SignalKind::Signal, 1, if n % 4 == 0 { "operator" } else { "systemd" });
+        let mut signal = SignalEvent::new(
+            SignalKind::Signal,
+            1,
+            if n % 4 == 0 { "operator" } else { "systemd" },
+        );
         signal.sender_name = Some(if n % 4 == 0 { "kill" } else { "systemd" }.into());
         (signal.sender_pid, signal.sender_uid) = (Some(1), Some(0));
         signal.line = "signal=SIGTERM".to_owned();
         // The same request once more, as the guard records it.
-        let again = Signal::new(SignalKind::Signal, 1, "unknown");
+        let again = SignalEvent::new(SignalKind::Signal, 1, "unknown");
         let outcome = if n % 10 == 0 { PhaseOutcome::TimedOut } else { PhaseOutcome::Ok };
-        let how = if n % 10 == 0 { How::TimedOut } else { How::Clean };
+        let how = if n % 10 == 0 { ExitKind::TimedOut } else { ExitKind::Clean };
         let mut events = vec![
             Event::Signal(signal),
             Event::PhaseStarted(PhaseStarted::new("drain", 100)),

@@ -74,8 +74,8 @@ fn member(name: &str, group: &str) -> Event {
     Event::PhaseStarted(started)
 }
 
-fn signal(context: serde_json::Value) -> Signal {
-    let mut signal = Signal::new(SignalKind::Signal, 1, "operator");
+fn signal(context: serde_json::Value) -> SignalEvent {
+    let mut signal = SignalEvent::new(SignalKind::Signal, 1, "operator");
     signal.signal = Some("SIGTERM".to_owned());
     (signal.sender_pid, signal.sender_name) = (Some(4242), Some("kill".to_owned()));
     signal.deadline_us = Some(1);
@@ -97,7 +97,7 @@ fn tag<'a>(dom: &'a str, attributes: &[&str]) -> &'a str {
 #[test]
 fn the_page_shows_phases_in_their_groups_signals_the_deadline_and_the_verdict() {
     let dir = tempfile::tempdir().unwrap();
-    let mut again = Signal::new(SignalKind::Signal, 2, "unknown");
+    let mut again = SignalEvent::new(SignalKind::Signal, 2, "unknown");
     again.signal = Some("SIGINT".to_owned());
     let mut stuck = Wedged::new(WedgedWhat::Phase, 1, "sleeps in futex");
     stuck.phase = Some("slack".to_owned());

@@ -10,7 +10,7 @@ use std::io::Write;
 
 use forensics_core::context::{Baseline, ShutdownContext};
 use forensics_core::record::{
-    Event, PhaseFinished, PhaseOutcome, Recorder, RunStarted, Signal, SignalKind,
+    Event, PhaseFinished, PhaseOutcome, Recorder, RunStarted, SignalEvent, SignalKind,
 };
 use measure::{clock, in_turns, median};
 
@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     finished.values.insert("active_at_start".to_owned(), 7.into());
     finished.values.insert("active_now".to_owned(), 0.into());
     let context = ShutdownContext::look(&Baseline::probe());
-    let mut signal = Signal::new(SignalKind::Signal, 1, "operator");
+    let mut signal = SignalEvent::new(SignalKind::Signal, 1, "operator");
     signal.line = context.to_string();
     signal.context = serde_json::to_value(&context)?;
 

@@ -21,8 +21,8 @@ pub mod pod;
 pub mod process;
 mod procfile;
 pub mod record;
-pub mod regular;
 pub mod secret;
+pub mod secure_fs;
 pub mod sender;
 pub mod signal;
 mod sorted;
@@ -30,7 +30,6 @@ mod stat;
 pub mod systemd;
 pub mod threads;
 mod trigger;
-pub mod trusted;
 
 /// The readme's code, compiled.
 #[cfg(doctest)]

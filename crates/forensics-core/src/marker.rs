@@ -14,7 +14,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::regular::{self, OpenError};
+use crate::secure_fs::{self, OpenError};
 
 /// A marker larger than this is not one.
 pub const MAX_MARKER_BYTES: u64 = 64 * 1024;
@@ -65,7 +65,7 @@ pub struct Marker {
 /// of it, which has no bound where a server is away. A symbolic link is followed, so that a marker
 /// may be switched by one.
 pub fn read(name: &str, path: &Path, pid: u32) -> Option<Marker> {
-    let (target, problem) = match regular::read(path, MAX_MARKER_BYTES) {
+    let (target, problem) = match secure_fs::read(path, MAX_MARKER_BYTES) {
         Ok(bytes) => match target(&bytes, pid) {
             Ok(target) => (target, None),
             Err(e) => (Target::Unstated, Some(format!("not JSON: {e}"))),

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use forensics_core::record::{Recorder, RunStarted};
-use forensics_core::trusted::append_to;
+use forensics_core::secure_fs::append_to;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 const TIMES: usize = 10_000;

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use forensics_core::record::{
-    Event, Now, Outcome, PhaseStarted, Record, RecordError, Recorder, RunStarted, Signal,
-    SignalKind, is_running, prune, runs, verdict,
+    Event, HostState, PhaseStarted, Record, RecordError, Recorder, RunOutcome, RunStarted,
+    SignalEvent, SignalKind, is_running, post_mortem, prune, runs,
 };
 
 const DIR: &str = "FORENSICS_TEST_DIR";
@@ -63,7 +63,7 @@ fn life_in_a_phase() {
     let dir = env::var_os(DIR).unwrap();
     let run =
         Recorder::create(Path::new(&dir), RunStarted::new("svc", std::process::id())).unwrap();
-    run.record(&Event::Signal(Signal::new(SignalKind::Request, 1, "requested"))).unwrap();
+    run.record(&Event::Signal(SignalEvent::new(SignalKind::Request, 1, "requested"))).unwrap();
     run.record(&Event::PhaseStarted(PhaseStarted::new("drain", 0))).unwrap();
     let mut diagnostic = Command::new("cat").stdout(Stdio::null()).spawn().unwrap();
     println!("record={}", run.path().display());
@@ -80,7 +80,11 @@ fn life_on_a_full_disk() {
     let errors: Vec<_> = (0..200).filter_map(|_| run.record(&event).err()).collect();
     // The last line that began to fit, then nothing.
     assert!(matches!(errors[0], RecordError::Short { .. }), "{}", errors[0]);
-    assert!(errors[1..].iter().all(|error| matches!(error, RecordError::Write { .. })));
+    assert!(
+        errors[1..]
+            .iter()
+            .all(|error| matches!(error, RecordError::System { action: "write to", .. }))
+    );
     assert!(errors.len() > 1);
 }
 
@@ -93,14 +97,17 @@ fn services_share_a_folder_and_a_kill_frees_the_record_though_their_children_liv
     assert!(is_running(&first.record).unwrap() && is_running(&second.record).unwrap());
     assert_eq!(prune(&dir, 0).unwrap(), 0);
     let judge = |service: &Service| {
-        let verdict = verdict(&Record::read(&service.record).unwrap(), &Now::look(&service.record));
+        let verdict = post_mortem(
+            &Record::read(&service.record).unwrap(),
+            &HostState::snapshot(&service.record),
+        );
         (verdict.outcome, verdict.phases[0].phase.clone(), verdict.pid == service.child.id())
     };
-    assert_eq!(judge(&first), (Outcome::Running, "drain".to_owned(), true));
+    assert_eq!(judge(&first), (RunOutcome::Running, "drain".to_owned(), true));
 
     first.kill();
-    assert_eq!(judge(&first), (Outcome::KilledInPhase, "drain".to_owned(), true));
-    assert_eq!(judge(&second).0, Outcome::Running);
+    assert_eq!(judge(&first), (RunOutcome::KilledInPhase, "drain".to_owned(), true));
+    assert_eq!(judge(&second).0, RunOutcome::Running);
     assert_eq!(prune(&dir, 0).unwrap(), 1);
     assert_eq!(runs(&dir).unwrap(), [second.record.clone()]);
     second.kill();
@@ -118,6 +125,6 @@ fn a_disk_that_fills_up_costs_the_lines_that_did_not_fit() {
     let [path] = &runs(&dir).unwrap()[..] else { panic!("{output}") };
     let record = Record::read(path).unwrap();
     assert!(record.torn && record.corrupt == 0 && record.entries.len() > 10, "{record:?}");
-    let verdict = verdict(&record, &Now::look(path));
-    assert_eq!(verdict.outcome, Outcome::KilledInPhase);
+    let verdict = post_mortem(&record, &HostState::snapshot(path));
+    assert_eq!(verdict.outcome, RunOutcome::KilledInPhase);
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use forensics_core::cause::Cause;
 use forensics_core::context::ShutdownContext;
 use forensics_core::escape::{Plain, Quoted, is_bare};
-use forensics_core::record::{Verdict, values_line};
+use forensics_core::record::{PostMortem, values_line};
 use forensics_core::systemd::Why;
 use tracing::{Span, debug, debug_span, error, info, info_span, warn};
 
@@ -157,7 +157,7 @@ fn lead_ended(led: Duration, why: DelayEnd) {
 }
 
 /// How the previous run ended.
-pub(crate) fn previous(verdict: &Verdict) {
+pub(crate) fn previous(verdict: &PostMortem) {
     let phase = verdict.phases.first().map(|open| open.phase.as_str());
     // The level has to be known when this is compiled, so each has its own call.
     macro_rules! previous {
@@ -361,7 +361,7 @@ fn phase_finished(report: &PhaseReport) {
     match report.outcome {
         Outcome::Ok => finished!(info),
         Outcome::Skipped | Outcome::CutShort | Outcome::TimedOut => finished!(warn),
-        Outcome::Failed | Outcome::Panicked => finished!(error),
+        _ => finished!(error),
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use forensics_core::capture::HandlerGuard;
 use forensics_core::escape::{MAX_TEXT_CHARS, cut_to};
-use forensics_core::record::Verdict;
+use forensics_core::record::PostMortem;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
@@ -113,7 +113,7 @@ impl ShutdownGuard {
 
     /// How the previous run of this service ended, by its record; `None` without a
     /// [`record_dir`](crate::Builder::record_dir), and at the first start. It has been logged already.
-    pub fn previous(&self) -> Option<&Verdict> {
+    pub fn previous(&self) -> Option<&PostMortem> {
         self.shutdown.previous.as_ref()
     }
 

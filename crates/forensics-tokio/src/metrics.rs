@@ -17,13 +17,13 @@
 
 use std::time::Duration;
 
-use forensics_core::record::{Event, Outcome, PhaseOutcome, Run};
+use forensics_core::record::{Event, PhaseOutcome, Run, RunOutcome};
 use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 
 /// Reports what there is to say of a run that has ended.
 pub(crate) fn report(run: &Run) {
-    let verdict = &run.verdict;
-    if verdict.outcome == Outcome::Running {
+    let verdict = &run.post_mortem;
+    if verdict.outcome == RunOutcome::Running {
         return;
     }
     describe();
@@ -31,14 +31,14 @@ pub(crate) fn report(run: &Run) {
     let outcome = verdict.ended();
     let cause = verdict.cause.clone().unwrap_or_default();
     counter!(
-        "shutdown_runs_total", "service" => service.clone(), "outcome" => outcome,
-        "cause" => cause, "reason" => verdict.reason.as_str(),
+        "shutdown_runs_total", "service" => service.clone(), "outcome" => outcome.clone(),
+        "cause" => cause, "reason" => verdict.reason.to_string(),
     )
     .increment(1);
     for entry in &run.record.entries {
         match &entry.event {
             Event::Stopped(stopped) if verdict.cause.is_some() => {
-                histogram!("shutdown_seconds", "service" => service.clone(), "outcome" => outcome)
+                histogram!("shutdown_seconds", "service" => service.clone(), "outcome" => outcome.clone())
                     .record(Duration::from_micros(stopped.total_us));
             }
             Event::PhaseFinished(phase) if phase.outcome != PhaseOutcome::Skipped => {

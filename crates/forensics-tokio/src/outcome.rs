@@ -1,51 +1,11 @@
 //! How a phase, or the service itself, can end.
 
 use std::any::Any;
-use std::fmt::{self, Display};
+use std::fmt::Display;
 
 use forensics_core::escape::{MAX_TEXT_CHARS, cut, cut_to};
+pub use forensics_core::record::PhaseOutcome as Outcome;
 use serde::{Deserialize, Serialize};
-
-/// How a phase ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Outcome {
-    // From good to bad: a group ends like the worst of its members.
-    /// It did what it had to.
-    Ok,
-    /// It did not run: something it requires had not ended well, there was no time left, or a
-    /// second signal asked for haste.
-    Skipped,
-    /// A second signal ended it.
-    CutShort,
-    /// It was dropped when its time was up.
-    TimedOut,
-    /// It returned an error.
-    Failed,
-    /// It panicked.
-    Panicked,
-}
-
-impl Outcome {
-    /// The word for it, as in the log, the report and the record.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Outcome::Ok => "ok",
-            Outcome::Skipped => "skipped",
-            Outcome::CutShort => "cut_short",
-            Outcome::TimedOut => "timed_out",
-            Outcome::Failed => "failed",
-            Outcome::Panicked => "panicked",
-        }
-    }
-}
-
-impl Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
 
 /// How the service's own future ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,12 +6,11 @@ use forensics_core::cause::Cause;
 use forensics_core::context::{ShutdownContext, Trigger};
 use forensics_core::duration::Timespan;
 use forensics_core::record::{
-    Diag, DiagState, Event, How, PhaseFinished, PhaseOutcome, PhaseProgress, PhaseStarted, Signal,
+    Diag, DiagState, Event, ExitKind, PhaseFinished, PhaseProgress, PhaseStarted, SignalEvent,
     SignalKind, Stopped, Wedged, WedgedWhat,
 };
 use serde_json::{Map, Value};
 
-use crate::outcome::Outcome;
 use crate::report::{LaterSignal, PhaseReport};
 
 /// Names a phase, or a group.
@@ -33,7 +32,7 @@ pub(crate) fn begun(
         Some(Trigger::ServiceEnded { .. }) => SignalKind::ServiceEnded,
         _ => SignalKind::Signal,
     };
-    let mut event = Signal::new(kind, 1, context.cause().as_str());
+    let mut event = SignalEvent::new(kind, 1, context.cause().as_str());
     event.signal = context.signal().map(|signal| signal.to_string());
     if let Some(sender) = &context.sender {
         event.sender_pid = u32::try_from(sender.process.pid).ok();
@@ -52,7 +51,7 @@ pub(crate) fn begun(
 /// the one before adds none.
 pub(crate) fn repeated(repeated: &LaterSignal, requests: u32) -> Event {
     // Its cause would need the context, which belongs to the first one.
-    let mut event = Signal::new(SignalKind::Signal, requests, Cause::Unknown.as_str());
+    let mut event = SignalEvent::new(SignalKind::Signal, requests, Cause::Unknown.as_str());
     event.signal = Some(repeated.signal.to_string());
     if let Some(sender) = &repeated.sender {
         event.sender_pid = u32::try_from(sender.process.pid).ok();
@@ -81,16 +80,8 @@ pub(crate) fn phase_progress(
 }
 
 pub(crate) fn phase_finished(place: Place<'_>, report: &PhaseReport) -> Event {
-    let outcome = match report.outcome {
-        Outcome::Ok => PhaseOutcome::Ok,
-        Outcome::Skipped => PhaseOutcome::Skipped,
-        Outcome::CutShort => PhaseOutcome::CutShort,
-        Outcome::TimedOut => PhaseOutcome::TimedOut,
-        Outcome::Failed => PhaseOutcome::Failed,
-        Outcome::Panicked => PhaseOutcome::Panicked,
-    };
     let (took, offset) = (micros(report.took), micros(report.offset + report.took));
-    let mut event = PhaseFinished::new(place.phase, outcome, took, offset);
+    let mut event = PhaseFinished::new(place.phase, report.outcome, took, offset);
     event.group = place.group.map(str::to_owned);
     event.error.clone_from(&report.error);
     event.values.clone_from(&report.values);
@@ -114,7 +105,7 @@ pub(crate) fn diagnostic(state: DiagState, path: &std::path::Path, error: Option
 
 /// The run is over; without a status where it is not known.
 pub(crate) fn stopped(
-    how: How,
+    how: ExitKind,
     exit_status: Option<u8>,
     total: Duration,
     more_signals: u64,
@@ -128,7 +119,7 @@ pub(crate) fn stopped(
 pub(crate) fn panicked(message: String, location: Option<String>, total: Duration) -> Event {
     // The status of a Rust program that panicked; one that aborts dies of SIGABRT instead.
     const PANIC_STATUS: i32 = 101;
-    let mut event = Stopped::new(How::Panicked, PANIC_STATUS, micros(total));
+    let mut event = Stopped::new(ExitKind::Panicked, PANIC_STATUS, micros(total));
     event.panic = Some(message);
     event.location = location;
     Event::Stopped(event)

@@ -16,7 +16,7 @@ use std::time::Duration;
 use forensics_core::cgroupfs::{MemoryGroup, OomKills};
 use forensics_core::clock;
 use forensics_core::context::Baseline;
-use forensics_core::record::{self, Event, KEEP, RunStarted};
+use forensics_core::record::{self, DEFAULT_RETENTION, Event, RunStarted};
 use forensics_core::systemd::Manager;
 
 use crate::blocking::{WorkQueue, run_with_timeout};
@@ -65,7 +65,7 @@ impl Recorder {
             }
             Err(e) => drop(recorder.failed.set(e.to_string())),
         }
-        if let Err(e) = record::prune(dir, KEEP) {
+        if let Err(e) = record::prune(dir, DEFAULT_RETENTION) {
             recorder.failed.get_or_init(|| e.to_string());
         }
         recorder

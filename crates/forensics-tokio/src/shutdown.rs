@@ -12,7 +12,7 @@ use std::time::Duration;
 use forensics_core::capture::{self, Captured};
 use forensics_core::clock;
 use forensics_core::context::{Baseline, ShutdownContext};
-use forensics_core::record::{DiagState, Verdict};
+use forensics_core::record::{DiagState, PostMortem};
 use forensics_core::threads::Thread;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
@@ -60,7 +60,7 @@ pub(crate) struct Shutdown {
     /// Tells the diagnostic that no time is left for it.
     diagnostic_deadline: Arc<Notify>,
     /// How the previous run ended.
-    pub(crate) previous: Option<Verdict>,
+    pub(crate) previous: Option<PostMortem>,
     /// How many signals had found no free slot when the guard was installed.
     missed_before: u64,
     /// The threads soon after the stop began, for the CPU time of each.
@@ -81,7 +81,7 @@ impl Shutdown {
         config: Config,
         baseline: Baseline,
         outlets: Outlets,
-        previous: Option<Verdict>,
+        previous: Option<PostMortem>,
         runtime: Handle,
     ) -> Self {
         let Outlets { record, notifier, message } = outlets;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use forensics_tests::{Program, root_can, static_gateway};
-use forensics_tokio::core::record::{Outcome, Reason, Verdict};
+use forensics_tokio::core::record::{PostMortem, Reason, RunOutcome};
 
 const LIMIT_BYTES: u64 = 48 << 20;
 
@@ -127,7 +127,7 @@ fn after_an_oom_kill_its_own_group_tells_and_a_new_one_says_what_it_cannot() {
     let program = start(&other, "durable");
     let said = program.wait_for_stderr("Previous run: ");
     assert!(said.contains("outcome=killed_in_phase"), "{said}");
-    assert!(said.contains("whether for want of memory, its control group took along"), "{said}");
+    assert!(said.contains("cannot tell whether it was OOM-killed: its cgroup is gone"), "{said}");
     stop(&program);
     program.wait();
 
@@ -140,6 +140,10 @@ fn after_an_oom_kill_its_own_group_tells_and_a_new_one_says_what_it_cannot() {
     assert!(said.contains("oom_kill counter was 1 and is 2 now"), "{said}");
     stop(&program);
     program.wait();
-    let verdict = Verdict::of_last(Path::new(records)).unwrap().unwrap();
-    assert_eq!((verdict.outcome, verdict.reason), (Outcome::Clean, Reason::Recorded), "{verdict}");
+    let verdict = PostMortem::of_last(Path::new(records)).unwrap().unwrap();
+    assert_eq!(
+        (verdict.outcome, verdict.reason),
+        (RunOutcome::Clean, Reason::Recorded),
+        "{verdict}"
+    );
 }

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use forensics_tests::outcomes;
-use forensics_tokio::core::record::{Outcome, Reason, Verdict};
+use forensics_tokio::core::record::{PostMortem, Reason, RunOutcome};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -183,8 +183,8 @@ fn a_kill_at_the_end_of_the_grace_period_is_put_down_to_that() {
     thread::sleep(Duration::from_secs(3));
     running.kill("-KILL");
     let stopped = running.wait();
-    let verdict = Verdict::of_last(&stopped.volume(0).join("shutdown")).unwrap().unwrap();
-    assert_eq!(verdict.outcome, Outcome::KilledInPhase, "{verdict}");
+    let verdict = PostMortem::of_last(&stopped.volume(0).join("shutdown")).unwrap().unwrap();
+    assert_eq!(verdict.outcome, RunOutcome::KilledInPhase, "{verdict}");
     assert_eq!(verdict.reason, Reason::GracePeriod, "{verdict}");
     let advice = verdict.advice.as_deref().unwrap();
     assert!(advice.contains("the grace period is 3s"), "{advice}");

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use forensics_tests::{Ended, Gateway, Program, outcomes, until};
-use forensics_tokio::core::record::{Event, ForcedBy, Outcome, Record};
+use forensics_tokio::core::record::{Event, ForcedBy, Record, RunOutcome};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -114,6 +114,6 @@ fn three_bursts_are_three_requests_of_which_the_last_ends_it_at_once() {
     };
     assert_eq!(stopped.forced_by, Some(ForcedBy::Signal));
     let (_, verdict) = scene.recorded();
-    assert_eq!(verdict.outcome, Outcome::Forced, "{verdict}");
+    assert_eq!(verdict.outcome, RunOutcome::Forced, "{verdict}");
     assert!(verdict.evidence.contains("stop number 3"), "{verdict}");
 }

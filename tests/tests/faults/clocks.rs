@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use forensics_tests::{Program, can, outcomes};
-use forensics_tokio::core::record::{Event, Outcome};
+use forensics_tokio::core::record::{Event, RunOutcome};
 
 use crate::scene::Scene;
 
@@ -71,7 +71,7 @@ fn a_step_of_the_wall_clock_moves_no_deadline_and_no_verdict() {
         assert_eq!(ended.phases(), expected, "{}", ended.stderr);
 
         let (record, verdict) = scene.recorded();
-        assert_eq!(verdict.outcome, Outcome::TimedOut, "{verdict}");
+        assert_eq!(verdict.outcome, RunOutcome::TimedOut, "{verdict}");
         assert!(verdict.after_signal_us.unwrap() < 20_000_000, "{verdict}");
         let us = |n: usize| record.entries[n].mono_us;
         assert!((1..record.entries.len()).all(|n| us(n) >= us(n - 1)), "{record:?}");

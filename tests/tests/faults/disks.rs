@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use forensics_tests::{Ended, Gateway, Program, example, root_can};
-use forensics_tokio::core::record::{Outcome, Record, Verdict, runs};
+use forensics_tokio::core::record::{PostMortem, Record, RunOutcome, runs};
 use tempfile::TempDir;
 
 use crate::scene::{assert_recorded_well, count};
@@ -151,8 +151,8 @@ fn a_file_system_that_turns_read_only_by_itself_costs_what_comes_after() {
     assert!(ended.line("Not all of this run is recorded").contains("Read-only file system"));
     assert!(ended.line("Diagnostic failed").contains("Read-only file system"));
     // All that is known of it is that it began.
-    let verdict = Verdict::of_last(&left.path("records")).unwrap().unwrap();
-    assert_eq!(verdict.outcome, Outcome::Vanished, "{verdict}");
+    let verdict = PostMortem::of_last(&left.path("records")).unwrap().unwrap();
+    assert_eq!(verdict.outcome, RunOutcome::Vanished, "{verdict}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use forensics_tests::{Program, outcomes, until};
 use forensics_tokio::core::process::ProcessSummary;
-use forensics_tokio::core::record::Outcome;
+use forensics_tokio::core::record::RunOutcome;
 
 use crate::scene::{Scene, in_flight};
 
@@ -55,7 +55,7 @@ fn a_stop_past_the_deadline_leaves_no_time_and_it_ends_by_itself_with_one_word()
     assert!(!ended.stderr.contains("Shutdown forced"), "{}", ended.stderr);
     assert!(after < Duration::from_secs(20), "{after:?} after it went on");
     let (record, verdict) = scene.recorded();
-    assert_eq!(verdict.outcome, Outcome::TimedOut, "{verdict}");
+    assert_eq!(verdict.outcome, RunOutcome::TimedOut, "{verdict}");
     assert_eq!(verdict.exit_code, Some(0));
     assert_eq!(record.corrupt, 0);
 }

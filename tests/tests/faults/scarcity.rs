@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use forensics_tests::{Gateway, Program, Small, example, root_can, until};
-use forensics_tokio::core::record::{How, Outcome};
+use forensics_tokio::core::record::{ExitKind, RunOutcome};
 
 use crate::scene::Scene;
 
@@ -108,7 +108,7 @@ fn where_no_thread_can_be_had_further_signals_and_the_forced_end_are_recorded() 
     ended.line("Shutdown forced: another SIGTERM asked for an end at once");
     assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
     let (_, verdict) = somebody.scene.recorded();
-    assert_eq!(verdict.how, Some(How::Forced), "{verdict}");
+    assert_eq!(verdict.how, Some(ExitKind::Forced), "{verdict}");
     assert!(verdict.evidence.contains("stop number 3"), "{verdict}");
 }
 
@@ -130,7 +130,7 @@ fn where_no_thread_can_be_had_a_flush_that_hangs_does_not_keep_the_process() {
     assert_eq!(ended.status.signal(), Some(9), "{}", ended.stderr);
     ended.line("Shutdown forced: another SIGTERM asked for an end at once");
     let (_, verdict) = somebody.scene.recorded();
-    assert_eq!(verdict.outcome, Outcome::Forced, "{verdict}");
+    assert_eq!(verdict.outcome, RunOutcome::Forced, "{verdict}");
 }
 
 #[test]

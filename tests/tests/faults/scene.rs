@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use forensics_tests::{Program, example, until_started};
-use forensics_tokio::core::record::{Entry, Event, Record, Verdict, runs};
+use forensics_tokio::core::record::{Entry, Event, PostMortem, Record, runs};
 use tempfile::TempDir;
 
 /// A folder for the gateway's records and its diagnostics.
@@ -50,7 +50,7 @@ impl Scene {
     }
 
     /// The record of the newest run, and the verdict on it.
-    pub(crate) fn recorded(&self) -> (Record, Verdict) {
+    pub(crate) fn recorded(&self) -> (Record, PostMortem) {
         recorded(&self.records())
     }
 
@@ -65,9 +65,9 @@ impl Scene {
     }
 }
 
-fn recorded(records: &Path) -> (Record, Verdict) {
+fn recorded(records: &Path) -> (Record, PostMortem) {
     let newest = runs(records).unwrap().pop().unwrap();
-    (Record::read(&newest).unwrap(), Verdict::of(&newest).unwrap())
+    (Record::read(&newest).unwrap(), PostMortem::of(&newest).unwrap())
 }
 
 /// As [`Scene::assert_recorded_well`], of the newest record in a folder.

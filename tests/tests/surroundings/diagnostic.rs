@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use forensics_tests::{Program, forensics, root_can, until};
 use forensics_tokio::core::process::ProcessSummary;
-use forensics_tokio::core::record::Verdict;
+use forensics_tokio::core::record::PostMortem;
 
 use crate::under::unshare;
 
@@ -44,7 +44,7 @@ fn it_is_ended_at_its_limit_or_at_the_deadline_with_all_it_started() {
         for pid in pids {
             assert_gone(pid);
         }
-        let verdict = Verdict::of_last(dir.path()).unwrap().unwrap();
+        let verdict = PostMortem::of_last(dir.path()).unwrap().unwrap();
         assert!(verdict.is_clean(), "{verdict}");
     }
 }

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use forensics_tests::{Ended, Program, can, example};
-use forensics_tokio::core::record::{Outcome, Verdict};
+use forensics_tokio::core::record::{PostMortem, RunOutcome};
 use nix::sys::signal::Signal;
 
 /// What a signal did to one run.
@@ -30,15 +30,15 @@ enum Met {
 /// Checks that the run is one of them, whole, with a record that says the same.
 fn judge(ended: &Ended, records: &Path, ready: &str, nth: impl Debug) -> Met {
     let killed = ended.status.signal() == Some(Signal::SIGTERM as i32);
-    let verdict = Verdict::of_last(records).ok().flatten();
+    let verdict = PostMortem::of_last(records).ok().flatten();
     assert!(!ended.stderr.contains("panicked"), "{nth:?}: {}", ended.stderr);
     let Some(context) = ended.stderr.lines().find(|line| line.contains("Shutdown context: "))
     else {
         assert!(killed, "{nth:?}: {ended:?}");
         assert!(!ended.stdout.contains(ready), "guarded, and not stopped, {nth:?}: {ended:?}");
         // It can have begun, as a record is opened before a signal can be taken.
-        let ended = |verdict: &Verdict| {
-            matches!(verdict.outcome, Outcome::Vanished | Outcome::KilledBeforeTeardown)
+        let ended = |verdict: &PostMortem| {
+            matches!(verdict.outcome, RunOutcome::Vanished | RunOutcome::KilledBeforeTeardown)
         };
         assert!(verdict.as_ref().is_none_or(ended), "{nth:?}: {verdict:?}");
         return Met::Unguarded;

@@ -11,7 +11,7 @@ use clap::Args;
 use forensics_core::duration::Timespan;
 use forensics_core::escape::{MAX_TEXT_CHARS, Plain, cut};
 use forensics_core::json;
-use forensics_core::regular;
+use forensics_core::secure_fs;
 use forensics_core::systemd::{
     Alignment, DEFAULT_HEADROOM, DropIn, Finding, Manager, Severity, UnitProperties, findings,
     show_arguments,
@@ -54,14 +54,13 @@ pub(crate) struct Check {
 impl Check {
     pub(crate) fn run(&self, out: &mut dyn Write) -> io::Result<ExitCode> {
         debug_assert_eq!(DEFAULT_HEADROOM, Duration::from_secs(30));
-        let manager = match self.user {
-            true => Manager::User { uid: nix::unistd::getuid().as_raw() },
-            false => Manager::System,
+        let manager = if self.user {
+            Manager::User { uid: nix::unistd::getuid().as_raw() }
+        } else {
+            Manager::System
         };
-        let unit = match self.unit.contains('.') {
-            true => self.unit.clone(),
-            false => format!("{}.service", self.unit),
-        };
+        let suffix = if self.unit.contains('.') { "" } else { ".service" };
+        let unit = format!("{}{suffix}", self.unit);
         let properties = match systemctl(&show_arguments(manager, &unit)) {
             Ok(output) => UnitProperties::parse(&output),
             Err(why) => {
@@ -81,9 +80,10 @@ impl Check {
             alignment,
             drop_in,
         };
-        match self.json {
-            true => writeln!(out, "{}", json::to_string(&answer.as_json())?)?,
-            false => answer.print(out)?,
+        if self.json {
+            writeln!(out, "{}", json::to_string(&answer.as_json())?)?;
+        } else {
+            answer.print(out)?;
         }
         Ok(ExitCode::from(match alignment {
             None => CANNOT_TELL,
@@ -159,9 +159,10 @@ impl Answer {
 /// A name that is to be copied, as it is where that is safe: units' names have backslashes in them.
 fn to_copy(name: &str) -> String {
     let name = cut(name, MAX_TEXT_CHARS);
-    match name.chars().all(|c| c.is_ascii_graphic() || c == ' ') {
-        true => name.into_owned(),
-        false => Plain(&name).to_string(),
+    if name.chars().all(|c| c.is_ascii_graphic() || c == ' ') {
+        name.into_owned()
+    } else {
+        Plain(&name).to_string()
     }
 }
 
@@ -173,7 +174,7 @@ fn overruling(properties: &UnitProperties) -> Option<String> {
         let mut names = text.lines().filter_map(|line| Some(line.split_once('=')?.0.trim()));
         names.any(|name| matches!(name, "TimeoutStopSec" | "TimeoutSec"))
     };
-    let overrules = |path: &&str| regular::read(Path::new(path), MAX_DROP_IN).is_ok_and(sets_it);
+    let overrules = |path: &&str| secure_fs::read(Path::new(path), MAX_DROP_IN).is_ok_and(sets_it);
     properties.late_drop_ins().filter(overrules).last().map(str::to_owned)
 }
 

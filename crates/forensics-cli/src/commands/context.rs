@@ -43,10 +43,8 @@ impl Context {
         }
         baseline.markers.clone_from(&self.markers);
         let context = ShutdownContext::look(&baseline);
-        match self.json {
-            true => writeln!(out, "{}", json::to_string(&context)?)?,
-            false => writeln!(out, "{context}")?,
-        }
+        let text = if self.json { json::to_string(&context)? } else { context.to_string() };
+        writeln!(out, "{text}")?;
         Ok(ExitCode::SUCCESS)
     }
 }

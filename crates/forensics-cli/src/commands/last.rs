@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use forensics_core::json;
-use forensics_core::record::Verdict;
+use forensics_core::record::PostMortem;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -24,15 +24,13 @@ pub(crate) struct Last {
 
 impl Last {
     pub(crate) fn run(&self, out: &mut dyn Write) -> io::Result<ExitCode> {
-        let last = Verdict::of_last(&self.dir).map_err(io::Error::other)?;
-        let Some(verdict) = last else {
+        let last = PostMortem::of_last(&self.dir).map_err(io::Error::other)?;
+        let Some(last) = last else {
             let message = format!("{}: no record that can be read", self.dir.display());
             return Err(io::Error::other(message));
         };
-        match self.json {
-            true => writeln!(out, "{}", json::to_string(&verdict)?)?,
-            false => writeln!(out, "{verdict}")?,
-        }
-        Ok(ExitCode::from(u8::from(!verdict.is_clean())))
+        let text = if self.json { json::to_string(&last)? } else { last.to_string() };
+        writeln!(out, "{text}")?;
+        Ok(ExitCode::from(u8::from(!last.is_clean())))
     }
 }

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use forensics_core::escape::{Plain, Quoted, cut};
+use forensics_core::escape::Plain;
 use forensics_core::json;
-use forensics_core::record::{Verdict, runs};
+use forensics_core::record::{PostMortem, runs};
 
+use crate::format;
 use crate::stats::Stats;
 
 /// How many of the phases that a run was killed in are named.
@@ -44,19 +45,18 @@ impl List {
         let paths = runs(&self.dir).map_err(io::Error::other)?;
         if self.stats {
             let stats = Stats::of(&paths);
-            stats.complaints().for_each(|complaint| eprintln!("forensics: {}", Plain(complaint)));
-            match self.json {
-                true => writeln!(out, "{}", json::to_string(&stats.as_json())?)?,
-                false => stats.print(out)?,
+            stats.complaints().iter().for_each(|e| eprintln!("forensics: {}", Plain(e)));
+            if self.json {
+                writeln!(out, "{}", json::to_string(&stats.as_json())?)?;
+            } else {
+                stats.print(out)?;
             }
             return Ok(ExitCode::SUCCESS);
         }
         for path in paths {
-            match Verdict::of(&path) {
-                Ok(verdict) if self.json => {
-                    writeln!(out, "{}", json::to_string(&verdict)?)?;
-                }
-                Ok(verdict) => print(out, &verdict)?,
+            match PostMortem::of(&path) {
+                Ok(run) if self.json => writeln!(out, "{}", json::to_string(&run)?)?,
+                Ok(run) => print(out, &run)?,
                 Err(e) => eprintln!("forensics: {}", Plain(&e.to_string())),
             }
         }
@@ -64,25 +64,20 @@ impl List {
     }
 }
 
-fn print(out: &mut dyn Write, verdict: &Verdict) -> io::Result<()> {
-    let Verdict { started, service, pid, .. } = verdict;
-    write!(out, "{started}  {:<22}  {}[{pid}]", verdict.ended(), name(service))?;
-    if let Some(signal) = &verdict.signal {
+fn print(out: &mut dyn Write, run: &PostMortem) -> io::Result<()> {
+    let name = |text: &str| format::name(text, MAX_NAME);
+    write!(out, "{}  {:<22}  {}[{}]", run.started, run.ended(), name(&run.service), run.pid)?;
+    if let Some(signal) = &run.signal {
         write!(out, "  {}", name(signal))?;
     }
-    if let Some(cause) = &verdict.cause {
+    if let Some(cause) = &run.cause {
         write!(out, " ({})", name(cause))?;
     }
-    for open in verdict.phases.iter().take(MAX_PHASES) {
+    for open in run.phases.iter().take(MAX_PHASES) {
         write!(out, "  in {}", name(&open.phase))?;
     }
-    match verdict.phases.len().saturating_sub(MAX_PHASES) {
+    match run.phases.len().saturating_sub(MAX_PHASES) {
         0 => writeln!(out),
         more => writeln!(out, "  and {more} more"),
     }
-}
-
-/// A name of others: quoted where it could be taken for more than one column.
-fn name(name: &str) -> String {
-    cut(&Quoted(name).to_string(), MAX_NAME).into_owned()
 }

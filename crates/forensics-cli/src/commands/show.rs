@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use forensics_core::escape::{Quoted, cut};
 use forensics_core::json;
-use forensics_core::record::{Record, Run, Verdict};
+use forensics_core::record::{PostMortem, Record, Run};
 
+use crate::format::{self, unread_lines};
 use crate::html;
 use crate::output::replace;
 use crate::text::{self, Color, Style};
@@ -43,38 +43,34 @@ pub(crate) struct Show {
 
 impl Show {
     pub(crate) fn run(&self, out: &mut dyn Write) -> io::Result<ExitCode> {
-        let Run { record, verdict, .. } = Run::read(&self.file).map_err(io::Error::other)?;
+        let Run { record, post_mortem, .. } = Run::read(&self.file).map_err(io::Error::other)?;
         match &self.html {
             None if self.json => {
-                let all = serde_json::json!({ "verdict": verdict, "events": record.entries });
+                let all = serde_json::json!({ "verdict": post_mortem, "events": record.entries });
                 writeln!(out, "{}", json::to_string(&all)?)?;
             }
-            None => self.print(out, &record, &verdict)?,
+            None => self.print(out, &record, &post_mortem)?,
             Some(path) => {
-                let page = html::page(&record, &verdict);
-                match path == Path::new("-") {
-                    true => out.write_all(page.as_bytes())?,
-                    false => write_file(path, &page)?,
+                let page = html::page(&record, &post_mortem);
+                if path == Path::new("-") {
+                    out.write_all(page.as_bytes())?;
+                } else {
+                    let failed = |e| format!("cannot write {}: {e}", path.display());
+                    replace(path, page.as_bytes()).map_err(|e| io::Error::other(failed(e)))?;
                 }
             }
         }
         Ok(ExitCode::SUCCESS)
     }
 
-    fn print(&self, out: &mut dyn Write, record: &Record, verdict: &Verdict) -> io::Result<()> {
-        let service = cut(&verdict.service, MAX_SERVICE);
-        writeln!(out, "{}[{}], started {}", Quoted(&service), verdict.pid, verdict.started)?;
+    fn print(&self, out: &mut dyn Write, record: &Record, run: &PostMortem) -> io::Result<()> {
+        let service = format::name(&run.service, MAX_SERVICE);
+        writeln!(out, "{service}[{}], started {}", run.pid, run.started)?;
         text::draw(out, &Timeline::of(record), Style::of_stdout(self.color))?;
-        writeln!(out, "{verdict}")?;
-        if record.corrupt > 0 || record.torn {
-            let torn = if record.torn { ", and the last line is torn" } else { "" };
-            writeln!(out, "{} lines could not be read{torn}", record.corrupt)?;
+        writeln!(out, "{run}")?;
+        if let Some(unread) = unread_lines(record) {
+            writeln!(out, "{unread}")?;
         }
         Ok(())
     }
-}
-
-fn write_file(path: &Path, page: &str) -> io::Result<()> {
-    replace(path, page.as_bytes())
-        .map_err(|e| io::Error::other(format!("cannot write {}: {e}", path.display())))
 }

@@ -11,7 +11,7 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 use nix::time::{ClockId, clock_gettime};
 
 use super::Found;
-use crate::regular::{Links, OpenError, READ, is_regular, kind};
+use crate::secure_fs::{Links, OpenError, READ, is_regular, kind};
 
 /// Whether there is a `/proc` as Linux has it.
 pub(crate) const HAS_PROC: bool = true;

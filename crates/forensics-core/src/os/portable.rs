@@ -13,7 +13,7 @@ use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 
 use super::Found;
-use crate::regular::{Links, OpenError, READ, is_regular, kind};
+use crate::secure_fs::{Links, OpenError, READ, is_regular, kind};
 
 /// Whether there is a `/proc` as Linux has it. FreeBSD can have one, which is another.
 pub(crate) const HAS_PROC: bool = false;

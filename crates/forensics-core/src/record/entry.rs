@@ -1,14 +1,11 @@
-//! One line of a record, written and read.
+//! One line of a record: how it is written, and how it is read.
 
-use std::fmt;
-
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::event::{Event, Unknown};
-use super::shorten::{MAX_LINE, is_too_deep, shortened};
+use super::shorten::{fits, shortened};
 use crate::clock::Utc;
 use crate::json;
 
@@ -30,161 +27,61 @@ pub struct Entry {
     pub event: Event,
 }
 
-/// The fields that every line has, and no event's own.
-#[derive(Deserialize)]
-struct Head {
-    v: u32,
-    ts: Utc,
-    mono_us: u64,
-    event: String,
-}
-
 impl Entry {
-    /// Reads a line, its newline taken off or not. Fields that are not known are passed over.
+    /// Reads a line, with or without its newline. Unknown fields are skipped.
     ///
-    /// An event that is not known becomes [`Event::Unknown`]; so does, from a newer writer, a
-    /// known one whose fields do not fit.
+    /// An unknown event becomes [`Event::Unknown`]. So does a known event from a newer writer whose
+    /// fields do not fit.
     ///
     /// # Errors
-    /// Where it is no JSON object, lacks a field that every line has, or is of this version and
-    /// its event does not have that event's fields.
+    /// Where it is no JSON object, lacks a field that every line has, or is of this version and lacks
+    /// a field of its event.
     pub fn parse(line: &[u8]) -> Result<Self, serde_json::Error> {
-        match serde_json::from_slice(line) {
-            Ok(AsWritten(entry)) => Ok(entry),
-            // Whatever is wrong with it, the long way finds it, or finds that it is well.
-            Err(_) => Self::parse_in_any_order(line),
+        /// The fields that every line has.
+        #[derive(Deserialize)]
+        struct Head {
+            v: u32,
+            ts: Utc,
+            mono_us: u64,
+            event: String,
         }
-    }
-
-    fn parse_in_any_order(line: &[u8]) -> Result<Self, serde_json::Error> {
         let Head { v, ts, mono_us, event } = serde_json::from_slice(line)?;
         if v == 0 {
-            return Err(serde::de::Error::custom("there is no version 0"));
+            return Err(Error::custom("there is no version 0"));
         }
-        let mut json = serde_json::Deserializer::from_slice(line);
-        let event = match json.deserialize_map(AnyOrder(&event)) {
-            Ok(Some(event)) => event,
-            Err(error) if v <= VERSION => return Err(error),
-            Ok(None) | Err(_) => {
-                let mut json = serde_json::Deserializer::from_slice(line);
-                let fields = json.deserialize_map(Fields)?;
-                Event::Unknown(Unknown { event, fields })
-            }
+        let known = match event.as_str() {
+            "run_started" => serde_json::from_slice(line).map(Event::RunStarted),
+            "signal" => serde_json::from_slice(line).map(Event::Signal),
+            "phase_started" => serde_json::from_slice(line).map(Event::PhaseStarted),
+            "phase_progress" => serde_json::from_slice(line).map(Event::PhaseProgress),
+            "phase_finished" => serde_json::from_slice(line).map(Event::PhaseFinished),
+            "wedged" => serde_json::from_slice(line).map(Event::Wedged),
+            "diag" => serde_json::from_slice(line).map(Event::Diag),
+            "stopped" => serde_json::from_slice(line).map(Event::Stopped),
+            _ => unknown(&event, line),
+        };
+        let event = match known {
+            // A newer version may have changed it.
+            Err(_) if v > VERSION => unknown(&event, line)?,
+            known => known?,
         };
         Ok(Self { v, ts, mono_us, event })
     }
 }
 
-/// An entry whose line has its head first, in the order in which [`line`] writes it, so that one pass
-/// is enough; of this version, and of a known event.
-struct AsWritten(Entry);
-
-impl<'de> Deserialize<'de> for AsWritten {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_map(HeadFirst).map(Self)
-    }
+fn unknown(event: &str, line: &[u8]) -> Result<Event, serde_json::Error> {
+    let mut fields: Map<String, Value> = serde_json::from_slice(line)?;
+    fields.retain(|name, _| !matches!(name.as_str(), "v" | "ts" | "mono_us" | "event"));
+    Ok(Event::Unknown(Unknown { event: event.to_owned(), fields }))
 }
 
-struct HeadFirst;
-
-impl<'de> Visitor<'de> for HeadFirst {
-    type Value = Entry;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a line as this version writes it")
-    }
-
-    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Entry, M::Error> {
-        fn next<'de, T: Deserialize<'de>, M: MapAccess<'de>>(
-            map: &mut M,
-            name: &str,
-        ) -> Result<T, M::Error> {
-            match map.next_key::<&str>()? {
-                Some(key) if key == name => map.next_value(),
-                _ => Err(Error::custom("another order")),
-            }
-        }
-        let v = next(&mut map, "v")?;
-        let (ts, mono_us) = (next(&mut map, "ts")?, next(&mut map, "mono_us")?);
-        let event: &str = next(&mut map, "event")?;
-        if v != VERSION {
-            return Err(Error::custom("another version"));
-        }
-        let fields = MapAccessDeserializer::new(map);
-        match known(event, fields)? {
-            Some(event) => Ok(Entry { v, ts, mono_us, event }),
-            None => Err(Error::custom("another event")),
-        }
-    }
-}
-
-/// The event of this name, from a line whose fields may stand in any order; `None` where it is not
-/// known. It goes through a map as [`HeadFirst`] does, so that each event is compiled once.
-struct AnyOrder<'a>(&'a str);
-
-impl<'de> Visitor<'de> for AnyOrder<'_> {
-    type Value = Option<Event>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a line")
-    }
-
-    fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<Option<Event>, M::Error> {
-        known(self.0, MapAccessDeserializer::new(map))
-    }
-}
-
-/// The fields that are the event's own.
-struct Fields;
-
-impl<'de> Visitor<'de> for Fields {
-    type Value = Map<String, Value>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a line")
-    }
-
-    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Map<String, Value>, M::Error> {
-        let mut fields = Map::new();
-        while let Some((name, value)) = map.next_entry::<String, Value>()? {
-            if !["v", "ts", "mono_us", "event"].contains(&name.as_str()) {
-                fields.insert(name, value);
-            }
-        }
-        Ok(fields)
-    }
-}
-
-/// `None` where no event has this name.
-fn known<'de, D: Deserializer<'de>>(event: &str, fields: D) -> Result<Option<Event>, D::Error> {
-    Ok(Some(match event {
-        "run_started" => Event::RunStarted(Deserialize::deserialize(fields)?),
-        "signal" => Event::Signal(Deserialize::deserialize(fields)?),
-        "phase_started" => Event::PhaseStarted(Deserialize::deserialize(fields)?),
-        "phase_progress" => Event::PhaseProgress(Deserialize::deserialize(fields)?),
-        "phase_finished" => Event::PhaseFinished(Deserialize::deserialize(fields)?),
-        "wedged" => Event::Wedged(Deserialize::deserialize(fields)?),
-        "diag" => Event::Diag(Deserialize::deserialize(fields)?),
-        "stopped" => Event::Stopped(Deserialize::deserialize(fields)?),
-        _ => return IgnoredAny::deserialize(fields).map(|_| None),
-    }))
-}
-
-/// The line for an event, newline included: one line whatever the event's texts hold, at most
-/// [`MAX_LINE`] bytes, and not nested deeper than readers go.
+/// The line for an event, newline included: one line whatever its texts hold, and one that
+/// [`Entry::parse`] can read back.
 pub(super) fn line(ts: Utc, mono_us: u64, event: &Event) -> Result<Vec<u8>, serde_json::Error> {
-    #[derive(Serialize)]
-    struct Line<'a> {
-        v: u32,
-        ts: Utc,
-        mono_us: u64,
-        #[serde(flatten)]
-        event: &'a Event,
-    }
-    let whole = Line { v: VERSION, ts, mono_us, event };
-    let mut line = json::to_vec(&whole)?;
-    if line.len() >= MAX_LINE || is_too_deep(&line) {
-        line = shortened(&line)?;
+    let entry = Entry { v: VERSION, ts, mono_us, event: event.clone() };
+    let mut line = json::to_vec(&entry)?;
+    if !fits(&line) {
+        line = shortened(&serde_json::to_value(&entry)?)?;
     }
     line.push(b'\n');
     Ok(line)
@@ -202,11 +99,7 @@ mod tests {
 
     const TS: &str = "2026-11-23T10:15:00.123456Z";
 
-    fn head(event: &str) -> Value {
-        json!({ "v": 1, "ts": TS, "mono_us": 7, "event": event })
-    }
-
-    /// The line for an event, as JSON, less the head; checked to read back as the same event.
+    /// The line for an event, as JSON, less what every line has; checked to read back as the same event.
     fn round_trip(event: &Event) -> Value {
         let line = line(TS.parse().unwrap(), 7, event).unwrap();
         assert_eq!(line.iter().filter(|&&byte| byte == b'\n').count(), 1);
@@ -217,8 +110,8 @@ mod tests {
         let mut value: Value = serde_json::from_slice(&line).unwrap();
         assert_eq!(serde_json::to_value(&entry).unwrap(), value);
         let fields = value.as_object_mut().unwrap();
-        for (name, expected) in head(event.name()).as_object().unwrap() {
-            assert_eq!(fields.remove(name).as_ref(), Some(expected));
+        for (name, expected) in [("v", json!(1)), ("ts", json!(TS)), ("mono_us", json!(7))] {
+            assert_eq!(fields.remove(name), Some(expected));
         }
         value
     }
@@ -245,7 +138,7 @@ mod tests {
         full.cgroup_inode = Some(1260);
         let mut endless = start.clone();
         endless.stop_timeout_us = Some(Timespan::Infinite);
-        let mut signal = Signal::new(SignalKind::Signal, 1, "operator");
+        let mut signal = SignalEvent::new(SignalKind::Signal, 1, "operator");
         signal.signal = Some("SIGTERM".to_owned());
         signal.sender_pid = Some(4242);
         signal.sender_name = Some("kill".to_owned());
@@ -267,7 +160,7 @@ mod tests {
         diag.pid = Some(5);
         diag.path = Some("/var/log/d".to_owned());
         diag.error = Some("no such file".to_owned());
-        let mut panicked = Stopped::new(How::Panicked, 1, 17);
+        let mut panicked = Stopped::new(ExitKind::Panicked, 1, 17);
         panicked.panic = Some("oh".to_owned());
         panicked.location = Some("src/main.rs:3:5".to_owned());
         panicked.oom_kill = Some(1);
@@ -275,11 +168,11 @@ mod tests {
         let cases = [
             (
                 Event::RunStarted(start),
-                json!({ "service": "gateway", "pid": 4100, "version": "0.1.0" }),
+                json!({ "event": "run_started", "service": "gateway", "pid": 4100, "version": "0.1.0" }),
             ),
             (
                 Event::RunStarted(full),
-                json!({ "service": "gateway", "pid": 4100, "start_time": 123, "boot_id": "b",
+                json!({ "event": "run_started", "service": "gateway", "pid": 4100, "start_time": 123, "boot_id": "b",
                     "exe": "/usr/bin/gateway", "cmdline": "gateway --listen :80",
                     "unit": "gateway.service", "manager": "system", "stop_timeout_us": 3_000_000,
                     "deadline_us": 2_700_000, "drain_timeout_us": 2_000_000,
@@ -287,53 +180,53 @@ mod tests {
             ),
             (
                 Event::RunStarted(endless),
-                json!({ "service": "gateway", "pid": 4100, "stop_timeout_us": "infinity",
+                json!({ "event": "run_started", "service": "gateway", "pid": 4100, "stop_timeout_us": "infinity",
                     "version": "0.1.0" }),
             ),
             (
                 Event::Signal(signal),
-                json!({ "kind": "signal", "signal": "SIGTERM", "ordinal": 1, "sender_pid": 4242,
+                json!({ "event": "signal", "kind": "signal", "signal": "SIGTERM", "ordinal": 1, "sender_pid": 4242,
                     "sender_name": "kill", "sender_uid": 1000, "cause": "operator",
                     "line": "signal=SIGTERM cause=operator",
                     "context": { "sender": { "pid": 4242 }, "event": "nested, so no matter" },
                     "deadline_us": 2_700_000 }),
             ),
             (
-                Event::Signal(Signal::new(SignalKind::ServiceEnded, 1, "service_ended")),
-                json!({ "kind": "service_ended", "ordinal": 1, "cause": "service_ended",
+                Event::Signal(SignalEvent::new(SignalKind::ServiceEnded, 1, "service_ended")),
+                json!({ "event": "signal", "kind": "service_ended", "ordinal": 1, "cause": "service_ended",
                     "line": "" }),
             ),
             (
                 Event::PhaseStarted(started),
-                json!({ "phase": "telegram", "group": "adapters", "timeout_us": 9,
+                json!({ "event": "phase_started", "phase": "telegram", "group": "adapters", "timeout_us": 9,
                     "offset_us": 5 }),
             ),
             (
                 Event::PhaseProgress(progress),
-                json!({ "phase": "drain", "values": { "v": 3, "left": [1, null] },
+                json!({ "event": "phase_progress", "phase": "drain", "values": { "v": 3, "left": [1, null] },
                     "offset_us": 6 }),
             ),
             (
                 Event::PhaseFinished(finished),
-                json!({ "phase": "drain", "outcome": "failed", "error": "two\nlines",
+                json!({ "event": "phase_finished", "phase": "drain", "outcome": "failed", "error": "two\nlines",
                     "took_us": 8, "offset_us": 13, "values": { "active_at_start": 7 } }),
             ),
             (
                 Event::Wedged(wedged),
-                json!({ "what": "runtime", "phase": "drain", "for_us": 11,
+                json!({ "event": "wedged", "what": "runtime", "phase": "drain", "for_us": 11,
                     "detail": "no task ran", "threads": [{ "tid": 1 }] }),
             ),
             (
                 Event::Diag(diag),
-                json!({ "state": "failed", "pid": 5, "path": "/var/log/d",
+                json!({ "event": "diag", "state": "failed", "pid": 5, "path": "/var/log/d",
                     "error": "no such file" }),
             ),
             (
                 Event::Stopped(panicked),
-                json!({ "how": "panicked", "exit_code": 1, "total_us": 17, "panic": "oh",
+                json!({ "event": "stopped", "how": "panicked", "exit_code": 1, "total_us": 17, "panic": "oh",
                     "location": "src/main.rs:3:5", "oom_kill": 1 }),
             ),
-            (Event::Unknown(unknown), json!({ "full": 1 })),
+            (Event::Unknown(unknown), json!({ "event": "moon_phase", "full": 1 })),
         ];
         for (event, fields) in cases {
             assert_eq!(round_trip(&event), fields);
@@ -347,10 +240,10 @@ mod tests {
             r#"{{"v":1,"ts":"{TS}","mono_us":1,"event":"stopped","how":"evaporated","exit_code":0,
             "total_us":1,"mood":{{"deep":[1]}}}}"#
         );
-        assert_eq!(parse(&more).event, Event::Stopped(Stopped::new(How::Other, 0, 1)));
+        assert_eq!(parse(&more).event, Event::Stopped(Stopped::new(ExitKind::Other, 0, 1)));
         let version_2 = more.replace(r#""v":1"#, r#""v":2"#);
         let entry = parse(&version_2);
-        assert_eq!((entry.v, entry.event.name()), (2, "stopped"));
+        assert!(entry.v == 2 && matches!(entry.event, Event::Stopped(_)), "{entry:?}");
         let changed = version_2.replace(r#""total_us":1"#, r#""total":"long""#);
         let Event::Unknown(unknown) = parse(&changed).event else { panic!("{changed}") };
         assert_eq!(unknown.event, "stopped");

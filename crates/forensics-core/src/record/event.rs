@@ -1,18 +1,16 @@
-//! The schema: what each event says. `docs/records.md` tells the same to users.
+//! The schema: the fields of each event. `docs/records.md` describes the same to users.
 //!
-//! Within version 1 fields are only ever added, so every struct here is `#[non_exhaustive]`: made
-//! by its `new`, which takes what an event cannot be without, then filled in. A field that is
-//! `None` or empty is left out of the line.
+//! Within version 1 fields are only added, so every struct here is `#[non_exhaustive]`. Its `new`
+//! takes what the event must have; the other fields are set afterwards. A field that is `None` or
+//! empty is left out of the line.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::phase::{PhaseFinished, PhaseProgress, PhaseStarted};
-use super::timespan_us;
-use super::words::words;
 use crate::duration::Timespan;
 
-/// What happened, with the event's own fields. In JSON the fields stand flat beside `event`.
+/// What happened. In JSON the fields of each event stand next to `event`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -20,51 +18,34 @@ pub enum Event {
     /// The first line: who runs, and under which limits.
     RunStarted(RunStarted),
     /// Something asked the run to stop.
-    Signal(Signal),
+    Signal(SignalEvent),
     /// A phase began.
     PhaseStarted(PhaseStarted),
-    /// A phase told how far it is.
+    /// A phase reported its progress.
     PhaseProgress(PhaseProgress),
     /// A phase ended, or was skipped.
     PhaseFinished(PhaseFinished),
     /// A phase or the runtime is past its timeout or makes no progress.
     Wedged(Wedged),
-    /// News of the diagnostic.
+    /// The diagnostic was started, or ended.
     Diag(Diag),
     /// The last line of a run that ended by itself.
     Stopped(Stopped),
-    /// An event that only a newer writer knows. Only readers make these.
+    /// An event of a newer writer. Only the reader makes these.
     #[serde(untagged)]
     Unknown(Unknown),
 }
 
-impl Event {
-    /// The event's name, as it stands in the record.
-    pub fn name(&self) -> &str {
-        match self {
-            Self::RunStarted(_) => "run_started",
-            Self::Signal(_) => "signal",
-            Self::PhaseStarted(_) => "phase_started",
-            Self::PhaseProgress(_) => "phase_progress",
-            Self::PhaseFinished(_) => "phase_finished",
-            Self::Wedged(_) => "wedged",
-            Self::Diag(_) => "diag",
-            Self::Stopped(_) => "stopped",
-            Self::Unknown(unknown) => &unknown.event,
-        }
-    }
-}
-
 /// The run, as it is known at its start.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RunStarted {
     /// The service's name, as its builder was given it.
     pub service: String,
-    /// The process, in its own pid namespace.
+    /// The process, by the pid of its own pid namespace.
     pub pid: u32,
     /// When the process started, in clock ticks since the boot: field 22 of `/proc/self/stat`
-    /// (`proc_pid_stat(5)`). With it a pid used again is told from this one.
+    /// (`proc_pid_stat(5)`). It tells this process from a later one with the same pid.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_time: Option<u64>,
     /// [`crate::clock::boot_id`].
@@ -86,8 +67,8 @@ pub struct RunStarted {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
     /// systemd's stop timeout (`TimeoutStopUSec`), in microseconds or `"infinity"`; absent where
-    /// it could not be learnt.
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "timespan_us")]
+    /// it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_timeout_us: Option<Timespan>,
     /// The longest a teardown may take, in microseconds; absent where there is no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -101,13 +82,12 @@ pub struct RunStarted {
     pub drain_timeout_us: Option<u64>,
     /// The version of the crate that writes.
     pub version: String,
-    /// `oom_kill` of the cgroup's `memory.events` at the start: processes of the cgroup that the
-    /// kernel has killed for want of memory ("Control Group v2", Memory).
+    /// `oom_kill` of the cgroup's `memory.events` at the start: how many of its processes the kernel
+    /// has OOM-killed ("Control Group v2", Memory).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oom_kill: Option<u64>,
-    /// The inode of the folder of the cgroup whose counter that is, to know it again:
-    /// systemd makes a unit's cgroup anew at every start, an automatic restart
-    /// included, and the counter then begins at 0 again (seen with systemd 252).
+    /// The inode of that cgroup's folder. systemd makes a new cgroup at every start of a unit, also
+    /// at an automatic restart, and its counter starts at 0 again (seen with systemd 252).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup_inode: Option<u64>,
 }
@@ -118,40 +98,33 @@ impl RunStarted {
         Self {
             service: service.into(),
             pid,
-            start_time: None,
-            boot_id: None,
-            exe: None,
-            cmdline: None,
-            unit: None,
-            manager: None,
-            pod: None,
-            stop_timeout_us: None,
-            deadline_us: None,
-            grace_us: None,
-            drain_timeout_us: None,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            oom_kill: None,
-            cgroup_inode: None,
+            ..Self::default()
         }
     }
 }
 
-words! {
-    /// What asked the run to stop.
-    SignalKind {
-        /// A POSIX signal.
-        Signal = "signal",
-        /// The program itself, with a reason.
-        Request = "request",
-        /// The service's own future ended.
-        ServiceEnded = "service_ended",
-    }
+/// What asked the run to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum SignalKind {
+    /// A POSIX signal.
+    #[default]
+    Signal,
+    /// The program itself, with a reason.
+    Request,
+    /// The service's own future ended.
+    ServiceEnded,
+    /// A word of a newer writer. The file has it.
+    #[serde(other)]
+    Other,
 }
 
 /// Something asked the run to stop.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Signal {
+pub struct SignalEvent {
     /// What it was.
     pub kind: SignalKind,
     /// The signal's name, `SIGTERM`; absent where it was none.
@@ -179,53 +152,43 @@ pub struct Signal {
     /// no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline_us: Option<u64>,
-    /// How long the service goes on as before after this signal, not ready any more, until the
-    /// teardown begins; in microseconds, at most. Absent where it does not.
+    /// The pre-stop delay: how long the service still serves after this signal, no longer ready,
+    /// before the teardown begins; in microseconds, at most. Absent where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lead_us: Option<u64>,
-    /// [`RunStarted::stop_timeout_us`], which is asked of systemd while the run starts and is
-    /// often known only after its first line.
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "timespan_us")]
+    /// [`RunStarted::stop_timeout_us`]. systemd's answer often comes only after the first line.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_timeout_us: Option<Timespan>,
 }
 
-impl Signal {
+impl SignalEvent {
     /// A stop of that kind and cause; everything else absent or empty.
     pub fn new(kind: SignalKind, ordinal: u32, cause: impl Into<String>) -> Self {
-        Self {
-            kind,
-            signal: None,
-            ordinal,
-            sender_pid: None,
-            sender_name: None,
-            sender_uid: None,
-            cause: cause.into(),
-            line: String::new(),
-            context: Value::Null,
-            deadline_us: None,
-            lead_us: None,
-            stop_timeout_us: None,
-        }
+        Self { kind, ordinal, cause: cause.into(), ..Self::default() }
     }
 }
 
-words! {
-    /// What is wedged.
-    WedgedWhat {
-        /// A phase.
-        Phase = "phase",
-        /// The async runtime: it no longer runs its tasks.
-        Runtime = "runtime",
-    }
+/// What is stalled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum WedgedWhat {
+    /// A phase.
+    Phase,
+    /// The async runtime: it no longer runs its tasks.
+    Runtime,
+    /// A word of a newer writer. The file has it.
+    #[serde(other)]
+    Other,
 }
 
 /// A phase or the runtime is past its timeout or makes no progress.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Wedged {
-    /// What is wedged.
+    /// What is stalled.
     pub what: WedgedWhat,
-    /// The phase, or the one that ran when the runtime stood still; absent where none ran.
+    /// The phase, or the one that ran when the runtime stalled; absent where none ran.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
     /// The group of that phase, where it runs in one.
@@ -235,33 +198,37 @@ pub struct Wedged {
     pub for_us: u64,
     /// What was seen, as text.
     pub detail: String,
-    /// The threads and what each waits for; opaque here. `null` where they were not looked at.
+    /// The threads and what each waits for; opaque here. `null` where that is not known.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub threads: Value,
 }
 
 impl Wedged {
-    /// Something wedged for so long; phase and threads absent.
+    /// Something that has been stalled for that long; phase and threads absent.
     pub fn new(what: WedgedWhat, for_us: u64, detail: impl Into<String>) -> Self {
         Self { what, phase: None, group: None, for_us, detail: detail.into(), threads: Value::Null }
     }
 }
 
-words! {
-    /// How far the diagnostic is.
-    DiagState {
-        /// Its process was started.
-        Started = "started",
-        /// It ended well.
-        Finished = "finished",
-        /// It could not be started, or ended badly.
-        Failed = "failed",
-        /// It ran past its time and was ended.
-        TimedOut = "timed_out",
-    }
+/// How far the diagnostic is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum DiagState {
+    /// Its process was started.
+    Started,
+    /// It ended well.
+    Finished,
+    /// It could not be started, or ended badly.
+    Failed,
+    /// It ran past its time and was ended.
+    TimedOut,
+    /// A word of a newer writer. The file has it.
+    #[serde(other)]
+    Other,
 }
 
-/// News of the diagnostic.
+/// The diagnostic was started, or ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Diag {
@@ -285,46 +252,54 @@ impl Diag {
     }
 }
 
-words! {
-    /// How a run ended that could still say so.
-    How {
-        /// As planned.
-        Clean = "clean",
-        /// A phase timed out, or the deadline passed.
-        TimedOut = "timed_out",
-        /// The service or a phase failed.
-        Failed = "failed",
-        /// A further signal ended the process at once.
-        Forced = "forced",
-        /// A panic ended it.
-        Panicked = "panicked",
-        /// It gave its guard up before a teardown had ended: `main` returned early, as with an error
-        /// at the start, or `run` was dropped.
-        Abandoned = "abandoned",
-    }
+/// How a run ended, in its own words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ExitKind {
+    /// As planned.
+    Clean,
+    /// A phase timed out, or the deadline passed.
+    TimedOut,
+    /// The service or a phase failed.
+    Failed,
+    /// A further signal ended the process at once.
+    Forced,
+    /// A panic ended it.
+    Panicked,
+    /// Its guard was dropped before the teardown had ended: `main` returned early, for example with
+    /// an error at the start, or the future of `run` was dropped.
+    Abandoned,
+    /// A word of a newer writer. The file has it.
+    #[serde(other)]
+    Other,
 }
 
-words! {
-    /// What made a run end at once.
-    ForcedBy {
-        /// A further signal.
-        Signal = "signal",
-        /// The deadline passed, and the teardown had not ended.
-        Deadline = "deadline",
-        /// The teardown had ended, and the process did not.
-        NoExit = "no_exit",
-    }
+/// What made a run end at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ForcedBy {
+    /// A further signal.
+    Signal,
+    /// The deadline passed, and the teardown had not ended.
+    Deadline,
+    /// The teardown had ended, and the process did not.
+    NoExit,
+    /// A word of a newer writer. The file has it.
+    #[serde(other)]
+    Other,
 }
 
-/// The last line of a run that ended by itself. It is written once, when nothing can bring the
-/// run back: a panic that was caught is none.
+/// The last line of a run that ended by itself. It is written when the end is certain: not for a
+/// panic that was caught.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Stopped {
     /// How it ended.
-    pub how: How,
-    /// The exit status that the process is about to return; absent where it is not known, as of an
-    /// abandoned guard's.
+    pub how: ExitKind,
+    /// The exit status that the process is about to return; absent where it is not known, as for an
+    /// abandoned guard.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
     /// Microseconds from the first signal, or from the start where there was none.
@@ -350,8 +325,8 @@ pub struct Stopped {
 }
 
 impl Stopped {
-    /// An end without panic and force.
-    pub fn new(how: How, exit_code: impl Into<Option<i32>>, total_us: u64) -> Self {
+    /// An end that is neither a panic nor forced.
+    pub fn new(how: ExitKind, exit_code: impl Into<Option<i32>>, total_us: u64) -> Self {
         Self {
             how,
             exit_code: exit_code.into(),
@@ -366,7 +341,7 @@ impl Stopped {
     }
 }
 
-/// An event that only a newer writer knows: its name, and its own fields as they are.
+/// An event of a newer writer: its name, and its fields as they are.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Unknown {

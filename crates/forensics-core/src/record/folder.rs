@@ -1,7 +1,7 @@
-//! The folder that the records lie in: their names, their locks, and how many are kept.
+//! The folder of the records: their names, their locks, and how many are kept.
 //!
-//! What makes a folder one to write to is told in [`crate::trusted`]. Files that are not named as we
-//! name ours, not regular or not our user's are never touched, nor is one whose run is still alive.
+//! [`crate::secure_fs`] says which folders are written to. Only regular files of our own user with the
+//! name of a record are ever removed, and never one whose run is still alive.
 
 use std::ffi::OsString;
 use std::fs::{File, TryLockError};
@@ -12,22 +12,20 @@ use std::path::{Path, PathBuf};
 use nix::unistd::geteuid;
 
 use crate::clock::Utc;
-use crate::regular::{self, Links, OpenError};
-use crate::sorted::sorted;
-use crate::trusted::{Folder, FolderError};
+use crate::secure_fs::{AccessError, Folder, Links, OpenError, open_path};
 
-/// How many records are kept unless told otherwise.
-pub const KEEP: usize = 50;
+/// How many records are kept by default.
+pub const DEFAULT_RETENTION: usize = 50;
 
 const EXTENSION: &str = ".jsonl";
 
-/// The name of the record of a run: `20261123T101500.123456Z-4100.jsonl`. Sorted as text, names
-/// are sorted by time, as far as the wall clock did not jump.
+/// The name of a run's record: `20261123T101500.123456Z-4100.jsonl`. Sorting the names sorts them by
+/// time, unless the wall clock was set.
 pub(super) fn name(start: Utc, pid: u32) -> String {
     format!("{}-{pid}{EXTENSION}", start.compact())
 }
 
-/// Whether a file of that name is a record, going by the name alone.
+/// Whether a file has the name of a record.
 fn is_record_name(name: &str) -> bool {
     /// A `0` stands for any digit.
     const TIME: &[u8] = b"00000000T000000.000000Z-";
@@ -39,37 +37,38 @@ fn is_record_name(name: &str) -> bool {
         && pid.iter().all(u8::is_ascii_digit)
 }
 
-/// The records in a folder, oldest first: all regular files that are named like one.
+/// The records in a folder, oldest first: all regular files with the name of one.
 ///
-/// The newest may be the caller's own, or still empty, its run having only just begun.
+/// The newest may be the caller's own. It may be empty if its run has only just begun.
 ///
 /// # Errors
 /// Where the folder cannot be listed, or is not there.
-pub fn runs(dir: &Path) -> Result<Vec<PathBuf>, FolderError> {
+pub fn runs(dir: &Path) -> Result<Vec<PathBuf>, AccessError> {
     let names = names(&Folder::look(dir)?)?;
     Ok(names.into_iter().map(|name| dir.join(name)).collect())
 }
 
-/// The same, as names in the folder.
-pub(super) fn names(folder: &Folder) -> Result<Vec<OsString>, FolderError> {
+/// The same as [`runs`], as names in the folder.
+pub(super) fn names(folder: &Folder) -> Result<Vec<OsString>, AccessError> {
     let mut names = folder.files()?;
     names.retain(|name| name.to_str().is_some_and(is_record_name));
-    Ok(sorted(names))
+    names.sort();
+    Ok(names)
 }
 
 /// Whether the run that writes this record is alive: whether its lock is held.
 ///
-/// Wrong in one case: a child that the run forked and that never executed another program shares
-/// the lock, and keeps it when the run is gone.
+/// A child that the run forked, and that never executed another program, shares the lock: then the
+/// run looks alive for as long as that child lives.
 ///
 /// # Errors
 /// Where the file cannot be opened, is a symbolic link or not regular, or its file system has no
 /// locks.
 pub fn is_running(path: &Path) -> Result<bool, OpenError> {
-    Ok(is_locked(&regular::open_path(path, Links::Refuse)?)?)
+    Ok(is_locked(&open_path(path, Links::Refuse)?)?)
 }
 
-/// Tries a shared lock, so that two readers do not take each other for the run.
+/// Tries a shared lock, so that two readers do not mistake each other for the run.
 pub(super) fn is_locked(file: &File) -> io::Result<bool> {
     match file.try_lock_shared() {
         Ok(()) => Ok(false),
@@ -80,27 +79,27 @@ pub(super) fn is_locked(file: &File) -> io::Result<bool> {
 
 /// Removes the oldest of the folder's [`runs`] until `keep` are left; returns how many it removed.
 ///
-/// Passed over, though counted, are a record whose run is alive, one that belongs to another
-/// user, and one that cannot be removed.
+/// A record whose run is alive, one of another user, and one that cannot be removed stay, and count
+/// as kept.
 ///
 /// # Errors
-/// Where the folder cannot be opened or listed, or may be changed by others.
-pub fn prune(dir: &Path, keep: usize) -> Result<usize, FolderError> {
+/// Where the folder cannot be opened or listed, or other users may change it.
+pub fn prune(dir: &Path, keep: usize) -> Result<usize, AccessError> {
     let folder = Folder::open(dir)?;
     let names = names(&folder)?;
     let surplus = names[..names.len().saturating_sub(keep)].iter();
     Ok(surplus.filter(|name| remove_dead(&folder, Path::new(name)).unwrap_or(false)).count())
 }
 
-/// Removes a record below `folder` if it is ours and its run has ended; says whether it did.
+/// Removes a record if it is ours and its run has ended; returns whether it did.
 fn remove_dead(folder: &Folder, name: &Path) -> Result<bool, OpenError> {
     let file = folder.read(name)?;
     let meta = file.metadata()?;
     if meta.uid() != geteuid().as_raw() || is_locked(&file)? {
         return Ok(false);
     }
-    // The lock is held until the name is gone, so that a run whose file this is and that is about
-    // to take its own lock fails to, and begins another file.
+    // Our lock is held until the file is gone. A run that has just made this file and not locked it
+    // yet then fails to lock it, and makes another one.
     folder.remove(name)?;
     Ok(true)
 }
@@ -170,8 +169,8 @@ mod tests {
         assert_eq!(prune(&folder, 0).unwrap(), 1);
         assert!(his.exists() && !ours.exists());
         std::os::unix::fs::chown(&folder, Some(65534), None).unwrap();
-        assert!(matches!(Folder::create(&folder), Err(FolderError::Foreign { owner: 65534, .. })));
-        assert!(matches!(prune(&folder, 0), Err(FolderError::Foreign { .. })));
+        assert!(matches!(Folder::create(&folder), Err(AccessError::Foreign { owner: 65534, .. })));
+        assert!(matches!(prune(&folder, 0), Err(AccessError::Foreign { .. })));
     }
 
     #[test]
@@ -215,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fifo_named_like_a_record_hangs_nobody() {
+    fn a_fifo_named_like_a_record_blocks_no_reader() {
         let tmp = tempfile::tempdir().unwrap();
         chmod(tmp.path(), 0o700);
         let fifo = tmp.path().join(nth(1));

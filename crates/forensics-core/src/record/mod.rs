@@ -1,12 +1,11 @@
-//! The black box: what a run did, written as it happens, and how it died, judged afterwards.
+//! The black box: one JSON Lines file per run, and the post-mortem that is read from it.
 //!
-//! A service that is killed in its teardown leaves a log that just stops. Its record does not
-//! stop with it: every event is with the kernel before the next thing happens, so that the next
-//! start can say which phase it was in, for how long, and what to change. One JSON Lines file a
-//! run, described field by field in `docs/records.md`.
+//! A service that is killed during its teardown leaves a log that stops in the middle. Its record
+//! does not: each event is handed to the kernel before the next thing happens. The next start reads
+//! it and says in which phase the run was killed, after how long, and what to change.
 //!
-//! When to write, on which thread, and what to do when the disk is full is left to the caller,
-//! as is how a record is shown.
+//! When to write, on which thread, and what to do about a full disk is left to the caller.
+//! `docs/records.md` describes every field.
 //!
 //! ```
 //! use forensics_core::record::*;
@@ -19,44 +18,45 @@
 //!
 //! // At the next start, before its own record is begun:
 //! if let Some(path) = runs(&dir)?.last() {
-//!     let verdict = verdict(&Record::read(path)?, &Now::look(path));
-//!     assert_eq!(verdict.outcome, Outcome::KilledInPhase);
-//!     assert_eq!(verdict.phases[0].phase, "drain");
+//!     let post_mortem = post_mortem(&Record::read(path)?, &HostState::snapshot(path));
+//!     assert_eq!(post_mortem.outcome, RunOutcome::KilledInPhase);
+//!     assert_eq!(post_mortem.phases[0].phase, "drain");
 //! }
-//! prune(&dir, KEEP)?;
+//! prune(&dir, DEFAULT_RETENTION)?;
 //! # Ok(())
 //! # }
 //! ```
 
+mod check;
+mod display;
 mod entry;
 mod event;
+mod explain;
 mod folder;
-mod judge;
-mod last;
+mod host;
 mod phase;
+mod post_mortem;
 mod reader;
-mod reason;
-mod seen;
+mod run;
 mod shorten;
-mod timespan_us;
-mod verdict;
-mod words;
+mod summary;
 mod writer;
 
+pub use check::post_mortem;
 pub use entry::{Entry, VERSION};
 pub use event::{
-    Diag, DiagState, Event, ForcedBy, How, RunStarted, Signal, SignalKind, Stopped, Unknown,
-    Wedged, WedgedWhat,
+    Diag, DiagState, Event, ExitKind, ForcedBy, RunStarted, SignalEvent, SignalKind, Stopped,
+    Unknown, Wedged, WedgedWhat,
 };
-pub use folder::{KEEP, is_running, prune, runs};
-pub use judge::verdict;
-pub use last::Run;
+pub use folder::{DEFAULT_RETENTION, is_running, prune, runs};
+pub use host::HostState;
 pub use phase::{
     PhaseFinished, PhaseOutcome, PhaseProgress, PhaseStarted, value_field, values_line,
 };
+pub use post_mortem::{OpenPhase, PostMortem, Reason, RunOutcome, SignalSender};
 pub use reader::{ContentError, MAX_RECORD, ReadError, Record};
-pub use verdict::{Now, OpenPhase, Outcome, Reason, Sender, Verdict};
+pub use run::Run;
+pub use shorten::MAX_LINE;
 pub use writer::{RecordError, Recorder};
 
-pub use crate::trusted::FolderError;
-pub use shorten::MAX_LINE;
+pub use crate::secure_fs::AccessError;

@@ -1,9 +1,8 @@
-//! The schema of the phases' events; see [`super::event`] for what holds for all.
+//! The events of the phases. What [`super::event`] says about all events holds here, too.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::words::words;
 use crate::escape::{Key, MAX_NAME_CHARS, MAX_TEXT_CHARS, Quoted, cut};
 
 /// How many of the values that a phase recorded are shown on one line.
@@ -32,7 +31,7 @@ impl PhaseStarted {
     }
 }
 
-/// A phase told how far it is.
+/// A phase reported its progress.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PhaseProgress {
@@ -55,21 +54,41 @@ impl PhaseProgress {
     }
 }
 
-words! {
-    /// How a phase ended.
-    PhaseOutcome {
-        /// It returned, and well.
-        Ok = "ok",
-        /// It returned an error.
-        Failed = "failed",
-        /// It panicked.
-        Panicked = "panicked",
-        /// It ran past its budget and was dropped.
-        TimedOut = "timed_out",
-        /// A second signal ended it.
-        CutShort = "cut_short",
-        /// It never ran.
-        Skipped = "skipped",
+/// How a phase ended. Ordered from good to bad: a group ends like the worst of its members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum PhaseOutcome {
+    /// It returned without an error.
+    Ok,
+    /// It did not run: a phase that it requires had not ended well, no time was left, or a second
+    /// signal came.
+    Skipped,
+    /// A second signal ended it.
+    CutShort,
+    /// It was dropped when its time was up.
+    TimedOut,
+    /// It returned an error.
+    Failed,
+    /// It panicked.
+    Panicked,
+    /// A word of a newer writer. The file has it.
+    #[serde(other)]
+    Other,
+}
+
+impl PhaseOutcome {
+    /// The word for it, as in the log, the report and the record.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Skipped => "skipped",
+            Self::CutShort => "cut_short",
+            Self::TimedOut => "timed_out",
+            Self::Failed => "failed",
+            Self::Panicked => "panicked",
+            Self::Other => "other",
+        }
     }
 }
 
@@ -91,7 +110,7 @@ pub struct PhaseFinished {
     pub took_us: u64,
     /// Microseconds since the first signal.
     pub offset_us: u64,
-    /// All that the phase recorded.
+    /// Everything that the phase recorded.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub values: Map<String, Value>,
 }
@@ -116,8 +135,8 @@ impl PhaseFinished {
     }
 }
 
-/// What a phase recorded, as fields of one line, to be read back by [`crate::escape::fields`]; long
-/// ones are cut, and of many the first are shown, and how many more there are.
+/// What a phase recorded, as `key=value` fields on one line that [`crate::escape::fields`] reads
+/// back. Long values are cut. Only the first fields are shown, then how many more there are.
 pub fn values_line(values: &Map<String, Value>) -> String {
     let some = values.iter().take(MAX_SHOWN);
     let mut shown: Vec<_> = some.map(|(key, value)| value_field(key, value)).collect();
@@ -127,7 +146,7 @@ pub fn values_line(values: &Map<String, Value>) -> String {
     shown.join(" ")
 }
 
-/// One of them: `active_now=3`.
+/// One such field: `active_now=3`.
 pub fn value_field(key: &str, value: &Value) -> String {
     let key = cut(key, MAX_NAME_CHARS);
     let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);

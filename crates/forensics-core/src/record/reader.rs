@@ -1,8 +1,8 @@
-//! Reads a record back, whatever state it was left in.
+//! Reads a record, in whatever state it was left.
 //!
-//! The last line of a run that was killed may be torn; a disk may have been full in between; the
-//! writer may be newer than this reader, or still at it. None of that is an error: what can be
-//! read is read, and what could not is counted.
+//! The last line of a run that was killed may be torn. A disk may have been full in between. The
+//! writer may be newer than this reader, or still at work. None of this is an error: the lines that
+//! can be read are read, and the others are counted.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,15 +10,15 @@ use std::path::{Path, PathBuf};
 
 use super::entry::{Entry, VERSION};
 use super::event::{Event, RunStarted};
+use super::host::HostState;
 use super::shorten::MAX_LINE;
-use super::verdict::Now;
 use crate::clock::Utc;
-use crate::regular::{self, Links, OpenError};
+use crate::secure_fs::{Links, OpenError, open_path};
 
 /// Largest record read, in bytes. A run writes a few kilobytes.
 pub const MAX_RECORD: usize = 64 << 20;
 
-/// Why a file is no record that can be read.
+/// Why a record could not be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
@@ -52,11 +52,11 @@ pub enum ReadError {
     },
 }
 
-/// Why bytes are no record.
+/// Why some bytes are not a record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ContentError {
-    /// There is nothing. The run began this instant, or was killed when it did.
+    /// There is nothing. The run has just begun, or was killed when it had just begun.
     #[error("the record is empty; its run did not get to write a line")]
     Empty,
     /// No line says who ran.
@@ -67,7 +67,7 @@ pub enum ContentError {
     },
 }
 
-/// A record as it was read.
+/// A record that was read.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Record {
@@ -79,11 +79,10 @@ pub struct Record {
     pub entries: Vec<Entry>,
     /// Lines in front of the last one that could not be read.
     pub corrupt: usize,
-    /// Whether the last line is torn, as a kill in the middle of a write leaves it, or a writer
-    /// that is still at it.
+    /// Whether the last line is torn: the run was killed in the middle of a write, or is writing now.
     pub torn: bool,
-    /// Whether a line was written in a newer version of the schema: then there may be more to
-    /// know than this reader can tell.
+    /// Whether a line was written in a newer version of the schema. Then the record may say more than
+    /// this reader understands.
     pub newer: bool,
 }
 
@@ -95,33 +94,31 @@ impl Record {
     /// # Errors
     /// Where the file cannot be read, is not regular, too large, or not a record at all.
     pub fn read(path: &Path) -> Result<Self, ReadError> {
-        Self::read_and_look(path).map(|(record, _)| record)
+        Self::read_with_host(path).map(|(record, _)| record)
     }
 
-    /// The same, with what is known of its run now: the file is opened once for both.
+    /// The same, and what the host says about the run: the file is opened once for both.
     ///
     /// # Errors
     /// As [`Record::read`].
-    pub fn read_and_look(path: &Path) -> Result<(Self, Now), ReadError> {
+    pub fn read_with_host(path: &Path) -> Result<(Self, HostState), ReadError> {
         Self::of_file(&open(path)?, path)
     }
 
-    /// The same of an open file; `path` is for errors.
-    pub(super) fn of_file(file: &File, path: &Path) -> Result<(Self, Now), ReadError> {
-        let failed = |source| ReadError::Read { path: path.to_owned(), source };
-        // Before its content: a run that ends in between has said so there.
-        let now = Now::of_file(file);
-        let len = file.metadata().map_err(failed)?.len();
-        let expected = usize::try_from(len).unwrap_or(MAX_RECORD).min(MAX_RECORD);
-        let mut bytes = Vec::with_capacity(expected + 1);
-        file.take(MAX_RECORD as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+    /// The same for an open file; `path` is for errors.
+    pub(super) fn of_file(file: &File, path: &Path) -> Result<(Self, HostState), ReadError> {
+        // Before the content: a run that ends in between says so there.
+        let host = HostState::of_file(file);
+        let mut bytes = Vec::new();
+        file.take(MAX_RECORD as u64 + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|source| ReadError::Read { path: path.to_owned(), source })?;
         if bytes.len() > MAX_RECORD {
             return Err(ReadError::TooLarge { path: path.to_owned() });
         }
-        match Self::parse(&bytes) {
-            Ok(record) => Ok((record, now)),
-            Err(source) => Err(ReadError::Content { path: path.to_owned(), source }),
-        }
+        let record = Self::parse(&bytes)
+            .map_err(|source| ReadError::Content { path: path.to_owned(), source })?;
+        Ok((record, host))
     }
 
     /// Reads the bytes of a record.
@@ -134,11 +131,8 @@ impl Record {
         }
         let mut entries = Vec::new();
         let (mut lines, mut corrupt, mut torn) = (0_usize, 0_usize, false);
-        for line in bytes.split_inclusive(|&byte| byte == b'\n') {
-            if line == b"\n" {
-                // What is left of a torn line where only its newline was missing.
-                continue;
-            }
+        // A line that is only a newline is what is left of a torn line that lacked only its newline.
+        for line in bytes.split_inclusive(|&b| b == b'\n').filter(|&line| line != b"\n") {
             lines += 1;
             let entry = (line.len() <= MAX_LINE).then(|| Entry::parse(line).ok()).flatten();
             match entry {
@@ -157,9 +151,9 @@ impl Record {
     }
 }
 
-/// Opens a record, if it is one by its kind.
+/// Opens a record if it is a regular file.
 pub(super) fn open(path: &Path) -> Result<File, ReadError> {
-    regular::open_path(path, Links::Refuse).map_err(|error| not_opened(path, error))
+    open_path(path, Links::Refuse).map_err(|error| not_opened(path, error))
 }
 
 pub(super) fn not_opened(path: &Path, error: OpenError) -> ReadError {
@@ -176,7 +170,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::entry::line;
-    use super::super::{How, PhaseStarted, Stopped};
+    use super::super::{ExitKind, PhaseStarted, Stopped};
     use super::*;
 
     fn bytes(events: &[Event]) -> Vec<u8> {
@@ -196,7 +190,7 @@ mod tests {
     }
 
     fn whole() -> Vec<u8> {
-        let stopped = Event::Stopped(Stopped::new(How::Clean, 0, 1));
+        let stopped = Event::Stopped(Stopped::new(ExitKind::Clean, 0, 1));
         bytes(&[start(), phase("drain"), phase("größe"), stopped])
     }
 

@@ -1,9 +1,9 @@
-//! Writes the record of the own run.
+//! Writes the record of this run.
 //!
-//! An event is serialised first and then handed to the kernel by one `write(2)` on a descriptor
-//! opened with `O_APPEND`. What was written survives the process, however it dies; it survives
-//! the machine only after [`Recorder::sync`]. No lock is held across a write, so that a thread
-//! that is stuck cannot keep another one's last words back.
+//! An event is serialised and then handed to the kernel by one `write(2)` on a descriptor opened with
+//! `O_APPEND`. What was written survives the process, however it dies. It survives the machine only
+//! after [`Recorder::sync`]. No lock is held during a write, so a thread that blocks in one does not
+//! keep the others from writing.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Write};
@@ -16,26 +16,28 @@ use super::event::{Event, RunStarted};
 use super::folder;
 use crate::clock::{Utc, mono_us};
 use crate::os;
-use crate::trusted::{Folder, FolderError};
+use crate::secure_fs::{AccessError, Folder};
 
-/// How many names [`Recorder::create`] tries. Each has a later time in it, so that even a second
-/// one is hardly ever needed.
+/// How many names [`Recorder::create`] tries. Each has a later time in it, so a second one is hardly
+/// ever needed.
 const ATTEMPTS: usize = 8;
 
-/// Room for what a run writes, set aside on the disk at its start, in bytes: ten times a plain run's
-/// record.
+/// How many bytes of the disk are reserved at the start: ten times a plain run's record.
 const SET_ASIDE: i64 = 32 << 10;
 
 /// Why an event did not get into the record. None of these may stop a teardown.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecordError {
-    /// The folder is of no use.
+    /// The folder cannot be used.
     #[error(transparent)]
-    Folder(#[from] FolderError),
-    /// The file could not be made.
-    #[error("cannot create the record {}: {source}", path.display())]
-    Create {
+    Folder(#[from] AccessError),
+    /// The system refused. Of a write nothing was written then.
+    #[error("cannot {action} the record {}: {source}", path.display())]
+    System {
+        /// What was tried: `create`, `write to` or `sync`. Without the last, the data is written but
+        /// may not be on the disk.
+        action: &'static str,
         /// The file.
         path: PathBuf,
         /// What the system said.
@@ -50,24 +52,11 @@ pub enum RecordError {
         /// What the system said.
         source: io::Error,
     },
-    /// The event could not be put into JSON.
-    #[error("cannot write a {event} event as JSON: {source}")]
-    Encode {
-        /// The event's name.
-        event: String,
-        /// What is wrong with it.
-        source: serde_json::Error,
-    },
-    /// Nothing of the line was written.
-    #[error("cannot write to the record {}: {source}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The line was written in part, as on a disk that is nearly full. Readers pass over it, and
-    /// the next event begins on a line of its own.
+    /// The event has no JSON form.
+    #[error("cannot write the event as JSON: {0}")]
+    Encode(#[from] serde_json::Error),
+    /// Only a part of the line was written, as on a disk that is nearly full. Readers skip it, and the
+    /// next event begins on a new line.
     #[error("wrote only {written} of {len} bytes to the record {}; is the disk full?",
         path.display())]
     Short {
@@ -75,47 +64,39 @@ pub enum RecordError {
         path: PathBuf,
         /// The bytes that were written.
         written: usize,
-        /// The bytes that were to be written.
+        /// The length of the line.
         len: usize,
-    },
-    /// The data is written, but not known to be on the disk.
-    #[error("cannot sync the record {}: {source}", path.display())]
-    Sync {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
     },
 }
 
-/// The record of the own run, open and locked for as long as this lives.
+/// The record of this run, open and locked for as long as this lives.
 ///
-/// The lock (`flock(2)`) belongs to the open file, not to the process. A child that executes
-/// another program, as every child of `std::process::Command` does, loses the file at its
-/// `execve` (`O_CLOEXEC`), so a diagnostic that outlives the run does not make it look alive. A
-/// child that only forks shares the file, and keeps the lock until it ends.
+/// The lock (`flock(2)`) belongs to the open file, not to the process. A child that executes another
+/// program, as every child of `std::process::Command` does, loses the file at its `execve`
+/// (`O_CLOEXEC`), so a diagnostic that outlives the run does not make it look alive. A child that only
+/// forks shares the file and keeps the lock until it ends.
 ///
-/// A process under `RLIMIT_FSIZE` gets `SIGXFSZ` for a write beyond it, which kills unless it is
-/// ignored: a limit below some hundred kilobytes and a record do not go together.
+/// A write beyond `RLIMIT_FSIZE` raises `SIGXFSZ`, which kills the process unless it is ignored. Do not
+/// set that limit below some hundred kilobytes for a service that writes a record.
 #[derive(Debug)]
-#[must_use = "dropping it releases the lock, by which a reader tells that the run is alive"]
+#[must_use = "dropping it releases the lock that shows that the run is alive"]
 pub struct Recorder {
     file: File,
     path: PathBuf,
-    /// Whether the file may end within a line, so that the next one needs a newline first.
+    /// Whether the file may end in the middle of a line, so that the next one needs a newline first.
     torn: AtomicBool,
 }
 
 impl Recorder {
     /// Begins the record of this run in the folder `dir`, with `start` as its first line.
     ///
-    /// The folder is made where it is not there, and its parents too, with mode 0700; the file
-    /// has mode 0600 and a name that no other run has. Room for what a run writes is set aside on the
-    /// disk (`fallocate(2)`, on Linux), where its file system can. Old records stay: see [`super::prune`].
+    /// A folder that does not exist is created with mode 0700, its parents too. The file has mode 0600
+    /// and a name of its own. Where the file system can, 32 KiB are reserved on the disk
+    /// (`fallocate(2)`, on Linux). Old records stay: see [`super::prune`].
     ///
     /// # Errors
-    /// Where the folder cannot be made or is not safe from other users, and where the file
-    /// cannot be made, locked, or take its first line. No file is left then.
+    /// Where the folder cannot be created or is not safe from other users, and where the file cannot be
+    /// created, locked, or written. No file is left then.
     pub fn create(dir: &Path, start: RunStarted) -> Result<Self, RecordError> {
         let folder = Folder::create(dir)?;
         let pid = start.pid;
@@ -123,25 +104,25 @@ impl Recorder {
         for _ in 0..ATTEMPTS {
             let name = folder::name(Utc::now(), pid);
             let Some(recorder) = Self::claim(&folder, &name)? else { continue };
-            // So that the end is recorded, too, where the disk fills up meanwhile.
+            // So that the end is recorded even if the disk is full by then.
             os::set_aside(&recorder.file, SET_ASIDE);
             recorder.record(&start).inspect_err(|_| remove(&folder, &name))?;
             return Ok(recorder);
         }
-        let source = io::Error::other("every new file was taken by somebody else at once");
-        Err(RecordError::Create { path: dir.to_owned(), source })
+        let source = io::Error::other("every new file was locked by another process at once");
+        Err(RecordError::System { action: "create", path: dir.to_owned(), source })
     }
 
-    /// Makes a new file and locks it; nothing, where somebody else was faster.
+    /// Creates a new file and locks it; `None` if another process was faster.
     fn claim(folder: &Folder, name: &str) -> Result<Option<Self>, RecordError> {
         let path = folder.path().join(name);
         let file = match folder.create_new(Path::new(name)) {
             Ok(file) => file,
             Err(source) if source.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
-            Err(source) => return Err(RecordError::Create { path, source }),
+            Err(source) => return Err(RecordError::System { action: "create", path, source }),
         };
-        // Until it is locked it looks like a dead run's: a reader may hold a lock of its own on
-        // it for an instant, and a prune may have removed it.
+        // Until it is locked it looks like the record of a dead run: a reader may hold a lock on it
+        // for an instant, and `prune` may have removed it.
         match file.try_lock() {
             Ok(()) if file.metadata().is_ok_and(|meta| meta.nlink() > 0) => {
                 Ok(Some(Self { file, path, torn: AtomicBool::new(false) }))
@@ -159,19 +140,17 @@ impl Recorder {
 
     /// Appends an event, stamped with the time of this call.
     ///
-    /// May be called from any number of threads at once; their lines do not mix. Returns when the
-    /// kernel has the line. That is a copy into the page cache and takes microseconds; but a disk
-    /// that is far behind, a frozen file system or a network one whose server is gone can hold
-    /// any `write(2)` for long, so a teardown must not wait for this call without a bound.
+    /// Any number of threads may call this at once; their lines do not mix. It returns when the kernel
+    /// has the line. That is a copy into the page cache and takes microseconds. But a disk that is far
+    /// behind, a frozen file system, or a network file system without its server can block `write(2)`
+    /// for long, so a teardown must not wait for this call without a limit.
     ///
     /// # Errors
-    /// Where the line was not written, or only in part. The record stays usable; but a line that
-    /// another thread writes in the instant after a short one may end up behind it and be lost
-    /// with it.
+    /// Where the line was not written, or only a part of it. The record stays usable. A line that
+    /// another thread writes right after a part of one may be lost with it.
     pub fn record(&self, event: &Event) -> Result<(), RecordError> {
-        let mut line = line(Utc::now(), mono_us(), event)
-            .map_err(|source| RecordError::Encode { event: event.name().to_owned(), source })?;
-        // Relaxed: no other memory is published by it.
+        let mut line = line(Utc::now(), mono_us(), event)?;
+        // Relaxed: the flag publishes no other memory.
         let torn = self.torn.swap(false, Ordering::Relaxed);
         if torn {
             line.insert(0, b'\n');
@@ -190,30 +169,32 @@ impl Recorder {
             }
             Err(source) => {
                 self.torn.fetch_or(torn, Ordering::Relaxed);
-                Err(RecordError::Write { path: self.path.clone(), source })
+                Err(self.failed("write to", source))
             }
         }
     }
 
-    /// Waits until all that was written is on the disk (`fdatasync(2)`), so that it survives a
-    /// power loss. Takes milliseconds, on a busy disk seconds: not for an async thread.
+    /// Waits until everything written is on the disk (`fdatasync(2)`), so that it survives a power
+    /// loss. This takes milliseconds, on a busy disk seconds: do not call it on an async thread.
     ///
     /// # Errors
-    /// Where the disk failed. Data the kernel could not write may then be lost, though a later
+    /// Where the disk failed. Data that the kernel could not write may then be lost, even if a later
     /// call succeeds.
     pub fn sync(&self) -> Result<(), RecordError> {
-        self.file
-            .sync_data()
-            .map_err(|source| RecordError::Sync { path: self.path.clone(), source })
+        self.file.sync_data().map_err(|source| self.failed("sync", source))
     }
 
-    /// Where the record is: the folder as it was given, and the file's name.
+    /// The path of the record: the folder as it was given, and the file's name.
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    fn failed(&self, action: &'static str, source: io::Error) -> RecordError {
+        RecordError::System { action, path: self.path.clone(), source }
+    }
 }
 
-/// Takes an empty record away, which would only be in the way of the one before it.
+/// Removes an empty record, which would hide the one before it from a reader of the last run.
 fn remove(folder: &Folder, name: &str) {
     let _ = folder.remove(Path::new(name));
 }
@@ -229,8 +210,8 @@ mod tests {
     use nix::unistd::pipe;
 
     use super::super::{
-        Entry, MAX_LINE, Now, Outcome, PhaseFinished, PhaseOutcome, PhaseProgress, PhaseStarted,
-        Record, runs, verdict,
+        Entry, HostState, MAX_LINE, PhaseFinished, PhaseOutcome, PhaseProgress, PhaseStarted,
+        Record, RunOutcome, post_mortem, runs,
     };
     use super::*;
 
@@ -255,18 +236,24 @@ mod tests {
         assert_eq!(runs(&dir).unwrap(), [run.path()]);
         run.record(&phase("drain")).unwrap();
         run.sync().unwrap();
-        assert!(Now::look(run.path()).running);
+        assert!(HostState::snapshot(run.path()).running);
         let read = Record::read(run.path()).unwrap();
         assert_eq!(read.start, RunStarted::new("gateway", 4100));
         assert_eq!(read.entries[1].event, phase("drain"));
         assert!(read.entries[0].mono_us <= read.entries[1].mono_us);
         assert_eq!((read.entries.len(), read.corrupt, read.torn, read.newer), (2, 0, false, false));
-        assert_eq!(verdict(&read, &Now::look(run.path())).outcome, Outcome::Running);
+        assert_eq!(
+            post_mortem(&read, &HostState::snapshot(run.path())).outcome,
+            RunOutcome::Running
+        );
 
         // As at the process's end. Not by closing it: a child that another test just forked may
         // share it.
         run.file.unlock().unwrap();
-        assert_eq!(verdict(&read, &Now::look(run.path())).outcome, Outcome::KilledInPhase);
+        assert_eq!(
+            post_mortem(&read, &HostState::snapshot(run.path())).outcome,
+            RunOutcome::KilledInPhase
+        );
     }
 
     #[test]
@@ -311,7 +298,10 @@ mod tests {
         let error = run.record(&long).unwrap_err();
         assert!(matches!(error, RecordError::Short { written, .. } if written == size), "{error}");
         // Nothing at all fits now; that must not make it forget the torn line.
-        assert!(matches!(run.record(&phase("lost")), Err(RecordError::Write { .. })));
+        assert!(matches!(
+            run.record(&phase("lost")),
+            Err(RecordError::System { action: "write to", .. })
+        ));
 
         let mut reader = File::from(reader);
         let mut written = vec![0; size];

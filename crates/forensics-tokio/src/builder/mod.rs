@@ -13,8 +13,8 @@ use forensics_core::context::Baseline;
 use forensics_core::process;
 use forensics_core::record::Run;
 use forensics_core::secret;
+use forensics_core::secure_fs::Folder;
 use forensics_core::signal::Signal;
-use forensics_core::trusted::Folder;
 use tokio::runtime::Handle;
 
 use self::install_error::InstallError;
@@ -125,7 +125,7 @@ impl Builder {
 
     /// Where the diagnostic's output is appended: 0600, in a folder that is made, 0700, where it is
     /// not there. Without it, and where others could interfere with the file or its folder
-    /// ([`forensics_core::trusted`]), there is none.
+    /// ([`forensics_core::secure_fs`]), there is none.
     pub fn diag_log(mut self, path: impl Into<PathBuf>) -> Self {
         self.config.diag_log = Some(path.into());
         self
@@ -368,11 +368,11 @@ pub(crate) fn prepare(
     let last = |dir: &PathBuf| Run::last_in(&Folder::open(dir).ok()?).ok().flatten();
     let previous = config.record_dir.as_ref().and_then(last);
     if let Some(run) = &previous {
-        events::previous(&run.verdict);
+        events::previous(&run.post_mortem);
         #[cfg(feature = "metrics")]
         crate::metrics::report(run);
     }
-    let previous = previous.map(|run| run.verdict);
+    let previous = previous.map(|run| run.post_mortem);
     let record = config.record_dir.as_deref();
     let record = record.map(|dir| Recorder::open(dir, &config, &baseline)).unwrap_or_default();
     if let Some(failure) = record.failure_to_say() {

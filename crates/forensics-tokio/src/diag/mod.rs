@@ -30,8 +30,8 @@ use forensics_core::diagnostic::Diagnostic;
 use forensics_core::escape::{Plain, Quoted};
 use forensics_core::record::DiagState;
 use forensics_core::secret;
+use forensics_core::secure_fs::{AccessError, append_to};
 use forensics_core::systemd::CgroupUnit;
-use forensics_core::trusted::{FileError, append_to};
 use tokio::process::Command;
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -119,7 +119,7 @@ pub(crate) struct Plan {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DiagError {
     #[error("no log: {0}")]
-    Untrusted(#[from] FileError),
+    Untrusted(#[from] AccessError),
     #[error("cannot write to the log {path:?}: {source}")]
     Log { path: PathBuf, source: io::Error },
     #[error("cannot start {program:?}: {source}")]

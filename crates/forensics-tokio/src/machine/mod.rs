@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forensics_core::context::{ShutdownContext, Trigger};
-use forensics_core::record::{self, How};
+use forensics_core::record::{self, ExitKind};
 use tokio::time::Instant;
 
 pub(crate) use self::budget::{Seconds, Sum};
@@ -644,7 +644,7 @@ impl Machine {
         }
         self.write_message(MessageState::Abandoned, now, actions);
         let more = self.requests.unlisted();
-        let stopped = record_events::stopped(How::Abandoned, None, self.since(now), more);
+        let stopped = record_events::stopped(ExitKind::Abandoned, None, self.since(now), more);
         actions.push(Action::Record(record::Event::Stopped(stopped)));
         self.state = State::Finished(self.take_stop());
     }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use forensics_core::record::{self, How};
+use forensics_core::record::{self, ExitKind};
 use tokio::time::Instant;
 
 use super::account::MessageState;
@@ -124,7 +124,8 @@ impl Machine {
         let state = MessageState::Forced { status: FORCED_STATUS, why: detail.clone() };
         self.write_message(state, now, actions);
         let (since, more) = (self.since(now), self.requests.unlisted());
-        let mut stopped = record_events::stopped(How::Forced, Some(FORCED_STATUS), since, more);
+        let mut stopped =
+            record_events::stopped(ExitKind::Forced, Some(FORCED_STATUS), since, more);
         stopped.forced_by = Some(reason.by());
         stopped.detail = Some(detail.clone());
         actions.push(Action::Record(record::Event::Stopped(stopped)));

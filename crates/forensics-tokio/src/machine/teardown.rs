@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use forensics_core::record::{self, How};
+use forensics_core::record::{self, ExitKind};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
@@ -115,11 +115,11 @@ impl Machine {
         stop.stage = Stage::Closing { since: now };
         let Some(report) = self.report() else { return };
         let how = if report.is_failed() {
-            How::Failed
+            ExitKind::Failed
         } else if report.timed_out {
-            How::TimedOut
+            ExitKind::TimedOut
         } else {
-            How::Clean
+            ExitKind::Clean
         };
         let status = report.exit_status;
         let event = record_events::stopped(how, Some(status), report.total, report.more_signals);

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use forensics_core::record::{Event, PhaseFinished, PhaseOutcome, Record, Verdict, runs};
+use forensics_core::record::{Event, PhaseFinished, PhaseOutcome, PostMortem, Record, runs};
 use forensics_core::signal::Signal;
 use nix::sys::signal::{Signal as Nix, kill};
 use nix::unistd::Pid;
@@ -201,12 +201,12 @@ impl Process {
 
     /// The newest record in our own folder, also where the program was started by another; else the
     /// newest of its process.
-    fn read_record(&self) -> (Option<Record>, Option<Verdict>) {
+    fn read_record(&self) -> (Option<Record>, Option<PostMortem>) {
         let all = runs(&self.records).unwrap_or_default();
         let ours = |record: &Record| self.made.is_some() || record.start.pid == self.pid();
         let mut read = all.iter().rev().filter_map(|path| Some((path, Record::read(path).ok()?)));
         match read.find(|(_, record)| ours(record)) {
-            Some((path, record)) => (Some(record), Verdict::of(path).ok()),
+            Some((path, record)) => (Some(record), PostMortem::of(path).ok()),
             None => (None, None),
         }
     }
@@ -233,7 +233,7 @@ pub struct Run {
     /// Its record; absent where it did not get to write one.
     pub record: Option<Record>,
     /// What the next start would say of it.
-    pub verdict: Option<Verdict>,
+    pub verdict: Option<PostMortem>,
     /// Kept as long as this is.
     _records: Option<TempDir>,
 }

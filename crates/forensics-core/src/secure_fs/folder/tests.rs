@@ -41,7 +41,10 @@ fn a_new_folder_is_closed_to_others_and_an_old_one_left_as_it_is() {
     Folder::create(tmp.path()).unwrap();
     assert_eq!(mode(tmp.path()), 0o755);
     let roundabout = tmp.path().join("./a/../a//b/c/");
-    assert!(matches!(Folder::open(&tmp.path().join("x")), Err(FolderError::Open { .. })));
+    assert!(matches!(
+        Folder::open(&tmp.path().join("x")),
+        Err(AccessError::System { action: "open the folder", .. })
+    ));
     Folder::open(&roundabout).unwrap();
 }
 
@@ -57,9 +60,9 @@ fn folders_that_others_can_change_are_refused() {
         let log = append_to(&folder.join("log"));
         match Folder::create(&folder) {
             Ok(_) => assert!(good && log.is_ok(), "{bits:o}"),
-            Err(FolderError::Shared { mode, .. }) => {
+            Err(AccessError::Shared { mode, .. }) => {
                 assert!(!good && mode == bits, "{bits:o}");
-                assert!(matches!(log, Err(FileError::Folder(FolderError::Shared { .. }))));
+                assert!(matches!(log, Err(AccessError::Shared { .. })));
             }
             Err(error) => panic!("{error}"),
         }
@@ -67,10 +70,16 @@ fn folders_that_others_can_change_are_refused() {
     symlink(&folder, tmp.path().join("link")).unwrap();
     fs::write(tmp.path().join("file"), "").unwrap();
     let create = |name: &str| Folder::create(&tmp.path().join(name));
-    assert!(matches!(create("link"), Err(FolderError::Open { .. })));
-    assert!(matches!(create("file"), Err(FolderError::Create { .. })));
-    assert!(matches!(create("file/x"), Err(FolderError::Create { .. })));
-    assert!(matches!(Folder::create(Path::new("")), Err(FolderError::Create { .. })));
+    assert!(matches!(create("link"), Err(AccessError::System { action: "open the folder", .. })));
+    assert!(matches!(create("file"), Err(AccessError::System { action: "create the folder", .. })));
+    assert!(matches!(
+        create("file/x"),
+        Err(AccessError::System { action: "create the folder", .. })
+    ));
+    assert!(matches!(
+        Folder::create(Path::new("")),
+        Err(AccessError::System { action: "create the folder", .. })
+    ));
 }
 
 #[test]
@@ -92,27 +101,27 @@ fn nothing_but_an_own_regular_file_with_one_name_is_appended_to() {
     fs::write(at("victim"), "precious").unwrap();
 
     symlink(at("victim"), at("link")).unwrap();
-    assert!(matches!(refused("link"), FileError::Open { .. }));
+    assert!(matches!(refused("link"), AccessError::System { action: "open", .. }));
     symlink(at("nowhere"), at("dangling")).unwrap();
-    assert!(matches!(refused("dangling"), FileError::Open { .. }));
+    assert!(matches!(refused("dangling"), AccessError::System { action: "open", .. }));
     fs::hard_link(at("victim"), at("hard")).unwrap();
-    assert!(matches!(refused("hard"), FileError::Linked { links: 2, .. }));
+    assert!(matches!(refused("hard"), AccessError::Linked { links: 2, .. }));
     fs::write(at("open"), "").unwrap();
     for bits in [0o620, 0o602, 0o666] {
         chmod(&at("open"), bits);
-        assert!(matches!(refused("open"), FileError::Shared { mode, .. } if mode == bits));
+        assert!(matches!(refused("open"), AccessError::Shared { mode, .. } if mode == bits));
     }
     fs::create_dir(at("folder")).unwrap();
-    assert!(matches!(refused("folder"), FileError::NotAFile { .. }));
+    assert!(matches!(refused("folder"), AccessError::NotAFile { .. }));
     mkfifo(&at("fifo"), Mode::S_IRWXU).unwrap();
-    assert!(matches!(refused("fifo"), FileError::NotAFile { .. }));
+    assert!(matches!(refused("fifo"), AccessError::NotAFile { .. }));
     // With a reader it can be opened.
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
     let _reader = open(&at("fifo"), flags, Mode::empty()).unwrap();
-    assert!(matches!(refused("fifo"), FileError::NotAFile { .. }));
+    assert!(matches!(refused("fifo"), AccessError::NotAFile { .. }));
     symlink("/dev/null", at("device")).unwrap();
-    assert!(matches!(refused("device"), FileError::Open { .. }));
-    assert!(matches!(append_to(Path::new("/dev/null")), Err(FileError::NotAFile { .. })));
+    assert!(matches!(refused("device"), AccessError::System { action: "open", .. }));
+    assert!(matches!(append_to(Path::new("/dev/null")), Err(AccessError::NotAFile { .. })));
     assert!(append_to(Path::new("/")).is_err() && append_to(&at("..")).is_err());
     assert_eq!(fs::read_to_string(at("victim")).unwrap(), "precious");
     assert!(!at("nowhere").exists());
@@ -130,7 +139,7 @@ fn root_writes_neither_into_another_users_folder_nor_into_his_file() {
     fs::write(at("his.log"), "").unwrap();
     chown(at("his.log"), Some(NOBODY), None).unwrap();
     let error = append_to(&at("his.log")).unwrap_err();
-    assert!(matches!(error, FileError::Foreign { owner: NOBODY, .. }));
+    assert!(matches!(error, AccessError::Foreign { owner: NOBODY, .. }));
     let shown = format!(
         "{} belongs to uid 65534, not to root; chown it, or name another",
         at("his.log").display()
@@ -139,15 +148,15 @@ fn root_writes_neither_into_another_users_folder_nor_into_his_file() {
     mkfifo(&at("fifo"), Mode::S_IRWXU).unwrap();
     chown(at("fifo"), Some(NOBODY), None).unwrap();
     let _reader = open(&at("fifo"), OFlag::O_RDONLY | OFlag::O_NONBLOCK, Mode::empty()).unwrap();
-    assert!(matches!(append_to(&at("fifo")), Err(FileError::NotAFile { .. })));
+    assert!(matches!(append_to(&at("fifo")), Err(AccessError::NotAFile { .. })));
 
     Folder::create(&at("his")).unwrap();
     chown(at("his"), Some(NOBODY), None).unwrap();
     for folder in [Folder::create(&at("his")), Folder::open(&at("his"))] {
-        assert!(matches!(folder, Err(FolderError::Foreign { owner: NOBODY, .. })));
+        assert!(matches!(folder, Err(AccessError::Foreign { owner: NOBODY, .. })));
     }
     let error = append_to(&at("his/log")).unwrap_err();
-    assert!(matches!(error, FileError::Folder(FolderError::Foreign { owner: NOBODY, .. })));
+    assert!(matches!(error, AccessError::Foreign { owner: NOBODY, .. }));
     assert_eq!(fs::read_dir(at("his")).unwrap().count(), 0);
 }
 
@@ -166,7 +175,13 @@ fn a_link_on_the_way_is_followed_where_root_made_it_and_nowhere_else() {
     for way in ["roots", "twice"] {
         Folder::create(&at(way).join("records")).unwrap();
         append_to(&at(way).join("log")).unwrap();
-        assert!(matches!(Folder::create(&at(way)), Err(FolderError::Open { .. })), "the last step");
+        assert!(
+            matches!(
+                Folder::create(&at(way)),
+                Err(AccessError::System { action: "open the folder", .. })
+            ),
+            "the last step"
+        );
     }
     assert_eq!(fs::read_dir(at("real")).unwrap().count(), 2);
 
@@ -180,9 +195,9 @@ fn a_link_on_the_way_is_followed_where_root_made_it_and_nowhere_else() {
     nix::unistd::linkat(&folder, &*found, &folder, &*here, AtFlags::empty()).unwrap();
     for way in ["his", "to_his", "here"] {
         let error = Folder::create(&at(way).join("new")).unwrap_err();
-        assert!(matches!(error, FolderError::Link { .. }), "{error}");
+        assert!(matches!(error, AccessError::Link { .. }), "{error}");
         let error = append_to(&at(way).join("new.log")).unwrap_err();
-        assert!(matches!(error, FileError::Folder(FolderError::Link { .. })), "{error}");
+        assert!(matches!(error, AccessError::Link { .. }), "{error}");
     }
     assert_eq!(fs::read_dir(at("real")).unwrap().count(), 2);
 
@@ -245,7 +260,7 @@ fn a_link_of_ours_that_others_could_exchange_is_followed_only_where_it_is_held()
         chmod(&at("way"), bits);
         match Folder::open(&at("way/link/records")) {
             Ok(_) => assert!(held, "{bits:o}"),
-            Err(FolderError::Link { link, .. }) => assert!(!held && link == Path::new("link")),
+            Err(AccessError::Link { link, .. }) => assert!(!held && link == Path::new("link")),
             Err(error) => panic!("{error}"),
         }
     }

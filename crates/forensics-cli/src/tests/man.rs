@@ -2,7 +2,7 @@
 //!
 //! They are committed, so that who packages the program copies them and builds nothing. What `--help`
 //! says is in them word for word; `more` has what a page has beyond that. Where they are out of
-//! date the test fails; `UPDATE_MAN=1 cargo test -p forensics-cli --bins man` writes them anew.
+//! date the test fails; `UPDATE_MAN=1 cargo test -p forensics-cli --bins man` updates them.
 
 mod more;
 

@@ -1,10 +1,10 @@
-//! Opening only what is a regular file, without a race and without a side effect.
+//! Opens a file only if it is a regular file, without a race and without a side effect.
 //!
-//! Opening a device can do things (a watchdog starts), a FIFO can hang, and what was looked at can
-//! be another thing when it is opened. So the name is opened once with `O_PATH`, which does nothing
-//! but hold what it found; that is looked at, and then that very file is opened, by way of
-//! `/proc/self/fd` (`open(2)`, on `O_PATH`). Where `/proc` is not mounted, or there is none, it is
-//! opened by its name a second time, and refused where that is another file.
+//! Opening a device can have effects (a watchdog starts), opening a FIFO can block, and a file can be
+//! exchanged between the check and the opening. So the name is opened with `O_PATH`, which only holds
+//! what it found; that is checked; and then that very file is opened through `/proc/self/fd` (`open(2)`,
+//! on `O_PATH`). Without `/proc` it is opened by its name a second time, and refused if that is another
+//! file.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -28,7 +28,7 @@ pub(crate) enum Links {
 }
 
 impl Links {
-    /// The same for open(2).
+    /// The flag of open(2) for it.
     pub(crate) fn flag(self) -> OFlag {
         match self {
             Links::Follow => OFlag::empty(),
@@ -47,7 +47,7 @@ pub enum OpenError {
     /// It is a folder, a FIFO, a device, or a symbolic link that is not followed.
     #[error("not a regular file")]
     NotRegular,
-    /// It was another file when it was opened than when it was looked at.
+    /// It was another file when it was opened than when it was checked.
     #[error("exchanged while it was being opened")]
     Exchanged,
     /// It is longer than it may be.
@@ -74,7 +74,7 @@ pub(crate) fn kind(stat: &FileStat) -> SFlag {
 /// Opens the regular file of that name below `folder`, to read it.
 ///
 /// # Errors
-/// What open(2) says, and where it is anything else.
+/// What open(2) says, and where it is not a regular file.
 pub(crate) fn open_at(
     folder: BorrowedFd<'_>,
     name: &Path,
@@ -82,10 +82,10 @@ pub(crate) fn open_at(
 ) -> Result<File, OpenError> {
     let (file, stat) = os::open_regular(folder, name, links)?;
     let opened = fstat(&file)?;
-    match (opened.st_dev, opened.st_ino) == (stat.st_dev, stat.st_ino) {
-        true => Ok(File::from(file)),
-        false => Err(OpenError::Exchanged),
+    if (opened.st_dev, opened.st_ino) != (stat.st_dev, stat.st_ino) {
+        return Err(OpenError::Exchanged);
     }
+    Ok(File::from(file))
 }
 
 /// The same by a path.
@@ -93,15 +93,15 @@ pub(crate) fn open_path(path: &Path, links: Links) -> Result<File, OpenError> {
     open_at(AT_FDCWD, path, links)
 }
 
-/// Reads the regular file at `path`, symbolic links followed, if it has at most `limit` bytes.
+/// Reads the regular file at `path` if it has at most `limit` bytes. Symbolic links are followed.
 ///
 /// # Errors
-/// Where it cannot be read, is no regular file or larger.
+/// Where it cannot be read, is not a regular file, or is larger.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, OpenError> {
     let mut bytes = Vec::new();
     open_path(path, Links::Follow)?.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
-    match bytes.len() as u64 > limit {
-        true => Err(OpenError::TooLarge(limit)),
-        false => Ok(bytes),
+    if bytes.len() as u64 > limit {
+        return Err(OpenError::TooLarge(limit));
     }
+    Ok(bytes)
 }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::super::entry::line;
 use super::super::event::*;
 use super::super::phase::*;
-use super::super::verdict::Reason;
+use super::super::post_mortem::Reason;
 use super::*;
 use crate::clock::Utc;
 use crate::duration::Timespan;
@@ -41,8 +41,8 @@ fn start() -> RunStarted {
     start
 }
 
-fn now() -> Now {
-    Now {
+fn now() -> HostState {
+    HostState {
         running: false,
         boot_id: Some("boot-1".to_owned()),
         mono_us: Some(T0 + 60 * S),
@@ -53,7 +53,7 @@ fn now() -> Now {
 }
 
 fn sigterm(cause: &str, pid: u32, name: &str) -> (u64, Event) {
-    let mut signal = Signal::new(SignalKind::Signal, 1, cause);
+    let mut signal = SignalEvent::new(SignalKind::Signal, 1, cause);
     signal.signal = Some("SIGTERM".to_owned());
     signal.sender_pid = Some(pid);
     signal.sender_name = Some(name.to_owned());
@@ -83,12 +83,12 @@ fn ends(offset_us: u64, phase: &str, outcome: PhaseOutcome) -> (u64, Event) {
     (T0 + offset_us, Event::PhaseFinished(finished))
 }
 
-fn stopped(offset_us: u64, how: How, exit_code: impl Into<Option<i32>>) -> (u64, Event) {
+fn stopped(offset_us: u64, how: ExitKind, exit_code: impl Into<Option<i32>>) -> (u64, Event) {
     (T0 + offset_us, Event::Stopped(Stopped::new(how, exit_code, offset_us)))
 }
 
 fn forced_by(by: ForcedBy) -> (u64, Event) {
-    let mut stopped = Stopped::new(How::Forced, 70, 3 * S);
+    let mut stopped = Stopped::new(ExitKind::Forced, 70, 3 * S);
     stopped.forced_by = Some(by);
     (T0 + 3 * S, Event::Stopped(stopped))
 }
@@ -106,16 +106,16 @@ fn progress(offset_us: u64, phase: &str) -> (u64, Event) {
 
 #[test]
 fn each_story_gets_its_outcome_reason_and_phase() {
-    use Outcome::*;
+    use RunOutcome::*;
     let panic = {
-        let mut stop = Stopped::new(How::Panicked, 101, S);
+        let mut stop = Stopped::new(ExitKind::Panicked, 101, S);
         stop.panic = Some("oh\nno".to_owned());
         stop.location = Some("src/main.rs:3:5".to_owned());
         (T0 + S, Event::Stopped(stop))
     };
-    let request = (T0, Event::Signal(Signal::new(SignalKind::Request, 1, "requested")));
+    let request = (T0, Event::Signal(SignalEvent::new(SignalKind::Request, 1, "requested")));
     let again = {
-        let mut signal = Signal::new(SignalKind::Signal, 3, "operator");
+        let mut signal = SignalEvent::new(SignalKind::Signal, 3, "operator");
         signal.signal = Some("SIGINT".to_owned());
         signal.sender_pid = Some(9);
         (T0 + S, Event::Signal(signal))
@@ -128,105 +128,113 @@ fn each_story_gets_its_outcome_reason_and_phase() {
                 by_systemd(),
                 drain(),
                 ends(S, "drain", PhaseOutcome::Ok),
-                stopped(S, How::Clean, 0),
+                stopped(S, ExitKind::Clean, 0),
             ],
-            Outcome::Clean,
+            RunOutcome::Clean,
             Reason::Recorded,
             "",
             "it ended as planned, exit code 0",
         ),
         (
-            vec![by_systemd(), ends(S, "drain", PhaseOutcome::CutShort), stopped(S, How::Clean, 0)],
-            Outcome::Clean,
+            vec![
+                by_systemd(),
+                ends(S, "drain", PhaseOutcome::CutShort),
+                stopped(S, ExitKind::Clean, 0),
+            ],
+            RunOutcome::Clean,
             Reason::Recorded,
             "",
             "it ended by itself, but phase drain was cut short after 1s, exit code 0",
         ),
         (
-            vec![stopped(S, How::Abandoned, None)],
-            Outcome::Clean,
+            vec![stopped(S, ExitKind::Abandoned, None)],
+            RunOutcome::Clean,
             Reason::Recorded,
             "",
             "without a teardown, as nothing had asked for one: main returned early see what",
         ),
         (
-            vec![by_systemd(), stopped(S, How::Abandoned, None)],
-            Outcome::Clean,
+            vec![by_systemd(), stopped(S, ExitKind::Abandoned, None)],
+            RunOutcome::Clean,
             Reason::Recorded,
             "",
             "before a phase had begun wait for run()",
         ),
         (
-            vec![by_systemd(), drain(), stopped(S, How::Abandoned, None)],
-            Outcome::Clean,
+            vec![by_systemd(), drain(), stopped(S, ExitKind::Abandoned, None)],
+            RunOutcome::Clean,
             Reason::Recorded,
             "drain",
-            "in the midst of its teardown phase drain was still running: wait for run()",
+            "in the middle of its teardown phase drain was still running: wait for run()",
         ),
         (
-            vec![drain(), ends(S, "drain", PhaseOutcome::Failed), stopped(S, How::Failed, 1)],
-            Outcome::Clean,
+            vec![drain(), ends(S, "drain", PhaseOutcome::Failed), stopped(S, ExitKind::Failed, 1)],
+            RunOutcome::Clean,
             Reason::Recorded,
             "",
             "phase drain failed after 1s: disk gone, exit code 1",
         ),
         (
-            vec![request, stopped(S, How::Failed, 1)],
-            Outcome::Clean,
+            vec![request, stopped(S, ExitKind::Failed, 1)],
+            RunOutcome::Clean,
             Reason::Recorded,
             "",
             "the service failed, exit code 1",
         ),
         (
-            vec![by_systemd(), stopped(S, How::Other, 3)],
-            Outcome::Clean,
+            vec![by_systemd(), stopped(S, ExitKind::Other, 3)],
+            RunOutcome::Clean,
             Reason::Recorded,
             "",
             "a newer version knows, exit code 3",
         ),
         (
-            vec![drain(), ends(S, "drain", PhaseOutcome::TimedOut), stopped(S, How::TimedOut, 0)],
-            Outcome::TimedOut,
+            vec![
+                drain(),
+                ends(S, "drain", PhaseOutcome::TimedOut),
+                stopped(S, ExitKind::TimedOut, 0),
+            ],
+            RunOutcome::TimedOut,
             Reason::Recorded,
             "",
             "phase drain timed out after 1s",
         ),
         (
-            vec![by_systemd(), drain(), stopped(3 * S, How::TimedOut, 70)],
-            Outcome::TimedOut,
+            vec![by_systemd(), drain(), stopped(3 * S, ExitKind::TimedOut, 70)],
+            RunOutcome::TimedOut,
             Reason::Recorded,
             "drain",
             "longer than its deadline of 2.7s",
         ),
         (
-            vec![by_systemd(), drain(), stopped(S, How::Forced, 70)],
-            Outcome::Forced,
+            vec![by_systemd(), drain(), stopped(S, ExitKind::Forced, 70)],
+            RunOutcome::Forced,
             Reason::Recorded,
             "drain",
             "phase drain was still running: give it its deadline of 2.7s before a further signal",
         ),
         (
-            vec![by_systemd(), drain(), again, stopped(S, How::Forced, 70)],
-            Outcome::Forced,
+            vec![by_systemd(), drain(), again, stopped(S, ExitKind::Forced, 70)],
+            RunOutcome::Forced,
             Reason::Recorded,
             "drain",
             "stop number 3, SIGINT from process 9, ended it at once, exit code 70",
         ),
         (
             vec![by_systemd(), drain(), forced_by(ForcedBy::Deadline)],
-            Outcome::Forced,
+            RunOutcome::Forced,
             Reason::Recorded,
             "drain",
             "the deadline of 2.7s passed and the teardown had not ended, exit code 70",
         ),
         (
-            vec![by_systemd(), stopped(S, How::Clean, 0), forced_by(ForcedBy::NoExit)],
-            Outcome::Forced,
+            vec![by_systemd(), stopped(S, ExitKind::Clean, 0), forced_by(ForcedBy::NoExit)],
+            RunOutcome::Forced,
             Reason::Recorded,
             "",
             "its teardown had ended and the process did not, exit code 70",
         ),
-        (vec![panic], Outcome::Panicked, Reason::Panic, "", r"at src/main.rs:3:5: oh\nno"),
+        (vec![panic], RunOutcome::Panicked, Reason::Panic, "", r"at src/main.rs:3:5: oh\nno"),
         (
             vec![by_systemd(), drain(), progress(2 * S, "drain")],
             KilledInPhase,
@@ -262,14 +270,14 @@ fn each_story_gets_its_outcome_reason_and_phase() {
             KilledInPhase,
             Reason::StopTimeout,
             "drain",
-            "(the runtime was wedged for 1s: sleeps in nanosleep): move its blocking calls off",
+            "(the runtime was stalled for 1s: sleeps in nanosleep): move its blocking calls off",
         ),
         (
             vec![by_systemd(), begins(0, "drain", S / 4), wedged(S, WedgedWhat::Phase, "drain")],
             KilledInPhase,
             Reason::StopTimeout,
             "drain",
-            "(the phase was wedged for 1s: sleeps in nanosleep): raise TimeoutStopSec= or lower \
+            "(the phase was stalled for 1s: sleeps in nanosleep): raise TimeoutStopSec= or lower \
              the phase's timeout (0.25s)",
         ),
         // Wedged once, but no more.
@@ -361,15 +369,15 @@ fn each_story_gets_its_outcome_reason_and_phase() {
         (vec![], Vanished, Reason::Unknown, "", "SIGKILL, a crash or a call of exit()"),
     ];
     for (events, outcome, reason, phase, text) in cases {
-        let verdict = verdict(&record(start(), &events), &now());
-        let shown = verdict.to_string();
-        assert_eq!((verdict.outcome, verdict.reason), (outcome, reason), "{shown}");
-        let texts = format!("{} {}", verdict.evidence, verdict.advice.as_deref().unwrap_or(""));
+        let report = post_mortem(&record(start(), &events), &now());
+        let shown = report.to_string();
+        assert_eq!((report.outcome, report.reason), (outcome, reason), "{shown}");
+        let texts = format!("{} {}", report.evidence, report.advice.as_deref().unwrap_or(""));
         assert!(texts.contains(text), "{texts}");
         let fields = fields(&shown).unwrap();
         let field = |key: &str| fields.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str());
-        assert_eq!(field("outcome"), Some(outcome.as_str()));
-        assert_eq!(field("reason"), Some(reason.as_str()));
+        assert_eq!(field("outcome"), Some(outcome.to_string().as_str()));
+        assert_eq!(field("reason"), Some(reason.to_string().as_str()));
         match phase.strip_prefix("after ") {
             Some(after) => assert_eq!((field("phase"), field("after_phase")), (None, Some(after))),
             None => {
@@ -383,65 +391,85 @@ fn each_story_gets_its_outcome_reason_and_phase() {
 #[test]
 fn only_a_run_that_ended_as_planned_is_clean() {
     for (how, clean) in [
-        (How::Clean, true),
-        (How::Failed, false),
-        (How::TimedOut, false),
-        (How::Forced, false),
-        (How::Panicked, false),
-        (How::Abandoned, false),
-        (How::Other, false),
+        (ExitKind::Clean, true),
+        (ExitKind::Failed, false),
+        (ExitKind::TimedOut, false),
+        (ExitKind::Forced, false),
+        (ExitKind::Panicked, false),
+        (ExitKind::Abandoned, false),
+        (ExitKind::Other, false),
     ] {
-        let verdict = verdict(&record(start(), &[stopped(S, how, 0)]), &now());
-        assert_eq!(verdict.is_clean(), clean, "{verdict}");
+        let report = post_mortem(&record(start(), &[stopped(S, how, 0)]), &now());
+        assert_eq!(report.is_clean(), clean, "{report}");
     }
-    assert!(!verdict(&record(start(), &[]), &now()).is_clean());
+    assert!(!post_mortem(&record(start(), &[]), &now()).is_clean());
 }
 
 #[test]
 fn what_is_known_now_decides_where_the_record_does_not() {
     let drain = begins(0, "drain", 30 * S);
     let in_drain = [by_systemd(), drain];
-    let ended = [by_systemd(), stopped(S, How::Clean, 0)];
-    let locked = Now { running: true, ..now() };
-    let rebooted = Now { boot_id: Some("boot-2".to_owned()), ..now() };
-    let elsewhere = Now { running: true, ..rebooted.clone() };
-    let unknown_boot = Now { boot_id: None, ..now() };
-    let killed = Now { oom_kill: Some(3), ..now() };
-    let told = Now { oom_line: Some("Out of memory: Killed process 4100\n".to_owned()), ..now() };
-    // The cgroup was made anew: its counter says nothing.
-    let anew = Now { oom_kill: Some(3), cgroup_inode: Some(1279), ..now() };
-    let early = Now { mono_us: Some(T0 + S), oom_kill: Some(0), cgroup_inode: Some(7), ..now() };
-    let other_clock = Now { mono_us: Some(5), ..now() };
+    let ended = [by_systemd(), stopped(S, ExitKind::Clean, 0)];
+    let locked = HostState { running: true, ..now() };
+    let rebooted = HostState { boot_id: Some("boot-2".to_owned()), ..now() };
+    let elsewhere = HostState { running: true, ..rebooted.clone() };
+    let unknown_boot = HostState { boot_id: None, ..now() };
+    let killed = HostState { oom_kill: Some(3), ..now() };
+    let told =
+        HostState { oom_line: Some("Out of memory: Killed process 4100\n".to_owned()), ..now() };
+    // A new cgroup: its counter says nothing.
+    let new_cgroup = HostState { oom_kill: Some(3), cgroup_inode: Some(1279), ..now() };
+    let early =
+        HostState { mono_us: Some(T0 + S), oom_kill: Some(0), cgroup_inode: Some(7), ..now() };
+    let other_clock = HostState { mono_us: Some(5), ..now() };
     let none: &[(u64, Event)] = &[];
     let cases = [
-        (&locked, &in_drain[..], Outcome::Running, Reason::Alive, "process 4100"),
-        (&locked, &ended[..], Outcome::Clean, Reason::Recorded, ""),
+        (&locked, &in_drain[..], RunOutcome::Running, Reason::Alive, "process 4100"),
+        (&locked, &ended[..], RunOutcome::Clean, Reason::Recorded, ""),
         // Of another machine, in a folder that both see.
-        (&elsewhere, &in_drain[..], Outcome::Running, Reason::Alive, "process 4100"),
-        (&rebooted, &in_drain[..], Outcome::Rebooted, Reason::Reboot, "was boot-1 and is boot-2"),
-        (&rebooted, &in_drain[..1], Outcome::Rebooted, Reason::Reboot, "no phase had begun when"),
-        (&rebooted, none, Outcome::Rebooted, Reason::Reboot, "power loss"),
-        (&rebooted, &ended[..], Outcome::Clean, Reason::Recorded, ""),
-        (&unknown_boot, none, Outcome::Vanished, Reason::Unknown, "or the machine went down"),
-        (&killed, none, Outcome::Vanished, Reason::OutOfMemory, "was 2 and is 3 now"),
-        (&killed, &in_drain[..], Outcome::KilledInPhase, Reason::OutOfMemory, "MemoryMax="),
-        (&killed, &ended[..], Outcome::Clean, Reason::Recorded, ""),
-        (&told, none, Outcome::Vanished, Reason::OutOfMemory, r"Killed process 4100\n"),
-        (&anew, none, Outcome::Vanished, Reason::Unknown, ""),
-        (&early, &in_drain[..], Outcome::KilledInPhase, Reason::Unknown, "dead 1s after SIGTERM"),
-        (&other_clock, &in_drain[..], Outcome::KilledInPhase, Reason::StopTimeout, ""),
+        (&elsewhere, &in_drain[..], RunOutcome::Running, Reason::Alive, "process 4100"),
         (
-            &Now::default(),
+            &rebooted,
             &in_drain[..],
-            Outcome::KilledInPhase,
+            RunOutcome::Rebooted,
+            Reason::Reboot,
+            "was boot-1 and is boot-2",
+        ),
+        (
+            &rebooted,
+            &in_drain[..1],
+            RunOutcome::Rebooted,
+            Reason::Reboot,
+            "no phase had begun when",
+        ),
+        (&rebooted, none, RunOutcome::Rebooted, Reason::Reboot, "power loss"),
+        (&rebooted, &ended[..], RunOutcome::Clean, Reason::Recorded, ""),
+        (&unknown_boot, none, RunOutcome::Vanished, Reason::Unknown, "or the machine went down"),
+        (&killed, none, RunOutcome::Vanished, Reason::OutOfMemory, "was 2 and is 3 now"),
+        (&killed, &in_drain[..], RunOutcome::KilledInPhase, Reason::OutOfMemory, "MemoryMax="),
+        (&killed, &ended[..], RunOutcome::Clean, Reason::Recorded, ""),
+        (&told, none, RunOutcome::Vanished, Reason::OutOfMemory, r"Killed process 4100\n"),
+        (&new_cgroup, none, RunOutcome::Vanished, Reason::Unknown, ""),
+        (
+            &early,
+            &in_drain[..],
+            RunOutcome::KilledInPhase,
+            Reason::Unknown,
+            "dead 1s after SIGTERM",
+        ),
+        (&other_clock, &in_drain[..], RunOutcome::KilledInPhase, Reason::StopTimeout, ""),
+        (
+            &HostState::default(),
+            &in_drain[..],
+            RunOutcome::KilledInPhase,
             Reason::StopTimeout,
             "raise TimeoutStopSec=",
         ),
     ];
     for (now, events, outcome, reason, text) in cases {
-        let verdict = verdict(&record(start(), events), now);
-        assert_eq!((verdict.outcome, verdict.reason), (outcome, reason), "{verdict}");
-        let texts = format!("{} {}", verdict.evidence, verdict.advice.as_deref().unwrap_or(""));
+        let report = post_mortem(&record(start(), events), now);
+        assert_eq!((report.outcome, report.reason), (outcome, reason), "{report}");
+        let texts = format!("{} {}", report.evidence, report.advice.as_deref().unwrap_or(""));
         assert!(texts.contains(text), "{texts}");
     }
 }
@@ -454,9 +482,10 @@ fn stop_timeouts_that_never_end_or_are_not_known_explain_no_kill() {
     ] {
         let mut start = start();
         start.stop_timeout_us = timeout;
-        let verdict = verdict(&record(start, &[by_systemd(), begins(0, "drain", 9 * S)]), &now());
-        assert_eq!(verdict.reason, Reason::Unknown);
-        assert!(verdict.evidence.contains(text), "{verdict}");
+        let report =
+            post_mortem(&record(start, &[by_systemd(), begins(0, "drain", 9 * S)]), &now());
+        assert_eq!(report.reason, Reason::Unknown);
+        assert!(report.evidence.contains(text), "{report}");
     }
 }
 
@@ -467,16 +496,16 @@ fn the_stop_timeout_that_the_first_signal_knew_counts_after_further_ones() {
     let (at, mut first) = by_systemd();
     let Event::Signal(signal) = &mut first else { panic!("no signal") };
     signal.stop_timeout_us = Some(Timespan::Finite(3 * S));
-    let mut second = Signal::new(SignalKind::Signal, 2, "unknown");
+    let mut second = SignalEvent::new(SignalKind::Signal, 2, "unknown");
     second.signal = Some("SIGTERM".to_owned());
     let events = [(at, first), begins(0, "drain", 30 * S), (T0 + S, Event::Signal(second))];
-    let verdict = verdict(&record(start, &events), &now());
-    assert_eq!(verdict.reason, Reason::StopTimeout, "{verdict}");
+    let report = post_mortem(&record(start, &events), &now());
+    assert_eq!(report.reason, Reason::StopTimeout, "{report}");
 }
 
 #[test]
 fn the_stop_timeout_runs_from_systemds_own_signal() {
-    let mut second = Signal::new(SignalKind::Signal, 2, "systemd");
+    let mut second = SignalEvent::new(SignalKind::Signal, 2, "systemd");
     second.signal = Some("SIGTERM".to_owned());
     let events = [
         sigterm("operator", 77, "kill"),
@@ -484,10 +513,10 @@ fn the_stop_timeout_runs_from_systemds_own_signal() {
         (T0 + 5 * S, Event::Signal(second)),
         progress(7 * S, "drain"),
     ];
-    let verdict = verdict(&record(start(), &events), &now());
-    assert_eq!(verdict.reason, Reason::StopTimeout);
-    assert_eq!(verdict.phases[0].at_most_us, Some(8 * S));
-    assert_eq!(verdict.cause.as_deref(), Some("operator"));
+    let report = post_mortem(&record(start(), &events), &now());
+    assert_eq!(report.reason, Reason::StopTimeout);
+    assert_eq!(report.phases[0].at_most_us, Some(8 * S));
+    assert_eq!(report.cause.as_deref(), Some("operator"));
 }
 
 #[test]
@@ -500,33 +529,37 @@ fn a_phases_time_lies_between_the_last_event_and_the_likely_kill() {
     };
     let cases = [
         (now(), S * 3 / 2, Some(S * 5 / 2)),
-        (Now { mono_us: Some(T0 + 2 * S - S / 4), ..now() }, S * 3 / 2, Some(S * 5 / 2)),
-        (Now { mono_us: Some(T0 + 2 * S), oom_kill: Some(9), ..now() }, S * 3 / 2, Some(S * 3 / 2)),
+        (HostState { mono_us: Some(T0 + 2 * S - S / 4), ..now() }, S * 3 / 2, Some(S * 5 / 2)),
         (
-            Now { boot_id: Some("boot-2".to_owned()), mono_us: Some(T0 + 4 * S), ..now() },
+            HostState { mono_us: Some(T0 + 2 * S), oom_kill: Some(9), ..now() },
+            S * 3 / 2,
+            Some(S * 3 / 2),
+        ),
+        (
+            HostState { boot_id: Some("boot-2".to_owned()), mono_us: Some(T0 + 4 * S), ..now() },
             S * 3 / 2,
             Some(S * 31),
         ),
-        (Now { running: true, ..now() }, S * 3 / 2, None),
+        (HostState { running: true, ..now() }, S * 3 / 2, None),
     ];
     for (now, at_least, at_most) in cases {
-        let verdict = verdict(&record(start(), &events(2 * S)), &now);
-        let [drain] = &verdict.phases[..] else { panic!("{verdict}") };
-        assert_eq!((drain.at_least_us, drain.at_most_us), (at_least, at_most), "{verdict}");
-        assert_eq!(verdict.after_signal_us, Some(2 * S));
+        let report = post_mortem(&record(start(), &events(2 * S)), &now);
+        let [drain] = &report.phases[..] else { panic!("{report}") };
+        assert_eq!((drain.at_least_us, drain.at_most_us), (at_least, at_most), "{report}");
+        assert_eq!(report.after_signal_us, Some(2 * S));
     }
     // systemd was a little late.
-    let verdict = verdict(&record(start(), &events(S * 7 / 2)), &now());
-    assert_eq!(verdict.reason, Reason::StopTimeout);
-    assert_eq!((verdict.phases[0].at_least_us, verdict.phases[0].at_most_us), (3 * S, Some(3 * S)));
+    let report = post_mortem(&record(start(), &events(S * 7 / 2)), &now());
+    assert_eq!(report.reason, Reason::StopTimeout);
+    assert_eq!((report.phases[0].at_least_us, report.phases[0].at_most_us), (3 * S, Some(3 * S)));
 }
 
 #[test]
 fn the_line_for_the_log_has_everything_in_a_fixed_order() {
     let events = [by_systemd(), begins(S / 2, "drain", 30 * S), progress(2_980_000, "drain")];
-    let verdict = verdict(&record(start(), &events), &now());
+    let report = post_mortem(&record(start(), &events), &now());
     assert_eq!(
-        verdict.to_string(),
+        report.to_string(),
         "outcome=killed_in_phase service=gateway pid=4100 phase=drain phase_for=2.48s \
          phase_for_at_most=2.5s signal=SIGTERM cause=systemd sender_pid=1 sender_name=systemd \
          sender_uid=0 after_signal=2.98s deadline=2.7s last_event=2026-11-23T10:14:17.020000Z \
@@ -539,23 +572,71 @@ fn the_line_for_the_log_has_everything_in_a_fixed_order() {
 
 #[test]
 fn words_in_json_are_those_of_the_log() {
-    use Outcome::*;
-    for outcome in [
-        Clean,
-        TimedOut,
-        Forced,
-        KilledInPhase,
-        KilledBeforeTeardown,
-        Panicked,
-        Vanished,
-        Rebooted,
-        Running,
-    ] {
-        assert_eq!(serde_json::to_value(outcome).unwrap(), outcome.as_str());
+    fn check<T: serde::Serialize + ToString>(words: &[(T, &str)]) {
+        for (value, word) in words {
+            assert_eq!(serde_json::to_value(value).unwrap(), *word);
+            assert_eq!(value.to_string(), *word);
+        }
     }
-    use Reason::*;
-    for reason in [Recorded, Panic, StopTimeout, GracePeriod, OutOfMemory, Reboot, Alive, Unknown] {
-        assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
+    use RunOutcome::*;
+    check(&[
+        (Clean, "clean"),
+        (TimedOut, "timed_out"),
+        (Forced, "forced"),
+        (KilledInPhase, "killed_in_phase"),
+        (KilledBeforeTeardown, "killed_before_teardown"),
+        (Panicked, "panicked"),
+        (Vanished, "vanished"),
+        (Rebooted, "rebooted"),
+        (Running, "running"),
+    ]);
+    check(&[
+        (Reason::Recorded, "recorded"),
+        (Reason::Panic, "panic"),
+        (Reason::StopTimeout, "stop_timeout"),
+        (Reason::GracePeriod, "grace_period"),
+        (Reason::OutOfMemory, "out_of_memory"),
+        (Reason::Reboot, "reboot"),
+        (Reason::Alive, "alive"),
+        (Reason::Unknown, "unknown"),
+    ]);
+    check(&[
+        (ExitKind::Clean, "clean"),
+        (ExitKind::TimedOut, "timed_out"),
+        (ExitKind::Failed, "failed"),
+        (ExitKind::Forced, "forced"),
+        (ExitKind::Panicked, "panicked"),
+        (ExitKind::Abandoned, "abandoned"),
+        (ExitKind::Other, "other"),
+    ]);
+    check(&[
+        (ForcedBy::Signal, "signal"),
+        (ForcedBy::Deadline, "deadline"),
+        (ForcedBy::NoExit, "no_exit"),
+    ]);
+    check(&[
+        (SignalKind::Signal, "signal"),
+        (SignalKind::Request, "request"),
+        (SignalKind::ServiceEnded, "service_ended"),
+    ]);
+    check(&[(WedgedWhat::Phase, "phase"), (WedgedWhat::Runtime, "runtime")]);
+    check(&[
+        (DiagState::Started, "started"),
+        (DiagState::Finished, "finished"),
+        (DiagState::Failed, "failed"),
+        (DiagState::TimedOut, "timed_out"),
+    ]);
+    for (outcome, word) in [
+        (PhaseOutcome::Ok, "ok"),
+        (PhaseOutcome::Failed, "failed"),
+        (PhaseOutcome::Panicked, "panicked"),
+        (PhaseOutcome::TimedOut, "timed_out"),
+        (PhaseOutcome::CutShort, "cut_short"),
+        (PhaseOutcome::Skipped, "skipped"),
+        (PhaseOutcome::Other, "other"),
+    ] {
+        assert_eq!(outcome.as_str(), word);
+        check(&[(outcome, word)]);
     }
 }
 
@@ -572,7 +653,7 @@ fn pod() -> RunStarted {
 
 #[test]
 fn in_a_pod_the_grace_period_and_what_is_known_of_its_memory_are_named() {
-    use Outcome::*;
+    use RunOutcome::*;
     let with_memory = {
         let (at, event) = sigterm("container_stop", 0, "?");
         let Event::Signal(mut signal) = event else { unreachable!("it is one") };
@@ -581,12 +662,13 @@ fn in_a_pod_the_grace_period_and_what_is_known_of_its_memory_are_named() {
         signal.lead_us = Some(S / 2);
         (at, Event::Signal(signal))
     };
-    let early = Now { mono_us: Some(T0 + S), oom_kill: Some(0), cgroup_inode: Some(7), ..now() };
-    let anew = || Now { cgroup_inode: Some(8), oom_kill: Some(0), ..now() };
+    let early =
+        HostState { mono_us: Some(T0 + S), oom_kill: Some(0), cgroup_inode: Some(7), ..now() };
+    let new_cgroup = || HostState { cgroup_inode: Some(8), oom_kill: Some(0), ..now() };
     let cases = [
         (
             vec![sigterm("container_stop", 0, "?"), begins(0, "drain", 10 * S)],
-            anew(),
+            new_cgroup(),
             KilledInPhase,
             Reason::GracePeriod,
             "raise terminationGracePeriodSeconds or lower the phase's timeout (10s)",
@@ -597,20 +679,20 @@ fn in_a_pod_the_grace_period_and_what_is_known_of_its_memory_are_named() {
             KilledBeforeTeardown,
             Reason::Unknown,
             "not by the grace period of 3s: it was dead 1s after SIGTERM at the latest; its memory \
-             was at 1020 MiB of 1024 MiB when it was asked to stop; 2 others of its control group \
-             had been killed for want of memory; no phase had begun (a lead of 0.5s came first): \
+             was at 1020 MiB of 1024 MiB when it was asked to stop; 2 other processes of its cgroup \
+             had been OOM-killed; no phase had begun (a pre-stop delay of 0.5s came first): \
              see Last State in kubectl describe pod web-1 -n shop",
         ),
         (
             vec![],
-            anew(),
+            new_cgroup(),
             Vanished,
             Reason::Unknown,
-            "a call of exit(); whether for want of memory, its control group took along",
+            "a call of exit(); cannot tell whether it was OOM-killed: its cgroup is gone",
         ),
     ];
     for (events, now, outcome, reason, expected) in cases {
-        let judged = verdict(&record(pod(), &events), &now);
+        let judged = post_mortem(&record(pod(), &events), &now);
         assert_eq!((judged.outcome, judged.reason), (outcome, reason), "{judged}");
         let said = format!("{}; {}", judged.evidence, judged.advice.unwrap_or_default());
         assert!(said.contains(expected), "{said}");
@@ -623,7 +705,7 @@ fn any_event() -> impl Strategy<Value = Event> {
     (0..9, text(), any::<Option<String>>(), any::<u64>()).prop_map(|(kind, text, more, n)| {
         match kind {
             0 | 1 => {
-                let mut signal = Signal::new(SignalKind::Signal, n as u32, text.clone());
+                let mut signal = SignalEvent::new(SignalKind::Signal, n as u32, text.clone());
                 signal.signal.clone_from(&more);
                 signal.sender_pid = Some(n as u32);
                 signal.sender_name = more;
@@ -647,7 +729,7 @@ fn any_event() -> impl Strategy<Value = Event> {
             }
             7 => Event::Diag(Diag::new(DiagState::Started)),
             _ => {
-                let mut stop = Stopped::new(How::Panicked, n as i32, n);
+                let mut stop = Stopped::new(ExitKind::Panicked, n as i32, n);
                 stop.panic = Some(text);
                 stop.location = more;
                 Event::Stopped(stop)
@@ -658,7 +740,7 @@ fn any_event() -> impl Strategy<Value = Event> {
 
 proptest! {
     #[test]
-    fn whatever_a_record_holds_the_verdict_is_one_line_of_fields(
+    fn whatever_a_record_holds_the_post_mortem_is_one_line_of_fields(
         service in any::<String>(), unit in any::<Option<String>>(), timeout in any::<u64>(),
         events in proptest::collection::vec((any::<u64>(), any_event()), 0..8),
         running in any::<bool>(), mono_us in any::<Option<u64>>(),
@@ -667,13 +749,13 @@ proptest! {
         let mut start = RunStarted::new(service, 1);
         start.unit = unit;
         start.stop_timeout_us = Some(Timespan::Finite(timeout));
-        let now = Now { running, mono_us, oom_line, ..Now::default() };
-        let verdict = verdict(&record(start, &events), &now);
-        let shown = verdict.to_string();
+        let now = HostState { running, mono_us, oom_line, ..HostState::default() };
+        let report = post_mortem(&record(start, &events), &now);
+        let shown = report.to_string();
         prop_assert!(!shown.chars().any(char::is_control));
         let read = fields(&shown).unwrap();
         prop_assert_eq!(read.iter().filter(|(key, _)| key == "outcome").count(), 1);
-        prop_assert!(!verdict.evidence.chars().any(char::is_control));
-        prop_assert!(!verdict.advice.iter().any(|text| text.chars().any(char::is_control)));
+        prop_assert!(!report.evidence.chars().any(char::is_control));
+        prop_assert!(!report.advice.iter().any(|text| text.chars().any(char::is_control)));
     }
 }

@@ -1,0 +1,449 @@
+//! Why a run ended as it did, the evidence for it, and what to change: the texts of the post-mortem.
+
+use super::event::{ExitKind, ForcedBy, SignalEvent, SignalKind, WedgedWhat};
+use super::host::HostState;
+use super::phase::{PhaseFinished, PhaseOutcome};
+use super::post_mortem::{MAX_SHOWN, Reason, RunOutcome, Span, phase_name};
+use super::summary::{SLACK_US, Summary};
+use crate::duration::Timespan;
+use crate::escape::{Plain, cut};
+
+/// How many phases a text names.
+const MAX_PHASES: usize = 16;
+
+pub(super) struct Explanation {
+    pub(super) reason: Reason,
+    pub(super) evidence: String,
+    pub(super) advice: Option<String>,
+    /// When the run was likely killed, by the monotonic clock.
+    pub(super) killed_us: Option<u64>,
+}
+
+/// Evidence, and advice if there is any.
+type Texts = (String, Option<String>);
+
+pub(super) fn explain(outcome: RunOutcome, run: &Summary<'_>, host: &HostState) -> Explanation {
+    let (reason, (evidence, advice)) = match outcome {
+        RunOutcome::Clean => (Reason::Recorded, clean(run)),
+        RunOutcome::TimedOut => (Reason::Recorded, timed_out(run)),
+        RunOutcome::Forced => (Reason::Recorded, forced(run)),
+        RunOutcome::Panicked => (Reason::Panic, panicked(run)),
+        RunOutcome::Running => (Reason::Alive, running(run)),
+        RunOutcome::Rebooted => (Reason::Reboot, rebooted(run, host)),
+        RunOutcome::Vanished | RunOutcome::KilledInPhase | RunOutcome::KilledBeforeTeardown => {
+            return killed(run, host);
+        }
+    };
+    Explanation { reason, evidence, advice, killed_us: None }
+}
+
+fn clean(run: &Summary<'_>) -> Texts {
+    let exit = exit(run);
+    let evidence = match (run.stopped.map(|stop| stop.how), bad_phases(run, |_| true)) {
+        (Some(ExitKind::Abandoned), _) => return abandoned(run),
+        (Some(ExitKind::Clean), None) => format!("it ended as planned{exit}"),
+        (Some(ExitKind::Failed), None) => {
+            format!("it ended by itself, but the service failed{exit}")
+        }
+        // In a clean end these were cut short or skipped.
+        (Some(ExitKind::Clean | ExitKind::Failed), Some(bad)) => {
+            format!("it ended by itself, but {bad}{exit}")
+        }
+        _ => format!("it ended by itself, in a way that only a newer version knows{exit}"),
+    };
+    (evidence, None)
+}
+
+/// `, exit code 1`, if it is known.
+fn exit(run: &Summary<'_>) -> String {
+    let code = run.stopped.and_then(|stopped| stopped.exit_code);
+    code.map(|code| format!(", exit code {code}")).unwrap_or_default()
+}
+
+fn abandoned(run: &Summary<'_>) -> Texts {
+    let (when, advice) = if run.asked.is_none() {
+        let advice = "see what it logged last, most likely an error at its start; a service that ends \
+                      by itself is to be given to run()";
+        ("without a teardown, as nothing had asked for one: main returned early", advice.to_owned())
+    } else if !run.teardown_began() {
+        (
+            "after it had been asked to stop, and before a phase had begun",
+            "wait for run()".to_owned(),
+        )
+    } else {
+        let advice = "wait for run(), and put no timeout of your own around it";
+        ("in the middle of its teardown", format!("{}: {advice}", state(run)))
+    };
+    (format!("its guard was dropped {when}"), Some(advice))
+}
+
+fn timed_out(run: &Summary<'_>) -> Texts {
+    if let Some(late) = bad_phases(run, |phase| phase.outcome == PhaseOutcome::TimedOut) {
+        return (late, Some("raise the timeout, or find what the phase waited for".to_owned()));
+    }
+    let (evidence, advice) = match deadline(run) {
+        Some(deadline) => (
+            format!("the teardown took longer than its deadline of {deadline}"),
+            "raise the deadline, or lower the phases' timeouts",
+        ),
+        None => {
+            ("the teardown took longer than it was given".to_owned(), "find what it waited for")
+        }
+    };
+    (evidence, Some(format!("{}: {advice}", state(run))))
+}
+
+fn deadline(run: &Summary<'_>) -> Option<Span> {
+    run.asked.and_then(|(_, signal)| signal.deadline_us).map(Span)
+}
+
+fn forced(run: &Summary<'_>) -> Texts {
+    let (exit, deadline) = (exit(run), deadline(run));
+    let (evidence, what_to_do) = match run.stopped.and_then(|stopped| stopped.forced_by) {
+        Some(ForcedBy::NoExit) => {
+            let evidence = format!("its teardown had ended and the process did not{exit}");
+            let advice = "a blocked thread holds up the runtime's end: see what each waited for, in \
+                          the record's last line";
+            return (evidence, Some(advice.to_owned()));
+        }
+        Some(ForcedBy::Deadline) => {
+            let of = deadline.map(|deadline| format!(" of {deadline}")).unwrap_or_default();
+            let evidence = format!("the deadline{of} passed and the teardown had not ended{exit}");
+            (evidence, "find what blocks its thread".to_owned())
+        }
+        _ => {
+            let last = run.asked_last.filter(|signal| signal.ordinal > 1);
+            let what = last.map_or_else(
+                || "it was ended at once".to_owned(),
+                |last| {
+                    format!("stop number {}, {}, ended it at once", last.ordinal, signal_from(last))
+                },
+            );
+            let wait = deadline.map_or_else(
+                || "wait for it".to_owned(),
+                |deadline| format!("give it its deadline of {deadline}"),
+            );
+            (format!("{what}{exit}"), format!("{wait} before a further signal"))
+        }
+    };
+    let advice = format!("{}: {what_to_do}, or lower {}", stalled_state(run), timeouts(run));
+    (evidence, Some(advice))
+}
+
+fn panicked(run: &Summary<'_>) -> Texts {
+    let text = |text: Option<&String>| text.map(|text| shown(text));
+    let message = text(run.stopped.and_then(|stop| stop.panic.as_ref()));
+    let place = text(run.stopped.and_then(|stop| stop.location.as_ref()));
+    let at = place.map(|place| format!(" at {place}")).unwrap_or_default();
+    let evidence = match message {
+        Some(message) => format!("panicked{at}: {message}"),
+        None if at.is_empty() => "panicked; where is not recorded".to_owned(),
+        None => format!("panicked{at}"),
+    };
+    (evidence, Some(format!("fix the panic{at}")))
+}
+
+fn running(run: &Summary<'_>) -> Texts {
+    let advice = format!("if it should have ended, look at process {}", run.start.pid);
+    ("a living process holds the lock on its record".to_owned(), Some(advice))
+}
+
+fn rebooted(run: &Summary<'_>, host: &HostState) -> Texts {
+    let id = |id: &Option<String>| id.as_deref().map_or_else(|| "?".to_owned(), shown);
+    let (then, now) = (id(&run.start.boot_id), id(&host.boot_id));
+    let boots = format!("the boot id was {then} and is {now} now");
+    let Some((at_us, signal)) = run.asked else {
+        let evidence = "nothing had asked it to stop: power loss, a crash or a hard reset";
+        let advice = "look at the end of the log of the boot before: journalctl -b -1 -e";
+        return (format!("{boots}; {evidence}"), Some(advice.to_owned()));
+    };
+    let (signal, before) = (signal_from(signal), Span(run.last_us.saturating_sub(at_us)));
+    let (state, timeouts) = (state(run), timeouts(run));
+    let advice = format!(
+        "{state} when the machine went down: lower {timeouts}, or raise TimeoutStopSec= if the \
+         machine may wait that long"
+    );
+    (format!("{boots}; {signal} had come {before} before the last event"), Some(advice))
+}
+
+/// The reason for a run that did not say that it ended.
+fn killed(run: &Summary<'_>, host: &HostState) -> Explanation {
+    let timer = StopTimer::of(run);
+    let fitting = timer.as_ref().filter(|timer| timer.fits(run, host));
+    let asked = run.asked.map(|(_, signal)| signal);
+    let memory = memory(run, host);
+    let (reason, evidence, advice) = if let Some(evidence) = out_of_memory(run, host) {
+        let advice = "raise MemoryMax= or the container's limit, or find what took the memory";
+        (Reason::OutOfMemory, evidence, advice.to_owned())
+    } else if let Some(timer) = fitting {
+        let (evidence, advice) = timer.texts(run);
+        (timer.reason, evidence, advice)
+    } else if let Some(signal) = asked.filter(|s| timer.is_none() && s.cause == "container_stop") {
+        let (name, state, timeouts) = (signal_name(signal), stalled_state(run), timeouts(run));
+        let evidence = format!(
+            "{name} came from the container's runtime, which sends SIGKILL once its grace period is \
+             over; how long that is, is not recorded{memory}"
+        );
+        let advice = format!(
+            "{state}: raise the grace period (docker stop --time, terminationGracePeriodSeconds) or \
+             lower {timeouts}"
+        );
+        (Reason::GracePeriod, evidence, advice)
+    } else if asked.is_none() && !run.teardown_began() {
+        let same_boot = run.start.boot_id.is_some() && host.boot_id.is_some();
+        let power = if same_boot { "" } else { ", or the machine went down" };
+        let evidence = format!(
+            "nothing asked it to stop and it did not say that it ended: SIGKILL, a crash or a call \
+             of exit(){power}{memory}"
+        );
+        (Reason::Unknown, evidence, ask_the_supervisor(run))
+    } else {
+        let why_not_timer = match (&timer, asked) {
+            (Some(timer), _) => timer.why_not(run, host),
+            (None, Some(signal)) if run.asked_by_systemd.is_none() => {
+                format!("; {} was not systemd's", signal_from(signal))
+            }
+            (None, _) if run.stop_timeout == Some(Timespan::Infinite) => {
+                "; systemd's stop timeout is infinite".to_owned()
+            }
+            (None, _) => "; systemd's stop timeout is not known".to_owned(),
+        };
+        let evidence = format!("killed, by what is not recorded{why_not_timer}{memory}");
+        let advice = format!("{}: {}", stalled_state(run), ask_the_supervisor(run));
+        (Reason::Unknown, evidence, advice)
+    };
+    let killed_us = fitting.filter(|timer| timer.reason == reason);
+    let killed_us = killed_us.map(|timer| timer.over_us().max(run.last_us));
+    Explanation { reason, evidence, advice: Some(advice), killed_us }
+}
+
+/// How long a supervisor waits before SIGKILL, from its signal on.
+struct StopTimer<'a> {
+    signal: &'a SignalEvent,
+    began_us: u64,
+    timeout_us: u64,
+    /// What it is called, and how it is set.
+    name: &'static str,
+    setting: &'static str,
+    /// The reason for a kill at its end.
+    reason: Reason,
+}
+
+impl<'a> StopTimer<'a> {
+    /// systemd's, where it sent a signal and its timeout is finite and known; else the grace period
+    /// that the run was told.
+    fn of(run: &Summary<'a>) -> Option<Self> {
+        if let (Some((began_us, signal)), Some(Timespan::Finite(timeout_us))) =
+            (run.asked_by_systemd, run.stop_timeout)
+        {
+            let (name, setting) = ("systemd's stop timeout", "TimeoutStopSec=");
+            let reason = Reason::StopTimeout;
+            return Some(Self { signal, began_us, timeout_us, name, setting, reason });
+        }
+        let (began_us, signal) = run.asked.filter(|(_, it)| it.kind == SignalKind::Signal)?;
+        let timeout_us = run.start.grace_us?;
+        let (name, setting) = ("the grace period", "terminationGracePeriodSeconds");
+        Some(Self { signal, began_us, timeout_us, name, setting, reason: Reason::GracePeriod })
+    }
+
+    fn over_us(&self) -> u64 {
+        self.began_us.saturating_add(self.timeout_us)
+    }
+
+    /// Whether the run may have lived until its end, and did not live longer.
+    fn fits(&self, run: &Summary<'_>, host: &HostState) -> bool {
+        let not_longer = run.last_us <= self.over_us().saturating_add(SLACK_US);
+        let until_then = |by_us: u64| by_us.saturating_add(SLACK_US) >= self.over_us();
+        not_longer && run.dead_by_us(host).is_none_or(until_then)
+    }
+
+    fn texts(&self, run: &Summary<'_>) -> (String, String) {
+        let (timeout, name) = (Span(self.timeout_us), self.name);
+        let (from, signal) = (signal_from(self.signal), signal_name(self.signal));
+        let lived = Span(run.last_us.saturating_sub(self.began_us));
+        let blocked = run.wedged.is_some_and(|wedged| wedged.what == WedgedWhat::Runtime);
+        let what_to_do = if blocked {
+            "move its blocking calls off the runtime (spawn_blocking)".to_owned()
+        } else if run.teardown_began() {
+            format!("raise {} or lower {}", self.setting, timeouts(run))
+        } else {
+            "find what kept the runtime from the teardown".to_owned()
+        };
+        let (state, stalled) = (state(run), stalled(run));
+        (
+            format!(
+                "{from} began {name} of {timeout}; the last event came {lived} after it, and no end"
+            ),
+            format!(
+                "{state} {timeout} after {signal} and {name} is {timeout}{stalled}: {what_to_do}"
+            ),
+        )
+    }
+
+    fn why_not(&self, run: &Summary<'_>, host: &HostState) -> String {
+        let (timeout, name) = (Span(self.timeout_us), self.name);
+        if let Some(beyond_us) = run.last_us.checked_sub(self.over_us()) {
+            let beyond = Span(beyond_us);
+            return format!(
+                "; not by {name} of {timeout}, unless that was extended: the last event came \
+                 {beyond} after its end"
+            );
+        }
+        let Some(by_us) = run.dead_by_us(host) else { return String::new() };
+        let (after, signal) = (Span(by_us.saturating_sub(self.began_us)), signal_name(self.signal));
+        format!("; not by {name} of {timeout}: it was dead {after} after {signal} at the latest")
+    }
+}
+
+/// Whether the run's cgroup is another one now, with counters of its own.
+fn cgroup_is_gone(run: &Summary<'_>, host: &HostState) -> bool {
+    let inodes = run.start.cgroup_inode.zip(host.cgroup_inode);
+    inodes.is_some_and(|(then, now)| then != now)
+}
+
+/// The evidence that the kernel OOM-killed the run.
+fn out_of_memory(run: &Summary<'_>, host: &HostState) -> Option<String> {
+    if let Some(line) = &host.oom_line {
+        return Some(format!("the kernel log says: {}", shown(line)));
+    }
+    let (then, now) = (run.start.oom_kill?, host.oom_kill?);
+    (now > then && !cgroup_is_gone(run, host))
+        .then(|| format!("its cgroup's oom_kill counter was {then} and is {now} now"))
+}
+
+/// What else is known about its memory where nothing proves that it was OOM-killed.
+fn memory(run: &Summary<'_>, host: &HostState) -> String {
+    let mut hints = String::new();
+    let counted = |name: &str| run.asked.and_then(|(_, s)| s.context["memory"][name].as_u64());
+    if let (Some(used), Some(max)) = (counted("current"), counted("max"))
+        && used / 9 >= max / 10
+    {
+        let [used, max] = [used, max].map(|bytes| bytes >> 20);
+        hints += &format!("; its memory was at {used} MiB of {max} MiB when it was asked to stop");
+    }
+    if let (Some(then), Some(start)) = (counted("oom_kill"), run.start.oom_kill)
+        && then > start
+    {
+        let others = then - start;
+        hints += &format!("; {others} other processes of its cgroup had been OOM-killed");
+    }
+    // A container's cgroup is removed with the container.
+    if run.start.unit.is_none() && cgroup_is_gone(run, host) {
+        hints += "; cannot tell whether it was OOM-killed: its cgroup is gone";
+    }
+    hints
+}
+
+fn ask_the_supervisor(run: &Summary<'_>) -> String {
+    if let Some(unit) = &run.start.unit {
+        return format!("see what journalctl -u {} says for {} and after", shown(unit), run.last);
+    }
+    let Some(pod) = &run.start.pod else {
+        return format!("see what its supervisor logged for {} and after", run.last);
+    };
+    let pod = match pod.split_once('/') {
+        Some((namespace, name)) => format!("{} -n {}", shown(name), shown(namespace)),
+        None => shown(pod),
+    };
+    format!("see Last State in kubectl describe pod {pod}")
+}
+
+/// The state of the teardown, as the beginning of a sentence.
+fn state(run: &Summary<'_>) -> String {
+    let mut names: Vec<_> = run
+        .open
+        .iter()
+        .take(MAX_PHASES)
+        .map(|(_, open)| shown_phase(&open.phase, open.group.as_deref()))
+        .collect();
+    names.extend(and_more(run.open.len()));
+    match (names.as_slice(), run.between()) {
+        ([], None) => {
+            let delay = run.asked.and_then(|(_, signal)| signal.lead_us);
+            let delay = delay.map(|us| format!(" (a pre-stop delay of {} came first)", Span(us)));
+            format!("no phase had begun{}", delay.unwrap_or_default())
+        }
+        ([], Some(last)) => {
+            format!("the teardown was between phases ({} was the last to end)", shown(&last))
+        }
+        ([one], _) => format!("phase {one} was still running"),
+        (many, _) => format!("phases {} were still running", many.join(", ")),
+    }
+}
+
+/// The same, and what was stalled.
+fn stalled_state(run: &Summary<'_>) -> String {
+    format!("{}{}", state(run), stalled(run))
+}
+
+fn stalled(run: &Summary<'_>) -> String {
+    let stalled = run.wedged.map(|wedged| {
+        let detail = shown(&wedged.detail);
+        format!(" (the {} was stalled for {}: {detail})", wedged.what, Span(wedged.for_us))
+    });
+    stalled.unwrap_or_default()
+}
+
+/// Whose timeouts could be lowered, as the end of a sentence.
+fn timeouts(run: &Summary<'_>) -> String {
+    match run.open.as_slice() {
+        [(_, phase)] => match phase.timeout_us {
+            Some(us) => format!("the phase's timeout ({})", Span(us)),
+            None => "the phase's timeout, which it has none of".to_owned(),
+        },
+        _ => "the phases' timeouts".to_owned(),
+    }
+}
+
+/// The phases that did not end well and that `pick` picks, as a sentence; `None` if there are none.
+fn bad_phases(run: &Summary<'_>, pick: fn(&PhaseFinished) -> bool) -> Option<String> {
+    let bad: Vec<_> =
+        run.ended.iter().filter(|phase| phase.outcome != PhaseOutcome::Ok && pick(phase)).collect();
+    let text = |phase: &&&PhaseFinished| {
+        let name = shown_phase(&phase.phase, phase.group.as_deref());
+        let how = match phase.outcome {
+            PhaseOutcome::TimedOut => "timed out",
+            PhaseOutcome::CutShort => "was cut short",
+            PhaseOutcome::Skipped => "was skipped",
+            PhaseOutcome::Other => "ended in an unknown way",
+            outcome => outcome.as_str(),
+        };
+        let error = phase.error.as_deref().map(|text| format!(": {}", shown(text)));
+        format!("phase {name} {how} after {}{}", Span(phase.took_us), error.unwrap_or_default())
+    };
+    let mut texts: Vec<_> = bad.iter().take(MAX_PHASES).map(text).collect();
+    texts.extend(and_more(bad.len()));
+    (!texts.is_empty()).then(|| texts.join("; "))
+}
+
+/// How many there are beyond those that are named.
+fn and_more(all: usize) -> Option<String> {
+    (all > MAX_PHASES).then(|| format!("{} more", all - MAX_PHASES))
+}
+
+/// `SIGTERM from systemd(1)`.
+fn signal_from(signal: &SignalEvent) -> String {
+    let name = signal_name(signal);
+    match (signal.sender_pid, signal.sender_name.as_deref()) {
+        (Some(pid), Some(sender)) => format!("{name} from {}({pid})", shown(sender)),
+        (Some(pid), None) => format!("{name} from process {pid}"),
+        (None, _) => name,
+    }
+}
+
+fn signal_name(signal: &SignalEvent) -> String {
+    match (signal.kind, &signal.signal) {
+        (SignalKind::Signal, Some(name)) => shown(name),
+        (SignalKind::Request, _) => "the program's own request".to_owned(),
+        (SignalKind::ServiceEnded, _) => "the service's own end".to_owned(),
+        _ => "a signal".to_owned(),
+    }
+}
+
+fn shown_phase(phase: &str, group: Option<&str>) -> String {
+    shown(&phase_name(phase, group))
+}
+
+fn shown(text: &str) -> String {
+    Plain(&cut(text, MAX_SHOWN)).to_string()
+}

@@ -1,0 +1,228 @@
+//! The post-mortem as data: how a run ended, why, and what to change.
+//!
+//! [`super::post_mortem()`] makes it from a [`super::Record`] and a [`super::HostState`]. `evidence`
+//! and `advice` are texts for people, in which foreign text is escaped already. The other texts are as
+//! the record has them; [`Display`] escapes them.
+
+use std::fmt::{self, Display};
+
+use serde::Serialize;
+
+use super::event::ExitKind;
+use crate::clock::Utc;
+use crate::escape::{Quoted, cut};
+
+/// Longest text of the record that is shown inside another text, in characters.
+pub(super) const MAX_SHOWN: usize = 160;
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum RunOutcome {
+    /// It ended by itself and within its limits. It may still have failed at its work:
+    /// [`PostMortem::is_clean`] tells.
+    Clean,
+    /// It ended by itself, but a phase timed out or the deadline passed.
+    TimedOut,
+    /// It was ended at once: by a further signal, or at the deadline.
+    Forced,
+    /// It was killed after the first phase had begun: in a phase, or between two.
+    KilledInPhase,
+    /// It was asked to stop and killed before the first phase began.
+    KilledBeforeTeardown,
+    /// A panic ended it.
+    Panicked,
+    /// It was gone, and nothing had asked it to stop.
+    Vanished,
+    /// The machine went down or crashed before it had ended.
+    Rebooted,
+    /// It is alive.
+    Running,
+}
+
+/// Why it ended as it did, as far as there is evidence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Reason {
+    /// The run said so itself.
+    Recorded,
+    /// It panicked, and said so itself.
+    Panic,
+    /// systemd's stop timeout was over, and systemd sent SIGKILL.
+    StopTimeout,
+    /// A container's grace period was over, and its runtime sent SIGKILL.
+    GracePeriod,
+    /// The kernel OOM-killed it.
+    OutOfMemory,
+    /// The machine's boot id has changed.
+    Reboot,
+    /// Its lock is held.
+    Alive,
+    /// Nothing recorded tells.
+    Unknown,
+}
+
+/// A phase that had not ended when the run did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct OpenPhase {
+    /// Its name.
+    pub phase: String,
+    /// The group it ran in, where it ran in one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// How long it ran at least, in microseconds: from its start to the last event.
+    pub at_least_us: u64,
+    /// How long it ran at most, in microseconds: until the likely kill, until it would have timed
+    /// out, or until the post-mortem; absent where none of these is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_most_us: Option<u64>,
+    /// Its budget, in microseconds; absent where it had none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_us: Option<u64>,
+}
+
+/// Who sent the first signal, as the kernel said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct SignalSender {
+    /// The process; 0 where it lives outside the run's pid namespace.
+    pub pid: u32,
+    /// Its name; absent where it was gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its real user id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+}
+
+/// How a run ended, why, and what to change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct PostMortem {
+    /// How it ended.
+    pub outcome: RunOutcome,
+    /// The service's name.
+    pub service: String,
+    /// The process.
+    pub pid: u32,
+    /// When the record began.
+    pub started: Utc,
+    /// When the last event was written: the run lived at least until then.
+    pub last: Utc,
+    /// The phases that ran at the end, in the order in which they began.
+    pub phases: Vec<OpenPhase>,
+    /// The phase that ended last, as `GROUP/PHASE` in a group; only where the run was killed between
+    /// phases.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after_phase: Option<String>,
+    /// The first signal's name, or `request` or `service_ended`; absent where nothing asked the
+    /// run to stop.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<String>,
+    /// The cause of the stop, as one word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// Who sent the first signal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sender: Option<SignalSender>,
+    /// From the first signal to the last event, in microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after_signal_us: Option<u64>,
+    /// The deadline, in microseconds from the first signal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline_us: Option<u64>,
+    /// How the run itself says it ended; absent where it could not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub how: Option<ExitKind>,
+    /// The exit status the run meant to return.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Why it ended like that.
+    pub reason: Reason,
+    /// What the reason was decided on, as text.
+    pub evidence: String,
+    /// What to change, as text; absent where there is nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
+}
+
+impl PostMortem {
+    /// Whether the run ended as planned and nothing failed.
+    pub fn is_clean(&self) -> bool {
+        self.outcome == RunOutcome::Clean && self.how == Some(ExitKind::Clean)
+    }
+
+    /// How the run ended, in one word: its outcome; or the run's own word, such as `failed`, where it
+    /// ended by itself.
+    pub fn ended(&self) -> String {
+        match self.how {
+            Some(how) if self.outcome == RunOutcome::Clean => how.to_string(),
+            _ => self.outcome.to_string(),
+        }
+    }
+}
+
+/// One line of `key=value` fields that [`crate::escape::fields`] reads back; overlong names are cut.
+/// `phase_for` is for the phase that began first.
+impl Display for PostMortem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |text: &String| cut(text, MAX_SHOWN).into_owned();
+        let span = |us: u64| Span(us).to_string();
+        let first = self.phases.first();
+        let phases = self.phases.iter().map(|p| phase_name(&p.phase, p.group.as_deref()));
+        let phases = phases.collect::<Vec<_>>().join(",");
+        let sender = self.sender.as_ref();
+        let fields = [
+            ("outcome", Some(self.outcome.to_string())),
+            ("service", Some(name(&self.service))),
+            ("pid", Some(self.pid.to_string())),
+            ("phase", first.map(|_| name(&phases))),
+            ("phase_for", first.map(|phase| span(phase.at_least_us))),
+            ("phase_for_at_most", first.and_then(|phase| phase.at_most_us).map(span)),
+            ("after_phase", self.after_phase.as_ref().map(name)),
+            ("signal", self.signal.as_ref().map(name)),
+            ("cause", self.cause.as_ref().map(name)),
+            ("sender_pid", sender.map(|sender| sender.pid.to_string())),
+            ("sender_name", sender.map(|s| s.name.as_ref().map_or("?".to_owned(), name))),
+            ("sender_uid", sender.and_then(|sender| sender.uid).map(|uid| uid.to_string())),
+            ("after_signal", self.after_signal_us.map(span)),
+            ("deadline", self.deadline_us.map(span)),
+            ("exit_code", self.exit_code.map(|code| code.to_string())),
+            ("last_event", Some(self.last.to_string())),
+            ("reason", Some(self.reason.to_string())),
+            ("evidence", Some(self.evidence.clone())),
+            ("advice", self.advice.clone()),
+        ];
+        let known = fields.into_iter().filter_map(|(key, value)| Some((key, value?)));
+        for (n, (key, value)) in known.enumerate() {
+            let blank = if n > 0 { " " } else { "" };
+            write!(f, "{blank}{key}={}", Quoted(&value))?;
+        }
+        Ok(())
+    }
+}
+
+/// `GROUP/PHASE`, or `PHASE` where it is in no group.
+pub(super) fn phase_name(phase: &str, group: Option<&str>) -> String {
+    match group {
+        Some(group) => format!("{group}/{phase}"),
+        None => phase.to_owned(),
+    }
+}
+
+/// Microseconds shown as seconds, to the millisecond, rounded down: `3s`, `2.98s`, `0.012s`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Span(pub(super) u64);
+
+impl Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (seconds, millis) = (self.0 / 1_000_000, self.0 / 1000 % 1000);
+        match format!("{millis:03}").trim_end_matches('0') {
+            "" => write!(f, "{seconds}s"),
+            fraction => write!(f, "{seconds}.{fraction}s"),
+        }
+    }
+}

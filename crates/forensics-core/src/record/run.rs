@@ -1,0 +1,154 @@
+//! A run that is read from its folder, with its post-mortem.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::time::Duration;
+
+use super::check::post_mortem;
+use super::entry::Entry;
+use super::event::Event;
+use super::folder::names;
+use super::post_mortem::{PostMortem, RunOutcome};
+use super::reader::{ReadError, Record, not_opened, open};
+use crate::cgroupfs::OomKills;
+use crate::clock;
+use crate::diagnostic::killed_for_memory;
+use crate::procfile;
+use crate::secure_fs::{AccessError, Folder};
+
+impl PostMortem {
+    /// The post-mortem of the record at `path`, by everything that this process can find out: the
+    /// lock, the boot, the OOM kills in our cgroup since then, and, for a run that did not say that it
+    /// ended, the OOM kill of it in the kernel log.
+    ///
+    /// # Errors
+    /// Where the record cannot be read.
+    pub fn of(path: &Path) -> Result<Self, ReadError> {
+        Ok(Run::read(path)?.post_mortem)
+    }
+
+    /// The post-mortem of the newest run that has ended; of one that still runs if there is no other.
+    /// `None` in a folder without a record that can be read.
+    ///
+    /// # Errors
+    /// Where the folder cannot be read.
+    pub fn of_last(dir: &Path) -> Result<Option<Self>, AccessError> {
+        Ok(Run::last_in(&Folder::look(dir)?)?.map(|run| run.post_mortem))
+    }
+}
+
+/// A run: what it recorded, and how it ended.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Run {
+    /// Its record.
+    pub record: Record,
+    /// See [`PostMortem::of`].
+    pub post_mortem: PostMortem,
+}
+
+impl Run {
+    /// The run whose record is at `path`, with [`PostMortem::of`] it.
+    ///
+    /// # Errors
+    /// Where the record cannot be read.
+    pub fn read(path: &Path) -> Result<Self, ReadError> {
+        Self::of_file(&open(path)?, path)
+    }
+
+    /// The newest run of an open folder that has ended, as for [`PostMortem::of_last`].
+    ///
+    /// The newest is the one that began last in this boot, by the monotonic clock: the wall clock,
+    /// which names the files, may have been set since. Among other boots the name decides.
+    ///
+    /// # Errors
+    /// Where the folder cannot be read.
+    pub fn last_in(folder: &Folder) -> Result<Option<Self>, AccessError> {
+        let boot = clock::boot_id();
+        let mut names = names(folder)?;
+        // A stable sort: runs of other boots come first, in the order of their names.
+        names.sort_by_cached_key(|name| began_us(folder, Path::new(name), boot.as_deref()));
+        let read = |name: &OsString| {
+            let path = folder.path().join(name);
+            let file = folder.read(Path::new(name)).map_err(|error| not_opened(&path, error))?;
+            Self::of_file(&file, &path)
+        };
+        let mut newest_first = names.iter().rev().filter_map(|name| read(name).ok());
+        let is_over = |run: &Self| run.post_mortem.outcome != RunOutcome::Running;
+        let newest = newest_first.next();
+        match &newest {
+            Some(run) if !is_over(run) => Ok(newest_first.find(is_over).or(newest)),
+            _ => Ok(newest),
+        }
+    }
+
+    /// The run of an open record; `path` is for errors.
+    fn of_file(file: &File, path: &Path) -> Result<Self, ReadError> {
+        let (record, mut host) = Record::of_file(file, path)?;
+        if let Some(oom) = OomKills::read() {
+            host.oom_kill = Some(oom.count);
+            host.cgroup_inode = Some(oom.cgroup_inode);
+        }
+        let first = post_mortem(&record, &host);
+        let is_unexplained = matches!(
+            first.outcome,
+            RunOutcome::KilledInPhase | RunOutcome::KilledBeforeTeardown | RunOutcome::Vanished
+        );
+        // Last, as that log can be long; and its pids are those of the initial namespace.
+        if is_unexplained && procfile::is_in_initial_pid_namespace("/proc/self") == Some(true) {
+            let began = record.entries.first().map_or(0, |entry| entry.mono_us);
+            host.oom_line = killed_for_memory(record.start.pid, Duration::from_micros(began));
+        }
+        let post_mortem = if host.oom_line.is_some() { post_mortem(&record, &host) } else { first };
+        Ok(Self { record, post_mortem })
+    }
+}
+
+/// When the run of this record began, on this boot's monotonic clock; `None` for another boot's, and
+/// where that cannot be read.
+fn began_us(folder: &Folder, name: &Path, boot: Option<&str>) -> Option<u64> {
+    /// Longer than any first line is in practice.
+    const HEAD: u64 = 64 << 10;
+    let mut line = Vec::new();
+    BufReader::new(folder.read(name).ok()?.take(HEAD)).read_until(b'\n', &mut line).ok()?;
+    let first = Entry::parse(&line).ok()?;
+    match first.event {
+        Event::RunStarted(start) if start.boot_id.as_deref() == Some(boot?) => Some(first.mono_us),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::RunStarted;
+    use super::super::entry::line;
+    use super::*;
+    use crate::clock::Utc;
+
+    #[test]
+    fn the_last_run_is_the_last_to_begin_whatever_was_done_to_the_wall_clock() {
+        let dir = tempfile::tempdir().unwrap();
+        let boot = clock::boot_id();
+        let run = |year: u32, pid: u32, boot: Option<&str>, mono_us: u64| {
+            let mut start = RunStarted::new("gateway", pid);
+            start.boot_id = boot.map(str::to_owned);
+            let line = line(Utc::now(), mono_us, &Event::RunStarted(start)).unwrap();
+            let name = format!("{year}1123T101500.000000Z-{pid}.jsonl");
+            fs::write(dir.path().join(name), line).unwrap();
+        };
+        let last = || PostMortem::of_last(dir.path()).unwrap().unwrap().pid;
+        run(2025, 1, Some("another"), 9);
+        run(2026, 2, Some("another"), 7);
+        assert_eq!(last(), 2);
+        // The clock was ahead, then it was set back.
+        run(2030, 3, boot.as_deref(), 5);
+        run(2024, 4, boot.as_deref(), 6);
+        assert_eq!(last(), 4);
+        run(2031, 5, None, 100);
+        assert_eq!(last(), 4);
+    }
+}

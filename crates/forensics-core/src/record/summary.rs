@@ -1,0 +1,127 @@
+//! What a record shows about the end of its run, gathered in one pass for the post-mortem.
+
+use std::collections::HashMap;
+
+use super::event::{Event, RunStarted, SignalEvent, Stopped, Wedged, WedgedWhat};
+use super::host::HostState;
+use super::phase::{PhaseFinished, PhaseStarted};
+use super::post_mortem::phase_name;
+use super::reader::Record;
+use crate::clock::Utc;
+use crate::duration::Timespan;
+
+/// How far two instants may lie apart and still count as the same, in microseconds: systemd's decision
+/// and the kill, a timeout and the event that tells of it.
+pub(super) const SLACK_US: u64 = 1_000_000;
+
+/// The end of a run. All instants are `mono_us` of its boot.
+pub(super) struct Summary<'a> {
+    pub(super) start: &'a RunStarted,
+    pub(super) started: Utc,
+    /// The last event by the wall clock, and by the monotonic one.
+    pub(super) last: Utc,
+    pub(super) last_us: u64,
+    /// The first signal, and when.
+    pub(super) asked: Option<(u64, &'a SignalEvent)>,
+    /// The last signal.
+    pub(super) asked_last: Option<&'a SignalEvent>,
+    /// systemd's stop timeout, from the first line or from that of the first signal.
+    pub(super) stop_timeout: Option<Timespan>,
+    /// The first signal from systemd: its stop timeout runs from there.
+    pub(super) asked_by_systemd: Option<(u64, &'a SignalEvent)>,
+    /// The phases that have not ended, in the order in which they began, and when that was.
+    pub(super) open: Vec<(u64, &'a PhaseStarted)>,
+    /// The phases that have ended.
+    pub(super) ended: Vec<&'a PhaseFinished>,
+    /// What was stalled, and has made no progress since.
+    pub(super) wedged: Option<&'a Wedged>,
+    pub(super) stopped: Option<&'a Stopped>,
+}
+
+impl<'a> Summary<'a> {
+    pub(super) fn of(record: &'a Record) -> Self {
+        let mut run = Self {
+            start: &record.start,
+            started: record.started,
+            last: record.entries.last().map_or(record.started, |entry| entry.ts),
+            // Threads write concurrently, so the last line need not be the latest.
+            last_us: record.entries.iter().map(|entry| entry.mono_us).max().unwrap_or(0),
+            asked: None,
+            asked_last: None,
+            stop_timeout: record.start.stop_timeout_us,
+            asked_by_systemd: None,
+            open: Vec::new(),
+            ended: Vec::new(),
+            wedged: None,
+            stopped: None,
+        };
+        // By name, as a record may hold a million events; with the line, to sort them by.
+        let mut open = HashMap::new();
+        for (line, entry) in record.entries.iter().enumerate() {
+            let at_us = entry.mono_us;
+            match &entry.event {
+                Event::Signal(signal) => {
+                    run.asked.get_or_insert((at_us, signal));
+                    run.asked_last = Some(signal);
+                    run.stop_timeout = signal.stop_timeout_us.or(run.stop_timeout);
+                    if matches!(signal.cause.as_str(), "systemd" | "reboot") {
+                        run.asked_by_systemd.get_or_insert((at_us, signal));
+                    }
+                }
+                Event::PhaseStarted(phase) => {
+                    run.moved(Some(&phase.phase));
+                    open.insert((&phase.phase, &phase.group), (line, at_us, phase));
+                }
+                Event::PhaseProgress(_) => run.moved(None),
+                Event::PhaseFinished(phase) => {
+                    run.moved(Some(&phase.phase));
+                    open.remove(&(&phase.phase, &phase.group));
+                    run.ended.push(phase);
+                }
+                Event::Wedged(wedged) => run.wedged = Some(wedged),
+                Event::Stopped(stopped) => run.stopped = Some(stopped),
+                Event::RunStarted(_) | Event::Diag(_) | Event::Unknown(_) => {}
+            }
+        }
+        let mut open: Vec<_> = open.into_values().collect();
+        open.sort_by_key(|&(line, ..)| line);
+        run.open = open.into_iter().map(|(_, at_us, phase)| (at_us, phase)).collect();
+        run
+    }
+
+    /// The runtime made progress, and this phase began or ended.
+    fn moved(&mut self, phase: Option<&str>) {
+        self.wedged = self.wedged.filter(|wedged| {
+            wedged.what != WedgedWhat::Runtime
+                && (phase.is_none() || wedged.phase.as_deref() != phase)
+        });
+    }
+
+    pub(super) fn teardown_began(&self) -> bool {
+        !self.open.is_empty() || !self.ended.is_empty()
+    }
+
+    /// The phase that ended last, if none runs.
+    pub(super) fn between(&self) -> Option<String> {
+        let last = self.ended.last().filter(|_| self.open.is_empty())?;
+        Some(phase_name(&last.phase, last.group.as_deref()))
+    }
+
+    /// Whether the machine has been booted since; `false` where that is not known.
+    pub(super) fn rebooted(&self, host: &HostState) -> bool {
+        matches!((&self.start.boot_id, &host.boot_id), (Some(then), Some(now)) if then != now)
+    }
+
+    /// When the run was dead at the latest, as far as that is known without knowing what killed it:
+    /// it is dead now, and a run that is alive records when a phase is past its budget.
+    pub(super) fn dead_by_us(&self, host: &HostState) -> Option<u64> {
+        let now_us = host.mono_us.filter(|_| !self.rebooted(host));
+        let budget_us = |(began_us, phase): &(u64, &PhaseStarted)| {
+            Some(began_us.saturating_add(phase.timeout_us?).saturating_add(SLACK_US))
+        };
+        let budgets = self.open.iter().filter(|_| self.wedged.is_none()).filter_map(budget_us);
+        // An instant before the last event is no bound: it is of another clock, or the event that
+        // should be there was lost.
+        budgets.chain(now_us).filter(|&us| us >= self.last_us).min()
+    }
+}

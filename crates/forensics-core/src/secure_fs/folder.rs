@@ -1,0 +1,355 @@
+//! Folders and files that we write to, and that no other user can exchange for something else.
+//!
+//! A service that runs as root writes its record and its diagnostic log under well-known names. A user
+//! who may change a folder on the way could put a symbolic link there, a FIFO, or a hard link to an
+//! important file, and have root write to it. So a folder is opened once, each step of its path by
+//! itself (`openat(2)`, `O_NOFOLLOW`); what was opened is checked; and everything in the folder is
+//! reached through that descriptor. A later exchange then changes nothing.
+//!
+//! | found | as root | as another user |
+//! |---|---|---|
+//! | the folder is another user's | refused | its files can be created or not, by the system's rules |
+//! | the folder is writable by its group or by everyone | refused, unless it is sticky as `/tmp` is | the same |
+//! | a symbolic link on the way | followed if root made it, as `/var/run` | also if we made it, or if only a folder's owner could |
+//! | a symbolic link in place of a record folder or a file | refused | refused |
+//! | a file that is another user's | refused | by the system's rules |
+//! | a file writable by others, one with several hard links, one that is not regular | refused | refused |
+//!
+//! On Unix other than Linux a link cannot be held open while it is checked, so one that other users
+//! could exchange meanwhile is refused, too; see `os/portable.rs`.
+//!
+//! Who may write to the folders further up is not checked (a volume in a container is often open to
+//! all). Such a user can put another folder in place of ours, but none that passes this table.
+
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use nix::dir::{Dir, Type};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, open, openat};
+use nix::sys::stat::{FileStat, Mode, fstat, fstatat, mkdirat};
+use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
+
+use super::regular::{self, Links, OpenError, is_regular};
+use crate::os::{self, Found};
+
+const STICKY: u32 = 0o1000;
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+
+/// How many symbolic links a path may lead through, as for the kernel (`MAXSYMLINKS`).
+const MAX_LINKS: usize = 40;
+
+/// Opens a folder to list it.
+const LIST: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
+
+/// Opens or creates a file to append to it.
+const APPEND: OFlag = OFlag::O_WRONLY
+    .union(OFlag::O_CREAT)
+    .union(OFlag::O_APPEND)
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_NONBLOCK)
+    .union(OFlag::O_NOCTTY)
+    .union(OFlag::O_CLOEXEC);
+
+/// Why a folder or a file is not written to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AccessError {
+    /// The system refused. A symbolic link in place of the folder or the file is not followed.
+    #[error("cannot {action} {}: {source}{fix}", path.display())]
+    System {
+        /// What was tried: `open the folder` and the like.
+        action: &'static str,
+        /// The folder or the file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+        /// What to do about it, after a semicolon; may be empty.
+        fix: &'static str,
+    },
+    /// A symbolic link on the way to a folder was made by another user.
+    #[error("on the way to the folder {} the symbolic link {} belongs to uid {owner}; chown it to \
+        root, or name the folder it leads to", path.display(), link.display())]
+    Link {
+        /// The folder.
+        path: PathBuf,
+        /// The link, as one step of the path.
+        link: PathBuf,
+        /// Its owner.
+        owner: u32,
+    },
+    /// We are root and it belongs to another user, who could replace our files or read what we write.
+    #[error("{} belongs to uid {owner}, not to root; chown it, or name another", path.display())]
+    Foreign {
+        /// The folder or the file.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+    },
+    /// Its group or everyone may write to it, and so rename and remove files if it is a folder.
+    #[error("{} (mode {mode:04o}) lets other users {what}; chmod go-w it, or name another",
+        path.display())]
+    Shared {
+        /// The folder or the file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+        /// What other users can do.
+        what: &'static str,
+    },
+    /// It is not a file but a folder, a FIFO, a device or the like.
+    #[error("{} is not a regular file; remove it, or name another", path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+    },
+    /// It has several hard links, so another user may want us to write to some other file.
+    #[error("{} has {links} hard links, so it may be another file than it seems; remove it, or \
+        name another", path.display())]
+    Linked {
+        /// The file.
+        path: PathBuf,
+        /// How many hard links it has.
+        links: u64,
+    },
+}
+
+/// What was tried, and what to do if it failed, as in [`AccessError::System`].
+type Attempt = (&'static str, &'static str);
+const CREATE: Attempt = ("create the folder", "; create it, or name another");
+const OPEN: Attempt =
+    ("open the folder", "; it must be a folder of this user, and no symbolic link");
+const LIST_FOLDER: Attempt = ("list the folder", "");
+const OPEN_FILE: Attempt = ("open", "; it must be a file of this user, and no symbolic link");
+
+impl AccessError {
+    fn system((action, fix): Attempt, path: &Path, source: impl Into<io::Error>) -> Self {
+        Self::System { action, path: path.to_owned(), source: source.into(), fix }
+    }
+}
+
+/// An open folder. Everything is done in this folder, even if its path leads to another one by now.
+#[derive(Debug)]
+pub struct Folder {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+impl Folder {
+    /// Creates the folder if it does not exist, its parents too, all with mode 0700, and opens it if no
+    /// other user can change it. What exists keeps its mode.
+    ///
+    /// # Errors
+    /// Where it cannot be created or opened, is a symbolic link, or another user could change it.
+    pub fn create(path: &Path) -> Result<Self, AccessError> {
+        Self::checked(path, walk(path, Missing::Create, Links::Refuse)?)
+    }
+
+    /// Opens the folder if it exists and no other user can change it.
+    ///
+    /// # Errors
+    /// As for [`create`](Self::create).
+    pub fn open(path: &Path) -> Result<Self, AccessError> {
+        Self::checked(path, walk(path, Missing::Refuse, Links::Refuse)?)
+    }
+
+    /// Opens any folder, to read what is in it.
+    pub(crate) fn look(path: &Path) -> Result<Self, AccessError> {
+        let fd = open(path, LIST, Mode::empty())
+            .map_err(|errno| AccessError::system(LIST_FOLDER, path, errno))?;
+        Ok(Self { fd, path: path.to_owned() })
+    }
+
+    /// The folder's path, as it was given.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn checked(path: &Path, fd: OwnedFd) -> Result<Self, AccessError> {
+        let stat = fstat(&fd).map_err(|errno| AccessError::system(OPEN, path, errno))?;
+        let path = path.to_owned();
+        if geteuid().is_root() && stat.st_uid != 0 {
+            return Err(AccessError::Foreign { path, owner: stat.st_uid });
+        }
+        let mode = permissions(&stat);
+        if mode & WRITABLE_BY_OTHERS != 0 && mode & STICKY == 0 {
+            return Err(AccessError::Shared { path, mode, what: "replace files" });
+        }
+        Ok(Self { fd, path })
+    }
+
+    /// Creates a file to append to, with mode 0600.
+    ///
+    /// # Errors
+    /// What open(2) says: `EEXIST` if the name exists, whatever it is.
+    pub(crate) fn create_new(&self, name: &Path) -> io::Result<File> {
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        Ok(File::from(openat(self.fd.as_fd(), name, APPEND | OFlag::O_EXCL, mode)?))
+    }
+
+    /// Opens a regular file to read it; a symbolic link is not followed.
+    pub(crate) fn read(&self, name: &Path) -> Result<File, OpenError> {
+        regular::open_at(self.fd.as_fd(), name, Links::Refuse)
+    }
+
+    pub(crate) fn remove(&self, name: &Path) -> io::Result<()> {
+        Ok(unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir)?)
+    }
+
+    /// The names of the regular files in it, in no order.
+    pub(crate) fn files(&self) -> Result<Vec<OsString>, AccessError> {
+        let failed = |errno: Errno| AccessError::system(LIST_FOLDER, &self.path, errno);
+        let mut names = Vec::new();
+        let mut dir = Dir::openat(&self.fd, Path::new("."), LIST, Mode::empty()).map_err(failed)?;
+        for entry in dir.iter() {
+            let entry = entry.map_err(failed)?;
+            let name = Path::new(OsStr::from_bytes(entry.file_name().to_bytes()));
+            let is_file = match entry.file_type() {
+                Some(kind) => kind == Type::File,
+                // Not every file system says. A file that is gone by now is none.
+                None => fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW)
+                    .is_ok_and(|stat| is_regular(&stat)),
+            };
+            if is_file {
+                names.push(name.into());
+            }
+        }
+        Ok(names)
+    }
+}
+
+/// Opens the file at `path` to append to it. Creates it with mode 0600 if it does not exist, and the
+/// folders above it with mode 0700. Its folder may be reached by symbolic links that root or this user
+/// made, as `/var/lib/NAME` is under systemd's `DynamicUser=`.
+///
+/// # Errors
+/// Where the folder or the file cannot be opened or created, or another user could change either.
+pub fn append_to(path: &Path) -> Result<File, AccessError> {
+    let failed = |source: io::Error| AccessError::system(OPEN_FILE, path, source);
+    let name = path.file_name().ok_or_else(|| failed(io::ErrorKind::IsADirectory.into()))?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    let folder = Folder::checked(parent, walk(parent, Missing::Create, Links::Follow)?)?;
+    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+    let file = match openat(folder.fd.as_fd(), Path::new(name), APPEND, mode) {
+        Ok(file) => file,
+        // A folder, or a FIFO without a reader.
+        Err(Errno::EISDIR | Errno::ENXIO) => {
+            return Err(AccessError::NotAFile { path: path.to_owned() });
+        }
+        Err(errno) => return Err(failed(errno.into())),
+    };
+    let file = File::from(file);
+    let metadata = file.metadata().map_err(failed)?;
+    let (path, mode) = (path.to_owned(), metadata.mode() & 0o7777);
+    if !metadata.is_file() {
+        Err(AccessError::NotAFile { path })
+    } else if geteuid().is_root() && metadata.uid() != 0 {
+        Err(AccessError::Foreign { path, owner: metadata.uid() })
+    } else if metadata.nlink() > 1 {
+        Err(AccessError::Linked { path, links: metadata.nlink() })
+    } else if mode & WRITABLE_BY_OTHERS != 0 {
+        Err(AccessError::Shared { path, mode, what: "write to it" })
+    } else {
+        Ok(file)
+    }
+}
+
+/// What to do about a folder that does not exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    Create,
+    Refuse,
+}
+
+/// Walks to a folder step by step. `last` is for a symbolic link in place of the folder itself.
+fn walk(path: &Path, missing: Missing, last: Links) -> Result<OwnedFd, AccessError> {
+    let failed = |errno: Errno| match missing {
+        Missing::Create if errno != Errno::ELOOP => AccessError::system(CREATE, path, errno),
+        _ => AccessError::system(OPEN, path, errno),
+    };
+    if path.as_os_str().is_empty() {
+        return Err(failed(Errno::ENOENT));
+    }
+    let root = |path: &Path| os::begin(Path::new(if path.is_absolute() { "/" } else { "." }));
+    let mut at = root(path).map_err(failed)?;
+    let mut steps = steps(path);
+    let mut links = 0;
+    while let Some(step) = steps.pop_front() {
+        match step_to(at.as_fd(), Path::new(&step), missing).map_err(failed)? {
+            Found::Folder(found) => at = found,
+            Found::Link(stat, target) => {
+                links += 1;
+                if links > MAX_LINKS || (steps.is_empty() && last == Links::Refuse) {
+                    return Err(failed(Errno::ELOOP));
+                }
+                let folder = fstat(&at).map_err(failed)?;
+                if !is_trusted_link(&stat, &folder) {
+                    let (path, link) = (path.to_owned(), step.into());
+                    return Err(AccessError::Link { path, link, owner: stat.st_uid });
+                }
+                let target = PathBuf::from(target);
+                if target.is_absolute() {
+                    at = root(&target).map_err(failed)?;
+                }
+                for step in self::steps(&target).into_iter().rev() {
+                    steps.push_front(step);
+                }
+            }
+            Found::Other => return Err(failed(Errno::ENOTDIR)),
+        }
+    }
+    Ok(at)
+}
+
+fn steps(path: &Path) -> VecDeque<OsString> {
+    let is_step =
+        |part: &Component<'_>| matches!(part, Component::Normal(_) | Component::ParentDir);
+    path.components().filter(is_step).map(|part| part.as_os_str().to_owned()).collect()
+}
+
+fn step_to(at: BorrowedFd<'_>, name: &Path, missing: Missing) -> nix::Result<Found> {
+    match os::step(at, name) {
+        Err(Errno::ENOENT) if missing == Missing::Create => {
+            match mkdirat(at, name, Mode::S_IRWXU) {
+                // Another process may have been faster. What it made is checked like anything else.
+                Ok(()) | Err(Errno::EEXIST) => os::step(at, name),
+                Err(errno) => Err(errno),
+            }
+        }
+        found => found,
+    }
+}
+
+/// Whether a link can be followed: only root or we ourselves can have put it there. Another user may
+/// have made a hard link to a link of root's, so one with several hard links is not trusted.
+fn is_trusted_link(link: &FileStat, folder: &FileStat) -> bool {
+    let us = geteuid();
+    let is_ours = link.st_uid == 0 || link.st_uid == us.as_raw();
+    // In a user namespace root's links can seem to be any user's.
+    let is_its_owners = !us.is_root() && permissions(folder) & WRITABLE_BY_OTHERS == 0;
+    (is_ours && link.st_nlink == 1 && (os::LINKS_ARE_HELD || keeps_its_links(folder)))
+        || is_its_owners
+}
+
+/// Whether only root and we ourselves can replace one of our files there.
+fn keeps_its_links(folder: &FileStat) -> bool {
+    let is_ours = folder.st_uid == 0 || folder.st_uid == geteuid().as_raw();
+    let mode = permissions(folder);
+    is_ours && (mode & WRITABLE_BY_OTHERS == 0 || mode & STICKY != 0)
+}
+
+/// The permission bits, with the sticky one and its like.
+#[allow(clippy::useless_conversion)] // A `mode_t` has 16 bits on macOS and FreeBSD.
+fn permissions(stat: &FileStat) -> u32 {
+    u32::from(stat.st_mode) & 0o7777
+}
+
+#[cfg(test)]
+mod tests;
