@@ -180,7 +180,7 @@ impl Phases {
 
 async fn run(mut ends: BringsEnd, work: PhaseFn, context: PhaseContext) {
     // The start of a phase is on disk before its work runs.
-    context.shutdown.record.wait();
+    context.shutdown.record.wait_until_written();
     ends.end = match catch_panic(async move { work(context).await }).await {
         Ok(None) => PhaseEnd::Ok,
         Ok(Some(error)) => PhaseEnd::Failed(error),

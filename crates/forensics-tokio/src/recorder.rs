@@ -116,7 +116,7 @@ impl Recorder {
 
     /// Waits until what is queued is written, for [`WRITE_LIMIT`] at most, unless it is known that the
     /// disk does not answer.
-    pub(crate) fn wait(&self) {
+    pub(crate) fn wait_until_written(&self) {
         let Some(queues) = &self.queues else { return };
         let limit = if self.is_late.load(Ordering::Relaxed) { Duration::ZERO } else { WRITE_LIMIT };
         let is_late = !queues.write.flush(limit);

@@ -216,6 +216,26 @@ struct RunningGroup {
     members: Vec<Option<PhaseReport>>,
 }
 
+/// One call of [`Machine::handle`]: the time, and the actions so far.
+struct Turn {
+    now: Instant,
+    actions: Vec<Action>,
+}
+
+impl Turn {
+    fn act(&mut self, action: Action) {
+        self.actions.push(action);
+    }
+
+    fn log(&mut self, event: LogEvent) {
+        self.act(Action::Log(event));
+    }
+
+    fn record(&mut self, event: record::Event) {
+        self.act(Action::Record(event));
+    }
+}
+
 /// What others may know of a stop.
 pub(crate) struct Snapshot {
     pub(crate) running: Vec<(String, Duration, serde_json::Map<String, serde_json::Value>)>,
@@ -241,30 +261,30 @@ impl Machine {
 
     /// Takes in an event. The actions are to be performed in their order.
     pub(crate) fn handle(&mut self, event: Event, now: Instant) -> Vec<Action> {
-        let mut actions = Vec::new();
+        let mut turn = Turn { now, actions: Vec::new() };
         match event {
-            Event::SignalArrived { signal, at } => self.signal_arrived(signal, at, &mut actions),
+            Event::SignalArrived { signal, at } => self.signal_arrived(signal, at, &mut turn),
             Event::SignalForwarded(signal) => {
                 let trigger = Trigger::Signal { signal };
-                self.request(trigger, None, now, true, &mut actions);
+                self.request(trigger, None, now, true, &mut turn);
             }
             Event::SignalsMissed(missed) => self.requests.set_missed(missed),
             Event::Requested { reason } => {
-                self.request(Trigger::Request { reason }, None, now, true, &mut actions);
+                self.request(Trigger::Request { reason }, None, now, true, &mut turn);
             }
-            Event::TokenCancelled => self.token_cancelled(now, &mut actions),
-            Event::ContextCaptured(context) => self.begin(*context, now, &mut actions),
-            Event::ContextCompleted(context) => self.record_begin(*context, &mut actions),
-            Event::SignalRepeated(repeated) => self.repeat(repeated, now, &mut actions),
-            Event::Escalated => drop(self.escalate(now, &mut actions)),
-            Event::Ready => self.become_ready(&mut actions),
-            Event::RunStarted => self.run_started(&mut actions),
-            Event::ServiceEnded(outcome) => self.service_ended(outcome, now, &mut actions),
+            Event::TokenCancelled => self.token_cancelled(&mut turn),
+            Event::ContextCaptured(context) => self.begin(*context, &mut turn),
+            Event::ContextCompleted(context) => self.record_begin(*context, &mut turn),
+            Event::SignalRepeated(repeated) => self.repeat(repeated, &mut turn),
+            Event::Escalated => drop(self.escalate(&mut turn)),
+            Event::Ready => self.become_ready(&mut turn),
+            Event::RunStarted => self.run_started(&mut turn),
+            Event::ServiceEnded(outcome) => self.service_ended(outcome, &mut turn),
             Event::PhaseProgressed { phase, values, last_value } => {
-                self.phase_progressed(phase, values, last_value, now, &mut actions);
+                self.phase_progressed(phase, values, last_value, &mut turn);
             }
             Event::PhaseEnded { phase, end, values } => {
-                self.phase_ended(phase, end, values, now, &mut actions);
+                self.phase_ended(phase, end, values, &mut turn);
             }
             Event::DiagnosticEnded => {
                 if let Some(stop) = self.stop_mut() {
@@ -274,30 +294,30 @@ impl Machine {
             Event::UnitKnown(unit) => {
                 self.unit.get_or_insert(unit);
             }
-            Event::Extended(allowed) => self.extend(allowed, now, &mut actions),
+            Event::Extended(allowed) => self.extend(allowed, &mut turn),
             Event::RuntimeAnswered => {
                 if let Some(stop) = self.stop_mut() {
                     stop.stall.runtime_answered();
                 }
             }
-            Event::Tick => self.tick(now, &mut actions),
-            Event::Watched => self.watch(now, &mut actions),
+            Event::Tick => self.tick(&mut turn),
+            Event::Watched => self.watch(&mut turn),
             Event::StallDescribed { report, detail } => {
-                self.stall_described(report, detail, now, &mut actions);
+                self.stall_described(report, detail, &mut turn);
             }
             Event::ExitDescribed { reason, detail } => {
-                self.exit_described(reason, detail, now, &mut actions);
+                self.exit_described(reason, detail, &mut turn);
             }
             Event::Closed => self.closed(),
             Event::ExitExpected => self.exit_expected(now),
-            Event::GuardDropped => self.guard_dropped(now, &mut actions),
+            Event::GuardDropped => self.guard_dropped(&mut turn),
             Event::Panicked { message, location } => {
-                self.panicked(message, location, now, &mut actions);
+                self.panicked(message, location, &mut turn);
             }
-            Event::ForcedByHarness(reason) => self.force(reason, &mut actions),
+            Event::ForcedByHarness(reason) => self.force(reason, &mut turn),
         }
-        self.advance(now, &mut actions);
-        actions
+        self.advance(&mut turn);
+        turn.actions
     }
 
     /// When [`Event::Tick`] is due.
@@ -400,55 +420,55 @@ impl Machine {
         }
     }
 
-    fn become_ready(&mut self, actions: &mut Vec<Action>) {
+    fn become_ready(&mut self, turn: &mut Turn) {
         if let State::Running { ready } = &mut self.state {
             *ready = true;
-            actions.push(Action::BecomeReady);
+            turn.act(Action::BecomeReady);
         }
     }
 
-    fn run_started(&mut self, actions: &mut Vec<Action>) {
+    fn run_started(&mut self, turn: &mut Turn) {
         self.service = Service::Running;
         let sum = self.sum();
         if !sum.is_possible() {
-            actions.push(Action::Log(LogEvent::ImpossibleReserves(sum.to_string())));
+            turn.log(LogEvent::ImpossibleReserves(sum.to_string()));
         }
         if self.config.ready_at_run {
-            self.become_ready(actions);
+            self.become_ready(turn);
         }
     }
 
-    fn service_ended(&mut self, outcome: ServiceOutcome, now: Instant, actions: &mut Vec<Action>) {
+    fn service_ended(&mut self, outcome: ServiceOutcome, turn: &mut Turn) {
         if let Service::Ended(_) = self.service {
             return;
         }
         let error = outcome.error();
         self.service = Service::Ended(outcome);
-        self.request(Trigger::ServiceEnded { error }, None, now, false, actions);
-        self.end_delay(DelayEnd::Service, now, actions);
+        self.request(Trigger::ServiceEnded { error }, None, turn.now, false, turn);
+        self.end_delay(DelayEnd::Service, turn);
     }
 
-    fn token_cancelled(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    fn token_cancelled(&mut self, turn: &mut Turn) {
         let reason = "the guard's token was cancelled".to_owned();
-        self.request(Trigger::Request { reason }, None, now, false, actions);
-        self.end_delay(DelayEnd::Token, now, actions);
+        self.request(Trigger::Request { reason }, None, turn.now, false, turn);
+        self.end_delay(DelayEnd::Token, turn);
     }
 
-    fn signal_arrived(&mut self, signal: Box<Caught>, at: Instant, actions: &mut Vec<Action>) {
+    fn signal_arrived(&mut self, signal: Box<Caught>, at: Instant, turn: &mut Turn) {
         if self.is_over() {
             return;
         }
         let ordinal = self.requests.add(at);
         if let State::Running { .. } = self.state {
             let trigger = Trigger::Signal { signal: signal.captured.signal };
-            self.request(trigger, Some(signal), at, true, actions);
+            self.request(trigger, Some(signal), at, true, turn);
         } else if self.requests.may_list(ordinal) {
             let began = match &self.state {
                 State::Capturing { at, .. } => *at,
                 _ => self.stop().map_or(at, |stop| stop.began),
             };
             let offset = at.saturating_duration_since(began);
-            actions.push(Action::ResolveSender { signal, ordinal, offset });
+            turn.act(Action::ResolveSender { signal, ordinal, offset });
         }
     }
 
@@ -459,24 +479,24 @@ impl Machine {
         signal: Option<Box<Caught>>,
         at: Instant,
         may_delay: bool,
-        actions: &mut Vec<Action>,
+        turn: &mut Turn,
     ) {
         let State::Running { ready } = self.state else { return };
         // Traffic is only sent to a service that is ready.
         let may_delay = may_delay && ready;
         self.state = State::Capturing { at, may_delay, repeated: Vec::new() };
-        actions.push(Action::EndReadiness);
-        actions.push(Action::CaptureContext { trigger, signal });
+        turn.act(Action::EndReadiness);
+        turn.act(Action::CaptureContext { trigger, signal });
     }
 
     /// The context is there: from here on the stop is under way.
-    fn begin(&mut self, context: ShutdownContext, now: Instant, actions: &mut Vec<Action>) {
+    fn begin(&mut self, context: ShutdownContext, turn: &mut Turn) {
         let State::Capturing { at, may_delay, repeated } = &mut self.state else { return };
         let (began, may_delay, repeated) = (*at, *may_delay, std::mem::take(repeated));
         let (allowed, allowed_why) = self.limit(&context);
         let context = Arc::new(context);
         // The line is queued before the token is cancelled.
-        actions.push(Action::Log(LogEvent::Context(context.clone())));
+        turn.log(LogEvent::Context(context.clone()));
         let planned = if may_delay { self.config.lead.min(allowed) } else { Duration::ZERO };
         // What the phases have reserved is theirs.
         let delay = planned.min(allowed.saturating_sub(self.plan.reserved()));
@@ -500,29 +520,29 @@ impl Machine {
             stall: Stall::default(),
         });
         if delay.is_zero() {
-            actions.push(Action::CancelToken);
+            turn.act(Action::CancelToken);
             self.state = State::TearingDown(stop);
         } else {
-            actions.push(Action::Log(LogEvent::DelayStarted(delay)));
+            turn.log(LogEvent::DelayStarted(delay));
             let status = format!("Stopping: lead of {}, still serving", Seconds(delay));
-            actions.push(Action::SetStatus(status));
+            turn.act(Action::SetStatus(status));
             self.state = State::PreStopDelay(stop, began + delay);
         }
-        actions.push(Action::ExplainStop(context.clone()));
+        turn.act(Action::ExplainStop(context.clone()));
         if self.config.diag_log.is_some() {
             if let Some(stop) = self.stop_mut() {
                 stop.diagnostic = Diagnostic::Running;
             }
-            actions.push(Action::StartDiagnostic(context.clone()));
+            turn.act(Action::StartDiagnostic(context.clone()));
         }
-        actions.push(Action::CompleteContext(context));
+        turn.act(Action::CompleteContext(context));
         for one in repeated {
-            self.repeat(one, now, actions);
+            self.repeat(one, turn);
         }
     }
 
-    /// The context has all that the record shows: now the stop is recorded.
-    fn record_begin(&mut self, context: ShutdownContext, actions: &mut Vec<Action>) {
+    /// The context has all that the record shows: turn.now the stop is recorded.
+    fn record_begin(&mut self, context: ShutdownContext, turn: &mut Turn) {
         let stop_timeout = self.unit.map(|unit| unit.stop_timeout);
         let Some(stop) = self.stop_mut() else { return };
         if stop.stage != Stage::Recording {
@@ -531,13 +551,13 @@ impl Machine {
         stop.context = Arc::new(context);
         stop.stage = Stage::BeforeRun;
         let event = record_events::begun(&stop.context, stop.allowed, stop.delay, stop_timeout);
-        actions.push(Action::Record(event));
+        turn.record(event);
         // The deadline is watched from here on, by the thread that needs no runtime.
-        actions.push(Action::WakeShutdownThread);
+        turn.act(Action::WakeShutdownThread);
     }
 
-    /// Takes in a signal after the first one, whose sender is known by now.
-    fn repeat(&mut self, mut repeated: LaterSignal, now: Instant, actions: &mut Vec<Action>) {
+    /// Takes in a signal after the first one, whose sender is known by turn.now.
+    fn repeat(&mut self, mut repeated: LaterSignal, turn: &mut Turn) {
         if let State::Capturing { repeated: waiting, .. } = &mut self.state {
             waiting.push(repeated);
             return;
@@ -547,10 +567,10 @@ impl Machine {
         }
         let escalation = self.config.escalation;
         let cuts = escalation == Escalation::CutThenExit && repeated.ordinal >= Some(2);
-        repeated.ended_lead = cuts && self.escalate(now, actions);
-        actions.push(Action::Log(LogEvent::Repeated(repeated.clone(), escalation)));
+        repeated.ended_lead = cuts && self.escalate(turn);
+        turn.log(LogEvent::Repeated(repeated.clone(), escalation));
         let requests = self.requests.count();
-        actions.push(Action::Record(record_events::repeated(&repeated, requests)));
+        turn.record(record_events::repeated(&repeated, requests));
         let (signal, ordinal) = (repeated.signal, repeated.ordinal);
         if let Some(stop) = self.stop_mut() {
             stop.repeated.push(repeated);
@@ -562,49 +582,49 @@ impl Machine {
         };
         // A teardown that has ended needs no force.
         if exits && !self.is_closing() {
-            self.force(ExitReason::Signal(signal), actions);
+            self.force(ExitReason::Signal(signal), turn);
         }
     }
 
     /// Ends the pre-stop delay, or leaves only the phases with a reserve to run. Returns whether it
     /// was the delay.
-    fn escalate(&mut self, now: Instant, actions: &mut Vec<Action>) -> bool {
+    fn escalate(&mut self, turn: &mut Turn) -> bool {
         if let State::PreStopDelay(..) = self.state {
-            self.end_delay(DelayEnd::Escalated, now, actions);
+            self.end_delay(DelayEnd::Escalated, turn);
             return true;
         }
         if let State::TearingDown(stop) = &mut self.state {
             stop.pace = Pace::ReservedOnly;
-            stop.adjust(now, actions);
+            stop.adjust(turn);
         }
         false
     }
 
-    fn end_delay(&mut self, why: DelayEnd, now: Instant, actions: &mut Vec<Action>) {
+    fn end_delay(&mut self, why: DelayEnd, turn: &mut Turn) {
         if !matches!(self.state, State::PreStopDelay(..)) {
             return;
         }
         if let Some(mut stop) = self.take_stop() {
-            stop.delayed = now.saturating_duration_since(stop.began);
-            actions.push(Action::Log(LogEvent::DelayEnded(stop.delayed, why)));
-            actions.push(Action::CancelToken);
+            stop.delayed = turn.now.saturating_duration_since(stop.began);
+            turn.log(LogEvent::DelayEnded(stop.delayed, why));
+            turn.act(Action::CancelToken);
             self.state = State::TearingDown(stop);
         }
     }
 
-    fn extend(&mut self, allowed: Duration, now: Instant, actions: &mut Vec<Action>) {
+    fn extend(&mut self, allowed: Duration, turn: &mut Turn) {
         if let Some(stop) = self.stop_mut() {
             stop.allowed = allowed;
-            stop.adjust(now, actions);
+            stop.adjust(turn);
         }
     }
 
-    fn tick(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    fn tick(&mut self, turn: &mut Turn) {
         match &mut self.state {
-            State::PreStopDelay(_, until) if now >= *until => {
-                self.end_delay(DelayEnd::Over, now, actions);
+            State::PreStopDelay(_, until) if turn.now >= *until => {
+                self.end_delay(DelayEnd::Over, turn);
             }
-            State::TearingDown(stop) => stop.look_at_phases(now, actions),
+            State::TearingDown(stop) => stop.look_at_phases(turn),
             _ => {}
         }
     }
@@ -636,33 +656,27 @@ impl Machine {
     }
 
     /// The guard goes before its teardown has ended: `main` returned early, or unwinds.
-    fn guard_dropped(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    fn guard_dropped(&mut self, turn: &mut Turn) {
         // The end of a teardown is recorded once.
         self.closed();
         if self.is_over() {
             return;
         }
-        self.write_message(MessageState::Abandoned, now, actions);
+        self.write_message(MessageState::Abandoned, turn);
         let more = self.requests.unlisted();
-        let stopped = record_events::stopped(ExitKind::Abandoned, None, self.since(now), more);
-        actions.push(Action::Record(record::Event::Stopped(stopped)));
+        let stopped = record_events::stopped(ExitKind::Abandoned, None, self.since(turn.now), more);
+        turn.record(record::Event::Stopped(stopped));
         self.state = State::Finished(self.take_stop());
     }
 
-    fn panicked(
-        &mut self,
-        message: String,
-        location: Option<String>,
-        now: Instant,
-        actions: &mut Vec<Action>,
-    ) {
+    fn panicked(&mut self, message: String, location: Option<String>, turn: &mut Turn) {
         self.closed();
         if self.is_over() {
             return;
         }
         let state = MessageState::Panicked { message: message.clone(), location: location.clone() };
-        self.write_message(state, now, actions);
-        actions.push(Action::Record(record_events::panicked(message, location, self.since(now))));
+        self.write_message(state, turn);
+        turn.record(record_events::panicked(message, location, self.since(turn.now)));
         self.state = State::Finished(self.take_stop());
     }
 
@@ -698,13 +712,13 @@ impl Machine {
         report
     }
 
-    fn write_message(&mut self, state: MessageState, now: Instant, actions: &mut Vec<Action>) {
+    fn write_message(&mut self, state: MessageState, turn: &mut Turn) {
         if !self.writes_message {
             return;
         }
         let is_last = !matches!(state, MessageState::Stopping { .. });
-        let text = self.account(&state, now);
-        actions.push(Action::WriteMessage { text, is_last });
+        let text = self.account(&state, turn.now);
+        turn.act(Action::WriteMessage { text, is_last });
     }
 }
 

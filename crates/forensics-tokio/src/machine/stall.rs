@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::account::MessageState;
 use super::{
-    Action, Exit, ExitReason, LogEvent, Machine, Seconds, Stage, StallReport, State, Stop,
+    Action, Exit, ExitReason, LogEvent, Machine, Seconds, Stage, StallReport, State, Stop, Turn,
 };
 use crate::record_events;
 
@@ -71,22 +71,22 @@ impl Stall {
 
 impl Machine {
     /// The shutdown thread looks.
-    pub(super) fn watch(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        if let Some(reason) = self.overdue(now) {
-            return self.force(reason, actions);
+    pub(super) fn watch(&mut self, turn: &mut Turn) {
+        if let Some(reason) = self.overdue(turn.now) {
+            return self.force(reason, turn);
         }
         if let State::PreStopDelay(stop, _) | State::TearingDown(stop) = &mut self.state {
             if !matches!(stop.stage, Stage::Closing { .. }) {
-                stop.watch(now, actions);
+                stop.watch(turn);
             }
             if stop.told != Some(stop.progress) {
                 stop.told = Some(stop.progress);
-                self.write_message(MessageState::Stopping { alarm: None }, now, actions);
+                self.write_message(MessageState::Stopping { alarm: None }, turn);
             }
         }
     }
 
-    /// Why the process has to be ended now, if it has.
+    /// Why the process has to be ended turn.now, if it has.
     fn overdue(&mut self, now: Instant) -> Option<ExitReason> {
         let (stop, ended, reason) = match &mut self.state {
             State::PreStopDelay(stop, _) => (stop, None, ExitReason::Deadline),
@@ -105,80 +105,68 @@ impl Machine {
     }
 
     /// Ends the process: from here on there is no other end.
-    pub(super) fn force(&mut self, reason: ExitReason, actions: &mut Vec<Action>) {
+    pub(super) fn force(&mut self, reason: ExitReason, turn: &mut Turn) {
         if matches!(self.state, State::Exiting(_, Exit::Forced)) {
             return;
         }
         self.state = State::Exiting(self.take_stop(), Exit::Forced);
-        actions.push(Action::Exit(reason));
+        turn.act(Action::Exit(reason));
     }
 
     /// Says, records and tells how the process is ended.
-    pub(super) fn exit_described(
-        &mut self,
-        reason: ExitReason,
-        detail: String,
-        now: Instant,
-        actions: &mut Vec<Action>,
-    ) {
+    pub(super) fn exit_described(&mut self, reason: ExitReason, detail: String, turn: &mut Turn) {
         let state = MessageState::Forced { status: FORCED_STATUS, why: detail.clone() };
-        self.write_message(state, now, actions);
-        let (since, more) = (self.since(now), self.requests.unlisted());
+        self.write_message(state, turn);
+        let (since, more) = (self.since(turn.now), self.requests.unlisted());
         let mut stopped =
             record_events::stopped(ExitKind::Forced, Some(FORCED_STATUS), since, more);
         stopped.forced_by = Some(reason.by());
         stopped.detail = Some(detail.clone());
-        actions.push(Action::Record(record::Event::Stopped(stopped)));
+        turn.record(record::Event::Stopped(stopped));
         let event = LogEvent::Forced { why: detail, status: FORCED_STATUS };
-        actions.push(Action::Log(event));
+        turn.log(event);
     }
 
-    pub(super) fn stall_described(
-        &mut self,
-        report: StallReport,
-        detail: String,
-        now: Instant,
-        actions: &mut Vec<Action>,
-    ) {
+    pub(super) fn stall_described(&mut self, report: StallReport, detail: String, turn: &mut Turn) {
         let state = MessageState::Stopping { alarm: Some(detail.clone()) };
-        self.write_message(state, now, actions);
+        self.write_message(state, turn);
         if report.phases.is_empty() {
             let event = record_events::stalled(None, report.waited, &detail);
-            actions.push(Action::Record(event));
+            turn.record(event);
         }
         for (phase, ran) in &report.phases {
             let event = record_events::stalled(Some(phase), *ran, &detail);
-            actions.push(Action::Record(event));
+            turn.record(event);
         }
-        actions.push(Action::Log(LogEvent::Stalled(detail)));
+        turn.log(LogEvent::Stalled(detail));
     }
 }
 
 impl Stop {
-    fn watch(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    fn watch(&mut self, turn: &mut Turn) {
         match self.stall.runtime {
             Runtime::Answers => {
-                self.stall.runtime = Runtime::Asked(now);
-                actions.push(Action::AskRuntime);
+                self.stall.runtime = Runtime::Asked(turn.now);
+                turn.act(Action::AskRuntime);
             }
-            Runtime::Asked(at) if now.saturating_duration_since(at) >= ANSWER_WITHIN => {
+            Runtime::Asked(at) if turn.now.saturating_duration_since(at) >= ANSWER_WITHIN => {
                 self.stall.runtime = Runtime::Silent;
                 let what = format!("the runtime has not answered for {}", Seconds(ANSWER_WITHIN));
                 let report = StallReport { what, phases: Vec::new(), waited: ANSWER_WITHIN };
-                actions.push(Action::ReportStall(report));
+                turn.act(Action::ReportStall(report));
             }
             Runtime::Asked(_) | Runtime::Silent => {}
         }
         let deadline = self.deadline();
-        let is_near = now + near(self.allowed) >= deadline && now < deadline;
+        let is_near = turn.now + near(self.allowed) >= deadline && turn.now < deadline;
         if is_near && self.stall.said_near != Some(deadline) {
             self.stall.said_near = Some(deadline);
-            let ran = |started| now.saturating_duration_since(started);
+            let ran = |started| turn.now.saturating_duration_since(started);
             let phases = self.running.values();
             let phases =
                 phases.map(|one| (one.key.name.to_string(), ran(one.due.started))).collect();
             let what = "the deadline is near".to_owned();
-            actions.push(Action::ReportStall(StallReport { what, phases, waited: Duration::ZERO }));
+            turn.act(Action::ReportStall(StallReport { what, phases, waited: Duration::ZERO }));
         }
     }
 }

@@ -15,7 +15,7 @@ use super::plan::{Step, Work};
 use super::stall::near;
 use super::{
     Action, Diagnostic, Dropped, LogEvent, Machine, Pace, PhaseEnd, PhaseKey, RunningGroup,
-    RunningPhase, Seconds, Service, Stage, StartPhase, State, StepId, Stop,
+    RunningPhase, Seconds, Service, Stage, StartPhase, State, StepId, Stop, Turn,
 };
 use crate::outcome::{Outcome, ServiceOutcome};
 use crate::record_events::{self, Place};
@@ -33,7 +33,7 @@ const DIAGNOSTIC_ENDS: Duration = Duration::from_millis(100);
 
 impl Machine {
     /// Goes on with the teardown as far as it can.
-    pub(super) fn advance(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    pub(super) fn advance(&mut self, turn: &mut Turn) {
         while let State::TearingDown(stop) = &mut self.state {
             let has_ended = matches!(self.service, Service::Ended(_));
             match stop.stage {
@@ -44,9 +44,9 @@ impl Machine {
                     }
                     let sum = self.plan.sum(stop.delayed, stop.allowed).to_string();
                     let deadline = stop.allowed_why.clone();
-                    actions.push(Action::Log(LogEvent::TeardownStarted { sum, deadline }));
+                    turn.log(LogEvent::TeardownStarted { sum, deadline });
                     for error in self.plan.check_requirements() {
-                        actions.push(Action::Log(LogEvent::RegistrationError(error)));
+                        turn.log(LogEvent::RegistrationError(error));
                     }
                     stop.stage = Stage::Phases;
                 }
@@ -55,18 +55,18 @@ impl Machine {
                         return;
                     }
                     if let Some((step, later)) = self.plan.take_next() {
-                        stop.start_step(step, later, now, actions);
+                        stop.start_step(step, later, turn);
                     } else {
                         let timeout = self.config.service_grace(stop.reports.len());
-                        let until = now.checked_add(timeout).unwrap_or(stop.deadline());
+                        let until = turn.now.checked_add(timeout).unwrap_or(stop.deadline());
                         let until = until.min(stop.deadline());
-                        stop.stage = Stage::Service { since: now, until };
+                        stop.stage = Stage::Service { since: turn.now, until };
                     }
                 }
                 Stage::Service { since, until } => {
                     if has_ended {
                         stop.stage = stop.await_diagnostic();
-                    } else if now >= until {
+                    } else if turn.now >= until {
                         // `run` polls it once more before it drops it.
                         stop.stage = Stage::DroppingService { since };
                     } else {
@@ -78,8 +78,8 @@ impl Machine {
                         return;
                     }
                     if let Service::Ended(ServiceOutcome::Dropped) = self.service {
-                        let waited = now.saturating_duration_since(since);
-                        actions.push(Action::Log(LogEvent::ServiceDropped(waited)));
+                        let waited = turn.now.saturating_duration_since(since);
+                        turn.log(LogEvent::ServiceDropped(waited));
                     }
                     stop.stage = stop.await_diagnostic();
                 }
@@ -88,31 +88,31 @@ impl Machine {
                         // Added while the service ended.
                         stop.stage = Stage::Phases;
                     } else if stop.diagnostic != Diagnostic::Running {
-                        return self.close(now, actions);
-                    } else if now >= until {
-                        actions.push(Action::EndDiagnostic);
-                        stop.stage = Stage::EndingDiagnostic { until: now + DIAGNOSTIC_ENDS };
+                        return self.end_teardown(turn);
+                    } else if turn.now >= until {
+                        turn.act(Action::EndDiagnostic);
+                        stop.stage = Stage::EndingDiagnostic { until: turn.now + DIAGNOSTIC_ENDS };
                     } else {
                         return;
                     }
                 }
                 Stage::EndingDiagnostic { until } => {
                     if stop.diagnostic == Diagnostic::Running {
-                        if now < until {
+                        if turn.now < until {
                             return;
                         }
-                        actions.push(Action::Log(LogEvent::DiagnosticLeftBehind));
+                        turn.log(LogEvent::DiagnosticLeftBehind);
                     }
-                    return self.close(now, actions);
+                    return self.end_teardown(turn);
                 }
             }
         }
     }
 
     /// Everything has ended: records how, and lets `run` return.
-    fn close(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    fn end_teardown(&mut self, turn: &mut Turn) {
         let State::TearingDown(stop) = &mut self.state else { return };
-        stop.stage = Stage::Closing { since: now };
+        stop.stage = Stage::Closing { since: turn.now };
         let Some(report) = self.report() else { return };
         let how = if report.is_failed() {
             ExitKind::Failed
@@ -123,11 +123,11 @@ impl Machine {
         };
         let status = report.exit_status;
         let event = record_events::stopped(how, Some(status), report.total, report.more_signals);
-        actions.push(Action::Record(record::Event::Stopped(event)));
+        turn.record(record::Event::Stopped(event));
         let error = report.is_failed().then(|| report.failure());
         let (total, timed_out) = (report.total, report.timed_out);
         let state = MessageState::Ended { status, total, timed_out, error };
-        self.write_message(state, now, actions);
+        self.write_message(state, turn);
     }
 
     pub(super) fn phase_progressed(
@@ -135,15 +135,14 @@ impl Machine {
         id: StepId,
         values: Map<String, Value>,
         last_value: Option<String>,
-        now: Instant,
-        actions: &mut Vec<Action>,
+        turn: &mut Turn,
     ) {
         let Some(stop) = self.stop_mut() else { return };
         let Some(phase) = stop.running.get_mut(&id) else { return };
         stop.progress += 1;
-        let offset = now.saturating_duration_since(stop.began);
+        let offset = turn.now.saturating_duration_since(stop.began);
         let place = phase.key.place();
-        actions.push(Action::Record(record_events::phase_progress(place, values.clone(), offset)));
+        turn.record(record_events::phase_progress(place, values.clone(), offset));
         (phase.values, phase.last_value) = (values, last_value);
     }
 
@@ -152,8 +151,7 @@ impl Machine {
         id: StepId,
         end: PhaseEnd,
         values: Map<String, Value>,
-        now: Instant,
-        actions: &mut Vec<Action>,
+        turn: &mut Turn,
     ) {
         let State::TearingDown(stop) = &mut self.state else { return };
         // Otherwise it was given up before, as it blocked its thread.
@@ -164,15 +162,15 @@ impl Machine {
             // The runtime is shutting down under us: no other phase can run.
             (PhaseEnd::Dropped, None) => {
                 let why = "the runtime has dropped it".to_owned();
-                stop.finish_phase(phase, Outcome::CutShort, Some(why), now, actions);
-                return self.guard_dropped(now, actions);
+                stop.finish_phase(phase, Outcome::CutShort, Some(why), turn);
+                return self.guard_dropped(turn);
             }
             // Also where it ended by itself in the moment in which it was dropped.
             (PhaseEnd::Ok, _) => (Outcome::Ok, None),
             (PhaseEnd::Failed(error), _) => (Outcome::Failed, Some(error)),
             (PhaseEnd::Panicked(message), _) => (Outcome::Panicked, Some(message)),
         };
-        stop.finish_phase(phase, outcome, error, now, actions);
+        stop.finish_phase(phase, outcome, error, turn);
     }
 }
 
@@ -184,50 +182,43 @@ impl Stop {
         Stage::Diagnostic { until: deadline.checked_sub(before).unwrap_or(deadline) }
     }
 
-    fn start_step(&mut self, step: Step, later: Duration, now: Instant, actions: &mut Vec<Action>) {
-        let due = Budget::new(&step.claim, later, now);
+    fn start_step(&mut self, step: Step, later: Duration, turn: &mut Turn) {
+        let due = Budget::new(&step.claim, later, turn.now);
         let refusal = self.refusal(&step, due);
         let key = PhaseKey { id: step.id, name: step.claim.name.into(), group: None };
         match (refusal, step.work) {
             (Some(why), _) => {
-                let report = self.skip(key, why, now, actions);
+                let report = self.skip(key, why, turn);
                 self.reports.push(report);
             }
-            (None, Work::Phase) => self.start_phase(key, 0, due, actions),
-            (None, Work::Group(members)) => self.start_group(key, members, due, actions),
+            (None, Work::Phase) => self.start_phase(key, 0, due, turn),
+            (None, Work::Group(members)) => self.start_group(key, members, due, turn),
         }
     }
 
-    fn start_group(
-        &mut self,
-        key: PhaseKey,
-        members: Vec<Step>,
-        due: Budget,
-        actions: &mut Vec<Action>,
-    ) {
-        let now = due.started;
-        self.log_start(&key, due, actions);
+    fn start_group(&mut self, key: PhaseKey, members: Vec<Step>, due: Budget, turn: &mut Turn) {
+        self.log_start(&key, due, turn);
         let reports = vec![None; members.len()];
-        self.group = Some(RunningGroup { key: key.clone(), started: now, members: reports });
+        self.group = Some(RunningGroup { key: key.clone(), started: turn.now, members: reports });
         for (place, member) in members.into_iter().enumerate() {
             let due = due.of_member(member.claim.timeout);
             let refusal = self.refusal(&member, due);
             let group = Some((key.id, key.name.clone()));
             let key = PhaseKey { id: member.id, name: member.claim.name.into(), group };
             if let Some(why) = refusal {
-                let report = self.skip(key, why, now, actions);
+                let report = self.skip(key, why, turn);
                 if let Some(group) = &mut self.group {
                     group.members[place] = Some(report);
                 }
             } else {
-                self.start_phase(key, place, due, actions);
+                self.start_phase(key, place, due, turn);
             }
         }
-        self.finish_group(now, actions);
+        self.finish_group(turn);
     }
 
-    fn start_phase(&mut self, key: PhaseKey, place: usize, due: Budget, actions: &mut Vec<Action>) {
-        self.log_start(&key, due, actions);
+    fn start_phase(&mut self, key: PhaseKey, place: usize, due: Budget, turn: &mut Turn) {
+        self.log_start(&key, due, turn);
         let mut phase = RunningPhase {
             key: key.clone(),
             place,
@@ -244,7 +235,7 @@ impl Stop {
         self.look_by(phase.next_look());
         let end = phase.end;
         self.running.insert(key.id, phase);
-        actions.push(Action::StartPhase(StartPhase { phase: key, end }));
+        turn.act(Action::StartPhase(StartPhase { phase: key, end }));
     }
 
     /// Why a step is not to run at all.
@@ -275,23 +266,17 @@ impl Stop {
         ended.find(|report| report.name == name).map(|report| report.outcome)
     }
 
-    fn skip(
-        &mut self,
-        key: PhaseKey,
-        why: String,
-        now: Instant,
-        actions: &mut Vec<Action>,
-    ) -> PhaseReport {
+    fn skip(&mut self, key: PhaseKey, why: String, turn: &mut Turn) -> PhaseReport {
         let report = PhaseReport {
             name: key.name.to_string(),
             outcome: Outcome::Skipped,
             error: Some(why),
-            offset: now.saturating_duration_since(self.began),
+            offset: turn.now.saturating_duration_since(self.began),
             took: Duration::ZERO,
             values: Map::new(),
             members: Vec::new(),
         };
-        self.log_end(key, &report, actions);
+        self.log_end(key, &report, turn);
         report
     }
 
@@ -300,8 +285,7 @@ impl Stop {
         phase: RunningPhase,
         outcome: Outcome,
         error: Option<String>,
-        now: Instant,
-        actions: &mut Vec<Action>,
+        turn: &mut Turn,
     ) {
         let RunningPhase { key, place, due, values, .. } = phase;
         let is_member = key.group.is_some();
@@ -310,20 +294,20 @@ impl Stop {
             outcome,
             error,
             offset: due.started.saturating_duration_since(self.began),
-            took: now.saturating_duration_since(due.started),
+            took: turn.now.saturating_duration_since(due.started),
             values,
             members: Vec::new(),
         };
-        self.log_end(key, &report, actions);
+        self.log_end(key, &report, turn);
         match &mut self.group {
             Some(group) if is_member => group.members[place] = Some(report),
             _ => self.reports.push(report),
         }
-        self.finish_group(now, actions);
+        self.finish_group(turn);
     }
 
     /// Ends the group once its last member has ended.
-    fn finish_group(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    fn finish_group(&mut self, turn: &mut Turn) {
         if !self.running.is_empty() {
             return;
         }
@@ -337,28 +321,28 @@ impl Stop {
             outcome: members.iter().map(|member| member.outcome).max().unwrap_or(Outcome::Ok),
             error: (!not_ok.is_empty()).then(|| not_ok.join(", ")),
             offset: started.saturating_duration_since(self.began),
-            took: now.saturating_duration_since(started),
+            took: turn.now.saturating_duration_since(started),
             values: Map::new(),
             members,
         };
-        self.log_end(key, &report, actions);
+        self.log_end(key, &report, turn);
         self.reports.push(report);
     }
 
-    fn log_start(&mut self, key: &PhaseKey, due: Budget, actions: &mut Vec<Action>) {
+    fn log_start(&mut self, key: &PhaseKey, due: Budget, turn: &mut Turn) {
         self.progress += 1;
         let offset = due.started.saturating_duration_since(self.began);
         let budget = due.all(self.deadline());
-        actions.push(Action::Record(record_events::phase_started(key.place(), budget, offset)));
+        turn.record(record_events::phase_started(key.place(), budget, offset));
         let event = LogEvent::PhaseStarted { phase: key.clone(), offset, budget };
-        actions.push(Action::Log(event));
+        turn.log(event);
     }
 
-    fn log_end(&mut self, key: PhaseKey, report: &PhaseReport, actions: &mut Vec<Action>) {
+    fn log_end(&mut self, key: PhaseKey, report: &PhaseReport, turn: &mut Turn) {
         self.progress += 1;
-        actions.push(Action::Record(record_events::phase_finished(key.place(), report)));
+        turn.record(record_events::phase_finished(key.place(), report));
         let event = LogEvent::PhaseFinished { phase: key, report: report.clone() };
-        actions.push(Action::Log(event));
+        turn.log(event);
     }
 
     /// Something is due in a running phase by then.
@@ -368,27 +352,22 @@ impl Stop {
 
     /// Drops phases whose time is up, names those that run long, and gives up those that were dropped
     /// and still block their threads.
-    pub(super) fn look_at_phases(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        if self.phase_timer.is_none_or(|timer| now < timer) {
+    pub(super) fn look_at_phases(&mut self, turn: &mut Turn) {
+        if self.phase_timer.is_none_or(|timer| turn.now < timer) {
             return;
         }
         let mut stuck = Vec::new();
         for (&id, phase) in &mut self.running {
             match &phase.dropped {
-                Some(dropped) if now >= dropped.gone_by => stuck.push(id),
+                Some(dropped) if turn.now >= dropped.gone_by => stuck.push(id),
                 Some(_) => {}
-                None if now >= phase.end => {
-                    let ran = Seconds(now.saturating_duration_since(phase.due.started));
-                    phase.drop_it(
-                        now,
-                        Outcome::TimedOut,
-                        format!("still running after {ran}"),
-                        actions,
-                    );
+                None if turn.now >= phase.end => {
+                    let ran = Seconds(turn.now.saturating_duration_since(phase.due.started));
+                    phase.drop_it(Outcome::TimedOut, format!("still running after {ran}"), turn);
                 }
-                None if now >= phase.next_notice => {
-                    phase.next_notice = now + STILL_RUNNING_EVERY;
-                    actions.push(Action::Log(phase.still_running(self.began, now)));
+                None if turn.now >= phase.next_notice => {
+                    phase.next_notice = turn.now + STILL_RUNNING_EVERY;
+                    turn.log(phase.still_running(self.began, turn.now));
                 }
                 None => {}
             }
@@ -397,14 +376,14 @@ impl Stop {
             let Some(mut phase) = self.running.remove(&id) else { continue };
             let Some(dropped) = phase.dropped.take() else { continue };
             let (outcome, error) = phase.end_of_dropped(dropped, ", and blocking its thread");
-            self.finish_phase(phase, outcome, error, now, actions);
+            self.finish_phase(phase, outcome, error, turn);
         }
         self.phase_timer = self.running.values().map(RunningPhase::next_look).min();
     }
 
     /// Gives each running phase its time again, as the deadline has moved, or only what is reserved
     /// is left.
-    pub(super) fn adjust(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    pub(super) fn adjust(&mut self, turn: &mut Turn) {
         let deadline = self.deadline();
         for phase in self.running.values_mut() {
             if phase.dropped.is_some() {
@@ -415,11 +394,11 @@ impl Stop {
                 phase.end = phase.reserved_end(phase.end);
                 if phase.due.reserve.is_zero() {
                     let why = "a second signal asked for haste".to_owned();
-                    phase.drop_it(now, Outcome::CutShort, why, actions);
+                    phase.drop_it(Outcome::CutShort, why, turn);
                     continue;
                 }
             }
-            actions.push(Action::MovePhaseEnd(phase.key.id, phase.end));
+            turn.act(Action::MovePhaseEnd(phase.key.id, phase.end));
         }
         self.phase_timer = self.running.values().map(RunningPhase::next_look).min();
     }
@@ -440,9 +419,9 @@ impl RunningPhase {
         reserved.map_or(end, |reserved| end.min(reserved))
     }
 
-    fn drop_it(&mut self, now: Instant, outcome: Outcome, what: String, actions: &mut Vec<Action>) {
-        self.dropped = Some(Dropped { outcome, what, gone_by: now + GONE_WITHIN });
-        actions.push(Action::DropPhase(self.key.id));
+    fn drop_it(&mut self, outcome: Outcome, what: String, turn: &mut Turn) {
+        self.dropped = Some(Dropped { outcome, what, gone_by: turn.now + GONE_WITHIN });
+        turn.act(Action::DropPhase(self.key.id));
     }
 
     /// How it ended that was dropped: why, what that was due to, and what it recorded last.
