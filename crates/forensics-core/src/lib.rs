@@ -25,8 +25,6 @@ pub mod regular;
 pub mod secret;
 pub mod sender;
 pub mod signal;
-mod sorted;
-mod stat;
 pub mod systemd;
 pub mod threads;
 mod trigger;

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use forensics_core::context::{Baseline, ShutdownContext};
+use forensics_core::context::{ShutdownContext, StartupInfo};
 use forensics_core::record::{Diag, DiagState, Verdict};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -38,13 +38,13 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(
         config: Config,
-        baseline: Baseline,
+        startup: StartupInfo,
         outlets: Outlets,
         previous: Option<Verdict>,
         runtime: Handle,
     ) -> Self {
         let config = Arc::new(config);
-        let stop = Arc::new(Stop::new(baseline, config.clone(), outlets, runtime));
+        let stop = Arc::new(Stop::new(startup, config.clone(), outlets, runtime));
         Self {
             plan: Arc::new(Plan::new(stop.voice.clone())),
             token: stop.token.clone(),

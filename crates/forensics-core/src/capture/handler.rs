@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::os::{self, Waker};
 use super::raw::{self, Bytes};
 use super::slots::Slots;
-use super::{Absence, Captured, Code, SLOTS, Sighting};
+use super::{SLOTS, SenderSnapshot, SiCode, SignalInfo, SnapshotError};
 use crate::process::login_id;
 use crate::procfile;
 use crate::signal::Signal;
@@ -24,7 +24,7 @@ struct Raw {
     /// Meaningful where the code has a sender; else 0.
     pid: c_int,
     uid: u32,
-    stat: Result<Bytes<512>, Absence>,
+    stat: Result<Bytes<512>, SnapshotError>,
     exe: Bytes<256>,
     login_uid: Bytes<12>,
     login_session: Bytes<12>,
@@ -79,7 +79,7 @@ pub(super) fn on_signal(info: &siginfo_t) {
 }
 
 fn look(info: &siginfo_t, mono_ns: u64, wall_ns: u64) -> Raw {
-    let (pid, uid) = match Code::from_raw(info.si_code).has_sender() {
+    let (pid, uid) = match SiCode::from_raw(info.si_code).has_sender() {
         // SAFETY: for these codes the kernel fills in the pid and uid of its siginfo union.
         true => unsafe { (info.si_pid(), info.si_uid()) },
         false => (0, 0),
@@ -89,7 +89,7 @@ fn look(info: &siginfo_t, mono_ns: u64, wall_ns: u64) -> Raw {
         code: info.si_code,
         pid,
         uid,
-        stat: Err(Absence::Outside),
+        stat: Err(SnapshotError::Outside),
         exe: Bytes::EMPTY,
         login_uid: Bytes::EMPTY,
         login_session: Bytes::EMPTY,
@@ -115,7 +115,7 @@ fn look(info: &siginfo_t, mono_ns: u64, wall_ns: u64) -> Raw {
         }
         // Needs no descriptor, so that a process that has none left still learns a name. Of a
         // sender that has exited it is gone before all else, and not tried.
-        if !matches!(raw.stat, Err(Absence::Gone))
+        if !matches!(raw.stat, Err(SnapshotError::Gone))
             && let Some(exe) = raw::read_link(&raw::proc_path(pid, b"exe"))
         {
             raw.exe = exe;
@@ -129,11 +129,11 @@ fn look(info: &siginfo_t, mono_ns: u64, wall_ns: u64) -> Raw {
     raw
 }
 
-fn absence(pid: c_int, errno: c_int) -> Absence {
+fn absence(pid: c_int, errno: c_int) -> SnapshotError {
     match errno {
-        libc::ENOENT | libc::ESRCH if !raw::exists(pid) => Absence::Gone,
-        libc::ENOENT | libc::ESRCH | libc::EACCES | libc::EPERM => Absence::Hidden,
-        errno => Absence::Unreadable(errno),
+        libc::ENOENT | libc::ESRCH if !raw::exists(pid) => SnapshotError::Gone,
+        libc::ENOENT | libc::ESRCH | libc::EACCES | libc::EPERM => SnapshotError::Hidden,
+        errno => SnapshotError::Unreadable(errno),
     }
 }
 
@@ -141,11 +141,11 @@ fn absence(pid: c_int, errno: c_int) -> Absence {
 ///
 /// Never blocks and never spins: a handler that is still at work is not waited for; its signal is
 /// in the next call's answer, and [`wait`] returns for it.
-pub fn take() -> Vec<Captured> {
+pub fn take() -> Vec<SignalInfo> {
     let mut taken = Vec::new();
     TAKEN_DOWN.take(|raw| {
-        let captured = Captured::from(&raw);
-        let at = taken.partition_point(|other: &Captured| other.mono_ns <= captured.mono_ns);
+        let captured = SignalInfo::from(&raw);
+        let at = taken.partition_point(|other: &SignalInfo| other.mono_ns <= captured.mono_ns);
         taken.insert(at, captured);
     });
     taken
@@ -200,9 +200,9 @@ pub fn exit_now(status: i32) -> ! {
     raw::exit(status)
 }
 
-impl From<&Raw> for Captured {
+impl From<&Raw> for SignalInfo {
     fn from(raw: &Raw) -> Self {
-        let code = Code::from_raw(raw.code);
+        let code = SiCode::from_raw(raw.code);
         // On Linux 0 is a sender outside our pid namespace, on other Unix nobody that is named.
         let has_sender = code.has_sender() && (raw.pid > 0 || crate::os::HAS_PROC);
         Self {
@@ -210,7 +210,7 @@ impl From<&Raw> for Captured {
             code,
             pid: has_sender.then_some(raw.pid),
             uid: has_sender.then_some(raw.uid),
-            sighting: Sighting {
+            snapshot: SenderSnapshot {
                 stat: raw.stat.ok().map(|stat| stat.as_slice().to_vec()),
                 absence: raw.stat.err().filter(|_| has_sender),
                 exe: Some(raw.exe.as_slice().to_vec()).filter(|exe| !exe.is_empty()),

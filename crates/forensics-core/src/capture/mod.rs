@@ -53,7 +53,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 pub use armed::{ArmError, Armed, arm, is_ignored};
-pub use code::Code;
+pub use code::SiCode;
 pub use handler::{dropped, exit_now, hint_low_latency, take, wait, wake};
 
 use crate::clock;
@@ -65,17 +65,17 @@ pub const SLOTS: usize = 32;
 /// One delivery of a signal.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Captured {
+pub struct SignalInfo {
     /// Which signal.
     pub signal: Signal,
     /// How it came about.
-    pub code: Code,
-    /// `si_pid`, where [`Code::has_sender`]: in our pid namespace, 0 for a process outside it.
+    pub code: SiCode,
+    /// `si_pid`, where [`SiCode::has_sender`]: in our pid namespace, 0 for a process outside it.
     pub pid: Option<i32>,
-    /// `si_uid`, where [`Code::has_sender`].
+    /// `si_uid`, where [`SiCode::has_sender`].
     pub uid: Option<u32>,
     /// What the handler could see of the sender.
-    pub sighting: Sighting,
+    pub snapshot: SenderSnapshot,
     /// Whether this signal is the one that `PR_SET_PDEATHSIG` asks for when the parent dies.
     pub is_parent_death_signal: bool,
     /// Wall clock at the handler's first instruction.
@@ -86,16 +86,16 @@ pub struct Captured {
     pub took_ns: u64,
 }
 
-impl Captured {
+impl SignalInfo {
     /// A delivery that was learnt of by other means than the handler, just now: nothing is known of
     /// a sender. The fields can be set.
-    pub fn new(signal: Signal, code: Code) -> Self {
+    pub fn new(signal: Signal, code: SiCode) -> Self {
         Self {
             signal,
             code,
             pid: None,
             uid: None,
-            sighting: Sighting::default(),
+            snapshot: SenderSnapshot::default(),
             is_parent_death_signal: false,
             wall: SystemTime::now(),
             mono_ns: clock::mono_us().saturating_mul(1000),
@@ -107,11 +107,11 @@ impl Captured {
 /// What the handler could see of the sender in `/proc`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Sighting {
+pub struct SenderSnapshot {
     /// The content of `/proc/PID/stat`.
     pub stat: Option<Vec<u8>>,
     /// Why there is none. `None` also where there was no sender to look at.
-    pub absence: Option<Absence>,
+    pub absence: Option<SnapshotError>,
     /// Where `/proc/PID/exe` leads; absent for a zombie, and for a process of another user that we
     /// may not look into.
     pub exe: Option<Vec<u8>>,
@@ -125,7 +125,7 @@ pub struct Sighting {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Absence {
+pub enum SnapshotError {
     /// It had exited and been waited for. Also where what runs under its pid by now is another
     /// user's.
     Gone,

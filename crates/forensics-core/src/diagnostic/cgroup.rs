@@ -44,7 +44,7 @@ pub(super) fn write(
                     Version::V1 => (mount.join(controller), v1),
                     Version::V2 => (unified.clone(), v2),
                 };
-                write_controller(out, source, controller, &root, path, files)?;
+                write_controller(out, source, controller, &root, &path, files)?;
             }
         }
         Err(e) => unreadable(out, "cgroup", &e)?,
@@ -112,7 +112,12 @@ mod tests {
             ("", "memory", None),
         ];
         for (text, controller, found) in cases {
-            assert_eq!(place(text, controller), found, "{controller} in {text}");
+            let place = place(text, controller);
+            assert_eq!(
+                place.as_ref().map(|(version, path)| (*version, &**path)),
+                found,
+                "{controller} in {text}"
+            );
         }
     }
 

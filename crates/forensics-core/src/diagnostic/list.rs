@@ -5,8 +5,8 @@ use super::shown::{elapsed, size};
 use super::source::Source;
 use super::tree::{Row, Tree, busiest};
 use crate::escape::{MAX_CMDLINE_CHARS, Plain, Quoted, cut_to};
+use crate::procfile::parse_stat;
 use crate::secret::redact_some;
-use crate::stat::Stat;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::fstatat;
 use nix::unistd::{SysconfVar, sysconf};
@@ -46,7 +46,7 @@ impl List {
                 continue;
             };
             // One that can't be read has ended since it was listed.
-            let Some(stat) = source.read_of(&folder, pid, "stat").ok().and_then(Stat::parse) else {
+            let Some(stat) = source.read_of(&folder, pid, "stat").ok().and_then(parse_stat) else {
                 continue;
             };
             // The kernel lists them in this order, so that each is put at the end.

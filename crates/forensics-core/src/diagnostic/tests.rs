@@ -27,7 +27,9 @@ impl Machine {
 
     fn process(&self, pid: i32, ppid: i32, name: impl AsRef<[u8]>) -> &Self {
         let head = format!("{pid} (");
-        let tail = format!(") S {ppid} 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 0 0 25 0\n");
+        let tail = format!(
+            ") S {ppid} 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 0 0 25 0 0 0 0 0 0 0 0 0 0 0 0 0\n"
+        );
         let stat = [head.as_bytes(), name.as_ref(), tail.as_bytes()].concat();
         self.file(&format!("proc/{pid}/stat"), stat)
     }
@@ -169,7 +171,10 @@ fn hostile_names_stay_in_their_line() {
 fn a_process_in_an_uninterruptible_wait_is_not_asked_for_its_command_line() {
     let machine = Machine::empty();
     machine
-        .file("proc/7/stat", "7 (db) D 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 0 0 25 0\n")
+        .file(
+            "proc/7/stat",
+            "7 (db) D 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 0 0 25 0 0 0 0 0 0 0 0 0 0 0 0 0\n",
+        )
         .file("proc/7/cmdline", "db\0--serve\0");
     let look = text(&machine.look(7));
     assert!(!look.contains("--serve"));

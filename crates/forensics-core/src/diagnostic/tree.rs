@@ -5,7 +5,6 @@
 //! and only one. Nothing recurses: a chain of forks may be as long as the machine allows.
 
 use super::one::{Process, Rank};
-use crate::sorted::sorted;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Row {
@@ -106,8 +105,9 @@ pub(super) fn busiest(processes: &[Process], top: usize, ancestors: usize) -> Ve
 /// The places of the processes that are of a `class`, one class after another, each by rank.
 fn in_order(processes: &[Process], class: &dyn Fn(usize) -> Option<i32>) -> Vec<usize> {
     let ranked = |at: usize| Some((class(at)?, processes[at].rank(), at));
-    let ranked: Vec<(i32, Rank, usize)> = (0..processes.len()).filter_map(ranked).collect();
-    sorted(ranked).into_iter().map(|(_, _, at)| at).collect()
+    let mut ranked: Vec<(i32, Rank, usize)> = (0..processes.len()).filter_map(ranked).collect();
+    ranked.sort_unstable();
+    ranked.into_iter().map(|(_, _, at)| at).collect()
 }
 
 fn find(processes: &[Process], pid: i32) -> Option<usize> {

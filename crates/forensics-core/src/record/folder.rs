@@ -13,7 +13,6 @@ use nix::unistd::geteuid;
 
 use crate::clock::Utc;
 use crate::regular::{self, Links, OpenError};
-use crate::sorted::sorted;
 use crate::trusted::{Folder, FolderError};
 
 /// How many records are kept unless told otherwise.
@@ -54,7 +53,8 @@ pub fn runs(dir: &Path) -> Result<Vec<PathBuf>, FolderError> {
 pub(super) fn names(folder: &Folder) -> Result<Vec<OsString>, FolderError> {
     let mut names = folder.files()?;
     names.retain(|name| name.to_str().is_some_and(is_record_name));
-    Ok(sorted(names))
+    names.sort_unstable();
+    Ok(names)
 }
 
 /// Whether the run that writes this record is alive: whether its lock is held.

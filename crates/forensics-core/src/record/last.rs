@@ -16,7 +16,6 @@ use crate::cgroupfs::OomKills;
 use crate::clock;
 use crate::diagnostic::killed_for_memory;
 use crate::procfile;
-use crate::sorted::sorted;
 use crate::trusted::{Folder, FolderError};
 
 impl Verdict {
@@ -78,8 +77,9 @@ impl Run {
         let boot = clock::boot_id();
         let began = |name: &OsString| began_us(folder, Path::new(name), boot.as_deref());
         // Other boots' come first: among these the names decide.
-        let named = names(folder)?.into_iter().map(|name| (began(&name), name)).collect();
-        let by_begin: Vec<(Option<u64>, OsString)> = sorted(named);
+        let named = names(folder)?.into_iter().map(|name| (began(&name), name));
+        let mut by_begin: Vec<(Option<u64>, OsString)> = named.collect();
+        by_begin.sort_unstable();
         let read = |name: &Path| {
             let path = folder.path().join(name);
             let file = folder.read(name).map_err(|error| not_opened(&path, error))?;

@@ -9,9 +9,11 @@
 //! the manager that a subtree was delegated to; and of a manager inside a container without a
 //! cgroup namespace, the units are not seen (systemd strips the path of its own process 1).
 
+use procfs::ProcessCGroup;
 use serde::{Deserialize, Serialize};
 
 use super::unit_name;
+use crate::procfile::parse_cgroups;
 
 /// Which systemd a unit belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -77,14 +79,17 @@ impl CgroupUnit {
 /// assert_eq!(unit_of_cgroup_file("0::/docker/0123456789ab\n"), None);
 /// ```
 pub fn unit_of_cgroup_file(content: &str) -> Option<CgroupUnit> {
-    let unit_where = |is_systemds: fn(&str, &str) -> bool| {
-        hierarchies(content)
-            .find(|&(id, controllers, _)| is_systemds(id, controllers))
-            .and_then(|(_, _, path)| unit_of_cgroup_path(path))
+    let groups = parse_cgroups(content);
+    let unit_where = |is_systemds: fn(&ProcessCGroup) -> bool| {
+        unit_of_cgroup_path(&groups.iter().find(|group| is_systemds(group))?.pathname)
     };
-    unit_where(|id, controllers| id == "0" && controllers.is_empty()).or_else(|| {
-        unit_where(|_, controllers| controllers.split(',').any(|c| c == "name=systemd"))
-    })
+    unit_where(is_unified)
+        .or_else(|| unit_where(|group| group.controllers.iter().any(|name| name == "name=systemd")))
+}
+
+/// Whether the line is the version 2 hierarchy's (cgroups(7)).
+pub(crate) fn is_unified(group: &ProcessCGroup) -> bool {
+    group.hierarchy == 0 && group.controllers.is_empty()
 }
 
 /// The unit, from the path of a control group in systemd's hierarchy; `None` where there is none.
@@ -106,16 +111,6 @@ pub fn unit_of_cgroup_path(path: &str) -> Option<CgroupUnit> {
         None => (of_system, Manager::System),
     };
     Some(CgroupUnit { unit: unescape(component).to_owned(), manager })
-}
-
-/// The lines of `/proc/PID/cgroup`: hierarchy id, controllers, path (cgroups(7)).
-pub(crate) fn hierarchies(content: &str) -> impl Iterator<Item = (&str, &str, &str)> {
-    content.lines().filter_map(|line| {
-        let mut parts = line.splitn(3, ':');
-        let (id, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
-        // What the kernel adds where the group was removed under a zombie.
-        Some((id, controllers, path.strip_suffix(" (deleted)").unwrap_or(path)))
-    })
 }
 
 /// The first component that names a unit other than a slice, as it stands in the path, and what

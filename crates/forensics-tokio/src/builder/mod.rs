@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forensics_core::capture::{arm, hint_low_latency, is_ignored};
-use forensics_core::context::Baseline;
+use forensics_core::context::StartupInfo;
 use forensics_core::process;
 use forensics_core::record::Run;
 use forensics_core::secret;
@@ -284,13 +284,12 @@ impl Builder {
 
         alignment::check_grace(&config);
         secret::show(config.show_secrets);
-        // Its markers stay empty: they are read apart, as their file system can hang.
-        let mut baseline = Baseline::probe();
-        if let Some(parent) = &mut baseline.parent {
+        let mut startup = StartupInfo::collect();
+        if let Some(parent) = &mut startup.parent {
             let pid = parent.pid;
             parent.cmdline = bounded(CMDLINE_LIMIT, move || process::cmdline(pid)).flatten();
         }
-        let unit = baseline.systemd.unit.clone();
+        let unit = startup.systemd.unit.clone();
         let signals = config.signals.clone();
         let fast_capture = config.fast_capture;
         panics::watch(keeper::record_panic);
@@ -308,7 +307,7 @@ impl Builder {
             events::watchdog_not_fed(every);
         }
         let watchdog = watchdog.filter(|_| config.watchdog);
-        let shared = share(config, baseline, notifier.clone(), termination, runtime);
+        let shared = share(config, startup, notifier.clone(), termination, runtime);
         // In this order: the capture's handler before tokio's, so that what it took down is there
         // when tokio's task wakes; and the keeper before the first signal can come.
         keeper::attach(Arc::downgrade(&shared.stop)).map_err(InstallError::Keeper)?;
@@ -347,11 +346,12 @@ pub(crate) fn check(config: &Config) -> Result<Handle, InstallError> {
 /// Looks at the last run, begins the record of this one, and makes what the guard's tasks share.
 pub(crate) fn share(
     config: Config,
-    baseline: Baseline,
+    mut startup: StartupInfo,
     notifier: Notifier,
     termination: Termination,
     runtime: Handle,
 ) -> Arc<Shared> {
+    startup.markers.clone_from(&config.markers);
     // A folder that is not there yet has no last run; one that can't be read, or into which others
     // could have put one, is said below.
     let last = |dir: &PathBuf| Run::last_in(&Folder::open(dir).ok()?).ok().flatten();
@@ -363,12 +363,12 @@ pub(crate) fn share(
     }
     let previous = previous.map(|run| run.verdict);
     let black_box = config.record_dir.as_deref();
-    let black_box = black_box.map(|dir| BlackBox::open(dir, &config, &baseline));
+    let black_box = black_box.map(|dir| BlackBox::open(dir, &config, &startup));
     let black_box = black_box.unwrap_or_default();
     if let Some(failure) = black_box.failure_to_say() {
         events::not_recorded(failure);
     }
     let say_context = events::context;
     let outlets = Outlets { black_box, notifier, termination, say_context };
-    Arc::new(Shared::new(config, baseline, outlets, previous, runtime))
+    Arc::new(Shared::new(config, startup, outlets, previous, runtime))
 }

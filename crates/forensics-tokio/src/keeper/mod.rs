@@ -16,7 +16,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use forensics_core::capture::{self, Armed, Captured};
+use forensics_core::capture::{self, Armed, SignalInfo};
 use forensics_core::record::ForcedBy;
 use forensics_core::signal::Signal;
 
@@ -45,7 +45,7 @@ struct Keeper {
     started: bool,
     watched: Vec<Watched>,
     /// Signals that nobody has taken in yet.
-    caught: VecDeque<Captured>,
+    caught: VecDeque<SignalInfo>,
     /// Stops whose process is about to end: kept alive, as their guards go before it does.
     leaving: Vec<Arc<Stop>>,
     /// Signals that are given back then.
@@ -67,13 +67,6 @@ static KEEPER: Mutex<Keeper> = Mutex::new(Keeper {
 pub(crate) fn attach(stop: Weak<Stop>) -> io::Result<()> {
     let mut keeper = lock();
     if !keeper.started {
-        let first = stop.clone();
-        let keep = move || {
-            if let Some(stop) = first.upgrade() {
-                stop.rehearse();
-            }
-            keep();
-        };
         task::thread("shutdown-keeper", keep)?;
         keeper.started = true;
     }

@@ -61,8 +61,6 @@ pub(crate) async fn listen(shared: Arc<Shared>, mut listeners: Listeners) {
         biased;
         _ = shared.stop.begun() => {}
         signal = listeners.recv() => {
-            // While the keeper takes the context down.
-            shared.stop.look_around();
             shared.stop.voice.come();
             if timeout(KEEPER_COMES, shared.stop.begun()).await.is_err() {
                 // Where that fails, too, a stop of which nothing is known is still one.

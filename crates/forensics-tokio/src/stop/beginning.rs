@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use forensics_core::capture;
-use forensics_core::context::{ShutdownContext, Surroundings, Trigger};
+use forensics_core::context::{ShutdownContext, Trigger};
 use tokio::time::Instant;
 
 use super::context::{self, Caught};
@@ -31,16 +31,6 @@ impl Stop {
                 self.black_box.begun(&begun.context, begun.allowed, begun.lead, stop_timeout);
             });
         }
-    }
-
-    /// Makes ready, on the thread that calls [`on_signal`](Self::on_signal), what the first one needs.
-    pub(crate) fn rehearse(&self) {
-        ShutdownContext::rehearse(&self.baseline);
-    }
-
-    /// Looks around for the stop that will begin in a moment, beside the keeper, which looks at the sender.
-    pub(crate) fn look_around(&self) {
-        let _ = self.surroundings.set(Surroundings::look(&self.baseline));
     }
 
     /// Begins the stop, unless it has begun: captures the context, and tells whoever waits.
@@ -68,8 +58,7 @@ impl Stop {
             return false;
         }
         let was_ready = self.readiness.end();
-        let (markers, seen) = (&self.config.markers, &self.surroundings);
-        let context = context::take_down(&self.baseline, markers, trigger, caught, seen);
+        let context = context::take_down(&self.startup, trigger, caught);
         let (allowed, why) = self.limit(&context);
         let lead = match context.trigger {
             // It is gone already.
@@ -97,7 +86,7 @@ impl Stop {
         }
         // Who has been woken may have been put behind this thread, and have waited since.
         thread::yield_now();
-        begun.context.complete(&self.baseline);
+        context::run(&mut begun.context, &self.startup, self.startup.record_probes());
         let begun = Arc::new(begun);
         self.note(&mut |state| (state.begun, state.words) = (Some(begun.clone()), words));
         // The keeper holds the deadline from here on.

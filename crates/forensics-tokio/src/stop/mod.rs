@@ -16,9 +16,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use forensics_core::capture::{self, Captured};
+use forensics_core::capture::{self, SignalInfo};
 use forensics_core::clock;
-use forensics_core::context::{Baseline, ShutdownContext, Surroundings, Trigger};
+use forensics_core::context::{ShutdownContext, StartupInfo, Trigger};
 use tokio::runtime::{Handle, RuntimeMetrics};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -60,7 +60,7 @@ pub(crate) struct Outlets {
 
 /// See the module's documentation.
 pub(crate) struct Stop {
-    baseline: Baseline,
+    startup: Arc<StartupInfo>,
     config: Arc<Config>,
     pub(crate) black_box: BlackBox,
     pub(crate) voice: Voice,
@@ -76,8 +76,6 @@ pub(crate) struct Stop {
     unit: OnceLock<Unit>,
     /// Set by the one who then captures the context.
     claimed: AtomicBool,
-    /// What somebody else has seen for that one.
-    surroundings: OnceLock<Surroundings>,
     /// What that one has captured, until somebody goes on with it.
     begins: Mutex<Option<Begins>>,
     count: Mutex<SignalCount>,
@@ -104,7 +102,7 @@ pub(crate) struct Stop {
 
 impl Stop {
     pub(crate) fn new(
-        baseline: Baseline,
+        startup: StartupInfo,
         config: Arc<Config>,
         outlets: Outlets,
         runtime: Handle,
@@ -112,7 +110,7 @@ impl Stop {
         let Outlets { black_box, notifier, termination, say_context } = outlets;
         let message = Message::new(termination, config.service.clone());
         Self {
-            baseline,
+            startup: Arc::new(startup),
             config,
             black_box,
             voice: Voice::new(),
@@ -124,7 +122,6 @@ impl Stop {
             readiness: Arc::default(),
             unit: OnceLock::new(),
             claimed: AtomicBool::new(false),
-            surroundings: OnceLock::new(),
             begins: Mutex::default(),
             count: Mutex::default(),
             left_later: AtomicUsize::new(0),
@@ -157,7 +154,7 @@ impl Stop {
     }
 
     /// When the handler took this down, by [`now`](Self::now).
-    pub(crate) fn time_of(&self, captured: &Captured) -> Instant {
+    pub(crate) fn time_of(&self, captured: &SignalInfo) -> Instant {
         let since = clock::mono_us().saturating_sub(captured.mono_ns / 1000);
         let now = self.now();
         now.checked_sub(Duration::from_micros(since)).unwrap_or(now)
@@ -217,10 +214,7 @@ impl Stop {
     }
 
     fn later(&self, caught: &Caught, ordinal: Option<u32>, at: Instant) -> LaterSignal {
-        let (signal, mut sender) = (caught.captured.signal, caught.sender());
-        if let Some(sender) = &mut sender {
-            sender.complete();
-        }
+        let (signal, sender) = (caught.captured.signal, context::sender(&self.startup, caught));
         let state = self.state.borrow();
         // Absent only while another thread is still capturing the context of a request.
         let began = state.begun.as_ref().map_or(at, |begun| begun.at);
