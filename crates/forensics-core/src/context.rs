@@ -117,8 +117,8 @@ impl ShutdownContext {
 
     /// Adds what a probe found, and decides the cause again from all facts. Pure.
     ///
-    /// The order does not matter, so a finding that comes late can still be applied. What was found
-    /// about a process that turned out not to be the sender is dropped.
+    /// A finding may come late, and after those of later probes. What was found about a process that
+    /// turned out not to be the sender is dropped.
     pub fn apply(&mut self, finding: Finding) {
         let Some(found) = finding.0 else { return };
         match found {

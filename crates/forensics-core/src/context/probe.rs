@@ -112,9 +112,8 @@ impl Probe {
             }
         }
     }
-}
 
-impl Probe {
+    /// What is to be found out about the sender.
     fn of_sender(self, context: &ShutdownContext) -> Option<SenderFact> {
         let sender = context.sender.as_ref()?;
         let process = &sender.process;
@@ -176,8 +175,8 @@ fn cmdline(sender: &Sender, our_parent: Option<&ProcessSummary>) -> Option<Strin
     {
         return parent.cmdline.clone();
     }
-    // A zombie has none.
-    if process.state == Some('Z') || !sender.is_still_there() {
+    // A zombie has none, and without a start time nothing tells whose it is.
+    if process.state == Some('Z') || process.start_time.is_none() {
         return None;
     }
     process::cmdline(process.pid).filter(|_| sender.is_still_there())
