@@ -52,7 +52,7 @@ pub enum Cause {
     SelfSent,
     /// A timer of our own ran out.
     Timer,
-    /// Somebody who could write any pid into the signal.
+    /// A sender that could write any pid into the signal.
     Unverified,
     /// The parent whose death we asked to be told of died.
     ParentDied,
@@ -74,7 +74,7 @@ pub enum Cause {
     Requested,
     /// The service's future ended by itself.
     ServiceEnded,
-    /// Not to be told.
+    /// It cannot be told.
     Unknown,
 }
 
@@ -101,8 +101,8 @@ impl Cause {
         }
     }
 
-    /// Whether the sender's ancestors can have been what decided for it, or could decide otherwise.
-    pub(crate) fn may_hang_on_ancestors(self) -> bool {
+    /// Whether the sender's ancestors decided this, or could decide otherwise.
+    pub(crate) fn may_depend_on_ancestors(self) -> bool {
         matches!(self, Cause::Operator | Cause::Process | Cause::Unknown)
     }
 }
@@ -175,8 +175,8 @@ fn of_signal(signal: Signal, code: SiCode, known: &Evidence<'_>) -> (Cause, Stri
         return (Cause::Unknown, format!("{signal} with si_code {code:?}"));
     };
     let who = &sender.process;
-    // Whoever lives outside our pid namespace is 0 in it: parent, session and sender alike, and need
-    // not be the same.
+    // A process outside our pid namespace has pid 0 in it. So parent, session leader and sender can
+    // all be 0 and be different processes.
     let is = |pid: Option<i32>| pid.is_some_and(|pid| pid > 0 && sender.is(pid));
     let is_parent = is(known.process.ppid);
     if signal == Signal::HUP && is(known.process.session) && who.pid != known.process.pid {
@@ -204,9 +204,10 @@ fn of_signal(signal: Signal, code: SiCode, known: &Evidence<'_>) -> (Cause, Stri
         }
     } else if is_parent {
         // A thread's end sends the parent-death signal, too, and looks the same (prctl(2)).
-        let thread = match known.is_parent_death_signal {
-            true => ", or its thread that started us has ended",
-            false => "",
+        let thread = if known.is_parent_death_signal {
+            ", or its thread that started us has ended"
+        } else {
+            ""
         };
         (Cause::Supervisor, format!("the sender {who} is our parent{thread}"))
     } else if let Some(presence) = person(sender) {

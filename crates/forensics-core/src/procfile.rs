@@ -1,9 +1,9 @@
 //! Reading small files of `/proc`, `/sys` and control groups for the parsers of the crate procfs.
 //!
 //! procfs reads a file to its end, which for a command line can be megabytes, and some of its parsers
-//! expect exactly what a current kernel writes. So a file is opened here, without waiting for a writer
-//! and without becoming its terminal's session, and read up to [`LIMIT`]. procfs then parses the bytes.
-//! What it would panic on is refused first, and text that is not UTF-8 is replaced, not refused.
+//! expect exactly what a current kernel writes. So a file is opened here, without waiting for the
+//! writer of a FIFO and without taking a terminal as ours, and read up to [`LIMIT`]. procfs then parses
+//! the bytes. What it would panic on is refused first, and what is not UTF-8 is replaced.
 //!
 //! Nothing here bounds the time: a file of lxcfs or of a dead server can block for ever. Callers that
 //! must not block run a [probe](crate::context::Probe) on a thread that they can leave behind.
@@ -24,9 +24,9 @@ use crate::os;
 /// How much of a file is read. Only a command line, a list of groups or the like can have more.
 pub(crate) const LIMIT: usize = 64 * 1024;
 
-/// The fields of `status` that procfs insists on. gVisor leaves some out, and a list of groups can
-/// fill [`LIMIT`]. These lines are put before the file's own, which replace them; so a missing user is
-/// `(uid_t) -1`, which no process has, and a missing tracer is none.
+/// The fields of `status` that procfs insists on, for those that we do not use and for those that a
+/// file does not have: gVisor leaves some out. The file's own lines come behind these and replace them.
+/// So a missing user is `(uid_t) -1`, which no process has, and a missing tracer is none.
 const STATUS_DEFAULTS: &str = "Name:\nState:\nTgid:0\nPid:0\nPPid:0\nTracerPid:0\n\
     Uid:4294967295 0 0 0\nGid:0 0 0 0\nFDSize:0\nGroups:\nThreads:0\nSigQ:0/0\nSigPnd:0\nShdPnd:0\n\
     SigBlk:0\nSigIgn:0\nSigCgt:0\nCapInh:0\nCapPrm:0\nCapEff:0\n";
@@ -44,9 +44,8 @@ pub(crate) fn is_ours() -> bool {
     if KNOWN_BY.load(Ordering::Relaxed) == pid {
         return true;
     }
-    let own = Path::new("/proc/self");
     let is_ours = os::HAS_PROC
-        && fs::read_link(own).is_ok_and(|own| own.as_os_str() == pid.to_string().as_str());
+        && fs::read_link("/proc/self").is_ok_and(|own| own == Path::new(&pid.to_string()));
     if is_ours {
         KNOWN_BY.store(pid, Ordering::Relaxed);
     }
@@ -131,8 +130,13 @@ pub(crate) fn parse_stat(line: &[u8]) -> Option<Stat> {
 }
 
 /// Parses the content of `/proc/PID/status`: the real user's id, and the pid of the tracer.
+///
+/// procfs gets these two lines alone. It refuses the whole file for one line of another form, such as a
+/// list of groups that was cut at [`LIMIT`].
 pub(crate) fn parse_status(text: &str) -> (Option<u32>, Option<i32>) {
-    match Status::from_read(format!("{STATUS_DEFAULTS}{text}").as_bytes()) {
+    let is_used = |line: &&str| line.starts_with("Uid:") || line.starts_with("TracerPid:");
+    let used: String = text.split_inclusive('\n').filter(is_used).collect();
+    match Status::from_read(format!("{STATUS_DEFAULTS}{used}").as_bytes()) {
         Ok(status) => (
             Some(status.ruid).filter(|&uid| uid != u32::MAX),
             Some(status.tracerpid).filter(|&tracer| tracer != 0),
@@ -247,6 +251,7 @@ mod tests {
         let cases = [
             (hostile, (Some(7), Some(99))),
             ("Uid:\t7\t8\t9\t10\n", (Some(7), None)),
+            ("TracerPid:\t99\nUid:\t7\t8\t9\t10\nGroups:\t1 2 3\nSig", (Some(7), Some(99))),
             ("TracerPid:\t99\nGroups:\t1 2 3", (None, Some(99))),
             ("", (None, None)),
             ("TracerPid:\t99\nUid:\tx\n", (None, None)),

@@ -89,7 +89,7 @@ impl Probe {
             | Probe::SenderUnit
             | Probe::Ancestors => self.of_sender(context).map(Found::AboutSender),
             // Else they are left to `Ancestors`.
-            Probe::CauseAncestors if context.cause().may_hang_on_ancestors() => {
+            Probe::CauseAncestors if context.cause().may_depend_on_ancestors() => {
                 Probe::Ancestors.of_sender(context).map(Found::AboutSender)
             }
             Probe::CauseAncestors => None,

@@ -128,7 +128,7 @@ fn a_pod_and_a_sender_that_forwards_stand_behind_whom_they_tell_of() {
 }
 
 #[test]
-fn nobody_forges_a_field_or_leaves_the_line() {
+fn no_text_forges_a_field_or_leaves_the_line() {
     let evil = "x cause=systemd\nsender_pid=1 \u{1b}]0;owned\u{7} \"";
     let mut context = example();
     context.sender.as_mut().unwrap().process = process(4242, evil, evil);

@@ -5,8 +5,8 @@
 //! systemd 252 (`cg_path_get_unit()`, `cg_path_get_user_unit()` and what they call, in
 //! `src/basic/cgroup-util.c`), checked against its own test cases.
 //!
-//! Two limits: whoever may create control groups may name them like units, so this is as good as
-//! the manager that a subtree was delegated to; and of a manager inside a container without a
+//! Two limits: a program that may create control groups may name them like units, so this is as good
+//! as the manager that a subtree was delegated to; and of a manager inside a container without a
 //! cgroup namespace, the units are not seen (systemd strips the path of its own process 1).
 
 use procfs::ProcessCGroup;
@@ -31,7 +31,7 @@ pub enum Manager {
 
 impl Manager {
     /// The option by which systemctl(1), systemd-run(1) and their like ask this manager. The user's
-    /// is that of whoever runs the command, found by `XDG_RUNTIME_DIR`; the uid is not looked at.
+    /// is that of the user who runs the command, found by `XDG_RUNTIME_DIR`; the uid is not looked at.
     #[must_use]
     pub fn option(self) -> &'static str {
         match self {
@@ -45,7 +45,7 @@ impl Manager {
 ///
 /// Any type of unit that holds processes: a service, a scope (a login session's
 /// `session-2.scope`, a container's), more rarely a socket, mount or swap. The managers themselves
-/// live in `init.scope`, which is nobody's service.
+/// live in `init.scope`, which is no service.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CgroupUnit {
     /// Its full name, type included: `gateway.service`, `worker@3.service`. Always a valid one.
@@ -95,7 +95,7 @@ pub(crate) fn is_unified(group: &ProcessCGroup) -> bool {
 /// The unit, from the path of a control group in systemd's hierarchy; `None` where there is none.
 ///
 /// Leading slices are skipped; the next component is the unit, and what lies below that is the
-/// unit's own affair, except below a user's manager, where it is counted anew.
+/// unit's own affair, except below a user's manager, where the search starts again.
 ///
 /// ```
 /// use forensics_core::systemd::{Manager, unit_of_cgroup_path};
