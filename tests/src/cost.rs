@@ -3,8 +3,8 @@
 use std::error::Error;
 use std::sync::Mutex;
 
-use forensics_tokio::core::capture::{self, Captured};
-use forensics_tokio::core::context::{Baseline, ShutdownContext, Trigger};
+use forensics_tokio::core::capture::{self, SignalInfo};
+use forensics_tokio::core::context::{ShutdownContext, StartupInfo, Trigger};
 use forensics_tokio::core::duration::{ParseError, Timespan, parse};
 use forensics_tokio::core::record::{
     Event, PhaseFinished, PhaseOutcome, RecordError, Recorder, RunStarted,
@@ -16,8 +16,8 @@ use nix::unistd::Pid;
 /// What they need to begin with.
 #[derive(Debug)]
 pub struct Subjects {
-    baseline: Baseline,
-    captured: Captured,
+    startup: StartupInfo,
+    captured: SignalInfo,
     recorder: Recorder,
     event: Event,
     _dir: tempfile::TempDir,
@@ -32,7 +32,7 @@ impl Subjects {
         /// Handlers and what they took down are the whole process's: two tests at once would take each
         /// other's signal, and one would wait for ever.
         static TURN: Mutex<()> = Mutex::new(());
-        let baseline = Baseline::probe();
+        let startup = StartupInfo::collect();
         let turn = TURN.lock();
         let guard = capture::install(&[Signal::TERM])?;
         kill(Pid::this(), Nix::SIGTERM)?;
@@ -48,7 +48,7 @@ impl Subjects {
         let mut finished = PhaseFinished::new("drain", PhaseOutcome::Ok, 1_100_234, 1_103_832);
         finished.values.insert("active_at_start".to_owned(), 7.into());
         let event = Event::PhaseFinished(finished);
-        Ok(Self { baseline, captured, recorder, event, _dir: dir })
+        Ok(Self { startup, captured, recorder, event, _dir: dir })
     }
 
     /// How many ancestors of the sender are looked at: each is a file to read.
@@ -60,7 +60,7 @@ impl Subjects {
 
 fn context(subjects: &Subjects) -> ShutdownContext {
     let trigger = Trigger::Signal { signal: Signal::TERM };
-    ShutdownContext::capture(&subjects.baseline, trigger, Some(&subjects.captured))
+    ShutdownContext::capture(&subjects.startup, trigger, Some(&subjects.captured))
 }
 
 /// Captures the context of a signal and formats its line.

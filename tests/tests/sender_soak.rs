@@ -17,7 +17,7 @@ use std::io::Write;
 use std::process::Command;
 
 use forensics_tests::Program;
-use forensics_tokio::core::capture::Absence;
+use forensics_tokio::core::capture::SnapshotError;
 use forensics_tokio::core::process::ProcessSummary;
 use forensics_tokio::core::sender::Sender;
 
@@ -83,7 +83,7 @@ fn soak(kind: &Kind, options: &[&str]) -> Figures {
         assert_eq!(sender.process.pid, pid, "{said}");
         match &sender.process.name {
             Some(name) => assert_eq!(name, kind.name, "{said}"),
-            None => assert_eq!(sender.absence, Some(Absence::Gone), "{said}"),
+            None => assert_eq!(sender.absence, Some(SnapshotError::Gone), "{said}"),
         }
         if let Some(named) = sender.parent() {
             assert_eq!(named.pid, parent, "{said}");

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use forensics_core::context::{Baseline, ShutdownContext};
+use forensics_core::context::{ShutdownContext, StartupInfo};
 use forensics_core::record::{
     Event, ExitKind, PhaseFinished, PhaseOutcome, PhaseStarted, Recorder, RunStarted, SignalEvent,
     SignalKind, Stopped,
@@ -55,7 +55,7 @@ fn main() -> Result<()> {
 /// Records of runs that were stopped by systemd, four phases each.
 fn write(dir: &Path, records: u64) -> Result<()> {
     std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))?;
-    let context = ShutdownContext::look(&Baseline::probe());
+    let context = ShutdownContext::snapshot(&StartupInfo::collect());
     for n in 0..records {
         let run = Recorder::create(dir, RunStarted::new("gateway", std::process::id()))?;
         let mut signal = SignalEvent::new(SignalKind::Signal, 1, "systemd");

@@ -87,7 +87,7 @@ fn receive() -> Result<()> {
             capture::wait(None);
             let captured = capture::drain().pop().ok_or("woken without a signal")?;
             let pid = captured.pid.ok_or("a signal without a sender")?;
-            let named = u8::from(captured.sighting.stat.is_some());
+            let named = u8::from(captured.snapshot.stat.is_some());
             println!("{} {} {pid} {named}", captured.mono_ns, captured.took_ns);
             continue;
         }

@@ -1,7 +1,7 @@
-//! What the context and its line cost, of a real signal from a real process.
+//! What the context and its line cost, for a real signal from a real process.
 //!
-//! The floor is what the kernel takes to give what they are made of: each file that is read, once,
-//! opened, read into one buffer on the stack, closed, and nothing made of it.
+//! They are compared with the time that the kernel takes: each file that they are made of is opened,
+//! read into one buffer on the stack and closed, and nothing is made of it.
 
 #![forbid(unsafe_code)]
 
@@ -11,12 +11,10 @@ use std::error::Error;
 use std::fmt::Write;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, stdin};
-use std::process::{Command, ExitCode, Stdio};
-use std::sync::OnceLock;
+use std::process::{Child, Command, ExitCode, Stdio};
 
-use forensics_core::capture::{self, Captured};
-use forensics_core::context::{Baseline, ShutdownContext, Trigger};
-use forensics_core::sender::Sender;
+use forensics_core::capture::{self, SignalInfo};
+use forensics_core::context::{ShutdownContext, StartupInfo, Trigger};
 use forensics_core::signal::Signal;
 use measure::{clock, in_turns, median};
 use nix::sys::signal::{Signal as Nix, kill};
@@ -52,57 +50,58 @@ fn send() -> Result<()> {
     Ok(())
 }
 
-/// What a signal from a child that is still there looks like; the child ends with its input.
-fn signalled() -> Result<(Captured, std::process::Child)> {
-    let guard = capture::install(&[Signal::TERM])?;
-    let mut sender =
+/// A signal from a child that still runs. The child ends with its input.
+fn signalled() -> Result<(SignalInfo, Child)> {
+    let armed = capture::install(&[Signal::TERM])?;
+    let sender =
         Command::new(std::env::current_exe()?).arg("send").stdin(Stdio::piped()).spawn()?;
-    let mut captured = Vec::new();
-    while captured.is_empty() {
+    let mut signal = Vec::new();
+    while signal.is_empty() {
         capture::wait(None);
-        captured = capture::drain();
+        signal = capture::drain();
     }
-    drop(guard);
-    // Its input is kept open with it.
-    let _ = sender.stdin.as_mut();
-    Ok((captured.remove(0), sender))
+    drop(armed);
+    Ok((signal.remove(0), sender))
 }
 
-fn context(baseline: &Baseline, captured: &Captured) -> ShutdownContext {
-    ShutdownContext::capture(baseline, Trigger::Signal { signal: Signal::TERM }, Some(captured))
+fn context(startup: &StartupInfo, signal: &SignalInfo) -> ShutdownContext {
+    ShutdownContext::capture(startup, Trigger::Signal { signal: Signal::TERM }, Some(signal))
 }
 
-/// The capture as far as the line shows it, and the line.
-fn look(baseline: &Baseline, captured: &Captured, line: &mut String) {
+/// The context as far as the line shows it, and the line.
+fn context_and_line(startup: &StartupInfo, signal: &SignalInfo, line: &mut String) {
     line.clear();
-    let (sender, trigger) = (Sender::glimpse(captured), Trigger::Signal { signal: Signal::TERM });
-    let nobody = OnceLock::new();
-    let context = ShutdownContext::capture_from(baseline, trigger, Some(captured), sender, &nobody);
+    let trigger = Trigger::Signal { signal: Signal::TERM };
+    let mut context = ShutdownContext::start(startup, trigger, Some(signal));
+    for probe in startup.line_probes() {
+        let finding = probe.run(&context, startup);
+        context.apply(finding);
+    }
     // Writing to a String does not fail.
     let _ = write!(line, "{context}");
 }
 
-/// In a process that has done it never before: the first time, and the median of those after.
+/// In a process that has not done it before: the first time, and the median of those after.
 fn fresh() -> Result<()> {
-    let baseline = Baseline::probe();
-    let (captured, mut sender) = signalled()?;
-    let first = clock(|| look(&baseline, &captured, &mut String::new()));
+    let startup = StartupInfo::collect();
+    let (signal, mut sender) = signalled()?;
+    let first = clock(|| context_and_line(&startup, &signal, &mut String::new()));
     let mut line = String::new();
-    let [warm] = in_turns(100, [&mut || clock(|| look(&baseline, &captured, &mut line))]);
+    let [warm] = in_turns(100, [&mut || clock(|| context_and_line(&startup, &signal, &mut line))]);
     drop(sender.stdin.take());
     sender.wait()?;
     println!("{first} {}", median(&warm) as u64);
     Ok(())
 }
 
-/// The files that are read before the line, each once. The sender's ancestors are looked at as it is
-/// nobody's supervisor.
+/// The files that are read for the line, each once. The sender is a process that can be anything, so
+/// its ancestors are read as well, and as it lives, so is its command line.
 fn files(context: &ShutdownContext) -> Result<Vec<String>> {
     let sender = context.sender.as_ref().ok_or("no sender")?;
     let of = |pid: i32, file: &str| format!("/proc/{pid}/{file}");
     let pid = sender.process.pid;
     let mut files = vec!["/proc/loadavg".to_owned(), "/etc/passwd".to_owned()];
-    files.extend(["stat", "status"].map(|file| of(pid, file)));
+    files.extend(["stat", "status", "cmdline"].map(|file| of(pid, file)));
     files.push(of(context.process.pid, "status"));
     files.extend(sender.ancestors.iter().map(|ancestor| of(ancestor.pid, "stat")));
     files.extend(context.parent.iter().map(|parent| of(parent.pid, "stat")));
@@ -121,19 +120,19 @@ fn read(files: &[String]) -> std::io::Result<()> {
 }
 
 fn conduct() -> Result<()> {
-    let baseline = Baseline::probe();
-    let (captured, mut sender) = signalled()?;
-    let files = files(&context(&baseline, &captured))?;
+    let startup = StartupInfo::collect();
+    let (signal, mut sender) = signalled()?;
+    let files = files(&context(&startup, &signal))?;
     read(&files)?;
     let mut line = String::new();
-    let seen = context(&baseline, &captured);
+    let seen = context(&startup, &signal);
     let [whole, floor, shown, all] = in_turns(
         TRIALS,
         [
-            &mut || clock(|| look(&baseline, &captured, &mut line)),
+            &mut || clock(|| context_and_line(&startup, &signal, &mut line)),
             &mut || clock(|| read(&files)),
             &mut || clock(|| seen.to_string()),
-            &mut || clock(|| context(&baseline, &captured)),
+            &mut || clock(|| context(&startup, &signal)),
         ],
     );
     drop(sender.stdin.take());

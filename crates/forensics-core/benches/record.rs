@@ -8,7 +8,7 @@ use std::error::Error;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 
-use forensics_core::context::{Baseline, ShutdownContext};
+use forensics_core::context::{ShutdownContext, StartupInfo};
 use forensics_core::record::{
     Event, PhaseFinished, PhaseOutcome, Recorder, RunStarted, SignalEvent, SignalKind,
 };
@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut finished = PhaseFinished::new("drain", PhaseOutcome::Ok, 1_100_234, 1_103_832);
     finished.values.insert("active_at_start".to_owned(), 7.into());
     finished.values.insert("active_now".to_owned(), 0.into());
-    let context = ShutdownContext::look(&Baseline::probe());
+    let context = ShutdownContext::snapshot(&StartupInfo::collect());
     let mut signal = SignalEvent::new(SignalKind::Signal, 1, "operator");
     signal.line = context.to_string();
     signal.context = serde_json::to_value(&context)?;

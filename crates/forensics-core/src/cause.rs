@@ -26,10 +26,9 @@
 
 use std::fmt::{self, Display};
 
-use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use crate::capture::{Captured, Code};
+use crate::capture::SiCode;
 use crate::process::ProcessSummary;
 use crate::sender::Sender;
 use crate::signal::Signal;
@@ -53,7 +52,7 @@ pub enum Cause {
     SelfSent,
     /// A timer of our own ran out.
     Timer,
-    /// Somebody who could write any pid into the signal.
+    /// A sender that could write any pid into the signal.
     Unverified,
     /// The parent whose death we asked to be told of died.
     ParentDied,
@@ -75,7 +74,7 @@ pub enum Cause {
     Requested,
     /// The service's future ended by itself.
     ServiceEnded,
-    /// Not to be told.
+    /// It cannot be told.
     Unknown,
 }
 
@@ -102,8 +101,8 @@ impl Cause {
         }
     }
 
-    /// Whether the sender's ancestors can have been what decided for it, or could decide otherwise.
-    pub(crate) fn may_hang_on_ancestors(self) -> bool {
+    /// Whether the sender's ancestors decided this, or could decide otherwise.
+    pub(crate) fn may_depend_on_ancestors(self) -> bool {
         matches!(self, Cause::Operator | Cause::Process | Cause::Unknown)
     }
 }
@@ -117,21 +116,23 @@ impl Display for Cause {
 /// A cause, and what it was decided on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Verdict {
+pub struct CauseDecision {
     /// The one word.
     pub cause: Cause,
     /// What spoke for it, in a clause for people. Holds text of other processes: escape it.
     pub evidence: String,
 }
 
-/// What a verdict is decided on.
+/// What the cause is decided on.
 #[derive(Debug, Clone, Copy)]
 pub struct Evidence<'a> {
     /// What asked us to stop.
     pub trigger: &'a Trigger,
-    /// The signal as the handler took it down, where it did.
-    pub captured: Option<&'a Captured>,
-    /// Its sender, where it had one.
+    /// How the signal came about; absent if the handler did not see it.
+    pub code: Option<SiCode>,
+    /// Whether the signal is the one that `PR_SET_PDEATHSIG` asks for when the parent dies.
+    pub is_parent_death_signal: bool,
+    /// The signal's sender, if it had one.
     pub sender: Option<&'a Sender>,
     /// This process.
     pub process: &'a ProcessSummary,
@@ -142,7 +143,7 @@ pub struct Evidence<'a> {
 }
 
 /// Decides the cause by the table above.
-pub fn decide(evidence: &Evidence<'_>) -> Verdict {
+pub fn decide(evidence: &Evidence<'_>) -> CauseDecision {
     let (cause, evidence) = match evidence.trigger {
         Trigger::Request { reason } => (Cause::Requested, format!("requested: {reason}")),
         Trigger::ServiceEnded { error: None } => {
@@ -151,32 +152,32 @@ pub fn decide(evidence: &Evidence<'_>) -> Verdict {
         Trigger::ServiceEnded { error: Some(error) } => {
             (Cause::ServiceEnded, format!("the service's future failed: {error}"))
         }
-        Trigger::Signal { signal } => match evidence.captured {
-            Some(captured) => of_signal(*signal, captured, evidence),
+        Trigger::Signal { signal } => match evidence.code {
+            Some(code) => of_signal(*signal, code, evidence),
             None => (Cause::Unknown, "the handler took nothing down".to_owned()),
         },
     };
-    Verdict { cause, evidence }
+    CauseDecision { cause, evidence }
 }
 
-fn of_signal(signal: Signal, captured: &Captured, known: &Evidence<'_>) -> (Cause, String) {
-    match captured.code {
-        Code::Timer => return (Cause::Timer, SI_TIMER.to_owned()),
-        Code::Kernel if matches!(signal, Signal::INT | Signal::QUIT) => {
+fn of_signal(signal: Signal, code: SiCode, known: &Evidence<'_>) -> (Cause, String) {
+    match code {
+        SiCode::Timer => return (Cause::Timer, SI_TIMER.to_owned()),
+        SiCode::Kernel if matches!(signal, Signal::INT | Signal::QUIT) => {
             return (Cause::CtrlC, format!("{signal} from the kernel: a key at the terminal"));
         }
-        Code::Kernel if signal == Signal::HUP => {
+        SiCode::Kernel if signal == Signal::HUP => {
             return (Cause::Hangup, "SIGHUP from the kernel: the terminal hung up".to_owned());
         }
         _ => {}
     }
     let Some(sender) = known.sender else {
-        return (Cause::Unknown, format!("{signal} with si_code {:?}", captured.code));
+        return (Cause::Unknown, format!("{signal} with si_code {code:?}"));
     };
     let who = &sender.process;
-    // Whoever lives outside our pid namespace is 0 in it: parent, session and sender alike, and need
-    // not be the same.
-    let is = |pid: Option<i32>| pid.is_some_and(|pid| pid > 0 && sender.is(Pid::from_raw(pid)));
+    // A process outside our pid namespace has pid 0 in it. So parent, session leader and sender can
+    // all be 0 and be different processes.
+    let is = |pid: Option<i32>| pid.is_some_and(|pid| pid > 0 && sender.is(pid));
     let is_parent = is(known.process.ppid);
     if signal == Signal::HUP && is(known.process.session) && who.pid != known.process.pid {
         (Cause::Hangup, format!("SIGHUP from our session's leader {who}"))
@@ -184,7 +185,7 @@ fn of_signal(signal: Signal, captured: &Captured, known: &Evidence<'_>) -> (Caus
         (Cause::SelfSent, "the sender is this process".to_owned())
     } else if !sender.is_verified() {
         (Cause::Unverified, format!("SI_QUEUE: pid {} is what the sender wrote there", who.pid))
-    } else if captured.is_parent_death_signal
+    } else if known.is_parent_death_signal
         && known.first_parent == Some(who.pid)
         // The kernel finds us a new parent before it sends the signal. A parent that we still have
         // has signalled us by kill(2), as a supervisor does.
@@ -203,9 +204,10 @@ fn of_signal(signal: Signal, captured: &Captured, known: &Evidence<'_>) -> (Caus
         }
     } else if is_parent {
         // A thread's end sends the parent-death signal, too, and looks the same (prctl(2)).
-        let thread = match captured.is_parent_death_signal {
-            true => ", or its thread that started us has ended",
-            false => "",
+        let thread = if known.is_parent_death_signal {
+            ", or its thread that started us has ended"
+        } else {
+            ""
         };
         (Cause::Supervisor, format!("the sender {who} is our parent{thread}"))
     } else if let Some(presence) = person(sender) {
@@ -256,7 +258,7 @@ fn person(sender: &Sender) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capture::Absence;
+    use crate::capture::SnapshotError;
 
     const US: i32 = 500;
     const PARENT: i32 = 400;
@@ -277,10 +279,10 @@ mod tests {
     /// A signal on its way to the process `US`, as the table's rows vary it.
     struct Case {
         signal: Signal,
-        code: Code,
+        code: SiCode,
         sender: ProcessSummary,
         ancestors: Vec<ProcessSummary>,
-        absence: Option<Absence>,
+        absence: Option<SnapshotError>,
         unit: Option<CgroupUnit>,
         is_parent_death_signal: bool,
         in_pid_namespace: bool,
@@ -292,7 +294,7 @@ mod tests {
     fn from(sender: ProcessSummary) -> Case {
         Case {
             signal: Signal::TERM,
-            code: Code::User,
+            code: SiCode::User,
             sender,
             ancestors: Vec::new(),
             absence: None,
@@ -304,12 +306,7 @@ mod tests {
         }
     }
 
-    fn verdict(case: &Case) -> Verdict {
-        let captured = Captured {
-            pid: case.code.has_sender().then_some(case.sender.pid),
-            is_parent_death_signal: case.is_parent_death_signal,
-            ..Captured::new(case.signal, case.code)
-        };
+    fn verdict(case: &Case) -> CauseDecision {
         let sender = Sender {
             absence: case.absence,
             ancestors: case.ancestors.clone(),
@@ -317,7 +314,8 @@ mod tests {
         };
         decide(&Evidence {
             trigger: &Trigger::Signal { signal: case.signal },
-            captured: Some(&captured),
+            code: Some(case.code),
+            is_parent_death_signal: case.is_parent_death_signal,
             sender: case.code.has_sender().then_some(&sender),
             process: &ProcessSummary {
                 ppid: Some(case.ppid),
@@ -336,9 +334,9 @@ mod tests {
         let logged_in = ProcessSummary { login_session: Some(3), ..named(77, "kill") };
         let manager_of =
             |uid| ProcessSummary { unit: user_unit("init.scope", uid), ..named(77, "systemd") };
-        let kernel = |signal| Case { signal, code: Code::Kernel, ..from(named(0, "")) };
+        let kernel = |signal| Case { signal, code: SiCode::Kernel, ..from(named(0, "")) };
         let cases = [
-            (Case { code: Code::Timer, ..from(named(1, "systemd")) }, Cause::Timer, "SI_TIMER"),
+            (Case { code: SiCode::Timer, ..from(named(1, "systemd")) }, Cause::Timer, "SI_TIMER"),
             (kernel(Signal::INT), Cause::CtrlC, "SIGINT from the kernel"),
             (kernel(Signal::QUIT), Cause::CtrlC, "SIGQUIT from the kernel"),
             (kernel(Signal::HUP), Cause::Hangup, "terminal hung up"),
@@ -346,12 +344,12 @@ mod tests {
             (Case { signal: Signal::HUP, ..from(named(300, "bash")) }, Cause::Hangup, "bash(300)"),
             (from(named(US, "gateway")), Cause::SelfSent, "this process"),
             (
-                Case { code: Code::Queue, ..from(ProcessSummary::unknown(1)) },
+                Case { code: SiCode::Queue, ..from(ProcessSummary::unknown(1)) },
                 Cause::Unverified,
                 "pid 1 is what the sender wrote",
             ),
             (
-                Case { code: Code::Queue, ..from(ProcessSummary::unknown(US)) },
+                Case { code: SiCode::Queue, ..from(ProcessSummary::unknown(US)) },
                 Cause::Unverified,
                 "SI_QUEUE",
             ),
@@ -409,7 +407,7 @@ mod tests {
                 "systemd(1)",
             ),
             (
-                Case { absence: Some(Absence::Hidden), ..from(ProcessSummary::unknown(1)) },
+                Case { absence: Some(SnapshotError::Hidden), ..from(ProcessSummary::unknown(1)) },
                 Cause::Unknown,
                 "pid 1, of which nothing could be read: hidden",
             ),
@@ -451,7 +449,7 @@ mod tests {
             (from(logged_in), Cause::Operator, "login session 3"),
             (from(named(77, "deploy")), Cause::Process, "deploy(77)"),
             (
-                Case { absence: Some(Absence::Gone), ..from(ProcessSummary::unknown(77)) },
+                Case { absence: Some(SnapshotError::Gone), ..from(ProcessSummary::unknown(77)) },
                 Cause::Unknown,
                 "nothing could be read: gone",
             ),
@@ -469,7 +467,8 @@ mod tests {
         let decide = |trigger: &Trigger| {
             let verdict = decide(&Evidence {
                 trigger,
-                captured: None,
+                code: None,
+                is_parent_death_signal: false,
                 sender: None,
                 process: &us,
                 first_parent: None,

@@ -1,6 +1,8 @@
-//! Where a process's control group lies in the file system, and what the kernel counts of its memory.
+//! Where a process's control group is in the file system, and what the kernel counts of its memory.
 //!
-//! File names are those of the kernel's `admin-guide/cgroup-v2.rst` and `cgroup-v1/memory.rst`.
+//! File names are those of the kernel's `admin-guide/cgroup-v2.rst` and `cgroup-v1/memory.rst`. Each
+//! counter can be missing on its own. Files of a control group may be served by lxcfs, and then can
+//! block; the caller must bound that.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -9,7 +11,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::procfile;
-use crate::systemd::hierarchies;
+use crate::systemd::is_unified;
 
 const MOUNT: &str = "/sys/fs/cgroup";
 
@@ -26,35 +28,29 @@ pub(crate) enum Version {
 /// The version 2 hierarchy below `mount`. Only its root has the file `cgroup.controllers`; on a
 /// hybrid system it is mounted a level lower.
 pub(crate) fn unified(mount: &Path) -> PathBuf {
-    match mount.join("cgroup.controllers").exists() {
-        true => mount.to_owned(),
-        false => mount.join("unified"),
-    }
+    if mount.join("cgroup.controllers").exists() { mount.to_owned() } else { mount.join("unified") }
 }
 
 /// Which hierarchy has the controller, and the process's path in it, by its `/proc/PID/cgroup`.
-pub(crate) fn place<'a>(groups: &'a str, controller: &str) -> Option<(Version, &'a str)> {
-    let mut v2 = None;
-    for (id, controllers, path) in hierarchies(groups) {
-        if controllers.split(',').any(|one| one == controller) {
-            return Some((Version::V1, path));
-        }
-        if id == "0" && controllers.is_empty() {
-            v2.get_or_insert(path);
-        }
+pub(crate) fn place(groups: &str, controller: &str) -> Option<(Version, String)> {
+    let groups = procfile::parse_cgroups(groups);
+    let v1 = groups.iter().find(|group| group.controllers.iter().any(|one| one == controller));
+    if let Some(group) = v1 {
+        return Some((Version::V1, group.pathname.clone()));
     }
-    Some((Version::V2, v2?))
+    let group = groups.into_iter().find(is_unified)?;
+    Some((Version::V2, group.pathname))
 }
 
-/// The directory of a group. `None` for one outside our cgroup namespace, which the kernel shows
-/// as `/../other`: joined, that would leave the mount.
+/// The folder of a group. `None` for one outside our cgroup namespace, which the kernel shows as
+/// `/../other`: joined, that would leave the mount.
 pub(crate) fn below(root: &Path, path: &str) -> Option<PathBuf> {
     let path = Path::new(path.trim_start_matches('/'));
     let inside = path.components().all(|c| matches!(c, Component::Normal(_)));
     inside.then(|| root.iter().chain(path).collect())
 }
 
-/// The folder of a group, and whether it is surely that one: in a container without a cgroup
+/// The folder of a group, and whether it is surely that group's. In a container without a cgroup
 /// namespace the path is the host's, and what is mounted is the container's own group.
 pub(crate) fn home(root: &Path, path: &str) -> (PathBuf, bool) {
     match below(root, path).filter(|home| home.is_dir()) {
@@ -63,9 +59,9 @@ pub(crate) fn home(root: &Path, path: &str) -> (PathBuf, bool) {
     }
 }
 
-/// The control group that a process's memory is counted in.
+/// The control group that counts a process's memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MemoryGroup {
+pub struct MemoryCgroup {
     version: Version,
     home: PathBuf,
 }
@@ -77,13 +73,13 @@ pub struct Memory {
     /// What it uses: `memory.current`, or `memory.usage_in_bytes` in version 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current: Option<u64>,
-    /// The most it may use, `memory.max` or `memory.limit_in_bytes`; absent without a limit.
+    /// The most it may use: `memory.max` or `memory.limit_in_bytes`. Absent without a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max: Option<u64>,
     /// How often it was about to go over that: `max` of `memory.events`, or `memory.failcnt`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_events: Option<u64>,
-    /// How often nothing could be freed in it: `oom` of `memory.events`; not in version 1.
+    /// How often nothing in it could be freed: `oom` of `memory.events`. Not in version 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oom: Option<u64>,
     /// How many of its processes the kernel has killed for that: `oom_kill` of `memory.events`, or
@@ -92,8 +88,8 @@ pub struct Memory {
     pub oom_kill: Option<u64>,
 }
 
-impl MemoryGroup {
-    /// The group of the process of that folder of `/proc` (`/proc/self`); `None` where there is no
+impl MemoryCgroup {
+    /// The group of the process of that folder of `/proc` (`/proc/self`); `None` if there is no
     /// memory controller, or its files are not mounted.
     pub fn of(proc: &str) -> Option<Self> {
         let groups = procfile::text(format!("{proc}/cgroup"))?;
@@ -102,11 +98,11 @@ impl MemoryGroup {
             Version::V1 => Path::new(MOUNT).join("memory"),
             Version::V2 => unified(Path::new(MOUNT)),
         };
-        let (home, _) = home(&root, path);
+        let (home, _) = home(&root, &path);
         home.is_dir().then_some(Self { version, home })
     }
 
-    /// Its counters now, each lost alone. Four small reads.
+    /// Its counters now. Four small reads.
     pub fn read(&self) -> Memory {
         let text = |file: &str| procfile::text(self.home.join(file));
         let number = |file: &str| text(file)?.trim().parse().ok();
@@ -132,28 +128,28 @@ impl MemoryGroup {
         }
     }
 
-    /// How many processes of it the kernel has killed for want of memory; `None` where it does not
-    /// count them (before Linux 4.13).
+    /// How many of its processes the kernel has killed to free memory; `None` if it does not count
+    /// them (before Linux 4.13).
     pub fn oom_kills(&self) -> Option<OomKills> {
         let count = self.read().oom_kill?;
         Some(OomKills { count, cgroup_inode: fs::metadata(&self.home).ok()?.ino() })
     }
 }
 
-/// How many processes of our own control group the kernel has killed for want of memory.
+/// How many processes of our own control group the kernel has killed to free memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OomKills {
     /// `oom_kill` of `memory.events`, or of `memory.oom_control` in version 1.
     pub count: u64,
-    /// The inode of the group's folder: a group made anew counts anew, and has another.
+    /// The inode of the group's folder. A group that was made again counts from zero, and has another.
     pub cgroup_inode: u64,
 }
 
 impl OomKills {
-    /// Reads the counter of our own group; see [`MemoryGroup::of`] and [`MemoryGroup::oom_kills`].
+    /// Reads the counter of our own group; see [`MemoryCgroup::of`] and [`MemoryCgroup::oom_kills`].
     pub fn read() -> Option<Self> {
-        MemoryGroup::of("/proc/self")?.oom_kills()
+        MemoryCgroup::of("/proc/self")?.oom_kills()
     }
 }
 
@@ -197,7 +193,7 @@ mod tests {
             ("memory.max", "2097152\n"),
             ("memory.events", "low 0\nhigh 0\nmax 7\noom 3\noom_kill 2\noom_group_kill 1\n"),
         ]);
-        let group = MemoryGroup { version: Version::V2, home };
+        let group = MemoryCgroup { version: Version::V2, home };
         let seen = Memory {
             current: Some(1 << 20),
             max: Some(1 << 21),
@@ -212,21 +208,21 @@ mod tests {
             ("memory.failcnt", "7\n"),
             ("memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"),
         ]);
-        let group = MemoryGroup { version: Version::V1, home };
+        let group = MemoryCgroup { version: Version::V1, home };
         assert_eq!(group.read(), Memory { oom: None, ..seen });
     }
 
     #[test]
     fn no_limit_is_none_and_each_count_is_lost_alone() {
         let (_v2, home) = folder(&[("memory.max", "max\n"), ("memory.events", "max x\noom 0\n")]);
-        let group = MemoryGroup { version: Version::V2, home };
+        let group = MemoryCgroup { version: Version::V2, home };
         assert_eq!(group.read(), Memory { oom: Some(0), ..Memory::default() });
         let (_v1, home) = folder(&[("memory.limit_in_bytes", "9223372036854771712\n")]);
-        assert_eq!(MemoryGroup { version: Version::V1, home }.read(), Memory::default());
+        assert_eq!(MemoryCgroup { version: Version::V1, home }.read(), Memory::default());
     }
 
     #[test]
-    fn a_group_that_is_not_to_be_seen_is_what_is_mounted() {
+    fn a_group_that_is_not_visible_is_what_is_mounted() {
         let (_dir, root) = folder(&[]);
         fs::create_dir(root.join("here")).unwrap();
         assert_eq!(home(&root, "/here"), (root.join("here"), true));

@@ -1,9 +1,9 @@
-//! JSON that can be shown: on one line, and nothing in it drives a terminal.
+//! JSON that is safe to show on a terminal, on one line.
 //!
-//! JSON itself wants only quotes, backslashes and the ASCII control characters escaped. A record that
-//! is shown by cat(1), or piped from `--json` to a terminal, would still carry the controls of C1,
-//! bidirectional ones, and what is not seen. Here every character that [`is_safe`] refuses is `\uXXXX`,
-//! which every reader of JSON takes for the same text.
+//! JSON requires only quotes, backslashes and ASCII control characters to be escaped. A record shown by
+//! cat(1), or `--json` piped to a terminal, could still contain C1 controls, bidirectional controls and
+//! invisible characters. Here every character that [`is_safe`] refuses is written as `\uXXXX`, which
+//! every reader of JSON takes for the same text.
 
 use std::fmt::Write;
 
@@ -12,37 +12,36 @@ use serde_json::Value;
 
 use crate::escape::{is_printable_ascii, is_safe};
 
-/// As `serde_json::to_vec`.
+/// Like `serde_json::to_vec`.
 ///
 /// # Errors
-/// As that one: where the value cannot be JSON.
+/// If the value cannot be JSON.
 pub fn to_vec(value: &(impl Serialize + ?Sized)) -> serde_json::Result<Vec<u8>> {
     let mut json = Vec::with_capacity(1024);
     serde_json::to_writer(&mut json, value)?;
-    // Looked at as a whole, which is sooner done than text by text.
-    Ok(if is_printable_ascii(&json) { json } else { escaped(&json) })
+    if is_printable_ascii(&json) { Ok(json) } else { Ok(escaped(&json)) }
 }
 
-/// As `serde_json::to_string`.
+/// Like `serde_json::to_string`.
 ///
 /// # Errors
-/// As that one: where the value cannot be JSON.
+/// If the value cannot be JSON.
 pub fn to_string(value: &(impl Serialize + ?Sized)) -> serde_json::Result<String> {
-    // Replaces nothing: what is written is UTF-8.
+    // Replaces nothing, as JSON is UTF-8.
     to_vec(value).map(|json| String::from_utf8_lossy(&json).into_owned())
 }
 
-/// As `serde_json::to_value`, by way of the text, whose writer and reader are there anyway: another
-/// writer of all that is in a context takes 20 KiB.
+/// The value that the text of `value` reads as. `serde_json::to_value` differs for an `f32`: it keeps
+/// 0.42 as 0.41999998688697815.
 ///
 /// # Errors
-/// As that one: where the value cannot be JSON.
+/// If the value cannot be JSON.
 pub(crate) fn to_value(value: &impl Serialize) -> serde_json::Result<Value> {
     serde_json::from_slice(&to_vec(value)?)
 }
 
-/// The same JSON, which is on one line. What is not safe in it stands in its texts: all else is ASCII,
-/// and so are the escapes that are there already.
+/// Escapes what is not safe. Only texts can contain that: all else in JSON is ASCII, and so are the
+/// escapes that are there already.
 fn escaped(json: &[u8]) -> Vec<u8> {
     let mut safe = String::with_capacity(json.len());
     for c in String::from_utf8_lossy(json).chars() {
@@ -51,7 +50,7 @@ fn escaped(json: &[u8]) -> Vec<u8> {
             continue;
         }
         for unit in c.encode_utf16(&mut [0; 2]) {
-            // Writing into a String cannot fail.
+            // Writing to a String cannot fail.
             let _ = write!(safe, "\\u{unit:04x}");
         }
     }
@@ -72,6 +71,11 @@ mod tests {
         let json = to_string(&value).unwrap();
         let expected = r#"{"a\u009b":"\u001b[2J\u007f\u202e\udb40\udc41\n\"\\'é","n":[1.5,null]}"#;
         assert_eq!(json, expected);
+    }
+
+    #[test]
+    fn a_float_keeps_the_digits_that_it_is_written_with() {
+        assert_eq!(to_value(&0.42_f32).unwrap().to_string(), "0.42");
     }
 
     proptest! {

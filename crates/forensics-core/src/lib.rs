@@ -25,8 +25,6 @@ pub mod secret;
 pub mod secure_fs;
 pub mod sender;
 pub mod signal;
-mod sorted;
-mod stat;
 pub mod systemd;
 pub mod threads;
 mod trigger;

@@ -1,9 +1,9 @@
-//! The Kubernetes pod we are in, as far as it says so itself.
+//! The Kubernetes pod we are in, by the environment and a file. The API server is not asked.
 //!
-//! Asked of the environment and of a file, never of the API server. By the downward API a manifest
-//! can say it for sure (`POD_NAME`, `POD_NAMESPACE`). Without that the name is the host name that
-//! the runtime sets, which is the pod's own but for a pod on the host's network, where it is the
-//! node's; and the namespace is the one of the service account's token, where one is mounted.
+//! A manifest can set `POD_NAME` and `POD_NAMESPACE` by the downward API; these are certain. Without
+//! them the name is the host name that the runtime sets, which is the pod's own, except on the host's
+//! network, where it is the node's. The namespace is then that of the service account's token, if one
+//! is mounted.
 
 use std::fmt::{self, Display};
 
@@ -15,14 +15,14 @@ use crate::procfile;
 /// Where the kubelet mounts the namespace, below the root.
 const NAMESPACE_FILE: &str = "var/run/secrets/kubernetes.io/serviceaccount/namespace";
 
-/// Longest name, in characters: a DNS subdomain (RFC 1123), to which Kubernetes holds its names.
+/// Longest name, in characters: names in Kubernetes are DNS subdomains (RFC 1123).
 const MAX_NAME: usize = 253;
 
 /// A pod. `Display` prints `NAMESPACE/NAME`, or `NAME` alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Pod {
-    /// `POD_NAME`, or `HOSTNAME` where Kubernetes set `KUBERNETES_SERVICE_HOST`.
+    /// `POD_NAME`, or `HOSTNAME` if Kubernetes set `KUBERNETES_SERVICE_HOST`.
     pub name: String,
     /// `POD_NAMESPACE`, or that of the service account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -30,8 +30,8 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// The pod of the process of that folder of `/proc` (`/proc/self`), by its environment;
-    /// `None` where nothing tells its name.
+    /// The pod of the process with that folder of `/proc` (`/proc/self`) and that environment. `None`
+    /// if nothing tells its name.
     pub(crate) fn of(proc: &str, variable: &dyn Fn(&str) -> Option<String>) -> Option<Self> {
         let in_kubernetes = variable("KUBERNETES_SERVICE_HOST").is_some();
         let host_name = || variable("HOSTNAME").filter(|_| in_kubernetes);

@@ -1,13 +1,12 @@
 //! What can be said about one process, field by field.
 //!
-//! Processes vanish while one looks at them, `hidepid=` hides them, containers mask `/proc`. So
-//! every fact is optional, each is lost alone, and there is no error: a summary of a process that
-//! never existed is one with nothing but a pid. The fields are those of `proc_pid_stat(5)`,
+//! A process can vanish while it is being read, `hidepid=` hides it, and a container masks parts of
+//! `/proc`. So every fact is optional and missing on its own, and there is no error: the summary of a
+//! process that never existed has a pid and nothing else. The fields are those of `proc_pid_stat(5)`,
 //! `proc_pid_status(5)` and `proc_pid_cmdline(5)`.
 //!
-//! The command line is read apart, by [`cmdline`]: that one read can hang for as long as the other
-//! process holds its memory map's lock (moby issue 15204, efs-utils issue 374). All others return
-//! at once.
+//! The command line is read apart, by [`cmdline`]: that read can block for as long as the other
+//! process holds the lock of its memory map (moby issue 15204, efs-utils issue 374).
 
 use std::fmt::{self, Display};
 
@@ -16,23 +15,22 @@ use serde::{Deserialize, Serialize};
 use crate::escape::{MAX_CMDLINE_CHARS, Quoted, cut};
 use crate::procfile;
 use crate::secret::redact_some;
-use crate::stat::Stat;
 use crate::systemd::{CgroupUnit, unit_of_cgroup_file};
 
 /// The kernel's value for "no login", `(uid_t) -1` in `/proc/PID/loginuid` and `sessionid`
 /// (`Documentation/ABI/stable/procfs-audit_loginuid`).
 const UNSET: u32 = u32::MAX;
 
-/// A process as it was when we looked.
+/// A process, as it was when it was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ProcessSummary {
     /// Its id in our pid namespace.
     pub pid: i32,
-    /// Its parent's id; 0 where the parent lives outside our pid namespace.
+    /// Its parent's id; 0 if the parent lives outside our pid namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ppid: Option<i32>,
-    /// The name it runs under (`comm`), at most 15 bytes, chosen by the process itself.
+    /// Its name (`comm`): at most 15 bytes, chosen by the process itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// One letter: `R` running, `S` sleeping, `D` in uninterruptible sleep, `Z` zombie, `T`
@@ -42,12 +40,12 @@ pub struct ProcessSummary {
     /// Its real user id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
-    /// Its arguments, joined by blanks and cut at 300 characters; empty arguments and those with
-    /// blanks are not told apart. Absent for a zombie and a kernel thread.
+    /// Its arguments, joined by blanks and cut at 300 characters. Absent for a zombie and a kernel
+    /// thread.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cmdline: Option<String>,
     /// When it started, in clock ticks (`sysconf(_SC_CLK_TCK)`, 100 a second on Linux) since boot.
-    /// Together with the pid it names a process for good, since pids are used again.
+    /// Pids are reused; pid and start time together name one process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<u64>,
     /// Its controlling terminal, as below `/dev`: `pts/3`, `tty1`.
@@ -65,32 +63,27 @@ pub struct ProcessSummary {
     /// The systemd unit it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<CgroupUnit>,
-    /// The process that traces it, such as a debugger; absent where none does.
+    /// The process that traces it, such as a debugger; absent if none does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracer_pid: Option<i32>,
 }
 
 impl ProcessSummary {
-    /// All there is to know at once about the process `pid`; not its command line.
+    /// What can be known about the process `pid`, but for its command line.
     ///
-    /// Five small reads below `/proc/PID`. A pid that is used again between two of them gives a
-    /// mixture; [`start_time`](Self::start_time) tells whether it is the one that was meant.
+    /// Five small reads below `/proc/PID`. A pid that is reused between two of them gives a mixture;
+    /// [`start_time`](Self::start_time) tells whether it is the process that was meant.
     pub fn read(pid: i32) -> Self {
         let mut summary = Self::read_stat(pid);
-        if let Some(status) = procfile::text_of(pid, "status") {
-            summary.uid = status_field(&status, "Uid:");
-            summary.tracer_pid = status_field(&status, "TracerPid:").filter(|&tracer| tracer != 0);
-        }
+        (summary.uid, summary.tracer_pid) = uid_and_tracer(pid);
         let id = |file| login_id(&procfile::read_of(pid, file).ok()?);
         summary.login_uid = id("loginuid");
         summary.login_session = id("sessionid");
-        summary.unit =
-            procfile::text_of(pid, "cgroup").and_then(|cgroup| unit_of_cgroup_file(&cgroup));
+        summary.unit = unit(pid);
         summary
     }
 
-    /// The part of it that a single read of `/proc/PID/stat` gives: parent, name, state, start
-    /// time, terminal, session.
+    /// What one read of `/proc/PID/stat` gives: parent, name, state, start time, terminal, session.
     pub fn read_stat(pid: i32) -> Self {
         match procfile::read_of(pid, "stat") {
             Ok(stat) => Self::from_stat(pid, &stat),
@@ -100,13 +93,13 @@ impl ProcessSummary {
 
     /// The same, from the content of such a file.
     pub fn from_stat(pid: i32, stat: &[u8]) -> Self {
-        let Some(stat) = Stat::parse(stat) else { return Self::unknown(pid) };
+        let Some(stat) = procfile::parse_stat(stat) else { return Self::unknown(pid) };
         Self {
             ppid: Some(stat.ppid),
-            tty: tty_name(stat.tty()),
-            name: Some(stat.name()),
+            tty: tty_name(stat.tty_nr()),
+            name: Some(stat.comm),
             state: Some(stat.state),
-            start_time: Some(stat.start),
+            start_time: Some(stat.starttime),
             session: Some(stat.session),
             ..Self::unknown(pid)
         }
@@ -117,15 +110,15 @@ impl ProcessSummary {
         Self { pid, ..Self::default() }
     }
 
-    /// Whether this is the process that `other` is about, and not a later one under the same pid.
+    /// Whether both are about the same process, and not about two that had the same pid in turn.
     pub fn is_same_as(&self, other: &Self) -> bool {
         self.pid == other.pid && self.start_time.is_some() && self.start_time == other.start_time
     }
 
     /// The parent and its parent and so on up to process 1, at most `limit` of them.
     ///
-    /// A parent must not have started after its child: where that is so the pid has been used
-    /// again, and the line of ancestors ends before it.
+    /// A parent cannot have started after its child. If one seems to, its pid has been reused, and
+    /// the list ends before it.
     pub fn ancestors(&self, limit: usize) -> Vec<Self> {
         let mut line: Vec<Self> = Vec::new();
         while line.len() < limit {
@@ -142,7 +135,7 @@ impl ProcessSummary {
     }
 }
 
-/// `bash(4201)`: the form in which a line names a process; `?` for an unknown name.
+/// `bash(4201)`, the form in which a line names a process. `?` stands for an unknown name.
 impl Display for ProcessSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.name.as_deref().unwrap_or("?");
@@ -152,42 +145,35 @@ impl Display for ProcessSummary {
 
 /// The command line of the process `pid`, joined by blanks, cut at 300 characters.
 ///
-/// This can block for as long as that process holds the lock of its memory map: call it where a
-/// blocked thread does no harm, and for no process that you would wait for. `None` for a process
-/// that has gone, a zombie, a kernel thread, and one that is not ours to read.
+/// This can block for as long as that process holds the lock of its memory map. Call it on a thread
+/// that may block. `None` for a process that has gone, a zombie, a kernel thread, and one that we may
+/// not read.
 pub fn cmdline(pid: i32) -> Option<String> {
     joined_cmdline(&procfile::read_of(pid, "cmdline").ok()?)
 }
 
-/// The id in the content of `/proc/PID/loginuid` or `sessionid`; `None` where there was no login.
+/// The id in the content of `/proc/PID/loginuid` or `sessionid`; `None` if there was no login.
 ///
-/// Allocates nothing, so that the OS handler may ask.
+/// Allocates nothing, so that the OS handler may call it.
 pub(crate) fn login_id(content: &[u8]) -> Option<u32> {
     let id = std::str::from_utf8(content).ok()?.trim().parse().ok()?;
     (id != UNSET).then_some(id)
 }
 
-/// The real user id of the process `pid`, which `si_uid` holds as well.
-pub(crate) fn real_uid(pid: i32) -> Option<u32> {
-    status_field(&procfile::text_of(pid, "status")?, "Uid:")
+/// The real user id of the process `pid`, which `si_uid` holds as well, and the process that traces it.
+pub(crate) fn uid_and_tracer(pid: i32) -> (Option<u32>, Option<i32>) {
+    procfile::parse_status(&procfile::text_of(pid, "status").unwrap_or_default())
 }
 
-/// The process that traces `pid`, such as a debugger.
-pub(crate) fn tracer(pid: i32) -> Option<i32> {
-    let status = procfile::text_of(pid, "status")?;
-    status_field(&status, "TracerPid:").filter(|&tracer| tracer != 0)
+/// The systemd unit that the process `pid` belongs to.
+pub(crate) fn unit(pid: i32) -> Option<CgroupUnit> {
+    unit_of_cgroup_file(&procfile::text_of(pid, "cgroup")?)
 }
 
 fn joined_cmdline(raw: &[u8]) -> Option<String> {
     let end = raw.iter().rposition(|&byte| byte != 0)? + 1;
     let text = redact_some(&raw[..end], procfile::LIMIT - 1).replace('\0', " ");
     Some(cut(&text, MAX_CMDLINE_CHARS).into_owned())
-}
-
-/// The first number after `label` in a file of the form of `/proc/PID/status`.
-fn status_field<T: std::str::FromStr>(status: &str, label: &str) -> Option<T> {
-    let line = status.lines().find_map(|line| line.strip_prefix(label))?;
-    line.split_ascii_whitespace().next()?.parse().ok()
 }
 
 /// A terminal's name from its device number, by Documentation/admin-guide/devices.txt of the kernel.

@@ -1,6 +1,14 @@
-//! Reading small kernel files: bounded, and never waiting for whoever is at the other end.
+//! Reading small files of `/proc`, `/sys` and control groups for the parsers of the crate procfs.
+//!
+//! procfs reads a file to its end, which for a command line can be megabytes, and some of its parsers
+//! expect exactly what a current kernel writes. So a file is opened here, without waiting for the
+//! writer of a FIFO and without taking a terminal as ours, and read up to [`LIMIT`]. procfs then parses
+//! the bytes. What it would panic on is refused first, and what is not UTF-8 is replaced.
+//!
+//! Nothing here bounds the time: a file of lxcfs or of a dead server can block for ever. Callers that
+//! must not block run a [probe](crate::context::Probe) on a thread that they can leave behind.
 
-use std::fs::{OpenOptions, ReadDir};
+use std::fs::{self, OpenOptions, ReadDir};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -8,99 +16,90 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::libc;
 use nix::unistd::getpid;
+use procfs::process::{Stat, Status};
+use procfs::{FromRead, LoadAverage, ProcessCGroup, ProcessCGroups};
 
 use crate::os;
 
-/// No file of `/proc` that we read whole is larger; the rest of one that is, is not read.
+/// How much of a file is read. Only a command line, a list of groups or the like can have more.
 pub(crate) const LIMIT: usize = 64 * 1024;
 
-/// What the first read asks for: more than most files of `/proc` hold.
-const FIRST: usize = 2048;
+/// The fields of `status` that procfs insists on, for those that we do not use and for those that a
+/// file does not have: gVisor leaves some out. The file's own lines come behind these and replace them.
+/// So a missing user is `(uid_t) -1`, which no process has, and a missing tracer is none.
+const STATUS_DEFAULTS: &str = "Name:\nState:\nTgid:0\nPid:0\nPPid:0\nTracerPid:0\n\
+    Uid:4294967295 0 0 0\nGid:0 0 0 0\nFDSize:0\nGroups:\nThreads:0\nSigQ:0/0\nSigPnd:0\nShdPnd:0\n\
+    SigBlk:0\nSigIgn:0\nSigCgt:0\nCapInh:0\nCapPrm:0\nCapEff:0\n";
 
 /// Whether `/proc` numbers processes as our pid namespace does.
 ///
 /// It does not after `unshare --pid` without a new `/proc`, or in a container that was given the
-/// host's: there `/proc/PID` is about some other process, which must not be named.
-///
-/// Looked at until it does, and from then on known: nobody mounts another's below a service that runs.
+/// host's. There `/proc/PID` is about some other process, which must not be named. Checked until it is
+/// so, and then remembered: a service's `/proc` is not replaced while it runs.
 pub(crate) fn is_ours() -> bool {
-    /// The process that found it so; a forked child may live in another namespace.
+    /// The process that found it so. A forked child may live in another namespace.
     static KNOWN_BY: AtomicI32 = AtomicI32::new(0);
-    if !os::HAS_PROC {
-        return false;
-    }
-    let pid = getpid();
-    let looked = || {
-        std::fs::read_link("/proc/self")
-            .is_ok_and(|own| own.as_os_str() == pid.to_string().as_str())
-    };
+    let pid = getpid().as_raw();
     // Relaxed: no other memory is published by it.
-    if KNOWN_BY.load(Ordering::Relaxed) != pid.as_raw() {
-        if !looked() {
-            return false;
-        }
-        KNOWN_BY.store(pid.as_raw(), Ordering::Relaxed);
+    if KNOWN_BY.load(Ordering::Relaxed) == pid {
+        return true;
     }
-    true
+    let is_ours = os::HAS_PROC
+        && fs::read_link("/proc/self").is_ok_and(|own| own == Path::new(&pid.to_string()));
+    if is_ours {
+        KNOWN_BY.store(pid, Ordering::Relaxed);
+    }
+    is_ours
 }
 
 /// Whether the process of that folder of `/proc` (`/proc/self`) is in the machine's own pid
 /// namespace, whose inode is always the same (`PROC_PID_INIT_INO`, `include/linux/proc_ns.h`).
-/// `None` where that cannot be read.
+/// `None` if that cannot be read.
 pub(crate) fn is_in_initial_pid_namespace(proc: &str) -> Option<bool> {
     if !os::HAS_PROC {
         return None;
     }
-    let namespace = std::fs::read_link(format!("{proc}/ns/pid")).ok()?;
+    let namespace = fs::read_link(format!("{proc}/ns/pid")).ok()?;
     Some(namespace.as_os_str() == "pid:[4026531836]")
+}
+
+/// The content of `path`, at most its first 64 KiB.
+///
+/// # Errors
+/// What open(2) or read(2) say: `ESRCH` and `ENOENT` for a process that has gone, `EACCES` and `EPERM`
+/// for one that we may not look at, `EMFILE` without a free descriptor. `ENOENT` on a system without
+/// [`/proc`](os::HAS_PROC).
+pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+    if !os::HAS_PROC {
+        return Err(io::Error::from_raw_os_error(libc::ENOENT));
+    }
+    let file =
+        OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    let mut content = Vec::with_capacity(2048);
+    file.take(LIMIT as u64).read_to_end(&mut content)?;
+    Ok(content)
 }
 
 /// The content of `/proc/PID/FILE`.
 ///
 /// # Errors
-/// As [`read`], and `ENOENT` where `/proc` is not [ours](is_ours).
+/// As [`read`], and `ENOENT` if `/proc` is not [ours](is_ours).
 pub(crate) fn read_of(pid: i32, file: &str) -> io::Result<Vec<u8>> {
-    match is_ours() {
-        true => read(format!("/proc/{pid}/{file}")),
-        false => Err(io::Error::from_raw_os_error(libc::ENOENT)),
+    if is_ours() {
+        read(format!("/proc/{pid}/{file}"))
+    } else {
+        Err(io::Error::from_raw_os_error(libc::ENOENT))
     }
 }
 
-/// The same as text, with what is not UTF-8 replaced; `None` where it cannot be read.
+/// The content of `path` as text. `None` if it cannot be read.
+pub(crate) fn text(path: impl AsRef<Path>) -> Option<String> {
+    Some(String::from_utf8_lossy(&read(path).ok()?).into_owned())
+}
+
+/// The content of `/proc/PID/FILE` as text. `None` if it cannot be read.
 pub(crate) fn text_of(pid: i32, file: &str) -> Option<String> {
-    Some(lossy(read_of(pid, file).ok()?))
-}
-
-/// The content of `path`, at most its first 64 KiB.
-///
-/// Read until a read(2) gives less than was asked for. That is the end in all files read here: the
-/// kernel makes each as one piece (`single_open()` in its `seq_file.c`), of which a read gives all
-/// that fits. To ask once more, only to hear that this was all, costs a microsecond each.
-///
-/// # Errors
-/// Whatever open(2) or read(2) say: `ESRCH` and `ENOENT` for a process that has gone, `EACCES`
-/// and `EPERM` for one that is not ours to look at, `EMFILE` without a free descriptor. `ENOENT`
-/// where there is no [`/proc`](os::HAS_PROC).
-pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
-    if !os::HAS_PROC {
-        return Err(io::Error::from_raw_os_error(libc::ENOENT));
-    }
-    let mut file =
-        OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
-    let mut content = vec![0; FIRST];
-    let mut len = 0;
-    loop {
-        match file.read(&mut content[len..]) {
-            Ok(read) => len += read,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(e),
-        }
-        if len < content.len() || len == LIMIT {
-            content.truncate(len);
-            return Ok(content);
-        }
-        content.resize((2 * len).min(LIMIT), 0);
-    }
+    Some(String::from_utf8_lossy(&read_of(pid, file).ok()?).into_owned())
 }
 
 /// The entries of the folder `path`.
@@ -108,25 +107,195 @@ pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
 /// # Errors
 /// As [`read`].
 pub(crate) fn list(path: &str) -> io::Result<ReadDir> {
-    match os::HAS_PROC {
-        true => std::fs::read_dir(path),
-        false => Err(io::Error::from_raw_os_error(libc::ENOENT)),
-    }
+    if os::HAS_PROC { fs::read_dir(path) } else { Err(io::Error::from_raw_os_error(libc::ENOENT)) }
 }
 
-/// Whether there is such a file, or a folder.
+/// Whether there is such a file or folder.
 pub(crate) fn exists(path: &str) -> bool {
     os::HAS_PROC && Path::new(path).exists()
 }
 
-/// The same as text, as [`text_of`].
-pub(crate) fn text(path: impl AsRef<Path>) -> Option<String> {
-    Some(lossy(read(path).ok()?))
+/// Parses the content of `/proc/PID/stat`, or of a thread's.
+///
+/// A process chooses its name, `)` and line ends included, so the name ends at the line's last `)`.
+/// procfs 0.18 cuts the line up around the parentheses, and panics if there is no pid before them or
+/// no state behind them. So this is checked first.
+pub(crate) fn parse_stat(line: &[u8]) -> Option<Stat> {
+    let open = line.iter().position(|&byte| byte == b'(')?;
+    let close = line.iter().rposition(|&byte| byte == b')').filter(|&close| close > open)?;
+    let pid = line[..open].strip_suffix(b" ")?;
+    let is_pid = !pid.is_empty() && pid.iter().all(u8::is_ascii_digit);
+    let has_state = matches!(line[close + 1..], [b' ', state, ..] if state.is_ascii_graphic());
+    if is_pid && has_state { Stat::from_read(line).ok() } else { None }
 }
 
-fn lossy(content: Vec<u8>) -> String {
-    match String::from_utf8(content) {
-        Ok(text) => text,
-        Err(e) => String::from_utf8_lossy(e.as_bytes()).into_owned(),
+/// Parses the content of `/proc/PID/status`: the real user's id, and the pid of the tracer.
+///
+/// procfs gets these two lines alone. It refuses the whole file for one line of another form, such as a
+/// list of groups that was cut at [`LIMIT`].
+pub(crate) fn parse_status(text: &str) -> (Option<u32>, Option<i32>) {
+    let is_used = |line: &&str| line.starts_with("Uid:") || line.starts_with("TracerPid:");
+    let used: String = text.split_inclusive('\n').filter(is_used).collect();
+    match Status::from_read(format!("{STATUS_DEFAULTS}{used}").as_bytes()) {
+        Ok(status) => (
+            Some(status.ruid).filter(|&uid| uid != u32::MAX),
+            Some(status.tracerpid).filter(|&tracer| tracer != 0),
+        ),
+        Err(_) => (None, None),
+    }
+}
+
+/// Parses the content of `/proc/loadavg`: the averages over 1, 5 and 15 minutes.
+pub(crate) fn parse_load(content: &[u8]) -> Option<[f32; 3]> {
+    let load = LoadAverage::from_read(content).ok()?;
+    let load = [load.one, load.five, load.fifteen];
+    load.iter().all(|average| average.is_finite()).then_some(load)
+}
+
+/// Parses the content of `/proc/PID/cgroup`. Empty for what is not such a file.
+pub(crate) fn parse_cgroups(text: &str) -> Vec<ProcessCGroup> {
+    let groups = ProcessCGroups::from_read(text.as_bytes());
+    let mut groups = groups.map(|groups| groups.0).unwrap_or_default();
+    for group in &mut groups {
+        // What the kernel appends if the group was removed under a zombie.
+        if let Some(path) = group.pathname.strip_suffix(" (deleted)") {
+            group.pathname = path.to_owned();
+        }
+    }
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const REST: &str = "S 7 42 43 0 -1 4194560 10 0 0 0 30 12 0 0 20 0 1 0 9876 11247616 321 \
+                        18446744073709551615 1 1 0 0 0 0 0 0 65536 0 0 0 17 1 0 0 0 0 0";
+
+    #[test]
+    fn the_fields_wanted_are_found() {
+        let stat = parse_stat(format!("42 (sleep) {REST}\n").as_bytes()).unwrap();
+        assert_eq!((stat.pid, stat.ppid, stat.session, stat.state), (42, 7, 43, 'S'));
+        assert_eq!((stat.utime + stat.stime, stat.starttime, stat.rss), (42, 9876, 321));
+        assert_eq!(stat.comm, "sleep");
+    }
+
+    #[test]
+    fn no_name_moves_the_fields() {
+        let (longest, longer) = ([b')'; 63], [b')'; 200]);
+        let names: [(&[u8], &str); 9] = [
+            (b"", ""),
+            (b") R 1 1", ") R 1 1"),
+            (b"a) S 9 (b", "a) S 9 (b"),
+            (b"((()", "((()"),
+            (b"a\nb c", "a\nb c"),
+            (b"\xff\xfe", "\u{fffd}\u{fffd}"),
+            (b"kworker/u256:3-events_unbound_and_more", "kworker/u256:3-events_unbound_and_more"),
+            (&longest, &")".repeat(63)),
+            // Longer than any kernel's.
+            (&longer, &")".repeat(200)),
+        ];
+        for (name, shown) in names {
+            let line = [b"4194304 (", name, b") ", REST.as_bytes(), b"\n"].concat();
+            let stat = parse_stat(&line).unwrap();
+            assert_eq!((stat.pid, stat.ppid, stat.starttime), (4_194_304, 7, 9876));
+            assert_eq!(stat.comm, shown);
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_not_one_is_refused() {
+        let cases = [
+            "",
+            "42",
+            "42 (",
+            "42 (sleep)",
+            "42 (sleep) ",
+            "42 (sleep)\u{e9}S 7",
+            "42\u{e9}(sleep) S 7",
+            " (sleep) S 1",
+            "\u{2003}(sleep) S 1",
+            ")(",
+            "(sleep) S 1",
+            "42 (sleep) S 7 42 42 0 -1 0 10 0 0 0 30 12 0 0 20 0 1 0 9876 11247616",
+            "99999999999 (sleep) S 7 42 42 0 -1 0 10 0 0 0 30 12 0 0 20 0 1 0 9876 11247616 321",
+        ];
+        for line in cases {
+            assert!(parse_stat(line.as_bytes()).is_none(), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_bytes_that_the_handler_keeps_of_a_stat_are_enough() {
+        // It keeps 512. The kernel's longest has more, all in fields that may be absent.
+        let line = format!("4194304 (abcdefghijklmno) {REST} 1 2 3 4 5 6 7");
+        let whole = parse_stat(line.as_bytes()).unwrap();
+        let cut = parse_stat(&line.as_bytes()[..line.len() - 6]).unwrap();
+        assert_eq!((whole.comm, whole.starttime), (cut.comm, cut.starttime));
+    }
+
+    #[test]
+    fn this_process_is_parsed() {
+        let stat = parse_stat(&read("/proc/self/stat").unwrap()).unwrap();
+        assert_eq!(u32::try_from(stat.pid).unwrap(), std::process::id());
+        assert!(stat.rss > 0);
+    }
+
+    #[test]
+    fn user_and_tracer_are_read_each_on_its_own() {
+        let text = std::fs::read_to_string("/proc/self/status").unwrap();
+        assert_eq!(parse_status(&text), (Some(nix::unistd::getuid().as_raw()), None));
+        let hostile =
+            "Name:\t:a\\nUid:\\t0\u{fffd}\nTracerPid:\t99\nUid:\t7\t8\t9\t10\nX\u{e9}:1\n";
+        let cases = [
+            (hostile, (Some(7), Some(99))),
+            ("Uid:\t7\t8\t9\t10\n", (Some(7), None)),
+            ("TracerPid:\t99\nUid:\t7\t8\t9\t10\nGroups:\t1 2 3\nSig", (Some(7), Some(99))),
+            ("TracerPid:\t99\nGroups:\t1 2 3", (None, Some(99))),
+            ("", (None, None)),
+            ("TracerPid:\t99\nUid:\tx\n", (None, None)),
+            ("not a status\n", (None, None)),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(parse_status(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn load_averages_are_the_numbers_that_the_kernel_writes() {
+        assert_eq!(parse_load(b"0.42 0.30 12.05 3/500 4242\n"), Some([0.42, 0.3, 12.05]));
+        for text in ["", "0.42 0.30", "0.42 0.3 0.20", "a.00 0.30 0.20 1/2 3", "1 2 3"] {
+            assert_eq!(parse_load(text.as_bytes()), None, "{text}");
+        }
+        assert_eq!(parse_load(b"NaN 0.30 0.20 1/2 3"), None);
+    }
+
+    #[test]
+    fn a_huge_file_is_read_up_to_the_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("huge");
+        fs::write(&path, vec![b'x'; 3 * LIMIT]).unwrap();
+        assert_eq!(read(&path).unwrap().len(), LIMIT);
+    }
+
+    #[test]
+    fn a_fifo_without_a_writer_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fifo");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(read(&path).unwrap(), b"");
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_makes_it_panic(line in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse_stat(&line);
+            let _ = parse_stat(&[b"1 (", &line[..], b") ", REST.as_bytes()].concat());
+            let _ = parse_stat(&[b"1 (x)", &line[..]].concat());
+            let _ = parse_load(&line);
+            let text = String::from_utf8_lossy(&line);
+            let _ = (parse_status(&text), parse_cgroups(&text));
+        }
     }
 }

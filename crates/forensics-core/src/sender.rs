@@ -1,62 +1,70 @@
-//! The process that sent a signal, as far as it can still be told.
+//! The process that sent a signal, as far as it can be told.
 //!
-//! Starts from what the handler saw (see [`capture`](crate::capture)) and looks again, at leisure,
-//! at what outlives a short-lived sender: its parent and ancestors, above all the shell that ran
-//! `kill`, and the sshd above that. Nobody is named on a guess: a pid under which another process
-//! runs by now is recognised by its start time, and the pid in a sigqueue(3), which the sender
-//! could write as it liked, is reported and not looked up.
+//! Built from what the OS handler saw (see [`capture`](crate::capture)). The
+//! [probes](crate::context::Probe) then verify that, and add what outlives a short-lived sender: its
+//! parent and ancestors, above all the shell that ran `kill`, and the sshd above that.
+//!
+//! Nothing is guessed. A process that took over the sender's pid has another start time and is not
+//! named. The pid in a sigqueue(3), which the sender could write as it liked, is reported but not
+//! looked up.
 
-use std::sync::{Mutex, PoisonError};
-
-use nix::unistd::{Pid, getuid};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::capture::{Absence, Captured, Code};
+use crate::capture::{SenderSnapshot, SiCode, SignalInfo, SnapshotError};
 use crate::json;
-use crate::process::{self, ProcessSummary};
+use crate::process::ProcessSummary;
 use crate::procfile;
-use crate::systemd::{CgroupUnit, unit_of_cgroup_file};
+use crate::systemd::CgroupUnit;
 
-/// Inits of containers, by the names they run under: they send what they were sent.
-/// `docker-init` is docker's tini, `podman-init` podman's catatonit.
+/// The names of inits of containers, which pass on the signals that they are sent. `docker-init` is
+/// docker's tini, `podman-init` is podman's catatonit.
 const CONTAINER_INITS: [&str; 6] =
     ["tini", "tini-static", "docker-init", "dumb-init", "catatonit", "podman-init"];
-
-/// How far up the ancestors are named.
-const MAX_ANCESTORS: usize = 8;
 
 /// A signal's sender.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Sender {
-    /// What is known of the process. Its `name` is absent where the [`absence`](Self::absence)
-    /// says why, and where the sender is [unverified](Code::Queue).
+    /// What is known of the process. It has no `name` if [`absence`](Self::absence) says why, or if
+    /// the sender is [unverified](SiCode::Queue).
     pub process: ProcessSummary,
     /// How the signal was sent.
-    pub code: Code,
-    /// The name of its user, from `/etc/passwd`; not asked of a directory service, which can hang.
+    pub code: SiCode,
+    /// The name of its user, from `/etc/passwd`. A directory service, which can hang, is not asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// The path of its program, where it had not exited yet and we may look into it. Its name is its
-    /// own choice; this is the kernel's word.
+    /// The path of its program, if it had not exited yet and we may see it. A process chooses its
+    /// name itself, but not this path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exe: Option<String>,
-    /// Why `/proc` did not show it while the handler ran.
+    /// Why the handler could not read it in `/proc`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub absence: Option<Absence>,
+    pub absence: Option<SnapshotError>,
     /// Whether it is a container's init by its name (tini, dumb-init, catatonit), which passes on
-    /// what it was sent itself: who sent that is not known here.
+    /// what it was sent. Who sent it that is not known here.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forwards: bool,
-    /// Its parent, that one's parent, and so on, as far as each is surely the one it was.
+    /// Its parent, that one's parent, and so on, as far as each is surely the same process.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ancestors: Vec<ProcessSummary>,
 }
 
+/// What a probe found about a sender.
+#[derive(Debug, Clone)]
+pub(crate) enum SenderFact {
+    /// Another process runs under the pid that the handler saw.
+    IsAnother,
+    User(String),
+    Cmdline(String),
+    Unit(CgroupUnit),
+    /// Its parent, and those above it.
+    Ancestors(Vec<ProcessSummary>),
+}
+
 impl Sender {
-    /// A sender of whom this is known, and nothing else. The fields can be set.
-    pub fn new(process: ProcessSummary, code: Code) -> Self {
+    /// A sender of which only this is known. The fields can be set.
+    pub fn new(process: ProcessSummary, code: SiCode) -> Self {
         let forwards = is_container_init(&process);
         Self {
             process,
@@ -69,140 +77,93 @@ impl Sender {
         }
     }
 
-    /// It as JSON; `null` where it cannot be that.
+    /// The sender of a signal, as the handler saw it. `None` if the kernel or a timer sent it.
+    pub(crate) fn of_signal(signal: &SignalInfo) -> Option<Self> {
+        let pid = signal.pid?;
+        let SenderSnapshot { stat, absence, exe, login_uid, login_session, .. } = &signal.snapshot;
+        let mut process = ProcessSummary::unknown(pid);
+        process.uid = signal.uid;
+        if signal.code == SiCode::Queue {
+            return Some(Self::new(process, signal.code));
+        }
+        if let Some(stat) = stat {
+            process = ProcessSummary { uid: signal.uid, ..ProcessSummary::from_stat(pid, stat) };
+        }
+        let exe = exe.as_deref().map(|exe| String::from_utf8_lossy(exe).into_owned());
+        if let Some(SnapshotError::Unreadable(_)) = absence {
+            process.name = exe.as_deref().and_then(file_name);
+        }
+        (process.login_uid, process.login_session) = (*login_uid, *login_session);
+        Some(Self { exe, absence: *absence, ..Self::new(process, signal.code) })
+    }
+
+    /// Adds what a probe found. What it found about a process that turned out not to be the sender is
+    /// dropped: without a start time, no process is known to be it.
+    pub(crate) fn add(&mut self, fact: SenderFact) {
+        let is_known = self.process.start_time.is_some();
+        match fact {
+            SenderFact::IsAnother => {
+                let ProcessSummary { pid, uid, .. } = self.process;
+                let process = ProcessSummary { uid, ..ProcessSummary::unknown(pid) };
+                let absence = Some(SnapshotError::Gone);
+                let user = self.user.take();
+                *self = Self { user, absence, ..Self::new(process, self.code) };
+            }
+            SenderFact::User(user) => self.user = Some(user),
+            SenderFact::Cmdline(cmdline) if is_known => self.process.cmdline = Some(cmdline),
+            SenderFact::Unit(unit) if is_known => self.process.unit = Some(unit),
+            SenderFact::Ancestors(ancestors)
+                if is_known && ancestors.len() > self.ancestors.len() =>
+            {
+                self.ancestors = ancestors;
+            }
+            _ => {}
+        }
+    }
+
+    /// It as JSON; `null` if that fails.
     pub fn to_json(&self) -> Value {
         json::to_value(self).unwrap_or_default()
     }
 
-    /// The sender of a captured signal; `None` where the kernel or a timer made it.
-    ///
-    /// A dozen small reads below `/proc`, none of which can hang; the sender's command line, which
-    /// can, is left to the caller (see [`process::cmdline`]).
-    pub fn identify(captured: &Captured) -> Option<Self> {
-        let mut sender = Self::glimpse(captured)?;
-        sender.complete();
-        Some(sender)
-    }
-
-    /// The same in a hurry: what tells who it is, and of its ancestors the parent alone.
-    /// [`complete`](Self::complete) adds the rest.
-    pub fn glimpse(captured: &Captured) -> Option<Self> {
-        let pid = captured.pid?;
-        let sighting = &captured.sighting;
-        let mut process = ProcessSummary::unknown(pid);
-        let mut absence = sighting.absence;
-        let mut exe = sighting.exe.as_deref().map(|exe| String::from_utf8_lossy(exe).into_owned());
-        if captured.code == Code::Queue {
-            (absence, exe) = (None, None);
-        } else {
-            if let Some(stat) = &sighting.stat {
-                process = ProcessSummary::from_stat(pid, stat);
-            }
-            if let Some(Absence::Unreadable(_)) = absence {
-                process.name = sighting.exe.as_deref().and_then(file_name);
-            }
-            process.login_uid = sighting.login_uid;
-            process.login_session = sighting.login_session;
-            if process.is_same_as(&ProcessSummary::read_stat(pid)) {
-                // Between the two reads it may have gone after all; then there is no file, as no
-                // pid is used again before all others have been.
-                if process.name.as_deref() == Some("systemd") && pid != 1 {
-                    // A user manager, most likely: its unit tells whose.
-                    process.unit = unit(pid);
-                }
-                let uid = process::real_uid(pid);
-                if uid.is_some() && uid != captured.uid {
-                    // What the handler saw was another process already: the signal had waited for
-                    // long, as in a stopped process; or the sender signalled its process group
-                    // from a pid namespace below ours, where the kernel gives its number there.
-                    process = ProcessSummary::unknown(pid);
-                    (absence, exe) = (Some(Absence::Gone), None);
-                }
-            }
-        }
-        process.uid = captured.uid;
-        let ancestors = process.ancestors(1);
-        // What the sender wrote is nobody's name; and outside our pid namespace the same uid is
-        // most likely another user, by another /etc/passwd.
-        let user = captured.uid.filter(|_| captured.code != Code::Queue && pid > 0);
-        let user = user.and_then(user_name);
-        let forwards = is_container_init(&process);
-        Some(Self { process, code: captured.code, user, exe, absence, forwards, ancestors })
-    }
-
-    /// Adds the unit it belongs to, where it is still there, and its ancestors above the parent. Up to a
-    /// dozen small reads below `/proc`.
-    pub fn complete(&mut self) {
-        if self.process.unit.is_none() && self.is_still_there() {
-            self.process.unit = unit(self.process.pid);
-        }
-        self.add_ancestors();
-    }
-
-    /// Without effect where there is no parent, or those above it are there already.
-    pub(crate) fn add_ancestors(&mut self) {
-        if let [parent] = &self.ancestors[..] {
-            let above = parent.ancestors(MAX_ANCESTORS - 1);
-            self.ancestors.extend(above);
-        }
-    }
-
-    /// The sender's parent, usually the shell that ran it; where that had exited, who took it over.
+    /// The sender's parent, usually the shell that ran it. If that has exited, the process that
+    /// adopted the sender.
     pub fn parent(&self) -> Option<&ProcessSummary> {
         self.ancestors.first()
     }
 
     /// Whether the kernel vouches for the pid.
     pub fn is_verified(&self) -> bool {
-        self.code != Code::Queue
+        self.code != SiCode::Queue
     }
 
-    /// Whether the process is still the one that sent the signal, and runs under the same name, so
-    /// that something about it read just now, such as its command line, is about the sender and
-    /// not about a program that it has become by exec. Ask after having read it.
-    pub fn is_still_there(&self) -> bool {
+    /// Whether the process is still the one that sent the signal, under the same name. What has just
+    /// been read about it, such as its command line, is then about the sender, and not about a
+    /// program that it has become by exec.
+    pub(crate) fn is_still_there(&self) -> bool {
         let now = ProcessSummary::read_stat(self.process.pid);
         self.is_verified() && self.process.is_same_as(&now) && self.process.name == now.name
     }
 
-    /// Whether this is the process that runs us.
-    pub(crate) fn is(&self, pid: Pid) -> bool {
-        self.is_verified() && self.process.pid == pid.as_raw()
+    /// Whether this is the process `pid`, by the kernel's word.
+    pub(crate) fn is(&self, pid: i32) -> bool {
+        self.is_verified() && self.process.pid == pid
     }
-}
-
-fn unit(pid: i32) -> Option<CgroupUnit> {
-    unit_of_cgroup_file(&procfile::text_of(pid, "cgroup")?)
 }
 
 fn is_container_init(process: &ProcessSummary) -> bool {
     process.name.as_deref().is_some_and(|name| CONTAINER_INITS.contains(&name))
 }
 
-fn file_name(exe: &[u8]) -> Option<String> {
-    let exe = String::from_utf8_lossy(exe);
-    // The kernel says so of a program whose file has been replaced.
-    let exe = exe.strip_suffix(" (deleted)").unwrap_or(&exe);
+fn file_name(exe: &str) -> Option<String> {
+    // What the kernel appends if the program's file has been replaced.
+    let exe = exe.strip_suffix(" (deleted)").unwrap_or(exe);
     exe.rsplit('/').next().filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
-/// The name of a user, once found not looked up again: it changes less often than services start.
-fn user_name(uid: u32) -> Option<String> {
-    static KNOWN: Mutex<Vec<(u32, String)>> = Mutex::new(Vec::new());
-    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, name)) = known().iter().find(|(id, _)| *id == uid) {
-        return Some(name.clone());
-    }
-    let name = user_in_passwd(&procfile::text("/etc/passwd")?, uid)?;
-    known().push((uid, name.clone()));
-    Some(name)
-}
-
-/// Looks the users up that most senders are: root, and ours.
-pub(crate) fn rehearse() {
-    for uid in [0, getuid().as_raw()] {
-        user_name(uid);
-    }
+/// The name of a user, from `/etc/passwd`.
+pub(crate) fn user_name(uid: u32) -> Option<String> {
+    user_in_passwd(&procfile::text("/etc/passwd")?, uid)
 }
 
 /// The first user with that id in a file of the form of passwd(5).
@@ -218,22 +179,29 @@ fn user_in_passwd(passwd: &str, uid: u32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capture::Sighting;
+    use crate::context::{ShutdownContext, StartupInfo, Trigger};
     use crate::signal::Signal;
     use std::time::SystemTime;
 
-    fn captured(code: Code, pid: i32, sighting: Sighting) -> Captured {
-        Captured {
+    fn captured(code: SiCode, pid: i32, snapshot: SenderSnapshot) -> SignalInfo {
+        SignalInfo {
             signal: Signal::TERM,
             code,
             pid: Some(pid),
             uid: Some(0),
-            sighting,
+            snapshot,
             is_parent_death_signal: false,
             wall: SystemTime::UNIX_EPOCH,
             mono_ns: 0,
             took_ns: 0,
         }
+    }
+
+    /// What all probes find.
+    fn resolve(signal: &SignalInfo) -> Sender {
+        let trigger = Trigger::Signal { signal: signal.signal };
+        let context = ShutdownContext::capture(&StartupInfo::collect(), trigger, Some(signal));
+        context.sender.unwrap()
     }
 
     #[test]
@@ -243,8 +211,9 @@ mod tests {
             std::process::id(),
             "0 ".repeat(29)
         );
-        let sighting = Sighting { stat: Some(stat.into_bytes()), ..Sighting::default() };
-        let sender = Sender::identify(&captured(Code::User, 999_999_999, sighting)).unwrap();
+        let snapshot =
+            SenderSnapshot { stat: Some(stat.into_bytes()), ..SenderSnapshot::default() };
+        let sender = resolve(&captured(SiCode::User, 999_999_999, snapshot));
         assert_eq!(sender.process.name.as_deref(), Some("kill"));
         assert_eq!(sender.parent().unwrap().pid, std::process::id() as i32);
         assert_eq!(sender.user.as_deref(), Some("root"));
@@ -256,8 +225,9 @@ mod tests {
         let pid = std::process::id() as i32;
         let stat =
             format!("{pid} (old) Z 1 1 1 0 0 0 0 0 0 0 0 0 0 0 20 0 1 0 1 {}0\n", "0 ".repeat(29));
-        let sighting = Sighting { stat: Some(stat.into_bytes()), ..Sighting::default() };
-        let sender = Sender::identify(&captured(Code::User, pid, sighting)).unwrap();
+        let snapshot =
+            SenderSnapshot { stat: Some(stat.into_bytes()), ..SenderSnapshot::default() };
+        let sender = resolve(&captured(SiCode::User, pid, snapshot));
         assert_eq!(sender.process.name.as_deref(), Some("old"));
         assert_eq!(sender.process.unit, None);
         assert!(!sender.is_still_there());
@@ -267,8 +237,8 @@ mod tests {
     fn the_pid_in_a_sigqueue_is_reported_and_not_looked_up() {
         let pid = std::process::id() as i32;
         let stat = std::fs::read("/proc/self/stat").unwrap();
-        let sighting = Sighting { stat: Some(stat), ..Sighting::default() };
-        let sender = Sender::identify(&captured(Code::Queue, pid, sighting)).unwrap();
+        let snapshot = SenderSnapshot { stat: Some(stat), ..SenderSnapshot::default() };
+        let sender = resolve(&captured(SiCode::Queue, pid, snapshot));
         assert_eq!(sender.process, ProcessSummary { uid: Some(0), ..ProcessSummary::unknown(pid) });
         assert_eq!(sender.ancestors, []);
         assert_eq!(sender.user, None);
@@ -279,22 +249,23 @@ mod tests {
     fn a_process_of_another_user_under_the_senders_pid_is_not_taken_for_it() {
         let pid = std::process::id() as i32;
         let stat = std::fs::read("/proc/self/stat").unwrap();
-        let sighting = Sighting { stat: Some(stat), ..Sighting::default() };
+        let snapshot = SenderSnapshot { stat: Some(stat), ..SenderSnapshot::default() };
         let not_ours = Some(nix::unistd::getuid().as_raw() + 1);
-        let captured = Captured { uid: not_ours, ..captured(Code::User, pid, sighting) };
-        let sender = Sender::identify(&captured).unwrap();
+        let captured = SignalInfo { uid: not_ours, ..captured(SiCode::User, pid, snapshot) };
+        let sender = resolve(&captured);
         assert_eq!(
             sender.process,
             ProcessSummary { uid: not_ours, ..ProcessSummary::unknown(pid) }
         );
-        assert_eq!(sender.absence, Some(Absence::Gone));
+        assert_eq!(sender.absence, Some(SnapshotError::Gone));
         assert_eq!(sender.ancestors, []);
     }
 
     #[test]
     fn a_uid_outside_our_pid_namespace_has_no_name_here() {
-        let outside = Sighting { absence: Some(Absence::Outside), ..Sighting::default() };
-        assert_eq!(Sender::identify(&captured(Code::User, 0, outside)).unwrap().user, None);
+        let outside =
+            SenderSnapshot { absence: Some(SnapshotError::Outside), ..SenderSnapshot::default() };
+        assert_eq!(resolve(&captured(SiCode::User, 0, outside)).user, None);
     }
 
     #[test]
@@ -302,7 +273,7 @@ mod tests {
         let pid = std::process::id() as i32;
         let process =
             ProcessSummary { name: Some("before".into()), ..ProcessSummary::read_stat(pid) };
-        let mut sender = Sender::new(process, Code::User);
+        let mut sender = Sender::new(process, SiCode::User);
         assert!(!sender.is_still_there());
         sender.process = ProcessSummary::read_stat(pid);
         assert!(sender.is_still_there());
@@ -310,12 +281,12 @@ mod tests {
 
     #[test]
     fn without_a_free_descriptor_the_program_gives_the_name() {
-        let sighting = Sighting {
-            absence: Some(Absence::Unreadable(nix::libc::EMFILE)),
+        let snapshot = SenderSnapshot {
+            absence: Some(SnapshotError::Unreadable(nix::libc::EMFILE)),
             exe: Some(b"/usr/bin/python3.11 (deleted)".to_vec()),
-            ..Sighting::default()
+            ..SenderSnapshot::default()
         };
-        let sender = Sender::identify(&captured(Code::User, 999_999_999, sighting)).unwrap();
+        let sender = resolve(&captured(SiCode::User, 999_999_999, snapshot));
         assert_eq!(sender.process.name.as_deref(), Some("python3.11"));
     }
 

@@ -1,4 +1,7 @@
 //! POSIX signals by name.
+//!
+//! Names and numbers are those of the system that this runs on, so a number means the same signal in a
+//! record only on a system of the same kind. Records hold names.
 
 use std::fmt::{self, Display};
 use std::str::FromStr;
@@ -7,9 +10,9 @@ use nix::libc::c_int;
 use nix::sys::signal::Signal as Nix;
 use serde::{Deserialize, Serialize};
 
-/// A signal, by its number on this machine; shown and serialised by its name, such as `SIGTERM`.
+/// A signal, shown and serialised by its name, such as `SIGTERM`.
 ///
-/// Real-time signals, which have no names of their own, are shown as `SIG34`.
+/// Real-time signals have no names and are shown by their number, such as `SIG34`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Signal(c_int);
@@ -26,7 +29,7 @@ impl Signal {
     /// Sent by systemd to a service that missed its watchdog.
     pub const ABRT: Self = Self(Nix::SIGABRT as c_int);
 
-    /// The signal with this number; numbers that no kernel knows are kept as they are.
+    /// The signal with this number. A number that no kernel knows is kept as it is.
     pub const fn from_raw(number: c_int) -> Self {
         Self(number)
     }
@@ -46,7 +49,7 @@ impl Display for Signal {
     }
 }
 
-/// A name that is no signal's.
+/// A text that is not the name of a signal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{}` is no signal: write a name such as SIGTERM", crate::escape::Plain(.0))]
 pub struct UnknownSignal(String);

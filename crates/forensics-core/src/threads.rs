@@ -1,8 +1,8 @@
-//! What each thread of this process is doing: the last words of one that hangs.
+//! What each thread of this process is doing, for the report of a process that is stuck.
 //!
-//! Read from `/proc/self/task`, as proc_pid_task(5) has it. None of these reads waits for the
-//! thread in question. A thread that ends meanwhile is left out; a fact that the kernel keeps from
-//! us (`wchan` and `syscall` need ptrace access, which a hardened kernel may refuse) is absent.
+//! Read from `/proc/self/task`; see `proc_pid_task(5)`. None of these reads waits for the thread in
+//! question. A thread that ends meanwhile is left out. A fact that the kernel does not give us is
+//! absent: `wchan` and `syscall` need ptrace access, which a hardened kernel may refuse.
 
 use std::fmt::{self, Display};
 
@@ -10,8 +10,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::escape::Quoted;
 use crate::procfile;
-use crate::sorted::sorted;
-use crate::stat::Stat;
 
 /// A thread of this process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,23 +36,24 @@ impl Thread {
     pub fn all(limit: usize) -> Vec<Self> {
         let Ok(tasks) = procfile::list("/proc/self/task") else { return Vec::new() };
         let ids = tasks.flatten().filter_map(|task| task.file_name().to_str()?.parse().ok());
-        sorted(ids.collect::<Vec<i32>>()).into_iter().filter_map(Self::read).take(limit).collect()
+        let mut ids: Vec<i32> = ids.collect();
+        ids.sort_unstable();
+        ids.into_iter().filter_map(Self::read).take(limit).collect()
     }
 
     fn read(tid: i32) -> Option<Self> {
         let file = |name| procfile::read(format!("/proc/self/task/{tid}/{name}")).ok();
-        let stat = file("stat")?;
-        let stat = Stat::parse(&stat)?;
+        let stat = procfile::parse_stat(&file("stat")?)?;
         let text = |name| file(name).map(|text| String::from_utf8_lossy(&text).into_owned());
         Some(Self {
             tid,
-            name: stat.name(),
+            name: stat.comm,
             state: stat.state,
-            // `0` for a thread that does not wait, or where the kernel does not say.
+            // `0` for a thread that does not wait, or if the kernel does not say.
             wait_channel: text("wchan").filter(|channel| !matches!(channel.as_str(), "" | "0")),
             // `running`, or a number (-1 outside of a call) and its arguments.
             syscall: text("syscall").and_then(|call| call.split_whitespace().next()?.parse().ok()),
-            cpu_ticks: stat.cpu,
+            cpu_ticks: stat.utime.saturating_add(stat.stime),
         })
     }
 }
@@ -66,10 +65,10 @@ impl Display for Thread {
         if let Some(channel) = &self.wait_channel {
             write!(f, " {}", Quoted(channel))?;
         }
-        match self.syscall {
-            Some(call) => write!(f, " syscall={call}"),
-            None => Ok(()),
+        if let Some(call) = self.syscall {
+            write!(f, " syscall={call}")?;
         }
+        Ok(())
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a stop can begin with.
+//! What can ask a service to stop.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,17 +11,17 @@ use crate::signal::Signal;
 pub enum Trigger {
     /// A POSIX signal.
     Signal {
-        /// Which.
+        /// The signal.
         signal: Signal,
     },
     /// The program itself.
     Request {
-        /// Why, in its words.
+        /// The reason it gave.
         reason: String,
     },
-    /// The service's own future ended.
+    /// The service's own future ended before anything asked it to.
     ServiceEnded {
-        /// What it failed with, where it did.
+        /// Its error, if it failed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<String>,
     },

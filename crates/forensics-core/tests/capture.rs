@@ -11,7 +11,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use forensics_core::capture::{self, Absence, Captured, Code, HandlerError, SLOTS, install};
+use forensics_core::capture::{
+    self, HandlerError, SLOTS, SiCode, SignalInfo, SnapshotError, install,
+};
 use forensics_core::signal::Signal;
 use nix::errno::Errno;
 use nix::libc::EMFILE;
@@ -51,19 +53,21 @@ fn raise_all(signals: &[Nix]) {
     signals.iter().for_each(|&signal| raise(signal).unwrap());
 }
 
-fn is_ours(captured: &Captured) -> bool {
-    let seen = match &captured.sighting.stat {
+fn is_ours(captured: &SignalInfo) -> bool {
+    let seen = match &captured.snapshot.stat {
         Some(stat) => {
             stat.starts_with(format!("{} (", getpid()).as_bytes()) && stat.ends_with(b"\n")
         }
         // Where nothing is read of /proc, as `.ci/portable` has it.
-        None => cfg!(forensics_portable) && captured.sighting.absence == Some(Absence::Hidden),
+        None => {
+            cfg!(forensics_portable) && captured.snapshot.absence == Some(SnapshotError::Hidden)
+        }
     };
     seen && captured.pid == Some(getpid().as_raw()) && captured.uid == Some(getuid().as_raw())
 }
 
 /// The next signal, waited for. A test before may have left a wake-up behind.
-fn next() -> Captured {
+fn next() -> SignalInfo {
     loop {
         if let Some(captured) = capture::drain().pop() {
             return captured;
@@ -85,7 +89,7 @@ fn a_signal_is_there_as_soon_as_its_handler_has_run() {
         assert!(capture::wait(Some(LIMIT)));
         drained.extend(capture::drain());
     }
-    assert_eq!([Code::Tkill, Code::User], [drained[0].code, drained[1].code]);
+    assert_eq!([SiCode::Tkill, SiCode::User], [drained[0].code, drained[1].code]);
     assert!(drained.iter().all(is_ours), "{drained:?}");
     assert!(drained.iter().all(|captured| captured.signal == Signal::TERM));
     assert!(drained[0].mono_ns < drained[1].mono_ns);
@@ -170,7 +174,7 @@ fn the_login_of_a_sender_is_what_its_proc_files_say() {
         let script = format!("{login}; kill $PPID; read line");
         let mut sender =
             Command::new("sh").args(["-c", &script]).stdin(Stdio::piped()).spawn().unwrap();
-        let sighting = next().sighting;
+        let sighting = next().snapshot;
         let id = |file| {
             let id = std::fs::read_to_string(format!("/proc/{}/{file}", sender.id())).ok()?;
             id.parse().ok().filter(|&id: &u32| id != u32::MAX)
@@ -217,9 +221,9 @@ fn without_a_descriptor_the_program_is_seen_and_errno_is_kept() {
     raised.unwrap();
     assert_eq!(errno, Errno::ENOTNAM);
     let drained = capture::drain();
-    assert_eq!(drained[0].sighting.stat, None);
-    assert_eq!(drained[0].sighting.absence, Some(Absence::Unreadable(EMFILE)));
-    assert_eq!(drained[0].sighting.exe.as_deref(), Some(exe.as_os_str().as_encoded_bytes()));
+    assert_eq!(drained[0].snapshot.stat, None);
+    assert_eq!(drained[0].snapshot.absence, Some(SnapshotError::Unreadable(EMFILE)));
+    assert_eq!(drained[0].snapshot.exe.as_deref(), Some(exe.as_os_str().as_encoded_bytes()));
 }
 
 #[test]
@@ -263,7 +267,7 @@ fn many_threads_at_once_lose_nothing_and_tear_nothing() {
     let mut take = || {
         for captured in capture::drain() {
             assert!(is_ours(&captured), "{captured:?}");
-            assert_eq!(captured.code, Code::Tkill);
+            assert_eq!(captured.code, SiCode::Tkill);
             drained += 1;
         }
     };

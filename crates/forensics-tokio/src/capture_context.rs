@@ -1,106 +1,129 @@
-//! Capturing the context. What may block is read on threads of its own, with a bound.
+//! Capturing the context: running its probes, with a bound on each.
+//!
+//! Any file of `/proc`, `/sys` or a cgroup may block for ever, as lxcfs serves them through FUSE; so
+//! may a command line whose process's memory map is locked, and a marker whose file server is away.
+//! So the probes run on a thread that may block. One that does not answer is left behind with its
+//! thread, its fact is missing, and the others go on.
 
-use std::path::PathBuf;
-use std::sync::OnceLock;
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
 
-use forensics_core::capture::Captured;
-use forensics_core::context::{Baseline, ShutdownContext, Trigger};
-use forensics_core::marker::{self, Marker};
-use forensics_core::process;
+use forensics_core::capture::SignalInfo;
+use forensics_core::context::{Finding, Probe, ShutdownContext, StartupInfo, Trigger};
 use forensics_core::sender::Sender;
 
-use crate::blocking::run_with_timeout;
+use crate::blocking::spawn_detached;
 
-/// How long a command line may take to be read; it can hang for as long as its process's memory
-/// map is locked. So long as a busy machine can take its time to run a thread.
-const CMDLINE_LIMIT: Duration = Duration::from_millis(100);
+/// How long a probe may take: as long as a busy machine may need to run a thread.
+const PROBE_LIMIT: Duration = Duration::from_millis(100);
 
-/// How long a marker may take to be read, likewise; it can hang for as long as the server of its file
-/// system is away.
-const MARKER_LIMIT: Duration = Duration::from_millis(100);
+/// How long all of them together may take where several do not answer.
+const TOTAL_LIMIT: Duration = Duration::from_millis(300);
 
-/// A signal that arrived.
+/// A signal that arrived, and its sender where a test says who it is.
 #[derive(Debug, Clone)]
 pub(crate) struct Caught {
-    pub(crate) captured: Captured,
-    /// The sender, where a test says who it is.
-    known: Option<Option<Sender>>,
+    pub(crate) captured: SignalInfo,
+    sender: Option<Sender>,
 }
 
 impl Caught {
-    pub(crate) fn of(captured: Captured) -> Self {
-        Self { captured, known: None }
+    pub(crate) fn of(captured: SignalInfo) -> Self {
+        Self { captured, sender: None }
     }
 
     /// The same, from a sender that is known.
     #[cfg(feature = "testing")]
-    pub(crate) fn known(captured: Captured, sender: Option<Sender>) -> Self {
-        Self { captured, known: Some(sender) }
-    }
-
-    fn sender(&self) -> Option<Sender> {
-        self.known.clone().unwrap_or_else(|| Sender::glimpse(&self.captured))
+    pub(crate) fn known(captured: SignalInfo, sender: Option<Sender>) -> Self {
+        Self { captured, sender }
     }
 }
 
-/// Who sent a signal.
-pub(crate) fn resolve_sender(signal: &Caught) -> Option<Sender> {
-    let mut sender = signal.sender();
-    if let Some(sender) = &mut sender {
-        sender.complete();
-    }
-    sender
-}
-
-/// Adds what the record shows beside the line.
-pub(crate) fn complete(baseline: &Baseline, context: &mut ShutdownContext) {
-    context.complete(baseline);
-}
-
-/// The context of a stop, as far as its line shows it. Takes some 100 µs, and 100 ms more where a command
-/// line hangs, and for each marker that does.
+/// The context of a stop, as far as its line shows it. Takes some 200 µs, and [`TOTAL_LIMIT`] with a
+/// probe more at most.
 pub(crate) fn capture(
-    baseline: &Baseline,
-    named_markers: &[(String, PathBuf)],
+    startup: &Arc<StartupInfo>,
     trigger: Trigger,
-    caught: Option<&Caught>,
+    signal: Option<&Caught>,
 ) -> ShutdownContext {
-    let captured = caught.map(|caught| &caught.captured);
-    let sender = caught.and_then(Caught::sender);
-    let mut context =
-        ShutdownContext::capture_from(baseline, trigger, captured, sender, &OnceLock::new());
-    if let Some(sender) = &mut context.sender
-        && sender.process.cmdline.is_none()
-    {
-        let parent = context.parent.as_ref().filter(|parent| parent.is_same_as(&sender.process));
-        sender.process.cmdline = match parent {
-            Some(parent) => parent.cmdline.clone(),
-            None => read_cmdline(baseline, sender),
-        };
-    }
-    context.markers = markers(named_markers);
+    let mut context = start(startup, trigger, signal);
+    run(&mut context, startup, startup.line_probes());
     context
 }
 
-/// The command line of a sender that is there and is not our parent, whose we know.
-fn read_cmdline(baseline: &Baseline, sender: &Sender) -> Option<String> {
-    let parent = baseline.parent.as_ref();
-    let is_parent = parent.is_some_and(|parent| parent.is_same_as(&sender.process));
-    // A zombie's is empty.
-    if is_parent || sender.process.state == Some('Z') || !sender.is_still_there() {
-        return None;
-    }
-    let pid = sender.process.pid;
-    let cmdline = run_with_timeout(CMDLINE_LIMIT, move || process::cmdline(pid)).flatten();
-    cmdline.filter(|_| sender.is_still_there())
+/// Adds what the record shows beside the line, with the same bound.
+pub(crate) fn complete(startup: &Arc<StartupInfo>, context: &mut ShutdownContext) {
+    run(context, startup, startup.record_probes());
 }
 
-/// The markers that are there, and can be had at once.
-fn markers(named: &[(String, PathBuf)]) -> Vec<Marker> {
-    let us = std::process::id();
-    let read = |(name, path): (String, PathBuf)| {
-        run_with_timeout(MARKER_LIMIT, move || marker::read(&name, &path, us)).flatten()
+/// Who sent a repeated signal, with the same bound.
+pub(crate) fn resolve_sender(startup: &Arc<StartupInfo>, signal: &Caught) -> Option<Sender> {
+    let trigger = Trigger::Signal { signal: signal.captured.signal };
+    let mut context = start(startup, trigger, Some(signal));
+    run(&mut context, startup, startup.sender_probes());
+    context.sender
+}
+
+fn start(startup: &StartupInfo, trigger: Trigger, signal: Option<&Caught>) -> ShutdownContext {
+    let captured = signal.map(|signal| &signal.captured);
+    let mut context = ShutdownContext::start(startup, trigger, captured);
+    if let Some(sender) = signal.and_then(|signal| signal.sender.clone()) {
+        context.apply(Finding::sender(sender));
+    }
+    context
+}
+
+/// Adds what these probes find.
+fn run(
+    context: &mut ShutdownContext,
+    startup: &Arc<StartupInfo>,
+    probes: impl IntoIterator<Item = Probe>,
+) {
+    let began = Instant::now();
+    let mut probes: VecDeque<Probe> = probes.into_iter().collect();
+    while !probes.is_empty() && began.elapsed() < TOTAL_LIMIT {
+        let Some(findings) = run_on_thread(context, startup, &probes) else {
+            return run_here(context, startup, probes);
+        };
+        while let Ok(finding) = findings.recv_timeout(PROBE_LIMIT) {
+            context.apply(finding);
+            probes.pop_front();
+        }
+        // Either all are done, or the first of those that are left does not answer.
+        probes.pop_front();
+    }
+}
+
+/// Runs the probes one after another on a thread; `None` where no thread is to be had.
+fn run_on_thread(
+    context: &ShutdownContext,
+    startup: &Arc<StartupInfo>,
+    probes: &VecDeque<Probe>,
+) -> Option<Receiver<Finding>> {
+    let (sender, findings) = mpsc::channel();
+    let (mut known, startup, probes) = (context.clone(), startup.clone(), probes.clone());
+    let work = move || {
+        for probe in probes {
+            let finding = probe.run(&known, &startup);
+            known.apply(finding.clone());
+            if sender.send(finding).is_err() {
+                // The thread was left behind.
+                return;
+            }
+        }
     };
-    named.iter().cloned().filter_map(read).collect()
+    spawn_detached("shutdown-probe", work).ok()?;
+    Some(findings)
+}
+
+/// Runs the probes here, but for those that block most often.
+fn run_here(context: &mut ShutdownContext, startup: &StartupInfo, probes: VecDeque<Probe>) {
+    for probe in probes {
+        if !matches!(probe, Probe::SenderCmdline | Probe::Marker(_)) {
+            let finding = probe.run(context, startup);
+            context.apply(finding);
+        }
+    }
 }

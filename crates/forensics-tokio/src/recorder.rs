@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use forensics_core::cgroupfs::{MemoryGroup, OomKills};
+use forensics_core::cgroupfs::{MemoryCgroup, OomKills};
 use forensics_core::clock;
-use forensics_core::context::Baseline;
+use forensics_core::context::StartupInfo;
 use forensics_core::record::{self, DEFAULT_RETENTION, Event, RunStarted};
 use forensics_core::systemd::Manager;
 
@@ -51,9 +51,9 @@ struct Queues {
 
 impl Recorder {
     /// Begins the record of this run, and removes the oldest ones.
-    pub(crate) fn open(dir: &Path, config: &Config, baseline: &Baseline) -> Self {
+    pub(crate) fn open(dir: &Path, config: &Config, startup: &StartupInfo) -> Self {
         let mut recorder = Self::default();
-        match record::Recorder::create(dir, run_started(config, baseline)) {
+        match record::Recorder::create(dir, run_started(config, startup)) {
             Ok(file) => {
                 recorder.file = Some(Arc::new(file));
                 recorder.queues = Some(Queues {
@@ -136,23 +136,23 @@ impl Recorder {
     }
 }
 
-fn run_started(config: &Config, baseline: &Baseline) -> RunStarted {
+fn run_started(config: &Config, startup: &StartupInfo) -> RunStarted {
     let mut start = RunStarted::new(&config.service, std::process::id());
-    start.start_time = baseline.process.start_time;
+    start.start_time = startup.process.start_time;
     start.boot_id = clock::boot_id();
     start.exe = std::env::current_exe().ok().map(|exe| exe.to_string_lossy().into_owned());
-    start.cmdline.clone_from(&baseline.process.cmdline);
-    let unit = baseline.systemd.unit.as_ref();
+    start.cmdline.clone_from(&startup.process.cmdline);
+    let unit = startup.systemd.unit.as_ref();
     start.unit = unit.map(|unit| unit.unit.clone());
     start.manager = unit.map(|unit| match unit.manager {
         Manager::User { .. } => "user".to_owned(),
         _ => "system".to_owned(),
     });
-    start.pod = baseline.pod.as_ref().map(ToString::to_string);
+    start.pod = startup.pod.as_ref().map(ToString::to_string);
     start.grace_us = config.grace.map(micros);
     start.deadline_us = Some(micros(config.deadline()));
     start.drain_timeout_us = Some(micros(config.drain_timeout));
-    let oom = baseline.memory_group.as_ref().and_then(MemoryGroup::oom_kills);
+    let oom = startup.memory_cgroup.as_ref().and_then(MemoryCgroup::oom_kills);
     start.oom_kill = oom.map(|oom| oom.count);
     start.cgroup_inode = oom.map(|oom| oom.cgroup_inode);
     start

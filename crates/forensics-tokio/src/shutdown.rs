@@ -9,9 +9,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use forensics_core::capture::{self, Captured};
+use forensics_core::capture::{self, SignalInfo};
 use forensics_core::clock;
-use forensics_core::context::{Baseline, ShutdownContext};
+use forensics_core::context::{ShutdownContext, StartupInfo};
 use forensics_core::record::{DiagState, PostMortem};
 use forensics_core::threads::Thread;
 use tokio::runtime::Handle;
@@ -39,7 +39,7 @@ use crate::{describe, events, explain, record_events, shutdown_thread};
 /// See the module's documentation.
 pub(crate) struct Shutdown {
     pub(crate) config: Arc<Config>,
-    baseline: Baseline,
+    startup: Arc<StartupInfo>,
     machine: Mutex<Machine>,
     pub(crate) log: LogThread,
     pub(crate) record: Recorder,
@@ -79,7 +79,7 @@ pub(crate) struct Outlets {
 impl Shutdown {
     pub(crate) fn new(
         config: Config,
-        baseline: Baseline,
+        startup: StartupInfo,
         outlets: Outlets,
         previous: Option<PostMortem>,
         runtime: Handle,
@@ -89,7 +89,7 @@ impl Shutdown {
         let machine = Machine::new(config.clone(), notifier.is_connected(), message.is_open());
         Self {
             config,
-            baseline,
+            startup: Arc::new(startup),
             machine: Mutex::new(machine),
             log: LogThread::new(),
             record,
@@ -185,19 +185,17 @@ impl Shutdown {
             }
             Action::EndReadiness => drop(self.readiness.end()),
             Action::CaptureContext { trigger, signal } => {
-                let markers = &self.config.markers;
-                let context =
-                    capture_context::capture(&self.baseline, markers, trigger, signal.as_deref());
+                let context = capture_context::capture(&self.startup, trigger, signal.as_deref());
                 self.handle(Event::ContextCaptured(Box::new(context)));
             }
             Action::CompleteContext(context) => {
                 self.phases.set_stop(&self.config.service, context.clone());
                 let mut context = ShutdownContext::clone(&context);
-                capture_context::complete(&self.baseline, &mut context);
+                capture_context::complete(&self.startup, &mut context);
                 self.handle(Event::ContextCompleted(Box::new(context)));
             }
             Action::ResolveSender { signal, ordinal, offset } => {
-                let sender = capture_context::resolve_sender(&signal);
+                let sender = capture_context::resolve_sender(&self.startup, &signal);
                 let signal = signal.captured.signal;
                 let repeated = LaterSignal { signal, sender, ordinal, offset, ended_lead: false };
                 self.handle(Event::SignalRepeated(repeated));
@@ -238,7 +236,7 @@ impl Shutdown {
     }
 
     /// When the OS handler saw this signal, by [`now`](Self::now).
-    pub(crate) fn time_of(&self, captured: &Captured) -> Instant {
+    pub(crate) fn time_of(&self, captured: &SignalInfo) -> Instant {
         let since = clock::mono_us().saturating_sub(captured.mono_ns / 1000);
         let now = self.now();
         now.checked_sub(Duration::from_micros(since)).unwrap_or(now)

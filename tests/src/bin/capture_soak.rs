@@ -10,8 +10,8 @@
 use std::error::Error;
 
 use forensics_tokio::core::capture;
+use forensics_tokio::core::context::{ShutdownContext, StartupInfo, Trigger};
 use forensics_tokio::core::process::ProcessSummary;
-use forensics_tokio::core::sender::Sender;
 use forensics_tokio::core::signal::Signal;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,6 +22,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     if std::env::args().nth(1).as_deref() == Some("--fast") {
         capture::request_short_slice_for_main_thread()?;
     }
+    let startup = StartupInfo::collect();
     let mut terminated = signal(SignalKind::terminate())?;
     println!("ready {}", std::process::id());
     for trial in 0.. {
@@ -30,7 +31,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let captured =
             capture::drain().pop().ok_or("the task woke before the capture was there")?;
         let by_task = ProcessSummary::read_stat(captured.pid.ok_or("a signal without a sender")?);
-        let sender = Sender::identify(&captured).ok_or("a signal without a sender")?;
+        let trigger = Trigger::Signal { signal: captured.signal };
+        let context = ShutdownContext::capture(&startup, trigger, Some(&captured));
+        let sender = context.sender.ok_or("a signal without a sender")?;
         println!(
             "{}",
             json!({

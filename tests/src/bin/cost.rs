@@ -42,7 +42,7 @@ async fn signal() -> Result<(), Box<dyn Error>> {
         token.cancelled().await;
         println!("cancelled");
     });
-    // The keeper rehearses when it starts, and is ready when it sleeps: in a read(2), again and again.
+    // The shutdown thread is ready when it sleeps, in a read(2), several times in a row.
     let sleeps =
         || Thread::all(64).iter().any(|it| it.name == "shutdown-thread" && it.state == 'S');
     let mut looks = 0;

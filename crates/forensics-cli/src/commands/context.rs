@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use forensics_core::context::{Baseline, ShutdownContext};
+use forensics_core::context::{ShutdownContext, StartupInfo};
 use forensics_core::json;
 use forensics_core::secret;
 
@@ -34,15 +34,15 @@ pub(crate) struct Context {
 impl Context {
     pub(crate) fn run(&self, out: &mut dyn Write) -> io::Result<ExitCode> {
         secret::show(self.show_secrets);
-        let mut baseline = match self.pid {
-            Some(pid) => Baseline::probe_pid(pid),
-            None => Baseline::probe(),
+        let mut startup = match self.pid {
+            Some(pid) => StartupInfo::collect_pid(pid),
+            None => StartupInfo::collect(),
         };
-        if baseline.process.name.is_none() {
-            eprintln!("forensics: there is no process {} to be seen", baseline.process.pid);
+        if startup.process.name.is_none() {
+            eprintln!("forensics: there is no process {} to be seen", startup.process.pid);
         }
-        baseline.markers.clone_from(&self.markers);
-        let context = ShutdownContext::look(&baseline);
+        startup.markers.clone_from(&self.markers);
+        let context = ShutdownContext::snapshot(&startup);
         let text = if self.json { json::to_string(&context)? } else { context.to_string() };
         writeln!(out, "{text}")?;
         Ok(ExitCode::SUCCESS)

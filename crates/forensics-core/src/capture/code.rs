@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Code {
+pub enum SiCode {
     /// `SI_USER`: kill(2) or `pidfd_send_signal(2)`. The kernel guarantees pid and uid.
     User,
     /// `SI_TKILL`: tgkill(2), raise(3), `pthread_kill(3)`. The kernel guarantees pid and uid.
@@ -22,7 +22,7 @@ pub enum Code {
     Other(i32),
 }
 
-impl Code {
+impl SiCode {
     /// The meaning of the number `code` on this system.
     pub fn from_raw(code: i32) -> Self {
         if cfg!(target_os = "linux") { Self::of_linux(code) } else { Self::of_bsd(code) }
@@ -31,12 +31,12 @@ impl Code {
     /// As in Linux's `asm-generic/siginfo.h`.
     fn of_linux(code: i32) -> Self {
         match code {
-            0 => Code::User,
-            -6 => Code::Tkill,
-            -1 => Code::Queue,
-            -2 => Code::Timer,
-            0x80 => Code::Kernel,
-            other => Code::Other(other),
+            0 => SiCode::User,
+            -6 => SiCode::Tkill,
+            -1 => SiCode::Queue,
+            -2 => SiCode::Timer,
+            0x80 => SiCode::Kernel,
+            other => SiCode::Other(other),
         }
     }
 
@@ -46,18 +46,18 @@ impl Code {
     /// (`SI_NOINFO`) without a pid.
     fn of_bsd(code: i32) -> Self {
         match code {
-            0 | 0x10001 => Code::User,
-            0x10002 => Code::Queue,
-            0x10003 => Code::Timer,
-            0x10006 => Code::Kernel,
-            0x10007 => Code::Tkill,
-            other => Code::Other(other),
+            0 | 0x10001 => SiCode::User,
+            0x10002 => SiCode::Queue,
+            0x10003 => SiCode::Timer,
+            0x10006 => SiCode::Kernel,
+            0x10007 => SiCode::Tkill,
+            other => SiCode::Other(other),
         }
     }
 
     /// Whether `si_pid` and `si_uid` describe a sender.
     pub fn has_sender(self) -> bool {
-        matches!(self, Code::User | Code::Tkill | Code::Queue)
+        matches!(self, SiCode::User | SiCode::Tkill | SiCode::Queue)
     }
 }
 
@@ -70,18 +70,18 @@ mod tests {
     #[test]
     fn each_system_has_its_own_numbers_for_the_same_codes() {
         let cases = [
-            (libc::SI_USER, 0x10001, Code::User),
-            (libc::SI_TKILL, 0x10007, Code::Tkill),
-            (libc::SI_QUEUE, 0x10002, Code::Queue),
-            (libc::SI_TIMER, 0x10003, Code::Timer),
-            (libc::SI_KERNEL, 0x10006, Code::Kernel),
-            (libc::SI_ASYNCIO, 0x10004, Code::Other(0)),
+            (libc::SI_USER, 0x10001, SiCode::User),
+            (libc::SI_TKILL, 0x10007, SiCode::Tkill),
+            (libc::SI_QUEUE, 0x10002, SiCode::Queue),
+            (libc::SI_TIMER, 0x10003, SiCode::Timer),
+            (libc::SI_KERNEL, 0x10006, SiCode::Kernel),
+            (libc::SI_ASYNCIO, 0x10004, SiCode::Other(0)),
         ];
         for (linux, bsd, code) in cases {
-            let other = |raw| if let Code::Other(_) = code { Code::Other(raw) } else { code };
-            assert_eq!(Code::of_linux(linux), other(linux));
-            assert_eq!(Code::of_bsd(bsd), other(bsd));
+            let other = |raw| if let SiCode::Other(_) = code { SiCode::Other(raw) } else { code };
+            assert_eq!(SiCode::of_linux(linux), other(linux));
+            assert_eq!(SiCode::of_bsd(bsd), other(bsd));
         }
-        assert_eq!(Code::of_bsd(0), Code::User);
+        assert_eq!(SiCode::of_bsd(0), SiCode::User);
     }
 }

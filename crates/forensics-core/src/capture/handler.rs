@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::os::{self, Waker};
 use super::raw::{self, Bytes};
 use super::slots::Slots;
-use super::{Absence, Captured, Code, SLOTS, Sighting};
+use super::{SLOTS, SenderSnapshot, SiCode, SignalInfo, SnapshotError};
 use crate::process::login_id;
 use crate::procfile;
 use crate::signal::Signal;
@@ -24,7 +24,7 @@ struct Raw {
     /// 0 unless the code has a sender.
     pid: c_int,
     uid: u32,
-    stat: Result<Bytes<512>, Absence>,
+    stat: Result<Bytes<512>, SnapshotError>,
     exe: Bytes<256>,
     login_uid: Bytes<12>,
     login_session: Bytes<12>,
@@ -79,7 +79,7 @@ pub(super) fn on_signal(info: &siginfo_t) {
 }
 
 fn capture(info: &siginfo_t, mono_ns: u64, wall_ns: u64) -> Raw {
-    let (pid, uid) = if Code::from_raw(info.si_code).has_sender() {
+    let (pid, uid) = if SiCode::from_raw(info.si_code).has_sender() {
         // SAFETY: for these codes the kernel fills in pid and uid in the union of `siginfo_t`.
         unsafe { (info.si_pid(), info.si_uid()) }
     } else {
@@ -90,7 +90,7 @@ fn capture(info: &siginfo_t, mono_ns: u64, wall_ns: u64) -> Raw {
         code: info.si_code,
         pid,
         uid,
-        stat: Err(Absence::Outside),
+        stat: Err(SnapshotError::Outside),
         exe: Bytes::EMPTY,
         login_uid: Bytes::EMPTY,
         login_session: Bytes::EMPTY,
@@ -116,7 +116,7 @@ fn capture(info: &siginfo_t, mono_ns: u64, wall_ns: u64) -> Raw {
         }
         // This needs no descriptor, so it works in a process that has none left. A sender that has
         // exited has no `exe` any more, so it is not tried.
-        if !matches!(raw.stat, Err(Absence::Gone))
+        if !matches!(raw.stat, Err(SnapshotError::Gone))
             && let Some(exe) = raw::read_link(&raw::proc_path(pid, b"exe"))
         {
             raw.exe = exe;
@@ -130,11 +130,11 @@ fn capture(info: &siginfo_t, mono_ns: u64, wall_ns: u64) -> Raw {
     raw
 }
 
-fn absence(pid: c_int, errno: c_int) -> Absence {
+fn absence(pid: c_int, errno: c_int) -> SnapshotError {
     match errno {
-        libc::ENOENT | libc::ESRCH if !raw::exists(pid) => Absence::Gone,
-        libc::ENOENT | libc::ESRCH | libc::EACCES | libc::EPERM => Absence::Hidden,
-        errno => Absence::Unreadable(errno),
+        libc::ENOENT | libc::ESRCH if !raw::exists(pid) => SnapshotError::Gone,
+        libc::ENOENT | libc::ESRCH | libc::EACCES | libc::EPERM => SnapshotError::Hidden,
+        errno => SnapshotError::Unreadable(errno),
     }
 }
 
@@ -142,10 +142,10 @@ fn absence(pid: c_int, errno: c_int) -> Absence {
 ///
 /// Never blocks or spins. It does not wait for a handler that is still running: its signal is
 /// returned by the next call, and [`wait`] returns for it.
-pub fn drain() -> Vec<Captured> {
+pub fn drain() -> Vec<SignalInfo> {
     let mut drained = Vec::new();
-    CAPTURED.drain(|raw| drained.push(Captured::from(&raw)));
-    drained.sort_by_key(|captured: &Captured| captured.mono_ns);
+    CAPTURED.drain(|raw| drained.push(SignalInfo::from(&raw)));
+    drained.sort_by_key(|captured: &SignalInfo| captured.mono_ns);
     drained
 }
 
@@ -185,9 +185,9 @@ pub fn exit_now(status: i32) -> ! {
     raw::exit(status)
 }
 
-impl From<&Raw> for Captured {
+impl From<&Raw> for SignalInfo {
     fn from(raw: &Raw) -> Self {
-        let code = Code::from_raw(raw.code);
+        let code = SiCode::from_raw(raw.code);
         // On Linux 0 is a sender outside our pid namespace, on other Unix it is no sender.
         let has_sender = code.has_sender() && (raw.pid > 0 || crate::os::HAS_PROC);
         Self {
@@ -195,7 +195,7 @@ impl From<&Raw> for Captured {
             code,
             pid: has_sender.then_some(raw.pid),
             uid: has_sender.then_some(raw.uid),
-            sighting: Sighting {
+            snapshot: SenderSnapshot {
                 stat: raw.stat.ok().map(|stat| stat.as_slice().to_vec()),
                 absence: raw.stat.err().filter(|_| has_sender),
                 exe: Some(raw.exe.as_slice().to_vec()).filter(|exe| !exe.is_empty()),

@@ -58,7 +58,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-pub use code::Code;
+pub use code::SiCode;
 pub use handler::{drain, exit_now, overflow_count, wait, wake};
 pub use install::{HandlerError, HandlerGuard, install, is_ignored};
 pub use slice::{
@@ -74,17 +74,17 @@ pub const SLOTS: usize = 32;
 /// One delivery of a signal.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Captured {
+pub struct SignalInfo {
     /// The signal.
     pub signal: Signal,
     /// How it was sent.
-    pub code: Code,
-    /// `si_pid`, if [`Code::has_sender`]: in our pid namespace, 0 for a process outside it.
+    pub code: SiCode,
+    /// `si_pid`, if [`SiCode::has_sender`]: in our pid namespace, 0 for a process outside it.
     pub pid: Option<i32>,
-    /// `si_uid`, if [`Code::has_sender`].
+    /// `si_uid`, if [`SiCode::has_sender`].
     pub uid: Option<u32>,
     /// What the handler saw of the sender.
-    pub sighting: Sighting,
+    pub snapshot: SenderSnapshot,
     /// Whether this signal is the one that `PR_SET_PDEATHSIG` requests when the parent dies.
     pub is_parent_death_signal: bool,
     /// The wall clock when the handler began.
@@ -95,16 +95,16 @@ pub struct Captured {
     pub took_ns: u64,
 }
 
-impl Captured {
+impl SignalInfo {
     /// A delivery that was noticed just now by other means than the handler, without a sender. The
     /// fields can be set.
-    pub fn new(signal: Signal, code: Code) -> Self {
+    pub fn new(signal: Signal, code: SiCode) -> Self {
         Self {
             signal,
             code,
             pid: None,
             uid: None,
-            sighting: Sighting::default(),
+            snapshot: SenderSnapshot::default(),
             is_parent_death_signal: false,
             wall: SystemTime::now(),
             mono_ns: clock::mono_us().saturating_mul(1000),
@@ -116,11 +116,11 @@ impl Captured {
 /// What the handler saw of the sender in `/proc`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Sighting {
+pub struct SenderSnapshot {
     /// The content of `/proc/PID/stat`.
     pub stat: Option<Vec<u8>>,
     /// Why `stat` is absent. `None` as well if there was no sender to look at.
-    pub absence: Option<Absence>,
+    pub absence: Option<SnapshotError>,
     /// The target of `/proc/PID/exe`. Absent for a zombie, and for a process of another user that we
     /// may not inspect.
     pub exe: Option<Vec<u8>>,
@@ -134,7 +134,7 @@ pub struct Sighting {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Absence {
+pub enum SnapshotError {
     /// It had exited and been waited for. Also if its pid now belongs to another user's process.
     Gone,
     /// It exists, but `/proc` does not show it: `hidepid=`, a `/proc` of another pid namespace, or no

@@ -1,9 +1,12 @@
-//! The one line of the log: which facts, under which names, in which order.
+//! The context line of the log: which facts, under which names, in which order.
+//!
+//! Values are written by other programs, so each is escaped and quoted as needed: a value can neither
+//! end the line nor look like another field.
 
 use std::fmt::{self, Display};
 
 use super::ShutdownContext;
-use crate::capture::Absence;
+use crate::capture::SnapshotError;
 use crate::escape::{Key, Quoted};
 use crate::process::ProcessSummary;
 use crate::trigger::Trigger;
@@ -13,10 +16,11 @@ impl Display for ShutdownContext {
         let mut separator = "";
         for (key, value) in self.fields() {
             write!(f, "{separator}{}=", Key(&key))?;
-            // A command line is quoted even where it is one word, so that it always looks like one.
-            match key.ends_with("_cmdline") {
-                true => write!(f, "{:#}", Quoted(&value))?,
-                false => write!(f, "{}", Quoted(&value))?,
+            // A command line is always quoted, even if it is one word.
+            if key.ends_with("_cmdline") {
+                write!(f, "{:#}", Quoted(&value))?;
+            } else {
+                write!(f, "{}", Quoted(&value))?;
             }
             separator = " ";
         }
@@ -27,7 +31,7 @@ impl Display for ShutdownContext {
 impl ShutdownContext {
     /// The facts of the line, in its order, unescaped.
     pub fn fields(&self) -> Vec<(String, String)> {
-        let mut fields = Fields(Vec::with_capacity(20));
+        let mut fields = Fields(Vec::new());
         fields.add("signal", self.signal());
         fields.add("cause", self.verdict.as_ref().map(|verdict| verdict.cause));
         match &self.trigger {
@@ -43,8 +47,8 @@ impl ShutdownContext {
             match sender.absence {
                 _ if !sender.is_verified() => fields.add("sender_unverified", Some("yes")),
                 _ if who.name.is_some() => {}
-                Some(Absence::Gone) => fields.add("sender_gone", Some("yes")),
-                Some(Absence::Hidden) => fields.add("sender_hidden", Some("yes")),
+                Some(SnapshotError::Gone) => fields.add("sender_gone", Some("yes")),
+                Some(SnapshotError::Hidden) => fields.add("sender_hidden", Some("yes")),
                 _ => {}
             }
             fields.add("sender_uid", who.uid);
@@ -75,10 +79,6 @@ struct Fields(Vec<(String, String)>);
 
 impl Fields {
     fn add(&mut self, key: &str, value: Option<impl Display>) {
-        self.add_text(key, value.map(|value| value.to_string()));
-    }
-
-    fn add_text(&mut self, key: &str, text: Option<String>) {
-        self.0.extend(text.map(|text| (key.to_owned(), text)));
+        self.0.extend(value.map(|value| (key.to_owned(), value.to_string())));
     }
 }

@@ -3,8 +3,10 @@
 use std::time::SystemTime;
 
 use super::*;
-use crate::capture::{Absence, Sighting};
-use crate::escape;
+use crate::capture::{SenderSnapshot, SnapshotError};
+use crate::sender::SenderFact;
+use crate::{escape, marker, process};
+use nix::unistd::getuid;
 
 fn process(pid: i32, name: &str, cmdline: &str) -> ProcessSummary {
     ProcessSummary {
@@ -33,10 +35,10 @@ fn example() -> ShutdownContext {
         ts: "2026-11-23T10:15:00.123456Z".parse().unwrap(),
         mono_us: 1,
         trigger: Some(Trigger::Signal { signal: Signal::TERM }),
-        verdict: Some(Verdict { cause: Cause::Operator, evidence: "a shell".into() }),
+        verdict: Some(CauseDecision { cause: Cause::Operator, evidence: "a shell".into() }),
         sender: Some(Sender {
             process: sender,
-            code: Code::User,
+            code: SiCode::User,
             user: None,
             exe: None,
             absence: None,
@@ -56,6 +58,7 @@ fn example() -> ShutdownContext {
             marker("takeover", marker::Target::Ourselves),
             marker("planned_stop", marker::Target::Unstated),
         ],
+        basis: None,
     }
 }
 
@@ -73,15 +76,20 @@ fn the_line_is_the_contracts() {
 #[test]
 fn a_sender_without_a_name_says_why_it_has_none() {
     let cases = [
-        (4242, Code::User, Some(Absence::Gone), "sender_pid=4242 sender_name=? sender_gone=yes"),
         (
             4242,
-            Code::User,
-            Some(Absence::Hidden),
+            SiCode::User,
+            Some(SnapshotError::Gone),
+            "sender_pid=4242 sender_name=? sender_gone=yes",
+        ),
+        (
+            4242,
+            SiCode::User,
+            Some(SnapshotError::Hidden),
             "sender_pid=4242 sender_name=? sender_hidden=yes",
         ),
-        (0, Code::User, Some(Absence::Outside), "sender_pid=0 sender_name=? sender_uid=0"),
-        (1, Code::Queue, None, "sender_pid=1 sender_name=? sender_unverified=yes"),
+        (0, SiCode::User, Some(SnapshotError::Outside), "sender_pid=0 sender_name=? sender_uid=0"),
+        (1, SiCode::Queue, None, "sender_pid=1 sender_name=? sender_unverified=yes"),
     ];
     for (pid, code, absence, expected) in cases {
         let mut context = example();
@@ -120,7 +128,7 @@ fn a_pod_and_a_sender_that_forwards_stand_behind_whom_they_tell_of() {
 }
 
 #[test]
-fn nobody_forges_a_field_or_leaves_the_line() {
+fn no_text_forges_a_field_or_leaves_the_line() {
     let evil = "x cause=systemd\nsender_pid=1 \u{1b}]0;owned\u{7} \"";
     let mut context = example();
     context.sender.as_mut().unwrap().process = process(4242, evil, evil);
@@ -171,44 +179,205 @@ fn json_holds_all_of_it_and_reads_back() {
 
 #[test]
 fn this_process_is_probed_for_real() {
-    let baseline = Baseline::probe();
-    let captured = Captured {
+    let startup = StartupInfo::collect();
+    let captured = SignalInfo {
         signal: Signal::TERM,
-        code: Code::User,
-        pid: Some(baseline.process.pid),
+        code: SiCode::User,
+        pid: Some(startup.process.pid),
         uid: Some(0),
-        sighting: Sighting { stat: std::fs::read("/proc/self/stat").ok(), ..Sighting::default() },
+        snapshot: SenderSnapshot {
+            stat: std::fs::read("/proc/self/stat").ok(),
+            ..SenderSnapshot::default()
+        },
         is_parent_death_signal: false,
         wall: SystemTime::now(),
         mono_ns: 5_000,
         took_ns: 1,
     };
     let trigger = Trigger::Signal { signal: Signal::TERM };
-    let context = ShutdownContext::capture(&baseline, trigger, Some(&captured));
+    let context = ShutdownContext::capture(&startup, trigger, Some(&captured));
     assert_eq!(context.cause(), Cause::SelfSent);
     assert_eq!(context.process.pid, std::process::id() as i32);
     assert_eq!(context.parent.as_ref().map(|parent| parent.pid), context.process.ppid);
     assert_eq!(context.mono_us, 5);
     assert!(context.load.is_some());
-    assert_eq!(context.memory.is_some(), baseline.memory_group.is_some());
+    assert_eq!(context.memory.is_some(), startup.memory_cgroup.is_some());
     assert!(context.to_string().starts_with("signal=SIGTERM cause=self_sent under_systemd="));
 }
 
+/// A signal from this process, as the handler saw it: `stat` is what it read.
+fn signal_from(pid: i32, stat: String) -> SignalInfo {
+    let mut signal = SignalInfo::new(Signal::TERM, SiCode::User);
+    (signal.pid, signal.uid) = (Some(pid), Some(getuid().as_raw()));
+    signal.snapshot.stat = Some(stat.into_bytes());
+    signal
+}
+
+fn own_signal() -> SignalInfo {
+    signal_from(own_pid(), std::fs::read_to_string("/proc/self/stat").unwrap())
+}
+
+fn start(startup: &StartupInfo, signal: &SignalInfo) -> ShutdownContext {
+    ShutdownContext::start(startup, Trigger::Signal { signal: signal.signal }, Some(signal))
+}
+
+fn run(context: &mut ShutdownContext, probe: Probe, startup: &StartupInfo) {
+    let finding = probe.run(context, startup);
+    context.apply(finding);
+}
+
 #[test]
-fn what_another_thread_has_found_is_not_looked_for_again_and_what_it_has_not_is() {
-    let baseline = Baseline::probe();
-    let captured = Captured::new(Signal::TERM, Code::Kernel);
-    let capture = |found: &OnceLock<Surroundings>| {
-        let trigger = Trigger::Signal { signal: Signal::TERM };
-        let context =
-            ShutdownContext::capture_from(&baseline, trigger, Some(&captured), None, found);
-        (context.process.tracer_pid, context.load)
-    };
-    let found = OnceLock::new();
-    assert!(capture(&found).1.is_some(), "by /proc/loadavg");
-    let (tracer_pid, load) = (Some(99), Some([1.0, 2.0, 3.0]));
-    found.set(Surroundings { tracer_pid, load }).unwrap();
-    assert_eq!(capture(&found), (tracer_pid, load));
+fn the_start_says_what_the_handler_saw_and_no_name_that_may_have_changed() {
+    let mut startup = StartupInfo::collect();
+    startup.process.tracer_pid = Some(99);
+    let tail = "0 ".repeat(29);
+    let stat =
+        format!("77 (kill) Z 1 7 7 34817 0 0 0 0 0 0 0 0 0 0 20 0 1 0 99999999999 {tail}0\n");
+    let context = start(&startup, &signal_from(77, stat));
+    let sender = context.sender.as_ref().unwrap();
+    assert_eq!(sender.process.name.as_deref(), Some("kill"));
+    assert_eq!(sender.process.tty.as_deref(), Some("pts/1"));
+    assert_eq!(context.cause(), Cause::Operator);
+    let parent = nix::unistd::getppid().as_raw();
+    assert_eq!(context.parent, Some(ProcessSummary::unknown(parent)));
+    assert_eq!((context.load, context.process.tracer_pid), (None, None));
+}
+
+#[test]
+fn what_a_probe_finds_can_change_the_cause() {
+    let startup = StartupInfo::collect();
+    let tail = "0 ".repeat(29);
+    let stat = format!("77 (kill) Z 1 7 7 0 0 0 0 0 0 0 0 0 0 0 20 0 1 0 99999999999 {tail}0\n");
+    let mut context = start(&startup, &signal_from(77, stat));
+    assert_eq!(context.cause(), Cause::Process);
+    let shell = ProcessSummary { tty: Some("pts/3".into()), ..process(76, "bash", "") };
+    context.apply(Finding(Some(Found::AboutSender(SenderFact::Ancestors(vec![shell])))));
+    assert_eq!(context.cause(), Cause::Operator);
+    // A snapshot and what was read from a record have no cause to decide.
+    let mut snapshot = ShutdownContext::snapshot(&startup);
+    snapshot.apply(Finding(Some(Found::Load([1.0; 3]))));
+    assert_eq!(snapshot.verdict, None);
+    let json = serde_json::to_string(&context).unwrap();
+    let mut read: ShutdownContext = serde_json::from_str(&json).unwrap();
+    read.apply(Finding(Some(Found::Load([1.0; 3]))));
+    assert_eq!(read.verdict, context.verdict);
+}
+
+#[test]
+fn a_finding_about_a_process_that_was_not_the_sender_is_dropped() {
+    let startup = StartupInfo::collect();
+    let mut signal = own_signal();
+    signal.uid = Some(getuid().as_raw() + 1);
+    let mut context = start(&startup, &signal);
+    let late: Vec<Finding> = [Probe::SenderParent, Probe::SenderCmdline, Probe::SenderUnit]
+        .map(|probe| probe.run(&context, &startup))
+        .into();
+    assert!(late[0].0.is_some() && late[1].0.is_some());
+    run(&mut context, Probe::Sender, &startup);
+    for finding in late {
+        context.apply(finding);
+    }
+    let sender = context.sender.unwrap();
+    let process = ProcessSummary { uid: signal.uid, ..ProcessSummary::unknown(own_pid()) };
+    assert_eq!((sender.process, sender.ancestors), (process, vec![]));
+    assert_eq!(sender.absence, Some(SnapshotError::Gone));
+}
+
+#[test]
+fn a_sender_that_became_another_program_has_no_command_line() {
+    let startup = StartupInfo::collect();
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let name = &stat[stat.find('(').unwrap()..=stat.rfind(')').unwrap()];
+    let mut before = start(&startup, &signal_from(own_pid(), stat.replace(name, "(before)")));
+    run(&mut before, Probe::SenderCmdline, &startup);
+    assert_eq!(before.sender.unwrap().process.cmdline, None);
+    let mut same = start(&startup, &own_signal());
+    run(&mut same, Probe::SenderCmdline, &startup);
+    assert_eq!(same.sender.unwrap().process.cmdline, process::cmdline(own_pid()));
+}
+
+#[test]
+fn a_parent_that_sent_the_signal_is_read_once_and_keeps_its_command_line() {
+    let mut startup = StartupInfo::collect();
+    let (parent, uid) = (startup.parent.clone().unwrap(), getuid().as_raw());
+    startup.parent.as_mut().unwrap().cmdline = Some("supervisor --all".into());
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", parent.pid)).unwrap();
+    let mut signal = signal_from(parent.pid, stat);
+    signal.uid = parent.uid.or(Some(uid));
+    let trigger = Trigger::Signal { signal: Signal::TERM };
+    let context = ShutdownContext::capture(&startup, trigger, Some(&signal));
+    assert_eq!(context.parent.unwrap().cmdline.as_deref(), Some("supervisor --all"));
+    let sender = context.sender.unwrap();
+    assert_eq!(sender.process.cmdline.as_deref(), Some("supervisor --all"));
+}
+
+#[test]
+fn ancestors_that_cannot_tell_the_cause_are_left_to_the_record() {
+    let startup = StartupInfo::collect();
+    let mut context = start(&startup, &own_signal());
+    assert_eq!(context.cause(), Cause::SelfSent);
+    let count = |context: &ShutdownContext| context.sender.as_ref().unwrap().ancestors.len();
+    for (probe, ancestors) in [(Probe::SenderParent, 1), (Probe::CauseAncestors, 1)] {
+        run(&mut context, probe, &startup);
+        assert_eq!(count(&context), ancestors);
+    }
+    run(&mut context, Probe::Ancestors, &startup);
+    let all = count(&context);
+    assert_eq!(all, ProcessSummary::read_stat(own_pid()).ancestors(8).len());
+    // One that comes late takes nothing away.
+    let parent = ProcessSummary::read_stat(own_pid()).ancestors(1);
+    context.apply(Finding(Some(Found::AboutSender(SenderFact::Ancestors(parent)))));
+    assert_eq!(count(&context), all);
+}
+
+#[test]
+fn probes_can_be_run_on_another_thread_and_come_in_their_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut startup = StartupInfo::collect();
+    for name in ["takeover", "planned_stop"] {
+        let path = dir.path().join(name);
+        std::fs::write(&path, "").unwrap();
+        startup.markers.push((name.to_owned(), path));
+    }
+    startup.markers.push(("absent".to_owned(), dir.path().join("absent")));
+    let probes = startup.line_probes();
+    assert_eq!(probes[0], Probe::Sender);
+    let load = probes.iter().position(|&probe| probe == Probe::Load).unwrap();
+    assert_eq!(probes[load + 1..], [0, 1, 2].map(Probe::Marker));
+    let mut context = start(&startup, &own_signal());
+    let startup = std::sync::Arc::new(startup);
+    for probe in probes {
+        let (known, startup) = (context.clone(), startup.clone());
+        context.apply(std::thread::spawn(move || probe.run(&known, &startup)).join().unwrap());
+    }
+    let markers: Vec<&str> = context.markers.iter().map(|marker| &*marker.name).collect();
+    assert_eq!(markers, ["takeover", "planned_stop"]);
+    assert!(context.load.is_some() && context.parent.unwrap().name.is_some());
+}
+
+#[test]
+fn a_probe_that_is_not_needed_finds_nothing() {
+    let startup = StartupInfo::collect();
+    let request = Trigger::Request { reason: "upgrade".into() };
+    let context = ShutdownContext::start(&startup, request, None);
+    for probe in startup.sender_probes().into_iter().chain([Probe::SenderCmdline, Probe::Marker(0)])
+    {
+        assert!(probe.run(&context, &startup).0.is_none(), "{probe:?}");
+    }
+}
+
+#[test]
+fn a_sender_that_is_known_otherwise_takes_the_place_of_what_the_handler_saw() {
+    let startup = StartupInfo::collect();
+    let mut context = start(&startup, &own_signal());
+    let process = ProcessSummary { tty: Some("pts/3".into()), ..process(4242, "kill", "kill 1") };
+    context.apply(Finding::sender(Sender::new(process, SiCode::User)));
+    assert_eq!(context.cause(), Cause::Operator);
+    let sender = context.sender.clone();
+    for probe in startup.sender_probes() {
+        run(&mut context, probe, &startup);
+    }
+    assert_eq!(context.sender, sender);
 }
 
 #[test]
@@ -224,8 +393,8 @@ fn a_child_is_seen_with_its_own_environment() {
         .unwrap();
     let mut word = [0; 7];
     std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut word).unwrap();
-    let baseline = Baseline::probe_pid(child.id() as i32);
-    let context = ShutdownContext::look(&baseline);
+    let startup = StartupInfo::collect_pid(child.id() as i32);
+    let context = ShutdownContext::snapshot(&startup);
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(context.systemd.invocation_id.as_deref(), Some("0123456789abcdef"));
@@ -236,18 +405,6 @@ fn a_child_is_seen_with_its_own_environment() {
 
 #[test]
 fn a_process_that_never_was_has_a_context_all_the_same() {
-    let context = ShutdownContext::look(&Baseline::probe_pid(i32::MAX));
+    let context = ShutdownContext::snapshot(&StartupInfo::collect_pid(i32::MAX));
     assert!(context.to_string().starts_with("under_systemd=no loadavg_1m="), "{context}");
-}
-
-#[test]
-fn load_averages_are_the_numbers_that_the_kernel_writes() {
-    for hundredths in (0..30_000).chain([13_107_299, 400_000_000]) {
-        let text = format!("{}.{:02}", hundredths / 100, hundredths % 100);
-        assert_eq!(load_average(&text), text.parse().ok());
-    }
-    assert_eq!(load_averages("0.42 0.30 12.05 3/500 4242\n"), Some([0.42, 0.3, 12.05]));
-    for text in ["", "0.42 0.30", "0.42 0.3 0.20", "a.00 0.30 0.20", "1 2 3"] {
-        assert_eq!(load_averages(text), None, "{text}");
-    }
 }

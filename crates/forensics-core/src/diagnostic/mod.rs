@@ -20,9 +20,10 @@ pub(crate) use system::killed_for_memory;
 
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use crate::{clock, os};
+use crate::clock::Utc;
+use crate::os;
 
 /// How many of the machine's processes are shown by default.
 pub const DEFAULT_TOP: usize = 60;
@@ -105,7 +106,7 @@ impl Diagnostic {
     ) -> io::Result<()> {
         let started = Instant::now();
         let out = &mut BufWriter::new(out);
-        write!(out, "--- date\n{}", clock::rfc3339(SystemTime::now()))?;
+        write!(out, "--- date\n{}", Utc::now())?;
         if let Some(up) = os::since_boot() {
             write!(out, ", up {}", elapsed(up))?;
         }

@@ -1,4 +1,4 @@
-//! Linux: `O_PATH` holds what was found, `/proc` opens that very file.
+//! Linux: `O_PATH` holds the file that was found, and `/proc/self/fd` opens that very file.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -16,7 +16,7 @@ use crate::secure_fs::{Links, OpenError, READ, is_regular, kind};
 /// Whether there is a `/proc` as Linux has it.
 pub(crate) const HAS_PROC: bool = true;
 
-/// Whether a link that was found could be another by the time it is read: it is held.
+/// Whether a link stays the same between looking at it and reading it.
 pub(crate) const LINKS_ARE_HELD: bool = true;
 
 /// Holds what is found under a name, whatever it is.
@@ -38,7 +38,7 @@ pub(crate) fn step(at: BorrowedFd<'_>, name: &Path) -> nix::Result<Found> {
     })
 }
 
-/// Opens the regular file of that name below `folder`, to read it; and what was looked at before.
+/// Opens the regular file of that name below `folder` to read it. Also returns what was looked at.
 pub(crate) fn open_regular(
     folder: BorrowedFd<'_>,
     name: &Path,
@@ -58,9 +58,9 @@ pub(crate) fn open_regular(
     Ok((file, stat))
 }
 
-/// Sets room aside on the disk for what will be written to the file, where its file system can.
+/// Reserves room on the disk for what will be written to the file, if its file system can.
 pub(crate) fn set_aside(file: &File, bytes: i64) {
-    // Not every file system has it, and a disk may be full already: then as much is written as goes.
+    // Not every file system can, and the disk may be full. Then as much is written as fits.
     let _ = fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, bytes);
 }
 

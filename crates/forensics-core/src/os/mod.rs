@@ -1,9 +1,9 @@
-//! What only Linux has, and what stands for it on other Unix, such as macOS and FreeBSD.
+//! What only Linux has, and what replaces it on other Unix, such as macOS and FreeBSD.
 //!
-//! The one place of this crate, besides [`capture`](crate::capture), that knows on which system it
-//! is. Both sides have the same functions, so that nobody else asks; what cannot be had is absent.
-//! `--cfg forensics_portable` takes the other side on Linux, too, where it can be run: `.ci/portable`
-//! does. See docs/other-unix.md.
+//! Besides [`capture`](crate::capture), this is the only module that depends on the system. Both files
+//! have the same functions, so the rest of the crate does not ask; what a system does not have is
+//! absent. `--cfg forensics_portable` selects the other file on Linux as well, so that it can be tested
+//! there: `.ci/portable` does. See docs/other-unix.md.
 
 #[cfg_attr(all(target_os = "linux", not(forensics_portable)), path = "linux.rs")]
 #[cfg_attr(not(all(target_os = "linux", not(forensics_portable))), path = "portable.rs")]

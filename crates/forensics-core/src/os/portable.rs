@@ -1,8 +1,8 @@
 //! Other Unix: what POSIX has, and nothing of `/proc`.
 //!
-//! Without `O_PATH` nothing is held between the look and the opening. A file or a folder that was
-//! exchanged meanwhile is another when it is opened, which is seen. A link cannot be opened; so only
-//! one that nobody could have exchanged is followed, see [`LINKS_ARE_HELD`].
+//! Without `O_PATH`, nothing is held between looking at a file and opening it. If it was replaced in
+//! between, the opened file is another one, which is noticed. A link cannot be opened, so a link is
+//! followed only if no other user could have replaced it; see [`LINKS_ARE_HELD`].
 
 use std::fs::File;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -15,10 +15,10 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 use super::Found;
 use crate::secure_fs::{Links, OpenError, READ, is_regular, kind};
 
-/// Whether there is a `/proc` as Linux has it. FreeBSD can have one, which is another.
+/// Whether there is a `/proc` as Linux has it. That of FreeBSD is a different one.
 pub(crate) const HAS_PROC: bool = false;
 
-/// Whether a link that was found could be another by the time it is read.
+/// Whether a link stays the same between looking at it and reading it.
 pub(crate) const LINKS_ARE_HELD: bool = false;
 
 /// A folder to walk through. Unlike by `O_PATH`, it must be one that we may list.
@@ -40,7 +40,7 @@ pub(crate) fn step(at: BorrowedFd<'_>, name: &Path) -> nix::Result<Found> {
     })
 }
 
-/// Opens the regular file of that name below `folder`, to read it; and what was looked at before.
+/// Opens the regular file of that name below `folder` to read it. Also returns what was looked at.
 pub(crate) fn open_regular(
     folder: BorrowedFd<'_>,
     name: &Path,
@@ -57,10 +57,10 @@ pub(crate) fn open_regular(
     Ok((openat(folder, name, READ | links.flag(), Mode::empty())?, stat))
 }
 
-/// Nothing: posix_fallocate(2) would make the file longer, and macOS has none.
+/// Does nothing: posix_fallocate(2) would make the file longer, and macOS does not have it.
 pub(crate) fn set_aside(_: &File, _: i64) {}
 
-/// Not to be had by one clock of all systems.
+/// Unknown: no clock gives it on all systems.
 pub(crate) fn since_boot() -> Option<Duration> {
     None
 }

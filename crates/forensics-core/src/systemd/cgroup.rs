@@ -5,13 +5,15 @@
 //! systemd 252 (`cg_path_get_unit()`, `cg_path_get_user_unit()` and what they call, in
 //! `src/basic/cgroup-util.c`), checked against its own test cases.
 //!
-//! Two limits: whoever may create control groups may name them like units, so this is as good as
-//! the manager that a subtree was delegated to; and of a manager inside a container without a
+//! Two limits: a program that may create control groups may name them like units, so this is as good
+//! as the manager that a subtree was delegated to; and of a manager inside a container without a
 //! cgroup namespace, the units are not seen (systemd strips the path of its own process 1).
 
+use procfs::ProcessCGroup;
 use serde::{Deserialize, Serialize};
 
 use super::unit_name;
+use crate::procfile::parse_cgroups;
 
 /// Which systemd a unit belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -29,7 +31,7 @@ pub enum Manager {
 
 impl Manager {
     /// The option by which systemctl(1), systemd-run(1) and their like ask this manager. The user's
-    /// is that of whoever runs the command, found by `XDG_RUNTIME_DIR`; the uid is not looked at.
+    /// is that of the user who runs the command, found by `XDG_RUNTIME_DIR`; the uid is not looked at.
     #[must_use]
     pub fn option(self) -> &'static str {
         match self {
@@ -43,7 +45,7 @@ impl Manager {
 ///
 /// Any type of unit that holds processes: a service, a scope (a login session's
 /// `session-2.scope`, a container's), more rarely a socket, mount or swap. The managers themselves
-/// live in `init.scope`, which is nobody's service.
+/// live in `init.scope`, which is no service.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CgroupUnit {
     /// Its full name, type included: `gateway.service`, `worker@3.service`. Always a valid one.
@@ -77,20 +79,23 @@ impl CgroupUnit {
 /// assert_eq!(unit_of_cgroup_file("0::/docker/0123456789ab\n"), None);
 /// ```
 pub fn unit_of_cgroup_file(content: &str) -> Option<CgroupUnit> {
-    let unit_where = |is_systemds: fn(&str, &str) -> bool| {
-        hierarchies(content)
-            .find(|&(id, controllers, _)| is_systemds(id, controllers))
-            .and_then(|(_, _, path)| unit_of_cgroup_path(path))
+    let groups = parse_cgroups(content);
+    let unit_where = |is_systemds: fn(&ProcessCGroup) -> bool| {
+        unit_of_cgroup_path(&groups.iter().find(|group| is_systemds(group))?.pathname)
     };
-    unit_where(|id, controllers| id == "0" && controllers.is_empty()).or_else(|| {
-        unit_where(|_, controllers| controllers.split(',').any(|c| c == "name=systemd"))
-    })
+    unit_where(is_unified)
+        .or_else(|| unit_where(|group| group.controllers.iter().any(|name| name == "name=systemd")))
+}
+
+/// Whether the line is the version 2 hierarchy's (cgroups(7)).
+pub(crate) fn is_unified(group: &ProcessCGroup) -> bool {
+    group.hierarchy == 0 && group.controllers.is_empty()
 }
 
 /// The unit, from the path of a control group in systemd's hierarchy; `None` where there is none.
 ///
 /// Leading slices are skipped; the next component is the unit, and what lies below that is the
-/// unit's own affair, except below a user's manager, where it is counted anew.
+/// unit's own affair, except below a user's manager, where the search starts again.
 ///
 /// ```
 /// use forensics_core::systemd::{Manager, unit_of_cgroup_path};
@@ -106,16 +111,6 @@ pub fn unit_of_cgroup_path(path: &str) -> Option<CgroupUnit> {
         None => (of_system, Manager::System),
     };
     Some(CgroupUnit { unit: unescape(component).to_owned(), manager })
-}
-
-/// The lines of `/proc/PID/cgroup`: hierarchy id, controllers, path (cgroups(7)).
-pub(crate) fn hierarchies(content: &str) -> impl Iterator<Item = (&str, &str, &str)> {
-    content.lines().filter_map(|line| {
-        let mut parts = line.splitn(3, ':');
-        let (id, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
-        // What the kernel adds where the group was removed under a zombie.
-        Some((id, controllers, path.strip_suffix(" (deleted)").unwrap_or(path)))
-    })
 }
 
 /// The first component that names a unit other than a slice, as it stands in the path, and what

@@ -3,7 +3,7 @@
 //! A hint and no more. Inside a cgroup namespace, which most runtimes set up on version 2, the
 //! path is `/` and tells nothing; and whoever may create control groups may choose such names.
 
-use super::cgroup::hierarchies;
+use crate::procfile::parse_cgroups;
 
 /// The runtime whose container a process looks to be in, from the content of `/proc/PID/cgroup`:
 /// `docker`, `podman`, `cri-o`, `containerd`, `kubernetes` or `lxc`. `None` where no path looks
@@ -19,7 +19,7 @@ use super::cgroup::hierarchies;
 /// assert_eq!(container_of_cgroup_file("0::/system.slice/docker.service\n"), None);
 /// ```
 pub fn container_of_cgroup_file(content: &str) -> Option<&'static str> {
-    hierarchies(content).find_map(|(_, _, path)| container_of_path(path))
+    parse_cgroups(content).iter().find_map(|group| container_of_path(&group.pathname))
 }
 
 fn container_of_path(path: &str) -> Option<&'static str> {

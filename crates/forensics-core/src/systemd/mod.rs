@@ -15,7 +15,7 @@ mod unit_name;
 mod why;
 
 pub use alignment::{Alignment, DEFAULT_HEADROOM, Supervisor, Verdict};
-pub(crate) use cgroup::hierarchies;
+pub(crate) use cgroup::is_unified;
 pub use cgroup::{CgroupUnit, Manager, unit_of_cgroup_file, unit_of_cgroup_path};
 pub use container::container_of_cgroup_file;
 pub use drop_in::DropIn;

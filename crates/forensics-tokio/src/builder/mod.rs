@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forensics_core::capture::{install, is_ignored};
-use forensics_core::context::Baseline;
+use forensics_core::context::StartupInfo;
 use forensics_core::process;
 use forensics_core::record::Run;
 use forensics_core::secret;
@@ -297,14 +297,13 @@ impl Builder {
 
         alignment::check_grace(&config);
         secret::show(config.show_secrets);
-        // Its markers stay empty: they are read apart, as their file system can hang.
-        let mut baseline = Baseline::probe();
-        if let Some(parent) = &mut baseline.parent {
+        let mut startup = StartupInfo::collect();
+        if let Some(parent) = &mut startup.parent {
             let pid = parent.pid;
             parent.cmdline =
                 run_with_timeout(CMDLINE_LIMIT, move || process::cmdline(pid)).flatten();
         }
-        let unit = baseline.systemd.unit.clone();
+        let unit = startup.systemd.unit.clone();
         let signals = config.signals.clone();
         low_latency::apply(config.low_latency_capture, &runtime);
         panics::watch(shutdown_thread::record_panic);
@@ -322,7 +321,7 @@ impl Builder {
             events::watchdog_not_fed(every);
         }
         let watchdog = watchdog.filter(|_| config.watchdog);
-        let shutdown = prepare(config, baseline, notifier.clone(), message, runtime);
+        let shutdown = prepare(config, startup, notifier.clone(), message, runtime);
         // In this order: our handler before tokio's, so that what it captured is there when tokio's
         // task wakes; and the shutdown thread before the first signal can come.
         shutdown_thread::attach(Arc::downgrade(&shutdown)).map_err(InstallError::Keeper)?;
@@ -358,11 +357,12 @@ pub(crate) fn check(config: &Config) -> Result<Handle, InstallError> {
 /// Looks at the last run, begins the record of this one, and makes what the guard's tasks share.
 pub(crate) fn prepare(
     config: Config,
-    baseline: Baseline,
+    mut startup: StartupInfo,
     notifier: Notifier,
     message: TerminationMessage,
     runtime: Handle,
 ) -> Arc<Shutdown> {
+    startup.markers.clone_from(&config.markers);
     // A folder that is not there yet has no last run. One that cannot be read, or into which others
     // could have put one, is reported below.
     let last = |dir: &PathBuf| Run::last_in(&Folder::open(dir).ok()?).ok().flatten();
@@ -374,10 +374,10 @@ pub(crate) fn prepare(
     }
     let previous = previous.map(|run| run.post_mortem);
     let record = config.record_dir.as_deref();
-    let record = record.map(|dir| Recorder::open(dir, &config, &baseline)).unwrap_or_default();
+    let record = record.map(|dir| Recorder::open(dir, &config, &startup)).unwrap_or_default();
     if let Some(failure) = record.failure_to_say() {
         events::not_recorded(failure);
     }
     let outlets = Outlets { record, notifier, message };
-    Arc::new(Shutdown::new(config, baseline, outlets, previous, runtime))
+    Arc::new(Shutdown::new(config, startup, outlets, previous, runtime))
 }

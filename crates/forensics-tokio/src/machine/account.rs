@@ -187,7 +187,7 @@ fn fit(mut text: String, max: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use forensics_core::context::Baseline;
+    use forensics_core::context::StartupInfo;
 
     fn phase(name: &str, outcome: Outcome, ms: u64, error: Option<&str>) -> PhaseReport {
         PhaseReport {
@@ -203,7 +203,7 @@ mod tests {
 
     fn requested(reason: &str) -> ShutdownContext {
         let trigger = Trigger::Request { reason: reason.to_owned() };
-        ShutdownContext::capture(&Baseline::probe(), trigger, None)
+        ShutdownContext::capture(&StartupInfo::collect(), trigger, None)
     }
 
     #[test]

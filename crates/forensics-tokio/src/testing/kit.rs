@@ -5,7 +5,7 @@ use std::future::{Future, pending};
 use std::sync::Arc;
 use std::time::Duration;
 
-use forensics_core::context::{Baseline, SystemdMarkers};
+use forensics_core::context::{StartupInfo, SystemdMarkers};
 use forensics_core::duration::Timespan;
 use forensics_core::record::ForcedBy;
 use forensics_core::signal::Signal;
@@ -78,13 +78,13 @@ impl Kit {
         let mut config = builder.config;
         let runtime = check(&config)?;
         config.diag_log = None;
-        let mut baseline = Baseline::probe();
-        baseline.systemd = SystemdMarkers::default();
-        baseline.process.unit = None;
-        (baseline.container, baseline.pod, baseline.memory_group) = (None, None, None);
-        baseline.in_pid_namespace = false;
+        let mut startup = StartupInfo::collect();
+        startup.systemd = SystemdMarkers::default();
+        startup.process.unit = None;
+        (startup.container, startup.pod, startup.memory_cgroup) = (None, None, None);
+        startup.in_pid_namespace = false;
         let (notifier, message) = (Notifier::default(), TerminationMessage::default());
-        let shutdown = prepare(config, baseline, notifier, message, runtime.clone());
+        let shutdown = prepare(config, startup, notifier, message, runtime.clone());
         let listener = runtime.spawn(listen(shutdown.clone(), Listeners::default()));
         let guard = ShutdownGuard::new(shutdown.clone(), None, vec![listener]);
         Ok(Self { guard, shutdown, forced: Arc::default() })

@@ -2,7 +2,7 @@
 
 use std::process;
 
-use forensics_core::capture::{Absence, Captured, Code};
+use forensics_core::capture::{SiCode, SignalInfo, SnapshotError};
 use forensics_core::process::ProcessSummary;
 use forensics_core::sender;
 use forensics_core::signal::Signal;
@@ -30,8 +30,8 @@ use crate::capture_context::Caught;
 pub struct Sender {
     /// Absent where it is the kernel.
     process: Option<ProcessSummary>,
-    code: Code,
-    absence: Option<Absence>,
+    code: SiCode,
+    absence: Option<SnapshotError>,
     ancestors: Vec<ProcessSummary>,
 }
 
@@ -40,7 +40,7 @@ impl Sender {
     pub fn process(pid: i32, name: &str) -> Self {
         let mut process = ProcessSummary::unknown(pid);
         process.name = Some(name.to_owned());
-        Self { process: Some(process), code: Code::User, absence: None, ancestors: Vec::new() }
+        Self { process: Some(process), code: SiCode::User, absence: None, ancestors: Vec::new() }
     }
 
     /// kill(1), run by user 1000 in a shell at a terminal.
@@ -66,7 +66,7 @@ impl Sender {
 
     /// The kernel, which sends a key at the terminal.
     pub fn kernel() -> Self {
-        Self { process: None, code: Code::Kernel, absence: None, ancestors: Vec::new() }
+        Self { process: None, code: SiCode::Kernel, absence: None, ancestors: Vec::new() }
     }
 
     /// The test's own process.
@@ -77,7 +77,12 @@ impl Sender {
     /// A process that had exited, and was waited for, before it could be named.
     pub fn gone(pid: i32) -> Self {
         let process = Some(ProcessSummary::unknown(pid));
-        Self { process, code: Code::User, absence: Some(Absence::Gone), ancestors: Vec::new() }
+        Self {
+            process,
+            code: SiCode::User,
+            absence: Some(SnapshotError::Gone),
+            ancestors: Vec::new(),
+        }
     }
 
     /// Its real user.
@@ -104,7 +109,7 @@ impl Sender {
 
     /// It used sigqueue(3), where the sender writes pid and uid as it likes.
     pub fn unverified(mut self) -> Self {
-        self.code = Code::Queue;
+        self.code = SiCode::Queue;
         (self.absence, self.ancestors) = (None, Vec::new());
         self.with(|process| process.name = None)
     }
@@ -116,7 +121,7 @@ impl Sender {
 
     /// A signal by it, as the keeper would have caught it just now.
     pub(super) fn sends(&self, signal: Signal) -> Caught {
-        let mut captured = Captured::new(signal, self.code);
+        let mut captured = SignalInfo::new(signal, self.code);
         captured.pid = self.process.as_ref().map(|process| process.pid);
         captured.uid = self.process.as_ref().and_then(|process| process.uid);
         let sender = self.process.clone().map(|process| {

@@ -59,7 +59,7 @@ fn find((controller, v1, v2): Controller, groups: &str, mount: &Path) -> (String
         Version::V1 => (mount.join(controller), v1),
         Version::V2 => (unified(mount), v2),
     };
-    let (home, is_its_own) = home(&root, path);
+    let (home, is_its_own) = home(&root, &path);
     let remark = if is_its_own { "" } else { " (the process's own path is not visible here)" };
     let fact = |&name: &&'static str| {
         facts::file(name, home.join(name), move |text| match name {
@@ -107,7 +107,12 @@ mod tests {
             ("", "memory", None),
         ];
         for (text, controller, found) in cases {
-            assert_eq!(place(text, controller), found, "{controller} in {text}");
+            let place = place(text, controller);
+            assert_eq!(
+                place.as_ref().map(|(version, path)| (*version, &**path)),
+                found,
+                "{controller} in {text}"
+            );
         }
     }
 

@@ -9,8 +9,8 @@ mod table;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use forensics_core::capture::{Captured, Code};
-use forensics_core::context::{Baseline, ShutdownContext, Trigger};
+use forensics_core::capture::{SiCode, SignalInfo};
+use forensics_core::context::{ShutdownContext, StartupInfo, Trigger};
 use forensics_core::signal::Signal;
 use tokio::time::Instant;
 
@@ -25,7 +25,7 @@ fn context(trigger: Trigger) -> ShutdownContext {
     static STARTUP: OnceLock<ShutdownContext> = OnceLock::new();
     let base = STARTUP.get_or_init(|| {
         let trigger = Trigger::Request { reason: "test".to_owned() };
-        ShutdownContext::capture(&Baseline::probe(), trigger, None)
+        ShutdownContext::capture(&StartupInfo::collect(), trigger, None)
     });
     let mut context = base.clone();
     context.trigger = Some(trigger);
@@ -33,7 +33,7 @@ fn context(trigger: Trigger) -> ShutdownContext {
 }
 
 fn signal(at: Instant) -> Event {
-    let caught = Caught::of(Captured::new(Signal::TERM, Code::User));
+    let caught = Caught::of(SignalInfo::new(Signal::TERM, SiCode::User));
     Event::SignalArrived { signal: Box::new(caught), at }
 }
 

@@ -1,11 +1,12 @@
-//! What is known from the start on: who we are, under which unit, whose child.
+//! What is known when the service starts, and does not change: who we are, under which unit, whose child.
 
 use std::path::PathBuf;
 
 use nix::unistd::{getpid, getppid};
 use serde::{Deserialize, Serialize};
 
-use crate::cgroupfs::MemoryGroup;
+use super::Probe;
+use crate::cgroupfs::MemoryCgroup;
 use crate::escape::{MAX_NAME_CHARS, cut};
 use crate::pod::Pod;
 use crate::process::{self, ProcessSummary};
@@ -29,48 +30,48 @@ pub struct SystemdMarkers {
 
 impl SystemdMarkers {
     /// Whether a service manager runs us: it left its `INVOCATION_ID`, or our cgroup is a
-    /// service's. (A login session's scope is systemd's, too, but nobody is stopped through it.)
+    /// service's. (A login session's scope is systemd's, too, but is not how a service is stopped.)
     pub fn is_managed(&self) -> bool {
         let service = |unit: &CgroupUnit| unit.unit.ends_with(".service");
         self.invocation_id.is_some() || self.unit.as_ref().is_some_and(service)
     }
 }
 
-/// What is known from the start on, so that the signal need not wait for it.
+/// What is known when the service starts, so that a signal need not wait for it.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Baseline {
+pub struct StartupInfo {
     /// The process in question, with its command line.
     pub process: ProcessSummary,
-    /// Its parent at the start. [`Baseline::probe`] leaves out the command line, which can hang:
-    /// who can bound that read adds it here.
+    /// Its parent at the start. [`StartupInfo::collect`] leaves out the command line, which can
+    /// block: a caller that can bound that read adds it here.
     pub parent: Option<ProcessSummary>,
     /// What systemd left in the environment and in the cgroup's path.
     pub systemd: SystemdMarkers,
-    /// The container runtime, where one can be seen.
+    /// The container runtime, if one can be seen.
     pub container: Option<String>,
-    /// The Kubernetes pod, where we are in one.
+    /// The Kubernetes pod, if we are in one.
     pub pod: Option<Pod>,
     /// The control group that counts our memory.
-    pub memory_group: Option<MemoryGroup>,
+    pub memory_cgroup: Option<MemoryCgroup>,
     /// Whether the pid namespace is not the machine's own.
     pub in_pid_namespace: bool,
-    /// The marker files to look at, by name. Who can bound that leaves them out, and adds what was
-    /// found to the context.
+    /// The marker files to look for, by name.
     pub markers: Vec<(String, PathBuf)>,
 }
 
-impl Baseline {
-    /// Probes this process. Reads files of `/proc` and our environment; cannot fail.
-    pub fn probe() -> Self {
+impl StartupInfo {
+    /// Collects it for this process. Reads our environment and files of `/proc`; cannot fail.
+    pub fn collect() -> Self {
         let variable =
             |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
         Self::of(own_pid(), &variable)
     }
 
-    /// Probes another process, whose command line and environment are read as well: both can hang
-    /// for as long as that process holds the lock of its memory map.
-    pub fn probe_pid(pid: i32) -> Self {
+    /// Collects it for another process. Reads that one's command line and environment and its
+    /// parent's command line as well. Each of them can block for as long as the process holds the
+    /// lock of its memory map.
+    pub fn collect_pid(pid: i32) -> Self {
         let environ = procfile::read_of(pid, "environ").unwrap_or_default();
         let variable = |name: &str| {
             environ.split(|&byte| byte == 0).find_map(|entry| {
@@ -78,11 +79,11 @@ impl Baseline {
                 Some(String::from_utf8_lossy(value).into_owned())
             })
         };
-        let mut baseline = Self::of(pid, &variable);
-        if let Some(parent) = &mut baseline.parent {
+        let mut startup = Self::of(pid, &variable);
+        if let Some(parent) = &mut startup.parent {
             parent.cmdline = process::cmdline(parent.pid);
         }
-        baseline
+        startup
     }
 
     fn of(pid: i32, variable: &dyn Fn(&str) -> Option<String>) -> Self {
@@ -92,11 +93,11 @@ impl Baseline {
         };
         let mut process = ProcessSummary::read(pid);
         process.cmdline = process::cmdline(pid);
-        // Right also where /proc is another pid namespace's.
-        let proc = match pid == own_pid() {
-            true => "/proc/self".to_owned(),
-            false => format!("/proc/{pid}"),
-        };
+        // `self` is right even if /proc is another pid namespace's.
+        let proc = if pid == own_pid() { "/proc/self".to_owned() } else { format!("/proc/{pid}") };
+        // Without a /proc: a parent that has no pid here lives in a namespace above. (The machine's
+        // own process 1 has none either, but is not signalled from outside.)
+        let has_outside_parent = || pid == own_pid() && getppid().as_raw() == 0;
         Self {
             parent: process.ppid.filter(|&ppid| ppid > 0).map(ProcessSummary::read),
             systemd: SystemdMarkers {
@@ -106,16 +107,45 @@ impl Baseline {
             },
             container: container(&proc, variable("container")),
             pod: Pod::of(&proc, &variable),
-            memory_group: MemoryGroup::of(&proc),
-            in_pid_namespace: match procfile::is_in_initial_pid_namespace(&proc) {
-                Some(initial) => !initial,
-                // Without a /proc: a parent that has no pid here lives in a namespace above. (The
-                // machine's own process 1 has none either, and nobody outside to be signalled by.)
-                None => pid == own_pid() && getppid().as_raw() == 0,
-            },
+            memory_cgroup: MemoryCgroup::of(&proc),
+            in_pid_namespace: procfile::is_in_initial_pid_namespace(&proc)
+                .map_or_else(has_outside_parent, |is_initial| !is_initial),
             markers: Vec::new(),
             process,
         }
+    }
+
+    /// What the context line and the cause need, in the order in which to run it: the sender first,
+    /// which may exit at any moment, and last what lxcfs or another file server may serve.
+    pub fn line_probes(&self) -> Vec<Probe> {
+        let mut probes = vec![
+            Probe::Sender,
+            Probe::SenderParent,
+            Probe::CauseAncestors,
+            Probe::Parent,
+            Probe::Tracer,
+            Probe::SenderCmdline,
+            Probe::SenderUser,
+            Probe::Load,
+        ];
+        probes.extend((0..self.markers.len()).map(Probe::Marker));
+        probes
+    }
+
+    /// What only the record shows, for when the line has been logged.
+    pub fn record_probes(&self) -> Vec<Probe> {
+        vec![Probe::SenderUnit, Probe::Ancestors, Probe::Memory]
+    }
+
+    /// What tells who sent a further signal, but for the sender's command line.
+    pub fn sender_probes(&self) -> Vec<Probe> {
+        vec![
+            Probe::Sender,
+            Probe::SenderParent,
+            Probe::SenderUser,
+            Probe::SenderUnit,
+            Probe::Ancestors,
+        ]
     }
 }
 
@@ -128,10 +158,14 @@ pub(super) fn own_pid() -> i32 {
 fn container(proc: &str, variable: Option<String>) -> Option<String> {
     let at_root = |file: &str| procfile::exists(&format!("{proc}/root/{file}"));
     let by_cgroup = || container_of_cgroup_file(&procfile::text(format!("{proc}/cgroup"))?);
-    let seen = || match () {
-        () if at_root(".dockerenv") => Some("docker"),
-        () if at_root("run/.containerenv") => Some("podman"),
-        () => by_cgroup(),
+    let seen = || {
+        if at_root(".dockerenv") {
+            Some("docker")
+        } else if at_root("run/.containerenv") {
+            Some("podman")
+        } else {
+            by_cgroup()
+        }
     };
     variable.or_else(|| seen().map(str::to_owned))
 }
