@@ -5,7 +5,7 @@
 //! the mutex is released, so that their order is the machine's.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -198,7 +198,7 @@ impl Shutdown {
                 let sender = capture_context::resolve_sender(&self.startup, &signal);
                 let signal = signal.captured.signal;
                 let repeated = LaterSignal { signal, sender, ordinal, offset, ended_lead: false };
-                self.handle(Event::SignalRepeated(repeated));
+                self.handle(Event::SignalRepeated(Box::new(repeated)));
             }
             Action::CancelToken => self.token.cancel(),
             Action::SetStatus(text) => self.notifier.status(&text),
@@ -360,7 +360,7 @@ impl Shutdown {
     }
 }
 
-fn log_diagnostic(path: &PathBuf, ended: Result<Looked, diag::DiagError>) {
+fn log_diagnostic(path: &Path, ended: Result<Looked, diag::DiagError>) {
     match ended {
         Ok(Looked::Elsewhere { unit }) => events::diagnostic_elsewhere(path, &unit),
         Ok(Looked::Here) => events::diagnostic_finished(path),

@@ -52,7 +52,7 @@ pub(super) struct SchedAttr {
     size: u32,
     policy: u32,
     flags: u64,
-    nice: i32,
+    pub(super) nice: i32,
     priority: u32,
     /// In nanoseconds. For ordinary threads the slice, since Linux 6.12; 0 before.
     pub(super) runtime: u64,

@@ -39,7 +39,7 @@ pub(crate) enum Event {
     /// [`Action::CompleteContext`] is done.
     ContextCompleted(Box<ShutdownContext>),
     /// [`Action::ResolveSender`] is done.
-    SignalRepeated(LaterSignal),
+    SignalRepeated(Box<LaterSignal>),
     /// The program asked for haste.
     Escalated,
     /// The program said that the service is up.
@@ -241,7 +241,7 @@ pub(crate) enum DelayEnd {
 #[derive(Debug, Clone)]
 pub(crate) enum LogEvent {
     Context(Arc<ShutdownContext>),
-    Repeated(LaterSignal, Escalation),
+    Repeated(Box<LaterSignal>, Escalation),
     ImpossibleReserves(String),
     DelayStarted(Duration),
     DelayEnded(Duration, DelayEnd),

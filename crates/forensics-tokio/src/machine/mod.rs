@@ -303,7 +303,7 @@ impl Machine {
             Event::Tick => self.tick(&mut turn),
             Event::Watched => self.watch(&mut turn),
             Event::StallDescribed { report, detail } => {
-                self.stall_described(report, detail, &mut turn);
+                self.stall_described(&report, detail, &mut turn);
             }
             Event::ExitDescribed { reason, detail } => {
                 self.exit_described(reason, detail, &mut turn);
@@ -537,7 +537,7 @@ impl Machine {
         }
         turn.act(Action::CompleteContext(context));
         for one in repeated {
-            self.repeat(one, turn);
+            self.repeat(Box::new(one), turn);
         }
     }
 
@@ -557,9 +557,9 @@ impl Machine {
     }
 
     /// Takes in a signal after the first one, whose sender is known by turn.now.
-    fn repeat(&mut self, mut repeated: LaterSignal, turn: &mut Turn) {
+    fn repeat(&mut self, mut repeated: Box<LaterSignal>, turn: &mut Turn) {
         if let State::Capturing { repeated: waiting, .. } = &mut self.state {
-            waiting.push(repeated);
+            waiting.push(*repeated);
             return;
         }
         if self.is_over() || self.stop().is_none() {
@@ -573,7 +573,7 @@ impl Machine {
         turn.record(record_events::repeated(&repeated, requests));
         let (signal, ordinal) = (repeated.signal, repeated.ordinal);
         if let Some(stop) = self.stop_mut() {
-            stop.repeated.push(repeated);
+            stop.repeated.push(*repeated);
         }
         let exits = match escalation {
             Escalation::CutThenExit => ordinal >= Some(3),
@@ -662,7 +662,7 @@ impl Machine {
         if self.is_over() {
             return;
         }
-        self.write_message(MessageState::Abandoned, turn);
+        self.write_message(&MessageState::Abandoned, turn);
         let more = self.requests.unlisted();
         let stopped = record_events::stopped(ExitKind::Abandoned, None, self.since(turn.now), more);
         turn.record(record::Event::Stopped(stopped));
@@ -675,7 +675,7 @@ impl Machine {
             return;
         }
         let state = MessageState::Panicked { message: message.clone(), location: location.clone() };
-        self.write_message(state, turn);
+        self.write_message(&state, turn);
         turn.record(record_events::panicked(message, location, self.since(turn.now)));
         self.state = State::Finished(self.take_stop());
     }
@@ -712,12 +712,12 @@ impl Machine {
         report
     }
 
-    fn write_message(&mut self, state: MessageState, turn: &mut Turn) {
+    fn write_message(&mut self, state: &MessageState, turn: &mut Turn) {
         if !self.writes_message {
             return;
         }
         let is_last = !matches!(state, MessageState::Stopping { .. });
-        let text = self.account(&state, turn.now);
+        let text = self.account(state, turn.now);
         turn.act(Action::WriteMessage { text, is_last });
     }
 }

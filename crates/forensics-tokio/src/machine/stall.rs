@@ -81,7 +81,7 @@ impl Machine {
             }
             if stop.told != Some(stop.progress) {
                 stop.told = Some(stop.progress);
-                self.write_message(MessageState::Stopping { alarm: None }, turn);
+                self.write_message(&MessageState::Stopping { alarm: None }, turn);
             }
         }
     }
@@ -116,7 +116,7 @@ impl Machine {
     /// Says, records and tells how the process is ended.
     pub(super) fn exit_described(&mut self, reason: ExitReason, detail: String, turn: &mut Turn) {
         let state = MessageState::Forced { status: FORCED_STATUS, why: detail.clone() };
-        self.write_message(state, turn);
+        self.write_message(&state, turn);
         let (since, more) = (self.since(turn.now), self.requests.unlisted());
         let mut stopped =
             record_events::stopped(ExitKind::Forced, Some(FORCED_STATUS), since, more);
@@ -127,9 +127,14 @@ impl Machine {
         turn.log(event);
     }
 
-    pub(super) fn stall_described(&mut self, report: StallReport, detail: String, turn: &mut Turn) {
+    pub(super) fn stall_described(
+        &mut self,
+        report: &StallReport,
+        detail: String,
+        turn: &mut Turn,
+    ) {
         let state = MessageState::Stopping { alarm: Some(detail.clone()) };
-        self.write_message(state, turn);
+        self.write_message(&state, turn);
         if report.phases.is_empty() {
             let event = record_events::stalled(None, report.waited, &detail);
             turn.record(event);

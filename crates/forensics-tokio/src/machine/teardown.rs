@@ -127,7 +127,7 @@ impl Machine {
         let error = report.is_failed().then(|| report.failure());
         let (total, timed_out) = (report.total, report.timed_out);
         let state = MessageState::Ended { status, total, timed_out, error };
-        self.write_message(state, turn);
+        self.write_message(&state, turn);
     }
 
     pub(super) fn phase_progressed(
@@ -192,12 +192,12 @@ impl Stop {
                 self.reports.push(report);
             }
             (None, Work::Phase) => self.start_phase(key, 0, due, turn),
-            (None, Work::Group(members)) => self.start_group(key, members, due, turn),
+            (None, Work::Group(members)) => self.start_group(&key, members, due, turn),
         }
     }
 
-    fn start_group(&mut self, key: PhaseKey, members: Vec<Step>, due: Budget, turn: &mut Turn) {
-        self.log_start(&key, due, turn);
+    fn start_group(&mut self, key: &PhaseKey, members: Vec<Step>, due: Budget, turn: &mut Turn) {
+        self.log_start(key, due, turn);
         let reports = vec![None; members.len()];
         self.group = Some(RunningGroup { key: key.clone(), started: turn.now, members: reports });
         for (place, member) in members.into_iter().enumerate() {

@@ -267,7 +267,7 @@ fn explore(world: &World, left: usize, count: &mut u64) {
     *count += 1;
     if left == 0 || world.driven.machine.is_over() {
         // Every so often the sequence is taken to its end.
-        if *count % 16 == 0 {
+        if count.is_multiple_of(16) {
             world.clone().finish();
         }
         return;

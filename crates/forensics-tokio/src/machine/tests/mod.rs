@@ -64,13 +64,13 @@ impl Driven {
                     Some(Event::ContextCompleted(Box::new(ShutdownContext::clone(context))))
                 }
                 Action::ResolveSender { signal, ordinal, offset } => {
-                    Some(Event::SignalRepeated(LaterSignal {
+                    Some(Event::SignalRepeated(Box::new(LaterSignal {
                         signal: signal.captured.signal,
                         sender: None,
                         ordinal: *ordinal,
                         offset: *offset,
                         ended_lead: false,
-                    }))
+                    })))
                 }
                 Action::ReportStall(report) => {
                     let (report, detail) = (report.clone(), report.what.clone());

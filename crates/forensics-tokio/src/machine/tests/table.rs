@@ -213,7 +213,7 @@ fn a_signal_while_the_context_is_captured_is_not_lost() {
         offset: ms(300),
         ended_lead: false,
     };
-    assert!(machine.handle(Event::SignalRepeated(repeated), now + ms(300)).is_empty());
+    assert!(machine.handle(Event::SignalRepeated(Box::new(repeated)), now + ms(300)).is_empty());
     let captured = context(Trigger::Signal { signal: Signal::TERM });
     let actions = machine.handle(Event::ContextCaptured(Box::new(captured)), now + ms(300));
     let expected = [
