@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)] // Clippy spares `#[test]` functions, and not what they share.
 
+mod blocking;
 mod diagnostic;
 mod markers;
 mod proc;
