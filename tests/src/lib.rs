@@ -50,10 +50,19 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 /// The path of the example `name`, built from the present sources.
 ///
 /// # Panics
-/// Where it does not build.
+/// If it does not build.
 pub fn example(name: &str) -> PathBuf {
-    static BUILT: OnceLock<()> = OnceLock::new();
-    BUILT.get_or_init(|| cargo_build(&["--package", "forensics-examples", "--examples"]));
+    static GRPC: OnceLock<()> = OnceLock::new();
+    static OTEL: OnceLock<()> = OnceLock::new();
+    static OTHERS: OnceLock<()> = OnceLock::new();
+    // One build for each package: building two packages together would build the examples of both with
+    // other features, and replace a file that another test may be about to start.
+    let (built, package) = match name {
+        "grpc" => (&GRPC, "forensics-example-grpc"),
+        "otel" => (&OTEL, "forensics-example-otel"),
+        _ => (&OTHERS, "forensics-examples"),
+    };
+    built.get_or_init(|| cargo_build(&["--package", package, "--examples"]));
     target_dir().join("examples").join(name)
 }
 
