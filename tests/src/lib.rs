@@ -52,17 +52,16 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 /// # Panics
 /// If it does not build.
 pub fn example(name: &str) -> PathBuf {
-    static GRPC: OnceLock<()> = OnceLock::new();
-    static OTEL: OnceLock<()> = OnceLock::new();
-    static OTHERS: OnceLock<()> = OnceLock::new();
-    // One build for each package: building two packages together would build the examples of both with
-    // other features, and replace a file that another test may be about to start.
-    let (built, package) = match name {
-        "grpc" => (&GRPC, "forensics-example-grpc"),
-        "otel" => (&OTEL, "forensics-example-otel"),
-        _ => (&OTHERS, "forensics-examples"),
-    };
-    built.get_or_init(|| cargo_build(&["--package", package, "--examples"]));
+    static HEAVY: OnceLock<()> = OnceLock::new();
+    static LIGHT: OnceLock<()> = OnceLock::new();
+    // An example is always built by the same command. Another selection of packages means other features,
+    // and cargo would replace a program that another test may be about to start.
+    if matches!(name, "grpc" | "otel") {
+        let heavy = ["--package", "forensics-example-grpc", "--package", "forensics-example-otel"];
+        HEAVY.get_or_init(|| cargo_build(&[&heavy[..], &["--examples"]].concat()));
+    } else {
+        LIGHT.get_or_init(|| cargo_build(&["--package", "forensics-examples", "--examples"]));
+    }
     target_dir().join("examples").join(name)
 }
 
