@@ -1,4 +1,4 @@
-//! Generates the gRPC service of `examples/grpc` from this description, so that no `protoc` is needed.
+//! Generates the gRPC service from the description below, so that no `protoc` is needed.
 
 fn main() {
     let watch = tonic_build::manual::Method::builder()
@@ -15,5 +15,5 @@ fn main() {
         .method(watch)
         .build();
     tonic_build::manual::Builder::new().compile(&[ticker]);
-    println!("cargo:rerun-if-changed=grpc/build.rs");
+    println!("cargo:rerun-if-changed=build.rs");
 }

@@ -1,9 +1,10 @@
-//! gRPC by tonic, with calls that stream until somebody ends them. A graceful server waits for its
-//! calls, and would wait for these for ever: so a phase tells them to end before the drain.
+//! gRPC with tonic. The calls stream until the client or the server ends them. A graceful shutdown of
+//! the server waits for all calls, and would wait for these forever. So a phase before the drain tells
+//! them to end.
 //!
 //! ```sh
-//! cargo run --example grpc                              # the server; prints its address
-//! cargo run --example grpc -- watch http://127.0.0.1:PORT
+//! cargo run -p forensics-example-grpc --example grpc    # the server; prints its address
+//! cargo run -p forensics-example-grpc --example grpc -- watch http://127.0.0.1:PORT
 //! ```
 
 #![forbid(unsafe_code)]
@@ -22,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
-/// What `build.rs` made of the description in it.
+/// The code that `build.rs` generates.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
 mod ticker {
     include!(concat!(env!("OUT_DIR"), "/ticker.Ticker.rs"));
@@ -31,17 +32,17 @@ mod ticker {
 use ticker::ticker_client::TickerClient;
 use ticker::ticker_server::{Ticker, TickerServer};
 
-/// Asks for ticks.
+/// The request for ticks.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct WatchRequest {}
 
-/// One tick, or the last one.
+/// One message of the stream.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Tick {
-    /// Which.
+    /// Counts from 0.
     #[prost(uint64, tag = "1")]
     pub number: u64,
-    /// Whether the server has said goodbye with it.
+    /// Whether the server ends the call after it.
     #[prost(bool, tag = "2")]
     pub last: bool,
 }
@@ -82,7 +83,7 @@ async fn serve() -> Result<ExitCode, Box<dyn Error>> {
     Ok(guard.run(server).await.exit_code())
 }
 
-/// The calls that stream.
+/// The calls that are running.
 #[derive(Clone, Default)]
 struct Calls {
     running: TaskTracker,
@@ -114,7 +115,7 @@ impl Ticker for Calls {
     }
 }
 
-/// The client: prints what it hears until the server ends the call.
+/// The client: prints the ticks until the server ends the call.
 async fn watch(address: String) -> Result<ExitCode, Box<dyn Error>> {
     let mut client = TickerClient::connect(address).await?;
     let mut ticks = client.watch(WatchRequest {}).await?.into_inner();

@@ -1,8 +1,8 @@
-//! The teardown as a trace: a span `shutdown` with what began it, and below it one for each phase,
-//! sent to an OpenTelemetry collector by OTLP and flushed before the process ends.
+//! The shutdown as a trace: a span `shutdown` with its cause, and a child span for each phase. They are
+//! sent to an OpenTelemetry collector with OTLP, and flushed before the process ends.
 //!
 //! ```sh
-//! cargo run --example otel -- http://127.0.0.1:4317
+//! cargo run -p forensics-example-otel --example otel -- http://127.0.0.1:4317
 //! ```
 
 #![forbid(unsafe_code)]
@@ -37,7 +37,7 @@ async fn serve(collector: String) -> Result<ExitCode, Box<dyn Error>> {
         .with_batch_exporter(exporter)
         .with_resource(Resource::builder().with_service_name("otel-example").build())
         .build();
-    // The span of the whole teardown is of level DEBUG, so as to stand in no line of the log.
+    // The span `shutdown` has the level DEBUG, so that the lines of the log do not repeat it.
     let to_collector = tracing_opentelemetry::layer()
         .with_tracer(traces.tracer("shutdown"))
         .with_filter(Targets::new().with_target("shutdown", LevelFilter::DEBUG));
@@ -50,7 +50,7 @@ async fn serve(collector: String) -> Result<ExitCode, Box<dyn Error>> {
     let forced = traces.clone();
     let guard = ShutdownGuard::builder("otel")
         .deadline(Duration::from_secs(3))
-        // Before a forced end, when nothing below is reached.
+        // Runs before a forced end, which does not reach the code below.
         .flush(move || drop(forced.force_flush()))
         .install()?;
     guard.phase("drain", |cx| async move {
@@ -64,11 +64,11 @@ async fn serve(collector: String) -> Result<ExitCode, Box<dyn Error>> {
 
     println!("working; pid {}", std::process::id());
     let report = guard.run(guard.token().cancelled_owned()).await;
-    // It waits for the collector, a second at most, and blocks: not on a thread of the runtime,
-    // which has to carry what it sends.
+    // This blocks until the collector has answered, a second at most. The runtime's own threads have to
+    // send the spans meanwhile, so it must not block one of them.
     let flushed = tokio::task::spawn_blocking(move || traces.shutdown()).await?;
     if let Err(e) = flushed {
-        eprintln!("the collector has not got all: {e}");
+        eprintln!("failed to send all spans to the collector: {e}");
     }
     Ok(report.exit_code())
 }

@@ -50,10 +50,18 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 /// The path of the example `name`, built from the present sources.
 ///
 /// # Panics
-/// Where it does not build.
+/// If it does not build.
 pub fn example(name: &str) -> PathBuf {
-    static BUILT: OnceLock<()> = OnceLock::new();
-    BUILT.get_or_init(|| cargo_build(&["--package", "forensics-examples", "--examples"]));
+    static HEAVY: OnceLock<()> = OnceLock::new();
+    static LIGHT: OnceLock<()> = OnceLock::new();
+    // An example is always built by the same command. Another selection of packages means other features,
+    // and cargo would replace a program that another test may be about to start.
+    if matches!(name, "grpc" | "otel") {
+        let heavy = ["--package", "forensics-example-grpc", "--package", "forensics-example-otel"];
+        HEAVY.get_or_init(|| cargo_build(&[&heavy[..], &["--examples"]].concat()));
+    } else {
+        LIGHT.get_or_init(|| cargo_build(&["--package", "forensics-examples", "--examples"]));
+    }
     target_dir().join("examples").join(name)
 }
 

@@ -1,8 +1,9 @@
-//! CONTRIBUTING.md and docs/versioning.md, held to what there is: their scripts, packages, targets,
-//! tests and aliases.
+//! Checks that everything named in the commands of CONTRIBUTING.md, docs/versioning.md and the examples
+//! exists: scripts, packages, targets, tests and aliases. And that the first build stays small.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
+use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -16,9 +17,13 @@ fn root() -> &'static Path {
 
 fn cargo(arguments: &[&str]) -> String {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo).current_dir(root()).args(arguments).output().unwrap();
+    output(Command::new(cargo).current_dir(root()).args(arguments))
+}
+
+fn output(command: &mut Command) -> String {
+    let output = command.output().unwrap();
     let Output { status, stdout, stderr } = output;
-    assert!(status.success(), "cargo {arguments:?}: {}", String::from_utf8_lossy(&stderr));
+    assert!(status.success(), "{command:?}: {}", String::from_utf8_lossy(&stderr));
     String::from_utf8(stdout).unwrap()
 }
 
@@ -41,6 +46,8 @@ fn is_name(name: &str) -> bool {
 /// What cargo has here.
 struct Workspace {
     packages: Vec<Value>,
+    /// The ids of the packages that cargo takes if a command names none.
+    default: Vec<Value>,
     /// Commands, aliases included.
     commands: Vec<String>,
     /// What the aliases stand for.
@@ -61,6 +68,7 @@ impl Workspace {
         });
         Self {
             packages: metadata["packages"].as_array().unwrap().clone(),
+            default: metadata["workspace_default_members"].as_array().unwrap().clone(),
             commands: list.map(str::to_owned).collect(),
             aliases: aliases.collect(),
         }
@@ -94,7 +102,9 @@ impl Workspace {
             }
         }
         if packages.is_empty() {
-            packages.extend(&self.packages);
+            let all = call.iter().any(|word| word == "--workspace");
+            let taken = self.packages.iter();
+            packages.extend(taken.filter(|package| all || self.default.contains(&package["id"])));
         }
         for (kind, name) in targets {
             let targets =
@@ -137,6 +147,43 @@ fn whatever_the_commands_name_is_there() {
         checked = [checked[0] + calls.len(), checked[1] + scripts.len()];
     }
     assert!(checked[0] >= 20 && checked[1] >= 8, "the pages were not understood: {checked:?}");
+}
+
+#[test]
+fn the_examples_say_how_to_start_them() {
+    let workspace = Workspace::look();
+    let mut examples = HashSet::new();
+    for package in &workspace.packages {
+        for target in package["targets"].as_array().unwrap() {
+            if target["kind"][0] != "example" {
+                continue;
+            }
+            let name = target["name"].as_str().unwrap();
+            let source = fs::read_to_string(target["src_path"].as_str().unwrap()).unwrap();
+            let commands = commands(&source.replace("//! ", ""));
+            let call = commands.iter().find(|words| words[0] == "cargo");
+            let call = &call.unwrap_or_else(|| panic!("{name} does not say how to start it"))[1..];
+            let starts = call.windows(2).any(|words| words == ["--example", name]);
+            assert!(call[0] == "run" && starts, "{name}: {call:?}");
+            workspace.check(call, &[]);
+            examples.insert(name);
+        }
+    }
+    assert!(examples.len() >= 8, "{examples:?}");
+}
+
+#[test]
+fn the_first_build_of_the_gateway_is_small() {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.args(["build", "--example", "gateway", "--offline"]).current_dir(root());
+    // The graph of what would be compiled is an unstable option. Nothing is built.
+    build.args(["-Zunstable-options", "--unit-graph"]).env("RUSTC_BOOTSTRAP", "1");
+    let graph: Value = serde_json::from_str(&output(&mut build)).unwrap();
+    let units = graph["units"].as_array().unwrap();
+    let crates: HashSet<_> = units.iter().map(|unit| unit["pkg_id"].as_str().unwrap()).collect();
+    assert!(crates.len() > 20, "the graph was not understood: {crates:?}");
+    assert!(crates.len() <= 80, "{} crates: {crates:?}", crates.len());
 }
 
 #[test]

@@ -9,7 +9,7 @@
 //! Neither side waits for the other. A handler that interrupts a reader or another handler on the
 //! same thread makes progress too, because it takes another slot.
 //!
-//! `tests/slots_model.rs` compiles this file against loom and checks all interleavings.
+//! `tests/loom` compiles this file against loom and checks all interleavings.
 
 use std::mem::MaybeUninit;
 

@@ -1,6 +1,6 @@
 //! The parts that [`Slots`] is built from.
 //!
-//! They are in a module of their own so that `tests/slots_model.rs` can compile `slots.rs` with the
+//! They are in a module of their own so that `tests/loom` can compile `slots.rs` with the
 //! types of the model checker loom instead. The cell has loom's interface for this reason.
 
 pub(super) use std::sync::atomic::{AtomicU8, Ordering};

@@ -1,4 +1,4 @@
-//! Tests of the slots with real threads (`tests/slots_model.rs` has those with loom), and of the slice.
+//! Tests of the slots with real threads (`tests/loom` has those with loom), and of the slice.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

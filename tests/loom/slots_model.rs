@@ -1,7 +1,7 @@
 //! All interleavings of the handler's slots, checked with loom.
 //!
-//! The file under test is the one that ships: `src/capture/slots.rs`, compiled here with loom's
-//! atomics and cell in place of those of `src/capture/sync.rs`. Loom runs each model once for every
+//! The file under test is the one that ships: `slots.rs` of `forensics-core`, compiled here with loom's
+//! atomics and cell in place of those of `sync.rs` beside it. Loom runs each model once for every
 //! order in which its threads can act, up to a bound on preemptions, and with every value that the
 //! memory orderings let a load return. It fails on a data race of a slot's content by itself.
 
@@ -16,7 +16,7 @@ use loom::thread;
 use crate::slots::Slots;
 use crate::sync::Ordering;
 
-#[path = "../src/capture/slots.rs"]
+#[path = "../../crates/forensics-core/src/capture/slots.rs"]
 mod slots;
 
 /// What slots.rs imports, from loom.
