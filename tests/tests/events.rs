@@ -64,6 +64,7 @@ async fn each_event_is_one_line_and_the_context_is_the_first() {
     let buffer = Buffer::default();
     let subscriber = tracing_subscriber::fmt()
         .without_time()
+        .with_ansi(false)
         .with_writer(buffer.clone())
         .fmt_fields(logging::CompactFields::default())
         .finish();

@@ -24,7 +24,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         return Err("usage: outspoken LOG STOP RECORDS DIAG_LOG".into());
     };
     match log.as_str() {
-        "plain" => tracing_subscriber::fmt().with_writer(std::io::stderr).init(),
+        "plain" => tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init(),
         _ => drop(logging::init()),
     }
     // What std would say of a panic is its own, and raw.

@@ -182,24 +182,38 @@ fn a_log_that_is_no_file_costs_the_diagnostic_alone() {
     assert_recorded_well(&records);
 }
 
+/// A file system to which nothing can be written until this is dropped.
+struct Frozen(PathBuf);
+
+impl Frozen {
+    fn new(root: &File) -> Self {
+        let frozen = Self(format!("/proc/{}/fd/{}", std::process::id(), root.as_raw_fd()).into());
+        frozen.run("--freeze");
+        frozen
+    }
+
+    fn run(&self, option: &str) {
+        assert!(Command::new("fsfreeze").arg(option).arg(&self.0).status().unwrap().success());
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.run("--unfreeze");
+    }
+}
+
 #[test]
 fn a_disk_that_blocks_delays_the_first_phase_a_little_and_no_other() {
     const EXT4: &str = "truncate -s 4M \"$IMAGE\"; mkfs.ext4 -q \"$IMAGE\"; \
         mount -o loop \"$IMAGE\" \"$M\"; chmod 700 \"$M\"";
     let Some(mounted) = Mounted::start(EXT4) else { return };
-    let freeze = |option: &str| {
-        let mut nsenter = Command::new("nsenter");
-        nsenter.arg(format!("--target={}", mounted.gateway.program.pid())).arg("--mount");
-        nsenter.args(["fsfreeze", option]).arg(mounted.dir.path().join("mounted"));
-        assert!(nsenter.status().unwrap().success(), "fsfreeze {option}");
-    };
-    freeze("--freeze");
+    let frozen = Frozen::new(&mounted.root);
     mounted.gateway.program.kill("-TERM");
     let complete = mounted.gateway.program.wait_for_stderr("Shutdown complete");
     // A process cannot end while one of its threads writes to a frozen disk.
-    freeze("--unfreeze");
-    let (ended, left) = (mounted.gateway.program.wait(), mounted.root);
-    drop(left);
+    drop(frozen);
+    let ended = mounted.gateway.program.wait();
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
     assert_eq!(ended.stderr.matches("outcome=ok").count(), 6, "{}", ended.stderr);
     assert!(ended.line("Not all of this run is recorded").contains("disk"), "{}", ended.stderr);

@@ -34,9 +34,8 @@ impl Blocked {
         gateway.wait_for_stdout("listening on ");
         let pid = gateway.pid();
         let ppid = ProcessSummary::read_stat(pid.cast_signed()).ppid.unwrap();
-        let path = |file: &&str| {
-            file.replace("PPID", &ppid.to_string()).replace("PID", &pid.to_string())
-        };
+        let path =
+            |file: &&str| file.replace("PPID", &ppid.to_string()).replace("PID", &pid.to_string());
         let paths: Vec<String> = files.iter().map(path).collect();
         for path in &paths {
             assert!(Path::new(path).exists(), "{path}");

@@ -8,6 +8,7 @@
 mod journal;
 mod message_id;
 
+use std::io::IsTerminal;
 use std::{fmt, io};
 
 use tracing::field::{Field, Visit};
@@ -35,6 +36,8 @@ pub fn init() -> bool {
     if !journal::takes_stderr() {
         return tracing_subscriber::fmt()
             .with_writer(io::stderr)
+            // Another crate may have turned on the feature `ansi`: colour is for a terminal alone.
+            .with_ansi(io::stderr().is_terminal())
             .log_internal_errors(false)
             .fmt_fields(CompactFields::default())
             .try_init()
