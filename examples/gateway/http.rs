@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Query, Request, State};
-use axum::http::HeaderValue;
+use axum::extract::{Request, State};
 use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::get;
 use forensics_tokio::inflight::InFlight;
-use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -57,16 +56,12 @@ async fn say_close(
     response
 }
 
-#[derive(Deserialize)]
-struct Slow {
-    /// How long the answer takes, in milliseconds.
-    #[serde(default)]
-    ms: u64,
-}
-
-async fn slow(Query(Slow { ms }): Query<Slow>) -> String {
+/// Takes as many milliseconds as the query `ms=N` says.
+async fn slow(uri: Uri) -> Result<String, StatusCode> {
+    let ms = uri.query().map_or(Some("0"), |query| query.strip_prefix("ms="));
+    let ms = ms.and_then(|ms| ms.parse().ok()).ok_or(StatusCode::BAD_REQUEST)?;
     tokio::time::sleep(Duration::from_millis(ms)).await;
-    format!("slept {ms} ms\n")
+    Ok(format!("slept {ms} ms\n"))
 }
 
 /// A stream that says something every second until the server says goodbye.

@@ -5,7 +5,7 @@
 //! JSON numbers, never on text, since `"target_pid": 12` is a prefix of `"target_pid": 123`.
 //!
 //! A marker's path may lead to anything, so [`read`] opens only regular files (see
-//! [`crate::regular`]), reads at most 64 KiB, and reports what it found instead as
+//! [`crate::secure_fs`]), reads at most 64 KiB, and reports what it found instead as
 //! [`Marker::problem`]. It never fails. On a file system whose server is away open(2) itself waits,
 //! and nothing that the caller of it can do helps: bound it by a thread of its own.
 

@@ -4,12 +4,12 @@
 //! process. So every value that could be a secret becomes `***` in the line, the record and the
 //! diagnostic:
 //!
-//! - what follows a name such as `password`, `token` or `auth`, to the end of the argument ([`names`]);
-//! - the password in a URL, the path of a webhook, well-known tokens, long random words ([`shapes`]);
+//! - what follows a name such as `password`, `token` or `auth`, to the end of the argument (`names`);
+//! - the password in a URL, the path of a webhook, well-known tokens, long random words (`shapes`);
 //! - the value of a short option that takes a secret in some program, such as `-p`.
 //!
 //! It is a guess that prefers to hide too much. Only commands that stop something, such as `kill` or
-//! `docker stop`, are known not to take secrets in short options and plain words ([`programs`]).
+//! `docker stop`, are known not to take secrets in short options and plain words (`programs`).
 //!
 //! A secret without a telling name, place or shape is shown: `app hunter2`. So is text that the service
 //! itself writes, such as a phase's error. [`show`] turns the redaction off for the whole process.

@@ -33,7 +33,9 @@ use self::plan::Plan;
 pub(crate) use self::plan::{StepId, Work};
 #[cfg(feature = "testing")]
 pub(crate) use self::requests::SAME_REQUEST;
-pub(crate) use self::stall::{FORCED_STATUS, LATE_AFTER};
+pub(crate) use self::stall::FORCED_STATUS;
+#[cfg(feature = "testing")]
+pub(crate) use self::stall::LATE_AFTER;
 
 use self::account::MessageState;
 use self::budget::Budget;
@@ -381,6 +383,7 @@ impl Machine {
     }
 
     /// When a stop that has begun must have ended.
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.stop().map(Stop::deadline)
     }
