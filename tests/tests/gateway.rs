@@ -134,7 +134,7 @@ fn a_phase_that_blocks_its_thread_is_passed_over_and_the_process_ends_by_its_dea
     let gateway = Program::gateway(&["--block", "drain", "--deadline", "2s"]);
     gateway.program.kill("-TERM");
     let ended = gateway.program.wait();
-    // Its thread is lost to the runtime, whose drop would wait for it: the keeper ends the process.
+    // Its thread is lost to the runtime, whose drop would wait for it: the shutdown thread ends the process.
     assert_eq!(ended.code(), 70, "{}", ended.stderr);
     assert_eq!(ended.phases(), outcomes(["ok", "timed_out", "skipped", "ok"]), "{}", ended.stderr);
     assert!(ended.line("phase=drain outcome").contains("blocking its thread"), "{}", ended.stderr);

@@ -279,7 +279,7 @@ fn no_io_driver_is_needed_and_real_signals_are_left_alone() {
     let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
     let term = 1 << (Signal::TERM.as_raw() - 1);
     assert_eq!(caught & term, 0, "SIGTERM is nobody's");
-    // On the main thread it would bring in the keeper, were there one.
+    // On the main thread it would have the shutdown thread end the process.
     let _ = report.exit_code();
 }
 

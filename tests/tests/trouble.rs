@@ -85,7 +85,7 @@ fn a_blocked_current_thread_runtime_is_said_and_ended_at_the_deadline() {
 }
 
 #[test]
-fn with_every_worker_blocked_the_keeper_sees_it_through() {
+fn with_every_worker_blocked_the_stop_is_still_watched_and_ended() {
     let trouble = Trouble::start("blocked_workers");
     trouble.program.wait_for_stdout("blocked");
     trouble.program.kill("-TERM");
@@ -122,7 +122,7 @@ fn a_stuck_subscriber_stops_no_phase_and_the_context_is_on_stderr() {
 }
 
 #[test]
-fn a_subscriber_stuck_in_the_first_line_keeps_the_keeper_from_no_later_signal() {
+fn a_subscriber_that_blocks_in_the_first_line_hides_no_later_signal() {
     let trouble = Trouble::start("stuck_and_impatient");
     trouble.program.kill("-TERM");
     // Comes 200 ms after the signal at the soonest: then another is a request of its own.

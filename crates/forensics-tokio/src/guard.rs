@@ -205,8 +205,8 @@ impl ShutdownGuard {
     ///
     /// Its end, its error and its panic all lead to the same teardown, with cause `service_ended`.
     ///
-    /// Not cancel safe: dropped during the teardown, it leaves the running phase running and no
-    /// phase after it is run.
+    /// Not cancel safe: dropped, it drops the service. Phases that run go on for as long as the runtime
+    /// does, and nothing tells how the teardown ended.
     ///
     /// # Panics
     /// Where it is called twice on the same guard.
@@ -220,6 +220,7 @@ impl ShutdownGuard {
         shutdown.phases.set_outer_span();
         let mut changes = shutdown.changes();
         shutdown.handle(Event::RunStarted);
+        let _dropped_early = DroppedEarly(shutdown);
         let mut service = Some(Box::pin(catch_panic(service)));
         let mut status = pin!(status::tell(shutdown.clone()));
         loop {
@@ -314,6 +315,17 @@ impl std::fmt::Debug for ShutdownGuard {
             .field("config", &self.shutdown.config)
             .field("phases", &self.shutdown.machine().plan.names())
             .finish_non_exhaustive()
+    }
+}
+
+/// Tells the machine that the service is gone where `run` is dropped.
+struct DroppedEarly<'a>(&'a Arc<Shutdown>);
+
+impl Drop for DroppedEarly<'_> {
+    fn drop(&mut self) {
+        // Without effect after another end of the service.
+        self.0.service_running.send_replace(false);
+        self.0.handle(Event::ServiceEnded(ServiceOutcome::Dropped));
     }
 }
 

@@ -1,4 +1,4 @@
-//! A process that has nothing left to look with, or whose keeper gets no processor.
+//! A process that has nothing left to look with, or whose shutdown thread gets no processor.
 
 use std::fs;
 use std::path::Path;
@@ -22,31 +22,31 @@ fn without_a_free_descriptor_the_sender_is_named_by_its_program() {
     assert!(stop.ended.line("Shutdown complete").contains("exit_status=0"));
 }
 
-/// The keeper's thread, once it sleeps.
-fn sleeping_keeper(subject: &Subject) -> String {
+/// The shutdown thread, once it sleeps.
+fn sleeping_shutdown_thread(subject: &Subject) -> String {
     let tasks = Path::new("/proc").join(subject.pid.to_string()).join("task");
     let asleep = |task: &Path| {
         let stat = fs::read_to_string(task.join("stat")).unwrap_or_default();
         stat.contains("(shutdown-thread) S ")
     };
-    let mut keeper = None;
-    until("the keeper sleeps", || {
+    let mut found = None;
+    until("the shutdown thread sleeps", || {
         let mut tasks = fs::read_dir(&tasks).unwrap().map(|task| task.unwrap().path());
-        keeper = tasks.find(|task| asleep(task));
-        keeper.is_some()
+        found = tasks.find(|task| asleep(task));
+        found.is_some()
     });
-    keeper.unwrap().file_name().unwrap().to_str().unwrap().to_owned()
+    found.unwrap().file_name().unwrap().to_str().unwrap().to_owned()
 }
 
 #[test]
-fn where_the_keeper_comes_late_the_sender_is_named_all_the_same() {
+fn where_the_shutdown_thread_comes_late_the_sender_is_named_all_the_same() {
     if !can(Command::new("strace").arg("--version")) {
         return;
     }
     let subject = Subject::start(&[]);
     let mut strace = Command::new("strace");
     strace.args(["-e", "trace=read", "-e", "inject=read:delay_exit=500ms", "-o", "/dev/null"]);
-    let strace = Program::start(strace.args(["-p", &sleeping_keeper(&subject)]));
+    let strace = Program::start(strace.args(["-p", &sleeping_shutdown_thread(&subject)]));
     strace.wait_for_stderr("attached");
     let pid = subject.pid;
     let (stop, sender) = subject.stopped_by(&mut bash("kill -TERM $1; read -r _ || true", pid));

@@ -445,9 +445,12 @@ impl Machine {
         if let Service::Ended(_) = self.service {
             return;
         }
-        let error = outcome.error();
+        let (error, is_dropped) = (outcome.error(), outcome == ServiceOutcome::Dropped);
         self.service = Service::Ended(outcome);
-        self.request(Trigger::ServiceEnded { error }, None, turn.now, false, turn);
+        // One that is dropped with `run` asks for no stop: nothing would wait for it.
+        if !is_dropped {
+            self.request(Trigger::ServiceEnded { error }, None, turn.now, false, turn);
+        }
         self.end_delay(DelayEnd::Service, turn);
     }
 
@@ -544,7 +547,7 @@ impl Machine {
         }
     }
 
-    /// The context has all that the record shows: turn.now the stop is recorded.
+    /// The context has all that the record shows: now the stop is recorded.
     fn record_begin(&mut self, context: ShutdownContext, turn: &mut Turn) {
         let stop_timeout = self.unit.map(|unit| unit.stop_timeout);
         let Some(stop) = self.stop_mut() else { return };
@@ -559,7 +562,7 @@ impl Machine {
         turn.act(Action::WakeShutdownThread);
     }
 
-    /// Takes in a signal after the first one, whose sender is known by turn.now.
+    /// Takes in a signal after the first one, whose sender is known by now.
     fn repeat(&mut self, mut repeated: Box<LaterSignal>, turn: &mut Turn) {
         if let State::Capturing { repeated: waiting, .. } = &mut self.state {
             waiting.push(*repeated);

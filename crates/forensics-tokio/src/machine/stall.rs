@@ -86,7 +86,7 @@ impl Machine {
         }
     }
 
-    /// Why the process has to be ended turn.now, if it has.
+    /// Why the process has to be ended now, if it has.
     fn overdue(&mut self, now: Instant) -> Option<ExitReason> {
         let (stop, ended, reason) = match &mut self.state {
             State::PreStopDelay(stop, _) => (stop, None, ExitReason::Deadline),

@@ -28,7 +28,7 @@ use crate::testing::Sender;
 /// escalation, record. What stays away is what belongs to a process and not to a test in it:
 ///
 /// - No handler is installed and no signal listened for: real signals do what they did before.
-/// - There is no keeper. The deadline and the forced end are held by [`until_end`](Self::until_end),
+/// - The shutdown thread does not watch it. The deadline and the forced end are enforced by [`until_end`](Self::until_end),
 ///   by the runtime's clock, and end no process: they are told as [`Forced`]. A phase that blocks its
 ///   thread is beyond a test of one thread; see [`Process`](crate::testing::Process) for that.
 /// - systemd is neither asked nor told anything, and the service counts as run by nobody: the
@@ -69,7 +69,7 @@ pub struct Kit {
 }
 
 impl Kit {
-    /// Installs a guard to be driven by the test. Reads `/proc`, and starts no keeper and no process.
+    /// Installs a guard to be driven by the test. Reads `/proc`, and starts no process.
     ///
     /// # Errors
     /// As [`Builder::install`], as far as it can happen here: outside a runtime, or with a marker's

@@ -198,6 +198,31 @@ fn each_policy_says_what_a_repeated_signal_does() {
 }
 
 #[test]
+fn haste_asked_for_before_a_phase_starts_is_not_missed() {
+    let mut driven = Driven::new(config());
+    driven.phase("drain");
+    let close = driven.phase("db_close");
+    driven.machine.plan.reserve(close, ms(2000));
+    driven.bring(request());
+    driven.bring(Event::Escalated);
+    let actions = driven.bring(Event::RunStarted);
+    let expected = [
+        "log TeardownStarted",
+        "record PhaseFinished",
+        "log PhaseFinished",
+        "record PhaseStarted",
+        "log PhaseStarted",
+        "StartPhase",
+    ];
+    assert_eq!(names(&actions), expected, "the first is skipped");
+    let ends = actions.iter().find_map(|action| match action {
+        Action::StartPhase(start) => Some(start.end),
+        _ => None,
+    });
+    assert_eq!(ends, Some(driven.start + ms(2000)), "the second has what it reserved, and no more");
+}
+
+#[test]
 fn a_signal_while_the_context_is_captured_is_not_lost() {
     let mut machine = Driven::new(config()).machine;
     let now = Instant::now();
