@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use forensics_core::cgroupfs::{MemoryCgroup, OomKills};
-use forensics_core::clock;
+use forensics_core::clock::{self, Utc};
 use forensics_core::context::StartupInfo;
 use forensics_core::record::{self, DEFAULT_RETENTION, Event, RunStarted};
 use forensics_core::systemd::Manager;
@@ -81,12 +81,14 @@ impl Recorder {
     pub(crate) fn push(&self, mut event: Event) {
         let (Some(file), Some(queues)) = (self.file.clone(), &self.queues) else { return };
         let failed = self.failed.clone();
+        // The time at which it happened: a disk may take it later.
+        let (ts, mono_us) = (Utc::now(), clock::mono_us());
         queues.write.push(move || {
             if let Event::Stopped(stopped) = &mut event {
                 let oom = run_with_timeout(OOM_LIMIT, OomKills::read).flatten();
                 stopped.oom_kill = oom.map(|oom| oom.count);
             }
-            if let Err(e) = file.record(&event) {
+            if let Err(e) = file.record_at(ts, mono_us, &event) {
                 failed.get_or_init(|| e.to_string());
             }
         });
@@ -156,4 +158,40 @@ fn run_started(config: &Config, startup: &StartupInfo) -> RunStarted {
     start.oom_kill = oom.map(|oom| oom.count);
     start.cgroup_inode = oom.map(|oom| oom.cgroup_inode);
     start
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use forensics_core::record::{Diag, DiagState, Record};
+
+    use super::*;
+
+    #[test]
+    fn what_a_disk_takes_late_has_the_time_at_which_it_happened() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config::new("test".to_owned());
+        let recorder = Recorder::open(dir.path(), &config, &StartupInfo::collect());
+        let (release, blocks) = mpsc::channel::<()>();
+        recorder.queues.as_ref().unwrap().write.push(move || {
+            let _ = blocks.recv();
+        });
+        let before = clock::mono_us();
+        recorder.push(Event::Diag(Diag::new(DiagState::Started)));
+        recorder.start();
+        let after = clock::mono_us();
+        // Once a wait was in vain, no other waits.
+        recorder.wait_until_written();
+        assert!(recorder.is_late.load(Ordering::Relaxed));
+        while clock::mono_us() < after + 1000 {
+            std::thread::yield_now();
+        }
+        release.send(()).unwrap();
+        recorder.flush(Duration::from_secs(60));
+        let record = Record::read(recorder.file.as_ref().unwrap().path()).unwrap();
+        let written = record.entries.last().unwrap().mono_us;
+        assert!((before..=after).contains(&written), "{before} {written} {after}");
+        assert_eq!(recorder.failure_to_say(), None);
+    }
 }

@@ -149,7 +149,15 @@ impl Recorder {
     /// Where the line was not written, or only a part of it. The record stays usable. A line that
     /// another thread writes right after a part of one may be lost with it.
     pub fn record(&self, event: &Event) -> Result<(), RecordError> {
-        let mut line = line(Utc::now(), mono_us(), event)?;
+        self.record_at(Utc::now(), mono_us(), event)
+    }
+
+    /// The same for an event that happened earlier: at `ts`, which is `mono_us` on `CLOCK_MONOTONIC`.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record).
+    pub fn record_at(&self, ts: Utc, mono_us: u64, event: &Event) -> Result<(), RecordError> {
+        let mut line = line(ts, mono_us, event)?;
         // Relaxed: the flag publishes no other memory.
         let torn = self.torn.swap(false, Ordering::Relaxed);
         if torn {
