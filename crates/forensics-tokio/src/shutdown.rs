@@ -127,15 +127,22 @@ impl Shutdown {
         self.perform(actions);
     }
 
-    /// The first half of [`handle`](Self::handle), which never blocks.
+    /// The first half of [`handle`](Self::handle), which never blocks. Returns the actions that are left
+    /// for [`perform`](Self::perform).
     pub(crate) fn decide(&self, event: Event) -> Vec<Action> {
         let now = self.now();
+        let mut left = Vec::new();
         let mut machine = self.machine();
-        let mut actions = machine.handle(event, now);
-        actions.retain(|action| !self.queue(action));
+        for action in machine.handle(event, now) {
+            match action {
+                Action::Record(event) => self.record.push(event),
+                Action::Log(event) => self.queue_log(event),
+                other => left.push(other),
+            }
+        }
         drop(machine);
         self.changed.send_replace(());
-        actions
+        left
     }
 
     /// The second half.
@@ -147,18 +154,8 @@ impl Shutdown {
         }
     }
 
-    /// Queues a log line or a record. Returns whether it was one.
-    fn queue(&self, action: &Action) -> bool {
-        match action {
-            Action::Record(event) => self.record.push(event.clone()),
-            Action::Log(event) => self.queue_log(event),
-            _ => return false,
-        }
-        true
-    }
-
-    fn queue_log(&self, event: &LogEvent) {
-        let text = match event {
+    fn queue_log(&self, event: LogEvent) {
+        let text = match &event {
             LogEvent::Context(context) => Some(format!("Shutdown context: {context}")),
             LogEvent::Stalled(detail) => Some(format!("Shutdown hangs: {detail}")),
             LogEvent::Forced { why, .. } => Some(format!("Shutdown forced: {why}")),
@@ -171,13 +168,13 @@ impl Shutdown {
             }
             _ => None,
         };
-        let event = event.clone();
         let phases = self.phases.clone();
         self.log.push(text, move || events::emit(event, &phases));
     }
 
     fn perform_one(self: &Arc<Self>, action: Action) {
         match action {
+            // Queued by `decide`.
             Action::Log(_) | Action::Record(_) => {}
             Action::BecomeReady => {
                 self.readiness.begin();
