@@ -92,7 +92,7 @@ impl TerminationMessage {
 
     fn to(write: Write) -> Self {
         let (slot, failed) = (Mutex::default(), OnceLock::new());
-        let queue = WorkQueue::new("shutdown-message");
+        let queue = WorkQueue::new("shutdown-msg");
         Self(Some(Arc::new(Log { write, queue, slot, failed })))
     }
 
