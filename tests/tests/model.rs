@@ -227,7 +227,8 @@ fn check(report: &PhaseReport, expected: &HashMap<String, Expected>) -> Result<(
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 2000,
+        // The machine alone is tested with many more: machine::tests::model in forensics-tokio.
+        cases: 500,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
