@@ -128,6 +128,11 @@ impl WorkQueue {
         }
     }
 
+    /// The number of the job that was pushed last; 0 before the first.
+    pub(crate) fn last(&self) -> u64 {
+        self.lock().pushed
+    }
+
     /// Whether the job of this number, and all before it, are done.
     pub(crate) fn has_done(&self, number: u64) -> bool {
         self.lock().done >= number

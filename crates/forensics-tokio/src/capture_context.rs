@@ -49,20 +49,21 @@ pub(crate) fn capture(
     signal: Option<&Caught>,
 ) -> ShutdownContext {
     let mut context = start(startup, trigger, signal);
-    run(&mut context, startup, startup.line_probes());
+    run(&mut context, startup, startup.line_probes(), TOTAL_LIMIT);
     context
 }
 
 /// Adds what the record shows beside the line, with the same bound.
 pub(crate) fn complete(startup: &Arc<StartupInfo>, context: &mut ShutdownContext) {
-    run(context, startup, startup.record_probes());
+    run(context, startup, startup.record_probes(), TOTAL_LIMIT);
 }
 
-/// Who sent a repeated signal, with the same bound.
+/// Who sent a repeated signal. The shutdown thread may have many of them: so it takes
+/// [`PROBE_LIMIT`] at most.
 pub(crate) fn resolve_sender(startup: &Arc<StartupInfo>, signal: &Caught) -> Option<Sender> {
     let trigger = Trigger::Signal { signal: signal.captured.signal };
     let mut context = start(startup, trigger, Some(signal));
-    run(&mut context, startup, startup.sender_probes());
+    run(&mut context, startup, startup.sender_probes(), PROBE_LIMIT);
     context.sender
 }
 
@@ -75,15 +76,16 @@ fn start(startup: &StartupInfo, trigger: Trigger, signal: Option<&Caught>) -> Sh
     context
 }
 
-/// Adds what these probes find.
+/// Adds what these probes find. After `limit` no other is begun.
 fn run(
     context: &mut ShutdownContext,
     startup: &Arc<StartupInfo>,
     probes: impl IntoIterator<Item = Probe>,
+    limit: Duration,
 ) {
     let began = Instant::now();
     let mut probes: VecDeque<Probe> = probes.into_iter().collect();
-    while !probes.is_empty() && began.elapsed() < TOTAL_LIMIT {
+    while !probes.is_empty() && began.elapsed() < limit {
         let Some(findings) = run_on_thread(context, startup, &probes) else {
             return run_here(context, startup, probes);
         };

@@ -12,6 +12,7 @@ use forensics_core::escape::{MAX_TEXT_CHARS, cut_to};
 use forensics_core::record::PostMortem;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -238,12 +239,13 @@ impl ShutdownGuard {
                 self.service_ended(&mut service, ended);
                 continue;
             }
+            // Unconstrained, as a busy service may have used up the task's budget in this poll.
             tokio::select! {
                 biased;
                 ended = poll_service(&mut service) => self.service_ended(&mut service, Some(ended)),
                 // Fails only without the sender, which we hold.
-                _ = changes.changed() => {}
-                () = sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => {
+                _ = unconstrained(changes.changed()) => {}
+                () = unconstrained(sleep_until(timer.unwrap_or_else(Instant::now))), if timer.is_some() => {
                     shutdown.handle(Event::Tick);
                 }
                 () = &mut status => {}
@@ -318,14 +320,13 @@ impl std::fmt::Debug for ShutdownGuard {
     }
 }
 
-/// Tells the machine that the service is gone where `run` is dropped.
+/// Tells the machine that nothing waits for the end of the teardown any more.
 struct DroppedEarly<'a>(&'a Arc<Shutdown>);
 
 impl Drop for DroppedEarly<'_> {
     fn drop(&mut self) {
-        // Without effect after another end of the service.
         self.0.service_running.send_replace(false);
-        self.0.handle(Event::ServiceEnded(ServiceOutcome::Dropped));
+        self.0.handle(Event::RunDropped);
     }
 }
 

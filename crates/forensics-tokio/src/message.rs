@@ -101,9 +101,9 @@ impl TerminationMessage {
         self.0.is_some()
     }
 
-    /// Has a message written, unless it comes after the last one. Never blocks, unless no thread is to
-    /// be had; see [`finish`](Self::finish).
-    pub(crate) fn write(&self, text: String, is_last: bool) {
+    /// Leaves a message to be written, unless it comes after the last one; [`start`](Self::start) is to
+    /// follow. Never blocks.
+    pub(crate) fn push(&self, text: String, is_last: bool) {
         let Some(log) = &self.0 else { return };
         let mut slot = log.lock();
         if slot.is_closed && !is_last {
@@ -115,6 +115,12 @@ impl TerminationMessage {
         if !has_job {
             let writer = log.clone();
             log.queue.push(move || writer.write_waiting());
+        }
+    }
+
+    /// Has the message written. Blocks only where no thread is to be had.
+    pub(crate) fn start(&self) {
+        if let Some(log) = &self.0 {
             log.queue.start();
         }
     }
@@ -177,19 +183,24 @@ mod tests {
     use std::sync::mpsc;
     use std::time::Instant;
 
+    fn write_now(log: &TerminationMessage, text: String, is_last: bool) {
+        log.push(text, is_last);
+        log.start();
+    }
+
     #[test]
     fn the_last_word_stays_and_a_shorter_one_leaves_nothing_of_a_longer() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         fs::write(&path, "x".repeat(9000)).unwrap();
         let log = TerminationMessage::open(Some(&path)).unwrap();
-        log.write("stopping, phase drain".to_owned(), false);
-        log.write("stopping".to_owned(), false);
-        log.write("ended".to_owned(), true);
-        log.write("too late".to_owned(), false);
+        write_now(&log, "stopping, phase drain".to_owned(), false);
+        write_now(&log, "stopping".to_owned(), false);
+        write_now(&log, "ended".to_owned(), true);
+        write_now(&log, "too late".to_owned(), false);
         log.finish();
         assert_eq!(fs::read_to_string(&path).unwrap(), "ended");
-        log.write("forced".to_owned(), true);
+        write_now(&log, "forced".to_owned(), true);
         log.finish();
         assert_eq!(fs::read_to_string(&path).unwrap(), "forced");
         assert_eq!(log.failure(), None);
@@ -225,7 +236,7 @@ mod tests {
         // A file that refuses: it is open for reading alone.
         let file = File::open(tempfile::NamedTempFile::new().unwrap().path()).unwrap();
         let log = TerminationMessage::to(Box::new(move |text| write(&file, text)));
-        log.write("ended".to_owned(), true);
+        write_now(&log, "ended".to_owned(), true);
         log.finish();
         assert!(log.failure().unwrap().contains("Bad file descriptor"));
 
@@ -237,11 +248,11 @@ mod tests {
             let _ = hang.lock().unwrap().recv();
             Ok(())
         }));
-        log.write("stopping".to_owned(), false);
+        write_now(&log, "stopping".to_owned(), false);
         assert_eq!(written.recv().unwrap(), "stopping");
         let began = Instant::now();
-        log.write("stopping, phase drain".to_owned(), false);
-        log.write("ended".to_owned(), true);
+        write_now(&log, "stopping, phase drain".to_owned(), false);
+        write_now(&log, "ended".to_owned(), true);
         assert!(began.elapsed() < WRITE_LIMIT, "no caller waits before the end");
         log.finish();
         // It is the limit that let it go, not the disk; the last word is still to come.

@@ -20,6 +20,7 @@ use tracing::{Instrument, Span};
 use crate::events;
 use crate::machine::{Event, PhaseEnd, PhaseKey, StartPhase, StepId};
 use crate::outcome::panic_message;
+use crate::panics;
 use crate::phase_context::{PhaseContext, PhaseFn, PhaseState};
 use crate::shutdown::Shutdown;
 
@@ -29,8 +30,8 @@ pub(crate) struct Phases(Arc<Mutex<Inner>>);
 
 #[derive(Default)]
 struct Inner {
-    /// The closures of the phases that have not started.
-    waiting: HashMap<StepId, PhaseFn>,
+    /// The phases that have not started.
+    waiting: HashMap<StepId, Waiting>,
     running: HashMap<StepId, Running>,
     /// The span in which `run` was called.
     outer: Option<Span>,
@@ -38,6 +39,15 @@ struct Inner {
     stop: Option<(String, Arc<ShutdownContext>)>,
     teardown: Arc<OnceLock<Span>>,
     spans: HashMap<StepId, Arc<OnceLock<Span>>>,
+}
+
+/// A phase that has not started. The machine may have started it already, and changed its mind before
+/// the thread that starts it came that far.
+struct Waiting {
+    work: PhaseFn,
+    is_dropped: bool,
+    /// When it ends, if that has changed.
+    end: Option<Instant>,
 }
 
 struct Running {
@@ -56,7 +66,7 @@ enum Task {
 impl Phases {
     /// Keeps the closure of a phase that is registered.
     pub(crate) fn add(&self, id: StepId, work: PhaseFn) {
-        self.lock().waiting.insert(id, work);
+        self.lock().waiting.insert(id, Waiting { work, is_dropped: false, end: None });
     }
 
     /// Notes the present span as the one in which `run` was called.
@@ -121,11 +131,16 @@ impl Phases {
     pub(crate) fn start(&self, shutdown: &Arc<Shutdown>, start: StartPhase) {
         let StartPhase { phase, end } = start;
         let id = phase.id;
-        let state = Arc::new(PhaseState::new(id, phase.name.clone(), end));
         let mut inner = self.lock();
-        let Some(work) = inner.waiting.remove(&id) else { return };
-        inner.running.insert(id, Running { state: state.clone(), task: Task::Starting });
+        let Some(waiting) = inner.waiting.remove(&id) else { return };
+        let Waiting { work, is_dropped, end: moved } = waiting;
+        let state = Arc::new(PhaseState::new(id, phase.name.clone(), moved.unwrap_or(end)));
+        let task = if is_dropped { Task::DroppedEarly } else { Task::Starting };
+        inner.running.insert(id, Running { state: state.clone(), task });
         drop(inner);
+        if is_dropped {
+            state.token.cancel();
+        }
         let ends =
             BringsEnd { shutdown: shutdown.clone(), state: state.clone(), end: PhaseEnd::Dropped };
         let context = PhaseContext { state, shutdown: shutdown.clone() };
@@ -147,9 +162,14 @@ impl Phases {
         }
     }
 
-    /// Drops the future of a phase. Returns what it has recorded.
+    /// Aborts the task of a phase, which drops its future when it next yields. Returns what it has
+    /// recorded.
     pub(crate) fn drop_phase(&self, id: StepId) -> Option<(Map<String, Value>, Option<String>)> {
         let mut inner = self.lock();
+        if let Some(waiting) = inner.waiting.get_mut(&id) {
+            waiting.is_dropped = true;
+            return None;
+        }
         let running = inner.running.get_mut(&id)?;
         let state = running.state.clone();
         let task = match &running.task {
@@ -168,7 +188,10 @@ impl Phases {
     }
 
     pub(crate) fn move_end(&self, id: StepId, end: Instant) {
-        if let Some(running) = self.lock().running.get(&id) {
+        let mut inner = self.lock();
+        if let Some(waiting) = inner.waiting.get_mut(&id) {
+            waiting.end = Some(end);
+        } else if let Some(running) = inner.running.get(&id) {
             running.state.set_end(end);
         }
     }
@@ -199,7 +222,11 @@ impl Drop for BringsEnd {
     fn drop(&mut self) {
         let phase = self.state.id;
         self.shutdown.phases.lock().running.remove(&phase);
-        let end = std::mem::replace(&mut self.end, PhaseEnd::Dropped);
+        let mut end = std::mem::replace(&mut self.end, PhaseEnd::Dropped);
+        if matches!(end, PhaseEnd::Dropped) && std::thread::panicking() {
+            // Not the phase's work, whose panic is caught, but what is around it: the subscriber.
+            end = PhaseEnd::Panicked(panics::last().0);
+        }
         let values = self.state.recorded.all();
         self.shutdown.handle(Event::PhaseEnded { phase, end, values });
     }

@@ -6,10 +6,10 @@
 //!
 //! The start of a phase has to be on disk before its work runs. So a phase's task waits for the
 //! queue, which takes some ten microseconds on a healthy disk, and [`WRITE_LIMIT`] at most. Once a
-//! wait was in vain, no other phase waits until the disk answers again.
+//! wait was in vain, no other phase waits until the disk has taken what was waited for.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -23,8 +23,11 @@ use crate::blocking::{WorkQueue, run_with_timeout};
 use crate::config::Config;
 use crate::record_events::micros;
 
-/// How long an event may take to be written.
-pub(crate) const WRITE_LIMIT: Duration = Duration::from_millis(100);
+/// How long a phase waits for its start to be written.
+const WRITE_LIMIT: Duration = Duration::from_millis(100);
+
+/// How long the end of a teardown waits for the disk. Longer, as nothing else is held up by then.
+pub(crate) const FINISH_LIMIT: Duration = Duration::from_millis(500);
 
 /// How long a forced end waits for the last event.
 pub(crate) const LAST_WRITE_LIMIT: Duration = Duration::from_millis(200);
@@ -39,8 +42,8 @@ pub(crate) struct Recorder {
     queues: Option<Queues>,
     failed: Arc<OnceLock<String>>,
     said: AtomicBool,
-    /// Whether the last wait for the disk was in vain.
-    is_late: AtomicBool,
+    /// The number of the event that was last waited for in vain.
+    late: AtomicU64,
 }
 
 struct Queues {
@@ -120,9 +123,12 @@ impl Recorder {
     /// disk does not answer.
     pub(crate) fn wait_until_written(&self) {
         let Some(queues) = &self.queues else { return };
-        let limit = if self.is_late.load(Ordering::Relaxed) { Duration::ZERO } else { WRITE_LIMIT };
-        let is_late = !queues.write.flush(limit);
-        self.is_late.store(is_late, Ordering::Relaxed);
+        let is_late = !queues.write.has_done(self.late.load(Ordering::Relaxed));
+        let last = queues.write.last();
+        let limit = if is_late { Duration::ZERO } else { WRITE_LIMIT };
+        if !queues.write.flush(limit) {
+            self.late.store(last, Ordering::Relaxed);
+        }
     }
 
     /// Waits until everything is written, and synced where it is to be, for `limit` at most each.
@@ -183,7 +189,7 @@ mod tests {
         let after = clock::mono_us();
         // Once a wait was in vain, no other waits.
         recorder.wait_until_written();
-        assert!(recorder.is_late.load(Ordering::Relaxed));
+        assert!(recorder.late.load(Ordering::Relaxed) > 0);
         while clock::mono_us() < after + 1000 {
             std::thread::yield_now();
         }

@@ -1,8 +1,8 @@
 //! A guard's machine, and everything that its actions need.
 //!
 //! An event is brought by the thread or task in which it happens: it is handed to the machine under
-//! its mutex, and then the same thread performs the actions. Log lines and records are queued before
-//! the mutex is released, so that their order is the machine's.
+//! its mutex, and then the same thread performs the actions. Log lines, records and termination
+//! messages are queued before the mutex is released, so that their order is the machine's.
 
 use std::fmt;
 use std::path::Path;
@@ -32,7 +32,7 @@ use crate::outcome::Outcome;
 use crate::phase_context::PhaseFn;
 use crate::phases::Phases;
 use crate::readiness::Readiness;
-use crate::recorder::{LAST_WRITE_LIMIT, Recorder, WRITE_LIMIT};
+use crate::recorder::{FINISH_LIMIT, LAST_WRITE_LIMIT, Recorder};
 use crate::report::{LaterSignal, ShutdownReport};
 use crate::{describe, events, explain, record_events, shutdown_thread};
 
@@ -137,6 +137,7 @@ impl Shutdown {
             match action {
                 Action::Record(event) => self.record.push(event),
                 Action::Log(event) => self.queue_log(event),
+                Action::WriteMessage { text, is_last } => self.message.push(text, is_last),
                 other => left.push(other),
             }
         }
@@ -149,6 +150,7 @@ impl Shutdown {
     pub(crate) fn perform(self: &Arc<Self>, actions: Vec<Action>) {
         self.log.start();
         self.record.start();
+        self.message.start();
         for action in actions {
             self.perform_one(action);
         }
@@ -175,7 +177,7 @@ impl Shutdown {
     fn perform_one(self: &Arc<Self>, action: Action) {
         match action {
             // Queued by `decide`.
-            Action::Log(_) | Action::Record(_) => {}
+            Action::Log(_) | Action::Record(_) | Action::WriteMessage { .. } => {}
             Action::BecomeReady => {
                 self.readiness.begin();
                 self.notifier.ready();
@@ -211,7 +213,6 @@ impl Shutdown {
                 }
             }
             Action::MovePhaseEnd(phase, end) => self.phases.move_end(phase, end),
-            Action::WriteMessage { text, is_last } => self.message.write(text, is_last),
             Action::AskRuntime => self.runtime_asked.notify_one(),
             Action::WakeShutdownThread => capture::wake(),
             Action::ReportStall(report) => {
@@ -296,7 +297,7 @@ impl Shutdown {
 
     /// Writes everything that is left to write at the end of a teardown.
     pub(crate) fn close(self: &Arc<Self>, report: &ShutdownReport) {
-        self.record.flush(WRITE_LIMIT);
+        self.record.flush(FINISH_LIMIT);
         if let Some(failure) = self.record.failure_to_say() {
             let failure = failure.to_owned();
             self.log.emit(move || events::not_recorded(&failure));
@@ -312,15 +313,16 @@ impl Shutdown {
         let (cause, phases) = (report.context.cause(), report.phases.len());
         let (timed_out, total, status) = (report.timed_out, report.total, report.exit_status);
         self.log.emit(move || events::complete(cause, phases, timed_out, total, status));
+        let phases = self.phases.clone();
+        self.log.emit(move || phases.end_spans());
         self.log.finish();
-        self.phases.end_spans();
         self.message.finish();
         self.handle(Event::Closed);
     }
 
     /// Writes what is left where no teardown has ended: the guard is dropped, or a panic ends the run.
     pub(crate) fn flush(&self) {
-        self.record.flush(WRITE_LIMIT);
+        self.record.flush(FINISH_LIMIT);
         self.message.finish();
     }
 

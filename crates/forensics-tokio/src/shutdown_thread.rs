@@ -4,9 +4,11 @@
 //! costs nothing there. The OS handler wakes it. It brings each signal to every guard, and from then
 //! on looks four times a second whether the runtime still answers, whether the deadline is near, and
 //! whether it is over. Since it needs no runtime, a stop begins, is watched, and ends, also where
-//! every worker of the runtime is blocked. It never calls the subscriber, and writes to no disk.
+//! every worker of the runtime is blocked. It calls no subscriber and writes to no disk, unless no thread
+//! is to be had that does.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -79,11 +81,14 @@ pub(crate) fn release_after(delay: Duration, handlers: HandlerGuard) {
 pub(crate) fn take_in() {
     // Held until each guard's machine knows of the signals, so that no later event overtakes them.
     static TAKING_IN: Mutex<()> = Mutex::new(());
-    let guards = guards();
     let mut pending = Vec::new();
     let taking_in = TAKING_IN.lock().unwrap_or_else(PoisonError::into_inner);
-    for captured in capture::drain() {
-        for guard in &guards {
+    let signals = capture::drain();
+    // Not before: a guard may have been installed meanwhile.
+    let guards = guards();
+    for captured in signals {
+        let wants = |guard: &&Arc<Shutdown>| guard.config.signals.contains(&captured.signal);
+        for guard in guards.iter().filter(wants) {
             let (at, caught) = (guard.time_of(&captured), Caught::of(captured.clone()));
             let event = Event::SignalArrived { signal: Box::new(caught), at };
             pending.push((guard.clone(), guard.decide(event)));
@@ -108,17 +113,25 @@ fn run() {
     let mut timeout = None;
     loop {
         capture::wait(timeout);
-        take_in();
-        timeout = release_handlers();
-        for guard in guards() {
-            if watch(&guard) {
-                timeout = Some(timeout.map_or(EVERY, |sooner| sooner.min(EVERY)));
-            }
-            if let Some(reason) = guard.exit_reason() {
-                end_process(&guard, reason);
-            }
+        // A panic of ours must not end the watch over the process.
+        let round = catch_unwind(AssertUnwindSafe(serve));
+        timeout = round.unwrap_or(Some(EVERY));
+    }
+}
+
+/// One round: returns how soon the next one is due, whether or not a signal arrives.
+fn serve() -> Option<Duration> {
+    take_in();
+    let mut timeout = release_handlers();
+    for guard in guards() {
+        if watch(&guard) {
+            timeout = Some(timeout.map_or(EVERY, |sooner| sooner.min(EVERY)));
+        }
+        if let Some(reason) = guard.exit_reason() {
+            end_process(&guard, reason);
         }
     }
+    timeout
 }
 
 /// Looks at a guard's stop, where one is under way. Returns whether it is to be looked at again.
@@ -138,7 +151,7 @@ fn watch(guard: &Arc<Shutdown>) -> bool {
 /// Ends the process, without its destructors or the runtime's, which could block.
 fn end_process(guard: &Arc<Shutdown>, reason: ExitReason) -> ! {
     let hooks = u32::try_from(guard.config.flush.0.len()).unwrap_or(u32::MAX);
-    let _last_resort = kill_after(EMIT_LIMIT.saturating_mul(hooks.saturating_add(8)));
+    let _last_resort = kill_after(EMIT_LIMIT.saturating_mul(hooks.saturating_add(12)));
     guard.last_words(reason);
     capture::exit_now(FORCED_STATUS.into())
 }

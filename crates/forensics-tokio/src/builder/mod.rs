@@ -324,6 +324,8 @@ impl Builder {
         let shutdown = prepare(config, startup, notifier.clone(), message, runtime);
         // In this order: our handler before tokio's, so that what it captured is there when tokio's
         // task wakes; and the shutdown thread before the first signal can come.
+        // It waits for what is made here, also where a signal is refused below.
+        drop(install(&[])?);
         shutdown_thread::attach(Arc::downgrade(&shutdown)).map_err(InstallError::Keeper)?;
         let handlers = install(&signals)?;
         let listeners = Listeners::register(&signals).map_err(InstallError::Listen)?;

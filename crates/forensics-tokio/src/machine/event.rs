@@ -47,6 +47,8 @@ pub(crate) enum Event {
     /// `run` was called.
     RunStarted,
     ServiceEnded(ServiceOutcome),
+    /// The future of `run` is gone: after its end, or before it.
+    RunDropped,
     /// A phase recorded something: all its values, and the last as `key=value`.
     PhaseProgressed {
         phase: StepId,
@@ -137,7 +139,7 @@ pub(crate) enum Action {
     StartDiagnostic(Arc<ShutdownContext>),
     EndDiagnostic,
     StartPhase(StartPhase),
-    /// Drop the future of a phase, and bring [`Event::PhaseProgressed`] with its last values.
+    /// Abort the task of a phase, and bring [`Event::PhaseProgressed`] with its last values.
     DropPhase(StepId),
     /// A running phase ends at another time from now on.
     MovePhaseEnd(StepId, Instant),

@@ -107,6 +107,8 @@ enum Service {
     NotRun,
     Running,
     Ended(ServiceOutcome),
+    /// The future of `run` was dropped, and the service with it.
+    RunDropped,
 }
 
 /// A stop that has begun.
@@ -282,6 +284,7 @@ impl Machine {
             Event::Ready => self.become_ready(&mut turn),
             Event::RunStarted => self.run_started(&mut turn),
             Event::ServiceEnded(outcome) => self.service_ended(outcome, &mut turn),
+            Event::RunDropped => self.run_dropped(&mut turn),
             Event::PhaseProgressed { phase, values, last_value } => {
                 self.phase_progressed(phase, values, last_value, &mut turn);
             }
@@ -355,7 +358,8 @@ impl Machine {
         matches!(self.state, State::TearingDown(_))
     }
 
-    /// Whether signals mean nothing to us any more.
+    /// Whether signals mean nothing to us any more. A teardown that is [closing](Stage::Closing) is not
+    /// over.
     pub(crate) fn is_over(&self) -> bool {
         matches!(self.state, State::Finished(_) | State::Exiting(..))
     }
@@ -445,13 +449,19 @@ impl Machine {
         if let Service::Ended(_) = self.service {
             return;
         }
-        let (error, is_dropped) = (outcome.error(), outcome == ServiceOutcome::Dropped);
+        let error = outcome.error();
         self.service = Service::Ended(outcome);
-        // One that is dropped with `run` asks for no stop: nothing would wait for it.
-        if !is_dropped {
-            self.request(Trigger::ServiceEnded { error }, None, turn.now, false, turn);
-        }
+        self.request(Trigger::ServiceEnded { error }, None, turn.now, false, turn);
         self.end_delay(DelayEnd::Service, turn);
+    }
+
+    /// Asks for no stop, as nothing would wait for its end. One that is under way goes on.
+    fn run_dropped(&mut self, turn: &mut Turn) {
+        self.closed();
+        if !self.is_over() {
+            self.service = Service::RunDropped;
+            self.end_delay(DelayEnd::Service, turn);
+        }
     }
 
     fn token_cancelled(&mut self, turn: &mut Turn) {
@@ -549,6 +559,9 @@ impl Machine {
 
     /// The context has all that the record shows: now the stop is recorded.
     fn record_begin(&mut self, context: ShutdownContext, turn: &mut Turn) {
+        if self.is_over() {
+            return;
+        }
         let stop_timeout = self.unit.map(|unit| unit.stop_timeout);
         let Some(stop) = self.stop_mut() else { return };
         if stop.stage != Stage::Recording {
@@ -595,6 +608,9 @@ impl Machine {
     /// Ends the pre-stop delay, or leaves only the phases with a reserve to run. Returns whether it
     /// was the delay.
     fn escalate(&mut self, turn: &mut Turn) -> bool {
+        if let State::Capturing { may_delay, .. } = &mut self.state {
+            *may_delay = false;
+        }
         if let State::PreStopDelay(..) = self.state {
             self.end_delay(DelayEnd::Escalated, turn);
             return true;
@@ -607,6 +623,9 @@ impl Machine {
     }
 
     fn end_delay(&mut self, why: DelayEnd, turn: &mut Turn) {
+        if let State::Capturing { may_delay, .. } = &mut self.state {
+            *may_delay = false;
+        }
         if !matches!(self.state, State::PreStopDelay(..)) {
             return;
         }

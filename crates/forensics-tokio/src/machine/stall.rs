@@ -75,6 +75,8 @@ impl Machine {
         if let Some(reason) = self.overdue(turn.now) {
             return self.force(reason, turn);
         }
+        // Also where `run`, which brings ticks in time, is not polled: the service may block.
+        self.tick(turn);
         if let State::PreStopDelay(stop, _) | State::TearingDown(stop) = &mut self.state {
             if !matches!(stop.stage, Stage::Closing { .. }) {
                 stop.watch(turn);

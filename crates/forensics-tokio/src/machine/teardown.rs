@@ -35,7 +35,7 @@ impl Machine {
     /// Goes on with the teardown as far as it can.
     pub(super) fn advance(&mut self, turn: &mut Turn) {
         while let State::TearingDown(stop) = &mut self.state {
-            let has_ended = matches!(self.service, Service::Ended(_));
+            let has_ended = matches!(self.service, Service::Ended(_) | Service::RunDropped);
             match stop.stage {
                 Stage::Recording | Stage::Closing { .. } => return,
                 Stage::BeforeRun => {
@@ -102,8 +102,10 @@ impl Machine {
                             return;
                         }
                         turn.log(LogEvent::DiagnosticLeftBehind);
+                        stop.diagnostic = Diagnostic::Ended;
                     }
-                    return self.end_teardown(turn);
+                    let until = turn.now;
+                    stop.stage = Stage::Diagnostic { until };
                 }
             }
         }
@@ -128,6 +130,10 @@ impl Machine {
         let (total, timed_out) = (report.total, report.timed_out);
         let state = MessageState::Ended { status, total, timed_out, error };
         self.write_message(&state, turn);
+        if let Service::RunDropped = self.service {
+            // Nothing else would say that it is closed.
+            self.closed();
+        }
     }
 
     pub(super) fn phase_progressed(
@@ -137,7 +143,7 @@ impl Machine {
         last_value: Option<String>,
         turn: &mut Turn,
     ) {
-        let Some(stop) = self.stop_mut() else { return };
+        let State::TearingDown(stop) = &mut self.state else { return };
         let Some(phase) = stop.running.get_mut(&id) else { return };
         stop.progress += 1;
         let offset = turn.now.saturating_duration_since(stop.began);
@@ -162,8 +168,12 @@ impl Machine {
             // The runtime is shutting down under us: no other phase can run.
             (PhaseEnd::Dropped, None) => {
                 let why = "the runtime has dropped it".to_owned();
+                let runs = matches!(self.service, Service::Running);
                 stop.finish_phase(phase, Outcome::CutShort, Some(why), turn);
-                return self.guard_dropped(turn);
+                if !runs {
+                    self.guard_dropped(turn);
+                }
+                return;
             }
             // Also where it ended by itself in the moment in which it was dropped.
             (PhaseEnd::Ok, _) => (Outcome::Ok, None),

@@ -47,6 +47,7 @@ enum Move {
     RegisterPhase,
     RunReturns,
     ExitExpected,
+    RunDropped,
     GuardDropped,
 }
 
@@ -93,7 +94,7 @@ impl World {
         if self.driven.machine.report().is_some() {
             moves.push(Move::RunReturns);
         }
-        moves.push(Move::ExitExpected);
+        moves.extend([Move::ExitExpected, Move::RunDropped]);
         moves
     }
 
@@ -138,6 +139,7 @@ impl World {
             }
             Move::RunReturns => driven.bring(Event::Closed),
             Move::ExitExpected => driven.bring(Event::ExitExpected),
+            Move::RunDropped => driven.bring(Event::RunDropped),
             Move::GuardDropped => driven.bring(Event::GuardDropped),
         };
         self.check(&actions);

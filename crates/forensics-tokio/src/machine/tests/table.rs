@@ -335,3 +335,68 @@ fn a_process_is_ended_half_a_second_after_it_was_seen_to_be_late() {
         assert_eq!(exit_at(late + 1000), None, "there is one end");
     }
 }
+
+#[test]
+fn the_shutdown_thread_does_what_a_run_that_is_not_polled_leaves_undone() {
+    // A phase whose time is up.
+    let mut driven = Driven::new(config());
+    let drain = driven.phase("drain");
+    driven.machine.plan.limit(drain, ms(2000));
+    running(&mut driven);
+    driven.bring(request());
+    driven.now += ms(2000);
+    assert!(names(&driven.bring(Event::Watched)).contains(&"DropPhase".to_owned()));
+    // A pre-stop delay that is over.
+    let mut driven = Driven::new(Config { lead: ms(2000), ..config() });
+    running(&mut driven);
+    driven.bring(request());
+    driven.now += ms(2000);
+    assert!(names(&driven.bring(Event::Watched)).contains(&"CancelToken".to_owned()));
+}
+
+#[test]
+fn what_ends_the_pre_stop_delay_while_the_context_is_captured_spares_it() {
+    for event in
+        [Event::ServiceEnded(ServiceOutcome::Ended), Event::TokenCancelled, Event::Escalated]
+    {
+        let config = Config { lead: ms(5000), ..config() };
+        let mut machine = Machine::new(Arc::new(config), false, false);
+        let now = Instant::now();
+        machine.handle(Event::RunStarted, now);
+        machine.handle(signal(now), now);
+        machine.handle(event, now);
+        let captured = context(Trigger::Signal { signal: Signal::TERM });
+        let actions = machine.handle(Event::ContextCaptured(Box::new(captured)), now);
+        assert!(names(&actions).contains(&"CancelToken".to_owned()), "{actions:?}");
+    }
+}
+
+#[test]
+fn without_run_a_teardown_goes_on_and_its_end_is_recorded_once() {
+    let mut driven = Driven::new(config());
+    tearing_down(&mut driven);
+    driven.bring(Event::RunDropped);
+    let ended = Event::PhaseEnded {
+        phase: StepId::first(),
+        end: PhaseEnd::Ok,
+        values: serde_json::Map::new(),
+    };
+    let expected = ["record PhaseFinished", "log PhaseFinished", "record Stopped"];
+    assert_eq!(names(&driven.bring(ended)), expected);
+    assert!(driven.machine.is_over());
+    assert!(driven.bring(Event::GuardDropped).is_empty());
+}
+
+#[test]
+fn a_phase_added_while_the_diagnostic_is_ended_is_run() {
+    let mut config = config();
+    config.diag_log = Some("/nowhere".into());
+    let mut driven = Driven::new(config);
+    running(&mut driven);
+    driven.bring(Event::ServiceEnded(ServiceOutcome::Ended));
+    let actions = driven.tick();
+    assert!(names(&actions).contains(&"EndDiagnostic".to_owned()), "{actions:?}");
+    driven.phase("late");
+    let actions = driven.tick();
+    assert!(names(&actions).contains(&"StartPhase".to_owned()), "{actions:?}");
+}
