@@ -75,8 +75,11 @@ impl Machine {
         if let Some(reason) = self.overdue(turn.now) {
             return self.force(reason, turn);
         }
-        // Also where `run`, which brings ticks in time, is not polled: the service may block.
-        self.tick(turn);
+        // `run` brings ticks in time, but it may not be polled, as where the service blocks. In a runtime
+        // that does not answer, no phase could begin or end.
+        if self.stop().is_some_and(|stop| stop.stall.runtime == Runtime::Answers) {
+            self.tick(turn);
+        }
         if let State::PreStopDelay(stop, _) | State::TearingDown(stop) = &mut self.state {
             if !matches!(stop.stage, Stage::Closing { .. }) {
                 stop.watch(turn);
