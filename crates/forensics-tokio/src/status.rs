@@ -3,7 +3,6 @@
 //!
 //! It looks at the machine from beside, and delays no phase.
 
-use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,15 +59,10 @@ pub(crate) async fn tell(shutdown: Arc<Shutdown>) {
 
 /// Such as `Stopping: phase drain 3.2s active_now=7`.
 fn describe(snapshot: &Snapshot) -> String {
-    let mut text = "Stopping".to_owned();
-    for (n, (name, ran, values)) in snapshot.running.iter().enumerate() {
-        let between = if n == 0 { ": phase" } else { "; phase" };
-        // Writing to a String does not fail.
-        let _ = write!(text, "{between} {} {}", Quoted(name), Seconds(*ran));
-        let recorded = values_line(values);
-        if !recorded.is_empty() {
-            let _ = write!(text, " {recorded}");
-        }
-    }
-    text
+    let phases = snapshot.running.iter().map(|(name, ran, values)| {
+        let text = format!("phase {} {} {}", Quoted(name), Seconds(*ran), values_line(values));
+        text.trim_end().to_owned()
+    });
+    let phases: Vec<_> = phases.collect();
+    if phases.is_empty() { "Stopping".into() } else { format!("Stopping: {}", phases.join("; ")) }
 }

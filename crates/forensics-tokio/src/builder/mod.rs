@@ -1,7 +1,7 @@
 //! Setting up a guard.
 
 mod alignment;
-mod environment;
+pub(crate) mod environment;
 pub(crate) mod install_error;
 
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ use tokio::runtime::Handle;
 
 use self::install_error::InstallError;
 use crate::blocking::run_with_timeout;
-use crate::config::{Config, Escalation};
+use crate::config::{Callback, Config, Escalation};
 use crate::diag::DiagCommand;
 use crate::guard::ShutdownGuard;
 use crate::listener::Listeners;
@@ -224,7 +224,7 @@ impl Builder {
     /// # drop((builder, guard));
     /// ```
     pub fn flush(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
-        self.config.flush.0.push(Arc::new(hook));
+        self.config.flush.push(Callback(Arc::new(hook)));
         self
     }
 
@@ -279,21 +279,18 @@ impl Builder {
     /// Where the runtime was built without its I/O or its time driver: tokio's own calls do.
     pub fn install(self) -> Result<ShutdownGuard, InstallError> {
         let mut config = self.config;
-        let said = environment::apply(&mut config, std::env::vars_os())?;
+        let found = environment::apply(&mut config, std::env::vars_os())?;
         let runtime = check(&config)?;
-        if !said.settings.is_empty() {
-            events::configured(&said.settings);
+        if !found.settings.is_empty() {
+            events::configured(&found.settings);
         }
-        for (variable, nearest) in &said.unknown {
+        for (variable, nearest) in &found.unknown {
             events::not_a_setting(variable, *nearest);
         }
-        config.signals.retain(|&signal| {
-            let kept = signal != Signal::HUP || !is_ignored(signal);
-            if !kept {
-                events::hangup_stays_ignored();
-            }
-            kept
-        });
+        if config.signals.contains(&Signal::HUP) && is_ignored(Signal::HUP) {
+            events::hangup_stays_ignored();
+            config.signals.retain(|&signal| signal != Signal::HUP);
+        }
 
         alignment::check_grace(&config);
         secret::show(config.show_secrets);
@@ -307,20 +304,11 @@ impl Builder {
         let signals = config.signals.clone();
         low_latency::apply(config.low_latency_capture, &runtime);
         panics::watch(shutdown_thread::record_panic);
-        let notifier = Notifier::from_environment().unwrap_or_else(|e| {
-            events::not_notified(&e);
-            Notifier::default()
-        });
+        let notifier = Notifier::from_environment();
+        let notifier = notifier.inspect_err(|why| events::not_notified(why)).unwrap_or_default();
         let message = TerminationMessage::open(config.termination_message.as_deref());
-        let message = message.unwrap_or_else(|e| {
-            events::no_termination_message(&e.to_string());
-            TerminationMessage::default()
-        });
-        let watchdog = watchdog::interval_of_environment().filter(|_| notifier.is_connected());
-        if let Some(every) = watchdog.filter(|_| !config.watchdog) {
-            events::watchdog_not_fed(every);
-        }
-        let watchdog = watchdog.filter(|_| config.watchdog);
+        let message =
+            message.inspect_err(|why| events::no_termination_message(why)).unwrap_or_default();
         let shutdown = prepare(config, startup, notifier.clone(), message, runtime);
         // In this order: our handler before tokio's, so that what it captured is there when tokio's
         // task wakes; and the shutdown thread before the first signal can come.
@@ -329,10 +317,14 @@ impl Builder {
         let listeners = Listeners::register(&signals).map_err(InstallError::Listen)?;
         let listener = tokio::spawn(listener::listen(shutdown.clone(), listeners));
         let mut tasks = vec![listener, tokio::spawn(alignment::check(shutdown.clone(), unit))];
-        if let Some(every) = watchdog {
-            tasks.push(tokio::spawn(watchdog::feed(notifier.clone(), every)));
-        }
         if notifier.is_connected() {
+            match watchdog::interval_of_environment() {
+                Some(every) if shutdown.config.watchdog => {
+                    tasks.push(tokio::spawn(watchdog::feed(notifier.clone(), every)));
+                }
+                Some(every) => events::watchdog_not_fed(every),
+                None => {}
+            }
             tasks.push(tokio::spawn(async move { notifier.send().await }));
         }
         Ok(ShutdownGuard::new(shutdown, Some(handlers), tasks))
@@ -341,11 +333,9 @@ impl Builder {
 
 /// Whether a guard can be set up like this, and the runtime to do it in.
 pub(crate) fn check(config: &Config) -> Result<Handle, InstallError> {
-    let named = |name: &str| {
-        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-        !name.is_empty() && name.chars().all(fits)
-    };
-    if let Some((name, _)) = config.markers.iter().find(|(name, _)| !named(name)) {
+    let fits = |c| matches!(c, 'a'..='z' | '0'..='9' | '_');
+    let is_valid = |name: &str| !name.is_empty() && name.chars().all(fits);
+    if let Some((name, _)) = config.markers.iter().find(|(name, _)| !is_valid(name)) {
         return Err(InstallError::MarkerName(name.clone()));
     }
     let runtime = Handle::try_current().map_err(|_| InstallError::NoRuntime)?;
@@ -365,16 +355,16 @@ pub(crate) fn prepare(
     startup.markers.clone_from(&config.markers);
     // A folder that is not there yet has no last run. One that cannot be read, or into which others
     // could have put one, is reported below.
-    let last = |dir: &PathBuf| Run::last_in(&Folder::open(dir).ok()?).ok().flatten();
-    let previous = config.record_dir.as_ref().and_then(last);
+    let record_dir = config.record_dir.as_deref();
+    let last = |dir| Run::last_in(&Folder::open(dir).ok()?).ok().flatten();
+    let previous = record_dir.and_then(last);
     if let Some(run) = &previous {
         events::previous(&run.post_mortem);
         #[cfg(feature = "metrics")]
         crate::metrics::report(run);
     }
     let previous = previous.map(|run| run.post_mortem);
-    let record = config.record_dir.as_deref();
-    let record = record.map(|dir| Recorder::open(dir, &config, &startup)).unwrap_or_default();
+    let record = record_dir.map(|dir| Recorder::open(dir, &config, &startup)).unwrap_or_default();
     if let Some(failure) = record.failure_to_say() {
         events::not_recorded(failure);
     }
