@@ -1,10 +1,10 @@
-//! What we say: every event of the target `shutdown` stands in this file.
+//! The log: every event of the target `shutdown` is in this file.
 //!
 //! Each is one line with the plain fmt subscriber, and a set of fields with any other. Texts of
-//! other processes, and those that the service gives, are escaped in messages. In string fields they
-//! stand as they are: whatever shows a field (fmt by `Debug`, JSON, the journal in its binary form)
-//! keeps it apart. Only a name that needs no quotes is recorded by its `Display`, for fmt to show it
-//! without ([`named`]).
+//! other processes and of the service are escaped in messages. In string fields they are as they
+//! are: a subscriber that shows a field (fmt by `Debug`, JSON, the journal in its binary form) escapes
+//! it itself. Only a name that needs no quotes is recorded by its `Display`, so that fmt shows it
+//! without quotes ([`named`]).
 
 use std::io;
 use std::path::Path;
@@ -25,7 +25,7 @@ use crate::phases::Phases;
 use crate::record_events::micros;
 use crate::report::{LaterSignal, PhaseReport};
 
-/// `Shutdown context: …`, the first thing said of a stop.
+/// `Shutdown context: …`, the first line of a stop.
 fn context(context: &ShutdownContext) {
     let sender = context.sender.as_ref();
     let who = sender.map(|sender| &sender.process);
@@ -59,12 +59,12 @@ fn context(context: &ShutdownContext) {
     );
 }
 
-/// What systemd says it is doing to us.
+/// Why systemd stops us, as it says itself.
 pub(crate) fn why(cause: Cause, unit: &str, why: &Why) {
     info!(name: "stop_explained", target: "shutdown", cause = %cause, unit, "Shutdown explained by systemd: {why}");
 }
 
-/// systemd did not say what it is doing to us.
+/// systemd did not say why it stops us.
 pub(crate) fn unexplained(why: &str) {
     info!(name: "stop_unexplained", target: "shutdown", "Shutdown not explained by systemd: {}", Plain(why));
 }
@@ -153,7 +153,7 @@ pub(crate) fn watchdog_not_fed(every: Duration) {
 pub(crate) fn extending(granted: Duration, ceiling: Duration) {
     info!(
         name: "stop_timeout_extended", target: "shutdown",
-        "Phases get on: systemd is asked to start its stop timeout of {} anew, up to {} in all",
+        "Phases make progress: systemd is asked to restart its stop timeout of {}, up to {} in all",
         Seconds(granted), Seconds(ceiling),
     );
 }

@@ -1,6 +1,7 @@
-//! What takes longer to find out than the signal may wait: why systemd stops us.
+//! Why systemd stops us, which takes too long to find out before the context line.
 //!
-//! Asked beside the phases, delaying none; said as one event, within a second or not at all.
+//! It is asked in a task of its own, so that no phase waits. The answer is one event, within a second
+//! or not at all.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +16,8 @@ use crate::{events, systemctl};
 /// How long each question may take; two are asked at once.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
-/// Asks systemd why it stops us, where it may be the one that does, and then tells it that we stop:
-/// from then on it shows the unit as being stopped, whatever the reason.
+/// Asks systemd why it stops us, if it may be the one that does, and then tells it that we stop: from
+/// then on it shows the unit as being stopped, and no longer why.
 pub(crate) async fn explain_stop(shutdown: Arc<Shutdown>, context: Arc<ShutdownContext>) {
     ask(&shutdown, &context).await;
     shutdown.notifier.stopping();

@@ -353,7 +353,7 @@ impl Shutdown {
         match &ended {
             Ok(Some(_)) => {}
             Ok(None) => note(DiagState::Finished, None),
-            Err(e) => note(e.state(), Some(e.to_string())),
+            Err(e) => note(e.state, Some(e.to_string())),
         }
         self.log.emit(move || events::diagnostic_ended(&path, ended));
     }

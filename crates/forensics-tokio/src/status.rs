@@ -1,7 +1,7 @@
-//! What the service manager is told during a teardown: which phases run, since when, and how far they
-//! are; and, where the user allows it, that it wait longer for as long as they make progress.
+//! What the service manager is told during a teardown: which phases run, since when, and what they
+//! recorded. Where the user allows it, it is also asked for more time while they make progress.
 //!
-//! It looks at the machine from beside, and delays no phase.
+//! This only reads the machine, and no phase waits for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use crate::events;
 use crate::machine::{Event, Seconds, Snapshot};
 use crate::shutdown::Shutdown;
 
-/// How often it looks, unless the unit's stop timeout asks for more.
+/// How often it reads the machine, unless the unit's stop timeout is shorter than five of these.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Tells, until it is dropped; never returns.
+/// Runs until it is dropped; never returns.
 pub(crate) async fn tell(shutdown: Arc<Shutdown>) {
     if !shutdown.notifier.is_connected() {
         return std::future::pending().await;

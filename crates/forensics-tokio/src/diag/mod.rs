@@ -22,7 +22,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -128,30 +128,22 @@ pub(crate) struct Plan {
 
 /// Why there is no diagnostic, or only part of one.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum DiagError {
-    #[error("{0}")]
-    Failed(String),
-    #[error("ended after {0:?}, its time limit")]
-    TimedOut(Duration),
-    #[error("ended at the deadline")]
-    Deadline,
-    #[error("{0}")]
-    Status(ExitStatus),
+#[error("{text}")]
+pub(crate) struct DiagError {
+    /// The word for it in the record.
+    pub(crate) state: DiagState,
+    text: String,
 }
 
 impl DiagError {
-    /// The word for it in the record.
-    pub(crate) fn state(&self) -> DiagState {
-        match self {
-            DiagError::TimedOut(_) | DiagError::Deadline => DiagState::TimedOut,
-            _ => DiagState::Failed,
-        }
+    fn timed_out(text: String) -> Self {
+        Self { state: DiagState::TimedOut, text }
     }
 }
 
 /// Turns an error into one that says `what` failed.
 fn failed<E: Display>(what: impl Display) -> impl FnOnce(E) -> DiagError {
-    move |e| DiagError::Failed(format!("{what}: {e}"))
+    move |e| DiagError { state: DiagState::Failed, text: format!("{what}: {e}") }
 }
 
 /// Runs the diagnostic, its output appended to the log: to its end where it is a child. Returns the
@@ -179,13 +171,7 @@ pub(crate) async fn run(plan: Plan, line: String) -> Result<Option<String>, Diag
             let _ = writeln!(log, "--- not in a unit of its own: {}", Plain(&why));
         }
     }
-    let mut ended = run_child(&plan, &line, &log).await;
-    // Once only: a sender that means the diagnostic signals it again.
-    if let Err(DiagError::Status(status)) = ended
-        && may_start_again(status).await
-    {
-        ended = run_child(&plan, &line, &log).await;
-    }
+    let ended = run_child(&plan, &line, &log).await;
     let end = match &ended {
         Ok(()) if plan.command.is_own_program() => return Ok(None),
         Ok(()) => "--- end of diagnostic\n".to_owned(),
@@ -209,15 +195,26 @@ async fn run_child(plan: &Plan, line: &str, log: &File) -> Result<(), DiagError>
         .env_remove("NOTIFY_SOCKET")
         .stdout(output()?)
         .stderr(output()?);
-    let mut child = Group::spawn(&mut command).map_err(failed(&cannot_start))?;
-    tokio::select! {
-        biased;
-        ended = timeout(TIME_LIMIT, child.wait()) => {
-            let ended = ended.map_err(|_| DiagError::TimedOut(TIME_LIMIT))?;
-            let status = ended.map_err(failed("cannot wait for it"))?;
-            if status.success() { Ok(()) } else { Err(DiagError::Status(status)) }
+    let mut is_second = false;
+    loop {
+        let mut child = Group::spawn(&mut command).map_err(failed(&cannot_start))?;
+        let ended = tokio::select! {
+            biased;
+            ended = timeout(TIME_LIMIT, child.wait()) => ended,
+            () = plan.deadline.notified() => {
+                return Err(DiagError::timed_out("ended at the deadline".to_owned()));
+            }
+        };
+        let over = |_| DiagError::timed_out(format!("ended after {TIME_LIMIT:?}, its time limit"));
+        let status = ended.map_err(over)?.map_err(failed("cannot wait for it"))?;
+        if status.success() {
+            return Ok(());
         }
-        () = plan.deadline.notified() => Err(DiagError::Deadline),
+        // Once only: a sender that means the diagnostic signals it again.
+        if is_second || !may_start_again(status).await {
+            return Err(DiagError { state: DiagState::Failed, text: status.to_string() });
+        }
+        is_second = true;
     }
 }
 
@@ -328,7 +325,8 @@ mod tests {
         tokio::time::pause();
         tokio::time::advance(TIME_LIMIT).await;
         let error = running.await.unwrap().unwrap_err();
-        assert!(matches!(error, DiagError::TimedOut(_)), "{error}");
+        assert_eq!(error.state, DiagState::TimedOut);
+        assert_eq!(error.to_string(), "ended after 5s, its time limit");
         assert_ends(sleeper);
     }
 
@@ -340,7 +338,8 @@ mod tests {
         let (sleeper, running) = start_endless(&log, &deadline).await;
         deadline.notify_one();
         let error = running.await.unwrap().unwrap_err();
-        assert!(matches!(error, DiagError::Deadline), "{error}");
+        assert_eq!(error.state, DiagState::TimedOut);
+        assert_eq!(error.to_string(), "ended at the deadline");
         assert_ends(sleeper);
         let text = fs::read_to_string(&log).unwrap();
         assert!(text.ends_with("--- diagnostic incomplete: ended at the deadline\n"), "{text}");
