@@ -27,14 +27,14 @@ async fn ask(shutdown: &Shutdown, context: &ShutdownContext) {
     let asked = matches!(context.cause(), Cause::Systemd | Cause::Watchdog | Cause::Unknown);
     let unit = context.systemd.unit.clone().filter(|unit| asked && unit.has_stop_timeout());
     let Some(unit) = unit else { return };
-    let (properties, jobs) = tokio::join!(
+    let answers = tokio::try_join!(
         systemctl::show(&unit, ANSWER_LIMIT),
         systemctl::list_jobs(unit.manager, ANSWER_LIMIT),
     );
     let log = &shutdown.log;
-    let (properties, jobs) = match (properties, jobs) {
-        (Ok(properties), Ok(jobs)) => (properties, jobs),
-        (Err(e), _) | (_, Err(e)) => return log.emit(move || events::unexplained(&e)),
+    let (properties, jobs) = match answers {
+        Ok(answers) => answers,
+        Err(e) => return log.emit(move || events::unexplained(&e)),
     };
     if let Some(why) = why(&unit.unit, &properties, &jobs) {
         let cause = match why {

@@ -222,7 +222,7 @@ impl ShutdownGuard {
         let mut changes = shutdown.changes();
         shutdown.handle(Event::RunStarted);
         let mut service = Some(Box::pin(catch_panic(service)));
-        let mut status = pin!(status::tell(shutdown.clone()));
+        let mut status = pin!(status::update(shutdown.clone()));
         loop {
             changes.mark_unchanged();
             let (report, timer, drops_service) = {

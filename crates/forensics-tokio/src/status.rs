@@ -18,7 +18,7 @@ use crate::shutdown::Shutdown;
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Runs until it is dropped; never returns.
-pub(crate) async fn tell(shutdown: Arc<Shutdown>) {
+pub(crate) async fn update(shutdown: Arc<Shutdown>) {
     if !shutdown.notifier.is_connected() {
         return std::future::pending().await;
     }

@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_is_none_is_named_with_its_variable_and_the_mend() {
+    fn an_invalid_value_is_named_with_its_variable_and_the_fix() {
         let cases = [
             (
                 "FORENSICS_DEADLINE",
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_none_is_kept_with_the_nearest() {
+    fn an_unknown_name_is_kept_with_the_nearest() {
         let (_, found) = with(&[
             ("FORENSICS_DEADLIN", "1s"),
             ("FORENSICS_DRAIN_TIME_OUT", "1s"),

@@ -46,34 +46,35 @@ impl ShutdownGuard {
 }
 
 impl Builder {
+    fn set(mut self, set: impl FnOnce(&mut Config)) -> Self {
+        set(&mut self.config);
+        self
+    }
+
     /// The signals that ask for a stop: by default SIGTERM, SIGINT, SIGHUP and SIGQUIT. A SIGHUP that
     /// was ignored when the process started, as under nohup(1), stays ignored.
-    pub fn signals(mut self, signals: impl IntoIterator<Item = Signal>) -> Self {
-        self.config.signals = signals.into_iter().collect();
-        self
+    pub fn signals(self, signals: impl IntoIterator<Item = Signal>) -> Self {
+        self.set(|config| config.signals = signals.into_iter().collect())
     }
 
     /// How long the service may take to finish what it has accepted: 30 s by default. It is compared
     /// with systemd's stop timeout at the start. It does not limit a phase by itself: also give it to
     /// the phase that drains, as its timeout.
-    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
-        self.config.drain_timeout = timeout;
-        self
+    pub fn drain_timeout(self, timeout: Duration) -> Self {
+        self.set(|config| config.drain_timeout = timeout)
     }
 
     /// What systemd's stop timeout should leave beyond the drain timeout: 30 s by default.
-    pub fn headroom(mut self, headroom: Duration) -> Self {
-        self.config.headroom = headroom;
-        self
+    pub fn headroom(self, headroom: Duration) -> Self {
+        self.set(|config| config.headroom = headroom)
     }
 
     /// How long the whole teardown may take, from the signal on. The default is the
     /// [pre-stop delay](Self::lead), the drain timeout and 15 s together. In a stop by systemd it is at
     /// most the unit's stop timeout less a second, and in a stop by any signal at most the
     /// [grace period](Self::grace) less a second.
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.config.deadline = Some(deadline);
-        self
+    pub fn deadline(self, deadline: Duration) -> Self {
+        self.set(|config| config.deadline = Some(deadline))
     }
 
     /// How long the supervisor waits between its signal and SIGKILL: a pod's
@@ -85,9 +86,8 @@ impl Builder {
     /// it is compared with pre-stop delay, drain timeout and headroom; where it is too short, a warning
     /// names the fix. A `preStop` hook runs within the same time, before the signal: subtract what it
     /// takes. [`Duration::MAX`] says that it is not known.
-    pub fn grace(mut self, grace: Duration) -> Self {
-        self.config.set_grace(grace);
-        self
+    pub fn grace(self, grace: Duration) -> Self {
+        self.set(|config| config.set_grace(grace))
     }
 
     /// The pre-stop delay: how long the service goes on as before once a stop has been asked for. Only
@@ -98,9 +98,8 @@ impl Builder {
     /// It counts against the deadline, and leaves the phases what they have
     /// [reserved](crate::Phase::reserve). A second signal ends the delay, and the phases then run in
     /// full. There is no delay where the service has ended by itself or was never ready.
-    pub fn lead(mut self, lead: Duration) -> Self {
-        self.config.lead = lead;
-        self
+    pub fn lead(self, lead: Duration) -> Self {
+        self.set(|config| config.lead = lead)
     }
 
     /// Where the termination message is written, which `kubectl describe pod` shows: the container's
@@ -110,30 +109,26 @@ impl Builder {
     /// the slowest phase. It is written when the stop begins, and again whenever a phase begins or ends,
     /// so that a SIGKILL leaves the last one. At the end it says how the stop ended, also where the end
     /// was forced. Only a regular file that already exists is written to.
-    pub fn termination_message(mut self, path: impl Into<PathBuf>) -> Self {
-        self.config.termination_message = Some(path.into());
-        self
+    pub fn termination_message(self, path: impl Into<PathBuf>) -> Self {
+        self.set(|config| config.termination_message = Some(path.into()))
     }
 
     /// How long the service's own future is waited for after the last phase before it is dropped:
     /// by default 1 s, or the drain timeout where no phase was registered. Never past the deadline.
-    pub fn service_grace(mut self, grace: Duration) -> Self {
-        self.config.service_grace = Some(grace);
-        self
+    pub fn service_grace(self, grace: Duration) -> Self {
+        self.set(|config| config.service_grace = Some(grace))
     }
 
     /// The file to which the diagnostic's output is appended. It is created with mode 0600, and its folder
     /// with mode 0700. Without this setting there is no diagnostic, and neither where another user could
     /// change the file or its folder ([`forensics_core::secure_fs`]).
-    pub fn diag_log(mut self, path: impl Into<PathBuf>) -> Self {
-        self.config.diag_log = Some(path.into());
-        self
+    pub fn diag_log(self, path: impl Into<PathBuf>) -> Self {
+        self.set(|config| config.diag_log = Some(path.into()))
     }
 
     /// The command to run at the signal, instead of the built-in diagnostic.
-    pub fn diag_command(mut self, command: DiagCommand) -> Self {
-        self.config.diag_command = command;
-        self
+    pub fn diag_command(self, command: DiagCommand) -> Self {
+        self.set(|config| config.diag_command = command)
     }
 
     /// The folder for the records of this service's runs, one file each. It is created with mode 0700,
@@ -142,31 +137,27 @@ impl Builder {
     ///
     /// It should be on a local disk: each event is a write(2), and a phase waits for it before it starts
     /// (100 ms at most).
-    pub fn record_dir(mut self, path: impl Into<PathBuf>) -> Self {
-        self.config.record_dir = Some(path.into());
-        self
+    pub fn record_dir(self, path: impl Into<PathBuf>) -> Self {
+        self.set(|config| config.record_dir = Some(path.into()))
     }
 
     /// Whether each event of the record is synced to the disk (`fdatasync(2)`), so that it survives a
     /// power loss, too: no by default. A thread of its own waits for the disk, no phase does. At the end
     /// the teardown waits for that thread for 100 ms at most.
-    pub fn durable(mut self, durable: bool) -> Self {
-        self.config.durable = durable;
-        self
+    pub fn durable(self, durable: bool) -> Self {
+        self.set(|config| config.durable = durable)
     }
 
     /// A marker file to look for at the signal; see [`forensics_core::marker`]. The context
     /// line shows it as `NAME_marker_present=`, so a name consists of lower-case letters, digits and `_`. A
     /// marker that cannot be read within 100 ms, such as on a network file system, counts as absent.
-    pub fn marker(mut self, name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
-        self.config.markers.push((name.into(), path.into()));
-        self
+    pub fn marker(self, name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        self.set(|config| config.markers.push((name.into(), path.into())))
     }
 
     /// The exit status where a phase or the service failed or panicked: 1 by default.
-    pub fn failure_status(mut self, status: u8) -> Self {
-        self.config.failure_status = status;
-        self
+    pub fn failure_status(self, status: u8) -> Self {
+        self.set(|config| config.failure_status = status)
     }
 
     /// Whether the main thread asks the scheduler for a short time slice.
@@ -185,23 +176,20 @@ impl Builder {
     /// because filters such as `SystemCallFilter=~@resources` kill a process that does
     /// ([`may_be_killed_for_short_slice`](forensics_core::capture::may_be_killed_for_short_slice)).
     /// Set `true` if your filter allows `sched_setattr`.
-    pub fn low_latency_capture(mut self, low_latency: bool) -> Self {
-        self.config.low_latency_capture = Some(low_latency);
-        self
+    pub fn low_latency_capture(self, low_latency: bool) -> Self {
+        self.set(|config| config.low_latency_capture = Some(low_latency))
     }
 
     /// Whether command lines are shown as they are, in the log, the record and the diagnostic. By default
     /// what looks like a secret in them is shown as `***` ([`forensics_core::secret`]). This holds for the
     /// whole process.
-    pub fn show_secrets(mut self, show: bool) -> Self {
-        self.config.show_secrets = show;
-        self
+    pub fn show_secrets(self, show: bool) -> Self {
+        self.set(|config| config.show_secrets = show)
     }
 
     /// What a second and a third signal do: [`Escalation::CutThenExit`] by default.
-    pub fn escalation(mut self, escalation: Escalation) -> Self {
-        self.config.escalation = escalation;
-        self
+    pub fn escalation(self, escalation: Escalation) -> Self {
+        self.set(|config| config.escalation = escalation)
     }
 
     /// Adds a function to call before the process is ended by force, when no destructor runs: it should
@@ -223,17 +211,15 @@ impl Builder {
     ///     .flush(move || drop(flush.lock().map(|mut guard| guard.take())));
     /// # drop((builder, guard));
     /// ```
-    pub fn flush(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
-        self.config.flush.push(Callback(Arc::new(hook)));
-        self
+    pub fn flush(self, hook: impl Fn() + Send + Sync + 'static) -> Self {
+        self.set(|config| config.flush.push(Callback(Arc::new(hook))))
     }
 
     /// Whether the service is ready when [`run`](ShutdownGuard::run) begins: yes by default. Then
     /// [`readiness`](ShutdownGuard::readiness) turns true, and `READY=1` is sent, for a unit of
     /// `Type=notify`. Where it is not, call [`ready`](ShutdownGuard::ready) once the service is up.
-    pub fn ready_at_run(mut self, ready: bool) -> Self {
-        self.config.ready_at_run = ready;
-        self
+    pub fn ready_at_run(self, ready: bool) -> Self {
+        self.set(|config| config.ready_at_run = ready)
     }
 
     /// Whether systemd's watchdog (`WatchdogSec=`) is fed while the runtime answers: no by default, since
@@ -242,9 +228,8 @@ impl Builder {
     /// systemd ends a service that misses it with SIGABRT, which is not handled, so that it dumps core.
     /// With [`Signal::ABRT`] among the [signals](Self::signals) it asks for a stop like the others
     /// instead, with cause `watchdog`, and the teardown is tried.
-    pub fn watchdog(mut self, feed: bool) -> Self {
-        self.config.watchdog = feed;
-        self
+    pub fn watchdog(self, feed: bool) -> Self {
+        self.set(|config| config.watchdog = feed)
     }
 
     /// Asks systemd for more time while phases make progress: whenever one starts, ends or records a new
@@ -255,9 +240,8 @@ impl Builder {
     /// `ceiling` is the longest a teardown may take that way, and never more than the
     /// [deadline](Self::deadline). Off by default, and without effect where systemd does not accept our
     /// messages (`NotifyAccess=`) or its timeout is not known.
-    pub fn extend_stop_timeout(mut self, ceiling: Duration) -> Self {
-        self.config.extend_ceiling = Some(ceiling);
-        self
+    pub fn extend_stop_timeout(self, ceiling: Duration) -> Self {
+        self.set(|config| config.extend_ceiling = Some(ceiling))
     }
 
     /// Installs the handlers. From here on a signal asks for a stop and does not end the process.

@@ -3,7 +3,7 @@
 //! This is code of our own, as the crates for it lack what a teardown needs: `sd-notify` blocks while
 //! the manager's queue is full and knows no abstract sockets, `libsystemd` blocks as well and brings
 //! a dozen dependencies. Here nothing blocks and nothing grows: a message waits in a queue, in which
-//! it replaces an earlier one of its kind, and a task sends it when the socket has room.
+//! it replaces an earlier one that sets the same variable, and a task sends it when the socket has room.
 //!
 //! Where `NOTIFY_SOCKET` is not set all of this does nothing.
 
@@ -38,7 +38,7 @@ pub(crate) struct Notifier(Option<Arc<Connection>>);
 
 struct Connection {
     socket: UnixDatagram,
-    /// At most one message of each kind.
+    /// At most one message for each variable.
     queue: Mutex<VecDeque<String>>,
     changed: Notify,
 }
@@ -99,12 +99,11 @@ impl Notifier {
         self.push(format!("STATUS={}", Plain(&cut(text, MAX_STATUS))));
     }
 
-    /// Queues a message, in place of an earlier one of its kind.
+    /// Queues a message, in place of an earlier one that sets the same variable.
     fn push(&self, message: String) {
         let Some(connection) = &self.0 else { return };
-        let kind = |message: &str| message.split('=').next().map(str::to_owned);
         let mut queue = connection.lock();
-        queue.retain(|queued| kind(queued) != kind(&message));
+        queue.retain(|queued| queued.split('=').next() != message.split('=').next());
         queue.push_back(message);
         drop(queue);
         connection.changed.notify_one();
@@ -196,6 +195,20 @@ mod tests {
             assert!(notifier.extend(Duration::from_secs(4)).await);
             assert_eq!(received(&socket), ["EXTEND_TIMEOUT_USEC=4000000"]);
         }
+    }
+
+    #[tokio::test]
+    async fn a_service_that_was_reloaded_before_its_first_message_was_sent_is_ready_at_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let socket = StdDatagram::bind(&path).unwrap();
+        let notifier = Notifier::connect(path.as_os_str()).unwrap();
+        notifier.ready();
+        notifier.reloading();
+        notifier.ready();
+        let messages = delivered(&notifier, &socket, 2).await;
+        assert!(messages[0].starts_with("RELOADING=1\nMONOTONIC_USEC="), "{messages:?}");
+        assert_eq!(messages[1], "READY=1");
     }
 
     #[tokio::test]
