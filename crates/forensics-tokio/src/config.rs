@@ -42,7 +42,7 @@ pub(crate) struct Config {
     pub(crate) grace: Option<Duration>,
     /// The pre-stop delay.
     pub(crate) lead: Duration,
-    /// `None`: the kubelet's usual file, where it is there.
+    /// `None`: the kubelet's usual file, if it exists.
     pub(crate) termination_message: Option<PathBuf>,
 }
 

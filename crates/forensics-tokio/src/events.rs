@@ -130,7 +130,7 @@ pub(crate) fn not_recorded(why: &str) {
     warn!(name: "not_recorded", target: "shutdown", "Not all of this run is recorded: {}", Plain(why));
 }
 
-/// There is no termination message, or it is not the last word.
+/// The termination message is missing or not the last one.
 pub(crate) fn no_termination_message(why: &str) {
     warn!(name: "no_termination_message", target: "shutdown", "No termination message is written: {}", Plain(why));
 }

@@ -52,7 +52,7 @@ struct Slot {
 }
 
 impl TerminationMessage {
-    /// Opens the file at `path`, or the kubelet's usual one where that is there.
+    /// Opens the file at `path`, or the kubelet's usual one if it exists.
     ///
     /// Never follows a link in the last place, and never waits for longer than 500 ms.
     ///
@@ -228,7 +228,7 @@ mod tests {
         log.write("ended".to_owned(), true);
         assert!(began.elapsed() < WRITE_LIMIT, "no caller waits before the end");
         log.finish();
-        // It is the limit that let it go, not the disk; the last word is still to come.
+        // The wait ended by its limit, not by the write; the last message is still to be written.
         assert!(began.elapsed() >= WRITE_LIMIT);
         release.send(()).unwrap();
         assert_eq!(written.recv().unwrap(), "ended");

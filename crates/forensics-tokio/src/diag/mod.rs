@@ -284,7 +284,7 @@ mod tests {
         assert!(text.ends_with("--- diagnostic incomplete: exit status: 3\n"), "{text}");
     }
 
-    /// Starts one that hears no SIGTERM and waits for a child for an hour, and returns that child's
+    /// Starts one that ignores SIGTERM and waits for a child for an hour, and returns that child's
     /// pid, too. It is to be ended by `deadline`.
     async fn start_endless(
         log: &Path,
@@ -293,7 +293,7 @@ mod tests {
         let command = DiagCommand::Shell("trap '' TERM; sleep 3600 & echo $!; wait".into());
         let plan = Plan { deadline: deadline.clone(), ..plan(command, log.to_owned()) };
         let running = tokio::spawn(run(plan, "line".into()));
-        // The child is real: only once it has said its child's pid may the clock jump.
+        // The child is real: the clock may jump only once it has written its child's pid.
         let sleeper = loop {
             let text = fs::read_to_string(log).unwrap_or_default();
             if let Some((pid, _)) =
@@ -306,7 +306,7 @@ mod tests {
         (sleeper, running)
     }
 
-    /// Waits until it is gone or a zombie: its parent, gone with it, cannot have waited for it.
+    /// Waits until it has ended or is a zombie: its parent, which has ended too, cannot have waited for it.
     fn assert_ends(sleeper: i32) {
         while nix::sys::signal::kill(Pid::from_raw(sleeper), None).is_ok() {
             let state = forensics_core::process::ProcessSummary::read_stat(sleeper).state;

@@ -1,4 +1,4 @@
-//! Telling the service manager what we are at, by the protocol of `sd_notify(3)`.
+//! Telling the service manager the state of the service, by the protocol of `sd_notify(3)`.
 //!
 //! This is code of our own, as the crates for it lack what a teardown needs: `sd-notify` blocks while
 //! the manager's queue is full and knows no abstract sockets, `libsystemd` blocks as well and brings
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_service_that_was_reloaded_before_its_first_message_was_sent_is_ready_at_last() {
+    async fn a_reload_before_the_first_message_is_sent_ends_with_ready() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify");
         let socket = StdDatagram::bind(&path).unwrap();
