@@ -20,7 +20,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 /// then on it shows the unit as being stopped, and no longer why.
 pub(crate) async fn explain_stop(shutdown: Arc<Shutdown>, context: Arc<ShutdownContext>) {
     ask(&shutdown, &context).await;
-    shutdown.notifier.stopping();
+    // systemd's stop timeout runs from here on, if it did not yet.
+    shutdown.notifier.push("STOPPING=1");
 }
 
 async fn ask(shutdown: &Shutdown, context: &ShutdownContext) {

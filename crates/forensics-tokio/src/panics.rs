@@ -32,5 +32,5 @@ pub(crate) fn watch(ends_the_run: fn(&str, Option<&str>)) {
 /// The last panic's message and place.
 pub(crate) fn last() -> (String, Option<String>) {
     let last = LAST.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    last.unwrap_or_else(|| ("a panic before the hook was set".to_owned(), None))
+    last.unwrap_or_else(|| ("a panic whose message is not known".to_owned(), None))
 }

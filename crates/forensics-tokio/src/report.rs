@@ -88,11 +88,7 @@ impl ShutdownReport {
 
     /// What failed, in a few words; empty if nothing did.
     pub(crate) fn failure(&self) -> String {
-        let service = match &self.service_outcome {
-            ServiceOutcome::Failed(error) => Some(format!("the service: {error}")),
-            ServiceOutcome::Panicked(message) => Some(format!("the service panicked: {message}")),
-            _ => None,
-        };
+        let service = self.service_outcome.error().map(|error| format!("the service: {error}"));
         let phases = self.phases.iter().filter(|phase| phase.outcome >= Outcome::Failed);
         let phases = phases.map(|phase| format!("{} {}", phase.name, phase.outcome));
         let all: Vec<_> =

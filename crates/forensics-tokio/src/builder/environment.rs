@@ -1,4 +1,4 @@
-//! The operator's settings: variables of the environment that win over what the program says.
+//! The operator's settings: variables of the environment, which override the program's settings.
 //!
 //! They are read once, by [`install`](crate::Builder::install). An invalid value keeps the service
 //! from starting, since it would not run as the operator wants. A variable that begins like a
@@ -77,12 +77,10 @@ pub(crate) fn apply(
             found.unknown.push((name.to_string(), nearest(&name)));
             continue;
         };
-        match set(config, &value) {
-            Ok(()) => found.settings.push((variable, text)),
-            Err(problem) => {
-                return Err(InstallError::Environment { variable, value: text, problem });
-            }
-        }
+        let invalid =
+            |problem| InstallError::Environment { variable, value: text.clone(), problem };
+        set(config, &value).map_err(invalid)?;
+        found.settings.push((variable, text));
     }
     Ok(found)
 }

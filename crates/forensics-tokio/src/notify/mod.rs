@@ -75,36 +75,26 @@ impl Notifier {
 
     /// The service is up, or has been reloaded.
     pub(crate) fn ready(&self) {
-        self.push("READY=1".to_owned());
-    }
-
-    /// The teardown has begun. systemd's stop timeout runs from here on, where it did not yet.
-    pub(crate) fn stopping(&self) {
-        self.push("STOPPING=1".to_owned());
+        self.push("READY=1");
     }
 
     /// The configuration is being reloaded. `Type=notify-reload` needs the time of that.
     pub(crate) fn reloading(&self) {
-        self.push(format!("RELOADING=1\nMONOTONIC_USEC={}", clock::mono_us()));
-    }
-
-    /// We are alive.
-    pub(crate) fn alive(&self) {
-        self.push("WATCHDOG=1".to_owned());
+        self.push(&format!("RELOADING=1\nMONOTONIC_USEC={}", clock::mono_us()));
     }
 
     /// A line for `systemctl status`. Takes the place of one that has not been sent yet.
     pub(crate) fn status(&self, text: &str) {
         // A newline would begin an assignment of its own.
-        self.push(format!("STATUS={}", Plain(&cut(text, MAX_STATUS))));
+        self.push(&format!("STATUS={}", Plain(&cut(text, MAX_STATUS))));
     }
 
     /// Queues a message, in place of an earlier one that sets the same variable.
-    fn push(&self, message: String) {
+    pub(crate) fn push(&self, message: &str) {
         let Some(connection) = &self.0 else { return };
         let mut queue = connection.lock();
         queue.retain(|queued| queued.split('=').next() != message.split('=').next());
-        queue.push_back(message);
+        queue.push_back(message.to_owned());
         drop(queue);
         connection.changed.notify_one();
     }
@@ -186,10 +176,10 @@ mod tests {
             let notifier = Notifier::connect(&address).unwrap();
             notifier.status("starting");
             notifier.ready();
-            notifier.alive();
-            notifier.alive();
+            notifier.push("WATCHDOG=1");
+            notifier.push("WATCHDOG=1");
             notifier.status("two\nlines\nREADY=1");
-            notifier.stopping();
+            notifier.push("STOPPING=1");
             let expected = ["READY=1", "WATCHDOG=1", r"STATUS=two\nlines\nREADY=1", "STOPPING=1"];
             assert_eq!(delivered(&notifier, &socket, 4).await, expected);
             assert!(notifier.extend(Duration::from_secs(4)).await);
@@ -234,7 +224,7 @@ mod tests {
         }
         assert!(last < 9_999, "the queue has no end");
         notifier.status("the latest");
-        notifier.stopping();
+        notifier.push("STOPPING=1");
         let mut all = received(&socket);
         while all.last().is_none_or(|last| last != "STOPPING=1") {
             tokio::task::yield_now().await;

@@ -32,7 +32,7 @@ pub(crate) async fn feed(notifier: Notifier, every: Duration) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        notifier.alive();
+        notifier.push("WATCHDOG=1");
     }
 }
 
