@@ -1,9 +1,9 @@
 //! Processes that we start during a stop.
 //!
-//! Each has a process group of its own, so that it can be ended with all it started, which happens
-//! as soon as nobody waits for it any more: no task that is dropped leaves a process behind. (What
-//! leaves the group by setsid(2) is on its own.) None needs a `/dev/null` for its input, which an
-//! empty root has not, and what is read of its output is bounded.
+//! Each has a process group of its own, so that it can be ended with all it started. That happens as
+//! soon as its [`Group`] is dropped, so a task that is dropped leaves no process behind, except one
+//! that left the group by setsid(2). None needs `/dev/null` for its input, which an empty root does
+//! not have, and what is read of its output is bounded.
 //!
 //! A child is started through posix_spawn: never a `pre_exec` hook, which makes std fork, and that
 //! takes a quarter of a second for a process with 8 GiB resident.
@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 
-/// No program of systemd's has more to say to us; one that has is not what it should be.
+/// No program of systemd's prints more.
 const MAX_OUTPUT: u64 = 1024 * 1024;
 
 /// A child with all it started, ended where this is dropped before the child was waited for.
@@ -39,8 +39,8 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // Its pid is its group's. There is none once it was waited for, and before neither can have
-        // been given to anybody else.
+        // Its pid is its group's. There is none once it was waited for; until then the system gives
+        // the number to no other process.
         if let Some(pid) = self.0.id().and_then(|pid| i32::try_from(pid).ok()) {
             let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
         }
@@ -53,27 +53,20 @@ impl Drop for Group {
 /// Where it cannot be started or read, or says more than 1 MiB.
 pub(crate) async fn output(mut command: Command) -> io::Result<Output> {
     let mut group = Group::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
-    let (mut stdout, mut stderr) = (group.0.stdout.take(), group.0.stderr.take());
-    let (stdout, stderr) = tokio::try_join!(all(reader(&mut stdout)), all(reader(&mut stderr)))?;
+    let (stdout, stderr) = (group.0.stdout.take(), group.0.stderr.take());
+    let (stdout, stderr) = tokio::try_join!(read_all(stdout), read_all(stderr))?;
     Ok(Output { status: group.wait().await?, stdout, stderr })
 }
 
-/// Of one type for both streams, as the reading of each is compiled for its own.
-type Reader<'a> = &'a mut (dyn AsyncRead + Send + Unpin);
-
-fn reader<R: AsyncRead + Send + Unpin>(stream: &mut Option<R>) -> Option<Reader<'_>> {
-    stream.as_mut().map(|stream| stream as Reader<'_>)
-}
-
-async fn all(stream: Option<Reader<'_>>) -> io::Result<Vec<u8>> {
+async fn read_all(stream: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     if let Some(stream) = stream {
         stream.take(MAX_OUTPUT + 1).read_to_end(&mut content).await?;
     }
-    match content.len() as u64 > MAX_OUTPUT {
-        true => Err(io::Error::other("it says more than 1 MiB")),
-        false => Ok(content),
+    if content.len() as u64 > MAX_OUTPUT {
+        return Err(io::Error::other("it says more than 1 MiB"));
     }
+    Ok(content)
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! What we say: every event of the target `shutdown` stands in this file.
+//! The log: every event of the target `shutdown` is in this file.
 //!
 //! Each is one line with the plain fmt subscriber, and a set of fields with any other. Texts of
-//! other processes, and those that the service gives, are escaped in messages. In string fields they
-//! stand as they are: whatever shows a field (fmt by `Debug`, JSON, the journal in its binary form)
-//! keeps it apart. Only a name that needs no quotes is recorded by its `Display`, for fmt to show it
-//! without ([`named`]).
+//! other processes and of the service are escaped in messages. In string fields they are as they
+//! are: a subscriber that shows a field (fmt by `Debug`, JSON, the journal in its binary form) escapes
+//! it itself. Only a name that needs no quotes is recorded by its `Display`, so that fmt shows it
+//! without quotes ([`named`]).
 
 use std::io;
 use std::path::Path;
@@ -20,12 +20,12 @@ use tracing::{Span, debug, debug_span, error, info, info_span, warn};
 use crate::config::Escalation;
 use crate::diag::DiagError;
 use crate::machine::{DelayEnd, LogEvent, Seconds};
-use crate::notify::NotifyError;
 use crate::outcome::Outcome;
 use crate::phases::Phases;
+use crate::record_events::micros;
 use crate::report::{LaterSignal, PhaseReport};
 
-/// `Shutdown context: …`, the first thing said of a stop.
+/// `Shutdown context: …`, the first line of a stop.
 fn context(context: &ShutdownContext) {
     let sender = context.sender.as_ref();
     let who = sender.map(|sender| &sender.process);
@@ -59,28 +59,14 @@ fn context(context: &ShutdownContext) {
     );
 }
 
-/// What systemd says it is doing to us.
+/// Why systemd stops us, as it says itself.
 pub(crate) fn why(cause: Cause, unit: &str, why: &Why) {
     info!(name: "stop_explained", target: "shutdown", cause = %cause, unit, "Shutdown explained by systemd: {why}");
 }
 
-/// systemd did not say what it is doing to us.
+/// systemd did not say why it stops us.
 pub(crate) fn unexplained(why: &str) {
     info!(name: "stop_unexplained", target: "shutdown", "Shutdown not explained by systemd: {}", Plain(why));
-}
-
-/// A signal that came after the first.
-fn later_signal(later: &LaterSignal, escalation: Escalation) {
-    let who = later.sender.as_ref().map(|sender| &sender.process);
-    let consequence = consequence(later, escalation);
-    warn!(
-        name: "later_signal", target: "shutdown",
-        signal = %later.signal,
-        sender_pid = who.map(|who| who.pid),
-        sender_name = who.map(|who| who.name.as_deref().unwrap_or("?")),
-        sender_uid = who.and_then(|who| who.uid),
-        "+{} another {}: {consequence}", Seconds(later.offset), later.signal,
-    );
 }
 
 /// What follows from it.
@@ -102,31 +88,10 @@ pub(crate) fn more_signals(more: u64) {
     warn!(name: "more_signals", target: "shutdown", more, "and {more} more signals");
 }
 
-/// The keeper has seen something that the runtime does not say; the text is safe.
-fn alarm(text: &str) {
-    warn!(name: "shutdown_hangs", target: "shutdown", "Shutdown hangs: {text}");
-}
-
-/// The process ends now, by our own hand; the text is safe.
-fn forced(why: &str, status: u8) {
-    error!(name: "shutdown_forced", target: "shutdown", exit_status = status, "Shutdown forced: {why}");
-}
-
-/// The guard was told what cannot be.
-fn impossible_reserves(sum: &str) {
-    error!(name: "impossible_reserves", target: "shutdown", "Reserves that no deadline of this length can honour: {sum}");
-}
-
-/// The teardown starts, and how long it can take.
-fn teardown_started(sum: &str, deadline: &str) {
-    info!(name: "teardown_started", target: "shutdown", "Teardown started ({deadline}): {sum}");
-}
-
 /// What the operator has set.
 pub(crate) fn configured(settings: &[(&'static str, String)]) {
-    let settings =
-        settings.iter().map(|(variable, value)| format!(" {variable}={}", Quoted(value)));
-    let settings: String = settings.collect();
+    let show = |(variable, value): &(_, String)| format!(" {variable}={}", Quoted(value));
+    let settings: String = settings.iter().map(show).collect();
     info!(name: "configured", target: "shutdown", "Configured by the environment:{settings}");
 }
 
@@ -138,22 +103,6 @@ pub(crate) fn not_a_setting(variable: &str, nearest: Option<&str>) {
         "{} in the environment is no setting of the guard's, and without effect{meant}",
         Plain(variable),
     );
-}
-
-/// The service is not ready any more, and goes on for a while all the same.
-fn lead_started(lead: Duration) {
-    info!(name: "lead_started", target: "shutdown", "Lead of {}: readiness is off, still serving", Seconds(lead));
-}
-
-/// From here on it stops.
-fn lead_ended(led: Duration, why: DelayEnd) {
-    let why = match why {
-        DelayEnd::Over => "",
-        DelayEnd::Escalated => ", cut short by a second request",
-        DelayEnd::Service => ", cut short: the service has ended",
-        DelayEnd::Token => ", cut short: the token was cancelled",
-    };
-    info!(name: "lead_ended", target: "shutdown", "+{} Lead over{why}", Seconds(led));
 }
 
 /// How the previous run ended.
@@ -169,9 +118,10 @@ pub(crate) fn previous(verdict: &PostMortem) {
             )
         };
     }
-    match verdict.is_clean() {
-        true => previous!(info),
-        false => previous!(warn),
+    if verdict.is_clean() {
+        previous!(info);
+    } else {
+        previous!(warn);
     }
 }
 
@@ -180,14 +130,14 @@ pub(crate) fn not_recorded(why: &str) {
     warn!(name: "not_recorded", target: "shutdown", "Not all of this run is recorded: {}", Plain(why));
 }
 
-/// There is no termination message, or it is not the last word.
+/// The termination message is missing or not the last one.
 pub(crate) fn no_termination_message(why: &str) {
     warn!(name: "no_termination_message", target: "shutdown", "No termination message is written: {}", Plain(why));
 }
 
 /// The service manager has a socket for us, and it cannot be used.
-pub(crate) fn not_notified(error: &NotifyError) {
-    warn!(name: "not_notified", target: "shutdown", "The service manager is told nothing: {}", Plain(&error.to_string()));
+pub(crate) fn not_notified(why: &str) {
+    warn!(name: "not_notified", target: "shutdown", "The service manager is told nothing: {}", Plain(why));
 }
 
 /// The unit has a watchdog, and it was not left to us.
@@ -203,7 +153,7 @@ pub(crate) fn watchdog_not_fed(every: Duration) {
 pub(crate) fn extending(granted: Duration, ceiling: Duration) {
     info!(
         name: "stop_timeout_extended", target: "shutdown",
-        "Phases get on: systemd is asked to start its stop timeout of {} anew, up to {} in all",
+        "Phases make progress: systemd is asked to restart its stop timeout of {}, up to {} in all",
         Seconds(granted), Seconds(ceiling),
     );
 }
@@ -226,35 +176,21 @@ pub(crate) fn registration_error(what: &str) {
     error!(name: "registration_error", target: "shutdown", "{}", Plain(what));
 }
 
-/// The service's future did not end after the last phase.
-fn service_dropped(waited: Duration) {
-    warn!(
-        name: "service_dropped", target: "shutdown", waited = %Seconds(waited),
-        "The service's future is dropped, as it did not end after the last phase: let it end \
-         when the guard's token is cancelled, and wait for that in a phase (service_ended)",
-    );
-}
-
-/// The diagnostic is complete.
-pub(crate) fn diagnostic_finished(log: &Path) {
-    info!(name: "diagnostic_finished", target: "shutdown", log = named(&log.to_string_lossy()), "Diagnostic written");
-}
-
-/// The diagnostic goes on whatever becomes of us.
-pub(crate) fn diagnostic_elsewhere(log: &Path, unit: &str) {
+/// The diagnostic is complete, goes on in a transient unit, or failed.
+pub(crate) fn diagnostic_ended(log: &Path, ended: Result<Option<String>, DiagError>) {
     let log = log.to_string_lossy();
-    info!(name: "diagnostic_elsewhere", target: "shutdown", log = named(&log), unit, "Diagnostic goes on in a unit of its own");
-}
-
-/// There is no diagnostic, or only a part.
-pub(crate) fn diagnostic_failed(log: &Path, error: &DiagError) {
-    let log = log.to_string_lossy();
-    warn!(name: "diagnostic_failed", target: "shutdown", log = named(&log), "Diagnostic failed: {}", Plain(&error.to_string()));
-}
-
-/// The diagnostic takes longer than we may, and what it hangs in is not its process.
-fn diagnostic_left_behind() {
-    warn!(name: "diagnostic_left_behind", target: "shutdown", "Diagnostic still running at the deadline: not waited for");
+    let log = named(&log);
+    match ended {
+        Ok(None) => {
+            info!(name: "diagnostic_finished", target: "shutdown", log, "Diagnostic written");
+        }
+        Ok(Some(unit)) => {
+            info!(name: "diagnostic_elsewhere", target: "shutdown", log, unit, "Diagnostic goes on in a unit of its own");
+        }
+        Err(e) => {
+            warn!(name: "diagnostic_failed", target: "shutdown", log, "Diagnostic failed: {}", Plain(&e.to_string()));
+        }
+    }
 }
 
 /// systemd will not wait for as long as the teardown may take. The text, of our own making, holds a
@@ -291,69 +227,87 @@ pub(crate) fn teardown_span(service: &str, context: &ShutdownContext, parent: &S
     )
 }
 
-/// Emits an event of the machine's, in the span of the phase that it is about.
+/// Emits an event of the machine, in the span of the phase that it is about.
 pub(crate) fn emit(event: LogEvent, phases: &Phases) {
     match event {
         LogEvent::Context(about) => context(&about),
-        LogEvent::Repeated(signal, escalation) => later_signal(&signal, escalation),
-        LogEvent::ImpossibleReserves(sum) => impossible_reserves(&sum),
-        LogEvent::DelayStarted(delay) => lead_started(delay),
-        LogEvent::DelayEnded(delayed, why) => lead_ended(delayed, why),
-        LogEvent::TeardownStarted { sum, deadline } => teardown_started(&sum, &deadline),
+        LogEvent::Repeated(later, escalation) => {
+            let who = later.sender.as_ref().map(|sender| &sender.process);
+            warn!(
+                name: "later_signal", target: "shutdown",
+                signal = %later.signal,
+                sender_pid = who.map(|who| who.pid),
+                sender_name = who.map(|who| who.name.as_deref().unwrap_or("?")),
+                sender_uid = who.and_then(|who| who.uid),
+                "+{} another {}: {}", Seconds(later.offset), later.signal, consequence(&later, escalation),
+            );
+        }
+        LogEvent::ImpossibleReserves(sum) => {
+            error!(name: "impossible_reserves", target: "shutdown", "Reserves that no deadline of this length can honour: {sum}");
+        }
+        LogEvent::DelayStarted(delay) => {
+            info!(name: "lead_started", target: "shutdown", "Lead of {}: readiness is off, still serving", Seconds(delay));
+        }
+        LogEvent::DelayEnded(delayed, why) => {
+            let why = match why {
+                DelayEnd::Over => "",
+                DelayEnd::Escalated => ", cut short by a second request",
+                DelayEnd::Service => ", cut short: the service has ended",
+                DelayEnd::Token => ", cut short: the token was cancelled",
+            };
+            info!(name: "lead_ended", target: "shutdown", "+{} Lead over{why}", Seconds(delayed));
+        }
+        LogEvent::TeardownStarted { sum, deadline } => {
+            info!(name: "teardown_started", target: "shutdown", "Teardown started ({deadline}): {sum}");
+        }
         LogEvent::RegistrationError(what) => registration_error(&what),
         LogEvent::PhaseStarted { phase, offset, budget } => {
-            phases.span(&phase).in_scope(|| phase_started(&phase.name, offset, budget));
+            let _in = phases.span(&phase).entered();
+            debug!(
+                name: "phase_started", target: "shutdown", phase = named(&phase.name), budget = %Seconds(budget),
+                "+{} phase started", Seconds(offset),
+            );
         }
         LogEvent::PhaseStillRunning { phase, offset, elapsed, budget, last_value } => {
-            phases.span(&phase).in_scope(|| {
-                phase_still_running(&phase.name, offset, elapsed, budget, last_value.as_deref());
-            });
+            let _in = phases.span(&phase).entered();
+            warn!(
+                name: "phase_still_running", target: "shutdown", phase = named(&phase.name),
+                elapsed = %Seconds(elapsed), budget = %Seconds(budget), last_recorded = last_value,
+                "+{} phase still running", Seconds(offset),
+            );
         }
         LogEvent::PhaseFinished { phase, report } => {
-            phases.take_span(&phase).in_scope(|| phase_finished(&report));
+            let _in = phases.take_span(&phase).entered();
+            phase_finished(&report);
         }
-        LogEvent::ServiceDropped(waited) => service_dropped(waited),
-        LogEvent::DiagnosticLeftBehind => diagnostic_left_behind(),
-        LogEvent::Stalled(detail) => alarm(&detail),
-        LogEvent::Forced { why, status } => forced(&why, status),
+        LogEvent::ServiceDropped(waited) => warn!(
+            name: "service_dropped", target: "shutdown", waited = %Seconds(waited),
+            "The service's future is dropped, as it did not end after the last phase: let it end \
+             when the guard's token is cancelled, and wait for that in a phase (service_ended)",
+        ),
+        LogEvent::DiagnosticLeftBehind => {
+            warn!(name: "diagnostic_left_behind", target: "shutdown", "Diagnostic still running at the deadline: not waited for");
+        }
+        LogEvent::Stalled(detail) => {
+            warn!(name: "shutdown_hangs", target: "shutdown", "Shutdown hangs: {detail}");
+        }
+        LogEvent::Forced { why, status } => {
+            error!(name: "shutdown_forced", target: "shutdown", exit_status = status, "Shutdown forced: {why}");
+        }
     }
-}
-
-/// A phase has started.
-fn phase_started(name: &str, offset: Duration, budget: Duration) {
-    debug!(
-        name: "phase_started", target: "shutdown", phase = named(name), budget = %Seconds(budget),
-        "+{} phase started", Seconds(offset),
-    );
-}
-
-/// A phase is taking long.
-fn phase_still_running(
-    name: &str,
-    offset: Duration,
-    elapsed: Duration,
-    budget: Duration,
-    last_recorded: Option<&str>,
-) {
-    warn!(
-        name: "phase_still_running", target: "shutdown", phase = named(name), elapsed = %Seconds(elapsed), budget = %Seconds(budget),
-        last_recorded,
-        "+{} phase still running", Seconds(offset),
-    );
 }
 
 /// A phase has ended.
 fn phase_finished(report: &PhaseReport) {
     let offset = report.offset + report.took;
-    let error = report.error.as_deref();
     let recorded = (!report.values.is_empty()).then(|| values_line(&report.values));
     // The level has to be known when this is compiled, so each has its own call.
     macro_rules! finished {
         ($level:ident) => {
             $level!(
                 name: "phase_finished", target: "shutdown", phase = named(&report.name), outcome = %report.outcome,
-                took = %Seconds(report.took), offset_usec = micros(offset), error,
-                recorded = recorded.as_deref(),
+                took = %Seconds(report.took), offset_usec = micros(offset), error = report.error,
+                recorded,
                 "+{} phase finished", Seconds(offset),
             )
         };
@@ -376,14 +330,7 @@ pub(crate) fn complete(cause: Cause, phases: usize, timed_out: bool, total: Dura
 
 /// A name as a field: bare in a line where that is unambiguous, else as any other text.
 fn named(name: &str) -> Box<dyn tracing::Value + '_> {
-    match is_bare(name) {
-        true => Box::new(tracing::field::display(name)),
-        false => Box::new(name),
-    }
-}
-
-fn micros(span: Duration) -> u64 {
-    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+    if is_bare(name) { Box::new(tracing::field::display(name)) } else { Box::new(name) }
 }
 
 #[cfg(test)]

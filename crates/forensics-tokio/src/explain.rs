@@ -1,6 +1,7 @@
-//! What takes longer to find out than the signal may wait: why systemd stops us.
+//! Why systemd stops us, which takes too long to find out before the context line.
 //!
-//! Asked beside the phases, delaying none; said as one event, within a second or not at all.
+//! It is asked in a task of its own, so that no phase waits. The answer is one event, within a second
+//! or not at all.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,25 +16,26 @@ use crate::{events, systemctl};
 /// How long each question may take; two are asked at once.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
-/// Asks systemd why it stops us, where it may be the one that does, and then tells it that we stop:
-/// from then on it shows the unit as being stopped, whatever the reason.
+/// Asks systemd why it stops us, if it may be the one that does, and then tells it that we stop: from
+/// then on it shows the unit as being stopped, and no longer why.
 pub(crate) async fn explain_stop(shutdown: Arc<Shutdown>, context: Arc<ShutdownContext>) {
     ask(&shutdown, &context).await;
-    shutdown.notifier.stopping();
+    // systemd's stop timeout runs from here on, if it did not yet.
+    shutdown.notifier.push("STOPPING=1");
 }
 
 async fn ask(shutdown: &Shutdown, context: &ShutdownContext) {
     let asked = matches!(context.cause(), Cause::Systemd | Cause::Watchdog | Cause::Unknown);
     let unit = context.systemd.unit.clone().filter(|unit| asked && unit.has_stop_timeout());
     let Some(unit) = unit else { return };
-    let (properties, jobs) = tokio::join!(
+    let answers = tokio::try_join!(
         systemctl::show(&unit, ANSWER_LIMIT),
         systemctl::list_jobs(unit.manager, ANSWER_LIMIT),
     );
     let log = &shutdown.log;
-    let (properties, jobs) = match (properties, jobs) {
-        (Ok(properties), Ok(jobs)) => (properties, jobs),
-        (Err(e), _) | (_, Err(e)) => return log.emit(move || events::unexplained(&e)),
+    let (properties, jobs) = match answers {
+        Ok(answers) => answers,
+        Err(e) => return log.emit(move || events::unexplained(&e)),
     };
     if let Some(why) = why(&unit.unit, &properties, &jobs) {
         let cause = match why {

@@ -16,16 +16,17 @@ use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::config::Callback;
 use crate::machine::Event;
 use crate::notify::Notifier;
 use crate::outcome::{IntoOutcome, ServiceOutcome, panic_message};
 use crate::panics;
-use crate::phase::{Group, Phase};
+use crate::phase::{Group, Phase, boxed};
 use crate::phase_context::PhaseContext;
 use crate::phases::catch_panic;
 #[cfg(feature = "axum")]
 use crate::readiness::Readiness;
-use crate::report::{OnExit, ShutdownReport};
+use crate::report::ShutdownReport;
 use crate::shutdown::Shutdown;
 use crate::{shutdown_thread, status};
 
@@ -177,7 +178,7 @@ impl ShutdownGuard {
         Fut: Future + Send + 'static,
         Fut::Output: IntoOutcome,
     {
-        Phase::register(&self.shutdown, &name.into(), work)
+        Phase::register(&self.shutdown, &name.into(), boxed(work))
     }
 
     /// Adds a group, whose phases run side by side. Names are as for [`phase`](Self::phase).
@@ -223,7 +224,7 @@ impl ShutdownGuard {
         shutdown.handle(Event::RunStarted);
         let _dropped_early = DroppedEarly(shutdown);
         let mut service = Some(Box::pin(catch_panic(service)));
-        let mut status = pin!(status::tell(shutdown.clone()));
+        let mut status = pin!(status::update(shutdown.clone()));
         loop {
             changes.mark_unchanged();
             let (report, timer, drops_service) = {
@@ -282,7 +283,7 @@ impl ShutdownGuard {
         self.shutdown.close(&report);
         self.installed.lock().unwrap_or_else(PoisonError::into_inner).take();
         let leaving = self.shutdown.clone();
-        report.on_exit = OnExit(Some(Arc::new(move || shutdown_thread::expect_exit(&leaving))));
+        report.on_exit = Some(Callback(Arc::new(move || shutdown_thread::expect_exit(&leaving))));
         report
     }
 

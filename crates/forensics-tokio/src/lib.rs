@@ -61,7 +61,6 @@ mod status;
 mod systemctl;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod words;
 
 pub use builder::Builder;
 pub use builder::install_error::InstallError;

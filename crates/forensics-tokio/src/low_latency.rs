@@ -14,24 +14,15 @@ use crate::events;
 /// Whether this crate's own threads ask for a short slice. Process-wide, as the threads are.
 static OWN_THREADS: AtomicBool = AtomicBool::new(false);
 
-/// Which threads ask for a short slice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct ShortSlices {
-    main_thread: bool,
-    own_threads: bool,
-}
-
-/// `configured` is what the program or the operator said, if anything.
+/// Whether the main thread and our own threads ask for a short slice. `configured` is what the program
+/// or the operator set, if anything.
 ///
 /// By default the main thread asks only if the runtime is multi-threaded: it then waits for the
 /// workers and computes little. In a current-thread runtime it is the service itself.
-fn decide(configured: Option<bool>, multi_threaded: bool, may_be_killed: bool) -> ShortSlices {
+fn decide(configured: Option<bool>, multi_threaded: bool, may_be_killed: bool) -> (bool, bool) {
     match configured {
-        Some(wanted) => ShortSlices { main_thread: wanted, own_threads: wanted },
-        None => ShortSlices {
-            main_thread: multi_threaded && !may_be_killed,
-            own_threads: !may_be_killed,
-        },
+        Some(wanted) => (wanted, wanted),
+        None => (multi_threaded && !may_be_killed, !may_be_killed),
     }
 }
 
@@ -39,11 +30,12 @@ fn decide(configured: Option<bool>, multi_threaded: bool, may_be_killed: bool) -
 /// before they are started.
 pub(crate) fn apply(configured: Option<bool>, runtime: &Handle) {
     let multi_threaded = runtime.runtime_flavor() == RuntimeFlavor::MultiThread;
-    let slices = decide(configured, multi_threaded, capture::may_be_killed_for_short_slice());
-    OWN_THREADS.store(slices.own_threads, Ordering::Relaxed);
-    if slices.main_thread
+    let may_be_killed = capture::may_be_killed_for_short_slice();
+    let (main_thread, own_threads) = decide(configured, multi_threaded, may_be_killed);
+    OWN_THREADS.store(own_threads, Ordering::Relaxed);
+    if main_thread
         && let Err(error) = capture::request_short_slice_for_main_thread()
-        // By default it is a nicety that need not be there.
+        // By default an old kernel may refuse it silently.
         && configured.is_some()
     {
         events::no_low_latency_capture(&error.into());
@@ -74,8 +66,7 @@ mod tests {
             (Some(true), true, true, (true, true)),
             (Some(false), true, false, (false, false)),
         ];
-        for (configured, multi_threaded, may_be_killed, (main_thread, own_threads)) in cases {
-            let expected = ShortSlices { main_thread, own_threads };
+        for (configured, multi_threaded, may_be_killed, expected) in cases {
             let decided = decide(configured, multi_threaded, may_be_killed);
             assert_eq!(decided, expected, "{configured:?} {multi_threaded} {may_be_killed}");
         }

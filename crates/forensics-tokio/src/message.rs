@@ -8,10 +8,10 @@
 //! block. A newer message takes the place of one that has not been written; the end waits for the
 //! last one, not for long.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -25,24 +25,9 @@ pub(crate) const DEFAULT_PATH: &str = "/dev/termination-log";
 /// How long the file may take to be opened: on a busy machine, that is the time to run a thread.
 const OPEN_LIMIT: Duration = Duration::from_millis(500);
 
-/// How long the last message is waited for. A busy machine can take its time to run a thread, and
-/// nobody else is held up by then.
+/// How long the last message is waited for. A busy machine can take its time to run a thread,
+/// and nothing else is held up by then.
 const WRITE_LIMIT: Duration = Duration::from_millis(500);
-
-/// Why there is no termination message.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum TerminationError {
-    #[error("{path}: {source}: the kubelet makes it where `terminationMessagePath` names it")]
-    Open { path: PathBuf, source: io::Error },
-    #[error("{0}: no regular file: name the one of `terminationMessagePath`")]
-    NoFile(PathBuf),
-    #[error(
-        "{0}: it has several hard links, so it may be another file than it seems: name another"
-    )]
-    Linked(PathBuf),
-    #[error("{0}: it cannot be opened within 500 ms")]
-    Hangs(PathBuf),
-}
 
 /// The file, where there is one; see the module's documentation.
 #[derive(Default)]
@@ -67,26 +52,24 @@ struct Slot {
 }
 
 impl TerminationMessage {
-    /// Opens the file at `path`, or the kubelet's usual one where that is there.
+    /// Opens the file at `path`, or the kubelet's usual one if it exists.
     ///
     /// Never follows a link in the last place, and never waits for longer than 500 ms.
     ///
     /// # Errors
-    /// Where it cannot be written to.
-    pub(crate) fn open(path: Option<&Path>) -> Result<Self, TerminationError> {
+    /// A text, where it cannot be written to.
+    pub(crate) fn open(path: Option<&Path>) -> Result<Self, String> {
         let is_default = path.is_none();
         let path = path.unwrap_or(Path::new(DEFAULT_PATH)).to_owned();
-        let opened = run_with_timeout(OPEN_LIMIT, {
-            let path = path.clone();
-            move || open(path)
-        });
-        match opened.unwrap_or(Err(TerminationError::Hangs(path))) {
-            Ok(file) => Ok(Self::to(Box::new(move |text| write(&file, text)))),
-            // Asked apart, as without a free descriptor the answer would be another.
-            Err(TerminationError::Open { .. }) if is_default && !is_there(DEFAULT_PATH) => {
+        let name = path.display().to_string();
+        match run_with_timeout(OPEN_LIMIT, move || open(&path)) {
+            Some(Ok(file)) => Ok(Self::to(Box::new(move |text| write(&file, text)))),
+            // Asked again, as without a free descriptor the open fails with another error.
+            Some(Err(_)) if is_default && fs::symlink_metadata(DEFAULT_PATH).is_err() => {
                 Ok(Self::default())
             }
-            Err(e) => Err(e),
+            Some(Err(why)) => Err(format!("{name}: {why}")),
+            None => Err(format!("{name}: it cannot be opened within 500 ms")),
         }
     }
 
@@ -101,9 +84,15 @@ impl TerminationMessage {
         self.0.is_some()
     }
 
+<<<<<<< HEAD
     /// Leaves a message to be written, unless it comes after the last one; [`start`](Self::start) is to
     /// follow. Never blocks.
     pub(crate) fn push(&self, text: String, is_last: bool) {
+=======
+    /// Has a message written, unless it comes after the last one. Never blocks, unless no thread can be
+    /// started; see [`finish`](Self::finish).
+    pub(crate) fn write(&self, text: String, is_last: bool) {
+>>>>>>> s-tokio
         let Some(log) = &self.0 else { return };
         let mut slot = log.lock();
         if slot.is_closed && !is_last {
@@ -153,20 +142,21 @@ impl Log {
     }
 }
 
-fn is_there(path: &str) -> bool {
-    std::fs::symlink_metadata(path).is_ok()
-}
-
-fn open(path: PathBuf) -> Result<File, TerminationError> {
-    // A pipe without a reader is an error then, and nothing to wait for.
+fn open(path: &Path) -> Result<File, String> {
+    // With O_NONBLOCK a pipe without a reader is an error, not something to wait for.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let file = OpenOptions::new().write(true).custom_flags(flags).open(&path);
-    // The kubelet's is open to all and in a folder of the container's, so no more can be asked of it.
+    let file = OpenOptions::new().write(true).custom_flags(flags).open(path);
+    // The kubelet's file is writable by all and in a folder of the container, so its owner and mode
+    // are not checked.
     match file.and_then(|file| Ok((file.metadata()?, file))) {
-        Ok((found, _)) if !found.is_file() => Err(TerminationError::NoFile(path)),
-        Ok((found, _)) if found.nlink() > 1 => Err(TerminationError::Linked(path)),
+        Ok((found, _)) if !found.is_file() => {
+            Err("no regular file: name the one of `terminationMessagePath`".to_owned())
+        }
+        Ok((found, _)) if found.nlink() > 1 => Err("it has several hard links, so \
+            it may be another file than it seems: name another"
+            .to_owned()),
         Ok((_, file)) => Ok(file),
-        Err(source) => Err(TerminationError::Open { path, source }),
+        Err(e) => Err(format!("{e}: the kubelet makes it where `terminationMessagePath` names it")),
     }
 }
 
@@ -179,7 +169,7 @@ fn write(file: &File, text: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
+    use std::path::PathBuf;
     use std::sync::mpsc;
     use std::time::Instant;
 
@@ -189,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_word_stays_and_a_shorter_one_leaves_nothing_of_a_longer() {
+    fn the_last_message_stays_and_a_shorter_one_leaves_nothing_of_a_longer() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         fs::write(&path, "x".repeat(9000)).unwrap();
@@ -255,7 +245,7 @@ mod tests {
         write_now(&log, "ended".to_owned(), true);
         assert!(began.elapsed() < WRITE_LIMIT, "no caller waits before the end");
         log.finish();
-        // It is the limit that let it go, not the disk; the last word is still to come.
+        // The wait ended by its limit, not by the write; the last message is still to be written.
         assert!(began.elapsed() >= WRITE_LIMIT);
         release.send(()).unwrap();
         assert_eq!(written.recv().unwrap(), "ended");

@@ -15,7 +15,7 @@ impl Readiness {
     /// The service is up. Without effect once [`end`](Self::end) was called.
     pub(crate) fn begin(&self) {
         self.ready.send_if_modified(|ready| {
-            // Asked while the value is held: whoever ends it changes the value after this.
+            // Read while the value is locked: `end` sets the flag first and the value after this.
             let now = !self.over.load(Ordering::Acquire);
             std::mem::replace(ready, now) != now
         });
@@ -50,7 +50,7 @@ mod tests {
         readiness.begin();
         assert!(watched.has_changed().unwrap() && *watched.borrow_and_update());
         readiness.begin();
-        assert!(!watched.has_changed().unwrap(), "nothing is news twice");
+        assert!(!watched.has_changed().unwrap(), "there is no second change");
         assert!(readiness.end());
         assert!(!*watched.borrow_and_update());
         readiness.begin();

@@ -1,4 +1,4 @@
-//! What a phase records: kept for the report, and read by others while the phase runs.
+//! The values that a phase records: kept for the report, and read by others while the phase runs.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use forensics_core::record::value_field;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-/// How often what a phase records is written down while it runs.
+/// How often the values of a running phase are written to the record.
 const WRITTEN_EVERY: Duration = Duration::from_millis(250);
 
 /// What a phase has recorded so far, also to be read while it runs.
@@ -18,12 +18,13 @@ pub(crate) struct Recorded(Mutex<Values>);
 #[derive(Debug, Default)]
 struct Values {
     all: Map<String, Value>,
-    last_key: Option<String>,
+    /// The one that was set last, as `key=value`.
+    last: Option<String>,
     written: Option<Instant>,
 }
 
 impl Recorded {
-    /// Sets a value. Returns all values when it is time to write them down.
+    /// Sets a value. Returns all values when it is time to write them to the record.
     pub(crate) fn set(&self, key: String, value: Value) -> Option<Map<String, Value>> {
         let key = cut_to(key, MAX_NAME_CHARS);
         let value = match value {
@@ -31,26 +32,23 @@ impl Recorded {
             other => other,
         };
         let mut values = self.lock();
-        values.last_key = Some(key.clone());
+        values.last = Some(value_field(&key, &value));
         values.all.insert(key, value);
-        let now = Instant::now();
-        let written = values.written.is_some_and(|written| now - written < WRITTEN_EVERY);
-        if !written {
-            values.written = Some(now);
+        if values.written.is_some_and(|written| written.elapsed() < WRITTEN_EVERY) {
+            return None;
         }
-        (!written).then(|| values.all.clone())
+        values.written = Some(Instant::now());
+        Some(values.all.clone())
     }
 
-    /// All of it.
+    /// All values.
     pub(crate) fn all(&self) -> Map<String, Value> {
         self.lock().all.clone()
     }
 
-    /// What came last, as `key=value`.
+    /// The value that was set last, as `key=value`.
     pub(crate) fn last(&self) -> Option<String> {
-        let values = self.lock();
-        let key = values.last_key.as_ref()?;
-        Some(value_field(key, values.all.get(key)?))
+        self.lock().last.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Values> {

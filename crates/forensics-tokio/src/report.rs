@@ -1,8 +1,6 @@
-//! What became of a run, for the program that ran it.
+//! How a stop went, for the program that was stopped.
 
-use std::fmt;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use forensics_core::context::ShutdownContext;
@@ -11,6 +9,7 @@ use forensics_core::signal::Signal;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::config::Callback;
 use crate::os::is_main_thread;
 use crate::outcome::{Outcome, ServiceOutcome};
 
@@ -39,8 +38,8 @@ pub struct ShutdownReport {
     /// How long the teardown had at most.
     #[serde(rename = "deadline_us", with = "micros")]
     pub deadline: Duration,
-    /// How long the service went on as before once it was asked to stop; zero without a
-    /// [lead](crate::Builder::lead).
+    /// How long the service went on as before once it was asked to stop: the pre-stop delay
+    /// ([`lead`](crate::Builder::lead)), zero by default.
     #[serde(default, rename = "lead_us", with = "micros")]
     pub lead: Duration,
     /// From the signal to the end of the teardown.
@@ -50,19 +49,9 @@ pub struct ShutdownReport {
     pub timed_out: bool,
     /// What [`exit_code`](Self::exit_code) gives.
     pub exit_status: u8,
-    /// What is to happen when the process is said to end.
+    /// Called by [`exit_code`](Self::exit_code), when the process is about to end.
     #[serde(skip)]
-    pub(crate) on_exit: OnExit,
-}
-
-/// See [`ShutdownReport::exit_code`].
-#[derive(Clone, Default)]
-pub(crate) struct OnExit(pub(crate) Option<Arc<dyn Fn() + Send + Sync>>);
-
-impl fmt::Debug for OnExit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "OnExit" } else { "nothing" })
-    }
+    pub(crate) on_exit: Option<Callback>,
 }
 
 impl ShutdownReport {
@@ -74,47 +63,36 @@ impl ShutdownReport {
     /// a failure.
     ///
     /// Called on the process's main thread it also says that the process is about to end. The
-    /// runtime's drop then waits for blocked threads, without limit; so the keeper ends the process
+    /// runtime's drop then waits for blocked threads, without limit; so the shutdown thread ends the process
     /// with 70 if it is still there at the deadline, and no sooner than in 1.5 s.
     pub fn exit_code(&self) -> ExitCode {
-        if let Some(on_exit) = &self.on_exit.0
+        if let Some(on_exit) = &self.on_exit
             && is_main_thread()
         {
-            on_exit();
+            (on_exit.0)();
         }
         ExitCode::from(self.exit_status)
     }
 
     /// The phase or group of that name, wherever it ran.
     pub fn phase(&self, name: &str) -> Option<&PhaseReport> {
-        let all = self.phases.iter().flat_map(|phase| std::iter::once(phase).chain(&phase.members));
-        all.into_iter().find(|phase| phase.name == name)
+        let mut all =
+            self.phases.iter().flat_map(|phase| [phase].into_iter().chain(&phase.members));
+        all.find(|phase| phase.name == name)
     }
 
     /// Whether something failed or panicked, or was registered wrongly.
     pub fn is_failed(&self) -> bool {
-        let service =
-            matches!(self.service_outcome, ServiceOutcome::Failed(_) | ServiceOutcome::Panicked(_));
-        let failed = |phase: &PhaseReport| phase.outcome >= Outcome::Failed;
-        service || !self.errors.is_empty() || self.phases.iter().any(failed)
+        !self.failure().is_empty()
     }
 
-    /// What failed, in a few words.
+    /// What failed, in a few words; empty if nothing did.
     pub(crate) fn failure(&self) -> String {
-        let mut all = Vec::new();
-        match &self.service_outcome {
-            ServiceOutcome::Failed(error) => all.push(format!("the service: {error}")),
-            ServiceOutcome::Panicked(message) => {
-                all.push(format!("the service panicked: {message}"));
-            }
-            _ => {}
-        }
-        for phase in &self.phases {
-            if phase.outcome >= Outcome::Failed {
-                all.push(format!("{} {}", phase.name, phase.outcome));
-            }
-        }
-        all.extend_from_slice(&self.errors);
+        let service = self.service_outcome.error().map(|error| format!("the service: {error}"));
+        let phases = self.phases.iter().filter(|phase| phase.outcome >= Outcome::Failed);
+        let phases = phases.map(|phase| format!("{} {}", phase.name, phase.outcome));
+        let all: Vec<_> =
+            service.into_iter().chain(phases).chain(self.errors.iter().cloned()).collect();
         all.join("; ")
     }
 }
@@ -160,7 +138,7 @@ pub struct LaterSignal {
     /// When it came, from the first one on.
     #[serde(rename = "offset_us", with = "micros")]
     pub offset: Duration,
-    /// Whether it ended the [lead](crate::Builder::lead), and so cut no phase short.
+    /// Whether it ended the pre-stop delay ([`lead`](crate::Builder::lead)), and so cut no phase short.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ended_lead: bool,
 }
@@ -175,7 +153,7 @@ mod micros {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     pub(super) fn serialize<S: Serializer>(span: &Duration, to: S) -> Result<S::Ok, S::Error> {
-        u64::try_from(span.as_micros()).unwrap_or(u64::MAX).serialize(to)
+        crate::record_events::micros(*span).serialize(to)
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {

@@ -5,7 +5,6 @@
 //! messages are queued before the mutex is released, so that their order is the machine's.
 
 use std::fmt;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -23,7 +22,7 @@ use tracing::level_filters::LevelFilter;
 use crate::blocking::run_with_timeout_or_here;
 use crate::capture_context;
 use crate::config::Config;
-use crate::diag::{self, Looked};
+use crate::diag;
 use crate::log_thread::{EMIT_LIMIT, LogThread};
 use crate::machine::{Action, Event, ExitReason, LogEvent, Machine, StepId};
 use crate::message::TerminationMessage;
@@ -288,9 +287,9 @@ impl Shutdown {
         self.handle(Event::ExitDescribed { reason, detail });
         self.record.flush(LAST_WRITE_LIMIT);
         self.log.emit_now();
-        for hook in &self.config.flush.0 {
+        for hook in &self.config.flush {
             let hook = hook.clone();
-            run_with_timeout_or_here(EMIT_LIMIT, move || hook());
+            run_with_timeout_or_here(EMIT_LIMIT, move || (hook.0)());
         }
         self.message.finish();
     }
@@ -351,19 +350,11 @@ impl Shutdown {
         note(DiagState::Started, None);
         let ended = diag::run(plan, line).await;
         match &ended {
-            Ok(Looked::Elsewhere { .. }) => {}
-            Ok(Looked::Here) => note(DiagState::Finished, None),
-            Err(e) => note(e.state(), Some(e.to_string())),
+            Ok(Some(_)) => {}
+            Ok(None) => note(DiagState::Finished, None),
+            Err(e) => note(e.state, Some(e.to_string())),
         }
-        self.log.emit(move || log_diagnostic(&path, ended));
-    }
-}
-
-fn log_diagnostic(path: &Path, ended: Result<Looked, diag::DiagError>) {
-    match ended {
-        Ok(Looked::Elsewhere { unit }) => events::diagnostic_elsewhere(path, &unit),
-        Ok(Looked::Here) => events::diagnostic_finished(path),
-        Err(e) => events::diagnostic_failed(path, &e),
+        self.log.emit(move || events::diagnostic_ended(&path, ended));
     }
 }
 

@@ -1,9 +1,8 @@
-//! What the service manager is told during a teardown: which phases run, since when, and how far they
-//! are; and, where the user allows it, that it wait longer for as long as they make progress.
+//! What the service manager is told during a teardown: which phases run, since when, and what they
+//! recorded. Where the user allows it, it is also asked for more time while they make progress.
 //!
-//! It looks at the machine from beside, and delays no phase.
+//! This only reads the machine, and no phase waits for it.
 
-use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,11 +14,11 @@ use crate::events;
 use crate::machine::{Event, Seconds, Snapshot};
 use crate::shutdown::Shutdown;
 
-/// How often it looks, unless the unit's stop timeout asks for more.
+/// How often it reads the machine, unless the unit's stop timeout is shorter than five of these.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Tells, until it is dropped; never returns.
-pub(crate) async fn tell(shutdown: Arc<Shutdown>) {
+/// Runs until it is dropped; never returns.
+pub(crate) async fn update(shutdown: Arc<Shutdown>) {
     if !shutdown.notifier.is_connected() {
         return std::future::pending().await;
     }
@@ -60,15 +59,10 @@ pub(crate) async fn tell(shutdown: Arc<Shutdown>) {
 
 /// Such as `Stopping: phase drain 3.2s active_now=7`.
 fn describe(snapshot: &Snapshot) -> String {
-    let mut text = "Stopping".to_owned();
-    for (n, (name, ran, values)) in snapshot.running.iter().enumerate() {
-        let between = if n == 0 { ": phase" } else { "; phase" };
-        // Writing to a String does not fail.
-        let _ = write!(text, "{between} {} {}", Quoted(name), Seconds(*ran));
-        let recorded = values_line(values);
-        if !recorded.is_empty() {
-            let _ = write!(text, " {recorded}");
-        }
-    }
-    text
+    let phases = snapshot.running.iter().map(|(name, ran, values)| {
+        let text = format!("phase {} {} {}", Quoted(name), Seconds(*ran), values_line(values));
+        text.trim_end().to_owned()
+    });
+    let phases: Vec<_> = phases.collect();
+    if phases.is_empty() { "Stopping".into() } else { format!("Stopping: {}", phases.join("; ")) }
 }

@@ -86,7 +86,7 @@ fn the_stop_timeout_is_extended_while_requests_are_answered_and_not_for_one_that
             "Result=success",
             "active_at_start=8 active_now=0",
             "slept 8000 ms",
-            "systemd is asked to start its stop timeout of 6.00s anew, up to 20.00s in all",
+            "systemd is asked to restart its stop timeout of 6.00s, up to 20.00s in all",
         ],
     );
     let Some(said) = under_systemd(&script("500 50000")) else { return };

@@ -68,7 +68,7 @@ fn a_systemd_run_that_hangs_is_given_up_for_a_child_after_a_second() {
             "Result=success",
             "Diagnostic written log=/tmp/diag.log",
             "warnings of gw: 0",
-            "--- not in a unit of its own: systemd-run has started nothing within 1s",
+            "--- not in a unit of its own: systemd-run did not answer within 1s",
             "--- end of diagnostic",
             "left: 0",
         ],

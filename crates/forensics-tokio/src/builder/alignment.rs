@@ -1,14 +1,14 @@
-//! Whether the supervisor will wait for as long as our teardown may take, asked at the start.
+//! Whether the supervisor waits for as long as our teardown may take, asked at the start.
 //!
-//! systemd by `systemctl show`, off the hot path and bounded: a manager that does not answer costs
-//! one line of the log. The kubelet cannot be asked, so its grace period is as the builder was told.
-//! Without either nothing is said.
+//! systemd is asked by `systemctl show`, in the background and with a limit: a manager that does not
+//! answer costs one line of the log. The kubelet cannot be asked, so its grace period is what the
+//! builder was given. Without either there is no check.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use forensics_core::escape::Plain;
-use forensics_core::systemd::{Alignment, CgroupUnit, Supervisor};
+use forensics_core::systemd::{CgroupUnit, Supervisor};
 
 use crate::config::Config;
 use crate::machine::{Event, Unit};
@@ -18,23 +18,22 @@ use crate::{events, systemctl};
 /// How long systemd may take to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
-/// Says whether the grace period that we were told of is long enough; one warning where it is not.
+/// Logs whether the configured grace period is long enough; a warning where it is not.
 pub(crate) fn check_grace(config: &Config) {
     let Some(grace) = config.grace else { return };
-    let Config { lead, drain_timeout, headroom, .. } = *config;
-    let supervisor = Supervisor::GracePeriod;
-    let alignment = Alignment::judge_all(supervisor, grace.into(), lead, drain_timeout, headroom);
+    let alignment = config.alignment(Supervisor::GracePeriod, grace.into());
     let service = Plain(&config.service);
-    match alignment.is_aligned() {
-        true => events::aligned(&format!("{service}: {alignment}")),
-        false => events::misaligned(&format!(
-            "{service}: {alignment}; mend: `{}`, and the service to be told the same",
-            alignment.manifest_line()
-        )),
+    if alignment.is_aligned() {
+        events::aligned(&format!("{service}: {alignment}"));
+    } else {
+        let line = alignment.manifest_line();
+        events::misaligned(&format!(
+            "{service}: {alignment}; mend: `{line}`, and the service to be told the same"
+        ));
     }
 }
 
-/// Asks for our unit's stop timeout, notes it for the deadline, and says whether it is long enough.
+/// Asks for our unit's stop timeout, brings it to the machine, and logs whether it is long enough.
 pub(crate) async fn check(shutdown: Arc<Shutdown>, unit: Option<CgroupUnit>) {
     let Some(unit) = unit.filter(CgroupUnit::has_stop_timeout) else { return };
     let log = &shutdown.log;
@@ -43,22 +42,15 @@ pub(crate) async fn check(shutdown: Arc<Shutdown>, unit: Option<CgroupUnit>) {
         Err(why) => return log.emit(move || events::alignment_unknown(&why)),
     };
     let Some(granted) = properties.stop_timeout() else {
-        let why = "systemctl names no TimeoutStopUSec";
-        return log.emit(|| events::alignment_unknown(why));
+        return log.emit(|| events::alignment_unknown("systemctl names no TimeoutStopUSec"));
     };
     let heeds_us = properties.takes_notifications_of(std::process::id());
     shutdown.handle(Event::UnitKnown(Unit { stop_timeout: granted, heeds_us }));
-    let config = &shutdown.config;
-    let Config { lead, drain_timeout, headroom, .. } = **config;
-    let supervisor = Supervisor::Systemd;
-    let alignment = Alignment::judge_all(supervisor, granted, lead, drain_timeout, headroom);
-    match alignment.warning(&unit.unit, unit.manager) {
-        Some(warning) => log.emit(move || events::misaligned(&warning)),
-        // A program started at a terminal can be in a scope; it has nothing to hear of that.
-        None if unit.unit.ends_with(".scope") => {}
-        None => {
-            let summary = format!("{}: {alignment}", unit.unit);
-            log.emit(move || events::aligned(&summary));
-        }
+    let alignment = shutdown.config.alignment(Supervisor::Systemd, granted);
+    if let Some(warning) = alignment.warning(&unit.unit, unit.manager) {
+        log.emit(move || events::misaligned(&warning));
+    } else if !unit.unit.ends_with(".scope") {
+        // A program started at a terminal can be in a scope, for which this means nothing.
+        log.emit(move || events::aligned(&format!("{}: {alignment}", unit.unit)));
     }
 }

@@ -1,10 +1,11 @@
-//! The operator's settings: variables of the environment that win over what the program says.
+//! The operator's settings: variables of the environment, which override the program's settings.
 //!
-//! They are read once, by [`install`](crate::Builder::install). A value that is none keeps the
-//! service from starting, since half of an operator's wish is nobody's; a variable that looks like
-//! one of ours and is not is warned of by name. `docs/configuration.md` has the same table for
-//! readers, and a test holds the two together.
+//! They are read once, by [`install`](crate::Builder::install). An invalid value keeps the service
+//! from starting, since it would not run as the operator wants. A variable that begins like a
+//! setting and is not one is logged as a warning. `docs/configuration.md` has the same table for
+//! readers, and a test compares the two.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,95 +14,75 @@ use forensics_core::duration;
 
 use super::install_error::InstallError;
 use crate::config::{Config, Escalation};
-use crate::words::yes_or_no;
 
 /// What all of them begin with.
 const PREFIX: &str = "FORENSICS_";
 
-/// Told to the diagnostic's process, which can hand them down.
+/// Set for the process of the diagnostic, whose children may inherit them.
 const NOT_SETTINGS: [&str; 2] = ["FORENSICS_PID", "FORENSICS_CONTEXT"];
 
 /// How many letters a name may be off and still be taken for a misspelt one.
 const MISSPELT: usize = 4;
 
-/// One setting: its variable, and what becomes of the value. An error says what is wrong and the
-/// mend.
-struct Setting {
-    variable: &'static str,
-    set: fn(&mut Config, &OsStr) -> Result<(), String>,
-}
+/// Puts a value into the configuration. An error says what is wrong with it and the fix.
+type Set = fn(&mut Config, &OsStr) -> Result<(), String>;
 
-/// In the order of `docs/configuration.md`.
-const SETTINGS: &[Setting] = &[
-    setting("FORENSICS_DRAIN_TIMEOUT", |c, v| finite(v).map(|new| c.drain_timeout = new)),
-    setting("FORENSICS_DEADLINE", |c, v| finite(v).map(|new| c.deadline = Some(new))),
-    setting("FORENSICS_HEADROOM", |c, v| finite(v).map(|new| c.headroom = new)),
-    setting("FORENSICS_GRACE", |c, v| span(v).map(|new| c.set_grace(new))),
-    setting("FORENSICS_LEAD", |c, v| finite(v).map(|new| c.lead = new)),
-    setting("FORENSICS_SERVICE_GRACE", |c, v| span(v).map(|new| c.service_grace = Some(new))),
-    setting("FORENSICS_EXTEND", |c, v| span(v).map(|new| c.extend_ceiling = Some(new))),
-    setting("FORENSICS_RECORD_DIR", |c, v| path(v).map(|new| c.record_dir = Some(new))),
-    setting("FORENSICS_DURABLE", |c, v| yes_or_no(v).map(|new| c.durable = new)),
-    setting("FORENSICS_TERMINATION_MESSAGE", |c, v| {
-        path(v).map(|new| c.termination_message = Some(new))
-    }),
-    setting("FORENSICS_DIAG_LOG", |c, v| path(v).map(|new| c.diag_log = Some(new))),
-    setting("FORENSICS_ESCALATION", |c, v| escalation(v).map(|new| c.escalation = new)),
-    setting("FORENSICS_WATCHDOG", |c, v| yes_or_no(v).map(|new| c.watchdog = new)),
-    setting("FORENSICS_LOW_LATENCY_CAPTURE", |c, v| {
+/// Each setting's variable, in the order of `docs/configuration.md`.
+const SETTINGS: &[(&str, Set)] = &[
+    ("FORENSICS_DRAIN_TIMEOUT", |c, v| finite(v).map(|new| c.drain_timeout = new)),
+    ("FORENSICS_DEADLINE", |c, v| finite(v).map(|new| c.deadline = Some(new))),
+    ("FORENSICS_HEADROOM", |c, v| finite(v).map(|new| c.headroom = new)),
+    ("FORENSICS_GRACE", |c, v| span(v).map(|new| c.set_grace(new))),
+    ("FORENSICS_LEAD", |c, v| finite(v).map(|new| c.lead = new)),
+    ("FORENSICS_SERVICE_GRACE", |c, v| span(v).map(|new| c.service_grace = Some(new))),
+    ("FORENSICS_EXTEND", |c, v| span(v).map(|new| c.extend_ceiling = Some(new))),
+    ("FORENSICS_RECORD_DIR", |c, v| path(v).map(|new| c.record_dir = Some(new))),
+    ("FORENSICS_DURABLE", |c, v| yes_or_no(v).map(|new| c.durable = new)),
+    ("FORENSICS_TERMINATION_MESSAGE", |c, v| path(v).map(|new| c.termination_message = Some(new))),
+    ("FORENSICS_DIAG_LOG", |c, v| path(v).map(|new| c.diag_log = Some(new))),
+    ("FORENSICS_ESCALATION", |c, v| escalation(v).map(|new| c.escalation = new)),
+    ("FORENSICS_WATCHDOG", |c, v| yes_or_no(v).map(|new| c.watchdog = new)),
+    ("FORENSICS_LOW_LATENCY_CAPTURE", |c, v| {
         yes_or_no(v).map(|new| c.low_latency_capture = Some(new))
     }),
-    setting("FORENSICS_SHOW_SECRETS", |c, v| yes_or_no(v).map(|new| c.show_secrets = new)),
+    ("FORENSICS_SHOW_SECRETS", |c, v| yes_or_no(v).map(|new| c.show_secrets = new)),
 ];
 
-const fn setting(
-    variable: &'static str,
-    set: fn(&mut Config, &OsStr) -> Result<(), String>,
-) -> Setting {
-    Setting { variable, set }
-}
-
-/// What the environment had to say.
+/// The variables that begin like a setting, in alphabetical order.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Said {
-    /// The settings taken from it, with their values.
+pub(crate) struct Variables {
+    /// The settings, with their values.
     pub(crate) settings: Vec<(&'static str, String)>,
-    /// What begins like a setting and is none, with the one it may be meant for.
+    /// What is not a setting, with the setting that may be meant.
     pub(crate) unknown: Vec<(String, Option<&'static str>)>,
 }
 
 /// Puts the settings among these variables into `config`. A variable that is empty counts as unset.
 ///
 /// # Errors
-/// Where a value is none for its setting; `config` is then of no use.
+/// Where a value is invalid for its setting; `config` is then of no use.
 pub(crate) fn apply(
     config: &mut Config,
     variables: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<Said, InstallError> {
-    let mut said = Said::default();
-    for (name, value) in variables {
+) -> Result<Variables, InstallError> {
+    let mut found = Variables::default();
+    // Sorted, as the environment has no order.
+    for (name, value) in variables.into_iter().collect::<BTreeMap<_, _>>() {
         let name = name.to_string_lossy();
         if !name.starts_with(PREFIX) || value.is_empty() || NOT_SETTINGS.contains(&&*name) {
             continue;
         }
         let text = value.to_string_lossy().into_owned();
-        let Some(setting) = SETTINGS.iter().find(|setting| setting.variable == name) else {
-            let nearest = nearest(&name);
-            put_in_order(&mut said.unknown, (name.into_owned(), nearest));
+        let Some(&(variable, set)) = SETTINGS.iter().find(|(variable, _)| *variable == name) else {
+            found.unknown.push((name.to_string(), nearest(&name)));
             continue;
         };
-        let variable = setting.variable;
-        let wrong = |problem| InstallError::Environment { variable, value: text.clone(), problem };
-        (setting.set)(config, &value).map_err(wrong)?;
-        put_in_order(&mut said.settings, (variable, text));
+        let invalid =
+            |problem| InstallError::Environment { variable, value: text.clone(), problem };
+        set(config, &value).map_err(invalid)?;
+        found.settings.push((variable, text));
     }
-    Ok(said)
-}
-
-/// The environment's own order is nobody's.
-fn put_in_order<T: Ord>(all: &mut Vec<T>, one: T) {
-    let at = all.partition_point(|other| *other < one);
-    all.insert(at, one);
+    Ok(found)
 }
 
 fn span(value: &OsStr) -> Result<Duration, String> {
@@ -114,7 +95,21 @@ fn finite(value: &OsStr) -> Result<Duration, String> {
     Some(span(value)?).filter(|&span| span < Duration::MAX).ok_or_else(no_limit)
 }
 
-/// Any value is one.
+/// Whether a variable's value is a yes; no where it is not a truth value.
+pub(crate) fn is_yes(value: &OsStr) -> bool {
+    yes_or_no(value) == Ok(true)
+}
+
+/// As systemd's `parse_boolean()` (`src/basic/parse-util.c`).
+fn yes_or_no(value: &OsStr) -> Result<bool, String> {
+    match value.to_string_lossy().to_ascii_lowercase().as_str() {
+        "1" | "yes" | "y" | "true" | "t" | "on" => Ok(true),
+        "0" | "no" | "n" | "false" | "f" | "off" => Ok(false),
+        _ => Err("neither yes nor no: write `yes` or `no`".to_owned()),
+    }
+}
+
+/// Any value is a path.
 fn path(value: &OsStr) -> Result<PathBuf, String> {
     Ok(PathBuf::from(value))
 }
@@ -128,9 +123,9 @@ fn escalation(value: &OsStr) -> Result<Escalation, String> {
     }
 }
 
-/// The setting that a misspelt name may stand for.
+/// The setting that a misspelt name may mean.
 fn nearest(name: &str) -> Option<&'static str> {
-    let distances = SETTINGS.iter().map(|known| (distance(name, known.variable), known.variable));
+    let distances = SETTINGS.iter().map(|&(known, _)| (distance(name, known), known));
     distances.min().filter(|&(distance, _)| distance <= MISSPELT).map(|(_, known)| known)
 }
 
@@ -154,25 +149,25 @@ mod tests {
 
     use super::*;
 
-    fn with(variables: &[(&str, &str)]) -> Result<(Config, Said), InstallError> {
+    fn with(variables: &[(&str, &str)]) -> Result<(Config, Variables), InstallError> {
         let mut config = Config::new("test".to_owned());
         let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
-        apply(&mut config, variables).map(|said| (config, said))
+        apply(&mut config, variables).map(|found| (config, found))
     }
 
     /// What of the configuration a variable of that value changes, as `Debug` shows it.
     fn change(variable: &str, value: &str) -> String {
         let shown = |config: &Config| format!("{config:#?}");
         let before = shown(&Config::new("test".to_owned()));
-        let (config, said) = with(&[(variable, value)]).unwrap();
-        assert_eq!(said.settings, [(known(variable), value.to_owned())]);
+        let (config, found) = with(&[(variable, value)]).unwrap();
+        assert_eq!(found.settings, [(known(variable), value.to_owned())]);
         let after = shown(&config);
         let new = after.lines().filter(|line| !before.lines().any(|old| old == *line));
         new.map(str::trim).collect::<Vec<_>>().join(" ")
     }
 
     fn known(variable: &str) -> &'static str {
-        SETTINGS.iter().find(|setting| setting.variable == variable).unwrap().variable
+        SETTINGS.iter().find(|(known, _)| *known == variable).unwrap().0
     }
 
     #[test]
@@ -201,8 +196,8 @@ mod tests {
             assert!(changed.starts_with(expected), "{variable}={value}: {changed}");
             assert!(expected.len() + 4 > changed.len(), "and no more: {changed}");
         }
-        for setting in SETTINGS {
-            assert!(cases.iter().any(|(variable, ..)| *variable == setting.variable));
+        for (known, _) in SETTINGS {
+            assert!(cases.iter().any(|(variable, ..)| variable == known));
         }
         // No limit but the deadline.
         for variable in ["FORENSICS_SERVICE_GRACE", "FORENSICS_EXTEND"] {
@@ -215,10 +210,10 @@ mod tests {
         let mut config = Config { durable: true, watchdog: true, ..Config::new("test".to_owned()) };
         let variables = [("FORENSICS_DURABLE", "no"), ("FORENSICS_WATCHDOG", "")];
         let variables = variables.map(|(name, value)| (name.into(), value.into()));
-        let said = apply(&mut config, variables).unwrap();
+        let found = apply(&mut config, variables).unwrap();
         assert!(!config.durable);
         assert!(config.watchdog, "an empty variable is an unset one");
-        assert_eq!(said.settings, [("FORENSICS_DURABLE", "no".to_owned())]);
+        assert_eq!(found.settings, [("FORENSICS_DURABLE", "no".to_owned())]);
     }
 
     #[test]
@@ -238,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_is_none_is_named_with_its_variable_and_the_mend() {
+    fn an_invalid_value_is_named_with_its_variable_and_the_fix() {
         let cases = [
             (
                 "FORENSICS_DEADLINE",
@@ -274,8 +269,8 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_none_is_kept_with_the_nearest() {
-        let (_, said) = with(&[
+    fn an_unknown_name_is_kept_with_the_nearest() {
+        let (_, found) = with(&[
             ("FORENSICS_DEADLIN", "1s"),
             ("FORENSICS_DRAIN_TIME_OUT", "1s"),
             ("FORENSICS_SOMETHING_ELSE", "1"),
@@ -284,13 +279,13 @@ mod tests {
             ("HOME", "/root"),
         ])
         .unwrap();
-        assert_eq!(said.settings, []);
+        assert_eq!(found.settings, []);
         let expected = [
             ("FORENSICS_DEADLIN", Some("FORENSICS_DEADLINE")),
             ("FORENSICS_DRAIN_TIME_OUT", Some("FORENSICS_DRAIN_TIMEOUT")),
             ("FORENSICS_SOMETHING_ELSE", None),
         ];
-        assert_eq!(said.unknown, expected.map(|(name, nearest)| (name.to_owned(), nearest)));
+        assert_eq!(found.unknown, expected.map(|(name, nearest)| (name.to_owned(), nearest)));
     }
 
     #[test]
@@ -307,7 +302,7 @@ mod tests {
         let cell = |line: &'static str| line.strip_prefix("| `FORENSICS_")?.split_once('`');
         let documented: Vec<_> =
             page.lines().filter_map(cell).map(|(name, _)| format!("FORENSICS_{name}")).collect();
-        let known: Vec<_> = SETTINGS.iter().map(|setting| setting.variable).collect();
+        let known: Vec<_> = SETTINGS.iter().map(|&(variable, _)| variable).collect();
         assert_eq!(documented, known);
     }
 }

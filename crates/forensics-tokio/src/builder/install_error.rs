@@ -28,7 +28,7 @@ pub enum InstallError {
         variable: &'static str,
         /// What it holds.
         value: String,
-        /// What is wrong with that, and the mend.
+        /// What is wrong with that, and the fix.
         problem: String,
     },
     /// A signal cannot be handled, or no descriptor is free.
@@ -37,8 +37,8 @@ pub enum InstallError {
     /// tokio could not listen for the signals.
     #[error("tokio cannot listen for the signals: {0}")]
     Listen(std::io::Error),
-    /// The keeper's thread could not be started.
-    #[error("cannot start the keeper's thread: {0}")]
+    /// The shutdown thread could not be started.
+    #[error("cannot start the shutdown thread: {0}")]
     Keeper(std::io::Error),
 }
 

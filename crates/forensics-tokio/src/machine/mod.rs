@@ -729,7 +729,7 @@ impl Machine {
             lead: stop.delayed,
             total: ended.saturating_duration_since(stop.began),
             exit_status: 0,
-            on_exit: crate::report::OnExit::default(),
+            on_exit: None,
         };
         if report.is_failed() {
             report.exit_status = self.config.failure_status;

@@ -1,17 +1,16 @@
-//! Telling the service manager what we are at, by the protocol of `sd_notify(3)`.
+//! Telling the service manager the state of the service, by the protocol of `sd_notify(3)`.
 //!
-//! Some hundred lines of our own, as the crates for it lack what a teardown needs: `sd-notify`
-//! blocks while the manager's queue is full and knows no abstract sockets, `libsystemd` does not
-//! hold back either and brings a dozen dependencies. Here nothing blocks and nothing grows: words
-//! are left in a small queue, in which a later status takes an earlier one's place, and a task
-//! sends them when the socket has room.
+//! This is code of our own, as the crates for it lack what a teardown needs: `sd-notify` blocks while
+//! the manager's queue is full and knows no abstract sockets, `libsystemd` blocks as well and brings
+//! a dozen dependencies. Here nothing blocks and nothing grows: a message waits in a queue, in which
+//! it replaces an earlier one that sets the same variable, and a task sends it when the socket has room.
 //!
 //! Where `NOTIFY_SOCKET` is not set all of this does nothing.
 
 pub(crate) mod watchdog;
 
 use std::collections::VecDeque;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram as StdDatagram};
@@ -33,109 +32,75 @@ const MAX_STATUS: usize = 400;
 /// How long an extension, which must not come late, is tried.
 const EXTEND_LIMIT: Duration = Duration::from_millis(500);
 
-/// Why nothing is told to the service manager, though it gave us a socket.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum NotifyError {
-    #[error("NOTIFY_SOCKET={0:?} is neither a path nor an abstract socket")]
-    Address(OsString),
-    #[error("NOTIFY_SOCKET={address:?}: {source}")]
-    Connect { address: OsString, source: io::Error },
-}
-
 /// The connection to the service manager; see the module's documentation. Clones are the same one.
 #[derive(Clone, Default)]
 pub(crate) struct Notifier(Option<Arc<Connection>>);
 
 struct Connection {
     socket: UnixDatagram,
-    waiting: Mutex<Waiting>,
+    /// At most one message for each variable.
+    queue: Mutex<VecDeque<String>>,
     changed: Notify,
-}
-
-#[derive(Default)]
-struct Waiting {
-    /// Each is in it once.
-    states: VecDeque<String>,
-    status: Option<String>,
 }
 
 impl Notifier {
     /// Connects to the socket that `NOTIFY_SOCKET` names. In a runtime.
     ///
     /// # Errors
-    /// Where it names none that can be connected to.
-    pub(crate) fn from_environment() -> Result<Self, NotifyError> {
-        match std::env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty()) {
-            Some(address) => Self::connect(&address),
-            None => Ok(Self::default()),
-        }
+    /// A text, where it names none that can be connected to.
+    pub(crate) fn from_environment() -> Result<Self, String> {
+        let address = std::env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty());
+        let Some(address) = address else { return Ok(Self::default()) };
+        Self::connect(&address).map_err(|e| format!("NOTIFY_SOCKET={address:?}: {e}"))
     }
 
-    fn connect(address: &OsStr) -> Result<Self, NotifyError> {
-        let failed = |source| NotifyError::Connect { address: address.to_owned(), source };
+    fn connect(address: &OsStr) -> io::Result<Self> {
         let peer = match address.as_bytes() {
-            [b'/', ..] => SocketAddr::from_pathname(address),
-            [b'@', name @ ..] => abstract_address(name),
-            _ => return Err(NotifyError::Address(address.to_owned())),
+            [b'/', ..] => SocketAddr::from_pathname(address)?,
+            [b'@', name @ ..] => abstract_address(name)?,
+            _ => return Err(io::Error::other("neither a path nor an abstract socket")),
         };
-        let connect = |peer: &SocketAddr| {
-            let socket = StdDatagram::unbound()?;
-            socket.connect_addr(peer)?;
-            socket.set_nonblocking(true)?;
-            UnixDatagram::from_std(socket)
-        };
-        let socket = peer.and_then(|peer| connect(&peer)).map_err(failed)?;
-        let connection =
-            Connection { socket, waiting: Mutex::default(), changed: Notify::default() };
-        Ok(Self(Some(Arc::new(connection))))
+        let socket = StdDatagram::unbound()?;
+        socket.connect_addr(&peer)?;
+        socket.set_nonblocking(true)?;
+        let socket = UnixDatagram::from_std(socket)?;
+        let (queue, changed) = (Mutex::default(), Notify::default());
+        Ok(Self(Some(Arc::new(Connection { socket, queue, changed }))))
     }
 
-    /// Whether anybody is told anything.
+    /// Whether there is a service manager to notify.
     pub(crate) fn is_connected(&self) -> bool {
         self.0.is_some()
     }
 
     /// The service is up, or has been reloaded.
     pub(crate) fn ready(&self) {
-        self.leave("READY=1".to_owned());
+        self.push("READY=1");
     }
 
-    /// The teardown has begun. systemd's stop timeout runs from here on, where it did not yet.
-    pub(crate) fn stopping(&self) {
-        self.leave("STOPPING=1".to_owned());
-    }
-
-    /// The configuration is being read anew. `Type=notify-reload` wants to know since when.
+    /// The configuration is being reloaded. `Type=notify-reload` needs the time of that.
     pub(crate) fn reloading(&self) {
-        self.leave(format!("RELOADING=1\nMONOTONIC_USEC={}", clock::mono_us()));
-    }
-
-    /// We are alive.
-    pub(crate) fn alive(&self) {
-        self.leave("WATCHDOG=1".to_owned());
+        self.push(&format!("RELOADING=1\nMONOTONIC_USEC={}", clock::mono_us()));
     }
 
     /// A line for `systemctl status`. Takes the place of one that has not been sent yet.
     pub(crate) fn status(&self, text: &str) {
-        let Some(connection) = &self.0 else { return };
         // A newline would begin an assignment of its own.
-        let status = format!("STATUS={}", Plain(&cut(text, MAX_STATUS)));
-        connection.lock().status = Some(status);
-        connection.changed.notify_one();
+        self.push(&format!("STATUS={}", Plain(&cut(text, MAX_STATUS))));
     }
 
-    fn leave(&self, state: String) {
+    /// Queues a message, in place of an earlier one that sets the same variable.
+    pub(crate) fn push(&self, message: &str) {
         let Some(connection) = &self.0 else { return };
-        let mut waiting = connection.lock();
-        if !waiting.states.contains(&state) {
-            waiting.states.push_back(state);
-        }
-        drop(waiting);
+        let mut queue = connection.lock();
+        queue.retain(|queued| queued.split('=').next() != message.split('=').next());
+        queue.push_back(message.to_owned());
+        drop(queue);
         connection.changed.notify_one();
     }
 
-    /// Asks systemd to wait for so much longer, from now on. Returns whether the message is with it
-    /// (which is not to say that it heeds it).
+    /// Asks systemd to wait for so much longer, from now on. Returns whether systemd has the message;
+    /// it may still ignore it.
     pub(crate) async fn extend(&self, by: Duration) -> bool {
         let Some(connection) = &self.0 else { return false };
         let message = format!("EXTEND_TIMEOUT_USEC={}", by.as_micros());
@@ -143,14 +108,15 @@ impl Notifier {
         matches!(sent, Ok(Ok(_)))
     }
 
-    /// Sends what is left here, for as long as it is polled; never returns.
+    /// Sends the queue's messages while it is polled; never returns.
     ///
-    /// What cannot be sent for another reason than a full queue is dropped: a manager that is just
-    /// executed anew refuses for an instant, and the next status will reach it.
+    /// What cannot be sent for another reason than a full queue is dropped: a manager that re-executes
+    /// itself refuses for an instant, and the next status reaches it.
     pub(crate) async fn send(&self) {
         let Some(connection) = &self.0 else { return std::future::pending().await };
         loop {
-            while let Some(message) = connection.next() {
+            // The lock is not held while the message is sent.
+            while let Some(message) = { connection.lock().pop_front() } {
                 let _ = connection.socket.send(message.as_bytes()).await;
             }
             connection.changed.notified().await;
@@ -159,20 +125,15 @@ impl Notifier {
 }
 
 impl Connection {
-    /// The next message: a state, each in one of its own, so that their order holds.
-    fn next(&self) -> Option<String> {
-        let mut waiting = self.lock();
-        let state = waiting.states.pop_front();
-        state.or_else(|| waiting.status.take())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, VecDeque<String>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
     use super::*;
 
     fn received(socket: &StdDatagram) -> Vec<String> {
@@ -202,7 +163,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn words_come_in_their_order_one_a_message_over_both_kinds_of_socket() {
+    async fn messages_come_in_their_order_over_both_kinds_of_socket() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify");
         let name = format!("@forensics-test-{}", std::process::id());
@@ -215,11 +176,11 @@ mod tests {
             let notifier = Notifier::connect(&address).unwrap();
             notifier.status("starting");
             notifier.ready();
-            notifier.alive();
-            notifier.alive();
+            notifier.push("WATCHDOG=1");
+            notifier.push("WATCHDOG=1");
             notifier.status("two\nlines\nREADY=1");
-            notifier.stopping();
-            let expected = ["READY=1", "WATCHDOG=1", "STOPPING=1", r"STATUS=two\nlines\nREADY=1"];
+            notifier.push("STOPPING=1");
+            let expected = ["READY=1", "WATCHDOG=1", r"STATUS=two\nlines\nREADY=1", "STOPPING=1"];
             assert_eq!(delivered(&notifier, &socket, 4).await, expected);
             assert!(notifier.extend(Duration::from_secs(4)).await);
             assert_eq!(received(&socket), ["EXTEND_TIMEOUT_USEC=4000000"]);
@@ -227,7 +188,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_manager_that_does_not_read_holds_nobody_and_gets_the_latest_once_it_does() {
+    async fn a_reload_before_the_first_message_is_sent_ends_with_ready() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let socket = StdDatagram::bind(&path).unwrap();
+        let notifier = Notifier::connect(path.as_os_str()).unwrap();
+        notifier.ready();
+        notifier.reloading();
+        notifier.ready();
+        let messages = delivered(&notifier, &socket, 2).await;
+        assert!(messages[0].starts_with("RELOADING=1\nMONOTONIC_USEC="), "{messages:?}");
+        assert_eq!(messages[1], "READY=1");
+    }
+
+    #[tokio::test]
+    async fn a_manager_that_does_not_read_blocks_no_caller_and_gets_the_latest_once_it_does() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify");
         let socket = StdDatagram::bind(&path).unwrap();
@@ -243,27 +218,27 @@ mod tests {
             notifier.status(&n.to_string());
             tokio::task::yield_now().await;
             last = n;
-            if connection.lock().status.is_some() {
+            if !connection.lock().is_empty() {
                 break;
             }
         }
         assert!(last < 9_999, "the queue has no end");
         notifier.status("the latest");
-        notifier.stopping();
+        notifier.push("STOPPING=1");
         let mut all = received(&socket);
-        while all.last().is_none_or(|last| last != "STATUS=the latest") {
+        while all.last().is_none_or(|last| last != "STOPPING=1") {
             tokio::task::yield_now().await;
             all.extend(received(&socket));
         }
-        assert!(all.contains(&"STOPPING=1".to_owned()), "{all:?}");
+        assert!(all.contains(&"STATUS=the latest".to_owned()), "{all:?}");
         sending.abort();
     }
 
     #[tokio::test]
     async fn an_address_that_is_none_is_an_error_and_a_long_status_fits_a_message() {
         let cases = [
-            ("vsock:2:1234", "NOTIFY_SOCKET=\"vsock:2:1234\" is neither a path nor an abstract"),
-            ("/nonexistent/notify", "NOTIFY_SOCKET=\"/nonexistent/notify\": No such file"),
+            ("vsock:2:1234", "neither a path nor an abstract socket"),
+            ("/nonexistent/notify", "No such file"),
         ];
         for (address, expected) in cases {
             let error = Notifier::connect(OsStr::new(address)).err().unwrap().to_string();

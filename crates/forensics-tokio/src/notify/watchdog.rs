@@ -1,7 +1,7 @@
 //! Feeding systemd's watchdog for as long as the runtime answers.
 //!
-//! A task and nothing more: where no worker is left to run it, nobody says `WATCHDOG=1`, and
-//! systemd ends a service that no longer does anything.
+//! It is a task and no more: where no worker is left to run it, `WATCHDOG=1` is not sent, and systemd
+//! ends a service that no longer does anything.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::notify::Notifier;
 
-/// How often systemd wants to hear from this process (`sd_watchdog_enabled(3)`); `None` where it
+/// How often systemd wants a message of this process (`sd_watchdog_enabled(3)`); `None` where it
 /// does not.
 pub(crate) fn interval_of_environment() -> Option<Duration> {
     let variable = |name| std::env::var(name).ok();
@@ -25,14 +25,14 @@ fn interval_for(usec: Option<String>, pid: Option<String>, ours: u32) -> Option<
     (usec > 0 && usec < u64::MAX).then(|| Duration::from_micros(usec))
 }
 
-/// Says that we are alive, twice as often as systemd wants to hear it; never returns.
+/// Sends `WATCHDOG=1`, twice as often as systemd wants it; never returns.
 pub(crate) async fn feed(notifier: Notifier, every: Duration) {
     // Not zero, which `interval` would not take.
     let mut ticks = interval((every / 2).max(Duration::from_micros(1)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        notifier.alive();
+        notifier.push("WATCHDOG=1");
     }
 }
 

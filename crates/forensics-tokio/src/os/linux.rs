@@ -11,13 +11,13 @@ use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
 use nix::unistd::{getpid, gettid};
 
-/// What looks around where nothing of ours can: for `/bin/sh -c`. Names alone, without command
-/// lines: nobody would take the secrets out of those. The second is for busybox.
+/// The diagnostic where this program cannot be run again: for `/bin/sh -c`. It shows names without
+/// command lines, as nothing would remove the secrets from those. The second is for busybox.
 pub(crate) const SHELL: &str = "date; cat /proc/loadavg; columns=pid,ppid,user,stat,time,comm; \
     { ps ax -o $columns,pcpu,rss,wchan:24 --sort=-pcpu 2>/dev/null || ps -o $columns; } | head -n 60";
 
-/// Has the kernel kill the process in that time, unless what is returned is dropped before. What has
-/// to be done before the end is done right here where no thread can be had, and could hang.
+/// Has the kernel kill the process in that time, unless the returned timer is dropped before. Where no
+/// thread can be started, the last work is done on the calling thread, and could block forever.
 pub(crate) fn kill_after(after: Duration) -> Option<Timer> {
     let kill = SigevNotify::SigevSignal { signal: SIGKILL, si_value: 0 };
     let mut timer = Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(kill)).ok()?;
@@ -30,7 +30,7 @@ pub(crate) fn is_main_thread() -> bool {
     gettid() == getpid()
 }
 
-/// The program that this process runs, also where its file is another by now, or gone.
+/// The program that this process runs, also where its file was replaced or removed.
 pub(crate) fn own_program() -> PathBuf {
     "/proc/self/exe".into()
 }

@@ -12,14 +12,14 @@ use nix::unistd::{alarm, getpid};
 
 use crate::blocking::spawn_detached;
 
-/// What looks around where nothing of ours can: for `/bin/sh -c`. Names alone, without command
-/// lines: nobody would take the secrets out of those.
+/// The diagnostic where this program cannot be run again: for `/bin/sh -c`. It shows names without
+/// command lines, as nothing would remove the secrets from those.
 pub(crate) const SHELL: &str =
     "date; uptime; ps ax -o pid,ppid,user,stat,time,pcpu,rss,comm | head -n 60";
 
-/// Kills the process in that time, unless what is returned is dropped before. What has to be done
-/// before the end is done right here where no thread can be had, and could hang. For that case there
-/// is SIGALRM, which ends the process as well where nobody handles it; it is not taken back.
+/// Kills the process in that time, unless the returned sender is dropped before. Where no thread can be
+/// started, the last work is done on the calling thread, and could block forever. For that case there
+/// is SIGALRM, which ends the process unless it is handled; it is not taken back.
 pub(crate) fn kill_after(after: Duration) -> Option<Sender<()>> {
     let (keep, dropped) = channel::<()>();
     let last_resort = move || {
@@ -39,7 +39,7 @@ pub(crate) fn is_main_thread() -> bool {
     thread::current().name() == Some("main")
 }
 
-/// The program that this process runs, by its path: what lies there by now.
+/// The program that this process runs, by its path: the file that is there now.
 pub(crate) fn own_program() -> PathBuf {
     std::env::current_exe().unwrap_or_default()
 }

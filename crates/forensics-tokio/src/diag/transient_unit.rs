@@ -1,0 +1,100 @@
+//! The diagnostic in a transient unit: outside our cgroup, where it outlives us.
+//!
+//! systemd-run(1) starts it, in a way that needs no message bus: without `--wait` and `--pipe`. The
+//! unit opens the log through our descriptor, so that it writes to the very file that we opened,
+//! whatever its path is outside. Seen on systemd 252: such a unit survives the SIGKILL at our stop
+//! timeout, and with `DefaultDependencies=no` it starts also while the machine goes down.
+//!
+//! Only a manager that runs the unit with no more rights than ours is asked: the system's where we
+//! are root, the user's for a unit of the user's. And the program has to be the same file outside,
+//! as a service can have a root of its own.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
+
+use forensics_core::escape::Plain;
+use forensics_core::secret;
+use forensics_core::systemd::Manager;
+use nix::unistd::geteuid;
+
+use super::{CONTEXT_VARIABLE, PID_VARIABLE, Plan, SECRETS_VARIABLE, TIME_LIMIT};
+use crate::systemctl;
+
+/// How long systemd may take to start it before a child is started instead.
+const START_LIMIT: Duration = Duration::from_secs(1);
+
+/// Runs a command, and writes how it ended, as we may be gone by then.
+const WITH_END: &str = r#""$@"; status=$?
+case $status in
+0) echo "--- end of diagnostic" ;;
+*) echo "--- diagnostic incomplete: exit status: $status" ;;
+esac
+exit $status"#;
+
+/// Starts the diagnostic, and returns the name of its unit once its output is opened. It goes on
+/// after this process has ended. `None` where we are in no unit that systemd stops, or have not the
+/// rights.
+///
+/// # Errors
+/// A text, where it was not started.
+pub(super) async fn start(plan: &Plan, log: &File, line: &str) -> Result<Option<String>, String> {
+    let Some((manager, command)) = command(plan) else { return Ok(None) };
+    let pid = std::process::id();
+    // The path as systemd sees it, whatever namespaces we are in. Output is appended.
+    let output = format!("append:/proc/{pid}/fd/{}", log.as_raw_fd());
+    let mut unit = String::new();
+    let configure = |systemd_run: &mut tokio::process::Command, attempt: u32| {
+        // A first attempt that was ended may have started its unit, so a second has another name.
+        let suffix = if attempt > 1 { format!("-{attempt}") } else { String::new() };
+        unit = format!("shutdown-diagnostic-{pid}{suffix}.service");
+        systemd_run
+            .arg(manager.option())
+            .args(["--quiet", "--collect", "--no-ask-password", "--service-type=exec"])
+            .arg(format!("--unit={unit}"))
+            .arg(format!("--description=Shutdown diagnostic of {}[{pid}]", Plain(&plan.service)))
+            .arg("--property=DefaultDependencies=no")
+            .arg(format!("--property=RuntimeMaxSec={}", TIME_LIMIT.as_secs()))
+            .arg(format!("--property=StandardOutput={output}"))
+            .arg(format!("--property=StandardError={output}"))
+            .arg(format!("--setenv={PID_VARIABLE}={pid}"))
+            .arg(format!("--setenv={CONTEXT_VARIABLE}={line}"))
+            .args(secret::is_shown().then(|| format!("--setenv={SECRETS_VARIABLE}=1")))
+            .arg("--")
+            .args(&command);
+    };
+    systemctl::run("systemd-run", START_LIMIT, configure).await?;
+    Ok(Some(unit))
+}
+
+/// The manager to ask, and the command that the unit is to run.
+fn command(plan: &Plan) -> Option<(Manager, Vec<OsString>)> {
+    let unit = plan.unit.as_ref().filter(|unit| unit.has_stop_timeout())?;
+    let (program, arguments) = plan.command.resolve(std::env::current_exe().ok()?);
+    let is_allowed = match unit.manager {
+        Manager::User { .. } => program.is_absolute(),
+        _ => geteuid().is_root() && is_same_outside(&program).unwrap_or(false),
+    };
+    if !is_allowed {
+        return None;
+    }
+    let mut command = Vec::new();
+    if !plan.command.is_own_program() {
+        command.extend(["/bin/sh", "-c", WITH_END, "sh"].map(OsString::from));
+    }
+    command.push(program.into());
+    command.extend(arguments);
+    Some((unit.manager, command))
+}
+
+/// Whether `program` names the same file for process 1 as for us.
+fn is_same_outside(program: &Path) -> io::Result<bool> {
+    let below = program.strip_prefix("/").map_err(io::Error::other)?;
+    let (ours, theirs) =
+        (fs::metadata(program)?, fs::metadata(Path::new("/proc/1/root").join(below))?);
+    Ok((ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()))
+}
