@@ -45,9 +45,8 @@ impl List {
         let paths = runs(&self.dir).map_err(io::Error::other)?;
         if self.stats {
             let stats = Stats::of(&paths);
-            stats.complaints().iter().for_each(|e| eprintln!("forensics: {}", Plain(e)));
             if self.json {
-                writeln!(out, "{}", json::to_string(&stats.as_json())?)?;
+                writeln!(out, "{}", json::to_string(&stats)?)?;
             } else {
                 stats.print(out)?;
             }

@@ -62,12 +62,8 @@ impl Command {
             Command::Completions { shell } => {
                 // clap_complete panics where it cannot write.
                 let mut script = Vec::new();
-                clap_complete::generate(
-                    *shell,
-                    &mut crate::Cli::command(),
-                    "forensics",
-                    &mut script,
-                );
+                let mut cli = crate::Cli::command();
+                clap_complete::generate(*shell, &mut cli, "forensics", &mut script);
                 out.write_all(&script)?;
                 Ok(ExitCode::SUCCESS)
             }

@@ -4,14 +4,14 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, ColorChoice};
 use forensics_core::json;
 use forensics_core::record::{PostMortem, Record, Run};
 
 use crate::format::{self, unread_lines};
 use crate::html;
 use crate::output::replace;
-use crate::text::{self, Color, Style};
+use crate::text::{self, Style};
 use crate::timeline::Timeline;
 
 /// Longest name of a service shown, in characters.
@@ -36,9 +36,9 @@ pub(crate) struct Show {
     /// alone; `-` is standard output
     #[arg(long, value_name = "OUT")]
     html: Option<PathBuf>,
-    /// When to use colour
-    #[arg(long, value_name = "WHEN", value_enum, default_value = "auto")]
-    color: Color,
+    /// When to use colour; `auto` is on a terminal, unless `NO_COLOR` is set
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    color: ColorChoice,
 }
 
 impl Show {

@@ -27,10 +27,9 @@ impl Timespan {
         let mut code = ExitCode::SUCCESS;
         for text in &self.texts {
             match duration::parse(text) {
-                Ok(span) if self.human => writeln!(out, "{span}")?,
                 Ok(span) => match span.as_micros() {
-                    Some(micros) => writeln!(out, "{micros}")?,
-                    None => writeln!(out, "infinity")?,
+                    Some(micros) if !self.human => writeln!(out, "{micros}")?,
+                    _ => writeln!(out, "{span}")?,
                 },
                 Err(e) => {
                     eprintln!("forensics: {e}");
