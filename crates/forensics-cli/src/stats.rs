@@ -106,7 +106,8 @@ impl Stats {
     }
 
     fn phase(&mut self, name: &str, group: Option<&str>) -> &mut Phase {
-        self.phases.entry(format::phase(name, group)).or_default()
+        let name = group.map_or(name.to_owned(), |group| format!("{group}/{name}"));
+        self.phases.entry(name).or_default()
     }
 
     pub(crate) fn print(&self, out: &mut dyn Write) -> io::Result<()> {
@@ -179,7 +180,8 @@ fn most_frequent(mut counts: Vec<(usize, String)>) -> String {
 }
 
 fn senders_by_name<S: Serializer>(senders: &Senders, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(senders.iter().map(|((name, uid), n)| (name.clone() + &user(*uid), n)))
+    let by_name = senders.iter().map(|((name, uid), n)| (name.clone() + &user(*uid), *n));
+    by_name.collect::<Counts>().serialize(serializer)
 }
 
 /// ` uid=1000`, behind the name of a sender.

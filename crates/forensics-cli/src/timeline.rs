@@ -132,14 +132,9 @@ impl<'a> Timeline<'a> {
         });
         let near = deadline.filter(|&deadline| deadline <= end.saturating_mul(3));
         let span = near.unwrap_or(0).max(end).max(1);
-        let (more_bars, more_marks) =
-            (bars.len().saturating_sub(MAX_BARS), marks.len().saturating_sub(MAX_MARKS));
-        let omitted = (more_bars + more_marks > 0).then(|| {
-            format!(
-                "{more_bars} more phases and {more_marks} more events are not drawn: \
-                 --json has them all"
-            )
-        });
+        let more = bars.len().saturating_sub(MAX_BARS) + marks.len().saturating_sub(MAX_MARKS);
+        let omitted = format!("{more} more phases and events are not drawn: --json has them all");
+        let omitted = (more > 0).then_some(omitted);
         bars.truncate(MAX_BARS);
         marks.truncate(MAX_MARKS);
         Self { end, deadline, span, bars: nest(bars), marks, omitted }

@@ -50,10 +50,8 @@ impl Context {
 }
 
 fn marker(text: &str) -> Result<(String, PathBuf), String> {
-    match text.split_once('=') {
-        Some((name, path)) if !name.is_empty() && !path.is_empty() => {
-            Ok((name.to_owned(), path.into()))
-        }
-        _ => Err("write NAME=PATH, such as takeover=/run/gateway/takeover.json".to_owned()),
-    }
+    let parts = text.split_once('=').filter(|(name, path)| !name.is_empty() && !path.is_empty());
+    let (name, path) =
+        parts.ok_or("write NAME=PATH, such as takeover=/run/gateway/takeover.json")?;
+    Ok((name.to_owned(), path.into()))
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ColorChoice};
 use forensics_core::json;
-use forensics_core::record::{PostMortem, Record, Run};
+use forensics_core::record::Run;
 
 use crate::format::{self, unread_lines};
 use crate::html;
@@ -43,34 +43,28 @@ pub(crate) struct Show {
 
 impl Show {
     pub(crate) fn run(&self, out: &mut dyn Write) -> io::Result<ExitCode> {
-        let Run { record, post_mortem, .. } = Run::read(&self.file).map_err(io::Error::other)?;
-        match &self.html {
-            None if self.json => {
-                let all = serde_json::json!({ "verdict": post_mortem, "events": record.entries });
-                writeln!(out, "{}", json::to_string(&all)?)?;
+        let read = Run::read(&self.file).map_err(io::Error::other)?;
+        let (record, run) = (read.record, read.post_mortem);
+        if let Some(path) = &self.html {
+            let page = html::page(&record, &run);
+            if path == Path::new("-") {
+                out.write_all(page.as_bytes())?;
+            } else {
+                let failed = |e| format!("cannot write {}: {e}", path.display());
+                replace(path, page.as_bytes()).map_err(|e| io::Error::other(failed(e)))?;
             }
-            None => self.print(out, &record, &post_mortem)?,
-            Some(path) => {
-                let page = html::page(&record, &post_mortem);
-                if path == Path::new("-") {
-                    out.write_all(page.as_bytes())?;
-                } else {
-                    let failed = |e| format!("cannot write {}: {e}", path.display());
-                    replace(path, page.as_bytes()).map_err(|e| io::Error::other(failed(e)))?;
-                }
+        } else if self.json {
+            let all = serde_json::json!({ "verdict": run, "events": record.entries });
+            writeln!(out, "{}", json::to_string(&all)?)?;
+        } else {
+            let service = format::name(&run.service, MAX_SERVICE);
+            writeln!(out, "{service}[{}], started {}", run.pid, run.started)?;
+            text::draw(out, &Timeline::of(&record), Style::of_stdout(self.color))?;
+            writeln!(out, "{run}")?;
+            if let Some(unread) = unread_lines(&record) {
+                writeln!(out, "{unread}")?;
             }
         }
         Ok(ExitCode::SUCCESS)
-    }
-
-    fn print(&self, out: &mut dyn Write, record: &Record, run: &PostMortem) -> io::Result<()> {
-        let service = format::name(&run.service, MAX_SERVICE);
-        writeln!(out, "{service}[{}], started {}", run.pid, run.started)?;
-        text::draw(out, &Timeline::of(record), Style::of_stdout(self.color))?;
-        writeln!(out, "{run}")?;
-        if let Some(unread) = unread_lines(record) {
-            writeln!(out, "{unread}")?;
-        }
-        Ok(())
     }
 }
