@@ -28,10 +28,6 @@ const MAX_TITLE: usize = 200;
 pub(crate) fn page(record: &Record, verdict: &PostMortem) -> String {
     let timeline = Timeline::of(record);
     let tone = if verdict.is_clean() { Tone::GOOD } else { Tone::BAD };
-    let advice = verdict
-        .advice
-        .as_ref()
-        .map(|advice| format!("<p class=\"advice\" id=\"advice\">{}</p>\n", escaped(advice)));
     let facts = [
         Some(format!("started {}", verdict.started)),
         Some(format!("last event {}", verdict.last)),
@@ -48,7 +44,7 @@ pub(crate) fn page(record: &Record, verdict: &PostMortem) -> String {
         ended = verdict.ended(),
         tone = tone.class,
         evidence = escaped(&verdict.evidence),
-        advice = advice.unwrap_or_default(),
+        advice = escaped(verdict.advice.as_deref().unwrap_or_default()),
         facts = escaped(&facts.into_iter().flatten().collect::<Vec<_>>().join(" · ")),
         chart = chart(&timeline),
         marks = marks(&timeline),
@@ -73,12 +69,11 @@ fn chart(timeline: &Timeline<'_>) -> String {
             format!(" · deadline +{}, beyond the chart", seconds(deadline))
         }
     });
-    let omitted = timeline.omitted.as_ref().map(|more| format!("<p>{more}</p>\n"));
     format!(
         include_str!("chart.html"),
         ticks = (0..=5).map(tick).collect::<String>(),
         rows = timeline.bars.iter().map(|bar| row(bar, timeline)).collect::<String>(),
-        omitted = omitted.unwrap_or_default(),
+        omitted = timeline.omitted.as_deref().unwrap_or_default(),
         deadline = deadline.unwrap_or_default(),
     )
 }
@@ -96,10 +91,8 @@ fn row(bar: &Bar<'_>, timeline: &Timeline<'_>) -> String {
              title=\"{title}\"></div>"
         )
     };
-    let mut track = String::new();
-    if let Some(budget) = bar.budget {
-        track += &place("budget", bar.from, bar.from.saturating_add(budget), "budget");
-    }
+    let budget = bar.from.saturating_add(bar.budget.unwrap_or(0));
+    let mut track = place("budget", bar.from, budget, "budget");
     track += &place(&format!("bar {tone}{open}"), bar.from, bar.to, word);
     for mark in timeline.marks.iter().take(MAX_IN_ROW) {
         let class = match mark.event {
@@ -114,12 +107,9 @@ fn row(bar: &Bar<'_>, timeline: &Timeline<'_>) -> String {
     if let Some(at) = timeline.deadline.filter(|&deadline| deadline <= timeline.span) {
         track += &place("deadline", at, at, &format!("deadline +{}", seconds(at)));
     }
-    let mut notes = String::new();
-    for note in [bar.error.unwrap_or_default(), &bar.recorded()] {
-        if !note.is_empty() {
-            notes += &format!("<span class=\"note\">{}</span>", value(note));
-        }
-    }
+    let notes = [bar.error.unwrap_or_default(), &bar.recorded()]
+        .map(|note| format!("<span class=\"note\">{}</span>", value(note)))
+        .concat();
     format!(
         "<div class=\"row phase{member}\" role=\"listitem\" data-phase=\"{name}\" \
          data-group=\"{group}\" aria-label=\"{name}: +{}, {used}, {word}\">\
@@ -144,9 +134,8 @@ fn context(record: &Record) -> String {
         Event::Signal(signal) if !signal.context.is_null() => Some(&signal.context),
         _ => None,
     });
-    let Some(context) = context else { return String::new() };
     let mut facts = Vec::new();
-    flatten("", context, &mut facts);
+    flatten("", context.unwrap_or(&Value::Null), &mut facts);
     if facts.len() > MAX_FACTS {
         facts.truncate(MAX_FACTS);
         facts.push(("…".to_owned(), "more in the record".to_owned()));
@@ -155,11 +144,7 @@ fn context(record: &Record) -> String {
         let (name, fact) = (escaped(name), value(fact));
         format!("<tr><th scope=\"row\">{name}</th><td class=\"value\">{fact}</td></tr>\n")
     };
-    format!(
-        "<h2>Context</h2>\n<div class=\"scroll\"><table id=\"context\">\n\
-         <caption>Everything that was known at the first signal</caption>\n{}</table></div>\n",
-        facts.iter().map(row).collect::<String>(),
-    )
+    facts.iter().map(row).collect()
 }
 
 fn events(record: &Record) -> String {

@@ -80,11 +80,10 @@ pub(crate) fn draw(out: &mut dyn Write, timeline: &Timeline<'_>, style: Style) -
 
 impl<'a> Layout<'a> {
     fn new(timeline: &'a Timeline<'a>, style: Style) -> Self {
-        let longest = |length: fn(&Bar<'_>) -> usize| timeline.bars.iter().map(length).max();
-        let name = longest(|bar| label(bar).chars().count()).max(Some("deadline".len()));
-        let [name, used, word] =
-            [name, longest(|bar| bar.used().len()), longest(|bar| bar.word().len())]
-                .map(Option::unwrap_or_default);
+        let longest =
+            |length: fn(&Bar<'_>) -> usize| timeline.bars.iter().map(length).max().unwrap_or(0);
+        let name = longest(|bar| label(bar).chars().count()).max("deadline".len());
+        let (used, word) = (longest(|bar| bar.used().len()), longest(|bar| bar.word().len()));
         let last = timeline.deadline.unwrap_or(0).max(timeline.end);
         let offset = offset(last).len().max(9);
         let bar = style.width.saturating_sub(offset + 2 + name + 2 + 2 + used + 1 + word);

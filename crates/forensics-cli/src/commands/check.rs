@@ -13,7 +13,7 @@ use forensics_core::escape::{MAX_TEXT_CHARS, cut};
 use forensics_core::json;
 use forensics_core::secure_fs;
 use forensics_core::systemd::{
-    Alignment, DEFAULT_HEADROOM, DropIn, Manager, UnitProperties, findings, show_arguments,
+    Alignment, DropIn, Manager, UnitProperties, findings, show_arguments,
 };
 use serde_json::json;
 
@@ -54,7 +54,6 @@ pub(crate) struct Check {
 
 impl Check {
     pub(crate) fn run(&self, out: &mut dyn Write) -> io::Result<ExitCode> {
-        debug_assert_eq!(DEFAULT_HEADROOM, Duration::from_secs(30));
         let manager = if self.user {
             Manager::User { uid: nix::unistd::getuid().as_raw() }
         } else {
@@ -190,5 +189,17 @@ fn systemctl(arguments: &[String]) -> io::Result<String> {
         Ok(text)
     } else {
         Err(io::Error::other(format!("systemctl: {}", text.trim())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use forensics_core::systemd::DEFAULT_HEADROOM;
+
+    use super::*;
+
+    #[test]
+    fn the_default_headroom_is_that_of_the_library() {
+        assert_eq!(DEFAULT_HEADROOM, Duration::from_secs(30));
     }
 }

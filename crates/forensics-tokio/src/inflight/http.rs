@@ -1,4 +1,4 @@
-//! Counting HTTP requests: from the call until the answer's body has ended.
+//! Counts HTTP requests, from the call until the body of the answer has ended.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -9,38 +9,36 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::service::CountedFuture;
-use super::{Counted, InFlight};
+use super::{Counted, CountedFuture, InFlight, InFlightLayer, InFlightService};
 
 impl InFlight {
-    /// A layer that counts each HTTP request from its call on until the answer's body has been
-    /// handed to the server as a whole, or is dropped: a client that went away, a handler that
-    /// failed or panicked, an answer that streams for minutes.
+    /// A layer that counts each HTTP request from its call until the server has taken the whole body
+    /// of the answer, or has dropped it. So it counts correctly if the client goes away, if a handler
+    /// fails or panics, and if an answer streams for minutes.
     ///
-    /// The last bytes can still be on their way out of the process then; that the server's own
-    /// future ends tells more, and [`drain`](InFlight::drain) waits for both.
+    /// The last bytes may not have left the process by then. [`drain`](InFlight::drain) therefore also
+    /// waits until the server's own future has ended.
     pub fn http_layer(&self) -> HttpInFlightLayer {
-        HttpInFlightLayer(self.clone())
+        HttpInFlightLayer(self.layer())
     }
 }
 
 /// See [`InFlight::http_layer`].
 #[derive(Debug, Clone)]
-pub struct HttpInFlightLayer(InFlight);
+pub struct HttpInFlightLayer(InFlightLayer);
 
 impl<S> Layer<S> for HttpInFlightLayer {
     type Service = HttpInFlightService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        HttpInFlightService { inner, in_flight: self.0.clone() }
+        HttpInFlightService { inner: self.0.layer(inner) }
     }
 }
 
 /// A service whose HTTP requests are counted; see [`InFlight::http_layer`].
 #[derive(Debug, Clone)]
 pub struct HttpInFlightService<S> {
-    inner: S,
-    in_flight: InFlight,
+    inner: InFlightService<S>,
 }
 
 impl<S, R, B> Service<R> for HttpInFlightService<S>
@@ -56,9 +54,7 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        // Before the inner call, which may work already, and panic.
-        let counted = self.in_flight.begin();
-        CountedResponse { inner: CountedFuture::new(self.inner.call(request), counted) }
+        CountedResponse { inner: self.inner.call(request) }
     }
 }
 
@@ -85,7 +81,7 @@ where
 }
 
 pin_project! {
-    /// An answer's body; its request is counted out when it has ended or is dropped.
+    /// The body of an answer. Its request counts until the body has ended or is dropped.
     #[derive(Debug)]
     pub struct CountedBody<B> {
         #[pin]

@@ -1,4 +1,4 @@
-//! Counting the requests of any tower service: from the call until its future has ended.
+//! Counts the requests of any tower service, from the call until its future has ended.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -10,10 +10,10 @@ use tower_service::Service;
 use super::{Counted, InFlight};
 
 impl InFlight {
-    /// A layer that counts each request of a service from its call on until its future has ended
-    /// or is dropped, whether by an answer, an error, a panic or a client that went away.
+    /// A layer that counts each request of a service from its call until its future has ended or is
+    /// dropped: by an answer, an error, a panic, or a client that goes away.
     ///
-    /// For HTTP take [`http_layer`](Self::http_layer): there the answer's body comes after that.
+    /// For HTTP use [`http_layer`](Self::http_layer), because the body of the answer comes after that.
     pub fn layer(&self) -> InFlightLayer {
         InFlightLayer(self.clone())
     }
@@ -48,14 +48,14 @@ impl<S: Service<R>, R> Service<R> for InFlightService<S> {
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        // Before the inner call, which may work already, and panic.
-        let counted = self.in_flight.begin();
-        CountedFuture::new(self.inner.call(request), counted)
+        // Begun first, because the inner call may already do work and panic.
+        let counted = Some(self.in_flight.begin());
+        CountedFuture { inner: self.inner.call(request), counted }
     }
 }
 
 pin_project! {
-    /// A request under way; counted out when it has ended or is dropped.
+    /// A request that counts until it has ended or is dropped.
     #[derive(Debug)]
     #[must_use = "futures do nothing unless polled"]
     pub struct CountedFuture<F> {
@@ -66,11 +66,7 @@ pin_project! {
 }
 
 impl<F> CountedFuture<F> {
-    pub(super) fn new(inner: F, counted: Counted) -> Self {
-        Self { inner, counted: Some(counted) }
-    }
-
-    /// Polls it, and hands out the count with the end.
+    /// Polls it. At the end, the caller gets the count together with the output.
     pub(super) fn poll_end(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

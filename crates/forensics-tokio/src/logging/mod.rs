@@ -33,26 +33,22 @@ pub use self::message_id::MESSAGE_IDS;
 /// A line that cannot be written, for example because the disk is full, is lost. A `fmt` subscriber of
 /// your own panics in that case unless it has `.log_internal_errors(false)`.
 pub fn init() -> bool {
-    if !journal::takes_stderr() {
-        return tracing_subscriber::fmt()
-            .with_writer(io::stderr)
-            // Another crate may have turned on the feature `ansi`: colour is for a terminal alone.
-            .with_ansi(io::stderr().is_terminal())
-            .log_internal_errors(false)
-            .fmt_fields(CompactFields::default())
-            .try_init()
-            .is_ok();
+    let is_journal = journal::takes_stderr();
+    if is_journal && let Ok(is_installed) = init_journal() {
+        return is_installed;
     }
-    init_journal().unwrap_or_else(|_| {
-        tracing_subscriber::fmt()
-            .with_writer(io::stderr)
-            .log_internal_errors(false)
-            .with_ansi(false)
-            .fmt_fields(CompactFields::default())
-            .event_format(WithPriority(Format::default().without_time()))
-            .try_init()
-            .is_ok()
-    })
+    let lines = tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        // Another crate may have turned on the feature `ansi`. Only a terminal gets colour.
+        .with_ansi(io::stderr().is_terminal())
+        .log_internal_errors(false)
+        .fmt_fields(CompactFields::default());
+    if is_journal {
+        let format = WithPriority(Format::default().without_time());
+        lines.event_format(format).try_init().is_ok()
+    } else {
+        lines.try_init().is_ok()
+    }
 }
 
 /// Installs the subscriber for the journal, even if file descriptor 2 is not the journal's.
@@ -97,10 +93,9 @@ impl<'writer> FormatFields<'writer> for CompactFields {
     ) -> fmt::Result {
         let mut message = ContextMessage(None);
         fields.record(&mut message);
-        if let Some(message) = message.0 {
-            writer.write_str(&message)
-        } else {
-            self.0.format_fields(writer, fields)
+        match message.0 {
+            Some(message) => writer.write_str(&message),
+            None => self.0.format_fields(writer, fields),
         }
     }
 }
