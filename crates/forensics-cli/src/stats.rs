@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use forensics_core::escape::Plain;
 use forensics_core::record::{Event, PhaseOutcome, Record, post_mortem};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use crate::format::{self, seconds};
 
@@ -23,10 +23,8 @@ const MAX_PHASES: usize = 1000;
 /// Longest name shown, in characters.
 const MAX_NAME: usize = 40;
 
+/// How often there was what. Foreign names in it are escaped.
 type Counts = BTreeMap<String, usize>;
-
-/// How often each sender stopped a run, by name and user.
-type Senders = BTreeMap<(String, Option<u32>), usize>;
 
 /// The figures, as `--json` prints them.
 #[derive(Debug, Default, Serialize)]
@@ -37,8 +35,8 @@ pub(crate) struct Stats {
     corrupt_lines: usize,
     outcomes: Counts,
     causes: Counts,
-    #[serde(serialize_with = "senders_by_name")]
-    senders: Senders,
+    /// By name and user, such as `kill uid=1000`.
+    senders: Counts,
     /// By name; members of groups by `GROUP/PHASE`.
     phases: BTreeMap<String, Phase>,
 }
@@ -83,11 +81,12 @@ impl Stats {
         self.corrupt_lines += record.corrupt;
         *self.outcomes.entry(run.ended()).or_default() += 1;
         if let Some(cause) = run.cause {
-            *self.causes.entry(cause).or_default() += 1;
+            *self.causes.entry(shown(&cause)).or_default() += 1;
         }
         if let Some(sender) = run.sender {
-            let name = sender.name.unwrap_or_else(|| "?".to_owned());
-            *self.senders.entry((name, sender.uid)).or_default() += 1;
+            let name = shown(sender.name.as_deref().unwrap_or("?"));
+            let user = sender.uid.map(|uid| format!(" uid={uid}")).unwrap_or_default();
+            *self.senders.entry(name + &user).or_default() += 1;
         }
         for entry in &record.entries {
             let Event::PhaseFinished(finished) = &entry.event else { continue };
@@ -117,17 +116,14 @@ impl Stats {
                 write!(out, "; {count} {what} could not be read")?;
             }
         }
-        let named = |counts: &Counts| counts.iter().map(|(name, n)| (*n, shown(name))).collect();
-        let senders =
-            self.senders.iter().map(|((name, uid), n)| (*n, shown(name) + &user(*uid))).collect();
-        writeln!(out, "\noutcomes  {}", most_frequent(named(&self.outcomes)))?;
-        writeln!(out, "causes    {}", most_frequent(named(&self.causes)))?;
-        writeln!(out, "senders   {}", most_frequent(senders))?;
+        writeln!(out, "\noutcomes  {}", most_frequent(&self.outcomes))?;
+        writeln!(out, "causes    {}", most_frequent(&self.causes))?;
+        writeln!(out, "senders   {}", most_frequent(&self.senders))?;
         if self.phases.is_empty() {
             return Ok(());
         }
-        let names = self.phases.keys().take(MAX_PHASES).map(|name| shown(name));
-        let width = names.map(|name| name.chars().count()).max().unwrap_or(0).max(5);
+        let names = self.phases.keys().take(MAX_PHASES);
+        let width = names.map(|name| shown(name).chars().count()).max().unwrap_or(0).max(5);
         writeln!(
             out,
             "\n{:<width$} {:>9}{:>9}{:>9}{:>9}  not ok",
@@ -168,25 +164,15 @@ fn percentile(sorted: &[u64], percent: usize) -> Option<u64> {
 }
 
 /// `12 clean, 3 failed, and 2 more`, the most frequent first.
-fn most_frequent(mut counts: Vec<(usize, String)>) -> String {
-    let more = counts.len().saturating_sub(MAX_COUNTS);
-    counts.sort_by_key(|(count, _)| Reverse(*count));
-    let mut shown: Vec<_> =
-        counts.iter().take(MAX_COUNTS).map(|(count, name)| format!("{count} {name}")).collect();
-    if more > 0 {
-        shown.push(format!("and {more} more"));
+fn most_frequent(counts: &Counts) -> String {
+    let mut counts: Vec<_> = counts.iter().collect();
+    counts.sort_by_key(|(_, count)| Reverse(*count));
+    let some = counts.iter().take(MAX_COUNTS);
+    let mut shown: Vec<_> = some.map(|(name, count)| format!("{count} {name}")).collect();
+    if counts.len() > MAX_COUNTS {
+        shown.push(format!("and {} more", counts.len() - MAX_COUNTS));
     }
     shown.join(", ")
-}
-
-fn senders_by_name<S: Serializer>(senders: &Senders, serializer: S) -> Result<S::Ok, S::Error> {
-    let by_name = senders.iter().map(|((name, uid), n)| (name.clone() + &user(*uid), *n));
-    by_name.collect::<Counts>().serialize(serializer)
-}
-
-/// ` uid=1000`, behind the name of a sender.
-fn user(uid: Option<u32>) -> String {
-    uid.map(|uid| format!(" uid={uid}")).unwrap_or_default()
 }
 
 fn shown(name: &str) -> String {

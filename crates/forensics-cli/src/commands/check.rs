@@ -36,12 +36,12 @@ Exit status: 0 aligned, 1 not aligned, 3 can't tell.
 Example:
   forensics check gateway.service --drain 60s")]
 pub(crate) struct Check {
-    /// The unit; `.service` where it has no type
+    /// The unit; a name without a type is a `.service`
     unit: String,
     /// How long the service drains, such as `60s`
     #[arg(long, value_name = "T", value_parser = super::finite)]
     drain: Duration,
-    /// What is to be left after that
+    /// How much of the stop timeout must be left after that
     #[arg(long, value_name = "T", value_parser = super::finite, default_value = "30s")]
     headroom: Duration,
     /// Ask the user's manager instead of the system's

@@ -20,10 +20,10 @@ pub(crate) struct Context {
     /// Print JSON, on one line
     #[arg(long)]
     json: bool,
-    /// The process; this command itself unless given
+    /// The process [default: this command itself]
     #[arg(long, value_parser = clap::value_parser!(i32).range(1..))]
     pid: Option<i32>,
-    /// Show command lines as they are, with what looks like a secret in them
+    /// Show command lines unchanged, including what looks like a secret
     #[arg(long)]
     show_secrets: bool,
     /// A marker file to look for; can be given several times

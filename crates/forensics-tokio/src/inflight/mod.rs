@@ -5,9 +5,7 @@
 //! [`tower`](https://docs.rs/tower) service.
 
 #[cfg(feature = "tower")]
-mod http;
-#[cfg(feature = "tower")]
-mod service;
+mod layers;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,9 +15,10 @@ use tokio::sync::watch;
 use crate::phase_context::PhaseContext;
 
 #[cfg(feature = "tower")]
-pub use self::http::{CountedBody, CountedResponse, HttpInFlightLayer, HttpInFlightService};
-#[cfg(feature = "tower")]
-pub use self::service::{CountedFuture, InFlightLayer, InFlightService};
+pub use self::layers::{
+    CountedBody, CountedFuture, CountedResponse, HttpInFlightLayer, HttpInFlightService,
+    InFlightLayer, InFlightService,
+};
 
 /// Counts what is in flight. Clones share one count.
 ///

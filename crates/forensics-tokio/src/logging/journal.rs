@@ -151,13 +151,6 @@ struct Fields {
     values: Vec<(String, String)>,
 }
 
-impl Fields {
-    fn of(target: &str) -> Self {
-        let prefix = if target == "shutdown" { "SHUTDOWN" } else { "F" };
-        Self { prefix, values: Vec::new() }
-    }
-}
-
 impl Visit for Fields {
     fn record_str(&mut self, field: &Field, value: &str) {
         self.record_debug(field, &format_args!("{value}"));
@@ -169,6 +162,10 @@ impl Visit for Fields {
             self.values.push((field_name(self.prefix, field.name()), format!("{value:?}")));
         }
     }
+}
+
+fn prefix(target: &str) -> &'static str {
+    if target == "shutdown" { "SHUTDOWN" } else { "F" }
 }
 
 /// A name that the journal accepts: capitals, digits and `_`, at most 64 bytes.
@@ -189,7 +186,8 @@ pub(super) fn priority(level: Level) -> u8 {
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JournaldLayer {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         let Some(span) = context.span(id) else { return };
-        let mut fields = Fields::of(span.metadata().target());
+        let prefix = prefix(span.metadata().target());
+        let mut fields = Fields { prefix, values: Vec::new() };
         attributes.record(&mut fields);
         span.extensions_mut().replace(fields);
     }
@@ -217,7 +215,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JournaldLayer {
             ("MESSAGE_ID", message_id(metadata.name()).filter(|_| is_ours).map(str::to_owned)),
         ];
         let common = common.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
-        let mut fields = Fields { values: common.collect(), ..Fields::of(metadata.target()) };
+        let mut fields = Fields { prefix: prefix(metadata.target()), values: common.collect() };
         for span in context.event_scope(event).into_iter().flat_map(Scope::from_root) {
             if let Some(span) = span.extensions().get::<Fields>() {
                 fields.values.extend_from_slice(&span.values);
