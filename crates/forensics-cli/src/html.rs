@@ -36,6 +36,17 @@ pub(crate) fn page(record: &Record, verdict: &PostMortem) -> String {
         verdict.exit_code.map(|code| format!("exit status {code}")),
         unread_lines(record),
     ];
+    let tick = |fifth: u64| {
+        let at = seconds(timeline.span / 5 * fifth);
+        format!("<span style=\"left:{}%\">+{at}</span>", 20 * fifth)
+    };
+    let rows: String = timeline.bars.iter().map(|bar| row(bar, &timeline)).collect();
+    let no_rows = if rows.is_empty() { "No phase had begun." } else { "" };
+    let deadline = match timeline.deadline {
+        Some(at) if at <= timeline.span => "<i class=\"line deadline\"></i>deadline".to_owned(),
+        Some(at) => format!(" · deadline +{}, beyond the chart", seconds(at)),
+        None => String::new(),
+    };
     format!(
         include_str!("page.html"),
         css = include_str!("html.css"),
@@ -46,35 +57,14 @@ pub(crate) fn page(record: &Record, verdict: &PostMortem) -> String {
         evidence = escaped(&verdict.evidence),
         advice = escaped(verdict.advice.as_deref().unwrap_or_default()),
         facts = escaped(&facts.into_iter().flatten().collect::<Vec<_>>().join(" · ")),
-        chart = chart(&timeline),
+        ticks = (0..=5).map(tick).collect::<String>(),
+        rows = rows,
+        notice = timeline.omitted.as_deref().unwrap_or(no_rows),
+        deadline = deadline,
         marks = marks(&timeline),
         context = context(record),
         count = record.entries.len(),
         events = events(record),
-    )
-}
-
-fn chart(timeline: &Timeline<'_>) -> String {
-    if timeline.bars.is_empty() {
-        return "<p>No phase had begun.</p>\n".to_owned();
-    }
-    let tick = |fifth: u64| {
-        let at = seconds(timeline.span / 5 * fifth);
-        format!("<span style=\"left:{}%\">+{at}</span>", 20 * fifth)
-    };
-    let deadline = timeline.deadline.map(|deadline| {
-        if deadline <= timeline.span {
-            "<i class=\"line deadline\"></i>deadline".to_owned()
-        } else {
-            format!(" · deadline +{}, beyond the chart", seconds(deadline))
-        }
-    });
-    format!(
-        include_str!("chart.html"),
-        ticks = (0..=5).map(tick).collect::<String>(),
-        rows = timeline.bars.iter().map(|bar| row(bar, timeline)).collect::<String>(),
-        omitted = timeline.omitted.as_deref().unwrap_or_default(),
-        deadline = deadline.unwrap_or_default(),
     )
 }
 
