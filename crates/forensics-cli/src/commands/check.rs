@@ -95,44 +95,36 @@ impl Check {
             });
             writeln!(out, "{}", json::to_string(&answer)?)?;
         } else {
-            print(out, &unit, alignment, drop_in.as_ref(), &properties)?;
+            let summary = alignment.map(|alignment| alignment.to_string());
+            let unknown = || "can't tell: systemd names no stop timeout".to_owned();
+            writeln!(out, "{}: {}", to_copy(&unit), summary.unwrap_or_else(unknown))?;
+            for finding in findings(&properties) {
+                // The severities are words: `ok`, `unknown`, `warning`, `error`.
+                let severity = format!("{:?}", finding.severity).to_lowercase();
+                writeln!(out, "{severity}: {}", finding.what)?;
+                if let Some(mend) = &finding.mend {
+                    writeln!(out, "  mend: {mend}")?;
+                }
+            }
+            if let Some(drop_in) = &drop_in {
+                print_mend(out, drop_in, overruling(&properties))?;
+            }
         }
         Ok(ExitCode::from(code))
     }
 }
 
-fn print(
-    out: &mut dyn Write,
-    unit: &str,
-    alignment: Option<Alignment>,
-    drop_in: Option<&DropIn>,
-    properties: &UnitProperties,
-) -> io::Result<()> {
-    match alignment {
-        Some(alignment) => writeln!(out, "{}: {alignment}", to_copy(unit))?,
-        None => writeln!(out, "{}: can't tell: systemd names no stop timeout", to_copy(unit))?,
+fn print_mend(out: &mut dyn Write, drop_in: &DropIn, file: Option<String>) -> io::Result<()> {
+    let (section, setting, script) = (drop_in.section(), drop_in.setting(), drop_in.script());
+    match file {
+        None => writeln!(out, "\nTo mend it:\n\n{drop_in}\nOr without an editor:\n\n{script}"),
+        Some(file) => writeln!(
+            out,
+            "\nTo mend it, in {}, which wins over what `systemctl edit` would write:\n\n\
+             {section}\n{setting}\n\nThen: systemctl daemon-reload",
+            to_copy(&file),
+        ),
     }
-    for finding in findings(properties) {
-        // The severities are words: `ok`, `unknown`, `warning`, `error`.
-        let severity = format!("{:?}", finding.severity).to_lowercase();
-        writeln!(out, "{severity}: {}", finding.what)?;
-        if let Some(mend) = &finding.mend {
-            writeln!(out, "  mend: {mend}")?;
-        }
-    }
-    let Some(drop_in) = drop_in else { return Ok(()) };
-    let Some(file) = overruling(properties) else {
-        let script = drop_in.script();
-        return writeln!(out, "\nTo mend it:\n\n{drop_in}\nOr without an editor:\n\n{script}");
-    };
-    writeln!(
-        out,
-        "\nTo mend it, in {}, which wins over what `systemctl edit` would write:\n\n{}\n{}\n\n\
-         Then: systemctl daemon-reload",
-        to_copy(&file),
-        drop_in.section(),
-        drop_in.setting(),
-    )
 }
 
 /// A name to copy. Printable ASCII stays as it is, because the names of units contain backslashes.
