@@ -14,14 +14,11 @@ use tempfile::NamedTempFile;
 /// # Errors
 /// If it cannot be written, or if something other than a regular file is there.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    match fs::symlink_metadata(path) {
-        Ok(found) if !found.is_file() => {
-            return Err(io::Error::other(
-                "it is not a regular file: remove it, or name another, or `-` for standard output",
-            ));
-        }
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
+    // Any other error occurs again below.
+    if fs::symlink_metadata(path).is_ok_and(|found| !found.is_file()) {
+        return Err(io::Error::other(
+            "it is not a regular file: remove it, or name another, or `-` for standard output",
+        ));
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let mut file = NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;

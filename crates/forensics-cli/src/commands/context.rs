@@ -34,10 +34,7 @@ pub(crate) struct Context {
 impl Context {
     pub(crate) fn run(&self, out: &mut dyn Write) -> io::Result<ExitCode> {
         secret::show(self.show_secrets);
-        let mut startup = match self.pid {
-            Some(pid) => StartupInfo::collect_pid(pid),
-            None => StartupInfo::collect(),
-        };
+        let mut startup = self.pid.map_or_else(StartupInfo::collect, StartupInfo::collect_pid);
         if startup.process.name.is_none() {
             eprintln!("forensics: there is no process {} to be seen", startup.process.pid);
         }
