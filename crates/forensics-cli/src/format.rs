@@ -1,9 +1,9 @@
-//! Foreign text, spans and counts, as every command shows them.
+//! How every command shows foreign text, spans and counts.
 
 use forensics_core::escape::{Plain, Quoted, cut};
 use forensics_core::record::Record;
 
-/// A name of at most `max` characters, in quotes where it could be taken for more than one word.
+/// A name of at most `max` characters, in quotes if it could be taken for more than one word.
 pub(crate) fn name(name: &str, max: usize) -> String {
     cut(&Quoted(&cut(name, max)).to_string(), max).into_owned()
 }
@@ -11,11 +11,6 @@ pub(crate) fn name(name: &str, max: usize) -> String {
 /// A text of at most `max` characters before escaping.
 pub(crate) fn text(text: &str, max: usize) -> String {
     Plain(&cut(text, max)).to_string()
-}
-
-/// `GROUP/PHASE`, or `PHASE` where it is in no group.
-pub(crate) fn phase(phase: &str, group: Option<&str>) -> String {
-    group.map_or_else(|| phase.to_owned(), |group| format!("{group}/{phase}"))
 }
 
 /// `1.20s`.
@@ -26,6 +21,6 @@ pub(crate) fn seconds(us: u64) -> String {
 /// The lines that could not be read, if there are any.
 pub(crate) fn unread_lines(record: &Record) -> Option<String> {
     let torn = if record.torn { ", and the last line is torn" } else { "" };
-    (record.corrupt > 0 || record.torn)
-        .then(|| format!("{} lines could not be read{torn}", record.corrupt))
+    let unread = format!("{} lines could not be read{torn}", record.corrupt);
+    (record.corrupt > 0 || record.torn).then_some(unread)
 }

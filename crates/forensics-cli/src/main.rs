@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command.run(&mut io::stdout().lock()) {
         Ok(code) => code,
-        // The reader has gone, as in `forensics list DIR | head -1`.
+        // The reader has exited, as in `forensics list DIR | head -1`.
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("forensics: {}", Plain(&e.to_string()));

@@ -1,8 +1,7 @@
-//! Writes a file for the user, in place of one that may be there.
+//! Writes a file for the user, or replaces it.
 //!
-//! The content goes into a new file next to it, with mode 0600, which then takes its name. So a symbolic
-//! link or a hard link in its place is never written through, and a page that is being replaced is never
-//! half old and half new.
+//! The content goes into a new file next to it, with mode 0600, which is then renamed. So this never
+//! writes through a symbolic link or a hard link, and a page is never half old and half new.
 
 use std::fs;
 use std::io::{self, Write};
@@ -13,16 +12,13 @@ use tempfile::NamedTempFile;
 /// Writes the file at `path`, or replaces it.
 ///
 /// # Errors
-/// Where it cannot be written, or where there is something that is not a regular file.
+/// If it cannot be written, or if something other than a regular file is there.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    match fs::symlink_metadata(path) {
-        Ok(found) if !found.is_file() => {
-            return Err(io::Error::other(
-                "it is not a regular file: remove it, or name another, or `-` for standard output",
-            ));
-        }
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
+    // Any other error occurs again below.
+    if fs::symlink_metadata(path).is_ok_and(|found| !found.is_file()) {
+        return Err(io::Error::other(
+            "it is not a regular file: remove it, or name another, or `-` for standard output",
+        ));
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let mut file = NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;

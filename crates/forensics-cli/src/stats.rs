@@ -1,14 +1,15 @@
 //! Figures over many records: how runs ended, who stopped them, and how long each phase took.
 //!
-//! One record is in memory at a time. Of each, only counts are kept, and one number for each phase.
+//! One record is in memory at a time. Only counts are kept of each, and one number for each phase.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use forensics_core::escape::Plain;
 use forensics_core::record::{Event, PhaseOutcome, Record, post_mortem};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use crate::format::{self, seconds};
 
@@ -22,39 +23,45 @@ const MAX_PHASES: usize = 1000;
 /// Longest name shown, in characters.
 const MAX_NAME: usize = 40;
 
+/// How often there was what. Foreign names in it are escaped.
 type Counts = BTreeMap<String, usize>;
 
-/// The figures.
-#[derive(Debug, Default)]
+/// The figures, as `--json` prints them.
+#[derive(Debug, Default, Serialize)]
 pub(crate) struct Stats {
     runs: usize,
+    unreadable: usize,
     /// Lines that could not be read, in records that could.
     corrupt_lines: usize,
-    unreadable: usize,
-    /// Why, for the first of them.
-    complaints: Vec<String>,
     outcomes: Counts,
     causes: Counts,
-    /// By name and user.
-    senders: BTreeMap<(String, Option<u32>), usize>,
-    /// By name, in a group by `GROUP/PHASE`.
+    /// By name and user, such as `kill uid=1000`.
+    senders: Counts,
+    /// By name; members of groups by `GROUP/PHASE`.
     phases: BTreeMap<String, Phase>,
 }
 
 /// One phase over all runs.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize)]
 struct Phase {
     /// How long it ran each time it ended, in microseconds. A skipped phase did not run.
+    #[serde(skip)]
     took: Vec<u64>,
+    runs: usize,
+    median_us: Option<u64>,
+    p95_us: Option<u64>,
+    max_us: Option<u64>,
+    timed_out: usize,
     /// How often it ended badly, by the word of its outcome; and `not finished`.
-    bad: Counts,
+    not_ok: Counts,
 }
 
 impl Stats {
+    /// Reads the records. Those that cannot be read are named on standard error.
     pub(crate) fn of(paths: &[PathBuf]) -> Self {
         let mut stats = Self::default();
         paths.iter().for_each(|path| stats.add(path));
-        stats.phases.values_mut().for_each(|phase| phase.took.sort_unstable());
+        stats.phases.values_mut().for_each(Phase::finish);
         stats
     }
 
@@ -63,8 +70,8 @@ impl Stats {
             Ok(read) => read,
             Err(e) => {
                 self.unreadable += 1;
-                if self.complaints.len() < MAX_COMPLAINTS {
-                    self.complaints.push(e.to_string());
+                if self.unreadable <= MAX_COMPLAINTS {
+                    eprintln!("forensics: {}", Plain(&e.to_string()));
                 }
                 return;
             }
@@ -74,11 +81,12 @@ impl Stats {
         self.corrupt_lines += record.corrupt;
         *self.outcomes.entry(run.ended()).or_default() += 1;
         if let Some(cause) = run.cause {
-            *self.causes.entry(cause).or_default() += 1;
+            *self.causes.entry(shown(&cause)).or_default() += 1;
         }
         if let Some(sender) = run.sender {
-            let name = sender.name.unwrap_or_else(|| "?".to_owned());
-            *self.senders.entry((name, sender.uid)).or_default() += 1;
+            let name = shown(sender.name.as_deref().unwrap_or("?"));
+            let user = sender.uid.map(|uid| format!(" uid={uid}")).unwrap_or_default();
+            *self.senders.entry(name + &user).or_default() += 1;
         }
         for entry in &record.entries {
             let Event::PhaseFinished(finished) = &entry.event else { continue };
@@ -87,22 +95,18 @@ impl Stats {
                 phase.took.push(finished.took_us);
             }
             if finished.outcome != PhaseOutcome::Ok {
-                *phase.bad.entry(finished.outcome.to_string()).or_default() += 1;
+                *phase.not_ok.entry(finished.outcome.to_string()).or_default() += 1;
             }
         }
         for open in &run.phases {
             let phase = self.phase(&open.phase, open.group.as_deref());
-            *phase.bad.entry("not finished".to_owned()).or_default() += 1;
+            *phase.not_ok.entry("not finished".to_owned()).or_default() += 1;
         }
     }
 
     fn phase(&mut self, name: &str, group: Option<&str>) -> &mut Phase {
-        self.phases.entry(format::phase(name, group)).or_default()
-    }
-
-    /// Why records could not be read, for the first of them.
-    pub(crate) fn complaints(&self) -> &[String] {
-        &self.complaints
+        let name = group.map_or(name.to_owned(), |group| format!("{group}/{name}"));
+        self.phases.entry(name).or_default()
     }
 
     pub(crate) fn print(&self, out: &mut dyn Write) -> io::Result<()> {
@@ -112,86 +116,63 @@ impl Stats {
                 write!(out, "; {count} {what} could not be read")?;
             }
         }
-        let named = |counts: &Counts| counts.iter().map(|(name, n)| (*n, shown(name))).collect();
-        let senders = self.senders.iter().map(|(sender, n)| (*n, sender_shown(sender, shown)));
-        writeln!(out, "\noutcomes  {}", most_frequent(named(&self.outcomes)))?;
-        writeln!(out, "causes    {}", most_frequent(named(&self.causes)))?;
-        writeln!(out, "senders   {}", most_frequent(senders.collect()))?;
+        writeln!(out, "\noutcomes  {}", most_frequent(&self.outcomes))?;
+        writeln!(out, "causes    {}", most_frequent(&self.causes))?;
+        writeln!(out, "senders   {}", most_frequent(&self.senders))?;
         if self.phases.is_empty() {
             return Ok(());
         }
-        let rows: Vec<_> =
-            self.phases.iter().take(MAX_PHASES).map(|(name, phase)| (shown(name), phase)).collect();
-        let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).max(5);
-        let row = |name: &str, [runs, median, p95, max]: [&str; 4], bad: &str| {
-            let row = format!("{name:<width$} {runs:>9}{median:>9}{p95:>9}{max:>9}  {bad}");
-            row.trim_end().to_owned()
-        };
-        writeln!(out, "\n{}", row("phase", ["runs", "median", "95 %", "max"], "not ok"))?;
-        for (name, phase) in rows {
-            let span = |percent| phase.percentile(percent).map_or("-".to_owned(), seconds);
-            let runs = phase.took.len().to_string();
-            let bad: Vec<_> = phase.bad.iter().map(|(word, n)| format!("{n} {word}")).collect();
-            let columns = [&*runs, &span(50), &span(95), &span(100)];
-            writeln!(out, "{}", row(&name, columns, &bad.join(", ")))?;
+        let names = self.phases.keys().take(MAX_PHASES);
+        let width = names.map(|name| shown(name).chars().count()).max().unwrap_or(0).max(5);
+        writeln!(
+            out,
+            "\n{:<width$} {:>9}{:>9}{:>9}{:>9}  not ok",
+            "phase", "runs", "median", "95 %", "max"
+        )?;
+        for (name, phase) in self.phases.iter().take(MAX_PHASES) {
+            let [median, p95, max] = [phase.median_us, phase.p95_us, phase.max_us]
+                .map(|us| us.map_or("-".to_owned(), seconds));
+            let not_ok: Vec<_> =
+                phase.not_ok.iter().map(|(word, n)| format!("{n} {word}")).collect();
+            let (name, runs, not_ok) = (shown(name), phase.runs, not_ok.join(", "));
+            let row = format!("{name:<width$} {runs:>9}{median:>9}{p95:>9}{max:>9}  {not_ok}");
+            writeln!(out, "{}", row.trim_end())?;
         }
         match self.phases.len().saturating_sub(MAX_PHASES) {
             0 => Ok(()),
             more => writeln!(out, "and {more} more phases: --json has them all"),
         }
     }
-
-    pub(crate) fn as_json(&self) -> Value {
-        let phases = self.phases.iter().map(|(name, phase)| {
-            let figures = json!({
-                "runs": phase.took.len(),
-                "median_us": phase.percentile(50),
-                "p95_us": phase.percentile(95),
-                "max_us": phase.percentile(100),
-                "timed_out": phase.bad.get("timed_out").copied().unwrap_or(0),
-                "not_ok": phase.bad,
-            });
-            (name.clone(), figures)
-        });
-        let senders =
-            self.senders.iter().map(|(sender, n)| (sender_shown(sender, str::to_owned), json!(n)));
-        json!({
-            "runs": self.runs,
-            "unreadable": self.unreadable,
-            "corrupt_lines": self.corrupt_lines,
-            "outcomes": self.outcomes,
-            "causes": self.causes,
-            "senders": senders.collect::<serde_json::Map<_, _>>(),
-            "phases": phases.collect::<serde_json::Map<_, _>>(),
-        })
-    }
 }
 
 impl Phase {
-    /// The nearest rank: the smallest value that this percentage of the values does not exceed. `None`
-    /// if there are no values.
-    fn percentile(&self, percent: usize) -> Option<u64> {
-        let rank = (self.took.len() * percent).div_ceil(100);
-        self.took.get(rank.checked_sub(1)?).copied()
+    /// Works out the figures once all runs have been added.
+    fn finish(&mut self) {
+        self.took.sort_unstable();
+        self.runs = self.took.len();
+        [self.median_us, self.p95_us, self.max_us] =
+            [50, 95, 100].map(|percent| percentile(&self.took, percent));
+        self.timed_out = self.not_ok.get("timed_out").copied().unwrap_or(0);
     }
+}
+
+/// The nearest rank: the smallest value that this percentage of the values does not exceed. `None` if
+/// there are no values.
+fn percentile(sorted: &[u64], percent: usize) -> Option<u64> {
+    let rank = (sorted.len() * percent).div_ceil(100);
+    sorted.get(rank.checked_sub(1)?).copied()
 }
 
 /// `12 clean, 3 failed, and 2 more`, the most frequent first.
-fn most_frequent(mut counts: Vec<(usize, String)>) -> String {
-    let more = counts.len().saturating_sub(MAX_COUNTS);
-    counts.sort_by_key(|(count, _)| Reverse(*count));
-    let mut shown: Vec<_> =
-        counts.iter().take(MAX_COUNTS).map(|(count, name)| format!("{count} {name}")).collect();
-    if more > 0 {
-        shown.push(format!("and {more} more"));
+fn most_frequent(counts: &Counts) -> String {
+    let mut counts: Vec<_> = counts.iter().collect();
+    counts.sort_by_key(|(_, count)| Reverse(*count));
+    let some = counts.iter().take(MAX_COUNTS);
+    let mut shown: Vec<_> = some.map(|(name, count)| format!("{count} {name}")).collect();
+    if counts.len() > MAX_COUNTS {
+        shown.push(format!("and {} more", counts.len() - MAX_COUNTS));
     }
     shown.join(", ")
-}
-
-/// `kill uid=1000`, with the name as `shown` gives it.
-fn sender_shown((name, uid): &(String, Option<u32>), shown: impl Fn(&str) -> String) -> String {
-    let uid = uid.map(|uid| format!(" uid={uid}")).unwrap_or_default();
-    format!("{}{uid}", shown(name))
 }
 
 fn shown(name: &str) -> String {
@@ -204,7 +185,6 @@ mod tests {
 
     #[test]
     fn a_percentile_is_the_nearest_rank() {
-        let of = |took: Vec<u64>, percent| Phase { took, bad: Counts::new() }.percentile(percent);
         let hundred: Vec<u64> = (1..=100).collect();
         let cases = [
             (vec![], 50, None),
@@ -216,7 +196,7 @@ mod tests {
             (hundred, 100, Some(100)),
         ];
         for (took, percent, expected) in cases {
-            assert_eq!(of(took.clone(), percent), expected, "{percent} of {took:?}");
+            assert_eq!(percentile(&took, percent), expected, "{percent} of {took:?}");
         }
     }
 }

@@ -1,32 +1,22 @@
-//! A timeline as text: one bar per phase, no line longer than the terminal is wide.
+//! A timeline as text: one bar per phase, and no line longer than the terminal is wide.
 
 use std::io::{self, IsTerminal, Write};
 
-use clap::ValueEnum;
+use clap::ColorChoice;
 use forensics_core::escape::cut;
 
 use crate::format::{self, seconds};
 use crate::timeline::{Bar, Timeline, Tone};
 
-/// Widest and narrowest bar, in characters. Without room for the narrowest there are no bars.
+/// Widest and narrowest bar, in characters. If there is no room for the narrowest, there are no bars.
 const WIDEST: usize = 60;
 const NARROWEST: usize = 8;
 
 /// Longest name shown.
 const MAX_NAME: usize = 24;
 
-/// The width without a terminal, or where it does not say how wide it is.
+/// The width without a terminal, or if the terminal does not say how wide it is.
 const WIDTH: usize = 80;
-
-/// When to use colour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub(crate) enum Color {
-    /// On a terminal, unless `NO_COLOR` is set
-    #[default]
-    Auto,
-    Always,
-    Never,
-}
 
 /// How to draw.
 #[derive(Debug, Clone, Copy)]
@@ -36,99 +26,89 @@ pub(crate) struct Style {
 }
 
 impl Style {
-    /// For standard output, as it is.
-    pub(crate) fn of_stdout(color: Color) -> Self {
-        let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    /// For standard output as it is.
+    pub(crate) fn of_stdout(color: ColorChoice) -> Self {
         let color = match color {
-            Color::Always => true,
-            Color::Never => false,
-            Color::Auto => io::stdout().is_terminal() && !set("NO_COLOR"),
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+            ColorChoice::Auto => {
+                let no_color = std::env::var_os("NO_COLOR").unwrap_or_default();
+                io::stdout().is_terminal() && no_color.is_empty()
+            }
         };
         let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
         let terminal = || terminal_size::terminal_size_of(io::stdout());
         let width = columns.or_else(|| terminal().map(|(width, _)| width.0.into()));
         Self { color, width: width.unwrap_or(WIDTH).max(20) }
     }
-
-    fn paint(self, tone: Tone, text: &str) -> String {
-        let code = match tone {
-            _ if !self.color => return text.to_owned(),
-            Tone::Good => "32",
-            Tone::Warning => "33",
-            Tone::Bad => "31",
-            Tone::Faint => "2",
-        };
-        format!("\u{1b}[{code}m{text}\u{1b}[0m")
-    }
 }
 
 /// The columns of a drawing, in characters.
-struct Layout {
+struct Layout<'a> {
+    timeline: &'a Timeline<'a>,
     style: Style,
     offset: usize,
     name: usize,
-    /// Zero where there is no room for bars.
+    /// Zero if there is no room for bars.
     bar: usize,
     used: usize,
-    /// What the bar's whole width stands for.
-    span: u64,
 }
 
-/// Draws it.
+/// Draws a timeline.
 pub(crate) fn draw(out: &mut dyn Write, timeline: &Timeline<'_>, style: Style) -> io::Result<()> {
     let layout = Layout::new(timeline, style);
     for mark in &timeline.marks {
-        let what = mark.what.describe();
-        layout.line(out, mark.at, &[(Some(mark.what.tone()), &what)])?;
+        layout.line(out, &[(Tone::PLAIN, &layout.at(mark.at)), (mark.tone(), &mark.text())])?;
     }
-    for bar in timeline.rows() {
+    for bar in &timeline.bars {
         layout.row(out, bar)?;
     }
-    if let Some(more) = timeline.omitted() {
-        writeln!(out, "{}", cut(&more, style.width))?;
+    if let Some(more) = &timeline.omitted {
+        layout.line(out, &[(Tone::PLAIN, more)])?;
     }
     if let Some(deadline) = timeline.deadline {
-        let mark = if deadline <= layout.span && layout.bar > 0 {
-            format!("{}┆", " ".repeat(layout.column(deadline).min(layout.bar - 1)))
-        } else {
-            String::new()
-        };
-        let text = format!("{:<name$}  {mark}", "deadline", name = layout.name);
-        layout.line(out, deadline, &[(Some(Tone::Faint), text.trim_end())])?;
+        let mut text = format!("{:<name$}  ", "deadline", name = layout.name);
+        if deadline <= timeline.span && layout.bar > 0 {
+            text += &" ".repeat(layout.column(deadline).min(layout.bar - 1));
+            text += "┆";
+        }
+        let text = (Tone::FAINT, text.trim_end());
+        layout.line(out, &[(Tone::PLAIN, &layout.at(deadline)), text])?;
     }
     Ok(())
 }
 
-impl Layout {
-    fn new(timeline: &Timeline<'_>, style: Style) -> Self {
+impl<'a> Layout<'a> {
+    fn new(timeline: &'a Timeline<'a>, style: Style) -> Self {
         let longest =
-            |length: fn(&Bar<'_>) -> usize| timeline.rows().map(length).max().unwrap_or(0);
+            |length: fn(&Bar<'_>) -> usize| timeline.bars.iter().map(length).max().unwrap_or(0);
         let name = longest(|bar| label(bar).chars().count()).max("deadline".len());
-        let used = longest(|bar| bar.used().len());
-        let word = longest(|bar| bar.word().len());
+        let (used, word) = (longest(|bar| bar.used().len()), longest(|bar| bar.word().len()));
         let last = timeline.deadline.unwrap_or(0).max(timeline.end);
         let offset = offset(last).len().max(9);
         let bar = style.width.saturating_sub(offset + 2 + name + 2 + 2 + used + 1 + word);
         let bar = if bar < NARROWEST { 0 } else { bar.min(WIDEST) };
-        Self { style, offset, name, bar, used, span: timeline.span() }
+        Self { timeline, style, offset, name, bar, used }
     }
 
     fn row(&self, out: &mut dyn Write, bar: &Bar<'_>) -> io::Result<()> {
-        let (name, used) = (self.name, self.used);
+        let (name, used, tone) = (self.name, self.used, bar.tone());
         let [before, full, left, after] = self.bar(bar);
-        let segments = [
-            (None, &*format!("{:<name$}  {before}", label(bar))),
-            (Some(bar.tone()), &full),
-            (Some(Tone::Faint), &left),
-            (None, &format!("{after}{:>used$} ", bar.used())),
-            (Some(bar.tone()), bar.word()),
-        ];
-        self.line(out, bar.from, &segments)?;
+        self.line(
+            out,
+            &[
+                (Tone::PLAIN, &format!("{}{:<name$}  {before}", self.at(bar.from), label(bar))),
+                (tone, &full),
+                (Tone::FAINT, &left),
+                (Tone::PLAIN, &format!("{after}{:>used$} ", bar.used())),
+                (tone, bar.word()),
+            ],
+        )?;
         let error = format::text(bar.error.unwrap_or_default(), self.style.width);
-        for (tone, text) in [(bar.tone(), error), (Tone::Faint, bar.recorded())] {
+        for (tone, text) in [(tone, error), (Tone::FAINT, bar.recorded())] {
             if !text.is_empty() {
                 let indent = " ".repeat(self.offset + 2 + name + 2);
-                self.segments(out, &[(None, &indent), (Some(tone), &text)])?;
+                self.line(out, &[(Tone::PLAIN, &indent), (tone, &text)])?;
             }
         }
         Ok(())
@@ -151,31 +131,24 @@ impl Layout {
     }
 
     fn column(&self, at: u64) -> usize {
-        let column = u128::from(at) * self.bar as u128 / u128::from(self.span);
-        usize::try_from(column).unwrap_or(self.bar).min(self.bar)
+        (self.timeline.fraction(at) * self.bar as f64) as usize
     }
 
-    fn line(
-        &self,
-        out: &mut dyn Write,
-        at: u64,
-        segments: &[(Option<Tone>, &str)],
-    ) -> io::Result<()> {
-        let at = format!("{:>width$}  ", offset(at), width = self.offset);
-        self.segments(out, &[&[(None, at.as_str())], segments].concat())
+    /// The first column: a time.
+    fn at(&self, at: u64) -> String {
+        format!("{:>width$}  ", offset(at), width = self.offset)
     }
 
     /// One line, cut where the terminal ends.
-    fn segments(&self, out: &mut dyn Write, segments: &[(Option<Tone>, &str)]) -> io::Result<()> {
+    fn line(&self, out: &mut dyn Write, segments: &[(Tone, &str)]) -> io::Result<()> {
         let mut room = self.style.width;
         for (tone, text) in segments {
             let text = cut(text, room);
             room -= text.chars().count();
-            match tone {
-                Some(tone) if !text.is_empty() => {
-                    write!(out, "{}", self.style.paint(*tone, &text))?;
-                }
-                _ => write!(out, "{text}")?,
+            if self.style.color && !tone.sgr.is_empty() && !text.is_empty() {
+                write!(out, "\u{1b}[{}m{text}\u{1b}[0m", tone.sgr)?;
+            } else {
+                write!(out, "{text}")?;
             }
         }
         writeln!(out)

@@ -1,19 +1,22 @@
-//! A run as it is drawn: phases as bars, single events as marks, all times in microseconds since the
-//! first signal.
+//! A run as it is drawn: phases are bars, single events are marks. All times are in microseconds since
+//! the first signal.
 //!
-//! Built from whatever a record holds: a phase without an end, an end without a start, members without
-//! their group, clocks out of order. Only what no drawing can show is left out.
+//! A record can be incomplete: a phase without an end, an end without a start, members without their
+//! group, clocks out of order. All of it is drawn as far as it is known.
 
 use std::collections::HashMap;
+use std::ptr;
 
 use forensics_core::escape::{MAX_NAME_CHARS, MAX_TEXT_CHARS};
-use forensics_core::record::{
-    Diag, Event, PhaseFinished, PhaseOutcome, PhaseStarted, Record, SignalEvent, Stopped,
-    values_line,
-};
+use forensics_core::record::{Event, PhaseOutcome, Record, values_line};
 use serde_json::{Map, Value};
 
 use crate::format::{name, seconds, text};
+
+/// How many phases and marks are drawn: far more than any service has, and few enough to draw if a
+/// record was made to have too many.
+const MAX_BARS: usize = 1000;
+const MAX_MARKS: usize = 1000;
 
 /// A run, ready to be drawn.
 pub(crate) struct Timeline<'a> {
@@ -21,52 +24,54 @@ pub(crate) struct Timeline<'a> {
     pub(crate) end: u64,
     /// When the teardown must have ended.
     pub(crate) deadline: Option<u64>,
-    /// In the order in which they began; members are in their group.
+    /// How long the drawing is: until the end of the run, or until the deadline if that is near.
+    pub(crate) span: u64,
+    /// In the order in which they began; each group is followed by its members.
     pub(crate) bars: Vec<Bar<'a>>,
     /// In the order in which they happened.
     pub(crate) marks: Vec<Mark<'a>>,
-    /// How many more phases and marks there are than are drawn.
-    more: [usize; 2],
+    /// Says what is not drawn, if anything.
+    pub(crate) omitted: Option<String>,
 }
 
-/// How many phases and marks are drawn: far more than any service has, and few enough to draw where a
-/// record was made to have too many.
-const MAX_BARS: usize = 1000;
-const MAX_MARKS: usize = 1000;
-
-/// A phase or a group.
+/// A phase, a group, or a member of a group.
+#[derive(Default)]
 pub(crate) struct Bar<'a> {
     pub(crate) name: &'a str,
     pub(crate) group: Option<&'a str>,
     pub(crate) from: u64,
-    /// Its end, or that of the run where it has none.
+    /// When it ended, or when the run did.
     pub(crate) to: u64,
     /// How long it may have taken.
     pub(crate) budget: Option<u64>,
-    /// Absent where it had not ended when the run did.
+    /// Absent if it had not ended when the run did.
     pub(crate) outcome: Option<PhaseOutcome>,
     pub(crate) error: Option<&'a str>,
     /// What it recorded last.
-    pub(crate) values: Option<&'a Map<String, Value>>,
-    pub(crate) members: Vec<Bar<'a>>,
+    values: Option<&'a Map<String, Value>>,
 }
 
-/// A single event.
+/// A signal, a stall, a diagnostic, or the end.
 pub(crate) struct Mark<'a> {
     pub(crate) at: u64,
-    pub(crate) what: What<'a>,
+    pub(crate) event: &'a Event,
+    /// It is the first signal, the one that has a cause.
+    is_first: bool,
 }
 
-pub(crate) enum What<'a> {
-    /// Only the first signal has a cause.
-    Signal {
-        signal: &'a SignalEvent,
-        is_first: bool,
-    },
-    /// The stalled phase, and the details.
-    Wedged(Option<&'a str>, &'a str),
-    Diag(&'a Diag),
-    Stopped(&'a Stopped),
+/// How good or bad something is: its class on the page, and its colour on a terminal as an SGR code.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tone {
+    pub(crate) class: &'static str,
+    pub(crate) sgr: &'static str,
+}
+
+impl Tone {
+    pub(crate) const GOOD: Self = Self { class: "good", sgr: "32" };
+    pub(crate) const WARNING: Self = Self { class: "warning", sgr: "33" };
+    pub(crate) const BAD: Self = Self { class: "bad", sgr: "31" };
+    pub(crate) const FAINT: Self = Self { class: "faint", sgr: "2" };
+    pub(crate) const PLAIN: Self = Self { class: "", sgr: "" };
 }
 
 impl<'a> Timeline<'a> {
@@ -75,139 +80,107 @@ impl<'a> Timeline<'a> {
         let mut entries: Vec<_> = record.entries.iter().collect();
         entries.sort_by_key(|entry| entry.mono_us);
         let last = entries.last().map_or(0, |entry| entry.mono_us);
-        let first = entries.iter().find_map(|entry| match &entry.event {
-            Event::Signal(signal) => Some((entry.mono_us, signal)),
-            _ => None,
-        });
-        let zero = first.map_or(last, |(at, _)| at);
+        let first = entries.iter().copied().find(|entry| matches!(entry.event, Event::Signal(_)));
+        let zero = first.map_or(last, |entry| entry.mono_us);
         let end = last.saturating_sub(zero);
 
         let mut bars: Vec<Bar<'_>> = Vec::new();
-        // The bars that have not ended, by name and group; of the same name the last one last.
+        // The bars that have not ended, by name and group; the newest is last.
         let mut open: HashMap<_, Vec<usize>> = HashMap::new();
         let mut marks = Vec::new();
         for entry in entries {
-            let at = entry.mono_us.saturating_sub(zero);
-            let what = match &entry.event {
+            let (at, event) = (entry.mono_us.saturating_sub(zero), &entry.event);
+            match event {
                 Event::PhaseStarted(started) => {
-                    let bar = Bar::begun(started, at, end);
-                    open.entry((bar.name, bar.group)).or_default().push(bars.len());
-                    bars.push(bar);
-                    continue;
+                    let (name, group) = (started.phase.as_str(), started.group.as_deref());
+                    open.entry((name, group)).or_default().push(bars.len());
+                    let budget = started.timeout_us;
+                    bars.push(Bar { name, group, from: at, to: end, budget, ..Bar::default() });
                 }
                 Event::PhaseProgress(progress) => {
-                    let place = (progress.phase.as_str(), progress.group.as_deref());
-                    if let Some(&bar) = open.get(&place).and_then(|open| open.last()) {
+                    let open = open.get(&(progress.phase.as_str(), progress.group.as_deref()));
+                    if let Some(&bar) = open.and_then(|open| open.last()) {
                         bars[bar].values = Some(&progress.values);
                     }
-                    continue;
                 }
                 Event::PhaseFinished(finished) => {
-                    let place = (finished.phase.as_str(), finished.group.as_deref());
-                    let bar = open.get_mut(&place).and_then(Vec::pop).unwrap_or_else(|| {
-                        // A phase that was skipped never started.
-                        bars.push(Bar::at(place, at));
-                        bars.len() - 1
-                    });
-                    bars[bar].finish(finished, at);
-                    continue;
+                    let (name, group) = (finished.phase.as_str(), finished.group.as_deref());
+                    let bar =
+                        open.get_mut(&(name, group)).and_then(Vec::pop).unwrap_or_else(|| {
+                            // A phase that was skipped never started.
+                            bars.push(Bar { name, group, from: at, ..Bar::default() });
+                            bars.len() - 1
+                        });
+                    let bar = &mut bars[bar];
+                    bar.to = at;
+                    bar.outcome = Some(finished.outcome);
+                    bar.error = finished.error.as_deref();
+                    if !finished.values.is_empty() {
+                        bar.values = Some(&finished.values);
+                    }
                 }
-                Event::Signal(signal) => {
-                    let is_first = first.is_some_and(|(_, one)| std::ptr::eq(one, signal));
-                    What::Signal { signal, is_first }
+                Event::Signal(_) | Event::Wedged(_) | Event::Diag(_) | Event::Stopped(_) => {
+                    let is_first = first.is_some_and(|first| ptr::eq(first, entry));
+                    marks.push(Mark { at, event, is_first });
                 }
-                Event::Wedged(wedged) => What::Wedged(wedged.phase.as_deref(), &wedged.detail),
-                Event::Diag(diag) => What::Diag(diag),
-                Event::Stopped(stopped) => What::Stopped(stopped),
-                _ => continue,
-            };
-            marks.push(Mark { at, what });
+                _ => {}
+            }
         }
-        let deadline = first.and_then(|(_, signal)| signal.deadline_us);
-        let more = [bars.len().saturating_sub(MAX_BARS), marks.len().saturating_sub(MAX_MARKS)];
+        let deadline = first.and_then(|first| match &first.event {
+            Event::Signal(signal) => signal.deadline_us,
+            _ => None,
+        });
+        let near = deadline.filter(|&deadline| deadline <= end.saturating_mul(3));
+        let span = near.unwrap_or(0).max(end).max(1);
+        let more = bars.len().saturating_sub(MAX_BARS) + marks.len().saturating_sub(MAX_MARKS);
+        let omitted = format!("{more} more phases and events are not drawn: --json has them all");
+        let omitted = (more > 0).then_some(omitted);
         bars.truncate(MAX_BARS);
         marks.truncate(MAX_MARKS);
-        Self { end, deadline, more, bars: nest(bars), marks }
+        Self { end, deadline, span, bars: nest(bars), marks, omitted }
     }
 
-    /// All bars, each group in front of its members.
-    pub(crate) fn rows(&self) -> impl Iterator<Item = &Bar<'a>> {
-        self.bars.iter().flat_map(|bar| std::iter::once(bar).chain(&bar.members))
-    }
-
-    /// What is not drawn, if anything.
-    pub(crate) fn omitted(&self) -> Option<String> {
-        match self.more {
-            [0, 0] => None,
-            [bars, marks] => Some(format!(
-                "{bars} more phases and {marks} more events are not drawn: --json has them all"
-            )),
-        }
-    }
-
-    /// How long the drawing is: until the end of the run, or until the deadline if that is near.
-    pub(crate) fn span(&self) -> u64 {
-        let near = self.deadline.filter(|&deadline| deadline <= self.end.saturating_mul(3));
-        near.unwrap_or(0).max(self.end).max(1)
+    /// Which part of the drawing is left of this time, from 0 to 1.
+    pub(crate) fn fraction(&self, at: u64) -> f64 {
+        at.min(self.span) as f64 / self.span as f64
     }
 }
 
-impl<'a> Bar<'a> {
-    fn at((name, group): (&'a str, Option<&'a str>), at: u64) -> Self {
-        Self {
-            name,
-            group,
-            from: at,
-            to: at,
-            budget: None,
-            outcome: None,
-            error: None,
-            values: None,
-            members: Vec::new(),
-        }
+/// Puts each member behind the last group of its name that began before it. A member without one stays
+/// where it is.
+fn nest(flat: Vec<Bar<'_>>) -> Vec<Bar<'_>> {
+    let mut bars: Vec<Bar<'_>> = Vec::new();
+    for bar in flat {
+        let is_its_group = |one: &Bar<'_>| one.group.is_none() && Some(one.name) == bar.group;
+        let place = bars.iter().rposition(is_its_group).map_or(bars.len(), |group| {
+            let behind = &bars[group + 1..];
+            group + 1 + behind.iter().take_while(|one| one.group == bar.group).count()
+        });
+        bars.insert(place, bar);
     }
+    bars
+}
 
-    fn begun(started: &'a PhaseStarted, at: u64, end: u64) -> Self {
-        let place = (started.phase.as_str(), started.group.as_deref());
-        Self { to: end, budget: started.timeout_us, ..Self::at(place, at) }
-    }
-
-    fn finish(&mut self, finished: &'a PhaseFinished, at: u64) {
-        self.to = at;
-        self.outcome = Some(finished.outcome);
-        self.error = finished.error.as_deref();
-        if !finished.values.is_empty() {
-            self.values = Some(&finished.values);
-        }
-    }
-
-    /// How long it ran.
-    pub(crate) fn took(&self) -> u64 {
-        self.to.saturating_sub(self.from)
-    }
-
-    /// The outcome's word.
+impl Bar<'_> {
+    /// The word for its outcome.
     pub(crate) fn word(&self) -> &'static str {
         self.outcome.map_or("not finished", PhaseOutcome::as_str)
     }
 
     pub(crate) fn tone(&self) -> Tone {
+        use PhaseOutcome::{CutShort, Ok, Other, Skipped, TimedOut};
         match self.outcome {
-            Some(PhaseOutcome::Ok) => Tone::Good,
-            Some(PhaseOutcome::Skipped) => Tone::Faint,
-            Some(PhaseOutcome::TimedOut | PhaseOutcome::CutShort | PhaseOutcome::Other) => {
-                Tone::Warning
-            }
-            _ => Tone::Bad,
+            Some(Ok) => Tone::GOOD,
+            Some(Skipped) => Tone::FAINT,
+            Some(TimedOut | CutShort | Other) => Tone::WARNING,
+            _ => Tone::BAD,
         }
     }
 
-    /// `1.20s of 30.00s`, or without the budget where it had none.
+    /// `1.20s of 30.00s`, or `1.20s` if it had no budget.
     pub(crate) fn used(&self) -> String {
-        match self.budget {
-            Some(budget) => format!("{} of {}", seconds(self.took()), seconds(budget)),
-            None => seconds(self.took()),
-        }
+        let took = seconds(self.to.saturating_sub(self.from));
+        self.budget.map_or(took.clone(), |budget| format!("{took} of {}", seconds(budget)))
     }
 
     /// What it recorded, such as `active_now=3`.
@@ -216,71 +189,47 @@ impl<'a> Bar<'a> {
     }
 }
 
-/// How good or bad something is, for a colour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Tone {
-    Good,
-    Warning,
-    Bad,
-    Faint,
-}
-
-impl What<'_> {
+impl Mark<'_> {
     /// As text, in which foreign text is escaped.
-    pub(crate) fn describe(&self) -> String {
-        match self {
-            What::Signal { signal, is_first } => {
-                let name = |text: &str| name(text, MAX_NAME_CHARS);
+    pub(crate) fn text(&self) -> String {
+        let name = |name_of: &str| name(name_of, MAX_NAME_CHARS);
+        let detail = |detail: &str| text(detail, MAX_TEXT_CHARS);
+        match self.event {
+            Event::Signal(signal) => {
                 let kind = signal.kind.to_string();
                 let mut text = name(signal.signal.as_deref().unwrap_or(&kind));
                 if let Some(pid) = signal.sender_pid {
                     let sender = signal.sender_name.as_deref().unwrap_or("?");
                     text += &format!(" from {}({pid})", name(sender));
                 }
-                if *is_first {
+                if self.is_first {
                     text += &format!(", cause {}", name(&signal.cause));
                 }
                 text
             }
-            What::Wedged(phase, detail) => {
-                let phase = phase.map(|phase| format!(" in {}", name(phase, MAX_NAME_CHARS)));
-                format!("stalled{}: {}", phase.unwrap_or_default(), text(detail, MAX_TEXT_CHARS))
+            Event::Wedged(stall) => {
+                let phase = stall.phase.as_ref().map(|phase| format!(" in {}", name(phase)));
+                format!("stalled{}: {}", phase.unwrap_or_default(), detail(&stall.detail))
             }
-            What::Diag(diag) => {
-                let error = diag.error.as_ref();
-                let error = error.map(|error| format!(": {}", text(error, MAX_TEXT_CHARS)));
+            Event::Diag(diag) => {
+                let error = diag.error.as_ref().map(|error| format!(": {}", detail(error)));
                 format!("diagnostic {}{}", diag.state, error.unwrap_or_default())
             }
-            What::Stopped(stopped) => {
+            Event::Stopped(stopped) => {
                 let status = stopped.exit_code.map(|code| format!(", exit status {code}"));
                 format!("ended {}{}", stopped.how, status.unwrap_or_default())
             }
+            _ => String::new(),
         }
     }
 
     pub(crate) fn tone(&self) -> Tone {
-        match self {
-            What::Signal { .. } => Tone::Warning,
-            What::Wedged(..) => Tone::Bad,
-            What::Diag(_) | What::Stopped(_) => Tone::Faint,
+        match self.event {
+            Event::Signal(_) => Tone::WARNING,
+            Event::Wedged(_) => Tone::BAD,
+            _ => Tone::FAINT,
         }
     }
-}
-
-/// Puts members into the last group of their name that began before them. Members without one stay
-/// where they are.
-fn nest(flat: Vec<Bar<'_>>) -> Vec<Bar<'_>> {
-    let mut bars: Vec<Bar<'_>> = Vec::new();
-    for bar in flat {
-        let group = bar.group.and_then(|group| {
-            bars.iter_mut().rev().find(|one| one.group.is_none() && one.name == group)
-        });
-        match group {
-            Some(group) => group.members.push(bar),
-            None => bars.push(bar),
-        }
-    }
-    bars
 }
 
 #[cfg(test)]
@@ -331,7 +280,7 @@ mod tests {
         ]);
         let timeline = Timeline::of(&record);
         let rows: Vec<_> =
-            timeline.rows().map(|bar| (bar.name, bar.from, bar.to, bar.word())).collect();
+            timeline.bars.iter().map(|bar| (bar.name, bar.from, bar.to, bar.word())).collect();
         let expected = [
             ("adapters", 100, 1000, "not finished"),
             ("irc", 100, 500, "failed"),
@@ -340,11 +289,12 @@ mod tests {
             ("stray", 600, 600, "skipped"),
         ];
         assert_eq!(rows, expected);
-        assert_eq!(timeline.bars[0].members.len(), 2);
+        let members = timeline.bars.iter().filter(|bar| bar.group == Some("adapters"));
+        assert_eq!(members.count(), 2);
         assert_eq!((timeline.end, timeline.deadline), (1000, Some(5000)));
         // The deadline is too far off to be drawn.
-        assert_eq!(timeline.span(), 1000);
-        let marks: Vec<_> = timeline.marks.iter().map(|mark| mark.what.describe()).collect();
+        assert_eq!(timeline.span, 1000);
+        let marks: Vec<_> = timeline.marks.iter().map(Mark::text).collect();
         assert_eq!(marks, ["SIGTERM, cause operator", "SIGINT", "stalled in slack: d"]);
     }
 
@@ -357,8 +307,8 @@ mod tests {
             (8, &finished("a", None, "timed_out")),
         ]);
         let timeline = Timeline::of(&record);
-        let rows: Vec<_> = timeline.rows().map(|bar| (bar.name, bar.word())).collect();
+        let rows: Vec<_> = timeline.bars.iter().map(|bar| (bar.name, bar.word())).collect();
         assert_eq!(rows, [("a", "ok"), ("a", "timed_out")]);
-        assert_eq!((timeline.end, timeline.span()), (0, 1));
+        assert_eq!((timeline.end, timeline.span), (0, 1));
     }
 }

@@ -190,7 +190,7 @@ fn a_drop_in_that_would_win_is_named_as_the_place_to_mend() {
 }
 
 #[test]
-fn a_systemctl_that_hangs_is_not_waited_for() {
+fn a_systemctl_that_does_not_answer_is_not_waited_for() {
     let (code, _, stderr) = check(Some("exec sleep 3600"), &[]);
     assert_eq!(code, 3);
     assert!(stderr.contains("did not answer"), "{stderr}");
@@ -434,6 +434,26 @@ fn figures_over_a_thousand_runs_count_what_cannot_be_read_too() {
     assert!(text.contains("outcomes  899 clean, 90 timed_out, 10 killed_in_phase\n"), "{text}");
     let drain = text.lines().find(|line| line.starts_with("drain")).unwrap();
     assert!(drain.ends_with("90 timed_out") && drain.contains("10 not finished"), "{text}");
+}
+
+#[test]
+fn a_sender_whose_name_looks_like_a_name_and_a_user_is_counted_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("shutdown");
+    for (name, uid) in [("kill", Some(5)), ("kill uid=5", None)] {
+        let mut signal = SignalEvent::new(SignalKind::Signal, 1, "operator");
+        signal.sender_name = Some(name.to_owned());
+        (signal.sender_pid, signal.sender_uid) = (Some(1), uid);
+        let recorder = Recorder::create(&folder, RunStarted::new("gateway", 4100)).unwrap();
+        recorder.record(&Event::Signal(signal)).unwrap();
+    }
+    let path = folder.to_str().unwrap();
+    let (_, json, _) = run(&["list", path, "--stats", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let expected = serde_json::json!({ "kill uid=5": 1, "\"kill uid=5\"": 1 });
+    assert_eq!(json["senders"], expected);
+    let (_, text, _) = run(&["list", path, "--stats"]);
+    assert!(text.contains("senders   1 \"kill uid=5\", 1 kill uid=5\n"), "{text}");
 }
 
 #[test]

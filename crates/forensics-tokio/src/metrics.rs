@@ -1,34 +1,33 @@
-//! Figures on the run before, for the `metrics` facade.
+//! Figures on the previous run, for the `metrics` facade.
 //!
-//! A process that ends is not scraped any more, and one that is killed says nothing at all. So the
-//! figures of a run are reported by the next one, at [`install`](crate::Builder::install), from the
-//! record: which recorder takes them is the program's business, and it has to be installed by then.
+//! A process that has ended is not scraped any more, and a process that is killed cannot report
+//! anything. So the next run reports the figures, from the record, at
+//! [`install`](crate::Builder::install). The program must have installed its recorder before that.
 //!
 //! | metric | kind | labels |
 //! |---|---|---|
 //! | `shutdown_runs_total` | counter, 1 a run | `service`, `outcome` (`clean`, `failed`, `killed_in_phase` …), `cause`, `reason` |
 //! | `shutdown_seconds` | histogram: from the request to stop to the end of the teardown | `service`, `outcome` |
 //! | `shutdown_phase_seconds` | histogram: each phase that ran and ended | `service`, `phase`, `outcome` |
-//! | `shutdown_phases_unfinished_total` | counter: each phase that the run was ended in | `service`, `phase` |
+//! | `shutdown_phases_unfinished_total` | counter: each phase that was running when the run ended | `service`, `phase` |
 //!
-//! A member of a group has `GROUP/MEMBER` for its `phase`. `cause` is empty where nobody asked for a
-//! stop. A start that fails before its own record is begun, and one on which records cannot be
-//! written, lets the run before be reported again by the next.
+//! The `phase` of a member of a group is `GROUP/MEMBER`. `cause` is empty if nothing asked for a stop.
+//! If a start fails before it has begun its own record, or cannot write records, the next start reports
+//! the same run again.
 
 use std::time::Duration;
 
 use forensics_core::record::{Event, PhaseOutcome, Run, RunOutcome};
 use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 
-/// Reports what there is to say of a run that has ended.
+/// Reports the figures of a run that has ended.
 pub(crate) fn report(run: &Run) {
     let verdict = &run.post_mortem;
     if verdict.outcome == RunOutcome::Running {
         return;
     }
     describe();
-    let service = run.record.start.service.clone();
-    let outcome = verdict.ended();
+    let (service, outcome) = (run.record.start.service.clone(), verdict.ended());
     let cause = verdict.cause.clone().unwrap_or_default();
     counter!(
         "shutdown_runs_total", "service" => service.clone(), "outcome" => outcome.clone(),
@@ -67,11 +66,7 @@ fn label(group: Option<&str>, phase: &str) -> String {
 
 fn describe() {
     describe_counter!("shutdown_runs_total", "Runs that have ended, by how and why.");
-    describe_histogram!(
-        "shutdown_seconds",
-        Unit::Seconds,
-        "From the request to stop to the end of the teardown."
-    );
+    describe_histogram!("shutdown_seconds", Unit::Seconds, "From the request to the end.");
     describe_histogram!("shutdown_phase_seconds", Unit::Seconds, "How long a phase ran.");
-    describe_counter!("shutdown_phases_unfinished_total", "Phases that a run was ended in.");
+    describe_counter!("shutdown_phases_unfinished_total", "Phases that were running at the end.");
 }

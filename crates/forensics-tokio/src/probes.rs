@@ -1,13 +1,13 @@
 //! `/readyz` and `/livez` for the kubelet, as an axum router.
 //!
-//! Readiness says whether to send traffic: it fails from the stop's first moment on, which is what a
-//! [lead](crate::Builder::lead) waits for others to notice. Liveness says whether to kill: it is
-//! answered by the runtime alone, also during the teardown, as a service that is stopping is not to
-//! be killed for it. Where the server itself closes its listener during the drain, serve the probes
-//! on a port of their own if something else than the kubelet asks (the kubelet asks a pod that it is
-//! terminating for its readiness only).
-
-use std::sync::Arc;
+//! Readiness says whether to send traffic. It fails as soon as a stop begins. The
+//! [pre-stop delay](crate::Builder::lead) gives others time to notice that.
+//!
+//! Liveness says whether to kill the process. It succeeds as long as the runtime answers, also during
+//! the teardown: a service must not be killed because it is stopping.
+//!
+//! The server may close its listener during the drain. If anything other than the kubelet asks, serve
+//! the probes on a port of their own. The kubelet asks a pod that is terminating only for its readiness.
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -18,7 +18,7 @@ use crate::readiness::Readiness;
 
 /// `GET /readyz`: 200 `ready`; 503 `starting` or `stopping`. `GET /livez`: 200 `alive`.
 ///
-/// Holds no clone of the guard, so it keeps none alive. To be merged into the service's own router:
+/// The router does not keep the guard alive. Merge it into the service's own router:
 ///
 /// ```
 /// use axum::Router;
@@ -36,10 +36,12 @@ pub fn routes(guard: &ShutdownGuard) -> Router {
         .route("/livez", get(|| async { "alive\n" }))
 }
 
-fn readyz(readiness: &Arc<Readiness>) -> (StatusCode, &'static str) {
-    match () {
-        () if readiness.is_over() => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
-        () if *readiness.watch().borrow() => (StatusCode::OK, "ready\n"),
-        () => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
+fn readyz(readiness: &Readiness) -> (StatusCode, &'static str) {
+    if readiness.is_over() {
+        (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
+    } else if *readiness.watch().borrow() {
+        (StatusCode::OK, "ready\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "starting\n")
     }
 }

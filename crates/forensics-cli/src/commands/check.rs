@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use clap::Args;
 use forensics_core::duration::Timespan;
-use forensics_core::escape::{MAX_TEXT_CHARS, Plain, cut};
+use forensics_core::escape::{MAX_TEXT_CHARS, cut};
 use forensics_core::json;
 use forensics_core::secure_fs;
 use forensics_core::systemd::{
-    Alignment, DEFAULT_HEADROOM, DropIn, Finding, Manager, Severity, UnitProperties, findings,
-    show_arguments,
+    Alignment, DropIn, Manager, UnitProperties, findings, show_arguments,
 };
 use serde_json::json;
+
+use crate::format::text;
 
 /// How long systemctl may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -35,12 +36,12 @@ Exit status: 0 aligned, 1 not aligned, 3 can't tell.
 Example:
   forensics check gateway.service --drain 60s")]
 pub(crate) struct Check {
-    /// The unit; `.service` where it has no type
+    /// The unit; a name without a type is a `.service`
     unit: String,
     /// How long the service drains, such as `60s`
     #[arg(long, value_name = "T", value_parser = super::finite)]
     drain: Duration,
-    /// What is to be left after that
+    /// How much of the stop timeout must be left after that
     #[arg(long, value_name = "T", value_parser = super::finite, default_value = "30s")]
     headroom: Duration,
     /// Ask the user's manager instead of the system's
@@ -53,7 +54,6 @@ pub(crate) struct Check {
 
 impl Check {
     pub(crate) fn run(&self, out: &mut dyn Write) -> io::Result<ExitCode> {
-        debug_assert_eq!(DEFAULT_HEADROOM, Duration::from_secs(30));
         let manager = if self.user {
             Manager::User { uid: nix::unistd::getuid().as_raw() }
         } else {
@@ -64,110 +64,80 @@ impl Check {
         let properties = match systemctl(&show_arguments(manager, &unit)) {
             Ok(output) => UnitProperties::parse(&output),
             Err(why) => {
-                eprintln!("forensics: can't tell: {}", Plain(&cut(&why, MAX_TEXT_CHARS)));
+                eprintln!("forensics: can't tell: {}", text(&why.to_string(), MAX_TEXT_CHARS));
                 return Ok(ExitCode::from(CANNOT_TELL));
             }
         };
         let granted = properties.stop_timeout();
         let alignment = granted.map(|granted| Alignment::judge(granted, self.drain, self.headroom));
-        let drop_in = alignment
-            .filter(|alignment| !alignment.is_aligned())
-            .and_then(|alignment| DropIn::new(&unit, manager, alignment.needed));
-        let answer = Answer {
-            overruled_by: drop_in.as_ref().and_then(|_| overruling(&properties)),
-            findings: findings(&properties),
-            unit,
-            alignment,
-            drop_in,
+        let short = alignment.filter(|alignment| !alignment.is_aligned());
+        let drop_in = short.and_then(|short| DropIn::new(&unit, manager, short.needed));
+        let code = match (alignment, short) {
+            (None, _) => CANNOT_TELL,
+            (_, None) => ALIGNED,
+            _ => NOT_ALIGNED,
         };
         if self.json {
-            writeln!(out, "{}", json::to_string(&answer.as_json())?)?;
+            let answer = json!({
+                "unit": unit,
+                "aligned": alignment.map(|alignment| alignment.is_aligned()),
+                "timeout_stop_us": alignment.map(|alignment| alignment.timeout_stop),
+                "needed_us": alignment.and_then(|it| Timespan::from(it.needed).as_micros()),
+                "summary": alignment.map(|alignment| alignment.to_string()),
+                "drop_in": drop_in.as_ref().map(|drop_in| json!({
+                    "edit": drop_in.edit_command(),
+                    "section": drop_in.section(),
+                    "setting": drop_in.setting(),
+                    "script": drop_in.script(),
+                    "overruled_by": overruling(&properties),
+                })),
+                "findings": findings(&properties),
+            });
+            writeln!(out, "{}", json::to_string(&answer)?)?;
         } else {
-            answer.print(out)?;
-        }
-        Ok(ExitCode::from(match alignment {
-            None => CANNOT_TELL,
-            Some(alignment) if alignment.is_aligned() => ALIGNED,
-            Some(_) => NOT_ALIGNED,
-        }))
-    }
-}
-
-/// What there is to say of a unit.
-struct Answer {
-    unit: String,
-    alignment: Option<Alignment>,
-    drop_in: Option<DropIn>,
-    /// A file that sets the timeout and is read after the drop-in.
-    overruled_by: Option<String>,
-    findings: Vec<Finding>,
-}
-
-impl Answer {
-    fn print(&self, out: &mut dyn Write) -> io::Result<()> {
-        let unit = to_copy(&self.unit);
-        match self.alignment {
-            Some(alignment) => writeln!(out, "{unit}: {alignment}")?,
-            None => writeln!(out, "{unit}: can't tell: systemd names no stop timeout")?,
-        }
-        for finding in &self.findings {
-            let severity = severity(finding.severity);
-            writeln!(out, "{severity}: {}", finding.what)?;
-            if let Some(mend) = &finding.mend {
-                writeln!(out, "  mend: {mend}")?;
+            let summary = alignment.map(|alignment| alignment.to_string());
+            let unknown = || "can't tell: systemd names no stop timeout".to_owned();
+            writeln!(out, "{}: {}", to_copy(&unit), summary.unwrap_or_else(unknown))?;
+            for finding in findings(&properties) {
+                // The severities are words: `ok`, `unknown`, `warning`, `error`.
+                let severity = format!("{:?}", finding.severity).to_lowercase();
+                writeln!(out, "{severity}: {}", finding.what)?;
+                if let Some(mend) = &finding.mend {
+                    writeln!(out, "  mend: {mend}")?;
+                }
+            }
+            if let Some(drop_in) = &drop_in {
+                print_mend(out, drop_in, overruling(&properties))?;
             }
         }
-        match (&self.drop_in, &self.overruled_by) {
-            (None, _) => Ok(()),
-            (Some(drop_in), None) => writeln!(
-                out,
-                "\nTo mend it:\n\n{drop_in}\nOr without an editor:\n\n{}",
-                drop_in.script()
-            ),
-            (Some(drop_in), Some(file)) => writeln!(
-                out,
-                "\nTo mend it, in {}, which wins over what `systemctl edit` would write:\n\n{}\n{}\n\n\
-                 Then: systemctl daemon-reload",
-                to_copy(file),
-                drop_in.section(),
-                drop_in.setting(),
-            ),
-        }
-    }
-
-    fn as_json(&self) -> serde_json::Value {
-        let micros = |span: Duration| Timespan::from(span).as_micros();
-        let alignment = self.alignment;
-        json!({
-            "unit": self.unit,
-            "aligned": alignment.map(|alignment| alignment.is_aligned()),
-            "timeout_stop_us": alignment.map(|alignment| alignment.timeout_stop),
-            "needed_us": alignment.and_then(|alignment| micros(alignment.needed)),
-            "summary": alignment.map(|alignment| alignment.to_string()),
-            "drop_in": self.drop_in.as_ref().map(|drop_in| json!({
-                "edit": drop_in.edit_command(),
-                "section": drop_in.section(),
-                "setting": drop_in.setting(),
-                "script": drop_in.script(),
-                "overruled_by": self.overruled_by,
-            })),
-            "findings": self.findings,
-        })
+        Ok(ExitCode::from(code))
     }
 }
 
-/// A name that is to be copied, as it is where that is safe: units' names have backslashes in them.
+fn print_mend(out: &mut dyn Write, drop_in: &DropIn, file: Option<String>) -> io::Result<()> {
+    let (section, setting, script) = (drop_in.section(), drop_in.setting(), drop_in.script());
+    match file {
+        None => writeln!(out, "\nTo mend it:\n\n{drop_in}\nOr without an editor:\n\n{script}"),
+        Some(file) => writeln!(
+            out,
+            "\nTo mend it, in {}, which wins over what `systemctl edit` would write:\n\n\
+             {section}\n{setting}\n\nThen: systemctl daemon-reload",
+            to_copy(&file),
+        ),
+    }
+}
+
+/// A name to copy. Printable ASCII stays as it is, because the names of units contain backslashes.
 fn to_copy(name: &str) -> String {
-    let name = cut(name, MAX_TEXT_CHARS);
     if name.chars().all(|c| c.is_ascii_graphic() || c == ' ') {
-        name.into_owned()
+        cut(name, MAX_TEXT_CHARS).into_owned()
     } else {
-        Plain(&name).to_string()
+        text(name, MAX_TEXT_CHARS)
     }
 }
 
-/// The last of the files that win over a drop-in of ours, if it sets the timeout: there the mend
-/// has to be made. One that cannot be read is passed over.
+/// The last of the files that are read after a drop-in of ours and set the timeout. The mend has to be
+/// made there. A file that cannot be read is passed over.
 fn overruling(properties: &UnitProperties) -> Option<String> {
     let sets_it = |text: Vec<u8>| {
         let text = String::from_utf8_lossy(&text);
@@ -178,17 +148,8 @@ fn overruling(properties: &UnitProperties) -> Option<String> {
     properties.late_drop_ins().filter(overrules).last().map(str::to_owned)
 }
 
-fn severity(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Ok => "ok",
-        Severity::Unknown => "unknown",
-        Severity::Warning => "warning",
-        Severity::Error => "error",
-    }
-}
-
-/// What systemctl prints, or why it prints nothing. Ended where it takes too long.
-fn systemctl(arguments: &[String]) -> Result<String, String> {
+/// What systemctl prints. It is killed if it takes too long.
+fn systemctl(arguments: &[String]) -> io::Result<String> {
     let mut child = Command::new("systemctl")
         .args(arguments)
         .env("LC_ALL", "C")
@@ -197,32 +158,40 @@ fn systemctl(arguments: &[String]) -> Result<String, String> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|e| format!("cannot run systemctl: {e}"))?;
-    let (Some(mut stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take()) else {
-        return Err("systemctl has no output".to_owned());
-    };
-    let (sender, received) = mpsc::channel();
-    // Read elsewhere, so that a systemctl that hangs can be ended here.
+        .map_err(|e| io::Error::other(format!("cannot run systemctl: {e}")))?;
+    let streams = child.stdout.take().zip(child.stderr.take());
+    let (sender, answer) = mpsc::channel();
+    // On another thread, so that a systemctl that does not end can be killed from this one.
     thread::spawn(move || {
-        let (mut output, mut complaint) = (Vec::new(), Vec::new());
-        let read = stdout.read_to_end(&mut output).and(stderr.read_to_end(&mut complaint));
-        // Nobody listens any more where it took too long.
-        let _ = sender.send(read.map(|_| (output, complaint)));
+        let mut output = Vec::new();
+        let read = streams.map(|(out, err)| out.chain(err).read_to_end(&mut output)).transpose();
+        // This thread may be too late, and the answer no longer awaited.
+        let _ = sender.send(read.map(|_| output));
     });
-    let read = received.recv_timeout(ANSWER_LIMIT);
-    if read.is_err() {
-        // Its own child, not waited for yet, so the pid is its.
+    let answer = answer.recv_timeout(ANSWER_LIMIT);
+    if answer.is_err() {
+        // The child has not been waited for, so the pid is still its own.
         let _ = child.kill();
     }
-    let status = child.wait().map_err(|e| e.to_string())?;
-    match read {
-        Err(_) => Err(format!("systemctl did not answer within {ANSWER_LIMIT:?}")),
-        Ok(Err(e)) => Err(e.to_string()),
-        Ok(Ok((output, _))) if status.success() => {
-            Ok(String::from_utf8_lossy(&output).into_owned())
-        }
-        Ok(Ok((_, complaint))) => {
-            Err(format!("systemctl: {}", String::from_utf8_lossy(&complaint).trim()))
-        }
+    let status = child.wait()?;
+    let no_answer = || format!("systemctl did not answer within {ANSWER_LIMIT:?}");
+    let output = answer.map_err(|_| io::Error::other(no_answer()))??;
+    let text = String::from_utf8_lossy(&output).into_owned();
+    if status.success() {
+        Ok(text)
+    } else {
+        Err(io::Error::other(format!("systemctl: {}", text.trim())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use forensics_core::systemd::DEFAULT_HEADROOM;
+
+    use super::*;
+
+    #[test]
+    fn the_default_headroom_is_that_of_the_library() {
+        assert_eq!(DEFAULT_HEADROOM, Duration::from_secs(30));
     }
 }

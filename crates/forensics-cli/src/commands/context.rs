@@ -20,10 +20,10 @@ pub(crate) struct Context {
     /// Print JSON, on one line
     #[arg(long)]
     json: bool,
-    /// The process; this command itself unless given
+    /// The process [default: this command itself]
     #[arg(long, value_parser = clap::value_parser!(i32).range(1..))]
     pid: Option<i32>,
-    /// Show command lines as they are, with what looks like a secret in them
+    /// Show command lines unchanged, including what looks like a secret
     #[arg(long)]
     show_secrets: bool,
     /// A marker file to look for; can be given several times
@@ -34,10 +34,7 @@ pub(crate) struct Context {
 impl Context {
     pub(crate) fn run(&self, out: &mut dyn Write) -> io::Result<ExitCode> {
         secret::show(self.show_secrets);
-        let mut startup = match self.pid {
-            Some(pid) => StartupInfo::collect_pid(pid),
-            None => StartupInfo::collect(),
-        };
+        let mut startup = self.pid.map_or_else(StartupInfo::collect, StartupInfo::collect_pid);
         if startup.process.name.is_none() {
             eprintln!("forensics: there is no process {} to be seen", startup.process.pid);
         }
@@ -50,10 +47,8 @@ impl Context {
 }
 
 fn marker(text: &str) -> Result<(String, PathBuf), String> {
-    match text.split_once('=') {
-        Some((name, path)) if !name.is_empty() && !path.is_empty() => {
-            Ok((name.to_owned(), path.into()))
-        }
-        _ => Err("write NAME=PATH, such as takeover=/run/gateway/takeover.json".to_owned()),
-    }
+    let parts = text.split_once('=').filter(|(name, path)| !name.is_empty() && !path.is_empty());
+    let (name, path) =
+        parts.ok_or("write NAME=PATH, such as takeover=/run/gateway/takeover.json")?;
+    Ok((name.to_owned(), path.into()))
 }

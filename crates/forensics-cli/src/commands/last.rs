@@ -25,10 +25,8 @@ pub(crate) struct Last {
 impl Last {
     pub(crate) fn run(&self, out: &mut dyn Write) -> io::Result<ExitCode> {
         let last = PostMortem::of_last(&self.dir).map_err(io::Error::other)?;
-        let Some(last) = last else {
-            let message = format!("{}: no record that can be read", self.dir.display());
-            return Err(io::Error::other(message));
-        };
+        let none = || format!("{}: no record that can be read", self.dir.display());
+        let last = last.ok_or_else(|| io::Error::other(none()))?;
         let text = if self.json { json::to_string(&last)? } else { last.to_string() };
         writeln!(out, "{text}")?;
         Ok(ExitCode::from(u8::from(!last.is_clean())))

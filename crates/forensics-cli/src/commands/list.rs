@@ -20,11 +20,11 @@ const MAX_NAME: usize = 160;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit status: 0; 2 where the folder cannot be read. A record that cannot be read is told on stderr.
+Exit status: 0; 2 if the folder cannot be read. A record that cannot be read is reported on stderr.
 
-With --stats: how many runs ended how, for which cause and by whom; for each phase how often it ran,
-the median, the 95th percentile and the maximum of what it took (nearest rank; skipped ones left out),
-and how often it did not end well. Members of groups are shown as GROUP/PHASE.
+With --stats: how many runs ended in which way, for which cause and by which sender; for each phase how
+often it ran, the median, the 95th percentile and the maximum of its time (nearest rank, without skipped
+phases), and how often it did not end well. Members of groups are shown as GROUP/PHASE.
 
 Examples:
   forensics list /var/lib/gateway/shutdown | grep -v ' clean '
@@ -32,10 +32,10 @@ Examples:
 pub(crate) struct List {
     /// The folder of the records
     dir: PathBuf,
-    /// Print JSON, a line each; with --stats one object
+    /// Print JSON, one line per run; with --stats one object
     #[arg(long)]
     json: bool,
-    /// Print figures over all runs instead
+    /// Print figures over all runs instead of the runs
     #[arg(long)]
     stats: bool,
 }
@@ -45,9 +45,8 @@ impl List {
         let paths = runs(&self.dir).map_err(io::Error::other)?;
         if self.stats {
             let stats = Stats::of(&paths);
-            stats.complaints().iter().for_each(|e| eprintln!("forensics: {}", Plain(e)));
             if self.json {
-                writeln!(out, "{}", json::to_string(&stats.as_json())?)?;
+                writeln!(out, "{}", json::to_string(&stats)?)?;
             } else {
                 stats.print(out)?;
             }

@@ -14,28 +14,28 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Subcommand};
 use forensics_core::duration;
 
-/// What can be asked. The options of a command are built where it is called, and not at each start.
+/// The commands. The options of a command are built only if it is called.
 #[derive(Debug, Subcommand)]
 #[command(defer = true)]
 pub(crate) enum Command {
     /// Read time spans as systemd does, and print them in microseconds
     ///
-    /// A line each, `infinity` for no limit. One that cannot be read is told on stderr, and the others
-    /// are printed all the same.
+    /// Each is a line of its own; `infinity` is no limit. One that cannot be read is reported on stderr,
+    /// and the others are still printed.
     Timespan(timespan::Timespan),
-    /// Print the context line that a process would log at a stop, less the sender
+    /// Print the context line that a process would log at a stop, without the sender
     ///
-    /// What is not to be had is left out: of a process that is not there, nearly all.
+    /// What cannot be read is left out. If the process does not exist, that is nearly everything.
     Context(context::Context),
     /// Check whether systemd waits for as long as a service drains
     Check(check::Check),
-    /// Look around: the process, load, pressure, cgroup, kernel log, process tree
+    /// Print a diagnostic: the process, load, pressure, cgroup, kernel log, process tree
     ///
-    /// The same that a guarded service writes to its diagnostic log at the signal.
+    /// A guarded service writes the same to its diagnostic log at the signal.
     Diag(diag::Diag),
-    /// Tell how the last run ended, why, and what to change
+    /// Say how the last run ended, why, and what to change
     Last(last::Last),
-    /// List the runs of a folder, a line each, oldest first
+    /// List the runs of a folder, one per line, oldest first
     List(list::List),
     /// Show the timeline of a run: its signals, its phases as bars, its end
     Show(show::Show),
@@ -49,7 +49,7 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Runs it, its output going to `out`.
+    /// Runs the command, which writes its output to `out`.
     pub(crate) fn run(&self, out: &mut dyn Write) -> io::Result<ExitCode> {
         match self {
             Command::Timespan(command) => command.run(out),
@@ -60,14 +60,10 @@ impl Command {
             Command::List(command) => command.run(out),
             Command::Show(command) => command.run(out),
             Command::Completions { shell } => {
-                // clap_complete panics where it cannot write.
+                // clap_complete panics if it cannot write.
                 let mut script = Vec::new();
-                clap_complete::generate(
-                    *shell,
-                    &mut crate::Cli::command(),
-                    "forensics",
-                    &mut script,
-                );
+                let mut cli = crate::Cli::command();
+                clap_complete::generate(*shell, &mut cli, "forensics", &mut script);
                 out.write_all(&script)?;
                 Ok(ExitCode::SUCCESS)
             }

@@ -8,7 +8,7 @@ use forensics_core::duration;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit status: 0; 2 where one cannot be read.
+Exit status: 0; 2 if one cannot be read.
 
 Examples:
   forensics timespan 90 '1min 30s' infinity
@@ -27,10 +27,9 @@ impl Timespan {
         let mut code = ExitCode::SUCCESS;
         for text in &self.texts {
             match duration::parse(text) {
-                Ok(span) if self.human => writeln!(out, "{span}")?,
                 Ok(span) => match span.as_micros() {
-                    Some(micros) => writeln!(out, "{micros}")?,
-                    None => writeln!(out, "infinity")?,
+                    Some(micros) if !self.human => writeln!(out, "{micros}")?,
+                    _ => writeln!(out, "{span}")?,
                 },
                 Err(e) => {
                     eprintln!("forensics: {e}");

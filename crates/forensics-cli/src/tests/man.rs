@@ -1,8 +1,8 @@
-//! The manual pages in `docs/man`, one of `forensics` and one a command, held to what they are made of.
+//! The manual pages in `docs/man`: one for `forensics`, and one for each command.
 //!
-//! They are committed, so that who packages the program copies them and builds nothing. What `--help`
-//! says is in them word for word; `more` has what a page has beyond that. Where they are out of
-//! date the test fails; `UPDATE_MAN=1 cargo test -p forensics-cli --bins man` updates them.
+//! They are committed, so that a packager copies them and builds nothing. They contain the text of
+//! `--help`, and the text in `more`. The test fails if they are out of date.
+//! `UPDATE_MAN=1 cargo test -p forensics-cli --bins man` updates them.
 
 mod more;
 

@@ -1,13 +1,11 @@
-//! What is in flight, counted, so that a drain knows what it waits for and shows how far it is.
+//! Counts what is in flight, so that a drain knows what it waits for and shows how far it is.
 //!
-//! [`InFlight`] is the count. By hand it counts whatever a service has accepted and not finished:
-//! a connection, a session, a job. With the feature `tower` its layers count the requests of a
+//! [`InFlight`] is the count. A service can count anything that it has accepted and not finished:
+//! a connection, a session, a job. With the feature `tower`, layers count the requests of a
 //! [`tower`](https://docs.rs/tower) service.
 
 #[cfg(feature = "tower")]
-mod http;
-#[cfg(feature = "tower")]
-mod service;
+mod layers;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,9 +15,10 @@ use tokio::sync::watch;
 use crate::phase_context::PhaseContext;
 
 #[cfg(feature = "tower")]
-pub use self::http::{CountedBody, CountedResponse, HttpInFlightLayer, HttpInFlightService};
-#[cfg(feature = "tower")]
-pub use self::service::{CountedFuture, InFlightLayer, InFlightService};
+pub use self::layers::{
+    CountedBody, CountedFuture, CountedResponse, HttpInFlightLayer, HttpInFlightService,
+    InFlightLayer, InFlightService,
+};
 
 /// Counts what is in flight. Clones share one count.
 ///
@@ -33,7 +32,7 @@ pub use self::service::{CountedFuture, InFlightLayer, InFlightService};
 ///
 /// // With the feature `tower`: Router::new().layer(in_flight.http_layer()). By hand:
 /// let job = in_flight.begin();
-/// // … whatever is to be waited for …
+/// // … the work to wait for …
 /// drop(job);
 /// # }
 /// ```
@@ -58,12 +57,12 @@ impl InFlight {
     }
 
     /// The work of a phase that waits until the service's own future has ended and nothing is in
-    /// flight, and shows meanwhile how far it is: see [`drained`](Self::drained).
+    /// flight. Meanwhile it shows how far it is: see [`drained`](Self::drained).
     ///
-    /// It waits for the service, too, because a request that has been counted out need not be on the
-    /// wire yet, and a connection that is kept open can bring another: a server that stops with the
-    /// token returns once all that is over. For a service whose future does not end by then, call
-    /// `drained` instead.
+    /// It also waits for the service because the answer of a request that no longer counts may not have
+    /// been sent yet, and because a connection that is kept open can bring another request. A server
+    /// that stops with the token returns once all of that is over. If the service's future does not end
+    /// at a stop, call `drained` instead.
     pub fn drain(
         &self,
     ) -> impl FnOnce(PhaseContext) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + 'static
@@ -72,12 +71,12 @@ impl InFlight {
         |cx| Box::pin(async move { in_flight.settled(&cx, cx.service_ended()).await })
     }
 
-    /// Waits until nothing is in flight, and records in the phase how many there were,
-    /// `active_at_start`, and are, `active_now`. Each that ends counts as progress of the phase
+    /// Waits until nothing is in flight. Records in the phase how many there were (`active_at_start`)
+    /// and how many there are (`active_now`). Each one that ends counts as progress of the phase
     /// ([`extend_stop_timeout`](crate::Builder::extend_stop_timeout)).
     ///
-    /// Wakes when the count changes, and does not poll. More may begin while it waits, and it then
-    /// waits for those. Cancel safe.
+    /// It wakes when the count changes, and does not poll. If more begin while it waits, it waits for
+    /// those, too. Cancel safe.
     pub async fn drained(&self, cx: &PhaseContext) {
         self.settled(cx, std::future::ready(())).await;
     }
@@ -96,16 +95,16 @@ impl InFlight {
             }
             tokio::select! {
                 () = &mut ended, if !is_ended => is_ended = true,
-                // An error cannot be: we hold the sender.
+                // There is no error, because the sender is in `self`.
                 _ = count.changed() => {}
             }
         }
     }
 }
 
-/// One that is in flight, until this is dropped.
+/// One thing in flight, until this is dropped.
 #[derive(Debug)]
-#[must_use = "it is counted out as soon as this is dropped"]
+#[must_use = "it stops counting as soon as this is dropped"]
 pub struct Counted(Arc<watch::Sender<usize>>);
 
 impl Drop for Counted {

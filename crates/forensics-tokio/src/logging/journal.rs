@@ -145,13 +145,13 @@ fn encode(fields: Vec<(String, String)>) -> Vec<u8> {
 }
 
 /// The fields of an event or a span, by their names in the journal.
-#[derive(Default)]
-struct Fields(Vec<(String, String)>);
+struct Fields {
+    /// `SHUTDOWN` for our own target, and `F` for any other.
+    prefix: &'static str,
+    values: Vec<(String, String)>,
+}
 
-/// Adds fields whose names get the prefix of their target.
-struct Recorder<'a>(&'a mut Fields, &'static str);
-
-impl Visit for Recorder<'_> {
+impl Visit for Fields {
     fn record_str(&mut self, field: &Field, value: &str) {
         self.record_debug(field, &format_args!("{value}"));
     }
@@ -159,7 +159,7 @@ impl Visit for Recorder<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         // The message is formatted with all fields.
         if field.name() != "message" {
-            self.0.0.push((field_name(self.1, field.name()), format!("{value:?}")));
+            self.values.push((field_name(self.prefix, field.name()), format!("{value:?}")));
         }
     }
 }
@@ -186,15 +186,16 @@ pub(super) fn priority(level: Level) -> u8 {
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JournaldLayer {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         let Some(span) = context.span(id) else { return };
-        let mut fields = Fields::default();
-        attributes.record(&mut Recorder(&mut fields, prefix(span.metadata().target())));
+        let prefix = prefix(span.metadata().target());
+        let mut fields = Fields { prefix, values: Vec::new() };
+        attributes.record(&mut fields);
         span.extensions_mut().replace(fields);
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
         let Some(span) = context.span(id) else { return };
-        if let Some(fields) = span.extensions_mut().get_mut() {
-            values.record(&mut Recorder(fields, prefix(span.metadata().target())));
+        if let Some(fields) = span.extensions_mut().get_mut::<Fields>() {
+            values.record(fields);
         }
     }
 
@@ -214,14 +215,14 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JournaldLayer {
             ("MESSAGE_ID", message_id(metadata.name()).filter(|_| is_ours).map(str::to_owned)),
         ];
         let common = common.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
-        let mut fields = Fields(common.collect());
+        let mut fields = Fields { prefix: prefix(metadata.target()), values: common.collect() };
         for span in context.event_scope(event).into_iter().flat_map(Scope::from_root) {
-            if let Some(Fields(span)) = span.extensions().get() {
-                fields.0.extend_from_slice(span);
+            if let Some(span) = span.extensions().get::<Fields>() {
+                fields.values.extend_from_slice(&span.values);
             }
         }
-        event.record(&mut Recorder(&mut fields, prefix(metadata.target())));
-        self.send(fields.0);
+        event.record(&mut fields);
+        self.send(fields.values);
     }
 }
 

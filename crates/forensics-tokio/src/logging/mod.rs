@@ -11,18 +11,21 @@ mod message_id;
 use std::io::IsTerminal;
 use std::{fmt, io};
 
-use tracing::field::{Field, Visit};
-use tracing::{Event, Subscriber};
+use tracing::Event;
+use tracing::field::Field;
+use tracing_subscriber::Registry;
 use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::{DefaultFields, Format, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 pub use self::journal::JournaldLayer;
 pub use self::message_id::MESSAGE_IDS;
+
+type FormatLine =
+    fn(&FmtContext<'_, Registry, CompactFields>, Writer<'_>, &Event<'_>) -> fmt::Result;
 
 /// Installs a subscriber for events of level `INFO` and above. Returns `false` if the program already has
 /// one, which then stays.
@@ -33,26 +36,25 @@ pub use self::message_id::MESSAGE_IDS;
 /// A line that cannot be written, for example because the disk is full, is lost. A `fmt` subscriber of
 /// your own panics in that case unless it has `.log_internal_errors(false)`.
 pub fn init() -> bool {
-    if !journal::takes_stderr() {
-        return tracing_subscriber::fmt()
-            .with_writer(io::stderr)
-            // Another crate may have turned on the feature `ansi`: colour is for a terminal alone.
-            .with_ansi(io::stderr().is_terminal())
-            .log_internal_errors(false)
-            .fmt_fields(CompactFields::default())
-            .try_init()
-            .is_ok();
+    let is_journal = journal::takes_stderr();
+    if is_journal && let Ok(is_installed) = init_journal() {
+        return is_installed;
     }
-    init_journal().unwrap_or_else(|_| {
-        tracing_subscriber::fmt()
-            .with_writer(io::stderr)
-            .log_internal_errors(false)
-            .with_ansi(false)
-            .fmt_fields(CompactFields::default())
-            .event_format(WithPriority(Format::default().without_time()))
-            .try_init()
-            .is_ok()
-    })
+    let lines = tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        // Another crate may have turned on the feature `ansi`. Only a terminal gets colour.
+        .with_ansi(io::stderr().is_terminal())
+        .log_internal_errors(false)
+        .fmt_fields(CompactFields::default());
+    if is_journal {
+        let with_priority: FormatLine = |context, mut writer, event| {
+            write!(writer, "<{}>", journal::priority(*event.metadata().level()))?;
+            Format::default().without_time().format_event(context, writer, event)
+        };
+        lines.event_format(with_priority).try_init().is_ok()
+    } else {
+        lines.try_init().is_ok()
+    }
 }
 
 /// Installs the subscriber for the journal, even if file descriptor 2 is not the journal's.
@@ -63,25 +65,6 @@ pub fn init_journal() -> io::Result<bool> {
     let journal = JournaldLayer::connect()?;
     let subscriber = tracing_subscriber::registry().with(LevelFilter::INFO).with(journal);
     Ok(subscriber.try_init().is_ok())
-}
-
-/// Lines with their priority in front, which the journal understands.
-struct WithPriority(Format<tracing_subscriber::fmt::format::Full, ()>);
-
-impl<S, N> FormatEvent<S, N> for WithPriority
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(
-        &self,
-        context: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        write!(writer, "<{}>", journal::priority(*event.metadata().level()))?;
-        self.0.format_event(context, writer, event)
-    }
 }
 
 /// Formats fields as tracing-subscriber does, except for those of a context event, whose message already
@@ -95,25 +78,17 @@ impl<'writer> FormatFields<'writer> for CompactFields {
         mut writer: Writer<'writer>,
         fields: R,
     ) -> fmt::Result {
-        let mut message = ContextMessage(None);
-        fields.record(&mut message);
-        if let Some(message) = message.0 {
-            writer.write_str(&message)
-        } else {
-            self.0.format_fields(writer, fields)
-        }
-    }
-}
-
-/// The message of a context event.
-struct ContextMessage(Option<String>);
-
-impl Visit for ContextMessage {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if field.name() == "message" {
-            let message = format!("{value:?}");
-            let said = ["Shutdown context: ", "Previous run: "];
-            self.0 = said.iter().any(|start| message.starts_with(start)).then_some(message);
+        let mut message = None;
+        fields.record(&mut |field: &Field, value: &dyn fmt::Debug| {
+            if field.name() == "message" {
+                let text = format!("{value:?}");
+                let context = ["Shutdown context: ", "Previous run: "];
+                message = context.iter().any(|start| text.starts_with(start)).then_some(text);
+            }
+        });
+        match message {
+            Some(message) => writer.write_str(&message),
+            None => self.0.format_fields(writer, fields),
         }
     }
 }

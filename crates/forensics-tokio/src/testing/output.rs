@@ -1,9 +1,9 @@
-//! A program's output, read as it comes.
+//! Reads the output of a program.
 
 use std::io::{BufRead, BufReader, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// One stream of a program's output. A thread reads it, so that the program never waits.
 #[derive(Debug, Default)]
@@ -41,34 +41,27 @@ impl Output {
         self.lock().text.clone()
     }
 
-    /// The first line that contains `text`; `None` where the stream ends or `limit` passes without.
+    /// The first line that contains `text`. `None` if the stream ends or `limit` passes before.
     pub(super) fn wait_for(&self, text: &str, limit: Duration) -> Option<String> {
-        let found = |all: &str| all.lines().find(|line| line.contains(text)).map(str::to_owned);
-        self.wait_until(limit, |so_far| {
-            found(&so_far.text).map(Some).or(so_far.closed.then_some(None))
-        })?
+        let line = |so_far: &SoFar| {
+            so_far.text.lines().find(|line| line.contains(text)).map(str::to_owned)
+        };
+        line(&self.wait_until(limit, |so_far| so_far.closed || line(so_far).is_some()))
     }
 
-    /// Whether the stream has ended by then: whoever could write to it is gone.
+    /// Whether the stream ends within `limit`: then no process can write to it any more.
     pub(super) fn wait_closed(&self, limit: Duration) -> bool {
-        self.wait_until(limit, |so_far| so_far.closed.then_some(())).is_some()
+        self.wait_until(limit, |so_far| so_far.closed).closed
     }
 
-    fn wait_until<T>(
+    fn wait_until(
         &self,
         limit: Duration,
-        mut done: impl FnMut(&SoFar) -> Option<T>,
-    ) -> Option<T> {
-        let end = Instant::now() + limit;
-        let mut so_far = self.lock();
-        loop {
-            if let Some(result) = done(&so_far) {
-                return Some(result);
-            }
-            let left = end.checked_duration_since(Instant::now())?;
-            let waited = self.changed.wait_timeout(so_far, left);
-            so_far = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
+        is_done: impl Fn(&SoFar) -> bool,
+    ) -> MutexGuard<'_, SoFar> {
+        let is_pending = |so_far: &mut SoFar| !is_done(so_far);
+        let waited = self.changed.wait_timeout_while(self.lock(), limit, is_pending);
+        waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     fn lock(&self) -> MutexGuard<'_, SoFar> {

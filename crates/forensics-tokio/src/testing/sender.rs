@@ -1,4 +1,4 @@
-//! Who a test says has sent a signal.
+//! The senders of the signals that a test injects.
 
 use std::process;
 
@@ -9,10 +9,10 @@ use forensics_core::signal::Signal;
 
 use crate::capture_context::Caught;
 
-/// The sender of an injected signal: made up, and taken by the guard for what the kernel says.
+/// The sender of an injected signal. The guard takes it for what the kernel says.
 ///
-/// The cause is decided from it as from a real one ([`forensics_core::cause`]), so a test says who
-/// it was and not why:
+/// A test names the sender and not the cause. The cause is decided from the sender as from a real one
+/// ([`forensics_core::cause`]):
 ///
 /// | sender | cause |
 /// |---|---|
@@ -28,11 +28,8 @@ use crate::capture_context::Caught;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "give it to `Kit::signal_from`"]
 pub struct Sender {
-    /// Absent where it is the kernel.
-    process: Option<ProcessSummary>,
-    code: SiCode,
-    absence: Option<SnapshotError>,
-    ancestors: Vec<ProcessSummary>,
+    /// Absent for the kernel.
+    known: Option<sender::Sender>,
 }
 
 impl Sender {
@@ -40,7 +37,7 @@ impl Sender {
     pub fn process(pid: i32, name: &str) -> Self {
         let mut process = ProcessSummary::unknown(pid);
         process.name = Some(name.to_owned());
-        Self { process: Some(process), code: SiCode::User, absence: None, ancestors: Vec::new() }
+        Self { known: Some(sender::Sender::new(process, SiCode::User)) }
     }
 
     /// kill(1), run by user 1000 in a shell at a terminal.
@@ -66,7 +63,7 @@ impl Sender {
 
     /// The kernel, which sends a key at the terminal.
     pub fn kernel() -> Self {
-        Self { process: None, code: SiCode::Kernel, absence: None, ancestors: Vec::new() }
+        Self { known: None }
     }
 
     /// The test's own process.
@@ -74,62 +71,57 @@ impl Sender {
         Self::process(process::id().cast_signed(), "service")
     }
 
-    /// A process that had exited, and was waited for, before it could be named.
+    /// A process that had exited, and was waited for, before its name could be read.
     pub fn gone(pid: i32) -> Self {
-        let process = Some(ProcessSummary::unknown(pid));
-        Self {
-            process,
-            code: SiCode::User,
-            absence: Some(SnapshotError::Gone),
-            ancestors: Vec::new(),
-        }
+        let mut gone = sender::Sender::new(ProcessSummary::unknown(pid), SiCode::User);
+        gone.absence = Some(SnapshotError::Gone);
+        Self { known: Some(gone) }
     }
 
     /// Its real user.
     pub fn uid(self, uid: u32) -> Self {
-        self.with(|process| process.uid = Some(uid))
+        self.with(|sender| sender.process.uid = Some(uid))
     }
 
     /// Its command line.
     pub fn cmdline(self, cmdline: &str) -> Self {
-        self.with(|process| process.cmdline = Some(cmdline.to_owned()))
+        self.with(|sender| sender.process.cmdline = Some(cmdline.to_owned()))
     }
 
     /// Its controlling terminal, as below `/dev`: `pts/3`.
     pub fn terminal(self, tty: &str) -> Self {
-        self.with(|process| process.tty = Some(tty.to_owned()))
+        self.with(|sender| sender.process.tty = Some(tty.to_owned()))
     }
 
-    /// Its parent, and that one's.
-    pub fn child_of(mut self, parent: Self) -> Self {
-        self.ancestors = parent.process.into_iter().chain(parent.ancestors).collect();
-        let ppid = self.ancestors.first().map(|parent| parent.pid);
-        self.with(|process| process.ppid = ppid)
+    /// Its parent, with the ancestors of that one.
+    pub fn child_of(self, parent: Self) -> Self {
+        let Some(parent) = parent.known else { return self };
+        self.with(|sender| {
+            sender.process.ppid = Some(parent.process.pid);
+            sender.ancestors = [vec![parent.process], parent.ancestors].concat();
+        })
     }
 
-    /// It used sigqueue(3), where the sender writes pid and uid as it likes.
-    pub fn unverified(mut self) -> Self {
-        self.code = SiCode::Queue;
-        (self.absence, self.ancestors) = (None, Vec::new());
-        self.with(|process| process.name = None)
+    /// It used sigqueue(3), where the sender can write any pid and uid.
+    pub fn unverified(self) -> Self {
+        self.with(|sender| {
+            let mut process = sender.process.clone();
+            process.name = None;
+            *sender = sender::Sender::new(process, SiCode::Queue);
+        })
     }
 
-    fn with(mut self, change: impl FnOnce(&mut ProcessSummary)) -> Self {
-        self.process.as_mut().map(change);
+    fn with(mut self, change: impl FnOnce(&mut sender::Sender)) -> Self {
+        self.known.as_mut().map(change);
         self
     }
 
-    /// A signal by it, as the keeper would have caught it just now.
+    /// A signal from it, as if it had just been received.
     pub(super) fn sends(&self, signal: Signal) -> Caught {
-        let mut captured = SignalInfo::new(signal, self.code);
-        captured.pid = self.process.as_ref().map(|process| process.pid);
-        captured.uid = self.process.as_ref().and_then(|process| process.uid);
-        let sender = self.process.clone().map(|process| {
-            let mut sender = sender::Sender::new(process, self.code);
-            sender.absence = self.absence;
-            sender.ancestors.clone_from(&self.ancestors);
-            sender
-        });
-        Caught::known(captured, sender)
+        let known = self.known.as_ref();
+        let mut captured = SignalInfo::new(signal, known.map_or(SiCode::Kernel, |it| it.code));
+        captured.pid = known.map(|sender| sender.process.pid);
+        captured.uid = known.and_then(|sender| sender.process.uid);
+        Caught::known(captured, self.known.clone())
     }
 }

@@ -1,11 +1,11 @@
 //! What the manual pages say that `--help` does not.
 
-/// The day of this version: set where the version is.
+/// The day of this version. Set it together with the version.
 pub(super) const DATE: &str = "2026-11-25";
 
 /// What a page has beyond the help: more of a description, sections of terms, other pages.
 pub(super) struct More {
-    /// The command's name; that of the program for the page of it all.
+    /// The command's name. The program's name for the page of the program.
     pub(super) of: &'static str,
     pub(super) description: &'static [&'static str],
     pub(super) sections: &'static [(&'static str, &'static [(&'static str, &'static str)])],
@@ -16,8 +16,9 @@ const RECORDS: (&str, &[(&str, &str)]) = (
     "FILES",
     &[(
         "/var/lib/NAME/shutdown/*.jsonl",
-        "Where a service commonly keeps its records: its record_dir, or FORENSICS_RECORD_DIR in its \
-         environment, says where. One file a run, JSON Lines, readable by the service's user and root.",
+        "Where a service commonly keeps its records. Its record_dir, or FORENSICS_RECORD_DIR in its \
+         environment, sets the folder. One file per run, JSON Lines, readable by the service's user and \
+         root.",
     )],
 );
 
@@ -57,7 +58,7 @@ pub(super) const MORE: [More; 9] = [
                 &[
                     (
                         "NO_COLOR",
-                        "Where it is set and not empty, `show` uses no colour unless told to.",
+                        "If it is set and not empty, `show` uses no colour, except with `--color always`.",
                     ),
                     (
                         "COLUMNS",
@@ -73,11 +74,11 @@ pub(super) const MORE: [More; 9] = [
     More {
         of: "check",
         description: &[
-            "The unit's stop timeout, as systemctl(1) tells it, is held against the drain and what is to \
-             be left after that. Where it is too short, the drop-in is printed that mends it. Other \
-             settings of the unit that bear on its stop are reported as well.",
+            "Compares the unit's stop timeout, as systemctl(1) prints it, with the drain and the time that \
+             must be left after that. If it is too short, prints a drop-in that makes it long enough. \
+             Also reports other settings of the unit that matter for its stop.",
         ],
-        sections: &[("ENVIRONMENT", &[("PATH", "Where systemctl(1) is looked for.")])],
+        sections: &[("ENVIRONMENT", &[("PATH", "Where to look for systemctl(1).")])],
         see_also: &["systemctl(1)", "systemd.kill(5)", "systemd.service(5)", "systemd.time(7)"],
     },
     More { of: "completions", description: &[], sections: &[], see_also: &["bash(1)"] },
@@ -96,9 +97,9 @@ pub(super) const MORE: [More; 9] = [
     More {
         of: "last",
         description: &[
-            "Of the runs that have ended it is the one that began last; where none has, the one that \
-             runs now. What is printed is one line: the outcome, the phase that it ended in, who had \
-             asked it to stop, the likely reason with the evidence for it, and what to change.",
+            "The last run is the one that began last of those that have ended. If none has ended, it is \
+             the one that runs now. One line is printed: the outcome, the phase that the run ended in, \
+             who asked it to stop, the likely reason with the evidence for it, and what to change.",
         ],
         sections: &[RECORDS],
         see_also: &["forensics-list(1)", "forensics-show(1)", "systemd.service(5)"],
@@ -118,8 +119,7 @@ pub(super) const MORE: [More; 9] = [
                 &[
                     (
                         "NO_COLOR",
-                        "Where it is set and not empty, there is no colour unless `--color` asks \
-                                  for it.",
+                        "If it is set and not empty, there is no colour, except with `--color always`.",
                     ),
                     ("COLUMNS", "The width to draw to, in characters; otherwise the terminal's."),
                 ],
