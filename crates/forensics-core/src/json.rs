@@ -10,7 +10,7 @@ use std::fmt::Write;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::escape::{is_printable_ascii, is_safe};
+use crate::escape::is_safe;
 
 /// Like `serde_json::to_vec`.
 ///
@@ -19,7 +19,8 @@ use crate::escape::{is_printable_ascii, is_safe};
 pub fn to_vec(value: &(impl Serialize + ?Sized)) -> serde_json::Result<Vec<u8>> {
     let mut json = Vec::with_capacity(1024);
     serde_json::to_writer(&mut json, value)?;
-    if is_printable_ascii(&json) { Ok(json) } else { Ok(escaped(&json)) }
+    // Most JSON has nothing to escape.
+    if json.iter().all(|byte| matches!(byte, b' '..=b'~')) { Ok(json) } else { Ok(escaped(&json)) }
 }
 
 /// Like `serde_json::to_string`.

@@ -11,7 +11,7 @@ use super::phase::{PhaseFinished, PhaseProgress, PhaseStarted};
 use crate::duration::Timespan;
 
 /// What happened. In JSON the fields of each event stand next to `event`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Event {
@@ -95,12 +95,8 @@ pub struct RunStarted {
 impl RunStarted {
     /// A run of `service` under `pid`, written by this version; everything else absent.
     pub fn new(service: impl Into<String>, pid: u32) -> Self {
-        Self {
-            service: service.into(),
-            pid,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            ..Self::default()
-        }
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        Self { service: service.into(), pid, version, ..Self::default() }
     }
 }
 
@@ -253,11 +249,12 @@ impl Diag {
 }
 
 /// How a run ended, in its own words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ExitKind {
     /// As planned.
+    #[default]
     Clean,
     /// A phase timed out, or the deadline passed.
     TimedOut,
@@ -293,7 +290,7 @@ pub enum ForcedBy {
 
 /// The last line of a run that ended by itself. It is written when the end is certain: not for a
 /// panic that was caught.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Stopped {
     /// How it ended.
@@ -327,22 +324,12 @@ pub struct Stopped {
 impl Stopped {
     /// An end that is neither a panic nor forced.
     pub fn new(how: ExitKind, exit_code: impl Into<Option<i32>>, total_us: u64) -> Self {
-        Self {
-            how,
-            exit_code: exit_code.into(),
-            total_us,
-            panic: None,
-            location: None,
-            forced_by: None,
-            detail: None,
-            oom_kill: None,
-            more_signals: None,
-        }
+        Self { how, exit_code: exit_code.into(), total_us, ..Self::default() }
     }
 }
 
 /// An event of a newer writer: its name, and its fields as they are.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Unknown {
     /// The event's name.
