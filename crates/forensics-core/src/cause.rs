@@ -35,10 +35,6 @@ use crate::signal::Signal;
 use crate::systemd::{CgroupUnit, Manager};
 use crate::trigger::Trigger;
 
-/// The kernel lets anyone who may signal us claim every negative `si_code` but `SI_TKILL`
-/// (`rt_sigqueueinfo(2)`).
-const SI_TIMER: &str = "SI_TIMER: a timer of this process, unless a sender forged it";
-
 /// Why we stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -162,7 +158,12 @@ pub fn decide(evidence: &Evidence<'_>) -> CauseDecision {
 
 fn of_signal(signal: Signal, code: SiCode, known: &Evidence<'_>) -> (Cause, String) {
     match code {
-        SiCode::Timer => return (Cause::Timer, SI_TIMER.to_owned()),
+        // A process that may signal us can claim every negative `si_code` but `SI_TKILL`
+        // (`rt_sigqueueinfo(2)`).
+        SiCode::Timer => {
+            let evidence = "SI_TIMER: a timer of this process, unless a sender forged it";
+            return (Cause::Timer, evidence.to_owned());
+        }
         SiCode::Kernel if matches!(signal, Signal::INT | Signal::QUIT) => {
             return (Cause::CtrlC, format!("{signal} from the kernel: a key at the terminal"));
         }
@@ -204,20 +205,16 @@ fn of_signal(signal: Signal, code: SiCode, known: &Evidence<'_>) -> (Cause, Stri
         }
     } else if is_parent {
         // A thread's end sends the parent-death signal, too, and looks the same (prctl(2)).
-        let thread = if known.is_parent_death_signal {
-            ", or its thread that started us has ended"
-        } else {
-            ""
-        };
+        let thread = ", or its thread that started us has ended";
+        let thread = if known.is_parent_death_signal { thread } else { "" };
         (Cause::Supervisor, format!("the sender {who} is our parent{thread}"))
     } else if let Some(presence) = person(sender) {
         (Cause::Operator, presence)
     } else if who.name.is_some() {
         (Cause::Process, format!("sent by {who}, which has no terminal and no login session"))
     } else {
-        let why = sender
-            .absence
-            .map_or_else(String::new, |why| format!(": {why:?}").to_ascii_lowercase());
+        let why = sender.absence.map(|why| format!(": {why:?}").to_ascii_lowercase());
+        let why = why.unwrap_or_default();
         (Cause::Unknown, format!("sent by pid {}, of which nothing could be read{why}", who.pid))
     }
 }
@@ -231,8 +228,7 @@ fn service_manager(who: &ProcessSummary, our_unit: Option<&CgroupUnit>) -> Optio
             who.name.is_none() && our_unit.is_some_and(|unit| unit.manager == Manager::System);
         return (named_systemd || hidden).then(|| "systemd(1)".to_owned());
     }
-    let ours = our_unit?.manager;
-    let its_own = who.unit.as_ref()?;
+    let (ours, its_own) = (our_unit?.manager, who.unit.as_ref()?);
     // The user manager lives in `init.scope` below its own user@UID.service.
     let manages_us = matches!(ours, Manager::User { .. })
         && its_own.manager == ours
@@ -246,13 +242,12 @@ fn person(sender: &Sender) -> Option<String> {
     if let Some(tty) = &who.tty {
         return Some(format!("the sender {who} runs on {tty}"));
     }
-    if let Some((ancestor, tty)) =
-        sender.ancestors.iter().find_map(|ancestor| Some((ancestor, ancestor.tty.as_ref()?)))
-    {
-        return Some(format!("the sender's ancestor {ancestor} runs on {tty}"));
-    }
-    let session = who.login_session?;
-    Some(format!("the sender {who} belongs to login session {session}"))
+    let by_tty = |ancestor: &ProcessSummary| {
+        Some(format!("the sender's ancestor {ancestor} runs on {}", ancestor.tty.as_ref()?))
+    };
+    let by_session =
+        || Some(format!("the sender {who} belongs to login session {}", who.login_session?));
+    sender.ancestors.iter().find_map(by_tty).or_else(by_session)
 }
 
 #[cfg(test)]

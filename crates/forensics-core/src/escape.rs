@@ -115,7 +115,10 @@ pub fn cut(text: &str, max: usize) -> Cow<'_, str> {
 
 /// The same for a `String`.
 pub fn cut_to(text: String, max: usize) -> String {
-    cut(&text, max).into_owned()
+    match cut(&text, max) {
+        Cow::Owned(shorter) => shorter,
+        Cow::Borrowed(_) => text,
+    }
 }
 
 /// A line is not one that [`Key`]s and [`Quoted`] values were written into.
