@@ -1,7 +1,7 @@
 //! Why we stop, in one word, with the evidence.
 //!
-//! [`decide`] is a table: the first row that matches wins. It looks at plain data alone, so that
-//! each row can be tested, and says in words what it went by, so that a reader can disagree.
+//! [`decide`] is a table: the first row that matches wins. It uses plain data only, so that each row
+//! can be tested, and it names its evidence, so that a reader can check it.
 //!
 //! | cause | evidence |
 //! |---|---|
@@ -12,7 +12,7 @@
 //! | `hangup` | SIGHUP with `SI_KERNEL`, or from our session leader (an interactive bash forwards it) |
 //! | `self_sent` | the sender is this process |
 //! | `unverified` | `SI_QUEUE`, where pid and uid are what the sender wrote |
-//! | `parent_died` | the signal is our parent-death signal, from the process that was our parent and is no more |
+//! | `parent_died` | the signal is our parent-death signal, from the process that was our parent |
 //! | `container_stop` | the sender lives outside our pid namespace, or is a container's init |
 //! | `watchdog` | SIGABRT from the service manager |
 //! | `systemd` | from the service manager: process 1, or the user manager that owns our cgroup |
@@ -21,8 +21,8 @@
 //! | `process` | any other sender with a name |
 //! | `unknown` | nothing else matched |
 //!
-//! [`Cause::Reboot`] takes the place of `systemd` when the manager, asked later, says that the
-//! whole system is going down; nothing that can be read at once tells that for sure.
+//! [`Cause::Reboot`] replaces `systemd` when the manager, asked later, says that the whole system is
+//! going down. Nothing that can be read at once tells that for sure.
 
 use std::fmt::{self, Display};
 
@@ -50,7 +50,7 @@ pub enum Cause {
     Timer,
     /// A sender that could write any pid into the signal.
     Unverified,
-    /// The parent whose death we asked to be told of died.
+    /// Our parent died, and we had asked for a signal when it does.
     ParentDied,
     /// The container's runtime, or its init.
     ContainerStop,
@@ -115,7 +115,7 @@ impl Display for Cause {
 pub struct CauseDecision {
     /// The one word.
     pub cause: Cause,
-    /// What spoke for it, in a clause for people. Holds text of other processes: escape it.
+    /// The evidence for it, as text for people. It contains text of other processes: escape it.
     pub evidence: String,
 }
 
@@ -150,7 +150,7 @@ pub fn decide(evidence: &Evidence<'_>) -> CauseDecision {
         }
         Trigger::Signal { signal } => match evidence.code {
             Some(code) => of_signal(*signal, code, evidence),
-            None => (Cause::Unknown, "the handler took nothing down".to_owned()),
+            None => (Cause::Unknown, "the signal handler recorded nothing".to_owned()),
         },
     };
     CauseDecision { cause, evidence }
@@ -236,7 +236,7 @@ fn service_manager(who: &ProcessSummary, our_unit: Option<&CgroupUnit>) -> Optio
     (named_systemd && manages_us).then(|| format!("the user manager systemd({})", who.pid))
 }
 
-/// What speaks for a person behind the sender.
+/// The evidence that a person sent the signal.
 fn person(sender: &Sender) -> Option<String> {
     let who = &sender.process;
     if let Some(tty) = &who.tty {
@@ -487,7 +487,7 @@ mod tests {
             (
                 Trigger::Signal { signal: Signal::TERM },
                 Cause::Unknown,
-                "the handler took nothing down",
+                "the signal handler recorded nothing",
             ),
         ];
         for (trigger, cause, evidence) in cases {

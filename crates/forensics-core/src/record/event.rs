@@ -112,7 +112,7 @@ pub enum SignalKind {
     Request,
     /// The service's own future ended.
     ServiceEnded,
-    /// A word of a newer writer. The file has it.
+    /// A value that only a newer version knows. The file has its name.
     #[serde(other)]
     Other,
 }
@@ -173,7 +173,7 @@ pub enum WedgedWhat {
     Phase,
     /// The async runtime: it no longer runs its tasks.
     Runtime,
-    /// A word of a newer writer. The file has it.
+    /// A value that only a newer version knows. The file has its name.
     #[serde(other)]
     Other,
 }
@@ -219,7 +219,7 @@ pub enum DiagState {
     Failed,
     /// It ran past its time and was ended.
     TimedOut,
-    /// A word of a newer writer. The file has it.
+    /// A value that only a newer version knows. The file has its name.
     #[serde(other)]
     Other,
 }
@@ -267,7 +267,7 @@ pub enum ExitKind {
     /// Its guard was dropped before the teardown had ended: `main` returned early, for example with
     /// an error at the start, or the future of `run` was dropped.
     Abandoned,
-    /// A word of a newer writer. The file has it.
+    /// A value that only a newer version knows. The file has its name.
     #[serde(other)]
     Other,
 }
@@ -283,7 +283,7 @@ pub enum ForcedBy {
     Deadline,
     /// The teardown had ended, and the process did not.
     NoExit,
-    /// A word of a newer writer. The file has it.
+    /// A value that only a newer version knows. The file has its name.
     #[serde(other)]
     Other,
 }
@@ -316,7 +316,7 @@ pub struct Stopped {
     /// [`RunStarted::oom_kill`] now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oom_kill: Option<u64>,
-    /// How many signals came beyond those that have lines of their own; absent for none.
+    /// How many more signals came than have lines of their own; absent for none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub more_signals: Option<u64>,
 }

@@ -75,7 +75,7 @@ pub enum PhaseOutcome {
     Failed,
     /// It panicked.
     Panicked,
-    /// A word of a newer writer. The file has it.
+    /// A value that only a newer version knows. The file has its name.
     #[serde(other)]
     Other,
 }

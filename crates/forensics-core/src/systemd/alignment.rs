@@ -1,8 +1,8 @@
 //! Whether systemd waits long enough: its stop timeout against our drain timeout plus headroom.
 //!
 //! systemd sends SIGKILL when `TimeoutStopSec=` is over, however far the teardown has come. A
-//! service that may drain for longer than that loses its last phases one day, under load, when it
-//! matters most. So this is worked out at start, and the arithmetic shown.
+//! service that may drain for longer than that can lose its last phases, most likely under load. So
+//! this is calculated at the start, and the arithmetic is shown.
 
 use std::fmt::{self, Display};
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! What systemd accepts as a unit's name (`unit_name_is_valid()` in `src/basic/unit-name.c`).
 //!
 //! A valid name is safe to show as it is: no blank, no quote, no control character. Its `\`, which
-//! systemd-escape(1) writes, is the one thing a shell would not leave alone.
+//! systemd-escape(1) writes, is the only character that a shell would interpret.
 
 /// The types a name may end in, as of systemd 252 (`unit_type_table`).
 const TYPES: &str = "service mount swap socket target device automount timer path slice scope";

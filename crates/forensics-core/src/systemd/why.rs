@@ -1,8 +1,8 @@
-//! Why systemd stops a unit, told from what it says of it while it does.
+//! Why systemd stops a unit, from what systemd says about the unit meanwhile.
 //!
 //! `systemctl stop`, `restart`, `kill` and a reboot all reach the service as a SIGTERM from the
-//! manager. The unit's state, its job and the other jobs at that moment tell them apart, as seen on
-//! systemd 252. Who asked systemd for the job is not logged by default.
+//! manager. The unit's state, its job and the other jobs at that moment differ, as seen on systemd
+//! 252. Who asked systemd for the job is not logged by default.
 
 use serde::{Deserialize, Serialize};
 
