@@ -138,10 +138,12 @@ impl Record {
         // A line that is only a newline is what is left of a torn line that lacked only its newline.
         for line in bytes.split_inclusive(|&b| b == b'\n').filter(|&line| line != b"\n") {
             lines += 1;
-            match Entry::parse(line) {
-                Ok(entry) if line.len() <= MAX_LINE => entries.push(entry),
-                _ if line.ends_with(b"\n") => corrupt += 1,
-                _ => torn = true,
+            // Not even parsed if it is too long: JSON takes many times its size in memory.
+            let entry = (line.len() <= MAX_LINE).then(|| Entry::parse(line).ok()).flatten();
+            match entry {
+                Some(entry) => entries.push(entry),
+                None if line.ends_with(b"\n") => corrupt += 1,
+                None => torn = true,
             }
         }
         let start = entries.iter().find_map(|entry| match &entry.event {
