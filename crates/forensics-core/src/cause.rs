@@ -1,7 +1,7 @@
 //! Why we stop, in one word, with the evidence.
 //!
-//! [`decide`] is a table: the first row that matches wins. It looks at plain data alone, so that
-//! each row can be tested, and says in words what it went by, so that a reader can disagree.
+//! [`decide`] is a table: the first row that matches wins. It uses plain data only, so that each row
+//! can be tested, and it names its evidence, so that a reader can check it.
 //!
 //! | cause | evidence |
 //! |---|---|
@@ -12,7 +12,7 @@
 //! | `hangup` | SIGHUP with `SI_KERNEL`, or from our session leader (an interactive bash forwards it) |
 //! | `self_sent` | the sender is this process |
 //! | `unverified` | `SI_QUEUE`, where pid and uid are what the sender wrote |
-//! | `parent_died` | the signal is our parent-death signal, from the process that was our parent and is no more |
+//! | `parent_died` | the signal is our parent-death signal, from the process that was our parent |
 //! | `container_stop` | the sender lives outside our pid namespace, or is a container's init |
 //! | `watchdog` | SIGABRT from the service manager |
 //! | `systemd` | from the service manager: process 1, or the user manager that owns our cgroup |
@@ -21,8 +21,8 @@
 //! | `process` | any other sender with a name |
 //! | `unknown` | nothing else matched |
 //!
-//! [`Cause::Reboot`] takes the place of `systemd` when the manager, asked later, says that the
-//! whole system is going down; nothing that can be read at once tells that for sure.
+//! [`Cause::Reboot`] replaces `systemd` when the manager, asked later, says that the whole system is
+//! going down. Nothing that can be read at once tells that for sure.
 
 use std::fmt::{self, Display};
 
@@ -34,10 +34,6 @@ use crate::sender::Sender;
 use crate::signal::Signal;
 use crate::systemd::{CgroupUnit, Manager};
 use crate::trigger::Trigger;
-
-/// The kernel lets anyone who may signal us claim every negative `si_code` but `SI_TKILL`
-/// (`rt_sigqueueinfo(2)`).
-const SI_TIMER: &str = "SI_TIMER: a timer of this process, unless a sender forged it";
 
 /// Why we stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -54,7 +50,7 @@ pub enum Cause {
     Timer,
     /// A sender that could write any pid into the signal.
     Unverified,
-    /// The parent whose death we asked to be told of died.
+    /// Our parent died, and we had asked for a signal when it does.
     ParentDied,
     /// The container's runtime, or its init.
     ContainerStop,
@@ -119,7 +115,7 @@ impl Display for Cause {
 pub struct CauseDecision {
     /// The one word.
     pub cause: Cause,
-    /// What spoke for it, in a clause for people. Holds text of other processes: escape it.
+    /// The evidence for it, as text for people. It contains text of other processes: escape it.
     pub evidence: String,
 }
 
@@ -154,7 +150,7 @@ pub fn decide(evidence: &Evidence<'_>) -> CauseDecision {
         }
         Trigger::Signal { signal } => match evidence.code {
             Some(code) => of_signal(*signal, code, evidence),
-            None => (Cause::Unknown, "the handler took nothing down".to_owned()),
+            None => (Cause::Unknown, "the signal handler recorded nothing".to_owned()),
         },
     };
     CauseDecision { cause, evidence }
@@ -162,7 +158,12 @@ pub fn decide(evidence: &Evidence<'_>) -> CauseDecision {
 
 fn of_signal(signal: Signal, code: SiCode, known: &Evidence<'_>) -> (Cause, String) {
     match code {
-        SiCode::Timer => return (Cause::Timer, SI_TIMER.to_owned()),
+        // A process that may signal us can claim every negative `si_code` but `SI_TKILL`
+        // (`rt_sigqueueinfo(2)`).
+        SiCode::Timer => {
+            let evidence = "SI_TIMER: a timer of this process, unless a sender forged it";
+            return (Cause::Timer, evidence.to_owned());
+        }
         SiCode::Kernel if matches!(signal, Signal::INT | Signal::QUIT) => {
             return (Cause::CtrlC, format!("{signal} from the kernel: a key at the terminal"));
         }
@@ -204,20 +205,16 @@ fn of_signal(signal: Signal, code: SiCode, known: &Evidence<'_>) -> (Cause, Stri
         }
     } else if is_parent {
         // A thread's end sends the parent-death signal, too, and looks the same (prctl(2)).
-        let thread = if known.is_parent_death_signal {
-            ", or its thread that started us has ended"
-        } else {
-            ""
-        };
+        let thread = ", or its thread that started us has ended";
+        let thread = if known.is_parent_death_signal { thread } else { "" };
         (Cause::Supervisor, format!("the sender {who} is our parent{thread}"))
     } else if let Some(presence) = person(sender) {
         (Cause::Operator, presence)
     } else if who.name.is_some() {
         (Cause::Process, format!("sent by {who}, which has no terminal and no login session"))
     } else {
-        let why = sender
-            .absence
-            .map_or_else(String::new, |why| format!(": {why:?}").to_ascii_lowercase());
+        let why = sender.absence.map(|why| format!(": {why:?}").to_ascii_lowercase());
+        let why = why.unwrap_or_default();
         (Cause::Unknown, format!("sent by pid {}, of which nothing could be read{why}", who.pid))
     }
 }
@@ -231,8 +228,7 @@ fn service_manager(who: &ProcessSummary, our_unit: Option<&CgroupUnit>) -> Optio
             who.name.is_none() && our_unit.is_some_and(|unit| unit.manager == Manager::System);
         return (named_systemd || hidden).then(|| "systemd(1)".to_owned());
     }
-    let ours = our_unit?.manager;
-    let its_own = who.unit.as_ref()?;
+    let (ours, its_own) = (our_unit?.manager, who.unit.as_ref()?);
     // The user manager lives in `init.scope` below its own user@UID.service.
     let manages_us = matches!(ours, Manager::User { .. })
         && its_own.manager == ours
@@ -240,19 +236,18 @@ fn service_manager(who: &ProcessSummary, our_unit: Option<&CgroupUnit>) -> Optio
     (named_systemd && manages_us).then(|| format!("the user manager systemd({})", who.pid))
 }
 
-/// What speaks for a person behind the sender.
+/// The evidence that a person sent the signal.
 fn person(sender: &Sender) -> Option<String> {
     let who = &sender.process;
     if let Some(tty) = &who.tty {
         return Some(format!("the sender {who} runs on {tty}"));
     }
-    if let Some((ancestor, tty)) =
-        sender.ancestors.iter().find_map(|ancestor| Some((ancestor, ancestor.tty.as_ref()?)))
-    {
-        return Some(format!("the sender's ancestor {ancestor} runs on {tty}"));
-    }
-    let session = who.login_session?;
-    Some(format!("the sender {who} belongs to login session {session}"))
+    let by_tty = |ancestor: &ProcessSummary| {
+        Some(format!("the sender's ancestor {ancestor} runs on {}", ancestor.tty.as_ref()?))
+    };
+    let by_session =
+        || Some(format!("the sender {who} belongs to login session {}", who.login_session?));
+    sender.ancestors.iter().find_map(by_tty).or_else(by_session)
 }
 
 #[cfg(test)]
@@ -492,7 +487,7 @@ mod tests {
             (
                 Trigger::Signal { signal: Signal::TERM },
                 Cause::Unknown,
-                "the handler took nothing down",
+                "the signal handler recorded nothing",
             ),
         ];
         for (trigger, cause, evidence) in cases {

@@ -10,16 +10,16 @@ use std::fmt::Write;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::escape::{is_printable_ascii, is_safe};
+use crate::escape::is_safe;
 
 /// Like `serde_json::to_vec`.
 ///
 /// # Errors
 /// If the value cannot be JSON.
 pub fn to_vec(value: &(impl Serialize + ?Sized)) -> serde_json::Result<Vec<u8>> {
-    let mut json = Vec::with_capacity(1024);
-    serde_json::to_writer(&mut json, value)?;
-    if is_printable_ascii(&json) { Ok(json) } else { Ok(escaped(&json)) }
+    let json = serde_json::to_vec(value)?;
+    // Most JSON has nothing to escape.
+    if json.iter().all(|byte| matches!(byte, b' '..=b'~')) { Ok(json) } else { Ok(escaped(&json)) }
 }
 
 /// Like `serde_json::to_string`.
@@ -40,8 +40,8 @@ pub(crate) fn to_value(value: &impl Serialize) -> serde_json::Result<Value> {
     serde_json::from_slice(&to_vec(value)?)
 }
 
-/// Escapes what is not safe. Only texts can contain that: all else in JSON is ASCII, and so are the
-/// escapes that are there already.
+/// Escapes what is not safe. Only strings can contain that: the rest of JSON is ASCII, and so are the
+/// escapes that it already has.
 fn escaped(json: &[u8]) -> Vec<u8> {
     let mut safe = String::with_capacity(json.len());
     for c in String::from_utf8_lossy(json).chars() {

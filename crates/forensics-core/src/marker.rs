@@ -1,15 +1,15 @@
-//! Marker files: what another program left behind to say that it was about to stop us.
+//! Marker files: another program writes one to say that it is about to stop us.
 //!
 //! A deploy script writes `{"target_pid": 4100}` before it sends the signal; the stop that follows
-//! was then planned, or is a takeover by a successor. Whether the marker names us is decided on
-//! JSON numbers, never on text, since `"target_pid": 12` is a prefix of `"target_pid": 123`.
+//! was then planned, or is a takeover by a successor. The pids are compared as JSON numbers, not as
+//! text, since `"target_pid": 12` is a prefix of `"target_pid": 123`.
 //!
 //! A marker's path may lead to anything, so [`read`] opens only regular files (see
-//! [`crate::secure_fs`]), reads at most 64 KiB, and reports what it found instead as
-//! [`Marker::problem`]. It never fails. On a file system whose server is away open(2) itself waits,
-//! and nothing that the caller of it can do helps: bound it by a thread of its own.
+//! [`crate::secure_fs`]), reads at most 64 KiB, and reports anything else as [`Marker::problem`]. It
+//! never fails. On a file system whose server does not answer, open(2) itself blocks; to limit that,
+//! call it on a thread of its own.
 
-use std::io;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,7 @@ use crate::secure_fs::{self, OpenError};
 /// A marker larger than this is not one.
 pub const MAX_MARKER_BYTES: u64 = 64 * 1024;
 
-/// Whom a marker that is present names.
+/// Which process a marker names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -29,13 +29,13 @@ pub enum Target {
     Ourselves,
     /// `target_pid` is a number, and not this process's.
     Other,
-    /// It names nobody: no number under `target_pid`, not JSON, or not readable.
+    /// It names no process: no number under `target_pid`, not JSON, or not readable.
     Unstated,
 }
 
 impl Target {
-    /// The word for it in the context line: `self`, `other`, or `yes` for a marker that is there
-    /// and names nobody.
+    /// The word for it in the context line: `self`, `other`, or `yes` for a marker that exists and
+    /// names no process.
     pub fn as_str(self) -> &'static str {
         match self {
             Target::Ourselves => "self",
@@ -51,39 +51,39 @@ impl Target {
 pub struct Marker {
     /// The name it was registered under, such as `takeover`.
     pub name: String,
-    /// Whom it names.
+    /// Which process it names.
     pub target: Target,
-    /// Why its content could not be used: it is no regular file, too large, not readable, not
-    /// JSON. `None` for a marker that was understood.
+    /// Why its content could not be used: it is not a regular file, too large, not readable, or not
+    /// JSON. `None` for a marker that could be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }
 
-/// Looks at the marker `name` at `path`, on behalf of the process `pid`.
+/// Looks at the marker `name` at `path`, for the process `pid`.
 ///
-/// `None` where nothing is there. Blocks for no longer than it takes to open a file and read 64 KiB
-/// of it, which has no bound where a server is away. A symbolic link is followed, so that a marker
-/// may be switched by one.
+/// `None` where there is none. It blocks for as long as it takes to open a file and read 64 KiB of
+/// it, which has no limit where a file server does not answer. A symbolic link is followed, so a
+/// marker can be set by replacing a link.
 pub fn read(name: &str, path: &Path, pid: u32) -> Option<Marker> {
     let (target, problem) = match secure_fs::read(path, MAX_MARKER_BYTES) {
-        Ok(bytes) => match target(&bytes, pid) {
-            Ok(target) => (target, None),
-            Err(e) => (Target::Unstated, Some(format!("not JSON: {e}"))),
-        },
-        Err(OpenError::System(e))
-            if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        Ok(bytes) => target(&bytes, pid).map_or_else(
+            |error| (Target::Unstated, Some(format!("not JSON: {error}"))),
+            |target| (target, None),
+        ),
+        Err(OpenError::System(error))
+            if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
         {
             return None;
         }
-        Err(e) => (Target::Unstated, Some(e.to_string())),
+        Err(error) => (Target::Unstated, Some(error.to_string())),
     };
     Some(Marker { name: name.to_owned(), target, problem })
 }
 
-/// Whom the content of a marker names.
+/// Which process the content of a marker names.
 ///
 /// # Errors
-/// Where it is not JSON. An empty file is: some markers say all they have to by being there.
+/// Where it is not JSON. An empty file is no error: the existence of some markers says enough.
 pub fn target(content: &[u8], pid: u32) -> Result<Target, serde_json::Error> {
     if content.trim_ascii().is_empty() {
         return Ok(Target::Unstated);

@@ -45,9 +45,7 @@ pub fn post_mortem(record: &Record, host: &HostState) -> PostMortem {
     let Explanation { reason, evidence, advice, killed_us } = explain(outcome, &run, host);
     let ended_us = match outcome {
         RunOutcome::Running => None,
-        RunOutcome::Clean | RunOutcome::TimedOut | RunOutcome::Forced | RunOutcome::Panicked => {
-            Some(run.last_us)
-        }
+        _ if run.stopped.is_some() => Some(run.last_us),
         _ => killed_us.or_else(|| run.dead_by_us(host)),
     };
     let open = run.open.iter().map(|&(began_us, phase)| OpenPhase {
@@ -62,7 +60,7 @@ pub fn post_mortem(record: &Record, host: &HostState) -> PostMortem {
         outcome,
         service: run.start.service.clone(),
         pid: run.start.pid,
-        started: run.started,
+        started: record.started,
         last: run.last,
         phases: open.collect(),
         after_phase: run.between().filter(|_| outcome == RunOutcome::KilledInPhase),

@@ -19,13 +19,5 @@ macro_rules! display_as_in_json {
     )* };
 }
 
-display_as_in_json!(
-    DiagState,
-    ExitKind,
-    ForcedBy,
-    PhaseOutcome,
-    Reason,
-    RunOutcome,
-    SignalKind,
-    WedgedWhat
-);
+display_as_in_json!(DiagState, ExitKind, ForcedBy, PhaseOutcome, SignalKind, WedgedWhat);
+display_as_in_json!(Reason, RunOutcome);

@@ -2,7 +2,6 @@
 
 use serde::de::Error;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 use super::event::{Event, Unknown};
 use super::shorten::{fits, shortened};
@@ -12,8 +11,12 @@ use crate::json;
 /// The version of the schema that this crate writes, and reads in full.
 pub const VERSION: u32 = 1;
 
+/// The events of this version.
+const EVENTS: &str =
+    "run_started signal phase_started phase_progress phase_finished wedged diag stopped";
+
 /// One line: an event and when it was written.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Entry {
     /// The version of the schema it was written in.
@@ -37,42 +40,17 @@ impl Entry {
     /// Where it is no JSON object, lacks a field that every line has, or is of this version and lacks
     /// a field of its event.
     pub fn parse(line: &[u8]) -> Result<Self, serde_json::Error> {
-        /// The fields that every line has.
-        #[derive(Deserialize)]
-        struct Head {
-            v: u32,
-            ts: Utc,
-            mono_us: u64,
-            event: String,
+        let entry: Self = serde_json::from_slice(line)?;
+        match &entry.event {
+            _ if entry.v == 0 => Err(Error::custom("there is no version 0")),
+            Event::Unknown(Unknown { event, .. })
+                if entry.v <= VERSION && EVENTS.split(' ').any(|known| known == event) =>
+            {
+                Err(Error::custom(format!("not the fields of the event {event}")))
+            }
+            _ => Ok(entry),
         }
-        let Head { v, ts, mono_us, event } = serde_json::from_slice(line)?;
-        if v == 0 {
-            return Err(Error::custom("there is no version 0"));
-        }
-        let known = match event.as_str() {
-            "run_started" => serde_json::from_slice(line).map(Event::RunStarted),
-            "signal" => serde_json::from_slice(line).map(Event::Signal),
-            "phase_started" => serde_json::from_slice(line).map(Event::PhaseStarted),
-            "phase_progress" => serde_json::from_slice(line).map(Event::PhaseProgress),
-            "phase_finished" => serde_json::from_slice(line).map(Event::PhaseFinished),
-            "wedged" => serde_json::from_slice(line).map(Event::Wedged),
-            "diag" => serde_json::from_slice(line).map(Event::Diag),
-            "stopped" => serde_json::from_slice(line).map(Event::Stopped),
-            _ => unknown(&event, line),
-        };
-        let event = match known {
-            // A newer version may have changed it.
-            Err(_) if v > VERSION => unknown(&event, line)?,
-            known => known?,
-        };
-        Ok(Self { v, ts, mono_us, event })
     }
-}
-
-fn unknown(event: &str, line: &[u8]) -> Result<Event, serde_json::Error> {
-    let mut fields: Map<String, Value> = serde_json::from_slice(line)?;
-    fields.retain(|name, _| !matches!(name.as_str(), "v" | "ts" | "mono_us" | "event"));
-    Ok(Event::Unknown(Unknown { event: event.to_owned(), fields }))
 }
 
 /// The line for an event, newline included: one line whatever its texts hold, and one that
@@ -90,7 +68,7 @@ pub(super) fn line(ts: Utc, mono_us: u64, event: &Event) -> Result<Vec<u8>, serd
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Map, Value, json};
 
     use super::super::event::*;
     use super::super::phase::*;

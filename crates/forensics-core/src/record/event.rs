@@ -11,7 +11,7 @@ use super::phase::{PhaseFinished, PhaseProgress, PhaseStarted};
 use crate::duration::Timespan;
 
 /// What happened. In JSON the fields of each event stand next to `event`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Event {
@@ -95,12 +95,8 @@ pub struct RunStarted {
 impl RunStarted {
     /// A run of `service` under `pid`, written by this version; everything else absent.
     pub fn new(service: impl Into<String>, pid: u32) -> Self {
-        Self {
-            service: service.into(),
-            pid,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            ..Self::default()
-        }
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        Self { service: service.into(), pid, version, ..Self::default() }
     }
 }
 
@@ -116,7 +112,7 @@ pub enum SignalKind {
     Request,
     /// The service's own future ended.
     ServiceEnded,
-    /// A word of a newer writer. The file has it.
+    /// A value that only a newer version knows. The file has its name.
     #[serde(other)]
     Other,
 }
@@ -177,7 +173,7 @@ pub enum WedgedWhat {
     Phase,
     /// The async runtime: it no longer runs its tasks.
     Runtime,
-    /// A word of a newer writer. The file has it.
+    /// A value that only a newer version knows. The file has its name.
     #[serde(other)]
     Other,
 }
@@ -223,7 +219,7 @@ pub enum DiagState {
     Failed,
     /// It ran past its time and was ended.
     TimedOut,
-    /// A word of a newer writer. The file has it.
+    /// A value that only a newer version knows. The file has its name.
     #[serde(other)]
     Other,
 }
@@ -253,11 +249,12 @@ impl Diag {
 }
 
 /// How a run ended, in its own words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ExitKind {
     /// As planned.
+    #[default]
     Clean,
     /// A phase timed out, or the deadline passed.
     TimedOut,
@@ -270,7 +267,7 @@ pub enum ExitKind {
     /// Its guard was dropped before the teardown had ended: `main` returned early, for example with
     /// an error at the start, or the future of `run` was dropped.
     Abandoned,
-    /// A word of a newer writer. The file has it.
+    /// A value that only a newer version knows. The file has its name.
     #[serde(other)]
     Other,
 }
@@ -286,14 +283,14 @@ pub enum ForcedBy {
     Deadline,
     /// The teardown had ended, and the process did not.
     NoExit,
-    /// A word of a newer writer. The file has it.
+    /// A value that only a newer version knows. The file has its name.
     #[serde(other)]
     Other,
 }
 
 /// The last line of a run that ended by itself. It is written when the end is certain: not for a
 /// panic that was caught.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Stopped {
     /// How it ended.
@@ -319,7 +316,7 @@ pub struct Stopped {
     /// [`RunStarted::oom_kill`] now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oom_kill: Option<u64>,
-    /// How many signals came beyond those that have lines of their own; absent for none.
+    /// How many more signals came than have lines of their own; absent for none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub more_signals: Option<u64>,
 }
@@ -327,22 +324,12 @@ pub struct Stopped {
 impl Stopped {
     /// An end that is neither a panic nor forced.
     pub fn new(how: ExitKind, exit_code: impl Into<Option<i32>>, total_us: u64) -> Self {
-        Self {
-            how,
-            exit_code: exit_code.into(),
-            total_us,
-            panic: None,
-            location: None,
-            forced_by: None,
-            detail: None,
-            oom_kill: None,
-            more_signals: None,
-        }
+        Self { how, exit_code: exit_code.into(), total_us, ..Self::default() }
     }
 }
 
 /// An event of a newer writer: its name, and its fields as they are.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Unknown {
     /// The event's name.

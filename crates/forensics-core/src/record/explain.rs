@@ -1,5 +1,7 @@
 //! Why a run ended as it did, the evidence for it, and what to change: the texts of the post-mortem.
 
+use std::fmt::Display;
+
 use super::event::{ExitKind, ForcedBy, SignalEvent, SignalKind, WedgedWhat};
 use super::host::HostState;
 use super::phase::{PhaseFinished, PhaseOutcome};
@@ -19,45 +21,47 @@ pub(super) struct Explanation {
     pub(super) killed_us: Option<u64>,
 }
 
-/// Evidence, and advice if there is any.
-type Texts = (String, Option<String>);
+/// Evidence and advice. Empty advice is none.
+type Texts = (String, String);
+
+fn texts(evidence: impl Into<String>, advice: impl Into<String>) -> Texts {
+    (evidence.into(), advice.into())
+}
 
 pub(super) fn explain(outcome: RunOutcome, run: &Summary<'_>, host: &HostState) -> Explanation {
+    let timer = StopTimer::of(run);
     let (reason, (evidence, advice)) = match outcome {
         RunOutcome::Clean => (Reason::Recorded, clean(run)),
         RunOutcome::TimedOut => (Reason::Recorded, timed_out(run)),
         RunOutcome::Forced => (Reason::Recorded, forced(run)),
         RunOutcome::Panicked => (Reason::Panic, panicked(run)),
-        RunOutcome::Running => (Reason::Alive, running(run)),
+        RunOutcome::Running => {
+            let advice = format!("if it should have ended, look at process {}", run.start.pid);
+            (Reason::Alive, texts("a living process holds the lock on its record", advice))
+        }
         RunOutcome::Rebooted => (Reason::Reboot, rebooted(run, host)),
         RunOutcome::Vanished | RunOutcome::KilledInPhase | RunOutcome::KilledBeforeTeardown => {
-            return killed(run, host);
+            killed(run, host, timer.as_ref())
         }
     };
-    Explanation { reason, evidence, advice, killed_us: None }
+    let timer = timer.filter(|timer| timer.reason == reason);
+    let killed_us = timer.map(|timer| timer.over_us().max(run.last_us));
+    let advice = Some(advice).filter(|advice| !advice.is_empty());
+    Explanation { reason, evidence, advice, killed_us }
 }
 
 fn clean(run: &Summary<'_>) -> Texts {
-    let exit = exit(run);
     let evidence = match (run.stopped.map(|stop| stop.how), bad_phases(run, |_| true)) {
         (Some(ExitKind::Abandoned), _) => return abandoned(run),
-        (Some(ExitKind::Clean), None) => format!("it ended as planned{exit}"),
-        (Some(ExitKind::Failed), None) => {
-            format!("it ended by itself, but the service failed{exit}")
-        }
+        (Some(ExitKind::Clean), None) => "it ended as planned".to_owned(),
+        (Some(ExitKind::Failed), None) => "it ended by itself, but the service failed".to_owned(),
         // In a clean end these were cut short or skipped.
         (Some(ExitKind::Clean | ExitKind::Failed), Some(bad)) => {
-            format!("it ended by itself, but {bad}{exit}")
+            format!("it ended by itself, but {bad}")
         }
-        _ => format!("it ended by itself, in a way that only a newer version knows{exit}"),
+        _ => "it ended by itself, in a way that only a newer version knows".to_owned(),
     };
-    (evidence, None)
-}
-
-/// `, exit code 1`, if it is known.
-fn exit(run: &Summary<'_>) -> String {
-    let code = run.stopped.and_then(|stopped| stopped.exit_code);
-    code.map(|code| format!(", exit code {code}")).unwrap_or_default()
+    texts(evidence + &exit(run), "")
 }
 
 fn abandoned(run: &Summary<'_>) -> Texts {
@@ -65,36 +69,29 @@ fn abandoned(run: &Summary<'_>) -> Texts {
         let advice = "see what it logged last, most likely an error at its start; a service that ends \
                       by itself is to be given to run()";
         ("without a teardown, as nothing had asked for one: main returned early", advice.to_owned())
-    } else if !run.teardown_began() {
-        (
-            "after it had been asked to stop, and before a phase had begun",
-            "wait for run()".to_owned(),
-        )
-    } else {
+    } else if run.teardown_began() {
         let advice = "wait for run(), and put no timeout of your own around it";
         ("in the middle of its teardown", format!("{}: {advice}", state(run)))
+    } else {
+        let when = "after it had been asked to stop, and before a phase had begun";
+        (when, "wait for run()".to_owned())
     };
-    (format!("its guard was dropped {when}"), Some(advice))
+    texts(format!("its guard was dropped {when}"), advice)
 }
 
 fn timed_out(run: &Summary<'_>) -> Texts {
     if let Some(late) = bad_phases(run, |phase| phase.outcome == PhaseOutcome::TimedOut) {
-        return (late, Some("raise the timeout, or find what the phase waited for".to_owned()));
+        return texts(late, "raise the timeout, or find what the phase waited for");
     }
-    let (evidence, advice) = match deadline(run) {
+    let (limit, advice) = match deadline(run) {
         Some(deadline) => (
-            format!("the teardown took longer than its deadline of {deadline}"),
+            format!("its deadline of {deadline}"),
             "raise the deadline, or lower the phases' timeouts",
         ),
-        None => {
-            ("the teardown took longer than it was given".to_owned(), "find what it waited for")
-        }
+        None => ("it was given".to_owned(), "find what it waited for"),
     };
-    (evidence, Some(format!("{}: {advice}", state(run))))
-}
-
-fn deadline(run: &Summary<'_>) -> Option<Span> {
-    run.asked.and_then(|(_, signal)| signal.deadline_us).map(Span)
+    let evidence = format!("the teardown took longer than {limit}");
+    texts(evidence, format!("{}: {advice}", state(run)))
 }
 
 fn forced(run: &Summary<'_>) -> Texts {
@@ -104,58 +101,47 @@ fn forced(run: &Summary<'_>) -> Texts {
             let evidence = format!("its teardown had ended and the process did not{exit}");
             let advice = "a blocked thread holds up the runtime's end: see what each waited for, in \
                           the record's last line";
-            return (evidence, Some(advice.to_owned()));
+            return texts(evidence, advice);
         }
         Some(ForcedBy::Deadline) => {
-            let of = deadline.map(|deadline| format!(" of {deadline}")).unwrap_or_default();
-            let evidence = format!("the deadline{of} passed and the teardown had not ended{exit}");
+            let of = optional(" of ", deadline);
+            let evidence = format!("the deadline{of} passed and the teardown had not ended");
             (evidence, "find what blocks its thread".to_owned())
         }
         _ => {
-            let last = run.asked_last.filter(|signal| signal.ordinal > 1);
-            let what = last.map_or_else(
-                || "it was ended at once".to_owned(),
-                |last| {
-                    format!("stop number {}, {}, ended it at once", last.ordinal, signal_from(last))
-                },
-            );
-            let wait = deadline.map_or_else(
-                || "wait for it".to_owned(),
-                |deadline| format!("give it its deadline of {deadline}"),
-            );
-            (format!("{what}{exit}"), format!("{wait} before a further signal"))
+            let evidence = match run.asked_last.filter(|signal| signal.ordinal > 1) {
+                Some(last) => {
+                    let from = signal_from(last);
+                    format!("stop number {}, {from}, ended it at once", last.ordinal)
+                }
+                None => "it was ended at once".to_owned(),
+            };
+            let wait = match deadline {
+                Some(deadline) => format!("give it its deadline of {deadline}"),
+                None => "wait for it".to_owned(),
+            };
+            (evidence, format!("{wait} before a further signal"))
         }
     };
-    let advice = format!("{}: {what_to_do}, or lower {}", stalled_state(run), timeouts(run));
-    (evidence, Some(advice))
+    let (state, timeouts) = (stalled_state(run), timeouts(run));
+    texts(evidence + &exit, format!("{state}: {what_to_do}, or lower {timeouts}"))
 }
 
 fn panicked(run: &Summary<'_>) -> Texts {
-    let text = |text: Option<&String>| text.map(|text| shown(text));
-    let message = text(run.stopped.and_then(|stop| stop.panic.as_ref()));
-    let place = text(run.stopped.and_then(|stop| stop.location.as_ref()));
-    let at = place.map(|place| format!(" at {place}")).unwrap_or_default();
-    let evidence = match message {
-        Some(message) => format!("panicked{at}: {message}"),
-        None if at.is_empty() => "panicked; where is not recorded".to_owned(),
-        None => format!("panicked{at}"),
-    };
-    (evidence, Some(format!("fix the panic{at}")))
-}
-
-fn running(run: &Summary<'_>) -> Texts {
-    let advice = format!("if it should have ended, look at process {}", run.start.pid);
-    ("a living process holds the lock on its record".to_owned(), Some(advice))
+    let at = run.stopped.and_then(|stop| stop.location.as_deref()).map(shown);
+    let message = run.stopped.and_then(|stop| stop.panic.as_deref()).map(shown);
+    let (at, message) = (optional(" at ", at), optional(": ", message));
+    texts(format!("panicked{at}{message}"), format!("fix the panic{at}"))
 }
 
 fn rebooted(run: &Summary<'_>, host: &HostState) -> Texts {
-    let id = |id: &Option<String>| id.as_deref().map_or_else(|| "?".to_owned(), shown);
-    let (then, now) = (id(&run.start.boot_id), id(&host.boot_id));
+    let [then, now] =
+        [&run.start.boot_id, &host.boot_id].map(|id| shown(id.as_deref().unwrap_or("?")));
     let boots = format!("the boot id was {then} and is {now} now");
     let Some((at_us, signal)) = run.asked else {
         let evidence = "nothing had asked it to stop: power loss, a crash or a hard reset";
         let advice = "look at the end of the log of the boot before: journalctl -b -1 -e";
-        return (format!("{boots}; {evidence}"), Some(advice.to_owned()));
+        return texts(format!("{boots}; {evidence}"), advice);
     };
     let (signal, before) = (signal_from(signal), Span(run.last_us.saturating_sub(at_us)));
     let (state, timeouts) = (state(run), timeouts(run));
@@ -163,58 +149,52 @@ fn rebooted(run: &Summary<'_>, host: &HostState) -> Texts {
         "{state} when the machine went down: lower {timeouts}, or raise TimeoutStopSec= if the \
          machine may wait that long"
     );
-    (format!("{boots}; {signal} had come {before} before the last event"), Some(advice))
+    texts(format!("{boots}; {signal} had come {before} before the last event"), advice)
 }
 
 /// The reason for a run that did not say that it ended.
-fn killed(run: &Summary<'_>, host: &HostState) -> Explanation {
-    let timer = StopTimer::of(run);
-    let fitting = timer.as_ref().filter(|timer| timer.fits(run, host));
-    let asked = run.asked.map(|(_, signal)| signal);
-    let memory = memory(run, host);
-    let (reason, evidence, advice) = if let Some(evidence) = out_of_memory(run, host) {
+fn killed(run: &Summary<'_>, host: &HostState, timer: Option<&StopTimer<'_>>) -> (Reason, Texts) {
+    if let Some(evidence) = out_of_memory(run, host) {
         let advice = "raise MemoryMax= or the container's limit, or find what took the memory";
-        (Reason::OutOfMemory, evidence, advice.to_owned())
-    } else if let Some(timer) = fitting {
-        let (evidence, advice) = timer.texts(run);
-        (timer.reason, evidence, advice)
-    } else if let Some(signal) = asked.filter(|s| timer.is_none() && s.cause == "container_stop") {
-        let (name, state, timeouts) = (signal_name(signal), stalled_state(run), timeouts(run));
-        let evidence = format!(
-            "{name} came from the container's runtime, which sends SIGKILL once its grace period is \
-             over; how long that is, is not recorded{memory}"
-        );
-        let advice = format!(
-            "{state}: raise the grace period (docker stop --time, terminationGracePeriodSeconds) or \
-             lower {timeouts}"
-        );
-        (Reason::GracePeriod, evidence, advice)
-    } else if asked.is_none() && !run.teardown_began() {
-        let same_boot = run.start.boot_id.is_some() && host.boot_id.is_some();
-        let power = if same_boot { "" } else { ", or the machine went down" };
-        let evidence = format!(
-            "nothing asked it to stop and it did not say that it ended: SIGKILL, a crash or a call \
-             of exit(){power}{memory}"
-        );
-        (Reason::Unknown, evidence, ask_the_supervisor(run))
-    } else {
-        let why_not_timer = match (&timer, asked) {
-            (Some(timer), _) => timer.why_not(run, host),
-            (None, Some(signal)) if run.asked_by_systemd.is_none() => {
-                format!("; {} was not systemd's", signal_from(signal))
-            }
-            (None, _) if run.stop_timeout == Some(Timespan::Infinite) => {
-                "; systemd's stop timeout is infinite".to_owned()
-            }
-            (None, _) => "; systemd's stop timeout is not known".to_owned(),
-        };
-        let evidence = format!("killed, by what is not recorded{why_not_timer}{memory}");
-        let advice = format!("{}: {}", stalled_state(run), ask_the_supervisor(run));
-        (Reason::Unknown, evidence, advice)
+        return (Reason::OutOfMemory, texts(evidence, advice));
+    }
+    if let Some(timer) = timer.filter(|timer| timer.fits(run, host)) {
+        return (timer.reason, timer.texts(run));
+    }
+    let (memory, state) = (memory(run, host), stalled_state(run));
+    let why_not_timer = match (timer, run.asked.map(|(_, signal)| signal)) {
+        (Some(timer), _) => timer.why_not(run, host),
+        (None, Some(signal)) if signal.cause == "container_stop" => {
+            let (name, timeouts) = (signal_name(signal), timeouts(run));
+            let evidence = format!(
+                "{name} came from the container's runtime, which sends SIGKILL once its grace \
+                 period is over; how long that is, is not recorded{memory}"
+            );
+            let advice = format!(
+                "{state}: raise the grace period (docker stop --time, \
+                 terminationGracePeriodSeconds) or lower {timeouts}"
+            );
+            return (Reason::GracePeriod, texts(evidence, advice));
+        }
+        (None, None) if !run.teardown_began() => {
+            let same_boot = run.start.boot_id.is_some() && host.boot_id.is_some();
+            let power = if same_boot { "" } else { ", or the machine went down" };
+            let evidence = format!(
+                "nothing asked it to stop and it did not say that it ended: SIGKILL, a crash or a \
+                 call of exit(){power}{memory}"
+            );
+            return (Reason::Unknown, texts(evidence, ask_the_supervisor(run)));
+        }
+        (None, Some(signal)) if run.asked_by_systemd.is_none() => {
+            format!("; {} was not systemd's", signal_from(signal))
+        }
+        (None, _) if run.stop_timeout == Some(Timespan::Infinite) => {
+            "; systemd's stop timeout is infinite".to_owned()
+        }
+        (None, _) => "; systemd's stop timeout is not known".to_owned(),
     };
-    let killed_us = fitting.filter(|timer| timer.reason == reason);
-    let killed_us = killed_us.map(|timer| timer.over_us().max(run.last_us));
-    Explanation { reason, evidence, advice: Some(advice), killed_us }
+    let evidence = format!("killed, by what is not recorded{why_not_timer}{memory}");
+    (Reason::Unknown, texts(evidence, format!("{state}: {}", ask_the_supervisor(run))))
 }
 
 /// How long a supervisor waits before SIGKILL, from its signal on.
@@ -257,7 +237,7 @@ impl<'a> StopTimer<'a> {
         not_longer && run.dead_by_us(host).is_none_or(until_then)
     }
 
-    fn texts(&self, run: &Summary<'_>) -> (String, String) {
+    fn texts(&self, run: &Summary<'_>) -> Texts {
         let (timeout, name) = (Span(self.timeout_us), self.name);
         let (from, signal) = (signal_from(self.signal), signal_name(self.signal));
         let lived = Span(run.last_us.saturating_sub(self.began_us));
@@ -269,29 +249,23 @@ impl<'a> StopTimer<'a> {
         } else {
             "find what kept the runtime from the teardown".to_owned()
         };
-        let (state, stalled) = (state(run), stalled(run));
-        (
-            format!(
-                "{from} began {name} of {timeout}; the last event came {lived} after it, and no end"
-            ),
-            format!(
-                "{state} {timeout} after {signal} and {name} is {timeout}{stalled}: {what_to_do}"
-            ),
-        )
+        let evidence = format!(
+            "{from} began {name} of {timeout}; the last event came {lived} after it, and no end"
+        );
+        let late = format!("{} {timeout} after {signal} and {name} is {timeout}", state(run));
+        texts(evidence, format!("{late}{}: {what_to_do}", stalled(run)))
     }
 
     fn why_not(&self, run: &Summary<'_>, host: &HostState) -> String {
-        let (timeout, name) = (Span(self.timeout_us), self.name);
+        let not_by = format!("; not by {} of {}", self.name, Span(self.timeout_us));
         if let Some(beyond_us) = run.last_us.checked_sub(self.over_us()) {
             let beyond = Span(beyond_us);
-            return format!(
-                "; not by {name} of {timeout}, unless that was extended: the last event came \
-                 {beyond} after its end"
-            );
+            let unless = "unless that was extended: the last event came";
+            return format!("{not_by}, {unless} {beyond} after its end");
         }
         let Some(by_us) = run.dead_by_us(host) else { return String::new() };
         let (after, signal) = (Span(by_us.saturating_sub(self.began_us)), signal_name(self.signal));
-        format!("; not by {name} of {timeout}: it was dead {after} after {signal} at the latest")
+        format!("{not_by}: it was dead {after} after {signal} at the latest")
     }
 }
 
@@ -335,53 +309,46 @@ fn memory(run: &Summary<'_>, host: &HostState) -> String {
 }
 
 fn ask_the_supervisor(run: &Summary<'_>) -> String {
-    if let Some(unit) = &run.start.unit {
-        return format!("see what journalctl -u {} says for {} and after", shown(unit), run.last);
-    }
-    let Some(pod) = &run.start.pod else {
-        return format!("see what its supervisor logged for {} and after", run.last);
+    let what = match (&run.start.unit, &run.start.pod) {
+        (Some(unit), _) => format!("journalctl -u {} says", shown(unit)),
+        (None, None) => "its supervisor logged".to_owned(),
+        (None, Some(pod)) => {
+            let pod = match pod.split_once('/') {
+                Some((namespace, name)) => format!("{} -n {}", shown(name), shown(namespace)),
+                None => shown(pod),
+            };
+            return format!("see Last State in kubectl describe pod {pod}");
+        }
     };
-    let pod = match pod.split_once('/') {
-        Some((namespace, name)) => format!("{} -n {}", shown(name), shown(namespace)),
-        None => shown(pod),
-    };
-    format!("see Last State in kubectl describe pod {pod}")
+    format!("see what {what} for {} and after", run.last)
 }
 
 /// The state of the teardown, as the beginning of a sentence.
 fn state(run: &Summary<'_>) -> String {
-    let mut names: Vec<_> = run
-        .open
-        .iter()
-        .take(MAX_PHASES)
-        .map(|(_, open)| shown_phase(&open.phase, open.group.as_deref()))
-        .collect();
-    names.extend(and_more(run.open.len()));
-    match (names.as_slice(), run.between()) {
-        ([], None) => {
-            let delay = run.asked.and_then(|(_, signal)| signal.lead_us);
-            let delay = delay.map(|us| format!(" (a pre-stop delay of {} came first)", Span(us)));
-            format!("no phase had begun{}", delay.unwrap_or_default())
-        }
-        ([], Some(last)) => {
+    let names = run.open.iter().map(|(_, open)| shown_phase(&open.phase, open.group.as_deref()));
+    let names = first_of(names.collect(), ", ");
+    match (run.open.len(), run.between()) {
+        (0, Some(last)) => {
             format!("the teardown was between phases ({} was the last to end)", shown(&last))
         }
-        ([one], _) => format!("phase {one} was still running"),
-        (many, _) => format!("phases {} were still running", many.join(", ")),
+        (0, None) => match run.asked.and_then(|(_, signal)| signal.lead_us).map(Span) {
+            Some(delay) => format!("no phase had begun (a pre-stop delay of {delay} came first)"),
+            None => "no phase had begun".to_owned(),
+        },
+        (1, _) => format!("phase {names} was still running"),
+        _ => format!("phases {names} were still running"),
     }
 }
 
 /// The same, and what was stalled.
 fn stalled_state(run: &Summary<'_>) -> String {
-    format!("{}{}", state(run), stalled(run))
+    state(run) + &stalled(run)
 }
 
 fn stalled(run: &Summary<'_>) -> String {
-    let stalled = run.wedged.map(|wedged| {
-        let detail = shown(&wedged.detail);
-        format!(" (the {} was stalled for {}: {detail})", wedged.what, Span(wedged.for_us))
-    });
-    stalled.unwrap_or_default()
+    let Some(wedged) = run.wedged else { return String::new() };
+    let (what, since, detail) = (wedged.what, Span(wedged.for_us), shown(&wedged.detail));
+    format!(" (the {what} was stalled for {since}: {detail})")
 }
 
 /// Whose timeouts could be lowered, as the end of a sentence.
@@ -397,28 +364,43 @@ fn timeouts(run: &Summary<'_>) -> String {
 
 /// The phases that did not end well and that `pick` picks, as a sentence; `None` if there are none.
 fn bad_phases(run: &Summary<'_>, pick: fn(&PhaseFinished) -> bool) -> Option<String> {
-    let bad: Vec<_> =
-        run.ended.iter().filter(|phase| phase.outcome != PhaseOutcome::Ok && pick(phase)).collect();
-    let text = |phase: &&&PhaseFinished| {
-        let name = shown_phase(&phase.phase, phase.group.as_deref());
+    let text = |phase: &&PhaseFinished| {
         let how = match phase.outcome {
+            PhaseOutcome::Ok => return None,
             PhaseOutcome::TimedOut => "timed out",
             PhaseOutcome::CutShort => "was cut short",
             PhaseOutcome::Skipped => "was skipped",
             PhaseOutcome::Other => "ended in an unknown way",
             outcome => outcome.as_str(),
         };
-        let error = phase.error.as_deref().map(|text| format!(": {}", shown(text)));
-        format!("phase {name} {how} after {}{}", Span(phase.took_us), error.unwrap_or_default())
+        let (name, took) = (shown_phase(&phase.phase, phase.group.as_deref()), Span(phase.took_us));
+        let error = optional(": ", phase.error.as_deref().map(shown));
+        Some(format!("phase {name} {how} after {took}{error}"))
     };
-    let mut texts: Vec<_> = bad.iter().take(MAX_PHASES).map(text).collect();
-    texts.extend(and_more(bad.len()));
-    (!texts.is_empty()).then(|| texts.join("; "))
+    let bad: Vec<_> = run.ended.iter().filter(|phase| pick(phase)).filter_map(text).collect();
+    (!bad.is_empty()).then(|| first_of(bad, "; "))
 }
 
-/// How many there are beyond those that are named.
-fn and_more(all: usize) -> Option<String> {
-    (all > MAX_PHASES).then(|| format!("{} more", all - MAX_PHASES))
+/// The first of some texts, and how many more there are.
+fn first_of(mut texts: Vec<String>, separator: &str) -> String {
+    if let Some(more) = texts.len().checked_sub(MAX_PHASES).filter(|&more| more > 0) {
+        texts.truncate(MAX_PHASES);
+        texts.push(format!("{more} more"));
+    }
+    texts.join(separator)
+}
+
+fn exit(run: &Summary<'_>) -> String {
+    optional(", exit code ", run.stopped.and_then(|stopped| stopped.exit_code))
+}
+
+fn deadline(run: &Summary<'_>) -> Option<Span> {
+    run.asked.and_then(|(_, signal)| signal.deadline_us).map(Span)
+}
+
+/// The value with `prefix` before it; nothing if there is none.
+fn optional(prefix: &str, value: Option<impl Display>) -> String {
+    value.map(|value| format!("{prefix}{value}")).unwrap_or_default()
 }
 
 /// `SIGTERM from systemd(1)`.

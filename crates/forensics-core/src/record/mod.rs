@@ -1,10 +1,10 @@
 //! The black box: one JSON Lines file per run, and the post-mortem that is read from it.
 //!
-//! A service that is killed during its teardown leaves a log that stops in the middle. Its record
-//! does not: each event is handed to the kernel before the next thing happens. The next start reads
-//! it and says in which phase the run was killed, after how long, and what to change.
+//! The log of a service that is killed during its teardown stops in the middle. Its record is
+//! complete: each event is handed to the kernel before the next step begins. The next start reads it
+//! and says in which phase the run was killed, after how long, and what to change.
 //!
-//! When to write, on which thread, and what to do about a full disk is left to the caller.
+//! The caller decides when to write, on which thread, and what to do about a full disk.
 //! `docs/records.md` describes every field.
 //!
 //! ```
@@ -44,15 +44,10 @@ mod writer;
 
 pub use check::post_mortem;
 pub use entry::{Entry, VERSION};
-pub use event::{
-    Diag, DiagState, Event, ExitKind, ForcedBy, RunStarted, SignalEvent, SignalKind, Stopped,
-    Unknown, Wedged, WedgedWhat,
-};
+pub use event::*;
 pub use folder::{DEFAULT_RETENTION, is_running, prune, runs};
 pub use host::HostState;
-pub use phase::{
-    PhaseFinished, PhaseOutcome, PhaseProgress, PhaseStarted, value_field, values_line,
-};
+pub use phase::*;
 pub use post_mortem::{OpenPhase, PostMortem, Reason, RunOutcome, SignalSender};
 pub use reader::{ContentError, MAX_RECORD, ReadError, Record};
 pub use run::Run;

@@ -55,11 +55,14 @@ impl PhaseProgress {
 }
 
 /// How a phase ended. Ordered from good to bad: a group ends like the worst of its members.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum PhaseOutcome {
     /// It returned without an error.
+    #[default]
     Ok,
     /// It did not run: a phase that it requires had not ended well, no time was left, or a second
     /// signal came.
@@ -72,7 +75,7 @@ pub enum PhaseOutcome {
     Failed,
     /// It panicked.
     Panicked,
-    /// A word of a newer writer. The file has it.
+    /// A value that only a newer version knows. The file has its name.
     #[serde(other)]
     Other,
 }
@@ -93,7 +96,7 @@ impl PhaseOutcome {
 }
 
 /// A phase ended, or was skipped.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PhaseFinished {
     /// The phase's name.
@@ -123,25 +126,16 @@ impl PhaseFinished {
         took_us: u64,
         offset_us: u64,
     ) -> Self {
-        Self {
-            phase: phase.into(),
-            group: None,
-            outcome,
-            error: None,
-            took_us,
-            offset_us,
-            values: Map::new(),
-        }
+        Self { phase: phase.into(), outcome, took_us, offset_us, ..Self::default() }
     }
 }
 
 /// What a phase recorded, as `key=value` fields on one line that [`crate::escape::fields`] reads
 /// back. Long values are cut. Only the first fields are shown, then how many more there are.
 pub fn values_line(values: &Map<String, Value>) -> String {
-    let some = values.iter().take(MAX_SHOWN);
-    let mut shown: Vec<_> = some.map(|(key, value)| value_field(key, value)).collect();
-    if let Some(more) = values.len().checked_sub(MAX_SHOWN).filter(|&more| more > 0) {
-        shown.push(format!("…={more}"));
+    let mut shown: Vec<_> = values.iter().map(|(key, value)| value_field(key, value)).collect();
+    if shown.len() > MAX_SHOWN {
+        shown.splice(MAX_SHOWN.., [format!("…={}", values.len() - MAX_SHOWN)]);
     }
     shown.join(" ")
 }

@@ -196,12 +196,10 @@ impl Display for PostMortem {
             ("evidence", Some(self.evidence.clone())),
             ("advice", self.advice.clone()),
         ];
-        let known = fields.into_iter().filter_map(|(key, value)| Some((key, value?)));
-        for (n, (key, value)) in known.enumerate() {
-            let blank = if n > 0 { " " } else { "" };
-            write!(f, "{blank}{key}={}", Quoted(&value))?;
-        }
-        Ok(())
+        let field = |(key, value): (&str, Option<String>)| {
+            value.map(|value| format!("{key}={}", Quoted(&value)))
+        };
+        f.write_str(&fields.into_iter().filter_map(field).collect::<Vec<_>>().join(" "))
     }
 }
 
@@ -219,10 +217,8 @@ pub(super) struct Span(pub(super) u64);
 
 impl Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (seconds, millis) = (self.0 / 1_000_000, self.0 / 1000 % 1000);
-        match format!("{millis:03}").trim_end_matches('0') {
-            "" => write!(f, "{seconds}s"),
-            fraction => write!(f, "{seconds}.{fraction}s"),
-        }
+        // Exact to the millisecond for 285,000 years.
+        let millis = self.0 / 1000;
+        write!(f, "{}s", millis as f64 / 1000.0)
     }
 }

@@ -1,11 +1,10 @@
 //! Reads a record, in whatever state it was left.
 //!
-//! The last line of a run that was killed may be torn. A disk may have been full in between. The
-//! writer may be newer than this reader, or still at work. None of this is an error: the lines that
-//! can be read are read, and the others are counted.
+//! The last line of a run that was killed may be incomplete. The disk may have been full for a while.
+//! The writer may be newer than this reader, or still writing. None of this is an error: the lines
+//! that can be read are read, and the others are counted.
 
 use std::fs::File;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::entry::{Entry, VERSION};
@@ -13,7 +12,7 @@ use super::event::{Event, RunStarted};
 use super::host::HostState;
 use super::shorten::MAX_LINE;
 use crate::clock::Utc;
-use crate::secure_fs::{Links, OpenError, open_path};
+use crate::secure_fs::{Links, OpenError, open_path, read_open};
 
 /// Largest record read, in bytes. A run writes a few kilobytes.
 pub const MAX_RECORD: usize = 64 << 20;
@@ -27,8 +26,8 @@ pub enum ReadError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
-        source: io::Error,
+        /// Why not.
+        source: OpenError,
     },
     /// It is a folder, a FIFO, a symbolic link or the like.
     #[error("{} is not a regular file; name a record, ending in .jsonl", path.display())]
@@ -102,22 +101,27 @@ impl Record {
     /// # Errors
     /// As [`Record::read`].
     pub fn read_with_host(path: &Path) -> Result<(Self, HostState), ReadError> {
-        Self::of_file(&open(path)?, path)
+        Self::of_file(open_path(path, Links::Refuse), path)
     }
 
-    /// The same for an open file; `path` is for errors.
-    pub(super) fn of_file(file: &File, path: &Path) -> Result<(Self, HostState), ReadError> {
-        // Before the content: a run that ends in between says so there.
-        let host = HostState::of_file(file);
-        let mut bytes = Vec::new();
-        file.take(MAX_RECORD as u64 + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|source| ReadError::Read { path: path.to_owned(), source })?;
-        if bytes.len() > MAX_RECORD {
-            return Err(ReadError::TooLarge { path: path.to_owned() });
-        }
-        let record = Self::parse(&bytes)
-            .map_err(|source| ReadError::Content { path: path.to_owned(), source })?;
+    /// The same for an opened file; `path` is for errors.
+    pub(super) fn of_file(
+        opened: Result<File, OpenError>,
+        path: &Path,
+    ) -> Result<(Self, HostState), ReadError> {
+        let read = opened.and_then(|file| {
+            // Before the content: a run that ends in between says so there.
+            let host = HostState::of_file(&file);
+            Ok((host, read_open(&file, MAX_RECORD as u64)?))
+        });
+        let path = path.to_owned();
+        let (host, bytes) = match read {
+            Ok(read) => read,
+            Err(OpenError::NotRegular) => return Err(ReadError::NotAFile { path }),
+            Err(OpenError::TooLarge(_)) => return Err(ReadError::TooLarge { path }),
+            Err(source) => return Err(ReadError::Read { path, source }),
+        };
+        let record = Self::parse(&bytes).map_err(|source| ReadError::Content { path, source })?;
         Ok((record, host))
     }
 
@@ -134,6 +138,7 @@ impl Record {
         // A line that is only a newline is what is left of a torn line that lacked only its newline.
         for line in bytes.split_inclusive(|&b| b == b'\n').filter(|&line| line != b"\n") {
             lines += 1;
+            // Not even parsed if it is too long: JSON takes many times its size in memory.
             let entry = (line.len() <= MAX_LINE).then(|| Entry::parse(line).ok()).flatten();
             match entry {
                 Some(entry) => entries.push(entry),
@@ -148,20 +153,6 @@ impl Record {
         let (start, started) = start.ok_or(ContentError::NoRunStarted { lines })?;
         let newer = entries.iter().any(|entry| entry.v > VERSION);
         Ok(Self { start, started, entries, corrupt, torn, newer })
-    }
-}
-
-/// Opens a record if it is a regular file.
-pub(super) fn open(path: &Path) -> Result<File, ReadError> {
-    open_path(path, Links::Refuse).map_err(|error| not_opened(path, error))
-}
-
-pub(super) fn not_opened(path: &Path, error: OpenError) -> ReadError {
-    let path = path.to_owned();
-    match error {
-        OpenError::NotRegular => ReadError::NotAFile { path },
-        OpenError::System(source) => ReadError::Read { path, source },
-        other => ReadError::Read { path, source: io::Error::other(other) },
     }
 }
 

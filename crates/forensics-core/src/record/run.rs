@@ -6,17 +6,17 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::time::Duration;
 
-use super::check::post_mortem;
+use super::check;
 use super::entry::Entry;
 use super::event::Event;
 use super::folder::names;
 use super::post_mortem::{PostMortem, RunOutcome};
-use super::reader::{ReadError, Record, not_opened, open};
+use super::reader::{ReadError, Record};
 use crate::cgroupfs::OomKills;
 use crate::clock;
 use crate::diagnostic::killed_for_memory;
 use crate::procfile;
-use crate::secure_fs::{AccessError, Folder};
+use crate::secure_fs::{AccessError, Folder, Links, OpenError, open_path};
 
 impl PostMortem {
     /// The post-mortem of the record at `path`, by everything that this process can find out: the
@@ -55,7 +55,7 @@ impl Run {
     /// # Errors
     /// Where the record cannot be read.
     pub fn read(path: &Path) -> Result<Self, ReadError> {
-        Self::of_file(&open(path)?, path)
+        Self::of_file(open_path(path, Links::Refuse), path)
     }
 
     /// The newest run of an open folder that has ended, as for [`PostMortem::of_last`].
@@ -71,37 +71,35 @@ impl Run {
         // A stable sort: runs of other boots come first, in the order of their names.
         names.sort_by_cached_key(|name| began_us(folder, Path::new(name), boot.as_deref()));
         let read = |name: &OsString| {
-            let path = folder.path().join(name);
-            let file = folder.read(Path::new(name)).map_err(|error| not_opened(&path, error))?;
-            Self::of_file(&file, &path)
+            Self::of_file(folder.read(Path::new(name)), &folder.path().join(name)).ok()
         };
-        let mut newest_first = names.iter().rev().filter_map(|name| read(name).ok());
+        let mut newest_first = names.iter().rev().filter_map(read);
         let is_over = |run: &Self| run.post_mortem.outcome != RunOutcome::Running;
         let newest = newest_first.next();
-        match &newest {
-            Some(run) if !is_over(run) => Ok(newest_first.find(is_over).or(newest)),
-            _ => Ok(newest),
+        if newest.as_ref().is_none_or(is_over) {
+            return Ok(newest);
         }
+        Ok(newest_first.find(is_over).or(newest))
     }
 
-    /// The run of an open record; `path` is for errors.
-    fn of_file(file: &File, path: &Path) -> Result<Self, ReadError> {
-        let (record, mut host) = Record::of_file(file, path)?;
+    /// The run of an opened record; `path` is for errors.
+    fn of_file(opened: Result<File, OpenError>, path: &Path) -> Result<Self, ReadError> {
+        let (record, mut host) = Record::of_file(opened, path)?;
         if let Some(oom) = OomKills::read() {
             host.oom_kill = Some(oom.count);
             host.cgroup_inode = Some(oom.cgroup_inode);
         }
-        let first = post_mortem(&record, &host);
+        let mut post_mortem = check::post_mortem(&record, &host);
         let is_unexplained = matches!(
-            first.outcome,
+            post_mortem.outcome,
             RunOutcome::KilledInPhase | RunOutcome::KilledBeforeTeardown | RunOutcome::Vanished
         );
         // Last, as that log can be long; and its pids are those of the initial namespace.
         if is_unexplained && procfile::is_in_initial_pid_namespace("/proc/self") == Some(true) {
             let began = record.entries.first().map_or(0, |entry| entry.mono_us);
             host.oom_line = killed_for_memory(record.start.pid, Duration::from_micros(began));
+            post_mortem = check::post_mortem(&record, &host);
         }
-        let post_mortem = if host.oom_line.is_some() { post_mortem(&record, &host) } else { first };
         Ok(Self { record, post_mortem })
     }
 }
@@ -113,11 +111,10 @@ fn began_us(folder: &Folder, name: &Path, boot: Option<&str>) -> Option<u64> {
     const HEAD: u64 = 64 << 10;
     let mut line = Vec::new();
     BufReader::new(folder.read(name).ok()?.take(HEAD)).read_until(b'\n', &mut line).ok()?;
-    let first = Entry::parse(&line).ok()?;
-    match first.event {
-        Event::RunStarted(start) if start.boot_id.as_deref() == Some(boot?) => Some(first.mono_us),
-        _ => None,
-    }
+    let Entry { event: Event::RunStarted(start), mono_us, .. } = Entry::parse(&line).ok()? else {
+        return None;
+    };
+    (start.boot_id.as_deref()? == boot?).then_some(mono_us)
 }
 
 #[cfg(test)]

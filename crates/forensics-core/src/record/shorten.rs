@@ -1,8 +1,8 @@
 //! Cuts an event that is too long or too deep for one line.
 //!
-//! A phase may fail with megabytes of text, or record deeply nested values. Its end must be in the
-//! record all the same, or the run would look as if it had been killed in that phase. What is cut is
-//! marked: a text ends in `…`, a list or an object says how many more items there were.
+//! A phase may fail with megabytes of text, or record deeply nested values. Its end must still be in
+//! the record, or the run would look as if it had been killed in that phase. What is cut is marked: a
+//! text ends in `…`, a list or an object says how many more items there were.
 
 use serde_json::Value;
 

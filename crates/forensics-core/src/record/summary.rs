@@ -17,7 +17,6 @@ pub(super) const SLACK_US: u64 = 1_000_000;
 /// The end of a run. All instants are `mono_us` of its boot.
 pub(super) struct Summary<'a> {
     pub(super) start: &'a RunStarted,
-    pub(super) started: Utc,
     /// The last event by the wall clock, and by the monotonic one.
     pub(super) last: Utc,
     pub(super) last_us: u64,
@@ -42,7 +41,6 @@ impl<'a> Summary<'a> {
     pub(super) fn of(record: &'a Record) -> Self {
         let mut run = Self {
             start: &record.start,
-            started: record.started,
             last: record.entries.last().map_or(record.started, |entry| entry.ts),
             // Threads write concurrently, so the last line need not be the latest.
             last_us: record.entries.iter().map(|entry| entry.mono_us).max().unwrap_or(0),

@@ -123,18 +123,14 @@ impl Recorder {
         };
         // Until it is locked it looks like the record of a dead run: a reader may hold a lock on it
         // for an instant, and `prune` may have removed it.
-        match file.try_lock() {
-            Ok(()) if file.metadata().is_ok_and(|meta| meta.nlink() > 0) => {
-                Ok(Some(Self { file, path, torn: AtomicBool::new(false) }))
-            }
-            Ok(()) | Err(TryLockError::WouldBlock) => {
-                remove(folder, name);
-                Ok(None)
-            }
-            Err(TryLockError::Error(source)) => {
-                remove(folder, name);
-                Err(RecordError::Lock { path, source })
-            }
+        let locked = file.try_lock();
+        if locked.is_ok() && file.metadata().is_ok_and(|meta| meta.nlink() > 0) {
+            return Ok(Some(Self { file, path, torn: AtomicBool::new(false) }));
+        }
+        remove(folder, name);
+        match locked {
+            Err(TryLockError::Error(source)) => Err(RecordError::Lock { path, source }),
+            _ => Ok(None),
         }
     }
 

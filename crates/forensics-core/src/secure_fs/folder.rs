@@ -1,10 +1,10 @@
-//! Folders and files that we write to, and that no other user can exchange for something else.
+//! Folders and files that we write to, and that no other user can replace by others.
 //!
 //! A service that runs as root writes its record and its diagnostic log under well-known names. A user
 //! who may change a folder on the way could put a symbolic link there, a FIFO, or a hard link to an
-//! important file, and have root write to it. So a folder is opened once, each step of its path by
-//! itself (`openat(2)`, `O_NOFOLLOW`); what was opened is checked; and everything in the folder is
-//! reached through that descriptor. A later exchange then changes nothing.
+//! important file, and have root write to it. So a folder is opened once, step by step along its path
+//! (`openat(2)`, `O_NOFOLLOW`). What was opened is checked, and everything in the folder is reached
+//! through that descriptor. Replacing the folder later then changes nothing.
 //!
 //! | found | as root | as another user |
 //! |---|---|---|
@@ -16,7 +16,7 @@
 //! | a file writable by others, one with several hard links, one that is not regular | refused | refused |
 //!
 //! On Unix other than Linux a link cannot be held open while it is checked, so one that other users
-//! could exchange meanwhile is refused, too; see `os/portable.rs`.
+//! could replace meanwhile is refused as well; see `os/portable.rs`.
 //!
 //! Who may write to the folders further up is not checked (a volume in a container is often open to
 //! all). Such a user can put another folder in place of ours, but none that passes this table.
@@ -30,7 +30,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
-use nix::dir::{Dir, Type};
+use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat};
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat, mkdirat};
@@ -47,15 +47,6 @@ const MAX_LINKS: usize = 40;
 
 /// Opens a folder to list it.
 const LIST: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
-
-/// Opens or creates a file to append to it.
-const APPEND: OFlag = OFlag::O_WRONLY
-    .union(OFlag::O_CREAT)
-    .union(OFlag::O_APPEND)
-    .union(OFlag::O_NOFOLLOW)
-    .union(OFlag::O_NONBLOCK)
-    .union(OFlag::O_NOCTTY)
-    .union(OFlag::O_CLOEXEC);
 
 /// Why a folder or a file is not written to.
 #[derive(Debug, thiserror::Error)]
@@ -137,7 +128,7 @@ impl AccessError {
 /// An open folder. Everything is done in this folder, even if its path leads to another one by now.
 #[derive(Debug)]
 pub struct Folder {
-    fd: OwnedFd,
+    file: File,
     path: PathBuf,
 }
 
@@ -163,7 +154,7 @@ impl Folder {
     pub(crate) fn look(path: &Path) -> Result<Self, AccessError> {
         let fd = open(path, LIST, Mode::empty())
             .map_err(|errno| AccessError::system(LIST_FOLDER, path, errno))?;
-        Ok(Self { fd, path: path.to_owned() })
+        Ok(Self { file: fd.into(), path: path.to_owned() })
     }
 
     /// The folder's path, as it was given.
@@ -172,16 +163,7 @@ impl Folder {
     }
 
     fn checked(path: &Path, fd: OwnedFd) -> Result<Self, AccessError> {
-        let stat = fstat(&fd).map_err(|errno| AccessError::system(OPEN, path, errno))?;
-        let path = path.to_owned();
-        if geteuid().is_root() && stat.st_uid != 0 {
-            return Err(AccessError::Foreign { path, owner: stat.st_uid });
-        }
-        let mode = permissions(&stat);
-        if mode & WRITABLE_BY_OTHERS != 0 && mode & STICKY == 0 {
-            return Err(AccessError::Shared { path, mode, what: "replace files" });
-        }
-        Ok(Self { fd, path })
+        Ok(Self { file: checked(File::from(fd), path, OPEN)?, path: path.to_owned() })
     }
 
     /// Creates a file to append to, with mode 0600.
@@ -189,34 +171,36 @@ impl Folder {
     /// # Errors
     /// What open(2) says: `EEXIST` if the name exists, whatever it is.
     pub(crate) fn create_new(&self, name: &Path) -> io::Result<File> {
-        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
-        Ok(File::from(openat(self.fd.as_fd(), name, APPEND | OFlag::O_EXCL, mode)?))
+        Ok(self.append(name, OFlag::O_EXCL)?)
+    }
+
+    /// Opens or creates a file to append to it.
+    fn append(&self, name: &Path, more: OFlag) -> nix::Result<File> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_APPEND | OFlag::O_CLOEXEC | more;
+        let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        openat(&self.file, name, flags, Mode::S_IRUSR | Mode::S_IWUSR).map(File::from)
     }
 
     /// Opens a regular file to read it; a symbolic link is not followed.
     pub(crate) fn read(&self, name: &Path) -> Result<File, OpenError> {
-        regular::open_at(self.fd.as_fd(), name, Links::Refuse)
+        regular::open_at(self.file.as_fd(), name, Links::Refuse)
     }
 
     pub(crate) fn remove(&self, name: &Path) -> io::Result<()> {
-        Ok(unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir)?)
+        Ok(unlinkat(&self.file, name, UnlinkatFlags::NoRemoveDir)?)
     }
 
     /// The names of the regular files in it, in no order.
     pub(crate) fn files(&self) -> Result<Vec<OsString>, AccessError> {
         let failed = |errno: Errno| AccessError::system(LIST_FOLDER, &self.path, errno);
         let mut names = Vec::new();
-        let mut dir = Dir::openat(&self.fd, Path::new("."), LIST, Mode::empty()).map_err(failed)?;
+        let mut dir = Dir::openat(&self.file, ".", LIST, Mode::empty()).map_err(failed)?;
         for entry in dir.iter() {
             let entry = entry.map_err(failed)?;
             let name = Path::new(OsStr::from_bytes(entry.file_name().to_bytes()));
-            let is_file = match entry.file_type() {
-                Some(kind) => kind == Type::File,
-                // Not every file system says. A file that is gone by now is none.
-                None => fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW)
-                    .is_ok_and(|stat| is_regular(&stat)),
-            };
-            if is_file {
+            // A file that is gone by now is skipped.
+            let stat = fstatat(&self.file, name, AtFlags::AT_SYMLINK_NOFOLLOW);
+            if stat.is_ok_and(|stat| is_regular(&stat)) {
                 names.push(name.into());
             }
         }
@@ -236,26 +220,29 @@ pub fn append_to(path: &Path) -> Result<File, AccessError> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
     let folder = Folder::checked(parent, walk(parent, Missing::Create, Links::Follow)?)?;
-    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
-    let file = match openat(folder.fd.as_fd(), Path::new(name), APPEND, mode) {
-        Ok(file) => file,
+    match folder.append(Path::new(name), OFlag::empty()) {
+        Ok(file) => checked(file, path, OPEN_FILE),
         // A folder, or a FIFO without a reader.
-        Err(Errno::EISDIR | Errno::ENXIO) => {
-            return Err(AccessError::NotAFile { path: path.to_owned() });
-        }
-        Err(errno) => return Err(failed(errno.into())),
-    };
-    let file = File::from(file);
-    let metadata = file.metadata().map_err(failed)?;
+        Err(Errno::EISDIR | Errno::ENXIO) => Err(AccessError::NotAFile { path: path.to_owned() }),
+        Err(errno) => Err(failed(errno.into())),
+    }
+}
+
+/// Returns an open file or folder if no other user can change it.
+fn checked(file: File, path: &Path, attempt: Attempt) -> Result<File, AccessError> {
+    let metadata = file.metadata().map_err(|error| AccessError::system(attempt, path, error))?;
     let (path, mode) = (path.to_owned(), metadata.mode() & 0o7777);
-    if !metadata.is_file() {
+    let is_shared = mode & WRITABLE_BY_OTHERS != 0;
+    if !metadata.is_dir() && !metadata.is_file() {
         Err(AccessError::NotAFile { path })
     } else if geteuid().is_root() && metadata.uid() != 0 {
         Err(AccessError::Foreign { path, owner: metadata.uid() })
-    } else if metadata.nlink() > 1 {
+    } else if metadata.is_file() && metadata.nlink() > 1 {
         Err(AccessError::Linked { path, links: metadata.nlink() })
-    } else if mode & WRITABLE_BY_OTHERS != 0 {
+    } else if metadata.is_file() && is_shared {
         Err(AccessError::Shared { path, mode, what: "write to it" })
+    } else if is_shared && mode & STICKY == 0 {
+        Err(AccessError::Shared { path, mode, what: "replace files" })
     } else {
         Ok(file)
     }
@@ -279,7 +266,7 @@ fn walk(path: &Path, missing: Missing, last: Links) -> Result<OwnedFd, AccessErr
     }
     let root = |path: &Path| os::begin(Path::new(if path.is_absolute() { "/" } else { "." }));
     let mut at = root(path).map_err(failed)?;
-    let mut steps = steps(path);
+    let mut steps: VecDeque<OsString> = steps(path).collect();
     let mut links = 0;
     while let Some(step) = steps.pop_front() {
         match step_to(at.as_fd(), Path::new(&step), missing).map_err(failed)? {
@@ -294,13 +281,11 @@ fn walk(path: &Path, missing: Missing, last: Links) -> Result<OwnedFd, AccessErr
                     let (path, link) = (path.to_owned(), step.into());
                     return Err(AccessError::Link { path, link, owner: stat.st_uid });
                 }
-                let target = PathBuf::from(target);
+                let target = Path::new(&target);
                 if target.is_absolute() {
-                    at = root(&target).map_err(failed)?;
+                    at = root(target).map_err(failed)?;
                 }
-                for step in self::steps(&target).into_iter().rev() {
-                    steps.push_front(step);
-                }
+                steps = self::steps(target).chain(steps).collect();
             }
             Found::Other => return Err(failed(Errno::ENOTDIR)),
         }
@@ -308,22 +293,21 @@ fn walk(path: &Path, missing: Missing, last: Links) -> Result<OwnedFd, AccessErr
     Ok(at)
 }
 
-fn steps(path: &Path) -> VecDeque<OsString> {
+fn steps(path: &Path) -> impl Iterator<Item = OsString> {
     let is_step =
         |part: &Component<'_>| matches!(part, Component::Normal(_) | Component::ParentDir);
-    path.components().filter(is_step).map(|part| part.as_os_str().to_owned()).collect()
+    path.components().filter(is_step).map(|part| part.as_os_str().to_owned())
 }
 
 fn step_to(at: BorrowedFd<'_>, name: &Path, missing: Missing) -> nix::Result<Found> {
-    match os::step(at, name) {
-        Err(Errno::ENOENT) if missing == Missing::Create => {
-            match mkdirat(at, name, Mode::S_IRWXU) {
-                // Another process may have been faster. What it made is checked like anything else.
-                Ok(()) | Err(Errno::EEXIST) => os::step(at, name),
-                Err(errno) => Err(errno),
-            }
-        }
-        found => found,
+    let found = os::step(at, name);
+    if missing == Missing::Refuse || !matches!(found, Err(Errno::ENOENT)) {
+        return found;
+    }
+    match mkdirat(at, name, Mode::S_IRWXU) {
+        // Another process may have been faster. What it made is checked like anything else.
+        Ok(()) | Err(Errno::EEXIST) => os::step(at, name),
+        Err(errno) => Err(errno),
     }
 }
 

@@ -1,11 +1,11 @@
-//! Opens files and folders so that no other user can turn it against us.
+//! Opens files and folders so that no other user can redirect us to other ones.
 //!
 //! [`Folder`] and [`append_to`] open what we write to; [`read`] opens what we read. Both refuse a file
-//! that is not regular, and neither can be led elsewhere by a link that is put in its place.
+//! that is not regular, and neither follows a link that another user put in its place.
 
 mod folder;
 mod regular;
 
 pub use folder::{AccessError, Folder, append_to};
-pub(crate) use regular::{Links, READ, is_regular, kind, open_path};
+pub(crate) use regular::{Links, READ, is_regular, kind, open_path, read_open};
 pub use regular::{OpenError, read};

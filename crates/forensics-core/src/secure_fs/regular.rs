@@ -1,10 +1,10 @@
 //! Opens a file only if it is a regular file, without a race and without a side effect.
 //!
 //! Opening a device can have effects (a watchdog starts), opening a FIFO can block, and a file can be
-//! exchanged between the check and the opening. So the name is opened with `O_PATH`, which only holds
-//! what it found; that is checked; and then that very file is opened through `/proc/self/fd` (`open(2)`,
-//! on `O_PATH`). Without `/proc` it is opened by its name a second time, and refused if that is another
-//! file.
+//! replaced between the check and the opening. So the name is opened with `O_PATH`, which only refers
+//! to what it found. That is checked, and then the same file is opened through `/proc/self/fd`
+//! (`open(2)`, on `O_PATH`). Without `/proc` it is opened by its name a second time, and refused if
+//! that is another file.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -47,7 +47,7 @@ pub enum OpenError {
     /// It is a folder, a FIFO, a device, or a symbolic link that is not followed.
     #[error("not a regular file")]
     NotRegular,
-    /// It was another file when it was opened than when it was checked.
+    /// It was replaced by another file between the check and the opening.
     #[error("exchanged while it was being opened")]
     Exchanged,
     /// It is longer than it may be.
@@ -98,8 +98,13 @@ pub(crate) fn open_path(path: &Path, links: Links) -> Result<File, OpenError> {
 /// # Errors
 /// Where it cannot be read, is not a regular file, or is larger.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, OpenError> {
+    read_open(&open_path(path, Links::Follow)?, limit)
+}
+
+/// The same for an open file.
+pub(crate) fn read_open(file: &File, limit: u64) -> Result<Vec<u8>, OpenError> {
     let mut bytes = Vec::new();
-    open_path(path, Links::Follow)?.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
         return Err(OpenError::TooLarge(limit));
     }

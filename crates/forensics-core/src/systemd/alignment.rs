@@ -1,8 +1,8 @@
 //! Whether systemd waits long enough: its stop timeout against our drain timeout plus headroom.
 //!
 //! systemd sends SIGKILL when `TimeoutStopSec=` is over, however far the teardown has come. A
-//! service that may drain for longer than that loses its last phases one day, under load, when it
-//! matters most. So this is worked out at start, and the arithmetic shown.
+//! service that may drain for longer than that can lose its last phases, most likely under load. So
+//! this is calculated at the start, and the arithmetic is shown.
 
 use std::fmt::{self, Display};
 use std::time::Duration;
@@ -12,8 +12,8 @@ use super::drop_in::DropIn;
 use crate::duration::Timespan;
 use crate::escape::Plain;
 
-/// The headroom where nobody says another: what is kept for the phases after the drain, and for
-/// systemd and the machine being slow.
+/// The default headroom: what is kept for the phases after the drain, and for systemd and the
+/// machine being slow.
 pub const DEFAULT_HEADROOM: Duration = Duration::from_secs(30);
 
 /// The comparison of one stop timeout with one drain timeout.
@@ -37,9 +37,9 @@ pub const DEFAULT_HEADROOM: Duration = Duration::from_secs(30);
 pub struct Alignment {
     /// What the supervisor gives.
     pub timeout_stop: Timespan,
-    /// Who that is.
+    /// Which supervisor that is.
     pub supervisor: Supervisor,
-    /// How long the service goes on before it drains; mostly zero.
+    /// The pre-stop delay, before the drain; often zero.
     pub lead: Duration,
     /// How long the drain may take.
     pub drain: Duration,
@@ -57,7 +57,8 @@ pub struct Alignment {
 pub enum Supervisor {
     /// systemd, by `TimeoutStopSec=`.
     Systemd,
-    /// The kubelet, by `terminationGracePeriodSeconds`, or whoever else was said to give so long.
+    /// The kubelet, by `terminationGracePeriodSeconds`, or another supervisor whose grace period was
+    /// configured.
     GracePeriod,
 }
 
@@ -87,7 +88,7 @@ impl Alignment {
         Self::judge_all(Supervisor::Systemd, timeout_stop, Duration::ZERO, drain, headroom)
     }
 
-    /// The same for either supervisor, with a lead, which comes before the drain.
+    /// The same for either supervisor, with a pre-stop delay (`lead`), which comes before the drain.
     #[must_use]
     pub fn judge_all(
         supervisor: Supervisor,
@@ -100,10 +101,8 @@ impl Alignment {
         let needed = lead.saturating_add(drain).saturating_add(headroom);
         let verdict = match timeout_stop.to_std() {
             None => Verdict::Aligned { spare: Timespan::Infinite },
-            Some(given) => match given.checked_sub(needed) {
-                Some(spare) => Verdict::Aligned { spare: spare.into() },
-                None => Verdict::Short { missing: needed.saturating_sub(given) },
-            },
+            Some(given) if given < needed => Verdict::Short { missing: needed - given },
+            Some(given) => Verdict::Aligned { spare: (given - needed).into() },
         };
         Self { timeout_stop, supervisor, lead, drain, headroom, needed, verdict }
     }
@@ -118,43 +117,40 @@ impl Alignment {
     /// `terminationGracePeriodSeconds: 65`.
     #[must_use]
     pub fn manifest_line(&self) -> String {
-        let whole = self.needed.as_secs() + u64::from(self.needed.subsec_nanos() > 0);
-        format!("terminationGracePeriodSeconds: {whole}")
+        let whole_seconds = self.needed.as_nanos().div_ceil(1_000_000_000);
+        format!("terminationGracePeriodSeconds: {whole_seconds}")
     }
 
-    /// One line for the log, with the unit, the arithmetic and the mend; `None` where aligned.
+    /// One line for the log, with the unit, the arithmetic and the fix; `None` where aligned.
     ///
-    /// Without the mend where there is no [`DropIn`] for such a unit.
+    /// Without the fix where there is no [`DropIn`] for such a unit.
     #[must_use]
     pub fn warning(&self, unit: &str, manager: Manager) -> Option<String> {
-        if self.is_aligned() {
-            return None;
-        }
-        let Some(drop_in) = DropIn::new(unit, manager, self.needed) else {
-            return Some(format!("{}: {self}", Plain(unit)));
+        let warning = || match DropIn::new(unit, manager, self.needed) {
+            Some(drop_in) => {
+                let (command, section) = (drop_in.edit_command(), drop_in.section());
+                // A name that a drop-in was made for is valid, so it is safe to show.
+                format!("{unit}: {self}; mend: `{command}` with {section} {}", drop_in.setting())
+            }
+            None => format!("{}: {self}", Plain(unit)),
         };
-        let (command, section) = (drop_in.edit_command(), drop_in.section());
-        // A name that a drop-in was made for is a valid one, and those are safe as they are.
-        Some(format!("{unit}: {self}; mend: `{command}` with {section} {}", drop_in.setting()))
+        (!self.is_aligned()).then(warning)
     }
 }
 
 impl Display for Alignment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.supervisor {
-            Supervisor::Systemd => write!(f, "systemd gives {}, ", self.timeout_stop)?,
-            Supervisor::GracePeriod => write!(f, "the grace period is {}, ", self.timeout_stop)?,
-        }
+        let gives = match self.supervisor {
+            Supervisor::Systemd => "systemd gives",
+            Supervisor::GracePeriod => "the grace period is",
+        };
+        write!(f, "{gives} {}, ", self.timeout_stop)?;
         if !self.lead.is_zero() {
             write!(f, "lead {} + ", Timespan::from(self.lead))?;
         }
-        write!(
-            f,
-            "drain {} + headroom {} = {} is needed: ",
-            Timespan::from(self.drain),
-            Timespan::from(self.headroom),
-            Timespan::from(self.needed),
-        )?;
+        let [drain, headroom, needed] =
+            [self.drain, self.headroom, self.needed].map(Timespan::from);
+        write!(f, "drain {drain} + headroom {headroom} = {needed} is needed: ")?;
         match self.verdict {
             Verdict::Aligned { spare: Timespan::Infinite } => f.write_str("aligned"),
             Verdict::Aligned { spare } => write!(f, "aligned, {spare} to spare"),

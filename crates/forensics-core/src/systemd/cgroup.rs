@@ -1,7 +1,7 @@
 //! The unit and its manager, from the path of a control group.
 //!
 //! systemd gives each unit a control group named after it, inside those of its slices, so the path
-//! in `/proc/PID/cgroup` tells whose a process is, without asking anybody. The rules are those of
+//! in `/proc/PID/cgroup` tells whose a process is, without asking systemd. The rules are those of
 //! systemd 252 (`cg_path_get_unit()`, `cg_path_get_user_unit()` and what they call, in
 //! `src/basic/cgroup-util.c`), checked against its own test cases.
 //!
@@ -80,11 +80,11 @@ impl CgroupUnit {
 /// ```
 pub fn unit_of_cgroup_file(content: &str) -> Option<CgroupUnit> {
     let groups = parse_cgroups(content);
-    let unit_where = |is_systemds: fn(&ProcessCGroup) -> bool| {
-        unit_of_cgroup_path(&groups.iter().find(|group| is_systemds(group))?.pathname)
-    };
-    unit_where(is_unified)
-        .or_else(|| unit_where(|group| group.controllers.iter().any(|name| name == "name=systemd")))
+    let is_systemds =
+        |group: &&ProcessCGroup| group.controllers.iter().any(|name| name == "name=systemd");
+    let unified = groups.iter().find(|group| is_unified(group));
+    let groups = unified.into_iter().chain(groups.iter().find(is_systemds));
+    groups.map(|group| &group.pathname).find_map(|path| unit_of_cgroup_path(path))
 }
 
 /// Whether the line is the version 2 hierarchy's (cgroups(7)).
@@ -94,8 +94,8 @@ pub(crate) fn is_unified(group: &ProcessCGroup) -> bool {
 
 /// The unit, from the path of a control group in systemd's hierarchy; `None` where there is none.
 ///
-/// Leading slices are skipped; the next component is the unit, and what lies below that is the
-/// unit's own affair, except below a user's manager, where the search starts again.
+/// Leading slices are skipped; the next component is the unit. What is below it belongs to the unit,
+/// except below a user's manager, where the search starts again.
 ///
 /// ```
 /// use forensics_core::systemd::{Manager, unit_of_cgroup_path};
@@ -105,10 +105,9 @@ pub(crate) fn is_unified(group: &ProcessCGroup) -> bool {
 /// ```
 pub fn unit_of_cgroup_path(path: &str) -> Option<CgroupUnit> {
     let (of_system, below) = first_unit(path)?;
-    let of_user = manager_uid(of_system).zip(first_unit(below));
-    let (component, manager) = match of_user {
-        Some((uid, (component, _))) => (component, Manager::User { uid }),
-        None => (of_system, Manager::System),
+    let (component, manager) = match (manager_uid(of_system), first_unit(below)) {
+        (Some(uid), Some((of_user, _))) => (of_user, Manager::User { uid }),
+        _ => (of_system, Manager::System),
     };
     Some(CgroupUnit { unit: unescape(component).to_owned(), manager })
 }
@@ -121,11 +120,10 @@ fn first_unit(path: &str) -> Option<(&str, &str)> {
         rest = rest.trim_start_matches('/');
         let (component, below) = rest.split_once('/').unwrap_or((rest, ""));
         let name = unescape(component);
-        let is_slice = name.ends_with(".slice");
-        match is_slice && unit_name::is_plain(name) {
-            true => rest = below,
-            false => return (!is_slice && unit_name::is_valid(name)).then_some((component, below)),
+        if !name.ends_with(".slice") {
+            return unit_name::is_valid(name).then_some((component, below));
         }
+        rest = Some(below).filter(|_| unit_name::is_plain(name))?;
     }
 }
 
@@ -140,9 +138,8 @@ fn unescape(component: &str) -> &str {
 /// leading zero, and neither 16 nor 32 bits of -1.
 fn manager_uid(component: &str) -> Option<u32> {
     let digits = component.strip_prefix("user@")?.strip_suffix(".service")?;
-    let plain =
-        digits.bytes().all(|b| b.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
-    digits.parse().ok().filter(|&uid| plain && uid != u32::from(u16::MAX) && uid != u32::MAX)
+    let uid: u32 = digits.parse().ok()?;
+    (uid.to_string() == digits && uid != u32::from(u16::MAX) && uid != u32::MAX).then_some(uid)
 }
 
 #[cfg(test)]

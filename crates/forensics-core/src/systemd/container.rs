@@ -1,7 +1,7 @@
 //! The container runtime, from how it names control groups.
 //!
-//! A hint and no more. Inside a cgroup namespace, which most runtimes set up on version 2, the
-//! path is `/` and tells nothing; and whoever may create control groups may choose such names.
+//! This is only a hint. Inside a cgroup namespace, which most runtimes set up on version 2, the path
+//! is `/` and tells nothing; and a process that may create control groups may choose such names.
 
 use crate::procfile::parse_cgroups;
 
@@ -23,46 +23,39 @@ pub fn container_of_cgroup_file(content: &str) -> Option<&'static str> {
 }
 
 fn container_of_path(path: &str) -> Option<&'static str> {
-    let components: Vec<&str> = path.split('/').collect();
-    (0..components.len())
-        .rev()
-        .find_map(|i| runtime(components[i], components.get(i + 1).copied().unwrap_or_default()))
+    let mut below = "";
+    path.rsplit('/')
+        .find_map(|component| runtime(component, std::mem::replace(&mut below, component)))
 }
 
 /// The runtime that names a group `component`, with `below` the name of the next one or empty.
 fn runtime(component: &str, below: &str) -> Option<&'static str> {
     // The name in a systemd scope; monitors (`libpod-conmon-ID.scope`) hold no id at that place.
     let scope = component.strip_suffix(".scope").unwrap_or(component);
-    if let Some((prefix, id)) = scope.rsplit_once('-')
-        && is_id(id)
-    {
-        match prefix {
-            // moby, daemon/oci_linux.go: scopePrefix
-            "docker" => return Some("docker"),
-            // podman, libpod/container.go: CGroupPath
-            "libpod" => return Some("podman"),
-            // cri-o, internal/config/cgmgr: CrioPrefix
-            "crio" => return Some("cri-o"),
-            // containerd, the CRI plugin's getCgroupsPath
-            "cri-containerd" => return Some("containerd"),
-            _ => {}
-        }
+    let of_scope = scope.rsplit_once('-').filter(|(_, id)| is_id(id));
+    match of_scope.map(|(prefix, _)| prefix) {
+        // moby, daemon/oci_linux.go: scopePrefix
+        Some("docker") => return Some("docker"),
+        // podman, libpod/container.go: CGroupPath
+        Some("libpod") => return Some("podman"),
+        // cri-o, internal/config/cgmgr: CrioPrefix
+        Some("crio") => return Some("cri-o"),
+        // containerd, the CRI plugin's getCgroupsPath
+        Some("cri-containerd") => return Some("containerd"),
+        // moby with the cgroupfs driver: parent "/docker".
+        _ if component == "docker" && is_id(below) => return Some("docker"),
+        _ => {}
     }
     // kubelet, cm/node_container_manager_linux.go: defaultNodeAllocatableCgroupName; as a slice
     // with the parents' names in front, `kubelet-kubepods-burstable.slice`.
-    let slice = component.strip_suffix(".slice").unwrap_or(component);
-    let is_pod = slice == "kubepods"
-        || (slice != component && slice.split('-').any(|word| word == "kubepods"));
+    let mut slice = component.strip_suffix(".slice").unwrap_or_default().split('-');
+    if component == "kubepods" || slice.any(|word| word == "kubepods") {
+        return Some("kubernetes");
+    }
     // lxc, src/lxc/cgroups/cgroup.h: DEFAULT_PAYLOAD_CGROUP_PREFIX; before 4.0 a group of its own.
     let is_lxc = component.starts_with("lxc.payload.")
         || (matches!(component, "lxc" | "lxc.payload") && !below.is_empty());
-    match () {
-        // moby with the cgroupfs driver: parent "/docker".
-        () if component == "docker" && is_id(below) => Some("docker"),
-        () if is_pod => Some("kubernetes"),
-        () if is_lxc => Some("lxc"),
-        () => None,
-    }
+    is_lxc.then_some("lxc")
 }
 
 /// A container's id, in all runtimes above: 32 random bytes in hexadecimal digits.

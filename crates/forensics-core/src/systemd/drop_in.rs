@@ -1,4 +1,4 @@
-//! The mend for too short a stop timeout: a drop-in file, and how to put it in place.
+//! The fix for a stop timeout that is too short: a drop-in file, and how to install it.
 //!
 //! [`DropIn`] only writes text; nothing is changed. All of it was tried on systemd 252: a drop-in
 //! takes effect on `daemon-reload`, for the next stop of a running unit too. `systemctl
@@ -12,11 +12,10 @@ use super::unit_name;
 
 /// Amends one unit's stop timeout. `Display` prints the command and what to enter there.
 ///
-/// An instance is amended, not its template: that is the unit that was looked at, and of two
-/// drop-ins with one name the instance's counts. [`template_command`](Self::template_command) is
-/// for all instances.
+/// It changes an instance, not its template: that is the unit that was looked at, and of two
+/// drop-ins with the same name the instance's counts.
 ///
-/// Drop-ins apply in the order of their file names, whichever directory they lie in, and the last
+/// Drop-ins apply in the order of their file names, in whichever directory they are, and the last
 /// to set the timeout wins. So one that sorts after ours must be changed itself;
 /// [`findings`](super::findings) names those after the `override.conf` of `systemctl edit`.
 ///
@@ -39,7 +38,7 @@ pub struct DropIn {
     unit: String,
     manager: Manager,
     section: &'static str,
-    timeout_stop: String,
+    setting: String,
 }
 
 impl DropIn {
@@ -51,95 +50,73 @@ impl DropIn {
     #[must_use]
     pub fn new(unit: &str, manager: Manager, needed: Duration) -> Option<Self> {
         let section = match unit.rsplit_once('.')?.1 {
-            "service" => "Service",
-            "scope" => "Scope",
+            "service" => "[Service]",
+            "scope" => "[Scope]",
             _ => return None,
         };
-        let timeout_stop = seconds_up(needed);
-        unit_name::is_valid(unit).then(|| Self {
-            unit: unit.to_owned(),
-            manager,
-            section,
-            timeout_stop,
-        })
+        let setting = format!("TimeoutStopSec={}", seconds_up(needed));
+        let unit = Some(unit.to_owned()).filter(|unit| unit_name::is_valid(unit))?;
+        Some(Self { unit, manager, section, setting })
     }
 
     /// The command that opens an editor for the drop-in and reloads systemd afterwards.
     #[must_use]
     pub fn edit_command(&self) -> String {
-        self.edit(&self.unit)
-    }
-
-    /// The same for all instances of the unit's template, except those with an `override.conf` of
-    /// their own; `None` where the unit is no instance.
-    #[must_use]
-    pub fn template_command(&self) -> Option<String> {
-        unit_name::template(&self.unit).map(|template| self.edit(&template))
+        let user = if self.manager == Manager::System { "" } else { "--user " };
+        // Otherwise systemctl takes the name for options.
+        let end_of_options = if self.unit.starts_with('-') { "-- " } else { "" };
+        format!("systemctl {user}edit {end_of_options}{}", shell_word(&self.unit))
     }
 
     /// The setting alone: `TimeoutStopSec=90s`.
     #[must_use]
-    pub fn setting(&self) -> String {
-        format!("TimeoutStopSec={}", self.timeout_stop)
+    pub fn setting(&self) -> &str {
+        &self.setting
     }
 
-    /// The section the setting stands in: `[Service]`, or `[Scope]`.
+    /// The section that the setting belongs to: `[Service]`, or `[Scope]`.
     #[must_use]
-    pub fn section(&self) -> String {
-        format!("[{}]", self.section)
+    pub fn section(&self) -> &'static str {
+        self.section
     }
 
-    /// Shell commands that put the drop-in in place without an editor or a terminal, a line each.
+    /// Shell commands that install the drop-in without an editor or a terminal, one per line.
     ///
     /// The file has a name of its own, so that it overwrites no `override.conf`, and one that sorts
     /// after that, so that it wins.
     #[must_use]
     pub fn script(&self) -> String {
-        let (root, reload) = match self.manager {
-            Manager::System => ("/etc/systemd/system", "systemctl daemon-reload"),
-            Manager::User { .. } => ("~/.config/systemd/user", "systemctl --user daemon-reload"),
+        let (root, user) = match self.manager {
+            Manager::System => ("/etc/systemd/system", ""),
+            Manager::User { .. } => ("~/.config/systemd/user", "--user "),
         };
-        let directory = format!("{root}/{}", shell_word(&format!("{}.d", self.unit)));
+        let Self { unit, section, setting, .. } = self;
+        let directory = format!("{root}/{}", shell_word(&format!("{unit}.d")));
         format!(
             "mkdir -p {directory}\n\
-             printf '{}\\n{}\\n' > {directory}/timeout-stop.conf\n\
-             {reload}\n",
-            self.section(),
-            self.setting(),
+             printf '{section}\\n{setting}\\n' > {directory}/timeout-stop.conf\n\
+             systemctl {user}daemon-reload\n"
         )
-    }
-
-    fn edit(&self, unit: &str) -> String {
-        let user = if self.manager == Manager::System { "" } else { "--user " };
-        // Otherwise systemctl takes it for options.
-        let end_of_options = if unit.starts_with('-') { "-- " } else { "" };
-        format!("systemctl {user}edit {end_of_options}{}", shell_word(unit))
     }
 }
 
 impl Display for DropIn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}\n\n{}\n{}", self.edit_command(), self.section(), self.setting())
+        writeln!(f, "{}\n\n{}\n{}", self.edit_command(), self.section, self.setting)
     }
 }
 
 fn seconds_up(needed: Duration) -> String {
-    let part = u64::from(needed.subsec_nanos() > 0);
-    // At least one: 0 would mean infinite. And parse_time() refuses what would not fit.
-    let seconds = needed.as_secs().saturating_add(part).max(1);
-    match seconds < u64::MAX / 1_000_000 {
-        true => format!("{seconds}s"),
-        false => "infinity".to_owned(),
-    }
+    // At least one: 0 would mean infinite. And systemd's parse_time() refuses what would not fit.
+    let seconds = needed.as_nanos().div_ceil(1_000_000_000).max(1);
+    let fits = seconds < u128::from(u64::MAX / 1_000_000);
+    if fits { format!("{seconds}s") } else { "infinity".to_owned() }
 }
 
 /// A valid unit name as one word of a shell. It holds no quote, and nothing but `\` that a shell
 /// takes for its own.
 fn shell_word(name: &str) -> String {
-    match name.contains('\\') {
-        true => format!("'{name}'"),
-        false => name.to_owned(),
-    }
+    if name.contains('\\') { format!("'{name}'") } else { name.to_owned() }
 }
 
 #[cfg(test)]
@@ -164,10 +141,6 @@ mod tests {
         for (unit, manager, command) in cases {
             assert_eq!(drop_in(unit, manager).edit_command(), command);
         }
-        let instance = drop_in(r"a\x2db@3.service", Manager::System);
-        let template = instance.template_command();
-        assert_eq!(template.as_deref(), Some(r"systemctl edit 'a\x2db@.service'"));
-        assert_eq!(drop_in("a.service", USER).template_command(), None);
     }
 
     #[test]

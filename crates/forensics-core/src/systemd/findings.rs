@@ -1,6 +1,6 @@
-//! What in a unit's settings bears on its teardown, beside the length of the stop timeout.
+//! What in a unit's settings affects its teardown, apart from the length of the stop timeout.
 //!
-//! One finding a setting, said in terms of what happens at a stop. What is said of `KillMode=`,
+//! One finding per setting, which says what happens at a stop. What is said of `KillMode=`,
 //! `SendSIGKILL=`, the watchdog and drop-ins was seen on systemd 252, with a service that logs its
 //! signals; the rest is in systemd.service(5).
 //! The stop timeout itself is judged by [`Alignment`](super::Alignment).
@@ -36,134 +36,99 @@ pub struct Finding {
     pub severity: Severity,
     /// The setting, and what follows from it; one line, safe to show.
     pub what: String,
-    /// What to do: a setting or a command, the latter without the `--user` that a user's manager
-    /// wants. `None` where nothing needs doing, or it is not for us to say.
+    /// What to do: a setting or a command, without the `--user` that a command for a user's manager
+    /// needs. `None` where nothing needs to be done, or the choice is the administrator's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mend: Option<String>,
+}
+
+impl Finding {
+    fn new(severity: Severity, what: impl Into<String>) -> Self {
+        Self { severity, what: what.into(), mend: None }
+    }
+
+    fn mend(self, mend: &str) -> Self {
+        Self { mend: Some(mend.to_owned()), ..self }
+    }
 }
 
 /// Looks through a unit's settings. Of a unit that is not loaded only that is said, since the rest
 /// of what systemd shows is then its defaults.
 #[must_use]
 pub fn findings(unit: &UnitProperties) -> Vec<Finding> {
-    if let Some(finding) = load_state(unit) {
-        return vec![finding];
-    }
-    [
-        reload(unit),
-        stop_timeout(unit),
-        kill_mode(unit),
-        sigkill(unit),
-        watchdog(unit),
-        notify(unit),
-        transient(unit),
-        late_drop_ins(unit),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
-}
-
-fn finding(severity: Severity, what: impl Into<String>, mend: Option<&str>) -> Finding {
-    Finding { severity, what: what.into(), mend: mend.map(str::to_owned) }
-}
-
-fn load_state(unit: &UnitProperties) -> Option<Finding> {
-    let Some(state) = unit.load_state.as_deref() else {
-        let what = "systemd does not say whether the unit is loaded";
-        return Some(finding(Severity::Unknown, what, None));
-    };
-    let mend = match state {
-        "loaded" => return None,
-        "not-found" => "check the name and the manager (--user or not)",
-        "masked" => "systemctl unmask",
-        _ => "systemd-analyze verify",
-    };
-    let what = format!("LoadState={}: the unit is not loaded", Plain(state));
-    Some(finding(Severity::Error, what, Some(mend)))
-}
-
-fn reload(unit: &UnitProperties) -> Option<Finding> {
-    let what = "the unit's files have changed, and systemd has not read them yet";
-    let mend = Some("systemctl daemon-reload");
-    unit.need_daemon_reload?.then(|| finding(Severity::Warning, what, mend))
-}
-
-fn stop_timeout(unit: &UnitProperties) -> Option<Finding> {
-    match unit.timeout_stop {
-        Some(Timespan::Finite(_)) => None,
-        Some(Timespan::Infinite) => Some(finding(
-            Severity::Warning,
-            "TimeoutStopSec=infinity: a teardown that hangs is never killed, and its stop never ends",
-            Some("a finite TimeoutStopSec="),
-        )),
+    let mend = match unit.load_state.as_deref() {
+        Some("loaded") => return of_loaded(unit),
+        Some("not-found") => "check the name and the manager (--user or not)",
+        Some("masked") => "systemctl unmask",
+        Some(_) => "systemd-analyze verify",
         None => {
-            Some(finding(Severity::Unknown, "systemd does not say the unit's stop timeout", None))
+            let what = "systemd does not say whether the unit is loaded";
+            return vec![Finding::new(Severity::Unknown, what)];
         }
-    }
-}
-
-fn kill_mode(unit: &UnitProperties) -> Option<Finding> {
-    let found = match unit.kill_mode.as_deref() {
-        Some("control-group") => finding(
-            Severity::Ok,
-            "KillMode=control-group: children get SIGTERM at the same time as the main process; \
-             one that outlives it and ignores SIGTERM fails the unit",
-            None,
-        ),
-        Some("mixed") => finding(
-            Severity::Ok,
-            "KillMode=mixed: children get no SIGTERM, but SIGKILL as soon as the main process has \
-             exited",
-            None,
-        ),
-        Some("process") => finding(
-            Severity::Warning,
-            "KillMode=process: children are left running after the stop",
-            Some("KillMode=mixed"),
-        ),
-        Some("none") => finding(
-            Severity::Error,
-            "KillMode=none: a stop sends no signal, so no teardown runs, and all processes are \
-             left running",
-            Some("KillMode=mixed"),
-        ),
-        Some(other) => finding(Severity::Unknown, format!("KillMode={}", Plain(other)), None),
-        None => finding(Severity::Unknown, "systemd does not say the unit's KillMode", None),
     };
-    Some(found)
+    let state = unit.load_state.as_deref().unwrap_or_default();
+    let what = format!("LoadState={}: the unit is not loaded", Plain(state));
+    vec![Finding::new(Severity::Error, what).mend(mend)]
 }
 
-fn sigkill(unit: &UnitProperties) -> Option<Finding> {
-    let what = "SendSIGKILL=no: a teardown that hangs is left running, and the unit fails after \
-                twice the stop timeout";
-    (!unit.send_sigkill?).then(|| finding(Severity::Warning, what, Some("SendSIGKILL=yes")))
-}
-
-fn watchdog(unit: &UnitProperties) -> Option<Finding> {
-    let what = format!("WatchdogSec={}: not enforced during a stop", unit.watchdog?);
-    Some(finding(Severity::Ok, what, None))
-}
-
-fn notify(unit: &UnitProperties) -> Option<Finding> {
-    let what = "NotifyAccess=none: a teardown cannot ask for more time (EXTEND_TIMEOUT_USEC)";
-    (unit.notify_access.as_deref()? == "none").then(|| finding(Severity::Ok, what, None))
-}
-
-fn transient(unit: &UnitProperties) -> Option<Finding> {
-    let what = "a transient unit: a drop-in lasts as long as each run has the same name; \
-                otherwise set TimeoutStopSec= where the unit is made";
-    unit.transient?.then(|| finding(Severity::Ok, what, None))
-}
-
-/// Drop-ins apply in the order of their file names, whichever directory they lie in.
-fn late_drop_ins(unit: &UnitProperties) -> Option<Finding> {
+fn of_loaded(unit: &UnitProperties) -> Vec<Finding> {
+    let ok = |what: &str| Finding::new(Severity::Ok, what);
+    let unknown = |what: &str| Finding::new(Severity::Unknown, what);
+    let warning = |what: &str| Finding::new(Severity::Warning, what);
+    let mut found = Vec::new();
+    if unit.need_daemon_reload == Some(true) {
+        let changed = warning("the unit's files have changed, and systemd has not read them yet");
+        found.push(changed.mend("systemctl daemon-reload"));
+    }
+    match unit.timeout_stop {
+        Some(Timespan::Finite(_)) => {}
+        Some(Timespan::Infinite) => {
+            let endless = warning(
+                "TimeoutStopSec=infinity: a teardown that does not end is never killed, and its \
+                 stop never ends",
+            );
+            found.push(endless.mend("a finite TimeoutStopSec="));
+        }
+        None => found.push(unknown("systemd does not say the unit's stop timeout")),
+    }
+    found.push(match unit.kill_mode.as_deref() {
+        Some("control-group") => ok("KillMode=control-group: children get SIGTERM at the same \
+             time as the main process; one that outlives it and ignores SIGTERM fails the unit"),
+        Some("mixed") => ok("KillMode=mixed: children get no SIGTERM, but SIGKILL as soon as the \
+             main process has exited"),
+        Some("process") => warning("KillMode=process: children are left running after the stop")
+            .mend("KillMode=mixed"),
+        Some("none") => {
+            let what = "KillMode=none: a stop sends no signal, so no teardown runs, and all \
+                        processes are left running";
+            Finding::new(Severity::Error, what).mend("KillMode=mixed")
+        }
+        Some(other) => unknown(&format!("KillMode={}", Plain(other))),
+        None => unknown("systemd does not say the unit's KillMode"),
+    });
+    if unit.send_sigkill == Some(false) {
+        let what = "SendSIGKILL=no: a teardown that does not end is left running, and the unit \
+                    fails after twice the stop timeout";
+        found.push(warning(what).mend("SendSIGKILL=yes"));
+    }
+    if let Some(watchdog) = unit.watchdog {
+        found.push(ok(&format!("WatchdogSec={watchdog}: not enforced during a stop")));
+    }
+    if unit.notify_access.as_deref() == Some("none") {
+        let what = "NotifyAccess=none: a teardown cannot ask for more time (EXTEND_TIMEOUT_USEC)";
+        found.push(ok(what));
+    }
+    if unit.transient == Some(true) {
+        found.push(ok("a transient unit: a drop-in lasts as long as each run has the same name; \
+             otherwise set TimeoutStopSec= where the unit is made"));
+    }
+    // Drop-ins apply in the order of their file names, in whichever directory they are.
     let late: Vec<&str> = unit.late_drop_ins().collect();
-    let what = format!(
-        "read after the override.conf of `systemctl edit`, and wins over it: {}",
-        Plain(&late.join(" "))
-    );
-    (!late.is_empty()).then(|| finding(Severity::Ok, what, None))
+    if !late.is_empty() {
+        let what = "read after the override.conf of `systemctl edit`, and wins over it";
+        found.push(ok(&format!("{what}: {}", Plain(&late.join(" ")))));
+    }
+    found
 }
 
 #[cfg(test)]
@@ -198,7 +163,7 @@ mod tests {
             (
                 "SendSIGKILL=no",
                 Warning,
-                "SendSIGKILL=no: a teardown that hangs",
+                "SendSIGKILL=no: a teardown that does not end",
                 Some("SendSIGKILL=yes"),
             ),
             (

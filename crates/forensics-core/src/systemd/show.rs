@@ -1,45 +1,27 @@
 //! A unit's properties, from what `systemctl show` prints.
 //!
-//! [`show_arguments`] says how to ask, [`UnitProperties::parse`] reads the answer. One line a
-//! property, `KEY=VALUE`, in systemd's order and not ours; a key that the type of unit does not
-//! have is left out, one without a value is empty. Both are absent here.
+//! [`show_arguments`] says how to ask, [`UnitProperties::parse`] reads the answer. It has one line
+//! per property, `KEY=VALUE`, in systemd's own order. A key that the type of unit does not have is
+//! left out, and one without a value is empty. Both are absent here.
 
 use serde::{Deserialize, Serialize};
 
 use super::cgroup::Manager;
 use crate::duration::{self, Timespan};
 
-/// The properties to ask for; all that [`UnitProperties::parse`] reads.
-pub const PROPERTIES: &[&str] = &[
-    "Id",
-    "LoadState",
-    "ActiveState",
-    "SubState",
-    "Result",
-    "Job",
-    "Transient",
-    "NeedDaemonReload",
-    "Type",
-    "NotifyAccess",
-    "MainPID",
-    "KillMode",
-    "SendSIGKILL",
-    "TimeoutStopUSec",
-    "WatchdogUSec",
-    "FragmentPath",
-    "DropInPaths",
-    "Conflicts",
-    "ConflictedBy",
-];
+/// The properties to ask for, separated by commas: all that [`UnitProperties::parse`] reads.
+pub const PROPERTIES: &str = "Id,LoadState,ActiveState,SubState,Result,Job,Transient,\
+    NeedDaemonReload,Type,NotifyAccess,MainPID,KillMode,SendSIGKILL,TimeoutStopUSec,WatchdogUSec,\
+    FragmentPath,DropInPaths,Conflicts,ConflictedBy";
 
 /// The arguments with which to run systemctl(1), for its output to be read by
 /// [`UnitProperties::parse`].
 ///
-/// `unit` may come without its type, which is then `.service`. Which user's manager is asked is
-/// told at [`Manager::option`].
+/// `unit` may come without its type, which is then `.service`. [`Manager::option`] says which user's
+/// manager is asked.
 #[must_use]
 pub fn show_arguments(manager: Manager, unit: &str) -> Vec<String> {
-    let properties = format!("--property={}", PROPERTIES.join(","));
+    let properties = format!("--property={PROPERTIES}");
     // A unit's name may start with a hyphen.
     [manager.option(), "--no-pager", "show", &properties, "--", unit].map(str::to_owned).into()
 }
@@ -72,8 +54,8 @@ pub struct UnitProperties {
     pub need_daemon_reload: Option<bool>,
     /// `Type=` of a service: `simple`, `notify`, …
     pub service_type: Option<String>,
-    /// Whose messages by `sd_notify(3)` are taken: `none`, `main`, `exec`, `all`. Never `none` with
-    /// `Type=notify` or `WatchdogSec=`, whatever the file says (`service_add_extras()`).
+    /// Whose messages by `sd_notify(3)` are accepted: `none`, `main`, `exec`, `all`. Never `none`
+    /// with `Type=notify` or `WatchdogSec=`, whatever the file says (`service_add_extras()`).
     pub notify_access: Option<String>,
     /// The service's main process; absent where it has none.
     pub main_pid: Option<u32>,
@@ -98,8 +80,8 @@ pub struct UnitProperties {
 }
 
 impl UnitProperties {
-    /// Reads the output of [`show_arguments`]' command. Unknown keys are left aside; of a repeated
-    /// key the first counts, and of several units (a pattern was asked for) the first.
+    /// Reads the output of [`show_arguments`]' command. Unknown keys are skipped. The first of a
+    /// repeated key counts, and the first of several units, as shown for a pattern.
     ///
     /// ```
     /// use forensics_core::duration::Timespan;
@@ -110,18 +92,15 @@ impl UnitProperties {
     /// ```
     #[must_use]
     pub fn parse(output: &str) -> Self {
-        let mut values = Vec::new();
         let block = output.lines().skip_while(|line| line.is_empty());
-        for line in block.take_while(|line| !line.is_empty()) {
-            if let Some((key, value)) = line.split_once('=') {
-                values.push((key, value));
-            }
-        }
+        let lines = block.take_while(|line| !line.is_empty());
+        let pairs: Vec<_> = lines.filter_map(|line| line.split_once('=')).collect();
         let value = |key| {
-            let (_, value) = values.iter().find(|(known, _)| *known == key)?;
+            let (_, value) = pairs.iter().find(|(known, _)| *known == key)?;
             Some(*value).filter(|value| !value.is_empty())
         };
         let text = |key| value(key).map(str::to_owned);
+        let list = |key| value(key).map(words).unwrap_or_default();
         let switch = |key| match value(key)? {
             "yes" => Some(true),
             "no" => Some(false),
@@ -146,9 +125,9 @@ impl UnitProperties {
             watchdog: span("WatchdogUSec")
                 .filter(|&span| span != Timespan::Finite(0) && span != Timespan::Infinite),
             fragment_path: text("FragmentPath"),
-            drop_in_paths: value("DropInPaths").map(words).unwrap_or_default(),
-            conflicts: value("Conflicts").map(words).unwrap_or_default(),
-            conflicted_by: value("ConflictedBy").map(words).unwrap_or_default(),
+            drop_in_paths: list("DropInPaths"),
+            conflicts: list("Conflicts"),
+            conflicted_by: list("ConflictedBy"),
         }
     }
 
@@ -165,8 +144,8 @@ impl UnitProperties {
         self.drop_in_paths.iter().map(String::as_str).filter(is_late)
     }
 
-    /// Whether systemd takes what the process `pid` of this service tells it by `sd_notify(3)`.
-    /// `false` where it does not say.
+    /// Whether systemd accepts what the process `pid` of this service tells it by `sd_notify(3)`.
+    /// `false` where that is not known.
     #[must_use]
     pub fn takes_notifications_of(&self, pid: u32) -> bool {
         match self.notify_access.as_deref() {
@@ -372,12 +351,12 @@ Transient=no
             ("TimeoutStopUSec", "1s"),
             ("WatchdogUSec", "1s"),
         ]);
-        for property in PROPERTIES {
+        for property in PROPERTIES.split(',') {
             let line = format!("{property}={}", samples.get(property).unwrap_or(&"x"));
             assert_ne!(UnitProperties::parse(&line), UnitProperties::default(), "{line}");
         }
         let field_count = serde_json::to_value(UnitProperties::default()).unwrap();
-        assert_eq!(PROPERTIES.len(), field_count.as_object().unwrap().len());
+        assert_eq!(PROPERTIES.split(',').count(), field_count.as_object().unwrap().len());
     }
 
     #[test]

@@ -1,22 +1,10 @@
 //! What systemd accepts as a unit's name (`unit_name_is_valid()` in `src/basic/unit-name.c`).
 //!
 //! A valid name is safe to show as it is: no blank, no quote, no control character. Its `\`, which
-//! systemd-escape(1) writes, is the one thing a shell would not leave alone.
+//! systemd-escape(1) writes, is the only character that a shell would interpret.
 
 /// The types a name may end in, as of systemd 252 (`unit_type_table`).
-const TYPES: [&str; 11] = [
-    "service",
-    "mount",
-    "swap",
-    "socket",
-    "target",
-    "device",
-    "automount",
-    "timer",
-    "path",
-    "slice",
-    "scope",
-];
+const TYPES: &str = "service mount swap socket target device automount timer path slice scope";
 
 /// `UNIT_NAME_MAX`; a name must be shorter.
 const MAX_BYTES: usize = 256;
@@ -32,19 +20,13 @@ pub(super) fn is_valid(name: &str) -> bool {
     };
     let valid =
         |c: char| c.is_ascii_alphanumeric() || matches!(c, '@' | ':' | '-' | '_' | '.' | '\\');
-    name.len() < MAX_BYTES && TYPES.contains(&kind) && complete && prefix.chars().all(valid)
+    let is_type = TYPES.split(' ').any(|known| known == kind);
+    name.len() < MAX_BYTES && is_type && complete && prefix.chars().all(valid)
 }
 
 /// Whether `name` is plain, that is, no instance either (`UNIT_NAME_PLAIN`).
 pub(super) fn is_plain(name: &str) -> bool {
     is_valid(name) && !name.contains('@')
-}
-
-/// The template of an instance: `foo@.service` for `foo@1.service`.
-pub(super) fn template(name: &str) -> Option<String> {
-    let (prefix, _) = name.split_once('@')?;
-    let (_, kind) = name.rsplit_once('.')?;
-    Some(format!("{prefix}@.{kind}"))
 }
 
 #[cfg(test)]
@@ -96,11 +78,5 @@ mod tests {
             assert!(!is_valid(name), "{name}");
         }
         assert!(is_plain("a.slice") && !is_plain("a@b.slice") && !is_plain("a@.slice"));
-    }
-
-    #[test]
-    fn an_instance_names_its_template() {
-        assert_eq!(template("a@b.c@d.service").as_deref(), Some("a@.service"));
-        assert_eq!(template("a.service"), None);
     }
 }

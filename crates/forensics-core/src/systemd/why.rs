@@ -1,8 +1,8 @@
-//! Why systemd stops a unit, told from what it says of it while it does.
+//! Why systemd stops a unit, from what systemd says about the unit meanwhile.
 //!
 //! `systemctl stop`, `restart`, `kill` and a reboot all reach the service as a SIGTERM from the
-//! manager. The unit's state, its job and the other jobs at that moment tell them apart, as seen on
-//! systemd 252. Who asked systemd for the job is not logged by default.
+//! manager. The unit's state, its job and the other jobs at that moment differ, as seen on systemd
+//! 252. Who asked systemd for the job is not logged by default.
 
 use serde::{Deserialize, Serialize};
 
@@ -41,17 +41,9 @@ pub enum Why {
 /// How many other units are named.
 pub const MAX_UNITS: usize = 5;
 
-/// Targets that take the whole of the manager's units down, by systemd.special(7).
-const GOING_DOWN: [&str; 8] = [
-    "reboot.target",
-    "poweroff.target",
-    "halt.target",
-    "kexec.target",
-    "soft-reboot.target",
-    "exit.target",
-    "shutdown.target",
-    "umount.target",
-];
+/// Targets that take all of the manager's units down (systemd.special(7)), the most telling first.
+const GOING_DOWN: &str = "reboot.target poweroff.target halt.target kexec.target \
+    soft-reboot.target exit.target shutdown.target umount.target";
 
 /// Why `unit` is being stopped, by its properties and the output of `systemctl list-jobs
 /// --no-legend` at that moment; `None` where its state is not known.
@@ -59,43 +51,32 @@ pub fn why(unit: &str, properties: &UnitProperties, jobs: &str) -> Option<Why> {
     let state = properties.active_state.as_deref()?;
     let sub_state = properties.sub_state.as_deref().unwrap_or_default();
     let jobs: Vec<(&str, &str)> = jobs.lines().filter_map(job).collect();
-    if let Some((target, _)) = jobs
-        .iter()
-        .filter(|(_, kind)| *kind == "start")
-        .min_by_key(|(unit, _)| {
-            GOING_DOWN.iter().position(|target| target == unit).unwrap_or(usize::MAX)
-        })
-        .filter(|(unit, _)| GOING_DOWN.contains(unit))
-    {
-        return Some(Why::Reboot { target: (*target).to_owned() });
+    if let Some(target) = GOING_DOWN.split(' ').find(|target| jobs.contains(&(target, "start"))) {
+        return Some(Why::Reboot { target: target.to_owned() });
     }
     Some(match jobs.iter().find(|(name, _)| *name == unit).map(|(_, kind)| *kind) {
         _ if sub_state == "stop-watchdog" => Why::Watchdog,
         _ if state == "active" || state == "reloading" => Why::Kill,
         Some("restart" | "try-restart") => Why::Restart,
         Some("stop") => {
-            // A start says nothing of our stop, unless it is of a unit that excludes ours: such
-            // jobs come and go, and asking systemd can start the system bus.
-            let excludes = |name: &str| {
-                let mut rivals = properties.conflicts.iter().chain(&properties.conflicted_by);
-                rivals.any(|rival| rival == name)
+            // A start has nothing to do with our stop, except that of a unit in conflict with ours:
+            // such jobs come and go, and asking systemd can start the system bus.
+            let conflicts = [&properties.conflicts, &properties.conflicted_by];
+            let matters = |(name, kind): &&(&str, &str)| {
+                let is_rival = || conflicts.into_iter().flatten().any(|rival| rival == name);
+                *name != unit && (matches!(*kind, "stop" | "restart") || is_rival())
             };
-            let bears = |(name, kind): &&(&str, &str)| {
-                *name != unit && (matches!(*kind, "stop" | "restart") || excludes(name))
-            };
-            let others = jobs.iter().filter(bears).map(|(name, _)| *name);
-            match others.map(str::to_owned).take(MAX_UNITS).collect::<Vec<_>>() {
-                none if none.is_empty() => Why::Stop,
-                units => Why::Dependency { units },
-            }
+            let others = jobs.iter().filter(matters).map(|(name, _)| (*name).to_owned());
+            let units: Vec<String> = others.take(MAX_UNITS).collect();
+            if units.is_empty() { Why::Stop } else { Why::Dependency { units } }
         }
         _ if properties.result.as_deref() == Some("timeout") => Why::RuntimeMax,
         _ => Why::Unclear,
     })
 }
 
-/// Unit and type of a line `JOB UNIT TYPE STATE`. What is no unit's name is none: it is shown as it
-/// stands there.
+/// Unit and type of a line `JOB UNIT TYPE STATE`; `None` where `UNIT` is not a valid name, since it
+/// is shown as it is.
 fn job(line: &str) -> Option<(&str, &str)> {
     let mut columns = line.split_whitespace();
     columns.next()?.parse::<u32>().ok()?;
@@ -112,10 +93,9 @@ impl std::fmt::Display for Why {
             Why::Stop => f.write_str("a stop job, as by systemctl stop"),
             Why::Restart => f.write_str("a restart job, as by systemctl restart"),
             Why::Dependency { units } => {
-                write!(f, "a stop job beside those of other units: ")?;
-                // As systemctl printed them.
-                let shown = |unit: &String| Plain(&cut(unit, MAX_NAME_CHARS)).to_string();
-                f.write_str(&units.iter().map(shown).collect::<Vec<_>>().join(", "))
+                let units = units.join(", ");
+                let units = Plain(&cut(&units, MAX_UNITS * MAX_NAME_CHARS)).to_string();
+                write!(f, "a stop job beside those of other units: {units}")
             }
             Why::Reboot { target } => write!(f, "the system is going down to {target}"),
             Why::RuntimeMax => f.write_str("RuntimeMaxSec= ran out"),

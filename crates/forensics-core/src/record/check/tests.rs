@@ -280,7 +280,7 @@ fn each_story_gets_its_outcome_reason_and_phase() {
             "(the phase was stalled for 1s: sleeps in nanosleep): raise TimeoutStopSec= or lower \
              the phase's timeout (0.25s)",
         ),
-        // Wedged once, but no more.
+        // Stalled once, but no more.
         (
             vec![
                 by_systemd(),
@@ -344,7 +344,7 @@ fn each_story_gets_its_outcome_reason_and_phase() {
             "drain",
             "unless that was extended: the last event came 6s after its end",
         ),
-        // Neither timed out nor wedged, though its budget was over: it did not live so long.
+        // Neither timed out nor stalled, though its budget was over: it did not live so long.
         (
             vec![by_systemd(), begins(0, "drain", S / 2)],
             KilledInPhase,

@@ -9,8 +9,8 @@ use nix::unistd::mkfifo;
 
 use super::*;
 
-/// Somebody else.
-const NOBODY: u32 = 65534;
+/// The uid of another user.
+const OTHER_USER: u32 = 65534;
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
@@ -137,26 +137,26 @@ fn root_writes_neither_into_another_users_folder_nor_into_his_file() {
     let at = |name: &str| tmp.path().join(name);
     // In a folder like /tmp, where he may put things.
     fs::write(at("his.log"), "").unwrap();
-    chown(at("his.log"), Some(NOBODY), None).unwrap();
+    chown(at("his.log"), Some(OTHER_USER), None).unwrap();
     let error = append_to(&at("his.log")).unwrap_err();
-    assert!(matches!(error, AccessError::Foreign { owner: NOBODY, .. }));
+    assert!(matches!(error, AccessError::Foreign { owner: OTHER_USER, .. }));
     let shown = format!(
         "{} belongs to uid 65534, not to root; chown it, or name another",
         at("his.log").display()
     );
     assert_eq!(error.to_string(), shown);
     mkfifo(&at("fifo"), Mode::S_IRWXU).unwrap();
-    chown(at("fifo"), Some(NOBODY), None).unwrap();
+    chown(at("fifo"), Some(OTHER_USER), None).unwrap();
     let _reader = open(&at("fifo"), OFlag::O_RDONLY | OFlag::O_NONBLOCK, Mode::empty()).unwrap();
     assert!(matches!(append_to(&at("fifo")), Err(AccessError::NotAFile { .. })));
 
     Folder::create(&at("his")).unwrap();
-    chown(at("his"), Some(NOBODY), None).unwrap();
+    chown(at("his"), Some(OTHER_USER), None).unwrap();
     for folder in [Folder::create(&at("his")), Folder::open(&at("his"))] {
-        assert!(matches!(folder, Err(AccessError::Foreign { owner: NOBODY, .. })));
+        assert!(matches!(folder, Err(AccessError::Foreign { owner: OTHER_USER, .. })));
     }
     let error = append_to(&at("his/log")).unwrap_err();
-    assert!(matches!(error, AccessError::Foreign { owner: NOBODY, .. }));
+    assert!(matches!(error, AccessError::Foreign { owner: OTHER_USER, .. }));
     assert_eq!(fs::read_dir(at("his")).unwrap().count(), 0);
 }
 
@@ -186,7 +186,7 @@ fn a_link_on_the_way_is_followed_where_root_made_it_and_nowhere_else() {
     assert_eq!(fs::read_dir(at("real")).unwrap().count(), 2);
 
     symlink("real", at("his")).unwrap();
-    lchown(at("his"), Some(NOBODY), None).unwrap();
+    lchown(at("his"), Some(OTHER_USER), None).unwrap();
     symlink("his", at("to_his")).unwrap();
     // One of root's that he has found elsewhere and given a second name.
     symlink("real", at("found")).unwrap();
