@@ -1,9 +1,8 @@
 //! The two clocks that a record is stamped with.
 //!
-//! [`Utc`] is for people and for comparing hosts; it jumps when the clock is set. [`mono_us`] is for
-//! arithmetic: it never goes back, but means something only within one boot, which [`boot_id`] names.
-//! The calendar is that of the crate time. Its parser takes more forms of RFC 3339 than a record has,
-//! such as other offsets and leap seconds, so the form is checked here.
+//! [`Utc`] is for people and for comparing hosts. It jumps when the clock is set. [`mono_us`] is for
+//! arithmetic. It never goes back, but it can be compared only within one boot, which [`boot_id`]
+//! identifies. The calendar is that of the crate time.
 
 use std::fmt::{self, Display};
 use std::str::FromStr;
@@ -56,12 +55,11 @@ impl Utc {
     /// Writes it with these separators within the date and within the time of day.
     fn write(self, f: &mut fmt::Formatter<'_>, date: &str, time: &str) -> fmt::Result {
         let nanos = i128::from(self.micros) * 1000;
-        // The years 0 to 9999 are within the calendar, so that this does not fail.
+        // Does not fail: the crate's calendar has the years 0 to 9999.
         let at = UtcDateTime::from_unix_timestamp_nanos(nanos).map_err(|_| fmt::Error)?;
-        let ((year, month, day), micros) = (at.to_calendar_date(), at.microsecond());
-        let (hour, minute, second) = at.as_hms();
-        let month = u8::from(month);
-        write!(f, "{year:04}{date}{month:02}{date}{day:02}T")?;
+        let (year, month, day) = at.to_calendar_date();
+        let (hour, minute, second, micros) = at.as_hms_micro();
+        write!(f, "{year:04}{date}{:02}{date}{day:02}T", u8::from(month))?;
         write!(f, "{hour:02}{time}{minute:02}{time}{second:02}.{micros:06}Z")
     }
 }
@@ -69,12 +67,11 @@ impl Utc {
 /// Rounded down to the microsecond. A time outside of the years 0 to 9999 becomes the nearest one inside.
 impl From<SystemTime> for Utc {
     fn from(time: SystemTime) -> Self {
-        let nanos = |duration: Duration| i128::try_from(duration.as_nanos()).unwrap_or(i128::MAX);
-        let since_1970 = match time.duration_since(UNIX_EPOCH) {
-            Ok(after) => nanos(after),
-            Err(before) => -nanos(before.duration()),
+        let nanos = match time.duration_since(UNIX_EPOCH) {
+            Ok(after) => after.as_nanos().cast_signed(),
+            Err(before) => -before.duration().as_nanos().cast_signed(),
         };
-        let micros = since_1970.div_euclid(1000).clamp(MIN.into(), MAX.into());
+        let micros = nanos.div_euclid(1000).clamp(MIN.into(), MAX.into());
         // Clamped to what fits.
         Self { micros: i64::try_from(micros).unwrap_or(MAX) }
     }
@@ -92,8 +89,8 @@ impl Display for Utc {
 #[error("{0:?} is no time like 2026-11-23T10:15:00.123456Z")]
 pub struct ParseUtcError(String);
 
-/// Takes what [`Display`] writes, and also fewer or more digits of the second: digits beyond the
-/// microsecond are dropped. No offset but `Z`, no leap second.
+/// Reads what [`Display`] writes, and also other numbers of digits after the second, up to nine. Digits
+/// after the microsecond are dropped.
 impl FromStr for Utc {
     type Err = ParseUtcError;
 
@@ -103,22 +100,12 @@ impl FromStr for Utc {
 }
 
 fn parse(text: &str) -> Option<Utc> {
-    let (whole, fraction) = text.strip_suffix('Z')?.split_at_checked(19)?;
-    let has_form = whole
-        .bytes()
-        .zip(*b"0000-00-00T00:00:00")
-        .all(|(byte, form)| if form == b'0' { byte.is_ascii_digit() } else { byte == form });
-    let is_fraction = |digits: &str| {
-        (1..=9).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())
-    };
-    let has_fraction = fraction.is_empty() || fraction.strip_prefix('.').is_some_and(is_fraction);
-    let is_leap_second = whole.ends_with("60");
-    if !has_form || !has_fraction || is_leap_second {
-        return None;
-    }
-    let time = UtcDateTime::parse(text, &Rfc3339).ok()?;
-    let micros = time.unix_timestamp_nanos().div_euclid(1000);
-    Some(Utc { micros: i64::try_from(micros).ok()? })
+    let nanos = UtcDateTime::parse(text, &Rfc3339).ok()?.unix_timestamp_nanos();
+    let utc = Utc { micros: i64::try_from(nanos.div_euclid(1000)).ok()? };
+    // The parser also takes other offsets, leap seconds, other separators and more digits. Then this
+    // is not the form, or not the date and time of day, that is written.
+    let is_written_so = text.ends_with('Z') && text.get(..19) == utc.to_string().get(..19);
+    (is_written_so && text.len() <= "2026-11-23T10:15:00.123456789Z".len()).then_some(utc)
 }
 
 impl Serialize for Utc {
@@ -144,7 +131,7 @@ pub fn mono_us() -> u64 {
 /// The id of this boot, from `/proc/sys/kernel/random/boot_id` (`random(4)`), the same in all
 /// containers of a machine. Absent if `/proc` is not mounted.
 pub fn boot_id() -> Option<String> {
-    // It does not change, and is asked for with each record that is judged.
+    // It does not change, and each record that is judged needs it.
     static READ: OnceLock<String> = OnceLock::new();
     if READ.get().is_none() {
         let id = procfile::text("/proc/sys/kernel/random/boot_id")?;

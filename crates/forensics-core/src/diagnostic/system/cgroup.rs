@@ -72,7 +72,7 @@ fn find((controller, v1, v2): Controller, groups: &str, mount: &Path) -> (String
 }
 
 fn throttling(cpu_stat: &str) -> String {
-    let found = pick(cpu_stat, |key| key == "nr_periods" || key.contains("throttled"));
+    let found = pick(cpu_stat, &["nr_periods", "nr_throttled", "throttled_time", "throttled_usec"]);
     if found.is_empty() { "no quota".to_owned() } else { found }
 }
 

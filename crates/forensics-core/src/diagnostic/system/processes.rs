@@ -8,7 +8,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use procfs::FromRead;
 use procfs::process::Stat;
 
 use super::super::elapsed;
@@ -18,6 +17,7 @@ use super::shown::{size, why};
 use super::tree::{Row, Tree};
 use crate::escape::{MAX_CMDLINE_CHARS, Plain, Quoted, cut_to};
 use crate::os;
+use crate::procfile::parse_stat;
 use crate::secret::redact_some;
 
 /// How many ancestors are shown above one of the busiest processes: the nearest ones.
@@ -114,7 +114,7 @@ pub(super) fn write(
     let since_boot = os::since_boot().unwrap_or_default().as_millis() as u64;
     let now = since_boot * procfs::ticks_per_second() / 1000;
     let stats = read_each(reads, proc, pids, move |home| {
-        Some(Process::of(stat(&bytes(&home.join("stat")).ok()?)?, now))
+        Some(Process::of(parse_stat(&bytes(&home.join("stat")).ok()?)?, now))
     });
     // One whose `stat` could not be read has ended since it was listed.
     let processes: Vec<&Process> =
@@ -161,18 +161,6 @@ fn read_each<R: Send + 'static>(
     let proc = proc.to_owned();
     let answers = reads.all(pids.clone(), move |pid| read(&proc.join(pid.to_string())));
     pids.into_iter().zip(answers).collect()
-}
-
-/// A line of `/proc/PID/stat`.
-fn stat(line: &[u8]) -> Option<Stat> {
-    // procfs cuts the line around the name without a check, and panics if it is cut off there.
-    let open = line.iter().position(|&byte| byte == b'(')?;
-    let close = line.iter().rposition(|&byte| byte == b')')?;
-    let is_whole = line[0].is_ascii_digit()
-        && open < close
-        && line[open - 1] == b' '
-        && matches!(line[close + 1..], [b' ', state, ..] if state.is_ascii_graphic());
-    if is_whole { Stat::from_read(line).ok() } else { None }
 }
 
 impl Details {
@@ -289,7 +277,7 @@ mod tests {
         /// A process for tests of the order alone.
         pub(in super::super) fn made_up(pid: i32, ppid: i32, cpu_permille: u64) -> Self {
             let line = format!("{pid} (x) {}", fields(ppid, 0, 0, 0, 0));
-            Self { cpu_permille, ..Self::of(stat(line.as_bytes()).unwrap(), 0) }
+            Self { cpu_permille, ..Self::of(parse_stat(line.as_bytes()).unwrap(), 0) }
         }
 
         /// Turns it into a kernel thread in this state.
@@ -311,7 +299,7 @@ mod tests {
         ];
         for (cpu, start, now, permille) in cases {
             let line = format!("1 (x) {}", fields(0, 0, cpu, start, 0));
-            let process = Process::of(stat(line.as_bytes()).unwrap(), now);
+            let process = Process::of(parse_stat(line.as_bytes()).unwrap(), now);
             assert_eq!(process.cpu_permille, permille);
         }
     }
@@ -319,58 +307,13 @@ mod tests {
     #[test]
     fn what_stat_says_is_in_seconds_and_bytes() {
         let line = format!("42 (kworker/u256:3-events) {}", fields(7, KERNEL_THREAD, 5, 100, 321));
-        let process = |now| Process::of(stat(line.as_bytes()).unwrap(), now);
+        let process = |now| Process::of(parse_stat(line.as_bytes()).unwrap(), now);
         let one = process(100 + 5 * procfs::ticks_per_second() / 2);
         assert_eq!((one.pid, one.ppid, one.state), (42, 7, 'S'));
         assert_eq!((one.age, one.rss), (Duration::from_secs(2), 321 * procfs::page_size()));
         assert!(one.is_kernel_thread);
         assert_eq!(one.name, "kworker/u256:3-events");
         assert_eq!(process(0).age, Duration::ZERO);
-    }
-
-    #[test]
-    fn no_name_moves_the_fields_behind_it() {
-        let names: [(&[u8], &str); 7] = [
-            (b"", ""),
-            (b") R 1 1", ") R 1 1"),
-            (b"a) S 9 (b", "a) S 9 (b"),
-            (b"((()", "((()"),
-            (b"a\nb c", "a\nb c"),
-            (b"\xff\xfe", "\u{fffd}\u{fffd}"),
-            (&[b')'; 200], &")".repeat(200)),
-        ];
-        for (name, shown) in names {
-            let tail = fields(7, 0, 0, 9876, 0);
-            let line = [b"4194304 (", name, b") ", tail.as_bytes(), b"\n"].concat();
-            let stat = stat(&line).unwrap();
-            assert_eq!((stat.pid, stat.ppid, stat.starttime), (4_194_304, 7, 9876));
-            assert_eq!(stat.comm, shown);
-        }
-    }
-
-    #[test]
-    fn a_line_that_is_cut_off_or_is_none_is_refused() {
-        let whole = format!("42 (sl (e)p) {}", fields(1, 0, 0, 0, 0));
-        for end in 0..whole.len() - 60 {
-            assert!(stat(&whole.as_bytes()[..end]).is_none(), "{}", &whole[..end]);
-        }
-        let cases = [")(", "(x) S 1", " (x) S 1", "42(x) S 1", "42 (x)S 1", "\u{e9} (x) S 1"];
-        for line in cases {
-            assert!(stat(line.as_bytes()).is_none(), "{line}");
-        }
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn no_line_makes_it_panic(
-            line in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
-            shaped in "[0-9 ()]{0,6}[a-z()\u{e9}]{0,5}[) ]{0,3}[SRZ 0-9\u{e9}-]{0,40}",
-        ) {
-            let tail = fields(1, 0, 0, 0, 0);
-            let _ = stat(&line);
-            let _ = stat(shaped.as_bytes());
-            let _ = stat(&[b"1 (", &line[..], b") ", tail.as_bytes()].concat());
-        }
     }
 
     #[test]
