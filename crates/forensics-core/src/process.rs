@@ -17,10 +17,6 @@ use crate::procfile;
 use crate::secret::redact_some;
 use crate::systemd::{CgroupUnit, unit_of_cgroup_file};
 
-/// The kernel's value for "no login", `(uid_t) -1` in `/proc/PID/loginuid` and `sessionid`
-/// (`Documentation/ABI/stable/procfs-audit_loginuid`).
-const UNSET: u32 = u32::MAX;
-
 /// A process, as it was when it was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -75,7 +71,7 @@ impl ProcessSummary {
     /// [`start_time`](Self::start_time) tells whether it is the process that was meant.
     pub fn read(pid: i32) -> Self {
         let mut summary = Self::read_stat(pid);
-        (summary.uid, summary.tracer_pid) = uid_and_tracer(pid);
+        (summary.uid, summary.tracer_pid) = procfile::uid_and_tracer(pid);
         let id = |file| login_id(&procfile::read_of(pid, file).ok()?);
         summary.login_uid = id("loginuid");
         summary.login_session = id("sessionid");
@@ -85,10 +81,7 @@ impl ProcessSummary {
 
     /// What one read of `/proc/PID/stat` gives: parent, name, state, start time, terminal, session.
     pub fn read_stat(pid: i32) -> Self {
-        match procfile::read_of(pid, "stat") {
-            Ok(stat) => Self::from_stat(pid, &stat),
-            Err(_) => Self::unknown(pid),
-        }
+        Self::from_stat(pid, &procfile::read_of(pid, "stat").unwrap_or_default())
     }
 
     /// The same, from the content of such a file.
@@ -156,13 +149,9 @@ pub fn cmdline(pid: i32) -> Option<String> {
 ///
 /// Allocates nothing, so that the OS handler may call it.
 pub(crate) fn login_id(content: &[u8]) -> Option<u32> {
-    let id = std::str::from_utf8(content).ok()?.trim().parse().ok()?;
-    (id != UNSET).then_some(id)
-}
-
-/// The real user id of the process `pid`, which `si_uid` holds as well, and the process that traces it.
-pub(crate) fn uid_and_tracer(pid: i32) -> (Option<u32>, Option<i32>) {
-    procfile::parse_status(&procfile::text_of(pid, "status").unwrap_or_default())
+    let id = std::str::from_utf8(content).ok()?.trim().parse();
+    // `(uid_t) -1` means no login (`Documentation/ABI/stable/procfs-audit_loginuid`).
+    id.ok().filter(|&id| id != u32::MAX)
 }
 
 /// The systemd unit that the process `pid` belongs to.

@@ -1,12 +1,12 @@
 //! Reading small files of `/proc`, `/sys` and control groups for the parsers of the crate procfs.
 //!
-//! procfs reads a file to its end, which for a command line can be megabytes, and some of its parsers
-//! expect exactly what a current kernel writes. So a file is opened here, without waiting for the
-//! writer of a FIFO and without taking a terminal as ours, and read up to [`LIMIT`]. procfs then parses
-//! the bytes. What it would panic on is refused first, and what is not UTF-8 is replaced.
+//! procfs reads a file to its end, which for a command line can be megabytes. So a file is opened here,
+//! without waiting for the writer of a FIFO and without making a terminal our controlling one, and is
+//! read up to [`LIMIT`]. procfs then parses the bytes. What it would panic on is refused first, and
+//! what is not UTF-8 is replaced.
 //!
 //! Nothing here bounds the time: a file of lxcfs or of a dead server can block for ever. Callers that
-//! must not block run a [probe](crate::context::Probe) on a thread that they can leave behind.
+//! must not block run a [probe](crate::context::Probe) on a thread that they can abandon.
 
 use std::fs::{self, OpenOptions, ReadDir};
 use std::io::{self, Read};
@@ -16,20 +16,13 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::libc;
 use nix::unistd::getpid;
-use procfs::process::{Stat, Status};
+use procfs::process::Stat;
 use procfs::{FromRead, LoadAverage, ProcessCGroup, ProcessCGroups};
 
 use crate::os;
 
 /// How much of a file is read. Only a command line, a list of groups or the like can have more.
 pub(crate) const LIMIT: usize = 64 * 1024;
-
-/// The fields of `status` that procfs insists on, for those that we do not use and for those that a
-/// file does not have: gVisor leaves some out. The file's own lines come behind these and replace them.
-/// So a missing user is `(uid_t) -1`, which no process has, and a missing tracer is none.
-const STATUS_DEFAULTS: &str = "Name:\nState:\nTgid:0\nPid:0\nPPid:0\nTracerPid:0\n\
-    Uid:4294967295 0 0 0\nGid:0 0 0 0\nFDSize:0\nGroups:\nThreads:0\nSigQ:0/0\nSigPnd:0\nShdPnd:0\n\
-    SigBlk:0\nSigIgn:0\nSigCgt:0\nCapInh:0\nCapPrm:0\nCapEff:0\n";
 
 /// Whether `/proc` numbers processes as our pid namespace does.
 ///
@@ -129,20 +122,21 @@ pub(crate) fn parse_stat(line: &[u8]) -> Option<Stat> {
     if is_pid && has_state { Stat::from_read(line).ok() } else { None }
 }
 
-/// Parses the content of `/proc/PID/status`: the real user's id, and the pid of the tracer.
-///
-/// procfs gets these two lines alone. It refuses the whole file for one line of another form, such as a
-/// list of groups that was cut at [`LIMIT`].
-pub(crate) fn parse_status(text: &str) -> (Option<u32>, Option<i32>) {
-    let is_used = |line: &&str| line.starts_with("Uid:") || line.starts_with("TracerPid:");
-    let used: String = text.split_inclusive('\n').filter(is_used).collect();
-    match Status::from_read(format!("{STATUS_DEFAULTS}{used}").as_bytes()) {
-        Ok(status) => (
-            Some(status.ruid).filter(|&uid| uid != u32::MAX),
-            Some(status.tracerpid).filter(|&tracer| tracer != 0),
-        ),
-        Err(_) => (None, None),
-    }
+/// The real user's id of the process `pid`, and the pid of its tracer.
+pub(crate) fn uid_and_tracer(pid: i32) -> (Option<u32>, Option<i32>) {
+    parse_status(&text_of(pid, "status").unwrap_or_default())
+}
+
+/// The same, from the content of `/proc/PID/status`. procfs is not used: it refuses the whole file if
+/// it lacks a field, as under gVisor, or if its list of groups was cut at [`LIMIT`].
+fn parse_status(text: &str) -> (Option<u32>, Option<i32>) {
+    let field = |name| {
+        let values = text.lines().find_map(|line| line.strip_prefix(name))?;
+        values.split_whitespace().next()
+    };
+    let uid = field("Uid:").and_then(|uid| uid.parse().ok());
+    let tracer = field("TracerPid:").and_then(|pid| pid.parse().ok());
+    (uid, tracer.filter(|&pid| pid != 0))
 }
 
 /// Parses the content of `/proc/loadavg`: the averages over 1, 5 and 15 minutes.
@@ -212,6 +206,8 @@ mod tests {
             "42 (",
             "42 (sleep)",
             "42 (sleep) ",
+            "42 (sleep)S 7",
+            "42(sleep) S 7",
             "42 (sleep)\u{e9}S 7",
             "42\u{e9}(sleep) S 7",
             " (sleep) S 1",
@@ -223,6 +219,10 @@ mod tests {
         ];
         for line in cases {
             assert!(parse_stat(line.as_bytes()).is_none(), "{line}");
+        }
+        let whole = format!("42 (sl (e)p) {REST}");
+        for end in 0..whole.find(" 321").unwrap() {
+            assert!(parse_stat(&whole.as_bytes()[..end]).is_none(), "{}", &whole[..end]);
         }
     }
 
@@ -254,7 +254,7 @@ mod tests {
             ("TracerPid:\t99\nUid:\t7\t8\t9\t10\nGroups:\t1 2 3\nSig", (Some(7), Some(99))),
             ("TracerPid:\t99\nGroups:\t1 2 3", (None, Some(99))),
             ("", (None, None)),
-            ("TracerPid:\t99\nUid:\tx\n", (None, None)),
+            ("TracerPid:\t99\nUid:\tx\n", (None, Some(99))),
             ("not a status\n", (None, None)),
         ];
         for (text, expected) in cases {
