@@ -47,7 +47,7 @@ impl Utc {
         self.micros
     }
 
-    /// The form for file names: `20261123T101500.123456Z`. Sorted as text it is sorted by time.
+    /// The form for file names: `20261123T101500.123456Z`. It sorts as text in the order of time.
     pub fn compact(self) -> impl Display {
         fmt::from_fn(move |f| self.write(f, "", ""))
     }
@@ -64,7 +64,8 @@ impl Utc {
     }
 }
 
-/// Rounded down to the microsecond. A time outside of the years 0 to 9999 becomes the nearest one inside.
+/// Rounds down to the microsecond. A time before year 0 or after year 9999 becomes the nearest one in
+/// that range.
 impl From<SystemTime> for Utc {
     fn from(time: SystemTime) -> Self {
         let nanos = match time.duration_since(UNIX_EPOCH) {
@@ -102,10 +103,10 @@ impl FromStr for Utc {
 fn parse(text: &str) -> Option<Utc> {
     let nanos = UtcDateTime::parse(text, &Rfc3339).ok()?.unix_timestamp_nanos();
     let utc = Utc { micros: i64::try_from(nanos.div_euclid(1000)).ok()? };
-    // The parser also takes other offsets, leap seconds, other separators and more digits. Then this
-    // is not the form, or not the date and time of day, that is written.
-    let is_written_so = text.ends_with('Z') && text.get(..19) == utc.to_string().get(..19);
-    (is_written_so && text.len() <= "2026-11-23T10:15:00.123456789Z".len()).then_some(utc)
+    // The parser also takes other offsets, leap seconds, other separators and more digits. Such a text
+    // differs from what is written for the same instant.
+    let is_as_written = text.ends_with('Z') && text.get(..19) == utc.to_string().get(..19);
+    (is_as_written && text.len() <= "2026-11-23T10:15:00.123456789Z".len()).then_some(utc)
 }
 
 impl Serialize for Utc {
@@ -120,8 +121,8 @@ impl<'de> Deserialize<'de> for Utc {
     }
 }
 
-/// `CLOCK_MONOTONIC` in microseconds: since the boot, without the time spent suspended, and the
-/// clock that systemd runs its timeouts on. Differs between time namespaces (`time_namespaces(7)`).
+/// `CLOCK_MONOTONIC` in microseconds: the time since boot, without the time spent suspended. systemd
+/// uses it for its timeouts. It differs between time namespaces (`time_namespaces(7)`).
 pub fn mono_us() -> u64 {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from);
     // clock_gettime(2) fails only for a clock that the kernel does not have.
@@ -131,7 +132,7 @@ pub fn mono_us() -> u64 {
 /// The id of this boot, from `/proc/sys/kernel/random/boot_id` (`random(4)`), the same in all
 /// containers of a machine. Absent if `/proc` is not mounted.
 pub fn boot_id() -> Option<String> {
-    // It does not change, and each record that is judged needs it.
+    // It does not change, and it is needed for each record.
     static READ: OnceLock<String> = OnceLock::new();
     if READ.get().is_none() {
         let id = procfile::text("/proc/sys/kernel/random/boot_id")?;

@@ -86,11 +86,8 @@ impl Timespan {
     }
 
     /// The standard library's form, or `None` if the span is infinite.
-    pub const fn to_std(self) -> Option<Duration> {
-        match self {
-            Self::Finite(micros) => Some(Duration::from_micros(micros)),
-            Self::Infinite => None,
-        }
+    pub fn to_std(self) -> Option<Duration> {
+        self.as_micros().map(Duration::from_micros)
     }
 }
 

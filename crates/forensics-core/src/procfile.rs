@@ -26,11 +26,11 @@ pub(crate) const LIMIT: usize = 64 * 1024;
 
 /// Whether `/proc` numbers processes as our pid namespace does.
 ///
-/// It does not after `unshare --pid` without a new `/proc`, or in a container that was given the
-/// host's. There `/proc/PID` is about some other process, which must not be named. Checked until it is
-/// so, and then remembered: a service's `/proc` is not replaced while it runs.
+/// It does not after `unshare --pid` without a new `/proc`, or in a container that has the host's
+/// `/proc`. Then `/proc/PID` is about another process. The check is repeated until it succeeds. After
+/// that the result is kept, because the `/proc` of a service is not replaced while it runs.
 pub(crate) fn is_ours() -> bool {
-    /// The process that found it so. A forked child may live in another namespace.
+    /// The process that made the check. A forked child may be in another namespace.
     static KNOWN_BY: AtomicI32 = AtomicI32::new(0);
     let pid = getpid().as_raw();
     // Relaxed: no other memory is published by it.
@@ -45,7 +45,7 @@ pub(crate) fn is_ours() -> bool {
     is_ours
 }
 
-/// Whether the process of that folder of `/proc` (`/proc/self`) is in the machine's own pid
+/// Whether the process of this folder of `/proc` (`/proc/self`) is in the machine's initial pid
 /// namespace, whose inode is always the same (`PROC_PID_INIT_INO`, `include/linux/proc_ns.h`).
 /// `None` if that cannot be read.
 pub(crate) fn is_in_initial_pid_namespace(proc: &str) -> Option<bool> {
@@ -59,8 +59,8 @@ pub(crate) fn is_in_initial_pid_namespace(proc: &str) -> Option<bool> {
 /// The content of `path`, at most its first 64 KiB.
 ///
 /// # Errors
-/// What open(2) or read(2) say: `ESRCH` and `ENOENT` for a process that has gone, `EACCES` and `EPERM`
-/// for one that we may not look at, `EMFILE` without a free descriptor. `ENOENT` on a system without
+/// Those of open(2) and read(2): `ESRCH` and `ENOENT` for a process that has gone, `EACCES` and `EPERM`
+/// for one that we may not inspect, `EMFILE` without a free descriptor. `ENOENT` on a system without
 /// [`/proc`](os::HAS_PROC).
 pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     if !os::HAS_PROC {
@@ -110,9 +110,9 @@ pub(crate) fn exists(path: &str) -> bool {
 
 /// Parses the content of `/proc/PID/stat`, or of a thread's.
 ///
-/// A process chooses its name, `)` and line ends included, so the name ends at the line's last `)`.
-/// procfs 0.18 cuts the line up around the parentheses, and panics if there is no pid before them or
-/// no state behind them. So this is checked first.
+/// A process chooses its name, which may contain `)` and line ends, so the name ends at the last `)`.
+/// procfs 0.18 splits the line at the parentheses, and panics if there is no pid before them or no
+/// state after them. So this is checked first.
 pub(crate) fn parse_stat(line: &[u8]) -> Option<Stat> {
     let open = line.iter().position(|&byte| byte == b'(')?;
     let close = line.iter().rposition(|&byte| byte == b')').filter(|&close| close > open)?;
@@ -146,12 +146,12 @@ pub(crate) fn parse_load(content: &[u8]) -> Option<[f32; 3]> {
     load.iter().all(|average| average.is_finite()).then_some(load)
 }
 
-/// Parses the content of `/proc/PID/cgroup`. Empty for what is not such a file.
+/// Parses the content of `/proc/PID/cgroup`. Empty for other content.
 pub(crate) fn parse_cgroups(text: &str) -> Vec<ProcessCGroup> {
     let groups = ProcessCGroups::from_read(text.as_bytes());
     let mut groups = groups.map(|groups| groups.0).unwrap_or_default();
     for group in &mut groups {
-        // What the kernel appends if the group was removed under a zombie.
+        // The kernel appends this if the group of a zombie was removed.
         if let Some(path) = group.pathname.strip_suffix(" (deleted)") {
             group.pathname = path.to_owned();
         }

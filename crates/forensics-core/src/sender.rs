@@ -30,7 +30,7 @@ pub struct Sender {
     pub process: ProcessSummary,
     /// How the signal was sent.
     pub code: SiCode,
-    /// The name of its user, from `/etc/passwd`. A directory service, which can hang, is not asked.
+    /// The name of its user, from `/etc/passwd`. A directory service is not asked, because it may not answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// The path of its program, if it had not exited yet and we may see it. A process chooses its

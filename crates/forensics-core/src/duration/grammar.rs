@@ -10,6 +10,7 @@ const BLANKS: [char; 4] = [' ', '\t', '\n', '\r'];
 /// What strtoll(3) skips in the C and the UTF-8 locales.
 const STRTOLL_BLANKS: [char; 6] = [' ', '\t', '\n', '\r', '\u{b}', '\u{c}'];
 
+const NO_FRACTION: &str = "; write `5` or `5.0`";
 const TOO_LARGE: &str = "; write `infinity` for no limit";
 const NOT_A_NUMBER: &str = " is not a number; write a number before each unit, such as `1h 30min`";
 const UNKNOWN_UNIT: &str = "; write one of us, ms, s, min, h, d, w, month, y";
@@ -35,18 +36,16 @@ pub fn parse(text: &str) -> Result<Timespan, ParseError> {
     }
 
     let mut total: u64 = 0;
-    // The text from the unit of the previous part on. The unit may be the start of an unknown word.
-    let mut last_unit = None;
     while !rest.is_empty() {
         let too_large = || out_of_range(text, rest, "too large for a time span", TOO_LARGE);
         let negative = || out_of_range(text, rest, "negative", "; a time span is 0 or more");
         let (whole, after) = match strtoll(rest) {
             _ if rest.starts_with('-') => return Err(negative()),
-            Strtoll::Number(value, after) => (value, after),
-            Strtoll::Negative => return Err(negative()),
-            Strtoll::Overflow => return Err(too_large()),
-            Strtoll::Nothing if rest.starts_with('.') => (0, rest),
-            Strtoll::Nothing => return Err(not_a_number(text, rest, last_unit)),
+            Some((true, 1.., _)) => return Err(negative()),
+            Some((_, whole, _)) if i64::try_from(whole).is_err() => return Err(too_large()),
+            Some((_, whole, after)) => (whole, after),
+            None if rest.starts_with('.') => (0, rest),
+            None => return Err(not_a_number(text, rest)),
         };
         let fraction = after.strip_prefix('.').map(split_digits);
         let after = fraction.map_or(after, |(_, after)| after);
@@ -72,15 +71,13 @@ pub fn parse(text: &str) -> Result<Timespan, ParseError> {
             }
             if digits.is_empty() {
                 let point = &text[text.len() - after.len() - 1..];
-                return Err(invalid(
-                    text,
-                    point,
-                    "no digit after the point",
-                    "; write `5` or `5.0`",
-                ));
+                return Err(invalid(text, point, "no digit after the point", NO_FRACTION));
             }
         }
-        last_unit = Some(unit);
+        // In `5mins` systemd takes `min`, and fails at the `s`. What was meant is the unit `mins`.
+        if next.starts_with(char::is_alphabetic) && !next.starts_with("infinity") {
+            return Err(unknown_unit(text, unit, letters(unit)));
+        }
         rest = next.trim_start_matches(BLANKS);
     }
     Ok(Timespan::Finite(total))
@@ -97,14 +94,14 @@ fn known_unit(text: &str) -> Option<(u64, &str)> {
 /// Reads the value of `TimeoutStopSec=` as systemd reads it in a unit file: as [`parse`] does,
 /// but 0 means infinite.
 ///
-/// systemd has three readings of a span. Most settings take `parse_sec()`, here [`parse`].
-/// `TimeoutStopSec=` takes `parse_sec_fix_0()` (load-fragment-gperf.gperf.in), which is this one: 0,
-/// also `0.4us` cut to 0, switches the timeout off. `parse_sec_def_infinity()`, where an empty text
-/// means infinite, is for `CPUQuotaPeriodSec=` and not offered. What `systemctl show` prints has
-/// been through this already and is read with [`parse`].
+/// systemd reads most settings with `parse_sec()`, which is [`parse`] here. `TimeoutStopSec=` is read
+/// with `parse_sec_fix_0()` (load-fragment-gperf.gperf.in), which is this function: 0 switches the
+/// timeout off, and so does `0.4us`, which is cut to 0. `parse_sec_def_infinity()`, where an empty text
+/// means infinite, is for `CPUQuotaPeriodSec=` and is not provided. The values that `systemctl show`
+/// prints have been read this way already, and are read with [`parse`].
 ///
 /// # Errors
-/// As [`parse`]; systemd then logs the fault and keeps the default.
+/// As [`parse`]. systemd then logs the error and keeps the default.
 pub fn parse_stop_timeout(text: &str) -> Result<Timespan, ParseError> {
     parse(text).map(|span| match span {
         Timespan::Finite(0) => Timespan::Infinite,
@@ -112,32 +109,14 @@ pub fn parse_stop_timeout(text: &str) -> Result<Timespan, ParseError> {
     })
 }
 
-enum Strtoll<'a> {
-    /// A number up to `i64::MAX`, and what follows.
-    Number(u64, &'a str),
-    /// Below 0. `-0` is a number.
-    Negative,
-    Overflow,
-    Nothing,
-}
-
-/// strtoll(3) in base 10.
-fn strtoll(text: &str) -> Strtoll<'_> {
+/// strtoll(3) in base 10: whether there is a minus sign, the number without it, and what follows. A
+/// number that is too large becomes `u64::MAX`.
+fn strtoll(text: &str) -> Option<(bool, u64, &str)> {
     let text = text.trim_start_matches(STRTOLL_BLANKS);
-    let negative = text.starts_with('-');
     let (digits, after) = split_digits(text.strip_prefix(['+', '-']).unwrap_or(text));
-    if digits.is_empty() {
-        return Strtoll::Nothing;
-    }
-    let value = digits.bytes().try_fold(0_i64, |value, digit| {
-        value.checked_mul(10)?.checked_add(i64::from(digit - b'0'))
-    });
-    match value {
-        Some(0) => Strtoll::Number(0, after),
-        _ if negative => Strtoll::Negative,
-        Some(value) => Strtoll::Number(value.unsigned_abs(), after),
-        None => Strtoll::Overflow,
-    }
+    let add = |value: u64, digit| value.saturating_mul(10).saturating_add(u64::from(digit - b'0'));
+    let value = digits.bytes().fold(0, add);
+    (!digits.is_empty()).then_some((text.starts_with('-'), value, after))
 }
 
 fn split_digits(text: &str) -> (&str, &str) {
@@ -149,15 +128,12 @@ fn add(total: u64, more: u64) -> Option<u64> {
     total.checked_add(more).filter(|&sum| sum != u64::MAX)
 }
 
-/// The error for `rest`, where a number should begin. In `5mins` systemd takes `min`, and fails at
-/// the `s`. The message names the unit that was meant: `mins`.
-fn not_a_number(text: &str, rest: &str, last_unit: Option<&str>) -> ParseError {
+/// The error for `rest`, where a number should begin.
+fn not_a_number(text: &str, rest: &str) -> ParseError {
     if rest.starts_with("infinity") {
-        return invalid(text, rest, "`infinity`", " must stand alone");
-    }
-    match last_unit.filter(|unit| letters(unit).len() > unit.len() - rest.len()) {
-        Some(unit) => unknown_unit(text, unit, letters(unit)),
-        None => invalid(text, rest, &format!("`{}`", excerpt(word(rest))), NOT_A_NUMBER),
+        invalid(text, rest, "`infinity`", " must stand alone")
+    } else {
+        invalid(text, rest, &format!("`{}`", excerpt(word(rest))), NOT_A_NUMBER)
     }
 }
 

@@ -86,7 +86,7 @@ fn redact_once(text: &str) -> String {
     }
     let arguments: Vec<_> = text
         .split_inclusive('\0')
-        .map(|argument| argument.strip_suffix('\0').map_or((argument, ""), |name| (name, "\0")))
+        .map(|argument| argument.split_at(argument.trim_end_matches('\0').len()))
         .collect();
     redact_command(&arguments, 0)
 }

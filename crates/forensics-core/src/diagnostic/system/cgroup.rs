@@ -35,15 +35,13 @@ pub(super) fn write(
     writeln!(out, "--- cgroup")?;
     let groups = proc.join(pid.to_string()).join("cgroup");
     let mount = mount.to_owned();
-    let found = reads
-        .all(CONTROLLERS.to_vec(), move |controller| Ok(find(controller, &text(&groups)?, &mount)));
-    for ((name, ..), found) in CONTROLLERS.into_iter().zip(found) {
-        let (shown, files) = match found {
-            Ok(Ok((shown, files))) => (Ok(Ok(shown)), files),
-            Ok(Err(e)) => (Ok(Err(e)), Vec::new()),
-            Err(no_answer) => (Err(no_answer), Vec::new()),
+    let find = move |controller| Ok(find(controller, &text(&groups)?, &mount));
+    for ((name, ..), found) in CONTROLLERS.into_iter().zip(reads.all(CONTROLLERS.to_vec(), find)) {
+        let (folder, files) = match found {
+            Ok((folder, files)) => (Ok(folder), files),
+            Err(error) => (Err(error), Vec::new()),
         };
-        facts::write_one(out, name, shown)?;
+        facts::write_one(out, name, folder)?;
         facts::write(out, reads, files)?;
     }
     Ok(())

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::reads::{NoAnswer, Reads, text};
+use super::reads::{Reads, text};
 use super::shown::{joined, pick, why};
 use crate::escape::Plain;
 
@@ -43,13 +43,10 @@ pub(super) fn write(
 pub(super) fn write_one(
     out: &mut dyn Write,
     name: &str,
-    value: Result<io::Result<String>, NoAnswer>,
+    value: io::Result<String>,
 ) -> io::Result<()> {
-    match value {
-        Ok(Ok(value)) => writeln!(out, "{name}: {}", Plain(&value)),
-        Ok(Err(e)) => writeln!(out, "{name}: not readable ({})", why(&e)),
-        Err(no_answer) => writeln!(out, "{name}: {no_answer}"),
-    }
+    let value = value.map_or_else(|error| why(&error), |value| Plain(&value).to_string());
+    writeln!(out, "{name}: {value}")
 }
 
 /// The state of a process, and how near it is to its limits.

@@ -11,8 +11,7 @@ use std::time::Duration;
 use procfs::process::Stat;
 
 use super::super::elapsed;
-use super::facts::write_one;
-use super::reads::{NoAnswer, Reads, bytes, text};
+use super::reads::{Reads, bytes, text};
 use super::shown::{size, why};
 use super::tree::{Row, Tree};
 use crate::escape::{MAX_CMDLINE_CHARS, Plain, Quoted, cut_to};
@@ -36,21 +35,15 @@ const KERNEL_THREAD: u32 = 0x0020_0000;
 /// A process as its `stat` describes it.
 #[derive(Debug)]
 pub(super) struct Process {
-    pub(super) pid: i32,
-    pub(super) ppid: i32,
-    /// As the process chose it: not escaped.
-    name: String,
-    state: char,
-    is_kernel_thread: bool,
-    /// CPU time over lifetime, as `ps` has it, in thousandths of one processor.
+    /// The name is not escaped. The resident memory may be out of date (`proc_pid_stat(5)`).
+    pub(super) stat: Stat,
+    /// CPU time over lifetime, as in `ps`, in thousandths of one processor.
     cpu_permille: u64,
     age: Duration,
-    /// Resident memory in bytes. It may lag behind (`proc_pid_stat(5)`).
-    rss: u64,
 }
 
 /// What was read of each process, by pid.
-type ByPid<R> = HashMap<i32, Result<R, NoAnswer>>;
+type ByPid<R> = HashMap<i32, io::Result<R>>;
 
 /// What is read only of the processes that are looked at closely.
 struct Details {
@@ -64,36 +57,35 @@ impl Process {
         let ticks = now_ticks.saturating_sub(stat.starttime);
         let cpu = stat.utime.saturating_add(stat.stime);
         Self {
-            pid: stat.pid,
-            ppid: stat.ppid,
-            name: stat.comm,
-            state: stat.state,
-            is_kernel_thread: stat.flags & KERNEL_THREAD != 0,
             cpu_permille: cpu.saturating_mul(1000) / ticks.max(1),
             age: Duration::from_secs(ticks / procfs::ticks_per_second()),
-            rss: stat.rss.saturating_mul(procfs::page_size()),
+            stat,
         }
     }
 
     /// The order of processes next to each other: the busiest first, and of idle ones the largest.
     pub(super) fn rank(&self) -> impl Ord + use<> {
-        (Reverse(self.cpu_permille), Reverse(self.rss), self.pid)
+        (Reverse(self.cpu_permille), Reverse(self.stat.rss), self.stat.pid)
     }
 
-    /// Whether it is a kernel thread that neither works nor hangs. A small machine has more of them
+    /// Whether it is a kernel thread that is idle and not blocked. A small machine has more of them
     /// than of all other processes.
     pub(super) fn is_idle_kernel_thread(&self) -> bool {
-        self.is_kernel_thread && self.cpu_permille == 0 && self.state != 'D'
+        self.is_kernel_thread() && self.cpu_permille == 0 && self.stat.state != 'D'
+    }
+
+    fn is_kernel_thread(&self) -> bool {
+        self.stat.flags & KERNEL_THREAD != 0
     }
 
     fn is_dead(&self) -> bool {
-        matches!(self.state, 'Z' | 'X')
+        matches!(self.stat.state, 'Z' | 'X')
     }
 
     /// Whether its command line is read. A zombie and a kernel thread have none. A process in an
     /// uninterruptible wait probably holds its memory map, on which the read would block.
     fn may_have_command_line(&self) -> bool {
-        !self.is_dead() && !self.is_kernel_thread && self.state != 'D'
+        !self.is_dead() && !self.is_kernel_thread() && self.stat.state != 'D'
     }
 }
 
@@ -107,16 +99,15 @@ pub(super) fn write(
 ) -> io::Result<()> {
     let folder = proc.to_owned();
     let pids = match reads.one(move || pids(&folder)) {
-        Ok(Ok(pids)) => pids,
-        Ok(Err(e)) => return writeln!(out, "--- processes\nnot readable ({})", why(&e)),
-        Err(no_answer) => return writeln!(out, "--- processes\n{no_answer}"),
+        Ok(pids) => pids,
+        Err(error) => return writeln!(out, "--- processes\n{}", why(&error)),
     };
     let since_boot = os::since_boot().unwrap_or_default().as_millis() as u64;
     let now = since_boot * procfs::ticks_per_second() / 1000;
     let stats = read_each(reads, proc, pids, move |home| {
         Some(Process::of(parse_stat(&bytes(&home.join("stat")).ok()?)?, now))
     });
-    // One whose `stat` could not be read has ended since it was listed.
+    // A process whose `stat` could not be read has exited since it was listed.
     let processes: Vec<&Process> =
         stats.values().filter_map(|answer| answer.as_ref().ok()?.as_ref()).collect();
     let tree = Tree::of(processes.iter().copied());
@@ -141,7 +132,7 @@ pub(super) fn write(
         stats.iter().filter_map(|(pid, answer)| Some((pid, answer.as_ref().err()?))).collect();
     silent.sort_by_key(|(pid, _)| **pid);
     for (pid, no_answer) in silent {
-        write_one(out, &format!("process {pid} is not shown"), Err(*no_answer))?;
+        writeln!(out, "process {pid} is not shown: {no_answer}")?;
     }
     out.flush()
 }
@@ -159,23 +150,23 @@ fn read_each<R: Send + 'static>(
     read: impl Fn(&Path) -> R + Send + Sync + 'static,
 ) -> ByPid<R> {
     let proc = proc.to_owned();
-    let answers = reads.all(pids.clone(), move |pid| read(&proc.join(pid.to_string())));
+    let answers = reads.all(pids.clone(), move |pid| Ok(read(&proc.join(pid.to_string()))));
     pids.into_iter().zip(answers).collect()
 }
 
 impl Details {
-    /// Command lines come last, as they are what is most likely to block.
+    /// Command lines come last, because they are most likely to block.
     fn read<'a>(
         reads: &mut Reads<'_>,
         proc: &Path,
         processes: impl Iterator<Item = &'a Process>,
     ) -> Self {
         let mut seen = HashSet::new();
-        let processes: Vec<_> = processes.filter(|process| seen.insert(process.pid)).collect();
-        let pids = processes.iter().map(|process| process.pid).collect();
+        let processes: Vec<_> = processes.filter(|process| seen.insert(process.stat.pid)).collect();
+        let pids = processes.iter().map(|process| process.stat.pid).collect();
         let uids_and_waits = read_each(reads, proc, pids, |home| (user(home), wait_channel(home)));
         let may = processes.iter().filter(|process| process.may_have_command_line());
-        let pids = may.map(|process| process.pid).collect();
+        let pids = may.map(|process| process.stat.pid).collect();
         let command_lines =
             read_each(reads, proc, pids, |home| command_line(&bytes(&home.join("cmdline")).ok()?));
         Self { uids_and_waits, command_lines }
@@ -203,7 +194,7 @@ fn write_rows(out: &mut dyn Write, rows: &[Row<'_>], details: &Details) -> io::R
         "PID", "PPID", "UID", "%CPU", "RSS", "ELAPSED", "WCHAN"
     )?;
     for Row { process, depth } in rows {
-        let (uid, wait_channel) = match details.uids_and_waits.get(&process.pid) {
+        let (uid, wait_channel) = match details.uids_and_waits.get(&process.stat.pid) {
             Some(Ok((uid, wait_channel))) => (*uid, wait_channel.as_deref()),
             Some(Err(_)) => (None, Some("(no answer)")),
             None => (None, None),
@@ -211,24 +202,24 @@ fn write_rows(out: &mut dyn Write, rows: &[Row<'_>], details: &Details) -> io::R
         write!(
             out,
             "{:>7} {:>7} {:>6} {} {:>6} {:>8} {:>11} {:<24} {:indent$}",
-            process.pid,
-            process.ppid,
+            process.stat.pid,
+            process.stat.ppid,
             uid.map_or_else(|| "-".to_owned(), |uid| uid.to_string()),
-            Plain(process.state.encode_utf8(&mut [0; 4])),
+            Plain(process.stat.state.encode_utf8(&mut [0; 4])),
             format!("{}.{}", process.cpu_permille / 10, process.cpu_permille % 10),
-            size(process.rss),
+            size(process.stat.rss.saturating_mul(procfs::page_size())),
             elapsed(process.age),
             wait_channel.unwrap_or("-"),
             "",
             indent = (2 * depth).min(MAX_INDENT),
         )?;
-        let name = Plain(&process.name);
-        match details.command_lines.get(&process.pid) {
+        let name = Plain(&process.stat.comm);
+        match details.command_lines.get(&process.stat.pid) {
             Some(Ok(Some(line))) => writeln!(out, "{line}")?,
             Some(Err(no_answer)) => writeln!(out, "({name}) {no_answer}")?,
             _ if process.is_dead() => writeln!(out, "({name}) defunct")?,
-            _ if process.is_kernel_thread => writeln!(out, "[{name}]")?,
-            _ if process.state == 'D' => {
+            _ if process.is_kernel_thread() => writeln!(out, "[{name}]")?,
+            _ if process.stat.state == 'D' => {
                 writeln!(out, "({name}) command line not read in state D")?;
             }
             _ => writeln!(out, "({name})")?,
@@ -240,8 +231,8 @@ fn write_rows(out: &mut dyn Write, rows: &[Row<'_>], details: &Details) -> io::R
 /// Arguments as they could be typed, at most [`MAX_CMDLINE_CHARS`] characters. `None` if there are
 /// none, or only blank ones.
 ///
-/// A first argument that starts with a bracket is quoted, so that it cannot pass for a kernel thread
-/// or for a remark of ours.
+/// A first argument that starts with a bracket is quoted, so that it cannot be mistaken for a kernel
+/// thread or for one of our remarks.
 fn command_line(bytes: &[u8]) -> Option<String> {
     let text = redact_some(bytes, 4 * MAX_CMDLINE_CHARS + 4);
     let text = text.trim_end_matches('\0');
@@ -282,7 +273,7 @@ mod tests {
 
         /// Turns it into a kernel thread in this state.
         pub(in super::super) fn kernel_thread(&mut self, state: char) {
-            (self.is_kernel_thread, self.state) = (true, state);
+            (self.stat.flags, self.stat.state) = (KERNEL_THREAD, state);
         }
     }
 
@@ -305,14 +296,14 @@ mod tests {
     }
 
     #[test]
-    fn what_stat_says_is_in_seconds_and_bytes() {
+    fn the_age_is_in_seconds_and_kernel_threads_are_told_apart() {
         let line = format!("42 (kworker/u256:3-events) {}", fields(7, KERNEL_THREAD, 5, 100, 321));
         let process = |now| Process::of(parse_stat(line.as_bytes()).unwrap(), now);
         let one = process(100 + 5 * procfs::ticks_per_second() / 2);
-        assert_eq!((one.pid, one.ppid, one.state), (42, 7, 'S'));
-        assert_eq!((one.age, one.rss), (Duration::from_secs(2), 321 * procfs::page_size()));
-        assert!(one.is_kernel_thread);
-        assert_eq!(one.name, "kworker/u256:3-events");
+        assert_eq!((one.stat.pid, one.stat.ppid, one.stat.state), (42, 7, 'S'));
+        assert_eq!((one.age, one.stat.rss), (Duration::from_secs(2), 321));
+        assert!(one.is_kernel_thread());
+        assert_eq!(one.stat.comm, "kworker/u256:3-events");
         assert_eq!(process(0).age, Duration::ZERO);
     }
 

@@ -34,11 +34,11 @@ fn single_spaced(line: &str) -> String {
     line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The name of an error, such as `EPERM`, or its message.
-pub(super) fn why(e: &io::Error) -> String {
-    match e.raw_os_error() {
-        Some(number) => format!("{:?}", Errno::from_raw(number)),
-        None => Plain(&e.to_string()).to_string(),
+/// Why a file has no content to show.
+pub(super) fn why(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(number) => format!("not readable ({:?})", Errno::from_raw(number)),
+        None => Plain(&error.to_string()).to_string(),
     }
 }
 
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn errors_are_named_as_the_system_names_them() {
-        assert_eq!(why(&io::Error::from_raw_os_error(nix::libc::EPERM)), "EPERM");
+        assert_eq!(why(&io::Error::from_raw_os_error(nix::libc::EPERM)), "not readable (EPERM)");
         assert_eq!(why(&io::Error::other("a\nb")), r"a\nb");
     }
 }
