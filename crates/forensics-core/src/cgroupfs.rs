@@ -27,19 +27,24 @@ pub(crate) enum Version {
 
 /// The version 2 hierarchy below `mount`. Only its root has the file `cgroup.controllers`; on a
 /// hybrid system it is mounted a level lower.
-pub(crate) fn unified(mount: &Path) -> PathBuf {
+fn unified(mount: &Path) -> PathBuf {
     if mount.join("cgroup.controllers").exists() { mount.to_owned() } else { mount.join("unified") }
 }
 
-/// Which hierarchy has the controller, and the process's path in it, by its `/proc/PID/cgroup`.
-pub(crate) fn place(groups: &str, controller: &str) -> Option<(Version, String)> {
+/// The hierarchy below `mount` that has the controller, with its folder, and the process's path in it,
+/// by its `/proc/PID/cgroup`.
+pub(crate) fn place(
+    groups: &str,
+    controller: &str,
+    mount: &Path,
+) -> Option<(Version, PathBuf, String)> {
     let groups = procfile::parse_cgroups(groups);
     let v1 = groups.iter().find(|group| group.controllers.iter().any(|one| one == controller));
     if let Some(group) = v1 {
-        return Some((Version::V1, group.pathname.clone()));
+        return Some((Version::V1, mount.join(controller), group.pathname.clone()));
     }
     let group = groups.into_iter().find(is_unified)?;
-    Some((Version::V2, group.pathname))
+    Some((Version::V2, unified(mount), group.pathname))
 }
 
 /// The folder of a group. `None` for a group outside our cgroup namespace, which the kernel shows as
@@ -93,11 +98,7 @@ impl MemoryCgroup {
     /// memory controller, or its files are not mounted.
     pub fn of(proc: &str) -> Option<Self> {
         let groups = procfile::text(format!("{proc}/cgroup"))?;
-        let (version, path) = place(&groups, "memory")?;
-        let root = match version {
-            Version::V1 => Path::new(MOUNT).join("memory"),
-            Version::V2 => unified(Path::new(MOUNT)),
-        };
+        let (version, root, path) = place(&groups, "memory", Path::new(MOUNT))?;
         let (home, _) = home(&root, &path);
         home.is_dir().then_some(Self { version, home })
     }

@@ -49,18 +49,7 @@ impl Utc {
 
     /// The form for file names: `20261123T101500.123456Z`. It sorts as text in the order of time.
     pub fn compact(self) -> impl Display {
-        fmt::from_fn(move |f| self.write(f, "", ""))
-    }
-
-    /// Writes it with these separators within the date and within the time of day.
-    fn write(self, f: &mut fmt::Formatter<'_>, date: &str, time: &str) -> fmt::Result {
-        let nanos = i128::from(self.micros) * 1000;
-        // Does not fail: the crate's calendar has the years 0 to 9999.
-        let at = UtcDateTime::from_unix_timestamp_nanos(nanos).map_err(|_| fmt::Error)?;
-        let (year, month, day) = at.to_calendar_date();
-        let (hour, minute, second, micros) = at.as_hms_micro();
-        write!(f, "{year:04}{date}{:02}{date}{day:02}T", u8::from(month))?;
-        write!(f, "{hour:02}{time}{minute:02}{time}{second:02}.{micros:06}Z")
+        self.to_string().replace(['-', ':'], "")
     }
 }
 
@@ -81,7 +70,13 @@ impl From<SystemTime> for Utc {
 /// RFC 3339 in UTC, with six digits of the second and `Z`: `2026-11-23T10:15:00.123456Z`.
 impl Display for Utc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.write(f, "-", ":")
+        let nanos = i128::from(self.micros) * 1000;
+        // Does not fail: the crate's calendar has the years 0 to 9999.
+        let at = UtcDateTime::from_unix_timestamp_nanos(nanos).map_err(|_| fmt::Error)?;
+        let (year, month, day) = at.to_calendar_date();
+        let (hour, minute, second, micros) = at.as_hms_micro();
+        write!(f, "{year:04}-{:02}-{day:02}T", u8::from(month))?;
+        write!(f, "{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
     }
 }
 

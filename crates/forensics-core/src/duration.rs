@@ -135,21 +135,17 @@ impl Display for Timespan {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(untagged, expecting = "expected microseconds or the string \"infinity\"")]
+#[serde(expecting = "expected microseconds or the string \"infinity\"")]
 enum Serialized {
-    Micros(u64),
-    Word(Word),
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Word {
+    #[serde(rename = "infinity")]
     Infinity,
+    #[serde(untagged)]
+    Micros(u64),
 }
 
 impl From<Timespan> for Serialized {
     fn from(span: Timespan) -> Self {
-        span.as_micros().map_or(Self::Word(Word::Infinity), Self::Micros)
+        span.as_micros().map_or(Self::Infinity, Self::Micros)
     }
 }
 
@@ -157,7 +153,7 @@ impl From<Serialized> for Timespan {
     fn from(serialized: Serialized) -> Self {
         match serialized {
             Serialized::Micros(micros) => Self::from_micros(micros),
-            Serialized::Word(Word::Infinity) => Self::Infinite,
+            Serialized::Infinity => Self::Infinite,
         }
     }
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use super::facts::{self, Fact};
 use super::reads::{Reads, text};
 use super::shown::{joined, pick, size};
-use crate::cgroupfs::{NO_LIMIT, Version, home, place, unified};
+use crate::cgroupfs::{NO_LIMIT, Version, home, place};
 
 /// A controller: its name, and the files read in a version 1 and in a version 2 hierarchy.
 type Controller = (&'static str, &'static [&'static str], &'static [&'static str]);
@@ -50,13 +50,10 @@ pub(super) fn write(
 /// Where the process's group of a controller is, by the content of `/proc/PID/cgroup`, and the facts
 /// in its files.
 fn find((controller, v1, v2): Controller, groups: &str, mount: &Path) -> (String, Vec<Fact>) {
-    let Some((version, path)) = place(groups, controller) else {
+    let Some((version, root, path)) = place(groups, controller, mount) else {
         return ("no such controller".to_owned(), Vec::new());
     };
-    let (root, files) = match version {
-        Version::V1 => (mount.join(controller), v1),
-        Version::V2 => (unified(mount), v2),
-    };
+    let files = if version == Version::V1 { v1 } else { v2 };
     let (home, is_its_own) = home(&root, &path);
     let remark = if is_its_own { "" } else { " (the process's own path is not visible here)" };
     let fact = |&name: &&'static str| {
@@ -105,12 +102,12 @@ mod tests {
             ("", "memory", None),
         ];
         for (text, controller, found) in cases {
-            let place = place(text, controller);
-            assert_eq!(
-                place.as_ref().map(|(version, path)| (*version, &**path)),
-                found,
-                "{controller} in {text}"
-            );
+            let place = place(text, controller, Path::new("/none"));
+            let found = found.map(|(version, path)| {
+                let root = if version == V1 { controller } else { "unified" };
+                (version, Path::new("/none").join(root), path.to_owned())
+            });
+            assert_eq!(place, found, "{controller} in {text}");
         }
     }
 

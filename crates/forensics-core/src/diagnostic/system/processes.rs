@@ -113,8 +113,17 @@ pub(super) fn write(
     let tree = Tree::of(processes.iter().copied());
     let below = tree.below(pid);
     let busiest = tree.busiest(top, ANCESTORS).rows();
+    let mut seen = HashSet::new();
     let closely = below.iter().take(CLOSELY).chain(&busiest).map(|row| row.process);
-    let details = Details::read(reads, proc, closely);
+    let closely: Vec<_> = closely.filter(|process| seen.insert(process.stat.pid)).collect();
+    let pids = closely.iter().map(|process| process.stat.pid).collect();
+    let uids_and_waits = read_each(reads, proc, pids, |home| (user(home), wait_channel(home)));
+    // Command lines come last, because they are most likely to block.
+    let may_have_one = closely.iter().filter(|process| process.may_have_command_line());
+    let pids = may_have_one.map(|process| process.stat.pid).collect();
+    let command_lines =
+        read_each(reads, proc, pids, |home| command_line(&bytes(&home.join("cmdline")).ok()?));
+    let details = Details { uids_and_waits, command_lines };
 
     match below.len() {
         n @ 0..=CLOSELY => writeln!(out, "--- subtree of {pid} ({n} processes)")?,
@@ -152,25 +161,6 @@ fn read_each<R: Send + 'static>(
     let proc = proc.to_owned();
     let answers = reads.all(pids.clone(), move |pid| Ok(read(&proc.join(pid.to_string()))));
     pids.into_iter().zip(answers).collect()
-}
-
-impl Details {
-    /// Command lines come last, because they are most likely to block.
-    fn read<'a>(
-        reads: &mut Reads<'_>,
-        proc: &Path,
-        processes: impl Iterator<Item = &'a Process>,
-    ) -> Self {
-        let mut seen = HashSet::new();
-        let processes: Vec<_> = processes.filter(|process| seen.insert(process.stat.pid)).collect();
-        let pids = processes.iter().map(|process| process.stat.pid).collect();
-        let uids_and_waits = read_each(reads, proc, pids, |home| (user(home), wait_channel(home)));
-        let may = processes.iter().filter(|process| process.may_have_command_line());
-        let pids = may.map(|process| process.stat.pid).collect();
-        let command_lines =
-            read_each(reads, proc, pids, |home| command_line(&bytes(&home.join("cmdline")).ok()?));
-        Self { uids_and_waits, command_lines }
-    }
 }
 
 /// The effective user. The kernel keeps the owner of `/proc/PID` up to date for every process,

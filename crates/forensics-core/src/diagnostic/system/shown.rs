@@ -4,7 +4,7 @@ use std::io;
 
 use nix::errno::Errno;
 
-use crate::escape::{MAX_CMDLINE_CHARS, Plain, cut_to};
+use crate::escape::Plain;
 
 /// Bytes in powers of 1024, with one decimal from a KiB on: `512B`, `1.5M`.
 pub(super) fn size(bytes: u64) -> String {
@@ -20,7 +20,7 @@ pub(super) fn size(bytes: u64) -> String {
 /// The lines of a file as one: `a 1 | b 2`.
 pub(super) fn joined(text: &str) -> String {
     let lines = text.lines().map(single_spaced).filter(|line| !line.is_empty());
-    cut_to(lines.collect::<Vec<_>>().join(" | "), MAX_CMDLINE_CHARS)
+    lines.collect::<Vec<_>>().join(" | ")
 }
 
 /// The lines of a file that begin with these words, in this order, as one line.
@@ -69,11 +69,6 @@ mod tests {
         assert_eq!(pick(events, &["oom", "none", "high"]), "oom 1 | high 3");
         assert_eq!(joined("VmRSS:\t   12 kB\n"), "VmRSS: 12 kB");
         assert_eq!(joined(""), "");
-    }
-
-    #[test]
-    fn a_long_file_is_cut() {
-        assert_eq!(joined(&"x".repeat(9000)).chars().count(), MAX_CMDLINE_CHARS);
     }
 
     #[test]
