@@ -69,14 +69,12 @@ impl Sender {
     pub(crate) fn of_signal(signal: &SignalInfo) -> Option<Self> {
         let pid = signal.pid?;
         let SenderSnapshot { stat, absence, exe, login_uid, login_session, .. } = &signal.snapshot;
-        let mut process = ProcessSummary::unknown(pid);
-        process.uid = signal.uid;
         if signal.code == SiCode::Queue {
+            let process = ProcessSummary { uid: signal.uid, ..ProcessSummary::unknown(pid) };
             return Some(Self::new(process, signal.code));
         }
-        if let Some(stat) = stat {
-            process = ProcessSummary { uid: signal.uid, ..ProcessSummary::from_stat(pid, stat) };
-        }
+        let mut process = ProcessSummary::from_stat(pid, stat.as_deref().unwrap_or_default());
+        process.uid = signal.uid;
         let exe = exe.as_deref().map(|exe| String::from_utf8_lossy(exe).into_owned());
         if let Some(SnapshotError::Unreadable(_)) = absence {
             process.name = exe.as_deref().and_then(file_name);

@@ -1,7 +1,7 @@
 //! The machine's processes: a small read for each, and a closer look at those that are shown.
 
 use std::cmp::Reverse;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
@@ -43,7 +43,7 @@ pub(super) struct Process {
 }
 
 /// What was read of each process, by pid.
-type ByPid<R> = HashMap<i32, io::Result<R>>;
+type ByPid<R> = BTreeMap<i32, io::Result<R>>;
 
 /// What is read only of the processes that are looked at closely.
 struct Details {
@@ -137,11 +137,10 @@ pub(super) fn write(
         processes.len()
     )?;
     write_rows(out, &busiest, &details)?;
-    let mut silent: Vec<_> =
-        stats.iter().filter_map(|(pid, answer)| Some((pid, answer.as_ref().err()?))).collect();
-    silent.sort_by_key(|(pid, _)| **pid);
-    for (pid, no_answer) in silent {
-        writeln!(out, "process {pid} is not shown: {no_answer}")?;
+    for (pid, answer) in &stats {
+        if let Err(no_answer) = answer {
+            writeln!(out, "process {pid} is not shown: {no_answer}")?;
+        }
     }
     out.flush()
 }
