@@ -67,8 +67,8 @@ fn find((controller, v1, v2): Controller, groups: &str, mount: &Path) -> (String
 }
 
 fn throttling(cpu_stat: &str) -> String {
-    let found = pick(cpu_stat, &["nr_periods", "nr_throttled", "throttled_time", "throttled_usec"]);
-    if found.is_empty() { "no quota".to_owned() } else { found }
+    let lines = ["nr_periods", "nr_throttled", "throttled_time", "throttled_usec"];
+    pick(cpu_stat, &lines, "no quota")
 }
 
 /// A file of one number, with its size next to it; other files as they are.

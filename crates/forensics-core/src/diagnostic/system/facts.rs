@@ -54,7 +54,7 @@ pub(super) fn of_process(proc: &Path, pid: i32) -> Vec<Fact> {
     let home = proc.join(pid.to_string());
     let fd = home.join("fd");
     vec![
-        file("status", home.join("status"), |text| pick(text, &STATUS)),
+        file("status", home.join("status"), |text| pick(text, &STATUS, "no known line")),
         ("open files".to_owned(), Box::new(move || Ok(open_files(&fd)?.to_string()))),
         file("limits", home.join("limits"), |text| match nofile(text) {
             Some((soft, hard)) => format!("nofile soft {soft}, hard {hard}"),
@@ -75,7 +75,7 @@ pub(super) fn of_load(proc: &Path) -> Vec<Fact> {
         pressure("cpu"),
         pressure("memory"),
         pressure("io"),
-        file("meminfo", proc.join("meminfo"), |text| pick(text, &MEMINFO)),
+        file("meminfo", proc.join("meminfo"), |text| pick(text, &MEMINFO, "no known line")),
     ]
 }
 

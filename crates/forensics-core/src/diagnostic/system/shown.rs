@@ -23,11 +23,12 @@ pub(super) fn joined(text: &str) -> String {
     lines.collect::<Vec<_>>().join(" | ")
 }
 
-/// The lines of a file that begin with these words, in this order, as one line.
-pub(super) fn pick(text: &str, first_words: &[&str]) -> String {
+/// The lines of a file that begin with these words, in this order, as one line; `none` if there are
+/// none.
+pub(super) fn pick(text: &str, first_words: &[&str], none: &str) -> String {
     let line = |word: &&str| text.lines().find(|line| line.split_whitespace().next() == Some(word));
-    let lines = first_words.iter().filter_map(line).map(single_spaced);
-    lines.collect::<Vec<_>>().join(" | ")
+    let lines: Vec<_> = first_words.iter().filter_map(line).map(single_spaced).collect();
+    if lines.is_empty() { none.to_owned() } else { lines.join(" | ") }
 }
 
 fn single_spaced(line: &str) -> String {
@@ -66,7 +67,8 @@ mod tests {
     fn files_of_several_lines_become_one() {
         let events = "low 0\nhigh 3\nmax 0\noom 1\noom_kill 1\n";
         assert_eq!(joined(events), "low 0 | high 3 | max 0 | oom 1 | oom_kill 1");
-        assert_eq!(pick(events, &["oom", "none", "high"]), "oom 1 | high 3");
+        assert_eq!(pick(events, &["oom", "none", "high"], ""), "oom 1 | high 3");
+        assert_eq!(pick(events, &["none"], "no known line"), "no known line");
         assert_eq!(joined("VmRSS:\t   12 kB\n"), "VmRSS: 12 kB");
         assert_eq!(joined(""), "");
     }
