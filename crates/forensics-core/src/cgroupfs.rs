@@ -1,8 +1,8 @@
 //! Where a process's control group is in the file system, and what the kernel counts of its memory.
 //!
 //! File names are those of the kernel's `admin-guide/cgroup-v2.rst` and `cgroup-v1/memory.rst`. Each
-//! counter can be missing on its own. Files of a control group may be served by lxcfs, and then can
-//! block; the caller must bound that.
+//! counter can be missing on its own. Files of a control group may be served by lxcfs, and can then
+//! block. The caller must bound that.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -27,31 +27,36 @@ pub(crate) enum Version {
 
 /// The version 2 hierarchy below `mount`. Only its root has the file `cgroup.controllers`; on a
 /// hybrid system it is mounted a level lower.
-pub(crate) fn unified(mount: &Path) -> PathBuf {
+fn unified(mount: &Path) -> PathBuf {
     if mount.join("cgroup.controllers").exists() { mount.to_owned() } else { mount.join("unified") }
 }
 
-/// Which hierarchy has the controller, and the process's path in it, by its `/proc/PID/cgroup`.
-pub(crate) fn place(groups: &str, controller: &str) -> Option<(Version, String)> {
+/// The hierarchy below `mount` that has the controller, with its folder, and the process's path in it,
+/// by its `/proc/PID/cgroup`.
+pub(crate) fn place(
+    groups: &str,
+    controller: &str,
+    mount: &Path,
+) -> Option<(Version, PathBuf, String)> {
     let groups = procfile::parse_cgroups(groups);
     let v1 = groups.iter().find(|group| group.controllers.iter().any(|one| one == controller));
     if let Some(group) = v1 {
-        return Some((Version::V1, group.pathname.clone()));
+        return Some((Version::V1, mount.join(controller), group.pathname.clone()));
     }
     let group = groups.into_iter().find(is_unified)?;
-    Some((Version::V2, group.pathname))
+    Some((Version::V2, unified(mount), group.pathname))
 }
 
-/// The folder of a group. `None` for one outside our cgroup namespace, which the kernel shows as
-/// `/../other`: joined, that would leave the mount.
+/// The folder of a group. `None` for a group outside our cgroup namespace, which the kernel shows as
+/// `/../other`: the joined path would be outside of the mount.
 pub(crate) fn below(root: &Path, path: &str) -> Option<PathBuf> {
     let path = Path::new(path.trim_start_matches('/'));
     let inside = path.components().all(|c| matches!(c, Component::Normal(_)));
     inside.then(|| root.iter().chain(path).collect())
 }
 
-/// The folder of a group, and whether it is surely that group's. In a container without a cgroup
-/// namespace the path is the host's, and what is mounted is the container's own group.
+/// The folder of a group, and whether it was found there. In a container without a cgroup namespace the
+/// path is the host's, and the container's own group is what is mounted.
 pub(crate) fn home(root: &Path, path: &str) -> (PathBuf, bool) {
     match below(root, path).filter(|home| home.is_dir()) {
         Some(home) => (home, true),
@@ -79,11 +84,11 @@ pub struct Memory {
     /// How often it was about to go over that: `max` of `memory.events`, or `memory.failcnt`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_events: Option<u64>,
-    /// How often nothing in it could be freed: `oom` of `memory.events`. Not in version 1.
+    /// How often no memory in it could be freed: `oom` of `memory.events`. Not in version 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oom: Option<u64>,
-    /// How many of its processes the kernel has killed for that: `oom_kill` of `memory.events`, or
-    /// of `memory.oom_control`.
+    /// How many of its processes the kernel has killed because of that: `oom_kill` of `memory.events`,
+    /// or of `memory.oom_control`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oom_kill: Option<u64>,
 }
@@ -93,11 +98,7 @@ impl MemoryCgroup {
     /// memory controller, or its files are not mounted.
     pub fn of(proc: &str) -> Option<Self> {
         let groups = procfile::text(format!("{proc}/cgroup"))?;
-        let (version, path) = place(&groups, "memory")?;
-        let root = match version {
-            Version::V1 => Path::new(MOUNT).join("memory"),
-            Version::V2 => unified(Path::new(MOUNT)),
-        };
+        let (version, root, path) = place(&groups, "memory", Path::new(MOUNT))?;
         let (home, _) = home(&root, &path);
         home.is_dir().then_some(Self { version, home })
     }
@@ -142,7 +143,7 @@ impl MemoryCgroup {
 pub struct OomKills {
     /// `oom_kill` of `memory.events`, or of `memory.oom_control` in version 1.
     pub count: u64,
-    /// The inode of the group's folder. A group that was made again counts from zero, and has another.
+    /// The inode of the group's folder. A group that was created again counts from zero, and has another inode.
     pub cgroup_inode: u64,
 }
 

@@ -1,9 +1,8 @@
 //! The two clocks that a record is stamped with.
 //!
-//! [`Utc`] is for people and for comparing hosts; it jumps when the clock is set. [`mono_us`] is for
-//! arithmetic: it never goes back, but means something only within one boot, which [`boot_id`] names.
-//! The calendar is that of the crate time. Its parser takes more forms of RFC 3339 than a record has,
-//! such as other offsets and leap seconds, so the form is checked here.
+//! [`Utc`] is for people and for comparing hosts. It jumps when the clock is set. [`mono_us`] is for
+//! arithmetic. It never goes back, but it can be compared only within one boot, which [`boot_id`]
+//! identifies. The calendar is that of the crate time.
 
 use std::fmt::{self, Display};
 use std::str::FromStr;
@@ -48,33 +47,21 @@ impl Utc {
         self.micros
     }
 
-    /// The form for file names: `20261123T101500.123456Z`. Sorted as text it is sorted by time.
+    /// The form for file names: `20261123T101500.123456Z`. It sorts as text in the order of time.
     pub fn compact(self) -> impl Display {
-        fmt::from_fn(move |f| self.write(f, "", ""))
-    }
-
-    /// Writes it with these separators within the date and within the time of day.
-    fn write(self, f: &mut fmt::Formatter<'_>, date: &str, time: &str) -> fmt::Result {
-        let nanos = i128::from(self.micros) * 1000;
-        // The years 0 to 9999 are within the calendar, so that this does not fail.
-        let at = UtcDateTime::from_unix_timestamp_nanos(nanos).map_err(|_| fmt::Error)?;
-        let ((year, month, day), micros) = (at.to_calendar_date(), at.microsecond());
-        let (hour, minute, second) = at.as_hms();
-        let month = u8::from(month);
-        write!(f, "{year:04}{date}{month:02}{date}{day:02}T")?;
-        write!(f, "{hour:02}{time}{minute:02}{time}{second:02}.{micros:06}Z")
+        self.to_string().replace(['-', ':'], "")
     }
 }
 
-/// Rounded down to the microsecond. A time outside of the years 0 to 9999 becomes the nearest one inside.
+/// Rounds down to the microsecond. A time before year 0 or after year 9999 becomes the nearest one in
+/// that range.
 impl From<SystemTime> for Utc {
     fn from(time: SystemTime) -> Self {
-        let nanos = |duration: Duration| i128::try_from(duration.as_nanos()).unwrap_or(i128::MAX);
-        let since_1970 = match time.duration_since(UNIX_EPOCH) {
-            Ok(after) => nanos(after),
-            Err(before) => -nanos(before.duration()),
+        let nanos = match time.duration_since(UNIX_EPOCH) {
+            Ok(after) => after.as_nanos().cast_signed(),
+            Err(before) => -before.duration().as_nanos().cast_signed(),
         };
-        let micros = since_1970.div_euclid(1000).clamp(MIN.into(), MAX.into());
+        let micros = nanos.div_euclid(1000).clamp(MIN.into(), MAX.into());
         // Clamped to what fits.
         Self { micros: i64::try_from(micros).unwrap_or(MAX) }
     }
@@ -83,7 +70,13 @@ impl From<SystemTime> for Utc {
 /// RFC 3339 in UTC, with six digits of the second and `Z`: `2026-11-23T10:15:00.123456Z`.
 impl Display for Utc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.write(f, "-", ":")
+        let nanos = i128::from(self.micros) * 1000;
+        // Does not fail: the crate's calendar has the years 0 to 9999.
+        let at = UtcDateTime::from_unix_timestamp_nanos(nanos).map_err(|_| fmt::Error)?;
+        let (year, month, day) = at.to_calendar_date();
+        let (hour, minute, second, micros) = at.as_hms_micro();
+        write!(f, "{year:04}-{:02}-{day:02}T", u8::from(month))?;
+        write!(f, "{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
     }
 }
 
@@ -92,8 +85,8 @@ impl Display for Utc {
 #[error("{0:?} is no time like 2026-11-23T10:15:00.123456Z")]
 pub struct ParseUtcError(String);
 
-/// Takes what [`Display`] writes, and also fewer or more digits of the second: digits beyond the
-/// microsecond are dropped. No offset but `Z`, no leap second.
+/// Reads what [`Display`] writes, and also other numbers of digits after the second, up to nine. Digits
+/// after the microsecond are dropped.
 impl FromStr for Utc {
     type Err = ParseUtcError;
 
@@ -103,22 +96,12 @@ impl FromStr for Utc {
 }
 
 fn parse(text: &str) -> Option<Utc> {
-    let (whole, fraction) = text.strip_suffix('Z')?.split_at_checked(19)?;
-    let has_form = whole
-        .bytes()
-        .zip(*b"0000-00-00T00:00:00")
-        .all(|(byte, form)| if form == b'0' { byte.is_ascii_digit() } else { byte == form });
-    let is_fraction = |digits: &str| {
-        (1..=9).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())
-    };
-    let has_fraction = fraction.is_empty() || fraction.strip_prefix('.').is_some_and(is_fraction);
-    let is_leap_second = whole.ends_with("60");
-    if !has_form || !has_fraction || is_leap_second {
-        return None;
-    }
-    let time = UtcDateTime::parse(text, &Rfc3339).ok()?;
-    let micros = time.unix_timestamp_nanos().div_euclid(1000);
-    Some(Utc { micros: i64::try_from(micros).ok()? })
+    let nanos = UtcDateTime::parse(text, &Rfc3339).ok()?.unix_timestamp_nanos();
+    let utc = Utc { micros: i64::try_from(nanos.div_euclid(1000)).ok()? };
+    // The parser also takes other offsets, leap seconds, other separators and more digits. Such a text
+    // differs from what is written for the same instant.
+    let is_as_written = text.ends_with('Z') && text.get(..19) == utc.to_string().get(..19);
+    (is_as_written && text.len() <= "2026-11-23T10:15:00.123456789Z".len()).then_some(utc)
 }
 
 impl Serialize for Utc {
@@ -133,8 +116,8 @@ impl<'de> Deserialize<'de> for Utc {
     }
 }
 
-/// `CLOCK_MONOTONIC` in microseconds: since the boot, without the time spent suspended, and the
-/// clock that systemd runs its timeouts on. Differs between time namespaces (`time_namespaces(7)`).
+/// `CLOCK_MONOTONIC` in microseconds: the time since boot, without the time spent suspended. systemd
+/// uses it for its timeouts. It differs between time namespaces (`time_namespaces(7)`).
 pub fn mono_us() -> u64 {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from);
     // clock_gettime(2) fails only for a clock that the kernel does not have.
@@ -144,7 +127,7 @@ pub fn mono_us() -> u64 {
 /// The id of this boot, from `/proc/sys/kernel/random/boot_id` (`random(4)`), the same in all
 /// containers of a machine. Absent if `/proc` is not mounted.
 pub fn boot_id() -> Option<String> {
-    // It does not change, and is asked for with each record that is judged.
+    // It does not change, and it is needed for each record.
     static READ: OnceLock<String> = OnceLock::new();
     if READ.get().is_none() {
         let id = procfile::text("/proc/sys/kernel/random/boot_id")?;

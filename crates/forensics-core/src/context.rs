@@ -1,13 +1,13 @@
 //! Everything that is known about a stop.
 //!
 //! [`StartupInfo`] holds what was true when the service started. [`ShutdownContext::start`] adds what
-//! the signal says, and reads no file. [`Probe`]s find the rest, one fact each, and
+//! what the handler saw of the signal, and reads no file. [`Probe`]s find the rest, one fact each, and
 //! [`ShutdownContext::apply`] adds what they found. Each fact can be missing on its own, and nothing
-//! here fails. Which probe may block for how long is left to the caller, as this crate starts no
-//! thread; [`ShutdownContext::capture`] is for callers that may block.
+//! here fails. The caller decides how long a probe may block, because this crate starts no thread.
+//! [`ShutdownContext::capture`] is for callers that may block.
 //!
-//! Its [`Display`](std::fmt::Display) is the context line of the log, its serde form the JSON of report
-//! and record.
+//! Its [`Display`](std::fmt::Display) is the context line of the log, and its serde form is the JSON of
+//! the report and the record.
 
 mod line;
 mod probe;
@@ -30,7 +30,7 @@ use crate::process::ProcessSummary;
 use crate::sender::Sender;
 use crate::signal::Signal;
 pub use crate::trigger::Trigger;
-use probe::Found;
+pub(crate) use probe::Found;
 pub use probe::{Finding, Probe};
 use startup::own_pid;
 pub use startup::{StartupInfo, SystemdMarkers};
@@ -46,10 +46,10 @@ pub struct ShutdownContext {
     /// What asked. Absent in a [snapshot](Self::snapshot).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trigger: Option<Trigger>,
-    /// Why, in one word, and the evidence. Absent without a trigger.
+    /// The cause, and the evidence for it. Absent without a trigger.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<CauseDecision>,
-    /// Who sent the signal.
+    /// The process that sent the signal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sender: Option<Sender>,
     /// How long the OS handler took, in nanoseconds.
@@ -84,7 +84,7 @@ pub struct ShutdownContext {
     basis: Option<Basis>,
 }
 
-/// What the cause is decided on, and no reader of a record needs.
+/// What the cause is decided on, and readers of a record do not need.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Basis {
     code: Option<SiCode>,
@@ -94,8 +94,8 @@ struct Basis {
 }
 
 impl ShutdownContext {
-    /// What memory tells about a stop that `trigger` asked for: the facts of the start, and what the
-    /// handler saw of the signal, if it was one. Reads no file.
+    /// What is known without reading a file about a stop that `trigger` asked for: the facts of the
+    /// start, and what the handler saw of the signal, if it was one.
     pub fn start(startup: &StartupInfo, trigger: Trigger, signal: Option<&SignalInfo>) -> Self {
         let mut context = Self::without_trigger(startup);
         if let Some(signal) = signal {
@@ -123,11 +123,6 @@ impl ShutdownContext {
         let Some(found) = finding.0 else { return };
         match found {
             Found::Sender(sender) => self.sender = Some(sender),
-            Found::AboutSender(fact) => {
-                if let Some(sender) = &mut self.sender {
-                    sender.add(fact);
-                }
-            }
             Found::Parent(parent) => {
                 self.process.ppid = Some(parent.pid);
                 self.parent = Some(parent);
@@ -136,6 +131,11 @@ impl ShutdownContext {
             Found::Load(load) => self.load = Some(load),
             Found::Marker(marker) => self.markers.push(marker),
             Found::Memory(memory) => self.memory = Some(memory),
+            about_sender => {
+                if let Some(sender) = &mut self.sender {
+                    sender.add(about_sender);
+                }
+            }
         }
         self.decide();
     }

@@ -1,16 +1,15 @@
 //! Time spans as systemd writes them: `90`, `1min 30s`, `2.5h`, `infinity`.
 //!
-//! Deadlines and stop timeouts are compared with what systemd has in its unit files, so they must
-//! be read as systemd reads them. [`parse`] follows `parse_time()` of systemd 252
+//! Deadlines and stop timeouts are compared with the settings in systemd's unit files, so they must be
+//! read as systemd reads them. [`parse`] follows `parse_time()` of systemd 252
 //! (`src/basic/time-util.c`, documented in systemd.time(7)) to the microsecond and to the kind of
-//! error; [`Timespan`]'s `Display` follows `format_timespan()` there, and prints what [`parse`]
-//! reads back as the same span. The one exception is systemd's own: it prints a span of 584 542
-//! years or more, but refuses to read that many.
+//! error. The `Display` of [`Timespan`] follows `format_timespan()` there, and [`parse`] reads what it
+//! prints as the same span. There is one exception, which systemd has as well: a span of 584 542 years
+//! or more is printed but cannot be read.
 //!
-//! It is written here because the crate `systemd-duration` gives systemd's answer in only 420 of
-//! 603 recorded cases, its version 0.3.1 in 164 of the 238 in `testdata/timespan_vectors.tsv`: its
-//! months and years have another length, it refuses `infinity` and a blank at the end, and too
-//! large a number makes it panic.
+//! The crate `systemd-duration` is not used. Its version 0.3.1 gives systemd's answer in 164 of the 238
+//! cases in `testdata/timespan_vectors.tsv`: its months and years have another length, it refuses
+//! `infinity` and a blank at the end, and it panics on a number that is too large.
 
 mod error;
 mod grammar;
@@ -21,19 +20,27 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use error::ParseError;
+pub use error::{Mistake, ParseError};
 pub use grammar::{parse, parse_stop_timeout};
 
-const MILLISECOND: u64 = 1_000;
-const SECOND: u64 = 1_000 * MILLISECOND;
+const SECOND: u64 = 1_000_000;
 const MINUTE: u64 = 60 * SECOND;
-const HOUR: u64 = 60 * MINUTE;
-const DAY: u64 = 24 * HOUR;
-const WEEK: u64 = 7 * DAY;
-/// 30.4375 days, a twelfth of [`YEAR`].
-const MONTH: u64 = 2_629_800 * SECOND;
 /// 365.25 days.
 const YEAR: u64 = 31_557_600 * SECOND;
+
+/// The units in microseconds, with their names. The first name is the one that is printed.
+const UNITS: [(u64, &[&str]); 9] = [
+    (YEAR, &["y", "year", "years"]),
+    (YEAR / 12, &["month", "months", "M"]),
+    (7 * 24 * 60 * MINUTE, &["w", "week", "weeks"]),
+    (24 * 60 * MINUTE, &["d", "day", "days"]),
+    (60 * MINUTE, &["h", "hr", "hour", "hours"]),
+    (MINUTE, &["min", "m", "minute", "minutes"]),
+    (SECOND, &["s", "sec", "second", "seconds"]),
+    (1_000, &["ms", "msec"]),
+    // The last two have the Greek letter mu, and the micro sign.
+    (1, &["us", "usec", "\u{3bc}s", "\u{b5}s"]),
+];
 
 /// A span of time: a number of microseconds, or forever.
 ///
@@ -53,7 +60,7 @@ const YEAR: u64 = 31_557_600 * SECOND;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(from = "Serialized", into = "Serialized")]
 pub enum Timespan {
-    /// So many microseconds, fewer than `u64::MAX`: that number is systemd's infinity, and
+    /// This many microseconds, fewer than `u64::MAX`. That number is systemd's infinity, and
     /// [`Timespan::from_micros`] turns it into [`Infinite`](Timespan::Infinite).
     Finite(u64),
     /// systemd's `infinity`: no limit at all.
@@ -64,16 +71,13 @@ impl Timespan {
     /// The longest finite span, some 584 542 years.
     pub const MAX_FINITE: Self = Self::Finite(u64::MAX - 1);
 
-    /// A span as systemd passes it about in numbers, on D-Bus for one: microseconds, where
-    /// `u64::MAX` (`USEC_INFINITY`) means infinite.
+    /// A span from the number that systemd uses, on D-Bus for example: microseconds, where `u64::MAX`
+    /// (`USEC_INFINITY`) means infinite.
     pub const fn from_micros(micros: u64) -> Self {
-        match micros {
-            u64::MAX => Self::Infinite,
-            micros => Self::Finite(micros),
-        }
+        if micros == u64::MAX { Self::Infinite } else { Self::Finite(micros) }
     }
 
-    /// The microseconds, or `None` where the span is infinite.
+    /// The microseconds, or `None` if the span is infinite.
     pub const fn as_micros(self) -> Option<u64> {
         match self {
             Self::Finite(micros) => Some(micros),
@@ -81,17 +85,14 @@ impl Timespan {
         }
     }
 
-    /// The standard library's form, or `None` where the span is infinite.
-    pub const fn to_std(self) -> Option<Duration> {
-        match self {
-            Self::Finite(micros) => Some(Duration::from_micros(micros)),
-            Self::Infinite => None,
-        }
+    /// The standard library's form, or `None` if the span is infinite.
+    pub fn to_std(self) -> Option<Duration> {
+        self.as_micros().map(Duration::from_micros)
     }
 }
 
-/// Nanoseconds are cut off. What is longer than [`Timespan::MAX_FINITE`] becomes just that, and
-/// never infinite: `Duration::MAX` says "very long", not "no limit".
+/// Nanoseconds are cut off. A longer duration than [`Timespan::MAX_FINITE`] becomes that span, and
+/// never infinite: `Duration::MAX` is very long, but it is a limit.
 impl From<Duration> for Timespan {
     fn from(duration: Duration) -> Self {
         u64::try_from(duration.as_micros())
@@ -110,23 +111,13 @@ impl FromStr for Timespan {
 /// As systemd's `format_timespan()` does it with an accuracy of 1 µs.
 impl Display for Timespan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const UNITS: [(&str, u64); 9] = [
-            ("y", YEAR),
-            ("month", MONTH),
-            ("w", WEEK),
-            ("d", DAY),
-            ("h", HOUR),
-            ("min", MINUTE),
-            ("s", SECOND),
-            ("ms", MILLISECOND),
-            ("us", 1),
-        ];
         let Self::Finite(mut left) = *self else { return f.write_str("infinity") };
         if left == 0 {
             return f.write_str("0");
         }
         let mut blank = "";
-        for (unit, micros) in UNITS {
+        for (micros, names) in UNITS {
+            let unit = names[0];
             let (count, rest) = (left / micros, left % micros);
             if count == 0 {
                 continue;
@@ -144,21 +135,17 @@ impl Display for Timespan {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(untagged, expecting = "expected microseconds or the string \"infinity\"")]
+#[serde(expecting = "expected microseconds or the string \"infinity\"")]
 enum Serialized {
-    Micros(u64),
-    Word(Word),
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Word {
+    #[serde(rename = "infinity")]
     Infinity,
+    #[serde(untagged)]
+    Micros(u64),
 }
 
 impl From<Timespan> for Serialized {
     fn from(span: Timespan) -> Self {
-        span.as_micros().map_or(Self::Word(Word::Infinity), Self::Micros)
+        span.as_micros().map_or(Self::Infinity, Self::Micros)
     }
 }
 
@@ -166,7 +153,7 @@ impl From<Serialized> for Timespan {
     fn from(serialized: Serialized) -> Self {
         match serialized {
             Serialized::Micros(micros) => Self::from_micros(micros),
-            Serialized::Word(Word::Infinity) => Self::Infinite,
+            Serialized::Infinity => Self::Infinite,
         }
     }
 }

@@ -1,11 +1,11 @@
-//! What can be said about one process, field by field.
+//! The facts about one process.
 //!
-//! A process can vanish while it is being read, `hidepid=` hides it, and a container masks parts of
-//! `/proc`. So every fact is optional and missing on its own, and there is no error: the summary of a
-//! process that never existed has a pid and nothing else. The fields are those of `proc_pid_stat(5)`,
-//! `proc_pid_status(5)` and `proc_pid_cmdline(5)`.
+//! A process can exit while it is being read, `hidepid=` can hide it, and a container masks parts of
+//! `/proc`. So every fact is optional, and there is no error: the summary of a process that never
+//! existed has only a pid. The fields are those of `proc_pid_stat(5)`, `proc_pid_status(5)` and
+//! `proc_pid_cmdline(5)`.
 //!
-//! The command line is read apart, by [`cmdline`]: that read can block for as long as the other
+//! [`cmdline`] reads the command line separately, because that read can block for as long as the other
 //! process holds the lock of its memory map (moby issue 15204, efs-utils issue 374).
 
 use std::fmt::{self, Display};
@@ -17,17 +17,13 @@ use crate::procfile;
 use crate::secret::redact_some;
 use crate::systemd::{CgroupUnit, unit_of_cgroup_file};
 
-/// The kernel's value for "no login", `(uid_t) -1` in `/proc/PID/loginuid` and `sessionid`
-/// (`Documentation/ABI/stable/procfs-audit_loginuid`).
-const UNSET: u32 = u32::MAX;
-
 /// A process, as it was when it was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ProcessSummary {
     /// Its id in our pid namespace.
     pub pid: i32,
-    /// Its parent's id; 0 if the parent lives outside our pid namespace.
+    /// Its parent's id. 0 if the parent is outside our pid namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ppid: Option<i32>,
     /// Its name (`comm`): at most 15 bytes, chosen by the process itself.
@@ -45,7 +41,7 @@ pub struct ProcessSummary {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cmdline: Option<String>,
     /// When it started, in clock ticks (`sysconf(_SC_CLK_TCK)`, 100 a second on Linux) since boot.
-    /// Pids are reused; pid and start time together name one process.
+    /// Pids are reused. Pid and start time together identify a process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<u64>,
     /// Its controlling terminal, as below `/dev`: `pts/3`, `tty1`.
@@ -69,13 +65,13 @@ pub struct ProcessSummary {
 }
 
 impl ProcessSummary {
-    /// What can be known about the process `pid`, but for its command line.
+    /// Reads all facts about the process `pid` except for its command line.
     ///
-    /// Five small reads below `/proc/PID`. A pid that is reused between two of them gives a mixture;
-    /// [`start_time`](Self::start_time) tells whether it is the process that was meant.
+    /// Five small reads below `/proc/PID`. If the pid is reused between two of them, the facts are of
+    /// two processes. [`start_time`](Self::start_time) shows whether it is the intended process.
     pub fn read(pid: i32) -> Self {
         let mut summary = Self::read_stat(pid);
-        (summary.uid, summary.tracer_pid) = uid_and_tracer(pid);
+        (summary.uid, summary.tracer_pid) = procfile::uid_and_tracer(pid);
         let id = |file| login_id(&procfile::read_of(pid, file).ok()?);
         summary.login_uid = id("loginuid");
         summary.login_session = id("sessionid");
@@ -85,10 +81,7 @@ impl ProcessSummary {
 
     /// What one read of `/proc/PID/stat` gives: parent, name, state, start time, terminal, session.
     pub fn read_stat(pid: i32) -> Self {
-        match procfile::read_of(pid, "stat") {
-            Ok(stat) => Self::from_stat(pid, &stat),
-            Err(_) => Self::unknown(pid),
-        }
+        Self::from_stat(pid, &procfile::read_of(pid, "stat").unwrap_or_default())
     }
 
     /// The same, from the content of such a file.
@@ -110,12 +103,23 @@ impl ProcessSummary {
         Self { pid, ..Self::default() }
     }
 
-    /// Whether both are about the same process, and not about two that had the same pid in turn.
+    /// Its name, or `?`.
+    pub(crate) fn name_or_unknown(&self) -> &str {
+        self.name.as_deref().unwrap_or("?")
+    }
+
+    /// `bash(4201)`
+    pub(crate) fn name_and_pid(&self) -> String {
+        format!("{}({})", self.name_or_unknown(), self.pid)
+    }
+
+    /// Whether both are about the same process, and not about two that had the same pid one after the
+    /// other.
     pub fn is_same_as(&self, other: &Self) -> bool {
         self.pid == other.pid && self.start_time.is_some() && self.start_time == other.start_time
     }
 
-    /// The parent and its parent and so on up to process 1, at most `limit` of them.
+    /// The parent, its parent, and so on up to process 1, at most `limit` of them.
     ///
     /// A parent cannot have started after its child. If one seems to, its pid has been reused, and
     /// the list ends before it.
@@ -138,8 +142,7 @@ impl ProcessSummary {
 /// `bash(4201)`, the form in which a line names a process. `?` stands for an unknown name.
 impl Display for ProcessSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.name.as_deref().unwrap_or("?");
-        write!(f, "{}", Quoted(&format!("{name}({})", self.pid)))
+        write!(f, "{}", Quoted(&self.name_and_pid()))
     }
 }
 
@@ -156,13 +159,9 @@ pub fn cmdline(pid: i32) -> Option<String> {
 ///
 /// Allocates nothing, so that the OS handler may call it.
 pub(crate) fn login_id(content: &[u8]) -> Option<u32> {
-    let id = std::str::from_utf8(content).ok()?.trim().parse().ok()?;
-    (id != UNSET).then_some(id)
-}
-
-/// The real user id of the process `pid`, which `si_uid` holds as well, and the process that traces it.
-pub(crate) fn uid_and_tracer(pid: i32) -> (Option<u32>, Option<i32>) {
-    procfile::parse_status(&procfile::text_of(pid, "status").unwrap_or_default())
+    let id = std::str::from_utf8(content).ok()?.trim().parse();
+    // `(uid_t) -1` means no login (`Documentation/ABI/stable/procfs-audit_loginuid`).
+    id.ok().filter(|&id| id != u32::MAX)
 }
 
 /// The systemd unit that the process `pid` belongs to.

@@ -1,12 +1,12 @@
 //! Reading small files of `/proc`, `/sys` and control groups for the parsers of the crate procfs.
 //!
-//! procfs reads a file to its end, which for a command line can be megabytes, and some of its parsers
-//! expect exactly what a current kernel writes. So a file is opened here, without waiting for the
-//! writer of a FIFO and without taking a terminal as ours, and read up to [`LIMIT`]. procfs then parses
-//! the bytes. What it would panic on is refused first, and what is not UTF-8 is replaced.
+//! procfs reads a file to its end, which for a command line can be megabytes. So a file is opened here,
+//! without waiting for the writer of a FIFO and without making a terminal our controlling one, and is
+//! read up to [`LIMIT`]. procfs then parses the bytes. What it would panic on is refused first, and
+//! what is not UTF-8 is replaced.
 //!
 //! Nothing here bounds the time: a file of lxcfs or of a dead server can block for ever. Callers that
-//! must not block run a [probe](crate::context::Probe) on a thread that they can leave behind.
+//! must not block run a [probe](crate::context::Probe) on a thread that they can abandon.
 
 use std::fs::{self, OpenOptions, ReadDir};
 use std::io::{self, Read};
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::libc;
 use nix::unistd::getpid;
-use procfs::process::{Stat, Status};
+use procfs::process::Stat;
 use procfs::{FromRead, LoadAverage, ProcessCGroup, ProcessCGroups};
 
 use crate::os;
@@ -24,20 +24,13 @@ use crate::os;
 /// How much of a file is read. Only a command line, a list of groups or the like can have more.
 pub(crate) const LIMIT: usize = 64 * 1024;
 
-/// The fields of `status` that procfs insists on, for those that we do not use and for those that a
-/// file does not have: gVisor leaves some out. The file's own lines come behind these and replace them.
-/// So a missing user is `(uid_t) -1`, which no process has, and a missing tracer is none.
-const STATUS_DEFAULTS: &str = "Name:\nState:\nTgid:0\nPid:0\nPPid:0\nTracerPid:0\n\
-    Uid:4294967295 0 0 0\nGid:0 0 0 0\nFDSize:0\nGroups:\nThreads:0\nSigQ:0/0\nSigPnd:0\nShdPnd:0\n\
-    SigBlk:0\nSigIgn:0\nSigCgt:0\nCapInh:0\nCapPrm:0\nCapEff:0\n";
-
 /// Whether `/proc` numbers processes as our pid namespace does.
 ///
-/// It does not after `unshare --pid` without a new `/proc`, or in a container that was given the
-/// host's. There `/proc/PID` is about some other process, which must not be named. Checked until it is
-/// so, and then remembered: a service's `/proc` is not replaced while it runs.
+/// It does not after `unshare --pid` without a new `/proc`, or in a container that has the host's
+/// `/proc`. Then `/proc/PID` is about another process. The check is repeated until it succeeds. After
+/// that the result is kept, because the `/proc` of a service is not replaced while it runs.
 pub(crate) fn is_ours() -> bool {
-    /// The process that found it so. A forked child may live in another namespace.
+    /// The process that made the check. A forked child may be in another namespace.
     static KNOWN_BY: AtomicI32 = AtomicI32::new(0);
     let pid = getpid().as_raw();
     // Relaxed: no other memory is published by it.
@@ -52,7 +45,7 @@ pub(crate) fn is_ours() -> bool {
     is_ours
 }
 
-/// Whether the process of that folder of `/proc` (`/proc/self`) is in the machine's own pid
+/// Whether the process of this folder of `/proc` (`/proc/self`) is in the machine's initial pid
 /// namespace, whose inode is always the same (`PROC_PID_INIT_INO`, `include/linux/proc_ns.h`).
 /// `None` if that cannot be read.
 pub(crate) fn is_in_initial_pid_namespace(proc: &str) -> Option<bool> {
@@ -66,8 +59,8 @@ pub(crate) fn is_in_initial_pid_namespace(proc: &str) -> Option<bool> {
 /// The content of `path`, at most its first 64 KiB.
 ///
 /// # Errors
-/// What open(2) or read(2) say: `ESRCH` and `ENOENT` for a process that has gone, `EACCES` and `EPERM`
-/// for one that we may not look at, `EMFILE` without a free descriptor. `ENOENT` on a system without
+/// Those of open(2) and read(2): `ESRCH` and `ENOENT` for a process that has gone, `EACCES` and `EPERM`
+/// for one that we may not inspect, `EMFILE` without a free descriptor. `ENOENT` on a system without
 /// [`/proc`](os::HAS_PROC).
 pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     if !os::HAS_PROC {
@@ -117,9 +110,9 @@ pub(crate) fn exists(path: &str) -> bool {
 
 /// Parses the content of `/proc/PID/stat`, or of a thread's.
 ///
-/// A process chooses its name, `)` and line ends included, so the name ends at the line's last `)`.
-/// procfs 0.18 cuts the line up around the parentheses, and panics if there is no pid before them or
-/// no state behind them. So this is checked first.
+/// A process chooses its name, which may contain `)` and line ends, so the name ends at the last `)`.
+/// procfs 0.18 splits the line at the parentheses, and panics if there is no pid before them or no
+/// state after them. So this is checked first.
 pub(crate) fn parse_stat(line: &[u8]) -> Option<Stat> {
     let open = line.iter().position(|&byte| byte == b'(')?;
     let close = line.iter().rposition(|&byte| byte == b')').filter(|&close| close > open)?;
@@ -129,20 +122,21 @@ pub(crate) fn parse_stat(line: &[u8]) -> Option<Stat> {
     if is_pid && has_state { Stat::from_read(line).ok() } else { None }
 }
 
-/// Parses the content of `/proc/PID/status`: the real user's id, and the pid of the tracer.
-///
-/// procfs gets these two lines alone. It refuses the whole file for one line of another form, such as a
-/// list of groups that was cut at [`LIMIT`].
-pub(crate) fn parse_status(text: &str) -> (Option<u32>, Option<i32>) {
-    let is_used = |line: &&str| line.starts_with("Uid:") || line.starts_with("TracerPid:");
-    let used: String = text.split_inclusive('\n').filter(is_used).collect();
-    match Status::from_read(format!("{STATUS_DEFAULTS}{used}").as_bytes()) {
-        Ok(status) => (
-            Some(status.ruid).filter(|&uid| uid != u32::MAX),
-            Some(status.tracerpid).filter(|&tracer| tracer != 0),
-        ),
-        Err(_) => (None, None),
-    }
+/// The real user's id of the process `pid`, and the pid of its tracer.
+pub(crate) fn uid_and_tracer(pid: i32) -> (Option<u32>, Option<i32>) {
+    parse_status(&text_of(pid, "status").unwrap_or_default())
+}
+
+/// The same, from the content of `/proc/PID/status`. procfs is not used: it refuses the whole file if
+/// it lacks a field, as under gVisor, or if its list of groups was cut at [`LIMIT`].
+fn parse_status(text: &str) -> (Option<u32>, Option<i32>) {
+    let field = |name| {
+        let values = text.lines().find_map(|line| line.strip_prefix(name))?;
+        values.split_whitespace().next()
+    };
+    let uid = field("Uid:").and_then(|uid| uid.parse().ok());
+    let tracer = field("TracerPid:").and_then(|pid| pid.parse().ok());
+    (uid, tracer.filter(|&pid| pid != 0))
 }
 
 /// Parses the content of `/proc/loadavg`: the averages over 1, 5 and 15 minutes.
@@ -152,12 +146,12 @@ pub(crate) fn parse_load(content: &[u8]) -> Option<[f32; 3]> {
     load.iter().all(|average| average.is_finite()).then_some(load)
 }
 
-/// Parses the content of `/proc/PID/cgroup`. Empty for what is not such a file.
+/// Parses the content of `/proc/PID/cgroup`. Empty for other content.
 pub(crate) fn parse_cgroups(text: &str) -> Vec<ProcessCGroup> {
     let groups = ProcessCGroups::from_read(text.as_bytes());
     let mut groups = groups.map(|groups| groups.0).unwrap_or_default();
     for group in &mut groups {
-        // What the kernel appends if the group was removed under a zombie.
+        // The kernel appends this if the group of a zombie was removed.
         if let Some(path) = group.pathname.strip_suffix(" (deleted)") {
             group.pathname = path.to_owned();
         }
@@ -212,6 +206,8 @@ mod tests {
             "42 (",
             "42 (sleep)",
             "42 (sleep) ",
+            "42 (sleep)S 7",
+            "42(sleep) S 7",
             "42 (sleep)\u{e9}S 7",
             "42\u{e9}(sleep) S 7",
             " (sleep) S 1",
@@ -223,6 +219,10 @@ mod tests {
         ];
         for line in cases {
             assert!(parse_stat(line.as_bytes()).is_none(), "{line}");
+        }
+        let whole = format!("42 (sl (e)p) {REST}");
+        for end in 0..whole.find(" 321").unwrap() {
+            assert!(parse_stat(&whole.as_bytes()[..end]).is_none(), "{}", &whole[..end]);
         }
     }
 
@@ -254,7 +254,7 @@ mod tests {
             ("TracerPid:\t99\nUid:\t7\t8\t9\t10\nGroups:\t1 2 3\nSig", (Some(7), Some(99))),
             ("TracerPid:\t99\nGroups:\t1 2 3", (None, Some(99))),
             ("", (None, None)),
-            ("TracerPid:\t99\nUid:\tx\n", (None, None)),
+            ("TracerPid:\t99\nUid:\tx\n", (None, Some(99))),
             ("not a status\n", (None, None)),
         ];
         for (text, expected) in cases {

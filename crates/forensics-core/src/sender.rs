@@ -1,21 +1,20 @@
 //! The process that sent a signal, as far as it can be told.
 //!
 //! Built from what the OS handler saw (see [`capture`](crate::capture)). The
-//! [probes](crate::context::Probe) then verify that, and add what outlives a short-lived sender: its
-//! parent and ancestors, above all the shell that ran `kill`, and the sshd above that.
+//! [probes](crate::context::Probe) then verify that, and add the processes that outlive a short-lived
+//! sender: its parent and ancestors, such as the shell that ran `kill`, and the sshd above it.
 //!
-//! Nothing is guessed. A process that took over the sender's pid has another start time and is not
-//! named. The pid in a sigqueue(3), which the sender could write as it liked, is reported but not
-//! looked up.
+//! Nothing is guessed. A new process with the sender's pid has another start time and is not named.
+//! The pid in a sigqueue(3), which the sender can choose, is reported but not looked up.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::capture::{SenderSnapshot, SiCode, SignalInfo, SnapshotError};
+use crate::context::Found;
 use crate::json;
 use crate::process::ProcessSummary;
 use crate::procfile;
-use crate::systemd::CgroupUnit;
 
 /// The names of inits of containers, which pass on the signals that they are sent. `docker-init` is
 /// docker's tini, `podman-init` is podman's catatonit.
@@ -31,7 +30,7 @@ pub struct Sender {
     pub process: ProcessSummary,
     /// How the signal was sent.
     pub code: SiCode,
-    /// The name of its user, from `/etc/passwd`. A directory service, which can hang, is not asked.
+    /// The name of its user, from `/etc/passwd`. A directory service is not asked, because it may not answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// The path of its program, if it had not exited yet and we may see it. A process chooses its
@@ -41,31 +40,20 @@ pub struct Sender {
     /// Why the handler could not read it in `/proc`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub absence: Option<SnapshotError>,
-    /// Whether it is a container's init by its name (tini, dumb-init, catatonit), which passes on
-    /// what it was sent. Who sent it that is not known here.
+    /// Whether its name is that of a container's init (tini, dumb-init, catatonit), which passes on
+    /// the signals that it is sent. The process that sent them is not known here.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forwards: bool,
-    /// Its parent, that one's parent, and so on, as far as each is surely the same process.
+    /// Its parent, that one's parent, and so on, as far as they can be identified.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ancestors: Vec<ProcessSummary>,
-}
-
-/// What a probe found about a sender.
-#[derive(Debug, Clone)]
-pub(crate) enum SenderFact {
-    /// Another process runs under the pid that the handler saw.
-    IsAnother,
-    User(String),
-    Cmdline(String),
-    Unit(CgroupUnit),
-    /// Its parent, and those above it.
-    Ancestors(Vec<ProcessSummary>),
 }
 
 impl Sender {
     /// A sender of which only this is known. The fields can be set.
     pub fn new(process: ProcessSummary, code: SiCode) -> Self {
-        let forwards = is_container_init(&process);
+        let name = process.name.as_deref();
+        let forwards = name.is_some_and(|name| CONTAINER_INITS.contains(&name));
         Self {
             process,
             code,
@@ -81,14 +69,12 @@ impl Sender {
     pub(crate) fn of_signal(signal: &SignalInfo) -> Option<Self> {
         let pid = signal.pid?;
         let SenderSnapshot { stat, absence, exe, login_uid, login_session, .. } = &signal.snapshot;
-        let mut process = ProcessSummary::unknown(pid);
-        process.uid = signal.uid;
         if signal.code == SiCode::Queue {
+            let process = ProcessSummary { uid: signal.uid, ..ProcessSummary::unknown(pid) };
             return Some(Self::new(process, signal.code));
         }
-        if let Some(stat) = stat {
-            process = ProcessSummary { uid: signal.uid, ..ProcessSummary::from_stat(pid, stat) };
-        }
+        let mut process = ProcessSummary::from_stat(pid, stat.as_deref().unwrap_or_default());
+        process.uid = signal.uid;
         let exe = exe.as_deref().map(|exe| String::from_utf8_lossy(exe).into_owned());
         if let Some(SnapshotError::Unreadable(_)) = absence {
             process.name = exe.as_deref().and_then(file_name);
@@ -97,25 +83,22 @@ impl Sender {
         Some(Self { exe, absence: *absence, ..Self::new(process, signal.code) })
     }
 
-    /// Adds what a probe found. What it found about a process that turned out not to be the sender is
-    /// dropped: without a start time, no process is known to be it.
-    pub(crate) fn add(&mut self, fact: SenderFact) {
+    /// Adds what a probe found. Without a start time the process cannot be identified, and what was
+    /// found about it is dropped.
+    pub(crate) fn add(&mut self, found: Found) {
         let is_known = self.process.start_time.is_some();
-        match fact {
-            SenderFact::IsAnother => {
-                let ProcessSummary { pid, uid, .. } = self.process;
-                let process = ProcessSummary { uid, ..ProcessSummary::unknown(pid) };
+        match found {
+            Found::SenderIsAnother => {
+                let uid = self.process.uid;
+                let process = ProcessSummary { uid, ..ProcessSummary::unknown(self.process.pid) };
                 let absence = Some(SnapshotError::Gone);
-                let user = self.user.take();
-                *self = Self { user, absence, ..Self::new(process, self.code) };
+                *self = Self { user: self.user.take(), absence, ..Self::new(process, self.code) };
             }
-            SenderFact::User(user) => self.user = Some(user),
-            SenderFact::Cmdline(cmdline) if is_known => self.process.cmdline = Some(cmdline),
-            SenderFact::Unit(unit) if is_known => self.process.unit = Some(unit),
-            SenderFact::Ancestors(ancestors)
-                if is_known && ancestors.len() > self.ancestors.len() =>
-            {
-                self.ancestors = ancestors;
+            Found::SenderUser(user) => self.user = Some(user),
+            Found::SenderCmdline(cmdline) if is_known => self.process.cmdline = Some(cmdline),
+            Found::SenderUnit(unit) if is_known => self.process.unit = Some(unit),
+            Found::SenderAncestors(all) if is_known && all.len() > self.ancestors.len() => {
+                self.ancestors = all;
             }
             _ => {}
         }
@@ -132,27 +115,23 @@ impl Sender {
         self.ancestors.first()
     }
 
-    /// Whether the kernel vouches for the pid.
+    /// Whether the pid is the kernel's, and not one that the sender chose.
     pub fn is_verified(&self) -> bool {
         self.code != SiCode::Queue
     }
 
-    /// Whether the process is still the one that sent the signal, under the same name. What has just
-    /// been read about it, such as its command line, is then about the sender, and not about a
-    /// program that it has become by exec.
+    /// Whether the process is still the one that sent the signal, with the same name. If so, what has
+    /// just been read about it, such as its command line, is about the sender and not about a program
+    /// that it has executed since.
     pub(crate) fn is_still_there(&self) -> bool {
         let now = ProcessSummary::read_stat(self.process.pid);
         self.is_verified() && self.process.is_same_as(&now) && self.process.name == now.name
     }
 
-    /// Whether this is the process `pid`, by the kernel's word.
+    /// Whether the kernel reported the process `pid` as the sender.
     pub(crate) fn is(&self, pid: i32) -> bool {
         self.is_verified() && self.process.pid == pid
     }
-}
-
-fn is_container_init(process: &ProcessSummary) -> bool {
-    process.name.as_deref().is_some_and(|name| CONTAINER_INITS.contains(&name))
 }
 
 fn file_name(exe: &str) -> Option<String> {

@@ -59,11 +59,9 @@ impl FromStr for Signal {
 
     /// Reads a name as [`Display`] writes it.
     fn from_str(name: &str) -> Result<Self, UnknownSignal> {
-        let numbered = || name.strip_prefix("SIG")?.parse().ok().map(Self);
-        match Nix::from_str(name) {
-            Ok(known) => Ok(Self(known as c_int)),
-            Err(_) => numbered().ok_or_else(|| UnknownSignal(name.to_owned())),
-        }
+        let known = Nix::from_str(name).ok().map(|known| known as c_int);
+        let number = || name.strip_prefix("SIG")?.parse().ok();
+        known.or_else(number).map(Self).ok_or_else(|| UnknownSignal(name.to_owned()))
     }
 }
 

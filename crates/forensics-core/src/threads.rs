@@ -1,7 +1,7 @@
 //! What each thread of this process is doing, for the report of a process that is stuck.
 //!
 //! Read from `/proc/self/task`; see `proc_pid_task(5)`. None of these reads waits for the thread in
-//! question. A thread that ends meanwhile is left out. A fact that the kernel does not give us is
+//! question. A thread that ends meanwhile is left out. A fact that the kernel does not provide is
 //! absent: `wchan` and `syscall` need ptrace access, which a hardened kernel may refuse.
 
 use std::fmt::{self, Display};
@@ -42,9 +42,9 @@ impl Thread {
     }
 
     fn read(tid: i32) -> Option<Self> {
-        let file = |name| procfile::read(format!("/proc/self/task/{tid}/{name}")).ok();
-        let stat = procfile::parse_stat(&file("stat")?)?;
-        let text = |name| file(name).map(|text| String::from_utf8_lossy(&text).into_owned());
+        let path = |file| format!("/proc/self/task/{tid}/{file}");
+        let stat = procfile::parse_stat(&procfile::read(path("stat")).ok()?)?;
+        let text = |file| procfile::text(path(file));
         Some(Self {
             tid,
             name: stat.comm,

@@ -180,7 +180,7 @@ pub fn wake() {
 }
 
 /// Ends the process with this status at once, from any thread. No destructor or exit handler runs and
-/// no buffer is flushed, because any of them may be what hangs.
+/// no buffer is flushed, because any of them may block.
 pub fn exit_now(status: i32) -> ! {
     raw::exit(status)
 }

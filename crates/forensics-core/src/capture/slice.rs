@@ -1,9 +1,9 @@
 //! A short time slice for threads that have to react soon on a busy host.
 //!
 //! On a busy host a thread that wakes up waits until the running one has used up its slice, some 1.5
-//! to 3 ms depending on the number of processors. Since Linux 6.12 the scheduler (EEVDF) lets a thread ask for a shorter slice of its
-//! own and schedules it sooner in return. The share of the processor stays the same: a thread that
-//! computes for long is only switched more often.
+//! to 3 ms depending on the number of processors. Since Linux 6.12 the scheduler (EEVDF) lets a thread
+//! ask for a shorter slice of its own and schedules it sooner in return. The share of the processor
+//! stays the same: a thread that computes for long is only switched more often.
 //!
 //! Threads and child processes would inherit the slice, across exec(2) as well. The request
 //! therefore sets `SCHED_FLAG_RESET_ON_FORK`. This flag would also raise a negative nice value of
@@ -18,8 +18,7 @@ pub(super) const SLICE_NS: u64 = 100_000;
 /// Asks for a time slice of 100 µs for the calling thread.
 ///
 /// This has no effect before Linux 6.12, and for threads with another policy than `SCHED_OTHER` or
-/// `SCHED_BATCH`. Check
-/// [`may_be_killed_for_short_slice`] first, unless the operator asked for it.
+/// `SCHED_BATCH`. Check [`may_be_killed_for_short_slice`] first, unless the operator asked for it.
 ///
 /// # Errors
 /// `EPERM` or another error if a seccomp filter refuses it; `ENOSYS` on other Unix.

@@ -43,7 +43,7 @@ impl ShutdownContext {
         if let Some(sender) = &self.sender {
             let who = &sender.process;
             fields.add("sender_pid", Some(who.pid));
-            fields.add("sender_name", Some(who.name.as_deref().unwrap_or("?")));
+            fields.add("sender_name", Some(who.name_or_unknown()));
             match sender.absence {
                 _ if !sender.is_verified() => fields.add("sender_unverified", Some("yes")),
                 _ if who.name.is_some() => {}
@@ -52,15 +52,12 @@ impl ShutdownContext {
                 _ => {}
             }
             fields.add("sender_uid", who.uid);
-            let parent = |parent: &ProcessSummary| {
-                format!("{}({})", parent.name.as_deref().unwrap_or("?"), parent.pid)
-            };
-            fields.add("sender_parent", sender.parent().map(parent));
+            fields.add("sender_parent", sender.parent().map(ProcessSummary::name_and_pid));
             fields.add("sender_forwards", sender.forwards.then_some("yes"));
         }
         if let Some(parent) = &self.parent {
             fields.add("parent_pid", Some(parent.pid));
-            fields.add("parent_name", Some(parent.name.as_deref().unwrap_or("?")));
+            fields.add("parent_name", Some(parent.name_or_unknown()));
         }
         fields.add("pod", self.pod.as_ref());
         fields.add("loadavg_1m", self.load.map(|[one, ..]| format!("{one:.2}")));

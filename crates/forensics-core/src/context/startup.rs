@@ -1,4 +1,4 @@
-//! What is known when the service starts, and does not change: who we are, under which unit, whose child.
+//! What is known when the service starts and does not change: our process, its unit and its parent.
 
 use std::path::PathBuf;
 
@@ -29,15 +29,15 @@ pub struct SystemdMarkers {
 }
 
 impl SystemdMarkers {
-    /// Whether a service manager runs us: it left its `INVOCATION_ID`, or our cgroup is a
-    /// service's. (A login session's scope is systemd's, too, but is not how a service is stopped.)
+    /// Whether a service manager runs us: it set `INVOCATION_ID`, or our cgroup is that of a service.
+    /// The scope of a login session does not count, because services are not stopped that way.
     pub fn is_managed(&self) -> bool {
         let service = |unit: &CgroupUnit| unit.unit.ends_with(".service");
         self.invocation_id.is_some() || self.unit.as_ref().is_some_and(service)
     }
 }
 
-/// What is known when the service starts, so that a signal need not wait for it.
+/// What is known when the service starts, so that it need not be read when a signal arrives.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct StartupInfo {
@@ -68,9 +68,9 @@ impl StartupInfo {
         Self::of(own_pid(), &variable)
     }
 
-    /// Collects it for another process. Reads that one's command line and environment and its
-    /// parent's command line as well. Each of them can block for as long as the process holds the
-    /// lock of its memory map.
+    /// Collects it for another process. Also reads the command line and environment of that process,
+    /// and the command line of its parent. Each of these reads can block for as long as the process
+    /// holds the lock of its memory map.
     pub fn collect_pid(pid: i32) -> Self {
         let environ = procfile::read_of(pid, "environ").unwrap_or_default();
         let variable = |name: &str| {
@@ -93,10 +93,10 @@ impl StartupInfo {
         };
         let mut process = ProcessSummary::read(pid);
         process.cmdline = process::cmdline(pid);
-        // `self` is right even if /proc is another pid namespace's.
+        // `self` is right even if /proc belongs to another pid namespace.
         let proc = if pid == own_pid() { "/proc/self".to_owned() } else { format!("/proc/{pid}") };
-        // Without a /proc: a parent that has no pid here lives in a namespace above. (The machine's
-        // own process 1 has none either, but is not signalled from outside.)
+        // Without a /proc: a parent without a pid here is in a namespace above ours. Process 1 of the
+        // machine has no parent either, but gets no signals from outside.
         let has_outside_parent = || pid == own_pid() && getppid().as_raw() == 0;
         Self {
             parent: process.ppid.filter(|&ppid| ppid > 0).map(ProcessSummary::read),
@@ -115,8 +115,8 @@ impl StartupInfo {
         }
     }
 
-    /// What the context line and the cause need, in the order in which to run it: the sender first,
-    /// which may exit at any moment, and last what lxcfs or another file server may serve.
+    /// What the context line and the cause need, in the order in which to run it. The sender is first,
+    /// because it may exit at any moment. What lxcfs or another file server may serve is last.
     pub fn line_probes(&self) -> Vec<Probe> {
         let mut probes = vec![
             Probe::Sender,
@@ -132,12 +132,12 @@ impl StartupInfo {
         probes
     }
 
-    /// What only the record shows, for when the line has been logged.
+    /// What only the record shows, to be run after the line has been logged.
     pub fn record_probes(&self) -> Vec<Probe> {
         vec![Probe::SenderUnit, Probe::Ancestors, Probe::Memory]
     }
 
-    /// What tells who sent a further signal, but for the sender's command line.
+    /// What identifies the sender of a further signal, without its command line.
     pub fn sender_probes(&self) -> Vec<Probe> {
         vec![
             Probe::Sender,
@@ -153,19 +153,19 @@ pub(super) fn own_pid() -> i32 {
     getpid().as_raw()
 }
 
-/// The container runtime: what it says itself in the environment (`container=`, by systemd's
-/// container interface) or by a file, else what the cgroup's path looks like.
+/// The container runtime: by the variable `container` of systemd's container interface, by a file, or
+/// by the form of the cgroup's path.
 fn container(proc: &str, variable: Option<String>) -> Option<String> {
     let at_root = |file: &str| procfile::exists(&format!("{proc}/root/{file}"));
-    let by_cgroup = || container_of_cgroup_file(&procfile::text(format!("{proc}/cgroup"))?);
-    let seen = || {
-        if at_root(".dockerenv") {
-            Some("docker")
-        } else if at_root("run/.containerenv") {
-            Some("podman")
-        } else {
-            by_cgroup()
-        }
+    if variable.is_some() {
+        return variable;
+    }
+    let seen = if at_root(".dockerenv") {
+        "docker"
+    } else if at_root("run/.containerenv") {
+        "podman"
+    } else {
+        container_of_cgroup_file(&procfile::text(format!("{proc}/cgroup"))?)?
     };
-    variable.or_else(|| seen().map(str::to_owned))
+    Some(seen.to_owned())
 }

@@ -4,7 +4,6 @@ use std::time::SystemTime;
 
 use super::*;
 use crate::capture::{SenderSnapshot, SnapshotError};
-use crate::sender::SenderFact;
 use crate::{escape, marker, process};
 use nix::unistd::getuid;
 
@@ -251,7 +250,7 @@ fn what_a_probe_finds_can_change_the_cause() {
     let mut context = start(&startup, &signal_from(77, stat));
     assert_eq!(context.cause(), Cause::Process);
     let shell = ProcessSummary { tty: Some("pts/3".into()), ..process(76, "bash", "") };
-    context.apply(Finding(Some(Found::AboutSender(SenderFact::Ancestors(vec![shell])))));
+    context.apply(Finding(Some(Found::SenderAncestors(vec![shell]))));
     assert_eq!(context.cause(), Cause::Operator);
     // A snapshot and what was read from a record have no cause to decide.
     let mut snapshot = ShutdownContext::snapshot(&startup);
@@ -326,7 +325,7 @@ fn ancestors_that_cannot_tell_the_cause_are_left_to_the_record() {
     assert_eq!(all, ProcessSummary::read_stat(own_pid()).ancestors(8).len());
     // One that comes late takes nothing away.
     let parent = ProcessSummary::read_stat(own_pid()).ancestors(1);
-    context.apply(Finding(Some(Found::AboutSender(SenderFact::Ancestors(parent)))));
+    context.apply(Finding(Some(Found::SenderAncestors(parent))));
     assert_eq!(count(&context), all);
 }
 

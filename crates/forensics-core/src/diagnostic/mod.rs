@@ -1,13 +1,13 @@
 //! The diagnostic: what the machine, the cgroup and the processes look like at a stop.
 //!
 //! An image may have no shell, `ps` or `pstree`, so this reads `/proc`, `/sys/fs/cgroup` and
-//! `/dev/kmsg` itself. A file that is missing or may not be read costs only its own line, which
+//! `/dev/kmsg` itself. If a file is missing or may not be read, only its own line is missing, and
 //! says why.
 //!
 //! Any of these files can block for ever. lxcfs serves `/proc/loadavg` and others through FUSE, and
 //! reading `/proc/PID/cmdline` waits while another thread holds that process's memory map locked
 //! (moby#15204). A blocked thread cannot be ended. So every file is read on a thread that the caller
-//! starts, and a file that does not answer within a second is named; the rest is still shown. All
+//! starts. A file that does not answer within a second is named, and the rest is still shown. All
 //! such waits together take some four seconds at most. This crate starts no thread itself.
 //!
 //! On other Unix than Linux there is nothing to read.
@@ -91,7 +91,7 @@ impl Diagnostic {
     }
 
     /// Writes the diagnostic, one fact or process per line. The last line starts with
-    /// `--- end of diagnostic`; without it the text is not complete.
+    /// `--- end of diagnostic`. Without that line the text is not complete.
     ///
     /// `start` starts a thread for the reads it is given, and does not wait for it. It is called
     /// once per section, and again each time a read blocks. If no thread can be started, the files

@@ -1,141 +1,107 @@
-//! The grammar of time spans, step by step as systemd 252's `parse_time()` takes it, since the
-//! order of its checks decides which error a text gets.
+//! The grammar of time spans, step by step as systemd 252's `parse_time()` takes it: the order of its
+//! checks decides which error a text gets.
 
-use super::error::{ParseError, excerpt};
-use super::{DAY, HOUR, MILLISECOND, MINUTE, MONTH, SECOND, Timespan, WEEK, YEAR};
+use super::error::{ParseError, excerpt, invalid, out_of_range};
+use super::{SECOND, Timespan, UNITS};
 
 /// systemd's `WHITESPACE`.
 const BLANKS: [char; 4] = [' ', '\t', '\n', '\r'];
 
-/// What strtoll(3) skips by itself, in the C and the UTF-8 locales.
+/// What strtoll(3) skips in the C and the UTF-8 locales.
 const STRTOLL_BLANKS: [char; 6] = [' ', '\t', '\n', '\r', '\u{b}', '\u{c}'];
 
-/// The first that fits is taken, so a long name stands before its beginnings.
-const UNITS: [(&str, u64); 30] = [
-    ("seconds", SECOND),
-    ("second", SECOND),
-    ("sec", SECOND),
-    ("s", SECOND),
-    ("minutes", MINUTE),
-    ("minute", MINUTE),
-    ("min", MINUTE),
-    ("months", MONTH),
-    ("month", MONTH),
-    ("M", MONTH),
-    ("msec", MILLISECOND),
-    ("ms", MILLISECOND),
-    ("m", MINUTE),
-    ("hours", HOUR),
-    ("hour", HOUR),
-    ("hr", HOUR),
-    ("h", HOUR),
-    ("days", DAY),
-    ("day", DAY),
-    ("d", DAY),
-    ("weeks", WEEK),
-    ("week", WEEK),
-    ("w", WEEK),
-    ("years", YEAR),
-    ("year", YEAR),
-    ("y", YEAR),
-    ("usec", 1),
-    ("us", 1),
-    ("\u{3bc}s", 1), // Greek small letter mu
-    ("\u{b5}s", 1),  // micro sign
-];
+const NO_FRACTION: &str = "; write `5` or `5.0`";
+const TOO_LARGE: &str = "; write `infinity` for no limit";
+const NOT_A_NUMBER: &str = " is not a number; write a number before each unit, such as `1h 30min`";
+const UNKNOWN_UNIT: &str = "; write one of us, ms, s, min, h, d, w, month, y";
 
 /// Reads a time span as systemd 252 does (`parse_time()` with seconds as the unit of bare numbers,
 /// that is, `parse_sec()`).
 ///
-/// Parts are added up: `1h 30min`, `1h30` (the 30 being seconds). Fractions are cut off after the
+/// Parts are added up: `1h 30min`, and `1h30` with 30 seconds. Fractions are cut off after the
 /// microsecond, digit by digit: `0.33333333min` is 19 999 998 µs. A NUL, which systemd's C strings
 /// cannot hold, is refused. Allocates only for an error.
 ///
 /// # Errors
-/// Where systemd refuses the text; [`ParseError::is_out_of_range`] tells its ERANGE from EINVAL.
+/// If systemd refuses the text; [`ParseError::is_out_of_range`] tells its ERANGE from EINVAL.
 pub fn parse(text: &str) -> Result<Timespan, ParseError> {
-    let input = || excerpt(text);
-    let offset = |rest: &str| text.len() - rest.len();
-
     let mut rest = text.trim_start_matches(BLANKS);
-    if let Some(after) = rest.strip_prefix("infinity") {
-        return match after.trim_start_matches(BLANKS) {
-            "" => Ok(Timespan::Infinite),
-            _ => Err(ParseError::InfinityNotAlone { input: input(), at: offset(rest) }),
-        };
+    if let Some(after) = rest.strip_prefix("infinity")
+        && after.trim_start_matches(BLANKS).is_empty()
+    {
+        return Ok(Timespan::Infinite);
     }
     if rest.is_empty() {
         return Err(ParseError::Empty);
     }
 
     let mut total: u64 = 0;
-    // From the unit of the part before on; that unit may be the beginning of a word that is none.
-    let mut last_unit = None;
     while !rest.is_empty() {
-        let at = offset(rest);
-        let out_of_range = || ParseError::OutOfRange { input: input(), at };
-
-        if rest.starts_with('-') {
-            return Err(ParseError::Negative { input: input(), at });
-        }
+        let too_large = || out_of_range(text, rest, "too large for a time span", TOO_LARGE);
+        let negative = || out_of_range(text, rest, "negative", "; a time span is 0 or more");
         let (whole, after) = match strtoll(rest) {
-            Strtoll::Number { value, after } => (value, after),
-            Strtoll::Negative => return Err(ParseError::Negative { input: input(), at }),
-            Strtoll::Overflow => return Err(out_of_range()),
-            Strtoll::Nothing if rest.starts_with('.') => (0, rest),
-            Strtoll::Nothing => return Err(not_a_number(text, rest, last_unit)),
+            _ if rest.starts_with('-') => return Err(negative()),
+            Some((true, 1.., _)) => return Err(negative()),
+            Some((_, whole, _)) if i64::try_from(whole).is_err() => return Err(too_large()),
+            Some((_, whole, after)) => (whole, after),
+            None if rest.starts_with('.') => (0, rest),
+            None => return Err(not_a_number(text, rest)),
         };
-        let (fraction, after) = match after.strip_prefix('.') {
-            Some(fraction) => {
-                let (digits, after) = split_digits(fraction);
-                (Some(digits), after)
-            }
-            None => (None, after),
-        };
+        let fraction = after.strip_prefix('.').map(split_digits);
+        let after = fraction.map_or(after, |(_, after)| after);
 
         let unit = after.trim_start_matches(BLANKS);
-        let known =
-            UNITS.iter().find_map(|&(name, micros)| Some((micros, unit.strip_prefix(name)?)));
+        let known = known_unit(unit);
         // Without a unit, the number must end at a blank or at the end of the text.
         if known.is_none() && !unit.is_empty() && unit.len() == after.len() {
-            let at = offset(unit);
-            return Err(ParseError::UnknownUnit { input: input(), at, unit: excerpt(word(unit)) });
+            return Err(unknown_unit(text, unit, word(unit)));
         }
         let (micros, next) = known.unwrap_or((SECOND, unit));
 
-        // u64::MAX itself is infinity and out of reach of a sum.
+        // u64::MAX itself is infinity, which a sum must not become.
         if whole >= u64::MAX / micros {
-            return Err(out_of_range());
+            return Err(too_large());
         }
-        total = add(total, whole * micros).ok_or_else(out_of_range)?;
-        if let Some(digits) = fraction {
+        total = add(total, whole * micros).ok_or_else(too_large)?;
+        if let Some((digits, after)) = fraction {
             let mut place = micros / 10;
             for digit in digits.bytes() {
-                total = add(total, u64::from(digit - b'0') * place).ok_or_else(out_of_range)?;
+                total = add(total, u64::from(digit - b'0') * place).ok_or_else(too_large)?;
                 place /= 10;
             }
             if digits.is_empty() {
-                let point = offset(after) - 1;
-                return Err(ParseError::NoFraction { input: input(), at: point });
+                let point = &text[text.len() - after.len() - 1..];
+                return Err(invalid(text, point, "no digit after the point", NO_FRACTION));
             }
         }
-        last_unit = Some(unit);
+        // In `5mins` systemd takes `min`, and fails at the `s`. What was meant is the unit `mins`.
+        if next.starts_with(char::is_alphabetic) && !next.starts_with("infinity") {
+            return Err(unknown_unit(text, unit, letters(unit)));
+        }
         rest = next.trim_start_matches(BLANKS);
     }
     Ok(Timespan::Finite(total))
 }
 
+/// The microseconds of the unit that `text` begins with, and what follows. `min` and `m` both begin
+/// with `m`: the longest name counts.
+fn known_unit(text: &str) -> Option<(u64, &str)> {
+    let names = UNITS.iter().flat_map(|(micros, names)| names.iter().map(|name| (*micros, *name)));
+    let found = names.filter_map(|(micros, name)| Some((micros, text.strip_prefix(name)?)));
+    found.min_by_key(|(_, after)| after.len())
+}
+
 /// Reads the value of `TimeoutStopSec=` as systemd reads it in a unit file: as [`parse`] does,
 /// but 0 means infinite.
 ///
-/// systemd has three readings of a span. Most settings take `parse_sec()`, here [`parse`].
-/// `TimeoutStopSec=` takes `parse_sec_fix_0()` (load-fragment-gperf.gperf.in), which is this one: 0,
-/// also `0.4us` cut to 0, switches the timeout off. `parse_sec_def_infinity()`, where an empty text
-/// means infinite, is for `CPUQuotaPeriodSec=` and not offered. What `systemctl show` prints has
-/// been through this already and is read with [`parse`].
+/// systemd reads most settings with `parse_sec()`, which is [`parse`] here. `TimeoutStopSec=` is read
+/// with `parse_sec_fix_0()` (load-fragment-gperf.gperf.in), which is this function: 0 switches the
+/// timeout off, and so does `0.4us`, which is cut to 0. `parse_sec_def_infinity()`, where an empty text
+/// means infinite, is for `CPUQuotaPeriodSec=` and is not provided. The values that `systemctl show`
+/// prints have been read this way already, and are read with [`parse`].
 ///
 /// # Errors
-/// As [`parse`]; systemd then logs the fault and keeps the default.
+/// As [`parse`]. systemd then logs the error and keeps the default.
 pub fn parse_stop_timeout(text: &str) -> Result<Timespan, ParseError> {
     parse(text).map(|span| match span {
         Timespan::Finite(0) => Timespan::Infinite,
@@ -143,65 +109,39 @@ pub fn parse_stop_timeout(text: &str) -> Result<Timespan, ParseError> {
     })
 }
 
-enum Strtoll<'a> {
-    /// At most `i64::MAX`.
-    Number {
-        value: u64,
-        after: &'a str,
-    },
-    /// Below 0; `-0` is a number.
-    Negative,
-    Overflow,
-    Nothing,
-}
-
-/// strtoll(3) in base 10.
-fn strtoll(text: &str) -> Strtoll<'_> {
+/// strtoll(3) in base 10: whether there is a minus sign, the number without it, and what follows. A
+/// number that is too large becomes `u64::MAX`.
+fn strtoll(text: &str) -> Option<(bool, u64, &str)> {
     let text = text.trim_start_matches(STRTOLL_BLANKS);
-    let negative = text.starts_with('-');
     let (digits, after) = split_digits(text.strip_prefix(['+', '-']).unwrap_or(text));
-    if digits.is_empty() {
-        return Strtoll::Nothing;
-    }
-    let value = digits.bytes().try_fold(0_i64, |value, digit| {
-        value.checked_mul(10)?.checked_add(i64::from(digit - b'0'))
-    });
-    match value {
-        Some(0) => Strtoll::Number { value: 0, after },
-        _ if negative => Strtoll::Negative,
-        Some(value) => Strtoll::Number { value: value.unsigned_abs(), after },
-        None => Strtoll::Overflow,
-    }
+    let add = |value: u64, digit| value.saturating_mul(10).saturating_add(u64::from(digit - b'0'));
+    let value = digits.bytes().fold(0, add);
+    (!digits.is_empty()).then_some((text.starts_with('-'), value, after))
 }
 
 fn split_digits(text: &str) -> (&str, &str) {
     text.split_at(text.bytes().take_while(u8::is_ascii_digit).count())
 }
 
-/// `None` where the sum would be `u64::MAX`, which is infinity, or more.
+/// `None` if the sum would be `u64::MAX`, which is infinity, or more.
 fn add(total: u64, more: u64) -> Option<u64> {
     total.checked_add(more).filter(|&sum| sum != u64::MAX)
 }
 
-/// The error for `rest`, where a number should start. In `5mins` systemd takes `min` and stumbles
-/// over the `s`; what its author meant, and should be shown, is the unit `mins`.
-fn not_a_number(text: &str, rest: &str, last_unit: Option<&str>) -> ParseError {
-    let input = excerpt(text);
-    let at = text.len() - rest.len();
+/// The error for `rest`, where a number should begin.
+fn not_a_number(text: &str, rest: &str) -> ParseError {
     if rest.starts_with("infinity") {
-        return ParseError::InfinityNotAlone { input, at };
-    }
-    match last_unit.filter(|unit| letters(unit).len() > unit.len() - rest.len()) {
-        Some(unit) => ParseError::UnknownUnit {
-            input,
-            at: text.len() - unit.len(),
-            unit: excerpt(letters(unit)),
-        },
-        None => ParseError::NotANumber { input, at, found: excerpt(word(rest)) },
+        invalid(text, rest, "`infinity`", " must stand alone")
+    } else {
+        invalid(text, rest, &format!("`{}`", excerpt(word(rest))), NOT_A_NUMBER)
     }
 }
 
-/// The letters `text` starts with; where it starts with none, everything up to a blank.
+fn unknown_unit(text: &str, rest: &str, unit: &str) -> ParseError {
+    invalid(text, rest, &format!("unknown unit `{}`", excerpt(unit)), UNKNOWN_UNIT)
+}
+
+/// The letters that `text` begins with, or everything up to a blank if it begins with none.
 fn word(text: &str) -> &str {
     match letters(text) {
         "" => text.split(BLANKS).next().unwrap_or(text),

@@ -19,7 +19,7 @@ pub(crate) const HAS_PROC: bool = true;
 /// Whether a link stays the same between looking at it and reading it.
 pub(crate) const LINKS_ARE_HELD: bool = true;
 
-/// Holds what is found under a name, whatever it is.
+/// Holds what has a name, of any kind.
 const LOOK: OFlag = OFlag::O_PATH.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
 /// Opens a folder to begin a walk in, `/` or `.`.
@@ -27,7 +27,7 @@ pub(crate) fn begin(path: &Path) -> nix::Result<OwnedFd> {
     open(path, LOOK | OFlag::O_DIRECTORY, Mode::empty())
 }
 
-/// Looks at what stands under a name in a folder.
+/// Looks up a name in a folder.
 pub(crate) fn step(at: BorrowedFd<'_>, name: &Path) -> nix::Result<Found> {
     let found = openat(at, name, LOOK, Mode::empty())?;
     let stat = fstat(&found)?;

@@ -30,7 +30,7 @@ pub(crate) fn begin(path: &Path) -> nix::Result<OwnedFd> {
     open(path, WALK, Mode::empty())
 }
 
-/// Looks at what stands under a name in a folder.
+/// Looks up a name in a folder.
 pub(crate) fn step(at: BorrowedFd<'_>, name: &Path) -> nix::Result<Found> {
     let stat = fstatat(at, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
     Ok(match kind(&stat) {

@@ -21,7 +21,7 @@ mod shapes;
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use names::{Sound, announces, is_login, is_switch, is_verb, secret_value, sound};
+use names::{LOGINS, Sound, announces, is_switch, is_verb, secret_value, sound};
 use programs::is_in;
 use shapes::{end_of_word, is_evident, is_switch_word, without_credentials, without_tokens};
 
@@ -86,7 +86,7 @@ fn redact_once(text: &str) -> String {
     }
     let arguments: Vec<_> = text
         .split_inclusive('\0')
-        .map(|argument| argument.strip_suffix('\0').map_or((argument, ""), |name| (name, "\0")))
+        .map(|argument| argument.split_at(argument.trim_end_matches('\0').len()))
         .collect();
     redact_command(&arguments, 0)
 }
@@ -241,7 +241,7 @@ impl Command {
         if let Some(sound) = sound.filter(|sound| !self.is_harmless || *sound == Sound::Clear) {
             self.next = Some(Next::Value(sound));
         } else if is_long {
-            self.next = is_login(name).then_some(Next::Login);
+            self.next = is_in(LOGINS, name).then_some(Next::Login);
         } else if self.is_shell && option.ends_with('c') && option.len() <= 4 {
             self.is_script = true;
         } else if !self.is_harmless {

@@ -43,7 +43,7 @@ const SWITCHES: &str = "no disable disabled enable without with use require allo
 const NO_PASS: &str = "bypass compass trespass surpass encompass overpass underpass multipass";
 
 /// Names whose value may be a user name with a password.
-const LOGINS: &str = "user username login proxy-user auth-user account cert";
+pub(super) const LOGINS: &str = "user username login proxy-user auth-user account cert";
 
 /// Commands and programs with a secret among the plain words after them.
 const ANNOUNCERS: &str = "login unlock unseal add_user authenticate_user user setuser \
@@ -106,7 +106,7 @@ pub(super) fn secret_value(text: &str) -> Option<(usize, Sound)> {
             continue;
         }
         let name = name.trim_start_matches(|c: char| c == '-' || c.is_ascii_digit());
-        if is_login(name)
+        if is_in(LOGINS, name)
             && let Some(at) = value.split(char::is_whitespace).next()?.find([':', '%'])
         {
             return Some((text.len() - value.len() + at + 1, Sound::Clear));
@@ -143,11 +143,6 @@ pub(super) fn is_verb(word: &str) -> bool {
     let (verb, _) = word.split_once('-').unwrap_or((word, ""));
     let is_short = word.matches('-').count() <= 2;
     is_in(VERBS, verb) && is_short && word.chars().all(|c| c.is_ascii_lowercase() || c == '-')
-}
-
-/// Whether the value of this name may be a user name with a password.
-pub(super) fn is_login(name: &str) -> bool {
-    is_in(LOGINS, name)
 }
 
 /// Whether the first word of an option tells that no value follows.

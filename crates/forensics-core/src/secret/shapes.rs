@@ -1,6 +1,7 @@
 //! What is secret, or harmless, by its shape: passwords in URLs, tokens, random words, paths.
 
 use super::REDACTED;
+use super::programs::is_in;
 
 /// How well-known tokens begin.
 const TOKENS: &str = "ghp_ gho_ ghu_ ghs_ ghr_ github_pat_ glpat- gldt- glrt- glptt- hvs. hvb. hvr. \
@@ -145,9 +146,7 @@ pub(super) fn is_evident(value: &str) -> bool {
 
 /// Whether the value switches something, and hides nothing.
 pub(super) fn is_switch_word(value: &str) -> bool {
-    let words =
-        ["true", "false", "yes", "no", "on", "off", "none", "null", "1", "0", "ask", "prompt"];
-    words.iter().any(|word| value.eq_ignore_ascii_case(word))
+    is_in("true false yes no on off none null 1 0 ask prompt", &value.to_ascii_lowercase())
 }
 
 /// Where the first word of a text ends: at a blank, or as in a shell one that is not quoted.

@@ -10,7 +10,7 @@ use std::path::Path;
 use super::facts::{self, Fact};
 use super::reads::{Reads, text};
 use super::shown::{joined, pick, size};
-use crate::cgroupfs::{NO_LIMIT, Version, home, place, unified};
+use crate::cgroupfs::{NO_LIMIT, Version, home, place};
 
 /// A controller: its name, and the files read in a version 1 and in a version 2 hierarchy.
 type Controller = (&'static str, &'static [&'static str], &'static [&'static str]);
@@ -35,15 +35,13 @@ pub(super) fn write(
     writeln!(out, "--- cgroup")?;
     let groups = proc.join(pid.to_string()).join("cgroup");
     let mount = mount.to_owned();
-    let found = reads
-        .all(CONTROLLERS.to_vec(), move |controller| Ok(find(controller, &text(&groups)?, &mount)));
-    for ((name, ..), found) in CONTROLLERS.into_iter().zip(found) {
-        let (shown, files) = match found {
-            Ok(Ok((shown, files))) => (Ok(Ok(shown)), files),
-            Ok(Err(e)) => (Ok(Err(e)), Vec::new()),
-            Err(no_answer) => (Err(no_answer), Vec::new()),
+    let find = move |controller| Ok(find(controller, &text(&groups)?, &mount));
+    for ((name, ..), found) in CONTROLLERS.into_iter().zip(reads.all(CONTROLLERS.to_vec(), find)) {
+        let (folder, files) = match found {
+            Ok((folder, files)) => (Ok(folder), files),
+            Err(error) => (Err(error), Vec::new()),
         };
-        facts::write_one(out, name, shown)?;
+        facts::write_one(out, name, folder)?;
         facts::write(out, reads, files)?;
     }
     Ok(())
@@ -52,13 +50,10 @@ pub(super) fn write(
 /// Where the process's group of a controller is, by the content of `/proc/PID/cgroup`, and the facts
 /// in its files.
 fn find((controller, v1, v2): Controller, groups: &str, mount: &Path) -> (String, Vec<Fact>) {
-    let Some((version, path)) = place(groups, controller) else {
+    let Some((version, root, path)) = place(groups, controller, mount) else {
         return ("no such controller".to_owned(), Vec::new());
     };
-    let (root, files) = match version {
-        Version::V1 => (mount.join(controller), v1),
-        Version::V2 => (unified(mount), v2),
-    };
+    let files = if version == Version::V1 { v1 } else { v2 };
     let (home, is_its_own) = home(&root, &path);
     let remark = if is_its_own { "" } else { " (the process's own path is not visible here)" };
     let fact = |&name: &&'static str| {
@@ -72,8 +67,8 @@ fn find((controller, v1, v2): Controller, groups: &str, mount: &Path) -> (String
 }
 
 fn throttling(cpu_stat: &str) -> String {
-    let found = pick(cpu_stat, |key| key == "nr_periods" || key.contains("throttled"));
-    if found.is_empty() { "no quota".to_owned() } else { found }
+    let lines = ["nr_periods", "nr_throttled", "throttled_time", "throttled_usec"];
+    pick(cpu_stat, &lines, "no quota")
 }
 
 /// A file of one number, with its size next to it; other files as they are.
@@ -107,12 +102,12 @@ mod tests {
             ("", "memory", None),
         ];
         for (text, controller, found) in cases {
-            let place = place(text, controller);
-            assert_eq!(
-                place.as_ref().map(|(version, path)| (*version, &**path)),
-                found,
-                "{controller} in {text}"
-            );
+            let place = place(text, controller, Path::new("/none"));
+            let found = found.map(|(version, path)| {
+                let root = if version == V1 { controller } else { "unified" };
+                (version, Path::new("/none").join(root), path.to_owned())
+            });
+            assert_eq!(place, found, "{controller} in {text}");
         }
     }
 

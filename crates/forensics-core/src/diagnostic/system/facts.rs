@@ -4,12 +4,15 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use procfs::process::Status;
-use procfs::{IoPressure, LoadAverage, Meminfo, PressureRecord};
-
-use super::reads::{NoAnswer, Reads, text};
-use super::shown::{joined, known, why, with_kib};
+use super::reads::{Reads, text};
+use super::shown::{joined, pick, why};
 use crate::escape::Plain;
+
+/// The lines of `/proc/PID/status` that are shown.
+const STATUS: [&str; 6] = ["State:", "TracerPid:", "Threads:", "VmHWM:", "VmRSS:", "VmSwap:"];
+
+/// The lines of `/proc/meminfo` that are shown.
+const MEMINFO: [&str; 4] = ["MemTotal:", "MemAvailable:", "SwapTotal:", "SwapFree:"];
 
 /// The name of a fact, and what reads its value. The value is escaped when it is shown.
 pub(super) type Fact = (String, Box<dyn Fn() -> io::Result<String> + Send>);
@@ -40,13 +43,10 @@ pub(super) fn write(
 pub(super) fn write_one(
     out: &mut dyn Write,
     name: &str,
-    value: Result<io::Result<String>, NoAnswer>,
+    value: io::Result<String>,
 ) -> io::Result<()> {
-    match value {
-        Ok(Ok(value)) => writeln!(out, "{name}: {}", Plain(&value)),
-        Ok(Err(e)) => writeln!(out, "{name}: not readable ({})", why(&e)),
-        Err(no_answer) => writeln!(out, "{name}: {no_answer}"),
-    }
+    let value = value.map_or_else(|error| why(&error), |value| Plain(&value).to_string());
+    writeln!(out, "{name}: {value}")
 }
 
 /// The state of a process, and how near it is to its limits.
@@ -54,7 +54,7 @@ pub(super) fn of_process(proc: &Path, pid: i32) -> Vec<Fact> {
     let home = proc.join(pid.to_string());
     let fd = home.join("fd");
     vec![
-        file("status", home.join("status"), |text| known(text, status)),
+        file("status", home.join("status"), |text| pick(text, &STATUS, "no known line")),
         ("open files".to_owned(), Box::new(move || Ok(open_files(&fd)?.to_string()))),
         file("limits", home.join("limits"), |text| match nofile(text) {
             Some((soft, hard)) => format!("nofile soft {soft}, hard {hard}"),
@@ -67,48 +67,16 @@ pub(super) fn of_process(proc: &Path, pid: i32) -> Vec<Fact> {
 
 /// How busy the machine is: load, pressure and free memory.
 pub(super) fn of_load(proc: &Path) -> Vec<Fact> {
-    // Absent if the kernel was built without PSI, EOPNOTSUPP if it was booted without it. The files
-    // of the processor and of memory have the same form as the one of IO.
-    let psi = |what: &str| {
-        let path = proc.join("pressure").join(what);
-        file(format!("pressure {what}"), path, |text| known(text, pressure))
-    };
+    // Absent if the kernel was built without PSI, EOPNOTSUPP if it was booted without it.
+    let pressure =
+        |what| file(format!("pressure {what}"), proc.join("pressure").join(what), joined);
     vec![
-        file("loadavg", proc.join("loadavg"), |text| known(text, load)),
-        psi("cpu"),
-        psi("memory"),
-        psi("io"),
-        file("meminfo", proc.join("meminfo"), |text| known(text, memory)),
+        file("loadavg", proc.join("loadavg"), joined),
+        pressure("cpu"),
+        pressure("memory"),
+        pressure("io"),
+        file("meminfo", proc.join("meminfo"), |text| pick(text, &MEMINFO, "no known line")),
     ]
-}
-
-fn status(status: &Status) -> String {
-    let Status { state, tracerpid, threads, .. } = status;
-    let sizes = [("VmHWM", status.vmhwm), ("VmRSS", status.vmrss), ("VmSwap", status.vmswap)];
-    format!("State: {state} | TracerPid: {tracerpid} | Threads: {threads}{}", with_kib(&sizes))
-}
-
-fn load(load: &LoadAverage) -> String {
-    let LoadAverage { one, five, fifteen, cur, max, latest_pid } = load;
-    format!("{one:.2} {five:.2} {fifteen:.2} {cur}/{max} {latest_pid}")
-}
-
-fn pressure(pressure: &IoPressure) -> String {
-    let record = |name, of: &PressureRecord| {
-        let PressureRecord { avg10, avg60, avg300, total } = of;
-        format!("{name} avg10={avg10:.2} avg60={avg60:.2} avg300={avg300:.2} total={total}")
-    };
-    format!("{} | {}", record("some", &pressure.some), record("full", &pressure.full))
-}
-
-fn memory(memory: &Meminfo) -> String {
-    let kib = |bytes: u64| bytes / 1024;
-    let sizes = [
-        ("MemAvailable", memory.mem_available.map(kib)),
-        ("SwapTotal", Some(kib(memory.swap_total))),
-        ("SwapFree", Some(kib(memory.swap_free))),
-    ];
-    format!("MemTotal: {} kB{}", kib(memory.mem_total), with_kib(&sizes))
 }
 
 /// From Linux 6.2 on, the size of `/proc/PID/fd` is the number of open files (the kernel's
@@ -123,7 +91,7 @@ fn open_files(fd: &Path) -> io::Result<u64> {
 
 /// Soft and hard limit on open files, from `/proc/PID/limits`.
 fn nofile(limits: &str) -> Option<(&str, &str)> {
-    let line = limits.lines().find_map(|l| l.strip_prefix("Max open files"))?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     let mut words = line.split_whitespace();
     Some((words.next()?, words.next()?))
 }

@@ -37,11 +37,8 @@ pub(super) fn write(out: &mut dyn Write, reads: &mut Reads<'_>, kmsg: &Path) -> 
     writeln!(out, "--- kernel log on kills and crashes (now [{now}])")?;
     let kmsg = kmsg.to_owned();
     match reads.one(move || last_matching(&mut open(&kmsg)?)) {
-        Ok(Ok(lines)) if !lines.is_empty() => writeln!(out, "{}", lines.join("\n"))?,
-        other => {
-            let other = other.map(|read| read.map(|_| "no such line".to_owned()));
-            write_one(out, "kernel log", other)?;
-        }
+        Ok(lines) if !lines.is_empty() => writeln!(out, "{}", lines.join("\n"))?,
+        none => write_one(out, "kernel log", none.map(|_| "no such line".to_owned()))?,
     }
     out.flush()
 }
@@ -62,15 +59,12 @@ fn open(kmsg: &Path) -> io::Result<File> {
 
 fn line_on_kill(log: &mut impl Read, pid: u32, since: Duration) -> io::Result<Option<String>> {
     let killed = format!("Killed process {pid} (");
-    // Only one of the kernel's own sentences may stand before it: other messages contain names of
-    // cgroups, which a user may choose.
-    let is_its_end = |message: &str| {
-        message
-            .split_once(": ")
-            .is_some_and(|(why, rest)| OUT_OF_MEMORY.contains(&why) && rest.starts_with(&killed))
-    };
     let is_on_kill = |record: &&Record| {
-        record.priority < 8 && record.since_boot >= since && is_its_end(&record.message)
+        // Only one of the kernel's own sentences may come before it: other messages contain names of
+        // cgroups, which a user may choose.
+        let (why, rest) = record.message.split_once(": ").unwrap_or_default();
+        let is_of_kernel = record.priority < 8 && OUT_OF_MEMORY.contains(&why);
+        is_of_kernel && rest.starts_with(&killed) && record.since_boot >= since
     };
     Ok(wanted(log)?.iter().rfind(is_on_kill).map(Record::shown))
 }

@@ -1,23 +1,22 @@
 //! The machine's processes: a small read for each, and a closer look at those that are shown.
 
 use std::cmp::Reverse;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use procfs::FromRead;
 use procfs::process::Stat;
 
 use super::super::elapsed;
-use super::facts::write_one;
-use super::reads::{NoAnswer, Reads, bytes, text};
+use super::reads::{Reads, bytes, text};
 use super::shown::{size, why};
 use super::tree::{Row, Tree};
 use crate::escape::{MAX_CMDLINE_CHARS, Plain, Quoted, cut_to};
 use crate::os;
+use crate::procfile::parse_stat;
 use crate::secret::redact_some;
 
 /// How many ancestors are shown above one of the busiest processes: the nearest ones.
@@ -36,21 +35,15 @@ const KERNEL_THREAD: u32 = 0x0020_0000;
 /// A process as its `stat` describes it.
 #[derive(Debug)]
 pub(super) struct Process {
-    pub(super) pid: i32,
-    pub(super) ppid: i32,
-    /// As the process chose it: not escaped.
-    name: String,
-    state: char,
-    is_kernel_thread: bool,
-    /// CPU time over lifetime, as `ps` has it, in thousandths of one processor.
+    /// The name is not escaped. The resident memory may be out of date (`proc_pid_stat(5)`).
+    pub(super) stat: Stat,
+    /// CPU time over lifetime, as in `ps`, in thousandths of one processor.
     cpu_permille: u64,
     age: Duration,
-    /// Resident memory in bytes. It may lag behind (`proc_pid_stat(5)`).
-    rss: u64,
 }
 
 /// What was read of each process, by pid.
-type ByPid<R> = HashMap<i32, Result<R, NoAnswer>>;
+type ByPid<R> = BTreeMap<i32, io::Result<R>>;
 
 /// What is read only of the processes that are looked at closely.
 struct Details {
@@ -64,36 +57,35 @@ impl Process {
         let ticks = now_ticks.saturating_sub(stat.starttime);
         let cpu = stat.utime.saturating_add(stat.stime);
         Self {
-            pid: stat.pid,
-            ppid: stat.ppid,
-            name: stat.comm,
-            state: stat.state,
-            is_kernel_thread: stat.flags & KERNEL_THREAD != 0,
             cpu_permille: cpu.saturating_mul(1000) / ticks.max(1),
             age: Duration::from_secs(ticks / procfs::ticks_per_second()),
-            rss: stat.rss.saturating_mul(procfs::page_size()),
+            stat,
         }
     }
 
     /// The order of processes next to each other: the busiest first, and of idle ones the largest.
     pub(super) fn rank(&self) -> impl Ord + use<> {
-        (Reverse(self.cpu_permille), Reverse(self.rss), self.pid)
+        (Reverse(self.cpu_permille), Reverse(self.stat.rss), self.stat.pid)
     }
 
-    /// Whether it is a kernel thread that neither works nor hangs. A small machine has more of them
+    /// Whether it is a kernel thread that is idle and not blocked. A small machine has more of them
     /// than of all other processes.
     pub(super) fn is_idle_kernel_thread(&self) -> bool {
-        self.is_kernel_thread && self.cpu_permille == 0 && self.state != 'D'
+        self.is_kernel_thread() && self.cpu_permille == 0 && self.stat.state != 'D'
+    }
+
+    fn is_kernel_thread(&self) -> bool {
+        self.stat.flags & KERNEL_THREAD != 0
     }
 
     fn is_dead(&self) -> bool {
-        matches!(self.state, 'Z' | 'X')
+        matches!(self.stat.state, 'Z' | 'X')
     }
 
     /// Whether its command line is read. A zombie and a kernel thread have none. A process in an
     /// uninterruptible wait probably holds its memory map, on which the read would block.
     fn may_have_command_line(&self) -> bool {
-        !self.is_dead() && !self.is_kernel_thread && self.state != 'D'
+        !self.is_dead() && !self.is_kernel_thread() && self.stat.state != 'D'
     }
 }
 
@@ -107,23 +99,31 @@ pub(super) fn write(
 ) -> io::Result<()> {
     let folder = proc.to_owned();
     let pids = match reads.one(move || pids(&folder)) {
-        Ok(Ok(pids)) => pids,
-        Ok(Err(e)) => return writeln!(out, "--- processes\nnot readable ({})", why(&e)),
-        Err(no_answer) => return writeln!(out, "--- processes\n{no_answer}"),
+        Ok(pids) => pids,
+        Err(error) => return writeln!(out, "--- processes\n{}", why(&error)),
     };
     let since_boot = os::since_boot().unwrap_or_default().as_millis() as u64;
     let now = since_boot * procfs::ticks_per_second() / 1000;
     let stats = read_each(reads, proc, pids, move |home| {
-        Some(Process::of(stat(&bytes(&home.join("stat")).ok()?)?, now))
+        Some(Process::of(parse_stat(&bytes(&home.join("stat")).ok()?)?, now))
     });
-    // One whose `stat` could not be read has ended since it was listed.
+    // A process whose `stat` could not be read has exited since it was listed.
     let processes: Vec<&Process> =
         stats.values().filter_map(|answer| answer.as_ref().ok()?.as_ref()).collect();
     let tree = Tree::of(processes.iter().copied());
     let below = tree.below(pid);
     let busiest = tree.busiest(top, ANCESTORS).rows();
+    let mut seen = HashSet::new();
     let closely = below.iter().take(CLOSELY).chain(&busiest).map(|row| row.process);
-    let details = Details::read(reads, proc, closely);
+    let closely: Vec<_> = closely.filter(|process| seen.insert(process.stat.pid)).collect();
+    let pids = closely.iter().map(|process| process.stat.pid).collect();
+    let uids_and_waits = read_each(reads, proc, pids, |home| (user(home), wait_channel(home)));
+    // Command lines come last, because they are most likely to block.
+    let may_have_one = closely.iter().filter(|process| process.may_have_command_line());
+    let pids = may_have_one.map(|process| process.stat.pid).collect();
+    let command_lines =
+        read_each(reads, proc, pids, |home| command_line(&bytes(&home.join("cmdline")).ok()?));
+    let details = Details { uids_and_waits, command_lines };
 
     match below.len() {
         n @ 0..=CLOSELY => writeln!(out, "--- subtree of {pid} ({n} processes)")?,
@@ -137,11 +137,10 @@ pub(super) fn write(
         processes.len()
     )?;
     write_rows(out, &busiest, &details)?;
-    let mut silent: Vec<_> =
-        stats.iter().filter_map(|(pid, answer)| Some((pid, answer.as_ref().err()?))).collect();
-    silent.sort_by_key(|(pid, _)| **pid);
-    for (pid, no_answer) in silent {
-        write_one(out, &format!("process {pid} is not shown"), Err(*no_answer))?;
+    for (pid, answer) in &stats {
+        if let Err(no_answer) = answer {
+            writeln!(out, "process {pid} is not shown: {no_answer}")?;
+        }
     }
     out.flush()
 }
@@ -159,39 +158,8 @@ fn read_each<R: Send + 'static>(
     read: impl Fn(&Path) -> R + Send + Sync + 'static,
 ) -> ByPid<R> {
     let proc = proc.to_owned();
-    let answers = reads.all(pids.clone(), move |pid| read(&proc.join(pid.to_string())));
+    let answers = reads.all(pids.clone(), move |pid| Ok(read(&proc.join(pid.to_string()))));
     pids.into_iter().zip(answers).collect()
-}
-
-/// A line of `/proc/PID/stat`.
-fn stat(line: &[u8]) -> Option<Stat> {
-    // procfs cuts the line around the name without a check, and panics if it is cut off there.
-    let open = line.iter().position(|&byte| byte == b'(')?;
-    let close = line.iter().rposition(|&byte| byte == b')')?;
-    let is_whole = line[0].is_ascii_digit()
-        && open < close
-        && line[open - 1] == b' '
-        && matches!(line[close + 1..], [b' ', state, ..] if state.is_ascii_graphic());
-    if is_whole { Stat::from_read(line).ok() } else { None }
-}
-
-impl Details {
-    /// Command lines come last, as they are what is most likely to block.
-    fn read<'a>(
-        reads: &mut Reads<'_>,
-        proc: &Path,
-        processes: impl Iterator<Item = &'a Process>,
-    ) -> Self {
-        let mut seen = HashSet::new();
-        let processes: Vec<_> = processes.filter(|process| seen.insert(process.pid)).collect();
-        let pids = processes.iter().map(|process| process.pid).collect();
-        let uids_and_waits = read_each(reads, proc, pids, |home| (user(home), wait_channel(home)));
-        let may = processes.iter().filter(|process| process.may_have_command_line());
-        let pids = may.map(|process| process.pid).collect();
-        let command_lines =
-            read_each(reads, proc, pids, |home| command_line(&bytes(&home.join("cmdline")).ok()?));
-        Self { uids_and_waits, command_lines }
-    }
 }
 
 /// The effective user. The kernel keeps the owner of `/proc/PID` up to date for every process,
@@ -215,7 +183,7 @@ fn write_rows(out: &mut dyn Write, rows: &[Row<'_>], details: &Details) -> io::R
         "PID", "PPID", "UID", "%CPU", "RSS", "ELAPSED", "WCHAN"
     )?;
     for Row { process, depth } in rows {
-        let (uid, wait_channel) = match details.uids_and_waits.get(&process.pid) {
+        let (uid, wait_channel) = match details.uids_and_waits.get(&process.stat.pid) {
             Some(Ok((uid, wait_channel))) => (*uid, wait_channel.as_deref()),
             Some(Err(_)) => (None, Some("(no answer)")),
             None => (None, None),
@@ -223,24 +191,24 @@ fn write_rows(out: &mut dyn Write, rows: &[Row<'_>], details: &Details) -> io::R
         write!(
             out,
             "{:>7} {:>7} {:>6} {} {:>6} {:>8} {:>11} {:<24} {:indent$}",
-            process.pid,
-            process.ppid,
+            process.stat.pid,
+            process.stat.ppid,
             uid.map_or_else(|| "-".to_owned(), |uid| uid.to_string()),
-            Plain(process.state.encode_utf8(&mut [0; 4])),
+            Plain(process.stat.state.encode_utf8(&mut [0; 4])),
             format!("{}.{}", process.cpu_permille / 10, process.cpu_permille % 10),
-            size(process.rss),
+            size(process.stat.rss.saturating_mul(procfs::page_size())),
             elapsed(process.age),
             wait_channel.unwrap_or("-"),
             "",
             indent = (2 * depth).min(MAX_INDENT),
         )?;
-        let name = Plain(&process.name);
-        match details.command_lines.get(&process.pid) {
+        let name = Plain(&process.stat.comm);
+        match details.command_lines.get(&process.stat.pid) {
             Some(Ok(Some(line))) => writeln!(out, "{line}")?,
             Some(Err(no_answer)) => writeln!(out, "({name}) {no_answer}")?,
             _ if process.is_dead() => writeln!(out, "({name}) defunct")?,
-            _ if process.is_kernel_thread => writeln!(out, "[{name}]")?,
-            _ if process.state == 'D' => {
+            _ if process.is_kernel_thread() => writeln!(out, "[{name}]")?,
+            _ if process.stat.state == 'D' => {
                 writeln!(out, "({name}) command line not read in state D")?;
             }
             _ => writeln!(out, "({name})")?,
@@ -252,8 +220,8 @@ fn write_rows(out: &mut dyn Write, rows: &[Row<'_>], details: &Details) -> io::R
 /// Arguments as they could be typed, at most [`MAX_CMDLINE_CHARS`] characters. `None` if there are
 /// none, or only blank ones.
 ///
-/// A first argument that starts with a bracket is quoted, so that it cannot pass for a kernel thread
-/// or for a remark of ours.
+/// A first argument that starts with a bracket is quoted, so that it cannot be mistaken for a kernel
+/// thread or for one of our remarks.
 fn command_line(bytes: &[u8]) -> Option<String> {
     let text = redact_some(bytes, 4 * MAX_CMDLINE_CHARS + 4);
     let text = text.trim_end_matches('\0');
@@ -289,12 +257,12 @@ mod tests {
         /// A process for tests of the order alone.
         pub(in super::super) fn made_up(pid: i32, ppid: i32, cpu_permille: u64) -> Self {
             let line = format!("{pid} (x) {}", fields(ppid, 0, 0, 0, 0));
-            Self { cpu_permille, ..Self::of(stat(line.as_bytes()).unwrap(), 0) }
+            Self { cpu_permille, ..Self::of(parse_stat(line.as_bytes()).unwrap(), 0) }
         }
 
         /// Turns it into a kernel thread in this state.
         pub(in super::super) fn kernel_thread(&mut self, state: char) {
-            (self.is_kernel_thread, self.state) = (true, state);
+            (self.stat.flags, self.stat.state) = (KERNEL_THREAD, state);
         }
     }
 
@@ -311,66 +279,21 @@ mod tests {
         ];
         for (cpu, start, now, permille) in cases {
             let line = format!("1 (x) {}", fields(0, 0, cpu, start, 0));
-            let process = Process::of(stat(line.as_bytes()).unwrap(), now);
+            let process = Process::of(parse_stat(line.as_bytes()).unwrap(), now);
             assert_eq!(process.cpu_permille, permille);
         }
     }
 
     #[test]
-    fn what_stat_says_is_in_seconds_and_bytes() {
+    fn the_age_is_in_seconds_and_kernel_threads_are_told_apart() {
         let line = format!("42 (kworker/u256:3-events) {}", fields(7, KERNEL_THREAD, 5, 100, 321));
-        let process = |now| Process::of(stat(line.as_bytes()).unwrap(), now);
+        let process = |now| Process::of(parse_stat(line.as_bytes()).unwrap(), now);
         let one = process(100 + 5 * procfs::ticks_per_second() / 2);
-        assert_eq!((one.pid, one.ppid, one.state), (42, 7, 'S'));
-        assert_eq!((one.age, one.rss), (Duration::from_secs(2), 321 * procfs::page_size()));
-        assert!(one.is_kernel_thread);
-        assert_eq!(one.name, "kworker/u256:3-events");
+        assert_eq!((one.stat.pid, one.stat.ppid, one.stat.state), (42, 7, 'S'));
+        assert_eq!((one.age, one.stat.rss), (Duration::from_secs(2), 321));
+        assert!(one.is_kernel_thread());
+        assert_eq!(one.stat.comm, "kworker/u256:3-events");
         assert_eq!(process(0).age, Duration::ZERO);
-    }
-
-    #[test]
-    fn no_name_moves_the_fields_behind_it() {
-        let names: [(&[u8], &str); 7] = [
-            (b"", ""),
-            (b") R 1 1", ") R 1 1"),
-            (b"a) S 9 (b", "a) S 9 (b"),
-            (b"((()", "((()"),
-            (b"a\nb c", "a\nb c"),
-            (b"\xff\xfe", "\u{fffd}\u{fffd}"),
-            (&[b')'; 200], &")".repeat(200)),
-        ];
-        for (name, shown) in names {
-            let tail = fields(7, 0, 0, 9876, 0);
-            let line = [b"4194304 (", name, b") ", tail.as_bytes(), b"\n"].concat();
-            let stat = stat(&line).unwrap();
-            assert_eq!((stat.pid, stat.ppid, stat.starttime), (4_194_304, 7, 9876));
-            assert_eq!(stat.comm, shown);
-        }
-    }
-
-    #[test]
-    fn a_line_that_is_cut_off_or_is_none_is_refused() {
-        let whole = format!("42 (sl (e)p) {}", fields(1, 0, 0, 0, 0));
-        for end in 0..whole.len() - 60 {
-            assert!(stat(&whole.as_bytes()[..end]).is_none(), "{}", &whole[..end]);
-        }
-        let cases = [")(", "(x) S 1", " (x) S 1", "42(x) S 1", "42 (x)S 1", "\u{e9} (x) S 1"];
-        for line in cases {
-            assert!(stat(line.as_bytes()).is_none(), "{line}");
-        }
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn no_line_makes_it_panic(
-            line in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
-            shaped in "[0-9 ()]{0,6}[a-z()\u{e9}]{0,5}[) ]{0,3}[SRZ 0-9\u{e9}-]{0,40}",
-        ) {
-            let tail = fields(1, 0, 0, 0, 0);
-            let _ = stat(&line);
-            let _ = stat(shaped.as_bytes());
-            let _ = stat(&[b"1 (", &line[..], b") ", tail.as_bytes()].concat());
-        }
     }
 
     #[test]

@@ -1,10 +1,9 @@
 //! Reads that may block, done by threads that the caller starts.
 //!
-//! Usually one thread reads all files of a section in order. If it gets no answer for
-//! [`TAKE_OVER`], another thread goes on with the next file, and the first one is left where it is.
-//! At the end, files that have not answered for [`LIMIT`] are given up.
+//! Usually one thread reads all files of a section in order. If a file does not answer for
+//! [`TAKE_OVER`], another thread continues with the next file, and the first thread is left blocked. At
+//! the end, files that have not answered for [`LIMIT`] are given up.
 
-use std::fmt::{self, Display};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -14,17 +13,17 @@ use std::time::Duration;
 
 use super::super::Work;
 
-/// How long one file is waited for before another thread goes on with the next one.
+/// How long one file may take before another thread continues with the next one.
 const TAKE_OVER: Duration = Duration::from_millis(50);
 
-/// How long the last files of a section are waited for, once no other one is left to read.
+/// How long the last files of a section may take, once no other one is left to read.
 const LIMIT: Duration = Duration::from_secs(1);
 
 /// The same once [`LIMIT_IN_ALL`] is used up.
 const LEAST: Duration = Duration::from_millis(100);
 
-/// How long the whole diagnostic waits for files that do not answer. From then on it waits as little
-/// as it can, so that it ends within its five seconds.
+/// How long the whole diagnostic waits for files that do not answer. After that it waits only for
+/// [`LEAST`], so that it ends within five seconds.
 const LIMIT_IN_ALL: Duration = Duration::from_secs(3);
 
 /// How many threads may be left in files that do not answer, per section.
@@ -32,27 +31,6 @@ const MAX_THREADS: usize = 16;
 
 /// How much of a file is read. The files read here are smaller, except for some command lines.
 const MAX_BYTES: u64 = 64 * 1024;
-
-/// Why a read has no result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NoAnswer {
-    Within(Duration),
-    /// [`MAX_THREADS`] other files of the section do not answer.
-    NotAsked,
-}
-
-impl Display for NoAnswer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            // Rounded down: it has not been waited for any longer.
-            Self::Within(limit) => {
-                let tenths = limit.as_millis() / 100;
-                write!(f, "(no answer within {}.{}s)", tenths / 10, tenths % 10)
-            }
-            Self::NotAsked => f.write_str("(not read, as too many other files do not answer)"),
-        }
-    }
-}
 
 /// Starts threads for reads, and waits for them within the limits.
 pub(super) struct Reads<'a> {
@@ -69,24 +47,21 @@ impl<'a> Reads<'a> {
     /// The result of one read.
     pub(super) fn one<R: Send + 'static>(
         &mut self,
-        read: impl Fn() -> R + Send + Sync + 'static,
-    ) -> Result<R, NoAnswer> {
+        read: impl Fn() -> io::Result<R> + Send + Sync + 'static,
+    ) -> io::Result<R> {
         self.all(vec![()], move |()| read()).remove(0)
     }
 
-    /// The result of `read` for each item, in the same order.
-    pub(super) fn all<T, R>(
+    /// The result of `read` for each item, in the same order. An error without a number means that
+    /// the file did not answer.
+    pub(super) fn all<T: Send + 'static, R: Send + 'static>(
         &mut self,
         items: Vec<T>,
-        read: impl Fn(T) -> R + Send + Sync + 'static,
-    ) -> Vec<Result<R, NoAnswer>>
-    where
-        T: Send + 'static,
-        R: Send + 'static,
-    {
+        read: impl Fn(T) -> io::Result<R> + Send + Sync + 'static,
+    ) -> Vec<io::Result<R>> {
         let limit = LIMIT.min(self.patience).max(LEAST);
         let mut missing = items.len();
-        let mut answers: Vec<_> = items.iter().map(|_| Err(NoAnswer::NotAsked)).collect();
+        let mut answers: Vec<_> = items.iter().map(|_| None).collect();
         let queue = Arc::new(Mutex::new(items.into_iter().enumerate()));
         let (sender, receiver) = mpsc::channel();
         let theirs = Arc::clone(&queue);
@@ -115,7 +90,7 @@ impl<'a> Reads<'a> {
                 break;
             }
             if let Ok((at, answer)) = receiver.recv_timeout(TAKE_OVER) {
-                answers[at] = Ok(answer);
+                answers[at] = Some(answer);
                 missing -= 1;
                 stalled = Duration::ZERO;
             } else {
@@ -124,9 +99,16 @@ impl<'a> Reads<'a> {
             }
         }
         let asked = answers.len() - lock(&queue).len();
-        let silent = answers[..asked].iter_mut().filter(|answer| answer.is_err());
-        silent.for_each(|answer| *answer = Err(NoAnswer::Within(limit)));
-        answers
+        let no_answer = |at| {
+            if at >= asked {
+                return io::Error::other("(not read, as too many other files do not answer)");
+            }
+            // Rounded down, because the file was not given more time than that.
+            let tenths = limit.as_millis() / 100;
+            io::Error::other(format!("(no answer within {}.{}s)", tenths / 10, tenths % 10))
+        };
+        let answers = answers.into_iter().enumerate();
+        answers.map(|(at, answer)| answer.unwrap_or_else(|| Err(no_answer(at)))).collect()
     }
 }
 
@@ -141,7 +123,7 @@ pub(super) fn bytes(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The same as text, with what is not UTF-8 replaced.
+/// The same as text. What is not UTF-8 is replaced.
 pub(super) fn text(path: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes(path)?).into_owned())
 }

@@ -1,8 +1,8 @@
 //! The order in which processes are shown: each below its parent, siblings the busiest first.
 //!
-//! Processes come and go while they are read. So a parent may be missing, and two processes whose
-//! pids were used again may each be the other's ancestor. Still, each process has one row, and only
-//! one. Nothing recurses: a chain of forks may be as long as the machine allows.
+//! Processes start and exit while they are read. So a parent may be missing, and two processes whose
+//! pids were reused may each be the other's ancestor. Each process has exactly one row all the same.
+//! Nothing recurses, because a chain of forks may be very long.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::iter;
@@ -27,10 +27,10 @@ impl<'a> Tree<'a> {
     pub(super) fn of(processes: impl IntoIterator<Item = &'a Process>) -> Self {
         let mut processes: Vec<_> = processes.into_iter().collect();
         processes.sort_by_key(|process| process.rank());
-        let by_pid = processes.iter().map(|&process| (process.pid, process)).collect();
+        let by_pid = processes.iter().map(|&process| (process.stat.pid, process)).collect();
         let mut children = BTreeMap::<_, Vec<_>>::new();
         for process in processes {
-            children.entry(process.ppid).or_default().push(process);
+            children.entry(process.stat.ppid).or_default().push(process);
         }
         Self { by_pid, children }
     }
@@ -47,7 +47,7 @@ impl<'a> Tree<'a> {
     pub(super) fn rows(&self) -> Vec<Row<'a>> {
         let has_no_parent = |ppid: &i32| !self.by_pid.contains_key(ppid);
         let roots = self.children.iter().filter(|(ppid, _)| has_no_parent(ppid));
-        // A process that no root leads to is in a ring, which is entered anywhere.
+        // A process that is not below a root is in a ring. Any process of it may come first.
         let rings = self.children.values().flatten();
         self.walk(roots.flat_map(|(_, roots)| roots).chain(rings).copied())
     }
@@ -62,12 +62,12 @@ impl<'a> Tree<'a> {
         for process in from {
             let mut next = vec![Row { process, depth: 0 }];
             while let Some(row) = next.pop() {
-                if !seen.insert(row.process.pid) {
+                if !seen.insert(row.process.stat.pid) {
                     continue;
                 }
                 rows.push(row);
                 let depth = row.depth + 1;
-                let children = self.children_of(row.process.pid).iter().rev();
+                let children = self.children_of(row.process.stat.pid).iter().rev();
                 next.extend(children.map(|&process| Row { process, depth }));
             }
         }
@@ -82,9 +82,9 @@ impl<'a> Tree<'a> {
         busy.sort_by_key(|process| process.rank());
         let mut wanted = HashMap::new();
         for process in busy.into_iter().take(top) {
-            let parent = |process: &&'a Process| self.by_pid.get(&process.ppid).copied();
+            let parent = |process: &&'a Process| self.by_pid.get(&process.stat.ppid).copied();
             let line = iter::successors(Some(*process), parent).take(1 + ancestors);
-            wanted.extend(line.map(|process| (process.pid, process)));
+            wanted.extend(line.map(|process| (process.stat.pid, process)));
         }
         Self::of(wanted.into_values())
     }
@@ -100,7 +100,7 @@ mod tests {
     }
 
     fn pids(rows: &[Row<'_>]) -> Vec<(i32, usize)> {
-        rows.iter().map(|row| (row.process.pid, row.depth)).collect()
+        rows.iter().map(|row| (row.process.stat.pid, row.depth)).collect()
     }
 
     fn wanted(tree: &Tree<'_>) -> Vec<i32> {
@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn a_process_without_a_parent_in_sight_is_a_root() {
         let all = processes(&[(1, 0, 0), (10, 99, 0), (11, 10, 0), (12, 99, 1)]);
-        let tree = Tree::of(all.iter().filter(|process| process.pid != 10));
+        let tree = Tree::of(all.iter().filter(|process| process.stat.pid != 10));
         assert_eq!(pids(&tree.rows()), [(1, 0), (11, 0), (12, 0)]);
         let tree = Tree::of(&all);
         assert_eq!(pids(&tree.below(99)), [(12, 0), (10, 0), (11, 1)], "99 itself has gone");
