@@ -84,15 +84,9 @@ impl TerminationMessage {
         self.0.is_some()
     }
 
-<<<<<<< HEAD
     /// Leaves a message to be written, unless it comes after the last one; [`start`](Self::start) is to
     /// follow. Never blocks.
     pub(crate) fn push(&self, text: String, is_last: bool) {
-=======
-    /// Has a message written, unless it comes after the last one. Never blocks, unless no thread can be
-    /// started; see [`finish`](Self::finish).
-    pub(crate) fn write(&self, text: String, is_last: bool) {
->>>>>>> s-tokio
         let Some(log) = &self.0 else { return };
         let mut slot = log.lock();
         if slot.is_closed && !is_last {

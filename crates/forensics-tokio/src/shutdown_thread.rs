@@ -150,13 +150,8 @@ fn watch(guard: &Arc<Shutdown>) -> bool {
 
 /// Ends the process, without its destructors or the runtime's, which could block.
 fn end_process(guard: &Arc<Shutdown>, reason: ExitReason) -> ! {
-<<<<<<< HEAD
-    let hooks = u32::try_from(guard.config.flush.0.len()).unwrap_or(u32::MAX);
-    let _last_resort = kill_after(EMIT_LIMIT.saturating_mul(hooks.saturating_add(12)));
-=======
     let hooks = u32::try_from(guard.config.flush.len()).unwrap_or(u32::MAX);
-    let _last_resort = kill_after(EMIT_LIMIT.saturating_mul(hooks.saturating_add(8)));
->>>>>>> s-tokio
+    let _last_resort = kill_after(EMIT_LIMIT.saturating_mul(hooks.saturating_add(12)));
     guard.last_words(reason);
     capture::exit_now(FORCED_STATUS.into())
 }

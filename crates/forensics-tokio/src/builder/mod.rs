@@ -292,15 +292,10 @@ impl Builder {
         let message =
             message.inspect_err(|why| events::no_termination_message(why)).unwrap_or_default();
         let shutdown = prepare(config, startup, notifier.clone(), message, runtime);
-<<<<<<< HEAD
-        // In this order: our handler before tokio's, so that what it captured is there when tokio's
-        // task wakes; and the shutdown thread before the first signal can come.
-        // It waits for what is made here, also where a signal is refused below.
+        // The shutdown thread waits for a descriptor that is made here.
         drop(install(&[])?);
-=======
         // In this order: the shutdown thread before the first signal can arrive, and our handler before
         // tokio's, so that the signal is captured when tokio's task wakes up.
->>>>>>> s-tokio
         shutdown_thread::attach(Arc::downgrade(&shutdown)).map_err(InstallError::Keeper)?;
         let handlers = install(&signals)?;
         let listeners = Listeners::register(&signals).map_err(InstallError::Listen)?;
