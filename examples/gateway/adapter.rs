@@ -37,7 +37,7 @@ impl Adapter {
 
     /// Disconnects, once the message under way is delivered.
     pub(crate) async fn stop(self) -> u64 {
-        // It has ended already where nobody listens any more.
+        // The receiver is gone if it has ended already.
         let _ = self.stop.send(());
         self.task.await.unwrap_or(0)
     }

@@ -6,7 +6,7 @@
 //! resets its queue, too, and on a connection it does not keep the client from sending.
 //!
 //! A socket filter that drops every packet is that call. What it drops was never received: it is not
-//! acknowledged, so that the client's kernel keeps it, and nobody takes it for accepted. Filters of
+//! acknowledged, so that the client's kernel keeps it, and no program takes it for accepted. Filters of
 //! this kind need no privilege. Where one is not to be had, as on other Unix than Linux, what is said
 //! here holds but for the few microseconds between the last look and the close.
 

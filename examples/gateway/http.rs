@@ -32,7 +32,7 @@ impl Traffic {
 }
 
 /// The routes. Once `stop` is cancelled, each answer tells its client that it is the last on its
-/// connection. The probes are nobody's requests, and not counted.
+/// connection. The probes are not counted.
 pub(crate) fn routes(traffic: Arc<Traffic>, probes: Router, stop: CancellationToken) -> Router {
     Router::new()
         .route("/", get(|| async { "ok\n" }))

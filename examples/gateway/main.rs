@@ -77,7 +77,7 @@ async fn serve(options: Options, passed: ListenFd) -> Result<ExitCode, Box<dyn E
     let guard = builder.install()?;
 
     let listening = Listening::open(passed, &options.listen).await?;
-    // Not `println!`, which panics where nobody reads: no reason for a service not to start.
+    // Not `println!`, which panics if stdout is closed: no reason for a service not to start.
     let _ = writeln!(io::stdout(), "listening on http://{}", listening.address()?);
 
     let traffic = Arc::new(Traffic::default());

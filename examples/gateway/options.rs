@@ -22,7 +22,7 @@ pub(crate) struct Options {
     /// Ask systemd for more time while phases get on, up to this in all.
     #[arg(long, value_name = "T", value_parser = timespan)]
     pub(crate) extend: Option<Duration>,
-    /// How long whoever stops us by a signal waits before SIGKILL, such as the pod's
+    /// How long the supervisor waits between its signal and SIGKILL, such as the pod's
     /// terminationGracePeriodSeconds.
     #[arg(long, value_name = "T", value_parser = timespan)]
     pub(crate) grace: Option<Duration>,

@@ -58,7 +58,7 @@ async fn accept(listener: TcpListener, stop: CancellationToken) -> io::Result<()
             let _ = watched.await;
         });
     }
-    // Nobody else can connect while those there are end.
+    // No other client can connect while the open connections end.
     drop(listener);
     connections.shutdown().await;
     Ok(())

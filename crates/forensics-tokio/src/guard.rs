@@ -143,7 +143,7 @@ impl ShutdownGuard {
     }
 
     /// Whether the service wants traffic: false until it is [ready](Self::ready), and for good from a
-    /// stop's first moment on, before the token is cancelled. For whoever asks before sending, such
+    /// stop's first moment on, before the token is cancelled. For a caller that asks before it sends, such
     /// as a readiness probe; with the feature `axum` there is one in `probes`.
     pub fn readiness(&self) -> watch::Receiver<bool> {
         self.shutdown.readiness.watch()
@@ -155,7 +155,7 @@ impl ShutdownGuard {
         self.shutdown.notifier.status(text);
     }
 
-    /// Tells the service manager that the configuration is being read anew (`RELOADING=1`), until
+    /// Tells the service manager that the configuration is being reloaded (`RELOADING=1`), until
     /// the returned value is dropped. A unit of `Type=notify-reload` wants that after SIGHUP, which
     /// is then not to be among the guard's [signals](crate::Builder::signals).
     pub fn reloading(&self) -> Reloading {

@@ -31,7 +31,7 @@ use crate::testing::Sender;
 /// - The shutdown thread does not watch it. The deadline and the forced end are enforced by [`until_end`](Self::until_end),
 ///   by the runtime's clock, and end no process: they are told as [`Forced`]. A phase that blocks its
 ///   thread is beyond a test of one thread; see [`Process`](crate::testing::Process) for that.
-/// - systemd is neither asked nor told anything, and the service counts as run by nobody: the
+/// - systemd is neither asked nor told anything, and the service counts as run by no supervisor: the
 ///   test's own unit, container, pod and `FORENSICS_` variables play no part, and no termination
 ///   message is left.
 /// - No diagnostic is started, whatever the builder says.
@@ -96,7 +96,7 @@ impl Kit {
     }
 
     /// Lets systemd's stop timeout be this, which shortens the deadline of a stop by
-    /// [systemd](Sender::systemd), or by nobody knows whom. Only the first call counts.
+    /// [systemd](Sender::systemd), or by an unknown sender. Only the first call counts.
     pub fn stop_timeout(&self, timeout: Duration) {
         let unit = Unit { stop_timeout: Timespan::from(timeout), heeds_us: false };
         self.shutdown.handle(Event::UnitKnown(unit));
