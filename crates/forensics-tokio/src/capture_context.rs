@@ -22,7 +22,7 @@ const PROBE_LIMIT: Duration = Duration::from_millis(100);
 /// How long all of them together may take where several do not answer.
 const TOTAL_LIMIT: Duration = Duration::from_millis(300);
 
-/// A signal that arrived, and its sender where a test says who it is.
+/// A signal that arrived. A test can name its sender.
 #[derive(Debug, Clone)]
 pub(crate) struct Caught {
     pub(crate) captured: SignalInfo,
@@ -76,7 +76,7 @@ fn start(startup: &StartupInfo, trigger: Trigger, signal: Option<&Caught>) -> Sh
     context
 }
 
-/// Adds what these probes find. After `limit` no other is begun.
+/// Adds what these probes find. No round of probes starts after `limit`.
 fn run(
     context: &mut ShutdownContext,
     startup: &Arc<StartupInfo>,

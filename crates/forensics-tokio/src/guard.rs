@@ -207,8 +207,8 @@ impl ShutdownGuard {
     ///
     /// Its end, its error and its panic all lead to the same teardown, with cause `service_ended`.
     ///
-    /// Not cancel safe: dropped, it drops the service. Phases that run go on for as long as the runtime
-    /// does, and nothing tells how the teardown ended.
+    /// Not cancel safe: dropped, it drops the service. A teardown that is under way goes on for as long
+    /// as the runtime and the guard live, and its end is recorded, but there is no report.
     ///
     /// # Panics
     /// Where it is called twice on the same guard.

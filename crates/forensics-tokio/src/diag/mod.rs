@@ -167,7 +167,7 @@ pub(crate) async fn run(plan: Plan, line: String) -> Result<Option<String>, Diag
         Ok(None) => {}
         Ok(unit) => return Ok(unit),
         Err(why) => {
-            // Here an operator looks who misses something in the log.
+            // An operator who misses something looks in the log.
             let _ = writeln!(log, "--- not in a unit of its own: {}", Plain(&why));
         }
     }
