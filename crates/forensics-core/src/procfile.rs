@@ -6,14 +6,17 @@
 //! what is not UTF-8 is replaced.
 //!
 //! Nothing here bounds the time: a file of lxcfs or of a dead server can block for ever. Callers that
-//! must not block run a [probe](crate::context::Probe) on a thread that they can abandon.
+//! must not block either read [`without_blocking`], or run a [probe](crate::context::Probe) on a thread
+//! that they can abandon.
 
-use std::fs::{self, OpenOptions, ReadDir};
+use std::cell::Cell;
+use std::fs::{self, File, OpenOptions, ReadDir};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use nix::errno::Errno;
 use nix::libc;
 use nix::unistd::getpid;
 use procfs::process::Stat;
@@ -66,11 +69,63 @@ pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     if !os::HAS_PROC {
         return Err(io::Error::from_raw_os_error(libc::ENOENT));
     }
-    let file =
-        OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    let file = open(path.as_ref())?;
     let mut content = Vec::with_capacity(2048);
     file.take(LIMIT as u64).read_to_end(&mut content)?;
     Ok(content)
+}
+
+/// What the calling thread may read at the moment.
+#[derive(Clone, Copy, PartialEq)]
+enum Reads {
+    /// Any file, even if that blocks.
+    All,
+    /// Only files that cannot block.
+    NonBlocking,
+    /// The same, and a file that might block has been asked for.
+    Refused,
+}
+
+thread_local! {
+    static READS: Cell<Reads> = const { Cell::new(Reads::All) };
+}
+
+/// The result of `work`, in which no read of this module blocks. `None` if it needs a file that
+/// might block, which is then not opened.
+///
+/// The kernel answers a read of `/proc/PID/stat`, `/proc/PID/status` and `/proc/loadavg` at once. Such a
+/// file can block only if another file system is mounted over it. Here it is opened in a way that
+/// fails in that case, even if the mount is made at the same moment.
+pub(crate) fn without_blocking<T>(work: impl FnOnce() -> T) -> Option<T> {
+    READS.set(Reads::NonBlocking);
+    let result = work();
+    let reads = READS.replace(Reads::All);
+    (reads == Reads::NonBlocking).then_some(result)
+}
+
+/// Prepares [`without_blocking`]. Afterwards something can be mounted over `/proc` without an effect
+/// on it.
+pub(crate) fn prepare() {
+    let _ = os::open_in_procfs(Path::new("loadavg"));
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    if READS.get() == Reads::All {
+        let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+        return OpenOptions::new().read(true).custom_flags(flags).open(path);
+    }
+    let may_be_read = ["stat", "status", "loadavg"].iter().any(|name| path.ends_with(name));
+    let in_proc = path.strip_prefix("/proc").ok().filter(|_| may_be_read);
+    match in_proc.map(os::open_in_procfs) {
+        Some(Ok(file)) => Ok(file),
+        // The process has gone.
+        Some(Err(error)) if [Errno::ENOENT, Errno::ESRCH].contains(&error) => Err(error.into()),
+        // The file is not the kernel's own, or a seccomp filter refuses the call.
+        _ => {
+            READS.set(Reads::Refused);
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+    }
 }
 
 /// The content of `/proc/PID/FILE`.
@@ -285,6 +340,32 @@ mod tests {
         let path = dir.path().join("fifo");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert_eq!(read(&path).unwrap(), b"");
+    }
+
+    #[test]
+    fn only_the_kernels_own_small_files_are_read_without_blocking() {
+        let own = format!("/proc/{}", std::process::id());
+        let readable = [format!("{own}/stat"), format!("{own}/status"), "/proc/loadavg".to_owned()];
+        for path in readable {
+            let content = without_blocking(|| read(&path)).expect(&path).expect(&path);
+            assert!(!content.is_empty(), "{path}");
+        }
+        let gone = without_blocking(|| read("/proc/999999999/stat")).unwrap().unwrap_err();
+        assert_eq!(gone.kind(), io::ErrorKind::NotFound);
+        // These wait for a lock that another process can hold, or are on another file system.
+        let dir = tempfile::tempdir().unwrap();
+        let elsewhere = dir.path().join("stat");
+        fs::write(&elsewhere, "x").unwrap();
+        let refused = [
+            format!("{own}/cmdline"),
+            "/proc/self/stat".to_owned(),
+            elsewhere.to_str().unwrap().to_owned(),
+            "/etc/passwd".to_owned(),
+        ];
+        for path in refused {
+            assert!(without_blocking(|| read(&path)).is_none(), "{path}");
+            assert!(!read(&path).unwrap().is_empty(), "{path}");
+        }
     }
 
     proptest! {

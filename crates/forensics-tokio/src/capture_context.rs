@@ -1,9 +1,12 @@
 //! Capturing the context: running its probes, with a bound on each.
 //!
-//! Any file of `/proc`, `/sys` or a cgroup may block for ever, as lxcfs serves them through FUSE; so
-//! may a command line whose process's memory map is locked, and a marker whose file server is away.
-//! So the probes run on a thread that may block. One that does not answer is left behind with its
-//! thread, its fact is missing, and the others go on.
+//! Most probes read small files that the kernel itself answers at once. They run on the calling
+//! thread, since starting a thread takes longer than they do, and much longer on a busy host.
+//!
+//! The others may block for ever: a file of `/proc`, `/sys` or a cgroup if lxcfs serves it through
+//! FUSE, a command line if its process has locked its memory map, and a marker if its file server is
+//! away. They run on a thread of their own. If one does not answer, it is left behind with its thread,
+//! its fact is missing, and the others go on.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -84,7 +87,14 @@ fn run(
     limit: Duration,
 ) {
     let began = Instant::now();
-    let mut probes: VecDeque<Probe> = probes.into_iter().collect();
+    let mut may_block = VecDeque::new();
+    for probe in probes {
+        match probe.try_run(context, startup) {
+            Some(finding) => context.apply(finding),
+            None => may_block.push_back(probe),
+        }
+    }
+    let mut probes = may_block;
     while !probes.is_empty() && began.elapsed() < limit {
         let Some(findings) = run_on_thread(context, startup, &probes) else {
             return run_here(context, startup, probes);

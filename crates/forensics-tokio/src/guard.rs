@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Callback;
-use crate::machine::Event;
+use crate::machine::{Awaited, Event};
 use crate::notify::Notifier;
 use crate::outcome::{IntoOutcome, ServiceOutcome, panic_message};
 use crate::panics;
@@ -220,17 +220,14 @@ impl ShutdownGuard {
         assert!(!self.has_run.swap(true, Ordering::AcqRel), "a guard runs one service, once");
         let shutdown = &self.shutdown;
         shutdown.phases.set_outer_span();
-        let mut changes = shutdown.changes();
+        let mut awaited = shutdown.awaited();
         shutdown.handle(Event::RunStarted);
         let _dropped_early = DroppedEarly(shutdown);
         let mut service = Some(Box::pin(catch_panic(service)));
         let mut status = pin!(status::update(shutdown.clone()));
         loop {
-            changes.mark_unchanged();
-            let (report, timer, drops_service) = {
-                let machine = shutdown.machine();
-                (machine.report(), machine.next_timer(), machine.drops_service())
-            };
+            let Awaited { is_finished, drops_service, timer } = *awaited.borrow_and_update();
+            let report = if is_finished { shutdown.machine().report() } else { None };
             if let Some(report) = report {
                 return self.close(report);
             }
@@ -245,7 +242,7 @@ impl ShutdownGuard {
                 biased;
                 ended = poll_service(&mut service) => self.service_ended(&mut service, Some(ended)),
                 // Fails only without the sender, which we hold.
-                _ = unconstrained(changes.changed()) => {}
+                _ = unconstrained(awaited.changed()) => {}
                 () = unconstrained(sleep_until(timer.unwrap_or_else(Instant::now))), if timer.is_some() => {
                     shutdown.handle(Event::Tick);
                 }

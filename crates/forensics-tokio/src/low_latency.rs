@@ -2,7 +2,7 @@
 //!
 //! A thread that wakes up on a busy host waits until the running thread has used up its slice, and
 //! the path of a stop wakes several threads. `forensics_core::capture` explains what a short slice
-//! does and that nothing inherits it.
+//! does. Our own threads pass it on to the threads that they start, and start no processes.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -24,7 +24,7 @@ use crate::capture_context;
 use crate::config::Config;
 use crate::diag;
 use crate::log_thread::{EMIT_LIMIT, LogThread};
-use crate::machine::{Action, Event, ExitReason, LogEvent, Machine, StepId};
+use crate::machine::{Action, Awaited, Event, ExitReason, LogEvent, Machine, StepId};
 use crate::message::TerminationMessage;
 use crate::notify::Notifier;
 use crate::outcome::Outcome;
@@ -50,6 +50,8 @@ pub(crate) struct Shutdown {
     pub(crate) token: CancellationToken,
     /// The runtime in which the guard was installed.
     runtime: Handle,
+    /// What `run()` waits for.
+    awaited: watch::Sender<Awaited>,
     /// Changes with every event.
     changed: watch::Sender<()>,
     /// Whether the service's future is there.
@@ -98,7 +100,8 @@ impl Shutdown {
             phases: Phases::default(),
             token: CancellationToken::new(),
             runtime,
-            changed: watch::Sender::new(()),
+            awaited: watch::Sender::default(),
+            changed: watch::Sender::default(),
             service_running: watch::Sender::new(true),
             runtime_asked: Notify::new(),
             diagnostic_deadline: Arc::default(),
@@ -140,6 +143,13 @@ impl Shutdown {
                 other => left.push(other),
             }
         }
+        // Under the lock, so that the last one is sent last.
+        self.awaited.send_if_modified(|awaited| {
+            let now = machine.awaited();
+            let is_new = *awaited != now;
+            *awaited = now;
+            is_new
+        });
         drop(machine);
         self.changed.send_replace(());
         left
@@ -246,6 +256,11 @@ impl Shutdown {
 
     pub(crate) fn machine(&self) -> MutexGuard<'_, Machine> {
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What `run()` waits for.
+    pub(crate) fn awaited(&self) -> watch::Receiver<Awaited> {
+        self.awaited.subscribe()
     }
 
     /// Changes with every event.

@@ -63,16 +63,16 @@ pub(super) struct SchedAttr {
 const SCHED_ATTR_SIZE: u32 = size_of::<SchedAttr>() as u32;
 
 /// Requests a time slice of `slice_ns` nanoseconds for the thread `tid`, and keeps its policy and
-/// nice value. Leaves threads of other policies alone: real-time threads have no slice of this kind,
+/// nice value. What the thread starts gets it only if it `is_inherited`. Leaves threads of other policies alone: real-time threads have no slice of this kind,
 /// and for `SCHED_DEADLINE` the same field means something else.
-pub(super) fn request_slice(tid: c_int, slice_ns: u64) -> nix::Result<()> {
+pub(super) fn request_slice(tid: c_int, slice_ns: u64, is_inherited: bool) -> nix::Result<()> {
     let mut attr = sched_attr(tid)?;
     if ![libc::SCHED_OTHER, libc::SCHED_BATCH].contains(&attr.policy.cast_signed()) {
         return Ok(());
     }
     attr.size = SCHED_ATTR_SIZE;
     attr.runtime = slice_ns;
-    if attr.nice >= 0 {
+    if !is_inherited && attr.nice >= 0 {
         attr.flags |= libc::SCHED_FLAG_RESET_ON_FORK as u64;
     }
     // SAFETY: the pointer is valid for `attr.size` bytes, which the kernel only reads.

@@ -59,6 +59,6 @@ pub(super) fn has_seccomp_filter() -> bool {
 }
 
 /// Not supported.
-pub(super) fn request_slice(_: c_int, _: u64) -> nix::Result<()> {
+pub(super) fn request_slice(_: c_int, _: u64, _: bool) -> nix::Result<()> {
     Err(Errno::ENOSYS)
 }

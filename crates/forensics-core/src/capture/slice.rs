@@ -5,17 +5,19 @@
 //! ask for a shorter slice of its own and schedules it sooner in return. The share of the processor
 //! stays the same: a thread that computes for long is only switched more often.
 //!
-//! Threads and child processes would inherit the slice, across exec(2) as well. The request
-//! therefore sets `SCHED_FLAG_RESET_ON_FORK`. This flag would also raise a negative nice value of
-//! the children to 0, and only a privileged process can clear it again, so it is not set for a
-//! thread with a negative nice value. What that thread starts inherits the slice.
+//! Threads and child processes inherit the slice, across exec(2) as well. For a thread that starts
+//! threads or processes of the user's, the request therefore sets `SCHED_FLAG_RESET_ON_FORK`. This
+//! flag would also raise a negative nice value of the children to 0, and only a privileged process can
+//! clear it again, so it is not set for a thread with a negative nice value. What that thread starts
+//! inherits the slice.
 
 use super::{os, raw};
 
 /// The shortest slice that the kernel grants, in nanoseconds.
 pub(super) const SLICE_NS: u64 = 100_000;
 
-/// Asks for a time slice of 100 µs for the calling thread.
+/// Asks for a time slice of 100 µs for the calling thread, and for all that it starts. A new thread
+/// could also ask for itself, but it would first have to wait for its turn.
 ///
 /// This has no effect before Linux 6.12, and for threads with another policy than `SCHED_OTHER` or
 /// `SCHED_BATCH`. Check [`may_be_killed_for_short_slice`] first, unless the operator asked for it.
@@ -24,16 +26,16 @@ pub(super) const SLICE_NS: u64 = 100_000;
 /// `EPERM` or another error if a seccomp filter refuses it; `ENOSYS` on other Unix.
 pub fn request_short_slice() -> nix::Result<()> {
     // 0 is the calling thread.
-    os::request_slice(0, SLICE_NS)
+    os::request_slice(0, SLICE_NS, true)
 }
 
-/// Asks for the same for the main thread, on which signal handlers usually run. The handler then
-/// runs sooner, and more of the senders that exit at once can still be read.
+/// Asks for the same for the main thread, on which signal handlers usually run, but not for what it
+/// starts. The handler then runs sooner, and more of the senders that exit at once can still be read.
 ///
 /// # Errors
 /// As [`request_short_slice`].
 pub fn request_short_slice_for_main_thread() -> nix::Result<()> {
-    os::request_slice(raw::own_pid(), SLICE_NS)
+    os::request_slice(raw::own_pid(), SLICE_NS, false)
 }
 
 /// Whether a request may end the process with SIGSYS: systemd has started it with a seccomp filter.

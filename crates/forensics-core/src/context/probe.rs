@@ -88,6 +88,14 @@ impl Probe {
         Finding(self.find(context, startup))
     }
 
+    /// The same, without blocking. `None` if the probe needs something that might block.
+    pub fn try_run(self, context: &ShutdownContext, startup: &StartupInfo) -> Option<Finding> {
+        if matches!(self, Probe::Marker(_) | Probe::Memory) {
+            return None;
+        }
+        procfile::without_blocking(|| self.run(context, startup))
+    }
+
     fn find(self, context: &ShutdownContext, startup: &StartupInfo) -> Option<Found> {
         let sender = context.sender.as_ref();
         match self {

@@ -65,6 +65,7 @@ impl StartupInfo {
     pub fn collect() -> Self {
         let variable =
             |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+        procfile::prepare();
         Self::of(own_pid(), &variable)
     }
 
@@ -125,7 +126,6 @@ impl StartupInfo {
             Probe::Parent,
             Probe::Tracer,
             Probe::SenderCmdline,
-            Probe::SenderUser,
             Probe::Load,
         ];
         probes.extend((0..self.markers.len()).map(Probe::Marker));
@@ -134,7 +134,7 @@ impl StartupInfo {
 
     /// What only the record shows, to be run after the line has been logged.
     pub fn record_probes(&self) -> Vec<Probe> {
-        vec![Probe::SenderUnit, Probe::Ancestors, Probe::Memory]
+        vec![Probe::SenderUnit, Probe::SenderUser, Probe::Ancestors, Probe::Memory]
     }
 
     /// What identifies the sender of a further signal, without its command line.

@@ -9,6 +9,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 
@@ -20,6 +21,11 @@ pub(crate) const HAS_PROC: bool = false;
 
 /// Whether a link stays the same between looking at it and reading it.
 pub(crate) const LINKS_ARE_HELD: bool = false;
+
+/// There is no such `/proc`.
+pub(crate) fn open_in_procfs(_: &Path) -> nix::Result<File> {
+    Err(Errno::ENOSYS)
+}
 
 /// A folder to walk through. Unlike by `O_PATH`, it must be one that we may list.
 const WALK: OFlag =

@@ -240,6 +240,17 @@ impl Turn {
     }
 }
 
+/// What `run()` waits for. It sleeps until this changes, so that no other event wakes it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Awaited {
+    /// [`Machine::report`] has the report to return.
+    pub(crate) is_finished: bool,
+    /// The service's future is to be dropped.
+    pub(crate) drops_service: bool,
+    /// When [`Event::Tick`] is due.
+    pub(crate) timer: Option<Instant>,
+}
+
 /// What others may know of a stop.
 pub(crate) struct Snapshot {
     pub(crate) running: Vec<(String, Duration, serde_json::Map<String, serde_json::Value>)>,
@@ -378,6 +389,16 @@ impl Machine {
                 _ => None,
             },
             _ => None,
+        }
+    }
+
+    /// What `run()` waits for.
+    pub(crate) fn awaited(&self) -> Awaited {
+        let is_closing = |stop: &Stop| matches!(stop.stage, Stage::Closing { .. });
+        Awaited {
+            is_finished: matches!(&self.state, State::TearingDown(stop) if is_closing(stop)),
+            drops_service: self.drops_service(),
+            timer: self.next_timer(),
         }
     }
 
