@@ -69,6 +69,17 @@ impl LogThread {
         self.queue.start();
     }
 
+    /// Whether something is queued, and there is no log thread.
+    pub(crate) fn needs_thread(&self) -> bool {
+        self.queue.needs_thread()
+    }
+
+    /// Makes the calling thread the log thread, if there is none, for as long as there is something
+    /// to log and a second longer.
+    pub(crate) fn work(&self) {
+        self.queue.work();
+    }
+
     /// Writes what matters to file descriptor 2 where it was not emitted in time. Blocks for
     /// [`EMIT_LIMIT`] at most for each such text.
     pub(crate) fn write_overdue(&self) {

@@ -157,12 +157,34 @@ impl Shutdown {
 
     /// The second half.
     pub(crate) fn perform(self: &Arc<Self>, actions: Vec<Action>) {
+        let actions = self.perform_urgent(actions);
         self.log.start();
         self.record.start();
         self.message.start();
         for action in actions {
             self.perform_one(action);
         }
+    }
+
+    /// Performs the first part of the second half: what the service waits for. Returns the actions that
+    /// are left. The threads of the log and the like are started only with those, because starting a
+    /// thread takes longer on a busy host than all of this.
+    pub(crate) fn perform_urgent(&self, actions: Vec<Action>) -> Vec<Action> {
+        let mut left = Vec::new();
+        for action in actions {
+            match action {
+                Action::EndReadiness => drop(self.readiness.end()),
+                Action::CaptureContext { trigger, signal } => {
+                    let context =
+                        capture_context::capture(&self.startup, trigger, signal.as_deref());
+                    let actions = self.decide(Event::ContextCaptured(Box::new(context)));
+                    left.extend(self.perform_urgent(actions));
+                }
+                Action::CancelToken => self.token.cancel(),
+                other => left.push(other),
+            }
+        }
+        left
     }
 
     fn queue_log(&self, event: LogEvent) {
@@ -185,16 +207,16 @@ impl Shutdown {
 
     fn perform_one(self: &Arc<Self>, action: Action) {
         match action {
-            // Queued by `decide`.
-            Action::Log(_) | Action::Record(_) | Action::WriteMessage { .. } => {}
+            // By `decide` and `perform_urgent`.
+            Action::Log(_)
+            | Action::Record(_)
+            | Action::WriteMessage { .. }
+            | Action::EndReadiness
+            | Action::CaptureContext { .. }
+            | Action::CancelToken => {}
             Action::BecomeReady => {
                 self.readiness.begin();
                 self.notifier.ready();
-            }
-            Action::EndReadiness => drop(self.readiness.end()),
-            Action::CaptureContext { trigger, signal } => {
-                let context = capture_context::capture(&self.startup, trigger, signal.as_deref());
-                self.handle(Event::ContextCaptured(Box::new(context)));
             }
             Action::CompleteContext(context) => {
                 self.phases.set_stop(&self.config.service, context.clone());
@@ -208,7 +230,6 @@ impl Shutdown {
                 let repeated = LaterSignal { signal, sender, ordinal, offset, ended_lead: false };
                 self.handle(Event::SignalRepeated(Box::new(repeated)));
             }
-            Action::CancelToken => self.token.cancel(),
             Action::SetStatus(text) => self.notifier.status(&text),
             Action::ExplainStop(context) => {
                 drop(self.runtime.spawn(explain::explain_stop(self.clone(), context)));
@@ -238,7 +259,9 @@ impl Shutdown {
 
     /// Asks for a stop without a signal. One that is already on its way comes first.
     pub(crate) fn request(self: &Arc<Self>, event: Event) {
-        shutdown_thread::take_in();
+        for (guard, actions) in shutdown_thread::take_in() {
+            guard.perform(actions);
+        }
         self.handle(event);
     }
 

@@ -4,8 +4,13 @@
 //! costs nothing there. The OS handler wakes it. It brings each signal to every guard, and from then
 //! on looks four times a second whether the runtime still answers, whether the deadline is near, and
 //! whether it is over. Since it needs no runtime, a stop begins, is watched, and ends, also where
-//! every worker of the runtime is blocked. It calls no subscriber and writes to no disk, unless no thread
-//! is to be had that does.
+//! every worker of the runtime is blocked. It writes to no disk, unless no thread can be started that
+//! does.
+//!
+//! The thread that has taken in the signal of a stop also emits the context line. A new thread would
+//! have to wait for its turn first, which takes milliseconds on a busy host. Since the subscriber
+//! may block, the thread first starts another one that goes on in its place, and is the log thread
+//! from then on.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,12 +23,17 @@ use crate::blocking::spawn_detached;
 use crate::capture_context::Caught;
 use crate::describe;
 use crate::log_thread::EMIT_LIMIT;
-use crate::machine::{Event, ExitReason, FORCED_STATUS};
+use crate::machine::{Action, Event, ExitReason, FORCED_STATUS};
 use crate::os::kill_after;
 use crate::shutdown::Shutdown;
 
 /// How often a stop under way is looked at.
 const EVERY: Duration = Duration::from_millis(250);
+
+const NAME: &str = "shutdown-thread";
+
+/// Actions that a guard still has to perform.
+type Pending = Vec<(Arc<Shutdown>, Vec<Action>)>;
 
 struct Registry {
     is_started: bool,
@@ -48,7 +58,7 @@ static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
 pub(crate) fn attach(guard: Weak<Shutdown>) -> io::Result<()> {
     let mut registry = lock();
     if !registry.is_started {
-        spawn_detached("shutdown-thread", run)?;
+        spawn_detached(NAME, || run(Vec::new()))?;
         registry.is_started = true;
     }
     registry.guards.retain(|guard| guard.strong_count() > 0);
@@ -76,13 +86,13 @@ pub(crate) fn release_after(delay: Duration, handlers: HandlerGuard) {
     }
 }
 
-/// Brings the signals that have arrived to every guard. Also called by those who would otherwise
-/// bring an event that came after a signal before it.
-pub(crate) fn take_in() {
+/// Brings the signals that have arrived to every guard, and returns what is to be performed. Also
+/// called by those who would otherwise bring an event that came after a signal before it.
+pub(crate) fn take_in() -> Pending {
     // Held until each guard's machine knows of the signals, so that no later event overtakes them.
     static TAKING_IN: Mutex<()> = Mutex::new(());
     let mut pending = Vec::new();
-    let taking_in = TAKING_IN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _taking_in = TAKING_IN.lock().unwrap_or_else(PoisonError::into_inner);
     let signals = capture::drain();
     // Not before: a guard may have been installed meanwhile.
     let guards = guards();
@@ -94,10 +104,7 @@ pub(crate) fn take_in() {
             pending.push((guard.clone(), guard.decide(event)));
         }
     }
-    drop(taking_in);
-    for (guard, actions) in pending {
-        guard.perform(actions);
-    }
+    pending
 }
 
 /// Records that a panic ends the process, for every guard that is alive.
@@ -109,19 +116,42 @@ pub(crate) fn record_panic(message: &str, location: Option<&str>) {
     }
 }
 
-fn run() {
+/// The shutdown thread, which begins with what the previous one has left.
+fn run(pending: Pending) {
+    perform(pending);
     let mut timeout = None;
     loop {
         capture::wait(timeout);
         // A panic of ours must not end the watch over the process.
-        let round = catch_unwind(AssertUnwindSafe(serve));
-        timeout = round.unwrap_or(Some(EVERY));
+        match catch_unwind(AssertUnwindSafe(serve)) {
+            Ok(Round::Done(next)) => timeout = next,
+            Ok(Round::HandedOver(guard)) => return guard.log.work(),
+            Err(_) => timeout = Some(EVERY),
+        }
     }
 }
 
-/// One round: returns how soon the next one is due, whether or not a signal arrives.
-fn serve() -> Option<Duration> {
-    take_in();
+/// How a round of the shutdown thread has ended.
+enum Round {
+    /// The next one is due so soon, whether or not a signal arrives.
+    Done(Option<Duration>),
+    /// Another thread is the shutdown thread now. This one emits what the guard logs.
+    HandedOver(Arc<Shutdown>),
+}
+
+fn serve() -> Round {
+    let mut pending = take_in();
+    for (guard, actions) in &mut pending {
+        *actions = guard.perform_urgent(std::mem::take(actions));
+    }
+    let logging = pending.iter().map(|(guard, _)| guard).find(|guard| guard.log.needs_thread());
+    if let Some(guard) = logging.cloned() {
+        match hand_over(pending) {
+            Ok(()) => return Round::HandedOver(guard),
+            Err(left) => pending = left,
+        }
+    }
+    perform(pending);
     let mut timeout = release_handlers();
     for guard in guards() {
         if watch(&guard) {
@@ -131,7 +161,24 @@ fn serve() -> Option<Duration> {
             end_process(&guard, reason);
         }
     }
-    timeout
+    Round::Done(timeout)
+}
+
+/// Starts another shutdown thread in place of this one. Gives `pending` back if that fails.
+fn hand_over(pending: Pending) -> Result<(), Pending> {
+    let pending = Arc::new(Mutex::new(pending));
+    let take = |pending: &Mutex<Pending>| {
+        std::mem::take(&mut *pending.lock().unwrap_or_else(PoisonError::into_inner))
+    };
+    let theirs = pending.clone();
+    let started = spawn_detached(NAME, move || run(take(&theirs)));
+    started.map_err(|_| take(&pending))
+}
+
+fn perform(pending: Pending) {
+    for (guard, actions) in pending {
+        guard.perform(actions);
+    }
 }
 
 /// Looks at a guard's stop, where one is under way. Returns whether it is to be looked at again.

@@ -143,20 +143,22 @@ impl Probe {
 /// Checks that the process the handler saw is the one that sent the signal.
 fn verified(sender: &Sender) -> Option<Found> {
     let process = &sender.process;
-    if !sender.is_verified() || !process.is_same_as(&ProcessSummary::read_stat(process.pid)) {
+    if !sender.is_verified() {
         return None;
     }
     // The handler may already have seen another process: if the signal was pending for long, as in a
     // stopped process, or if the sender signalled its process group from a pid namespace below ours,
-    // because the kernel then reports the pid of that namespace. If the sender has exited since the
-    // read above, there is no file: a pid is not reused before all others have been.
+    // because the kernel then reports the pid of that namespace. If the sender has exited, there is no
+    // file: a pid is not reused before all others have been.
     let (uid, _) = procfile::uid_and_tracer(process.pid);
+    let is_same_process = || process.is_same_as(&ProcessSummary::read_stat(process.pid));
     if uid.is_some() && uid != process.uid {
-        return Some(Found::SenderIsAnother);
+        return is_same_process().then_some(Found::SenderIsAnother);
     }
     // Most likely a user's manager; its unit tells whose.
     let is_manager = process.name.as_deref() == Some("systemd") && process.pid != 1;
-    if is_manager { process::unit(process.pid).map(Found::SenderUnit) } else { None }
+    let unit = if is_manager { process::unit(process.pid) } else { None };
+    unit.filter(|_| is_same_process()).map(Found::SenderUnit)
 }
 
 /// The sender's command line, if the process is still the sender. After an exec the process has
