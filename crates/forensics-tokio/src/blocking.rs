@@ -121,7 +121,7 @@ impl WorkQueue {
         state.has_worker = true;
         drop(state);
         let queue = self.clone();
-        if spawn_detached(self.0.thread_name, move || queue.work_until_idle()).is_err() {
+        if spawn_detached(self.0.thread_name, move || queue.work()).is_err() {
             // Better done here than not at all.
             let mut state = self.do_waiting(self.lock());
             state.has_worker = false;
@@ -147,22 +147,18 @@ impl WorkQueue {
         waited.unwrap_or_else(PoisonError::into_inner).0.done >= last
     }
 
-    /// Whether there are jobs, and no thread that does them.
-    pub(crate) fn needs_thread(&self) -> bool {
-        let state = self.lock();
-        !state.waiting.is_empty() && !state.has_worker
+    /// Makes the calling thread the one that does the jobs, if there is none. Returns whether it is;
+    /// then [`work`](Self::work) or [`release`](Self::release) must follow.
+    pub(crate) fn claim(&self) -> bool {
+        !std::mem::replace(&mut self.lock().has_worker, true)
     }
 
-    /// Makes the calling thread the one that does the jobs, if there is none. Returns when there has
-    /// been no job for a second.
+    pub(crate) fn release(&self) {
+        self.lock().has_worker = false;
+    }
+
+    /// Does the jobs, until there has been none for a second.
     pub(crate) fn work(&self) {
-        let had_worker = std::mem::replace(&mut self.lock().has_worker, true);
-        if !had_worker {
-            self.work_until_idle();
-        }
-    }
-
-    fn work_until_idle(&self) {
         let mut state = self.lock();
         loop {
             state = self.do_waiting(state);

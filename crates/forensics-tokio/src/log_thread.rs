@@ -69,13 +69,17 @@ impl LogThread {
         self.queue.start();
     }
 
-    /// Whether something is queued, and there is no log thread.
-    pub(crate) fn needs_thread(&self) -> bool {
-        self.queue.needs_thread()
+    /// Makes the calling thread the log thread, if there is none. Returns whether it is; then
+    /// [`work`](Self::work) or [`release`](Self::release) must follow.
+    pub(crate) fn claim(&self) -> bool {
+        self.queue.claim()
     }
 
-    /// Makes the calling thread the log thread, if there is none, for as long as there is something
-    /// to log and a second longer.
+    pub(crate) fn release(&self) {
+        self.queue.release();
+    }
+
+    /// Emits what is queued, until there has been nothing for a second.
     pub(crate) fn work(&self) {
         self.queue.work();
     }

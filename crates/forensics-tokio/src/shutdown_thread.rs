@@ -141,15 +141,21 @@ enum Round {
 
 fn serve() -> Round {
     let mut pending = take_in();
+    let begins = |actions: &[Action]| {
+        actions.iter().any(|action| matches!(action, Action::CaptureContext { .. }))
+    };
+    // The guard that this thread can log for, of those whose stop begins.
+    let logging = pending.iter().find(|(guard, actions)| begins(actions) && guard.log.claim());
+    let logging = logging.map(|(guard, _)| guard.clone());
     for (guard, actions) in &mut pending {
         *actions = guard.perform_urgent(std::mem::take(actions));
     }
-    let logging = pending.iter().map(|(guard, _)| guard).find(|guard| guard.log.needs_thread());
-    if let Some(guard) = logging.cloned() {
+    if let Some(guard) = logging {
         match hand_over(pending) {
             Ok(()) => return Round::HandedOver(guard),
             Err(left) => pending = left,
         }
+        guard.log.release();
     }
     perform(pending);
     let mut timeout = release_handlers();
