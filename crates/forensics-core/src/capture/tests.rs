@@ -78,18 +78,18 @@ fn concurrent_writers_and_readers_lose_nothing_and_tear_nothing() {
 
 #[test]
 #[cfg(all(target_os = "linux", not(forensics_portable)))]
-fn a_short_slice_is_the_threads_own_and_no_child_or_thread_inherits_it() {
+fn a_short_slice_is_inherited_only_if_it_is_meant_to_be() {
+    use super::os;
     use super::slice::SLICE_NS;
-    use super::{os, request_short_slice};
 
     fn slice_of(tid: i32) -> u64 {
         os::sched_attr(tid).unwrap().runtime
     }
 
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
+    for is_inherited in [false, true] {
+        let on_thread = || {
             let usual = slice_of(0);
-            if let Err(error) = request_short_slice() {
+            if let Err(error) = os::request_slice(0, SLICE_NS, is_inherited) {
                 eprintln!("skipped: no request here: {error}");
                 return;
             }
@@ -98,18 +98,22 @@ fn a_short_slice_is_the_threads_own_and_no_child_or_thread_inherits_it() {
                 return;
             }
             assert_eq!(slice_of(0), SLICE_NS);
-            if os::sched_attr(0).unwrap().nice < 0 {
+            if !is_inherited && os::sched_attr(0).unwrap().nice < 0 {
                 eprintln!("skipped: with a negative nice value it is inherited, as documented");
                 return;
             }
+            let expected = if is_inherited { SLICE_NS } else { usual };
             std::thread::scope(|scope| {
-                scope.spawn(|| assert_eq!(slice_of(0), usual, "a thread"));
+                scope.spawn(|| assert_eq!(slice_of(0), expected, "a thread"));
             });
             let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
             let inherited = slice_of(child.id().cast_signed());
             child.kill().unwrap();
             child.wait().unwrap();
-            assert_eq!(inherited, usual, "a child process");
+            assert_eq!(inherited, expected, "a child process");
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(on_thread);
         });
-    });
+    }
 }
