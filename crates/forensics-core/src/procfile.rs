@@ -103,12 +103,6 @@ pub(crate) fn without_blocking<T>(work: impl FnOnce() -> T) -> Option<T> {
     (reads == Reads::NonBlocking).then_some(result)
 }
 
-/// Prepares [`without_blocking`]. Afterwards something can be mounted over `/proc` without an effect
-/// on it.
-pub(crate) fn prepare() {
-    let _ = os::open_in_procfs(Path::new("loadavg"));
-}
-
 fn open(path: &Path) -> io::Result<File> {
     if READS.get() == Reads::All {
         let flags = libc::O_NONBLOCK | libc::O_NOCTTY;

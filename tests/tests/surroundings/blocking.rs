@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use forensics_tests::{Program, can, example, root_can};
 use forensics_tokio::core::process::ProcessSummary;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::under::unshare;
@@ -104,6 +106,19 @@ fn whichever_files_do_not_answer_the_stop_goes_on_and_ends_well() {
         let record = fs::read_to_string(&record[0]).unwrap();
         assert!(record.contains(r#""event":"stopped""#), "{record}");
     }
+}
+
+#[test]
+fn a_sender_whose_own_file_does_not_answer_is_reported_without_its_name() {
+    // The OS handler itself reads this file.
+    let Some(blocked) = Blocked::start(&["/proc/PPID/stat"], &[]) else { return };
+    let pid = Pid::from_raw(blocked.gateway.pid().cast_signed());
+    kill(pid, Signal::SIGTERM).unwrap();
+    let (ended, _dir) = blocked.wait();
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    let context = ended.line("Shutdown context: signal=SIGTERM");
+    let expected = format!(" sender_pid={} sender_name=? ", std::process::id());
+    assert!(context.contains(&expected), "{context}");
 }
 
 #[test]

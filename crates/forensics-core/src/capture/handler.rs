@@ -1,5 +1,6 @@
 //! The handler, and what the reader calls.
 
+use std::os::fd::AsRawFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -45,6 +46,8 @@ static PROC_IS_OURS: AtomicBool = AtomicBool::new(false);
 static PARENT_DEATH_SIGNAL: AtomicI32 = AtomicI32::new(0);
 /// The descriptor of [`WAKE`] for the handler. `OnceLock` is not documented as async-signal-safe.
 static WAKE_FD: AtomicI32 = AtomicI32::new(-1);
+/// The folder `/proc`, or -1. It is never closed, for the same reason as [`WAKE`].
+static PROC_FD: AtomicI32 = AtomicI32::new(-1);
 /// Wakes the reader. It is never closed, because a handler may run at any time.
 static WAKE: OnceLock<Waker> = OnceLock::new();
 
@@ -57,6 +60,7 @@ pub(super) fn prepare() -> nix::Result<()> {
         WAKE_FD.store(waker.write_fd(), Ordering::Release);
     }
     PROC_IS_OURS.store(procfile::is_ours(), Ordering::Release);
+    PROC_FD.store(crate::os::procfs().map_or(-1, |fd| fd.as_raw_fd()), Ordering::Release);
     PARENT_DEATH_SIGNAL.store(os::parent_death_signal(), Ordering::Release);
     OWNER.store(raw::own_pid(), Ordering::Release);
     Ok(())
@@ -102,23 +106,28 @@ fn capture(info: &siginfo_t, mono_ns: u64, wall_ns: u64) -> Raw {
     if pid > 0 && !PROC_IS_OURS.load(Ordering::Acquire) {
         raw.stat = Err(absence(pid, libc::ENOENT));
     } else if pid > 0 {
+        let procfs = PROC_FD.load(Ordering::Acquire);
         // This disappears first and says most, so it is read first.
-        raw.stat = raw::read(&raw::proc_path(pid, b"stat")).map_err(|errno| absence(pid, errno));
+        raw.stat =
+            raw::read(procfs, &raw::proc_path(pid, b"stat")).map_err(|errno| absence(pid, errno));
         // A process without a session has no login uid, because the kernel sets both together. A
         // user namespace can hide the uid alone, so the session decides.
-        if let Ok(session) = raw::read(&raw::proc_path(pid, b"sessionid"))
+        if let Ok(session) = raw::read(procfs, &raw::proc_path(pid, b"sessionid"))
             && login_id(session.as_slice()).is_some()
         {
             raw.login_session = session;
-            if let Ok(id) = raw::read(&raw::proc_path(pid, b"loginuid")) {
+            if let Ok(id) = raw::read(procfs, &raw::proc_path(pid, b"loginuid")) {
                 raw.login_uid = id;
             }
         }
         // This needs no descriptor, so it works in a process that has none left. A sender that has
-        // exited has no `exe` any more, so it is not tried.
-        if !matches!(raw.stat, Err(SnapshotError::Gone))
-            && let Some(exe) = raw::read_link(&raw::proc_path(pid, b"exe"))
-        {
+        // exited has no `exe` any more, so it is not tried; nor if another file system serves the
+        // folder of the process, because that might block.
+        let tries_exe = match raw.stat {
+            Ok(_) => true,
+            Err(absence) => !matches!(absence, SnapshotError::Gone | FOREIGN),
+        };
+        if tries_exe && let Some(exe) = raw::read_link(&raw::proc_path(pid, b"exe")) {
             raw.exe = exe;
         }
     }
@@ -129,6 +138,9 @@ fn capture(info: &siginfo_t, mono_ns: u64, wall_ns: u64) -> Raw {
     raw.took_ns = raw::clock_ns(libc::CLOCK_MONOTONIC).saturating_sub(mono_ns);
     raw
 }
+
+/// Another file system is mounted over the file.
+const FOREIGN: SnapshotError = SnapshotError::Unreadable(libc::EXDEV);
 
 fn absence(pid: c_int, errno: c_int) -> SnapshotError {
     match errno {

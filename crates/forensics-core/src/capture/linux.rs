@@ -29,6 +29,22 @@ impl Waker {
     }
 }
 
+/// Opens the file at `path` below `folder`, if no other file system is mounted on the way to it: one
+/// served by a process may block for ever. `path` must contain a NUL. For the handler.
+pub(super) fn open_in(folder: c_int, path: &[u8], flags: c_int) -> Result<c_int, c_int> {
+    if folder < 0 || !path.contains(&0) {
+        return Err(libc::EBADF);
+    }
+    // SAFETY: all zeros is a valid `open_how`.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    how.flags = flags as u64;
+    how.resolve = libc::RESOLVE_NO_XDEV;
+    let (path, size) = (path.as_ptr(), size_of::<libc::open_how>());
+    // SAFETY: `path` contains a NUL, as checked above, and the kernel only reads `how`, for `size` bytes.
+    let fd = unsafe { libc::syscall(libc::SYS_openat2, folder, path, &raw const how, size) };
+    if fd < 0 { Err(Errno::last_raw()) } else { Ok(fd as c_int) }
+}
+
 /// The signal that this thread asked for when its parent dies, or 0.
 pub(super) fn parent_death_signal() -> c_int {
     let mut signal: c_int = 0;

@@ -6,6 +6,8 @@
 use nix::errno::Errno;
 use nix::libc::{self, c_int};
 
+use super::os;
+
 /// Bytes with a length, without an allocation.
 #[derive(Clone, Copy)]
 pub(super) struct Bytes<const N: usize> {
@@ -31,6 +33,8 @@ impl<const N: usize> Bytes<N> {
     }
 }
 
+const PROC: &[u8] = b"/proc/";
+
 /// `/proc/PID/FILE` with a NUL at the end.
 pub(super) fn proc_path(pid: c_int, file: &[u8]) -> Bytes<64> {
     let mut digits = [0; 10];
@@ -46,7 +50,7 @@ pub(super) fn proc_path(pid: c_int, file: &[u8]) -> Bytes<64> {
         }
     }
     let mut path = Bytes::EMPTY;
-    path.push(b"/proc/");
+    path.push(PROC);
     path.push(&digits[first..]);
     path.push(b"/");
     path.push(file);
@@ -61,14 +65,22 @@ pub(super) fn proc_path(pid: c_int, file: &[u8]) -> Bytes<64> {
     path
 }
 
-/// The first `N` bytes of the file at `path`, which must come from [`proc_path`].
+/// The first `N` bytes of the file at `path`, which must come from [`proc_path`]. `procfs` is the
+/// folder `/proc`, or -1.
 ///
 /// A single read(2): the files of `/proc` used here return everything at once, and a second call to
 /// see the end of the file would take as long again.
-pub(super) fn read<const N: usize>(path: &Bytes<64>) -> Result<Bytes<N>, c_int> {
+pub(super) fn read<const N: usize>(procfs: c_int, path: &Bytes<64>) -> Result<Bytes<N>, c_int> {
     const FLAGS: c_int = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
-    // SAFETY: `path` ends in a NUL by construction and outlives the call.
-    let fd = unsafe { libc::open(path.bytes.as_ptr().cast(), FLAGS) };
+    let fd = match os::open_in(procfs, &path.bytes[PROC.len()..], FLAGS) {
+        // An old kernel or a seccomp filter does not know openat2(2).
+        Err(libc::ENOSYS | libc::EPERM | libc::EBADF) => {
+            // SAFETY: `path` ends in a NUL by construction and outlives the call.
+            unsafe { libc::open(path.bytes.as_ptr().cast(), FLAGS) }
+        }
+        Err(errno) => return Err(errno),
+        Ok(fd) => fd,
+    };
     if fd < 0 {
         return Err(Errno::last_raw());
     }
@@ -134,6 +146,8 @@ pub(super) fn notify(fd: c_int) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+
     use super::*;
 
     #[test]
@@ -151,11 +165,16 @@ mod tests {
     #[cfg_attr(miri, ignore = "Miri shows no /proc")]
     fn our_own_files_are_read_and_missing_ones_give_their_errno() {
         let pid = own_pid();
-        let stat: Bytes<1024> = read(&proc_path(pid, b"stat")).unwrap();
-        assert!(stat.as_slice().starts_with(format!("{pid} (").as_bytes()));
-        let cut: Bytes<4> = read(&proc_path(pid, b"stat")).unwrap();
-        assert_eq!(cut.as_slice(), &stat.as_slice()[..4]);
-        assert_eq!(read::<8>(&proc_path(pid, b"nothing")).err(), Some(libc::ENOENT));
+        let procfs = crate::os::procfs().map_or(-1, |fd| fd.as_raw_fd());
+        // Without the folder the file is opened by its whole path.
+        for procfs in [procfs, -1] {
+            let stat: Bytes<1024> = read(procfs, &proc_path(pid, b"stat")).unwrap();
+            assert!(stat.as_slice().starts_with(format!("{pid} (").as_bytes()));
+            let cut: Bytes<4> = read(procfs, &proc_path(pid, b"stat")).unwrap();
+            assert_eq!(cut.as_slice(), &stat.as_slice()[..4]);
+            let missing = read::<8>(procfs, &proc_path(pid, b"nothing"));
+            assert_eq!(missing.err(), Some(libc::ENOENT));
+        }
         let exe: Bytes<4096> = read_link(&proc_path(pid, b"exe")).unwrap();
         assert_eq!(exe.as_slice(), std::env::current_exe().unwrap().as_os_str().as_encoded_bytes());
         assert!(exists(pid) && exists(1) && !exists(i32::MAX) && !exists(0));

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Probe;
 use crate::cgroupfs::MemoryCgroup;
 use crate::escape::{MAX_NAME_CHARS, cut};
+use crate::os;
 use crate::pod::Pod;
 use crate::process::{self, ProcessSummary};
 use crate::procfile;
@@ -65,7 +66,8 @@ impl StartupInfo {
     pub fn collect() -> Self {
         let variable =
             |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
-        procfile::prepare();
+        // Opens it before something can be mounted over it.
+        let _ = os::procfs();
         Self::of(own_pid(), &variable)
     }
 

@@ -1,7 +1,7 @@
 //! Linux: `O_PATH` holds the file that was found, and `/proc/self/fd` opens that very file.
 
 use std::fs::File;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -23,22 +23,27 @@ pub(crate) const HAS_PROC: bool = true;
 /// Whether a link stays the same between looking at it and reading it.
 pub(crate) const LINKS_ARE_HELD: bool = true;
 
+/// The folder `/proc`, if it is the kernel's procfs. It is opened once and never closed, because
+/// something can be mounted over it as well.
+pub(crate) fn procfs() -> Option<BorrowedFd<'static>> {
+    static PROCFS: OnceLock<Option<OwnedFd>> = OnceLock::new();
+    let procfs = PROCFS.get_or_init(|| {
+        let folder = begin(Path::new("/proc")).ok()?;
+        (fstatfs(&folder).ok()?.filesystem_type() == PROC_SUPER_MAGIC).then_some(folder)
+    });
+    procfs.as_ref().map(OwnedFd::as_fd)
+}
+
 /// Opens a file of `/proc` to read it, if the kernel's procfs itself serves it.
 ///
 /// # Errors
 /// `EXDEV` if something is mounted over it, `ELOOP` for a link, `ENOSYS` or `EPERM` if openat2(2) is
 /// refused, and those of open(2).
 pub(crate) fn open_in_procfs(path: &Path) -> nix::Result<File> {
-    /// `/proc`, opened once, because something can be mounted over it as well.
-    static PROCFS: OnceLock<Option<OwnedFd>> = OnceLock::new();
-    let procfs = PROCFS.get_or_init(|| {
-        let folder = begin(Path::new("/proc")).ok()?;
-        (fstatfs(&folder).ok()?.filesystem_type() == PROC_SUPER_MAGIC).then_some(folder)
-    });
-    let procfs = procfs.as_ref().ok_or(Errno::EXDEV)?;
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let resolve = ResolveFlag::RESOLVE_NO_XDEV | ResolveFlag::RESOLVE_NO_SYMLINKS;
-    openat2(procfs, path, OpenHow::new().flags(flags).resolve(resolve)).map(File::from)
+    let how = OpenHow::new().flags(flags).resolve(resolve);
+    openat2(procfs().ok_or(Errno::EXDEV)?, path, how).map(File::from)
 }
 
 /// Holds what has a name, of any kind.

@@ -22,6 +22,11 @@ pub(crate) const HAS_PROC: bool = false;
 /// Whether a link stays the same between looking at it and reading it.
 pub(crate) const LINKS_ARE_HELD: bool = false;
 
+/// There is none.
+pub(crate) fn procfs() -> Option<BorrowedFd<'static>> {
+    None
+}
+
 /// There is no such `/proc`.
 pub(crate) fn open_in_procfs(_: &Path) -> nix::Result<File> {
     Err(Errno::ENOSYS)
