@@ -23,7 +23,7 @@ use crate::machine::{DelayEnd, LogEvent, Seconds};
 use crate::outcome::Outcome;
 use crate::phases::Phases;
 use crate::record_events::micros;
-use crate::report::{LaterSignal, PhaseReport};
+use crate::report::{RepeatedSignal, PhaseReport};
 
 /// `Shutdown context: …`, the first line of a stop.
 fn context(context: &ShutdownContext) {
@@ -70,13 +70,13 @@ pub(crate) fn unexplained(why: &str) {
 }
 
 /// What follows from it.
-fn consequence(later: &LaterSignal, escalation: Escalation) -> &'static str {
+fn consequence(later: &RepeatedSignal, escalation: Escalation) -> &'static str {
     match (later.ordinal, escalation) {
-        _ if later.ended_lead => "the lead is over, and the teardown begins",
+        _ if later.ended_delay => "the lead is over, and the teardown begins",
         (None, _) => "the same request once more",
         (Some(1), _) => "the stop has begun already",
         (_, Escalation::Ignore) => "the teardown goes on as before",
-        (Some(2), Escalation::CutThenExit) => {
+        (Some(2), Escalation::SkipThenExit) => {
             "the running phase is cut short, and only phases with a reserve go on"
         }
         _ => "the process ends at once",
@@ -239,7 +239,7 @@ pub(crate) fn emit(event: LogEvent, phases: &Phases) {
                 sender_pid = who.map(|who| who.pid),
                 sender_name = who.map(|who| who.name.as_deref().unwrap_or("?")),
                 sender_uid = who.and_then(|who| who.uid),
-                "+{} another {}: {}", Seconds(later.offset), later.signal, consequence(&later, escalation),
+                "+{} another {}: {}", Seconds(later.received_after), later.signal, consequence(&later, escalation),
             );
         }
         LogEvent::ImpossibleReserves(sum) => {
@@ -299,14 +299,14 @@ pub(crate) fn emit(event: LogEvent, phases: &Phases) {
 
 /// A phase has ended.
 fn phase_finished(report: &PhaseReport) {
-    let offset = report.offset + report.took;
+    let offset = report.started_after + report.duration;
     let recorded = (!report.values.is_empty()).then(|| values_line(&report.values));
     // The level has to be known when this is compiled, so each has its own call.
     macro_rules! finished {
         ($level:ident) => {
             $level!(
                 name: "phase_finished", target: "shutdown", phase = named(&report.name), outcome = %report.outcome,
-                took = %Seconds(report.took), offset_usec = micros(offset), error = report.error,
+                took = %Seconds(report.duration), offset_usec = micros(offset), error = report.error,
                 recorded,
                 "+{} phase finished", Seconds(offset),
             )
@@ -343,19 +343,19 @@ mod tests {
 
     #[test]
     fn what_follows_from_a_later_signal_is_said_as_it_was_set() {
-        use Escalation::{CutThenExit, Exit, Ignore};
+        use Escalation::{SkipThenExit, Exit, Ignore};
         let cases = [
-            (None, CutThenExit, "the same request"),
+            (None, SkipThenExit, "the same request"),
             (Some(1), Exit, "the stop has begun already"),
-            (Some(2), CutThenExit, "the running phase is cut short"),
-            (Some(3), CutThenExit, "the process ends at once"),
+            (Some(2), SkipThenExit, "the running phase is cut short"),
+            (Some(3), SkipThenExit, "the process ends at once"),
             (Some(2), Exit, "the process ends at once"),
             (Some(2), Ignore, "the teardown goes on as before"),
             (Some(3), Ignore, "the teardown goes on as before"),
         ];
         for (ordinal, escalation, expected) in cases {
-            let (signal, offset) = (Signal::TERM, Duration::ZERO);
-            let later = LaterSignal { signal, sender: None, ordinal, offset, ended_lead: false };
+            let (signal, received_after) = (Signal::TERM, Duration::ZERO);
+            let later = RepeatedSignal { signal, sender: None, ordinal, received_after, ended_delay: false };
             let said = consequence(&later, escalation);
             assert!(said.starts_with(expected), "{ordinal:?} {escalation:?}: {said}");
         }

@@ -11,7 +11,7 @@ use forensics_core::record::{
 };
 use serde_json::{Map, Value};
 
-use crate::report::{LaterSignal, PhaseReport};
+use crate::report::{RepeatedSignal, PhaseReport};
 
 /// Names a phase, or a group.
 #[derive(Debug, Clone, Copy)]
@@ -49,7 +49,7 @@ pub(crate) fn begun(
 
 /// A signal after that, which with it makes so many requests. One that counts as the same request as
 /// the one before adds none.
-pub(crate) fn repeated(repeated: &LaterSignal, requests: u32) -> Event {
+pub(crate) fn repeated(repeated: &RepeatedSignal, requests: u32) -> Event {
     // Its cause would need the context, which belongs to the first one.
     let mut event = SignalEvent::new(SignalKind::Signal, requests, Cause::Unknown.as_str());
     event.signal = Some(repeated.signal.to_string());
@@ -80,7 +80,7 @@ pub(crate) fn phase_progress(
 }
 
 pub(crate) fn phase_finished(place: Place<'_>, report: &PhaseReport) -> Event {
-    let (took, offset) = (micros(report.took), micros(report.offset + report.took));
+    let (took, offset) = (micros(report.duration), micros(report.started_after + report.duration));
     let mut event = PhaseFinished::new(place.phase, report.outcome, took, offset);
     event.group = place.group.map(str::to_owned);
     event.error.clone_from(&report.error);

@@ -61,7 +61,7 @@ impl Recorder {
                 recorder.file = Some(Arc::new(file));
                 recorder.queues = Some(Queues {
                     write: WorkQueue::new("shutdown-record"),
-                    sync: config.durable.then(|| WorkQueue::new("shutdown-sync")),
+                    sync: config.fsync_records.then(|| WorkQueue::new("shutdown-sync")),
                 });
                 recorder.push_sync();
                 recorder.start();
@@ -157,7 +157,7 @@ fn run_started(config: &Config, startup: &StartupInfo) -> RunStarted {
         _ => "system".to_owned(),
     });
     start.pod = startup.pod.as_ref().map(ToString::to_string);
-    start.grace_us = config.grace.map(micros);
+    start.grace_us = config.stop_timeout.map(micros);
     start.deadline_us = Some(micros(config.deadline()));
     start.drain_timeout_us = Some(micros(config.drain_timeout));
     let oom = startup.memory_cgroup.as_ref().and_then(MemoryCgroup::oom_kills);

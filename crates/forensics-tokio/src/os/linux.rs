@@ -9,7 +9,6 @@ use std::time::Duration;
 use nix::sys::signal::{SIGKILL, SigEvent, SigevNotify};
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
-use nix::unistd::{getpid, gettid};
 
 /// The diagnostic where this program cannot be run again: for `/bin/sh -c`. It shows names without
 /// command lines, as nothing would remove the secrets from those. The second is for busybox.
@@ -23,11 +22,6 @@ pub(crate) fn kill_after(after: Duration) -> Option<Timer> {
     let mut timer = Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(kill)).ok()?;
     timer.set(Expiration::OneShot(after.into()), TimerSetTimeFlags::empty()).ok()?;
     Some(timer)
-}
-
-/// Whether this thread is the one that began in `main`.
-pub(crate) fn is_main_thread() -> bool {
-    gettid() == getpid()
 }
 
 /// The program that this process runs, also where its file was replaced or removed.

@@ -4,7 +4,6 @@ use std::io;
 use std::os::unix::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::{SIGKILL, kill};
@@ -32,11 +31,6 @@ pub(crate) fn kill_after(after: Duration) -> Option<Sender<()>> {
         return None;
     }
     Some(keep)
-}
-
-/// Whether this thread is the one that began in `main`, to which the standard library gives its name.
-pub(crate) fn is_main_thread() -> bool {
-    thread::current().name() == Some("main")
 }
 
 /// The program that this process runs, by its path: the file that is there now.

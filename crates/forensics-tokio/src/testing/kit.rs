@@ -47,13 +47,14 @@ use crate::testing::Sender;
 /// // In a test: #[tokio::test(start_paused = true)]
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let kit = Kit::install(ShutdownGuard::builder("gateway").deadline(Duration::from_secs(30)))?;
-/// let guard = kit.guard();
+/// let builder = ShutdownGuard::builder("gateway").deadline(Duration::from_secs(30));
+/// let (kit, guard) = Kit::install(builder)?;
 /// guard.phase("drain", |_| sleep(Duration::from_secs(60)));
-/// guard.phase("db_close", |_| async {}).reserve(Duration::from_secs(5));
+/// guard.phase("db_close", async |_| {}).reserve(Duration::from_secs(5));
 ///
 /// kit.signal_from(Signal::TERM, &Sender::systemd());
-/// let report = kit.until_end(guard.run(guard.token().cancelled_owned())).await?;
+/// let service = guard.token().cancelled_owned();
+/// let report = kit.until_end(guard.run(service)).await?;
 /// assert_eq!(report.context.cause().as_str(), "systemd");
 /// assert_eq!(report.phase("drain").map(|drain| drain.outcome), Some(Outcome::TimedOut));
 /// assert_eq!(report.phase("db_close").map(|close| close.outcome), Some(Outcome::Ok));
@@ -63,18 +64,17 @@ use crate::testing::Sender;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Kit {
-    guard: ShutdownGuard,
     shutdown: Arc<Shutdown>,
     forced: Arc<SetOnce<Forced>>,
 }
 
 impl Kit {
-    /// Installs a guard to be driven by the test. Reads `/proc`, and starts no process.
+    /// Installs a guard that the test drives, and returns both. Reads `/proc`, and starts no process.
     ///
     /// # Errors
     /// As [`Builder::install`], as far as it can happen here: outside a runtime, or with a marker's
     /// name that is none.
-    pub fn install(builder: Builder) -> Result<Self, InstallError> {
+    pub fn install(builder: Builder) -> Result<(Self, ShutdownGuard), InstallError> {
         let mut config = builder.config;
         let runtime = check(&config)?;
         config.diag_log = None;
@@ -87,12 +87,7 @@ impl Kit {
         let shutdown = prepare(config, startup, notifier, message, runtime.clone());
         let listener = runtime.spawn(listen(shutdown.clone(), Listeners::default()));
         let guard = ShutdownGuard::new(shutdown.clone(), None, vec![listener]);
-        Ok(Self { guard, shutdown, forced: Arc::default() })
-    }
-
-    /// The guard, as `install` would have returned it.
-    pub fn guard(&self) -> ShutdownGuard {
-        self.guard.clone()
+        Ok((Self { shutdown, forced: Arc::default() }, guard))
     }
 
     /// Lets systemd's stop timeout be this, which shortens the deadline of a stop by
