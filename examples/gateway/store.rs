@@ -16,6 +16,8 @@ impl std::fmt::Display for Closed {
     }
 }
 
+impl std::error::Error for Closed {}
+
 impl Default for Store {
     fn default() -> Self {
         Self(Mutex::new(Some(Vec::new())))

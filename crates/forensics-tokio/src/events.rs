@@ -23,7 +23,7 @@ use crate::machine::{DelayEnd, LogEvent, Seconds};
 use crate::outcome::Outcome;
 use crate::phases::Phases;
 use crate::record_events::micros;
-use crate::report::{RepeatedSignal, PhaseReport};
+use crate::report::{PhaseReport, RepeatedSignal};
 
 /// `Shutdown context: …`, the first line of a stop.
 fn context(context: &ShutdownContext) {
@@ -343,7 +343,7 @@ mod tests {
 
     #[test]
     fn what_follows_from_a_later_signal_is_said_as_it_was_set() {
-        use Escalation::{SkipThenExit, Exit, Ignore};
+        use Escalation::{Exit, Ignore, SkipThenExit};
         let cases = [
             (None, SkipThenExit, "the same request"),
             (Some(1), Exit, "the stop has begun already"),
@@ -355,7 +355,13 @@ mod tests {
         ];
         for (ordinal, escalation, expected) in cases {
             let (signal, received_after) = (Signal::TERM, Duration::ZERO);
-            let later = RepeatedSignal { signal, sender: None, ordinal, received_after, ended_delay: false };
+            let later = RepeatedSignal {
+                signal,
+                sender: None,
+                ordinal,
+                received_after,
+                ended_delay: false,
+            };
             let said = consequence(&later, escalation);
             assert!(said.starts_with(expected), "{ordinal:?} {escalation:?}: {said}");
         }

@@ -287,8 +287,7 @@ fn service_ended<F, T: IntoOutcome<Kind>, Kind>(
         },
         Some(Err(message)) => ServiceOutcome::Panicked(message),
     };
-    let dropped =
-        catch_unwind(AssertUnwindSafe(|| drop(service.take())));
+    let dropped = catch_unwind(AssertUnwindSafe(|| drop(service.take())));
     let outcome = match dropped {
         Ok(()) => outcome,
         Err(payload) => ServiceOutcome::Panicked(panic_message(&*payload)),

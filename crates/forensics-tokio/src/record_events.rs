@@ -11,7 +11,7 @@ use forensics_core::record::{
 };
 use serde_json::{Map, Value};
 
-use crate::report::{RepeatedSignal, PhaseReport};
+use crate::report::{PhaseReport, RepeatedSignal};
 
 /// Names a phase, or a group.
 #[derive(Debug, Clone, Copy)]

@@ -220,7 +220,8 @@ mod tests {
 
     #[test]
     fn the_operator_wins_and_can_also_say_no() {
-        let mut config = Config { fsync_records: true, watchdog: true, ..Config::new("test".to_owned()) };
+        let mut config =
+            Config { fsync_records: true, watchdog: true, ..Config::new("test".to_owned()) };
         let variables = [("FORENSICS_FSYNC_RECORDS", "no"), ("FORENSICS_WATCHDOG", "")];
         let variables = variables.map(|(name, value)| (name.into(), value.into()));
         let found = apply(&mut config, variables).unwrap();

@@ -14,7 +14,7 @@ use super::limit::Unit;
 use crate::capture_context::Caught;
 use crate::config::Escalation;
 use crate::outcome::ServiceOutcome;
-use crate::report::{RepeatedSignal, PhaseReport};
+use crate::report::{PhaseReport, RepeatedSignal};
 
 /// Something that happened.
 #[derive(Debug, Clone)]

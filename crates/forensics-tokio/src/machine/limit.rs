@@ -85,7 +85,8 @@ impl Machine {
 /// How long a teardown may take at most whose time may be extended so far: no longer than the
 /// deadline, nor than the supervisor waits.
 fn highest(asked: Duration, deadline: Duration, stop_timeout: Option<Duration>) -> Duration {
-    let stop_timeout = stop_timeout.map_or(Duration::MAX, |stop_timeout| stop_timeout - safety_margin(stop_timeout));
+    let stop_timeout = stop_timeout
+        .map_or(Duration::MAX, |stop_timeout| stop_timeout - safety_margin(stop_timeout));
     asked.min(deadline).min(stop_timeout)
 }
 

@@ -45,7 +45,7 @@ use crate::capture_context::Caught;
 use crate::config::{Config, Escalation};
 use crate::outcome::{Outcome, ServiceOutcome};
 use crate::record_events;
-use crate::report::{RepeatedSignal, PhaseReport, ShutdownReport};
+use crate::report::{PhaseReport, RepeatedSignal, ShutdownReport};
 
 /// The state of a guard. See the module's documentation.
 #[derive(Clone)]
@@ -501,7 +501,8 @@ impl Machine {
         let context = Arc::new(context);
         // The line is queued before the token is cancelled.
         turn.log(LogEvent::Context(context.clone()));
-        let planned = if may_delay { self.config.pre_stop_delay.min(allowed) } else { Duration::ZERO };
+        let planned =
+            if may_delay { self.config.pre_stop_delay.min(allowed) } else { Duration::ZERO };
         // What the phases have reserved is theirs.
         let delay = planned.min(allowed.saturating_sub(self.plan.reserved()));
         let stop = Box::new(Stop {

@@ -60,9 +60,7 @@ impl Driven {
                 Action::CaptureContext { trigger, .. } => {
                     Some(Event::ContextCaptured(Box::new(context(trigger.clone()))))
                 }
-                Action::CompleteContext(context) => {
-                    Some(Event::ContextCompleted(context.clone()))
-                }
+                Action::CompleteContext(context) => Some(Event::ContextCompleted(context.clone())),
                 Action::ResolveSender { signal, ordinal, offset } => {
                     Some(Event::SignalRepeated(Box::new(RepeatedSignal {
                         signal: signal.captured.signal,

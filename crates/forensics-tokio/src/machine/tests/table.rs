@@ -175,7 +175,7 @@ fn a_second_signal_cuts_and_a_third_one_ends_and_none_does_when_all_has_ended() 
 
 #[test]
 fn each_policy_says_what_a_repeated_signal_does() {
-    use Escalation::{SkipThenExit, Exit, Ignore};
+    use Escalation::{Exit, Ignore, SkipThenExit};
     // Policy, and the number of the signal that cuts and of the one that ends the process.
     let cases = [(SkipThenExit, Some(2), Some(3)), (Exit, None, Some(2)), (Ignore, None, None)];
     for (escalation, cuts, ends) in cases {
