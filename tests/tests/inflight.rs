@@ -172,8 +172,8 @@ async fn drain(
     phase: impl FnOnce(&ShutdownGuard),
     service: Duration,
 ) -> PhaseReport {
-    let kit = Kit::install(ShutdownGuard::builder("test").deadline(10 * SECOND)).unwrap();
-    let guard = kit.guard();
+    let builder = ShutdownGuard::builder("test").deadline(10 * SECOND);
+    let (kit, guard) = Kit::install(builder).unwrap();
     phase(&guard);
     for seconds in [1, 3] {
         let (request, stop) = (in_flight.begin(), guard.token());
@@ -199,7 +199,7 @@ async fn a_drain_waits_for_both_the_requests_and_the_service_and_says_how_many_t
         let in_flight = InFlight::new();
         let phase = |guard: &ShutdownGuard| drop(guard.phase("drain", in_flight.drain()));
         let report = drain(&in_flight, phase, service).await;
-        assert_eq!((report.outcome, report.took), (Outcome::Ok, took));
+        assert_eq!((report.outcome, report.duration), (Outcome::Ok, took));
         assert_eq!(report.values["active_at_start"], 2);
         assert_eq!(report.values["active_now"], 0);
     }
@@ -218,10 +218,10 @@ async fn drained_waits_for_the_requests_alone_also_for_those_that_come_meanwhile
             let _request = late.begin();
             sleep(3 * SECOND).await;
         });
-        guard.phase("drain", |cx| async move { counted.drained(&cx).await });
+        guard.phase("drain", async move |cx| counted.drained(&cx).await);
     };
     let report = drain(&in_flight, phase, 60 * SECOND).await;
-    assert_eq!((report.outcome, report.took), (Outcome::Ok, 5 * SECOND));
+    assert_eq!((report.outcome, report.duration), (Outcome::Ok, 5 * SECOND));
     assert_eq!(report.values["active_at_start"], 2);
 }
 
@@ -230,11 +230,11 @@ async fn a_drain_that_is_cut_says_how_many_were_left() {
     let in_flight = InFlight::new();
     let counted = in_flight.clone();
     let phase = |guard: &ShutdownGuard| {
-        let drain = move |cx| async move { counted.drained(&cx).await };
+        let drain = async move |cx| counted.drained(&cx).await;
         drop(guard.phase("drain", drain).timeout(2 * SECOND));
     };
     let report = drain(&in_flight, phase, SECOND).await;
-    assert_eq!((report.outcome, report.took), (Outcome::TimedOut, 2 * SECOND));
+    assert_eq!((report.outcome, report.duration), (Outcome::TimedOut, 2 * SECOND));
     assert_eq!(report.values["active_now"], 1);
     assert!(report.error.unwrap().ends_with("last recorded active_now=1"));
 }

@@ -14,13 +14,12 @@ mod service {
 
     /// The service, and its teardown.
     pub async fn serve(guard: ShutdownGuard) -> ShutdownReport {
+        guard.phase("drain", async |cx| cx.service_ended().await).timeout(Duration::from_secs(30));
         guard
-            .phase("drain", |cx| async move { cx.service_ended().await })
-            .timeout(Duration::from_secs(30));
-        guard
-            .phase("db_close", |_| async { /* pool.close().await */ })
+            .phase("db_close", async |_| { /* pool.close().await */ })
             .reserve(Duration::from_secs(5));
-        guard.run(server(guard.token())).await
+        let server = server(guard.token());
+        guard.run(server).await
     }
 
     use tokio_util::sync::CancellationToken;
@@ -40,11 +39,11 @@ mod stopped_by_systemd {
 
     #[tokio::test(start_paused = true)]
     async fn stopped_by_systemd_the_database_is_closed_in_time() {
-        let kit = Kit::install(builder()).unwrap();
+        let (kit, guard) = Kit::install(builder()).unwrap();
         kit.stop_timeout(Duration::from_secs(20)); // the unit's TimeoutStopSec=
         kit.signal_from(Signal::TERM, &Sender::systemd());
 
-        let report = kit.until_end(serve(kit.guard())).await.expect("no forced end");
+        let report = kit.until_end(serve(guard)).await.expect("no forced end");
         assert_eq!(report.context.cause().as_str(), "systemd");
         assert_eq!(report.phase("db_close").unwrap().outcome, Outcome::Ok);
         assert!(report.total <= Duration::from_secs(19), "{:?}", report.total);
@@ -62,13 +61,13 @@ mod impatient {
 
     #[tokio::test(start_paused = true)]
     async fn a_second_ctrl_c_still_closes_the_database() {
-        let kit = Kit::install(builder()).unwrap();
+        let (kit, guard) = Kit::install(builder()).unwrap();
         let operator = async {
             kit.signal(Signal::INT);
             sleep(Duration::from_secs(3)).await;
             kit.signal(Signal::INT);
         };
-        let (ended, ()) = tokio::join!(kit.until_end(serve(kit.guard())), operator);
+        let (ended, ()) = tokio::join!(kit.until_end(serve(guard)), operator);
         let report = ended.expect("no forced end");
         assert_eq!(report.phase("drain").unwrap().outcome, Outcome::CutShort);
         assert_eq!(report.phase("db_close").unwrap().outcome, Outcome::Ok);

@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 "#;
 
 const GUARDED: &str = r#"
-fn main() -> Result<std::process::ExitCode, Box<dyn std::error::Error>> {
+fn main() -> Result<forensics_tokio::ShutdownReport, Box<dyn std::error::Error>> {
     forensics_tokio::diag::init();
     tracing_subscriber::fmt().init();
     tokio::runtime::Runtime::new()?.block_on(async {
@@ -46,10 +46,11 @@ fn main() -> Result<std::process::ExitCode, Box<dyn std::error::Error>> {
             .record_dir("records")
             .diag_log("diag.log")
             .install()?;
-        guard.phase("db_close", |_| async {});
-        let report = guard.run(guard.token().cancelled_owned()).await;
+        guard.phase("db_close", async |_| {});
+        let service = guard.token().cancelled_owned();
+        let report = guard.run(service).await;
         tracing::info!("{}", serde_json::json!({ "stopped": true }));
-        Ok(report.exit_code())
+        Ok(report)
     })
 }
 "#;

@@ -6,13 +6,12 @@
 
 use std::error::Error;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use forensics_tokio::diag::DiagCommand;
-use forensics_tokio::{Escalation, ShutdownGuard, Signal, logging};
+use forensics_tokio::{Escalation, ShutdownGuard, ShutdownReport, Signal, logging};
 use nix::sys::signal::Signal::SIGINT;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
@@ -23,7 +22,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::registry;
 
-fn main() -> Result<ExitCode, Box<dyn Error>> {
+fn main() -> Result<ShutdownReport, Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let kind = arguments.next().ok_or("usage: trouble KIND RECORDS")?;
     match kind.as_str() {
@@ -45,7 +44,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
             .record_dir(&records)
             .watchdog(true)
             .deadline(Duration::from_secs(3))
-            .flush(move || {
+            .on_forced_exit(move || {
                 // Nobody is left to tell where it fails; its test looks for the file.
                 let _ = std::fs::write(&flushed, "flushed");
             });
@@ -54,12 +53,12 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
             builder = builder.signals([Signal::TERM, Signal::INT]);
         }
         match kind.as_str() {
-            "durable" => builder = builder.durable(true),
+            "durable" => builder = builder.fsync_records(true),
             "impatient" | "stuck_and_impatient" => {
                 builder = builder.escalation(Escalation::Exit);
             }
             "patient" => builder = builder.deadline(Duration::from_secs(55)),
-            "stuck_flush" => builder = builder.escalation(Escalation::Exit).flush(block),
+            "stuck_flush" => builder = builder.escalation(Escalation::Exit).on_forced_exit(block),
             "slow_diagnostic" => {
                 builder = builder
                     .deadline(Duration::from_secs(60))
@@ -79,7 +78,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         let guard = builder.install()?;
         println!("ready");
         match kind.as_str() {
-            "blocked_phase" => drop(guard.phase("blocks", |_| async { block() })),
+            "blocked_phase" => drop(guard.phase("blocks", async |_| block())),
             "blocked_task" => {
                 tokio::spawn(async {
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -106,7 +105,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
             | "wedged_diagnostic_at_deadline" => {}
             "eats_memory" => {
                 // Each page touched, far more than its test lets it have.
-                guard.phase("eats", |_| async {
+                guard.phase("eats", async |_| {
                     let eaten: Vec<Vec<u8>> = (0..512).map(|_| vec![1; 1 << 20]).collect();
                     std::future::pending::<()>().await;
                     drop(eaten);
@@ -129,23 +128,24 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
                 });
                 holds.recv()?;
                 println!("held");
-                guard.phase("drain", move |_| async move { drop(waits.changed().await) });
+                guard.phase("drain", async move |_| drop(waits.changed().await));
             }
             "impatient" | "stuck_and_impatient" | "slow_diagnostic" | "stuck_flush" => {
                 drop(guard.phase("hangs", |_| std::future::pending::<()>()));
             }
             "panic" => panic!("main is lost"),
             "panic_in_service" => {
-                return Ok(guard.run(async { panic!("service is lost") }).await.exit_code());
+                return Ok(guard.run(async { panic!("service is lost") }).await);
             }
             "reserves" => {
-                guard.phase("one", |_| async {}).reserve(Duration::from_secs(2));
-                guard.phase("two", |_| async {}).reserve(Duration::from_secs(2));
+                guard.phase("one", async |_| {}).reserve(Duration::from_secs(2));
+                guard.phase("two", async |_| {}).reserve(Duration::from_secs(2));
             }
             _ => return Err("no such trouble".into()),
         }
-        guard.phase("db_close", |_| async {}).reserve(Duration::from_secs(1));
-        let report = guard.run(guard.token().cancelled_owned()).await;
+        guard.phase("db_close", async |_| {}).reserve(Duration::from_secs(1));
+        let service = guard.token().cancelled_owned();
+        let report = guard.run(service).await;
         if kind == "heard_twice" {
             println!("after {} ms", report.total.as_millis());
             kill(Pid::this(), SIGINT)?;
@@ -156,7 +156,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
                 thread::sleep(Duration::from_millis(10));
             }
         }
-        Ok(report.exit_code())
+        Ok(report)
     })
 }
 
