@@ -14,10 +14,10 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use forensics_tokio::{ShutdownGuard, diag, logging};
+use forensics_tokio::{ShutdownGuard, diagnostic, logging};
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
-    diag::init();
+    diagnostic::run_if_child();
     logging::init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(serve())

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use forensics_tokio::{PhaseContext, ShutdownGuard, diag, logging, probes};
+use forensics_tokio::{PhaseContext, ShutdownGuard, diagnostic, logging, probes};
 use listenfd::ListenFd;
 
 use crate::adapter::Adapter;
@@ -36,7 +36,7 @@ use crate::store::Store;
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     // Before anything else: in the diagnostic's process this does not return.
-    diag::init();
+    diagnostic::run_if_child();
     let options = Options::parse();
     // Under systemd both do the same.
     match options.journald {
@@ -94,7 +94,7 @@ async fn serve(options: Options, passed: ListenFd) -> Result<ExitCode, Box<dyn E
     });
 
     // The server takes in nothing new since the token was cancelled; wait for what it had by then.
-    let drain = traffic.requests.drain();
+    let drain = traffic.requests.drain_phase();
     guard
         .phase("drain", move |cx| async move {
             trouble.befall(&cx).await;
@@ -119,7 +119,7 @@ async fn serve(options: Options, passed: ListenFd) -> Result<ExitCode, Box<dyn E
         .reserve(Duration::from_secs(1));
 
     let stop = guard.token();
-    let routes = http::routes(traffic, probes::routes(&guard), stop.clone());
+    let routes = http::routes(traffic, probes::router(&guard), stop.clone());
     let server = server::serve(listening, routes, stop);
     Ok(guard.run(server).await.exit_code())
 }

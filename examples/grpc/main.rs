@@ -14,7 +14,7 @@ use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use forensics_tokio::{ShutdownGuard, diag, logging};
+use forensics_tokio::{ShutdownGuard, diagnostic, logging};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
@@ -48,7 +48,7 @@ pub struct Tick {
 }
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
-    diag::init();
+    diagnostic::run_if_child();
     logging::init();
     let runtime = tokio::runtime::Runtime::new()?;
     let mut arguments = std::env::args().skip(1);

@@ -10,11 +10,11 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use forensics_tokio::{ShutdownGuard, diag, logging};
+use forensics_tokio::{ShutdownGuard, diagnostic, logging};
 use tokio_util::sync::CancellationToken;
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
-    diag::init(); // First of all: in the diagnostic's process this does not return.
+    diagnostic::run_if_child(); // First of all: in the diagnostic's process this does not return.
     logging::init();
     tokio::runtime::Runtime::new()?.block_on(serve())
 }

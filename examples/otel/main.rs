@@ -11,7 +11,7 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use forensics_tokio::{ShutdownGuard, diag, logging};
+use forensics_tokio::{ShutdownGuard, diagnostic, logging};
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
@@ -22,7 +22,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
-    diag::init();
+    diagnostic::run_if_child();
     let collector = std::env::args().nth(1).ok_or("usage: otel COLLECTOR")?;
     tokio::runtime::Runtime::new()?.block_on(serve(collector))
 }

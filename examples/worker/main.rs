@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use forensics_tokio::{ShutdownGuard, diag, logging};
+use forensics_tokio::{ShutdownGuard, diagnostic, logging};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -28,7 +28,7 @@ use tokio_util::task::TaskTracker;
 const FINISH: Duration = Duration::from_secs(1);
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
-    diag::init();
+    diagnostic::run_if_child();
     logging::init();
     let queue = std::env::args_os().nth(1).ok_or("usage: worker QUEUE")?;
     tokio::runtime::Runtime::new()?.block_on(work(queue.into()))

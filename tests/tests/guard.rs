@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use forensics_tokio::core::record::{ExitKind, PostMortem};
-use forensics_tokio::testing::Kit;
+use forensics_tokio::testing::TestHarness;
 use forensics_tokio::{
     Builder, InstallError, Outcome, ServiceOutcome, ShutdownGuard, ShutdownReport,
 };
@@ -22,7 +22,7 @@ fn builder() -> Builder {
 
 /// A guard without signals, with ten seconds in all.
 fn guard() -> ShutdownGuard {
-    Kit::install(builder().deadline(10 * SECOND)).unwrap().guard()
+    TestHarness::install(builder().deadline(10 * SECOND)).unwrap().guard()
 }
 
 /// Runs a service that ends with the token, after a request to stop.
@@ -123,8 +123,8 @@ async fn a_slow_phase_cannot_take_what_a_later_one_reserved() {
 async fn time_without_end_is_time_enough() {
     const FOREVER: Duration = Duration::MAX;
     let builder = builder().deadline(FOREVER).drain_timeout(FOREVER).lead(SECOND).grace(FOREVER);
-    let kit = Kit::install(builder.service_grace(FOREVER)).unwrap();
-    let guard = kit.guard();
+    let harness = TestHarness::install(builder.service_grace(FOREVER)).unwrap();
+    let guard = harness.guard();
     guard.phase("starved", |_| async {});
     guard.phase("long", |_| sleep(SECOND)).timeout(FOREVER).reserve(FOREVER);
     let hurry = guard.clone();
@@ -291,12 +291,13 @@ async fn a_service_that_never_ends_is_dropped_after_its_grace() {
     assert_eq!(report.service_outcome, ServiceOutcome::Dropped);
     assert_eq!(report.total, SECOND);
 
-    let guard = Kit::install(builder().drain_timeout(4 * SECOND)).unwrap().guard();
+    let guard = TestHarness::install(builder().drain_timeout(4 * SECOND)).unwrap().guard();
     guard.request("test");
     let report = guard.run(std::future::pending::<()>()).await;
     assert_eq!(report.total, 4 * SECOND);
 
-    let guard = Kit::install(builder().deadline(7 * SECOND).service_grace(Duration::MAX)).unwrap();
+    let guard =
+        TestHarness::install(builder().deadline(7 * SECOND).service_grace(Duration::MAX)).unwrap();
     let guard = guard.guard();
     guard.request("test");
     let report = guard.run(std::future::pending::<()>()).await;
@@ -305,7 +306,7 @@ async fn a_service_that_never_ends_is_dropped_after_its_grace() {
 
 #[tokio::test(start_paused = true)]
 async fn a_service_that_is_ready_to_end_is_polled_once_also_without_any_grace() {
-    let guard = Kit::install(builder().service_grace(Duration::ZERO)).unwrap().guard();
+    let guard = TestHarness::install(builder().service_grace(Duration::ZERO)).unwrap().guard();
     let (end, ends) = tokio::sync::oneshot::channel::<()>();
     guard.phase("db_close", |_| async move { drop(end) });
     guard.request("test");

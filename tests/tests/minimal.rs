@@ -11,7 +11,7 @@ use forensics_tokio::testing::Process;
 #[test]
 fn a_terminated_service_says_who_and_ends_with_0() {
     let minimal = Process::start(&mut Command::new(example("minimal")));
-    minimal.until_stdout("working");
+    minimal.wait_for_stdout("working");
     kill(&minimal, "-TERM");
     let run = minimal.wait();
     assert_eq!(run.code(), 0);

@@ -18,12 +18,12 @@ use forensics_core::systemd::Why;
 use tracing::{Span, debug, debug_span, error, info, info_span, warn};
 
 use crate::config::Escalation;
-use crate::diag::DiagError;
+use crate::diagnostic::DiagError;
 use crate::machine::{DelayEnd, LogEvent, Seconds};
 use crate::outcome::Outcome;
 use crate::phases::Phases;
 use crate::record_events::micros;
-use crate::report::{LaterSignal, PhaseReport};
+use crate::report::{PhaseReport, RepeatedSignal};
 
 /// `Shutdown context: …`, the first line of a stop.
 fn context(context: &ShutdownContext) {
@@ -70,7 +70,7 @@ pub(crate) fn unexplained(why: &str) {
 }
 
 /// What follows from it.
-fn consequence(later: &LaterSignal, escalation: Escalation) -> &'static str {
+fn consequence(later: &RepeatedSignal, escalation: Escalation) -> &'static str {
     match (later.ordinal, escalation) {
         _ if later.ended_lead => "the lead is over, and the teardown begins",
         (None, _) => "the same request once more",
@@ -84,7 +84,7 @@ fn consequence(later: &LaterSignal, escalation: Escalation) -> &'static str {
 }
 
 /// Signals that are not listed one by one.
-pub(crate) fn more_signals(more: u64) {
+pub(crate) fn unlisted_signals(more: u64) {
     warn!(name: "more_signals", target: "shutdown", more, "and {more} more signals");
 }
 
@@ -355,7 +355,7 @@ mod tests {
         ];
         for (ordinal, escalation, expected) in cases {
             let (signal, offset) = (Signal::TERM, Duration::ZERO);
-            let later = LaterSignal { signal, sender: None, ordinal, offset, ended_lead: false };
+            let later = RepeatedSignal { signal, sender: None, ordinal, offset, ended_lead: false };
             let said = consequence(&later, escalation);
             assert!(said.starts_with(expected), "{ordinal:?} {escalation:?}: {said}");
         }

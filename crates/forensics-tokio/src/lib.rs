@@ -27,7 +27,7 @@ mod capture_context;
 mod child;
 mod config;
 mod describe;
-pub mod diag;
+pub mod diagnostic;
 mod events;
 mod explain;
 mod guard;
@@ -71,7 +71,7 @@ pub use guard::{Reloading, ShutdownGuard};
 pub use outcome::{IntoOutcome, Outcome, ServiceOutcome};
 pub use phase::{Group, GroupPhase, Phase};
 pub use phase_context::PhaseContext;
-pub use report::{LaterSignal, PhaseReport, ShutdownReport};
+pub use report::{PhaseReport, RepeatedSignal, ShutdownReport};
 
 /// The readme's code, compiled.
 #[cfg(doctest)]

@@ -25,11 +25,11 @@ use crate::readiness::Readiness;
 /// use forensics_tokio::{ShutdownGuard, probes};
 ///
 /// fn app(guard: &ShutdownGuard) -> Router {
-///     Router::new().merge(probes::routes(guard))
+///     Router::new().merge(probes::router(guard))
 /// }
 /// # let _ = app;
 /// ```
-pub fn routes(guard: &ShutdownGuard) -> Router {
+pub fn router(guard: &ShutdownGuard) -> Router {
     let readiness = guard.shared_readiness();
     Router::new()
         .route("/readyz", get(move || std::future::ready(readyz(&readiness))))

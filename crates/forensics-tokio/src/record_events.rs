@@ -11,7 +11,7 @@ use forensics_core::record::{
 };
 use serde_json::{Map, Value};
 
-use crate::report::{LaterSignal, PhaseReport};
+use crate::report::{PhaseReport, RepeatedSignal};
 
 /// Names a phase, or a group.
 #[derive(Debug, Clone, Copy)]
@@ -49,7 +49,7 @@ pub(crate) fn begun(
 
 /// A signal after that, which with it makes so many requests. One that counts as the same request as
 /// the one before adds none.
-pub(crate) fn repeated(repeated: &LaterSignal, requests: u32) -> Event {
+pub(crate) fn repeated(repeated: &RepeatedSignal, requests: u32) -> Event {
     // Its cause would need the context, which belongs to the first one.
     let mut event = SignalEvent::new(SignalKind::Signal, requests, Cause::Unknown.as_str());
     event.signal = Some(repeated.signal.to_string());

@@ -28,10 +28,10 @@ pub struct ShutdownReport {
     pub service_outcome: ServiceOutcome,
     /// Signals that came after the first one: 32 at most, and the second and third request.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub later_signals: Vec<LaterSignal>,
+    pub repeated_signals: Vec<RepeatedSignal>,
     /// How many more came than are listed there; of these only the number is known.
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub more_signals: u64,
+    pub unlisted_signals: u64,
     /// What was wrong with the phases' registrations.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<String>,
@@ -125,7 +125,7 @@ pub struct PhaseReport {
 /// A signal that came while the teardown was under way.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct LaterSignal {
+pub struct RepeatedSignal {
     /// Which.
     pub signal: Signal,
     /// Who sent it.

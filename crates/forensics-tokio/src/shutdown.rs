@@ -22,7 +22,7 @@ use tracing::level_filters::LevelFilter;
 use crate::blocking::run_with_timeout_or_here;
 use crate::capture_context;
 use crate::config::Config;
-use crate::diag;
+use crate::diagnostic;
 use crate::log_thread::{EMIT_LIMIT, LogThread};
 use crate::machine::{Action, Event, ExitReason, LogEvent, Machine, StepId};
 use crate::message::TerminationMessage;
@@ -32,7 +32,7 @@ use crate::phase_context::PhaseFn;
 use crate::phases::Phases;
 use crate::readiness::Readiness;
 use crate::recorder::{FINISH_LIMIT, LAST_WRITE_LIMIT, Recorder};
-use crate::report::{LaterSignal, ShutdownReport};
+use crate::report::{RepeatedSignal, ShutdownReport};
 use crate::{describe, events, explain, record_events, shutdown_thread};
 
 /// See the module's documentation.
@@ -195,7 +195,8 @@ impl Shutdown {
             Action::ResolveSender { signal, ordinal, offset } => {
                 let sender = capture_context::resolve_sender(&self.startup, &signal);
                 let signal = signal.captured.signal;
-                let repeated = LaterSignal { signal, sender, ordinal, offset, ended_lead: false };
+                let repeated =
+                    RepeatedSignal { signal, sender, ordinal, offset, ended_lead: false };
                 self.handle(Event::SignalRepeated(Box::new(repeated)));
             }
             Action::CancelToken => self.token.cancel(),
@@ -301,9 +302,9 @@ impl Shutdown {
             let failure = failure.to_owned();
             self.log.emit(move || events::not_recorded(&failure));
         }
-        if report.more_signals > 0 {
-            let more = report.more_signals;
-            self.log.emit(move || events::more_signals(more));
+        if report.unlisted_signals > 0 {
+            let more = report.unlisted_signals;
+            self.log.emit(move || events::unlisted_signals(more));
         }
         if let Some(failure) = self.message.failure() {
             let failure = failure.to_owned();
@@ -327,7 +328,7 @@ impl Shutdown {
 
     fn start_diagnostic(self: &Arc<Self>, context: &ShutdownContext) {
         let Some(log) = &self.config.diag_log else { return };
-        let plan = diag::Plan {
+        let plan = diagnostic::Plan {
             command: self.config.diag_command.clone(),
             log: log.clone(),
             service: self.config.service.clone(),
@@ -341,14 +342,14 @@ impl Shutdown {
         });
     }
 
-    async fn run_diagnostic(&self, plan: diag::Plan, line: String) {
+    async fn run_diagnostic(&self, plan: diagnostic::Plan, line: String) {
         let path = plan.log.clone();
         let note = |state, error| {
             self.record.push(record_events::diagnostic(state, &path, error));
             self.record.start();
         };
         note(DiagState::Started, None);
-        let ended = diag::run(plan, line).await;
+        let ended = diagnostic::run(plan, line).await;
         match &ended {
             Ok(Some(_)) => {}
             Ok(None) => note(DiagState::Finished, None),

@@ -19,7 +19,7 @@ use tokio::runtime::Handle;
 use self::install_error::InstallError;
 use crate::blocking::run_with_timeout;
 use crate::config::{Callback, Config, Escalation};
-use crate::diag::DiagCommand;
+use crate::diagnostic::DiagCommand;
 use crate::guard::ShutdownGuard;
 use crate::listener::Listeners;
 use crate::message::TerminationMessage;

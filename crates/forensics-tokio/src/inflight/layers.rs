@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{Counted, InFlight};
+use super::{InFlight, InFlightGuard};
 
 impl InFlight {
     /// A layer that counts each request of a service from its call until its future has ended or is
@@ -25,7 +25,7 @@ impl InFlight {
     /// of the answer, or has dropped it. So it counts correctly if the client goes away, if a handler
     /// fails or panics, and if an answer streams for minutes.
     ///
-    /// The last bytes may not have left the process by then. [`drain`](InFlight::drain) therefore also
+    /// The last bytes may not have left the process by then. [`drain_phase`](InFlight::drain_phase) therefore also
     /// waits until the server's own future has ended.
     pub fn http_layer(&self) -> HttpInFlightLayer {
         HttpInFlightLayer(self.layer())
@@ -54,7 +54,7 @@ pub struct InFlightService<S> {
 impl<S: Service<R>, R> Service<R> for InFlightService<S> {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = CountedFuture<S::Future>;
+    type Future = TrackedFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -62,8 +62,8 @@ impl<S: Service<R>, R> Service<R> for InFlightService<S> {
 
     fn call(&mut self, request: R) -> Self::Future {
         // Begun first, because the inner call may already do work and panic.
-        let counted = Some(self.in_flight.begin());
-        CountedFuture { inner: self.inner.call(request), counted }
+        let counted = Some(self.in_flight.track());
+        TrackedFuture { inner: self.inner.call(request), counted }
     }
 }
 
@@ -71,16 +71,19 @@ pin_project! {
     /// A request that counts until it has ended or is dropped.
     #[derive(Debug)]
     #[must_use = "futures do nothing unless polled"]
-    pub struct CountedFuture<F> {
+    pub struct TrackedFuture<F> {
         #[pin]
         inner: F,
-        counted: Option<Counted>,
+        counted: Option<InFlightGuard>,
     }
 }
 
-impl<F> CountedFuture<F> {
+impl<F> TrackedFuture<F> {
     /// Polls it. At the end, the caller gets the count together with the output.
-    fn poll_end(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<(F::Output, Option<Counted>)>
+    fn poll_end(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<(F::Output, Option<InFlightGuard>)>
     where
         F: Future,
     {
@@ -90,7 +93,7 @@ impl<F> CountedFuture<F> {
     }
 }
 
-impl<F: Future> Future for CountedFuture<F> {
+impl<F: Future> Future for TrackedFuture<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
@@ -120,16 +123,16 @@ impl<S, R, B> Service<R> for HttpInFlightService<S>
 where
     S: Service<R, Response = Response<B>>,
 {
-    type Response = Response<CountedBody<B>>;
+    type Response = Response<TrackedBody<B>>;
     type Error = S::Error;
-    type Future = CountedResponse<S::Future>;
+    type Future = TrackedResponse<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        CountedResponse { inner: self.inner.call(request) }
+        TrackedResponse { inner: self.inner.call(request) }
     }
 }
 
@@ -137,35 +140,35 @@ pin_project! {
     /// An HTTP request whose answer is not there yet.
     #[derive(Debug)]
     #[must_use = "futures do nothing unless polled"]
-    pub struct CountedResponse<F> {
+    pub struct TrackedResponse<F> {
         #[pin]
-        inner: CountedFuture<F>,
+        inner: TrackedFuture<F>,
     }
 }
 
-impl<F, B, E> Future for CountedResponse<F>
+impl<F, B, E> Future for TrackedResponse<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
 {
-    type Output = Result<Response<CountedBody<B>>, E>;
+    type Output = Result<Response<TrackedBody<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let (answer, counted) = ready!(self.project().inner.poll_end(cx));
-        Poll::Ready(answer.map(|answer| answer.map(|body| CountedBody { inner: body, counted })))
+        Poll::Ready(answer.map(|answer| answer.map(|body| TrackedBody { inner: body, counted })))
     }
 }
 
 pin_project! {
     /// The body of an answer. Its request counts until the body has ended or is dropped.
     #[derive(Debug)]
-    pub struct CountedBody<B> {
+    pub struct TrackedBody<B> {
         #[pin]
         inner: B,
-        counted: Option<Counted>,
+        counted: Option<InFlightGuard>,
     }
 }
 
-impl<B: Body> Body for CountedBody<B> {
+impl<B: Body> Body for TrackedBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 

@@ -16,8 +16,8 @@ use crate::phase_context::PhaseContext;
 
 #[cfg(feature = "tower")]
 pub use self::layers::{
-    CountedBody, CountedFuture, CountedResponse, HttpInFlightLayer, HttpInFlightService,
-    InFlightLayer, InFlightService,
+    HttpInFlightLayer, HttpInFlightService, InFlightLayer, InFlightService, TrackedBody,
+    TrackedFuture, TrackedResponse,
 };
 
 /// Counts what is in flight. Clones share one count.
@@ -28,10 +28,10 @@ pub use self::layers::{
 ///
 /// # fn phases(guard: &ShutdownGuard) {
 /// let in_flight = InFlight::new();
-/// guard.phase("drain", in_flight.drain());
+/// guard.phase("drain", in_flight.drain_phase());
 ///
 /// // With the feature `tower`: Router::new().layer(in_flight.http_layer()). By hand:
-/// let job = in_flight.begin();
+/// let job = in_flight.track();
 /// // … the work to wait for …
 /// drop(job);
 /// # }
@@ -46,24 +46,24 @@ impl InFlight {
     }
 
     /// How many are in flight.
-    pub fn active(&self) -> usize {
+    pub fn count(&self) -> usize {
         *self.0.borrow()
     }
 
     /// Counts one more, until the returned value is dropped.
-    pub fn begin(&self) -> Counted {
+    pub fn track(&self) -> InFlightGuard {
         self.0.send_modify(|active| *active += 1);
-        Counted(self.0.clone())
+        InFlightGuard(self.0.clone())
     }
 
     /// The work of a phase that waits until the service's own future has ended and nothing is in
-    /// flight. Meanwhile it shows how far it is: see [`drained`](Self::drained).
+    /// flight. Meanwhile it shows how far it is: see [`wait_idle`](Self::wait_idle).
     ///
     /// It also waits for the service because the answer of a request that no longer counts may not have
     /// been sent yet, and because a connection that is kept open can bring another request. A server
     /// that stops with the token returns once all of that is over. If the service's future does not end
-    /// at a stop, call `drained` instead.
-    pub fn drain(
+    /// at a stop, call `wait_idle` instead.
+    pub fn drain_phase(
         &self,
     ) -> impl FnOnce(PhaseContext) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + 'static
     {
@@ -77,14 +77,14 @@ impl InFlight {
     ///
     /// It wakes when the count changes, and does not poll. If more begin while it waits, it waits for
     /// those, too. Cancel safe.
-    pub async fn drained(&self, cx: &PhaseContext) {
+    pub async fn wait_idle(&self, cx: &PhaseContext) {
         self.settled(cx, std::future::ready(())).await;
     }
 
     /// Waits until nothing is in flight, and `ended` as well.
     async fn settled(&self, cx: &PhaseContext, ended: impl Future<Output = ()>) {
         let mut count = self.0.subscribe();
-        cx.record("active_at_start", self.active());
+        cx.record("active_at_start", self.count());
         let mut ended = std::pin::pin!(ended);
         let mut is_ended = false;
         loop {
@@ -105,9 +105,9 @@ impl InFlight {
 /// One thing in flight, until this is dropped.
 #[derive(Debug)]
 #[must_use = "it stops counting as soon as this is dropped"]
-pub struct Counted(Arc<watch::Sender<usize>>);
+pub struct InFlightGuard(Arc<watch::Sender<usize>>);
 
-impl Drop for Counted {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
         self.0.send_modify(|active| *active -= 1);
     }

@@ -14,7 +14,7 @@ use super::limit::Unit;
 use crate::capture_context::Caught;
 use crate::config::Escalation;
 use crate::outcome::ServiceOutcome;
-use crate::report::{LaterSignal, PhaseReport};
+use crate::report::{PhaseReport, RepeatedSignal};
 
 /// Something that happened.
 #[derive(Debug, Clone)]
@@ -39,7 +39,7 @@ pub(crate) enum Event {
     /// [`Action::CompleteContext`] is done.
     ContextCompleted(Box<ShutdownContext>),
     /// [`Action::ResolveSender`] is done.
-    SignalRepeated(Box<LaterSignal>),
+    SignalRepeated(Box<RepeatedSignal>),
     /// The program asked for haste.
     Escalated,
     /// The program said that the service is up.
@@ -243,7 +243,7 @@ pub(crate) enum DelayEnd {
 #[derive(Debug, Clone)]
 pub(crate) enum LogEvent {
     Context(Arc<ShutdownContext>),
-    Repeated(Box<LaterSignal>, Escalation),
+    Repeated(Box<RepeatedSignal>, Escalation),
     ImpossibleReserves(String),
     DelayStarted(Duration),
     DelayEnded(Duration, DelayEnd),

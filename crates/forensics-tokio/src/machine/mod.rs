@@ -45,7 +45,7 @@ use crate::capture_context::Caught;
 use crate::config::{Config, Escalation};
 use crate::outcome::{Outcome, ServiceOutcome};
 use crate::record_events;
-use crate::report::{LaterSignal, PhaseReport, ShutdownReport};
+use crate::report::{PhaseReport, RepeatedSignal, ShutdownReport};
 
 /// The state of a guard. See the module's documentation.
 #[derive(Clone)]
@@ -79,7 +79,7 @@ enum State {
         /// Whether the service goes on for the pre-stop delay.
         may_delay: bool,
         /// Signals that came meanwhile.
-        repeated: Vec<LaterSignal>,
+        repeated: Vec<RepeatedSignal>,
     },
     /// The service is no longer ready, and still serves until then.
     PreStopDelay(Box<Stop>, Instant),
@@ -126,7 +126,7 @@ struct Stop {
     stage: Stage,
     pace: Pace,
     /// Signals after the first.
-    repeated: Vec<LaterSignal>,
+    repeated: Vec<RepeatedSignal>,
     running: BTreeMap<StepId, RunningPhase>,
     /// The group whose members run.
     group: Option<RunningGroup>,
@@ -576,7 +576,7 @@ impl Machine {
     }
 
     /// Takes in a signal after the first one, whose sender is known by now.
-    fn repeat(&mut self, mut repeated: Box<LaterSignal>, turn: &mut Turn) {
+    fn repeat(&mut self, mut repeated: Box<RepeatedSignal>, turn: &mut Turn) {
         if let State::Capturing { repeated: waiting, .. } = &mut self.state {
             waiting.push(*repeated);
             return;
@@ -722,8 +722,8 @@ impl Machine {
                 Service::Ended(outcome) => outcome.clone(),
                 _ => ServiceOutcome::Dropped,
             },
-            later_signals: stop.repeated.clone(),
-            more_signals: self.requests.unlisted(),
+            repeated_signals: stop.repeated.clone(),
+            unlisted_signals: self.requests.unlisted(),
             errors: self.plan.errors().to_vec(),
             deadline: stop.allowed,
             lead: stop.delayed,

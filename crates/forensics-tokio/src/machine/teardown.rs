@@ -124,7 +124,8 @@ impl Machine {
             ExitKind::Clean
         };
         let status = report.exit_status;
-        let event = record_events::stopped(how, Some(status), report.total, report.more_signals);
+        let event =
+            record_events::stopped(how, Some(status), report.total, report.unlisted_signals);
         turn.record(record::Event::Stopped(event));
         let error = report.is_failed().then(|| report.failure());
         let (total, timed_out) = (report.total, report.timed_out);

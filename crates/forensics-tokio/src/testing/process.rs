@@ -46,7 +46,7 @@ const APART: Duration = SAME_REQUEST.saturating_add(Duration::from_millis(50));
 ///
 /// // In a test: env!("CARGO_BIN_EXE_gateway").
 /// let gateway = Process::start(&mut Command::new("target/debug/gateway"));
-/// gateway.until_stdout("listening on");
+/// gateway.wait_for_stdout("listening on");
 /// gateway.signal(Signal::TERM);
 /// let run = gateway.wait();
 /// assert_eq!(run.code(), 0, "{}", run.stderr);
@@ -125,7 +125,7 @@ impl Process {
     /// # Panics
     /// If there is no such line.
     #[track_caller]
-    pub fn until_stdout(&self, text: &str) -> String {
+    pub fn wait_for_stdout(&self, text: &str) -> String {
         self.until(&self.stdout, "stdout", text)
     }
 
@@ -134,7 +134,7 @@ impl Process {
     /// # Panics
     /// If there is no such line.
     #[track_caller]
-    pub fn until_stderr(&self, text: &str) -> String {
+    pub fn wait_for_stderr(&self, text: &str) -> String {
         self.until(&self.stderr, "stderr", text)
     }
 

@@ -21,12 +21,12 @@ use crate::capture_context::Caught;
 /// | [`supervisor()`](Self::supervisor) | `supervisor` |
 /// | [`container_init()`](Self::container_init) | `container_stop` |
 /// | [`kernel()`](Self::kernel) | `ctrl_c` of SIGINT and SIGQUIT, `hangup` of SIGHUP |
-/// | [`ourselves()`](Self::ourselves) | `self_sent` |
+/// | [`this_process()`](Self::this_process) | `self_sent` |
 /// | [`process(4242, "cron")`](Self::process) | `process` |
 /// | [`gone(4242)`](Self::gone) | `unknown` |
 /// | any of them, [`unverified()`](Self::unverified) | `unverified` |
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use = "give it to `Kit::signal_from`"]
+#[must_use = "give it to `TestHarness::signal_from`"]
 pub struct Sender {
     /// Absent for the kernel.
     known: Option<sender::Sender>,
@@ -67,7 +67,7 @@ impl Sender {
     }
 
     /// The test's own process.
-    pub fn ourselves() -> Self {
+    pub fn this_process() -> Self {
         Self::process(process::id().cast_signed(), "service")
     }
 

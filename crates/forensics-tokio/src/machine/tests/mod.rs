@@ -64,7 +64,7 @@ impl Driven {
                     Some(Event::ContextCompleted(Box::new(ShutdownContext::clone(context))))
                 }
                 Action::ResolveSender { signal, ordinal, offset } => {
-                    Some(Event::SignalRepeated(Box::new(LaterSignal {
+                    Some(Event::SignalRepeated(Box::new(RepeatedSignal {
                         signal: signal.captured.signal,
                         sender: None,
                         ordinal: *ordinal,

@@ -231,7 +231,7 @@ fn a_signal_while_the_context_is_captured_is_not_lost() {
     assert!(matches!(first[..], [Action::EndReadiness, Action::CaptureContext { .. }]));
     let ended = machine.handle(Event::ServiceEnded(ServiceOutcome::Ended), now);
     assert!(ended.is_empty(), "the service's end is not the cause: {ended:?}");
-    let repeated = LaterSignal {
+    let repeated = RepeatedSignal {
         signal: Signal::INT,
         sender: None,
         ordinal: Some(2),

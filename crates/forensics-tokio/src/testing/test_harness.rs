@@ -28,8 +28,8 @@ use crate::testing::Sender;
 /// escalation, record. What stays away is what belongs to a process and not to a test in it:
 ///
 /// - No handler is installed and no signal listened for: real signals do what they did before.
-/// - The shutdown thread does not watch it. The deadline and the forced end are enforced by [`until_end`](Self::until_end),
-///   by the runtime's clock, and end no process: they are told as [`Forced`]. A phase that blocks its
+/// - The shutdown thread does not watch it. The deadline and the forced end are enforced by [`run_to_exit`](Self::run_to_exit),
+///   by the runtime's clock, and end no process: they are told as [`ForcedExit`]. A phase that blocks its
 ///   thread is beyond a test of one thread; see [`Process`](crate::testing::Process) for that.
 /// - systemd is neither asked nor told anything, and the service counts as run by no supervisor: the
 ///   test's own unit, container, pod and `FORENSICS_` variables play no part, and no termination
@@ -40,20 +40,20 @@ use crate::testing::Sender;
 ///
 /// ```
 /// use std::time::Duration;
-/// use forensics_tokio::testing::{Kit, Sender};
+/// use forensics_tokio::testing::{Sender, TestHarness};
 /// use forensics_tokio::{Outcome, ShutdownGuard, Signal};
 /// use tokio::time::sleep;
 ///
 /// // In a test: #[tokio::test(start_paused = true)]
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let kit = Kit::install(ShutdownGuard::builder("gateway").deadline(Duration::from_secs(30)))?;
-/// let guard = kit.guard();
+/// let harness = TestHarness::install(ShutdownGuard::builder("gateway").deadline(Duration::from_secs(30)))?;
+/// let guard = harness.guard();
 /// guard.phase("drain", |_| sleep(Duration::from_secs(60)));
 /// guard.phase("db_close", |_| async {}).reserve(Duration::from_secs(5));
 ///
-/// kit.signal_from(Signal::TERM, &Sender::systemd());
-/// let report = kit.until_end(guard.run(guard.token().cancelled_owned())).await?;
+/// harness.signal_from(Signal::TERM, &Sender::systemd());
+/// let report = harness.run_to_exit(guard.run(guard.token().cancelled_owned())).await?;
 /// assert_eq!(report.context.cause().as_str(), "systemd");
 /// assert_eq!(report.phase("drain").map(|drain| drain.outcome), Some(Outcome::TimedOut));
 /// assert_eq!(report.phase("db_close").map(|close| close.outcome), Some(Outcome::Ok));
@@ -62,13 +62,13 @@ use crate::testing::Sender;
 /// # }
 /// ```
 #[derive(Debug, Clone)]
-pub struct Kit {
+pub struct TestHarness {
     guard: ShutdownGuard,
     shutdown: Arc<Shutdown>,
-    forced: Arc<SetOnce<Forced>>,
+    forced: Arc<SetOnce<ForcedExit>>,
 }
 
-impl Kit {
+impl TestHarness {
     /// Installs a guard to be driven by the test. Reads `/proc`, and starts no process.
     ///
     /// # Errors
@@ -127,7 +127,7 @@ impl Kit {
     /// Where a real process would have been ended by force: by a third signal, or as it was not
     /// over by its deadline. `work` is then dropped; phases that still run are left to the runtime,
     /// where a real process would take them along.
-    pub async fn until_end<T>(&self, work: impl Future<Output = T>) -> Result<T, Forced> {
+    pub async fn run_to_exit<T>(&self, work: impl Future<Output = T>) -> Result<T, ForcedExit> {
         tokio::select! {
             biased;
             done = work => Ok(done),
@@ -137,7 +137,7 @@ impl Kit {
 
     /// Waits until the process would be ended by force. Never returns where the teardown ends in
     /// time. Cancel safe.
-    async fn forced(&self) -> Forced {
+    async fn forced(&self) -> ForcedExit {
         tokio::select! {
             biased;
             forced = self.forced.wait() => forced.clone(),
@@ -188,7 +188,7 @@ impl Kit {
         let (by, why) = (reason.by(), reason.text());
         self.shutdown.last_words(reason);
         // The first one counts.
-        let _ = self.forced.set(Forced { by, why, phases, after, exit_status: FORCED_STATUS });
+        let _ = self.forced.set(ForcedExit { by, why, phases, after, exit_status: FORCED_STATUS });
     }
 }
 
@@ -203,7 +203,7 @@ async fn sleep_until_deadline(deadline: Option<Instant>) {
 /// A process would have been ended by force here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Forced {
+pub struct ForcedExit {
     /// Which end did not come, or was not waited for.
     pub by: ForcedBy,
     /// The same in words, as in log and record.
@@ -216,9 +216,9 @@ pub struct Forced {
     pub exit_status: u8,
 }
 
-impl std::error::Error for Forced {}
+impl std::error::Error for ForcedExit {}
 
-impl fmt::Display for Forced {
+impl fmt::Display for ForcedExit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ended by force {} after the signal: {}", Seconds(self.after), self.why)?;
         match self.phases.is_empty() {

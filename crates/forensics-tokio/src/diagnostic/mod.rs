@@ -2,8 +2,8 @@
 //! started at the signal.
 //!
 //! By default it is this program run again, which then is nothing but [`Diagnostic`]: it needs no
-//! shell and no `ps` in the image. For that [`init`] must be the first line of `main`, where it takes
-//! over in that second run. A program in which `init` has not run is never started again by its own
+//! shell and no `ps` in the image. For that [`run_if_child`] must be the first line of `main`, where it takes
+//! over in that second run. A program in which `run_if_child` has not run is never started again by its own
 //! diagnostic; there a shell command does what it can.
 //!
 //! systemd kills the whole cgroup of a unit whose stop takes too long, and a diagnostic in it as
@@ -59,7 +59,7 @@ static INITIALISED: AtomicBool = AtomicBool::new(false);
 /// it was not.
 ///
 /// Call it as the first line of `main`, before the runtime is built and before anything is opened.
-pub fn init() {
+pub fn run_if_child() {
     INITIALISED.store(true, Ordering::Release);
     let arguments: Vec<_> = std::env::args_os().take(4).collect();
     if let [_, name, pid] = arguments.as_slice()
@@ -83,7 +83,7 @@ fn diagnose(pid: i32) -> i32 {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DiagCommand {
-    /// This program itself, where [`init`] has run in it; else a shell with `ps`.
+    /// This program itself, where [`run_if_child`] has run in it; else a shell with `ps`.
     #[default]
     BuiltIn,
     /// A command line for `/bin/sh -c`.
@@ -100,7 +100,7 @@ impl DiagCommand {
             DiagCommand::BuiltIn if self.is_own_program() => {
                 (own_program, vec![ARGUMENT.into(), std::process::id().to_string().into()])
             }
-            // For an image in which `init` was forgotten but a shell is there.
+            // For an image in which `run_if_child` was forgotten but a shell is there.
             DiagCommand::BuiltIn => shell(SHELL),
             DiagCommand::Shell(line) => shell(line),
             DiagCommand::Program(program, arguments) => (program.clone(), arguments.clone()),
