@@ -110,9 +110,9 @@ fn the_operators_word_wins_over_the_programs() {
         stopped(minimal().env("FORENSICS_DEADLINE", "1min 30s").env("FORENSICS_DEADLIN", "1"));
     let said = run.line("Configured by the environment");
     assert!(said.contains("FORENSICS_DEADLINE=\"1min 30s\" FORENSICS_RECORD_DIR="), "{said}");
-    let warned = run.line("FORENSICS_DEADLIN in the environment is no setting");
+    let warned = run.line("FORENSICS_DEADLIN in the environment is not a setting of the guard");
     assert!(
-        warned.contains("WARN") && warned.ends_with("was FORENSICS_DEADLINE meant?"),
+        warned.contains("WARN") && warned.ends_with("did you mean FORENSICS_DEADLINE?"),
         "{warned}"
     );
     assert!(run.line("Teardown started").contains("deadline 90.00s"));

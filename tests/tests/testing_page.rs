@@ -7,7 +7,7 @@ mod service {
     use forensics_tokio::{Builder, ShutdownGuard, ShutdownReport};
     use std::time::Duration;
 
-    /// What the service says of its shutdown.
+    /// The settings of the service's shutdown.
     pub fn builder() -> Builder {
         ShutdownGuard::builder("gateway").deadline(Duration::from_secs(45))
     }

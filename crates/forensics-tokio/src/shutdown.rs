@@ -158,7 +158,7 @@ impl Shutdown {
     fn queue_log(&self, event: LogEvent) {
         let text = match &event {
             LogEvent::Context(context) => Some(format!("Shutdown context: {context}")),
-            LogEvent::Stalled(detail) => Some(format!("Shutdown hangs: {detail}")),
+            LogEvent::Stalled(detail) => Some(format!("Shutdown stalled: {detail}")),
             LogEvent::Forced { why, .. } => Some(format!("Shutdown forced: {why}")),
             // The subscriber is not asked whether it wants them, since it may block.
             LogEvent::PhaseStarted { .. } if LevelFilter::current() < LevelFilter::DEBUG => return,
@@ -298,7 +298,7 @@ impl Shutdown {
     /// Writes everything that is left to write at the end of a teardown.
     pub(crate) fn close(self: &Arc<Self>, report: &ShutdownReport) {
         self.record.flush(FINISH_LIMIT);
-        if let Some(failure) = self.record.failure_to_say() {
+        if let Some(failure) = self.record.failure_to_log() {
             let failure = failure.to_owned();
             self.log.emit(move || events::not_recorded(&failure));
         }

@@ -1,7 +1,6 @@
 //! A guard that a test drives.
 
-use std::fmt;
-use std::future::{Future, pending};
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use forensics_core::duration::Timespan;
 use forensics_core::record::ForcedBy;
 use forensics_core::signal::Signal;
 use tokio::sync::SetOnce;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, timeout_at};
 
 use crate::builder::install_error::InstallError;
 use crate::builder::{Builder, check, prepare};
@@ -22,21 +21,20 @@ use crate::notify::Notifier;
 use crate::shutdown::Shutdown;
 use crate::testing::Sender;
 
-/// A guard without signals: the test says which came, and from whom.
+/// A guard without signal handlers. The test says which signal came, and from whom.
 ///
-/// Everything from the captured signal on is the real thing: context, cause, deadline, phases,
-/// escalation, record. What stays away is what belongs to a process and not to a test in it:
+/// Everything from the captured signal on is what a service gets: context, cause, deadline, phases,
+/// escalation, record. What belongs to a process, and not to a test inside it, is left out:
 ///
-/// - No handler is installed and no signal listened for: real signals do what they did before.
-/// - The shutdown thread does not watch it. The deadline and the forced end are enforced by [`run_to_exit`](Self::run_to_exit),
-///   by the runtime's clock, and end no process: they are told as [`ForcedExit`]. A phase that blocks its
-///   thread is beyond a test of one thread; see [`Process`](crate::testing::Process) for that.
-/// - systemd is neither asked nor told anything, and the service counts as run by no supervisor: the
-///   test's own unit, container, pod and `FORENSICS_` variables play no part, and no termination
-///   message is left.
+/// - No handler is installed and no signal is listened for. Real signals do what they did before.
+/// - The shutdown thread does not watch the teardown. [`run_to_exit`](Self::run_to_exit) enforces the
+///   deadline by the runtime's clock. It ends no process, but returns [`ForcedExit`]. For a phase that
+///   blocks its thread use [`Process`](crate::testing::Process).
+/// - systemd is neither asked nor notified, and no supervisor counts as known. The test's own unit,
+///   container, pod and `FORENSICS_` variables have no effect, and no termination message is written.
 /// - No diagnostic is started, whatever the builder says.
 ///
-/// Records are written where the builder names a folder.
+/// Records are written if the builder names a folder.
 ///
 /// ```
 /// use std::time::Duration;
@@ -69,11 +67,11 @@ pub struct TestHarness {
 }
 
 impl TestHarness {
-    /// Installs a guard to be driven by the test. Reads `/proc`, and starts no process.
+    /// Installs a guard that the test drives. Reads `/proc`, and starts no process.
     ///
     /// # Errors
-    /// As [`Builder::install`], as far as it can happen here: outside a runtime, or with a marker's
-    /// name that is none.
+    /// Those of [`Builder::install`] that can happen here: outside a runtime, or if the name of a marker is
+    /// invalid.
     pub fn install(builder: Builder) -> Result<Self, InstallError> {
         let mut config = builder.config;
         let runtime = check(&config)?;
@@ -90,92 +88,74 @@ impl TestHarness {
         Ok(Self { guard, shutdown, forced: Arc::default() })
     }
 
-    /// The guard, as `install` would have returned it.
+    /// Returns the guard, as `install` would have returned it.
     pub fn guard(&self) -> ShutdownGuard {
         self.guard.clone()
     }
 
-    /// Lets systemd's stop timeout be this, which shortens the deadline of a stop by
-    /// [systemd](Sender::systemd), or by an unknown sender. Only the first call counts.
+    /// Sets systemd's stop timeout. It shortens the deadline of a stop by [systemd](Sender::systemd) or by
+    /// an unknown sender. Only the first call has an effect.
     pub fn stop_timeout(&self, timeout: Duration) {
         let unit = Unit { stop_timeout: Timespan::from(timeout), heeds_us: false };
         self.shutdown.handle(Event::UnitKnown(unit));
     }
 
-    /// Lets this signal come, now on the runtime's clock, from [an operator](Sender::operator).
+    /// Delivers a signal from [an operator](Sender::operator), now by the runtime's clock.
     ///
-    /// The first one begins the stop, the second cuts the running phase short, the third forces an
-    /// end; and one within 200 ms of the last is the same request once more. Under a paused clock
-    /// that is time which the test lets pass: `tokio::time::sleep(Duration::from_millis(200)).await`.
+    /// The first one begins the stop, the second cuts the running phase short, and the third forces an
+    /// exit. A signal within 200 ms of the last one counts as the same request. Under a paused clock the
+    /// test has to let that time pass: `tokio::time::sleep(Duration::from_millis(200)).await`.
     pub fn signal(&self, signal: Signal) {
         self.signal_from(signal, &Sender::operator());
     }
 
-    /// The same, from whom the test says. Any signal is taken, whichever the builder named; none once
-    /// the teardown has ended, when the guard has given them back.
+    /// Delivers a signal from this sender. Any signal is taken, also one that the builder did not name.
+    /// After the end of the teardown none is, because the guard has given up its signals then.
     pub fn signal_from(&self, signal: Signal, sender: &Sender) {
         let (signal, at) = (Box::new(sender.sends(signal)), self.shutdown.now());
         self.shutdown.handle(Event::SignalArrived { signal, at });
-        self.end_if_asked();
+        self.exit_if_asked();
     }
 
-    /// Runs `work`, which is to end with the teardown, such as the guard's
-    /// [`run`](ShutdownGuard::run) or all of the service's own `serve(guard)`: to its end, or to a
-    /// forced one. Without a stop that never ends it waits for `work` alone.
+    /// Runs `work` to its end or to a forced exit. `work` is something that ends with the teardown, such
+    /// as the guard's [`run`](ShutdownGuard::run), or the whole of the service's own `serve(guard)`.
     ///
     /// # Errors
-    /// Where a real process would have been ended by force: by a third signal, or as it was not
-    /// over by its deadline. `work` is then dropped; phases that still run are left to the runtime,
-    /// where a real process would take them along.
+    /// Where a real process would have been ended by force: by a third signal, or because it was not
+    /// over by its deadline. `work` is dropped then. Phases that still run are left to the runtime,
+    /// whereas they would have ended with a real process.
     pub async fn run_to_exit<T>(&self, work: impl Future<Output = T>) -> Result<T, ForcedExit> {
         tokio::select! {
             biased;
-            done = work => Ok(done),
-            forced = self.forced() => Err(forced),
-        }
-    }
-
-    /// Waits until the process would be ended by force. Never returns where the teardown ends in
-    /// time. Cancel safe.
-    async fn forced(&self) -> ForcedExit {
-        tokio::select! {
-            biased;
-            forced = self.forced.wait() => forced.clone(),
+            done = work => return Ok(done),
+            _ = self.forced.wait() => {}
             () = self.past_deadline() => {
                 self.shutdown.handle(Event::ForcedByHarness(ExitReason::Deadline));
-                self.end_if_asked();
-                self.forced.wait().await.clone()
+                self.exit_if_asked();
             }
         }
+        Err(self.forced.wait().await.clone())
     }
 
-    /// Waits until a teardown that has not ended has been given up. Cancel safe.
+    /// Waits until a process would be ended because its teardown is past its deadline. Cancel safe.
     async fn past_deadline(&self) {
         let mut changes = self.shutdown.changes();
         loop {
-            changes.mark_unchanged();
-            let deadline = self.open_deadline();
-            tokio::select! {
-                // Fails only without the sender, which we hold.
-                _ = changes.changed() => {}
-                () = sleep_until_deadline(deadline) => {
-                    // It can have been moved since.
-                    if deadline.is_some() && self.open_deadline() == deadline {
-                        return;
-                    }
-                }
+            let deadline = {
+                let machine = self.shutdown.machine();
+                machine.deadline().filter(|_| machine.is_watched())
+            };
+            // Either the time is over or something has changed: both are looked at again.
+            match deadline.map(|deadline| deadline + LATE_AFTER) {
+                Some(end) if Instant::now() >= end => return,
+                Some(end) => drop(timeout_at(end, changes.changed()).await),
+                None => drop(changes.changed().await),
             }
         }
     }
 
-    /// The deadline of a stop that is under way.
-    fn open_deadline(&self) -> Option<Instant> {
-        let machine = self.shutdown.machine();
-        machine.deadline().filter(|_| machine.is_watched())
-    }
-
-    /// Does what the shutdown thread does before it ends the process, if it is to be ended.
-    fn end_if_asked(&self) {
+    /// If the process is to be ended, does what the shutdown thread would do before that.
+    fn exit_if_asked(&self) {
         let Some(reason) = self.shutdown.exit_reason() else { return };
         if self.forced.initialized() {
             return;
@@ -187,43 +167,28 @@ impl TestHarness {
         });
         let (by, why) = (reason.by(), reason.text());
         self.shutdown.last_words(reason);
-        // The first one counts.
+        // If another thread was faster, its value stays.
         let _ = self.forced.set(ForcedExit { by, why, phases, after, exit_status: FORCED_STATUS });
     }
 }
 
-/// Waits until a teardown with this deadline is given up; for ever where there is none.
-async fn sleep_until_deadline(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline + LATE_AFTER).await,
-        None => pending().await,
-    }
-}
-
 /// A process would have been ended by force here.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("ended by force {} after the signal: {why}{}", Seconds(*after), in_phases(phases))]
 #[non_exhaustive]
 pub struct ForcedExit {
-    /// Which end did not come, or was not waited for.
+    /// What forced the exit.
     pub by: ForcedBy,
     /// The same in words, as in log and record.
     pub why: String,
-    /// The phases that ran.
+    /// The phases that were running.
     pub phases: Vec<String>,
     /// How long after the first signal.
     pub after: Duration,
-    /// The status that the process would have ended with: 70.
+    /// The exit status that the process would have had: 70.
     pub exit_status: u8,
 }
 
-impl std::error::Error for ForcedExit {}
-
-impl fmt::Display for ForcedExit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ended by force {} after the signal: {}", Seconds(self.after), self.why)?;
-        match self.phases.is_empty() {
-            true => Ok(()),
-            false => write!(f, "; in phase {}", self.phases.join(", ")),
-        }
-    }
+fn in_phases(phases: &[String]) -> String {
+    if phases.is_empty() { String::new() } else { format!("; in phase {}", phases.join(", ")) }
 }
