@@ -13,11 +13,11 @@
 use std::error::Error;
 use std::time::Duration;
 
-use forensics_tokio::{ShutdownGuard, ShutdownReport, diag, logging};
+use forensics_tokio::{ShutdownGuard, ShutdownReport, diagnostic, logging};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
-    diag::init(); // First: in the diagnostic's own process it does not return.
+    diagnostic::run_if_child(); // First: in the diagnostic's own process it does not return.
     logging::init();
     let blocks = std::env::args().nth(1).as_deref() == Some("block");
     let guard =

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use forensics_tokio::{
-    Builder, PhaseContext, ShutdownGuard, ShutdownReport, diag, logging, probes,
+    Builder, PhaseContext, ShutdownGuard, ShutdownReport, diagnostic, logging, probes,
 };
 use listenfd::ListenFd;
 
@@ -38,7 +38,7 @@ use crate::store::Store;
 #[tokio::main]
 async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
     // First: in the diagnostic's own process it does not return.
-    diag::init();
+    diagnostic::run_if_child();
     let options = Options::parse();
     // Under systemd both do the same.
     if options.journald {
@@ -70,7 +70,7 @@ async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
     });
 
     // The server accepts nothing new since the token was cancelled. Wait for what it had accepted.
-    let drain = traffic.requests.drain();
+    let drain = traffic.requests.drain_phase();
     guard
         .phase("drain", async move |cx| {
             trouble.befall(&cx).await;
@@ -96,7 +96,7 @@ async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
         .reserve(Duration::from_secs(1));
 
     let stop = guard.token();
-    let routes = http::routes(traffic, probes::routes(&guard), stop.clone());
+    let routes = http::routes(traffic, probes::router(&guard), stop.clone());
     Ok(guard.run(server::serve(listening, routes, stop)).await)
 }
 

@@ -12,7 +12,7 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
-use forensics_tokio::{ShutdownGuard, ShutdownReport, diag, logging};
+use forensics_tokio::{ShutdownGuard, ShutdownReport, diagnostic, logging};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
 async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
-    diag::init(); // First: in the diagnostic's own process it does not return.
+    diagnostic::run_if_child(); // First: in the diagnostic's own process it does not return.
     logging::init();
     let guard = ShutdownGuard::builder("hyper").install()?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;

@@ -9,12 +9,12 @@
 use std::error::Error;
 use std::time::Duration;
 
-use forensics_tokio::{ShutdownGuard, ShutdownReport, diag, logging};
+use forensics_tokio::{ShutdownGuard, ShutdownReport, diagnostic, logging};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
 async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
-    diag::init(); // First: in the diagnostic's own process it does not return.
+    diagnostic::run_if_child(); // First: in the diagnostic's own process it does not return.
     logging::init();
     let guard = ShutdownGuard::builder("minimal").deadline(Duration::from_secs(10)).install()?;
     guard.phase("drain", async |cx| cx.service_ended().await);

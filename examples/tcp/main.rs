@@ -10,7 +10,7 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
-use forensics_tokio::{ShutdownGuard, ShutdownReport, diag, logging};
+use forensics_tokio::{ShutdownGuard, ShutdownReport, diagnostic, logging};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 #[tokio::main]
 async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
-    diag::init(); // First: in the diagnostic's own process it does not return.
+    diagnostic::run_if_child(); // First: in the diagnostic's own process it does not return.
     logging::init();
     let guard = ShutdownGuard::builder("tcp").install()?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;

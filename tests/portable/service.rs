@@ -6,12 +6,12 @@
 use std::error::Error;
 use std::time::Duration;
 
-use forensics_tokio::{ShutdownGuard, ShutdownReport, diag, logging};
+use forensics_tokio::{ShutdownGuard, ShutdownReport, diagnostic, logging};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
-    diag::init();
+    diagnostic::run_if_child();
     logging::init();
     let guard = ShutdownGuard::builder("service").deadline(Duration::from_secs(60)).install()?;
     match std::env::args().nth(1).as_deref() {

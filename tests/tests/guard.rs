@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use forensics_tokio::core::record::{ExitKind, PostMortem};
-use forensics_tokio::testing::{Kit, Sender};
+use forensics_tokio::testing::{Sender, TestHarness};
 use forensics_tokio::{
     Builder, Cause, InstallError, Outcome, ServiceOutcome, ShutdownGuard, ShutdownReport, Signal,
 };
@@ -23,7 +23,7 @@ fn builder() -> Builder {
 
 /// A guard without signals, with ten seconds in all.
 fn guard() -> ShutdownGuard {
-    Kit::install(builder().deadline(10 * SECOND)).unwrap().1
+    TestHarness::install(builder().deadline(10 * SECOND)).unwrap().1
 }
 
 /// Runs a service that ends with the token, after a request to stop.
@@ -128,7 +128,7 @@ async fn time_without_end_is_time_enough() {
         .drain_timeout(FOREVER)
         .pre_stop_delay(SECOND)
         .stop_timeout(FOREVER);
-    let (_, guard) = Kit::install(builder.service_timeout(FOREVER)).unwrap();
+    let (_, guard) = TestHarness::install(builder.service_timeout(FOREVER)).unwrap();
     guard.phase("starved", async |_| {});
     guard.phase("long", |_| sleep(SECOND)).timeout(FOREVER).reserve(FOREVER);
     let handle = guard.handle();
@@ -317,13 +317,13 @@ async fn a_service_that_never_ends_is_dropped_after_its_grace() {
     assert_eq!(report.service_outcome, ServiceOutcome::Dropped);
     assert_eq!(report.total, SECOND);
 
-    let guard = Kit::install(builder().drain_timeout(4 * SECOND)).unwrap().1;
+    let guard = TestHarness::install(builder().drain_timeout(4 * SECOND)).unwrap().1;
     guard.handle().request_shutdown("test");
     let report = guard.run(std::future::pending::<()>()).await;
     assert_eq!(report.total, 4 * SECOND);
 
     let builder = builder().deadline(7 * SECOND).service_timeout(Duration::MAX);
-    let (_, guard) = Kit::install(builder).unwrap();
+    let (_, guard) = TestHarness::install(builder).unwrap();
     guard.handle().request_shutdown("test");
     let report = guard.run(std::future::pending::<()>()).await;
     assert_eq!(report.total, 7 * SECOND, "no grace goes past the deadline");
@@ -331,7 +331,7 @@ async fn a_service_that_never_ends_is_dropped_after_its_grace() {
 
 #[tokio::test(start_paused = true)]
 async fn a_service_that_is_ready_to_end_is_polled_once_also_without_any_grace() {
-    let guard = Kit::install(builder().service_timeout(Duration::ZERO)).unwrap().1;
+    let guard = TestHarness::install(builder().service_timeout(Duration::ZERO)).unwrap().1;
     let (end, ends) = tokio::sync::oneshot::channel::<()>();
     guard.phase("db_close", async move |_| drop(end));
     guard.handle().request_shutdown("test");
@@ -524,12 +524,12 @@ async fn any_error_is_shown_with_its_sources() {
 
 #[tokio::test(start_paused = true)]
 async fn a_phase_knows_who_asked_for_the_stop() {
-    let (kit, guard) = Kit::install(builder()).unwrap();
+    let (harness, guard) = TestHarness::install(builder()).unwrap();
     guard.phase("drain", async |cx| {
         assert_eq!((cx.cause(), cx.signal()), (Cause::Systemd, Some(Signal::TERM)));
         cx.record("context", cx.context().to_string());
     });
-    kit.signal_from(Signal::TERM, &Sender::systemd());
+    harness.signal_from(Signal::TERM, &Sender::systemd());
     let report = guard.run(async {}).await;
     assert_eq!(report.phases[0].outcome, Outcome::Ok);
     assert_eq!(report.phases[0].values["context"], report.context.to_string());
@@ -537,7 +537,7 @@ async fn a_phase_knows_who_asked_for_the_stop() {
 
 #[tokio::test(start_paused = true)]
 async fn every_handle_learns_of_the_stop_once_it_has_begun() {
-    let (kit, guard) = Kit::install(builder().pre_stop_delay(SECOND)).unwrap();
+    let (harness, guard) = TestHarness::install(builder().pre_stop_delay(SECOND)).unwrap();
     let handle = guard.handle();
     let waiting = tokio::spawn({
         let handle = handle.clone();
@@ -548,7 +548,7 @@ async fn every_handle_learns_of_the_stop_once_it_has_begun() {
     let at = Instant::now();
     let stop = async {
         sleep(SECOND).await;
-        kit.signal(Signal::INT);
+        harness.signal(Signal::INT);
     };
     let service = guard.token().cancelled_owned();
     let (report, ()) = tokio::join!(guard.run(service), stop);

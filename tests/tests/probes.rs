@@ -25,7 +25,7 @@ async fn the_probes_tell_starting_ready_and_stopping() {
     // A server of its own, which no stop closes.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let server = tokio::spawn(axum::serve(listener, probes::routes(&guard)).into_future());
+    let server = tokio::spawn(axum::serve(listener, probes::router(&guard)).into_future());
 
     assert_eq!(get(address, "/readyz").await, (503, "starting\n".to_owned()));
     assert_eq!(get(address, "/livez").await, (200, "alive\n".to_owned()));

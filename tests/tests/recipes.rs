@@ -133,7 +133,7 @@ fn what_compose_gives_the_gateway_is_what_it_takes() {
     let mut gateway = Command::new(example("gateway"));
     gateway.args(arguments).envs(variables);
     let gateway = Process::start(&mut gateway);
-    gateway.until_stdout("listening on http://");
+    gateway.wait_for_stdout("listening on http://");
     kill(&gateway, "-TERM");
     let ended = Ended(gateway.wait());
     ended.assert_well(0);

@@ -283,7 +283,7 @@ fn a_run_that_the_kernel_killed_for_want_of_memory_is_told_so() {
 #[test]
 fn reserves_that_do_not_fit_are_said_before_any_signal() {
     let trouble = Trouble::start("reserves");
-    let said = trouble.program.wait_for_stderr("Reserves that no deadline");
+    let said = trouble.program.wait_for_stderr("The deadline is shorter than the reserves need");
     assert!(said.contains("at most 3.00s, though 5.00s are reserved in all"), "{said}");
     trouble.program.kill("-TERM");
     assert_eq!(trouble.end().0.code(), 0);

@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 const GUARDED: &str = r#"
 fn main() -> Result<forensics_tokio::ShutdownReport, Box<dyn std::error::Error>> {
-    forensics_tokio::diag::init();
+    forensics_tokio::diagnostic::run_if_child();
     tracing_subscriber::fmt().init();
     tokio::runtime::Runtime::new()?.block_on(async {
         let guard = forensics_tokio::ShutdownGuard::builder("service")

@@ -11,7 +11,7 @@ use std::error::Error;
 use std::process::Stdio;
 
 use forensics_tokio::ShutdownGuard;
-use forensics_tokio::diag::DiagCommand;
+use forensics_tokio::diagnostic::DiagCommand;
 use measure::{median, nanos};
 use tokio::process::Command;
 use tokio::runtime::Runtime;

@@ -10,7 +10,7 @@ use forensics_core::escape::{MAX_NAME_CHARS, cut_to};
 use forensics_core::signal::Signal;
 use forensics_core::systemd::{Alignment, DEFAULT_HEADROOM, Supervisor};
 
-use crate::diag::DiagCommand;
+use crate::diagnostic::DiagCommand;
 
 /// What the builder collects. The methods of [`Builder`](crate::Builder) document the settings.
 #[derive(Debug, Clone, Default)]

@@ -6,11 +6,11 @@
 //! ```no_run
 //! use std::error::Error;
 //! use std::time::Duration;
-//! use forensics_tokio::{ShutdownGuard, ShutdownReport, diag, logging};
+//! use forensics_tokio::{ShutdownGuard, ShutdownReport, diagnostic, logging};
 //!
 //! #[tokio::main]
 //! async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
-//!     diag::init(); // first: in the diagnostic's own process it does not return
+//!     diagnostic::run_if_child(); // first: in the diagnostic's own process it does not return
 //!     logging::init(); // or your own tracing subscriber
 //!     let guard = ShutdownGuard::builder("gateway")
 //!         .drain_timeout(Duration::from_secs(30))
@@ -58,7 +58,7 @@ mod capture_context;
 mod child;
 mod config;
 mod describe;
-pub mod diag;
+pub mod diagnostic;
 mod events;
 mod explain;
 mod guard;

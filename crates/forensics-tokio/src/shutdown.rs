@@ -22,7 +22,7 @@ use tracing::level_filters::LevelFilter;
 use crate::blocking::run_with_timeout_or_here;
 use crate::capture_context;
 use crate::config::Config;
-use crate::diag;
+use crate::diagnostic;
 use crate::log_thread::{EMIT_LIMIT, LogThread};
 use crate::machine::{Action, Event, ExitReason, LogEvent, Machine, StepId};
 use crate::message::TerminationMessage;
@@ -161,7 +161,7 @@ impl Shutdown {
     fn queue_log(&self, event: LogEvent) {
         let text = match &event {
             LogEvent::Context(context) => Some(format!("Shutdown context: {context}")),
-            LogEvent::Stalled(detail) => Some(format!("Shutdown hangs: {detail}")),
+            LogEvent::Stalled(detail) => Some(format!("Shutdown stalled: {detail}")),
             LogEvent::Forced { why, .. } => Some(format!("Shutdown forced: {why}")),
             // The subscriber is not asked whether it wants them, since it may block.
             LogEvent::PhaseStarted { .. } if LevelFilter::current() < LevelFilter::DEBUG => return,
@@ -311,13 +311,13 @@ impl Shutdown {
     /// Writes everything that is left to write at the end of a teardown.
     pub(crate) fn close(self: &Arc<Self>, report: &ShutdownReport) {
         self.record.flush(FINISH_LIMIT);
-        if let Some(failure) = self.record.failure_to_say() {
+        if let Some(failure) = self.record.failure_to_log() {
             let failure = failure.to_owned();
             self.log.emit(move || events::not_recorded(&failure));
         }
         if report.unlisted_signals > 0 {
             let more = report.unlisted_signals;
-            self.log.emit(move || events::more_signals(more));
+            self.log.emit(move || events::unlisted_signals(more));
         }
         if let Some(failure) = self.message.failure() {
             let failure = failure.to_owned();
@@ -341,7 +341,7 @@ impl Shutdown {
 
     fn start_diagnostic(self: &Arc<Self>, context: &ShutdownContext) {
         let Some(log) = &self.config.diag_log else { return };
-        let plan = diag::Plan {
+        let plan = diagnostic::Plan {
             command: self.config.diag_command.clone(),
             log: log.clone(),
             service: self.config.service.clone(),
@@ -355,14 +355,14 @@ impl Shutdown {
         });
     }
 
-    async fn run_diagnostic(&self, plan: diag::Plan, line: String) {
+    async fn run_diagnostic(&self, plan: diagnostic::Plan, line: String) {
         let path = plan.log.clone();
         let note = |state, error| {
             self.record.push(record_events::diagnostic(state, &path, error));
             self.record.start();
         };
         note(DiagState::Started, None);
-        let ended = diag::run(plan, line).await;
+        let ended = diagnostic::run(plan, line).await;
         match &ended {
             Ok(Some(_)) => {}
             Ok(None) => note(DiagState::Finished, None),

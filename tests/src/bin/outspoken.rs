@@ -12,12 +12,12 @@ use std::error::Error;
 use std::time::Duration;
 
 use forensics_tests::HOSTILE;
-use forensics_tokio::diag::DiagCommand;
-use forensics_tokio::{ShutdownGuard, ShutdownReport, diag, logging};
+use forensics_tokio::diagnostic::DiagCommand;
+use forensics_tokio::{ShutdownGuard, ShutdownReport, diagnostic, logging};
 use serde_json::json;
 
 fn main() -> Result<ShutdownReport, Box<dyn Error>> {
-    diag::init();
+    diagnostic::run_if_child();
     let arguments: Vec<String> = std::env::args().skip(1).take(4).collect();
     let [log, stop, records, diag_log] = arguments.as_slice() else {
         return Err("usage: outspoken LOG STOP RECORDS DIAG_LOG".into());

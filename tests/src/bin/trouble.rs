@@ -10,7 +10,7 @@ use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use forensics_tokio::diag::DiagCommand;
+use forensics_tokio::diagnostic::DiagCommand;
 use forensics_tokio::{Escalation, ShutdownGuard, ShutdownReport, Signal, logging};
 use nix::sys::signal::Signal::SIGINT;
 use nix::sys::signal::kill;

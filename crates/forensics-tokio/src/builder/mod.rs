@@ -19,7 +19,7 @@ use tokio::runtime::Handle;
 use self::install_error::InstallError;
 use crate::blocking::run_with_timeout;
 use crate::config::{Callback, Config, Escalation};
-use crate::diag::DiagCommand;
+use crate::diagnostic::DiagCommand;
 use crate::guard::ShutdownGuard;
 use crate::listener::Listeners;
 use crate::message::TerminationMessage;
@@ -423,7 +423,7 @@ pub(crate) fn prepare(
     }
     let previous = previous.map(|run| run.post_mortem);
     let record = record_dir.map(|dir| Recorder::open(dir, &config, &startup)).unwrap_or_default();
-    if let Some(failure) = record.failure_to_say() {
+    if let Some(failure) = record.failure_to_log() {
         events::not_recorded(failure);
     }
     let outlets = Outlets { record, notifier, message };

@@ -18,7 +18,7 @@ use super::{
     RunningPhase, Seconds, Service, Stage, StartPhase, State, StepId, Stop, Turn,
 };
 use crate::outcome::{Outcome, ServiceOutcome};
-use crate::record_events::{self, Place};
+use crate::record_events;
 use crate::report::PhaseReport;
 
 /// How often a phase that runs long is named.
@@ -144,8 +144,7 @@ impl Machine {
         let Some(phase) = stop.running.get_mut(&id) else { return };
         stop.progress += 1;
         let offset = turn.now.saturating_duration_since(stop.began);
-        let place = phase.key.place();
-        turn.record(record_events::phase_progress(place, values.clone(), offset));
+        turn.record(record_events::phase_progress(&phase.key, values.clone(), offset));
         (phase.values, phase.last_value) = (values, last_value);
     }
 
@@ -341,14 +340,14 @@ impl Stop {
         self.progress += 1;
         let offset = due.started.saturating_duration_since(self.began);
         let budget = due.all(self.deadline());
-        turn.record(record_events::phase_started(key.place(), budget, offset));
+        turn.record(record_events::phase_started(key, budget, offset));
         let event = LogEvent::PhaseStarted { phase: key.clone(), offset, budget };
         turn.log(event);
     }
 
     fn log_end(&mut self, key: PhaseKey, report: &PhaseReport, turn: &mut Turn) {
         self.progress += 1;
-        turn.record(record_events::phase_finished(key.place(), report));
+        turn.record(record_events::phase_finished(&key, report));
         let event = LogEvent::PhaseFinished { phase: key, report: report.clone() };
         turn.log(event);
     }
@@ -450,11 +449,5 @@ impl RunningPhase {
             budget: self.end.saturating_duration_since(started),
             last_value: self.last_value.clone(),
         }
-    }
-}
-
-impl PhaseKey {
-    fn place(&self) -> Place<'_> {
-        Place { phase: &self.name, group: self.group.as_ref().map(|(_, group)| &**group) }
     }
 }
