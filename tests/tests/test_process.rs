@@ -121,9 +121,9 @@ fn the_operators_word_wins_over_the_programs() {
 
 #[test]
 fn a_value_that_is_none_keeps_the_service_from_starting() {
-    let run = Process::start(minimal().env("FORENSICS_DURABLE", "perhaps")).wait();
+    let run = Process::start(minimal().env("FORENSICS_FSYNC_RECORDS", "perhaps")).wait();
     assert_eq!(run.code(), 1);
-    assert!(run.stderr.contains("FORENSICS_DURABLE"), "{}", run.stderr);
+    assert!(run.stderr.contains("FORENSICS_FSYNC_RECORDS"), "{}", run.stderr);
     assert!(run.record.is_none() && run.verdict.is_none());
 }
 

@@ -1,7 +1,7 @@
 //! `/readyz` and `/livez` for the kubelet, as an axum router.
 //!
 //! Readiness says whether to send traffic. It fails as soon as a stop begins. The
-//! [pre-stop delay](crate::Builder::lead) gives others time to notice that.
+//! [pre-stop delay](crate::Builder::pre_stop_delay) gives others time to notice that.
 //!
 //! Liveness says whether to kill the process. It succeeds as long as the runtime answers, also during
 //! the teardown: a service must not be killed because it is stopping.
