@@ -130,11 +130,11 @@ fn a_lead_passes_by_itself() {
     let over = stopped.ended.line("Pre-stop delay over");
     assert!(over.ends_with("s Pre-stop delay over") && !over.contains("+0."), "{over}");
     let started = stopped.ended.line("Teardown started");
-    assert!(started.contains(": lead 1."), "{started}");
+    assert!(started.contains(": pre_stop_delay 1."), "{started}");
 }
 
 #[test]
-fn the_grace_period_bounds_the_teardown_and_one_that_is_too_short_is_told_with_its_mend() {
+fn the_stop_timeout_bounds_the_teardown_and_one_that_is_too_short_is_warned_of_with_the_fix() {
     if !can_contain() {
         return;
     }
@@ -145,7 +145,7 @@ fn the_grace_period_bounds_the_teardown_and_one_that_is_too_short_is_told_with_i
         running.wait_until_ready(PORT);
         running.kill("-TERM");
         running.program.wait_for_stderr("Pre-stop delay of 5.00s");
-        // The rule of 200 ms is one of real time. A second signal ends the lead.
+        // The rule of 200 ms is one of real time. A second signal ends the delay.
         thread::sleep(Duration::from_millis(250));
         running.stop()
     };
@@ -155,12 +155,14 @@ fn the_grace_period_bounds_the_teardown_and_one_that_is_too_short_is_told_with_i
     assert!(
         warnings[0].ends_with(
             "gateway: the grace period is 30s, lead 5s + drain 20s + headroom 30s = 55s is needed: \
-             25s short; mend: `terminationGracePeriodSeconds: 55`, and the service to be told the \
-             same"
+             25s short; fix: set `terminationGracePeriodSeconds: 55`, and the same stop_timeout in \
+             the service"
         ),
         "{warnings:?}"
     );
-    stopped.ended.line("Teardown started (deadline 29.00s: the grace period of 30.00s less 1.00s)");
+    stopped.ended.line(
+        "Teardown started (deadline 29.00s: the configured stop timeout of 30.00s less 1.00s)",
+    );
 
     let stopped = start("55s");
     assert_eq!(stopped.warnings().len(), 1, "{:?}", stopped.warnings());
