@@ -23,7 +23,7 @@ async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
     Ok(guard.run(server(stop)).await)
 }
 
-/// Stands for your service: it works until the token is cancelled, then finishes and returns.
+/// A stand-in for your service. It works until the token is cancelled, then finishes and returns.
 async fn server(stop: CancellationToken) {
     println!("working; pid {}", std::process::id());
     stop.cancelled().await;

@@ -62,7 +62,7 @@ async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
     Ok(guard.run(worker).await)
 }
 
-/// Takes what is in the queue until `stop` is cancelled.
+/// Takes jobs from the queue until `stop` is cancelled.
 async fn take_jobs(
     queue: PathBuf,
     jobs: TaskTracker,
@@ -98,7 +98,7 @@ async fn do_or_hand_back(taken: PathBuf, enough: CancellationToken) {
     }
 }
 
-/// Stands for a job.
+/// A stand-in for a job.
 async fn do_it(job: &Path) {
     let length = fs::read_to_string(job).ok().and_then(|text| text.trim().parse().ok());
     sleep(Duration::from_millis(length.unwrap_or(0))).await;

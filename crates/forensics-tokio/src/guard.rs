@@ -234,16 +234,16 @@ impl ShutdownGuard {
                 return report;
             }
             if drops_service && service.is_some() {
-                // It may have ended meanwhile.
+                // It may have ended in the meantime.
                 let ended = poll_once(&mut service).await;
                 service_ended(shutdown, &mut service, ended);
                 continue;
             }
-            // Unconstrained, as a busy service may have used up the task's budget in this poll.
+            // Unconstrained, because a busy service may have used up the task's budget in this poll.
             tokio::select! {
                 biased;
                 ended = poll_service(&mut service) => service_ended(shutdown, &mut service, Some(ended)),
-                // Fails only without the sender, which we hold.
+                // There is no error, because the sender is in `shutdown`.
                 _ = unconstrained(changes.changed()) => {}
                 () = unconstrained(sleep_until(timer.unwrap_or_else(Instant::now))), if timer.is_some() => {
                     shutdown.handle(Event::Tick);
@@ -273,7 +273,7 @@ impl fmt::Debug for ShutdownGuard {
     }
 }
 
-/// Drops the service, and brings how it ended: as given, or by being dropped.
+/// Drops the service, and brings how it ended. `None` means that it has not ended.
 fn service_ended<F, T: IntoOutcome<Kind>, Kind>(
     shutdown: &Arc<Shutdown>,
     service: &mut Option<Pin<Box<F>>>,
