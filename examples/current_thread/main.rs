@@ -1,34 +1,29 @@
-//! A service on a runtime of one thread, which a single blocking call stops altogether.
+//! A service on a current-thread runtime. A single blocking call stops everything in it.
 //!
 //! ```sh
 //! cargo run --example current_thread            # press Ctrl-C
 //! cargo run --example current_thread -- block   # the same, with a phase that blocks
 //! ```
 //!
-//! With `block` nothing that is async runs any more, neither a timeout nor the phase after it. The
-//! guard's own thread says so, names where each thread waits, and ends the process at the deadline.
+//! With `block` nothing async can run, neither the timeout nor the next phase. The guard's own thread
+//! logs this with the state of each thread, and ends the process at the deadline.
 
 #![forbid(unsafe_code)]
 
 use std::error::Error;
-use std::process::ExitCode;
 use std::time::Duration;
 
-use forensics_tokio::{ShutdownGuard, diag, logging};
+use forensics_tokio::{ShutdownGuard, ShutdownReport, diagnostic, logging};
 
-fn main() -> Result<ExitCode, Box<dyn Error>> {
-    diag::init();
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
+    diagnostic::run_if_child(); // First: in the diagnostic's own process it does not return.
     logging::init();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve())
-}
-
-async fn serve() -> Result<ExitCode, Box<dyn Error>> {
     let blocks = std::env::args().nth(1).as_deref() == Some("block");
     let guard =
         ShutdownGuard::builder("current_thread").deadline(Duration::from_secs(3)).install()?;
     guard
-        .phase("flush", move |_| async move {
+        .phase("flush", async move |_| {
             if blocks {
                 loop {
                     std::thread::park();
@@ -36,8 +31,9 @@ async fn serve() -> Result<ExitCode, Box<dyn Error>> {
             }
         })
         .timeout(Duration::from_secs(1));
-    guard.phase("db_close", |_| async {}).reserve(Duration::from_secs(1));
+    guard.phase("db_close", async |_| {}).reserve(Duration::from_secs(1));
 
     println!("working; pid {}", std::process::id());
-    Ok(guard.run(guard.token().cancelled_owned()).await.exit_code())
+    let service = guard.token().cancelled_owned();
+    Ok(guard.run(service).await)
 }

@@ -1,4 +1,4 @@
-//! An adapter to a chat service: a task with a queue that it must empty before it may go.
+//! An adapter to a chat service: a task that must deliver its message before it ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 
 use crate::store::Store;
 
-/// Stands for a connection to a chat service.
+/// A stand-in for a connection to a chat service.
 pub(crate) struct Adapter {
     stop: oneshot::Sender<()>,
     /// Ends with the number of messages delivered.
@@ -16,7 +16,7 @@ pub(crate) struct Adapter {
 }
 
 impl Adapter {
-    /// Connects, and delivers a message now and then until it is stopped.
+    /// Connects, and delivers a message twice a second until it is stopped.
     pub(crate) fn start(name: &'static str, store: Arc<Store>) -> Self {
         let (stop, mut stopped) = oneshot::channel();
         let task = tokio::spawn(async move {
@@ -35,9 +35,9 @@ impl Adapter {
         Self { stop, task }
     }
 
-    /// Disconnects, once the message under way is delivered.
+    /// Disconnects when the current message is delivered. Returns how many were delivered.
     pub(crate) async fn stop(self) -> u64 {
-        // The receiver is gone if it has ended already.
+        // An error means that the task has already ended.
         let _ = self.stop.send(());
         self.task.await.unwrap_or(0)
     }

@@ -1,14 +1,13 @@
-//! A socket's door: while it is shut, the kernel takes in nothing more for that socket.
+//! Stops a socket from receiving, without closing it.
 //!
-//! Whatever comes in between a last look and close(2) is lost, though its sender has been told that
-//! it arrived: a connection that waits in a listener's queue is reset, bytes that were not read go.
-//! There is no call for "take in no more, and leave me what you have": shutdown(2) on a listener
-//! resets its queue, too, and on a connection it does not keep the client from sending.
+//! What arrives between the last read and close(2) is lost, although the kernel has acknowledged it:
+//! connections in the queue of a listener are reset, and bytes that were not read are discarded. No
+//! system call stops a socket from receiving and keeps what it has: shutdown(2) on a listener also
+//! resets its queue, and on a connection it does not stop the client from sending.
 //!
-//! A socket filter that drops every packet is that call. What it drops was never received: it is not
-//! acknowledged, so that the client's kernel keeps it, and no program takes it for accepted. Filters of
-//! this kind need no privilege. Where one is not to be had, as on other Unix than Linux, what is said
-//! here holds but for the few microseconds between the last look and the close.
+//! A socket filter that drops every packet does it. A dropped packet is not acknowledged, so the client
+//! does not take it for received. Such filters need no privilege. On other Unix than Linux there is no
+//! filter, and what arrives in the few microseconds between the last read and the close is lost.
 
 use std::io::ErrorKind;
 use std::mem::MaybeUninit;
@@ -16,7 +15,7 @@ use std::os::fd::AsFd;
 
 use socket2::SockRef;
 
-/// From here on nothing comes in: no connection for a listener, no bytes for a connection.
+/// Receives nothing more: no connection for a listener, no bytes for a connection.
 #[cfg(target_os = "linux")]
 pub(crate) fn shut(socket: &impl AsFd) {
     /// Keep 0 bytes of any packet: `BPF_RET | BPF_K` of linux/filter.h, with 0.
@@ -24,12 +23,12 @@ pub(crate) fn shut(socket: &impl AsFd) {
     let _ = SockRef::from(socket).attach_filter(&NOTHING);
 }
 
-/// From here on no bytes come in, and what says nothing but how far the other side is does: for a
-/// connection that is about to be closed, whose client has yet to say that it has our end of it.
+/// Receives no more data, but still acknowledgements. For a connection that is about to be closed, whose
+/// client has not acknowledged our end yet.
 #[cfg(target_os = "linux")]
 pub(crate) fn shut_to_bytes(socket: &impl AsFd) {
-    // In the words of linux/filter.h. A packet begins with its TCP header, whose length in words of four
-    // bytes is the upper half of byte 12.
+    // The comments have the names of linux/filter.h. A packet begins with its TCP header. The upper half of
+    // byte 12 is its length in units of four bytes.
     const HEADER_ALONE: [socket2::SockFilter; 8] = [
         socket2::SockFilter::new(0x30, 0, 0, 12), // A = byte 12: BPF_LD | BPF_B | BPF_ABS
         socket2::SockFilter::new(0x54, 0, 0, 0xf0), // A &= 0xf0: BPF_ALU | BPF_AND | BPF_K
@@ -43,7 +42,7 @@ pub(crate) fn shut_to_bytes(socket: &impl AsFd) {
     let _ = SockRef::from(socket).attach_filter(&HEADER_ALONE);
 }
 
-/// What was kept out can come in when it is sent again, which kernels do by themselves.
+/// Receives again. The kernel of the client sends again what was dropped.
 #[cfg(target_os = "linux")]
 pub(crate) fn open(socket: &impl AsFd) {
     let _ = SockRef::from(socket).detach_filter();
@@ -58,7 +57,7 @@ pub(crate) fn shut_to_bytes(_: &impl AsFd) {}
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn open(_: &impl AsFd) {}
 
-/// Whether a connection has nothing to read: neither bytes nor its client's end of them.
+/// Whether a connection has nothing to read: no bytes, and no end of the stream.
 pub(crate) fn is_empty(connection: &impl AsFd) -> bool {
     let peeked = SockRef::from(connection).peek(&mut [MaybeUninit::uninit()]);
     peeked.is_err_and(|e| e.kind() == ErrorKind::WouldBlock)

@@ -1,4 +1,4 @@
-//! The HTTP side: what is served, and what is going on.
+//! The HTTP routes, and the requests and sessions in flight.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use forensics_tokio::inflight::InFlight;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// What is going on: requests in flight, of which sessions last until one side ends them.
+/// The requests in flight. A session is a request that lasts until one side ends it.
 #[derive(Debug, Default)]
 pub(crate) struct Traffic {
     pub(crate) requests: InFlight,
@@ -24,15 +24,15 @@ pub(crate) struct Traffic {
 }
 
 impl Traffic {
-    /// Asks the sessions to end, and says how many there were.
+    /// Asks the sessions to end, and returns how many there are.
     pub(crate) fn say_goodbye(&self) -> usize {
         self.goodbye.cancel();
         self.sessions.len()
     }
 }
 
-/// The routes. Once `stop` is cancelled, each answer tells its client that it is the last on its
-/// connection. The probes are not counted.
+/// The routes. Once `stop` is cancelled, each answer has the header `Connection: close`. Requests to the
+/// probes are not counted.
 pub(crate) fn routes(traffic: Arc<Traffic>, probes: Router, stop: CancellationToken) -> Router {
     Router::new()
         .route("/", get(|| async { "ok\n" }))
@@ -56,7 +56,7 @@ async fn say_close(
     response
 }
 
-/// Takes as many milliseconds as the query `ms=N` says.
+/// Answers after the number of milliseconds in the query `ms=N`.
 async fn slow(uri: Uri) -> Result<String, StatusCode> {
     let ms = uri.query().map_or(Some("0"), |query| query.strip_prefix("ms="));
     let ms = ms.and_then(|ms| ms.parse().ok()).ok_or(StatusCode::BAD_REQUEST)?;
@@ -64,7 +64,7 @@ async fn slow(uri: Uri) -> Result<String, StatusCode> {
     Ok(format!("slept {ms} ms\n"))
 }
 
-/// A stream that says something every second until the server says goodbye.
+/// A stream with a line every second, until the server says goodbye.
 async fn session(State(traffic): State<Arc<Traffic>>) -> Response {
     let (mut say, hear) = tokio::io::duplex(64);
     let goodbye = traffic.goodbye.clone();

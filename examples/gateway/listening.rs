@@ -1,4 +1,4 @@
-//! The listening socket: our own, or systemd's, and how each is given up.
+//! The listening socket, our own or one from systemd, and how each is closed.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -15,15 +15,15 @@ use crate::door;
 
 pub(crate) struct Listening {
     listener: TcpListener,
-    /// Somebody holds it open beside us, and the next of us goes on where we leave it.
+    /// systemd also holds it, and passes it to the next process.
     inherited: bool,
 }
 
 impl Listening {
-    /// The socket that systemd passed (sd_listen_fds(3)), else one of our own at `address`.
+    /// Takes the socket that systemd passed (sd_listen_fds(3)), or binds one to `address`.
     ///
     /// # Errors
-    /// Where systemd passed something that is no TCP listener, or the address is not to be had.
+    /// If systemd passed something other than a TCP listener, or `address` cannot be bound.
     pub(crate) async fn open(mut passed: ListenFd, address: &str) -> io::Result<Self> {
         let Some(listener) = passed.take_tcp_listener(0)? else {
             return Ok(Self { listener: TcpListener::bind(address).await?, inherited: false });
@@ -36,25 +36,25 @@ impl Listening {
         self.listener.local_addr()
     }
 
-    /// The next connection. Waits, too, where there is no descriptor free for it. Cancel safe.
+    /// Accepts a connection. Waits if no file descriptor is free. Cancel safe.
     pub(crate) async fn accept(&mut self) -> TcpStream {
         Listener::accept(&mut self.listener).await.0
     }
 
-    /// Gives the socket up, and returns the connections that wait in its queue: their clients may
-    /// have sent a request already, and closing the socket would reset them.
+    /// Closes the socket, and returns the connections that wait in its queue. Their clients may already
+    /// have sent a request, and closing the socket would reset them.
     ///
-    /// Those at a socket that was inherited wait for the next of us, and are left there.
+    /// Connections that wait at a socket from systemd are left to the next process.
     ///
     /// # Errors
-    /// Where the socket cannot be taken from the runtime.
+    /// If the socket cannot be taken from the runtime.
     pub(crate) async fn close(self) -> io::Result<Vec<TcpStream>> {
         let mut waiting = Vec::new();
         if self.inherited {
             return Ok(waiting);
         }
         door::shut(&self.listener);
-        // Asked directly: the runtime might not have heard of the last ones yet.
+        // Directly, because the runtime may not know of the latest connections yet.
         let listener = self.listener.into_std()?;
         loop {
             match listener.accept() {
@@ -64,11 +64,11 @@ impl Listening {
                 }
                 Err(e) => match e.kind() {
                     ErrorKind::WouldBlock => return Ok(waiting),
-                    // That one has left.
+                    // The client has left.
                     ErrorKind::ConnectionAborted | ErrorKind::Interrupted => {}
-                    // No descriptor is free, which the kernel says before it looks for a connection.
-                    _ if !is_waited_at(&listener) => return Ok(waiting),
-                    // As connections end there will be one.
+                    // No descriptor is free. The kernel reports that even if no connection waits.
+                    _ if !has_waiting(&listener) => return Ok(waiting),
+                    // A descriptor is free as soon as a connection ends.
                     _ => sleep(Duration::from_millis(10)).await,
                 },
             }
@@ -76,8 +76,8 @@ impl Listening {
     }
 }
 
-/// Whether a connection waits in the listener's queue.
-fn is_waited_at(listener: &impl AsFd) -> bool {
+/// Whether a connection waits in the queue of the listener.
+fn has_waiting(listener: &impl AsFd) -> bool {
     let mut ready = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
     matches!(poll(&mut ready, PollTimeout::ZERO), Ok(1..))
 }

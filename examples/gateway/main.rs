@@ -1,11 +1,11 @@
-//! A gateway that is stopped as often as it is started: HTTP requests in flight, long-lived
-//! sessions, two adapters to chat services, and a store that has to be closed last.
+//! An HTTP gateway with requests in flight, long-lived sessions, two adapters to chat services, and a
+//! store that has to be closed last.
 //!
 //! ```sh
 //! cargo run --example gateway
 //! ```
 //!
-//! Then press Ctrl-C, or `kill` it from another terminal, and read what it says.
+//! Then press Ctrl-C, or `kill` it from another terminal, and read its log.
 
 #![forbid(unsafe_code)]
 
@@ -20,12 +20,13 @@ mod wire;
 
 use std::error::Error;
 use std::io::{self, Write};
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use forensics_tokio::{PhaseContext, ShutdownGuard, diag, logging, probes};
+use forensics_tokio::{
+    Builder, PhaseContext, ShutdownGuard, ShutdownReport, diagnostic, logging, probes,
+};
 use listenfd::ListenFd;
 
 use crate::adapter::Adapter;
@@ -34,24 +35,76 @@ use crate::listening::Listening;
 use crate::options::{Options, Trouble};
 use crate::store::Store;
 
-fn main() -> Result<ExitCode, Box<dyn Error>> {
-    // Before anything else: in the diagnostic's process this does not return.
-    diag::init();
+#[tokio::main]
+async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
+    // First: in the diagnostic's own process it does not return.
+    diagnostic::run_if_child();
     let options = Options::parse();
     // Under systemd both do the same.
-    match options.journald {
-        true => logging::init_journal()?,
-        false => logging::init(),
-    };
-    // While there is one thread: it clears the environment of what is meant for us alone.
+    if options.journald {
+        logging::init_journal()?;
+    } else {
+        logging::init();
+    }
+    // A socket from systemd. This removes its variables from the environment, so that no child takes the
+    // socket for its own. No other thread reads the environment yet.
     let passed = ListenFd::from_env();
-    tokio::runtime::Runtime::new()?.block_on(serve(options, passed))
+    // From here on a signal requests a stop, also while the service starts.
+    let guard = builder(&options).install()?;
+
+    let listening = Listening::open(passed, &options.listen).await?;
+    // Not `println!`, which panics if stdout is closed.
+    let _ = writeln!(io::stdout(), "listening on http://{}", listening.address()?);
+
+    let traffic = Arc::new(Traffic::default());
+    let store = Arc::new(Store::default());
+    let telegram = Adapter::start("telegram", store.clone());
+    let slack = Adapter::start("slack", store.clone());
+    let trouble = options.trouble();
+
+    // Tell the connected clients, so that they can go elsewhere.
+    let told = traffic.clone();
+    guard.phase("notify", async move |cx| {
+        trouble.befall(&cx).await;
+        cx.record("sessions_told", told.say_goodbye());
+    });
+
+    // The server accepts nothing new since the token was cancelled. Wait for what it had accepted.
+    let drain = traffic.requests.drain_phase();
+    guard
+        .phase("drain", async move |cx| {
+            trouble.befall(&cx).await;
+            drain(cx).await;
+        })
+        .timeout(options.drain_timeout);
+
+    // Each adapter has its own queue to empty, so they need not wait for each other.
+    guard
+        .group("adapters", |group| {
+            group.phase("telegram", move |cx| stop_adapter(cx, trouble, telegram));
+            group.phase("slack", move |cx| stop_adapter(cx, trouble, slack));
+        })
+        .timeout(options.drain_timeout);
+
+    // Last, because the other phases write to it. No other phase can use its second.
+    guard
+        .phase("db_close", async move |cx| {
+            trouble.befall(&cx).await;
+            cx.record("rows", store.close()?);
+            Ok::<(), store::Closed>(())
+        })
+        .reserve(Duration::from_secs(1));
+
+    let stop = guard.token();
+    let routes = http::routes(traffic, probes::router(&guard), stop.clone());
+    Ok(guard.run(server::serve(listening, routes, stop)).await)
 }
 
-async fn serve(options: Options, passed: ListenFd) -> Result<ExitCode, Box<dyn Error>> {
+/// The settings of the guard, from the command line.
+fn builder(options: &Options) -> Builder {
     let mut builder = ShutdownGuard::builder("gateway")
         .drain_timeout(options.drain_timeout)
-        .lead(options.lead)
+        .pre_stop_delay(options.lead)
         .watchdog(true)
         .marker("takeover", options.markers.join("takeover.json"))
         .marker("planned_stop", options.markers.join("planned-stop.json"));
@@ -62,7 +115,7 @@ async fn serve(options: Options, passed: ListenFd) -> Result<ExitCode, Box<dyn E
         builder = builder.extend_stop_timeout(ceiling);
     }
     if let Some(grace) = options.grace {
-        builder = builder.grace(grace);
+        builder = builder.stop_timeout(grace);
     }
     if let Some(file) = &options.termination_message {
         builder = builder.termination_message(file);
@@ -73,55 +126,7 @@ async fn serve(options: Options, passed: ListenFd) -> Result<ExitCode, Box<dyn E
     if let Some(folder) = &options.records {
         builder = builder.record_dir(folder);
     }
-    // Signals are ours from here on, also while we still start.
-    let guard = builder.install()?;
-
-    let listening = Listening::open(passed, &options.listen).await?;
-    // Not `println!`, which panics if stdout is closed: no reason for a service not to start.
-    let _ = writeln!(io::stdout(), "listening on http://{}", listening.address()?);
-
-    let traffic = Arc::new(Traffic::default());
-    let store = Arc::new(Store::default());
-    let telegram = Adapter::start("telegram", store.clone());
-    let slack = Adapter::start("slack", store.clone());
-    let trouble = options.trouble();
-
-    // Tell those who are connected, so that they can go elsewhere.
-    let told = traffic.clone();
-    guard.phase("notify", move |cx| async move {
-        trouble.befall(&cx).await;
-        cx.record("sessions_told", told.say_goodbye());
-    });
-
-    // The server takes in nothing new since the token was cancelled; wait for what it had by then.
-    let drain = traffic.requests.drain();
-    guard
-        .phase("drain", move |cx| async move {
-            trouble.befall(&cx).await;
-            drain(cx).await;
-        })
-        .timeout(options.drain_timeout);
-
-    // Each has a queue of its own to empty, so they need not wait for each other.
-    guard
-        .group("adapters")
-        .timeout(options.drain_timeout)
-        .phase("telegram", move |cx| stop_adapter(cx, trouble, telegram))
-        .phase("slack", move |cx| stop_adapter(cx, trouble, slack));
-
-    // Last, as everything before writes to it, and with a second that nothing before can take.
-    guard
-        .phase("db_close", move |cx| async move {
-            trouble.befall(&cx).await;
-            cx.record("rows", store.close()?);
-            Ok::<(), store::Closed>(())
-        })
-        .reserve(Duration::from_secs(1));
-
-    let stop = guard.token();
-    let routes = http::routes(traffic, probes::routes(&guard), stop.clone());
-    let server = server::serve(listening, routes, stop);
-    Ok(guard.run(server).await.exit_code())
+    builder
 }
 
 async fn stop_adapter(cx: PhaseContext, trouble: Trouble, adapter: Adapter) {

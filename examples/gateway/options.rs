@@ -1,4 +1,4 @@
-//! The command line, and the trouble it can ask for.
+//! The command line, and the trouble that it can cause.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,41 +10,41 @@ use forensics_tokio::core::duration;
 /// An HTTP gateway that shows how a service stops.
 #[derive(Debug, Parser)]
 pub(crate) struct Options {
-    /// Where to listen, unless systemd passes a socket; port 0 takes a free one.
+    /// Where to listen, if systemd passes no socket. Port 0 takes a free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     pub(crate) listen: String,
     /// How long requests in flight may take to finish, such as `30s` or `1min 30s`.
     #[arg(long, value_name = "T", default_value = "30s", value_parser = timespan)]
     pub(crate) drain_timeout: Duration,
-    /// How long the whole teardown may take; unless given, the drain timeout and 15 s.
+    /// How long the whole teardown may take. Default: the pre-stop delay, the drain timeout and 15 s.
     #[arg(long, value_name = "T", value_parser = timespan)]
     pub(crate) deadline: Option<Duration>,
-    /// Ask systemd for more time while phases get on, up to this in all.
+    /// Ask systemd for more time while phases make progress, up to this for the whole teardown.
     #[arg(long, value_name = "T", value_parser = timespan)]
     pub(crate) extend: Option<Duration>,
     /// How long the supervisor waits between its signal and SIGKILL, such as the pod's
     /// terminationGracePeriodSeconds.
     #[arg(long, value_name = "T", value_parser = timespan)]
     pub(crate) grace: Option<Duration>,
-    /// How long to go on serving after the signal, not ready any more, until others have noticed.
+    /// How long to go on serving after the signal, no longer ready, until load balancers have noticed.
     #[arg(long, value_name = "T", default_value = "0", value_parser = timespan)]
     pub(crate) lead: Duration,
-    /// Where the container's termination message is written, unless it is /dev/termination-log.
+    /// The file for the container's termination message, instead of /dev/termination-log.
     #[arg(long, value_name = "FILE")]
     pub(crate) termination_message: Option<PathBuf>,
-    /// Where the diagnostic is written at the signal.
+    /// The file that the diagnostic is appended to at the signal.
     #[arg(long, value_name = "FILE")]
     pub(crate) diag_log: Option<PathBuf>,
     /// The folder for the records of this and earlier runs.
     #[arg(long, value_name = "DIR")]
     pub(crate) records: Option<PathBuf>,
-    /// The folder where `takeover.json` and `planned-stop.json` are looked for at the signal.
+    /// The folder of `takeover.json` and `planned-stop.json`, the markers to look for at the signal.
     #[arg(long, value_name = "DIR", default_value = "/run/gateway")]
     pub(crate) markers: PathBuf,
-    /// Log to the journal, whatever stderr is.
+    /// Log to the journal, even if stderr is not connected to it.
     #[arg(long)]
     pub(crate) journald: bool,
-    /// Let this phase hang.
+    /// Let this phase never end.
     #[arg(long, value_name = "PHASE")]
     wedge: Option<PhaseName>,
     /// Let this phase block its runtime thread.
@@ -57,7 +57,6 @@ pub(crate) struct Options {
 enum PhaseName {
     Notify,
     Drain,
-    /// The member of `adapters` that hangs.
     Telegram,
     Slack,
     /// Both adapters.
@@ -74,7 +73,7 @@ impl PhaseName {
     }
 }
 
-/// A phase that hangs or blocks on demand, to show what becomes of the others.
+/// A phase that never ends or blocks its thread, to show what happens to the others.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Trouble {
     wedge: Option<PhaseName>,
@@ -88,7 +87,7 @@ impl Options {
 }
 
 impl Trouble {
-    /// Returns at once, unless this phase is the one to be troubled: then never.
+    /// Returns at once, or never if the command line names this phase.
     pub(crate) async fn befall(self, cx: &PhaseContext) {
         if self.block.is_some_and(|phase| phase.covers(cx.name())) {
             loop {
@@ -103,5 +102,5 @@ impl Trouble {
 
 fn timespan(text: &str) -> Result<Duration, String> {
     let span = duration::parse(text).map_err(|e| e.to_string())?;
-    span.to_std().ok_or_else(|| "`infinity` is no limit: give a time span such as `30s`".to_owned())
+    span.to_std().ok_or_else(|| "`infinity` is not allowed here; use for example `30s`".to_owned())
 }

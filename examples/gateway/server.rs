@@ -1,10 +1,11 @@
-//! Serves connections until the stop, and then all it was sent until then.
+//! Serves connections until the stop, then answers every request that was received by then.
 //!
-//! A request is ours once its bytes are in a socket of ours, read or not: then the client's kernel
-//! has been told that they arrived. `axum::serve` with its graceful shutdown keeps what a handler
-//! has begun; it loses what still lies in the kernel: connections in the listener's queue, and
-//! requests to a connection that looked idle. So this accepts by itself, and gives up each socket in
-//! a way that loses nothing: the listener in `listening`, a connection in `wire`.
+//! A request is received when its bytes are in one of our sockets, even if nothing has read them: the
+//! client's kernel has then been told that they arrived. The graceful shutdown of `axum::serve` answers
+//! what a handler has begun. It loses what is still in the kernel: connections in the queue of the
+//! listener, and requests on a connection that looked idle. So this module accepts connections itself,
+//! and each socket is closed without losing anything: the listener in `listening`, a connection in
+//! `wire`.
 
 use std::io;
 
@@ -19,11 +20,11 @@ use tokio_util::task::TaskTracker;
 use crate::listening::Listening;
 use crate::wire::Wire;
 
-/// Returns once `stop` is cancelled and every request received by then is answered, however long
-/// that takes: it is the drain's to be impatient.
+/// Returns when `stop` is cancelled and every request received by then is answered. That can take
+/// long; the timeout of the phase `drain` limits it.
 ///
 /// # Errors
-/// Where the listening socket cannot be given up.
+/// If the listening socket cannot be taken from the runtime.
 pub(crate) async fn serve(
     mut listening: Listening,
     app: Router,
@@ -45,16 +46,16 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-/// One connection, from its first request to its end.
+/// Serves one connection until it ends.
 async fn converse(socket: TcpStream, app: Router, stop: CancellationToken) {
     let wire = TokioIo::new(Wire::new(socket, stop));
     let connection = http1::Builder::new()
-        // A client that has sent its request and closed its side still wants the answer. The price:
-        // one that has left altogether is noticed only when it is answered.
+        // A client that has closed its side after the request still wants the answer. The price is that
+        // a client that has left is noticed only when it is answered.
         .half_close(true)
         .serve_connection(wire, TowerToHyperService::new(app))
         .without_shutdown();
-    // An error is a client that has gone, or speaks no HTTP.
+    // An error means that the client has left, or does not speak HTTP.
     if let Ok(ended) = connection.await {
         ended.io.into_inner().close().await;
     }

@@ -1,8 +1,8 @@
-//! A store that must not be written to once it is closed.
+//! A store that cannot be written to once it is closed.
 
 use std::sync::{Mutex, PoisonError};
 
-/// Stands for a database: what was sent, until it is closed.
+/// A stand-in for a database. It has rows until it is closed.
 #[derive(Debug)]
 pub(crate) struct Store(Mutex<Option<Vec<&'static str>>>);
 
@@ -15,6 +15,8 @@ impl std::fmt::Display for Closed {
         f.write_str("the store is closed")
     }
 }
+
+impl std::error::Error for Closed {}
 
 impl Default for Store {
     fn default() -> Self {
@@ -29,7 +31,7 @@ impl Store {
         Ok(())
     }
 
-    /// Closes it, and says how many rows it held.
+    /// Closes it, and returns how many rows it had.
     pub(crate) fn close(&self) -> Result<usize, Closed> {
         let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         rows.take().map(|rows| rows.len()).ok_or(Closed)

@@ -1,10 +1,10 @@
-//! A connection's socket as hyper sees it, which decides when an idle one has ended.
+//! The socket of a connection as hyper sees it. It decides when an idle connection ends.
 //!
-//! An HTTP/1.1 client may send its next request whenever it likes, also while its idle connection is
-//! being closed. hyper's own graceful shutdown closes such a connection at once, and also a new one
-//! that has not been read yet. Here each has its last call first, and then its end is read to hyper
-//! as if the client had closed it: by then the door is shut and nothing lies behind it unread, so no
-//! request is both received and unanswered.
+//! An HTTP/1.1 client can send its next request at any time, also while its idle connection is being
+//! closed. hyper's own graceful shutdown closes an idle connection at once, and also a new one that has
+//! not been read yet. Here a client has a moment to send a last request. Then the socket stops receiving
+//! (see `door`), and if nothing is left to read, hyper reads the end of the stream, as if the client had
+//! closed the connection. So no request is received and left unanswered.
 
 use std::future::Future;
 use std::io;
@@ -19,21 +19,21 @@ use tokio_util::sync::CancellationToken;
 
 use crate::door;
 
-/// How long after the stop an idle connection may still send a request: one that was sent at that
-/// moment arrives within half a round trip.
+/// How long after the stop an idle connection can still send a request. One that was sent at the moment
+/// of the stop arrives within half a round trip.
 const LAST_CALL: Duration = Duration::from_millis(200);
 
-/// How long a client that has been answered for the last time has to close its side.
+/// How long a client has to close its side after its last answer.
 const LINGER: Duration = Duration::from_secs(1);
 
 pub(crate) struct Wire {
     socket: TcpStream,
     stop: CancellationToken,
-    /// Bytes came in and none have gone out since: a request is under way, or a part of one.
+    /// Bytes were read and none written since: a request, or a part of one, is not answered yet.
     asked: bool,
-    /// Ends with the last call. Absent while there is something to read.
+    /// Ends [`LAST_CALL`] after the stop. Absent while there is something to read.
     idle: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    /// Idle to the end: the door is shut.
+    /// The socket receives nothing more, and was idle at its end.
     shut: bool,
 }
 
@@ -42,7 +42,7 @@ impl Wire {
         Self { socket, stop, asked: false, idle: None, shut: false }
     }
 
-    /// Whether the client has had its last call and has not sent a byte.
+    /// Ready once [`LAST_CALL`] is over and the client has sent nothing.
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let stop = &self.stop;
         let idle = self.idle.get_or_insert_with(|| Box::pin(last_call(stop.clone())));
@@ -53,18 +53,18 @@ impl Wire {
             self.shut = true;
             return Poll::Ready(());
         }
-        // It came just in time, and the socket wakes us for it.
+        // A request arrived in time. The socket wakes the task for it.
         door::open(&self.socket);
         Poll::Pending
     }
 
-    /// Closes the connection in the stages of RFC 9112, section 9.6: whatever a client sends to a
-    /// socket that is closed altogether is answered by a reset, which can destroy the answer that it
-    /// has not read yet. So our side is closed first, and the client has a while to close its own.
+    /// Closes the connection in the steps of RFC 9112, section 9.6. If the client sends something to a
+    /// closed socket, the kernel answers with a reset, which can destroy an answer that the client has
+    /// not read yet. So our side is closed first, and the client has some time to close its own.
     pub(crate) async fn close(mut self) {
         let _ = self.socket.shutdown().await;
         if self.shut {
-            // No answer is on its way. What comes now comes after our end, and may be reset.
+            // The client has read every answer. What it sends now may be reset.
             return;
         }
         let mut rest = [0; 1024];
@@ -74,8 +74,8 @@ impl Wire {
 }
 
 impl Drop for Wire {
-    /// The client's word that it has our end must come in, or the kernel would go on saying it. A request
-    /// must not, even now: until the socket is closed, its client would be told that it arrived.
+    /// The client's acknowledgement of our end must be received; otherwise the kernel would keep sending
+    /// it. A request must not be received, because it would be acknowledged until the socket is closed.
     fn drop(&mut self) {
         if self.shut {
             door::shut_to_bytes(&self.socket);
@@ -89,8 +89,8 @@ async fn last_call(stop: CancellationToken) {
 }
 
 impl AsyncRead for Wire {
-    /// hyper reads where it waits for a request, and (as half-closed connections are allowed) not
-    /// while it answers one.
+    /// hyper reads while it waits for a request. It does not read while it answers one, because
+    /// half-closed connections are allowed.
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -14,7 +14,7 @@ use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use forensics_tokio::{ShutdownGuard, diag, logging};
+use forensics_tokio::{ShutdownGuard, ShutdownReport, diagnostic, logging};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
@@ -47,32 +47,30 @@ pub struct Tick {
     pub last: bool,
 }
 
-fn main() -> Result<ExitCode, Box<dyn Error>> {
-    diag::init();
+#[tokio::main]
+async fn main() -> Result<ExitCode, Box<dyn Error>> {
+    diagnostic::run_if_child(); // First: in the diagnostic's own process it does not return.
     logging::init();
-    let runtime = tokio::runtime::Runtime::new()?;
     let mut arguments = std::env::args().skip(1);
     match (arguments.next().as_deref(), arguments.next()) {
-        (None, _) => runtime.block_on(serve()),
-        (Some("watch"), Some(address)) => runtime.block_on(watch(address)),
+        (None, _) => Ok(serve().await?.exit_code()),
+        (Some("watch"), Some(address)) => watch(address).await,
         _ => Err("usage: grpc [watch ADDRESS]".into()),
     }
 }
 
-async fn serve() -> Result<ExitCode, Box<dyn Error>> {
+async fn serve() -> Result<ShutdownReport, Box<dyn Error>> {
     let guard = ShutdownGuard::builder("grpc").install()?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("listening on http://{}", listener.local_addr()?);
 
     let calls = Calls::default();
     let told = calls.clone();
-    guard.phase("goodbye", move |cx| async move {
+    guard.phase("goodbye", async move |cx| {
         cx.record("calls_told", told.running.len());
         told.goodbye.cancel();
     });
-    guard
-        .phase("drain", |cx| async move { cx.service_ended().await })
-        .timeout(Duration::from_secs(30));
+    guard.phase("drain", async |cx| cx.service_ended().await).timeout(Duration::from_secs(30));
 
     let server = tonic::transport::Server::builder()
         .add_service(TickerServer::new(calls))
@@ -80,7 +78,7 @@ async fn serve() -> Result<ExitCode, Box<dyn Error>> {
             TcpListenerStream::new(listener),
             guard.token().cancelled_owned(),
         );
-    Ok(guard.run(server).await.exit_code())
+    Ok(guard.run(server).await)
 }
 
 /// The calls that are running.

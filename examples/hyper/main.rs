@@ -1,5 +1,5 @@
-//! hyper without a framework: connections watched by hyper-util, which ends each one after the
-//! request that it is at.
+//! hyper without a framework. hyper-util's `GracefulShutdown` ends each connection after its current
+//! request.
 //!
 //! ```sh
 //! cargo run --example hyper
@@ -10,10 +10,9 @@
 use std::convert::Infallible;
 use std::error::Error;
 use std::io;
-use std::process::ExitCode;
 use std::time::Duration;
 
-use forensics_tokio::{ShutdownGuard, diag, logging};
+use forensics_tokio::{ShutdownGuard, ShutdownReport, diagnostic, logging};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -23,25 +22,21 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-fn main() -> Result<ExitCode, Box<dyn Error>> {
-    diag::init();
+#[tokio::main]
+async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
+    diagnostic::run_if_child(); // First: in the diagnostic's own process it does not return.
     logging::init();
-    tokio::runtime::Runtime::new()?.block_on(serve())
-}
-
-async fn serve() -> Result<ExitCode, Box<dyn Error>> {
     let guard = ShutdownGuard::builder("hyper").install()?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("listening on http://{}", listener.local_addr()?);
 
-    // The server ends by itself once the token is cancelled; this bounds and names how long.
-    guard
-        .phase("drain", |cx| async move { cx.service_ended().await })
-        .timeout(Duration::from_secs(30));
-    Ok(guard.run(accept(listener, guard.token())).await.exit_code())
+    // The server ends by itself once the token is cancelled. This phase limits how long it may take.
+    guard.phase("drain", async |cx| cx.service_ended().await).timeout(Duration::from_secs(30));
+    let server = accept(listener, guard.token());
+    Ok(guard.run(server).await)
 }
 
-/// Accepts until `stop` is cancelled, then waits for the connections there are.
+/// Accepts until `stop` is cancelled, then waits for the open connections.
 async fn accept(listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
     let connections = GracefulShutdown::new();
     loop {
@@ -54,7 +49,7 @@ async fn accept(listener: TcpListener, stop: CancellationToken) -> io::Result<()
             http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer));
         let watched = connections.watch(connection);
         tokio::spawn(async move {
-            // A client that left is no concern of ours.
+            // An error means that the client has left.
             let _ = watched.await;
         });
     }
@@ -64,7 +59,7 @@ async fn accept(listener: TcpListener, stop: CancellationToken) -> io::Result<()
     Ok(())
 }
 
-/// `/slow` takes a second, anything else no time.
+/// `/slow` takes a second.
 async fn answer(request: Request<Incoming>) -> Result<Response<String>, Infallible> {
     if request.uri().path() == "/slow" {
         tokio::time::sleep(Duration::from_secs(1)).await;

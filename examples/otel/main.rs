@@ -8,10 +8,9 @@
 #![forbid(unsafe_code)]
 
 use std::error::Error;
-use std::process::ExitCode;
 use std::time::Duration;
 
-use forensics_tokio::{ShutdownGuard, diag, logging};
+use forensics_tokio::{ShutdownGuard, ShutdownReport, diagnostic, logging};
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
@@ -21,13 +20,10 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-fn main() -> Result<ExitCode, Box<dyn Error>> {
-    diag::init();
+#[tokio::main]
+async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
+    diagnostic::run_if_child(); // First: in the diagnostic's own process it does not return.
     let collector = std::env::args().nth(1).ok_or("usage: otel COLLECTOR")?;
-    tokio::runtime::Runtime::new()?.block_on(serve(collector))
-}
-
-async fn serve(collector: String) -> Result<ExitCode, Box<dyn Error>> {
     let exporter = SpanExporter::builder()
         .with_tonic()
         .with_endpoint(collector)
@@ -51,24 +47,28 @@ async fn serve(collector: String) -> Result<ExitCode, Box<dyn Error>> {
     let guard = ShutdownGuard::builder("otel")
         .deadline(Duration::from_secs(3))
         // Runs before a forced end, which does not reach the code below.
-        .flush(move || drop(forced.force_flush()))
+        .on_forced_exit(move || drop(forced.force_flush()))
         .install()?;
-    guard.phase("drain", |cx| async move {
+    guard.phase("drain", async |cx| {
         cx.record("active_at_start", 0);
         cx.service_ended().await;
     });
-    guard.group("adapters").phase("telegram", |_| async {}).phase("slack", |_| async {});
+    guard.group("adapters", |group| {
+        group.phase("telegram", async |_| {});
+        group.phase("slack", async |_| {});
+    });
     guard
-        .phase("db_close", |_| async { Err::<(), _>("the disk is gone") })
+        .phase("db_close", async |_| Err::<(), _>("the disk is gone"))
         .reserve(Duration::from_secs(1));
 
     println!("working; pid {}", std::process::id());
-    let report = guard.run(guard.token().cancelled_owned()).await;
+    let service = guard.token().cancelled_owned();
+    let report = guard.run(service).await;
     // This blocks until the collector has answered, a second at most. The runtime's own threads have to
     // send the spans meanwhile, so it must not block one of them.
     let flushed = tokio::task::spawn_blocking(move || traces.shutdown()).await?;
     if let Err(e) = flushed {
         eprintln!("failed to send all spans to the collector: {e}");
     }
-    Ok(report.exit_code())
+    Ok(report)
 }

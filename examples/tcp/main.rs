@@ -1,4 +1,4 @@
-//! A gateway of raw TCP sessions that last until one side ends them, counted by a `TaskTracker`.
+//! A server of raw TCP sessions, which a `TaskTracker` counts.
 //!
 //! ```sh
 //! cargo run --example tcp      # then, from another terminal: nc 127.0.0.1 PORT
@@ -8,22 +8,18 @@
 
 use std::error::Error;
 use std::io;
-use std::process::ExitCode;
 use std::time::Duration;
 
-use forensics_tokio::{ShutdownGuard, diag, logging};
+use forensics_tokio::{ShutdownGuard, ShutdownReport, diagnostic, logging};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-fn main() -> Result<ExitCode, Box<dyn Error>> {
-    diag::init();
+#[tokio::main]
+async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
+    diagnostic::run_if_child(); // First: in the diagnostic's own process it does not return.
     logging::init();
-    tokio::runtime::Runtime::new()?.block_on(serve())
-}
-
-async fn serve() -> Result<ExitCode, Box<dyn Error>> {
     let guard = ShutdownGuard::builder("tcp").install()?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("listening on {}", listener.local_addr()?);
@@ -31,15 +27,15 @@ async fn serve() -> Result<ExitCode, Box<dyn Error>> {
     let sessions = TaskTracker::new();
     let goodbye = CancellationToken::new();
     let (told, say) = (sessions.clone(), goodbye.clone());
-    guard.phase("goodbye", move |cx| async move {
+    guard.phase("goodbye", async move |cx| {
         cx.record("sessions_told", told.len());
         say.cancel();
     });
-    // Each may finish the line that it is at. Who does not is cut by the timeout, and the number of
-    // sessions left is in the log, the report and the record.
+    // Each session may finish its current line. The timeout ends the others, and their number is in the
+    // log, the report and the record.
     let left = sessions.clone();
     guard
-        .phase("sessions", move |cx| async move {
+        .phase("sessions", async move |cx| {
             left.close();
             while !left.is_empty() {
                 cx.record("sessions_left", left.len());
@@ -51,10 +47,11 @@ async fn serve() -> Result<ExitCode, Box<dyn Error>> {
             cx.record("sessions_left", 0);
         })
         .timeout(Duration::from_secs(3));
-    Ok(guard.run(accept(listener, sessions, guard.token(), goodbye)).await.exit_code())
+    let server = accept(listener, sessions, guard.token(), goodbye);
+    Ok(guard.run(server).await)
 }
 
-/// Accepts until `stop` is cancelled. The sessions there are go on.
+/// Accepts until `stop` is cancelled. The open sessions go on.
 async fn accept(
     listener: TcpListener,
     sessions: TaskTracker,
@@ -69,7 +66,7 @@ async fn accept(
         };
         let goodbye = goodbye.clone();
         sessions.spawn(async move {
-            // A client that left is no concern of ours.
+            // An error means that the client has left.
             let _ = session(stream, goodbye).await;
         });
     }

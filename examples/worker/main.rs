@@ -1,13 +1,14 @@
-//! A queue worker: jobs that are not done when its time is up are handed back, so that the next
-//! worker does them and none is lost.
+//! A queue worker. Jobs that are not done in time are handed back, so that the next worker does them
+//! and none is lost.
 //!
 //! ```sh
 //! mkdir -p /tmp/queue && echo 500 >/tmp/queue/mail.job    # a job of 500 ms
 //! cargo run --example worker -- /tmp/queue
 //! ```
 //!
-//! The queue is a folder, and a job a file in it with its length in milliseconds. A worker takes
-//! `NAME.job` by renaming it to `NAME.taken`, which only one can do, and makes it `NAME.done`.
+//! The queue is a folder. A job is a file in it, which contains its length in milliseconds. A worker
+//! takes `NAME.job` by renaming it to `NAME.taken`, which only one worker can do. When it is done it
+//! renames it to `NAME.done`.
 
 #![forbid(unsafe_code)]
 
@@ -16,58 +17,52 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::Duration;
 
-use forensics_tokio::{ShutdownGuard, diag, logging};
+use forensics_tokio::{ShutdownGuard, ShutdownReport, diagnostic, logging};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long jobs may go on once a stop is asked for.
+/// How long running jobs may go on after a request to stop.
 const FINISH: Duration = Duration::from_secs(1);
 
-fn main() -> Result<ExitCode, Box<dyn Error>> {
-    diag::init();
+#[tokio::main]
+async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
+    diagnostic::run_if_child(); // First: in the diagnostic's own process it does not return.
     logging::init();
-    let queue = std::env::args_os().nth(1).ok_or("usage: worker QUEUE")?;
-    tokio::runtime::Runtime::new()?.block_on(work(queue.into()))
-}
-
-async fn work(queue: PathBuf) -> Result<ExitCode, Box<dyn Error>> {
+    let queue = PathBuf::from(std::env::args_os().nth(1).ok_or("usage: worker QUEUE")?);
     let guard = ShutdownGuard::builder("worker").install()?;
     let jobs = TaskTracker::new();
-    // Not the guard's: jobs go on after the first signal.
+    // Not the guard's token, because jobs go on after the first signal.
     let enough = CancellationToken::new();
 
     let (running, soon) = (jobs.clone(), enough.clone());
     guard
-        .phase("finish", move |cx| async move {
+        .phase("finish", async move |cx| {
             running.close();
             cx.record("jobs_at_start", running.len());
-            // What the phase is dropped with would be lost; so it ends by itself.
+            // The phase must end by itself: what follows would not run if it were dropped.
             let _ = timeout(FINISH, running.wait()).await;
             cx.record("jobs_left", running.len());
             soon.cancel();
         })
         .timeout(FINISH * 2);
-    // Whatever befalls the phase before it, with a time of its own.
+    // It has its own time, whatever happens to the phase before it.
+    let (left, now) = (jobs.clone(), enough.clone());
     guard
-        .phase("hand_back", {
-            let (jobs, enough) = (jobs.clone(), enough.clone());
-            move |_| async move {
-                enough.cancel();
-                jobs.wait().await;
-            }
+        .phase("hand_back", async move |_| {
+            now.cancel();
+            left.wait().await;
         })
         .reserve(Duration::from_secs(1));
 
     println!("working; pid {}", std::process::id());
     let worker = take_jobs(queue, jobs, guard.token(), enough);
-    Ok(guard.run(worker).await.exit_code())
+    Ok(guard.run(worker).await)
 }
 
-/// Takes what is in the queue until `stop` is cancelled.
+/// Takes jobs from the queue until `stop` is cancelled.
 async fn take_jobs(
     queue: PathBuf,
     jobs: TaskTracker,
@@ -103,7 +98,7 @@ async fn do_or_hand_back(taken: PathBuf, enough: CancellationToken) {
     }
 }
 
-/// Stands for a job.
+/// A stand-in for a job.
 async fn do_it(job: &Path) {
     let length = fs::read_to_string(job).ok().and_then(|text| text.trim().parse().ok());
     sleep(Duration::from_millis(length.unwrap_or(0))).await;

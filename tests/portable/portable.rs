@@ -27,7 +27,7 @@ fn command(what: &str) -> Command {
 
 fn start(command: &mut Command) -> Process {
     let service = Process::start(command);
-    service.until_stdout("working");
+    service.wait_for_stdout("working");
     service
 }
 
@@ -87,14 +87,14 @@ fn what_our_parent_sends_is_the_supervisors() {
 fn a_second_signal_keeps_the_phase_with_a_reserve_and_a_third_ends_the_process() {
     let service = start(&mut command("hang"));
     service.signal(Signal::TERM);
-    service.until_stdout("draining");
+    service.wait_for_stdout("draining");
     service.second_signal(Signal::TERM);
     let run = service.wait();
     assert_eq!(run.outcomes(), [("drain", PhaseOutcome::CutShort), ("db_close", PhaseOutcome::Ok)]);
 
     let service = start(&mut command("block"));
     service.signal(Signal::TERM);
-    service.until_stderr("Teardown started");
+    service.wait_for_stderr("Teardown started");
     for _ in 0..2 {
         service.second_signal(Signal::TERM);
     }
@@ -134,7 +134,7 @@ fn at_the_deadline_a_blocked_runtime_is_ended_and_the_next_start_says_so() {
 fn a_run_that_was_killed_is_told_from_one_that_lives_by_its_lock() {
     let service = start(&mut command("hang"));
     service.signal(Signal::TERM);
-    service.until_stdout("draining");
+    service.wait_for_stdout("draining");
     let last = |dir| PostMortem::of_last(dir).unwrap().unwrap();
     assert_eq!(last(service.records()).outcome, RunOutcome::Running);
     let pid = service.pid().to_string();

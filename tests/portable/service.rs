@@ -4,34 +4,31 @@
 #![forbid(unsafe_code)]
 
 use std::error::Error;
-use std::process::ExitCode;
 use std::time::Duration;
 
-use forensics_tokio::{ShutdownGuard, diag, logging};
+use forensics_tokio::{ShutdownGuard, ShutdownReport, diagnostic, logging};
 use tokio_util::sync::CancellationToken;
 
-fn main() -> Result<ExitCode, Box<dyn Error>> {
-    diag::init();
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
+    diagnostic::run_if_child();
     logging::init();
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve())
-}
-
-async fn serve() -> Result<ExitCode, Box<dyn Error>> {
     let guard = ShutdownGuard::builder("service").deadline(Duration::from_secs(60)).install()?;
     match std::env::args().nth(1).as_deref() {
         Some("hang") => guard.phase("drain", |_| {
             println!("draining");
             std::future::pending::<()>()
         }),
-        Some("block") => guard.phase("drain", |_| async {
+        Some("block") => guard.phase("drain", async |_| {
             loop {
                 std::thread::park();
             }
         }),
-        _ => guard.phase("drain", |cx| async move { cx.service_ended().await }),
+        _ => guard.phase("drain", async |cx| cx.service_ended().await),
     };
-    guard.phase("db_close", |_| async {}).reserve(Duration::from_secs(1));
-    Ok(guard.run(server(guard.token())).await.exit_code())
+    guard.phase("db_close", async |_| {}).reserve(Duration::from_secs(1));
+    let server = server(guard.token());
+    Ok(guard.run(server).await)
 }
 
 async fn server(stop: CancellationToken) {

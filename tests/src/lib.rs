@@ -203,22 +203,22 @@ impl Program {
         kill(&self.0, signal);
     }
 
-    /// As [`Process::until_stdout`].
+    /// As [`Process::wait_for_stdout`].
     ///
     /// # Panics
     /// Where it does not come within [`LIMIT`].
     #[track_caller]
     pub fn wait_for_stdout(&self, text: &str) -> String {
-        self.0.until_stdout(text)
+        self.0.wait_for_stdout(text)
     }
 
-    /// As [`Process::until_stderr`].
+    /// As [`Process::wait_for_stderr`].
     ///
     /// # Panics
     /// Where it does not come within [`LIMIT`].
     #[track_caller]
     pub fn wait_for_stderr(&self, text: &str) -> String {
-        self.0.until_stderr(text)
+        self.0.wait_for_stderr(text)
     }
 
     /// Waits for its end.

@@ -22,19 +22,20 @@ const SECOND: Duration = Duration::from_secs(1);
 /// A teardown with every kind of end that can be had without a signal.
 async fn stop() {
     let guard = ShutdownGuard::builder("test").signals([]).deadline(30 * SECOND).install().unwrap();
-    guard.phase("notify", |_| async {});
-    guard
-        .phase("drain", |cx| async move {
+    guard.phase("notify", async |_| {});
+    let drain = guard
+        .phase("drain", async |cx| {
             cx.record("active_now", 3);
             sleep(20 * SECOND).await;
         })
-        .timeout(12 * SECOND);
-    guard
-        .group("adapters")
-        .phase("slack", |_| async { Err::<(), _>("two\nlines") })
-        .phase("irc", |_| async { panic!("boom") });
-    guard.phase("db_close", |_| async {}).requires("drain");
-    guard.request("a \"test\"\nof it");
+        .timeout(12 * SECOND)
+        .id();
+    guard.group("adapters", |group| {
+        group.phase("slack", async |_| Err::<(), _>("two\nlines"));
+        group.phase("irc", async |_| panic!("boom"));
+    });
+    guard.phase("db_close", async |_| {}).requires(drain);
+    guard.handle().request_shutdown("a \"test\"\nof it");
     let _ = guard.run(async {}).await;
 }
 

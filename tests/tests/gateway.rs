@@ -103,7 +103,7 @@ fn nohup_keeps_it_from_hanging_up() {
     let mut nohup = Command::new("nohup");
     let program = Program::start(nohup.arg(example("gateway")));
     program.wait_for_stdout("listening on");
-    program.wait_for_stderr("SIGHUP is ignored");
+    program.wait_for_stderr("SIGHUP stays ignored");
     program.kill("-HUP");
     program.kill("-TERM");
     let ended = program.wait();

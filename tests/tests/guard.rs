@@ -3,14 +3,15 @@
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
+use std::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use forensics_tokio::core::record::{ExitKind, PostMortem};
-use forensics_tokio::testing::Kit;
+use forensics_tokio::testing::{Sender, TestHarness};
 use forensics_tokio::{
-    Builder, InstallError, Outcome, ServiceOutcome, ShutdownGuard, ShutdownReport,
+    Builder, Cause, InstallError, Outcome, ServiceOutcome, ShutdownGuard, ShutdownReport, Signal,
 };
 use tokio::time::{Instant, sleep};
 
@@ -22,13 +23,14 @@ fn builder() -> Builder {
 
 /// A guard without signals, with ten seconds in all.
 fn guard() -> ShutdownGuard {
-    Kit::install(builder().deadline(10 * SECOND)).unwrap().guard()
+    TestHarness::install(builder().deadline(10 * SECOND)).unwrap().1
 }
 
 /// Runs a service that ends with the token, after a request to stop.
-async fn stop(guard: &ShutdownGuard) -> ShutdownReport {
-    guard.request("test");
-    guard.run(guard.token().cancelled_owned()).await
+async fn stop(guard: ShutdownGuard) -> ShutdownReport {
+    guard.handle().request_shutdown("test");
+    let service = guard.token().cancelled_owned();
+    guard.run(service).await
 }
 
 fn outcomes(report: &ShutdownReport) -> Vec<(&str, Outcome)> {
@@ -40,10 +42,10 @@ async fn phases_run_one_after_another_and_nothing_sleeps_out_a_budget() {
     let guard = guard();
     guard.phase("one", |_| sleep(SECOND)).timeout(5 * SECOND);
     guard.phase("two", |_| sleep(2 * SECOND));
-    let report = stop(&guard).await;
+    let report = stop(guard).await;
     assert_eq!(outcomes(&report), [("one", Outcome::Ok), ("two", Outcome::Ok)]);
-    assert_eq!(report.phases[0].took, SECOND);
-    assert_eq!(report.phases[1].offset, SECOND);
+    assert_eq!(report.phases[0].duration, SECOND);
+    assert_eq!(report.phases[1].started_after, SECOND);
     assert_eq!(report.total, 3 * SECOND);
     assert_eq!(report.exit_status, 0);
     assert_eq!(report.service_outcome, ServiceOutcome::Ended);
@@ -53,40 +55,39 @@ async fn phases_run_one_after_another_and_nothing_sleeps_out_a_budget() {
 #[tokio::test(start_paused = true)]
 async fn members_of_a_group_run_side_by_side_each_with_its_time() {
     let guard = guard();
-    guard
-        .group("adapters")
-        .phase("telegram", |_| sleep(SECOND))
-        .phase("slack", |_| sleep(3 * SECOND))
-        .phase("irc", |_| sleep(9 * SECOND))
-        .timeout(2 * SECOND);
-    guard.phase("db_close", |_| async {});
-    let report = stop(&guard).await;
+    guard.group("adapters", |group| {
+        group.phase("telegram", |_| sleep(SECOND));
+        group.phase("slack", |_| sleep(3 * SECOND));
+        group.phase("irc", |_| sleep(9 * SECOND)).timeout(2 * SECOND);
+    });
+    guard.phase("db_close", async |_| {});
+    let report = stop(guard).await;
     assert_eq!(outcomes(&report), [("adapters", Outcome::TimedOut), ("db_close", Outcome::Ok)]);
     let group = &report.phases[0];
-    assert_eq!(group.took, 3 * SECOND);
+    assert_eq!(group.duration, 3 * SECOND);
     let members: Vec<_> = group.members.iter().map(|m| (m.name.as_str(), m.outcome)).collect();
     assert_eq!(
         members,
         [("telegram", Outcome::Ok), ("slack", Outcome::Ok), ("irc", Outcome::TimedOut)]
     );
-    assert_eq!(report.phase("slack").unwrap().took, 3 * SECOND);
-    assert_eq!(report.phase("irc").unwrap().took, 2 * SECOND);
+    assert_eq!(report.phase("slack").unwrap().duration, 3 * SECOND);
+    assert_eq!(report.phase("irc").unwrap().duration, 2 * SECOND);
     assert_eq!(group.error.as_deref(), Some("irc timed_out"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_asked_of_a_group_holds_for_all_of_it_and_of_a_member_for_it_alone() {
     let guard = guard();
-    guard.phase("bad", |_| async { Err::<(), _>("no") });
-    guard.group("after_bad").requires("bad").phase("a", |_| async {});
+    let bad = guard.phase("bad", async |_| Err::<(), _>("no")).id();
+    guard.group("after_bad", |group| group.phase("a", async |_| {})).requires(bad);
     guard
-        .group("adapters")
-        .timeout(SECOND)
-        .phase("telegram", |_| sleep(3 * SECOND))
-        .phase("slack", |_| async {})
-        .requires("bad")
-        .phase("irc", |_| async {});
-    let report = stop(&guard).await;
+        .group("adapters", |group| {
+            group.phase("telegram", |_| sleep(3 * SECOND));
+            group.phase("slack", async |_| {}).requires(bad);
+            group.phase("irc", async |_| {});
+        })
+        .timeout(SECOND);
+    let report = stop(guard).await;
     let expected = [
         ("bad", Outcome::Failed),
         ("after_bad", Outcome::Skipped),
@@ -94,7 +95,7 @@ async fn what_is_asked_of_a_group_holds_for_all_of_it_and_of_a_member_for_it_alo
     ];
     assert_eq!(outcomes(&report), expected);
     assert_eq!(report.phases[1].error.as_deref(), Some("requires bad, which failed"));
-    assert_eq!(report.phases[2].took, SECOND);
+    assert_eq!(report.phases[2].duration, SECOND);
     let members = &report.phases[2].members;
     let members: Vec<_> = members.iter().map(|m| (m.name.as_str(), m.outcome)).collect();
     assert_eq!(
@@ -109,11 +110,11 @@ async fn a_slow_phase_cannot_take_what_a_later_one_reserved() {
     guard.phase("drain", |_| std::future::pending::<()>());
     guard.phase("flush", |_| sleep(SECOND));
     guard.phase("db_close", |_| sleep(2 * SECOND)).reserve(3 * SECOND);
-    let report = stop(&guard).await;
+    let report = stop(guard).await;
     let expected =
         [("drain", Outcome::TimedOut), ("flush", Outcome::Skipped), ("db_close", Outcome::Ok)];
     assert_eq!(outcomes(&report), expected);
-    assert_eq!(report.phases[0].took, 7 * SECOND);
+    assert_eq!(report.phases[0].duration, 7 * SECOND);
     assert_eq!(report.total, 9 * SECOND);
     assert!(report.timed_out);
     assert_eq!(report.exit_status, 0, "a phase that timed out fails no unit");
@@ -122,15 +123,18 @@ async fn a_slow_phase_cannot_take_what_a_later_one_reserved() {
 #[tokio::test(start_paused = true)]
 async fn time_without_end_is_time_enough() {
     const FOREVER: Duration = Duration::MAX;
-    let builder = builder().deadline(FOREVER).drain_timeout(FOREVER).lead(SECOND).grace(FOREVER);
-    let kit = Kit::install(builder.service_grace(FOREVER)).unwrap();
-    let guard = kit.guard();
-    guard.phase("starved", |_| async {});
+    let builder = builder()
+        .deadline(FOREVER)
+        .drain_timeout(FOREVER)
+        .pre_stop_delay(SECOND)
+        .stop_timeout(FOREVER);
+    let (_, guard) = TestHarness::install(builder.service_timeout(FOREVER)).unwrap();
+    guard.phase("starved", async |_| {});
     guard.phase("long", |_| sleep(SECOND)).timeout(FOREVER).reserve(FOREVER);
-    let hurry = guard.clone();
-    guard.phase("hurried", |_| async move { hurry.hurry() }).reserve(FOREVER);
-    guard.phase("cut", |_| async {});
-    let report = stop(&guard).await;
+    let handle = guard.handle();
+    guard.phase("hurried", async move |_| handle.escalate()).reserve(FOREVER);
+    guard.phase("cut", async |_| {});
+    let report = stop(guard).await;
     let (ok, skipped) = (Outcome::Ok, Outcome::Skipped);
     let expected = [("starved", skipped), ("long", ok), ("hurried", ok), ("cut", skipped)];
     assert_eq!(outcomes(&report), expected);
@@ -139,13 +143,13 @@ async fn time_without_end_is_time_enough() {
 #[tokio::test(start_paused = true)]
 async fn what_fails_or_panics_is_told_and_the_next_phase_runs() {
     let guard = guard();
-    guard.phase("failed", |_| async { Err::<(), _>("disk full") });
-    guard.phase("panicked", |_| async {
+    guard.phase("failed", async |_| Err::<(), _>("disk full"));
+    guard.phase("panicked", async |_| {
         assert!(Instant::now().elapsed() > SECOND, "boom");
     });
     guard.phase("panicked_at_once", |_| -> std::future::Ready<()> { panic!("no future") });
-    guard.phase("last", |_| async { Ok::<_, std::io::Error>(7) });
-    let report = stop(&guard).await;
+    guard.phase("last", async |_| Ok::<(), std::io::Error>(()));
+    let report = stop(guard).await;
     let expected = [
         ("failed", Outcome::Failed),
         ("panicked", Outcome::Panicked),
@@ -161,27 +165,48 @@ async fn what_fails_or_panics_is_told_and_the_next_phase_runs() {
 #[tokio::test(start_paused = true)]
 async fn a_phase_that_requires_another_is_skipped_unless_that_ended_well() {
     let guard = guard();
-    guard.phase("good", |_| async {});
-    guard.phase("bad", |_| async { Err::<(), _>("no") });
-    guard.phase("after_good", |_| async {}).requires("good");
-    guard.phase("after_bad", |_| async {}).requires("good").requires("bad");
-    guard.phase("after_nothing", |_| async {}).requires("typo");
-    let report = stop(&guard).await;
+    let good = guard.phase("good", async |_| {}).id();
+    let bad = guard.phase("bad", async |_| Err::<(), _>("no")).id();
+    guard.phase("after_good", async |_| {}).requires(good);
+    guard.phase("after_bad", async |_| {}).requires(good).requires(bad);
+    let report = stop(guard).await;
     let after = |name| report.phase(name).map(|phase| (phase.outcome, phase.error.as_deref()));
     assert_eq!(after("after_good"), Some((Outcome::Ok, None)));
     assert_eq!(after("after_bad"), Some((Outcome::Skipped, Some("requires bad, which failed"))));
-    let unknown = Some((Outcome::Skipped, Some("requires typo, which has not run")));
-    assert_eq!(after("after_nothing"), unknown);
-    assert_eq!(report.errors, ["phase `after_nothing` requires `typo`, which is no phase"]);
+    assert!(report.errors.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_phase_that_requires_one_which_does_not_run_before_it_is_an_error() {
+    let guard = guard();
+    let early = guard.phase("early", async |_| {});
+    let late = guard.phase("late", async |_| {}).id();
+    drop(early.requires(late));
+    let mut sibling = None;
+    let group = guard.group("group", |group| {
+        let one = group.phase("one", async |_| {}).id();
+        sibling = Some(group.phase("two", async |_| {}).requires(one).id());
+    });
+    guard.phase("last", async |_| {}).requires(group.id()).requires(sibling.unwrap());
+    let report = stop(guard).await;
+    let of = |name| report.phase(name).map(|phase| (phase.outcome, phase.error.as_deref()));
+    assert_eq!(of("early"), Some((Outcome::Skipped, Some("requires late, which has not run"))));
+    assert_eq!(of("two"), Some((Outcome::Skipped, Some("requires one, which has not run"))));
+    assert_eq!(of("last"), Some((Outcome::Skipped, Some("requires group, which skipped"))));
+    let errors = [
+        "phase `early` requires `late`, which does not run before it",
+        "phase `two` requires `one`, which does not run before it",
+    ];
+    assert_eq!(report.errors, errors);
     assert_eq!(report.exit_status, 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_name_given_twice_is_an_error_and_its_work_is_not_lost() {
     let guard = guard();
-    guard.phase("close", |_| async {});
-    guard.phase("close", |cx| async move { cx.record("ran", true) });
-    let report = stop(&guard).await;
+    guard.phase("close", async |_| {});
+    guard.phase("close", async move |cx| cx.record("ran", true));
+    let report = stop(guard).await;
     assert_eq!(outcomes(&report), [("close", Outcome::Ok), ("close#2", Outcome::Ok)]);
     assert_eq!(report.phases[1].values["ran"], true);
     assert_eq!(report.errors.len(), 1);
@@ -191,12 +216,12 @@ async fn a_name_given_twice_is_an_error_and_its_work_is_not_lost() {
 #[tokio::test(start_paused = true)]
 async fn phases_added_during_the_teardown_run_last() {
     let guard = guard();
-    let late = guard.clone();
-    guard.phase("first", |_| async move {
-        late.phase("late", |_| async {});
+    let late = guard.handle();
+    guard.phase("first", async move |_| {
+        late.phase("late", async |_| {});
     });
-    guard.phase("second", |_| async {});
-    let report = stop(&guard).await;
+    guard.phase("second", async |_| {});
+    let report = stop(guard).await;
     let names: Vec<_> = report.phases.iter().map(|phase| phase.name.as_str()).collect();
     assert_eq!(names, ["first", "second", "late"]);
 }
@@ -214,7 +239,7 @@ async fn a_phase_knows_its_deadline_and_is_dropped_at_it() {
     let token = Arc::new(Mutex::new(None));
     let (drops, gives) = (Dropped(dropped.clone()), token.clone());
     guard
-        .phase("wedged", move |cx| async move {
+        .phase("wedged", async move |cx| {
             let _drops = drops;
             assert_eq!(cx.name(), "wedged");
             assert_eq!(cx.remaining(), 2 * SECOND);
@@ -224,7 +249,7 @@ async fn a_phase_knows_its_deadline_and_is_dropped_at_it() {
             std::future::pending::<()>().await;
         })
         .timeout(2 * SECOND);
-    let report = stop(&guard).await;
+    let report = stop(guard).await;
     assert!(dropped.load(Ordering::SeqCst));
     assert!(token.lock().unwrap().take().unwrap().is_cancelled());
     let phase = &report.phases[0];
@@ -242,19 +267,20 @@ async fn the_services_own_end_leads_to_the_same_teardown() {
     ];
     for (error, outcome, status) in cases {
         let guard = guard();
-        guard.phase("db_close", |_| async {});
+        guard.phase("db_close", async |_| {});
+        let token = guard.token();
         let report = guard.run(async move { error.map_or(Ok(()), Err) }).await;
         assert_eq!(report.context.cause().as_str(), "service_ended");
         assert_eq!(outcomes(&report), [("db_close", Outcome::Ok)]);
         assert_eq!((report.service_outcome.clone(), report.exit_status), (outcome, status));
-        assert!(guard.token().is_cancelled());
+        assert!(token.is_cancelled());
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_service_that_panics_is_torn_down_and_told() {
     let guard = guard();
-    guard.phase("db_close", |_| async {});
+    guard.phase("db_close", async |_| {});
     let report = guard
         .run(async {
             sleep(SECOND).await;
@@ -269,46 +295,46 @@ async fn a_service_that_panics_is_torn_down_and_told() {
 #[tokio::test(start_paused = true)]
 async fn the_service_is_polled_on_and_a_phase_can_wait_for_its_end() {
     let guard = guard();
-    guard.phase("drain", |cx| async move { cx.service_ended().await });
+    guard.phase("drain", async move |cx| cx.service_ended().await);
     let token = guard.token();
-    guard.request("test");
+    guard.handle().request_shutdown("test");
     let report = guard
         .run(async move {
             token.cancelled().await;
             sleep(3 * SECOND).await;
         })
         .await;
-    assert_eq!(report.phases[0].took, 3 * SECOND);
+    assert_eq!(report.phases[0].duration, 3 * SECOND);
     assert_eq!(report.service_outcome, ServiceOutcome::Ended);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_service_that_never_ends_is_dropped_after_its_grace() {
     let guard = guard();
-    guard.phase("db_close", |_| async {});
-    guard.request("test");
+    guard.phase("db_close", async |_| {});
+    guard.handle().request_shutdown("test");
     let report = guard.run(std::future::pending::<()>()).await;
     assert_eq!(report.service_outcome, ServiceOutcome::Dropped);
     assert_eq!(report.total, SECOND);
 
-    let guard = Kit::install(builder().drain_timeout(4 * SECOND)).unwrap().guard();
-    guard.request("test");
+    let guard = TestHarness::install(builder().drain_timeout(4 * SECOND)).unwrap().1;
+    guard.handle().request_shutdown("test");
     let report = guard.run(std::future::pending::<()>()).await;
     assert_eq!(report.total, 4 * SECOND);
 
-    let guard = Kit::install(builder().deadline(7 * SECOND).service_grace(Duration::MAX)).unwrap();
-    let guard = guard.guard();
-    guard.request("test");
+    let builder = builder().deadline(7 * SECOND).service_timeout(Duration::MAX);
+    let (_, guard) = TestHarness::install(builder).unwrap();
+    guard.handle().request_shutdown("test");
     let report = guard.run(std::future::pending::<()>()).await;
     assert_eq!(report.total, 7 * SECOND, "no grace goes past the deadline");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_service_that_is_ready_to_end_is_polled_once_also_without_any_grace() {
-    let guard = Kit::install(builder().service_grace(Duration::ZERO)).unwrap().guard();
+    let guard = TestHarness::install(builder().service_timeout(Duration::ZERO)).unwrap().1;
     let (end, ends) = tokio::sync::oneshot::channel::<()>();
-    guard.phase("db_close", |_| async move { drop(end) });
-    guard.request("test");
+    guard.phase("db_close", async move |_| drop(end));
+    guard.handle().request_shutdown("test");
     let report = guard.run(async move { drop(ends.await) }).await;
     assert_eq!((report.service_outcome, report.total), (ServiceOutcome::Ended, Duration::ZERO));
 }
@@ -316,16 +342,12 @@ async fn a_service_that_is_ready_to_end_is_polled_once_also_without_any_grace() 
 #[tokio::test(start_paused = true)]
 async fn run_goes_into_a_task_where_the_service_does_and_also_with_one_that_may_not() {
     let guard = guard();
-    guard.request("test");
-    let of_many = {
-        let guard = guard.clone();
-        async move { stop(&guard).await }
-    };
-    let report = tokio::spawn(of_many).await.unwrap();
+    guard.handle().request_shutdown("test");
+    let report = tokio::spawn(stop(guard)).await.unwrap();
     assert_eq!(report.service_outcome, ServiceOutcome::Ended);
 
     let guard = self::guard();
-    guard.request("test");
+    guard.handle().request_shutdown("test");
     let of_one_thread = std::rc::Rc::new(());
     let service = async {
         tokio::task::yield_now().await;
@@ -346,8 +368,8 @@ async fn cancelling_the_token_is_a_request_and_only_the_first_request_counts() {
     );
 
     let guard = self::guard();
-    guard.request("first");
-    guard.request("second");
+    guard.handle().request_shutdown("first");
+    guard.handle().request_shutdown("second");
     let report = guard.run(async {}).await;
     assert!(report.context.to_string().starts_with("cause=requested reason=first "));
 }
@@ -355,21 +377,21 @@ async fn cancelling_the_token_is_a_request_and_only_the_first_request_counts() {
 #[tokio::test(start_paused = true)]
 async fn the_worst_case_is_reckoned_before_anything_runs() {
     let guard = guard();
-    assert_eq!(guard.worst_case(), Duration::ZERO);
-    guard.phase("notify", |_| async {}).timeout(SECOND);
-    guard.group("adapters").phase("a", |_| async {}).timeout(2 * SECOND);
-    assert_eq!(guard.worst_case(), 3 * SECOND);
-    assert_eq!(guard.worst_case_sum(), "notify 1.00s + adapters 2.00s = at most 3.00s");
-    guard.phase("drain", |_| async {}).timeout(60 * SECOND);
-    assert_eq!(guard.worst_case(), 10 * SECOND);
+    assert_eq!(guard.worst_case().duration(), Duration::ZERO);
+    guard.phase("notify", async |_| {}).timeout(SECOND);
+    guard.group("adapters", |group| group.phase("a", async |_| {}).timeout(2 * SECOND));
+    assert_eq!(guard.worst_case().duration(), 3 * SECOND);
+    assert_eq!(guard.worst_case().to_string(), "notify 1.00s + adapters 2.00s = at most 3.00s");
+    guard.phase("drain", async |_| {}).timeout(60 * SECOND);
+    assert_eq!(guard.worst_case().duration(), 10 * SECOND);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_report_goes_through_json_and_comes_back() {
     let guard = guard();
-    guard.phase("drain", |cx| async move { cx.record("rows", 3) });
-    guard.group("adapters").phase("slack", |_| async { Err::<(), _>("no") });
-    let report = stop(&guard).await;
+    guard.phase("drain", async move |cx| cx.record("rows", 3));
+    guard.group("adapters", |group| group.phase("slack", async |_| Err::<(), _>("no")));
+    let report = stop(guard).await;
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!(json["phases"][0]["values"]["rows"], 3);
     assert_eq!(json["phases"][1]["members"][0]["outcome"], "failed");
@@ -412,10 +434,10 @@ async fn a_guard_that_is_dropped_without_its_teardown_is_no_clean_end() {
 
     let guard = guard();
     guard.phase("drain", |_| std::future::pending::<()>());
-    guard.request("test");
-    let run = guard.run(guard.token().cancelled_owned());
+    guard.handle().request_shutdown("test");
+    let service = guard.token().cancelled_owned();
+    let run = guard.run(service);
     assert!(tokio::time::timeout(Duration::from_millis(100), run).await.is_err());
-    drop(guard);
     assert!(!verdict().is_clean(), "{}", verdict());
     assert!(verdict().evidence.contains("in the middle of its teardown"), "{}", verdict());
 }
@@ -424,11 +446,12 @@ async fn a_guard_that_is_dropped_without_its_teardown_is_no_clean_end() {
 async fn a_member_that_timed_out_is_not_hidden_by_one_that_failed() {
     let guard = guard();
     guard
-        .group("adapters")
-        .timeout(SECOND)
-        .phase("slack", |_| std::future::pending::<()>())
-        .phase("irc", |_| async { Err::<(), _>("no") });
-    let report = stop(&guard).await;
+        .group("adapters", |group| {
+            group.phase("slack", |_| std::future::pending::<()>());
+            group.phase("irc", async |_| Err::<(), _>("no"));
+        })
+        .timeout(SECOND);
+    let report = stop(guard).await;
     assert_eq!(outcomes(&report), [("adapters", Outcome::Failed)]);
     assert!(report.timed_out);
 }
@@ -436,9 +459,9 @@ async fn a_member_that_timed_out_is_not_hidden_by_one_that_failed() {
 #[tokio::test(start_paused = true)]
 async fn who_has_no_time_for_what_others_reserved_is_told_so() {
     let guard = guard();
-    guard.phase("drain", |_| async {});
-    guard.phase("db_close", |_| async {}).reserve(10 * SECOND);
-    let report = stop(&guard).await;
+    guard.phase("drain", async |_| {});
+    guard.phase("db_close", async |_| {}).reserve(10 * SECOND);
+    let report = stop(guard).await;
     assert_eq!(outcomes(&report), [("drain", Outcome::Skipped), ("db_close", Outcome::Ok)]);
     let why = report.phases[0].error.as_deref();
     assert_eq!(why, Some("what time is left is reserved for later phases"));
@@ -449,21 +472,117 @@ async fn on_a_multi_thread_runtime_a_phase_that_blocks_its_thread_is_passed_over
     let guard = guard();
     let (_end, ended) = std::sync::mpsc::channel::<()>();
     guard
-        .phase("blocks", move |_| async move {
+        .phase("blocks", async move |_| {
             // Until the test ends: `_end` is dropped then.
             let _ = ended.recv();
         })
         .timeout(Duration::from_millis(50));
-    guard.phase("db_close", |_| async {});
-    let report = stop(&guard).await;
+    guard.phase("db_close", async |_| {});
+    let report = stop(guard).await;
     assert_eq!(outcomes(&report), [("blocks", Outcome::TimedOut), ("db_close", Outcome::Ok)]);
     assert!(report.phases[0].error.as_deref().unwrap().ends_with("and blocking its thread"));
 }
 
+/// A type that implements `Error` and has a source.
+#[derive(Debug)]
+struct Lost(std::io::Error);
+
+impl std::fmt::Display for Lost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("cannot flush the queue")
+    }
+}
+
+impl Error for Lost {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
 #[tokio::test(start_paused = true)]
-#[should_panic(expected = "a guard runs one service, once")]
-async fn a_guard_runs_once() {
+async fn any_error_is_shown_with_its_sources() {
+    fn lost() -> Lost {
+        Lost(std::io::Error::other("disk full"))
+    }
     let guard = guard();
-    let _ = stop(&guard).await;
-    let _ = guard.run(async {}).await;
+    guard.phase("error", async |_| Err::<(), _>(lost()));
+    guard.phase("boxed", async |_| -> Result<(), Box<dyn Error>> { Err(lost())? });
+    guard.phase("boxed_send", async |_| -> Result<(), Box<dyn Error + Send + Sync>> {
+        Err(lost())?
+    });
+    guard.phase("task", |_| tokio::spawn(async { Err::<(), _>(lost()) }));
+    let service = tokio::spawn(async { Err::<(), _>(lost()) });
+    let report = guard.run(service).await;
+    let expected = "cannot flush the queue: disk full";
+    assert_eq!(report.phases.len(), 4);
+    for phase in &report.phases {
+        let error = phase.error.as_deref();
+        assert_eq!((phase.outcome, error), (Outcome::Failed, Some(expected)), "{}", phase.name);
+    }
+    assert_eq!(report.service_outcome, ServiceOutcome::Failed(expected.to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_phase_knows_who_asked_for_the_stop() {
+    let (harness, guard) = TestHarness::install(builder()).unwrap();
+    guard.phase("drain", async |cx| {
+        assert_eq!((cx.cause(), cx.signal()), (Cause::Systemd, Some(Signal::TERM)));
+        cx.record("context", cx.context().to_string());
+    });
+    harness.signal_from(Signal::TERM, &Sender::systemd());
+    let report = guard.run(async {}).await;
+    assert_eq!(report.phases[0].outcome, Outcome::Ok);
+    assert_eq!(report.phases[0].values["context"], report.context.to_string());
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_handle_learns_of_the_stop_once_it_has_begun() {
+    let (harness, guard) = TestHarness::install(builder().pre_stop_delay(SECOND)).unwrap();
+    let handle = guard.handle();
+    let waiting = tokio::spawn({
+        let handle = handle.clone();
+        async move { (handle.stopped().await, handle.token().is_cancelled()) }
+    });
+    // Cancel safe: a wait that is given up has no effect on the next one.
+    assert!(tokio::time::timeout(SECOND, handle.stopped()).await.is_err());
+    let at = Instant::now();
+    let stop = async {
+        sleep(SECOND).await;
+        harness.signal(Signal::INT);
+    };
+    let service = guard.token().cancelled_owned();
+    let (report, ()) = tokio::join!(guard.run(service), stop);
+    let (context, is_cancelled) = waiting.await.unwrap();
+    assert_eq!(context.signal(), Some(Signal::INT));
+    assert!(!is_cancelled, "the delay had only begun");
+    assert_eq!(context.to_string(), report.context.to_string());
+    assert_eq!(at.elapsed(), 2 * SECOND);
+    // Also after the end.
+    assert_eq!(handle.stopped().await.signal(), Some(Signal::INT));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handle_has_no_effect_once_the_guard_is_gone() {
+    let guard = guard();
+    let handle = guard.handle();
+    let report = guard.run(async {}).await;
+    assert_eq!(report.context.cause(), Cause::ServiceEnded);
+    handle.phase("late", async |_| panic!("it does not run"));
+    handle.request_shutdown("late");
+    handle.escalate();
+    handle.ready();
+    assert!(!*handle.readiness().borrow());
+    tokio::task::yield_now().await;
+}
+
+#[test]
+fn the_exit_code_is_a_plain_getter_and_main_can_return_the_report() {
+    fn is_termination(_: &impl std::process::Termination) {}
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let report = runtime.block_on(async { guard().run(async { Err::<(), _>("no") }).await });
+    is_termination(&report);
+    assert_eq!(report.exit_status, 1);
+    let code = format!("{:?}", report.exit_code());
+    assert_eq!(code, format!("{:?}", std::process::ExitCode::from(1)));
+    assert_eq!(code, format!("{:?}", std::process::Termination::report(report)));
 }

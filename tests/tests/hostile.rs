@@ -248,7 +248,7 @@ fn the_last_words_of_one_that_hangs_are_tame_too_and_hold_no_secret() {
     drop(sender.stdin.take());
     sender.wait().unwrap();
     assert_eq!(ended.code(), 70, "{}", ended.stderr);
-    for said in ["Shutdown hangs: ", "Shutdown forced: "] {
+    for said in ["Shutdown stalled: ", "Shutdown forced: "] {
         let line = ended.line(said);
         assert!(line.contains(r#"phase "blocks a\nb"#), "{line}");
         assert_tame(line);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use forensics_tokio::inflight::InFlight;
-use forensics_tokio::testing::Kit;
+use forensics_tokio::testing::TestHarness;
 use forensics_tokio::{Outcome, PhaseReport, ShutdownGuard, Signal};
 use http::{Request, Response};
 use http_body::{Body, Frame};
@@ -29,13 +29,13 @@ async fn a_request_counts_from_its_call_until_its_answer_or_its_error() {
     let one = service.call(request);
     let (second, request) = oneshot::channel();
     let other = service.clone().call(request);
-    assert_eq!(in_flight.active(), 2);
+    assert_eq!(in_flight.count(), 2);
     first.send(7).unwrap();
     assert_eq!(one.await, Ok(7));
-    assert_eq!(in_flight.active(), 1);
+    assert_eq!(in_flight.count(), 1);
     drop(second);
     assert_eq!(other.await, Err("gone"));
-    assert_eq!(in_flight.active(), 0);
+    assert_eq!(in_flight.count(), 0);
 }
 
 #[tokio::test]
@@ -47,11 +47,11 @@ async fn a_request_that_is_dropped_half_way_or_before_it_began_counts_no_more() 
     let mut half_way = Box::pin(service.call(()));
     let polled = std::future::poll_fn(|cx| Poll::Ready(half_way.as_mut().poll(cx).is_pending()));
     assert!(polled.await);
-    assert_eq!(in_flight.active(), 2);
+    assert_eq!(in_flight.count(), 2);
     drop(never_polled);
-    assert_eq!(in_flight.active(), 1);
+    assert_eq!(in_flight.count(), 1);
     drop(half_way);
-    assert_eq!(in_flight.active(), 0);
+    assert_eq!(in_flight.count(), 0);
 }
 
 #[tokio::test]
@@ -66,7 +66,7 @@ async fn a_handler_that_panics_counts_no_more() {
         let request = tokio::spawn(service.clone().oneshot(late));
         let panic = request.await.unwrap_err().into_panic();
         assert_eq!(panic.downcast_ref::<&str>(), Some(&message));
-        assert_eq!(in_flight.active(), 0);
+        assert_eq!(in_flight.count(), 0);
     }
 }
 
@@ -114,11 +114,11 @@ async fn an_http_request_counts_until_its_answers_body_has_ended() {
         feed.send(Ok(text)).unwrap();
         let frame = body.frame().await.unwrap().unwrap();
         assert_eq!(frame.into_data().unwrap(), text);
-        assert_eq!(in_flight.active(), 1);
+        assert_eq!(in_flight.count(), 1);
     }
     drop(feed);
     assert!(body.frame().await.is_none());
-    assert_eq!(in_flight.active(), 0);
+    assert_eq!(in_flight.count(), 0);
 }
 
 #[tokio::test]
@@ -126,13 +126,13 @@ async fn an_http_request_counts_no_more_when_its_body_fails_or_the_client_drops_
     let in_flight = InFlight::new();
     let (failing, feed) = streaming(&in_flight).await;
     let (dropped, _feed) = streaming(&in_flight).await;
-    assert_eq!(in_flight.active(), 2);
+    assert_eq!(in_flight.count(), 2);
     feed.send(Err("reset")).unwrap();
     let mut failing = pin!(failing);
     assert_eq!(failing.frame().await.unwrap().unwrap_err(), "reset");
-    assert_eq!(in_flight.active(), 1);
+    assert_eq!(in_flight.count(), 1);
     drop(dropped);
-    assert_eq!(in_flight.active(), 0);
+    assert_eq!(in_flight.count(), 0);
 }
 
 #[tokio::test]
@@ -146,11 +146,11 @@ async fn the_layer_hides_nothing_of_a_body_and_counts_a_failed_http_request_out(
     let request = |text: &'static str| Request::new(Full::from(text));
     let answer = service.clone().oneshot(request("seven b")).await.unwrap();
     assert_eq!(answer.body().size_hint().exact(), Some(7));
-    assert_eq!(in_flight.active(), 1);
+    assert_eq!(in_flight.count(), 1);
     assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "seven b");
-    assert_eq!(in_flight.active(), 0);
+    assert_eq!(in_flight.count(), 0);
     assert_eq!(service.oneshot(request("")).await.unwrap_err(), "empty");
-    assert_eq!(in_flight.active(), 0);
+    assert_eq!(in_flight.count(), 0);
 }
 
 #[tokio::test]
@@ -158,11 +158,11 @@ async fn an_axum_router_takes_the_layer() {
     let in_flight = InFlight::new();
     let counted = in_flight.clone();
     let app = axum::Router::new()
-        .route("/", axum::routing::get(async move || counted.active().to_string()))
+        .route("/", axum::routing::get(async move || counted.count().to_string()))
         .layer(in_flight.http_layer());
     let answer = app.oneshot(Request::new(axum::body::Body::empty())).await.unwrap();
     assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "1");
-    assert_eq!(in_flight.active(), 0);
+    assert_eq!(in_flight.count(), 0);
 }
 
 /// Runs a drain with two in flight that end after one and three seconds, and a service that ends
@@ -172,24 +172,24 @@ async fn drain(
     phase: impl FnOnce(&ShutdownGuard),
     service: Duration,
 ) -> PhaseReport {
-    let kit = Kit::install(ShutdownGuard::builder("test").deadline(10 * SECOND)).unwrap();
-    let guard = kit.guard();
+    let builder = ShutdownGuard::builder("test").deadline(10 * SECOND);
+    let (harness, guard) = TestHarness::install(builder).unwrap();
     phase(&guard);
     for seconds in [1, 3] {
-        let (request, stop) = (in_flight.begin(), guard.token());
+        let (request, stop) = (in_flight.track(), guard.token());
         tokio::spawn(async move {
             stop.cancelled().await;
             sleep(seconds * SECOND).await;
             drop(request);
         });
     }
-    kit.signal(Signal::TERM);
+    harness.signal(Signal::TERM);
     let stop = guard.token();
     let serve = async move {
         stop.cancelled().await;
         sleep(service).await;
     };
-    let report = kit.until_end(guard.run(serve)).await.unwrap();
+    let report = harness.run_to_exit(guard.run(serve)).await.unwrap();
     report.phase("drain").unwrap().clone()
 }
 
@@ -197,9 +197,9 @@ async fn drain(
 async fn a_drain_waits_for_both_the_requests_and_the_service_and_says_how_many_there_were() {
     for (service, took) in [(SECOND, 3 * SECOND), (4 * SECOND, 4 * SECOND)] {
         let in_flight = InFlight::new();
-        let phase = |guard: &ShutdownGuard| drop(guard.phase("drain", in_flight.drain()));
+        let phase = |guard: &ShutdownGuard| drop(guard.phase("drain", in_flight.drain_phase()));
         let report = drain(&in_flight, phase, service).await;
-        assert_eq!((report.outcome, report.took), (Outcome::Ok, took));
+        assert_eq!((report.outcome, report.duration), (Outcome::Ok, took));
         assert_eq!(report.values["active_at_start"], 2);
         assert_eq!(report.values["active_now"], 0);
     }
@@ -215,13 +215,13 @@ async fn drained_waits_for_the_requests_alone_also_for_those_that_come_meanwhile
         tokio::spawn(async move {
             stop.cancelled().await;
             sleep(2 * SECOND).await;
-            let _request = late.begin();
+            let _request = late.track();
             sleep(3 * SECOND).await;
         });
-        guard.phase("drain", |cx| async move { counted.drained(&cx).await });
+        guard.phase("drain", async move |cx| counted.wait_idle(&cx).await);
     };
     let report = drain(&in_flight, phase, 60 * SECOND).await;
-    assert_eq!((report.outcome, report.took), (Outcome::Ok, 5 * SECOND));
+    assert_eq!((report.outcome, report.duration), (Outcome::Ok, 5 * SECOND));
     assert_eq!(report.values["active_at_start"], 2);
 }
 
@@ -230,11 +230,11 @@ async fn a_drain_that_is_cut_says_how_many_were_left() {
     let in_flight = InFlight::new();
     let counted = in_flight.clone();
     let phase = |guard: &ShutdownGuard| {
-        let drain = move |cx| async move { counted.drained(&cx).await };
+        let drain = async move |cx| counted.wait_idle(&cx).await;
         drop(guard.phase("drain", drain).timeout(2 * SECOND));
     };
     let report = drain(&in_flight, phase, SECOND).await;
-    assert_eq!((report.outcome, report.took), (Outcome::TimedOut, 2 * SECOND));
+    assert_eq!((report.outcome, report.duration), (Outcome::TimedOut, 2 * SECOND));
     assert_eq!(report.values["active_now"], 1);
     assert!(report.error.unwrap().ends_with("last recorded active_now=1"));
 }

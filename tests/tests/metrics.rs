@@ -41,15 +41,15 @@ async fn the_next_start_reports_the_phases_of_the_run_that_ended() {
     let dir = tempfile::tempdir().unwrap();
     let (guard, reported) = reported_at_start(dir.path());
     assert!(reported.is_empty(), "{reported:?}");
-    guard
+    let drain = guard
         .phase("drain", |_| tokio::time::sleep(Duration::from_secs(60)))
-        .timeout(Duration::from_secs(2));
-    guard.group("adapters").phase("slack", |_| async {});
-    guard.phase("skipped", |_| async {}).requires("drain");
-    guard.request("a test");
+        .timeout(Duration::from_secs(2))
+        .id();
+    guard.group("adapters", |group| group.phase("slack", async |_| {}));
+    guard.phase("skipped", async |_| {}).requires(drain);
+    guard.handle().request_shutdown("a test");
     let report = guard.run(async {}).await;
     assert!(report.timed_out);
-    drop(guard);
 
     let (_guard, reported) = reported_at_start(dir.path());
     let names: Vec<_> = reported.keys().map(String::as_str).collect();
@@ -74,7 +74,6 @@ async fn a_run_that_failed_is_not_counted_as_clean() {
     let dir = tempfile::tempdir().unwrap();
     let (guard, _) = reported_at_start(dir.path());
     assert!(guard.run(async { Err::<(), _>("no database") }).await.is_failed());
-    drop(guard);
 
     let (_guard, reported) = reported_at_start(dir.path());
     let counted =

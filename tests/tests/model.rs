@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use forensics_tokio::{Outcome, PhaseReport, ShutdownGuard};
+use forensics_tokio::{Outcome, PhaseId, PhaseReport, ShutdownGuard};
 use proptest::prelude::*;
 use tokio::time::sleep;
 
@@ -160,6 +160,7 @@ fn expect(steps: &[Step], deadline_ms: u64, hurry: u64) -> HashMap<String, Expec
 }
 
 fn register(guard: &ShutdownGuard, steps: &[Step]) {
+    let mut ids: Vec<PhaseId> = Vec::new();
     let mut nth = 0;
     let mut future = |work: &Work| {
         let (length, end) = (Duration::from_millis(length(work, nth)), work.end);
@@ -175,8 +176,9 @@ fn register(guard: &ShutdownGuard, steps: &[Step]) {
         }
     };
     for (i, step) in steps.iter().enumerate() {
-        let required =
-            |requires: Option<usize>| requires.and_then(|back| i.checked_sub(back)).map(step_name);
+        let required = |requires: Option<usize>| {
+            requires.and_then(|back| i.checked_sub(back)).map(|at| ids[at])
+        };
         if !step.is_group {
             let work = &step.members[0];
             let run = future(work);
@@ -185,40 +187,40 @@ fn register(guard: &ShutdownGuard, steps: &[Step]) {
             if let Some(timeout) = work.timeout {
                 phase = phase.timeout(Duration::from_millis(timeout * UNIT_MS));
             }
-            if let Some(name) = required(work.requires) {
-                let _ = phase.requires(name);
+            if let Some(earlier) = required(work.requires) {
+                phase = phase.requires(earlier);
             }
+            ids.push(phase.id());
             continue;
         }
-        let mut group =
-            guard.group(step_name(i)).reserve(Duration::from_millis(step.reserve * UNIT_MS));
+        let mut group = guard.group(step_name(i), |group| {
+            for (m, work) in step.members.iter().enumerate() {
+                let run = future(work);
+                let mut member = group.phase(member_name(i, m), move |_| run());
+                if let Some(timeout) = work.timeout {
+                    member = member.timeout(Duration::from_millis(timeout * UNIT_MS));
+                }
+                if let Some(earlier) = required(work.requires) {
+                    member = member.requires(earlier);
+                }
+                drop(member);
+            }
+        });
+        group = group.reserve(Duration::from_millis(step.reserve * UNIT_MS));
         if let Some(timeout) = step.timeout {
             group = group.timeout(Duration::from_millis(timeout * UNIT_MS));
         }
-        if let Some(name) = required(step.requires) {
-            group = group.requires(name);
+        if let Some(earlier) = required(step.requires) {
+            group = group.requires(earlier);
         }
-        let run = future(&step.members[0]);
-        let mut member = group.phase(member_name(i, 0), move |_| run());
-        for (m, work) in step.members.iter().enumerate() {
-            if m > 0 {
-                let run = future(work);
-                member = member.phase(member_name(i, m), move |_| run());
-            }
-            if let Some(timeout) = work.timeout {
-                member = member.timeout(Duration::from_millis(timeout * UNIT_MS));
-            }
-            if let Some(name) = required(work.requires) {
-                member = member.requires(name);
-            }
-        }
+        ids.push(group.id());
     }
 }
 
 fn check(report: &PhaseReport, expected: &HashMap<String, Expected>) -> Result<(), TestCaseError> {
     let (outcome, start, took) = expected[&report.name];
     prop_assert_eq!(report.outcome, outcome, "{}", report.name);
-    for (actual, model) in [(report.offset, start), (report.took, took)] {
+    for (actual, model) in [(report.started_after, start), (report.duration, took)] {
         let off = (actual.as_micros() as u64).abs_diff(model * 1000);
         prop_assert!(off <= TOLERANCE_MS * 1000, "{}: {actual:?}, not {model} ms", report.name);
     }
@@ -254,12 +256,12 @@ proptest! {
                 .install()
                 .unwrap();
             register(&guard, &steps);
-            guard.request("test");
-            let hasty = guard.clone();
+            guard.handle().request_shutdown("test");
+            let hasty = guard.handle();
             let hurries = tokio::spawn(async move {
                 if let Some(at) = hurry {
                     sleep(at).await;
-                    hasty.hurry();
+                    hasty.escalate();
                 }
             });
             let report = guard.run(async {}).await;

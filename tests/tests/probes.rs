@@ -20,25 +20,26 @@ async fn get(address: SocketAddr, path: &str) -> (u16, String) {
 
 #[tokio::test]
 async fn the_probes_tell_starting_ready_and_stopping() {
-    let builder = ShutdownGuard::builder("test").signals([]).ready_at_run(false);
+    let builder = ShutdownGuard::builder("test").signals([]).auto_ready(false);
     let guard = builder.install().unwrap();
     // A server of its own, which no stop closes.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let server = tokio::spawn(axum::serve(listener, probes::routes(&guard)).into_future());
+    let server = tokio::spawn(axum::serve(listener, probes::router(&guard)).into_future());
 
     assert_eq!(get(address, "/readyz").await, (503, "starting\n".to_owned()));
     assert_eq!(get(address, "/livez").await, (200, "alive\n".to_owned()));
-    guard.ready();
+    guard.handle().ready();
     assert_eq!(get(address, "/readyz").await, (200, "ready\n".to_owned()));
 
-    guard.phase("drain", move |_| async move {
+    guard.phase("drain", async move |_| {
         assert_eq!(get(address, "/readyz").await, (503, "stopping\n".to_owned()));
         assert_eq!(get(address, "/livez").await, (200, "alive\n".to_owned()));
     });
-    guard.request("test");
+    guard.handle().request_shutdown("test");
     assert_eq!(get(address, "/readyz").await, (503, "stopping\n".to_owned()));
-    let report = guard.run(guard.token().cancelled_owned()).await;
+    let service = guard.token().cancelled_owned();
+    let report = guard.run(service).await;
     assert_eq!(report.exit_status, 0, "{report:?}");
     server.abort();
 }

@@ -71,7 +71,7 @@ fn under_supervisord_it_is_stopped_by_its_supervisor_within_the_grace_period() {
         let values = section.lines().filter_map(|line| line.strip_prefix(key));
         values.map(str::to_owned).next().unwrap_or_else(|| panic!("no {key}"))
     };
-    let (waits, grace) = (value("stopwaitsecs="), value("environment=FORENSICS_GRACE=\""));
+    let (waits, grace) = (value("stopwaitsecs="), value("environment=FORENSICS_STOP_TIMEOUT=\""));
     assert_eq!(grace.split_once('"').unwrap().0, format!("{waits}s"));
 
     let gateway = example("gateway");
@@ -109,9 +109,9 @@ fn what_compose_gives_the_gateway_is_what_it_takes() {
     let compose = page::yaml("recipes.md").remove(0);
     let service = &compose["services"]["gateway"];
     let environment = service["environment"].as_object().unwrap();
-    assert_eq!(service["stop_grace_period"], environment["FORENSICS_GRACE"]);
+    assert_eq!(service["stop_grace_period"], environment["FORENSICS_STOP_TIMEOUT"]);
     let span = |name: &str| parse(environment[name].as_str().unwrap()).unwrap().to_std().unwrap();
-    assert!(span("FORENSICS_DRAIN_TIMEOUT") < span("FORENSICS_GRACE"));
+    assert!(span("FORENSICS_DRAIN_TIMEOUT") < span("FORENSICS_STOP_TIMEOUT"));
     // The record lies in a volume, which outlives the container.
     let mounts = service["volumes"].as_array().unwrap();
     let place = environment["FORENSICS_RECORD_DIR"].as_str().unwrap();
@@ -133,7 +133,7 @@ fn what_compose_gives_the_gateway_is_what_it_takes() {
     let mut gateway = Command::new(example("gateway"));
     gateway.args(arguments).envs(variables);
     let gateway = Process::start(&mut gateway);
-    gateway.until_stdout("listening on http://");
+    gateway.wait_for_stdout("listening on http://");
     kill(&gateway, "-TERM");
     let ended = Ended(gateway.wait());
     ended.assert_well(0);

@@ -7,20 +7,19 @@ mod service {
     use forensics_tokio::{Builder, ShutdownGuard, ShutdownReport};
     use std::time::Duration;
 
-    /// What the service says of its shutdown.
+    /// The settings of the service's shutdown.
     pub fn builder() -> Builder {
         ShutdownGuard::builder("gateway").deadline(Duration::from_secs(45))
     }
 
     /// The service, and its teardown.
     pub async fn serve(guard: ShutdownGuard) -> ShutdownReport {
+        guard.phase("drain", async |cx| cx.service_ended().await).timeout(Duration::from_secs(30));
         guard
-            .phase("drain", |cx| async move { cx.service_ended().await })
-            .timeout(Duration::from_secs(30));
-        guard
-            .phase("db_close", |_| async { /* pool.close().await */ })
+            .phase("db_close", async |_| { /* pool.close().await */ })
             .reserve(Duration::from_secs(5));
-        guard.run(server(guard.token())).await
+        let server = server(guard.token());
+        guard.run(server).await
     }
 
     use tokio_util::sync::CancellationToken;
@@ -34,17 +33,17 @@ mod service {
 mod stopped_by_systemd {
     use crate::service::{builder, serve};
 
-    use forensics_tokio::testing::{Kit, Sender};
+    use forensics_tokio::testing::{Sender, TestHarness};
     use forensics_tokio::{Outcome, Signal};
     use std::time::Duration;
 
     #[tokio::test(start_paused = true)]
     async fn stopped_by_systemd_the_database_is_closed_in_time() {
-        let kit = Kit::install(builder()).unwrap();
-        kit.stop_timeout(Duration::from_secs(20)); // the unit's TimeoutStopSec=
-        kit.signal_from(Signal::TERM, &Sender::systemd());
+        let (harness, guard) = TestHarness::install(builder()).unwrap();
+        harness.stop_timeout(Duration::from_secs(20)); // the unit's TimeoutStopSec=
+        harness.signal_from(Signal::TERM, &Sender::systemd());
 
-        let report = kit.until_end(serve(kit.guard())).await.expect("no forced end");
+        let report = harness.run_to_exit(serve(guard)).await.expect("no forced end");
         assert_eq!(report.context.cause().as_str(), "systemd");
         assert_eq!(report.phase("db_close").unwrap().outcome, Outcome::Ok);
         assert!(report.total <= Duration::from_secs(19), "{:?}", report.total);
@@ -55,20 +54,20 @@ mod stopped_by_systemd {
 mod impatient {
     use crate::service::{builder, serve};
 
-    use forensics_tokio::testing::Kit;
+    use forensics_tokio::testing::TestHarness;
     use forensics_tokio::{Outcome, Signal};
     use std::time::Duration;
     use tokio::time::sleep;
 
     #[tokio::test(start_paused = true)]
     async fn a_second_ctrl_c_still_closes_the_database() {
-        let kit = Kit::install(builder()).unwrap();
+        let (harness, guard) = TestHarness::install(builder()).unwrap();
         let operator = async {
-            kit.signal(Signal::INT);
+            harness.signal(Signal::INT);
             sleep(Duration::from_secs(3)).await;
-            kit.signal(Signal::INT);
+            harness.signal(Signal::INT);
         };
-        let (ended, ()) = tokio::join!(kit.until_end(serve(kit.guard())), operator);
+        let (ended, ()) = tokio::join!(harness.run_to_exit(serve(guard)), operator);
         let report = ended.expect("no forced end");
         assert_eq!(report.phase("drain").unwrap().outcome, Outcome::CutShort);
         assert_eq!(report.phase("db_close").unwrap().outcome, Outcome::Ok);
@@ -86,7 +85,7 @@ mod the_program {
     #[test]
     fn sigterm_drains_and_ends_with_0() {
         let service = Process::start(&mut Command::new(example("minimal")));
-        service.until_stdout("working");
+        service.wait_for_stdout("working");
         service.signal(Signal::TERM);
         let run = service.wait();
         assert_eq!(run.code(), 0, "{}", run.stderr);

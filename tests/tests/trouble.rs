@@ -145,6 +145,38 @@ fn a_blocking_task_that_never_returns_does_not_hold_the_process() {
 }
 
 #[test]
+fn a_main_that_does_not_return_is_ended_without_being_asked() {
+    let trouble = Trouble::start("goes_on");
+    trouble.program.kill("-TERM");
+    let (ended, _) = trouble.forced_end();
+    ended.line("the process did not end after its teardown");
+}
+
+#[test]
+fn a_test_or_a_program_that_may_go_on_is_not_ended_after_its_teardown() {
+    let dir = tempfile::tempdir().unwrap();
+    // Cargo gives a test such a name.
+    let test = dir.path().join("trouble-0123456789abcdef");
+    std::fs::copy(env!("CARGO_BIN_EXE_trouble"), &test).unwrap();
+    for trouble in [Trouble::start_program(&test, "goes_on"), Trouble::start("may_go_on")] {
+        trouble.program.kill("-TERM");
+        let (ended, verdict, _) = trouble.end();
+        assert_eq!(ended.code(), 0, "{}", ended.stderr);
+        assert!(verdict.is_clean(), "{verdict}");
+    }
+}
+
+#[test]
+fn the_end_of_one_guard_does_not_end_a_process_that_has_another() {
+    for kind in ["starts_again", "has_another"] {
+        let trouble = Trouble::start(kind);
+        trouble.program.kill("-TERM");
+        let (ended, _, _) = trouble.end();
+        assert_eq!(ended.code(), 0, "{kind}: {}", ended.stderr);
+    }
+}
+
+#[test]
 fn an_impatient_policy_ends_it_at_the_second_signal_after_the_flush() {
     let trouble = Trouble::start("impatient");
     trouble.program.kill("-INT");
@@ -251,7 +283,7 @@ fn a_run_that_the_kernel_killed_for_want_of_memory_is_told_so() {
 #[test]
 fn reserves_that_do_not_fit_are_said_before_any_signal() {
     let trouble = Trouble::start("reserves");
-    let said = trouble.program.wait_for_stderr("Reserves that no deadline");
+    let said = trouble.program.wait_for_stderr("The deadline is shorter than the reserves need");
     assert!(said.contains("at most 3.00s, though 5.00s are reserved in all"), "{said}");
     trouble.program.kill("-TERM");
     assert_eq!(trouble.end().0.code(), 0);

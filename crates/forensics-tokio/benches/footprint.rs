@@ -38,18 +38,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 "#;
 
 const GUARDED: &str = r#"
-fn main() -> Result<std::process::ExitCode, Box<dyn std::error::Error>> {
-    forensics_tokio::diag::init();
+fn main() -> Result<forensics_tokio::ShutdownReport, Box<dyn std::error::Error>> {
+    forensics_tokio::diagnostic::run_if_child();
     tracing_subscriber::fmt().init();
     tokio::runtime::Runtime::new()?.block_on(async {
         let guard = forensics_tokio::ShutdownGuard::builder("service")
             .record_dir("records")
             .diag_log("diag.log")
             .install()?;
-        guard.phase("db_close", |_| async {});
-        let report = guard.run(guard.token().cancelled_owned()).await;
+        guard.phase("db_close", async |_| {});
+        let service = guard.token().cancelled_owned();
+        let report = guard.run(service).await;
         tracing::info!("{}", serde_json::json!({ "stopped": true }));
-        Ok(report.exit_code())
+        Ok(report)
     })
 }
 "#;

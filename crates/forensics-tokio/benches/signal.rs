@@ -128,7 +128,8 @@ async fn guarded() -> Result<()> {
         now_ns()
     });
     eprintln!("ready");
-    let _ = guard.run(guard.token().cancelled_owned()).await;
+    let service = guard.token().cancelled_owned();
+    let _ = guard.run(service).await;
     eprintln!("{} {}", heard.await?, WRITTEN.load(Ordering::SeqCst));
     Ok(())
 }

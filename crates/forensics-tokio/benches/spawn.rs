@@ -11,7 +11,7 @@ use std::error::Error;
 use std::process::Stdio;
 
 use forensics_tokio::ShutdownGuard;
-use forensics_tokio::diag::DiagCommand;
+use forensics_tokio::diagnostic::DiagCommand;
 use measure::{median, nanos};
 use tokio::process::Command;
 use tokio::runtime::Runtime;
@@ -71,7 +71,7 @@ async fn stop() -> Result<u64> {
         .diag_command(DiagCommand::Program("/bin/true".into(), Vec::new()))
         .install()?;
     let begin = std::time::Instant::now();
-    guard.request("bench");
+    guard.handle().request_shutdown("bench");
     let _ = guard.run(async {}).await;
     Ok(nanos(begin.elapsed()))
 }

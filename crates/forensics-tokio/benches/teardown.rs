@@ -84,20 +84,21 @@ async fn guarded(phases: usize, group: bool, records: Option<PathBuf>) -> Durati
     }
     let Ok(guard) = builder.install() else { return Duration::ZERO };
     if group {
-        let mut group = guard.group("all").phase("0", |_| async {});
-        for n in 1..phases {
-            group = group.phase(n.to_string(), |_| async {});
-        }
+        guard.group("all", |group| {
+            for n in 0..phases {
+                group.phase(n.to_string(), async |_| {});
+            }
+        });
     } else {
         for n in 0..phases {
-            guard.phase(n.to_string(), |_| async {});
+            guard.phase(n.to_string(), async |_| {});
         }
     }
-    guard.request("bench");
+    guard.handle().request_shutdown("bench");
     let report = guard.run(async {}).await;
     assert!(!report.is_failed());
-    let ends = report.phases.iter().map(|phase| phase.offset + phase.took);
-    let begin = report.phases.first().map_or(Duration::ZERO, |phase| phase.offset);
+    let ends = report.phases.iter().map(|phase| phase.started_after + phase.duration);
+    let begin = report.phases.first().map_or(Duration::ZERO, |phase| phase.started_after);
     ends.max().unwrap_or_default() - begin
 }
 
@@ -174,13 +175,13 @@ fn drain(runtime: &Runtime) {
     let guarded = async || {
         let Ok(guard) = ShutdownGuard::builder("bench").install() else { return Duration::ZERO };
         let (tracker, token) = in_flight();
-        guard.phase("drain", |_| async move {
+        guard.phase("drain", async move |_| {
             token.cancel();
             tracker.wait().await;
         });
-        guard.request("bench");
+        guard.handle().request_shutdown("bench");
         let report = guard.run(async {}).await;
-        report.phases.first().map_or(Duration::ZERO, |phase| phase.took)
+        report.phases.first().map_or(Duration::ZERO, |phase| phase.duration)
     };
     let bare = async || {
         let (tracker, token) = in_flight();

@@ -1,12 +1,12 @@
-//! Processes that we start during a stop.
+//! The processes that we start during a stop.
 //!
-//! Each has a process group of its own, so that it can be ended with all it started. That happens as
-//! soon as its [`Group`] is dropped, so a task that is dropped leaves no process behind, except one
-//! that left the group by setsid(2). None needs `/dev/null` for its input, which an empty root does
-//! not have, and what is read of its output is bounded.
+//! Each has a process group of its own, so that it can be killed with all processes that it started. That
+//! happens as soon as its [`Group`] is dropped. So a task that is dropped leaves no process behind, except
+//! one that left the group by setsid(2). None needs `/dev/null` for its input, because an empty root
+//! does not have it, and the output that is read is bounded.
 //!
-//! A child is started through posix_spawn: never a `pre_exec` hook, which makes std fork, and that
-//! takes a quarter of a second for a process with 8 GiB resident.
+//! A child is started by posix_spawn. It never has a `pre_exec` hook: then std would fork, which takes a
+//! quarter of a second in a process with 8 GiB resident.
 
 use std::io;
 use std::process::{ExitStatus, Output, Stdio};
@@ -16,17 +16,18 @@ use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 
-/// No program of systemd's prints more.
+/// More than any of systemd's programs prints.
 const MAX_OUTPUT: u64 = 1024 * 1024;
 
-/// A child with all it started, ended where this is dropped before the child was waited for.
+/// A child and all processes that it started. They are killed if this is dropped before the child was
+/// waited for.
 #[derive(Debug)]
 pub(crate) struct Group(Child);
 
 impl Group {
-    /// Starts `command`, with nothing to read.
+    /// Starts `command` with an empty input.
     pub(crate) fn spawn(command: &mut Command) -> io::Result<Self> {
-        // Its writing end is closed at once.
+        // The write end is dropped here, so the child reads the end of the file.
         let empty = io::pipe().map_or_else(|_| Stdio::null(), |(reader, _)| reader.into());
         command.stdin(empty).process_group(0).spawn().map(Self)
     }
@@ -39,18 +40,19 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // Its pid is its group's. There is none once it was waited for; until then the system gives
-        // the number to no other process.
+        // Its pid is the id of its group. It has none after it was waited for. Until then, the kernel
+        // gives the number to no other process.
         if let Some(pid) = self.0.id().and_then(|pid| i32::try_from(pid).ok()) {
             let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
         }
     }
 }
 
-/// The output of `command`. Cancel safe: dropped, it ends the process with all it started.
+/// Runs `command` and returns its output. Cancel safe: the process is killed, with all processes that it
+/// started, if this is dropped.
 ///
 /// # Errors
-/// Where it cannot be started or read, or says more than 1 MiB.
+/// If it cannot be started or read, or if it prints more than 1 MiB.
 pub(crate) async fn output(mut command: Command) -> io::Result<Output> {
     let mut group = Group::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
     let (stdout, stderr) = (group.0.stdout.take(), group.0.stderr.take());
@@ -64,7 +66,7 @@ async fn read_all(stream: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>>
         stream.take(MAX_OUTPUT + 1).read_to_end(&mut content).await?;
     }
     if content.len() as u64 > MAX_OUTPUT {
-        return Err(io::Error::other("it says more than 1 MiB"));
+        return Err(io::Error::other("it printed more than 1 MiB"));
     }
     Ok(content)
 }
@@ -80,17 +82,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn its_output_is_all_it_says_and_its_input_is_empty() {
+    async fn the_whole_output_is_read_and_the_input_is_empty() {
         let said = output(sh("cat; echo out; echo err >&2; exit 3")).await.unwrap();
         assert_eq!((said.stdout, said.stderr), (b"out\n".to_vec(), b"err\n".to_vec()));
         assert_eq!(said.status.code(), Some(3));
     }
 
     #[tokio::test]
-    async fn one_that_says_without_end_is_ended() {
+    async fn a_program_that_prints_without_end_is_ended() {
         for stream in ["", ">&2"] {
             let error = output(sh(&format!("exec cat /dev/zero {stream}"))).await.unwrap_err();
-            assert_eq!(error.to_string(), "it says more than 1 MiB");
+            assert_eq!(error.to_string(), "it printed more than 1 MiB");
         }
     }
 }

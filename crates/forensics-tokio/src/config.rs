@@ -10,57 +10,58 @@ use forensics_core::escape::{MAX_NAME_CHARS, cut_to};
 use forensics_core::signal::Signal;
 use forensics_core::systemd::{Alignment, DEFAULT_HEADROOM, Supervisor};
 
-use crate::diag::DiagCommand;
+use crate::diagnostic::DiagCommand;
 
-/// What the builder collects. Times are as documented on its methods.
+/// What the builder collects. The methods of [`Builder`](crate::Builder) document the settings.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Config {
     pub(crate) service: String,
     pub(crate) signals: Vec<Signal>,
     pub(crate) drain_timeout: Duration,
     pub(crate) headroom: Duration,
-    /// `None`: the pre-stop delay, the drain timeout and [`BEYOND_DRAIN`].
+    /// `None`: the pre-stop delay, the drain timeout and [`BEYOND_DRAIN`] together.
     pub(crate) deadline: Option<Duration>,
-    /// `None`: [`AFTER_PHASES`], or the drain timeout where there are no phases.
-    pub(crate) service_grace: Option<Duration>,
+    /// `None`: [`AFTER_PHASES`], or the drain timeout if there are no phases.
+    pub(crate) service_timeout: Option<Duration>,
     pub(crate) diag_log: Option<PathBuf>,
     pub(crate) diag_command: DiagCommand,
     pub(crate) record_dir: Option<PathBuf>,
-    pub(crate) durable: bool,
+    pub(crate) fsync_records: bool,
     pub(crate) markers: Vec<(String, PathBuf)>,
     pub(crate) failure_status: u8,
     /// `None`: depends on the runtime, see [`low_latency`](crate::low_latency).
     pub(crate) low_latency_capture: Option<bool>,
     pub(crate) show_secrets: bool,
     pub(crate) escalation: Escalation,
-    pub(crate) flush: Vec<Callback>,
-    pub(crate) ready_at_run: bool,
+    pub(crate) on_forced_exit: Vec<Callback>,
+    pub(crate) enforce_exit: bool,
+    pub(crate) auto_ready: bool,
     pub(crate) watchdog: bool,
     /// `None`: systemd is not asked for more time.
     pub(crate) extend_ceiling: Option<Duration>,
     /// How long a supervisor that stops us by a signal waits before SIGKILL; `None` if unknown.
-    pub(crate) grace: Option<Duration>,
-    /// The pre-stop delay.
-    pub(crate) lead: Duration,
+    pub(crate) stop_timeout: Option<Duration>,
+    pub(crate) pre_stop_delay: Duration,
     /// `None`: the kubelet's usual file, if it exists.
     pub(crate) termination_message: Option<PathBuf>,
+    pub(crate) ignores_environment: bool,
 }
 
-/// What further signals do once a stop is under way.
+/// What a second and a third request to stop do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Escalation {
-    /// The second one cuts the running phase short, after which only phases with a reserve run;
-    /// the third ends the process at once.
+    /// The second one cuts the running phase short, and only phases with a reserve run after it.
+    /// The third one ends the process at once.
     #[default]
-    CutThenExit,
+    SkipThenExit,
     /// The second one ends the process at once.
     Exit,
-    /// They are logged, and nothing else.
+    /// They are logged and recorded, and change nothing.
     Ignore,
 }
 
-/// A closure to be called later.
+/// A function of the program, to be called later.
 #[derive(Clone)]
 pub(crate) struct Callback(pub(crate) Arc<dyn Fn() + Send + Sync>);
 
@@ -70,20 +71,19 @@ impl fmt::Debug for Callback {
     }
 }
 
-/// A longer deadline is taken for this: thirty years. An `Instant` cannot hold the present time and
-/// `Duration::MAX`.
+/// The longest deadline: thirty years. Adding `Duration::MAX` to an `Instant` would overflow.
 const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
-/// What the rest of a teardown has beyond the drain, by default.
+/// How much longer than the drain the whole teardown may take, by default.
 const BEYOND_DRAIN: Duration = Duration::from_secs(15);
 
-/// How long the service's future is waited for after the last phase, by default.
+/// How long to wait for the service's future after the last phase, by default.
 const AFTER_PHASES: Duration = Duration::from_secs(1);
 
-/// What is left of the time until SIGKILL, for the end of the process after the teardown.
+/// How long before SIGKILL the teardown ends, so that the process can end by itself.
 const SAFETY_MARGIN: Duration = Duration::from_secs(1);
 
-/// What is left of the time `granted` until SIGKILL: a second, and no more than a quarter.
+/// The same for a supervisor that waits for `granted`: at most a quarter of that.
 pub(crate) fn safety_margin(granted: Duration) -> Duration {
     SAFETY_MARGIN.min(granted / 4)
 }
@@ -96,30 +96,31 @@ impl Config {
             drain_timeout: Duration::from_secs(30),
             headroom: DEFAULT_HEADROOM,
             failure_status: 1,
-            ready_at_run: true,
+            enforce_exit: true,
+            auto_ready: true,
             ..Self::default()
         }
     }
 
-    /// Sets how long the supervisor waits before SIGKILL. No limit says that it is not known.
-    pub(crate) fn set_grace(&mut self, grace: Duration) {
-        self.grace = Some(grace).filter(|&grace| grace < Duration::MAX);
+    /// Sets how long the supervisor waits before SIGKILL. `Duration::MAX` means unknown.
+    pub(crate) fn set_stop_timeout(&mut self, timeout: Duration) {
+        self.stop_timeout = Some(timeout).filter(|&timeout| timeout < Duration::MAX);
     }
 
     pub(crate) fn deadline(&self) -> Duration {
-        let default = self.drain_timeout.saturating_add(BEYOND_DRAIN).saturating_add(self.lead);
-        self.deadline.unwrap_or(default).min(FOREVER)
+        let default = self.drain_timeout.saturating_add(BEYOND_DRAIN);
+        self.deadline.unwrap_or(default.saturating_add(self.pre_stop_delay)).min(FOREVER)
     }
 
-    /// How long the service's future is waited for after `phases` phases.
-    pub(crate) fn service_grace(&self, phases: usize) -> Duration {
+    /// How long to wait for the service's future after `phases` phases.
+    pub(crate) fn service_timeout(&self, phases: usize) -> Duration {
         let default = if phases == 0 { self.drain_timeout } else { AFTER_PHASES };
-        self.service_grace.unwrap_or(default)
+        self.service_timeout.unwrap_or(default)
     }
 
     /// Whether `granted`, from the stop request to SIGKILL, is long enough for the teardown.
     pub(crate) fn alignment(&self, supervisor: Supervisor, granted: Timespan) -> Alignment {
-        let Self { lead, drain_timeout, headroom, .. } = *self;
-        Alignment::judge_all(supervisor, granted, lead, drain_timeout, headroom)
+        let Self { pre_stop_delay, drain_timeout, headroom, .. } = *self;
+        Alignment::judge_all(supervisor, granted, pre_stop_delay, drain_timeout, headroom)
     }
 }

@@ -1,4 +1,4 @@
-//! What may explain that something stalls: the phases that run, the runtime, and all threads.
+//! Describes a stall: the running phases, the runtime, and all threads.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -10,17 +10,17 @@ use crate::blocking::run_with_timeout;
 use crate::machine::Seconds;
 use crate::shutdown::Shutdown;
 
-/// How many threads are named.
+/// How many threads are listed.
 const MAX_THREADS: usize = 64;
 
-/// How long the threads may take to be read.
+/// How long reading the threads may take.
 const READ_LIMIT: Duration = Duration::from_millis(200);
 
-/// How soon after the beginning of a stop the threads' CPU time is counted from. Not at once: then
-/// everything that has to do with the signal wants a processor.
+/// How long after the beginning of a stop the threads' CPU time starts to count. At first, everything
+/// that handles the signal needs CPU time.
 const COUNT_CPU_AFTER: Duration = Duration::from_millis(100);
 
-/// Reads the threads once, soon after the stop began, to have something to compare with.
+/// Reads the threads once, soon after the stop began, for later comparison.
 pub(crate) fn sample_threads(shutdown: &Shutdown, since: Duration) {
     if since >= COUNT_CPU_AFTER {
         shutdown.threads_before.get_or_init(threads);
@@ -31,7 +31,8 @@ fn threads() -> Vec<Thread> {
     run_with_timeout(READ_LIMIT, || Thread::all(MAX_THREADS)).unwrap_or_default()
 }
 
-/// `what`, the phases that run, what the runtime counts, and all threads: one line, safe to show.
+/// Returns `what`, the running phases, the runtime's figures, and all threads, as one line that is safe to
+/// show.
 pub(crate) fn describe(shutdown: &Shutdown, what: &str) -> String {
     let mut text = what.to_owned();
     for unsaid in shutdown.log.unsaid() {

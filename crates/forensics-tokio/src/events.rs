@@ -1,10 +1,10 @@
 //! The log: every event of the target `shutdown` is in this file.
 //!
-//! Each is one line with the plain fmt subscriber, and a set of fields with any other. Texts of
-//! other processes and of the service are escaped in messages. In string fields they are as they
-//! are: a subscriber that shows a field (fmt by `Debug`, JSON, the journal in its binary form) escapes
-//! it itself. Only a name that needs no quotes is recorded by its `Display`, so that fmt shows it
-//! without quotes ([`named`]).
+//! Each is one line with the plain `fmt` subscriber, and a set of fields with any other. In messages,
+//! text of other processes and of the service is escaped. In string fields it is not, because every
+//! subscriber that shows a field escapes it itself: `fmt` by `Debug`, JSON, the journal in its binary
+//! form. Only a name that needs no quotes is recorded by its `Display`, so that `fmt` shows it
+//! without quotes (`named`).
 
 use std::io;
 use std::path::Path;
@@ -15,15 +15,157 @@ use forensics_core::context::ShutdownContext;
 use forensics_core::escape::{Plain, Quoted, is_bare};
 use forensics_core::record::{PostMortem, values_line};
 use forensics_core::systemd::Why;
-use tracing::{Span, debug, debug_span, error, info, info_span, warn};
+use tracing::field::display;
+use tracing::{Span, debug_span, error, info, info_span, warn};
 
 use crate::config::Escalation;
-use crate::diag::DiagError;
+use crate::diagnostic::DiagError;
 use crate::machine::{DelayEnd, LogEvent, Seconds};
 use crate::outcome::Outcome;
 use crate::phases::Phases;
 use crate::record_events::micros;
-use crate::report::{LaterSignal, PhaseReport};
+use crate::report::{PhaseReport, RepeatedSignal};
+
+/// Defines a function for each event. The line below it has the level, the name in `tracing`, the fields,
+/// and the message.
+macro_rules! events {
+    ($(
+        $(#[$doc:meta])*
+        $visibility:vis fn $function:ident($($argument:ident: $type:ty),*) =>
+            $level:ident(name: $name:literal, $($event:tt)*);
+    )*) => {$(
+        $(#[$doc])*
+        $visibility fn $function($($argument: $type),*) {
+            tracing::$level!(name: $name, target: "shutdown", $($event)*);
+        }
+    )*};
+}
+
+events! {
+    /// Why systemd stops us, as it says itself.
+    pub(crate) fn explained(cause: Cause, unit: &str, why: &Why) =>
+        info(name: "stop_explained", cause = %cause, unit, "Shutdown explained by systemd: {why}");
+
+    /// systemd did not say why it stops us.
+    pub(crate) fn unexplained(why: &str) =>
+        info(name: "stop_unexplained", "Shutdown not explained by systemd: {}", Plain(why));
+
+    /// How many signals came that have no line of their own.
+    pub(crate) fn unlisted_signals(more: u64) =>
+        warn(name: "more_signals", more, "and {more} more signals");
+
+    /// The record is missing or has gaps.
+    pub(crate) fn not_recorded(why: &str) =>
+        warn(name: "not_recorded", "Not all of this run is recorded: {}", Plain(why));
+
+    /// The termination message is missing, or is not the last one.
+    pub(crate) fn no_termination_message(why: &str) =>
+        warn(name: "no_termination_message", "Termination message not written: {}", Plain(why));
+
+    /// The service manager has a socket for us, and it cannot be used.
+    pub(crate) fn not_notified(why: &str) =>
+        warn(name: "not_notified", "Service manager not notified: {}", Plain(why));
+
+    /// The unit has a watchdog, and the program did not leave it to the guard.
+    pub(crate) fn watchdog_not_fed(every: Duration) =>
+        info(name: "watchdog_not_fed", "WatchdogSec={every:?} is not fed by the guard: call \
+            Builder::watchdog(true), or send WATCHDOG=1 from a check of your own");
+
+    /// systemd is asked for more time.
+    pub(crate) fn extending(granted: Duration, ceiling: Duration) =>
+        info(name: "stop_timeout_extended", "Phases make progress: systemd is asked to restart its stop \
+            timeout of {}, up to {} in all", Seconds(granted), Seconds(ceiling));
+
+    /// SIGHUP was ignored when the guard was installed.
+    pub(crate) fn hangup_stays_ignored() =>
+        info(name: "hangup_ignored", "SIGHUP stays ignored: it was ignored at the start, as by nohup(1)");
+
+    /// The request of [`low_latency`](crate::low_latency) failed, and the operator or the program made it.
+    pub(crate) fn no_low_latency_capture(error: &io::Error) =>
+        info(name: "no_low_latency_capture",
+            "The kernel refused the short time slice for low_latency_capture: {error}");
+
+    /// A phase was registered wrongly.
+    pub(crate) fn registration_error(what: &str) =>
+        error(name: "registration_error", "{}", Plain(what));
+
+    fn diagnostic_finished(log: &str) =>
+        info(name: "diagnostic_finished", log = named(log), "Diagnostic written");
+
+    fn diagnostic_elsewhere(log: &str, unit: &str) =>
+        info(name: "diagnostic_elsewhere", log = named(log), unit, "Diagnostic continues in its own unit");
+
+    fn diagnostic_failed(log: &str, why: &str) =>
+        warn(name: "diagnostic_failed", log = named(log), "Diagnostic failed: {}", Plain(why));
+
+    /// systemd's stop timeout is too short. The advice is our own text and contains a command to copy, so
+    /// it is not escaped.
+    pub(crate) fn misaligned(advice: &str) =>
+        warn(name: "stop_timeout_short", "{advice}");
+
+    /// systemd's stop timeout is long enough.
+    pub(crate) fn aligned(summary: &str) =>
+        info(name: "stop_timeout_aligned", "{summary}");
+
+    /// systemd's stop timeout is not known.
+    pub(crate) fn alignment_unknown(why: &str) =>
+        info(name: "stop_timeout_unknown", "Stop timeout not checked: {}", Plain(why));
+
+    fn impossible_reserves(sum: &str) =>
+        error(name: "impossible_reserves", "The deadline is shorter than the reserves need: {sum}");
+
+    fn delay_started(delay: Duration) =>
+        info(name: "lead_started", "Pre-stop delay of {}: not ready any more, still serving", Seconds(delay));
+
+    fn delay_ended(lasted: Duration, why: &str) =>
+        info(name: "lead_ended", "+{} Pre-stop delay over{why}", Seconds(lasted));
+
+    fn teardown_started(deadline: &str, sum: &str) =>
+        info(name: "teardown_started", "Teardown started ({deadline}): {sum}");
+
+    fn phase_started(phase: &str, offset: Duration, budget: Duration) =>
+        debug(name: "phase_started", phase = named(phase), budget = %Seconds(budget),
+            "+{} phase started", Seconds(offset));
+
+    fn phase_still_running(phase: &str, offset: Duration, elapsed: Duration, budget: Duration, last: Option<String>) =>
+        warn(name: "phase_still_running", phase = named(phase), elapsed = %Seconds(elapsed),
+            budget = %Seconds(budget), last_recorded = last, "+{} phase still running", Seconds(offset));
+
+    fn service_dropped(waited: Duration) =>
+        warn(name: "service_dropped", waited = %Seconds(waited), "The service's future did not end \
+            after the last phase and is dropped: let it end when the guard's token is cancelled, and wait \
+            for that in a phase (service_ended)");
+
+    fn diagnostic_left_behind() =>
+        warn(name: "diagnostic_left_behind", "Diagnostic still running at the deadline: not waited for");
+
+    fn stalled(detail: &str) =>
+        warn(name: "shutdown_hangs", "Shutdown stalled: {detail}");
+
+    fn forced(why: &str, status: u8) =>
+        error(name: "shutdown_forced", exit_status = status, "Shutdown forced: {why}");
+
+    /// The teardown has ended.
+    pub(crate) fn complete(cause: Cause, phases: usize, timed_out: bool, total: Duration, status: u8) =>
+        info(name: "shutdown_complete", cause = %cause, phases, timed_out, total_usec = micros(total),
+            exit_status = status, "+{} Shutdown complete", Seconds(total));
+}
+
+/// The settings that the operator made in the environment.
+pub(crate) fn configured(settings: &[(&'static str, String)]) {
+    let show = |(variable, value): &(_, String)| format!(" {variable}={}", Quoted(value));
+    let settings: String = settings.iter().map(show).collect();
+    info!(name: "configured", target: "shutdown", "Configured by the environment:{settings}");
+}
+
+/// A variable that looks like a setting and is none.
+pub(crate) fn not_a_setting(variable: &str, nearest: Option<&str>) {
+    let meant = nearest.map(|nearest| format!("; did you mean {nearest}?")).unwrap_or_default();
+    warn!(
+        name: "not_a_setting", target: "shutdown",
+        "{} in the environment is not a setting of the guard and has no effect{meant}", Plain(variable),
+    );
+}
 
 /// `Shutdown context: …`, the first line of a stop.
 fn context(context: &ShutdownContext) {
@@ -36,7 +178,7 @@ fn context(context: &ShutdownContext) {
     let markers = (!context.markers.is_empty()).then(|| markers.collect::<Vec<_>>().join(" "));
     info!(
         name: "shutdown_context", target: "shutdown",
-        signal = context.signal().map(tracing::field::display),
+        signal = context.signal().map(display),
         cause = %context.cause(),
         evidence = context.verdict.as_ref().map(|verdict| verdict.evidence.as_str()),
         under_systemd = context.under_systemd,
@@ -45,7 +187,7 @@ fn context(context: &ShutdownContext) {
         sender_name = who.map(|who| who.name.as_deref().unwrap_or("?")),
         sender_uid = who.and_then(|who| who.uid),
         sender_user = sender.and_then(|sender| sender.user.as_deref()),
-        sender_parent = sender.and_then(|sender| sender.parent()).map(tracing::field::display),
+        sender_parent = sender.and_then(|sender| sender.parent()).map(display),
         sender_cmdline = who.and_then(|who| who.cmdline.as_deref()),
         parent_pid = parent.map(|parent| parent.pid),
         parent_name = parent.and_then(|parent| parent.name.as_deref()),
@@ -59,169 +201,72 @@ fn context(context: &ShutdownContext) {
     );
 }
 
-/// Why systemd stops us, as it says itself.
-pub(crate) fn why(cause: Cause, unit: &str, why: &Why) {
-    info!(name: "stop_explained", target: "shutdown", cause = %cause, unit, "Shutdown explained by systemd: {why}");
+/// A signal after the one that began the stop.
+fn repeated(repeated: &RepeatedSignal, escalation: Escalation) {
+    let who = repeated.sender.as_ref().map(|sender| &sender.process);
+    warn!(
+        name: "later_signal", target: "shutdown",
+        signal = %repeated.signal,
+        sender_pid = who.map(|who| who.pid),
+        sender_name = who.map(|who| who.name.as_deref().unwrap_or("?")),
+        sender_uid = who.and_then(|who| who.uid),
+        "+{} another {}: {}", Seconds(repeated.received_after), repeated.signal, consequence(repeated, escalation),
+    );
 }
 
-/// systemd did not say why it stops us.
-pub(crate) fn unexplained(why: &str) {
-    info!(name: "stop_unexplained", target: "shutdown", "Shutdown not explained by systemd: {}", Plain(why));
-}
-
-/// What follows from it.
-fn consequence(later: &LaterSignal, escalation: Escalation) -> &'static str {
-    match (later.ordinal, escalation) {
-        _ if later.ended_lead => "the lead is over, and the teardown begins",
-        (None, _) => "the same request once more",
-        (Some(1), _) => "the stop has begun already",
+/// What a repeated signal does.
+fn consequence(repeated: &RepeatedSignal, escalation: Escalation) -> &'static str {
+    match (repeated.ordinal, escalation) {
+        _ if repeated.ended_delay => "the pre-stop delay is over, and the teardown begins",
+        (None, _) => "counts as the same request",
+        (Some(1), _) => "the stop has already begun",
         (_, Escalation::Ignore) => "the teardown goes on as before",
-        (Some(2), Escalation::CutThenExit) => {
+        (Some(2), Escalation::SkipThenExit) => {
             "the running phase is cut short, and only phases with a reserve go on"
         }
         _ => "the process ends at once",
     }
 }
 
-/// Signals that are not listed one by one.
-pub(crate) fn more_signals(more: u64) {
-    warn!(name: "more_signals", target: "shutdown", more, "and {more} more signals");
-}
-
-/// What the operator has set.
-pub(crate) fn configured(settings: &[(&'static str, String)]) {
-    let show = |(variable, value): &(_, String)| format!(" {variable}={}", Quoted(value));
-    let settings: String = settings.iter().map(show).collect();
-    info!(name: "configured", target: "shutdown", "Configured by the environment:{settings}");
-}
-
-/// What an operator may have meant to set.
-pub(crate) fn not_a_setting(variable: &str, nearest: Option<&str>) {
-    let meant = nearest.map(|nearest| format!(": was {nearest} meant?")).unwrap_or_default();
-    warn!(
-        name: "not_a_setting", target: "shutdown",
-        "{} in the environment is no setting of the guard's, and without effect{meant}",
-        Plain(variable),
-    );
-}
-
 /// How the previous run ended.
-pub(crate) fn previous(verdict: &PostMortem) {
-    let phase = verdict.phases.first().map(|open| open.phase.as_str());
-    // The level has to be known when this is compiled, so each has its own call.
+pub(crate) fn previous(post_mortem: &PostMortem) {
+    let phase = post_mortem.phases.first().map(|open| open.phase.as_str());
+    // tracing needs the level at compile time, so each level has its own call.
     macro_rules! previous {
         ($level:ident) => {
             $level!(
-                name: "previous_run", target: "shutdown", outcome = %verdict.outcome, phase, reason = %verdict.reason,
-                previous_pid = verdict.pid, advice = verdict.advice.as_deref(),
-                "Previous run: {verdict}",
+                name: "previous_run", target: "shutdown", outcome = %post_mortem.outcome, phase,
+                reason = %post_mortem.reason, previous_pid = post_mortem.pid,
+                advice = post_mortem.advice.as_deref(), "Previous run: {post_mortem}",
             )
         };
     }
-    if verdict.is_clean() {
-        previous!(info);
-    } else {
-        previous!(warn);
-    }
+    if post_mortem.is_clean() { previous!(info) } else { previous!(warn) }
 }
 
-/// The record is missing or has gaps.
-pub(crate) fn not_recorded(why: &str) {
-    warn!(name: "not_recorded", target: "shutdown", "Not all of this run is recorded: {}", Plain(why));
-}
-
-/// The termination message is missing or not the last one.
-pub(crate) fn no_termination_message(why: &str) {
-    warn!(name: "no_termination_message", target: "shutdown", "No termination message is written: {}", Plain(why));
-}
-
-/// The service manager has a socket for us, and it cannot be used.
-pub(crate) fn not_notified(why: &str) {
-    warn!(name: "not_notified", target: "shutdown", "The service manager is told nothing: {}", Plain(why));
-}
-
-/// The unit has a watchdog, and it was not left to us.
-pub(crate) fn watchdog_not_fed(every: Duration) {
-    info!(
-        name: "watchdog_not_fed", target: "shutdown",
-        "WatchdogSec={every:?} is not fed by the guard: Builder::watchdog(true), or WATCHDOG=1 by \
-         your own check",
-    );
-}
-
-/// systemd is asked for more time.
-pub(crate) fn extending(granted: Duration, ceiling: Duration) {
-    info!(
-        name: "stop_timeout_extended", target: "shutdown",
-        "Phases make progress: systemd is asked to restart its stop timeout of {}, up to {} in all",
-        Seconds(granted), Seconds(ceiling),
-    );
-}
-
-/// SIGHUP was ignored when we started, and stays so.
-pub(crate) fn hangup_stays_ignored() {
-    info!(name: "hangup_ignored", target: "shutdown", "SIGHUP is ignored, as by nohup(1), and stays so");
-}
-
-/// The request of [`low_latency`](crate::low_latency) failed, and the operator or the program made it.
-pub(crate) fn no_low_latency_capture(error: &io::Error) {
-    info!(
-        name: "no_low_latency_capture", target: "shutdown",
-        "The kernel refused the short time slice for low_latency_capture: {error}",
-    );
-}
-
-/// A phase was registered wrongly.
-pub(crate) fn registration_error(what: &str) {
-    error!(name: "registration_error", target: "shutdown", "{}", Plain(what));
-}
-
-/// The diagnostic is complete, goes on in a transient unit, or failed.
+/// The diagnostic is complete, continues in a transient unit, or failed.
 pub(crate) fn diagnostic_ended(log: &Path, ended: Result<Option<String>, DiagError>) {
     let log = log.to_string_lossy();
-    let log = named(&log);
     match ended {
-        Ok(None) => {
-            info!(name: "diagnostic_finished", target: "shutdown", log, "Diagnostic written");
-        }
-        Ok(Some(unit)) => {
-            info!(name: "diagnostic_elsewhere", target: "shutdown", log, unit, "Diagnostic goes on in a unit of its own");
-        }
-        Err(e) => {
-            warn!(name: "diagnostic_failed", target: "shutdown", log, "Diagnostic failed: {}", Plain(&e.to_string()));
-        }
+        Ok(None) => diagnostic_finished(&log),
+        Ok(Some(unit)) => diagnostic_elsewhere(&log, &unit),
+        Err(e) => diagnostic_failed(&log, &e.to_string()),
     }
 }
 
-/// systemd will not wait for as long as the teardown may take. The text, of our own making, holds a
-/// command to be copied, so that it is not escaped once more.
-pub(crate) fn misaligned(advice: &str) {
-    warn!(name: "stop_timeout_short", target: "shutdown", "{advice}");
-}
-
-/// systemd waits for as long as the teardown may take.
-pub(crate) fn aligned(summary: &str) {
-    info!(name: "stop_timeout_aligned", target: "shutdown", "{summary}");
-}
-
-/// Whether systemd will wait is not known.
-pub(crate) fn alignment_unknown(why: &str) {
-    info!(name: "stop_timeout_unknown", target: "shutdown", "Stop timeout not checked: {}", Plain(why));
-}
-
-/// The span of a phase or of a group; a member's has its group's for parent.
+/// The span of a phase or of a group. The parent of a member's span is its group's.
 pub(crate) fn phase_span(name: &str, parent: &Span) -> Span {
     info_span!(target: "shutdown", parent: parent.id(), "phase", phase = named(name))
 }
 
-/// The span of a whole teardown, with what began it: the parent of its phases, for traces. Of level
-/// `DEBUG`, so that it stands in front of no line of an ordinary log.
+/// The span of a whole teardown, with what began it: the parent of its phases, for traces. Its level is
+/// `DEBUG`, so that it does not appear in the lines of an ordinary log.
 pub(crate) fn teardown_span(service: &str, context: &ShutdownContext, parent: &Span) -> Span {
     let who = context.sender.as_ref().map(|sender| &sender.process);
     debug_span!(
         target: "shutdown", parent: parent.id(), "shutdown", service,
         cause = %context.cause(),
-        signal = context.signal().map(tracing::field::display),
+        signal = context.signal().map(display),
         sender_pid = who.map(|who| who.pid),
         sender_name = who.and_then(|who| who.name.as_deref()),
     )
@@ -231,84 +276,47 @@ pub(crate) fn teardown_span(service: &str, context: &ShutdownContext, parent: &S
 pub(crate) fn emit(event: LogEvent, phases: &Phases) {
     match event {
         LogEvent::Context(about) => context(&about),
-        LogEvent::Repeated(later, escalation) => {
-            let who = later.sender.as_ref().map(|sender| &sender.process);
-            warn!(
-                name: "later_signal", target: "shutdown",
-                signal = %later.signal,
-                sender_pid = who.map(|who| who.pid),
-                sender_name = who.map(|who| who.name.as_deref().unwrap_or("?")),
-                sender_uid = who.and_then(|who| who.uid),
-                "+{} another {}: {}", Seconds(later.offset), later.signal, consequence(&later, escalation),
-            );
-        }
-        LogEvent::ImpossibleReserves(sum) => {
-            error!(name: "impossible_reserves", target: "shutdown", "Reserves that no deadline of this length can honour: {sum}");
-        }
-        LogEvent::DelayStarted(delay) => {
-            info!(name: "lead_started", target: "shutdown", "Lead of {}: readiness is off, still serving", Seconds(delay));
-        }
-        LogEvent::DelayEnded(delayed, why) => {
+        LogEvent::Repeated(signal, escalation) => repeated(&signal, escalation),
+        LogEvent::ImpossibleReserves(sum) => impossible_reserves(&sum),
+        LogEvent::DelayStarted(delay) => delay_started(delay),
+        LogEvent::DelayEnded(lasted, why) => {
             let why = match why {
                 DelayEnd::Over => "",
                 DelayEnd::Escalated => ", cut short by a second request",
                 DelayEnd::Service => ", cut short: the service has ended",
                 DelayEnd::Token => ", cut short: the token was cancelled",
             };
-            info!(name: "lead_ended", target: "shutdown", "+{} Lead over{why}", Seconds(delayed));
+            delay_ended(lasted, why);
         }
-        LogEvent::TeardownStarted { sum, deadline } => {
-            info!(name: "teardown_started", target: "shutdown", "Teardown started ({deadline}): {sum}");
-        }
+        LogEvent::TeardownStarted { sum, deadline } => teardown_started(&deadline, &sum),
         LogEvent::RegistrationError(what) => registration_error(&what),
         LogEvent::PhaseStarted { phase, offset, budget } => {
-            let _in = phases.span(&phase).entered();
-            debug!(
-                name: "phase_started", target: "shutdown", phase = named(&phase.name), budget = %Seconds(budget),
-                "+{} phase started", Seconds(offset),
-            );
+            phases.span(&phase).in_scope(|| phase_started(&phase.name, offset, budget));
         }
         LogEvent::PhaseStillRunning { phase, offset, elapsed, budget, last_value } => {
             let _in = phases.span(&phase).entered();
-            warn!(
-                name: "phase_still_running", target: "shutdown", phase = named(&phase.name),
-                elapsed = %Seconds(elapsed), budget = %Seconds(budget), last_recorded = last_value,
-                "+{} phase still running", Seconds(offset),
-            );
+            phase_still_running(&phase.name, offset, elapsed, budget, last_value);
         }
         LogEvent::PhaseFinished { phase, report } => {
-            let _in = phases.take_span(&phase).entered();
-            phase_finished(&report);
+            phases.take_span(&phase).in_scope(|| phase_finished(&report));
         }
-        LogEvent::ServiceDropped(waited) => warn!(
-            name: "service_dropped", target: "shutdown", waited = %Seconds(waited),
-            "The service's future is dropped, as it did not end after the last phase: let it end \
-             when the guard's token is cancelled, and wait for that in a phase (service_ended)",
-        ),
-        LogEvent::DiagnosticLeftBehind => {
-            warn!(name: "diagnostic_left_behind", target: "shutdown", "Diagnostic still running at the deadline: not waited for");
-        }
-        LogEvent::Stalled(detail) => {
-            warn!(name: "shutdown_hangs", target: "shutdown", "Shutdown hangs: {detail}");
-        }
-        LogEvent::Forced { why, status } => {
-            error!(name: "shutdown_forced", target: "shutdown", exit_status = status, "Shutdown forced: {why}");
-        }
+        LogEvent::ServiceDropped(waited) => service_dropped(waited),
+        LogEvent::DiagnosticLeftBehind => diagnostic_left_behind(),
+        LogEvent::Stalled(detail) => stalled(&detail),
+        LogEvent::Forced { why, status } => forced(&why, status),
     }
 }
 
-/// A phase has ended.
 fn phase_finished(report: &PhaseReport) {
-    let offset = report.offset + report.took;
+    let offset = report.started_after + report.duration;
     let recorded = (!report.values.is_empty()).then(|| values_line(&report.values));
-    // The level has to be known when this is compiled, so each has its own call.
+    // tracing needs the level at compile time, so each level has its own call.
     macro_rules! finished {
         ($level:ident) => {
             $level!(
-                name: "phase_finished", target: "shutdown", phase = named(&report.name), outcome = %report.outcome,
-                took = %Seconds(report.took), offset_usec = micros(offset), error = report.error,
-                recorded,
-                "+{} phase finished", Seconds(offset),
+                name: "phase_finished", target: "shutdown", phase = named(&report.name),
+                outcome = %report.outcome, took = %Seconds(report.duration), offset_usec = micros(offset),
+                error = report.error, recorded, "+{} phase finished", Seconds(offset),
             )
         };
     }
@@ -319,18 +327,9 @@ fn phase_finished(report: &PhaseReport) {
     }
 }
 
-/// All is over.
-pub(crate) fn complete(cause: Cause, phases: usize, timed_out: bool, total: Duration, status: u8) {
-    info!(
-        name: "shutdown_complete", target: "shutdown", cause = %cause, phases, timed_out,
-        total_usec = micros(total), exit_status = status,
-        "+{} Shutdown complete", Seconds(total),
-    );
-}
-
-/// A name as a field: bare in a line where that is unambiguous, else as any other text.
+/// A name as a field: without quotes if that is unambiguous, otherwise like any other text.
 fn named(name: &str) -> Box<dyn tracing::Value + '_> {
-    if is_bare(name) { Box::new(tracing::field::display(name)) } else { Box::new(name) }
+    if is_bare(name) { Box::new(display(name)) } else { Box::new(name) }
 }
 
 #[cfg(test)]
@@ -343,19 +342,25 @@ mod tests {
 
     #[test]
     fn what_follows_from_a_later_signal_is_said_as_it_was_set() {
-        use Escalation::{CutThenExit, Exit, Ignore};
+        use Escalation::{Exit, Ignore, SkipThenExit};
         let cases = [
-            (None, CutThenExit, "the same request"),
-            (Some(1), Exit, "the stop has begun already"),
-            (Some(2), CutThenExit, "the running phase is cut short"),
-            (Some(3), CutThenExit, "the process ends at once"),
+            (None, SkipThenExit, "counts as the same request"),
+            (Some(1), Exit, "the stop has already begun"),
+            (Some(2), SkipThenExit, "the running phase is cut short"),
+            (Some(3), SkipThenExit, "the process ends at once"),
             (Some(2), Exit, "the process ends at once"),
             (Some(2), Ignore, "the teardown goes on as before"),
             (Some(3), Ignore, "the teardown goes on as before"),
         ];
         for (ordinal, escalation, expected) in cases {
-            let (signal, offset) = (Signal::TERM, Duration::ZERO);
-            let later = LaterSignal { signal, sender: None, ordinal, offset, ended_lead: false };
+            let (signal, received_after) = (Signal::TERM, Duration::ZERO);
+            let later = RepeatedSignal {
+                signal,
+                sender: None,
+                ordinal,
+                received_after,
+                ended_delay: false,
+            };
             let said = consequence(&later, escalation);
             assert!(said.starts_with(expected), "{ordinal:?} {escalation:?}: {said}");
         }

@@ -1,7 +1,7 @@
-//! Why systemd stops us, which takes too long to find out before the context line.
+//! Asks systemd why it stops us. That takes too long to do before the context line.
 //!
-//! It is asked in a task of its own, so that no phase waits. The answer is one event, within a second
-//! or not at all.
+//! It happens in a task of its own, so that no phase waits. The answer is one event, within a second or not
+//! at all.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,14 +13,15 @@ use forensics_core::systemd::{Why, why};
 use crate::shutdown::Shutdown;
 use crate::{events, systemctl};
 
-/// How long each question may take; two are asked at once.
+/// How long systemd may take to answer. Two questions are asked at the same time.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
-/// Asks systemd why it stops us, if it may be the one that does, and then tells it that we stop: from
-/// then on it shows the unit as being stopped, and no longer why.
+/// Asks systemd why it stops us, unless the cause says that it does not. After that it notifies systemd
+/// that we are stopping. This order matters: from the notification on, systemd shows the unit as stopping,
+/// and no longer why.
 pub(crate) async fn explain_stop(shutdown: Arc<Shutdown>, context: Arc<ShutdownContext>) {
     ask(&shutdown, &context).await;
-    // systemd's stop timeout runs from here on, if it did not yet.
+    // This starts systemd's stop timeout, if it is not running yet.
     shutdown.notifier.push("STOPPING=1");
 }
 
@@ -43,6 +44,6 @@ async fn ask(shutdown: &Shutdown, context: &ShutdownContext) {
             Why::Watchdog => Cause::Watchdog,
             _ => Cause::Systemd,
         };
-        log.emit(move || events::why(cause, &unit.unit, &why));
+        log.emit(move || events::explained(cause, &unit.unit, &why));
     }
 }

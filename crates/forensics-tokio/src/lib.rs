@@ -1,24 +1,55 @@
-//! Graceful shutdown for tokio services that says who stopped them, why, and what each teardown
-//! phase took.
+//! Graceful shutdown for tokio services that says who stopped them and why.
 //!
-//! [`ShutdownGuard`] wraps a service's `main`: it listens for signals, names their sender while
-//! that can still be done, cancels a token, runs the registered phases under one deadline, and
-//! says all this on the `tracing` target `shutdown`.
+//! A guard around `main` handles the signals, names their sender, runs the phases of the teardown under
+//! one deadline, and writes a record that survives SIGKILL.
 //!
-//! What can be known without a runtime is the crate [`forensics_core`], re-exported as [`core`].
+//! ```no_run
+//! use std::error::Error;
+//! use std::time::Duration;
+//! use forensics_tokio::{ShutdownGuard, ShutdownReport, diagnostic, logging};
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
+//!     diagnostic::run_if_child(); // first: in the diagnostic's own process it does not return
+//!     logging::init(); // or your own tracing subscriber
+//!     let guard = ShutdownGuard::builder("gateway")
+//!         .drain_timeout(Duration::from_secs(30))
+//!         .record_dir("/var/lib/gateway/shutdown")
+//!         .diag_log("/var/log/gateway/shutdown-diag.log")
+//!         .install()?; // from now on a signal requests a stop
+//!
+//!     guard.phase("drain", async |cx| cx.service_ended().await)
+//!         .timeout(Duration::from_secs(30));
+//!     guard.phase("db_close", async |_| { /* pool.close().await */ })
+//!         .reserve(Duration::from_secs(5)); // earlier phases cannot use this time
+//!
+//!     let stop = guard.token();
+//!     let server = async move { stop.cancelled().await }; // your server, which ends with the token
+//!     Ok(guard.run(server).await)
+//! }
+//! ```
+//!
+//! - [`ShutdownGuard`] is what `main` holds. Its [`Builder`] has the settings.
+//! - [`PhaseContext`] is what a phase receives: the cause of the stop, its own deadline, and
+//!   [`record`](PhaseContext::record) for figures.
+//! - [`ShutdownReport`] says how the stop went, and is the exit status of `main`.
+//!
+//! Other parts of the program use a [`ShutdownHandle`], to request a stop or to wait for one. Everything
+//! is logged with the `tracing` target `shutdown`. The crate [`forensics_core`] has the parts that need
+//! no runtime; it is re-exported as [`core`].
 //!
 //! # Features
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `logging` (default) | `logging`: a subscriber for services that have none, to stderr or the journal |
-//! | `axum` | `probes`: `/readyz` and `/livez` as an axum router |
-//! | `metrics` | `metrics`: at the next start, figures on the run that ended, through the `metrics` facade |
-//! | `tower` | the layers of [`inflight`], which count a tower service's requests |
-//! | `testing` | `testing`: tests of your own shutdown; for a dev-dependency |
+//! | `logging` (default) | the module `logging`: a subscriber for services that have none, to stderr or the journal |
+//! | `axum` | the module `probes`: `/readyz` and `/livez` as an axum router |
+//! | `metrics` | the module `metrics`: figures on the previous run, through the `metrics` facade |
+//! | `tower` | layers for [`inflight`], which count the requests of a tower service |
+//! | `testing` | the module `testing`, for tests of a service's own shutdown |
 
 #![forbid(unsafe_code)]
-// On docs.rs what a feature adds says so.
+// docs.rs shows which feature an item needs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod blocking;
@@ -27,10 +58,11 @@ mod capture_context;
 mod child;
 mod config;
 mod describe;
-pub mod diag;
+pub mod diagnostic;
 mod events;
 mod explain;
 mod guard;
+mod handle;
 pub mod inflight;
 mod listener;
 mod log_thread;
@@ -66,14 +98,17 @@ pub use builder::Builder;
 pub use builder::install_error::InstallError;
 pub use config::Escalation;
 pub use forensics_core as core;
+pub use forensics_core::cause::Cause;
+pub use forensics_core::context::ShutdownContext;
 pub use forensics_core::signal::Signal;
-pub use guard::{Reloading, ShutdownGuard};
+pub use guard::ShutdownGuard;
+pub use handle::{Reloading, ShutdownHandle};
 pub use outcome::{IntoOutcome, Outcome, ServiceOutcome};
-pub use phase::{Group, GroupPhase, Phase};
+pub use phase::{Group, GroupPhase, Phase, PhaseId};
 pub use phase_context::PhaseContext;
-pub use report::{LaterSignal, PhaseReport, ShutdownReport};
+pub use report::{PhaseReport, RepeatedSignal, ShutdownReport, WorstCase};
 
-/// The readme's code, compiled.
+/// Compiles the code of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,12 +1,12 @@
-//! The termination message: what `kubectl describe pod` shows of a container's end.
+//! The termination message: what `kubectl describe pod` shows about the end of a container.
 //!
-//! The kubelet reads at most 4096 bytes of a file that it made (`terminationMessagePath`) once the
-//! container has ended, however it ended. So the file holds an account from the stop's beginning on,
-//! written again whenever that changes: a SIGKILL leaves the last one.
+//! The kubelet creates a file (`terminationMessagePath`) and reads at most 4096 bytes of it after the
+//! container has ended, however it ended. So we write to the file from the beginning of a stop, and again
+//! at each change: after a SIGKILL it has the last state.
 //!
-//! The file is opened at the start, and each message is one write, on a thread of its own, as it may
-//! block. A newer message takes the place of one that has not been written; the end waits for the
-//! last one, not for long.
+//! The file is opened at the start. Each message is one write, on a thread of its own, because it may block.
+//! A newer message replaces one that has not been written yet. The end of the teardown waits for the last
+//! one, with a limit.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -22,61 +22,61 @@ use crate::blocking::{WorkQueue, run_with_timeout};
 /// Where the kubelet looks by default.
 pub(crate) const DEFAULT_PATH: &str = "/dev/termination-log";
 
-/// How long the file may take to be opened: on a busy machine, that is the time to run a thread.
+/// How long opening the file may take. On a busy machine that is the time to run a thread.
 const OPEN_LIMIT: Duration = Duration::from_millis(500);
 
-/// How long the last message is waited for. A busy machine can take its time to run a thread,
-/// and nothing else is held up by then.
+/// How long the last message is waited for. A busy machine may need that long to run a thread, and nothing
+/// else waits by then.
 const WRITE_LIMIT: Duration = Duration::from_millis(500);
 
-/// The file, where there is one; see the module's documentation.
+/// The file, if there is one; see the module's documentation.
 #[derive(Default)]
 pub(crate) struct TerminationMessage(Option<Arc<Log>>);
 
 struct Log {
     write: Write,
     queue: WorkQueue,
-    slot: Mutex<Slot>,
-    failed: OnceLock<String>,
+    next: Mutex<Next>,
+    failure: OnceLock<String>,
 }
 
 /// Writes a message to the file. May block.
 type Write = Box<dyn Fn(&str) -> io::Result<()> + Send + Sync>;
 
 #[derive(Default)]
-struct Slot {
-    /// What the queue's next job writes.
-    waiting: Option<String>,
-    /// The last message has been left here; only another last one takes its place.
+struct Next {
+    /// The message that the queue's job will write.
+    text: Option<String>,
+    /// The last message was pushed. Only another last one can replace it.
     is_closed: bool,
 }
 
 impl TerminationMessage {
     /// Opens the file at `path`, or the kubelet's usual one if it exists.
     ///
-    /// Never follows a link in the last place, and never waits for longer than 500 ms.
+    /// Never follows a symbolic link in the last part of the path, and never waits longer than 500 ms.
     ///
     /// # Errors
-    /// A text, where it cannot be written to.
+    /// A text, if the file cannot be written to.
     pub(crate) fn open(path: Option<&Path>) -> Result<Self, String> {
         let is_default = path.is_none();
         let path = path.unwrap_or(Path::new(DEFAULT_PATH)).to_owned();
         let name = path.display().to_string();
         match run_with_timeout(OPEN_LIMIT, move || open(&path)) {
-            Some(Ok(file)) => Ok(Self::to(Box::new(move |text| write(&file, text)))),
-            // Asked again, as without a free descriptor the open fails with another error.
+            Some(Ok(file)) => Ok(Self::new(move |text| write(&file, text))),
+            // Whether it exists is asked again: without a free descriptor the error above is another one.
             Some(Err(_)) if is_default && fs::symlink_metadata(DEFAULT_PATH).is_err() => {
                 Ok(Self::default())
             }
             Some(Err(why)) => Err(format!("{name}: {why}")),
-            None => Err(format!("{name}: it cannot be opened within 500 ms")),
+            None => Err(format!("{name}: it could not be opened within 500 ms")),
         }
     }
 
-    fn to(write: Write) -> Self {
-        let (slot, failed) = (Mutex::default(), OnceLock::new());
+    fn new(write: impl Fn(&str) -> io::Result<()> + Send + Sync + 'static) -> Self {
+        let (next, failure) = (Mutex::default(), OnceLock::new());
         let queue = WorkQueue::new("shutdown-msg");
-        Self(Some(Arc::new(Log { write, queue, slot, failed })))
+        Self(Some(Arc::new(Log { write: Box::new(write), queue, next, failure })))
     }
 
     /// Whether anything is written at all.
@@ -84,31 +84,29 @@ impl TerminationMessage {
         self.0.is_some()
     }
 
-    /// Leaves a message to be written, unless it comes after the last one; [`start`](Self::start) is to
-    /// follow. Never blocks.
+    /// Queues a message, unless the last one was pushed before. [`start`](Self::start) must follow. Never
+    /// blocks.
     pub(crate) fn push(&self, text: String, is_last: bool) {
         let Some(log) = &self.0 else { return };
-        let mut slot = log.lock();
-        if slot.is_closed && !is_last {
+        let mut next = log.next();
+        if next.is_closed && !is_last {
             return;
         }
-        slot.is_closed |= is_last;
-        let has_job = slot.waiting.replace(text).is_some();
-        drop(slot);
-        if !has_job {
-            let writer = log.clone();
-            log.queue.push(move || writer.write_waiting());
+        next.is_closed |= is_last;
+        if next.text.replace(text).is_none() {
+            let log = log.clone();
+            log.queue.clone().push(move || log.write_next());
         }
     }
 
-    /// Has the message written. Blocks only where no thread is to be had.
+    /// Starts writing what is queued. Blocks only if no thread can be started.
     pub(crate) fn start(&self) {
         if let Some(log) = &self.0 {
             log.queue.start();
         }
     }
 
-    /// Waits until all is written, for 500 ms at most.
+    /// Waits until everything is written, for at most 500 ms.
     pub(crate) fn finish(&self) {
         if let Some(log) = &self.0 {
             log.queue.flush(WRITE_LIMIT);
@@ -117,44 +115,41 @@ impl TerminationMessage {
 
     /// What went wrong first, if anything has.
     pub(crate) fn failure(&self) -> Option<&str> {
-        self.0.as_ref()?.failed.get().map(String::as_str)
+        self.0.as_ref()?.failure.get().map(String::as_str)
     }
 }
 
 impl Log {
-    fn write_waiting(&self) {
-        let waiting = self.lock().waiting.take();
-        if let Some(text) = waiting
-            && let Err(e) = (self.write)(&text)
-        {
-            self.failed.get_or_init(|| e.to_string());
+    fn write_next(&self) {
+        let Some(text) = self.next().text.take() else { return };
+        if let Err(e) = (self.write)(&text) {
+            self.failure.get_or_init(|| e.to_string());
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Slot> {
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    fn next(&self) -> MutexGuard<'_, Next> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn open(path: &Path) -> Result<File, String> {
-    // With O_NONBLOCK a pipe without a reader is an error, not something to wait for.
+    // With O_NONBLOCK a pipe without a reader is an error. Without it, opening such a pipe would wait.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = OpenOptions::new().write(true).custom_flags(flags).open(path);
-    // The kubelet's file is writable by all and in a folder of the container, so its owner and mode
-    // are not checked.
-    match file.and_then(|file| Ok((file.metadata()?, file))) {
-        Ok((found, _)) if !found.is_file() => {
-            Err("no regular file: name the one of `terminationMessagePath`".to_owned())
-        }
-        Ok((found, _)) if found.nlink() > 1 => Err("it has several hard links, so \
-            it may be another file than it seems: name another"
-            .to_owned()),
-        Ok((_, file)) => Ok(file),
-        Err(e) => Err(format!("{e}: the kubelet makes it where `terminationMessagePath` names it")),
+    // The kubelet's file is writable by all, in a folder of the container. So its owner and mode are
+    // not checked.
+    let why = |e| format!("{e}: the kubelet creates the file that `terminationMessagePath` names");
+    let (found, file) = file.and_then(|file| Ok((file.metadata()?, file))).map_err(why)?;
+    if !found.is_file() {
+        Err("not a regular file: use the path in `terminationMessagePath`".to_owned())
+    } else if found.nlink() > 1 {
+        Err("it has several hard links, so it may not be the file that it seems to be: use another path".to_owned())
+    } else {
+        Ok(file)
     }
 }
 
-/// Writes first and shortens then, so that a kill in between leaves no empty file.
+/// Writes first and truncates after that, so that a kill in between leaves no empty file.
 fn write(file: &File, text: &str) -> io::Result<()> {
     file.write_all_at(text.as_bytes(), 0)?;
     file.set_len(text.len() as u64)
@@ -206,7 +201,7 @@ mod tests {
             (&fifo, "No such device or address"),
             (&hard, "several hard links"),
             (&dir.path().to_owned(), "Is a directory"),
-            (&device, "no regular file"),
+            (&device, "not a regular file"),
         ];
         for (path, expected) in cases {
             let error = TerminationMessage::open(Some(path)).err().unwrap().to_string();
@@ -216,22 +211,22 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_fails_is_told_and_one_that_blocks_holds_up_no_caller() {
-        // A file that refuses: it is open for reading alone.
+    fn a_write_that_fails_is_reported_and_one_that_blocks_delays_no_caller() {
+        // Writing to this file fails: it is only open for reading.
         let file = File::open(tempfile::NamedTempFile::new().unwrap().path()).unwrap();
-        let log = TerminationMessage::to(Box::new(move |text| write(&file, text)));
+        let log = TerminationMessage::new(move |text| write(&file, text));
         write_now(&log, "ended".to_owned(), true);
         log.finish();
         assert!(log.failure().unwrap().contains("Bad file descriptor"));
 
-        let (release, hang) = mpsc::channel::<()>();
+        let (release, blocks) = mpsc::channel::<()>();
         let (wrote, written) = mpsc::channel();
-        let hang = Mutex::new(hang);
-        let log = TerminationMessage::to(Box::new(move |text| {
+        let blocks = Mutex::new(blocks);
+        let log = TerminationMessage::new(move |text| {
             wrote.send(text.to_owned()).unwrap();
-            let _ = hang.lock().unwrap().recv();
+            let _ = blocks.lock().unwrap().recv();
             Ok(())
-        }));
+        });
         write_now(&log, "stopping".to_owned(), false);
         assert_eq!(written.recv().unwrap(), "stopping");
         let began = Instant::now();
@@ -239,7 +234,7 @@ mod tests {
         write_now(&log, "ended".to_owned(), true);
         assert!(began.elapsed() < WRITE_LIMIT, "no caller waits before the end");
         log.finish();
-        // The wait ended by its limit, not by the write; the last message is still to be written.
+        // The wait ended at its limit and not with the write. The last message is not written yet.
         assert!(began.elapsed() >= WRITE_LIMIT);
         release.send(()).unwrap();
         assert_eq!(written.recv().unwrap(), "ended");

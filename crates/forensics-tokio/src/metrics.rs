@@ -1,18 +1,18 @@
-//! Figures on the previous run, for the `metrics` facade.
+//! Metrics about the previous run, for the `metrics` facade.
 //!
 //! A process that has ended is not scraped any more, and a process that is killed cannot report
-//! anything. So the next run reports the figures, from the record, at
-//! [`install`](crate::Builder::install). The program must have installed its recorder before that.
+//! anything. So the next run reports the metrics, from the record, in
+//! [`install`](crate::Builder::install). The program must install its metrics recorder before that.
 //!
 //! | metric | kind | labels |
 //! |---|---|---|
-//! | `shutdown_runs_total` | counter, 1 a run | `service`, `outcome` (`clean`, `failed`, `killed_in_phase` …), `cause`, `reason` |
+//! | `shutdown_runs_total` | counter: 1 for each run | `service`, `outcome` (`clean`, `failed`, `killed_in_phase` …), `cause`, `reason` |
 //! | `shutdown_seconds` | histogram: from the request to stop to the end of the teardown | `service`, `outcome` |
 //! | `shutdown_phase_seconds` | histogram: each phase that ran and ended | `service`, `phase`, `outcome` |
 //! | `shutdown_phases_unfinished_total` | counter: each phase that was running when the run ended | `service`, `phase` |
 //!
 //! The `phase` of a member of a group is `GROUP/MEMBER`. `cause` is empty if nothing asked for a stop.
-//! If a start fails before it has begun its own record, or cannot write records, the next start reports
+//! If a start fails before it begins its own record, or if it cannot write records, the next start reports
 //! the same run again.
 
 use std::time::Duration;
@@ -20,23 +20,23 @@ use std::time::Duration;
 use forensics_core::record::{Event, PhaseOutcome, Run, RunOutcome};
 use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 
-/// Reports the figures of a run that has ended.
+/// Reports the metrics of a run that has ended.
 pub(crate) fn report(run: &Run) {
-    let verdict = &run.post_mortem;
-    if verdict.outcome == RunOutcome::Running {
+    let post_mortem = &run.post_mortem;
+    if post_mortem.outcome == RunOutcome::Running {
         return;
     }
     describe();
-    let (service, outcome) = (run.record.start.service.clone(), verdict.ended());
-    let cause = verdict.cause.clone().unwrap_or_default();
+    let (service, outcome) = (run.record.start.service.clone(), post_mortem.ended());
+    let cause = post_mortem.cause.clone().unwrap_or_default();
     counter!(
         "shutdown_runs_total", "service" => service.clone(), "outcome" => outcome.clone(),
-        "cause" => cause, "reason" => verdict.reason.to_string(),
+        "cause" => cause, "reason" => post_mortem.reason.to_string(),
     )
     .increment(1);
     for entry in &run.record.entries {
         match &entry.event {
-            Event::Stopped(stopped) if verdict.cause.is_some() => {
+            Event::Stopped(stopped) if post_mortem.cause.is_some() => {
                 histogram!("shutdown_seconds", "service" => service.clone(), "outcome" => outcome.clone())
                     .record(Duration::from_micros(stopped.total_us));
             }
@@ -51,7 +51,7 @@ pub(crate) fn report(run: &Run) {
             _ => {}
         }
     }
-    for open in &verdict.phases {
+    for open in &post_mortem.phases {
         counter!(
             "shutdown_phases_unfinished_total", "service" => service.clone(),
             "phase" => label(open.group.as_deref(), &open.phase),

@@ -1,18 +1,22 @@
 //! How a phase, or the service itself, can end.
 
 use std::any::Any;
-use std::fmt::Display;
+use std::convert::Infallible;
+use std::error::Error;
 
 use forensics_core::escape::{MAX_TEXT_CHARS, cut, cut_to};
 pub use forensics_core::record::PhaseOutcome as Outcome;
 use serde::{Deserialize, Serialize};
+
+/// How many causes of an error are shown at most. An error can be its own cause.
+const MAX_CAUSES: usize = 32;
 
 /// How the service's own future ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", content = "error", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ServiceOutcome {
-    /// It ended well, before or during the teardown.
+    /// It ended without an error, before or during the teardown.
     Ended,
     /// It returned this error.
     Failed(String),
@@ -33,30 +37,99 @@ impl ServiceOutcome {
     }
 }
 
-/// What a phase or a service may return: nothing, or a `Result` whose error can be shown; or it
-/// never returns (`!`).
+/// What a phase or a service may return: `()`, a `Result`, or `!` if it never returns.
 ///
-/// Errors are shown in their alternate form `{:#}`, in which `anyhow` and its like print the whole
-/// chain of causes; of that, the first 4000 characters are kept.
-pub trait IntoOutcome {
-    /// The error's text, where there is one.
+/// The error of a `Result` can be:
+///
+/// - any type that implements [`std::error::Error`], including those without `Send` or `Sync`;
+/// - `&str`, `String` and other types that convert into `Box<dyn Error>`, such as `anyhow::Error`
+///   and `eyre::Report`;
+/// - `Box<dyn Error>`, also with `Send`, or with `Send` and `Sync`.
+///
+/// A type of your own that implements only `Display` can be passed as text:
+/// `.map_err(|e| e.to_string())`.
+///
+/// The log, the record and the report show the error and all its
+/// [sources](std::error::Error::source), separated by `: `. A source that the text already ends with
+/// is not repeated. The text is cut after 4000 characters.
+///
+/// The `Ok` value is itself `()`, a `Result` or `!`. So the error of a task is not missed: a
+/// `JoinHandle<Result<(), E>>` gives a `Result<Result<(), E>, JoinError>`, and fails with either.
+/// Drop any other value: `.map(drop)`.
+///
+/// The type parameter is always inferred. It lets the compiler tell the implementations apart.
+#[diagnostic::on_unimplemented(
+    message = "a phase or service cannot return `{Self}`",
+    label = "returns `{Self}`",
+    note = "return `()`, or a `Result<(), E>` whose error `E` implements `std::error::Error`",
+    note = "`.map(drop)` drops an `Ok` value, `.map_err(|e| e.to_string())` makes any error a text"
+)]
+pub trait IntoOutcome<Kind> {
+    /// The text of the error, if it is one.
     fn into_error(self) -> Option<String>;
 }
 
-impl IntoOutcome for () {
+/// Tells the implementations of [`IntoOutcome`] apart.
+#[allow(unreachable_pub)] // They are named in public implementations.
+mod kind {
+    use std::marker::PhantomData;
+
+    pub struct Value;
+    pub struct Never;
+    pub struct Convertible<Inner>(PhantomData<Inner>);
+    pub struct BoxedSend<Inner>(PhantomData<Inner>);
+    pub struct BoxedSendSync<Inner>(PhantomData<Inner>);
+}
+
+impl IntoOutcome<kind::Value> for () {
     fn into_error(self) -> Option<String> {
         None
     }
 }
 
-impl<T, E: Display> IntoOutcome for Result<T, E> {
+impl IntoOutcome<kind::Value> for Infallible {
     fn into_error(self) -> Option<String> {
-        self.err().map(|error| cut_to(format!("{error:#}"), MAX_TEXT_CHARS))
+        match self {}
     }
 }
 
-/// A service that loops forever returns `!`, whose name cannot be written on stable Rust; as what a
-/// function pointer returns it can.
+impl<T, E, Inner> IntoOutcome<kind::Convertible<Inner>> for Result<T, E>
+where
+    T: IntoOutcome<Inner>,
+    E: Into<Box<dyn Error>>,
+{
+    fn into_error(self) -> Option<String> {
+        match self {
+            Ok(value) => value.into_error(),
+            Err(error) => Some(with_sources(&*error.into())),
+        }
+    }
+}
+
+impl<T: IntoOutcome<Inner>, Inner> IntoOutcome<kind::BoxedSend<Inner>>
+    for Result<T, Box<dyn Error + Send>>
+{
+    fn into_error(self) -> Option<String> {
+        match self {
+            Ok(value) => value.into_error(),
+            Err(error) => Some(with_sources(&*error)),
+        }
+    }
+}
+
+impl<T: IntoOutcome<Inner>, Inner> IntoOutcome<kind::BoxedSendSync<Inner>>
+    for Result<T, Box<dyn Error + Send + Sync>>
+{
+    fn into_error(self) -> Option<String> {
+        match self {
+            Ok(value) => value.into_error(),
+            Err(error) => Some(with_sources(&*error)),
+        }
+    }
+}
+
+/// A service that loops forever returns `!`. Stable Rust has no name for that type, except as what a
+/// function pointer returns.
 #[doc(hidden)]
 #[allow(unreachable_pub)] // The implementation below is public, so this must be, too.
 pub trait Returns {
@@ -67,15 +140,110 @@ impl<T> Returns for fn() -> T {
     type Output = T;
 }
 
-impl IntoOutcome for <fn() -> ! as Returns>::Output {
+impl IntoOutcome<kind::Never> for <fn() -> ! as Returns>::Output {
     fn into_error(self) -> Option<String> {
         self
     }
 }
 
-/// The message of a panic, where it is text.
+/// The text of an error with all its sources: `cannot read config.toml: permission denied`.
+fn with_sources(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    for cause in std::iter::successors(error.source(), |&cause| cause.source()).take(MAX_CAUSES) {
+        let cause = cause.to_string();
+        // Many errors show their source themselves.
+        if !text.ends_with(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    cut_to(text, MAX_TEXT_CHARS)
+}
+
+/// The message of a panic, if it is text.
 pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().copied();
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     cut(text.unwrap_or("a panic without a text"), MAX_TEXT_CHARS).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt;
+    use std::io;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Failed(&'static str, Option<io::Error>);
+
+    impl fmt::Display for Failed {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl Error for Failed {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            self.1.as_ref().map(|source| source as _)
+        }
+    }
+
+    /// An error that names itself as its cause.
+    #[derive(Debug)]
+    struct Loop;
+
+    impl fmt::Display for Loop {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(&"loop".repeat(100))?;
+            f.write_str("!")
+        }
+    }
+
+    impl Error for Loop {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            Some(self)
+        }
+    }
+
+    fn full() -> io::Error {
+        io::Error::other(Failed("disk full", Some(io::Error::other("no space left"))))
+    }
+
+    fn text<Kind>(outcome: impl IntoOutcome<Kind>) -> String {
+        outcome.into_error().unwrap_or_default()
+    }
+
+    #[test]
+    fn an_error_is_shown_with_all_its_sources() {
+        let chain = || Failed("cannot flush", Some(full()));
+        let expected = "cannot flush: disk full: no space left";
+        assert_eq!(text(Err::<(), _>(chain())), expected);
+        assert_eq!(text(Err::<(), Box<dyn Error>>(chain().into())), expected);
+        assert_eq!(text(Err::<(), Box<dyn Error + Send>>(Box::new(chain()))), expected);
+        assert_eq!(text(Err::<(), Box<dyn Error + Send + Sync>>(chain().into())), expected);
+        assert_eq!(text(Err::<(), _>("no")), "no");
+        assert_eq!(text(Err::<(), _>("no".to_owned())), "no");
+    }
+
+    #[test]
+    fn a_source_that_its_error_shows_is_not_repeated() {
+        let error = Failed("cannot flush: disk full", Some(full()));
+        assert_eq!(text(Err::<(), _>(error)), "cannot flush: disk full: no space left");
+        let same = Failed("disk full", Some(io::Error::other("disk full")));
+        assert_eq!(text(Err::<(), _>(same)), "disk full");
+    }
+
+    #[test]
+    fn an_error_that_is_its_own_source_has_a_bounded_text() {
+        assert!(text(Err::<(), _>(Loop)).len() < 40 * 401);
+    }
+
+    #[test]
+    fn an_error_within_an_ok_is_an_error() {
+        assert_eq!(text(Ok::<_, io::Error>(Err::<(), _>("inner"))), "inner");
+        assert_eq!(text(Err::<Result<(), io::Error>, _>("outer")), "outer");
+        assert_eq!(Ok::<Result<(), io::Error>, io::Error>(Ok(())).into_error(), None);
+        assert_eq!(().into_error(), None);
+    }
 }

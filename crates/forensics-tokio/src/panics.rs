@@ -1,18 +1,18 @@
-//! The panic hook: it keeps the message of a panic, for the record of a run that the panic ends.
+//! The panic hook. It keeps the message of a panic, for the record of a run that the panic ends.
 //!
-//! A panic that is caught ends nothing: tokio catches those of tasks, we those of the service. So
-//! the hook only keeps the message; the code that sees the run end by the panic records it. With
-//! `panic = "abort"` no code runs after the hook, so the hook records it at once.
+//! A panic that is caught does not end the run: tokio catches those of tasks, and we catch those of the
+//! service. So the hook only keeps the message, and the code that sees the run end records it. With
+//! `panic = "abort"` no code runs after the hook, so the hook records the panic itself.
 
 use std::sync::{Mutex, Once, PoisonError};
 
 use crate::outcome::panic_message;
 
-/// The last panic's message and place.
+/// The message and the place of the last panic.
 static LAST: Mutex<Option<(String, Option<String>)>> = Mutex::new(None);
 
-/// Sets the hook, once a process; it calls the one that was set before. Where a panic aborts, the hook
-/// first gives the message and place to `ends_the_run`.
+/// Sets the hook, once in a process. It calls the hook that was set before. If a panic aborts the process,
+/// the hook first passes the message and the place to `ends_the_run`.
 pub(crate) fn watch(ends_the_run: fn(&str, Option<&str>)) {
     static SET: Once = Once::new();
     SET.call_once(|| {
@@ -29,8 +29,8 @@ pub(crate) fn watch(ends_the_run: fn(&str, Option<&str>)) {
     });
 }
 
-/// The last panic's message and place.
+/// The message and the place of the last panic.
 pub(crate) fn last() -> (String, Option<String>) {
     let last = LAST.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    last.unwrap_or_else(|| ("a panic whose message is not known".to_owned(), None))
+    last.unwrap_or_else(|| ("a panic with an unknown message".to_owned(), None))
 }

@@ -1,4 +1,4 @@
-//! Phases as the user registers them.
+//! Phases and groups, as the program registers them.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -9,18 +9,22 @@ use crate::outcome::IntoOutcome;
 use crate::phase_context::{PhaseContext, PhaseFn};
 use crate::shutdown::Shutdown;
 
-pub(crate) fn boxed<F, Fut>(work: F) -> PhaseFn
+fn boxed<F, Fut, Kind>(work: F) -> PhaseFn
 where
     F: FnOnce(PhaseContext) -> Fut + Send + 'static,
-    Fut: Future<Output: IntoOutcome> + Send + 'static,
+    Fut: Future<Output: IntoOutcome<Kind>> + Send + 'static,
 {
-    // The closure is called inside the future, so that a panic in it is the phase's.
+    // The closure is called inside the future, so that its panic is a panic of the phase.
     Box::new(move |cx| Box::pin(async move { work(cx).await.into_error() }))
 }
 
-/// A registered phase, to say more about it. Dropping it changes nothing.
+/// Names a phase or a group, for [`Phase::requires`]. Valid for the guard that it comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PhaseId(StepId);
+
+/// A registered phase or group, for its settings. Dropping it changes nothing.
 ///
-/// A setting takes effect at once; on a phase that has already begun it has none.
+/// A setting takes effect at once. It has no effect on a phase that has already started.
 #[derive(Debug)]
 pub struct Phase {
     shutdown: Arc<Shutdown>,
@@ -28,34 +32,48 @@ pub struct Phase {
 }
 
 impl Phase {
-    pub(crate) fn register(shutdown: &Arc<Shutdown>, name: &str, work: PhaseFn) -> Self {
+    pub(crate) fn register<F, Fut, Kind>(shutdown: &Arc<Shutdown>, name: &str, work: F) -> Self
+    where
+        F: FnOnce(PhaseContext) -> Fut + Send + 'static,
+        Fut: Future<Output: IntoOutcome<Kind>> + Send + 'static,
+    {
         let push = |machine: &mut Machine| machine.plan.push(name, Work::Phase);
-        Self { id: shutdown.register(push, Some(work)), shutdown: shutdown.clone() }
+        Self { id: shutdown.register(push, Some(boxed(work))), shutdown: shutdown.clone() }
     }
 
-    /// The most it may take from its own start; then it is dropped, and the next phase runs.
-    /// By default it may take what is left until the deadline, less what later phases reserve.
+    /// Sets the longest that it may take. It is then dropped, and the next phase starts. By default
+    /// it has the time until the deadline, less what later phases reserve.
+    ///
+    /// For a group, this limits the group as a whole.
     pub fn timeout(self, timeout: Duration) -> Self {
         self.shutdown.machine().plan.limit(self.id, timeout);
         self
     }
 
-    /// What all earlier phases together must leave to it, and what it keeps when a second signal
-    /// shortens the teardown.
+    /// Reserves time for it that earlier phases cannot use. Only phases with a reserve still run
+    /// after a second request to stop.
     pub fn reserve(self, reserve: Duration) -> Self {
         self.shutdown.machine().plan.reserve(self.id, reserve);
         self
     }
 
-    /// Skips it unless the phase or group `name` has ended `ok`: no write into a store that is
-    /// still in use. Can be given several times.
-    pub fn requires(self, name: impl Into<String>) -> Self {
-        self.shutdown.machine().plan.require(self.id, name.into());
+    /// Skips it unless that phase or group has ended with outcome `ok`, for example to not close a
+    /// store that is still in use. Can be called several times.
+    ///
+    /// Only a phase that runs earlier can be required.
+    pub fn requires(self, earlier: PhaseId) -> Self {
+        self.shutdown.machine().plan.require(self.id, earlier.0);
         self
+    }
+
+    /// Returns its id, for a later phase that [requires](Self::requires) it.
+    pub fn id(&self) -> PhaseId {
+        PhaseId(self.id)
     }
 }
 
-/// A group of phases that run side by side. It ends when the last of them has.
+/// The members of a group, while they are being registered. See
+/// [`ShutdownGuard::group`](crate::ShutdownGuard::group).
 #[derive(Debug)]
 pub struct Group(Phase);
 
@@ -65,59 +83,41 @@ impl Group {
         Self(Phase { id: shutdown.register(push, None), shutdown: shutdown.clone() })
     }
 
-    /// Adds a member. Settings that follow are the member's; the group's own come before its first.
-    pub fn phase<F, Fut>(self, name: impl Into<String>, work: F) -> GroupPhase
+    pub(crate) fn into_phase(self) -> Phase {
+        self.0
+    }
+
+    /// Adds a phase that runs at the same time as the others of this group.
+    pub fn phase<F, Fut, Kind>(&self, name: impl Into<String>, work: F) -> GroupPhase
     where
         F: FnOnce(PhaseContext) -> Fut + Send + 'static,
-        Fut: Future<Output: IntoOutcome> + Send + 'static,
+        Fut: Future<Output: IntoOutcome<Kind>> + Send + 'static,
     {
         let (Phase { shutdown, id: group }, name) = (&self.0, name.into());
         let push = |machine: &mut Machine| machine.plan.push_member(*group, &name);
         let id = shutdown.register(push, Some(boxed(work)));
-        GroupPhase { member: Phase { shutdown: shutdown.clone(), id }, group: self }
+        GroupPhase(Phase { shutdown: shutdown.clone(), id })
     }
+}
 
-    /// As [`Phase::timeout`], for the group as a whole.
+/// A registered phase of a group, for its own settings.
+#[derive(Debug)]
+pub struct GroupPhase(Phase);
+
+impl GroupPhase {
+    /// Sets the longest that this phase may take. It never has longer than its group.
     pub fn timeout(self, timeout: Duration) -> Self {
         Self(self.0.timeout(timeout))
     }
 
-    /// As [`Phase::reserve`], for the group as a whole.
-    pub fn reserve(self, reserve: Duration) -> Self {
-        Self(self.0.reserve(reserve))
+    /// Skips this phase unless that phase or group has ended with outcome `ok`. The phases of a
+    /// group start together, so it must be one that runs before the group.
+    pub fn requires(self, earlier: PhaseId) -> Self {
+        Self(self.0.requires(earlier))
     }
 
-    /// As [`Phase::requires`], for the group as a whole.
-    pub fn requires(self, name: impl Into<String>) -> Self {
-        Self(self.0.requires(name))
-    }
-}
-
-/// A member of a [`Group`].
-#[derive(Debug)]
-pub struct GroupPhase {
-    group: Group,
-    member: Phase,
-}
-
-impl GroupPhase {
-    /// Adds the next member.
-    pub fn phase<F, Fut>(self, name: impl Into<String>, work: F) -> GroupPhase
-    where
-        F: FnOnce(PhaseContext) -> Fut + Send + 'static,
-        Fut: Future<Output: IntoOutcome> + Send + 'static,
-    {
-        self.group.phase(name, work)
-    }
-
-    /// As [`Phase::timeout`], for this member.
-    pub fn timeout(self, timeout: Duration) -> Self {
-        Self { member: self.member.timeout(timeout), ..self }
-    }
-
-    /// As [`Phase::requires`], for this member. Members of one group start together, so only
-    /// earlier phases can be required.
-    pub fn requires(self, name: impl Into<String>) -> Self {
-        Self { member: self.member.requires(name), ..self }
+    /// Returns its id, for a later phase that [requires](Phase::requires) it.
+    pub fn id(&self) -> PhaseId {
+        self.0.id()
     }
 }

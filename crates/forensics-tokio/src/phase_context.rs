@@ -1,4 +1,4 @@
-//! What a running phase is given.
+//! What a running phase knows of its stop, and what it can report.
 
 use std::fmt;
 use std::future::Future;
@@ -6,6 +6,9 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use forensics_core::cause::Cause;
+use forensics_core::context::ShutdownContext;
+use forensics_core::signal::Signal;
 use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -16,23 +19,24 @@ use crate::shutdown::Shutdown;
 
 type PhaseFuture = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
 
-/// A phase's closure, giving a future whose output is the error's text.
+/// The closure of a phase. Its future returns the text of an error.
 pub(crate) type PhaseFn = Box<dyn FnOnce(PhaseContext) -> PhaseFuture + Send>;
 
-/// What a running phase is given.
+/// What a running phase knows of its stop, and what it can report.
 ///
-/// Cheap to clone; clones speak for the same phase, also from tasks that it spawns.
+/// Clones are cheap, and belong to the same phase. Tasks that the phase spawns can keep one.
 #[derive(Clone)]
 pub struct PhaseContext {
     pub(crate) state: Arc<PhaseState>,
     pub(crate) shutdown: Arc<Shutdown>,
 }
 
-/// What a running phase shares with those who look at it.
+/// The state of a running phase, for the phase and for [`Phases`](crate::phases::Phases).
 pub(crate) struct PhaseState {
     pub(crate) id: StepId,
     name: Arc<str>,
-    /// When the phase is dropped, as it stands now.
+    context: Arc<ShutdownContext>,
+    /// When the phase is dropped. It can change.
     end: Mutex<Instant>,
     /// Cancelled when the phase is dropped.
     pub(crate) token: CancellationToken,
@@ -40,9 +44,14 @@ pub(crate) struct PhaseState {
 }
 
 impl PhaseState {
-    pub(crate) fn new(id: StepId, name: Arc<str>, end: Instant) -> Self {
+    pub(crate) fn new(
+        id: StepId,
+        name: Arc<str>,
+        context: Arc<ShutdownContext>,
+        end: Instant,
+    ) -> Self {
         let (token, recorded) = (CancellationToken::new(), Recorded::default());
-        Self { id, name, end: Mutex::new(end), token, recorded }
+        Self { id, name, context, end: Mutex::new(end), token, recorded }
     }
 
     pub(crate) fn set_end(&self, end: Instant) {
@@ -51,34 +60,51 @@ impl PhaseState {
 }
 
 impl PhaseContext {
-    /// The phase's name.
+    /// Returns the name of the phase.
     pub fn name(&self) -> &str {
         &self.state.name
     }
 
-    /// When it will be dropped if it has not ended by then. It comes closer when a second signal
-    /// asks for haste, and moves on where
-    /// [more time is asked for](crate::Builder::extend_stop_timeout).
+    /// Returns why the service stops.
+    pub fn cause(&self) -> Cause {
+        self.state.context.cause()
+    }
+
+    /// Returns the signal that requested the stop. `None` if the program requested it, or the service
+    /// ended by itself.
+    pub fn signal(&self) -> Option<Signal> {
+        self.state.context.signal()
+    }
+
+    /// Returns everything that is known of the stop: the sender, the cause with its evidence, markers
+    /// and more.
+    pub fn context(&self) -> &Arc<ShutdownContext> {
+        &self.state.context
+    }
+
+    /// Returns when the phase will be dropped if it has not ended. This can change: a second request
+    /// brings it closer, and [more time from systemd](crate::Builder::extend_stop_timeout) moves it
+    /// back.
     pub fn deadline(&self) -> Instant {
         *self.state.end.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long that is from now; zero where it is over.
+    /// Returns the time until the [`deadline`](Self::deadline); zero if it has passed.
     pub fn remaining(&self) -> Duration {
         self.deadline().saturating_duration_since(Instant::now())
     }
 
-    /// Cancelled when the phase has run out of its time or is cut short, for the tasks it spawned:
-    /// those are not dropped with it.
+    /// Returns a token that is cancelled when the time of the phase is up or it is cut short. It is
+    /// for tasks that the phase spawned, which are not dropped with it.
     pub fn token(&self) -> &CancellationToken {
         &self.state.token
     }
 
-    /// Notes a value under a name, for the log, the report and the record. A later one under the
-    /// same name takes its place.
+    /// Records a value under a name, for the log, the report and the record. It replaces an earlier
+    /// value of that name.
     ///
-    /// Cheap enough for every request that ends: into the record's file it goes at most four times
-    /// a second, and at the phase's end.
+    /// It is cheap, and can be called for each request that ends. The record's file is written at
+    /// most four times a second, and when the phase ends.
     pub fn record(&self, key: impl Into<String>, value: impl Into<Value>) {
         if let Some(values) = self.state.recorded.set(key.into(), value.into()) {
             let (phase, last_value) = (self.state.id, self.state.recorded.last());
@@ -86,18 +112,18 @@ impl PhaseContext {
         }
     }
 
-    /// Notes how far it has come: `done` of `total`, in whatever it counts.
+    /// Records how much is done, as `progress=DONE/TOTAL`.
     pub fn progress(&self, done: u64, total: u64) {
         self.record("progress", format!("{done}/{total}"));
     }
 
-    /// Waits until the service's own future, the one given to
-    /// [`run`](crate::ShutdownGuard::run), has ended. A server that stops by itself once the token
-    /// is cancelled is drained by a phase that does nothing but wait for this.
+    /// Waits until the service's own future, which was passed to [`run`](crate::ShutdownGuard::run),
+    /// has ended. If the server ends by itself once the token is cancelled, a phase that waits for
+    /// this is its drain.
     ///
     /// Cancel safe.
     pub async fn service_ended(&self) {
-        // An error means that the guard is gone, and the future with it.
+        // There is no error, because the sender is in `self`.
         let mut running = self.shutdown.service_running.subscribe();
         let _ = running.wait_for(|running| !running).await;
     }

@@ -129,12 +129,13 @@ impl Phases {
 
     /// Starts a phase, from any thread.
     pub(crate) fn start(&self, shutdown: &Arc<Shutdown>, start: StartPhase) {
-        let StartPhase { phase, end } = start;
+        let StartPhase { phase, end, context } = start;
         let id = phase.id;
         let mut inner = self.lock();
         let Some(waiting) = inner.waiting.remove(&id) else { return };
         let Waiting { work, is_dropped, end: moved } = waiting;
-        let state = Arc::new(PhaseState::new(id, phase.name.clone(), moved.unwrap_or(end)));
+        let state =
+            Arc::new(PhaseState::new(id, phase.name.clone(), context, moved.unwrap_or(end)));
         let task = if is_dropped { Task::DroppedEarly } else { Task::Starting };
         inner.running.insert(id, Running { state: state.clone(), task });
         drop(inner);

@@ -1,7 +1,7 @@
 //! `/readyz` and `/livez` for the kubelet, as an axum router.
 //!
 //! Readiness says whether to send traffic. It fails as soon as a stop begins. The
-//! [pre-stop delay](crate::Builder::lead) gives others time to notice that.
+//! [pre-stop delay](crate::Builder::pre_stop_delay) gives others time to notice that.
 //!
 //! Liveness says whether to kill the process. It succeeds as long as the runtime answers, also during
 //! the teardown: a service must not be killed because it is stopping.
@@ -14,7 +14,6 @@ use axum::http::StatusCode;
 use axum::routing::get;
 
 use crate::ShutdownGuard;
-use crate::readiness::Readiness;
 
 /// `GET /readyz`: 200 `ready`; 503 `starting` or `stopping`. `GET /livez`: 200 `alive`.
 ///
@@ -25,23 +24,20 @@ use crate::readiness::Readiness;
 /// use forensics_tokio::{ShutdownGuard, probes};
 ///
 /// fn app(guard: &ShutdownGuard) -> Router {
-///     Router::new().merge(probes::routes(guard))
+///     Router::new().merge(probes::router(guard))
 /// }
 /// # let _ = app;
 /// ```
-pub fn routes(guard: &ShutdownGuard) -> Router {
+pub fn router(guard: &ShutdownGuard) -> Router {
     let readiness = guard.shared_readiness();
-    Router::new()
-        .route("/readyz", get(move || std::future::ready(readyz(&readiness))))
-        .route("/livez", get(|| async { "alive\n" }))
-}
-
-fn readyz(readiness: &Readiness) -> (StatusCode, &'static str) {
-    if readiness.is_over() {
-        (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
-    } else if *readiness.watch().borrow() {
-        (StatusCode::OK, "ready\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "starting\n")
-    }
+    let readyz = async move || {
+        if readiness.is_over() {
+            (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
+        } else if *readiness.watch().borrow() {
+            (StatusCode::OK, "ready\n")
+        } else {
+            (StatusCode::SERVICE_UNAVAILABLE, "starting\n")
+        }
+    };
+    Router::new().route("/readyz", get(readyz)).route("/livez", get(async || "alive\n"))
 }

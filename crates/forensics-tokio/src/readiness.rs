@@ -1,4 +1,4 @@
-//! Whether the service wants traffic: not before it is up, and never again once a stop has begun.
+//! Whether the service wants traffic: not before it is up, and not after a stop has begun.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,16 +12,17 @@ pub(crate) struct Readiness {
 }
 
 impl Readiness {
-    /// The service is up. Without effect once [`end`](Self::end) was called.
+    /// The service is up. Has no effect after [`end`](Self::end).
     pub(crate) fn begin(&self) {
         self.ready.send_if_modified(|ready| {
-            // Read while the value is locked: `end` sets the flag first and the value after this.
+            // Read while the value is locked. `end` sets the flag before the value, so it comes either
+            // before this, or after it with the last word.
             let now = !self.over.load(Ordering::Acquire);
             std::mem::replace(ready, now) != now
         });
     }
 
-    /// A stop has begun. Returns whether the service was ready. From any thread.
+    /// A stop has begun. Returns whether the service was ready.
     pub(crate) fn end(&self) -> bool {
         self.over.store(true, Ordering::Release);
         self.ready.send_replace(false)
@@ -43,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_has_begun_to_stop_is_never_ready_again() {
+    fn a_service_that_stops_is_never_ready_again() {
         let readiness = Readiness::default();
         let mut watched = readiness.watch();
         assert!(!*watched.borrow_and_update());

@@ -1,5 +1,6 @@
-//! The events of a stop, as the record has them: from our types to the record's.
+//! The events of a stop as the record has them: converts our types to the record's.
 
+use std::path::Path;
 use std::time::Duration;
 
 use forensics_core::cause::Cause;
@@ -9,16 +10,12 @@ use forensics_core::record::{
     Diag, DiagState, Event, ExitKind, PhaseFinished, PhaseProgress, PhaseStarted, SignalEvent,
     SignalKind, Stopped, Wedged, WedgedWhat,
 };
+use forensics_core::sender::Sender;
+use forensics_core::signal::Signal;
 use serde_json::{Map, Value};
 
-use crate::report::{LaterSignal, PhaseReport};
-
-/// Names a phase, or a group.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Place<'a> {
-    pub(crate) phase: &'a str,
-    pub(crate) group: Option<&'a str>,
-}
+use crate::machine::PhaseKey;
+use crate::report::{PhaseReport, RepeatedSignal};
 
 /// What began the stop.
 pub(crate) fn begun(
@@ -32,13 +29,7 @@ pub(crate) fn begun(
         Some(Trigger::ServiceEnded { .. }) => SignalKind::ServiceEnded,
         _ => SignalKind::Signal,
     };
-    let mut event = SignalEvent::new(kind, 1, context.cause().as_str());
-    event.signal = context.signal().map(|signal| signal.to_string());
-    if let Some(sender) = &context.sender {
-        event.sender_pid = u32::try_from(sender.process.pid).ok();
-        event.sender_name.clone_from(&sender.process.name);
-        event.sender_uid = sender.process.uid;
-    }
+    let mut event = signal(kind, 1, context.cause(), context.signal(), context.sender.as_ref());
     event.line = context.to_string();
     event.context = context.to_json();
     event.deadline_us = Some(micros(allowed));
@@ -47,48 +38,64 @@ pub(crate) fn begun(
     Event::Signal(event)
 }
 
-/// A signal after that, which with it makes so many requests. One that counts as the same request as
-/// the one before adds none.
-pub(crate) fn repeated(repeated: &LaterSignal, requests: u32) -> Event {
-    // Its cause would need the context, which belongs to the first one.
-    let mut event = SignalEvent::new(SignalKind::Signal, requests, Cause::Unknown.as_str());
-    event.signal = Some(repeated.signal.to_string());
-    if let Some(sender) = &repeated.sender {
-        event.sender_pid = u32::try_from(sender.process.pid).ok();
-        event.sender_name.clone_from(&sender.process.name);
-        event.sender_uid = sender.process.uid;
-        event.context = sender.to_json();
-    }
+/// A later signal, and how many requests there were with it. One that counts as the same request as the
+/// one before adds none.
+pub(crate) fn repeated(repeated: &RepeatedSignal, requests: u32) -> Event {
+    let sender = repeated.sender.as_ref();
+    // Its cause would need the context, which belongs to the first signal.
+    let (kind, cause) = (SignalKind::Signal, Cause::Unknown);
+    let mut event = signal(kind, requests, cause, Some(repeated.signal), sender);
+    event.context = sender.map(Sender::to_json).unwrap_or_default();
     Event::Signal(event)
 }
 
-pub(crate) fn phase_started(place: Place<'_>, budget: Duration, offset: Duration) -> Event {
-    let mut event = PhaseStarted::new(place.phase, micros(offset));
-    event.group = place.group.map(str::to_owned);
+fn signal(
+    kind: SignalKind,
+    ordinal: u32,
+    cause: Cause,
+    signal: Option<Signal>,
+    sender: Option<&Sender>,
+) -> SignalEvent {
+    let process = sender.map(|sender| &sender.process);
+    let mut event = SignalEvent::new(kind, ordinal, cause.as_str());
+    event.signal = signal.map(|signal| signal.to_string());
+    event.sender_pid = process.and_then(|process| process.pid.try_into().ok());
+    event.sender_name = process.and_then(|process| process.name.clone());
+    event.sender_uid = process.and_then(|process| process.uid);
+    event
+}
+
+pub(crate) fn phase_started(phase: &PhaseKey, budget: Duration, offset: Duration) -> Event {
+    let mut event = PhaseStarted::new(&*phase.name, micros(offset));
+    event.group = group(phase);
     event.timeout_us = Some(micros(budget));
     Event::PhaseStarted(event)
 }
 
 pub(crate) fn phase_progress(
-    place: Place<'_>,
+    phase: &PhaseKey,
     values: Map<String, Value>,
     offset: Duration,
 ) -> Event {
-    let mut event = PhaseProgress::new(place.phase, values, micros(offset));
-    event.group = place.group.map(str::to_owned);
+    let mut event = PhaseProgress::new(&*phase.name, values, micros(offset));
+    event.group = group(phase);
     Event::PhaseProgress(event)
 }
 
-pub(crate) fn phase_finished(place: Place<'_>, report: &PhaseReport) -> Event {
-    let (took, offset) = (micros(report.took), micros(report.offset + report.took));
-    let mut event = PhaseFinished::new(place.phase, report.outcome, took, offset);
-    event.group = place.group.map(str::to_owned);
+pub(crate) fn phase_finished(phase: &PhaseKey, report: &PhaseReport) -> Event {
+    let (took, offset) = (micros(report.duration), micros(report.started_after + report.duration));
+    let mut event = PhaseFinished::new(&*phase.name, report.outcome, took, offset);
+    event.group = group(phase);
     event.error.clone_from(&report.error);
     event.values.clone_from(&report.values);
     Event::PhaseFinished(event)
 }
 
-/// A phase, or the runtime where none is named, makes no progress.
+fn group(phase: &PhaseKey) -> Option<String> {
+    phase.group.as_ref().map(|(_, group)| group.to_string())
+}
+
+/// A phase, or the runtime if no phase is named, is stalled.
 pub(crate) fn stalled(phase: Option<&str>, waited: Duration, detail: &str) -> Event {
     let what = if phase.is_some() { WedgedWhat::Phase } else { WedgedWhat::Runtime };
     let mut event = Wedged::new(what, micros(waited), detail);
@@ -96,32 +103,31 @@ pub(crate) fn stalled(phase: Option<&str>, waited: Duration, detail: &str) -> Ev
     Event::Wedged(event)
 }
 
-pub(crate) fn diagnostic(state: DiagState, path: &std::path::Path, error: Option<String>) -> Event {
+pub(crate) fn diagnostic(state: DiagState, path: &Path, error: Option<String>) -> Event {
     let mut event = Diag::new(state);
     event.path = Some(path.to_string_lossy().into_owned());
     event.error = error;
     Event::Diag(event)
 }
 
-/// The run is over; without a status where it is not known.
+/// The run has ended. The exit status is absent if it is not known.
 pub(crate) fn stopped(
     how: ExitKind,
-    exit_status: Option<u8>,
+    status: Option<u8>,
     total: Duration,
-    more_signals: u64,
+    unlisted: u64,
 ) -> Stopped {
-    let mut event = Stopped::new(how, exit_status.map(i32::from), micros(total));
-    event.more_signals = Some(more_signals).filter(|&more| more > 0);
+    let mut event = Stopped::new(how, status.map(i32::from), micros(total));
+    event.more_signals = Some(unlisted).filter(|&unlisted| unlisted > 0);
     event
 }
 
 /// A panic ends the run.
 pub(crate) fn panicked(message: String, location: Option<String>, total: Duration) -> Event {
-    // The status of a Rust program that panicked; one that aborts dies of SIGABRT instead.
+    // The status of a Rust program that panicked. With `panic = "abort"` it dies by SIGABRT instead.
     const PANIC_STATUS: i32 = 101;
     let mut event = Stopped::new(ExitKind::Panicked, PANIC_STATUS, micros(total));
-    event.panic = Some(message);
-    event.location = location;
+    (event.panic, event.location) = (Some(message), location);
     Event::Stopped(event)
 }
 

@@ -1,4 +1,4 @@
-//! The values that a phase records: kept for the report, and read by others while the phase runs.
+//! The values that a phase records. They go into the report, and others read them while the phase runs.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,20 +11,20 @@ use tokio::time::Instant;
 /// How often the values of a running phase are written to the record.
 const WRITTEN_EVERY: Duration = Duration::from_millis(250);
 
-/// What a phase has recorded so far, also to be read while it runs.
+/// What a phase has recorded so far.
 #[derive(Debug, Default)]
 pub(crate) struct Recorded(Mutex<Values>);
 
 #[derive(Debug, Default)]
 struct Values {
     all: Map<String, Value>,
-    /// The one that was set last, as `key=value`.
+    /// The value that was set last, as `key=value`.
     last: Option<String>,
     written: Option<Instant>,
 }
 
 impl Recorded {
-    /// Sets a value. Returns all values when it is time to write them to the record.
+    /// Sets a value. Returns all values if it is time to write them to the record again.
     pub(crate) fn set(&self, key: String, value: Value) -> Option<Map<String, Value>> {
         let key = cut_to(key, MAX_NAME_CHARS);
         let value = match value {

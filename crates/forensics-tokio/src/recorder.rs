@@ -1,12 +1,12 @@
-//! Writing the record of this run.
+//! Writes the record of this run.
 //!
-//! Each event is one write(2), on a thread of its own: a disk may block, and then neither the
-//! runtime nor the deadline may wait for it. The events are written in the order in which they are
-//! queued, which is the machine's.
+//! Each event is one write(2), on a thread of its own: a disk may block, and neither the runtime nor the
+//! deadline may wait for it. The events are written in the order in which they are queued, which is
+//! the machine's.
 //!
-//! The start of a phase has to be on disk before its work runs. So a phase's task waits for the
-//! queue, which takes some ten microseconds on a healthy disk, and [`WRITE_LIMIT`] at most. Once a
-//! wait was in vain, no other phase waits until the disk has taken what was waited for.
+//! The start of a phase has to be on disk before its work runs. So the task of a phase waits for the
+//! queue. That takes about ten microseconds on a healthy disk, and at most [`WRITE_LIMIT`]. After a
+//! wait that timed out, no other phase waits until the disk has taken that event.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,7 +16,7 @@ use std::time::Duration;
 use forensics_core::cgroupfs::{MemoryCgroup, OomKills};
 use forensics_core::clock::{self, Utc};
 use forensics_core::context::StartupInfo;
-use forensics_core::record::{self, DEFAULT_RETENTION, Event, RunStarted};
+use forensics_core::record::{self, DEFAULT_RETENTION, Event, RecordError, RunStarted};
 use forensics_core::systemd::Manager;
 
 use crate::blocking::{WorkQueue, run_with_timeout};
@@ -26,122 +26,122 @@ use crate::record_events::micros;
 /// How long a phase waits for its start to be written.
 const WRITE_LIMIT: Duration = Duration::from_millis(100);
 
-/// How long the end of a teardown waits for the disk. Longer, as nothing else is held up by then.
+/// How long the end of a teardown waits for the disk. It is longer, because nothing else waits by then.
 pub(crate) const FINISH_LIMIT: Duration = Duration::from_millis(500);
 
-/// How long a forced end waits for the last event.
+/// How long a forced exit waits for the last event.
 pub(crate) const LAST_WRITE_LIMIT: Duration = Duration::from_millis(200);
 
-/// How long the cgroup's memory events may take to be read.
+/// How long reading the cgroup's memory events may take.
 const OOM_LIMIT: Duration = Duration::from_millis(100);
 
-/// The record being written; nothing where none was asked for or it could not be made.
+/// The record of this run. It does nothing if none is wanted, or if it could not be created.
 #[derive(Default)]
 pub(crate) struct Recorder {
-    file: Option<Arc<record::Recorder>>,
-    queues: Option<Queues>,
-    failed: Arc<OnceLock<String>>,
-    said: AtomicBool,
-    /// The number of the event that was last waited for in vain.
+    output: Option<Output>,
+    /// What went wrong first.
+    failure: Arc<OnceLock<String>>,
+    is_failure_logged: AtomicBool,
+    /// The number of the event whose wait timed out last.
     late: AtomicU64,
 }
 
-struct Queues {
-    write: WorkQueue,
-    /// Where each event is to be synced: apart, so that no phase waits for it.
+#[derive(Clone)]
+struct Output {
+    file: Arc<record::Recorder>,
+    queue: WorkQueue,
+    /// Syncs after each event, if that is wanted. It is a queue of its own, so that no phase waits for it.
     sync: Option<WorkQueue>,
 }
 
 impl Recorder {
-    /// Begins the record of this run, and removes the oldest ones.
+    /// Begins the record of this run, and removes the oldest records.
     pub(crate) fn open(dir: &Path, config: &Config, startup: &StartupInfo) -> Self {
         let mut recorder = Self::default();
         match record::Recorder::create(dir, run_started(config, startup)) {
             Ok(file) => {
-                recorder.file = Some(Arc::new(file));
-                recorder.queues = Some(Queues {
-                    write: WorkQueue::new("shutdown-record"),
-                    sync: config.durable.then(|| WorkQueue::new("shutdown-sync")),
-                });
-                recorder.push_sync();
+                let sync = config.fsync_records.then(|| WorkQueue::new("shutdown-sync"));
+                let queue = WorkQueue::new("shutdown-record");
+                recorder.output = Some(Output { file: Arc::new(file), queue, sync });
+                // The first line is written. It may have to be synced.
+                recorder.queue(|_| Ok(()));
                 recorder.start();
             }
-            Err(e) => drop(recorder.failed.set(e.to_string())),
+            Err(e) => fail(&recorder.failure, &e),
         }
         if let Err(e) = record::prune(dir, DEFAULT_RETENTION) {
-            recorder.failed.get_or_init(|| e.to_string());
+            fail(&recorder.failure, &e);
         }
         recorder
     }
 
-    /// What went wrong first, if anything has; only once.
-    pub(crate) fn failure_to_say(&self) -> Option<&str> {
-        let failure = self.failed.get()?;
-        (!self.said.swap(true, Ordering::Relaxed)).then_some(failure)
+    /// What went wrong first, if anything has. Only the first call returns it.
+    pub(crate) fn failure_to_log(&self) -> Option<&str> {
+        let failure = self.failure.get()?;
+        (!self.is_failure_logged.swap(true, Ordering::Relaxed)).then_some(failure)
     }
 
-    /// Queues an event; [`start`](Self::start) is to follow. Never blocks.
+    /// Queues an event. [`start`](Self::start) must follow. Never blocks.
     pub(crate) fn push(&self, mut event: Event) {
-        let (Some(file), Some(queues)) = (self.file.clone(), &self.queues) else { return };
-        let failed = self.failed.clone();
-        // The time at which it happened: a disk may take it later.
+        // The time at which it happened. The disk may take it later.
         let (ts, mono_us) = (Utc::now(), clock::mono_us());
-        queues.write.push(move || {
+        self.queue(move |file| {
             if let Event::Stopped(stopped) = &mut event {
                 let oom = run_with_timeout(OOM_LIMIT, OomKills::read).flatten();
                 stopped.oom_kill = oom.map(|oom| oom.count);
             }
-            if let Err(e) = file.record_at(ts, mono_us, &event) {
-                failed.get_or_init(|| e.to_string());
+            file.record_at(ts, mono_us, &event)
+        });
+    }
+
+    fn queue(
+        &self,
+        write: impl FnOnce(&record::Recorder) -> Result<(), RecordError> + Send + 'static,
+    ) {
+        let Some(Output { file, queue, sync }) = self.output.clone() else { return };
+        let failure = self.failure.clone();
+        queue.push(move || {
+            write(&file).unwrap_or_else(|e| fail(&failure, &e));
+            if let Some(sync) = sync {
+                sync.push(move || file.sync().unwrap_or_else(|e| fail(&failure, &e)));
+                sync.start();
             }
         });
-        self.push_sync();
     }
 
-    fn push_sync(&self) {
-        let (Some(file), Some(queues)) = (self.file.clone(), &self.queues) else { return };
-        let Some(sync) = queues.sync.clone() else { return };
-        let failed = self.failed.clone();
-        queues.write.push(move || {
-            sync.push(move || {
-                if let Err(e) = file.sync() {
-                    failed.get_or_init(|| e.to_string());
-                }
-            });
-            sync.start();
-        });
-    }
-
-    /// Sees to it that what is queued is written.
+    /// Starts writing what is queued.
     pub(crate) fn start(&self) {
-        if let Some(queues) = &self.queues {
-            queues.write.start();
+        if let Some(output) = &self.output {
+            output.queue.start();
         }
     }
 
-    /// Waits until what is queued is written, for [`WRITE_LIMIT`] at most, unless it is known that the
-    /// disk does not answer.
+    /// Waits until what is queued is written, at most for [`WRITE_LIMIT`], and not at all if the disk is
+    /// known not to answer.
     pub(crate) fn wait_until_written(&self) {
-        let Some(queues) = &self.queues else { return };
-        let is_late = !queues.write.has_done(self.late.load(Ordering::Relaxed));
-        let last = queues.write.last();
-        let limit = if is_late { Duration::ZERO } else { WRITE_LIMIT };
-        if !queues.write.flush(limit) {
+        let Some(Output { queue, .. }) = &self.output else { return };
+        let is_late = !queue.has_done(self.late.load(Ordering::Relaxed));
+        let last = queue.last();
+        if !queue.flush(if is_late { Duration::ZERO } else { WRITE_LIMIT }) {
             self.late.store(last, Ordering::Relaxed);
         }
     }
 
-    /// Waits until everything is written, and synced where it is to be, for `limit` at most each.
+    /// Waits until everything is written, and then synced if that is wanted, each for at most `limit`.
     pub(crate) fn flush(&self, limit: Duration) {
-        let Some(queues) = &self.queues else { return };
-        if !queues.write.flush(limit) {
-            let why = "the disk did not take the last events in time";
-            self.failed.get_or_init(|| why.to_owned());
+        let Some(Output { queue, sync, .. }) = &self.output else { return };
+        if !queue.flush(limit) {
+            fail(&self.failure, &"the disk did not take the last events in time");
         }
-        if let Some(sync) = &queues.sync {
+        if let Some(sync) = sync {
             sync.flush(limit);
         }
     }
+}
+
+/// Keeps the first failure.
+fn fail(failure: &OnceLock<String>, why: &impl ToString) {
+    failure.get_or_init(|| why.to_string());
 }
 
 fn run_started(config: &Config, startup: &StartupInfo) -> RunStarted {
@@ -157,7 +157,7 @@ fn run_started(config: &Config, startup: &StartupInfo) -> RunStarted {
         _ => "system".to_owned(),
     });
     start.pod = startup.pod.as_ref().map(ToString::to_string);
-    start.grace_us = config.grace.map(micros);
+    start.grace_us = config.stop_timeout.map(micros);
     start.deadline_us = Some(micros(config.deadline()));
     start.drain_timeout_us = Some(micros(config.drain_timeout));
     let oom = startup.memory_cgroup.as_ref().and_then(MemoryCgroup::oom_kills);
@@ -180,14 +180,14 @@ mod tests {
         let config = Config::new("test".to_owned());
         let recorder = Recorder::open(dir.path(), &config, &StartupInfo::collect());
         let (release, blocks) = mpsc::channel::<()>();
-        recorder.queues.as_ref().unwrap().write.push(move || {
+        recorder.output.as_ref().unwrap().queue.push(move || {
             let _ = blocks.recv();
         });
         let before = clock::mono_us();
         recorder.push(Event::Diag(Diag::new(DiagState::Started)));
         recorder.start();
         let after = clock::mono_us();
-        // Once a wait was in vain, no other waits.
+        // After a wait that timed out, no other waits.
         recorder.wait_until_written();
         assert!(recorder.late.load(Ordering::Relaxed) > 0);
         while clock::mono_us() < after + 1000 {
@@ -195,9 +195,9 @@ mod tests {
         }
         release.send(()).unwrap();
         recorder.flush(Duration::from_secs(60));
-        let record = Record::read(recorder.file.as_ref().unwrap().path()).unwrap();
+        let record = Record::read(recorder.output.as_ref().unwrap().file.path()).unwrap();
         let written = record.entries.last().unwrap().mono_us;
         assert!((before..=after).contains(&written), "{before} {written} {after}");
-        assert_eq!(recorder.failure_to_say(), None);
+        assert_eq!(recorder.failure_to_log(), None);
     }
 }

@@ -1,6 +1,7 @@
-//! How a stop went, for the program that was stopped.
+//! What a stop was, for the program that was stopped.
 
-use std::process::ExitCode;
+use std::fmt;
+use std::process::{ExitCode, Termination};
 use std::time::Duration;
 
 use forensics_core::context::ShutdownContext;
@@ -9,68 +10,73 @@ use forensics_core::signal::Signal;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::config::Callback;
-use crate::os::is_main_thread;
+use crate::machine::Sum;
 use crate::outcome::{Outcome, ServiceOutcome};
 
-/// The whole of a stop. Serialises to JSON, durations in microseconds.
+/// How a stop went. [`ShutdownGuard::run`](crate::ShutdownGuard::run) returns it.
+///
+/// Return it from `main`, which then ends with [`exit_status`](Self::exit_status):
+///
+/// ```no_run
+/// use std::error::Error;
+/// use forensics_tokio::{ShutdownGuard, ShutdownReport};
+///
+/// #[tokio::main]
+/// async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
+///     let guard = ShutdownGuard::builder("gateway").install()?;
+///     let stop = guard.token();
+///     Ok(guard.run(async move { stop.cancelled().await }).await)
+/// }
+/// ```
+///
+/// It serializes to JSON, with durations in microseconds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
-#[must_use = "the process should end with its exit code"]
+#[must_use = "`main` should return it, or end with its exit code"]
 pub struct ShutdownReport {
-    /// The service's name.
+    /// The name of the service.
     pub service: String,
-    /// Who asked, and why.
+    /// Who asked for the stop, and why.
     pub context: ShutdownContext,
-    /// The phases, in the order in which they ran.
+    /// The phases and groups, in the order in which they started.
     pub phases: Vec<PhaseReport>,
     /// How the service's own future ended.
     pub service_outcome: ServiceOutcome,
-    /// Signals that came after the first one: 32 at most, and the second and third request.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub later_signals: Vec<LaterSignal>,
-    /// How many more came than are listed there; of these only the number is known.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub more_signals: u64,
-    /// What was wrong with the phases' registrations.
+    /// The signals after the first one: at most 32, and always those that were the second and the
+    /// third request.
+    #[serde(default, rename = "later_signals", skip_serializing_if = "Vec::is_empty")]
+    pub repeated_signals: Vec<RepeatedSignal>,
+    /// How many more signals came than are listed in `repeated_signals`.
+    #[serde(default, rename = "more_signals", skip_serializing_if = "is_zero")]
+    pub unlisted_signals: u64,
+    /// Mistakes in the registration of phases.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<String>,
-    /// How long the teardown had at most.
+    /// How long the teardown was allowed to take.
     #[serde(rename = "deadline_us", with = "micros")]
     pub deadline: Duration,
-    /// How long the service went on as before once it was asked to stop: the pre-stop delay
-    /// ([`lead`](crate::Builder::lead)), zero by default.
+    /// How long the [pre-stop delay](crate::Builder::pre_stop_delay) lasted: zero by default.
     #[serde(default, rename = "lead_us", with = "micros")]
-    pub lead: Duration,
+    pub pre_stop_delay: Duration,
     /// From the signal to the end of the teardown.
     #[serde(rename = "total_us", with = "micros")]
     pub total: Duration,
-    /// Whether any phase was dropped at its time's end.
+    /// Whether a phase was dropped because its time was up.
     pub timed_out: bool,
-    /// What [`exit_code`](Self::exit_code) gives.
+    /// The status for the process to end with.
+    ///
+    /// - 0: the teardown ended within its deadline. A phase may have timed out.
+    /// - 1: a phase or the service failed or panicked, or a phase was registered wrongly.
+    ///   [`failure_status`](crate::Builder::failure_status) sets another number.
+    ///
+    /// It is 0 after SIGTERM as well. systemd takes 0 for success, and 143 (a shell's number for
+    /// SIGTERM) for a failure.
     pub exit_status: u8,
-    /// Called by [`exit_code`](Self::exit_code), when the process is about to end.
-    #[serde(skip)]
-    pub(crate) on_exit: Option<Callback>,
 }
 
 impl ShutdownReport {
-    /// The status to leave `main` with: 0 for a teardown that ended as planned, also where a phase
-    /// timed out but the whole ended within its deadline; 1 where a phase or the service failed or
-    /// panicked, or phases were registered wrongly. Both can be set in the builder.
-    ///
-    /// 0 even after SIGTERM: systemd counts it as clean, and 143, a shell's way to say SIGTERM, as
-    /// a failure.
-    ///
-    /// Called on the process's main thread it also says that the process is about to end. The
-    /// runtime's drop then waits for blocked threads, without limit; so the shutdown thread ends the process
-    /// with 70 if it is still there at the deadline, and no sooner than in 1.5 s.
+    /// The [`exit_status`](Self::exit_status) as the standard library's type.
     pub fn exit_code(&self) -> ExitCode {
-        if let Some(on_exit) = &self.on_exit
-            && is_main_thread()
-        {
-            (on_exit.0)();
-        }
         ExitCode::from(self.exit_status)
     }
 
@@ -81,7 +87,7 @@ impl ShutdownReport {
         all.find(|phase| phase.name == name)
     }
 
-    /// Whether something failed or panicked, or was registered wrongly.
+    /// Whether a phase or the service failed or panicked, or a phase was registered wrongly.
     pub fn is_failed(&self) -> bool {
         !self.failure().is_empty()
     }
@@ -97,55 +103,84 @@ impl ShutdownReport {
     }
 }
 
-/// What became of one phase, or of a group.
+impl Termination for ShutdownReport {
+    fn report(self) -> ExitCode {
+        self.exit_code()
+    }
+}
+
+/// How a phase or a group ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PhaseReport {
     /// Its name.
     pub name: String,
-    /// How it ended; a group ends like the worst of its members.
+    /// How it ended. A group has the worst outcome of its members.
     pub outcome: Outcome,
     /// What it failed or panicked with, or why it was skipped, cut short or dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// When it started, from the signal on.
+    /// How long after the signal it started.
     #[serde(rename = "offset_us", with = "micros")]
-    pub offset: Duration,
+    pub started_after: Duration,
     /// How long it ran.
     #[serde(rename = "took_us", with = "micros")]
-    pub took: Duration,
+    pub duration: Duration,
     /// What it recorded.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub values: Map<String, Value>,
-    /// A group's members.
+    /// The members of a group.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<PhaseReport>,
 }
 
-/// A signal that came while the teardown was under way.
+/// A signal that came after the first one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct LaterSignal {
-    /// Which.
+pub struct RepeatedSignal {
+    /// Which signal.
     pub signal: Signal,
     /// Who sent it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sender: Option<Sender>,
-    /// Its place among the requests, from 2 on; absent for one that came within 200 ms of the one
-    /// before and counts as the same request.
+    /// Its number among the requests to stop: 2 for the second request. Absent if it came within
+    /// 200 ms of the signal before it, and so was the same request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ordinal: Option<u32>,
-    /// When it came, from the first one on.
+    /// How long after the first signal it came.
     #[serde(rename = "offset_us", with = "micros")]
-    pub offset: Duration,
-    /// Whether it ended the pre-stop delay ([`lead`](crate::Builder::lead)), and so cut no phase short.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub ended_lead: bool,
+    pub received_after: Duration,
+    /// Whether it ended the [pre-stop delay](crate::Builder::pre_stop_delay), and so cut no phase
+    /// short.
+    #[serde(default, rename = "ended_lead", skip_serializing_if = "std::ops::Not::not")]
+    pub ended_delay: bool,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde wants it so.
 fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+/// The longest that a teardown can take. [`ShutdownGuard::worst_case`](crate::ShutdownGuard::worst_case)
+/// returns it.
+///
+/// Its `Display` shows how it comes about:
+/// `pre_stop_delay 5.00s + drain 30.00s + db_close (open, 5.00s reserved) = at most 50.00s`. `open`
+/// means that the phase has no timeout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorstCase(pub(crate) Sum);
+
+impl WorstCase {
+    /// The pre-stop delay and the timeouts of all phases together, and never more than the deadline.
+    pub fn duration(&self) -> Duration {
+        self.0.worst_case()
+    }
+}
+
+impl fmt::Display for WorstCase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
 mod micros {

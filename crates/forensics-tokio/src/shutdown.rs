@@ -14,7 +14,7 @@ use forensics_core::context::{ShutdownContext, StartupInfo};
 use forensics_core::record::{DiagState, PostMortem};
 use forensics_core::threads::Thread;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, SetOnce, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
@@ -22,7 +22,7 @@ use tracing::level_filters::LevelFilter;
 use crate::blocking::run_with_timeout_or_here;
 use crate::capture_context;
 use crate::config::Config;
-use crate::diag;
+use crate::diagnostic;
 use crate::log_thread::{EMIT_LIMIT, LogThread};
 use crate::machine::{Action, Awaited, Event, ExitReason, LogEvent, Machine, StepId};
 use crate::message::TerminationMessage;
@@ -32,7 +32,7 @@ use crate::phase_context::PhaseFn;
 use crate::phases::Phases;
 use crate::readiness::Readiness;
 use crate::recorder::{FINISH_LIMIT, LAST_WRITE_LIMIT, Recorder};
-use crate::report::{LaterSignal, ShutdownReport};
+use crate::report::{RepeatedSignal, ShutdownReport};
 use crate::{describe, events, explain, record_events, shutdown_thread};
 
 /// See the module's documentation.
@@ -54,6 +54,8 @@ pub(crate) struct Shutdown {
     awaited: watch::Sender<Awaited>,
     /// Changes with every event.
     changed: watch::Sender<()>,
+    /// The context of the stop, once it has begun.
+    pub(crate) context: SetOnce<Arc<ShutdownContext>>,
     /// Whether the service's future is there.
     pub(crate) service_running: watch::Sender<bool>,
     /// The shutdown thread asks the runtime for a sign of life.
@@ -102,6 +104,7 @@ impl Shutdown {
             runtime,
             awaited: watch::Sender::default(),
             changed: watch::Sender::default(),
+            context: SetOnce::new(),
             service_running: watch::Sender::new(true),
             runtime_asked: Notify::new(),
             diagnostic_deadline: Arc::default(),
@@ -190,7 +193,7 @@ impl Shutdown {
     fn queue_log(&self, event: LogEvent) {
         let text = match &event {
             LogEvent::Context(context) => Some(format!("Shutdown context: {context}")),
-            LogEvent::Stalled(detail) => Some(format!("Shutdown hangs: {detail}")),
+            LogEvent::Stalled(detail) => Some(format!("Shutdown stalled: {detail}")),
             LogEvent::Forced { why, .. } => Some(format!("Shutdown forced: {why}")),
             // The subscriber is not asked whether it wants them, since it may block.
             LogEvent::PhaseStarted { .. } if LevelFilter::current() < LevelFilter::DEBUG => return,
@@ -222,12 +225,21 @@ impl Shutdown {
                 self.phases.set_stop(&self.config.service, context.clone());
                 let mut context = ShutdownContext::clone(&context);
                 capture_context::complete(&self.startup, &mut context);
-                self.handle(Event::ContextCompleted(Box::new(context)));
+                let context = Arc::new(context);
+                // A stop begins once, so this is the first.
+                let _ = self.context.set(context.clone());
+                self.handle(Event::ContextCompleted(context));
             }
             Action::ResolveSender { signal, ordinal, offset } => {
                 let sender = capture_context::resolve_sender(&self.startup, &signal);
                 let signal = signal.captured.signal;
-                let repeated = LaterSignal { signal, sender, ordinal, offset, ended_lead: false };
+                let repeated = RepeatedSignal {
+                    signal,
+                    sender,
+                    ordinal,
+                    received_after: offset,
+                    ended_delay: false,
+                };
                 self.handle(Event::SignalRepeated(Box::new(repeated)));
             }
             Action::SetStatus(text) => self.notifier.status(&text),
@@ -291,20 +303,22 @@ impl Shutdown {
         self.changed.subscribe()
     }
 
-    /// Registers a phase with the plan, by what is given, and keeps its closure.
+    /// Registers a phase with the plan, and keeps its closure.
     pub(crate) fn register(
         &self,
         push: impl FnOnce(&mut Machine) -> (StepId, Option<String>),
         work: Option<PhaseFn>,
     ) -> StepId {
         let mut machine = self.machine();
+        let is_late = machine.is_over();
         let (id, error) = push(&mut machine);
-        if let Some(work) = work {
+        if let Some(work) = work.filter(|_| !is_late) {
             // Under the lock, so that it is there when the machine starts the phase.
             self.phases.add(id, work);
         }
         drop(machine);
-        if let Some(error) = error {
+        let late = || "a phase was registered after the teardown: it does not run".to_owned();
+        if let Some(error) = error.or_else(|| is_late.then(late)) {
             self.log.emit(move || events::registration_error(&error));
         }
         id
@@ -325,7 +339,7 @@ impl Shutdown {
         self.handle(Event::ExitDescribed { reason, detail });
         self.record.flush(LAST_WRITE_LIMIT);
         self.log.emit_now();
-        for hook in &self.config.flush {
+        for hook in &self.config.on_forced_exit {
             let hook = hook.clone();
             run_with_timeout_or_here(EMIT_LIMIT, move || (hook.0)());
         }
@@ -335,13 +349,13 @@ impl Shutdown {
     /// Writes everything that is left to write at the end of a teardown.
     pub(crate) fn close(self: &Arc<Self>, report: &ShutdownReport) {
         self.record.flush(FINISH_LIMIT);
-        if let Some(failure) = self.record.failure_to_say() {
+        if let Some(failure) = self.record.failure_to_log() {
             let failure = failure.to_owned();
             self.log.emit(move || events::not_recorded(&failure));
         }
-        if report.more_signals > 0 {
-            let more = report.more_signals;
-            self.log.emit(move || events::more_signals(more));
+        if report.unlisted_signals > 0 {
+            let more = report.unlisted_signals;
+            self.log.emit(move || events::unlisted_signals(more));
         }
         if let Some(failure) = self.message.failure() {
             let failure = failure.to_owned();
@@ -365,7 +379,7 @@ impl Shutdown {
 
     fn start_diagnostic(self: &Arc<Self>, context: &ShutdownContext) {
         let Some(log) = &self.config.diag_log else { return };
-        let plan = diag::Plan {
+        let plan = diagnostic::Plan {
             command: self.config.diag_command.clone(),
             log: log.clone(),
             service: self.config.service.clone(),
@@ -379,14 +393,14 @@ impl Shutdown {
         });
     }
 
-    async fn run_diagnostic(&self, plan: diag::Plan, line: String) {
+    async fn run_diagnostic(&self, plan: diagnostic::Plan, line: String) {
         let path = plan.log.clone();
         let note = |state, error| {
             self.record.push(record_events::diagnostic(state, &path, error));
             self.record.start();
         };
         note(DiagState::Started, None);
-        let ended = diag::run(plan, line).await;
+        let ended = diagnostic::run(plan, line).await;
         match &ended {
             Ok(Some(_)) => {}
             Ok(None) => note(DiagState::Finished, None),

@@ -12,8 +12,10 @@
 //! may block, the thread first starts another one that goes on in its place, and is the log thread
 //! from then on.
 
+use std::ffi::OsStr;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -38,8 +40,8 @@ type Pending = Vec<(Arc<Shutdown>, Vec<Action>)>;
 struct Registry {
     is_started: bool,
     guards: Vec<Weak<Shutdown>>,
-    /// Guards whose process is about to end: kept alive, as they are dropped before it ends.
-    leaving: Vec<Arc<Shutdown>>,
+    /// The guard whose teardown ended last. It is kept alive to see that the process ends.
+    ended: Option<Arc<Shutdown>>,
     /// Signals that are given back then.
     handlers: Vec<(Instant, HandlerGuard)>,
 }
@@ -47,7 +49,7 @@ struct Registry {
 static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
     is_started: false,
     guards: Vec::new(),
-    leaving: Vec::new(),
+    ended: None,
     handlers: Vec::new(),
 });
 
@@ -63,19 +65,36 @@ pub(crate) fn attach(guard: Weak<Shutdown>) -> io::Result<()> {
     }
     registry.guards.retain(|guard| guard.strong_count() > 0);
     registry.guards.push(guard);
+    // The program goes on.
+    registry.ended = None;
     Ok(())
 }
 
-/// Sees to it that the process ends, now that the teardown of this guard has.
+/// Expects that the process ends, now that the teardown of this guard has ended. If it does not, it is
+/// ended once no other guard has a teardown to run.
 pub(crate) fn expect_exit(shutdown: &Arc<Shutdown>) {
-    let mut registry = lock();
-    if !registry.guards.iter().any(|guard| guard.as_ptr() == Arc::as_ptr(shutdown)) {
+    let program = std::env::current_exe().unwrap_or_default();
+    if !shutdown.config.enforce_exit || is_test_program(&program) {
         return;
     }
-    registry.leaving.push(shutdown.clone());
-    drop(registry);
-    shutdown.handle(Event::ExitExpected);
-    capture::wake();
+    let mut registry = lock();
+    // The guards of the test harness are not watched.
+    if registry.guards.iter().any(|guard| guard.as_ptr() == Arc::as_ptr(shutdown)) {
+        registry.ended = Some(shutdown.clone());
+        capture::wake();
+    }
+}
+
+/// Whether this is the path of a test, a benchmark or a documentation example. Such a program runs on
+/// after a teardown. [`Builder::enforce_exit`](crate::Builder::enforce_exit) documents the rule.
+fn is_test_program(path: &Path) -> bool {
+    let mut parts = path.iter().map(OsStr::to_string_lossy);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    // As /proc shows the path of a program that has been built again since.
+    let name = name.trim_end_matches(" (deleted)");
+    let is_hash = |hash: &str| hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit());
+    name.rsplit_once('-').is_some_and(|(_, hash)| is_hash(hash))
+        || parts.any(|part| part.starts_with("rustdoctest"))
 }
 
 /// Gives signals back after so long.
@@ -159,8 +178,15 @@ fn serve() -> Round {
     }
     perform(pending);
     let mut timeout = release_handlers();
-    for guard in guards() {
-        if watch(&guard) {
+    let (guards, ended) = (guards(), lock().ended.clone());
+    if let Some(ended) = &ended
+        && guards.iter().all(|guard| guard.machine().is_over())
+    {
+        ended.handle(Event::ExitExpected);
+    }
+    for guard in guards {
+        let is_ended = ended.as_ref().is_some_and(|ended| Arc::ptr_eq(ended, &guard));
+        if (is_ended || !guard.machine().is_over()) && watch(&guard) {
             timeout = Some(timeout.map_or(EVERY, |sooner| sooner.min(EVERY)));
         }
         if let Some(reason) = guard.exit_reason() {
@@ -203,7 +229,7 @@ fn watch(guard: &Arc<Shutdown>) -> bool {
 
 /// Ends the process, without its destructors or the runtime's, which could block.
 fn end_process(guard: &Arc<Shutdown>, reason: ExitReason) -> ! {
-    let hooks = u32::try_from(guard.config.flush.len()).unwrap_or(u32::MAX);
+    let hooks = u32::try_from(guard.config.on_forced_exit.len()).unwrap_or(u32::MAX);
     let _last_resort = kill_after(EMIT_LIMIT.saturating_mul(hooks.saturating_add(12)));
     guard.last_words(reason);
     capture::exit_now(FORCED_STATUS.into())
@@ -224,4 +250,28 @@ fn guards() -> Vec<Arc<Shutdown>> {
 
 fn lock() -> MutexGuard<'static, Registry> {
     REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_test_program_is_recognized_by_its_path() {
+        let cases = [
+            ("/src/target/debug/deps/gateway-0123456789abcdef", true),
+            ("/src/target/release/deps/bench-0123456789abcdef (deleted)", true),
+            ("/tmp/rustdoctestUxQ4tf/rust_out", true),
+            ("/src/target/debug/gateway", false),
+            ("/src/target/debug/examples/gateway", false),
+            ("/usr/bin/gateway-0123456789abcde", false),
+            ("/usr/bin/gateway-0123456789abcdeg", false),
+            ("/opt/rustdoc/gateway", false),
+            ("", false),
+        ];
+        for (path, expected) in cases {
+            assert_eq!(is_test_program(Path::new(path)), expected, "{path}");
+        }
+        assert!(is_test_program(&std::env::current_exe().unwrap()));
+    }
 }

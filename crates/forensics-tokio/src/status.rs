@@ -1,7 +1,7 @@
-//! What the service manager is told during a teardown: which phases run, since when, and what they
-//! recorded. Where the user allows it, it is also asked for more time while they make progress.
+//! Notifies systemd during a teardown: which phases run, for how long, and what they recorded. If the
+//! program allows it, systemd is also asked for more time while the phases make progress.
 //!
-//! This only reads the machine, and no phase waits for it.
+//! It only reads the machine, and no phase waits for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::events;
 use crate::machine::{Event, Seconds, Snapshot};
 use crate::shutdown::Shutdown;
 
-/// How often it reads the machine, unless the unit's stop timeout is shorter than five of these.
+/// How often the machine is read, unless the unit's stop timeout is shorter than five times this.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Runs until it is dropped; never returns.
@@ -33,17 +33,17 @@ pub(crate) async fn update(shutdown: Arc<Shutdown>) {
             (snapshot, machine.extension())
         };
         let Some(snapshot) = snapshot else {
-            // Fails only without the sender, which we hold.
+            // There is no error, because the sender is in `shutdown`.
             let _ = changes.changed().await;
             continue;
         };
         shutdown.notifier.status(&describe(&snapshot));
-        // A timeout of a second has to be extended in time, too.
+        // Even a timeout of one second has to be extended in time.
         let every = extension.map_or(EVERY, |extension| EVERY.min(extension.granted / 5));
         if let Some(extension) = extension
             && snapshot.progress != seen
             && let Some((allowed, by)) = extension.next(snapshot.since, snapshot.allowed)
-            // Only what systemd has been asked for may be used.
+            // The deadline must not move if the message was not sent.
             && shutdown.notifier.extend(by).await
         {
             seen = snapshot.progress;

@@ -1,9 +1,9 @@
-//! Running the programs of systemd, systemctl(1) and systemd-run(1): with a limit, and ended with
-//! the task that waits for them.
+//! Runs systemd's programs, systemctl(1) and systemd-run(1), with a time limit. A program is killed if the
+//! task that waits for it is dropped.
 
-use std::io;
+use std::ffi::OsStr;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{ExitStatus, Output};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use forensics_core::escape::{MAX_TEXT_CHARS, cut};
@@ -14,42 +14,41 @@ use tokio::time::{sleep, timeout};
 
 use crate::child;
 
-/// How often a program is started where it is ended by the signal that we are ended by.
+/// How often a program is started if systemd's signal to our cgroup keeps ending it.
 const ATTEMPTS: u32 = 3;
 
-/// How long systemd may take to find no new process in our cgroup: it has nothing else to do meanwhile.
+/// How long systemd may take to find no new process in our cgroup. It does nothing else meanwhile.
 const SIGNAL_ROUND: Duration = Duration::from_millis(50);
 
-/// The properties of `unit`.
+/// Asks for the properties of `unit`.
 ///
 /// # Errors
 /// As [`run`].
 pub(crate) async fn show(unit: &CgroupUnit, limit: Duration) -> Result<UnitProperties, String> {
-    let arguments = show_arguments(unit.manager, &unit.unit);
-    let output = run("systemctl", limit, |systemctl, _| {
-        systemctl.args(&arguments);
-    })
-    .await?;
+    let output = systemctl(&show_arguments(unit.manager, &unit.unit), limit).await?;
     Ok(UnitProperties::parse(&output))
 }
 
-/// The jobs of `manager`, a line each.
+/// Lists the jobs of `manager`, one a line.
 ///
 /// # Errors
 /// As [`run`].
 pub(crate) async fn list_jobs(manager: Manager, limit: Duration) -> Result<String, String> {
-    let arguments = [manager.option(), "--no-pager", "--no-legend", "list-jobs"];
-    run("systemctl", limit, |systemctl, _| {
-        systemctl.args(arguments);
-    })
-    .await
+    systemctl(&[manager.option(), "--no-pager", "--no-legend", "list-jobs"], limit).await
 }
 
-/// The output of the program `name`. `configure` adds the arguments; it is also given the number of
-/// the attempt, from 1 on. Cancel safe, as [`child::output`].
+async fn systemctl(arguments: &[impl AsRef<OsStr>], limit: Duration) -> Result<String, String> {
+    let configure = |command: &mut Command, _| {
+        command.args(arguments);
+    };
+    run("systemctl", limit, configure).await
+}
+
+/// Runs the program `name` and returns its output. `configure` adds the arguments. It is also given the
+/// number of the attempt, from 1 on. Cancel safe, as [`child::output`].
 ///
 /// # Errors
-/// A text, where the program is not there, fails, or does not end within `limit`.
+/// A text, if the program does not exist, fails, or does not end within `limit`.
 pub(crate) async fn run(
     name: &str,
     limit: Duration,
@@ -59,35 +58,34 @@ pub(crate) async fn run(
         let mut attempt = 1;
         loop {
             let mut command = Command::new(name);
-            // The texts that are read are not translated, and colour is no part of them.
+            // The texts that we read must be neither translated nor coloured.
             command.env("LC_ALL", "C").env("SYSTEMD_COLORS", "0");
-            // It would notify our manager in its own name, and be refused with a line in the journal.
+            // It would notify our manager in its own name. The manager would reject that, with a line in
+            // the journal.
             command.env_remove("NOTIFY_SOCKET");
             configure(&mut command, attempt);
             let output = child::output(command).await?;
             if attempt == ATTEMPTS || !may_start_again(output.status).await {
-                return io::Result::Ok(output);
+                return std::io::Result::Ok(output);
             }
             attempt += 1;
         }
     };
-    match timeout(limit, attempts).await {
-        Ok(Ok(Output { status, stdout, .. })) if status.success() => {
-            Ok(String::from_utf8_lossy(&stdout).into_owned())
-        }
-        Ok(Ok(Output { status, stderr, .. })) => {
-            let why = String::from_utf8_lossy(&stderr);
-            Err(format!("{name}: {status}: {}", cut(why.trim(), MAX_TEXT_CHARS)))
-        }
-        Ok(Err(e)) => Err(format!("{name}: {e}")),
-        Err(_) => Err(format!("{name} did not answer within {limit:?}")),
+    let output = timeout(limit, attempts).await;
+    let output = output.map_err(|_| format!("{name} did not answer within {limit:?}"))?;
+    let output = output.map_err(|e| format!("{name}: {e}"))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
+    let why = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{name}: {}: {}", output.status, cut(why.trim(), MAX_TEXT_CHARS)))
 }
 
-/// Whether a process that we started was ended by the signal that we are ended by, at a stop or by the
-/// watchdog. systemd signals the processes of our cgroup until it finds no new one, so what we start
-/// in the first instant of a stop can be signalled, too. It can be started again once systemd has
-/// found no new process, so this waits for that before it returns true. Cancel safe.
+/// Whether a process that we started was ended by the same signal as we are, at a stop or by the watchdog.
+///
+/// systemd signals the processes of our cgroup until it finds no new one. So a process that we start in
+/// the first moment of a stop can be signalled, too. It can be started again once systemd has found no new
+/// process. This waits for that before it returns true. Cancel safe.
 pub(crate) async fn may_start_again(ended: ExitStatus) -> bool {
     let signals = [Signal::SIGTERM, Signal::SIGABRT].map(|signal| signal as i32);
     let was_signalled = ended.signal().is_some_and(|signal| signals.contains(&signal));
@@ -105,7 +103,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_systemds_signal_met_is_started_again_after_its_round_and_nothing_else_is() {
-        // As wait(2) has it: a signal, or a status a byte higher.
+        // As in wait(2): a signal, or an exit status shifted by a byte.
         let cases = [(15, true), (6, true), (9, false), (0, false), (15 << 8, false)];
         for (ended, again) in cases {
             let began = Instant::now();

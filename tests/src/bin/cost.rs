@@ -50,6 +50,7 @@ async fn signal() -> Result<(), Box<dyn Error>> {
         looks = if sleeps() { looks + 1 } else { 0 };
     }
     println!("ready");
-    let _ = guard.run(guard.token().cancelled_owned()).await;
+    let service = guard.token().cancelled_owned();
+    let _ = guard.run(service).await;
     Ok(heard.await?)
 }

@@ -7,26 +7,26 @@
 
 use std::error::Error;
 use std::io::BufRead;
-use std::process::ExitCode;
 
-use forensics_tokio::{ShutdownGuard, logging};
+use forensics_tokio::{ShutdownGuard, ShutdownReport, logging};
 
-fn main() -> Result<ExitCode, Box<dyn Error>> {
+fn main() -> Result<ShutdownReport, Box<dyn Error>> {
     logging::init();
     let edge = std::env::args().nth(1).unwrap_or_default();
     tokio::runtime::Runtime::new()?.block_on(async {
         let guard = ShutdownGuard::builder("edges").install()?;
-        guard.phase("db_close", |_| async {});
+        guard.phase("db_close", async |_| {});
         if edge == "before" {
             stand_still()?;
         } else {
-            guard.request("to get to its end");
+            guard.handle().request_shutdown("to get to its end");
         }
-        let report = guard.run(guard.token().cancelled_owned()).await;
+        let service = guard.token().cancelled_owned();
+        let report = guard.run(service).await;
         if edge == "after" {
             stand_still()?;
         }
-        Ok(report.exit_code())
+        Ok(report)
     })
 }
 

@@ -5,13 +5,12 @@
 #![forbid(unsafe_code)]
 
 use std::error::Error;
-use std::process::ExitCode;
 use std::time::Duration;
 
-use forensics_tokio::{ShutdownGuard, logging};
+use forensics_tokio::{ShutdownGuard, ShutdownReport, logging};
 use tokio::time::sleep;
 
-fn main() -> Result<ExitCode, Box<dyn Error>> {
+fn main() -> Result<ShutdownReport, Box<dyn Error>> {
     logging::init();
     tokio::runtime::Runtime::new()?.block_on(async {
         let mut builder = ShutdownGuard::builder("hasty");
@@ -23,6 +22,6 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
             guard.phase(name, |_| sleep(Duration::from_millis(3)));
         }
         println!("ready");
-        Ok(guard.run(sleep(Duration::from_millis(10))).await.exit_code())
+        Ok(guard.run(sleep(Duration::from_millis(10))).await)
     })
 }

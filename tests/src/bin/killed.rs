@@ -8,22 +8,21 @@
 
 use std::error::Error;
 use std::io::Write;
-use std::process::ExitCode;
 use std::time::Duration;
 
-use forensics_tokio::{PhaseContext, ShutdownGuard};
+use forensics_tokio::{PhaseContext, ShutdownGuard, ShutdownReport};
 
-fn main() -> Result<ExitCode, Box<dyn Error>> {
+fn main() -> Result<ShutdownReport, Box<dyn Error>> {
     let records = std::env::args_os().nth(1).ok_or("usage: killed RECORDS")?;
     tokio::runtime::Runtime::new()?.block_on(async {
         let guard = ShutdownGuard::builder("killed").signals([]).record_dir(&records).install()?;
         for name in ["notify", "drain", "adapters", "db_close"] {
             guard.phase(name, phase);
         }
-        guard.request("to be killed");
+        guard.handle().request_shutdown("to be killed");
         let report = guard.run(async {}).await;
         say("end");
-        Ok(report.exit_code())
+        Ok(report)
     })
 }
 

@@ -9,16 +9,15 @@
 #![forbid(unsafe_code)]
 
 use std::error::Error;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use forensics_tests::HOSTILE;
-use forensics_tokio::diag::DiagCommand;
-use forensics_tokio::{ShutdownGuard, diag, logging};
+use forensics_tokio::diagnostic::DiagCommand;
+use forensics_tokio::{ShutdownGuard, ShutdownReport, diagnostic, logging};
 use serde_json::json;
 
-fn main() -> Result<ExitCode, Box<dyn Error>> {
-    diag::init();
+fn main() -> Result<ShutdownReport, Box<dyn Error>> {
+    diagnostic::run_if_child();
     let arguments: Vec<String> = std::env::args().skip(1).take(4).collect();
     let [log, stop, records, diag_log] = arguments.as_slice() else {
         return Err("usage: outspoken LOG STOP RECORDS DIAG_LOG".into());
@@ -41,7 +40,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         }
         let guard = builder.install()?;
         let text = long.clone();
-        guard.phase(format!("first {HOSTILE}"), move |cx| async move {
+        guard.phase(format!("first {HOSTILE}"), async move |cx| {
             cx.record(HOSTILE, HOSTILE);
             cx.record("long", text.clone());
             cx.record(text.clone(), json!([HOSTILE, {HOSTILE: [HOSTILE]}]));
@@ -53,24 +52,25 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
             Err::<(), _>(text)
         });
         let text = long.clone();
-        guard
-            .group(format!("group {long}"))
-            .phase(long.clone(), |_| async move { panic!("{text}") });
-        guard.phase("after", |_| async {}).requires(HOSTILE);
+        let group = guard.group(format!("group {long}"), |group| {
+            group.phase(long.clone(), async move |_| panic!("{text}"));
+        });
+        guard.phase("after", async |_| {}).requires(group.id());
         if stop == "block" {
-            guard.phase(format!("blocks {HOSTILE}"), |_| async {
+            guard.phase(format!("blocks {HOSTILE}"), async |_| {
                 loop {
                     std::thread::park();
                 }
             });
         }
-        guard.status(&long);
+        guard.handle().status(&long);
         if stop == "request" {
-            guard.request(long.clone());
+            guard.handle().request_shutdown(long.clone());
         }
         println!("ready");
-        let report = guard.run(guard.token().cancelled_owned()).await;
+        let service = guard.token().cancelled_owned();
+        let report = guard.run(service).await;
         println!("{}", serde_json::to_string(&report)?);
-        Ok(report.exit_code())
+        Ok(report)
     })
 }

@@ -13,11 +13,10 @@
 #![forbid(unsafe_code)]
 
 use std::error::Error;
-use std::process::ExitCode;
 use std::time::Duration;
 
-use forensics_tokio::ShutdownGuard;
 use forensics_tokio::core::signal::Signal;
+use forensics_tokio::{ShutdownGuard, ShutdownReport};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigEvent, SigevNotify, Signal as Nix, kill, raise};
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
@@ -36,13 +35,13 @@ struct Options {
     own: Option<String>,
 }
 
-fn main() -> Result<ExitCode, Box<dyn Error>> {
+fn main() -> Result<ShutdownReport, Box<dyn Error>> {
     let options = Options::parse()?;
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(options))
 }
 
-async fn serve(options: Options) -> Result<ExitCode, Box<dyn Error>> {
+async fn serve(options: Options) -> Result<ShutdownReport, Box<dyn Error>> {
     let mut builder = ShutdownGuard::builder("subject");
     if let Some(signals) = options.signals {
         builder = builder.signals(signals);
@@ -51,7 +50,7 @@ async fn serve(options: Options) -> Result<ExitCode, Box<dyn Error>> {
     let mut release = signal(SignalKind::window_change())?;
     let descriptors = options.no_descriptors.then(Descriptors::refuse).transpose()?;
     guard
-        .phase("hold", move |_| async move {
+        .phase("hold", async move |_| {
             drop(descriptors);
             if options.hold {
                 release.recv().await;
@@ -73,7 +72,7 @@ async fn serve(options: Options) -> Result<ExitCode, Box<dyn Error>> {
         .await;
     drop(timer);
     println!("{}", serde_json::to_string(&report)?);
-    Ok(report.exit_code())
+    Ok(report)
 }
 
 impl Options {

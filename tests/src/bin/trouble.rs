@@ -1,4 +1,4 @@
-//! A guarded program, mostly on a current-thread runtime, that gets into the trouble it is asked for.
+//! A guarded program, mostly on a current-thread runtime, that gets into the trouble of its argument.
 //!
 //! `trouble KIND RECORDS`. It says `ready` once it can be signalled.
 
@@ -6,24 +6,24 @@
 
 use std::error::Error;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use forensics_tokio::diag::DiagCommand;
-use forensics_tokio::{Escalation, ShutdownGuard, Signal, logging};
+use forensics_tokio::diagnostic::DiagCommand;
+use forensics_tokio::{Escalation, ShutdownGuard, ShutdownReport, Signal, logging};
 use nix::sys::signal::Signal::SIGINT;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use tokio::runtime::Builder;
 use tokio::sync::watch;
+use tokio::time::sleep;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::registry;
 
-fn main() -> Result<ExitCode, Box<dyn Error>> {
+fn main() -> Result<ShutdownReport, Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let kind = arguments.next().ok_or("usage: trouble KIND RECORDS")?;
     match kind.as_str() {
@@ -45,21 +45,27 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
             .record_dir(&records)
             .watchdog(true)
             .deadline(Duration::from_secs(3))
-            .flush(move || {
-                // Nobody is left to tell where it fails; its test looks for the file.
+            .on_forced_exit(move || {
+                // The test looks for the file.
                 let _ = std::fs::write(&flushed, "flushed");
             });
         if kind.contains("stuck") {
-            // Else it would be stuck from the start under nohup(1): that SIGHUP stays ignored is said.
+            // Under nohup(1) the start would log that SIGHUP stays ignored, and block there.
             builder = builder.signals([Signal::TERM, Signal::INT]);
         }
         match kind.as_str() {
-            "durable" => builder = builder.durable(true),
+            "durable" => builder = builder.fsync_records(true),
+            "goes_on" | "starts_again" | "has_another" => {
+                builder = builder.deadline(Duration::from_secs(1));
+            }
+            "may_go_on" => {
+                builder = builder.deadline(Duration::from_secs(1)).enforce_exit(false);
+            }
             "impatient" | "stuck_and_impatient" => {
                 builder = builder.escalation(Escalation::Exit);
             }
             "patient" => builder = builder.deadline(Duration::from_secs(55)),
-            "stuck_flush" => builder = builder.escalation(Escalation::Exit).flush(block),
+            "stuck_flush" => builder = builder.escalation(Escalation::Exit).on_forced_exit(block),
             "slow_diagnostic" => {
                 builder = builder
                     .deadline(Duration::from_secs(60))
@@ -79,7 +85,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         let guard = builder.install()?;
         println!("ready");
         match kind.as_str() {
-            "blocked_phase" => drop(guard.phase("blocks", |_| async { block() })),
+            "blocked_phase" => drop(guard.phase("blocks", async |_| block())),
             "blocked_task" => {
                 tokio::spawn(async {
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -100,13 +106,17 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
                 println!("blocked");
             }
             "durable"
+            | "goes_on"
+            | "may_go_on"
+            | "starts_again"
+            | "has_another"
             | "heard_twice"
             | "stuck_subscriber"
             | "wedged_diagnostic"
             | "wedged_diagnostic_at_deadline" => {}
             "eats_memory" => {
-                // Each page touched, far more than its test lets it have.
-                guard.phase("eats", |_| async {
+                // Far more than the test allows, and each page is written to.
+                guard.phase("eats", async |_| {
                     let eaten: Vec<Vec<u8>> = (0..512).map(|_| vec![1; 1 << 20]).collect();
                     std::future::pending::<()>().await;
                     drop(eaten);
@@ -123,47 +133,66 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
                 thread::spawn(move || {
                     let _lock = std::io::stderr().lock();
                     let _ = held.send(());
-                    // Until its test says so, or is gone.
+                    // Until the test writes a line or ends.
                     let _ = std::io::stdin().read_line(&mut String::new());
                     drop(released);
                 });
                 holds.recv()?;
                 println!("held");
-                guard.phase("drain", move |_| async move { drop(waits.changed().await) });
+                guard.phase("drain", async move |_| drop(waits.changed().await));
             }
             "impatient" | "stuck_and_impatient" | "slow_diagnostic" | "stuck_flush" => {
                 drop(guard.phase("hangs", |_| std::future::pending::<()>()));
             }
             "panic" => panic!("main is lost"),
             "panic_in_service" => {
-                return Ok(guard.run(async { panic!("service is lost") }).await.exit_code());
+                return Ok(guard.run(async { panic!("service is lost") }).await);
             }
             "reserves" => {
-                guard.phase("one", |_| async {}).reserve(Duration::from_secs(2));
-                guard.phase("two", |_| async {}).reserve(Duration::from_secs(2));
+                guard.phase("one", async |_| {}).reserve(Duration::from_secs(2));
+                guard.phase("two", async |_| {}).reserve(Duration::from_secs(2));
             }
             _ => return Err("no such trouble".into()),
         }
-        guard.phase("db_close", |_| async {}).reserve(Duration::from_secs(1));
-        let report = guard.run(guard.token().cancelled_owned()).await;
+        // Has a longer deadline, and its own teardown.
+        let another = (kind == "has_another").then(|| ShutdownGuard::builder("another").install());
+        guard.phase("db_close", async |_| {}).reserve(Duration::from_secs(1));
+        let service = guard.token().cancelled_owned();
+        let report = guard.run(service).await;
+        match kind.as_str() {
+            // As a `main` that does not return.
+            "goes_on" | "may_go_on" => thread::sleep(AFTERWARDS),
+            "starts_again" => {
+                let _ = ShutdownGuard::builder("again").install()?.run(sleep(AFTERWARDS)).await;
+            }
+            _ => {}
+        }
+        if let Some(another) = another.transpose()? {
+            another.phase("slow", |_| sleep(AFTERWARDS));
+            return Ok(another.run(async {}).await);
+        }
         if kind == "heard_twice" {
             println!("after {} ms", report.total.as_millis());
             kill(Pid::this(), SIGINT)?;
             println!("survived");
-            // Until it has its way.
+            // Until it ends the process.
             loop {
                 kill(Pid::this(), SIGINT)?;
                 thread::sleep(Duration::from_millis(10));
             }
         }
-        Ok(report.exit_code())
+        Ok(report)
     })
 }
 
-/// A diagnostic that never ends, nor does what it starts, and that hears no SIGTERM.
+/// What the program does after a teardown: longer than its deadline of a second, and the half second
+/// that it is late before it is ended.
+const AFTERWARDS: Duration = Duration::from_secs(3);
+
+/// A diagnostic that never ends and ignores SIGTERM, and so does the process that it starts.
 const WEDGED: &str = "trap '' TERM; sleep 3600 & echo pids $$ $!; wait";
 
-/// A subscriber that takes what is said of a shutdown and never returns.
+/// A subscriber that never returns from an event of a shutdown.
 struct Stuck;
 
 impl<S: Subscriber> Layer<S> for Stuck {
@@ -174,7 +203,7 @@ impl<S: Subscriber> Layer<S> for Stuck {
     }
 }
 
-/// Blocks the thread for good.
+/// Blocks the thread forever.
 fn block() {
     loop {
         thread::park();

@@ -121,7 +121,7 @@ fn what_belongs_together_in_them_agrees() {
 
 /// Waits for the lead and ends it by a second signal, as nobody in here has to notice anything.
 fn end_the_lead(running: &Running) {
-    running.program.wait_for_stderr("Lead of ");
+    running.program.wait_for_stderr("Pre-stop delay of ");
     // The rule of 200 ms is one of real time.
     thread::sleep(Duration::from_millis(250));
     running.kill("-TERM");
@@ -142,7 +142,7 @@ fn each_of_them_runs_and_stops_as_it_should() {
         let (port, path) = workload.probe("readinessProbe");
         running.wait_until_ready(port);
         running.kill("-TERM");
-        running.program.wait_for_stderr("Lead of ");
+        running.program.wait_for_stderr("Pre-stop delay of ");
         assert_eq!(running.get(port, path), Some((503, "stopping".to_owned())));
         let (port, path) = workload.probe("livenessProbe");
         assert_eq!(running.get(port, path), Some((200, "alive".to_owned())));

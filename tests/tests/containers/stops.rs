@@ -81,7 +81,7 @@ fn a_message_that_cannot_be_written_costs_a_warning() {
     let stopped = Container::default().start(&["--termination-message", "/nowhere"]).stop();
     assert_eq!(stopped.ended.code(), 0, "{}", stopped.ended.stderr);
     assert_eq!(stopped.warnings().len(), 1, "{}", stopped.ended.stderr);
-    stopped.ended.line("No termination message is written: /nowhere: No such file or directory");
+    stopped.ended.line("Termination message not written: /nowhere: No such file or directory");
     assert_eq!(stopped.message, "");
 }
 
@@ -97,7 +97,7 @@ fn it_serves_on_during_the_lead_and_a_second_signal_ends_that_and_no_phase() {
     assert_eq!(get("/readyz").as_deref(), Some("200 ready"));
     running.kill("-TERM");
     let first = running.program.wait_for_stderr("Shutdown context: ");
-    running.program.wait_for_stderr("Lead of 40.00s: readiness is off, still serving");
+    running.program.wait_for_stderr("Pre-stop delay of 40.00s: not ready any more, still serving");
     assert_eq!(get("/readyz").as_deref(), Some("503 stopping"));
     assert_eq!(get("/livez").as_deref(), Some("200 alive"));
     // A connection made anew.
@@ -106,13 +106,15 @@ fn it_serves_on_during_the_lead_and_a_second_signal_ends_that_and_no_phase() {
     // The rule of 200 ms is one of real time.
     thread::sleep(Duration::from_millis(250));
     running.kill("-TERM");
-    running.program.wait_for_stderr("another SIGTERM: the lead is over, and the teardown begins");
+    running
+        .program
+        .wait_for_stderr("another SIGTERM: the pre-stop delay is over, and the teardown begins");
     let stopped = running.wait();
     let stderr = &stopped.ended.stderr;
     assert_eq!(stopped.ended.code(), 0, "{stderr}");
     assert_eq!(stopped.ended.phases(), outcomes(["ok", "ok", "ok", "ok"]), "{stderr}");
     assert!(stderr.starts_with(&first), "{stderr}");
-    stopped.ended.line("Lead over, cut short by a second request");
+    stopped.ended.line("Pre-stop delay over, cut short by a second request");
 }
 
 #[test]
@@ -125,14 +127,14 @@ fn a_lead_passes_by_itself() {
     running.kill("-TERM");
     running.program.wait_for_stderr("phase finished phase=notify");
     let stopped = running.wait();
-    let over = stopped.ended.line("Lead over");
-    assert!(over.ends_with("s Lead over") && !over.contains("+0."), "{over}");
+    let over = stopped.ended.line("Pre-stop delay over");
+    assert!(over.ends_with("s Pre-stop delay over") && !over.contains("+0."), "{over}");
     let started = stopped.ended.line("Teardown started");
-    assert!(started.contains(": lead 1."), "{started}");
+    assert!(started.contains(": pre_stop_delay 1."), "{started}");
 }
 
 #[test]
-fn the_grace_period_bounds_the_teardown_and_one_that_is_too_short_is_told_with_its_mend() {
+fn the_stop_timeout_bounds_the_teardown_and_one_that_is_too_short_is_warned_of_with_the_fix() {
     if !can_contain() {
         return;
     }
@@ -142,8 +144,8 @@ fn the_grace_period_bounds_the_teardown_and_one_that_is_too_short_is_told_with_i
         let running = Container::default().start(&options);
         running.wait_until_ready(PORT);
         running.kill("-TERM");
-        running.program.wait_for_stderr("Lead of 5.00s");
-        // The rule of 200 ms is one of real time. A second signal ends the lead.
+        running.program.wait_for_stderr("Pre-stop delay of 5.00s");
+        // The rule of 200 ms is one of real time. A second signal ends the delay.
         thread::sleep(Duration::from_millis(250));
         running.stop()
     };
@@ -153,12 +155,14 @@ fn the_grace_period_bounds_the_teardown_and_one_that_is_too_short_is_told_with_i
     assert!(
         warnings[0].ends_with(
             "gateway: the grace period is 30s, lead 5s + drain 20s + headroom 30s = 55s is needed: \
-             25s short; mend: `terminationGracePeriodSeconds: 55`, and the service to be told the \
-             same"
+             25s short; fix: set `terminationGracePeriodSeconds: 55`, and the same stop_timeout in \
+             the service"
         ),
         "{warnings:?}"
     );
-    stopped.ended.line("Teardown started (deadline 29.00s: the grace period of 30.00s less 1.00s)");
+    stopped.ended.line(
+        "Teardown started (deadline 29.00s: the configured stop timeout of 30.00s less 1.00s)",
+    );
 
     let stopped = start("55s");
     assert_eq!(stopped.warnings().len(), 1, "{:?}", stopped.warnings());

@@ -39,7 +39,8 @@ fn stopped_after(subject: Subject, signals: &[&str]) -> Stop {
 fn senders(stop: &Stop) -> Vec<(Signal, i32, Option<&str>)> {
     let context = &stop.report.context;
     let first = (context.signal().unwrap(), context.sender.as_ref());
-    let later = stop.report.later_signals.iter().map(|later| (later.signal, later.sender.as_ref()));
+    let later =
+        stop.report.repeated_signals.iter().map(|later| (later.signal, later.sender.as_ref()));
     let all = std::iter::once(first).chain(later);
     all.map(|(signal, sender)| {
         let process = &sender.unwrap().process;

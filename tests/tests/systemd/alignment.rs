@@ -136,7 +136,7 @@ fn a_unit_of_a_users_manager_is_asked_of_that_stopped_by_that_and_looks_around_i
             "sender_name=systemd sender_uid=1777",
             "deadline 2.25s: the unit's stop timeout of 3.00s less 0.75s",
             "explained by systemd: a stop job, as by systemctl stop",
-            "Diagnostic goes on in a unit of its own",
+            "Diagnostic continues in its own unit",
             "phase=db_close outcome=ok",
             "Result=success",
         ],

@@ -33,7 +33,7 @@ fn it_outlives_a_unit_that_is_killed_at_its_stop_timeout() {
     assert_says(
         &said,
         &[
-            "Diagnostic goes on in a unit of its own log=/tmp/gw.log unit=\"shutdown-diagnostic-",
+            "Diagnostic continues in its own unit log=/tmp/gw.log unit=\"shutdown-diagnostic-",
             "=== gateway[",
             "--- subtree of ",
             // Three seconds after the signal, and two after the unit was killed.

@@ -1,8 +1,8 @@
-//! Whether the supervisor waits for as long as our teardown may take, asked at the start.
+//! Checks at the start whether the supervisor waits long enough for the teardown.
 //!
-//! systemd is asked by `systemctl show`, in the background and with a limit: a manager that does not
-//! answer costs one line of the log. The kubelet cannot be asked, so its grace period is what the
-//! builder was given. Without either there is no check.
+//! systemd is asked with `systemctl show`, in the background and with a limit. If it does not answer,
+//! the log says so. The kubelet cannot be asked, so the stop timeout of the builder is checked. Without
+//! either there is no check.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,22 +18,22 @@ use crate::{events, systemctl};
 /// How long systemd may take to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
-/// Logs whether the configured grace period is long enough; a warning where it is not.
-pub(crate) fn check_grace(config: &Config) {
-    let Some(grace) = config.grace else { return };
-    let alignment = config.alignment(Supervisor::GracePeriod, grace.into());
+/// Logs whether the stop timeout of the builder is long enough, and how to fix one that is not.
+pub(crate) fn check_configured(config: &Config) {
+    let Some(timeout) = config.stop_timeout else { return };
+    let alignment = config.alignment(Supervisor::GracePeriod, timeout.into());
     let service = Plain(&config.service);
     if alignment.is_aligned() {
         events::aligned(&format!("{service}: {alignment}"));
     } else {
         let line = alignment.manifest_line();
         events::misaligned(&format!(
-            "{service}: {alignment}; mend: `{line}`, and the service to be told the same"
+            "{service}: {alignment}; fix: set `{line}`, and the same stop_timeout in the service"
         ));
     }
 }
 
-/// Asks for our unit's stop timeout, brings it to the machine, and logs whether it is long enough.
+/// Asks for the unit's stop timeout, brings it to the machine, and logs whether it is long enough.
 pub(crate) async fn check(shutdown: Arc<Shutdown>, unit: Option<CgroupUnit>) {
     let Some(unit) = unit.filter(CgroupUnit::has_stop_timeout) else { return };
     let log = &shutdown.log;
@@ -50,7 +50,7 @@ pub(crate) async fn check(shutdown: Arc<Shutdown>, unit: Option<CgroupUnit>) {
     if let Some(warning) = alignment.warning(&unit.unit, unit.manager) {
         log.emit(move || events::misaligned(&warning));
     } else if !unit.unit.ends_with(".scope") {
-        // A program started at a terminal can be in a scope, for which this means nothing.
+        // A program that was started at a terminal can be in a scope, whose timeout means nothing here.
         log.emit(move || events::aligned(&format!("{}: {alignment}", unit.unit)));
     }
 }

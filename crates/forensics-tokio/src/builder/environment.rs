@@ -1,9 +1,9 @@
-//! The operator's settings: variables of the environment, which override the program's settings.
+//! The settings of the operator: environment variables that override the settings of the program.
 //!
-//! They are read once, by [`install`](crate::Builder::install). An invalid value keeps the service
-//! from starting, since it would not run as the operator wants. A variable that begins like a
-//! setting and is not one is logged as a warning. `docs/configuration.md` has the same table for
-//! readers, and a test compares the two.
+//! [`install`](crate::Builder::install) reads them once. An invalid value is an error, because the
+//! service would otherwise not run as the operator wants. A variable that begins with `FORENSICS_` and
+//! is not a setting is logged as a warning. `docs/configuration.md` has the same table, and a test
+//! compares the two.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -15,7 +15,6 @@ use forensics_core::duration;
 use super::install_error::InstallError;
 use crate::config::{Config, Escalation};
 
-/// What all of them begin with.
 const PREFIX: &str = "FORENSICS_";
 
 /// Set for the process of the diagnostic, whose children may inherit them.
@@ -24,20 +23,27 @@ const NOT_SETTINGS: [&str; 2] = ["FORENSICS_PID", "FORENSICS_CONTEXT"];
 /// How many letters a name may be off and still be taken for a misspelt one.
 const MISSPELT: usize = 4;
 
-/// Puts a value into the configuration. An error says what is wrong with it and the fix.
-type Set = fn(&mut Config, &OsStr) -> Result<(), String>;
+/// Puts a value into the configuration.
+type Set = fn(&mut Config, &OsStr) -> Result<(), Invalid>;
 
-/// Each setting's variable, in the order of `docs/configuration.md`.
+/// Why a value is invalid, and which values are allowed.
+#[derive(Debug, PartialEq, Eq)]
+struct Invalid {
+    reason: String,
+    allowed: &'static str,
+}
+
+/// The variable of each setting, in the order of `docs/configuration.md`.
 const SETTINGS: &[(&str, Set)] = &[
     ("FORENSICS_DRAIN_TIMEOUT", |c, v| finite(v).map(|new| c.drain_timeout = new)),
     ("FORENSICS_DEADLINE", |c, v| finite(v).map(|new| c.deadline = Some(new))),
     ("FORENSICS_HEADROOM", |c, v| finite(v).map(|new| c.headroom = new)),
-    ("FORENSICS_GRACE", |c, v| span(v).map(|new| c.set_grace(new))),
-    ("FORENSICS_LEAD", |c, v| finite(v).map(|new| c.lead = new)),
-    ("FORENSICS_SERVICE_GRACE", |c, v| span(v).map(|new| c.service_grace = Some(new))),
-    ("FORENSICS_EXTEND", |c, v| span(v).map(|new| c.extend_ceiling = Some(new))),
+    ("FORENSICS_STOP_TIMEOUT", |c, v| span(v).map(|new| c.set_stop_timeout(new))),
+    ("FORENSICS_PRE_STOP_DELAY", |c, v| finite(v).map(|new| c.pre_stop_delay = new)),
+    ("FORENSICS_SERVICE_TIMEOUT", |c, v| span(v).map(|new| c.service_timeout = Some(new))),
+    ("FORENSICS_EXTEND_STOP_TIMEOUT", |c, v| span(v).map(|new| c.extend_ceiling = Some(new))),
     ("FORENSICS_RECORD_DIR", |c, v| path(v).map(|new| c.record_dir = Some(new))),
-    ("FORENSICS_DURABLE", |c, v| yes_or_no(v).map(|new| c.durable = new)),
+    ("FORENSICS_FSYNC_RECORDS", |c, v| yes_or_no(v).map(|new| c.fsync_records = new)),
     ("FORENSICS_TERMINATION_MESSAGE", |c, v| path(v).map(|new| c.termination_message = Some(new))),
     ("FORENSICS_DIAG_LOG", |c, v| path(v).map(|new| c.diag_log = Some(new))),
     ("FORENSICS_ESCALATION", |c, v| escalation(v).map(|new| c.escalation = new)),
@@ -48,19 +54,19 @@ const SETTINGS: &[(&str, Set)] = &[
     ("FORENSICS_SHOW_SECRETS", |c, v| yes_or_no(v).map(|new| c.show_secrets = new)),
 ];
 
-/// The variables that begin like a setting, in alphabetical order.
+/// The variables that begin with `FORENSICS_`, in alphabetical order.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Variables {
     /// The settings, with their values.
     pub(crate) settings: Vec<(&'static str, String)>,
-    /// What is not a setting, with the setting that may be meant.
+    /// Other variables, with the setting that may be meant.
     pub(crate) unknown: Vec<(String, Option<&'static str>)>,
 }
 
-/// Puts the settings among these variables into `config`. A variable that is empty counts as unset.
+/// Puts the settings among these variables into `config`. An empty variable counts as unset.
 ///
 /// # Errors
-/// Where a value is invalid for its setting; `config` is then of no use.
+/// If a value is invalid. `config` is then partly changed.
 pub(crate) fn apply(
     config: &mut Config,
     variables: impl IntoIterator<Item = (OsString, OsString)>,
@@ -77,49 +83,56 @@ pub(crate) fn apply(
             found.unknown.push((name.to_string(), nearest(&name)));
             continue;
         };
-        let invalid =
-            |problem| InstallError::Environment { variable, value: text.clone(), problem };
-        set(config, &value).map_err(invalid)?;
+        if let Err(Invalid { reason, allowed }) = set(config, &value) {
+            return Err(InstallError::Environment { variable, value: text, reason, allowed });
+        }
         found.settings.push((variable, text));
     }
     Ok(found)
 }
 
-fn span(value: &OsStr) -> Result<Duration, String> {
-    let span = duration::parse(&value.to_string_lossy()).map_err(|e| e.to_string())?;
+fn span(value: &OsStr) -> Result<Duration, Invalid> {
+    const ALLOWED: &str = "a time span such as `30s` or `1min 30s`, or `infinity`";
+    let invalid = |e: duration::ParseError| Invalid { reason: e.to_string(), allowed: ALLOWED };
+    let span = duration::parse(&value.to_string_lossy()).map_err(invalid)?;
     Ok(span.to_std().unwrap_or(Duration::MAX))
 }
 
-fn finite(value: &OsStr) -> Result<Duration, String> {
-    let no_limit = || "no limit is no time: write a time span such as `30s`".to_owned();
-    Some(span(value)?).filter(|&span| span < Duration::MAX).ok_or_else(no_limit)
+fn finite(value: &OsStr) -> Result<Duration, Invalid> {
+    const ALLOWED: &str = "a time span such as `30s` or `1min 30s`";
+    let span = span(value).map_err(|invalid| Invalid { allowed: ALLOWED, ..invalid })?;
+    let infinite = || Invalid { reason: "it must be finite".to_owned(), allowed: ALLOWED };
+    Some(span).filter(|&span| span < Duration::MAX).ok_or_else(infinite)
 }
 
-/// Whether a variable's value is a yes; no where it is not a truth value.
+/// Whether the value of a variable means yes. Anything that is not a boolean means no.
 pub(crate) fn is_yes(value: &OsStr) -> bool {
     yes_or_no(value) == Ok(true)
 }
 
 /// As systemd's `parse_boolean()` (`src/basic/parse-util.c`).
-fn yes_or_no(value: &OsStr) -> Result<bool, String> {
+fn yes_or_no(value: &OsStr) -> Result<bool, Invalid> {
     match value.to_string_lossy().to_ascii_lowercase().as_str() {
         "1" | "yes" | "y" | "true" | "t" | "on" => Ok(true),
         "0" | "no" | "n" | "false" | "f" | "off" => Ok(false),
-        _ => Err("neither yes nor no: write `yes` or `no`".to_owned()),
+        _ => Err(Invalid { reason: "not a boolean".to_owned(), allowed: "`yes`, `no`" }),
     }
 }
 
 /// Any value is a path.
-fn path(value: &OsStr) -> Result<PathBuf, String> {
+fn path(value: &OsStr) -> Result<PathBuf, Invalid> {
     Ok(PathBuf::from(value))
 }
 
-fn escalation(value: &OsStr) -> Result<Escalation, String> {
+fn escalation(value: &OsStr) -> Result<Escalation, Invalid> {
     match value.to_str() {
-        Some("cut_then_exit") => Ok(Escalation::CutThenExit),
+        Some("skip_then_exit") => Ok(Escalation::SkipThenExit),
         Some("exit") => Ok(Escalation::Exit),
         Some("ignore") => Ok(Escalation::Ignore),
-        _ => Err("write `cut_then_exit`, `exit` or `ignore`".to_owned()),
+        _ => Err(Invalid {
+            reason: "not an escalation policy".to_owned(),
+            allowed: "`skip_then_exit`, `exit`, `ignore`",
+        }),
     }
 }
 
@@ -177,12 +190,12 @@ mod tests {
             ("FORENSICS_DRAIN_TIMEOUT", "90", "drain_timeout: 90s,"),
             ("FORENSICS_DEADLINE", "2min", "deadline: Some( 120s,"),
             ("FORENSICS_HEADROOM", "0", "headroom: 0ns,"),
-            ("FORENSICS_GRACE", "55s", "grace: Some( 55s,"),
-            ("FORENSICS_LEAD", "5s", "lead: 5s,"),
-            ("FORENSICS_SERVICE_GRACE", "500ms", "service_grace: Some( 500ms,"),
-            ("FORENSICS_EXTEND", "1h", "extend_ceiling: Some( 3600s,"),
+            ("FORENSICS_STOP_TIMEOUT", "55s", "stop_timeout: Some( 55s,"),
+            ("FORENSICS_PRE_STOP_DELAY", "5s", "pre_stop_delay: 5s,"),
+            ("FORENSICS_SERVICE_TIMEOUT", "500ms", "service_timeout: Some( 500ms,"),
+            ("FORENSICS_EXTEND_STOP_TIMEOUT", "1h", "extend_ceiling: Some( 3600s,"),
             ("FORENSICS_RECORD_DIR", "/var/lib/x", "record_dir: Some( \"/var/lib/x\","),
-            ("FORENSICS_DURABLE", "yes", "durable: true,"),
+            ("FORENSICS_FSYNC_RECORDS", "yes", "fsync_records: true,"),
             ("FORENSICS_TERMINATION_MESSAGE", "/run/m", "termination_message: Some( \"/run/m\","),
             ("FORENSICS_DIAG_LOG", "/var/log/x", "diag_log: Some( \"/var/log/x\","),
             ("FORENSICS_ESCALATION", "exit", "escalation: Exit,"),
@@ -200,28 +213,29 @@ mod tests {
             assert!(cases.iter().any(|(variable, ..)| variable == known));
         }
         // No limit but the deadline.
-        for variable in ["FORENSICS_SERVICE_GRACE", "FORENSICS_EXTEND"] {
+        for variable in ["FORENSICS_SERVICE_TIMEOUT", "FORENSICS_EXTEND_STOP_TIMEOUT"] {
             assert!(change(variable, "infinity").contains("18446744073709551615"), "{variable}");
         }
     }
 
     #[test]
     fn the_operator_wins_and_can_also_say_no() {
-        let mut config = Config { durable: true, watchdog: true, ..Config::new("test".to_owned()) };
-        let variables = [("FORENSICS_DURABLE", "no"), ("FORENSICS_WATCHDOG", "")];
+        let mut config =
+            Config { fsync_records: true, watchdog: true, ..Config::new("test".to_owned()) };
+        let variables = [("FORENSICS_FSYNC_RECORDS", "no"), ("FORENSICS_WATCHDOG", "")];
         let variables = variables.map(|(name, value)| (name.into(), value.into()));
         let found = apply(&mut config, variables).unwrap();
-        assert!(!config.durable);
+        assert!(!config.fsync_records);
         assert!(config.watchdog, "an empty variable is an unset one");
-        assert_eq!(found.settings, [("FORENSICS_DURABLE", "no".to_owned())]);
+        assert_eq!(found.settings, [("FORENSICS_FSYNC_RECORDS", "no".to_owned())]);
     }
 
     #[test]
-    fn a_grace_period_without_limit_is_one_that_is_not_known() {
+    fn an_infinite_stop_timeout_is_unknown() {
         let mut config = Config::new("test".to_owned());
-        config.set_grace(Duration::from_secs(30));
-        apply(&mut config, [("FORENSICS_GRACE".into(), "infinity".into())]).unwrap();
-        assert_eq!(config.grace, None);
+        config.set_stop_timeout(Duration::from_secs(30));
+        apply(&mut config, [("FORENSICS_STOP_TIMEOUT".into(), "infinity".into())]).unwrap();
+        assert_eq!(config.stop_timeout, None);
     }
 
     #[test]
@@ -233,38 +247,39 @@ mod tests {
     }
 
     #[test]
-    fn an_invalid_value_is_named_with_its_variable_and_the_fix() {
+    fn an_invalid_value_is_named_with_its_variable_and_the_allowed_values() {
         let cases = [
             (
                 "FORENSICS_DEADLINE",
                 "5mins",
-                "FORENSICS_DEADLINE=5mins in the environment: `5mins`: \
-              unknown unit `mins` at byte 1; write one of us, ms, s, min, h, d, w, month, y",
+                "FORENSICS_DEADLINE=5mins: `5mins`: unknown unit `mins` at byte 1; write one of us, \
+                 ms, s, min, h, d, w, month, y; allowed: a time span such as `30s` or `1min 30s`",
             ),
             (
                 "FORENSICS_DRAIN_TIMEOUT",
                 "infinity",
-                "FORENSICS_DRAIN_TIMEOUT=infinity in the \
-              environment: no limit is no time: write a time span such as `30s`",
+                "FORENSICS_DRAIN_TIMEOUT=infinity: it must be finite; allowed: a time span such as \
+                 `30s` or `1min 30s`",
             ),
             (
-                "FORENSICS_DURABLE",
+                "FORENSICS_FSYNC_RECORDS",
                 "ja\n",
-                "FORENSICS_DURABLE=\"ja\\n\" in the environment: neither \
-              yes nor no: write `yes` or `no`",
+                "FORENSICS_FSYNC_RECORDS=\"ja\\n\": not a boolean; allowed: `yes`, `no`",
             ),
             (
                 "FORENSICS_ESCALATION",
                 "Exit",
-                "FORENSICS_ESCALATION=Exit in the environment: write \
-              `cut_then_exit`, `exit` or `ignore`",
+                "FORENSICS_ESCALATION=Exit: not an escalation policy; allowed: `skip_then_exit`, \
+                 `exit`, `ignore`",
             ),
         ];
-        for (variable, value, expected) in cases {
-            let error = with(&[(variable, value)]).unwrap_err();
-            assert_eq!(error.to_string(), expected);
+        for (name, text, expected) in cases {
+            let error = with(&[(name, text)]).unwrap_err();
+            assert_eq!(error.to_string(), format!("environment variable {expected}"));
             // As `main` shows it that returns it.
-            assert_eq!(format!("{error:?}"), expected);
+            assert_eq!(format!("{error:?}"), error.to_string());
+            assert!(matches!(error, InstallError::Environment { variable, value, .. }
+                if variable == name && value == text));
         }
     }
 

@@ -7,31 +7,32 @@ use forensics_core::escape::{Plain, Quoted};
 
 /// Why a guard could not be installed.
 ///
-/// Its `Debug` is its `Display`: that is what is shown of an error which `main` returns, and the operator
-/// whose setting it is about should read a sentence.
+/// Its `Debug` is the same as its `Display`. So an operator reads a sentence when `main` returns it.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum InstallError {
-    /// There is no tokio runtime to listen on.
+    /// `install` was called outside a tokio runtime.
     #[error("install() needs a tokio runtime: call it inside `#[tokio::main]` or `block_on`")]
     NoRuntime,
-    /// A marker's name cannot be the name of a field in the context line.
+    /// The name of a marker cannot be the name of a field in the context line.
     #[error(
-        "marker name `{}`: a name is made of lower-case letters, digits and `_`, such as `takeover`",
+        "marker name `{}`: use lower-case letters, digits and `_`, such as `takeover`",
         Plain(.0)
     )]
     MarkerName(String),
-    /// A variable of the environment does not hold what it must.
-    #[error("{variable}={} in the environment: {problem}", Quoted(value))]
+    /// An environment variable has an invalid value.
+    #[error("environment variable {variable}={}: {reason}; allowed: {allowed}", Quoted(value))]
     Environment {
-        /// Which.
+        /// The name of the variable.
         variable: &'static str,
-        /// What it holds.
+        /// Its value. The error message shows it escaped.
         value: String,
-        /// What is wrong with that, and the fix.
-        problem: String,
+        /// Why the value is invalid.
+        reason: String,
+        /// The values that are allowed.
+        allowed: &'static str,
     },
-    /// A signal cannot be handled, or no descriptor is free.
+    /// A signal cannot be handled, or no file descriptor is free.
     #[error(transparent)]
     Signals(#[from] HandlerError),
     /// tokio could not listen for the signals.
@@ -39,7 +40,7 @@ pub enum InstallError {
     Listen(std::io::Error),
     /// The shutdown thread could not be started.
     #[error("cannot start the shutdown thread: {0}")]
-    Keeper(std::io::Error),
+    ShutdownThread(std::io::Error),
 }
 
 impl fmt::Debug for InstallError {

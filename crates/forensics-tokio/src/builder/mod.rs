@@ -19,7 +19,7 @@ use tokio::runtime::Handle;
 use self::install_error::InstallError;
 use crate::blocking::run_with_timeout;
 use crate::config::{Callback, Config, Escalation};
-use crate::diag::DiagCommand;
+use crate::diagnostic::DiagCommand;
 use crate::guard::ShutdownGuard;
 use crate::listener::Listeners;
 use crate::message::TerminationMessage;
@@ -28,10 +28,12 @@ use crate::recorder::Recorder;
 use crate::shutdown::{Outlets, Shutdown};
 use crate::{events, listener, low_latency, panics, shutdown_thread};
 
-/// How long the parent's command line is waited for at the start.
+/// How long to wait for the parent's command line at the start.
 const CMDLINE_LIMIT: Duration = Duration::from_millis(50);
 
-/// What a guard should do; see [`ShutdownGuard::builder`].
+/// The settings of a guard. [`ShutdownGuard::builder`] returns it.
+///
+/// The operator can override many settings with environment variables; each method names its own.
 #[derive(Debug, Clone)]
 #[must_use = "nothing is guarded until `install` is called"]
 pub struct Builder {
@@ -39,7 +41,7 @@ pub struct Builder {
 }
 
 impl ShutdownGuard {
-    /// Returns a builder of a guard for the service of this name, which is shown in logs and records.
+    /// Returns a builder. The name of the service is shown in logs and records.
     pub fn builder(service: impl Into<String>) -> Builder {
         Builder { config: Config::new(service.into()) }
     }
@@ -51,152 +53,188 @@ impl Builder {
         self
     }
 
-    /// The signals that ask for a stop: by default SIGTERM, SIGINT, SIGHUP and SIGQUIT. A SIGHUP that
-    /// was ignored when the process started, as under nohup(1), stays ignored.
+    /// Sets the signals that request a stop.
+    ///
+    /// Default: SIGTERM, SIGINT, SIGHUP and SIGQUIT. A SIGHUP that was ignored when the process
+    /// started, as under nohup(1), stays ignored.
     pub fn signals(self, signals: impl IntoIterator<Item = Signal>) -> Self {
         self.set(|config| config.signals = signals.into_iter().collect())
     }
 
-    /// How long the service may take to finish what it has accepted: 30 s by default. It is compared
-    /// with systemd's stop timeout at the start. It does not limit a phase by itself: also give it to
-    /// the phase that drains, as its timeout.
+    /// Sets how long the service may take to finish the work that it has accepted.
+    ///
+    /// At the start it is compared with the supervisor's stop timeout. It does not limit a phase: also
+    /// pass it to the [`timeout`](crate::Phase::timeout) of the phase that drains.
+    ///
+    /// Default: 30 s. Environment: `FORENSICS_DRAIN_TIMEOUT`.
     pub fn drain_timeout(self, timeout: Duration) -> Self {
         self.set(|config| config.drain_timeout = timeout)
     }
 
-    /// What systemd's stop timeout should leave beyond the drain timeout: 30 s by default.
+    /// Sets how much longer than the drain the supervisor's stop timeout should be.
+    ///
+    /// Default: 30 s. Environment: `FORENSICS_HEADROOM`.
     pub fn headroom(self, headroom: Duration) -> Self {
         self.set(|config| config.headroom = headroom)
     }
 
-    /// How long the whole teardown may take, from the signal on. The default is the
-    /// [pre-stop delay](Self::lead), the drain timeout and 15 s together. In a stop by systemd it is at
-    /// most the unit's stop timeout less a second, and in a stop by any signal at most the
-    /// [grace period](Self::grace) less a second.
+    /// Sets how long the whole teardown may take, measured from the signal.
+    ///
+    /// It is shortened to end one second before the supervisor's SIGKILL: in a stop by systemd to the
+    /// unit's stop timeout less a second, in a stop by any signal to the
+    /// [stop timeout](Self::stop_timeout) less a second.
+    ///
+    /// Default: the pre-stop delay, the drain timeout and 15 s together. Environment:
+    /// `FORENSICS_DEADLINE`.
     pub fn deadline(self, deadline: Duration) -> Self {
         self.set(|config| config.deadline = Some(deadline))
     }
 
-    /// How long the supervisor waits between its signal and SIGKILL: a pod's
-    /// `terminationGracePeriodSeconds`, docker's `--stop-timeout`. A process in a container cannot find
-    /// it out, so set it here. systemd's stop timeout is asked for and need not be set.
+    /// Sets how long the supervisor waits between its signal and SIGKILL.
     ///
-    /// Each stop by a signal then takes no longer than that less a second (less a quarter below 4 s),
-    /// also where the sender is not the supervisor, since the sender is not always known. At the start
-    /// it is compared with pre-stop delay, drain timeout and headroom; where it is too short, a warning
-    /// names the fix. A `preStop` hook runs within the same time, before the signal: subtract what it
-    /// takes. [`Duration::MAX`] says that it is not known.
-    pub fn grace(self, grace: Duration) -> Self {
-        self.set(|config| config.set_grace(grace))
+    /// For Kubernetes this is `terminationGracePeriodSeconds`, for docker `--stop-timeout`. A process
+    /// in a container cannot find it out. systemd is asked for its stop timeout, so it need not be set
+    /// there.
+    ///
+    /// Every stop by a signal then takes at most this time less a second (less a quarter if it is below
+    /// 4 s), whoever sent the signal. At the start it is compared with the pre-stop delay, the drain
+    /// timeout and the headroom; if it is too short, a warning names the fix. A `preStop` hook uses up
+    /// part of the same time before the signal: subtract that.
+    ///
+    /// Default: unknown, which [`Duration::MAX`] also means. Environment: `FORENSICS_STOP_TIMEOUT`.
+    pub fn stop_timeout(self, timeout: Duration) -> Self {
+        self.set(|config| config.set_stop_timeout(timeout))
     }
 
-    /// The pre-stop delay: how long the service goes on as before once a stop has been asked for. Only
-    /// its [readiness](ShutdownGuard::readiness) ends at once. For a service behind endpoints or a load
-    /// balancer, which go on sending until they notice. The token is cancelled, and the listener closed
-    /// with it, after the delay. Zero by default.
+    /// Sets how long the service goes on serving after the request to stop.
     ///
-    /// It counts against the deadline, and leaves the phases what they have
-    /// [reserved](crate::Phase::reserve). A second signal ends the delay, and the phases then run in
-    /// full. There is no delay where the service has ended by itself or was never ready.
-    pub fn lead(self, lead: Duration) -> Self {
-        self.set(|config| config.lead = lead)
+    /// During the delay only the [readiness](crate::ShutdownHandle::readiness) is false. The token is
+    /// cancelled after it. It is for a service behind a load balancer or Kubernetes endpoints, which
+    /// keep sending requests until they notice.
+    ///
+    /// The delay counts against the deadline, and does not use what phases
+    /// [reserve](crate::Phase::reserve). A second request ends it, and the phases then run in full.
+    /// There is no delay if the service has ended or was never ready.
+    ///
+    /// Default: zero. Environment: `FORENSICS_PRE_STOP_DELAY`.
+    pub fn pre_stop_delay(self, delay: Duration) -> Self {
+        self.set(|config| config.pre_stop_delay = delay)
     }
 
-    /// Where the termination message is written, which `kubectl describe pod` shows: the container's
-    /// `terminationMessagePath`. By default it is `/dev/termination-log`, if that exists.
+    /// Sets the file for the termination message, which `kubectl describe pod` shows.
     ///
-    /// It sums the stop up in at most 4096 bytes: how it ended, the cause, the sender, what timed out,
-    /// the slowest phase. It is written when the stop begins, and again whenever a phase begins or ends,
-    /// so that a SIGKILL leaves the last one. At the end it says how the stop ended, also where the end
-    /// was forced. Only a regular file that already exists is written to.
+    /// The message is a summary of the stop of at most 4096 bytes: how it ended, the cause, the
+    /// sender, what timed out, the slowest phase. It is written when the stop begins and whenever a
+    /// phase starts or ends, so it also exists after a SIGKILL. The file must already exist and be a
+    /// regular file.
+    ///
+    /// Default: `/dev/termination-log`, if it exists. Environment: `FORENSICS_TERMINATION_MESSAGE`.
     pub fn termination_message(self, path: impl Into<PathBuf>) -> Self {
         self.set(|config| config.termination_message = Some(path.into()))
     }
 
-    /// How long the service's own future is waited for after the last phase before it is dropped:
-    /// by default 1 s, or the drain timeout where no phase was registered. Never past the deadline.
-    pub fn service_grace(self, grace: Duration) -> Self {
-        self.set(|config| config.service_grace = Some(grace))
+    /// Sets how long to wait for the service's own future after the last phase. It is then dropped.
+    ///
+    /// It never lasts past the deadline.
+    ///
+    /// Default: 1 s, or the drain timeout if there are no phases. Environment:
+    /// `FORENSICS_SERVICE_TIMEOUT`.
+    pub fn service_timeout(self, timeout: Duration) -> Self {
+        self.set(|config| config.service_timeout = Some(timeout))
     }
 
-    /// The file to which the diagnostic's output is appended. It is created with mode 0600, and its folder
-    /// with mode 0700. Without this setting there is no diagnostic, and neither where another user could
-    /// change the file or its folder ([`forensics_core::secure_fs`]).
+    /// Sets the file that the diagnostic is appended to.
+    ///
+    /// The file is created with mode 0600, and its folder with mode 0700. The diagnostic is not written
+    /// if another user could change the file or its folder.
+    ///
+    /// Default: no diagnostic. Environment: `FORENSICS_DIAG_LOG`.
     pub fn diag_log(self, path: impl Into<PathBuf>) -> Self {
         self.set(|config| config.diag_log = Some(path.into()))
     }
 
-    /// The command to run at the signal, instead of the built-in diagnostic.
+    /// Sets the command that inspects the system at the signal.
+    ///
+    /// Default: the built-in diagnostic.
     pub fn diag_command(self, command: DiagCommand) -> Self {
         self.set(|config| config.diag_command = command)
     }
 
-    /// The folder for the records of this service's runs, one file each. It is created with mode 0700,
-    /// and the newest 50 records are kept. At the next start the newest says how its run ended
-    /// ([`ShutdownGuard::previous`]). Without this setting nothing is recorded.
+    /// Sets the folder for the records of this service, one file per run.
     ///
-    /// It should be on a local disk: each event is a write(2), and a phase waits for it before it starts
-    /// (100 ms at most).
+    /// The folder is created with mode 0700. The newest 50 records are kept. At the next start the
+    /// record says how the run ended ([`ShutdownGuard::previous_run`]). Use a local disk: the start of
+    /// each phase is written before its work runs, and a phase waits up to 100 ms for that.
+    ///
+    /// Default: no records. Environment: `FORENSICS_RECORD_DIR`.
     pub fn record_dir(self, path: impl Into<PathBuf>) -> Self {
         self.set(|config| config.record_dir = Some(path.into()))
     }
 
-    /// Whether each event of the record is synced to the disk (`fdatasync(2)`), so that it survives a
-    /// power loss, too: no by default. A thread of its own waits for the disk, no phase does. At the end
-    /// the teardown waits for that thread for 100 ms at most.
-    pub fn durable(self, durable: bool) -> Self {
-        self.set(|config| config.durable = durable)
+    /// Sets whether each event of the record is synced to the disk (`fdatasync(2)`).
+    ///
+    /// The record then also survives a power loss. No phase waits for it. At the end, the teardown
+    /// waits up to 100 ms.
+    ///
+    /// Default: no. Environment: `FORENSICS_FSYNC_RECORDS`.
+    pub fn fsync_records(self, fsync: bool) -> Self {
+        self.set(|config| config.fsync_records = fsync)
     }
 
-    /// A marker file to look for at the signal; see [`forensics_core::marker`]. The context
-    /// line shows it as `NAME_marker_present=`, so a name consists of lower-case letters, digits and `_`. A
-    /// marker that cannot be read within 100 ms, such as on a network file system, counts as absent.
+    /// Adds a marker file to look for at the signal; see [`forensics_core::marker`].
+    ///
+    /// The context line shows it as `NAME_marker_present=`. The name consists of lower-case letters,
+    /// digits and `_`. A marker that cannot be read within 100 ms counts as absent.
     pub fn marker(self, name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
         self.set(|config| config.markers.push((name.into(), path.into())))
     }
 
-    /// The exit status where a phase or the service failed or panicked: 1 by default.
+    /// Sets the exit status if a phase or the service failed or panicked.
+    ///
+    /// Default: 1.
     pub fn failure_status(self, status: u8) -> Self {
         self.set(|config| config.failure_status = status)
     }
 
-    /// Whether the main thread asks the scheduler for a short time slice.
+    /// Sets whether the main thread and the guard's own threads ask the scheduler for a short time
+    /// slice, so that they run sooner after a signal.
     ///
-    /// Signal handlers run on the main thread. With a short slice it runs sooner after a signal, so
-    /// that more of the senders that exit at once can still be named, and a stop on a busy host
-    /// begins sooner. Needs Linux 6.12; before, it has no effect. A thread that computes for long is
-    /// preempted more often; its share of the processor stays the same.
+    /// More of the senders that exit at once can then be named, and a stop on a busy host begins
+    /// sooner. It needs Linux 6.12 and has no effect before. A thread that computes for long is
+    /// preempted more often; its share of the processor stays the same. `docs/configuration.md` says
+    /// more.
     ///
-    /// By default it does so in a multi-threaded runtime, where the main thread waits for the
-    /// workers, and does not in a current-thread runtime, where it does all the work. The guard's
-    /// own threads ask for a short slice in both. With `false` no thread asks.
-    ///
-    /// Threads and child processes do not inherit the slice, unless the service runs with a negative
-    /// nice value. In a service that systemd started with a seccomp filter nothing asks by default,
-    /// because filters such as `SystemCallFilter=~@resources` kill a process that does
-    /// ([`may_be_killed_for_short_slice`](forensics_core::capture::may_be_killed_for_short_slice)).
-    /// Set `true` if your filter allows `sched_setattr`.
+    /// Default: the guard's own threads ask, and the main thread asks in a multi-threaded runtime,
+    /// where it only waits. Nothing asks in a systemd service with a seccomp filter, because such a
+    /// filter can kill a process that does; set `true` if yours allows `sched_setattr`. Environment:
+    /// `FORENSICS_LOW_LATENCY_CAPTURE`.
     pub fn low_latency_capture(self, low_latency: bool) -> Self {
         self.set(|config| config.low_latency_capture = Some(low_latency))
     }
 
-    /// Whether command lines are shown as they are, in the log, the record and the diagnostic. By default
-    /// what looks like a secret in them is shown as `***` ([`forensics_core::secret`]). This holds for the
-    /// whole process.
+    /// Sets whether command lines are shown with their secrets, in the log, the record and the
+    /// diagnostic. This holds for the whole process.
+    ///
+    /// Default: no. What looks like a secret is shown as `***`. Environment:
+    /// `FORENSICS_SHOW_SECRETS`.
     pub fn show_secrets(self, show: bool) -> Self {
         self.set(|config| config.show_secrets = show)
     }
 
-    /// What a second and a third signal do: [`Escalation::CutThenExit`] by default.
+    /// Sets what a second and a third request to stop do.
+    ///
+    /// Default: [`Escalation::SkipThenExit`]. Environment: `FORENSICS_ESCALATION`
+    /// (`skip_then_exit`, `exit`, `ignore`).
     pub fn escalation(self, escalation: Escalation) -> Self {
         self.set(|config| config.escalation = escalation)
     }
 
-    /// Adds a function to call before the process is ended by force, when no destructor runs: it should
-    /// write out what a log writer or an exporter has buffered. Each has 200 ms, on a thread of its own.
-    /// It is not called at a planned end, where destructors run.
+    /// Adds a function to call before the process is ended by force, when no destructor runs.
     ///
-    /// With tracing-appender's non-blocking writer, whose guard writes out the rest when dropped:
+    /// It should write what a log writer or an exporter has buffered. Each function has 200 ms, on a
+    /// thread of its own. They are not called when the process ends as planned.
+    ///
+    /// With tracing-appender's non-blocking writer, whose guard writes the rest when it is dropped:
     ///
     /// ```
     /// use std::sync::{Arc, Mutex};
@@ -204,64 +242,100 @@ impl Builder {
     /// let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
     /// // tracing_subscriber::fmt().with_writer(writer).init();
     /// # drop(writer);
-    /// // Dropped at the end of `main`, or before a forced end.
+    /// // Dropped at the end of `main`, or before a forced exit.
     /// let guard = Arc::new(Mutex::new(Some(guard)));
     /// let flush = guard.clone();
     /// let builder = forensics_tokio::ShutdownGuard::builder("gateway")
-    ///     .flush(move || drop(flush.lock().map(|mut guard| guard.take())));
+    ///     .on_forced_exit(move || drop(flush.lock().map(|mut guard| guard.take())));
     /// # drop((builder, guard));
     /// ```
-    pub fn flush(self, hook: impl Fn() + Send + Sync + 'static) -> Self {
-        self.set(|config| config.flush.push(Callback(Arc::new(hook))))
+    pub fn on_forced_exit(self, hook: impl Fn() + Send + Sync + 'static) -> Self {
+        self.set(|config| config.on_forced_exit.push(Callback(Arc::new(hook))))
     }
 
-    /// Whether the service is ready when [`run`](ShutdownGuard::run) begins: yes by default. Then
-    /// [`readiness`](ShutdownGuard::readiness) turns true, and `READY=1` is sent, for a unit of
-    /// `Type=notify`. Where it is not, call [`ready`](ShutdownGuard::ready) once the service is up.
-    pub fn ready_at_run(self, ready: bool) -> Self {
-        self.set(|config| config.ready_at_run = ready)
-    }
-
-    /// Whether systemd's watchdog (`WatchdogSec=`) is fed while the runtime answers: no by default, since
-    /// a service may have a health check of its own that feeds it.
+    /// Sets whether the process is ended by force if it does not end after its teardown.
     ///
-    /// systemd ends a service that misses it with SIGABRT, which is not handled, so that it dumps core.
-    /// With [`Signal::ABRT`] among the [signals](Self::signals) it asks for a stop like the others
-    /// instead, with cause `watchdog`, and the teardown is tried.
+    /// When [`run`](ShutdownGuard::run) has returned, the process has until the deadline to end, and at
+    /// least one second. Then it is ended with status 70. This happens if the runtime waits for a
+    /// blocked thread when it is dropped, for example. If the program has several guards, the time
+    /// starts when the last teardown has ended. Installing another guard cancels it.
+    ///
+    /// Set `false` in a program that does something else after `run`.
+    ///
+    /// Tests, benchmarks and documentation examples are never ended this way. They are recognized by
+    /// the path of the program: cargo gives their files a name that ends in `-` and 16 hexadecimal
+    /// digits (`target/debug/deps/gateway-0123456789abcdef`), and rustdoc puts them into a folder
+    /// `rustdoctest…`. This covers `cargo test`, `cargo bench` and cargo-nextest.
+    ///
+    /// Default: yes.
+    pub fn enforce_exit(self, enforce: bool) -> Self {
+        self.set(|config| config.enforce_exit = enforce)
+    }
+
+    /// Sets whether the service is ready as soon as [`run`](ShutdownGuard::run) begins.
+    ///
+    /// The [`readiness`](crate::ShutdownHandle::readiness) then becomes true, and systemd receives
+    /// `READY=1`, which a unit with `Type=notify` waits for. If not, call
+    /// [`ready`](crate::ShutdownHandle::ready) when the service is up.
+    ///
+    /// Default: yes.
+    pub fn auto_ready(self, ready: bool) -> Self {
+        self.set(|config| config.auto_ready = ready)
+    }
+
+    /// Sets whether the guard feeds systemd's watchdog (`WatchdogSec=`) while the runtime answers.
+    ///
+    /// systemd ends a service that misses its watchdog with SIGABRT, which dumps core. With
+    /// [`Signal::ABRT`] among the [signals](Self::signals), it requests a stop with cause `watchdog`
+    /// instead, and the teardown is tried.
+    ///
+    /// Default: no, because a service can have its own health check. Environment:
+    /// `FORENSICS_WATCHDOG`.
     pub fn watchdog(self, feed: bool) -> Self {
         self.set(|config| config.watchdog = feed)
     }
 
-    /// Asks systemd for more time while phases make progress: whenever one starts, ends or records a new
-    /// value ([`PhaseContext::record`](crate::PhaseContext::record)), the unit's stop timeout starts
-    /// again (`EXTEND_TIMEOUT_USEC`), and our deadline moves with it. A phase that makes no progress for as
-    /// long as the stop timeout is still ended.
+    /// Asks systemd for more time while phases make progress, up to `ceiling` for the whole teardown.
     ///
-    /// `ceiling` is the longest a teardown may take that way, and never more than the
-    /// [deadline](Self::deadline). Off by default, and without effect where systemd does not accept our
-    /// messages (`NotifyAccess=`) or its timeout is not known.
+    /// A phase makes progress when it starts, ends or records a new value
+    /// ([`PhaseContext::record`](crate::PhaseContext::record)). The unit's stop timeout then starts
+    /// again (`EXTEND_TIMEOUT_USEC=`), and the deadline moves with it. It never moves past the
+    /// configured [deadline](Self::deadline). A phase without progress for as long as the stop timeout
+    /// is still dropped.
+    ///
+    /// Default: no. It has no effect if systemd does not accept messages from this process
+    /// (`NotifyAccess=`), or its timeout is unknown. Environment: `FORENSICS_EXTEND_STOP_TIMEOUT`.
     pub fn extend_stop_timeout(self, ceiling: Duration) -> Self {
         self.set(|config| config.extend_ceiling = Some(ceiling))
     }
 
-    /// Installs the handlers. From here on a signal asks for a stop and does not end the process.
+    /// Ignores the `FORENSICS_` variables of the environment.
     ///
-    /// Variables of the environment override the settings of the program, such as
-    /// `FORENSICS_DEADLINE=1min`; `docs/configuration.md` lists them. Settings made that way are logged.
+    /// Default: they override the settings of the program.
+    pub fn ignore_environment(self) -> Self {
+        self.set(|config| config.ignores_environment = true)
+    }
+
+    /// Installs the signal handlers. From now on a signal requests a stop and does not end the process.
     ///
-    /// Reads `/proc` and the newest records, and starts one thread, once a process. systemd is asked for
-    /// the unit's stop timeout in the background. Blocks for 50 ms at most where the parent's command line
-    /// cannot be read, and for 500 ms where the termination message's file cannot be opened.
+    /// Environment variables override the settings, unless
+    /// [`ignore_environment`](Self::ignore_environment) was called. The log shows which were set.
+    ///
+    /// It reads `/proc` and the newest records, and starts one thread for the process. In the background
+    /// systemd is asked for the unit's stop timeout. It blocks for up to 50 ms if the parent's command
+    /// line cannot be read, and for up to 500 ms if the file of the termination message cannot be
+    /// opened.
     ///
     /// # Errors
-    /// Where it is called outside a runtime, a marker's name or a variable of the environment is invalid,
-    /// or the handlers, tokio's listeners or the thread cannot be set up.
+    /// If there is no tokio runtime, the name of a marker or an environment variable is invalid, or the
+    /// handlers, tokio's listeners or the thread cannot be set up.
     ///
     /// # Panics
-    /// Where the runtime was built without its I/O or its time driver, in tokio's own calls.
+    /// If the runtime was built without its I/O driver or its time driver.
     pub fn install(self) -> Result<ShutdownGuard, InstallError> {
         let mut config = self.config;
-        let found = environment::apply(&mut config, std::env::vars_os())?;
+        let variables = (!config.ignores_environment).then(std::env::vars_os);
+        let found = environment::apply(&mut config, variables.into_iter().flatten())?;
         let runtime = check(&config)?;
         if !found.settings.is_empty() {
             events::configured(&found.settings);
@@ -274,7 +348,7 @@ impl Builder {
             config.signals.retain(|&signal| signal != Signal::HUP);
         }
 
-        alignment::check_grace(&config);
+        alignment::check_configured(&config);
         secret::show(config.show_secrets);
         let mut startup = StartupInfo::collect();
         if let Some(parent) = &mut startup.parent {
@@ -292,11 +366,11 @@ impl Builder {
         let message =
             message.inspect_err(|why| events::no_termination_message(why)).unwrap_or_default();
         let shutdown = prepare(config, startup, notifier.clone(), message, runtime);
-        // The shutdown thread waits for a descriptor that is made here.
+        // This creates the descriptor that the shutdown thread waits for.
         drop(install(&[])?);
         // In this order: the shutdown thread before the first signal can arrive, and our handler before
         // tokio's, so that the signal is captured when tokio's task wakes up.
-        shutdown_thread::attach(Arc::downgrade(&shutdown)).map_err(InstallError::Keeper)?;
+        shutdown_thread::attach(Arc::downgrade(&shutdown)).map_err(InstallError::ShutdownThread)?;
         let handlers = install(&signals)?;
         let listeners = Listeners::register(&signals).map_err(InstallError::Listen)?;
         let listener = tokio::spawn(listener::listen(shutdown.clone(), listeners));
@@ -323,12 +397,12 @@ pub(crate) fn check(config: &Config) -> Result<Handle, InstallError> {
         return Err(InstallError::MarkerName(name.clone()));
     }
     let runtime = Handle::try_current().map_err(|_| InstallError::NoRuntime)?;
-    // Panics in a runtime without timers. Else the teardown would panic, before its phases run.
+    // Panics in a runtime without timers. Otherwise the teardown would, before its phases run.
     drop(tokio::time::sleep(Duration::ZERO));
     Ok(runtime)
 }
 
-/// Reads the record of the last run, begins the record of this one, and builds the guard's state.
+/// Reads the record of the last run, begins the record of this one, and builds the state of the guard.
 pub(crate) fn prepare(
     config: Config,
     mut startup: StartupInfo,
@@ -337,8 +411,8 @@ pub(crate) fn prepare(
     runtime: Handle,
 ) -> Arc<Shutdown> {
     startup.markers.clone_from(&config.markers);
-    // A folder that does not exist yet has no last run. `Recorder::open` reports one that cannot be read
-    // or to which another user could have written.
+    // A folder that does not exist yet has no last run. `Recorder::open` reports a folder that cannot be
+    // read, or that another user could have written to.
     let record_dir = config.record_dir.as_deref();
     let last = |dir| Run::last_in(&Folder::open(dir).ok()?).ok().flatten();
     let previous = record_dir.and_then(last);
@@ -349,7 +423,7 @@ pub(crate) fn prepare(
     }
     let previous = previous.map(|run| run.post_mortem);
     let record = record_dir.map(|dir| Recorder::open(dir, &config, &startup)).unwrap_or_default();
-    if let Some(failure) = record.failure_to_say() {
+    if let Some(failure) = record.failure_to_log() {
         events::not_recorded(failure);
     }
     let outlets = Outlets { record, notifier, message };

@@ -1,5 +1,7 @@
-//! Counts the requests of a tower service: of any service, from the call until its future has ended; of
-//! an HTTP service, until the body of the answer has ended.
+//! Layers that count the requests of a tower service.
+//!
+//! A request of any service counts from the call until its future ends. An HTTP request counts until the
+//! body of the answer has ended.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -10,25 +12,27 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{Counted, InFlight};
+use super::{InFlight, InFlightGuard};
+
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 impl InFlight {
-    /// A layer that counts each request of a service from its call until its future has ended or is
-    /// dropped: by an answer, an error, a panic, or a client that goes away.
+    /// Returns a layer that counts each request of a service from the call until its future ends or is
+    /// dropped: with an answer, with an error, in a panic, or because the client went away.
     ///
     /// For HTTP use [`http_layer`](Self::http_layer), because the body of the answer comes after that.
     pub fn layer(&self) -> InFlightLayer {
         InFlightLayer(self.clone())
     }
 
-    /// A layer that counts each HTTP request from its call until the server has taken the whole body
-    /// of the answer, or has dropped it. So it counts correctly if the client goes away, if a handler
-    /// fails or panics, and if an answer streams for minutes.
+    /// Returns a layer that counts each HTTP request from the call until the server has taken the whole
+    /// body of the answer, or has dropped it. The count is right even if the client goes away, if a
+    /// handler fails or panics, and if an answer streams for minutes.
     ///
-    /// The last bytes may not have left the process by then. [`drain`](InFlight::drain) therefore also
-    /// waits until the server's own future has ended.
+    /// The last bytes may not have left the process by then. So [`drain_phase`](InFlight::drain_phase)
+    /// also waits until the server's own future has ended.
     pub fn http_layer(&self) -> HttpInFlightLayer {
-        HttpInFlightLayer(self.layer())
+        HttpInFlightLayer(self.clone())
     }
 }
 
@@ -51,121 +55,75 @@ pub struct InFlightService<S> {
     in_flight: InFlight,
 }
 
-impl<S: Service<R>, R> Service<R> for InFlightService<S> {
+impl<S: Service<R, Future: Send + 'static>, R> Service<R> for InFlightService<S> {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = CountedFuture<S::Future>;
+    type Future = BoxFuture<Result<S::Response, S::Error>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        // Begun first, because the inner call may already do work and panic.
-        let counted = Some(self.in_flight.begin());
-        CountedFuture { inner: self.inner.call(request), counted }
-    }
-}
-
-pin_project! {
-    /// A request that counts until it has ended or is dropped.
-    #[derive(Debug)]
-    #[must_use = "futures do nothing unless polled"]
-    pub struct CountedFuture<F> {
-        #[pin]
-        inner: F,
-        counted: Option<Counted>,
-    }
-}
-
-impl<F> CountedFuture<F> {
-    /// Polls it. At the end, the caller gets the count together with the output.
-    fn poll_end(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<(F::Output, Option<Counted>)>
-    where
-        F: Future,
-    {
-        let this = self.project();
-        let output = ready!(this.inner.poll(cx));
-        Poll::Ready((output, this.counted.take()))
-    }
-}
-
-impl<F: Future> Future for CountedFuture<F> {
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        self.poll_end(cx).map(|(output, _)| output)
+        // Before the inner call, which may already do work and may panic.
+        let guard = self.in_flight.track();
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let _guard = guard;
+            answer.await
+        })
     }
 }
 
 /// See [`InFlight::http_layer`].
 #[derive(Debug, Clone)]
-pub struct HttpInFlightLayer(InFlightLayer);
+pub struct HttpInFlightLayer(InFlight);
 
 impl<S> Layer<S> for HttpInFlightLayer {
     type Service = HttpInFlightService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        HttpInFlightService { inner: self.0.layer(inner) }
+        HttpInFlightService { inner, in_flight: self.0.clone() }
     }
 }
 
 /// A service whose HTTP requests are counted; see [`InFlight::http_layer`].
 #[derive(Debug, Clone)]
 pub struct HttpInFlightService<S> {
-    inner: InFlightService<S>,
+    inner: S,
+    in_flight: InFlight,
 }
 
 impl<S, R, B> Service<R> for HttpInFlightService<S>
 where
-    S: Service<R, Response = Response<B>>,
+    S: Service<R, Response = Response<B>, Future: Send + 'static>,
 {
-    type Response = Response<CountedBody<B>>;
+    type Response = Response<TrackedBody<B>>;
     type Error = S::Error;
-    type Future = CountedResponse<S::Future>;
+    type Future = BoxFuture<Result<Self::Response, S::Error>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        CountedResponse { inner: self.inner.call(request) }
-    }
-}
-
-pin_project! {
-    /// An HTTP request whose answer is not there yet.
-    #[derive(Debug)]
-    #[must_use = "futures do nothing unless polled"]
-    pub struct CountedResponse<F> {
-        #[pin]
-        inner: CountedFuture<F>,
-    }
-}
-
-impl<F, B, E> Future for CountedResponse<F>
-where
-    F: Future<Output = Result<Response<B>, E>>,
-{
-    type Output = Result<Response<CountedBody<B>>, E>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let (answer, counted) = ready!(self.project().inner.poll_end(cx));
-        Poll::Ready(answer.map(|answer| answer.map(|body| CountedBody { inner: body, counted })))
+        let guard = Some(self.in_flight.track());
+        let answer = self.inner.call(request);
+        Box::pin(async move { Ok(answer.await?.map(|inner| TrackedBody { inner, guard })) })
     }
 }
 
 pin_project! {
     /// The body of an answer. Its request counts until the body has ended or is dropped.
     #[derive(Debug)]
-    pub struct CountedBody<B> {
+    pub struct TrackedBody<B> {
         #[pin]
         inner: B,
-        counted: Option<Counted>,
+        guard: Option<InFlightGuard>,
     }
 }
 
-impl<B: Body> Body for CountedBody<B> {
+impl<B: Body> Body for TrackedBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 
@@ -175,9 +133,9 @@ impl<B: Body> Body for CountedBody<B> {
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let this = self.project();
         let frame = ready!(this.inner.poll_frame(cx));
-        // Nothing comes after an error either.
+        // After an error nothing else comes, either.
         if !matches!(frame, Some(Ok(_))) {
-            this.counted.take();
+            this.guard.take();
         }
         Poll::Ready(frame)
     }

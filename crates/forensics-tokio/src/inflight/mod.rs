@@ -1,4 +1,4 @@
-//! Counts what is in flight, so that a drain knows what it waits for and shows how far it is.
+//! Counts what is in flight, so that a drain knows what to wait for and can show its progress.
 //!
 //! [`InFlight`] is the count. A service can count anything that it has accepted and not finished:
 //! a connection, a session, a job. With the feature `tower`, layers count the requests of a
@@ -7,7 +7,7 @@
 #[cfg(feature = "tower")]
 mod layers;
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -16,8 +16,7 @@ use crate::phase_context::PhaseContext;
 
 #[cfg(feature = "tower")]
 pub use self::layers::{
-    CountedBody, CountedFuture, CountedResponse, HttpInFlightLayer, HttpInFlightService,
-    InFlightLayer, InFlightService,
+    HttpInFlightLayer, HttpInFlightService, InFlightLayer, InFlightService, TrackedBody,
 };
 
 /// Counts what is in flight. Clones share one count.
@@ -28,10 +27,10 @@ pub use self::layers::{
 ///
 /// # fn phases(guard: &ShutdownGuard) {
 /// let in_flight = InFlight::new();
-/// guard.phase("drain", in_flight.drain());
+/// guard.phase("drain", in_flight.drain_phase());
 ///
 /// // With the feature `tower`: Router::new().layer(in_flight.http_layer()). By hand:
-/// let job = in_flight.begin();
+/// let job = in_flight.track();
 /// // … the work to wait for …
 /// drop(job);
 /// # }
@@ -40,52 +39,52 @@ pub use self::layers::{
 pub struct InFlight(Arc<watch::Sender<usize>>);
 
 impl InFlight {
-    /// With nothing in flight.
+    /// Returns a count of 0.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How many are in flight.
-    pub fn active(&self) -> usize {
+    /// Returns how many are in flight.
+    pub fn count(&self) -> usize {
         *self.0.borrow()
     }
 
-    /// Counts one more, until the returned value is dropped.
-    pub fn begin(&self) -> Counted {
-        self.0.send_modify(|active| *active += 1);
-        Counted(self.0.clone())
+    /// Counts one more until the returned guard is dropped.
+    pub fn track(&self) -> InFlightGuard {
+        self.0.send_modify(|count| *count += 1);
+        InFlightGuard(self.0.clone())
     }
 
-    /// The work of a phase that waits until the service's own future has ended and nothing is in
-    /// flight. Meanwhile it shows how far it is: see [`drained`](Self::drained).
+    /// Returns the work of a phase that waits until the service's own future has ended and nothing is in
+    /// flight. It records its progress as [`wait_idle`](Self::wait_idle) does.
     ///
     /// It also waits for the service because the answer of a request that no longer counts may not have
     /// been sent yet, and because a connection that is kept open can bring another request. A server
     /// that stops with the token returns once all of that is over. If the service's future does not end
-    /// at a stop, call `drained` instead.
-    pub fn drain(
+    /// at a stop, call `wait_idle` instead.
+    pub fn drain_phase(
         &self,
     ) -> impl FnOnce(PhaseContext) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + 'static
     {
         let in_flight = self.clone();
-        |cx| Box::pin(async move { in_flight.settled(&cx, cx.service_ended()).await })
+        |cx| Box::pin(async move { in_flight.wait(&cx, cx.service_ended()).await })
     }
 
-    /// Waits until nothing is in flight. Records in the phase how many there were (`active_at_start`)
-    /// and how many there are (`active_now`). Each one that ends counts as progress of the phase
-    /// ([`extend_stop_timeout`](crate::Builder::extend_stop_timeout)).
+    /// Waits until nothing is in flight. Records in the phase how many there were at first
+    /// (`active_at_start`) and how many there are (`active_now`). Each one that ends counts as progress
+    /// of the phase ([`extend_stop_timeout`](crate::Builder::extend_stop_timeout)).
     ///
-    /// It wakes when the count changes, and does not poll. If more begin while it waits, it waits for
-    /// those, too. Cancel safe.
-    pub async fn drained(&self, cx: &PhaseContext) {
-        self.settled(cx, std::future::ready(())).await;
+    /// It wakes when the count changes, and does not poll. It also waits for those that begin meanwhile.
+    /// Cancel safe.
+    pub async fn wait_idle(&self, cx: &PhaseContext) {
+        self.wait(cx, std::future::ready(())).await;
     }
 
-    /// Waits until nothing is in flight, and `ended` as well.
-    async fn settled(&self, cx: &PhaseContext, ended: impl Future<Output = ()>) {
+    /// Waits until `ended` is ready and nothing is in flight.
+    async fn wait(&self, cx: &PhaseContext, ended: impl Future<Output = ()>) {
         let mut count = self.0.subscribe();
-        cx.record("active_at_start", self.active());
-        let mut ended = std::pin::pin!(ended);
+        cx.record("active_at_start", self.count());
+        let mut ended = pin!(ended);
         let mut is_ended = false;
         loop {
             let active = *count.borrow_and_update();
@@ -95,20 +94,20 @@ impl InFlight {
             }
             tokio::select! {
                 () = &mut ended, if !is_ended => is_ended = true,
-                // There is no error, because the sender is in `self`.
+                // This does not fail, because `self` holds the sender.
                 _ = count.changed() => {}
             }
         }
     }
 }
 
-/// One thing in flight, until this is dropped.
+/// One that is in flight, until this is dropped. [`InFlight::track`] returns it.
 #[derive(Debug)]
-#[must_use = "it stops counting as soon as this is dropped"]
-pub struct Counted(Arc<watch::Sender<usize>>);
+#[must_use = "the count goes down again as soon as this is dropped"]
+pub struct InFlightGuard(Arc<watch::Sender<usize>>);
 
-impl Drop for Counted {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
-        self.0.send_modify(|active| *active -= 1);
+        self.0.send_modify(|count| *count -= 1);
     }
 }

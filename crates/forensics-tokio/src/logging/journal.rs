@@ -1,19 +1,18 @@
-//! Events in the journal, with their fields, by systemd's native journal protocol
+//! Writes events to the journal, with their fields, by systemd's native journal protocol
 //! (<https://systemd.io/JOURNAL_NATIVE_PROTOCOL>).
 //!
-//! Why this is not the crate tracing-journald (0.3.2), by the tests that it cannot pass:
+//! This is not the crate tracing-journald (0.3.2), because these tests show what it cannot do:
 //!
-//! - Its send blocks as long as the journal reads nothing, and its socket is private, so no timeout can
-//!   be set. Every event of the service itself would then block, not only the guard's on the log thread:
-//!   `a_journal_that_does_not_read_blocks_nothing_and_lost_events_are_counted`, and
-//!   `a_journal_that_is_stuck_holds_up_no_phase` in `tests/tests/systemd/journal.rs`.
-//! - It drops events without a trace; see the first of these.
-//! - It has one prefix for all targets, and a `MESSAGE_ID=` only from a field of the event, which every
-//!   other subscriber would show in each line. Two of its layers, one for each prefix, cannot share a
-//!   registry: both keep a span's fields under the same type and panic at the second. With a filter
-//!   for each, the service's events lose the phase they are in. Its `MESSAGE=` has no fields, so
-//!   `journalctl` would not show them:
-//!   `an_event_of_ours_has_its_id_its_prefix_and_the_phases_it_is_in`.
+//! - `a_journal_that_does_not_read_blocks_nothing_and_lost_events_are_counted`, and
+//!   `a_journal_that_is_stuck_holds_up_no_phase` in `tests/tests/systemd/journal.rs`. Its send blocks as
+//!   long as the journal reads nothing, and its socket is private, so no timeout can be set. Every event
+//!   of the service would block, not only those on the log thread. Events that it drops are not counted.
+//! - `an_event_of_ours_has_its_id_its_prefix_and_the_phases_it_is_in`. It has one prefix for all targets.
+//!   Two of its layers, one for each prefix, cannot share a registry: both keep a span's fields under
+//!   the same type, and the second panics. Its `MESSAGE` has no fields, so `journalctl` would not show
+//!   them, and its `MESSAGE_ID` would have to be a field, which every other subscriber would show.
+//! - `megabytes_are_cut_at_a_character_and_names_are_made_to_fit` and `fields_that_find_no_room_are_counted`.
+//!   It passes a large message on as a file, of any size.
 
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
@@ -31,23 +30,19 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::{LookupSpan, Scope};
 
-use super::CompactFields;
-use super::message_id::message_id;
+use super::{CompactFields, MESSAGE_IDS};
 
 const SOCKET: &str = "/run/systemd/journal/socket";
 
 /// How long an event waits for room in the journal's queue.
 const TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Longest value and longest datagram in bytes. A datagram must fit into a socket's send buffer, which
+/// Longest value and longest datagram in bytes. A datagram must fit into the send buffer of a socket, which
 /// has 208 KiB by default.
 const MAX_VALUE: usize = 16 << 10;
 const MAX_DATAGRAM: usize = 128 << 10;
 
-/// What the protocol adds to a name and a value: two newlines and the length.
-const FRAME: usize = 10;
-
-/// A layer that writes events to the journal; see the module's documentation.
+/// A layer that writes events to the journal.
 ///
 /// | field | holds |
 /// |---|---|
@@ -70,7 +65,7 @@ pub struct JournaldLayer {
     socket: UnixDatagram,
     identifier: String,
     lost: AtomicU64,
-    /// The last event found no room in time. The socket is non-blocking as long as this is so.
+    /// The last event found no room in time. As long as this is so, the socket is non-blocking.
     is_stuck: AtomicBool,
 }
 
@@ -78,7 +73,7 @@ impl JournaldLayer {
     /// Connects to the system's journal.
     ///
     /// # Errors
-    /// If there is none, or this process may not write to it.
+    /// If there is none, or if this process may not write to it.
     pub fn connect() -> io::Result<Self> {
         Self::connect_to(Path::new(SOCKET))
     }
@@ -93,14 +88,14 @@ impl JournaldLayer {
         Ok(Self { socket, identifier, lost: AtomicU64::new(0), is_stuck: AtomicBool::new(false) })
     }
 
-    fn send(&self, mut fields: Vec<(String, String)>) {
+    fn send(&self, mut fields: Fields) {
         let lost = self.lost.load(Ordering::Relaxed);
         if lost > 0 {
-            fields.insert(0, ("SHUTDOWN_LOST_EVENTS".to_owned(), lost.to_string()));
+            fields.values.insert(0, ("SHUTDOWN_LOST_EVENTS".to_owned(), lost.to_string()));
         }
-        let is_sent = self.socket.send(&encode(fields)).is_ok();
+        let is_sent = self.socket.send(&encode(fields.values)).is_ok();
         if self.is_stuck.swap(!is_sent, Ordering::Relaxed) == is_sent {
-            // If that fails, the next event waits for the timeout again.
+            // If this fails, the next event waits for the timeout again.
             let _ = self.socket.set_nonblocking(!is_sent);
         }
         if is_sent {
@@ -119,36 +114,44 @@ pub(super) fn takes_stderr() -> bool {
     stream == format!("{}:{}", stderr.dev(), stderr.ino())
 }
 
-/// The protocol's binary form, in which no value can forge a field.
+/// Encodes fields in the protocol's binary form, in which no value can forge a field.
 fn encode(fields: Vec<(String, String)>) -> Vec<u8> {
     let mut entry = Vec::new();
-    let mut put = |name: &str, value: &str, room: usize| {
-        let fits = entry.len() + name.len() + value.len() + FRAME <= room;
-        if fits {
-            entry.extend([name.as_bytes(), b"\n", &(value.len() as u64).to_le_bytes()].concat());
-            entry.extend([value.as_bytes(), b"\n"].concat());
-        }
-        fits
-    };
     let mut lost = 0;
     for (name, mut value) in fields {
         if value.len() > MAX_VALUE {
             value.truncate(value.floor_char_boundary(MAX_VALUE - "…".len()));
             value.push('…');
         }
-        lost += usize::from(!put(&name, &value, MAX_DATAGRAM));
+        let end = entry.len();
+        put(&mut entry, &name, &value);
+        if entry.len() > MAX_DATAGRAM {
+            entry.truncate(end);
+            lost += 1;
+        }
     }
     if lost > 0 {
-        put("SHUTDOWN_LOST_FIELDS", &lost.to_string(), usize::MAX);
+        put(&mut entry, "SHUTDOWN_LOST_FIELDS", &lost.to_string());
     }
     entry
 }
 
+fn put(entry: &mut Vec<u8>, name: &str, value: &str) {
+    let length = (value.len() as u64).to_le_bytes();
+    entry.extend([name.as_bytes(), b"\n", &length, value.as_bytes(), b"\n"].concat());
+}
+
 /// The fields of an event or a span, by their names in the journal.
 struct Fields {
-    /// `SHUTDOWN` for our own target, and `F` for any other.
+    /// `SHUTDOWN` for our own target, `F` for any other.
     prefix: &'static str,
     values: Vec<(String, String)>,
+}
+
+impl Fields {
+    fn of(target: &str) -> Self {
+        Self { prefix: if target == "shutdown" { "SHUTDOWN" } else { "F" }, values: Vec::new() }
+    }
 }
 
 impl Visit for Fields {
@@ -157,15 +160,11 @@ impl Visit for Fields {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        // The message is formatted with all fields.
+        // `MESSAGE` is already there, with all fields.
         if field.name() != "message" {
             self.values.push((field_name(self.prefix, field.name()), format!("{value:?}")));
         }
     }
-}
-
-fn prefix(target: &str) -> &'static str {
-    if target == "shutdown" { "SHUTDOWN" } else { "F" }
 }
 
 /// A name that the journal accepts: capitals, digits and `_`, at most 64 bytes.
@@ -186,8 +185,7 @@ pub(super) fn priority(level: Level) -> u8 {
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JournaldLayer {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         let Some(span) = context.span(id) else { return };
-        let prefix = prefix(span.metadata().target());
-        let mut fields = Fields { prefix, values: Vec::new() };
+        let mut fields = Fields::of(span.metadata().target());
         attributes.record(&mut fields);
         span.extensions_mut().replace(fields);
     }
@@ -202,27 +200,29 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JournaldLayer {
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let metadata = event.metadata();
         let mut message = String::new();
-        // Writing to a String fails only if a value's Display does.
+        // Writing to a String fails only if the `Display` of a value does.
         let _ = CompactFields::default().format_fields(Writer::new(&mut message), event);
-        let is_ours = metadata.target() == "shutdown";
-        let common = [
-            ("MESSAGE", Some(message)),
-            ("PRIORITY", Some(priority(*metadata.level()).to_string())),
-            ("SYSLOG_IDENTIFIER", Some(self.identifier.clone())),
-            ("TARGET", Some(metadata.target().to_owned())),
-            ("CODE_FILE", metadata.file().map(str::to_owned)),
-            ("CODE_LINE", metadata.line().map(|line| line.to_string())),
-            ("MESSAGE_ID", message_id(metadata.name()).filter(|_| is_ours).map(str::to_owned)),
-        ];
-        let common = common.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
-        let mut fields = Fields { prefix: prefix(metadata.target()), values: common.collect() };
+        let mut fields = Fields::of(metadata.target());
+        let mut put = |name: &str, value: String| fields.values.push((name.to_owned(), value));
+        put("MESSAGE", message);
+        put("PRIORITY", priority(*metadata.level()).to_string());
+        put("SYSLOG_IDENTIFIER", self.identifier.clone());
+        put("TARGET", metadata.target().to_owned());
+        if let (Some(file), Some(line)) = (metadata.file(), metadata.line()) {
+            put("CODE_FILE", file.to_owned());
+            put("CODE_LINE", line.to_string());
+        }
+        let id = MESSAGE_IDS.iter().find(|(name, _)| *name == metadata.name());
+        if let Some((_, id)) = id.filter(|_| metadata.target() == "shutdown") {
+            put("MESSAGE_ID", (*id).to_owned());
+        }
         for span in context.event_scope(event).into_iter().flat_map(Scope::from_root) {
             if let Some(span) = span.extensions().get::<Fields>() {
                 fields.values.extend_from_slice(&span.values);
             }
         }
         event.record(&mut fields);
-        self.send(fields.values);
+        self.send(fields);
     }
 }
 

@@ -1,7 +1,7 @@
-//! The journal's ids of our kinds of event, for `journalctl MESSAGE_ID=…` and the catalog.
+//! The ids of our events in the journal, for `journalctl MESSAGE_ID=…` and the catalog.
 
-/// Each kind of event that this crate emits, by its name in `tracing`, and its `MESSAGE_ID=`. They
-/// do not change. `docs/shutdown-forensics.catalog` explains them to `journalctl -x`.
+/// The events that this crate emits: the name in `tracing`, and the `MESSAGE_ID=`. They do not change.
+/// `docs/shutdown-forensics.catalog` explains them to `journalctl -x`.
 pub const MESSAGE_IDS: &[(&str, &str)] = &[
     ("shutdown_context", "2eb97ec889c2526a26536dcddde71e1c"),
     ("stop_explained", "0465a81a724266e65afc41522b58d47f"),
@@ -38,11 +38,6 @@ pub const MESSAGE_IDS: &[(&str, &str)] = &[
     ("phase_finished", "2588488d1cb4f93d82ca08d562dfa305"),
     ("shutdown_complete", "753f960e984f3a0413727df2082371e1"),
 ];
-
-/// The id of the kind of event of this name.
-pub(super) fn message_id(event: &str) -> Option<&'static str> {
-    MESSAGE_IDS.iter().find(|(name, _)| *name == event).map(|(_, id)| *id)
-}
 
 #[cfg(test)]
 mod tests {

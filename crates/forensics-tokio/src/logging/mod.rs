@@ -1,8 +1,8 @@
 //! A subscriber for services that have none of their own.
 //!
-//! [`init`] writes to the journal if stderr is connected to it, and lines to stderr otherwise. Any other
-//! subscriber works as well, and a subscriber that the service has installed is never replaced. There
-//! is one difference to the plain `tracing_subscriber::fmt`: the messages of `Shutdown context: …` and
+//! [`init`] writes events to the journal if stderr is connected to it, and lines to stderr otherwise. Any
+//! other subscriber works as well, and [`init`] never replaces one that the service has installed. It
+//! differs from the plain `tracing_subscriber::fmt` in one way: the messages of `Shutdown context: …` and
 //! `Previous run: …` contain all their facts, so their fields are not repeated ([`CompactFields`]).
 
 mod journal;
@@ -78,15 +78,15 @@ impl<'writer> FormatFields<'writer> for CompactFields {
         mut writer: Writer<'writer>,
         fields: R,
     ) -> fmt::Result {
-        let mut message = None;
+        let mut context = None;
         fields.record(&mut |field: &Field, value: &dyn fmt::Debug| {
             if field.name() == "message" {
-                let text = format!("{value:?}");
-                let context = ["Shutdown context: ", "Previous run: "];
-                message = context.iter().any(|start| text.starts_with(start)).then_some(text);
+                context = Some(format!("{value:?}")).filter(|text| {
+                    text.starts_with("Shutdown context: ") || text.starts_with("Previous run: ")
+                });
             }
         });
-        match message {
+        match context {
             Some(message) => writer.write_str(&message),
             None => self.0.format_fields(writer, fields),
         }

@@ -88,7 +88,7 @@ impl Account<'_> {
             format!("{}: {}", took(phase), Plain(error))
         }));
         let phases = self.ended.iter().filter(|phase| phase.members.is_empty());
-        if let Some(slowest) = phases.max_by_key(|phase| phase.took) {
+        if let Some(slowest) = phases.max_by_key(|phase| phase.duration) {
             lines.push(format!("slowest: {}", took(slowest)));
             let all: Vec<String> = self.ended.iter().map(|phase| took(phase)).collect();
             lines.push(format!("phases: {}", all.join(", ")));
@@ -171,7 +171,7 @@ fn sender(context: &ShutdownContext) -> Option<String> {
 }
 
 fn took(phase: &PhaseReport) -> String {
-    format!("{} {} {}", Quoted(&phase.name), phase.outcome, Seconds(phase.took))
+    format!("{} {} {}", Quoted(&phase.name), phase.outcome, Seconds(phase.duration))
 }
 
 /// Cuts `text` to at most `max` bytes, between characters.
@@ -194,8 +194,8 @@ mod tests {
             name: name.to_owned(),
             outcome,
             error: error.map(str::to_owned),
-            offset: Duration::ZERO,
-            took: Duration::from_millis(ms),
+            started_after: Duration::ZERO,
+            duration: Duration::from_millis(ms),
             values: serde_json::Map::new(),
             members: Vec::new(),
         }

@@ -22,8 +22,8 @@ pub(crate) struct Claim {
 
 impl Claim {
     /// The pre-stop delay's: it has its time, and nothing is reserved for it.
-    pub(crate) fn lead(lead: Duration) -> Self {
-        Self { name: "lead".to_owned(), timeout: Some(lead), reserve: Duration::ZERO }
+    pub(crate) fn pre_stop_delay(delay: Duration) -> Self {
+        Self { name: "pre_stop_delay".to_owned(), timeout: Some(delay), reserve: Duration::ZERO }
     }
 }
 

@@ -14,7 +14,7 @@ use super::limit::Unit;
 use crate::capture_context::Caught;
 use crate::config::Escalation;
 use crate::outcome::ServiceOutcome;
-use crate::report::{LaterSignal, PhaseReport};
+use crate::report::{PhaseReport, RepeatedSignal};
 
 /// Something that happened.
 #[derive(Debug, Clone)]
@@ -37,9 +37,9 @@ pub(crate) enum Event {
     /// [`Action::CaptureContext`] is done.
     ContextCaptured(Box<ShutdownContext>),
     /// [`Action::CompleteContext`] is done.
-    ContextCompleted(Box<ShutdownContext>),
+    ContextCompleted(Arc<ShutdownContext>),
     /// [`Action::ResolveSender`] is done.
-    SignalRepeated(Box<LaterSignal>),
+    SignalRepeated(Box<RepeatedSignal>),
     /// The program asked for haste.
     Escalated,
     /// The program said that the service is up.
@@ -47,8 +47,6 @@ pub(crate) enum Event {
     /// `run` was called.
     RunStarted,
     ServiceEnded(ServiceOutcome),
-    /// The future of `run` is gone: after its end, or before it.
-    RunDropped,
     /// A phase recorded something: all its values, and the last as `key=value`.
     PhaseProgressed {
         phase: StepId,
@@ -85,9 +83,9 @@ pub(crate) enum Event {
     },
     /// `run` has written everything that was left to write, and returns.
     Closed,
-    /// `main` is about to return.
+    /// The process is expected to end from now on, as the teardown of every guard has ended.
     ExitExpected,
-    /// The guard was dropped.
+    /// The guard was dropped, with or without the future of `run`.
     GuardDropped,
     /// A panic ends the process.
     Panicked {
@@ -173,6 +171,8 @@ pub(crate) struct StartPhase {
     pub(crate) phase: PhaseKey,
     /// When the phase is dropped.
     pub(crate) end: Instant,
+    /// The context of the stop.
+    pub(crate) context: Arc<ShutdownContext>,
 }
 
 /// Something that makes no progress.
@@ -243,7 +243,7 @@ pub(crate) enum DelayEnd {
 #[derive(Debug, Clone)]
 pub(crate) enum LogEvent {
     Context(Arc<ShutdownContext>),
-    Repeated(Box<LaterSignal>, Escalation),
+    Repeated(Box<RepeatedSignal>, Escalation),
     ImpossibleReserves(String),
     DelayStarted(Duration),
     DelayEnded(Duration, DelayEnd),

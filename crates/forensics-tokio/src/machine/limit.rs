@@ -49,8 +49,8 @@ impl Machine {
         let told = self.notifies && self.unit.is_some_and(|unit| unit.heeds_us);
         let by_unit = self.granted().filter(|_| by_systemd || told);
         let by_unit = by_unit.map(|(granted, _)| (granted, "the unit's stop timeout"));
-        let by_config = self.config.grace.filter(|_| context.signal().is_some());
-        let by_config = by_config.map(|granted| (granted, "the grace period"));
+        let by_config = self.config.stop_timeout.filter(|_| context.signal().is_some());
+        let by_config = by_config.map(|granted| (granted, "the configured stop timeout"));
         if let Some((granted, whose)) = by_unit.into_iter().chain(by_config).min() {
             let margin = safety_margin(granted);
             let allowed = granted - margin;
@@ -75,7 +75,7 @@ impl Machine {
     pub(crate) fn extension(&self) -> Option<Extension> {
         let (granted, margin) = self.granted()?;
         let asked = self.config.extend_ceiling?;
-        let ceiling = highest(asked, self.config.deadline(), self.config.grace);
+        let ceiling = highest(asked, self.config.deadline(), self.config.stop_timeout);
         let heeded = self.unit?.heeds_us && self.notifies;
         let allowed = self.stop()?.allowed;
         (heeded && ceiling > allowed).then_some(Extension { granted, margin, ceiling })
@@ -84,9 +84,10 @@ impl Machine {
 
 /// How long a teardown may take at most whose time may be extended so far: no longer than the
 /// deadline, nor than the supervisor waits.
-fn highest(asked: Duration, deadline: Duration, grace: Option<Duration>) -> Duration {
-    let grace = grace.map_or(Duration::MAX, |grace| grace - safety_margin(grace));
-    asked.min(deadline).min(grace)
+fn highest(asked: Duration, deadline: Duration, stop_timeout: Option<Duration>) -> Duration {
+    let stop_timeout = stop_timeout
+        .map_or(Duration::MAX, |stop_timeout| stop_timeout - safety_margin(stop_timeout));
+    asked.min(deadline).min(stop_timeout)
 }
 
 #[cfg(test)]
@@ -96,15 +97,15 @@ mod tests {
     #[test]
     fn no_extension_goes_past_the_deadline_or_the_stop_timeout() {
         let cases = [(30, 45, None, 30), (60, 45, None, 45), (60, 45, Some(90), 45)];
-        for (asked, deadline, grace, expected) in cases {
+        for (asked, deadline, stop_timeout, expected) in cases {
             let [asked, deadline, expected] = [asked, deadline, expected].map(Duration::from_secs);
-            let grace = grace.map(Duration::from_secs);
-            assert_eq!(highest(asked, deadline, grace), expected);
+            let stop_timeout = stop_timeout.map(Duration::from_secs);
+            assert_eq!(highest(asked, deadline, stop_timeout), expected);
         }
-        let grace = Duration::from_secs(20);
-        let at_most = highest(grace * 3, grace * 2, Some(grace));
-        assert_eq!(at_most, grace - safety_margin(grace));
-        assert!(at_most < grace);
+        let stop_timeout = Duration::from_secs(20);
+        let at_most = highest(stop_timeout * 3, stop_timeout * 2, Some(stop_timeout));
+        assert_eq!(at_most, stop_timeout - safety_margin(stop_timeout));
+        assert!(at_most < stop_timeout);
     }
 
     #[test]

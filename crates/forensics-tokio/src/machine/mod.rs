@@ -45,7 +45,7 @@ use crate::capture_context::Caught;
 use crate::config::{Config, Escalation};
 use crate::outcome::{Outcome, ServiceOutcome};
 use crate::record_events;
-use crate::report::{LaterSignal, PhaseReport, ShutdownReport};
+use crate::report::{PhaseReport, RepeatedSignal, ShutdownReport};
 
 /// The state of a guard. See the module's documentation.
 #[derive(Clone)]
@@ -79,7 +79,7 @@ enum State {
         /// Whether the service goes on for the pre-stop delay.
         may_delay: bool,
         /// Signals that came meanwhile.
-        repeated: Vec<LaterSignal>,
+        repeated: Vec<RepeatedSignal>,
     },
     /// The service is no longer ready, and still serves until then.
     PreStopDelay(Box<Stop>, Instant),
@@ -107,8 +107,6 @@ enum Service {
     NotRun,
     Running,
     Ended(ServiceOutcome),
-    /// The future of `run` was dropped, and the service with it.
-    RunDropped,
 }
 
 /// A stop that has begun.
@@ -126,7 +124,7 @@ struct Stop {
     stage: Stage,
     pace: Pace,
     /// Signals after the first.
-    repeated: Vec<LaterSignal>,
+    repeated: Vec<RepeatedSignal>,
     running: BTreeMap<StepId, RunningPhase>,
     /// The group whose members run.
     group: Option<RunningGroup>,
@@ -289,13 +287,12 @@ impl Machine {
             }
             Event::TokenCancelled => self.token_cancelled(&mut turn),
             Event::ContextCaptured(context) => self.begin(*context, &mut turn),
-            Event::ContextCompleted(context) => self.record_begin(*context, &mut turn),
+            Event::ContextCompleted(context) => self.record_begin(context, &mut turn),
             Event::SignalRepeated(repeated) => self.repeat(repeated, &mut turn),
             Event::Escalated => drop(self.escalate(&mut turn)),
             Event::Ready => self.become_ready(&mut turn),
             Event::RunStarted => self.run_started(&mut turn),
             Event::ServiceEnded(outcome) => self.service_ended(outcome, &mut turn),
-            Event::RunDropped => self.run_dropped(&mut turn),
             Event::PhaseProgressed { phase, values, last_value } => {
                 self.phase_progressed(phase, values, last_value, &mut turn);
             }
@@ -429,7 +426,7 @@ impl Machine {
 
     /// What the pre-stop delay and the phases registered so far may take.
     pub(crate) fn sum(&self) -> Sum {
-        self.plan.sum(self.config.lead, self.config.deadline())
+        self.plan.sum(self.config.pre_stop_delay, self.config.deadline())
     }
 
     fn stop(&self) -> Option<&Stop> {
@@ -461,7 +458,7 @@ impl Machine {
         if !sum.is_possible() {
             turn.log(LogEvent::ImpossibleReserves(sum.to_string()));
         }
-        if self.config.ready_at_run {
+        if self.config.auto_ready {
             self.become_ready(turn);
         }
     }
@@ -474,15 +471,6 @@ impl Machine {
         self.service = Service::Ended(outcome);
         self.request(Trigger::ServiceEnded { error }, None, turn.now, false, turn);
         self.end_delay(DelayEnd::Service, turn);
-    }
-
-    /// Asks for no stop, as nothing would wait for its end. One that is under way goes on.
-    fn run_dropped(&mut self, turn: &mut Turn) {
-        self.closed();
-        if !self.is_over() {
-            self.service = Service::RunDropped;
-            self.end_delay(DelayEnd::Service, turn);
-        }
     }
 
     fn token_cancelled(&mut self, turn: &mut Turn) {
@@ -534,7 +522,8 @@ impl Machine {
         let context = Arc::new(context);
         // The line is queued before the token is cancelled.
         turn.log(LogEvent::Context(context.clone()));
-        let planned = if may_delay { self.config.lead.min(allowed) } else { Duration::ZERO };
+        let planned =
+            if may_delay { self.config.pre_stop_delay.min(allowed) } else { Duration::ZERO };
         // What the phases have reserved is theirs.
         let delay = planned.min(allowed.saturating_sub(self.plan.reserved()));
         let stop = Box::new(Stop {
@@ -561,7 +550,7 @@ impl Machine {
             self.state = State::TearingDown(stop);
         } else {
             turn.log(LogEvent::DelayStarted(delay));
-            let status = format!("Stopping: lead of {}, still serving", Seconds(delay));
+            let status = format!("Stopping: pre-stop delay of {}, still serving", Seconds(delay));
             turn.act(Action::SetStatus(status));
             self.state = State::PreStopDelay(stop, began + delay);
         }
@@ -579,7 +568,7 @@ impl Machine {
     }
 
     /// The context has all that the record shows: now the stop is recorded.
-    fn record_begin(&mut self, context: ShutdownContext, turn: &mut Turn) {
+    fn record_begin(&mut self, context: Arc<ShutdownContext>, turn: &mut Turn) {
         if self.is_over() {
             return;
         }
@@ -588,7 +577,7 @@ impl Machine {
         if stop.stage != Stage::Recording {
             return;
         }
-        stop.context = Arc::new(context);
+        stop.context = context;
         stop.stage = Stage::BeforeRun;
         let event = record_events::begun(&stop.context, stop.allowed, stop.delay, stop_timeout);
         turn.record(event);
@@ -597,7 +586,7 @@ impl Machine {
     }
 
     /// Takes in a signal after the first one, whose sender is known by now.
-    fn repeat(&mut self, mut repeated: Box<LaterSignal>, turn: &mut Turn) {
+    fn repeat(&mut self, mut repeated: Box<RepeatedSignal>, turn: &mut Turn) {
         if let State::Capturing { repeated: waiting, .. } = &mut self.state {
             waiting.push(*repeated);
             return;
@@ -606,8 +595,8 @@ impl Machine {
             return;
         }
         let escalation = self.config.escalation;
-        let cuts = escalation == Escalation::CutThenExit && repeated.ordinal >= Some(2);
-        repeated.ended_lead = cuts && self.escalate(turn);
+        let cuts = escalation == Escalation::SkipThenExit && repeated.ordinal >= Some(2);
+        repeated.ended_delay = cuts && self.escalate(turn);
         turn.log(LogEvent::Repeated(repeated.clone(), escalation));
         let requests = self.requests.count();
         turn.record(record_events::repeated(&repeated, requests));
@@ -616,7 +605,7 @@ impl Machine {
             stop.repeated.push(*repeated);
         }
         let exits = match escalation {
-            Escalation::CutThenExit => ordinal >= Some(3),
+            Escalation::SkipThenExit => ordinal >= Some(3),
             Escalation::Exit => ordinal >= Some(2),
             Escalation::Ignore => false,
         };
@@ -743,14 +732,13 @@ impl Machine {
                 Service::Ended(outcome) => outcome.clone(),
                 _ => ServiceOutcome::Dropped,
             },
-            later_signals: stop.repeated.clone(),
-            more_signals: self.requests.unlisted(),
+            repeated_signals: stop.repeated.clone(),
+            unlisted_signals: self.requests.unlisted(),
             errors: self.plan.errors().to_vec(),
             deadline: stop.allowed,
-            lead: stop.delayed,
+            pre_stop_delay: stop.delayed,
             total: ended.saturating_duration_since(stop.began),
             exit_status: 0,
-            on_exit: None,
         };
         if report.is_failed() {
             report.exit_status = self.config.failure_status;

@@ -1,9 +1,10 @@
 //! The phases to run, in order, until each is taken to be run.
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
-use forensics_core::escape::{MAX_NAME_CHARS, cut, cut_to};
+use forensics_core::escape::{MAX_NAME_CHARS, cut};
 
 use super::budget::{Claim, Sum};
 
@@ -27,7 +28,7 @@ pub(crate) enum Work {
 
 /// Names a step while it is in the plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct StepId(u64);
+pub(crate) struct StepId(usize);
 
 /// All steps that have not been taken yet. Phases can still be added while the teardown runs.
 #[derive(Clone, Default)]
@@ -35,9 +36,9 @@ pub(crate) struct Plan {
     waiting: VecDeque<Step>,
     /// What all of these have reserved, in nanoseconds: the sum may not fit into a `Duration`.
     reserved: u128,
-    /// Every name ever given, as a later phase may require one that has run.
-    names: HashSet<String>,
-    next_id: u64,
+    /// The name of every step ever registered, by its id: a later phase may require one that has run.
+    names: Vec<Arc<str>>,
+    taken: HashSet<Arc<str>>,
     errors: Vec<String>,
 }
 
@@ -66,17 +67,17 @@ impl Plan {
     /// A name that is taken is told apart by a number: work that was registered is never lost.
     fn step(&mut self, name: &str, work: Work) -> (Step, Option<String>) {
         let name = cut(name, MAX_NAME_CHARS);
-        self.next_id += 1;
-        let (mut unique, mut copies) = (name.clone().into_owned(), 1_u64);
-        while !self.names.insert(unique.clone()) {
+        let (mut unique, mut copies) = (Arc::from(&*name), 1_u64);
+        while !self.taken.insert(Arc::clone(&unique)) {
             copies += 1;
-            unique = format!("{name}#{copies}");
+            unique = format!("{name}#{copies}").into();
         }
-        let error = (unique != name)
+        self.names.push(unique.clone());
+        let error = (*unique != *name)
             .then(|| format!("there is a phase `{name}` already: the new one runs as `{unique}`"));
         self.errors.extend(error.clone());
-        let claim = Claim { name: unique, timeout: None, reserve: Duration::ZERO };
-        (Step { id: StepId(self.next_id), claim, requires: Vec::new(), work }, error)
+        let claim = Claim { name: unique.to_string(), timeout: None, reserve: Duration::ZERO };
+        (Step { id: StepId(self.names.len()), claim, requires: Vec::new(), work }, error)
     }
 
     /// Changes a step that has not been taken yet.
@@ -107,9 +108,11 @@ impl Plan {
         self.edit(id, |step| step.claim.reserve = reserve);
     }
 
-    /// Requires of a step that the one of that name has ended well.
-    pub(crate) fn require(&mut self, id: StepId, name: String) {
-        let name = cut_to(name, MAX_NAME_CHARS);
+    /// Requires of a step that another one has ended well.
+    pub(crate) fn require(&mut self, id: StepId, required: StepId) {
+        let name = self.names.get(required.0 - 1).map(ToString::to_string);
+        // Without a name it is another guard's.
+        let name = name.unwrap_or_else(|| "a phase of another guard".to_owned());
         self.edit(id, |step| step.requires.push(name));
     }
 
@@ -127,7 +130,7 @@ impl Plan {
 
     /// What a pre-stop delay and the steps not yet taken may take.
     pub(super) fn sum(&self, delay: Duration, deadline: Duration) -> Sum {
-        let delay = (!delay.is_zero()).then(|| Claim::lead(delay));
+        let delay = (!delay.is_zero()).then(|| Claim::pre_stop_delay(delay));
         let claims = delay.into_iter().chain(self.waiting.iter().map(Step::effective_claim));
         Sum::of(claims.collect(), deadline)
     }
@@ -137,22 +140,25 @@ impl Plan {
         Duration::from_nanos_u128(self.reserved.min(Duration::MAX.as_nanos()))
     }
 
-    /// Finds the phases that require one which was never registered. Before the first is taken.
+    /// Finds the phases that require one which does not run before them. Before the first is taken.
     pub(super) fn check_requirements(&mut self) -> Vec<String> {
-        let mut unknown = Vec::new();
+        let mut earlier = HashSet::new();
+        let mut errors = Vec::new();
         for step in &self.waiting {
             let members: &[Step] =
                 if let Work::Group(members) = &step.work { members } else { &[] };
-            for one in std::iter::once(step).chain(members) {
-                let missing = one.requires.iter().filter(|name| !self.names.contains(*name));
-                unknown.extend(missing.map(|required| {
+            let all = || std::iter::once(step).chain(members);
+            for one in all() {
+                let missing = one.requires.iter().filter(|name| !earlier.contains(name.as_str()));
+                errors.extend(missing.map(|required| {
                     let name = &one.claim.name;
-                    format!("phase `{name}` requires `{required}`, which is no phase")
+                    format!("phase `{name}` requires `{required}`, which does not run before it")
                 }));
             }
+            earlier.extend(all().map(|one| one.claim.name.as_str()));
         }
-        self.errors.extend_from_slice(&unknown);
-        unknown
+        self.errors.extend_from_slice(&errors);
+        errors
     }
 
     /// What was wrong with the registrations so far; each has been logged.

@@ -18,7 +18,7 @@ use super::{
     RunningPhase, Seconds, Service, Stage, StartPhase, State, StepId, Stop, Turn,
 };
 use crate::outcome::{Outcome, ServiceOutcome};
-use crate::record_events::{self, Place};
+use crate::record_events;
 use crate::report::PhaseReport;
 
 /// How often a phase that runs long is named.
@@ -35,7 +35,7 @@ impl Machine {
     /// Goes on with the teardown as far as it can.
     pub(super) fn advance(&mut self, turn: &mut Turn) {
         while let State::TearingDown(stop) = &mut self.state {
-            let has_ended = matches!(self.service, Service::Ended(_) | Service::RunDropped);
+            let has_ended = matches!(self.service, Service::Ended(_));
             match stop.stage {
                 Stage::Recording | Stage::Closing { .. } => return,
                 Stage::BeforeRun => {
@@ -57,7 +57,7 @@ impl Machine {
                     if let Some((step, later)) = self.plan.take_next() {
                         stop.start_step(step, later, turn);
                     } else {
-                        let timeout = self.config.service_grace(stop.reports.len());
+                        let timeout = self.config.service_timeout(stop.reports.len());
                         let until = turn.now.checked_add(timeout).unwrap_or(stop.deadline());
                         let until = until.min(stop.deadline());
                         stop.stage = Stage::Service { since: turn.now, until };
@@ -124,16 +124,13 @@ impl Machine {
             ExitKind::Clean
         };
         let status = report.exit_status;
-        let event = record_events::stopped(how, Some(status), report.total, report.more_signals);
+        let event =
+            record_events::stopped(how, Some(status), report.total, report.unlisted_signals);
         turn.record(record::Event::Stopped(event));
         let error = report.is_failed().then(|| report.failure());
         let (total, timed_out) = (report.total, report.timed_out);
         let state = MessageState::Ended { status, total, timed_out, error };
         self.write_message(&state, turn);
-        if let Service::RunDropped = self.service {
-            // Nothing else would say that it is closed.
-            self.closed();
-        }
     }
 
     pub(super) fn phase_progressed(
@@ -147,8 +144,7 @@ impl Machine {
         let Some(phase) = stop.running.get_mut(&id) else { return };
         stop.progress += 1;
         let offset = turn.now.saturating_duration_since(stop.began);
-        let place = phase.key.place();
-        turn.record(record_events::phase_progress(place, values.clone(), offset));
+        turn.record(record_events::phase_progress(&phase.key, values.clone(), offset));
         (phase.values, phase.last_value) = (values, last_value);
     }
 
@@ -245,7 +241,8 @@ impl Stop {
         self.look_by(phase.next_look());
         let end = phase.end;
         self.running.insert(key.id, phase);
-        turn.act(Action::StartPhase(StartPhase { phase: key, end }));
+        let context = self.context.clone();
+        turn.act(Action::StartPhase(StartPhase { phase: key, end, context }));
     }
 
     /// Why a step is not to run at all.
@@ -281,8 +278,8 @@ impl Stop {
             name: key.name.to_string(),
             outcome: Outcome::Skipped,
             error: Some(why),
-            offset: turn.now.saturating_duration_since(self.began),
-            took: Duration::ZERO,
+            started_after: turn.now.saturating_duration_since(self.began),
+            duration: Duration::ZERO,
             values: Map::new(),
             members: Vec::new(),
         };
@@ -303,8 +300,8 @@ impl Stop {
             name: key.name.to_string(),
             outcome,
             error,
-            offset: due.started.saturating_duration_since(self.began),
-            took: turn.now.saturating_duration_since(due.started),
+            started_after: due.started.saturating_duration_since(self.began),
+            duration: turn.now.saturating_duration_since(due.started),
             values,
             members: Vec::new(),
         };
@@ -330,8 +327,8 @@ impl Stop {
             name: key.name.to_string(),
             outcome: members.iter().map(|member| member.outcome).max().unwrap_or(Outcome::Ok),
             error: (!not_ok.is_empty()).then(|| not_ok.join(", ")),
-            offset: started.saturating_duration_since(self.began),
-            took: turn.now.saturating_duration_since(started),
+            started_after: started.saturating_duration_since(self.began),
+            duration: turn.now.saturating_duration_since(started),
             values: Map::new(),
             members,
         };
@@ -343,14 +340,14 @@ impl Stop {
         self.progress += 1;
         let offset = due.started.saturating_duration_since(self.began);
         let budget = due.all(self.deadline());
-        turn.record(record_events::phase_started(key.place(), budget, offset));
+        turn.record(record_events::phase_started(key, budget, offset));
         let event = LogEvent::PhaseStarted { phase: key.clone(), offset, budget };
         turn.log(event);
     }
 
     fn log_end(&mut self, key: PhaseKey, report: &PhaseReport, turn: &mut Turn) {
         self.progress += 1;
-        turn.record(record_events::phase_finished(key.place(), report));
+        turn.record(record_events::phase_finished(&key, report));
         let event = LogEvent::PhaseFinished { phase: key, report: report.clone() };
         turn.log(event);
     }
@@ -452,11 +449,5 @@ impl RunningPhase {
             budget: self.end.saturating_duration_since(started),
             last_value: self.last_value.clone(),
         }
-    }
-}
-
-impl PhaseKey {
-    fn place(&self) -> Place<'_> {
-        Place { phase: &self.name, group: self.group.as_ref().map(|(_, group)| &**group) }
     }
 }

@@ -1,11 +1,11 @@
-//! Telling the service manager the state of the service, by the protocol of `sd_notify(3)`.
+//! Tells the service manager the state of the service, by the protocol of `sd_notify(3)`.
 //!
-//! This is code of our own, as the crates for it lack what a teardown needs: `sd-notify` blocks while
-//! the manager's queue is full and knows no abstract sockets, `libsystemd` blocks as well and brings
-//! a dozen dependencies. Here nothing blocks and nothing grows: a message waits in a queue, in which
-//! it replaces an earlier one that sets the same variable, and a task sends it when the socket has room.
+//! This is our own code, because the crates for it lack what a teardown needs. `sd-notify` and `libsystemd`
+//! block while the manager's queue is full: a teardown would block with them. Here a message waits in a
+//! queue, where it replaces an earlier one that sets the same variable, and a task sends it when the
+//! socket has room. So nothing blocks and nothing grows.
 //!
-//! Where `NOTIFY_SOCKET` is not set all of this does nothing.
+//! If `NOTIFY_SOCKET` is not set, all of this does nothing.
 
 pub(crate) mod watchdog;
 
@@ -26,13 +26,13 @@ use tokio::time::timeout;
 use crate::os::abstract_address;
 
 /// Longest status, in characters. systemd takes a message of 4096 bytes (`NOTIFY_BUFFER_MAX`), and
-/// a character is at most 10 bytes when it is escaped.
+/// an escaped character has at most 10 bytes.
 const MAX_STATUS: usize = 400;
 
-/// How long an extension, which must not come late, is tried.
+/// How long sending an extension may take. A late one would be of no use.
 const EXTEND_LIMIT: Duration = Duration::from_millis(500);
 
-/// The connection to the service manager; see the module's documentation. Clones are the same one.
+/// The connection to the service manager; see the module's documentation. Clones share it.
 #[derive(Clone, Default)]
 pub(crate) struct Notifier(Option<Arc<Connection>>);
 
@@ -44,10 +44,10 @@ struct Connection {
 }
 
 impl Notifier {
-    /// Connects to the socket that `NOTIFY_SOCKET` names. In a runtime.
+    /// Connects to the socket that `NOTIFY_SOCKET` names. Must be called in a runtime.
     ///
     /// # Errors
-    /// A text, where it names none that can be connected to.
+    /// A text, if the variable is set and the socket cannot be used.
     pub(crate) fn from_environment() -> Result<Self, String> {
         let address = std::env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty());
         let Some(address) = address else { return Ok(Self::default()) };
@@ -73,7 +73,7 @@ impl Notifier {
         self.0.is_some()
     }
 
-    /// The service is up, or has been reloaded.
+    /// The service is up, or was reloaded.
     pub(crate) fn ready(&self) {
         self.push("READY=1");
     }
@@ -83,24 +83,24 @@ impl Notifier {
         self.push(&format!("RELOADING=1\nMONOTONIC_USEC={}", clock::mono_us()));
     }
 
-    /// A line for `systemctl status`. Takes the place of one that has not been sent yet.
+    /// Sets the line in `systemctl status`.
     pub(crate) fn status(&self, text: &str) {
-        // A newline would begin an assignment of its own.
+        // Escaped, because a newline would begin another assignment.
         self.push(&format!("STATUS={}", Plain(&cut(text, MAX_STATUS))));
     }
 
     /// Queues a message, in place of an earlier one that sets the same variable.
     pub(crate) fn push(&self, message: &str) {
         let Some(connection) = &self.0 else { return };
-        let mut queue = connection.lock();
+        let mut queue = connection.queue();
         queue.retain(|queued| queued.split('=').next() != message.split('=').next());
         queue.push_back(message.to_owned());
         drop(queue);
         connection.changed.notify_one();
     }
 
-    /// Asks systemd to wait for so much longer, from now on. Returns whether systemd has the message;
-    /// it may still ignore it.
+    /// Asks systemd to wait for this much longer, from now on. Returns whether systemd has the message. It
+    /// may still ignore it.
     pub(crate) async fn extend(&self, by: Duration) -> bool {
         let Some(connection) = &self.0 else { return false };
         let message = format!("EXTEND_TIMEOUT_USEC={}", by.as_micros());
@@ -108,15 +108,15 @@ impl Notifier {
         matches!(sent, Ok(Ok(_)))
     }
 
-    /// Sends the queue's messages while it is polled; never returns.
+    /// Sends the queued messages while it is polled. Never returns.
     ///
-    /// What cannot be sent for another reason than a full queue is dropped: a manager that re-executes
-    /// itself refuses for an instant, and the next status reaches it.
+    /// A message that cannot be sent for another reason than a full queue is dropped. A manager that
+    /// re-executes itself refuses messages for a moment, and the next status reaches it.
     pub(crate) async fn send(&self) {
         let Some(connection) = &self.0 else { return std::future::pending().await };
         loop {
-            // The lock is not held while the message is sent.
-            while let Some(message) = { connection.lock().pop_front() } {
+            // In a block, so that the lock is not held while the message is sent.
+            while let Some(message) = { connection.queue().pop_front() } {
                 let _ = connection.socket.send(message.as_bytes()).await;
             }
             connection.changed.notified().await;
@@ -125,7 +125,7 @@ impl Notifier {
 }
 
 impl Connection {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<String>> {
+    fn queue(&self) -> MutexGuard<'_, VecDeque<String>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -146,7 +146,7 @@ mod tests {
         std::iter::from_fn(next).collect()
     }
 
-    /// Lets the notifier send until so many messages have come.
+    /// Lets the notifier send until this many messages have arrived.
     async fn delivered(notifier: &Notifier, socket: &StdDatagram, count: usize) -> Vec<String> {
         let receiving = async {
             let mut all = Vec::new();
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn messages_come_in_their_order_over_both_kinds_of_socket() {
+    async fn messages_arrive_in_order_over_both_kinds_of_socket() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify");
         let name = format!("@forensics-test-{}", std::process::id());
@@ -211,18 +211,18 @@ mod tests {
             let notifier = notifier.clone();
             async move { notifier.send().await }
         });
-        // Until the queue is full: what is left then stays.
+        // Until the socket is full. Then the message stays in the queue.
         let connection = notifier.0.clone().unwrap();
         let mut last = 0;
         for n in 0..10_000 {
             notifier.status(&n.to_string());
             tokio::task::yield_now().await;
             last = n;
-            if !connection.lock().is_empty() {
+            if !connection.queue().is_empty() {
                 break;
             }
         }
-        assert!(last < 9_999, "the queue has no end");
+        assert!(last < 9_999, "the socket is never full");
         notifier.status("the latest");
         notifier.push("STOPPING=1");
         let mut all = received(&socket);
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_that_is_none_is_an_error_and_a_long_status_fits_a_message() {
+    async fn an_invalid_address_is_an_error_and_a_long_status_fits_a_message() {
         let cases = [
             ("vsock:2:1234", "neither a path nor an abstract socket"),
             ("/nonexistent/notify", "No such file"),

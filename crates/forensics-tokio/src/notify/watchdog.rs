@@ -1,7 +1,7 @@
-//! Feeding systemd's watchdog for as long as the runtime answers.
+//! Feeds systemd's watchdog as long as the runtime answers.
 //!
-//! It is a task and no more: where no worker is left to run it, `WATCHDOG=1` is not sent, and systemd
-//! ends a service that no longer does anything.
+//! It is only a task. If no worker of the runtime is free to run it, `WATCHDOG=1` is not sent, and systemd
+//! ends the service.
 
 use std::time::Duration;
 
@@ -9,15 +9,14 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::notify::Notifier;
 
-/// How often systemd wants a message of this process (`sd_watchdog_enabled(3)`); `None` where it
-/// does not.
+/// How often systemd expects a message from this process (`sd_watchdog_enabled(3)`), if it expects any.
 pub(crate) fn interval_of_environment() -> Option<Duration> {
     let variable = |name| std::env::var(name).ok();
     interval_for(variable("WATCHDOG_USEC"), variable("WATCHDOG_PID"), std::process::id())
 }
 
 fn interval_for(usec: Option<String>, pid: Option<String>, ours: u32) -> Option<Duration> {
-    // Set for a parent that has handed its environment down.
+    // The variables were set for a parent, which has passed on its environment.
     if pid.is_some_and(|pid| pid.parse() != Ok(ours)) {
         return None;
     }
@@ -25,9 +24,9 @@ fn interval_for(usec: Option<String>, pid: Option<String>, ours: u32) -> Option<
     (usec > 0 && usec < u64::MAX).then(|| Duration::from_micros(usec))
 }
 
-/// Sends `WATCHDOG=1`, twice as often as systemd wants it; never returns.
+/// Sends `WATCHDOG=1`, twice as often as systemd expects it. Never returns.
 pub(crate) async fn feed(notifier: Notifier, every: Duration) {
-    // Not zero, which `interval` would not take.
+    // `interval` panics at zero.
     let mut ticks = interval((every / 2).max(Duration::from_micros(1)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -41,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_interval_is_ours_only_where_the_pid_is() {
+    fn the_interval_is_ours_only_if_the_pid_is() {
         let cases = [
             (Some("3000000"), Some("7"), Some(3)),
             (Some("3000000"), None, Some(3)),

@@ -1,4 +1,4 @@
-//! Linux: timers of the kernel, abstract sockets, `/proc/self/exe`.
+//! Linux: kernel timers, abstract sockets, `/proc/self/exe`.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt;
@@ -9,15 +9,14 @@ use std::time::Duration;
 use nix::sys::signal::{SIGKILL, SigEvent, SigevNotify};
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
-use nix::unistd::{getpid, gettid};
 
-/// The diagnostic where this program cannot be run again: for `/bin/sh -c`. It shows names without
-/// command lines, as nothing would remove the secrets from those. The second is for busybox.
+/// The diagnostic if this program cannot be run again, for `/bin/sh -c`. It shows names without command
+/// lines, because nothing would remove the secrets from those. The second `ps` is for busybox.
 pub(crate) const SHELL: &str = "date; cat /proc/loadavg; columns=pid,ppid,user,stat,time,comm; \
     { ps ax -o $columns,pcpu,rss,wchan:24 --sort=-pcpu 2>/dev/null || ps -o $columns; } | head -n 60";
 
-/// Has the kernel kill the process in that time, unless the returned timer is dropped before. Where no
-/// thread can be started, the last work is done on the calling thread, and could block forever.
+/// Lets the kernel kill the process after that time, unless the returned timer is dropped before. It is
+/// for a forced exit that blocks: if no thread can be started, it calls hooks on its own thread.
 pub(crate) fn kill_after(after: Duration) -> Option<Timer> {
     let kill = SigevNotify::SigevSignal { signal: SIGKILL, si_value: 0 };
     let mut timer = Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(kill)).ok()?;
@@ -25,17 +24,12 @@ pub(crate) fn kill_after(after: Duration) -> Option<Timer> {
     Some(timer)
 }
 
-/// Whether this thread is the one that began in `main`.
-pub(crate) fn is_main_thread() -> bool {
-    gettid() == getpid()
-}
-
-/// The program that this process runs, also where its file was replaced or removed.
+/// The program of this process, even if its file was replaced or removed.
 pub(crate) fn own_program() -> PathBuf {
     "/proc/self/exe".into()
 }
 
-/// The address of a socket that has no file.
+/// The address of a socket that has a name and no file.
 pub(crate) fn abstract_address(name: &[u8]) -> io::Result<SocketAddr> {
     SocketAddr::from_abstract_name(name)
 }

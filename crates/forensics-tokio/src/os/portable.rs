@@ -1,51 +1,30 @@
-//! Other Unix: what the standard library has.
+//! Other Unix: what the standard library and POSIX offer.
 
 use std::io;
 use std::os::unix::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread;
 use std::time::Duration;
 
-use nix::sys::signal::{SIGKILL, kill};
-use nix::unistd::{alarm, getpid};
+use nix::unistd::alarm;
 
-use crate::blocking::spawn_detached;
-
-/// The diagnostic where this program cannot be run again: for `/bin/sh -c`. It shows names without
-/// command lines, as nothing would remove the secrets from those.
+/// The diagnostic if this program cannot be run again, for `/bin/sh -c`. It shows names without command
+/// lines, because nothing would remove the secrets from those.
 pub(crate) const SHELL: &str =
     "date; uptime; ps ax -o pid,ppid,user,stat,time,pcpu,rss,comm | head -n 60";
 
-/// Kills the process in that time, unless the returned sender is dropped before. Where no thread can be
-/// started, the last work is done on the calling thread, and could block forever. For that case there
-/// is SIGALRM, which ends the process unless it is handled; it is not taken back.
-pub(crate) fn kill_after(after: Duration) -> Option<Sender<()>> {
-    let (keep, dropped) = channel::<()>();
-    let last_resort = move || {
-        if dropped.recv_timeout(after) == Err(RecvTimeoutError::Timeout) {
-            let _ = kill(getpid(), SIGKILL);
-        }
-    };
-    if spawn_detached("shutdown-end", last_resort).is_err() {
-        alarm::set(u32::try_from(after.as_secs() + 1).unwrap_or(u32::MAX));
-        return None;
-    }
-    Some(keep)
+/// Ends the process after that time by SIGALRM, unless the program handles that signal. It is for a
+/// forced exit that blocks, and is not undone.
+pub(crate) fn kill_after(after: Duration) -> Option<u32> {
+    alarm::set(u32::try_from(after.as_secs() + 1).unwrap_or(u32::MAX))
 }
 
-/// Whether this thread is the one that began in `main`, to which the standard library gives its name.
-pub(crate) fn is_main_thread() -> bool {
-    thread::current().name() == Some("main")
-}
-
-/// The program that this process runs, by its path: the file that is there now.
+/// The program of this process, by its path: the file that is there now.
 pub(crate) fn own_program() -> PathBuf {
     std::env::current_exe().unwrap_or_default()
 }
 
-/// There is none.
+/// Always an error.
 pub(crate) fn abstract_address(_: &[u8]) -> io::Result<SocketAddr> {
-    let why = "Linux alone has abstract sockets: name one by its path";
+    let why = "only Linux has abstract sockets; use a path";
     Err(io::Error::new(io::ErrorKind::Unsupported, why))
 }

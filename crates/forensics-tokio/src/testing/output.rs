@@ -8,14 +8,14 @@ use std::time::Duration;
 /// One stream of a program's output. A thread reads it, so that the program never waits.
 #[derive(Debug, Default)]
 pub(super) struct Output {
-    so_far: Mutex<SoFar>,
+    read: Mutex<SoFar>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct SoFar {
     text: String,
-    closed: bool,
+    is_closed: bool,
 }
 
 impl Output {
@@ -25,14 +25,15 @@ impl Output {
         let reader = output.clone();
         thread::spawn(move || {
             let mut stream = BufReader::new(stream);
-            let mut line = Vec::new();
-            while stream.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
-                reader.lock().text.push_str(&String::from_utf8_lossy(&line));
-                line.clear();
+            let mut is_closed = false;
+            while !is_closed {
+                let mut line = Vec::new();
+                is_closed = !stream.read_until(b'\n', &mut line).is_ok_and(|length| length > 0);
+                let mut so_far = reader.lock();
+                so_far.text.push_str(&String::from_utf8_lossy(&line));
+                so_far.is_closed = is_closed;
                 reader.changed.notify_all();
             }
-            reader.lock().closed = true;
-            reader.changed.notify_all();
         });
         output
     }
@@ -46,25 +47,20 @@ impl Output {
         let line = |so_far: &SoFar| {
             so_far.text.lines().find(|line| line.contains(text)).map(str::to_owned)
         };
-        line(&self.wait_until(limit, |so_far| so_far.closed || line(so_far).is_some()))
+        line(&self.wait_until(limit, |so_far| so_far.is_closed || line(so_far).is_some()))
     }
 
-    /// Whether the stream ends within `limit`: then no process can write to it any more.
+    /// Whether the stream ends within `limit`. Then no process can write to it any more.
     pub(super) fn wait_closed(&self, limit: Duration) -> bool {
-        self.wait_until(limit, |so_far| so_far.closed).closed
+        self.wait_until(limit, |so_far| so_far.is_closed).is_closed
     }
 
-    fn wait_until(
-        &self,
-        limit: Duration,
-        is_done: impl Fn(&SoFar) -> bool,
-    ) -> MutexGuard<'_, SoFar> {
-        let is_pending = |so_far: &mut SoFar| !is_done(so_far);
-        let waited = self.changed.wait_timeout_while(self.lock(), limit, is_pending);
+    fn wait_until(&self, limit: Duration, is: impl Fn(&SoFar) -> bool) -> MutexGuard<'_, SoFar> {
+        let waited = self.changed.wait_timeout_while(self.lock(), limit, |so_far| !is(so_far));
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     fn lock(&self) -> MutexGuard<'_, SoFar> {
-        self.so_far.lock().unwrap_or_else(PoisonError::into_inner)
+        self.read.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

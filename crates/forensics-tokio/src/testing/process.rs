@@ -1,7 +1,5 @@
 //! Starts your own program, stops it by real signals, and reads the record that it leaves.
 
-use std::collections::HashMap;
-use std::ffi::{OsStr, OsString};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -21,10 +19,10 @@ use crate::machine::SAME_REQUEST;
 /// The variable that says where a program writes its records.
 const RECORD_DIR: &str = "FORENSICS_RECORD_DIR";
 
-/// How long the harness waits by default: far more than anything takes on a busy machine.
+/// How long the harness waits by default. It is far more than anything takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The time between two signals that count as two: what the guard requires, and a margin for a busy
+/// How far apart two signals must be to count as two: what the guard requires, and a margin for a busy
 /// machine.
 const APART: Duration = SAME_REQUEST.saturating_add(Duration::from_millis(50));
 
@@ -46,7 +44,7 @@ const APART: Duration = SAME_REQUEST.saturating_add(Duration::from_millis(50));
 ///
 /// // In a test: env!("CARGO_BIN_EXE_gateway").
 /// let gateway = Process::start(&mut Command::new("target/debug/gateway"));
-/// gateway.until_stdout("listening on");
+/// gateway.wait_for_stdout("listening on");
 /// gateway.signal(Signal::TERM);
 /// let run = gateway.wait();
 /// assert_eq!(run.code(), 0, "{}", run.stderr);
@@ -58,7 +56,7 @@ pub struct Process {
     stdout: Arc<Output>,
     stderr: Arc<Output>,
     records: PathBuf,
-    /// Absent if the command names a folder itself.
+    /// The temporary folder. Absent if the command names a folder itself.
     made: Option<TempDir>,
     limit: Duration,
 }
@@ -79,25 +77,25 @@ impl Process {
     /// If it cannot be started.
     #[track_caller]
     pub fn start_reading(command: &mut Command, stdin: impl Into<Stdio>) -> Self {
-        let set = command.get_envs().filter_map(|(name, value)| Some((name.into(), value?.into())));
-        let set: HashMap<OsString, PathBuf> = set.collect();
         for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("FORENSICS_") && !set.contains_key(&name) {
+            let is_set = command.get_envs().any(|(set, _)| set == name);
+            if name.to_string_lossy().starts_with("FORENSICS_") && !is_set {
                 command.env_remove(name);
             }
         }
-        let (records, made) = if let Some(records) = set.get(OsStr::new(RECORD_DIR)) {
-            (records.clone(), None)
+        let mut named = command.get_envs().filter(|(name, _)| *name == RECORD_DIR);
+        let named = named.find_map(|(_, value)| value.map(PathBuf::from));
+        let (records, made) = if let Some(records) = named {
+            (records, None)
         } else {
-            let made = tempfile::tempdir().unwrap_or_else(|e| panic!("no folder: {e}"));
-            let records = made.path().join("records");
-            command.env(RECORD_DIR, &records);
-            (records, Some(made))
+            let made = tempfile::tempdir().unwrap_or_else(|e| panic!("no temporary folder: {e}"));
+            (made.path().join("records"), Some(made))
         };
+        command.env(RECORD_DIR, &records);
         command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
         if made.is_some() {
-            // The same command started again gets a folder of its own.
+            // So that a second start of the same command gets a folder of its own.
             command.env_remove(RECORD_DIR);
         }
         let (stdout, stderr) = (Output::of(child.stdout.take()), Output::of(child.stderr.take()));
@@ -125,8 +123,8 @@ impl Process {
     /// # Panics
     /// If there is no such line.
     #[track_caller]
-    pub fn until_stdout(&self, text: &str) -> String {
-        self.until(&self.stdout, "stdout", text)
+    pub fn wait_for_stdout(&self, text: &str) -> String {
+        self.wait_for(&self.stdout, "stdout", text)
     }
 
     /// Waits for a line on stderr that contains `text`, and returns it.
@@ -134,12 +132,12 @@ impl Process {
     /// # Panics
     /// If there is no such line.
     #[track_caller]
-    pub fn until_stderr(&self, text: &str) -> String {
-        self.until(&self.stderr, "stderr", text)
+    pub fn wait_for_stderr(&self, text: &str) -> String {
+        self.wait_for(&self.stderr, "stderr", text)
     }
 
     #[track_caller]
-    fn until(&self, output: &Output, stream: &str, text: &str) -> String {
+    fn wait_for(&self, output: &Output, stream: &str, text: &str) -> String {
         output.wait_for(text, self.limit).unwrap_or_else(|| {
             let (stdout, stderr) = (self.stdout.text(), self.stderr.text());
             panic!("no `{text}` on {stream}\nstdout:\n{stdout}\nstderr:\n{stderr}")
@@ -176,12 +174,12 @@ impl Process {
     /// If it does not end.
     #[track_caller]
     pub fn wait(mut self) -> Run {
-        // Its output streams are closed when it ends, and not before.
+        // Its output streams are closed at its end, or at that of a process that it started and left.
         let closed = self.stdout.wait_closed(self.limit) && self.stderr.wait_closed(self.limit);
         assert!(closed, "it does not end; stderr so far:\n{}", self.stderr.text());
         let status = self.child.wait().unwrap_or_else(|e| panic!("cannot wait for it: {e}"));
-        // The newest record in our own folder, even if it is of a process that the program started. In
-        // another folder, the newest record of the program's own process.
+        // In the temporary folder, the newest record, which may be of a process that the program started.
+        // In another folder, the newest record of the program's own process.
         let is_its = |run: &record::Run| self.made.is_some() || run.record.start.pid == self.pid();
         let paths = runs(&self.records).unwrap_or_default();
         let mut newest_first = paths.iter().rev().filter_map(|path| record::Run::read(path).ok());

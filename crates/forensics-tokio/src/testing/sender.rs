@@ -1,4 +1,4 @@
-//! The senders of the signals that a test injects.
+//! The senders of the signals that a test delivers.
 
 use std::process;
 
@@ -9,9 +9,9 @@ use forensics_core::signal::Signal;
 
 use crate::capture_context::Caught;
 
-/// The sender of an injected signal. The guard takes it for what the kernel says.
+/// The sender of a signal that a test delivers. The guard takes it for what the kernel says.
 ///
-/// A test names the sender and not the cause. The cause is decided from the sender as from a real one
+/// A test names the sender and not the cause. The cause is decided from the sender, as from a real one
 /// ([`forensics_core::cause`]):
 ///
 /// | sender | cause |
@@ -20,13 +20,13 @@ use crate::capture_context::Caught;
 /// | [`systemd()`](Self::systemd) | `systemd` |
 /// | [`supervisor()`](Self::supervisor) | `supervisor` |
 /// | [`container_init()`](Self::container_init) | `container_stop` |
-/// | [`kernel()`](Self::kernel) | `ctrl_c` of SIGINT and SIGQUIT, `hangup` of SIGHUP |
-/// | [`ourselves()`](Self::ourselves) | `self_sent` |
+/// | [`kernel()`](Self::kernel) | `ctrl_c` for SIGINT and SIGQUIT, `hangup` for SIGHUP |
+/// | [`this_process()`](Self::this_process) | `self_sent` |
 /// | [`process(4242, "cron")`](Self::process) | `process` |
 /// | [`gone(4242)`](Self::gone) | `unknown` |
 /// | any of them, [`unverified()`](Self::unverified) | `unverified` |
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use = "give it to `Kit::signal_from`"]
+#[must_use = "give it to `TestHarness::signal_from`"]
 pub struct Sender {
     /// Absent for the kernel.
     known: Option<sender::Sender>,
@@ -56,44 +56,44 @@ impl Sender {
         Self::process(nix::unistd::getppid().as_raw(), "supervisor")
     }
 
-    /// The init of a container, which passes on what its runtime sends.
+    /// The init of a container, which forwards what its runtime sends.
     pub fn container_init() -> Self {
         Self::process(1, "tini").uid(0)
     }
 
-    /// The kernel, which sends a key at the terminal.
+    /// The kernel, on behalf of a key that was pressed at the terminal.
     pub fn kernel() -> Self {
         Self { known: None }
     }
 
     /// The test's own process.
-    pub fn ourselves() -> Self {
+    pub fn this_process() -> Self {
         Self::process(process::id().cast_signed(), "service")
     }
 
-    /// A process that had exited, and was waited for, before its name could be read.
+    /// A process that exited, and was waited for, before its name could be read.
     pub fn gone(pid: i32) -> Self {
         let mut gone = sender::Sender::new(ProcessSummary::unknown(pid), SiCode::User);
         gone.absence = Some(SnapshotError::Gone);
         Self { known: Some(gone) }
     }
 
-    /// Its real user.
+    /// Sets its real user id.
     pub fn uid(self, uid: u32) -> Self {
         self.with(|sender| sender.process.uid = Some(uid))
     }
 
-    /// Its command line.
+    /// Sets its command line.
     pub fn cmdline(self, cmdline: &str) -> Self {
         self.with(|sender| sender.process.cmdline = Some(cmdline.to_owned()))
     }
 
-    /// Its controlling terminal, as below `/dev`: `pts/3`.
+    /// Sets its controlling terminal, as a path below `/dev`: `pts/3`.
     pub fn terminal(self, tty: &str) -> Self {
         self.with(|sender| sender.process.tty = Some(tty.to_owned()))
     }
 
-    /// Its parent, with the ancestors of that one.
+    /// Sets its parent, with the parent's own ancestors.
     pub fn child_of(self, parent: Self) -> Self {
         let Some(parent) = parent.known else { return self };
         self.with(|sender| {
@@ -102,12 +102,11 @@ impl Sender {
         })
     }
 
-    /// It used sigqueue(3), where the sender can write any pid and uid.
+    /// Makes it a sender by sigqueue(3), which can write any pid and uid.
     pub fn unverified(self) -> Self {
         self.with(|sender| {
-            let mut process = sender.process.clone();
-            process.name = None;
-            *sender = sender::Sender::new(process, SiCode::Queue);
+            sender.process.name = None;
+            *sender = sender::Sender::new(sender.process.clone(), SiCode::Queue);
         })
     }
 
@@ -119,7 +118,8 @@ impl Sender {
     /// A signal from it, as if it had just been received.
     pub(super) fn sends(&self, signal: Signal) -> Caught {
         let known = self.known.as_ref();
-        let mut captured = SignalInfo::new(signal, known.map_or(SiCode::Kernel, |it| it.code));
+        let code = known.map_or(SiCode::Kernel, |sender| sender.code);
+        let mut captured = SignalInfo::new(signal, code);
         captured.pid = known.map(|sender| sender.process.pid);
         captured.uid = known.and_then(|sender| sender.process.uid);
         Caught::known(captured, self.known.clone())

@@ -47,7 +47,6 @@ enum Move {
     RegisterPhase,
     RunReturns,
     ExitExpected,
-    RunDropped,
     GuardDropped,
 }
 
@@ -94,7 +93,7 @@ impl World {
         if self.driven.machine.report().is_some() {
             moves.push(Move::RunReturns);
         }
-        moves.extend([Move::ExitExpected, Move::RunDropped]);
+        moves.push(Move::ExitExpected);
         moves
     }
 
@@ -139,7 +138,6 @@ impl World {
             }
             Move::RunReturns => driven.bring(Event::Closed),
             Move::ExitExpected => driven.bring(Event::ExitExpected),
-            Move::RunDropped => driven.bring(Event::RunDropped),
             Move::GuardDropped => driven.bring(Event::GuardDropped),
         };
         self.check(&actions);

@@ -60,16 +60,14 @@ impl Driven {
                 Action::CaptureContext { trigger, .. } => {
                     Some(Event::ContextCaptured(Box::new(context(trigger.clone()))))
                 }
-                Action::CompleteContext(context) => {
-                    Some(Event::ContextCompleted(Box::new(ShutdownContext::clone(context))))
-                }
+                Action::CompleteContext(context) => Some(Event::ContextCompleted(context.clone())),
                 Action::ResolveSender { signal, ordinal, offset } => {
-                    Some(Event::SignalRepeated(Box::new(LaterSignal {
+                    Some(Event::SignalRepeated(Box::new(RepeatedSignal {
                         signal: signal.captured.signal,
                         sender: None,
                         ordinal: *ordinal,
-                        offset: *offset,
-                        ended_lead: false,
+                        received_after: *offset,
+                        ended_delay: false,
                     })))
                 }
                 Action::ReportStall(report) => {

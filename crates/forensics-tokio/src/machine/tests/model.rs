@@ -167,10 +167,10 @@ impl World {
         let config = Config { deadline: Some(ms(deadline_ms)), ..config() };
         let (driven, work) = (Driven::new(config), HashMap::new());
         let mut world = Self { driven, work, ends: BTreeMap::new() };
-        let mut nth = 0;
+        let (mut ids, mut nth) = (Vec::new(), 0);
         for (i, step) in steps.iter().enumerate() {
             let required = |requires: Option<usize>| {
-                requires.and_then(|back| i.checked_sub(back)).map(step_name)
+                requires.and_then(|back| i.checked_sub(back)).map(|before| ids[before])
             };
             let (id, timeout, requires) = if step.is_group {
                 (world.driven.group(&step_name(i)), step.timeout, step.requires)
@@ -192,17 +192,18 @@ impl World {
                 world.work.insert(member, (length(work, nth), work.end));
                 nth += 1;
             }
+            ids.push(id);
         }
         world
     }
 
-    fn limit(&mut self, id: StepId, timeout: Option<u64>, requires: Option<String>) {
+    fn limit(&mut self, id: StepId, timeout: Option<u64>, requires: Option<StepId>) {
         let plan = &mut self.driven.machine.plan;
         if let Some(timeout) = timeout {
             plan.limit(id, ms(timeout * UNIT_MS));
         }
-        if let Some(name) = requires {
-            plan.require(id, name);
+        if let Some(earlier) = requires {
+            plan.require(id, earlier);
         }
     }
 
@@ -259,8 +260,8 @@ impl World {
 fn check(report: &PhaseReport, expected: &HashMap<String, Expected>) -> Result<(), TestCaseError> {
     let (outcome, start, took) = expected[&report.name];
     prop_assert_eq!(report.outcome, outcome, "{}", report.name);
-    prop_assert_eq!(report.offset, ms(start), "{}", report.name);
-    prop_assert_eq!(report.took, ms(took), "{}", report.name);
+    prop_assert_eq!(report.started_after, ms(start), "{}", report.name);
+    prop_assert_eq!(report.duration, ms(took), "{}", report.name);
     report.members.iter().try_for_each(|member| check(member, expected))
 }
 

@@ -175,9 +175,9 @@ fn a_second_signal_cuts_and_a_third_one_ends_and_none_does_when_all_has_ended() 
 
 #[test]
 fn each_policy_says_what_a_repeated_signal_does() {
-    use Escalation::{CutThenExit, Exit, Ignore};
+    use Escalation::{Exit, Ignore, SkipThenExit};
     // Policy, and the number of the signal that cuts and of the one that ends the process.
-    let cases = [(CutThenExit, Some(2), Some(3)), (Exit, None, Some(2)), (Ignore, None, None)];
+    let cases = [(SkipThenExit, Some(2), Some(3)), (Exit, None, Some(2)), (Ignore, None, None)];
     for (escalation, cuts, ends) in cases {
         let mut driven = Driven::new(Config { escalation, ..config() });
         tearing_down(&mut driven);
@@ -231,12 +231,12 @@ fn a_signal_while_the_context_is_captured_is_not_lost() {
     assert!(matches!(first[..], [Action::EndReadiness, Action::CaptureContext { .. }]));
     let ended = machine.handle(Event::ServiceEnded(ServiceOutcome::Ended), now);
     assert!(ended.is_empty(), "the service's end is not the cause: {ended:?}");
-    let repeated = LaterSignal {
+    let repeated = RepeatedSignal {
         signal: Signal::INT,
         sender: None,
         ordinal: Some(2),
-        offset: ms(300),
-        ended_lead: false,
+        received_after: ms(300),
+        ended_delay: false,
     };
     assert!(machine.handle(Event::SignalRepeated(Box::new(repeated)), now + ms(300)).is_empty());
     let captured = context(Trigger::Signal { signal: Signal::TERM });
@@ -261,7 +261,7 @@ fn the_pre_stop_delay_is_over_in_four_ways_and_leaves_the_phases_what_they_reser
         (Event::TokenCancelled, DelayEnd::Token),
     ];
     for (event, expected) in ways {
-        let mut driven = Driven::new(Config { lead: Duration::from_secs(9), ..config() });
+        let mut driven = Driven::new(Config { pre_stop_delay: Duration::from_secs(9), ..config() });
         let close = driven.phase("db_close");
         driven.machine.plan.reserve(close, Duration::from_secs(4));
         running(&mut driven);
@@ -347,7 +347,7 @@ fn the_shutdown_thread_does_what_a_run_that_is_not_polled_leaves_undone() {
     driven.now += ms(2000);
     assert!(names(&driven.bring(Event::Watched)).contains(&"DropPhase".to_owned()));
     // A pre-stop delay that is over.
-    let mut driven = Driven::new(Config { lead: ms(2000), ..config() });
+    let mut driven = Driven::new(Config { pre_stop_delay: ms(2000), ..config() });
     running(&mut driven);
     driven.bring(request());
     driven.now += ms(2000);
@@ -359,7 +359,7 @@ fn what_ends_the_pre_stop_delay_while_the_context_is_captured_spares_it() {
     for event in
         [Event::ServiceEnded(ServiceOutcome::Ended), Event::TokenCancelled, Event::Escalated]
     {
-        let config = Config { lead: ms(5000), ..config() };
+        let config = Config { pre_stop_delay: ms(5000), ..config() };
         let mut machine = Machine::new(Arc::new(config), false, false);
         let now = Instant::now();
         machine.handle(Event::RunStarted, now);
@@ -369,22 +369,6 @@ fn what_ends_the_pre_stop_delay_while_the_context_is_captured_spares_it() {
         let actions = machine.handle(Event::ContextCaptured(Box::new(captured)), now);
         assert!(names(&actions).contains(&"CancelToken".to_owned()), "{actions:?}");
     }
-}
-
-#[test]
-fn without_run_a_teardown_goes_on_and_its_end_is_recorded_once() {
-    let mut driven = Driven::new(config());
-    tearing_down(&mut driven);
-    driven.bring(Event::RunDropped);
-    let ended = Event::PhaseEnded {
-        phase: StepId::first(),
-        end: PhaseEnd::Ok,
-        values: serde_json::Map::new(),
-    };
-    let expected = ["record PhaseFinished", "log PhaseFinished", "record Stopped"];
-    assert_eq!(names(&driven.bring(ended)), expected);
-    assert!(driven.machine.is_over());
-    assert!(driven.bring(Event::GuardDropped).is_empty());
 }
 
 #[test]

@@ -1,18 +1,18 @@
-//! The diagnostic: it reads what the process and the machine are doing, in a process of its own,
-//! started at the signal.
+//! The diagnostic: a process, started at the signal, that writes down what this process and the machine
+//! are doing.
 //!
-//! By default it is this program run again, which then is nothing but [`Diagnostic`]: it needs no
-//! shell and no `ps` in the image. For that [`init`] must be the first line of `main`, where it takes
-//! over in that second run. A program in which `init` has not run is never started again by its own
-//! diagnostic; there a shell command does what it can.
+//! By default it is this program itself, run again, which then does nothing but [`Diagnostic`]. So the
+//! image needs no shell and no `ps`. [`run_if_child`] must be called at the beginning of `main` for
+//! that: it takes over in the second run. A program that has not called it is never run again; a shell
+//! command takes the place of the built-in diagnostic then.
 //!
-//! systemd kills the whole cgroup of a unit whose stop takes too long, and a diagnostic in it as
-//! well. So a service's diagnostic is started as a transient unit where that is allowed; see
-//! `transient_unit`. Else it is a child.
+//! If the stop of a unit takes too long, systemd kills the whole cgroup of the unit, and a diagnostic in
+//! it as well. So the diagnostic of a service is started as a transient unit if that is allowed; see
+//! `transient_unit`. Otherwise it is a child.
 //!
-//! A child has no handler for SIGTERM: where systemd signals the whole cgroup once more, it ends,
-//! since a process that is left over turns a clean stop into a failed one. A command of the user's
-//! that does not end is killed with all it started, at its time limit or at the teardown's deadline.
+//! A child does not handle SIGTERM, so it ends when systemd signals the whole cgroup again. A process
+//! that remains would turn a clean stop into a failed one. A command that does not end is killed, with
+//! all processes that it started, at its time limit or at the teardown's deadline.
 
 mod transient_unit;
 
@@ -22,7 +22,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -47,7 +47,7 @@ use crate::systemctl::may_start_again;
 const ARGUMENT: &str = "shutdown-diagnostic";
 const PID_VARIABLE: &str = "FORENSICS_PID";
 const CONTEXT_VARIABLE: &str = "FORENSICS_CONTEXT";
-/// Yes where secrets are shown. It is also the operator's setting, which is handed down as it is.
+/// Set if secrets are shown. It is the operator's setting, passed on as it is.
 const SECRETS_VARIABLE: &str = "FORENSICS_SHOW_SECRETS";
 
 /// How long a diagnostic may take.
@@ -55,11 +55,12 @@ pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(5);
 
 static INITIALISED: AtomicBool = AtomicBool::new(false);
 
-/// Takes over where this process was started as the diagnostic of another; returns at once where
-/// it was not.
+/// Runs the diagnostic and exits, if this process was started as the diagnostic of another run of the
+/// program. Otherwise it returns at once.
 ///
-/// Call it as the first line of `main`, before the runtime is built and before anything is opened.
-pub fn init() {
+/// Call it as the first line of `main`, before anything is opened or started. It also works inside a
+/// runtime, as under `#[tokio::main]`.
+pub fn run_if_child() {
     INITIALISED.store(true, Ordering::Release);
     let arguments: Vec<_> = std::env::args_os().take(4).collect();
     if let [_, name, pid] = arguments.as_slice()
@@ -72,18 +73,18 @@ pub fn init() {
 
 fn diagnose(pid: i32) -> i32 {
     secret::show(std::env::var_os(SECRETS_VARIABLE).is_some_and(|value| is_yes(&value)));
-    // `Stdout` would write each line on its own.
+    // `Stdout` would write each line separately.
     let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
     let start = |work| std::thread::Builder::new().spawn(work).map(drop);
     let written = stdout.and_then(|mut out| Diagnostic::of(pid).write_to(&mut out, start));
     i32::from(written.is_err())
 }
 
-/// What runs at a stop, as the diagnostic.
+/// What runs at a stop as the diagnostic.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DiagCommand {
-    /// This program itself, where [`init`] has run in it; else a shell with `ps`.
+    /// This program itself if it has called [`run_if_child`], otherwise a shell with `ps`.
     #[default]
     BuiltIn,
     /// A command line for `/bin/sh -c`.
@@ -100,29 +101,28 @@ impl DiagCommand {
             DiagCommand::BuiltIn if self.is_own_program() => {
                 (own_program, vec![ARGUMENT.into(), std::process::id().to_string().into()])
             }
-            // For an image in which `init` was forgotten but a shell is there.
             DiagCommand::BuiltIn => shell(SHELL),
             DiagCommand::Shell(line) => shell(line),
             DiagCommand::Program(program, arguments) => (program.clone(), arguments.clone()),
         }
     }
 
-    /// Whether this program itself is the diagnostic, which also writes how it ended.
+    /// Whether this program itself is the diagnostic. It then also writes how the diagnostic ended.
     fn is_own_program(&self) -> bool {
         *self == DiagCommand::BuiltIn && INITIALISED.load(Ordering::Acquire)
     }
 }
 
-/// What is started at the signal.
+/// What to start at the signal.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) command: DiagCommand,
     pub(crate) log: PathBuf,
     /// The service, for the heading.
     pub(crate) service: String,
-    /// The service's unit, where it is one.
+    /// The service's unit, if it runs in one.
     pub(crate) unit: Option<CgroupUnit>,
-    /// Notified when the teardown's deadline is there.
+    /// Notified at the teardown's deadline.
     pub(crate) deadline: Arc<Notify>,
 }
 
@@ -135,10 +135,8 @@ pub(crate) struct DiagError {
     text: String,
 }
 
-impl DiagError {
-    fn timed_out(text: String) -> Self {
-        Self { state: DiagState::TimedOut, text }
-    }
+fn timed_out(text: String) -> DiagError {
+    DiagError { state: DiagState::TimedOut, text }
 }
 
 /// Turns an error into one that says `what` failed.
@@ -146,15 +144,15 @@ fn failed<E: Display>(what: impl Display) -> impl FnOnce(E) -> DiagError {
     move |e| DiagError { state: DiagState::Failed, text: format!("{what}: {e}") }
 }
 
-/// Runs the diagnostic, its output appended to the log: to its end where it is a child. Returns the
-/// name of its unit where it goes on in one, also after this process has ended.
+/// Runs the diagnostic and appends its output to the log. Waits for the end of a child. Returns the name
+/// of a transient unit as soon as it runs; it may outlive this process.
 ///
-/// Dropped, it ends the child with all it started, and the log does not say so.
+/// If this is dropped, the child is killed with all processes that it started, and the log does not say so.
 pub(crate) async fn run(plan: Plan, line: String) -> Result<Option<String>, DiagError> {
     let cannot_write = format!("cannot write to the log {:?}", plan.log);
     let heading = format!("=== {}[{}] {line}\n", Quoted(&plan.service), std::process::id());
     let (path, what) = (plan.log.clone(), cannot_write.clone());
-    // Off the runtime, as the disk may be slow to answer.
+    // Not on the runtime, because the disk may block.
     let opened = off_runtime(move || {
         let mut log = append_to(&path).map_err(failed("no log"))?;
         log.write_all(heading.as_bytes()).map_err(failed(what))?;
@@ -166,18 +164,16 @@ pub(crate) async fn run(plan: Plan, line: String) -> Result<Option<String>, Diag
     match transient_unit::start(&plan, &log, &line).await {
         Ok(None) => {}
         Ok(unit) => return Ok(unit),
-        Err(why) => {
-            // An operator who misses something looks in the log.
-            let _ = writeln!(log, "--- not in a unit of its own: {}", Plain(&why));
-        }
+        // An operator who misses something looks in the log.
+        Err(why) => drop(writeln!(log, "--- not in a unit of its own: {}", Plain(&why))),
     }
     let ended = run_child(&plan, &line, &log).await;
     let end = match &ended {
-        Ok(()) if plan.command.is_own_program() => return Ok(None),
+        Ok(()) if plan.command.is_own_program() => String::new(),
         Ok(()) => "--- end of diagnostic\n".to_owned(),
-        Err(e) => format!("--- diagnostic incomplete: {}\n", Plain(&e.to_string())),
+        Err(e) => format!("--- diagnostic incomplete: {}\n", Plain(&e.text)),
     };
-    // One short line to a file that took the whole output; if it fails, the log ends without it.
+    // If this fails, the log has the whole output and ends without this line.
     let _ = log.write_all(end.as_bytes());
     ended.map(|()| None)
 }
@@ -195,26 +191,23 @@ async fn run_child(plan: &Plan, line: &str, log: &File) -> Result<(), DiagError>
         .env_remove("NOTIFY_SOCKET")
         .stdout(output()?)
         .stderr(output()?);
-    let mut is_second = false;
-    loop {
-        let mut child = Group::spawn(&mut command).map_err(failed(&cannot_start))?;
-        let ended = tokio::select! {
-            biased;
-            ended = timeout(TIME_LIMIT, child.wait()) => ended,
-            () = plan.deadline.notified() => {
-                return Err(DiagError::timed_out("ended at the deadline".to_owned()));
-            }
-        };
-        let over = |_| DiagError::timed_out(format!("ended after {TIME_LIMIT:?}, its time limit"));
-        let status = ended.map_err(over)?.map_err(failed("cannot wait for it"))?;
-        if status.success() {
-            return Ok(());
-        }
-        // Once only: a sender that means the diagnostic signals it again.
-        if is_second || !may_start_again(status).await {
-            return Err(DiagError { state: DiagState::Failed, text: status.to_string() });
-        }
-        is_second = true;
+    let mut status = run_once(plan, &mut command, &cannot_start).await?;
+    // Only once more: a sender that means the diagnostic signals it again.
+    if !status.success() && may_start_again(status).await {
+        status = run_once(plan, &mut command, &cannot_start).await?;
+    }
+    let failed = || DiagError { state: DiagState::Failed, text: status.to_string() };
+    status.success().then_some(()).ok_or_else(failed)
+}
+
+async fn run_once(plan: &Plan, command: &mut Command, what: &str) -> Result<ExitStatus, DiagError> {
+    let mut child = Group::spawn(command).map_err(failed(what))?;
+    tokio::select! {
+        biased;
+        ended = timeout(TIME_LIMIT, child.wait()) => ended
+            .map_err(|_| timed_out(format!("ended after {TIME_LIMIT:?}, its time limit")))?
+            .map_err(failed("cannot wait for it")),
+        () = plan.deadline.notified() => Err(timed_out("ended at the deadline".to_owned())),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The test kit: signals that never were, and everything behind them as it is.
+//! The test harness: signals that never were, and everything behind them as it is.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use forensics_tokio::core::duration::Timespan;
 use forensics_tokio::core::record::{Event, ForcedBy, PostMortem, Record, RunOutcome, runs};
-use forensics_tokio::testing::{Kit, Sender};
+use forensics_tokio::testing::{Sender, TestHarness};
 use forensics_tokio::{Builder, Escalation, Outcome, ShutdownGuard, ShutdownReport, Signal};
 use tokio::time::sleep;
 
@@ -21,15 +21,16 @@ fn builder() -> Builder {
 }
 
 /// A drain that never ends, and a close that takes a second, and has two.
-fn wedged(builder: Builder) -> Kit {
-    let kit = Kit::install(builder).unwrap();
-    kit.guard().phase("drain", |_| std::future::pending::<()>());
-    kit.guard().phase("db_close", |_| sleep(SECOND)).reserve(2 * SECOND);
-    kit
+fn wedged(builder: Builder) -> (TestHarness, ShutdownGuard) {
+    let (harness, guard) = TestHarness::install(builder).unwrap();
+    guard.phase("drain", |_| std::future::pending::<()>());
+    guard.phase("db_close", |_| sleep(SECOND)).reserve(2 * SECOND);
+    (harness, guard)
 }
 
 async fn run(guard: ShutdownGuard) -> ShutdownReport {
-    guard.run(guard.token().cancelled_owned()).await
+    let service = guard.token().cancelled_owned();
+    guard.run(service).await
 }
 
 fn outcomes(report: &ShutdownReport) -> Vec<(&str, Outcome)> {
@@ -46,7 +47,7 @@ async fn the_cause_follows_from_the_sender() {
         (Signal::TERM, Sender::container_init(), "container_stop", "sender_name=tini"),
         (Signal::INT, Sender::kernel(), "ctrl_c", "cause=ctrl_c under_systemd=no parent_pid="),
         (Signal::HUP, Sender::kernel(), "hangup", "signal=SIGHUP"),
-        (Signal::TERM, Sender::ourselves(), "self_sent", "sender_name=service"),
+        (Signal::TERM, Sender::this_process(), "self_sent", "sender_name=service"),
         (Signal::TERM, Sender::process(4242, "cron"), "process", "sender_pid=4242"),
         (Signal::TERM, Sender::gone(4242), "unknown", "sender_name=? sender_gone=yes"),
         (Signal::TERM, Sender::operator().unverified(), "unverified", "sender_unverified=yes"),
@@ -60,9 +61,9 @@ async fn the_cause_follows_from_the_sender() {
         ),
     ];
     for (signal, sender, cause, in_line) in cases {
-        let kit = Kit::install(builder()).unwrap();
-        kit.signal_from(signal, &sender);
-        let report = kit.until_end(run(kit.guard())).await.unwrap();
+        let (harness, guard) = TestHarness::install(builder()).unwrap();
+        harness.signal_from(signal, &sender);
+        let report = harness.run_to_exit(run(guard)).await.unwrap();
         let line = report.context.to_string();
         assert_eq!(report.context.cause().as_str(), cause, "{line}");
         assert!(line.contains(in_line), "{line}");
@@ -78,10 +79,10 @@ async fn the_stop_timeout_shortens_a_stop_that_may_be_systemds_and_is_recorded()
         (Sender::operator(), 10 * SECOND),
     ] {
         let dir = tempfile::tempdir().unwrap();
-        let kit = Kit::install(builder().record_dir(dir.path())).unwrap();
-        kit.stop_timeout(6 * SECOND);
-        kit.signal_from(Signal::TERM, &sender);
-        let report = kit.until_end(run(kit.guard())).await.unwrap();
+        let (harness, guard) = TestHarness::install(builder().record_dir(dir.path())).unwrap();
+        harness.stop_timeout(6 * SECOND);
+        harness.signal_from(Signal::TERM, &sender);
+        let report = harness.run_to_exit(run(guard)).await.unwrap();
         assert_eq!(report.deadline, deadline, "{sender:?}");
         let record = Record::read(&runs(dir.path()).unwrap()[0]).unwrap();
         let signal = record.entries.iter().find_map(|entry| match &entry.event {
@@ -94,9 +95,9 @@ async fn the_stop_timeout_shortens_a_stop_that_may_be_systemds_and_is_recorded()
 
 #[tokio::test(start_paused = true)]
 async fn a_command_line_is_the_senders() {
-    let kit = Kit::install(builder()).unwrap();
-    kit.signal_from(Signal::TERM, &Sender::operator().cmdline("kill 1"));
-    let report = kit.until_end(run(kit.guard())).await.unwrap();
+    let (harness, guard) = TestHarness::install(builder()).unwrap();
+    harness.signal_from(Signal::TERM, &Sender::operator().cmdline("kill 1"));
+    let report = harness.run_to_exit(run(guard)).await.unwrap();
     let line = report.context.to_string();
     assert!(line.contains("sender_parent=bash(4201)"), "{line}");
     assert!(line.contains("sender_cmdline=\"kill 1\""), "{line}");
@@ -104,41 +105,43 @@ async fn a_command_line_is_the_senders() {
 
 #[tokio::test(start_paused = true)]
 async fn times_are_exact_on_a_paused_clock() {
-    let kit = wedged(builder());
+    let (harness, guard) = wedged(builder());
     // However much of it has passed before.
     sleep(3600 * SECOND).await;
-    kit.signal(Signal::TERM);
+    harness.signal(Signal::TERM);
     sleep(SECOND).await;
-    let report = kit.until_end(run(kit.guard())).await.unwrap();
+    let report = harness.run_to_exit(run(guard)).await.unwrap();
     assert_eq!(outcomes(&report), [("drain", Outcome::TimedOut), ("db_close", Outcome::Ok)]);
     let [drain, close] = &report.phases[..] else { panic!("{report:?}") };
-    assert_eq!((drain.offset, drain.took), (SECOND, 7 * SECOND));
-    assert_eq!((close.offset, close.took), (8 * SECOND, SECOND));
+    assert_eq!((drain.started_after, drain.duration), (SECOND, 7 * SECOND));
+    assert_eq!((close.started_after, close.duration), (8 * SECOND, SECOND));
     assert_eq!((report.total, report.deadline), (9 * SECOND, 10 * SECOND));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_second_signal_cuts_short_and_one_within_200_ms_is_the_same() {
-    let kit = wedged(builder());
+    let (harness, guard) = wedged(builder());
     let script = async {
-        kit.signal(Signal::TERM);
+        harness.signal(Signal::TERM);
         sleep(MS_200 - Duration::from_millis(1)).await;
-        kit.signal(Signal::TERM);
+        harness.signal(Signal::TERM);
         sleep(SECOND).await;
-        kit.signal_from(Signal::INT, &Sender::kernel());
+        harness.signal_from(Signal::INT, &Sender::kernel());
     };
-    let (ended, ()) = tokio::join!(kit.until_end(run(kit.guard())), script);
+    let (ended, ()) = tokio::join!(harness.run_to_exit(run(guard)), script);
     let report = ended.unwrap();
     assert_eq!(outcomes(&report), [("drain", Outcome::CutShort), ("db_close", Outcome::Ok)]);
-    assert_eq!(report.phases[0].took, Duration::from_millis(1199));
+    assert_eq!(report.phases[0].duration, Duration::from_millis(1199));
     let later: Vec<_> = report
-        .later_signals
+        .repeated_signals
         .iter()
-        .map(|later| (later.signal, later.ordinal, later.offset))
+        .map(|later| (later.signal, later.ordinal, later.received_after))
         .collect();
     let [twice, again] = [199, 1199].map(Duration::from_millis);
     assert_eq!(later, [(Signal::TERM, None, twice), (Signal::INT, Some(2), again)]);
-    assert!(report.later_signals[0].sender.is_some() && report.later_signals[1].sender.is_none());
+    assert!(
+        report.repeated_signals[0].sender.is_some() && report.repeated_signals[1].sender.is_none()
+    );
     assert_eq!(report.exit_status, 0);
 }
 
@@ -147,17 +150,18 @@ async fn a_third_signal_is_a_forced_end_that_the_test_survives() {
     let dir = tempfile::tempdir().unwrap();
     let flushed = Arc::new(AtomicBool::new(false));
     let flush = flushed.clone();
-    let builder =
-        builder().record_dir(dir.path()).flush(move || flush.store(true, Ordering::SeqCst));
-    let kit = Kit::install(builder).unwrap();
-    kit.guard().phase("drain", |_| std::future::pending::<()>()).reserve(5 * SECOND);
+    let builder = builder()
+        .record_dir(dir.path())
+        .on_forced_exit(move || flush.store(true, Ordering::SeqCst));
+    let (harness, guard) = TestHarness::install(builder).unwrap();
+    guard.phase("drain", |_| std::future::pending::<()>()).reserve(5 * SECOND);
     let script = async {
         for _ in 0..3 {
-            kit.signal(Signal::TERM);
+            harness.signal(Signal::TERM);
             sleep(MS_200).await;
         }
     };
-    let (ended, ()) = tokio::join!(kit.until_end(run(kit.guard())), script);
+    let (ended, ()) = tokio::join!(harness.run_to_exit(run(guard)), script);
     let forced = ended.unwrap_err();
     assert_eq!((forced.by, forced.exit_status), (ForcedBy::Signal, 70));
     assert_eq!((forced.phases.as_slice(), forced.after), (&["drain".to_owned()][..], 2 * MS_200));
@@ -165,8 +169,6 @@ async fn a_third_signal_is_a_forced_end_that_the_test_survives() {
                 in phase drain";
     assert_eq!(forced.to_string(), said);
     assert!(flushed.load(Ordering::SeqCst));
-    // The guard goes, and says nothing more.
-    drop(kit);
     let verdict = PostMortem::of_last(dir.path()).unwrap().unwrap();
     assert_eq!(verdict.outcome, RunOutcome::Forced, "{verdict}");
     assert_eq!(verdict.cause.as_deref(), Some("operator"));
@@ -175,13 +177,13 @@ async fn a_third_signal_is_a_forced_end_that_the_test_survives() {
 #[tokio::test(start_paused = true)]
 async fn after_a_forced_end_the_teardown_does_not_end_as_well() {
     let dir = tempfile::tempdir().unwrap();
-    let kit = wedged(builder().record_dir(dir.path()));
-    let running = tokio::spawn(run(kit.guard()));
+    let (harness, guard) = wedged(builder().record_dir(dir.path()));
+    let running = tokio::spawn(run(guard));
     for _ in 0..3 {
-        kit.signal(Signal::TERM);
+        harness.signal(Signal::TERM);
         sleep(MS_200).await;
     }
-    let forced = kit.until_end(std::future::pending::<()>()).await.unwrap_err();
+    let forced = harness.run_to_exit(std::future::pending::<()>()).await.unwrap_err();
     assert_eq!((forced.by, forced.after), (ForcedBy::Signal, 2 * MS_200));
     sleep(60 * SECOND).await;
     assert!(!running.is_finished());
@@ -190,16 +192,17 @@ async fn after_a_forced_end_the_teardown_does_not_end_as_well() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn signals_after_the_end_are_nobodys() {
+async fn signals_after_the_end_have_no_effect() {
     let dir = tempfile::tempdir().unwrap();
-    let kit = Kit::install(builder().record_dir(dir.path())).unwrap();
-    kit.signal(Signal::TERM);
-    let report = kit.until_end(run(kit.guard())).await.unwrap();
+    let (harness, guard) = TestHarness::install(builder().record_dir(dir.path())).unwrap();
+    harness.signal(Signal::TERM);
+    let report = harness.run_to_exit(run(guard)).await.unwrap();
     for _ in 0..3 {
         sleep(MS_200).await;
-        kit.signal(Signal::TERM);
+        harness.signal(Signal::TERM);
     }
-    let later = tokio::time::timeout(60 * SECOND, kit.until_end(std::future::pending::<()>()));
+    let later =
+        tokio::time::timeout(60 * SECOND, harness.run_to_exit(std::future::pending::<()>()));
     assert!(later.await.is_err(), "nothing is forced");
     assert_eq!(report.exit_status, 0);
     assert!(PostMortem::of_last(dir.path()).unwrap().unwrap().is_clean());
@@ -210,28 +213,28 @@ async fn the_escalation_is_the_builders() {
     for (escalation, signals, is_forced) in
         [(Escalation::Exit, 2, true), (Escalation::Ignore, 5, false)]
     {
-        let kit = wedged(builder().escalation(escalation));
+        let (harness, guard) = wedged(builder().escalation(escalation));
         let script = async {
             for _ in 0..signals {
-                kit.signal(Signal::TERM);
+                harness.signal(Signal::TERM);
                 sleep(MS_200).await;
             }
         };
-        let (ended, ()) = tokio::join!(kit.until_end(run(kit.guard())), script);
+        let (ended, ()) = tokio::join!(harness.run_to_exit(run(guard)), script);
         assert_eq!(ended.is_err(), is_forced, "{escalation:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_main_that_never_comes_to_its_teardown_is_forced_at_the_deadline() {
-    let kit = Kit::install(builder()).unwrap();
-    let stopped = kit.guard().token().cancelled_owned();
-    kit.signal(Signal::TERM);
+    let (harness, guard) = TestHarness::install(builder()).unwrap();
+    let stopped = guard.token().cancelled_owned();
+    harness.signal(Signal::TERM);
     let main = async {
         stopped.await;
         sleep(60 * SECOND).await;
     };
-    let forced = kit.until_end(main).await.unwrap_err();
+    let forced = harness.run_to_exit(main).await.unwrap_err();
     assert_eq!(forced.by, ForcedBy::Deadline);
     assert_eq!(forced.after, 10 * SECOND + SECOND / 2);
     assert!(forced.phases.is_empty());
@@ -240,10 +243,10 @@ async fn a_main_that_never_comes_to_its_teardown_is_forced_at_the_deadline() {
 #[tokio::test(start_paused = true)]
 async fn systemds_stop_timeout_shortens_what_systemd_stops() {
     for (sender, deadline) in [(Sender::systemd(), 3 * SECOND), (Sender::operator(), 10 * SECOND)] {
-        let kit = wedged(builder());
-        kit.stop_timeout(4 * SECOND);
-        kit.signal_from(Signal::TERM, &sender);
-        let report = kit.until_end(run(kit.guard())).await.unwrap();
+        let (harness, guard) = wedged(builder());
+        harness.stop_timeout(4 * SECOND);
+        harness.signal_from(Signal::TERM, &sender);
+        let report = harness.run_to_exit(run(guard)).await.unwrap();
         assert_eq!(report.deadline, deadline);
         assert_eq!(report.total, deadline - SECOND);
         assert_eq!(report.phase("db_close").unwrap().outcome, Outcome::Ok);
@@ -251,14 +254,15 @@ async fn systemds_stop_timeout_shortens_what_systemd_stops() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn guards_side_by_side_know_nothing_of_each_other() {
-    let (one, other) = (wedged(builder()), wedged(builder()));
+async fn two_guards_do_not_affect_each_other() {
+    let (one, guard) = wedged(builder());
+    let (other, other_guard) = wedged(builder());
     one.signal(Signal::TERM);
-    let report = one.until_end(run(one.guard())).await.unwrap();
+    let report = one.run_to_exit(run(guard)).await.unwrap();
     assert_eq!(report.total, 9 * SECOND);
-    assert!(!other.guard().token().is_cancelled());
-    other.guard().request("after that");
-    let report = other.until_end(run(other.guard())).await.unwrap();
+    assert!(!other_guard.token().is_cancelled());
+    other_guard.handle().request_shutdown("after that");
+    let report = other.run_to_exit(run(other_guard)).await.unwrap();
     assert_eq!(report.context.cause().as_str(), "requested");
     assert_eq!(report.total, 9 * SECOND);
 }
@@ -268,9 +272,9 @@ fn no_io_driver_is_needed_and_real_signals_are_left_alone() {
     let mut timed = tokio::runtime::Builder::new_current_thread();
     let runtime = timed.enable_time().start_paused(true).build().unwrap();
     let report = runtime.block_on(async {
-        let kit = wedged(builder().diag_log("/nonexistent/diag.log"));
-        kit.signal(Signal::TERM);
-        kit.until_end(run(kit.guard())).await.unwrap()
+        let (harness, guard) = wedged(builder().diag_log("/nonexistent/diag.log"));
+        harness.signal(Signal::TERM);
+        harness.run_to_exit(run(guard)).await.unwrap()
     });
     assert_eq!(report.total, 9 * SECOND);
     // Its own first line is SigCgt: a mask of the signals that are caught.
@@ -278,12 +282,12 @@ fn no_io_driver_is_needed_and_real_signals_are_left_alone() {
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
     let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
     let term = 1 << (Signal::TERM.as_raw() - 1);
-    assert_eq!(caught & term, 0, "SIGTERM is nobody's");
-    // On the main thread it would have the shutdown thread end the process.
-    let _ = report.exit_code();
+    assert_eq!(caught & term, 0, "nothing handles SIGTERM");
 }
 
 #[test]
 fn outside_a_runtime_there_is_no_kit() {
-    assert!(Kit::install(builder()).unwrap_err().to_string().contains("needs a tokio runtime"));
+    assert!(
+        TestHarness::install(builder()).unwrap_err().to_string().contains("needs a tokio runtime")
+    );
 }

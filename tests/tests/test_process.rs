@@ -17,14 +17,14 @@ fn minimal() -> Command {
 
 fn gateway(arguments: &[&str]) -> Process {
     let gateway = Process::start(Command::new(example("gateway")).args(arguments));
-    gateway.until_stdout("listening on");
+    gateway.wait_for_stdout("listening on");
     gateway
 }
 
 /// Starts it, stops it once it works, and waits for its end.
 fn stopped(command: &mut Command) -> Run {
     let process = Process::start(command);
-    process.until_stdout("working");
+    process.wait_for_stdout("working");
     process.signal(Signal::TERM);
     process.wait()
 }
@@ -85,8 +85,8 @@ fn a_second_start_with_the_same_records_tells_of_the_first() {
     assert_eq!(stopped(&mut command).code(), 0);
     let process = Process::start(&mut command);
     assert_eq!(process.records(), records);
-    assert!(process.until_stderr("Previous run: ").contains("outcome=clean"));
-    process.until_stdout("working");
+    assert!(process.wait_for_stderr("Previous run: ").contains("outcome=clean"));
+    process.wait_for_stdout("working");
     process.signal(Signal::TERM);
     // Its own record, not the first one's.
     let pid = process.pid();
@@ -110,9 +110,9 @@ fn the_operators_word_wins_over_the_programs() {
         stopped(minimal().env("FORENSICS_DEADLINE", "1min 30s").env("FORENSICS_DEADLIN", "1"));
     let said = run.line("Configured by the environment");
     assert!(said.contains("FORENSICS_DEADLINE=\"1min 30s\" FORENSICS_RECORD_DIR="), "{said}");
-    let warned = run.line("FORENSICS_DEADLIN in the environment is no setting");
+    let warned = run.line("FORENSICS_DEADLIN in the environment is not a setting of the guard");
     assert!(
-        warned.contains("WARN") && warned.ends_with("was FORENSICS_DEADLINE meant?"),
+        warned.contains("WARN") && warned.ends_with("did you mean FORENSICS_DEADLINE?"),
         "{warned}"
     );
     assert!(run.line("Teardown started").contains("deadline 90.00s"));
@@ -121,16 +121,16 @@ fn the_operators_word_wins_over_the_programs() {
 
 #[test]
 fn a_value_that_is_none_keeps_the_service_from_starting() {
-    let run = Process::start(minimal().env("FORENSICS_DURABLE", "perhaps")).wait();
+    let run = Process::start(minimal().env("FORENSICS_FSYNC_RECORDS", "perhaps")).wait();
     assert_eq!(run.code(), 1);
-    assert!(run.stderr.contains("FORENSICS_DURABLE"), "{}", run.stderr);
+    assert!(run.stderr.contains("FORENSICS_FSYNC_RECORDS"), "{}", run.stderr);
     assert!(run.record.is_none() && run.verdict.is_none());
 }
 
 #[test]
 #[should_panic(expected = "no `never said` on stdout")]
 fn what_is_never_said_fails_the_test_once_the_program_has_ended() {
-    Process::start(Command::new("echo").arg("said")).until_stdout("never said");
+    Process::start(Command::new("echo").arg("said")).wait_for_stdout("never said");
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! The diagnostic in a transient unit: outside our cgroup, where it outlives us.
 //!
-//! systemd-run(1) starts it, in a way that needs no message bus: without `--wait` and `--pipe`. The
-//! unit opens the log through our descriptor, so that it writes to the very file that we opened,
-//! whatever its path is outside. Seen on systemd 252: such a unit survives the SIGKILL at our stop
-//! timeout, and with `DefaultDependencies=no` it starts also while the machine goes down.
+//! systemd-run(1) starts it without `--wait` and `--pipe`, so no message bus is needed. The unit opens the
+//! log through our file descriptor. So it writes to the file that we opened, whatever the path of that file
+//! is outside. Seen with systemd 252: such a unit survives the SIGKILL at our stop timeout, and with
+//! `DefaultDependencies=no` it also starts while the machine shuts down.
 //!
-//! Only a manager that runs the unit with no more rights than ours is asked: the system's where we
-//! are root, the user's for a unit of the user's. And the program has to be the same file outside,
-//! as a service can have a root of its own.
+//! Only a manager that runs the unit with no more rights than ours is asked: the system's if we are root,
+//! the user's for a unit of the user. And the program must be the same file outside, because a service
+//! can have a root of its own.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -28,7 +28,7 @@ use crate::systemctl;
 /// How long systemd may take to start it before a child is started instead.
 const START_LIMIT: Duration = Duration::from_secs(1);
 
-/// Runs a command, and writes how it ended, as we may be gone by then.
+/// Runs a command and writes how it ended, because we may have exited by then.
 const WITH_END: &str = r#""$@"; status=$?
 case $status in
 0) echo "--- end of diagnostic" ;;
@@ -36,20 +36,19 @@ case $status in
 esac
 exit $status"#;
 
-/// Starts the diagnostic, and returns the name of its unit once its output is opened. It goes on
-/// after this process has ended. `None` where we are in no unit that systemd stops, or have not the
-/// rights.
+/// Starts the diagnostic, and returns the name of its unit once its output is opened. It continues after
+/// this process has ended. Returns `None` if systemd does not stop our unit, or if we lack the rights.
 ///
 /// # Errors
-/// A text, where it was not started.
+/// A text, if it was not started.
 pub(super) async fn start(plan: &Plan, log: &File, line: &str) -> Result<Option<String>, String> {
     let Some((manager, command)) = command(plan) else { return Ok(None) };
     let pid = std::process::id();
-    // The path as systemd sees it, whatever namespaces we are in. Output is appended.
+    // A path that systemd can open, whatever namespaces we are in.
     let output = format!("append:/proc/{pid}/fd/{}", log.as_raw_fd());
     let mut unit = String::new();
     let configure = |systemd_run: &mut tokio::process::Command, attempt: u32| {
-        // A first attempt that was ended may have started its unit, so a second has another name.
+        // A first attempt may have started its unit before it was ended, so a second uses another name.
         let suffix = if attempt > 1 { format!("-{attempt}") } else { String::new() };
         unit = format!("shutdown-diagnostic-{pid}{suffix}.service");
         systemd_run
@@ -71,7 +70,7 @@ pub(super) async fn start(plan: &Plan, log: &File, line: &str) -> Result<Option<
     Ok(Some(unit))
 }
 
-/// The manager to ask, and the command that the unit is to run.
+/// The manager to ask, and the command for the unit.
 fn command(plan: &Plan) -> Option<(Manager, Vec<OsString>)> {
     let unit = plan.unit.as_ref().filter(|unit| unit.has_stop_timeout())?;
     let (program, arguments) = plan.command.resolve(std::env::current_exe().ok()?);

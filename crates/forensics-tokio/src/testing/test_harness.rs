@@ -1,0 +1,189 @@
+//! A guard that a test drives.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use forensics_core::context::{StartupInfo, SystemdMarkers};
+use forensics_core::duration::Timespan;
+use forensics_core::record::ForcedBy;
+use forensics_core::signal::Signal;
+use tokio::sync::SetOnce;
+use tokio::time::{Instant, timeout_at};
+
+use crate::builder::install_error::InstallError;
+use crate::builder::{Builder, check, prepare};
+use crate::guard::ShutdownGuard;
+use crate::listener::{Listeners, listen};
+use crate::machine::{Event, ExitReason, FORCED_STATUS, LATE_AFTER, Seconds, Unit};
+use crate::message::TerminationMessage;
+use crate::notify::Notifier;
+use crate::shutdown::Shutdown;
+use crate::testing::Sender;
+
+/// A guard without signal handlers. The test says which signal came, and from whom.
+///
+/// Everything from the captured signal on is what a service gets: context, cause, deadline, phases,
+/// escalation, record. What belongs to a process, and not to a test inside it, is left out:
+///
+/// - No handler is installed and no signal is listened for. Real signals do what they did before.
+/// - The shutdown thread does not watch the teardown. [`run_to_exit`](Self::run_to_exit) enforces the
+///   deadline by the runtime's clock. It ends no process, but returns [`ForcedExit`]. For a phase that
+///   blocks its thread use [`Process`](crate::testing::Process).
+/// - systemd is neither asked nor notified, and no supervisor counts as known. The test's own unit,
+///   container, pod and `FORENSICS_` variables have no effect, and no termination message is written.
+/// - No diagnostic is started, whatever the builder says.
+///
+/// Records are written if the builder names a folder.
+///
+/// ```
+/// use std::time::Duration;
+/// use forensics_tokio::testing::{Sender, TestHarness};
+/// use forensics_tokio::{Outcome, ShutdownGuard, Signal};
+/// use tokio::time::sleep;
+///
+/// // In a test: #[tokio::test(start_paused = true)]
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let builder = ShutdownGuard::builder("gateway").deadline(Duration::from_secs(30));
+/// let (harness, guard) = TestHarness::install(builder)?;
+/// guard.phase("drain", |_| sleep(Duration::from_secs(60)));
+/// guard.phase("db_close", async |_| {}).reserve(Duration::from_secs(5));
+///
+/// harness.signal_from(Signal::TERM, &Sender::systemd());
+/// let service = guard.token().cancelled_owned();
+/// let report = harness.run_to_exit(guard.run(service)).await?;
+/// assert_eq!(report.context.cause().as_str(), "systemd");
+/// assert_eq!(report.phase("drain").map(|drain| drain.outcome), Some(Outcome::TimedOut));
+/// assert_eq!(report.phase("db_close").map(|close| close.outcome), Some(Outcome::Ok));
+/// assert_eq!(report.total, Duration::from_secs(25));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct TestHarness {
+    shutdown: Arc<Shutdown>,
+    forced: Arc<SetOnce<ForcedExit>>,
+}
+
+impl TestHarness {
+    /// Installs a guard that the test drives, and returns both. Reads `/proc`, and starts no process.
+    ///
+    /// # Errors
+    /// Those of [`Builder::install`] that can happen here: outside a runtime, or if the name of a marker is
+    /// invalid.
+    pub fn install(builder: Builder) -> Result<(Self, ShutdownGuard), InstallError> {
+        let mut config = builder.config;
+        let runtime = check(&config)?;
+        config.diag_log = None;
+        let mut startup = StartupInfo::collect();
+        startup.systemd = SystemdMarkers::default();
+        startup.process.unit = None;
+        (startup.container, startup.pod, startup.memory_cgroup) = (None, None, None);
+        startup.in_pid_namespace = false;
+        let (notifier, message) = (Notifier::default(), TerminationMessage::default());
+        let shutdown = prepare(config, startup, notifier, message, runtime.clone());
+        let listener = runtime.spawn(listen(shutdown.clone(), Listeners::default()));
+        let guard = ShutdownGuard::new(shutdown.clone(), None, vec![listener]);
+        Ok((Self { shutdown, forced: Arc::default() }, guard))
+    }
+
+    /// Sets systemd's stop timeout. It shortens the deadline of a stop by [systemd](Sender::systemd) or by
+    /// an unknown sender. Only the first call has an effect.
+    pub fn stop_timeout(&self, timeout: Duration) {
+        let unit = Unit { stop_timeout: Timespan::from(timeout), heeds_us: false };
+        self.shutdown.handle(Event::UnitKnown(unit));
+    }
+
+    /// Delivers a signal from [an operator](Sender::operator), now by the runtime's clock.
+    ///
+    /// The first one begins the stop, the second cuts the running phase short, and the third forces an
+    /// exit. A signal within 200 ms of the last one counts as the same request. Under a paused clock the
+    /// test has to let that time pass: `tokio::time::sleep(Duration::from_millis(200)).await`.
+    pub fn signal(&self, signal: Signal) {
+        self.signal_from(signal, &Sender::operator());
+    }
+
+    /// Delivers a signal from this sender. Any signal is taken, also one that the builder did not name.
+    /// After the end of the teardown none is, because the guard has given up its signals then.
+    pub fn signal_from(&self, signal: Signal, sender: &Sender) {
+        let (signal, at) = (Box::new(sender.sends(signal)), self.shutdown.now());
+        self.shutdown.handle(Event::SignalArrived { signal, at });
+        self.exit_if_asked();
+    }
+
+    /// Runs `work` to its end or to a forced exit. `work` is something that ends with the teardown, such
+    /// as the guard's [`run`](ShutdownGuard::run), or the whole of the service's own `serve(guard)`.
+    ///
+    /// # Errors
+    /// Where a real process would have been ended by force: by a third signal, or because it was not
+    /// over by its deadline. `work` is dropped then. Phases that still run are left to the runtime,
+    /// whereas they would have ended with a real process.
+    pub async fn run_to_exit<T>(&self, work: impl Future<Output = T>) -> Result<T, ForcedExit> {
+        tokio::select! {
+            biased;
+            done = work => return Ok(done),
+            _ = self.forced.wait() => {}
+            () = self.past_deadline() => {
+                self.shutdown.handle(Event::ForcedByHarness(ExitReason::Deadline));
+                self.exit_if_asked();
+            }
+        }
+        Err(self.forced.wait().await.clone())
+    }
+
+    /// Waits until a process would be ended because its teardown is past its deadline. Cancel safe.
+    async fn past_deadline(&self) {
+        let mut changes = self.shutdown.changes();
+        loop {
+            let deadline = {
+                let machine = self.shutdown.machine();
+                machine.deadline().filter(|_| machine.is_watched())
+            };
+            // Either the time is over or something has changed: both are looked at again.
+            match deadline.map(|deadline| deadline + LATE_AFTER) {
+                Some(end) if Instant::now() >= end => return,
+                Some(end) => drop(timeout_at(end, changes.changed()).await),
+                None => drop(changes.changed().await),
+            }
+        }
+    }
+
+    /// If the process is to be ended, does what the shutdown thread would do before that.
+    fn exit_if_asked(&self) {
+        let Some(reason) = self.shutdown.exit_reason() else { return };
+        if self.forced.initialized() {
+            return;
+        }
+        let snapshot = self.shutdown.machine().snapshot(self.shutdown.now());
+        let (phases, after) = snapshot.map_or_else(Default::default, |snapshot| {
+            let names = snapshot.running.into_iter().map(|(name, ..)| name);
+            (names.collect(), snapshot.since)
+        });
+        let (by, why) = (reason.by(), reason.text());
+        self.shutdown.last_words(reason);
+        // If another thread was faster, its value stays.
+        let _ = self.forced.set(ForcedExit { by, why, phases, after, exit_status: FORCED_STATUS });
+    }
+}
+
+/// A process would have been ended by force here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("ended by force {} after the signal: {why}{}", Seconds(*after), in_phases(phases))]
+#[non_exhaustive]
+pub struct ForcedExit {
+    /// What forced the exit.
+    pub by: ForcedBy,
+    /// The same in words, as in log and record.
+    pub why: String,
+    /// The phases that were running.
+    pub phases: Vec<String>,
+    /// How long after the first signal.
+    pub after: Duration,
+    /// The exit status that the process would have had: 70.
+    pub exit_status: u8,
+}
+
+fn in_phases(phases: &[String]) -> String {
+    if phases.is_empty() { String::new() } else { format!("; in phase {}", phases.join(", ")) }
+}
