@@ -67,7 +67,7 @@ pub(crate) enum Event {
     Extended(Duration),
     /// The runtime has answered [`Action::AskRuntime`].
     RuntimeAnswered,
-    /// [`Machine::next_timer`](super::Machine::next_timer) is due.
+    /// The timer of [`Awaited`](super::Awaited) is due.
     Tick,
     /// The shutdown thread looks whether something stalls.
     Watched,

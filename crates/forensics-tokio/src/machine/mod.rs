@@ -334,7 +334,7 @@ impl Machine {
     }
 
     /// When [`Event::Tick`] is due.
-    pub(crate) fn next_timer(&self) -> Option<Instant> {
+    fn next_timer(&self) -> Option<Instant> {
         match &self.state {
             State::PreStopDelay(_, until) => Some(*until),
             State::TearingDown(stop) => match stop.stage {
@@ -372,30 +372,22 @@ impl Machine {
         matches!(self.state, State::Finished(_) | State::Exiting(..))
     }
 
-    /// Whether the service's future is to be dropped.
-    pub(crate) fn drops_service(&self) -> bool {
-        matches!(&self.state, State::TearingDown(stop)
-            if matches!(stop.stage, Stage::DroppingService { .. }))
+    /// What `run()` waits for.
+    pub(crate) fn awaited(&self) -> Awaited {
+        Awaited {
+            is_finished: self.is_closing(),
+            drops_service: matches!(self.stage(), Some(Stage::DroppingService { .. })),
+            timer: self.next_timer(),
+        }
     }
 
     /// The report of a teardown that has ended, while `run` is about to return.
     pub(crate) fn report(&self) -> Option<ShutdownReport> {
-        match &self.state {
-            State::TearingDown(stop) => match stop.stage {
-                Stage::Closing { since } => Some(self.report_of(stop, since)),
-                _ => None,
-            },
+        match (&self.state, self.stage()?) {
+            (State::TearingDown(stop), Stage::Closing { since }) => {
+                Some(self.report_of(stop, since))
+            }
             _ => None,
-        }
-    }
-
-    /// What `run()` waits for.
-    pub(crate) fn awaited(&self) -> Awaited {
-        let is_closing = |stop: &Stop| matches!(stop.stage, Stage::Closing { .. });
-        Awaited {
-            is_finished: matches!(&self.state, State::TearingDown(stop) if is_closing(stop)),
-            drops_service: self.drops_service(),
-            timer: self.next_timer(),
         }
     }
 
@@ -673,9 +665,16 @@ impl Machine {
         }
     }
 
+    /// How far the teardown has come, while it is under way.
+    fn stage(&self) -> Option<Stage> {
+        match &self.state {
+            State::TearingDown(stop) => Some(stop.stage),
+            _ => None,
+        }
+    }
+
     fn is_closing(&self) -> bool {
-        matches!(&self.state, State::TearingDown(stop)
-            if matches!(stop.stage, Stage::Closing { .. }))
+        matches!(self.stage(), Some(Stage::Closing { .. }))
     }
 
     fn closed(&mut self) {

@@ -81,7 +81,7 @@ impl World {
         for place in 0..self.running.len() {
             moves.extend([Move::PhaseEnds(place, true), Move::PhaseEnds(place, false)]);
         }
-        if self.driven.machine.next_timer().is_some() {
+        if self.driven.machine.awaited().timer.is_some() {
             moves.push(Move::Tick);
         }
         if self.driven.machine.is_watched() {
@@ -118,7 +118,7 @@ impl World {
             }
             Move::Tick => {
                 let mut actions = driven.tick();
-                if driven.machine.drops_service() {
+                if driven.machine.awaited().drops_service {
                     actions.extend(driven.bring(Event::ServiceEnded(ServiceOutcome::Dropped)));
                 }
                 actions

@@ -95,7 +95,7 @@ impl Driven {
 
     /// Lets time pass up to the next timer, where there is one, and brings the tick.
     fn tick(&mut self) -> Vec<Action> {
-        if let Some(timer) = self.machine.next_timer() {
+        if let Some(timer) = self.machine.awaited().timer {
             self.now = self.now.max(timer);
         }
         self.bring(Event::Tick)

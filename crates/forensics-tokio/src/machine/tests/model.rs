@@ -237,7 +237,7 @@ impl World {
                 return report;
             }
             let ends = self.ends.keys().next().copied();
-            let timer = self.driven.machine.next_timer();
+            let timer = self.driven.machine.awaited().timer;
             let next = [ends, timer, hurry].into_iter().flatten().min().expect("it goes on");
             self.driven.now = next.max(self.driven.now);
             if hurry == Some(next) {

@@ -269,7 +269,7 @@ fn the_pre_stop_delay_is_over_in_four_ways_and_leaves_the_phases_what_they_reser
         let actions = driven.bring(request);
         assert!(!names(&actions).contains(&"CancelToken".to_owned()), "{actions:?}");
         let is_over = matches!(event, Event::Tick);
-        let until = driven.machine.next_timer().unwrap();
+        let until = driven.machine.awaited().timer.unwrap();
         assert_eq!(until - driven.start, Duration::from_secs(6), "ten less what is reserved");
         driven.now = if is_over { until } else { driven.now + ms(1000) };
         let actions = driven.bring(event);
