@@ -33,6 +33,7 @@ mod explain;
 mod guard;
 pub mod inflight;
 mod listener;
+mod lock;
 mod log_thread;
 #[cfg(feature = "logging")]
 pub mod logging;
