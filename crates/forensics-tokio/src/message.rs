@@ -140,7 +140,9 @@ fn open(path: &Path) -> Result<File, String> {
     if !found.is_file() {
         Err("not a regular file: use the path in `terminationMessagePath`".to_owned())
     } else if found.nlink() > 1 {
-        Err("it has several hard links, so it may not be the file that it seems to be: use another path".to_owned())
+        let why =
+            "it has several hard links, so it may be another file than it seems: use another path";
+        Err(why.to_owned())
     } else {
         Ok(file)
     }
