@@ -344,7 +344,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_consequence_of_a_repeated_signal_follows_the_escalation() {
+    fn what_follows_from_a_later_signal_is_said_as_it_was_set() {
         use Escalation::{CutThenExit, Exit, Ignore};
         let cases = [
             (None, CutThenExit, "counts as the same request"),
