@@ -60,7 +60,7 @@ events! {
 
     /// The termination message is missing, or is not the last one.
     pub(crate) fn no_termination_message(why: &str) =>
-        warn(name: "no_termination_message", "Termination message not written: {}", Plain(why));
+        warn(name: "no_termination_message", "Termination message missing or incomplete: {}", Plain(why));
 
     /// The service manager has a socket for us, and it cannot be used.
     pub(crate) fn not_notified(why: &str) =>
@@ -115,7 +115,8 @@ events! {
         error(name: "impossible_reserves", "The deadline is shorter than the reserves need: {sum}");
 
     fn delay_started(delay: Duration) =>
-        info(name: "lead_started", "Pre-stop delay of {}: not ready any more, still serving", Seconds(delay));
+        info(name: "lead_started",
+            "Pre-stop delay of {}: not ready any more, still serving", Seconds(delay));
 
     fn delay_ended(lasted: Duration, why: &str) =>
         info(name: "lead_ended", "+{} Pre-stop delay over{why}", Seconds(lasted));
@@ -127,7 +128,9 @@ events! {
         debug(name: "phase_started", phase = named(phase), budget = %Seconds(budget),
             "+{} phase started", Seconds(offset));
 
-    fn phase_still_running(phase: &str, offset: Duration, elapsed: Duration, budget: Duration, last: Option<String>) =>
+    fn phase_still_running(
+        phase: &str, offset: Duration, elapsed: Duration, budget: Duration, last: Option<String>
+    ) =>
         warn(name: "phase_still_running", phase = named(phase), elapsed = %Seconds(elapsed),
             budget = %Seconds(budget), last_recorded = last, "+{} phase still running", Seconds(offset));
 

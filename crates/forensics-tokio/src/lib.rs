@@ -65,6 +65,7 @@ mod guard;
 mod handle;
 pub mod inflight;
 mod listener;
+mod lock;
 mod log_thread;
 #[cfg(feature = "logging")]
 pub mod logging;

@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn what_systemds_signal_met_is_started_again_after_its_round_and_nothing_else_is() {
+    async fn only_what_systemds_signal_ended_is_started_again_after_its_round() {
         // As in wait(2): a signal, or an exit status shifted by a byte.
         let cases = [(15, true), (6, true), (9, false), (0, false), (15 << 8, false)];
         for (ended, again) in cases {

@@ -81,7 +81,9 @@ fn a_message_that_cannot_be_written_costs_a_warning() {
     let stopped = Container::default().start(&["--termination-message", "/nowhere"]).stop();
     assert_eq!(stopped.ended.code(), 0, "{}", stopped.ended.stderr);
     assert_eq!(stopped.warnings().len(), 1, "{}", stopped.ended.stderr);
-    stopped.ended.line("Termination message not written: /nowhere: No such file or directory");
+    stopped
+        .ended
+        .line("Termination message missing or incomplete: /nowhere: No such file or directory");
     assert_eq!(stopped.message, "");
 }
 

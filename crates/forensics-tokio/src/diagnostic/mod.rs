@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_the_stop_itself_has_met_is_started_once_more() {
+    async fn a_command_that_the_stop_signal_ended_is_started_once_more() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("diag.log");
         for signal in ["TERM", "ABRT"] {
@@ -256,14 +256,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_that_did_not_call_init_is_not_started_again() {
+    async fn a_program_that_did_not_call_run_if_child_is_not_started_again() {
         assert!(!INITIALISED.load(Ordering::Acquire));
         let (program, _) = DiagCommand::BuiltIn.resolve("/own".into());
         assert_eq!(program, Path::new("/bin/sh"));
     }
 
     #[tokio::test]
-    async fn what_goes_wrong_is_said_and_leaves_the_heading() {
+    async fn a_failure_is_reported_and_leaves_the_heading() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("diag.log");
         let missing = DiagCommand::Program("/nonexistent".into(), Vec::new());
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_runs_over_is_ended_with_all_it_started() {
+    async fn at_its_time_limit_it_is_ended_with_all_that_it_started() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("diag.log");
         let (sleeper, running) = start_endless(&log, &Arc::default()).await;
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn dropped_it_leaves_no_process_behind() {
+    async fn if_it_is_dropped_no_process_is_left_behind() {
         let dir = tempfile::tempdir().unwrap();
         let (sleeper, running) = start_endless(&dir.path().join("diag.log"), &Arc::default()).await;
         running.abort();
