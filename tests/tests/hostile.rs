@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use forensics_tests::{HOSTILE, Program, assert_tame, example, forensics, until};
-use forensics_tokio::core::escape::{MAX_CMDLINE_CHARS, fields};
+use forensics_tokio::core::escape::MAX_CMDLINE_CHARS;
+use forensics_tokio::core::logfmt;
 use forensics_tokio::core::record::{Event, PhaseOutcome, PostMortem, Record, runs};
 use tempfile::TempDir;
 
@@ -155,7 +156,7 @@ fn a_sender_whose_name_and_arguments_are_hostile_stays_in_its_fields_everywhere(
         ended.assert_well(0);
 
         let (_, line) = ended.line("Shutdown context: ").split_once("Shutdown context: ").unwrap();
-        let fields = fields(line).unwrap();
+        let fields = logfmt::parse(line).unwrap();
         let field = |key: &str| {
             let values: Vec<_> = fields.iter().filter(|(name, _)| name == key).collect();
             assert!(values.len() <= 1, "{line}");

@@ -167,7 +167,7 @@ fn a_unit_is_checked_and_the_exit_status_tells() {
 }
 
 #[test]
-fn a_drop_in_that_would_win_is_named_as_the_place_to_mend() {
+fn a_drop_in_that_would_win_is_named_as_the_place_to_fix() {
     let dir = tempfile::tempdir().unwrap();
     let [early, late, silent] = ["50-a.conf", "zz-limits.conf", "zzz-other.conf"]
         .map(|name| dir.path().join(name).to_str().unwrap().to_owned());
@@ -180,8 +180,8 @@ fn a_drop_in_that_would_win_is_named_as_the_place_to_mend() {
     );
     let (code, stdout, _) = check(Some(&show), &[]);
     assert_eq!(code, 1);
-    let mend = format!("To mend it, in {late}, which wins over");
-    assert!(stdout.contains(&mend), "{stdout}");
+    let fix = format!("To fix it, in {late}, which wins over");
+    assert!(stdout.contains(&fix), "{stdout}");
     assert!(stdout.contains("[Service]\nTimeoutStopSec=90s\n"), "{stdout}");
     let (_, json, _) = check(Some(&show), &["--json", "--user"]);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();

@@ -29,11 +29,11 @@ use std::fmt::{self, Display};
 use serde::{Deserialize, Serialize};
 
 use crate::capture::SiCode;
+use crate::capture::Signal;
+use crate::context::Sender;
+use crate::context::Trigger;
 use crate::process::ProcessSummary;
-use crate::sender::Sender;
-use crate::signal::Signal;
 use crate::systemd::{CgroupUnit, Manager};
-use crate::trigger::Trigger;
 
 /// Why we stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use time::UtcDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::escape::truncate;
 use crate::procfile;
 
 /// 0000-01-01T00:00:00Z and 9999-12-31T23:59:59.999999Z: RFC 3339 has four digits for the year.
@@ -91,7 +92,7 @@ impl FromStr for Utc {
     type Err = ParseUtcError;
 
     fn from_str(text: &str) -> Result<Self, ParseUtcError> {
-        parse(text).ok_or_else(|| ParseUtcError(crate::escape::cut(text, 40).into()))
+        parse(text).ok_or_else(|| ParseUtcError(truncate(text, 40)))
     }
 }
 

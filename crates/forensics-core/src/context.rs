@@ -9,8 +9,10 @@
 //! Its [`Display`](std::fmt::Display) is the context line of the log, and its serde form is the JSON of
 //! the report and the record.
 
+mod kubernetes;
 mod line;
 mod probe;
+mod sender;
 mod startup;
 #[cfg(test)]
 mod tests;
@@ -19,21 +21,44 @@ use nix::unistd::getppid;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::capture::{SiCode, SignalInfo};
+use crate::capture::{SiCode, Signal, SignalInfo};
 use crate::cause::{Cause, CauseDecision, Evidence, decide};
-use crate::cgroupfs::Memory;
-use crate::clock::{self, Utc};
+pub use crate::cgroupfs::Memory;
+use crate::clock;
 use crate::json;
 use crate::marker::Marker;
-use crate::pod::Pod;
 use crate::process::ProcessSummary;
-use crate::sender::Sender;
-use crate::signal::Signal;
-pub use crate::trigger::Trigger;
-pub(crate) use probe::Found;
-pub use probe::{Finding, Probe};
+use crate::record::Utc;
+pub use kubernetes::Pod;
+use probe::Found;
+#[doc(hidden)]
+pub use probe::{Probe, ProbeResult};
+pub use sender::Sender;
 use startup::own_pid;
 pub use startup::{StartupInfo, SystemdMarkers};
+
+/// What asked us to stop.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Trigger {
+    /// A POSIX signal.
+    Signal {
+        /// The signal.
+        signal: Signal,
+    },
+    /// The program itself.
+    Request {
+        /// The reason it gave.
+        reason: String,
+    },
+    /// The service's own future ended before anything asked it to.
+    ServiceEnded {
+        /// Its error, if it failed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    },
+}
 
 /// The facts of one stop.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -119,8 +144,8 @@ impl ShutdownContext {
     ///
     /// A finding may come late, and after those of later probes. What was found about a process that
     /// turned out not to be the sender is dropped.
-    pub fn apply(&mut self, finding: Finding) {
-        let Some(found) = finding.0 else { return };
+    pub fn apply(&mut self, result: ProbeResult) {
+        let Some(found) = result.0 else { return };
         match found {
             Found::Sender(sender) => self.sender = Some(sender),
             Found::Parent(parent) => {
@@ -153,8 +178,8 @@ impl ShutdownContext {
 
     fn with_all_probes(mut self, startup: &StartupInfo) -> Self {
         for probe in startup.line_probes().into_iter().chain(startup.record_probes()) {
-            let finding = probe.run(&self, startup);
-            self.apply(finding);
+            let result = probe.run(&self, startup);
+            self.apply(result);
         }
         self
     }

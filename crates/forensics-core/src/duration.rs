@@ -11,7 +11,6 @@
 //! cases in `testdata/timespan_vectors.tsv`: its months and years have another length, it refuses
 //! `infinity` and a blank at the end, and it panics on a number that is too large.
 
-mod error;
 mod grammar;
 
 use std::fmt::{self, Display};
@@ -20,8 +19,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use error::{Mistake, ParseError};
-pub use grammar::{parse, parse_stop_timeout};
+pub use grammar::{ParseError, parse, parse_stop_timeout};
 
 const SECOND: u64 = 1_000_000;
 const MINUTE: u64 = 60 * SECOND;

@@ -8,26 +8,35 @@
 
 pub mod capture;
 pub mod cause;
-pub mod cgroupfs;
-pub mod clock;
 pub mod context;
 pub mod diagnostic;
 pub mod duration;
-pub mod escape;
-pub mod json;
 pub mod marker;
-mod os;
-pub mod pod;
 pub mod process;
-mod procfile;
 pub mod record;
-pub mod secret;
-pub mod secure_fs;
-pub mod sender;
-pub mod signal;
 pub mod systemd;
+
+// For `forensics-tokio` and `forensics-cli`: they have the same version as this crate, and what is
+// hidden may change with any version.
+#[doc(hidden)]
+pub mod cgroupfs;
+#[doc(hidden)]
+pub mod clock;
+#[doc(hidden)]
+pub mod escape;
+#[doc(hidden)]
+pub mod json;
+#[doc(hidden)]
+pub mod logfmt;
+#[doc(hidden)]
+pub mod secret;
+#[doc(hidden)]
+pub mod secure_fs;
+#[doc(hidden)]
 pub mod threads;
-mod trigger;
+
+mod os;
+mod procfile;
 
 /// The readme's code, compiled.
 #[cfg(doctest)]

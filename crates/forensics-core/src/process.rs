@@ -12,7 +12,8 @@ use std::fmt::{self, Display};
 
 use serde::{Deserialize, Serialize};
 
-use crate::escape::{MAX_CMDLINE_CHARS, Quoted, cut};
+use crate::escape::{MAX_CMDLINE_CHARS, truncate};
+use crate::logfmt::Value;
 use crate::procfile;
 use crate::secret::redact_some;
 use crate::systemd::{CgroupUnit, unit_of_cgroup_file};
@@ -142,7 +143,7 @@ impl ProcessSummary {
 /// `bash(4201)`, the form in which a line names a process. `?` stands for an unknown name.
 impl Display for ProcessSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", Quoted(&self.name_and_pid()))
+        write!(f, "{}", Value(&self.name_and_pid()))
     }
 }
 
@@ -172,7 +173,7 @@ pub(crate) fn unit(pid: i32) -> Option<CgroupUnit> {
 fn joined_cmdline(raw: &[u8]) -> Option<String> {
     let end = raw.iter().rposition(|&byte| byte != 0)? + 1;
     let text = redact_some(&raw[..end], procfile::LIMIT - 1).replace('\0', " ");
-    Some(cut(&text, MAX_CMDLINE_CHARS).into_owned())
+    Some(truncate(&text, MAX_CMDLINE_CHARS))
 }
 
 /// A terminal's name from its device number, by Documentation/admin-guide/devices.txt of the kernel.

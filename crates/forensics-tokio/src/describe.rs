@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use forensics_core::escape::Quoted;
+use forensics_core::logfmt::Value;
 use forensics_core::threads::Thread;
 
 use crate::blocking::run_with_timeout;
@@ -42,7 +42,7 @@ pub(crate) fn describe(shutdown: &Shutdown, what: &str) -> String {
     }
     let snapshot = shutdown.machine().snapshot(shutdown.now());
     for (name, ran, _) in snapshot.into_iter().flat_map(|snapshot| snapshot.running) {
-        let _ = write!(text, "; phase {} has run for {}", Quoted(&name), Seconds(ran));
+        let _ = write!(text, "; phase {} has run for {}", Value(&name), Seconds(ran));
     }
     let metrics = shutdown.runtime().metrics();
     let _ = write!(

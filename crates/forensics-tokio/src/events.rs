@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use forensics_core::cause::Cause;
 use forensics_core::context::ShutdownContext;
-use forensics_core::escape::{Plain, Quoted, is_bare};
+use forensics_core::escape::Escaped;
+use forensics_core::logfmt::{Value, needs_quotes};
 use forensics_core::record::{PostMortem, values_line};
-use forensics_core::systemd::Why;
+use forensics_core::systemd::StopReason;
 use tracing::{Span, debug, debug_span, error, info, info_span, warn};
 
 use crate::config::Escalation;
@@ -60,13 +61,13 @@ fn context(context: &ShutdownContext) {
 }
 
 /// Why systemd stops us, as it says itself.
-pub(crate) fn why(cause: Cause, unit: &str, why: &Why) {
-    info!(name: "stop_explained", target: "shutdown", cause = %cause, unit, "Shutdown explained by systemd: {why}");
+pub(crate) fn stop_reason(cause: Cause, unit: &str, reason: &StopReason) {
+    info!(name: "stop_explained", target: "shutdown", cause = %cause, unit, "Shutdown explained by systemd: {reason}");
 }
 
 /// systemd did not say why it stops us.
 pub(crate) fn unexplained(why: &str) {
-    info!(name: "stop_unexplained", target: "shutdown", "Shutdown not explained by systemd: {}", Plain(why));
+    info!(name: "stop_unexplained", target: "shutdown", "Shutdown not explained by systemd: {}", Escaped(why));
 }
 
 /// What follows from it.
@@ -90,7 +91,7 @@ pub(crate) fn more_signals(more: u64) {
 
 /// What the operator has set.
 pub(crate) fn configured(settings: &[(&'static str, String)]) {
-    let show = |(variable, value): &(_, String)| format!(" {variable}={}", Quoted(value));
+    let show = |(variable, value): &(_, String)| format!(" {variable}={}", Value(value));
     let settings: String = settings.iter().map(show).collect();
     info!(name: "configured", target: "shutdown", "Configured by the environment:{settings}");
 }
@@ -101,7 +102,7 @@ pub(crate) fn not_a_setting(variable: &str, nearest: Option<&str>) {
     warn!(
         name: "not_a_setting", target: "shutdown",
         "{} in the environment is no setting of the guard's, and without effect{meant}",
-        Plain(variable),
+        Escaped(variable),
     );
 }
 
@@ -127,17 +128,17 @@ pub(crate) fn previous(verdict: &PostMortem) {
 
 /// The record is missing or has gaps.
 pub(crate) fn not_recorded(why: &str) {
-    warn!(name: "not_recorded", target: "shutdown", "Not all of this run is recorded: {}", Plain(why));
+    warn!(name: "not_recorded", target: "shutdown", "Not all of this run is recorded: {}", Escaped(why));
 }
 
 /// The termination message is missing or not the last one.
 pub(crate) fn no_termination_message(why: &str) {
-    warn!(name: "no_termination_message", target: "shutdown", "No termination message is written: {}", Plain(why));
+    warn!(name: "no_termination_message", target: "shutdown", "No termination message is written: {}", Escaped(why));
 }
 
 /// The service manager has a socket for us, and it cannot be used.
 pub(crate) fn not_notified(why: &str) {
-    warn!(name: "not_notified", target: "shutdown", "The service manager is told nothing: {}", Plain(why));
+    warn!(name: "not_notified", target: "shutdown", "The service manager is told nothing: {}", Escaped(why));
 }
 
 /// The unit has a watchdog, and it was not left to us.
@@ -173,7 +174,7 @@ pub(crate) fn no_low_latency_capture(error: &io::Error) {
 
 /// A phase was registered wrongly.
 pub(crate) fn registration_error(what: &str) {
-    error!(name: "registration_error", target: "shutdown", "{}", Plain(what));
+    error!(name: "registration_error", target: "shutdown", "{}", Escaped(what));
 }
 
 /// The diagnostic is complete, goes on in a transient unit, or failed.
@@ -188,7 +189,7 @@ pub(crate) fn diagnostic_ended(log: &Path, ended: Result<Option<String>, DiagErr
             info!(name: "diagnostic_elsewhere", target: "shutdown", log, unit, "Diagnostic goes on in a unit of its own");
         }
         Err(e) => {
-            warn!(name: "diagnostic_failed", target: "shutdown", log, "Diagnostic failed: {}", Plain(&e.to_string()));
+            warn!(name: "diagnostic_failed", target: "shutdown", log, "Diagnostic failed: {}", Escaped(&e.to_string()));
         }
     }
 }
@@ -206,7 +207,7 @@ pub(crate) fn aligned(summary: &str) {
 
 /// Whether systemd will wait is not known.
 pub(crate) fn alignment_unknown(why: &str) {
-    info!(name: "stop_timeout_unknown", target: "shutdown", "Stop timeout not checked: {}", Plain(why));
+    info!(name: "stop_timeout_unknown", target: "shutdown", "Stop timeout not checked: {}", Escaped(why));
 }
 
 /// The span of a phase or of a group; a member's has its group's for parent.
@@ -330,14 +331,14 @@ pub(crate) fn complete(cause: Cause, phases: usize, timed_out: bool, total: Dura
 
 /// A name as a field: bare in a line where that is unambiguous, else as any other text.
 fn named(name: &str) -> Box<dyn tracing::Value + '_> {
-    if is_bare(name) { Box::new(tracing::field::display(name)) } else { Box::new(name) }
+    if needs_quotes(name) { Box::new(name) } else { Box::new(tracing::field::display(name)) }
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use forensics_core::signal::Signal;
+    use forensics_core::capture::Signal;
 
     use super::*;
 

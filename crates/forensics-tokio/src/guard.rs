@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use forensics_core::capture::HandlerGuard;
-use forensics_core::escape::{MAX_TEXT_CHARS, cut_to};
+use forensics_core::escape::{MAX_TEXT_CHARS, truncate};
 use forensics_core::record::PostMortem;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -123,7 +123,7 @@ impl ShutdownGuard {
     ///
     /// From any thread; blocks for some 100 µs, in which the context is captured.
     pub fn request(&self, reason: impl Into<String>) {
-        let reason = cut_to(reason.into(), MAX_TEXT_CHARS);
+        let reason = truncate(&reason.into(), MAX_TEXT_CHARS);
         self.shutdown.request(Event::Requested { reason });
     }
 

@@ -66,7 +66,7 @@ pub use builder::Builder;
 pub use builder::install_error::InstallError;
 pub use config::Escalation;
 pub use forensics_core as core;
-pub use forensics_core::signal::Signal;
+pub use forensics_core::capture::Signal;
 pub use guard::{Reloading, ShutdownGuard};
 pub use outcome::{IntoOutcome, Outcome, ServiceOutcome};
 pub use phase::{Group, GroupPhase, Phase};

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt::Display;
 
-use forensics_core::escape::{MAX_TEXT_CHARS, cut, cut_to};
+use forensics_core::escape::{MAX_TEXT_CHARS, truncate};
 pub use forensics_core::record::PhaseOutcome as Outcome;
 use serde::{Deserialize, Serialize};
 
@@ -51,7 +51,7 @@ impl IntoOutcome for () {
 
 impl<T, E: Display> IntoOutcome for Result<T, E> {
     fn into_error(self) -> Option<String> {
-        self.err().map(|error| cut_to(format!("{error:#}"), MAX_TEXT_CHARS))
+        self.err().map(|error| truncate(&format!("{error:#}"), MAX_TEXT_CHARS))
     }
 }
 
@@ -77,5 +77,5 @@ impl IntoOutcome for <fn() -> ! as Returns>::Output {
 pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().copied();
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    cut(text.unwrap_or("a panic without a text"), MAX_TEXT_CHARS).into_owned()
+    truncate(text.unwrap_or("a panic without a text"), MAX_TEXT_CHARS)
 }

@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use forensics_core::capture::Signal;
+use forensics_core::context::Sender;
 use forensics_core::context::ShutdownContext;
-use forensics_core::sender::Sender;
-use forensics_core::signal::Signal;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 

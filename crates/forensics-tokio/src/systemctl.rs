@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Output};
 use std::time::Duration;
 
-use forensics_core::escape::{MAX_TEXT_CHARS, cut};
+use forensics_core::escape::{MAX_TEXT_CHARS, truncate};
 use forensics_core::systemd::{CgroupUnit, Manager, UnitProperties, show_arguments};
 use nix::sys::signal::Signal;
 use tokio::process::Command;
@@ -77,7 +77,7 @@ pub(crate) async fn run(
         }
         Ok(Ok(Output { status, stderr, .. })) => {
             let why = String::from_utf8_lossy(&stderr);
-            Err(format!("{name}: {status}: {}", cut(why.trim(), MAX_TEXT_CHARS)))
+            Err(format!("{name}: {status}: {}", truncate(why.trim(), MAX_TEXT_CHARS)))
         }
         Ok(Err(e)) => Err(format!("{name}: {e}")),
         Err(_) => Err(format!("{name} did not answer within {limit:?}")),

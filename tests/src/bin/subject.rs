@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use forensics_tokio::ShutdownGuard;
-use forensics_tokio::core::signal::Signal;
+use forensics_tokio::core::capture::Signal;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigEvent, SigevNotify, Signal as Nix, kill, raise};
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};

@@ -132,7 +132,7 @@ fn a_lead_passes_by_itself() {
 }
 
 #[test]
-fn the_grace_period_bounds_the_teardown_and_one_that_is_too_short_is_told_with_its_mend() {
+fn the_grace_period_bounds_the_teardown_and_one_that_is_too_short_is_told_with_its_fix() {
     if !can_contain() {
         return;
     }
@@ -153,7 +153,7 @@ fn the_grace_period_bounds_the_teardown_and_one_that_is_too_short_is_told_with_i
     assert!(
         warnings[0].ends_with(
             "gateway: the grace period is 30s, lead 5s + drain 20s + headroom 30s = 55s is needed: \
-             25s short; mend: `terminationGracePeriodSeconds: 55`, and the service to be told the \
+             25s short; fix: `terminationGracePeriodSeconds: 55`, and the service to be told the \
              same"
         ),
         "{warnings:?}"

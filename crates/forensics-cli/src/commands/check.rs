@@ -9,12 +9,10 @@ use std::time::Duration;
 
 use clap::Args;
 use forensics_core::duration::Timespan;
-use forensics_core::escape::{MAX_TEXT_CHARS, cut};
+use forensics_core::escape::{MAX_TEXT_CHARS, truncate};
 use forensics_core::json;
 use forensics_core::secure_fs;
-use forensics_core::systemd::{
-    Alignment, DropIn, Manager, UnitProperties, findings, show_arguments,
-};
+use forensics_core::systemd::{Alignment, DropIn, Manager, UnitProperties, lint, show_arguments};
 use serde_json::json;
 
 use crate::format::text;
@@ -69,7 +67,7 @@ impl Check {
             }
         };
         let granted = properties.stop_timeout();
-        let alignment = granted.map(|granted| Alignment::judge(granted, self.drain, self.headroom));
+        let alignment = granted.map(|granted| Alignment::check(granted, self.drain, self.headroom));
         let short = alignment.filter(|alignment| !alignment.is_aligned());
         let drop_in = short.and_then(|short| DropIn::new(&unit, manager, short.needed));
         let code = match (alignment, short) {
@@ -81,46 +79,46 @@ impl Check {
             let answer = json!({
                 "unit": unit,
                 "aligned": alignment.map(|alignment| alignment.is_aligned()),
-                "timeout_stop_us": alignment.map(|alignment| alignment.timeout_stop),
+                "timeout_stop_us": alignment.map(|alignment| alignment.stop_timeout),
                 "needed_us": alignment.and_then(|it| Timespan::from(it.needed).as_micros()),
                 "summary": alignment.map(|alignment| alignment.to_string()),
                 "drop_in": drop_in.as_ref().map(|drop_in| json!({
-                    "edit": drop_in.edit_command(),
-                    "section": drop_in.section(),
-                    "setting": drop_in.setting(),
-                    "script": drop_in.script(),
+                    "edit": drop_in.edit_command,
+                    "section": drop_in.section,
+                    "setting": drop_in.setting,
+                    "script": drop_in.script,
                     "overruled_by": overruling(&properties),
                 })),
-                "findings": findings(&properties),
+                "findings": lint(&properties),
             });
             writeln!(out, "{}", json::to_string(&answer)?)?;
         } else {
             let summary = alignment.map(|alignment| alignment.to_string());
             let unknown = || "can't tell: systemd names no stop timeout".to_owned();
             writeln!(out, "{}: {}", to_copy(&unit), summary.unwrap_or_else(unknown))?;
-            for finding in findings(&properties) {
+            for finding in lint(&properties) {
                 // The severities are words: `ok`, `unknown`, `warning`, `error`.
                 let severity = format!("{:?}", finding.severity).to_lowercase();
                 writeln!(out, "{severity}: {}", finding.what)?;
-                if let Some(mend) = &finding.mend {
-                    writeln!(out, "  mend: {mend}")?;
+                if let Some(fix) = &finding.fix {
+                    writeln!(out, "  fix: {fix}")?;
                 }
             }
             if let Some(drop_in) = &drop_in {
-                print_mend(out, drop_in, overruling(&properties))?;
+                print_fix(out, drop_in, overruling(&properties))?;
             }
         }
         Ok(ExitCode::from(code))
     }
 }
 
-fn print_mend(out: &mut dyn Write, drop_in: &DropIn, file: Option<String>) -> io::Result<()> {
-    let (section, setting, script) = (drop_in.section(), drop_in.setting(), drop_in.script());
+fn print_fix(out: &mut dyn Write, drop_in: &DropIn, file: Option<String>) -> io::Result<()> {
+    let (section, setting, script) = (drop_in.section, &drop_in.setting, &drop_in.script);
     match file {
-        None => writeln!(out, "\nTo mend it:\n\n{drop_in}\nOr without an editor:\n\n{script}"),
+        None => writeln!(out, "\nTo fix it:\n\n{drop_in}\nOr without an editor:\n\n{script}"),
         Some(file) => writeln!(
             out,
-            "\nTo mend it, in {}, which wins over what `systemctl edit` would write:\n\n\
+            "\nTo fix it, in {}, which wins over what `systemctl edit` would write:\n\n\
              {section}\n{setting}\n\nThen: systemctl daemon-reload",
             to_copy(&file),
         ),
@@ -130,13 +128,13 @@ fn print_mend(out: &mut dyn Write, drop_in: &DropIn, file: Option<String>) -> io
 /// A name to copy. Printable ASCII stays as it is, because the names of units contain backslashes.
 fn to_copy(name: &str) -> String {
     if name.chars().all(|c| c.is_ascii_graphic() || c == ' ') {
-        cut(name, MAX_TEXT_CHARS).into_owned()
+        truncate(name, MAX_TEXT_CHARS)
     } else {
         text(name, MAX_TEXT_CHARS)
     }
 }
 
-/// The last of the files that are read after a drop-in of ours and set the timeout. The mend has to be
+/// The last of the files that are read after a drop-in of ours and set the timeout. The fix has to be
 /// made there. A file that cannot be read is passed over.
 fn overruling(properties: &UnitProperties) -> Option<String> {
     let sets_it = |text: Vec<u8>| {

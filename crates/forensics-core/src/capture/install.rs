@@ -7,8 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use nix::errno::Errno;
 use nix::libc;
 
+use super::Signal;
 use super::handler;
-use crate::signal::Signal;
 
 /// Why the handler could not be installed.
 #[derive(Debug, thiserror::Error)]

@@ -48,6 +48,7 @@ mod install;
 #[cfg_attr(not(all(target_os = "linux", not(forensics_portable))), path = "portable.rs")]
 mod os;
 mod raw;
+mod signal;
 mod slice;
 mod slots;
 mod sync;
@@ -59,14 +60,20 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 pub use code::SiCode;
-pub use handler::{drain, exit_now, overflow_count, wait, wake};
-pub use install::{HandlerError, HandlerGuard, install, is_ignored};
+pub use handler::{drain, overflow_count, wait, wake};
+pub use install::{HandlerError, HandlerGuard, install};
+pub use signal::{Signal, UnknownSignal};
+
+#[doc(hidden)]
+pub use handler::exit_now;
+#[doc(hidden)]
+pub use install::is_ignored;
+#[doc(hidden)]
 pub use slice::{
     may_be_killed_for_short_slice, request_short_slice, request_short_slice_for_main_thread,
 };
 
 use crate::clock;
-use crate::signal::Signal;
 
 /// How many signals can wait for [`drain`]. One more is only counted.
 pub const SLOTS: usize = 32;

@@ -5,10 +5,9 @@ use std::path::PathBuf;
 use nix::unistd::{getpid, getppid};
 use serde::{Deserialize, Serialize};
 
-use super::Probe;
+use super::{Pod, Probe};
 use crate::cgroupfs::MemoryCgroup;
-use crate::escape::{MAX_NAME_CHARS, cut};
-use crate::pod::Pod;
+use crate::escape::{MAX_NAME_CHARS, truncate};
 use crate::process::{self, ProcessSummary};
 use crate::procfile;
 use crate::systemd::{CgroupUnit, container_of_cgroup_file};
@@ -89,7 +88,7 @@ impl StartupInfo {
     fn of(pid: i32, variable: &dyn Fn(&str) -> Option<String>) -> Self {
         let variable = |name: &str| {
             let value = variable(name).filter(|value| !value.is_empty())?;
-            Some(cut(&value, MAX_NAME_CHARS).into_owned())
+            Some(truncate(&value, MAX_NAME_CHARS))
         };
         let mut process = ProcessSummary::read(pid);
         process.cmdline = process::cmdline(pid);

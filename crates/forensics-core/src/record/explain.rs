@@ -8,7 +8,7 @@ use super::phase::{PhaseFinished, PhaseOutcome};
 use super::post_mortem::{MAX_SHOWN, Reason, RunOutcome, Span, phase_name};
 use super::summary::{SLACK_US, Summary};
 use crate::duration::Timespan;
-use crate::escape::{Plain, cut};
+use crate::escape::{Escaped, truncate};
 
 /// How many phases a text names.
 const MAX_PHASES: usize = 16;
@@ -427,5 +427,5 @@ fn shown_phase(phase: &str, group: Option<&str>) -> String {
 }
 
 fn shown(text: &str) -> String {
-    Plain(&cut(text, MAX_SHOWN)).to_string()
+    Escaped(&truncate(text, MAX_SHOWN)).to_string()
 }

@@ -54,4 +54,5 @@ pub use run::Run;
 pub use shorten::MAX_LINE;
 pub use writer::{RecordError, Recorder};
 
+pub use crate::clock::Utc;
 pub use crate::secure_fs::AccessError;

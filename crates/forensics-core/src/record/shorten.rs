@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use crate::escape::cut;
+use crate::escape::truncate;
 use crate::json;
 
 /// Longest line in bytes, newline included. The writer cuts a longer one, the reader refuses it.
@@ -68,7 +68,7 @@ fn shorter(value: &Value, limits: Limits, level: usize) -> Value {
     let items = if level == 0 { usize::MAX } else { limits.items };
     let below = |value| shorter(value, limits, level + 1);
     match value {
-        Value::String(text) => cut(text, limits.chars).into(),
+        Value::String(text) => truncate(text, limits.chars).into(),
         Value::Array(_) | Value::Object(_) if level >= limits.depth => "…".into(),
         Value::Array(all) => {
             let mut some: Vec<_> = all.iter().take(items).map(below).collect();
@@ -79,9 +79,8 @@ fn shorter(value: &Value, limits: Limits, level: usize) -> Value {
         }
         Value::Object(all) => {
             let some = all.iter().take(items);
-            let mut some: serde_json::Map<_, _> = some
-                .map(|(name, value)| (cut(name, MAX_NAME).into_owned(), below(value)))
-                .collect();
+            let mut some: serde_json::Map<_, _> =
+                some.map(|(name, value)| (truncate(name, MAX_NAME), below(value))).collect();
             // Fewer also where two names were cut to the same one.
             if some.len() < all.len() {
                 some.insert("…".to_owned(), format!("{} more", all.len() - some.len()).into());

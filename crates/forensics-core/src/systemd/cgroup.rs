@@ -32,7 +32,6 @@ pub enum Manager {
 impl Manager {
     /// The option by which systemctl(1), systemd-run(1) and their like ask this manager. The user's
     /// is that of the user who runs the command, found by `XDG_RUNTIME_DIR`; the uid is not looked at.
-    #[must_use]
     pub fn option(self) -> &'static str {
         match self {
             Manager::System => "--system",
@@ -57,7 +56,6 @@ pub struct CgroupUnit {
 impl CgroupUnit {
     /// Whether systemd stops it by `TimeoutStopSec=` of its own: a service or a scope, but neither
     /// a login session's, which ends with the login, nor a manager's own.
-    #[must_use]
     pub fn has_stop_timeout(&self) -> bool {
         let is_scope = self.unit.ends_with(".scope") && self.unit != "init.scope";
         self.unit.ends_with(".service") || (is_scope && !self.unit.starts_with("session-"))

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use forensics_core::escape::Plain;
+use forensics_core::escape::Escaped;
 use forensics_core::systemd::{CgroupUnit, Supervisor};
 
 use crate::config::Config;
@@ -22,13 +22,13 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 pub(crate) fn check_grace(config: &Config) {
     let Some(grace) = config.grace else { return };
     let alignment = config.alignment(Supervisor::GracePeriod, grace.into());
-    let service = Plain(&config.service);
+    let service = Escaped(&config.service);
     if alignment.is_aligned() {
         events::aligned(&format!("{service}: {alignment}"));
     } else {
         let line = alignment.manifest_line();
         events::misaligned(&format!(
-            "{service}: {alignment}; mend: `{line}`, and the service to be told the same"
+            "{service}: {alignment}; fix: `{line}`, and the service to be told the same"
         ));
     }
 }

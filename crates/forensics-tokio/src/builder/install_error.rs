@@ -3,7 +3,8 @@
 use std::fmt;
 
 use forensics_core::capture::HandlerError;
-use forensics_core::escape::{Plain, Quoted};
+use forensics_core::escape::Escaped;
+use forensics_core::logfmt::Value;
 
 /// Why a guard could not be installed.
 ///
@@ -18,11 +19,11 @@ pub enum InstallError {
     /// A marker's name cannot be the name of a field in the context line.
     #[error(
         "marker name `{}`: a name is made of lower-case letters, digits and `_`, such as `takeover`",
-        Plain(.0)
+        Escaped(.0)
     )]
     MarkerName(String),
     /// A variable of the environment does not hold what it must.
-    #[error("{variable}={} in the environment: {problem}", Quoted(value))]
+    #[error("{variable}={} in the environment: {problem}", Value(value))]
     Environment {
         /// Which.
         variable: &'static str,

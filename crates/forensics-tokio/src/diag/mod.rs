@@ -28,7 +28,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use forensics_core::diagnostic::Diagnostic;
-use forensics_core::escape::{Plain, Quoted};
+use forensics_core::escape::Escaped;
+use forensics_core::logfmt::Value;
 use forensics_core::record::DiagState;
 use forensics_core::secret;
 use forensics_core::secure_fs::append_to;
@@ -152,7 +153,7 @@ fn failed<E: Display>(what: impl Display) -> impl FnOnce(E) -> DiagError {
 /// Dropped, it ends the child with all it started, and the log does not say so.
 pub(crate) async fn run(plan: Plan, line: String) -> Result<Option<String>, DiagError> {
     let cannot_write = format!("cannot write to the log {:?}", plan.log);
-    let heading = format!("=== {}[{}] {line}\n", Quoted(&plan.service), std::process::id());
+    let heading = format!("=== {}[{}] {line}\n", Value(&plan.service), std::process::id());
     let (path, what) = (plan.log.clone(), cannot_write.clone());
     // Off the runtime, as the disk may be slow to answer.
     let opened = off_runtime(move || {
@@ -168,14 +169,14 @@ pub(crate) async fn run(plan: Plan, line: String) -> Result<Option<String>, Diag
         Ok(unit) => return Ok(unit),
         Err(why) => {
             // An operator who misses something looks in the log.
-            let _ = writeln!(log, "--- not in a unit of its own: {}", Plain(&why));
+            let _ = writeln!(log, "--- not in a unit of its own: {}", Escaped(&why));
         }
     }
     let ended = run_child(&plan, &line, &log).await;
     let end = match &ended {
         Ok(()) if plan.command.is_own_program() => return Ok(None),
         Ok(()) => "--- end of diagnostic\n".to_owned(),
-        Err(e) => format!("--- diagnostic incomplete: {}\n", Plain(&e.to_string())),
+        Err(e) => format!("--- diagnostic incomplete: {}\n", Escaped(&e.to_string())),
     };
     // One short line to a file that took the whole output; if it fails, the log ends without it.
     let _ = log.write_all(end.as_bytes());

@@ -3,7 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
-use forensics_core::escape::{MAX_NAME_CHARS, cut, cut_to};
+use forensics_core::escape::{MAX_NAME_CHARS, truncate};
 
 use super::budget::{Claim, Sum};
 
@@ -65,9 +65,9 @@ impl Plan {
 
     /// A name that is taken is told apart by a number: work that was registered is never lost.
     fn step(&mut self, name: &str, work: Work) -> (Step, Option<String>) {
-        let name = cut(name, MAX_NAME_CHARS);
+        let name = truncate(name, MAX_NAME_CHARS);
         self.next_id += 1;
-        let (mut unique, mut copies) = (name.clone().into_owned(), 1_u64);
+        let (mut unique, mut copies) = (name.clone(), 1_u64);
         while !self.names.insert(unique.clone()) {
             copies += 1;
             unique = format!("{name}#{copies}");
@@ -109,7 +109,7 @@ impl Plan {
 
     /// Requires of a step that the one of that name has ended well.
     pub(crate) fn require(&mut self, id: StepId, name: String) {
-        let name = cut_to(name, MAX_NAME_CHARS);
+        let name = truncate(&name, MAX_NAME_CHARS);
         self.edit(id, |step| step.requires.push(name));
     }
 

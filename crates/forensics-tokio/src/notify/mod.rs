@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use forensics_core::clock;
-use forensics_core::escape::{Plain, cut};
+use forensics_core::escape::{Escaped, truncate};
 use tokio::net::UnixDatagram;
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -86,7 +86,7 @@ impl Notifier {
     /// A line for `systemctl status`. Takes the place of one that has not been sent yet.
     pub(crate) fn status(&self, text: &str) {
         // A newline would begin an assignment of its own.
-        self.push(&format!("STATUS={}", Plain(&cut(text, MAX_STATUS))));
+        self.push(&format!("STATUS={}", Escaped(&truncate(text, MAX_STATUS))));
     }
 
     /// Queues a message, in place of an earlier one that sets the same variable.

@@ -5,10 +5,10 @@ use std::future::{Future, pending};
 use std::sync::Arc;
 use std::time::Duration;
 
+use forensics_core::capture::Signal;
 use forensics_core::context::{StartupInfo, SystemdMarkers};
 use forensics_core::duration::Timespan;
 use forensics_core::record::ForcedBy;
-use forensics_core::signal::Signal;
 use tokio::sync::SetOnce;
 use tokio::time::{Instant, sleep_until};
 

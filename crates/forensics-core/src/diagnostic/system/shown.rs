@@ -4,7 +4,7 @@ use std::io;
 
 use nix::errno::Errno;
 
-use crate::escape::Plain;
+use crate::escape::Escaped;
 
 /// Bytes in powers of 1024, with one decimal from a KiB on: `512B`, `1.5M`.
 pub(super) fn size(bytes: u64) -> String {
@@ -39,7 +39,7 @@ fn single_spaced(line: &str) -> String {
 pub(super) fn why(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(number) => format!("not readable ({:?})", Errno::from_raw(number)),
-        None => Plain(&error.to_string()).to_string(),
+        None => Escaped(&error.to_string()).to_string(),
     }
 }
 

@@ -9,7 +9,7 @@ use super::super::post_mortem::Reason;
 use super::*;
 use crate::clock::Utc;
 use crate::duration::Timespan;
-use crate::escape::fields;
+use crate::logfmt;
 
 const S: u64 = 1_000_000;
 /// When the story's signal comes, by the monotonic clock.
@@ -374,7 +374,7 @@ fn each_story_gets_its_outcome_reason_and_phase() {
         assert_eq!((report.outcome, report.reason), (outcome, reason), "{shown}");
         let texts = format!("{} {}", report.evidence, report.advice.as_deref().unwrap_or(""));
         assert!(texts.contains(text), "{texts}");
-        let fields = fields(&shown).unwrap();
+        let fields = logfmt::parse(&shown).unwrap();
         let field = |key: &str| fields.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str());
         assert_eq!(field("outcome"), Some(outcome.to_string().as_str()));
         assert_eq!(field("reason"), Some(reason.to_string().as_str()));
@@ -753,7 +753,7 @@ proptest! {
         let report = post_mortem(&record(start, &events), &now);
         let shown = report.to_string();
         prop_assert!(!shown.chars().any(char::is_control));
-        let read = fields(&shown).unwrap();
+        let read = logfmt::parse(&shown).unwrap();
         prop_assert_eq!(read.iter().filter(|(key, _)| key == "outcome").count(), 1);
         prop_assert!(!report.evidence.chars().any(char::is_control));
         prop_assert!(!report.advice.iter().any(|text| text.chars().any(char::is_control)));

@@ -51,7 +51,7 @@ impl Display for Signal {
 
 /// A text that is not the name of a signal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{}` is no signal: write a name such as SIGTERM", crate::escape::Plain(.0))]
+#[error("`{}` is no signal: write a name such as SIGTERM", crate::escape::Escaped(.0))]
 pub struct UnknownSignal(String);
 
 impl FromStr for Signal {

@@ -1,7 +1,7 @@
 //! The process that sent a signal, as far as it can be told.
 //!
 //! Built from what the OS handler saw (see [`capture`](crate::capture)). The
-//! [probes](crate::context::Probe) then verify that, and add the processes that outlive a short-lived
+//! [probes](super::Probe) then verify that, and add the processes that outlive a short-lived
 //! sender: its parent and ancestors, such as the shell that ran `kill`, and the sshd above it.
 //!
 //! Nothing is guessed. A new process with the sender's pid has another start time and is not named.
@@ -10,8 +10,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::Found;
 use crate::capture::{SenderSnapshot, SiCode, SignalInfo, SnapshotError};
-use crate::context::Found;
 use crate::json;
 use crate::process::ProcessSummary;
 use crate::procfile;
@@ -158,8 +158,8 @@ fn user_in_passwd(passwd: &str, uid: u32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capture::Signal;
     use crate::context::{ShutdownContext, StartupInfo, Trigger};
-    use crate::signal::Signal;
     use std::time::SystemTime;
 
     fn captured(code: SiCode, pid: i32, snapshot: SenderSnapshot) -> SignalInfo {
