@@ -64,7 +64,7 @@ async fn the_cause_follows_from_the_sender() {
         kit.signal_from(signal, &sender);
         let report = kit.until_end(run(kit.guard())).await.unwrap();
         let line = report.context.to_string();
-        assert_eq!(report.context.cause().as_str(), cause, "{line}");
+        assert_eq!(report.context.cause().to_string(), cause, "{line}");
         assert!(line.contains(in_line), "{line}");
         assert_eq!(report.context.signal(), Some(signal));
     }
@@ -259,7 +259,7 @@ async fn guards_side_by_side_know_nothing_of_each_other() {
     assert!(!other.guard().token().is_cancelled());
     other.guard().request("after that");
     let report = other.until_end(run(other.guard())).await.unwrap();
-    assert_eq!(report.context.cause().as_str(), "requested");
+    assert_eq!(report.context.cause().to_string(), "requested");
     assert_eq!(report.total, 9 * SECOND);
 }
 

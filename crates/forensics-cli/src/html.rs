@@ -83,7 +83,7 @@ fn row(bar: &Bar<'_>, timeline: &Timeline<'_>) -> String {
     };
     let budget = bar.from.saturating_add(bar.budget.unwrap_or(0));
     let mut track = place("budget", bar.from, budget, "budget");
-    track += &place(&format!("bar {tone}{open}"), bar.from, bar.to, word);
+    track += &place(&format!("bar {tone}{open}"), bar.from, bar.to, &word);
     for mark in timeline.marks.iter().take(MAX_IN_ROW) {
         let class = match mark.event {
             Event::Signal(_) => "at",

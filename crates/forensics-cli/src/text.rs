@@ -101,7 +101,7 @@ impl<'a> Layout<'a> {
                 (tone, &full),
                 (Tone::FAINT, &left),
                 (Tone::PLAIN, &format!("{after}{:>used$} ", bar.used())),
-                (tone, bar.word()),
+                (tone, &bar.word()),
             ],
         )?;
         let error = format::text(bar.error.unwrap_or_default(), self.style.width);

@@ -163,8 +163,8 @@ fn nest(flat: Vec<Bar<'_>>) -> Vec<Bar<'_>> {
 
 impl Bar<'_> {
     /// The word for its outcome.
-    pub(crate) fn word(&self) -> &'static str {
-        self.outcome.map_or("not finished", PhaseOutcome::as_str)
+    pub(crate) fn word(&self) -> String {
+        self.outcome.map_or_else(|| "not finished".to_owned(), |outcome| outcome.to_string())
     }
 
     pub(crate) fn tone(&self) -> Tone {
@@ -288,7 +288,7 @@ mod tests {
             ("late", 600, 600, "skipped"),
             ("stray", 600, 600, "skipped"),
         ];
-        assert_eq!(rows, expected);
+        assert_eq!(rows, expected.map(|(name, from, to, word)| (name, from, to, word.to_owned())));
         let members = timeline.bars.iter().filter(|bar| bar.group == Some("adapters"));
         assert_eq!(members.count(), 2);
         assert_eq!((timeline.end, timeline.deadline), (1000, Some(5000)));
@@ -308,7 +308,7 @@ mod tests {
         ]);
         let timeline = Timeline::of(&record);
         let rows: Vec<_> = timeline.bars.iter().map(|bar| (bar.name, bar.word())).collect();
-        assert_eq!(rows, [("a", "ok"), ("a", "timed_out")]);
+        assert_eq!(rows, [("a", "ok".to_owned()), ("a", "timed_out".to_owned())]);
         assert_eq!((timeline.end, timeline.span), (0, 1));
     }
 }

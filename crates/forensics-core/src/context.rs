@@ -21,9 +21,9 @@ use nix::unistd::getppid;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::capture::{SiCode, Signal, SignalInfo};
-use crate::cause::{Cause, CauseDecision, Evidence, decide};
-pub use crate::cgroupfs::Memory;
+use crate::capture::{Signal, SignalInfo};
+use crate::cause::{self, Basis, Cause, CauseDecision};
+use crate::cgroupfs::Memory;
 use crate::clock;
 use crate::json;
 use crate::marker::Marker;
@@ -34,8 +34,10 @@ use probe::Found;
 #[doc(hidden)]
 pub use probe::{Probe, ProbeResult};
 pub use sender::Sender;
+pub use startup::StartupInfo;
+#[doc(hidden)]
+pub use startup::SystemdMarkers;
 use startup::own_pid;
-pub use startup::{StartupInfo, SystemdMarkers};
 
 /// What asked us to stop.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,12 +74,14 @@ pub struct ShutdownContext {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trigger: Option<Trigger>,
     /// The cause, and the evidence for it. Absent without a trigger.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub verdict: Option<CauseDecision>,
+    #[doc(hidden)]
+    #[serde(default, rename = "verdict", skip_serializing_if = "Option::is_none")]
+    pub decision: Option<CauseDecision>,
     /// The process that sent the signal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sender: Option<Sender>,
     /// How long the OS handler took, in nanoseconds.
+    #[doc(hidden)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capture_ns: Option<u64>,
     /// Our parent, which is not the sender.
@@ -88,6 +92,7 @@ pub struct ShutdownContext {
     /// Whether a service manager runs us.
     pub under_systemd: bool,
     /// What systemd told us.
+    #[doc(hidden)]
     pub systemd: SystemdMarkers,
     /// The container runtime, if one can be seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -96,6 +101,7 @@ pub struct ShutdownContext {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<Pod>,
     /// What our control group counts of its memory.
+    #[doc(hidden)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Memory>,
     /// The load averages over 1, 5 and 15 minutes, by `proc_loadavg(5)`.
@@ -109,18 +115,10 @@ pub struct ShutdownContext {
     basis: Option<Basis>,
 }
 
-/// What the cause is decided on, and readers of a record do not need.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Basis {
-    code: Option<SiCode>,
-    is_parent_death_signal: bool,
-    first_parent: Option<i32>,
-    in_pid_namespace: bool,
-}
-
 impl ShutdownContext {
     /// What is known without reading a file about a stop that `trigger` asked for: the facts of the
     /// start, and what the handler saw of the signal, if it was one.
+    #[doc(hidden)]
     pub fn start(startup: &StartupInfo, trigger: Trigger, signal: Option<&SignalInfo>) -> Self {
         let mut context = Self::without_trigger(startup);
         if let Some(signal) = signal {
@@ -144,6 +142,7 @@ impl ShutdownContext {
     ///
     /// A finding may come late, and after those of later probes. What was found about a process that
     /// turned out not to be the sender is dropped.
+    #[doc(hidden)]
     pub fn apply(&mut self, result: ProbeResult) {
         let Some(found) = result.0 else { return };
         match found {
@@ -195,7 +194,7 @@ impl ShutdownContext {
             ts: Utc::now(),
             mono_us: clock::mono_us(),
             trigger: None,
-            verdict: None,
+            decision: None,
             sender: None,
             capture_ns: None,
             // Its name may have changed by exec.
@@ -214,24 +213,23 @@ impl ShutdownContext {
 
     fn decide(&mut self) {
         if let (Some(trigger), Some(basis)) = (&self.trigger, self.basis) {
-            self.verdict = Some(decide(&Evidence {
-                trigger,
-                code: basis.code,
-                is_parent_death_signal: basis.is_parent_death_signal,
-                sender: self.sender.as_ref(),
-                process: &self.process,
-                first_parent: basis.first_parent,
-                in_pid_namespace: basis.in_pid_namespace,
-            }));
+            self.decision =
+                Some(cause::decide(trigger, self.sender.as_ref(), &self.process, basis));
         }
     }
 
     /// Why we stop; [`Cause::Unknown`] without a stop.
     pub fn cause(&self) -> Cause {
-        self.verdict.as_ref().map_or(Cause::Unknown, |verdict| verdict.cause)
+        self.decision.as_ref().map_or(Cause::Unknown, |decision| decision.cause)
+    }
+
+    /// The evidence for the cause, as text for people. It contains text of other processes: escape it.
+    pub fn evidence(&self) -> Option<&str> {
+        self.decision.as_ref().map(|decision| decision.evidence.as_str())
     }
 
     /// It as JSON; `null` if that fails.
+    #[doc(hidden)]
     pub fn to_json(&self) -> Value {
         json::to_value(self).unwrap_or_default()
     }

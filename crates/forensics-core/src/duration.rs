@@ -55,7 +55,7 @@ const UNITS: [(u64, &[&str]); 9] = [
 /// assert!(span < Timespan::Infinite);
 /// # Ok::<(), forensics_core::duration::ParseError>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(from = "Serialized", into = "Serialized")]
 pub enum Timespan {
     /// This many microseconds, fewer than `u64::MAX`. That number is systemd's infinity, and

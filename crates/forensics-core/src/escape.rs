@@ -10,7 +10,9 @@
 //! a blank. The few letters and symbols that show as nothing are unsafe as well. Letters that only
 //! look like others, or like a quote or `=`, are not escaped.
 
+use std::error::Error;
 use std::fmt::{self, Display, Write};
+use std::iter;
 
 /// Longest command line shown, in characters.
 pub const MAX_CMDLINE_CHARS: usize = 300;
@@ -74,6 +76,12 @@ pub fn truncate(text: &str, max: usize) -> String {
             text.chars().take(max.saturating_sub(1)).chain((max > 0).then_some('…')).collect()
         }
     }
+}
+
+/// An error and what caused it, each after a colon. Not escaped.
+pub fn error_chain(error: &(dyn Error + 'static)) -> String {
+    let chain = iter::successors(Some(error), |&error| error.source());
+    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]

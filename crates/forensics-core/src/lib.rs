@@ -6,6 +6,9 @@
 //! Nothing in this crate panics on what it finds in `/proc` or in a file: a fact that cannot be
 //! had is absent, and text that other processes wrote is escaped before it is shown.
 
+#[macro_use]
+mod words;
+
 pub mod capture;
 pub mod cause;
 pub mod context;
@@ -35,6 +38,7 @@ pub mod secure_fs;
 #[doc(hidden)]
 pub mod threads;
 
+mod access;
 mod os;
 mod procfile;
 

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::secure_fs::{self, OpenError};
 
 /// A marker larger than this is not one.
-pub const MAX_MARKER_BYTES: u64 = 64 * 1024;
+const MAX_MARKER_BYTES: u64 = 64 * 1024;
 
 /// Which process a marker names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +36,7 @@ pub enum Target {
 impl Target {
     /// The word for it in the context line: `self`, `other`, or `yes` for a marker that exists and
     /// names no process.
+    #[doc(hidden)]
     pub fn as_str(self) -> &'static str {
         match self {
             Target::Ourselves => "self",
@@ -64,6 +65,7 @@ pub struct Marker {
 /// `None` where there is none. It blocks for as long as it takes to open a file and read 64 KiB of
 /// it, which has no limit where a file server does not answer. A symbolic link is followed, so a
 /// marker can be set by replacing a link.
+#[doc(hidden)]
 pub fn read(name: &str, path: &Path, pid: u32) -> Option<Marker> {
     let (target, problem) = match secure_fs::read(path, MAX_MARKER_BYTES) {
         Ok(bytes) => target(&bytes, pid).map_or_else(
@@ -84,6 +86,7 @@ pub fn read(name: &str, path: &Path, pid: u32) -> Option<Marker> {
 ///
 /// # Errors
 /// Where it is not JSON. An empty file is no error: the existence of some markers says enough.
+#[doc(hidden)]
 pub fn target(content: &[u8], pid: u32) -> Result<Target, serde_json::Error> {
     if content.trim_ascii().is_empty() {
         return Ok(Target::Unstated);

@@ -81,11 +81,13 @@ impl ProcessSummary {
     }
 
     /// What one read of `/proc/PID/stat` gives: parent, name, state, start time, terminal, session.
+    #[doc(hidden)]
     pub fn read_stat(pid: i32) -> Self {
         Self::from_stat(pid, &procfile::read_of(pid, "stat").unwrap_or_default())
     }
 
     /// The same, from the content of such a file.
+    #[doc(hidden)]
     pub fn from_stat(pid: i32, stat: &[u8]) -> Self {
         let Some(stat) = procfile::parse_stat(stat) else { return Self::unknown(pid) };
         Self {
@@ -100,6 +102,7 @@ impl ProcessSummary {
     }
 
     /// A process of which only the id is known.
+    #[doc(hidden)]
     pub fn unknown(pid: i32) -> Self {
         Self { pid, ..Self::default() }
     }
@@ -116,6 +119,7 @@ impl ProcessSummary {
 
     /// Whether both are about the same process, and not about two that had the same pid one after the
     /// other.
+    #[doc(hidden)]
     pub fn is_same_as(&self, other: &Self) -> bool {
         self.pid == other.pid && self.start_time.is_some() && self.start_time == other.start_time
     }

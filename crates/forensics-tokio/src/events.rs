@@ -39,7 +39,7 @@ fn context(context: &ShutdownContext) {
         name: "shutdown_context", target: "shutdown",
         signal = context.signal().map(tracing::field::display),
         cause = %context.cause(),
-        evidence = context.verdict.as_ref().map(|verdict| verdict.evidence.as_str()),
+        evidence = context.evidence(),
         under_systemd = context.under_systemd,
         unit = context.systemd.unit.as_ref().map(|unit| unit.unit.as_str()),
         sender_pid = who.map(|who| who.pid),

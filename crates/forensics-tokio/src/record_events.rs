@@ -32,7 +32,7 @@ pub(crate) fn begun(
         Some(Trigger::ServiceEnded { .. }) => SignalKind::ServiceEnded,
         _ => SignalKind::Signal,
     };
-    let mut event = SignalEvent::new(kind, 1, context.cause().as_str());
+    let mut event = SignalEvent::new(kind, 1, context.cause().to_string());
     event.signal = context.signal().map(|signal| signal.to_string());
     if let Some(sender) = &context.sender {
         event.sender_pid = u32::try_from(sender.process.pid).ok();
@@ -51,7 +51,7 @@ pub(crate) fn begun(
 /// the one before adds none.
 pub(crate) fn repeated(repeated: &LaterSignal, requests: u32) -> Event {
     // Its cause would need the context, which belongs to the first one.
-    let mut event = SignalEvent::new(SignalKind::Signal, requests, Cause::Unknown.as_str());
+    let mut event = SignalEvent::new(SignalKind::Signal, requests, Cause::Unknown.to_string());
     event.signal = Some(repeated.signal.to_string());
     if let Some(sender) = &repeated.sender {
         event.sender_pid = u32::try_from(sender.process.pid).ok();

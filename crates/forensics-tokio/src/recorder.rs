@@ -16,6 +16,7 @@ use std::time::Duration;
 use forensics_core::cgroupfs::{MemoryCgroup, OomKills};
 use forensics_core::clock::{self, Utc};
 use forensics_core::context::StartupInfo;
+use forensics_core::escape::error_chain;
 use forensics_core::record::{self, DEFAULT_RETENTION, Event, RunStarted};
 use forensics_core::systemd::Manager;
 
@@ -66,10 +67,10 @@ impl Recorder {
                 recorder.push_sync();
                 recorder.start();
             }
-            Err(e) => drop(recorder.failed.set(e.to_string())),
+            Err(e) => drop(recorder.failed.set(error_chain(&e))),
         }
         if let Err(e) = record::prune(dir, DEFAULT_RETENTION) {
-            recorder.failed.get_or_init(|| e.to_string());
+            recorder.failed.get_or_init(|| error_chain(&e));
         }
         recorder
     }
@@ -92,7 +93,7 @@ impl Recorder {
                 stopped.oom_kill = oom.map(|oom| oom.count);
             }
             if let Err(e) = file.record_at(ts, mono_us, &event) {
-                failed.get_or_init(|| e.to_string());
+                failed.get_or_init(|| error_chain(&e));
             }
         });
         self.push_sync();
@@ -105,7 +106,7 @@ impl Recorder {
         queues.write.push(move || {
             sync.push(move || {
                 if let Err(e) = file.sync() {
-                    failed.get_or_init(|| e.to_string());
+                    failed.get_or_init(|| error_chain(&e));
                 }
             });
             sync.start();

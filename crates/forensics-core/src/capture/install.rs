@@ -19,7 +19,7 @@ pub enum HandlerError {
     #[error("{0} cannot be handled: leave it out of the signals to listen for")]
     Forbidden(Signal),
     /// sigaction(2) failed: there is no such signal.
-    #[error("cannot handle {signal}: {source}")]
+    #[error("cannot handle {signal}")]
     Refused {
         /// The signal.
         signal: Signal,
@@ -27,7 +27,7 @@ pub enum HandlerError {
         source: std::io::Error,
     },
     /// No descriptor was free for the eventfd, or for the pipe on other Unix.
-    #[error("cannot create the eventfd or pipe that wakes the shutdown thread: {0}")]
+    #[error("cannot create the eventfd or pipe that wakes the shutdown thread")]
     EventFd(#[source] std::io::Error),
 }
 

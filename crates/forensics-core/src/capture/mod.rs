@@ -76,6 +76,7 @@ pub use slice::{
 use crate::clock;
 
 /// How many signals can wait for [`drain`]. One more is only counted.
+#[doc(hidden)]
 pub const SLOTS: usize = 32;
 
 /// One delivery of a signal.
@@ -91,6 +92,7 @@ pub struct SignalInfo {
     /// `si_uid`, if [`SiCode::has_sender`].
     pub uid: Option<u32>,
     /// What the handler saw of the sender.
+    #[doc(hidden)]
     pub snapshot: SenderSnapshot,
     /// Whether this signal is the one that `PR_SET_PDEATHSIG` requests when the parent dies.
     pub is_parent_death_signal: bool,
@@ -105,6 +107,7 @@ pub struct SignalInfo {
 impl SignalInfo {
     /// A delivery that was noticed just now by other means than the handler, without a sender. The
     /// fields can be set.
+    #[doc(hidden)]
     pub fn new(signal: Signal, code: SiCode) -> Self {
         Self {
             signal,
@@ -123,6 +126,7 @@ impl SignalInfo {
 /// What the handler saw of the sender in `/proc`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
+#[doc(hidden)]
 pub struct SenderSnapshot {
     /// The content of `/proc/PID/stat`.
     pub stat: Option<Vec<u8>>,
@@ -138,6 +142,7 @@ pub struct SenderSnapshot {
 }
 
 /// Why a sender's `/proc/PID/stat` could not be read.
+#[doc(hidden)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

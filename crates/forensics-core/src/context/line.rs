@@ -30,10 +30,11 @@ impl Display for ShutdownContext {
 
 impl ShutdownContext {
     /// The facts of the line, in its order, unescaped.
+    #[doc(hidden)]
     pub fn fields(&self) -> Vec<(String, String)> {
         let mut fields = Fields(Vec::new());
         fields.add("signal", self.signal());
-        fields.add("cause", self.verdict.as_ref().map(|verdict| verdict.cause));
+        fields.add("cause", self.decision.as_ref().map(|decision| decision.cause));
         match &self.trigger {
             Some(Trigger::Request { reason }) => fields.add("reason", Some(reason)),
             Some(Trigger::ServiceEnded { error }) => fields.add("error", error.as_ref()),

@@ -38,6 +38,7 @@ pub struct Sender {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exe: Option<String>,
     /// Why the handler could not read it in `/proc`.
+    #[doc(hidden)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub absence: Option<SnapshotError>,
     /// Whether its name is that of a container's init (tini, dumb-init, catatonit), which passes on
@@ -51,6 +52,7 @@ pub struct Sender {
 
 impl Sender {
     /// A sender of which only this is known. The fields can be set.
+    #[doc(hidden)]
     pub fn new(process: ProcessSummary, code: SiCode) -> Self {
         let name = process.name.as_deref();
         let forwards = name.is_some_and(|name| CONTAINER_INITS.contains(&name));
@@ -105,6 +107,7 @@ impl Sender {
     }
 
     /// It as JSON; `null` if that fails.
+    #[doc(hidden)]
     pub fn to_json(&self) -> Value {
         json::to_value(self).unwrap_or_default()
     }

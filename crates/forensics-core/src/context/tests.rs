@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::*;
-use crate::capture::{SenderSnapshot, SnapshotError};
+use crate::capture::{SenderSnapshot, SiCode, SnapshotError};
 use crate::{escape, logfmt, marker, process};
 use nix::unistd::getuid;
 
@@ -34,7 +34,7 @@ fn example() -> ShutdownContext {
         ts: "2026-11-23T10:15:00.123456Z".parse().unwrap(),
         mono_us: 1,
         trigger: Some(Trigger::Signal { signal: Signal::TERM }),
-        verdict: Some(CauseDecision { cause: Cause::Operator, evidence: "a shell".into() }),
+        decision: Some(CauseDecision { cause: Cause::Operator, evidence: "a shell".into() }),
         sender: Some(Sender {
             process: sender,
             code: SiCode::User,
@@ -255,11 +255,11 @@ fn what_a_probe_finds_can_change_the_cause() {
     // A snapshot and what was read from a record have no cause to decide.
     let mut snapshot = ShutdownContext::snapshot(&startup);
     snapshot.apply(ProbeResult(Some(Found::Load([1.0; 3]))));
-    assert_eq!(snapshot.verdict, None);
+    assert_eq!(snapshot.decision, None);
     let json = serde_json::to_string(&context).unwrap();
     let mut read: ShutdownContext = serde_json::from_str(&json).unwrap();
     read.apply(ProbeResult(Some(Found::Load([1.0; 3]))));
-    assert_eq!(read.verdict, context.verdict);
+    assert_eq!(read.decision, context.decision);
 }
 
 #[test]

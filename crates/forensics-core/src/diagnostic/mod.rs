@@ -26,7 +26,7 @@ use crate::clock::Utc;
 use crate::os;
 
 /// How many of the machine's processes are shown by default.
-pub const DEFAULT_TOP: usize = 60;
+const DEFAULT_TOP: usize = 60;
 
 /// Reads that may block, to be done on a thread of their own.
 pub type Work = Box<dyn FnOnce() + Send>;
@@ -78,13 +78,14 @@ impl Diagnostic {
     }
 
     /// Shows this many of the machine's processes, the busiest ones, with their nearest ancestors.
-    /// The default is [`DEFAULT_TOP`].
+    /// The default is 60.
     pub fn top(mut self, processes: usize) -> Self {
         self.top = processes;
         self
     }
 
     /// Reads processes, load and memory from here instead of `/proc`.
+    #[doc(hidden)]
     pub fn proc_root(mut self, proc: impl Into<PathBuf>) -> Self {
         self.proc = proc.into();
         self

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event::{Event, Unknown};
 use super::shorten::{fits, shortened};
-use crate::clock::Utc;
+use super::utc::Utc;
 use crate::json;
 
 /// The version of the schema that this crate writes, and reads in full.

@@ -36,6 +36,8 @@ pub enum Event {
     Unknown(Unknown),
 }
 
+display_as_in_json!(DiagState, ExitKind, ForcedBy, SignalKind, WedgedWhat);
+
 /// The run, as it is known at its start.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -101,7 +103,7 @@ impl RunStarted {
 }
 
 /// What asked the run to stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum SignalKind {
@@ -165,7 +167,7 @@ impl SignalEvent {
 }
 
 /// What is stalled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum WedgedWhat {
@@ -207,7 +209,7 @@ impl Wedged {
 }
 
 /// How far the diagnostic is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum DiagState {
@@ -249,7 +251,7 @@ impl Diag {
 }
 
 /// How a run ended, in its own words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ExitKind {
@@ -273,7 +275,7 @@ pub enum ExitKind {
 }
 
 /// What made a run end at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ForcedBy {

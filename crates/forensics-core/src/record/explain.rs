@@ -371,7 +371,7 @@ fn bad_phases(run: &Summary<'_>, pick: fn(&PhaseFinished) -> bool) -> Option<Str
             PhaseOutcome::CutShort => "was cut short",
             PhaseOutcome::Skipped => "was skipped",
             PhaseOutcome::Other => "ended in an unknown way",
-            outcome => outcome.as_str(),
+            outcome => &outcome.to_string(),
         };
         let (name, took) = (shown_phase(&phase.phase, phase.group.as_deref()), Span(phase.took_us));
         let error = optional(": ", phase.error.as_deref().map(shown));

@@ -28,7 +28,6 @@
 //! ```
 
 mod check;
-mod display;
 mod entry;
 mod event;
 mod explain;
@@ -40,19 +39,39 @@ mod reader;
 mod run;
 mod shorten;
 mod summary;
+mod utc;
 mod writer;
 
-pub use check::post_mortem;
-pub use entry::{Entry, VERSION};
-pub use event::*;
-pub use folder::{DEFAULT_RETENTION, is_running, prune, runs};
-pub use host::HostState;
-pub use phase::*;
+pub use crate::access::AccessError;
+pub use event::{ExitKind, ForcedBy};
+pub use folder::runs;
+pub use phase::{PhaseFinished, PhaseOutcome};
 pub use post_mortem::{OpenPhase, PostMortem, Reason, RunOutcome, SignalSender};
-pub use reader::{ContentError, MAX_RECORD, ReadError, Record};
-pub use run::Run;
-pub use shorten::MAX_LINE;
-pub use writer::{RecordError, Recorder};
+pub use reader::{ReadError, Record};
+pub use utc::Utc;
 
-pub use crate::clock::Utc;
-pub use crate::secure_fs::AccessError;
+#[doc(hidden)]
+pub use check::post_mortem;
+#[doc(hidden)]
+pub use entry::{Entry, VERSION};
+#[doc(hidden)]
+pub use event::{
+    Diag, DiagState, Event, RunStarted, SignalEvent, SignalKind, Stopped, Unknown, Wedged,
+    WedgedWhat,
+};
+#[doc(hidden)]
+pub use folder::{DEFAULT_RETENTION, is_running, prune};
+#[doc(hidden)]
+pub use host::HostState;
+#[doc(hidden)]
+pub use phase::{PhaseProgress, PhaseStarted, value_field, values_line};
+#[doc(hidden)]
+pub use reader::{ContentError, MAX_RECORD};
+#[doc(hidden)]
+pub use run::Run;
+#[doc(hidden)]
+pub use shorten::MAX_LINE;
+#[doc(hidden)]
+pub use utc::ParseUtcError;
+#[doc(hidden)]
+pub use writer::{RecordError, Recorder};

@@ -56,14 +56,11 @@ impl PhaseProgress {
 }
 
 /// How a phase ended. Ordered from good to bad: a group ends like the worst of its members.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum PhaseOutcome {
     /// It returned without an error.
-    #[default]
     Ok,
     /// It did not run: a phase that it requires had not ended well, no time was left, or a second
     /// signal came.
@@ -81,23 +78,10 @@ pub enum PhaseOutcome {
     Other,
 }
 
-impl PhaseOutcome {
-    /// The word for it, as in the log, the report and the record.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Skipped => "skipped",
-            Self::CutShort => "cut_short",
-            Self::TimedOut => "timed_out",
-            Self::Failed => "failed",
-            Self::Panicked => "panicked",
-            Self::Other => "other",
-        }
-    }
-}
+display_as_in_json!(PhaseOutcome);
 
 /// A phase ended, or was skipped.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PhaseFinished {
     /// The phase's name.
@@ -121,13 +105,15 @@ pub struct PhaseFinished {
 
 impl PhaseFinished {
     /// The end of a phase without group, error and values.
+    #[doc(hidden)]
     pub fn new(
         phase: impl Into<String>,
         outcome: PhaseOutcome,
         took_us: u64,
         offset_us: u64,
     ) -> Self {
-        Self { phase: phase.into(), outcome, took_us, offset_us, ..Self::default() }
+        let (phase, values) = (phase.into(), Map::new());
+        Self { phase, group: None, outcome, error: None, took_us, offset_us, values }
     }
 }
 

@@ -9,7 +9,7 @@ use std::fmt::{self, Display};
 use serde::Serialize;
 
 use super::event::ExitKind;
-use crate::clock::Utc;
+use super::utc::Utc;
 use crate::escape::truncate;
 use crate::logfmt::Value;
 
@@ -43,7 +43,7 @@ pub enum RunOutcome {
 }
 
 /// Why it ended as it did, as far as there is evidence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Reason {
@@ -64,6 +64,8 @@ pub enum Reason {
     /// Nothing recorded tells.
     Unknown,
 }
+
+display_as_in_json!(Reason, RunOutcome);
 
 /// A phase that had not ended when the run did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

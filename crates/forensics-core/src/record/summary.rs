@@ -7,7 +7,7 @@ use super::host::HostState;
 use super::phase::{PhaseFinished, PhaseStarted};
 use super::post_mortem::phase_name;
 use super::reader::Record;
-use crate::clock::Utc;
+use super::utc::Utc;
 use crate::duration::Timespan;
 
 /// How far two instants may lie apart and still count as the same, in microseconds: systemd's decision

@@ -14,9 +14,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::entry::line;
 use super::event::{Event, RunStarted};
 use super::folder;
-use crate::clock::{Utc, mono_us};
+use super::utc::Utc;
+use crate::access::AccessError;
+use crate::clock::mono_us;
 use crate::os;
-use crate::secure_fs::{AccessError, Folder};
+use crate::secure_fs::Folder;
 
 /// How many names [`Recorder::create`] tries. Each has a later time in it, so a second one is hardly
 /// ever needed.
@@ -33,7 +35,7 @@ pub enum RecordError {
     #[error(transparent)]
     Folder(#[from] AccessError),
     /// The system refused. Of a write nothing was written then.
-    #[error("cannot {action} the record {}: {source}", path.display())]
+    #[error("cannot {action} the record {}", path.display())]
     System {
         /// What was tried: `create`, `write to` or `sync`. Without the last, the data is written but
         /// may not be on the disk.
@@ -44,8 +46,7 @@ pub enum RecordError {
         source: io::Error,
     },
     /// The file could not be locked: its file system has no locks.
-    #[error("cannot lock the record {}: {source}; name a folder on a local file system",
-        path.display())]
+    #[error("cannot lock the record {} (name a folder on a local file system)", path.display())]
     Lock {
         /// The file.
         path: PathBuf,
@@ -53,7 +54,7 @@ pub enum RecordError {
         source: io::Error,
     },
     /// The event has no JSON form.
-    #[error("cannot write the event as JSON: {0}")]
+    #[error("cannot write the event as JSON")]
     Encode(#[from] serde_json::Error),
     /// Only a part of the line was written, as on a disk that is nearly full. Readers skip it, and the
     /// next event begins on a new line.
@@ -218,6 +219,7 @@ mod tests {
         Record, RunOutcome, post_mortem, runs,
     };
     use super::*;
+    use crate::escape::error_chain;
 
     fn recorder(file: impl Into<File>) -> Recorder {
         Recorder {
@@ -286,7 +288,7 @@ mod tests {
         let full = open("/dev/full", OFlag::O_WRONLY | OFlag::O_APPEND, Mode::empty()).unwrap();
         let error = recorder(full).record(&phase("drain")).unwrap_err();
         assert_eq!(
-            error.to_string(),
+            error_chain(&error),
             "cannot write to the record /run/gateway/x.jsonl: No space left on device (os error 28)"
         );
     }

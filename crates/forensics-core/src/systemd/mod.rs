@@ -17,7 +17,6 @@ mod unit_name;
 pub use alignment::{Alignment, DEFAULT_HEADROOM};
 pub(crate) use cgroup::is_unified;
 pub use cgroup::{CgroupUnit, Manager, unit_of_cgroup_file};
-pub use drop_in::DropIn;
 
 #[doc(hidden)]
 pub use alignment::Supervisor;
@@ -25,6 +24,8 @@ pub use alignment::Supervisor;
 pub use cgroup::unit_of_cgroup_path;
 #[doc(hidden)]
 pub use container::container_of_cgroup_file;
+#[doc(hidden)]
+pub use drop_in::DropIn;
 #[doc(hidden)]
 pub use lint::{Finding, Severity, lint};
 #[doc(hidden)]

@@ -3,13 +3,13 @@
 use std::fmt;
 
 use forensics_core::capture::HandlerError;
-use forensics_core::escape::Escaped;
+use forensics_core::escape::{Escaped, error_chain};
 use forensics_core::logfmt::Value;
 
 /// Why a guard could not be installed.
 ///
-/// Its `Debug` is its `Display`: that is what is shown of an error which `main` returns, and the operator
-/// whose setting it is about should read a sentence.
+/// Its `Debug` is its `Display` and that of its sources: `main` shows it of an error that it returns,
+/// and the operator should read a sentence.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum InstallError {
@@ -45,6 +45,6 @@ pub enum InstallError {
 
 impl fmt::Debug for InstallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
+        f.write_str(&error_chain(self))
     }
 }

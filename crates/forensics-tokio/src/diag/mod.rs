@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use forensics_core::diagnostic::Diagnostic;
-use forensics_core::escape::Escaped;
+use forensics_core::escape::{Escaped, error_chain};
 use forensics_core::logfmt::Value;
 use forensics_core::record::DiagState;
 use forensics_core::secret;
@@ -157,7 +157,7 @@ pub(crate) async fn run(plan: Plan, line: String) -> Result<Option<String>, Diag
     let (path, what) = (plan.log.clone(), cannot_write.clone());
     // Off the runtime, as the disk may be slow to answer.
     let opened = off_runtime(move || {
-        let mut log = append_to(&path).map_err(failed("no log"))?;
+        let mut log = append_to(&path).map_err(|e| failed("no log")(error_chain(&e)))?;
         log.write_all(heading.as_bytes()).map_err(failed(what))?;
         Ok(log)
     });

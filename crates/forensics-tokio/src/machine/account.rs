@@ -144,7 +144,7 @@ impl Account<'_> {
                 Some(Trigger::Signal { signal }) => write!(head, "; {signal}"),
                 _ => write!(head, "; no signal"),
             };
-            let evidence = context.verdict.as_ref().map(|verdict| verdict.evidence.as_str());
+            let evidence = context.evidence();
             let evidence = Escaped(evidence.unwrap_or_default()).to_string();
             let _ = write!(head, ", cause {}: {evidence}", context.cause());
         }

@@ -54,7 +54,7 @@ use crate::testing::Sender;
 ///
 /// kit.signal_from(Signal::TERM, &Sender::systemd());
 /// let report = kit.until_end(guard.run(guard.token().cancelled_owned())).await?;
-/// assert_eq!(report.context.cause().as_str(), "systemd");
+/// assert_eq!(report.context.cause().to_string(), "systemd");
 /// assert_eq!(report.phase("drain").map(|drain| drain.outcome), Some(Outcome::TimedOut));
 /// assert_eq!(report.phase("db_close").map(|close| close.outcome), Some(Outcome::Ok));
 /// assert_eq!(report.total, Duration::from_secs(25));

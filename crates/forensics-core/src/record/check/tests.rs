@@ -635,7 +635,7 @@ fn words_in_json_are_those_of_the_log() {
         (PhaseOutcome::Skipped, "skipped"),
         (PhaseOutcome::Other, "other"),
     ] {
-        assert_eq!(outcome.as_str(), word);
+        assert_eq!(outcome.to_string(), word);
         check(&[(outcome, word)]);
     }
 }
