@@ -6,7 +6,6 @@ use forensics_core::duration::{Timespan, parse, parse_stop_timeout};
 pub(crate) fn check(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let parsed = parse(&text);
-    assert_eq!(text.parse::<Timespan>(), parsed, "two ways to parse");
     match &parsed {
         Ok(span) => {
             assert_ne!(span.as_micros(), Some(u64::MAX), "systemd's infinity as a number");

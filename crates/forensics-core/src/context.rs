@@ -176,7 +176,7 @@ impl ShutdownContext {
     }
 
     fn with_all_probes(mut self, startup: &StartupInfo) -> Self {
-        for probe in startup.line_probes().into_iter().chain(startup.record_probes()) {
+        for probe in startup.line_probes().into_iter().chain(Probe::OF_RECORD) {
             let result = probe.run(&self, startup);
             self.apply(result);
         }

@@ -14,7 +14,6 @@
 mod grammar;
 
 use std::fmt::{self, Display};
-use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -95,14 +94,6 @@ impl From<Duration> for Timespan {
     fn from(duration: Duration) -> Self {
         u64::try_from(duration.as_micros())
             .map_or(Self::MAX_FINITE, |micros| Self::Finite(micros).min(Self::MAX_FINITE))
-    }
-}
-
-impl FromStr for Timespan {
-    type Err = ParseError;
-
-    fn from_str(text: &str) -> Result<Self, ParseError> {
-        parse(text)
     }
 }
 

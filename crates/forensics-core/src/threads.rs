@@ -13,7 +13,6 @@ use crate::procfile;
 
 /// A thread of this process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct Thread {
     /// Its id; the main thread's is the process's.
     pub tid: i32,

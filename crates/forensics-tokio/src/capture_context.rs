@@ -55,7 +55,7 @@ pub(crate) fn capture(
 
 /// Adds what the record shows beside the line, with the same bound.
 pub(crate) fn complete(startup: &Arc<StartupInfo>, context: &mut ShutdownContext) {
-    run(context, startup, startup.record_probes(), TOTAL_LIMIT);
+    run(context, startup, Probe::OF_RECORD.to_vec(), TOTAL_LIMIT);
 }
 
 /// Who sent a repeated signal. The shutdown thread may have many of them: so it takes
@@ -63,7 +63,7 @@ pub(crate) fn complete(startup: &Arc<StartupInfo>, context: &mut ShutdownContext
 pub(crate) fn resolve_sender(startup: &Arc<StartupInfo>, signal: &Caught) -> Option<Sender> {
     let trigger = Trigger::Signal { signal: signal.captured.signal };
     let mut context = start(startup, trigger, Some(signal));
-    run(&mut context, startup, startup.sender_probes(), PROBE_LIMIT);
+    run(&mut context, startup, Probe::OF_SENDER.to_vec(), PROBE_LIMIT);
     context.sender
 }
 

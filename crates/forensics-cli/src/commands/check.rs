@@ -1,6 +1,6 @@
 //! `forensics check`
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc;
@@ -146,40 +146,21 @@ fn overruling(properties: &UnitProperties) -> Option<String> {
     properties.late_drop_ins().filter(overrules).last().map(str::to_owned)
 }
 
-/// What systemctl prints. It is killed if it takes too long.
+/// What systemctl prints.
 fn systemctl(arguments: &[String]) -> io::Result<String> {
-    let mut child = Command::new("systemctl")
-        .args(arguments)
-        .env("LC_ALL", "C")
-        .env("SYSTEMD_COLORS", "0")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|e| io::Error::other(format!("cannot run systemctl: {e}")))?;
-    let streams = child.stdout.take().zip(child.stderr.take());
+    let mut command = Command::new("systemctl");
+    command.args(arguments).env("LC_ALL", "C").env("SYSTEMD_COLORS", "0").stdin(Stdio::null());
     let (sender, answer) = mpsc::channel();
-    // On another thread, so that a systemctl that does not end can be killed from this one.
-    thread::spawn(move || {
-        let mut output = Vec::new();
-        let read = streams.map(|(out, err)| out.chain(err).read_to_end(&mut output)).transpose();
-        // This thread may be too late, and the answer no longer awaited.
-        let _ = sender.send(read.map(|_| output));
-    });
-    let answer = answer.recv_timeout(ANSWER_LIMIT);
-    if answer.is_err() {
-        // The child has not been waited for, so the pid is still its own.
-        let _ = child.kill();
-    }
-    let status = child.wait()?;
+    // On another thread, so that a systemctl that does not answer is not waited for.
+    thread::spawn(move || sender.send(command.output()));
     let no_answer = || format!("systemctl did not answer within {ANSWER_LIMIT:?}");
-    let output = answer.map_err(|_| io::Error::other(no_answer()))??;
-    let text = String::from_utf8_lossy(&output).into_owned();
-    if status.success() {
-        Ok(text)
-    } else {
-        Err(io::Error::other(format!("systemctl: {}", text.trim())))
+    let output = answer.recv_timeout(ANSWER_LIMIT).map_err(|_| io::Error::other(no_answer()))?;
+    let output = output.map_err(|e| io::Error::other(format!("cannot run systemctl: {e}")))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
+    let text = [output.stdout, output.stderr].concat();
+    Err(io::Error::other(format!("systemctl: {}", String::from_utf8_lossy(&text).trim())))
 }
 
 #[cfg(test)]

@@ -65,12 +65,12 @@ pub use install::{HandlerError, HandlerGuard, install};
 pub use signal::{Signal, UnknownSignal};
 
 #[doc(hidden)]
-pub use handler::exit_now;
-#[doc(hidden)]
-pub use install::is_ignored;
-#[doc(hidden)]
-pub use slice::{
-    may_be_killed_for_short_slice, request_short_slice, request_short_slice_for_main_thread,
+pub use self::{
+    handler::exit_now,
+    install::is_ignored,
+    slice::{
+        may_be_killed_for_short_slice, request_short_slice, request_short_slice_for_main_thread,
+    },
 };
 
 use crate::clock;
@@ -125,7 +125,6 @@ impl SignalInfo {
 
 /// What the handler saw of the sender in `/proc`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
 #[doc(hidden)]
 pub struct SenderSnapshot {
     /// The content of `/proc/PID/stat`.
@@ -145,7 +144,6 @@ pub struct SenderSnapshot {
 #[doc(hidden)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[non_exhaustive]
 pub enum SnapshotError {
     /// It had exited and been waited for. Also if its pid now belongs to another user's process.
     Gone,

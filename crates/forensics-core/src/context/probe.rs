@@ -23,7 +23,6 @@ const MAX_ANCESTORS: usize = 8;
 
 /// One thing to find out about a stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Probe {
     /// Whether the process under the sender's pid is the sender, by its start time and its user.
     Sender,
@@ -80,6 +79,12 @@ pub(crate) enum Found {
 }
 
 impl Probe {
+    /// What only the record shows, to be run after the line has been logged.
+    pub const OF_RECORD: [Self; 3] = [Self::SenderUnit, Self::Ancestors, Self::Memory];
+    /// What identifies the sender of a further signal, without its command line.
+    pub const OF_SENDER: [Self; 5] =
+        [Self::Sender, Self::SenderParent, Self::SenderUser, Self::SenderUnit, Self::Ancestors];
+
     /// Reads what this probe is about. May block. Does not fail or panic.
     ///
     /// `context` is what is known so far. If the probe is not needed, such as that for the command

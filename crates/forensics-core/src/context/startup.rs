@@ -14,7 +14,6 @@ use crate::systemd::{CgroupUnit, container_of_cgroup_file};
 
 /// What systemd tells the processes it starts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct SystemdMarkers {
     /// The unit and its manager, from our cgroup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -41,26 +40,21 @@ impl SystemdMarkers {
 #[non_exhaustive]
 pub struct StartupInfo {
     /// The process in question, with its command line.
-    #[doc(hidden)]
     pub process: ProcessSummary,
     /// Its parent at the start. [`StartupInfo::collect`] leaves out the command line, which can
     /// block: a caller that can bound that read adds it here.
-    #[doc(hidden)]
     pub parent: Option<ProcessSummary>,
     /// What systemd left in the environment and in the cgroup's path.
     #[doc(hidden)]
     pub systemd: SystemdMarkers,
     /// The container runtime, if one can be seen.
-    #[doc(hidden)]
     pub container: Option<String>,
     /// The Kubernetes pod, if we are in one.
-    #[doc(hidden)]
     pub pod: Option<Pod>,
     /// The control group that counts our memory.
     #[doc(hidden)]
     pub memory_cgroup: Option<MemoryCgroup>,
     /// Whether the pid namespace is not the machine's own.
-    #[doc(hidden)]
     pub in_pid_namespace: bool,
     /// The marker files to look for, by name.
     pub markers: Vec<(String, PathBuf)>,
@@ -125,36 +119,11 @@ impl StartupInfo {
     /// because it may exit at any moment. What lxcfs or another file server may serve is last.
     #[doc(hidden)]
     pub fn line_probes(&self) -> Vec<Probe> {
-        let mut probes = vec![
-            Probe::Sender,
-            Probe::SenderParent,
-            Probe::CauseAncestors,
-            Probe::Parent,
-            Probe::Tracer,
-            Probe::SenderCmdline,
-            Probe::SenderUser,
-            Probe::Load,
-        ];
-        probes.extend((0..self.markers.len()).map(Probe::Marker));
-        probes
-    }
-
-    /// What only the record shows, to be run after the line has been logged.
-    #[doc(hidden)]
-    pub fn record_probes(&self) -> Vec<Probe> {
-        vec![Probe::SenderUnit, Probe::Ancestors, Probe::Memory]
-    }
-
-    /// What identifies the sender of a further signal, without its command line.
-    #[doc(hidden)]
-    pub fn sender_probes(&self) -> Vec<Probe> {
-        vec![
-            Probe::Sender,
-            Probe::SenderParent,
-            Probe::SenderUser,
-            Probe::SenderUnit,
-            Probe::Ancestors,
-        ]
+        use Probe::{CauseAncestors, Load, Parent, Tracer};
+        use Probe::{Marker, Sender, SenderCmdline, SenderParent, SenderUser};
+        let first = [Sender, SenderParent, CauseAncestors, Parent, Tracer];
+        let last = [SenderCmdline, SenderUser, Load].into_iter();
+        first.into_iter().chain(last).chain((0..self.markers.len()).map(Marker)).collect()
     }
 }
 

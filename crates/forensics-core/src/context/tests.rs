@@ -359,8 +359,7 @@ fn a_probe_that_is_not_needed_finds_nothing() {
     let startup = StartupInfo::collect();
     let request = Trigger::Request { reason: "upgrade".into() };
     let context = ShutdownContext::start(&startup, request, None);
-    for probe in startup.sender_probes().into_iter().chain([Probe::SenderCmdline, Probe::Marker(0)])
-    {
+    for probe in Probe::OF_SENDER.into_iter().chain([Probe::SenderCmdline, Probe::Marker(0)]) {
         assert!(probe.run(&context, &startup).0.is_none(), "{probe:?}");
     }
 }
@@ -373,7 +372,7 @@ fn a_sender_that_is_known_otherwise_takes_the_place_of_what_the_handler_saw() {
     context.apply(ProbeResult::sender(Sender::new(process, SiCode::User)));
     assert_eq!(context.cause(), Cause::Operator);
     let sender = context.sender.clone();
-    for probe in startup.sender_probes() {
+    for probe in Probe::OF_SENDER {
         run(&mut context, probe, &startup);
     }
     assert_eq!(context.sender, sender);

@@ -17,7 +17,6 @@ const EVENTS: &str =
 
 /// One line: an event and when it was written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct Entry {
     /// The version of the schema it was written in.
     pub v: u32,

@@ -13,7 +13,6 @@ use crate::duration::Timespan;
 /// What happened. In JSON the fields of each event stand next to `event`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-#[non_exhaustive]
 pub enum Event {
     /// The first line: who runs, and under which limits.
     RunStarted(RunStarted),
@@ -40,7 +39,6 @@ display_as_in_json!(DiagState, ExitKind, ForcedBy, SignalKind, WedgedWhat);
 
 /// The run, as it is known at its start.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct RunStarted {
     /// The service's name, as its builder was given it.
     pub service: String,
@@ -105,7 +103,6 @@ impl RunStarted {
 /// What asked the run to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[non_exhaustive]
 pub enum SignalKind {
     /// A POSIX signal.
     #[default]
@@ -121,7 +118,6 @@ pub enum SignalKind {
 
 /// Something asked the run to stop.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct SignalEvent {
     /// What it was.
     pub kind: SignalKind,
@@ -169,7 +165,6 @@ impl SignalEvent {
 /// What is stalled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[non_exhaustive]
 pub enum WedgedWhat {
     /// A phase.
     Phase,
@@ -182,7 +177,6 @@ pub enum WedgedWhat {
 
 /// A phase or the runtime is past its timeout or makes no progress.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct Wedged {
     /// What is stalled.
     pub what: WedgedWhat,
@@ -211,7 +205,6 @@ impl Wedged {
 /// How far the diagnostic is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[non_exhaustive]
 pub enum DiagState {
     /// Its process was started.
     Started,
@@ -228,7 +221,6 @@ pub enum DiagState {
 
 /// The diagnostic was started, or ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct Diag {
     /// How far it is.
     pub state: DiagState,
@@ -293,7 +285,6 @@ pub enum ForcedBy {
 /// The last line of a run that ended by itself. It is written when the end is certain: not for a
 /// panic that was caught.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct Stopped {
     /// How it ended.
     pub how: ExitKind,
@@ -332,7 +323,6 @@ impl Stopped {
 
 /// An event of a newer writer: its name, and its fields as they are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct Unknown {
     /// The event's name.
     pub event: String,

@@ -2,8 +2,8 @@
 
 use std::fmt::Display;
 
+use super::check::HostState;
 use super::event::{ExitKind, ForcedBy, SignalEvent, SignalKind, WedgedWhat};
-use super::host::HostState;
 use super::phase::{PhaseFinished, PhaseOutcome};
 use super::post_mortem::{MAX_SHOWN, Reason, RunOutcome, Span, phase_name};
 use super::summary::{SLACK_US, Summary};
@@ -13,14 +13,6 @@ use crate::escape::{Escaped, truncate};
 /// How many phases a text names.
 const MAX_PHASES: usize = 16;
 
-pub(super) struct Explanation {
-    pub(super) reason: Reason,
-    pub(super) evidence: String,
-    pub(super) advice: Option<String>,
-    /// When the run was likely killed, by the monotonic clock.
-    pub(super) killed_us: Option<u64>,
-}
-
 /// Evidence and advice. Empty advice is none.
 type Texts = (String, String);
 
@@ -28,9 +20,15 @@ fn texts(evidence: impl Into<String>, advice: impl Into<String>) -> Texts {
     (evidence.into(), advice.into())
 }
 
-pub(super) fn explain(outcome: RunOutcome, run: &Summary<'_>, host: &HostState) -> Explanation {
+/// The reason, the evidence and the advice for an outcome, and when the run was likely killed, by the
+/// monotonic clock.
+pub(super) fn explain(
+    outcome: RunOutcome,
+    run: &Summary<'_>,
+    host: &HostState,
+) -> (Reason, Texts, Option<u64>) {
     let timer = StopTimer::of(run);
-    let (reason, (evidence, advice)) = match outcome {
+    let (reason, texts) = match outcome {
         RunOutcome::Clean => (Reason::Recorded, clean(run)),
         RunOutcome::TimedOut => (Reason::Recorded, timed_out(run)),
         RunOutcome::Forced => (Reason::Recorded, forced(run)),
@@ -45,9 +43,7 @@ pub(super) fn explain(outcome: RunOutcome, run: &Summary<'_>, host: &HostState) 
         }
     };
     let timer = timer.filter(|timer| timer.reason == reason);
-    let killed_us = timer.map(|timer| timer.over_us().max(run.last_us));
-    let advice = Some(advice).filter(|advice| !advice.is_empty());
-    Explanation { reason, evidence, advice, killed_us }
+    (reason, texts, timer.map(|timer| timer.over_us().max(run.last_us)))
 }
 
 fn clean(run: &Summary<'_>) -> Texts {

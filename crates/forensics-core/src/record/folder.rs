@@ -13,7 +13,7 @@ use nix::unistd::geteuid;
 
 use super::utc::Utc;
 use crate::access::AccessError;
-use crate::secure_fs::{Folder, Links, OpenError, open_path};
+use crate::secure_fs::{Folder, OpenError};
 
 /// How many records are kept by default.
 pub const DEFAULT_RETENTION: usize = 50;
@@ -60,16 +60,8 @@ pub(super) fn names(folder: &Folder) -> Result<Vec<OsString>, AccessError> {
 /// Whether the run that writes this record is alive: whether its lock is held.
 ///
 /// A child that the run forked, and that never executed another program, shares the lock: then the
-/// run looks alive for as long as that child lives.
-///
-/// # Errors
-/// Where the file cannot be opened, is a symbolic link or not regular, or its file system has no
-/// locks.
-pub fn is_running(path: &Path) -> Result<bool, OpenError> {
-    Ok(is_locked(&open_path(path, Links::Refuse)?)?)
-}
-
-/// Tries a shared lock, so that two readers do not mistake each other for the run.
+/// run looks alive for as long as that child lives. This tries a shared lock, so that two readers do
+/// not mistake each other for the run.
 pub(super) fn is_locked(file: &File) -> io::Result<bool> {
     match file.try_lock_shared() {
         Ok(()) => Ok(false),
@@ -211,9 +203,9 @@ mod tests {
         let tmp = tempfile::NamedTempFile::new().unwrap();
         let reader = tmp.reopen().unwrap();
         reader.lock_shared().unwrap();
-        assert!(!is_running(tmp.path()).unwrap());
+        assert!(!is_locked(&tmp.reopen().unwrap()).unwrap());
         reader.lock().unwrap();
-        assert!(is_running(tmp.path()).unwrap());
+        assert!(is_locked(&tmp.reopen().unwrap()).unwrap());
     }
 
     #[test]
@@ -222,7 +214,6 @@ mod tests {
         chmod(tmp.path(), 0o700);
         let fifo = tmp.path().join(nth(1));
         mkfifo(&fifo, Mode::S_IRWXU).unwrap();
-        assert!(is_running(&fifo).is_err());
         let folder = Folder::open(tmp.path()).unwrap();
         assert!(remove_dead(&folder, Path::new(&nth(1))).is_err());
         let refused = error_chain(&super::super::Record::read(&fifo).unwrap_err());

@@ -18,7 +18,7 @@
 //!
 //! // At the next start, before its own record is begun:
 //! if let Some(path) = runs(&dir)?.last() {
-//!     let post_mortem = post_mortem(&Record::read(path)?, &HostState::snapshot(path));
+//!     let post_mortem = PostMortem::of(path)?;
 //!     assert_eq!(post_mortem.outcome, RunOutcome::KilledInPhase);
 //!     assert_eq!(post_mortem.phases[0].phase, "drain");
 //! }
@@ -32,7 +32,6 @@ mod entry;
 mod event;
 mod explain;
 mod folder;
-mod host;
 mod phase;
 mod post_mortem;
 mod reader;
@@ -51,27 +50,18 @@ pub use reader::{ReadError, Record};
 pub use utc::Utc;
 
 #[doc(hidden)]
-pub use check::post_mortem;
-#[doc(hidden)]
-pub use entry::{Entry, VERSION};
-#[doc(hidden)]
-pub use event::{
-    Diag, DiagState, Event, RunStarted, SignalEvent, SignalKind, Stopped, Unknown, Wedged,
-    WedgedWhat,
+pub use self::{
+    check::{HostState, post_mortem},
+    entry::{Entry, VERSION},
+    event::{
+        Diag, DiagState, Event, RunStarted, SignalEvent, SignalKind, Stopped, Unknown, Wedged,
+        WedgedWhat,
+    },
+    folder::{DEFAULT_RETENTION, prune},
+    phase::{PhaseProgress, PhaseStarted, value_field, values_line},
+    reader::{ContentError, MAX_RECORD},
+    run::Run,
+    shorten::MAX_LINE,
+    utc::ParseUtcError,
+    writer::{RecordError, Recorder},
 };
-#[doc(hidden)]
-pub use folder::{DEFAULT_RETENTION, is_running, prune};
-#[doc(hidden)]
-pub use host::HostState;
-#[doc(hidden)]
-pub use phase::{PhaseProgress, PhaseStarted, value_field, values_line};
-#[doc(hidden)]
-pub use reader::{ContentError, MAX_RECORD};
-#[doc(hidden)]
-pub use run::Run;
-#[doc(hidden)]
-pub use shorten::MAX_LINE;
-#[doc(hidden)]
-pub use utc::ParseUtcError;
-#[doc(hidden)]
-pub use writer::{RecordError, Recorder};

@@ -11,7 +11,6 @@ const MAX_SHOWN: usize = 64;
 
 /// A phase began.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct PhaseStarted {
     /// The phase's name.
     pub phase: String,
@@ -34,7 +33,6 @@ impl PhaseStarted {
 
 /// A phase reported its progress.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct PhaseProgress {
     /// The phase's name.
     pub phase: String,

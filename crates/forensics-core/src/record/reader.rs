@@ -8,9 +8,9 @@ use std::error::Error;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use super::check::HostState;
 use super::entry::{Entry, VERSION};
 use super::event::{Event, RunStarted};
-use super::host::HostState;
 use super::shorten::MAX_LINE;
 use super::utc::Utc;
 use crate::secure_fs::{Links, OpenError, open_path, read_open};

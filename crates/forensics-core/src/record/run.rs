@@ -42,7 +42,6 @@ impl PostMortem {
 
 /// A run: what it recorded, and how it ended.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct Run {
     /// Its record.
     pub record: Record,

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
+use super::check::HostState;
 use super::event::{Event, RunStarted, SignalEvent, Stopped, Wedged, WedgedWhat};
-use super::host::HostState;
 use super::phase::{PhaseFinished, PhaseStarted};
 use super::post_mortem::phase_name;
 use super::reader::Record;

@@ -34,11 +34,6 @@ impl Utc {
         SystemTime::now().into()
     }
 
-    /// Microseconds since 1970-01-01T00:00:00Z.
-    pub const fn unix_micros(self) -> i64 {
-        self.micros
-    }
-
     /// The form for file names: `20261123T101500.123456Z`. It sorts as text in the order of time.
     pub(super) fn compact(self) -> impl Display {
         self.to_string().replace(['-', ':'], "")

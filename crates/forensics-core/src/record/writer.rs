@@ -29,7 +29,6 @@ const SET_ASIDE: i64 = 32 << 10;
 
 /// Why an event did not get into the record. None of these may stop a teardown.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum RecordError {
     /// The folder cannot be used.
     #[error(transparent)]
@@ -215,8 +214,8 @@ mod tests {
     use nix::unistd::pipe;
 
     use super::super::{
-        Entry, HostState, MAX_LINE, PhaseFinished, PhaseOutcome, PhaseProgress, PhaseStarted,
-        Record, RunOutcome, post_mortem, runs,
+        Entry, MAX_LINE, PhaseFinished, PhaseOutcome, PhaseProgress, PhaseStarted, PostMortem,
+        Record, RunOutcome, runs,
     };
     use super::*;
     use crate::escape::error_chain;
@@ -242,24 +241,18 @@ mod tests {
         assert_eq!(runs(&dir).unwrap(), [run.path()]);
         run.record(&phase("drain")).unwrap();
         run.sync().unwrap();
-        assert!(HostState::snapshot(run.path()).running);
-        let read = Record::read(run.path()).unwrap();
+        let (read, host) = Record::read_with_host(run.path()).unwrap();
+        assert!(host.running);
         assert_eq!(read.start, RunStarted::new("gateway", 4100));
         assert_eq!(read.entries[1].event, phase("drain"));
         assert!(read.entries[0].mono_us <= read.entries[1].mono_us);
         assert_eq!((read.entries.len(), read.corrupt, read.torn, read.newer), (2, 0, false, false));
-        assert_eq!(
-            post_mortem(&read, &HostState::snapshot(run.path())).outcome,
-            RunOutcome::Running
-        );
+        assert_eq!(PostMortem::of(run.path()).unwrap().outcome, RunOutcome::Running);
 
         // As at the process's end. Not by closing it: a child that another test just forked may
         // share it.
         run.file.unlock().unwrap();
-        assert_eq!(
-            post_mortem(&read, &HostState::snapshot(run.path())).outcome,
-            RunOutcome::KilledInPhase
-        );
+        assert_eq!(PostMortem::of(run.path()).unwrap().outcome, RunOutcome::KilledInPhase);
     }
 
     #[test]

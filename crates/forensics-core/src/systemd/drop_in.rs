@@ -34,7 +34,6 @@ use super::unit_name;
 /// );
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct DropIn {
     /// The command that opens an editor for the drop-in and reloads systemd afterwards.
     pub edit_command: String,

@@ -30,7 +30,6 @@ pub enum Severity {
 
 /// One thing found in a unit's settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
 pub struct Finding {
     /// How much it matters.
     pub severity: Severity,

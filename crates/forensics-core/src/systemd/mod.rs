@@ -19,16 +19,12 @@ pub(crate) use cgroup::is_unified;
 pub use cgroup::{CgroupUnit, Manager, unit_of_cgroup_file};
 
 #[doc(hidden)]
-pub use alignment::Supervisor;
-#[doc(hidden)]
-pub use cgroup::unit_of_cgroup_path;
-#[doc(hidden)]
-pub use container::container_of_cgroup_file;
-#[doc(hidden)]
-pub use drop_in::DropIn;
-#[doc(hidden)]
-pub use lint::{Finding, Severity, lint};
-#[doc(hidden)]
-pub use show::{UnitProperties, show_arguments};
-#[doc(hidden)]
-pub use stop_reason::{StopReason, stop_reason};
+pub use self::{
+    alignment::Supervisor,
+    cgroup::unit_of_cgroup_path,
+    container::container_of_cgroup_file,
+    drop_in::DropIn,
+    lint::{Finding, Severity, lint},
+    show::{UnitProperties, show_arguments},
+    stop_reason::{StopReason, stop_reason},
+};

@@ -32,7 +32,6 @@ pub fn show_arguments(manager: Manager, unit: &str) -> Vec<String> {
 /// first, or ask [`stop_timeout`](Self::stop_timeout).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-#[non_exhaustive]
 pub struct UnitProperties {
     /// The full name, where an alias or a short form was asked for.
     pub id: Option<String>,

@@ -12,7 +12,6 @@ use crate::escape::{Escaped, MAX_NAME_CHARS, truncate};
 /// What systemd is doing to the unit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-#[non_exhaustive]
 pub enum StopReason {
     /// The unit is not being stopped: `systemctl kill`, or another sender than the manager.
     Kill,
