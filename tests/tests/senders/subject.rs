@@ -96,7 +96,7 @@ impl Stop {
     }
 
     pub(crate) fn evidence(&self) -> &str {
-        &self.report.context.verdict.as_ref().unwrap().evidence
+        self.report.context.evidence().unwrap()
     }
 
     /// Checks the cause and that the evidence has these words.

@@ -12,7 +12,7 @@ use nix::sys::signal::Signal as Nix;
 /// A signal, shown and serialised by its name, such as `SIGTERM`.
 ///
 /// Real-time signals have no names and are shown by their number, such as `SIG34`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Signal(c_int);
 
 impl Signal {
