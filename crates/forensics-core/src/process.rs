@@ -80,33 +80,6 @@ impl ProcessSummary {
         summary
     }
 
-    /// What one read of `/proc/PID/stat` gives: parent, name, state, start time, terminal, session.
-    #[doc(hidden)]
-    pub fn read_stat(pid: i32) -> Self {
-        Self::from_stat(pid, &procfile::read_of(pid, "stat").unwrap_or_default())
-    }
-
-    /// The same, from the content of such a file.
-    #[doc(hidden)]
-    pub fn from_stat(pid: i32, stat: &[u8]) -> Self {
-        let Some(stat) = procfile::parse_stat(stat) else { return Self::unknown(pid) };
-        Self {
-            ppid: Some(stat.ppid),
-            tty: tty_name(stat.tty_nr()),
-            name: Some(stat.comm),
-            state: Some(stat.state),
-            start_time: Some(stat.starttime),
-            session: Some(stat.session),
-            ..Self::unknown(pid)
-        }
-    }
-
-    /// A process of which only the id is known.
-    #[doc(hidden)]
-    pub fn unknown(pid: i32) -> Self {
-        Self { pid, ..Self::default() }
-    }
-
     /// Its name, or `?`.
     pub(crate) fn name_or_unknown(&self) -> &str {
         self.name.as_deref().unwrap_or("?")
@@ -115,13 +88,6 @@ impl ProcessSummary {
     /// `bash(4201)`
     pub(crate) fn name_and_pid(&self) -> String {
         format!("{}({})", self.name_or_unknown(), self.pid)
-    }
-
-    /// Whether both are about the same process, and not about two that had the same pid one after the
-    /// other.
-    #[doc(hidden)]
-    pub fn is_same_as(&self, other: &Self) -> bool {
-        self.pid == other.pid && self.start_time.is_some() && self.start_time == other.start_time
     }
 
     /// The parent, its parent, and so on up to process 1, at most `limit` of them.
@@ -141,6 +107,39 @@ impl ProcessSummary {
             line.push(parent);
         }
         line
+    }
+}
+
+#[doc(hidden)]
+impl ProcessSummary {
+    /// What one read of `/proc/PID/stat` gives: parent, name, state, start time, terminal, session.
+    pub fn read_stat(pid: i32) -> Self {
+        Self::from_stat(pid, &procfile::read_of(pid, "stat").unwrap_or_default())
+    }
+
+    /// The same, from the content of such a file.
+    pub fn from_stat(pid: i32, stat: &[u8]) -> Self {
+        let Some(stat) = procfile::parse_stat(stat) else { return Self::unknown(pid) };
+        Self {
+            ppid: Some(stat.ppid),
+            tty: tty_name(stat.tty_nr()),
+            name: Some(stat.comm),
+            state: Some(stat.state),
+            start_time: Some(stat.starttime),
+            session: Some(stat.session),
+            ..Self::unknown(pid)
+        }
+    }
+
+    /// A process of which only the id is known.
+    pub fn unknown(pid: i32) -> Self {
+        Self { pid, ..Self::default() }
+    }
+
+    /// Whether both are about the same process, and not about two that had the same pid one after the
+    /// other.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        self.pid == other.pid && self.start_time.is_some() && self.start_time == other.start_time
     }
 }
 

@@ -10,9 +10,8 @@ use std::time::Duration;
 use clap::Args;
 use forensics_core::duration::Timespan;
 use forensics_core::escape::{MAX_TEXT_CHARS, truncate};
-use forensics_core::json;
-use forensics_core::secure_fs;
 use forensics_core::systemd::{Alignment, DropIn, Manager, UnitProperties, lint, show_arguments};
+use forensics_core::{json, secure_fs};
 use serde_json::json;
 
 use crate::format::text;

@@ -12,9 +12,8 @@ use serde_json::Value;
 
 use super::Found;
 use crate::capture::{SenderSnapshot, SiCode, SignalInfo, SnapshotError};
-use crate::json;
 use crate::process::ProcessSummary;
-use crate::procfile;
+use crate::{json, procfile};
 
 /// The names of inits of containers, which pass on the signals that they are sent. `docker-init` is
 /// docker's tini, `podman-init` is podman's catatonit.

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use crate::clock::Utc;
 use crate::os;
 
-/// How many of the machine's processes are shown by default.
+/// How many of the machine's processes are shown, the busiest ones, with their nearest ancestors.
 const DEFAULT_TOP: usize = 60;
 
 /// Reads that may block, to be done on a thread of their own.
@@ -74,20 +74,6 @@ impl Diagnostic {
     /// other processes must already be escaped.
     pub fn heading(mut self, line: impl Into<String>) -> Self {
         self.heading.push(line.into());
-        self
-    }
-
-    /// Shows this many of the machine's processes, the busiest ones, with their nearest ancestors.
-    /// The default is 60.
-    pub fn top(mut self, processes: usize) -> Self {
-        self.top = processes;
-        self
-    }
-
-    /// Reads processes, load and memory from here instead of `/proc`.
-    #[doc(hidden)]
-    pub fn proc_root(mut self, proc: impl Into<PathBuf>) -> Self {
-        self.proc = proc.into();
         self
     }
 

@@ -6,12 +6,10 @@
 
 use std::fs::File;
 
-use super::event::{ExitKind, SignalKind};
 use super::explain::explain;
 use super::folder::is_locked;
-use super::post_mortem::{OpenPhase, PostMortem, RunOutcome, SignalSender};
-use super::reader::Record;
 use super::summary::Summary;
+use super::{ExitKind, OpenPhase, PostMortem, Record, RunOutcome, SignalKind, SignalSender};
 use crate::clock::{boot_id, mono_us};
 
 /// The state of the host at the time of the post-mortem. A fact that is `None` is not known.

@@ -3,9 +3,8 @@
 use serde::de::Error;
 use serde::{Deserialize, Serialize};
 
-use super::event::{Event, Unknown};
 use super::shorten::{fits, shortened};
-use super::utc::Utc;
+use super::{Event, Unknown, Utc};
 use crate::json;
 
 /// The version of the schema that this crate writes, and reads in full.

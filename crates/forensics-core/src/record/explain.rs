@@ -2,11 +2,12 @@
 
 use std::fmt::Display;
 
-use super::check::HostState;
-use super::event::{ExitKind, ForcedBy, SignalEvent, SignalKind, WedgedWhat};
-use super::phase::{PhaseFinished, PhaseOutcome};
-use super::post_mortem::{MAX_SHOWN, Reason, RunOutcome, Span, phase_name};
+use super::post_mortem::{MAX_SHOWN, Span, phase_name};
 use super::summary::{SLACK_US, Summary};
+use super::{
+    ExitKind, ForcedBy, HostState, PhaseFinished, PhaseOutcome, Reason, RunOutcome, SignalEvent,
+    SignalKind, WedgedWhat,
+};
 use crate::duration::Timespan;
 use crate::escape::{Escaped, truncate};
 

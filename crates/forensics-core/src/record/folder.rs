@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
 
-use super::utc::Utc;
+use super::Utc;
 use crate::access::AccessError;
 use crate::secure_fs::{Folder, OpenError};
 

@@ -8,8 +8,7 @@ use std::fmt::{self, Display};
 
 use serde::Serialize;
 
-use super::event::ExitKind;
-use super::utc::Utc;
+use super::{ExitKind, Utc};
 use crate::escape::truncate;
 use crate::logfmt::Value;
 

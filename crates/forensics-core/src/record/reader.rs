@@ -8,11 +8,7 @@ use std::error::Error;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use super::check::HostState;
-use super::entry::{Entry, VERSION};
-use super::event::{Event, RunStarted};
-use super::shorten::MAX_LINE;
-use super::utc::Utc;
+use super::{Entry, Event, HostState, MAX_LINE, RunStarted, Utc, VERSION};
 use crate::secure_fs::{Links, OpenError, open_path, read_open};
 
 /// Largest record read, in bytes. A run writes a few kilobytes.

@@ -7,17 +7,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::check;
-use super::entry::Entry;
-use super::event::Event;
 use super::folder::names;
-use super::post_mortem::{PostMortem, RunOutcome};
-use super::reader::{ReadError, Record};
+use super::{Entry, Event, PostMortem, ReadError, Record, RunOutcome};
 use crate::access::AccessError;
 use crate::cgroupfs::OomKills;
-use crate::clock;
 use crate::diagnostic::killed_for_memory;
-use crate::procfile;
 use crate::secure_fs::{Folder, Links, OpenError, open_path};
+use crate::{clock, procfile};
 
 impl PostMortem {
     /// The post-mortem of the record at `path`, by everything that this process can find out: the

@@ -2,12 +2,11 @@
 
 use std::collections::HashMap;
 
-use super::check::HostState;
-use super::event::{Event, RunStarted, SignalEvent, Stopped, Wedged, WedgedWhat};
-use super::phase::{PhaseFinished, PhaseStarted};
 use super::post_mortem::phase_name;
-use super::reader::Record;
-use super::utc::Utc;
+use super::{
+    Event, HostState, PhaseFinished, PhaseStarted, Record, RunStarted, SignalEvent, Stopped, Utc,
+    Wedged, WedgedWhat,
+};
 use crate::duration::Timespan;
 
 /// How far two instants may lie apart and still count as the same, in microseconds: systemd's decision

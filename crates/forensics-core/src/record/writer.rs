@@ -12,9 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::entry::line;
-use super::event::{Event, RunStarted};
 use super::folder;
-use super::utc::Utc;
+use super::{Event, RunStarted, Utc};
 use crate::access::AccessError;
 use crate::clock::mono_us;
 use crate::os;
