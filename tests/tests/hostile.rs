@@ -272,7 +272,7 @@ fn the_last_words_of_one_that_hangs_are_tame_too_and_hold_no_secret() {
     let record = Record::read(&record).unwrap();
     let cmdline = record.start.cmdline.unwrap();
     assert!(cmdline.ends_with("--password *** postgres://ops:***@db/x TOKEN=***"), "{cmdline}");
-    assert!(record.entries.iter().any(|entry| matches!(entry.event, Event::Wedged(_))));
+    assert!(record.entries.iter().any(|entry| matches!(entry.event, Event::Stalled(_))));
     assert!(ended.line("Shutdown context").contains("--password *** postgres://ops:***@db/x"));
 }
 

@@ -25,15 +25,15 @@ const MAX_LINE: usize = 32 << 10;
 const MAX_TITLE: usize = 200;
 
 /// The page.
-pub(crate) fn page(record: &Record, verdict: &PostMortem) -> String {
+pub(crate) fn page(record: &Record, run: &PostMortem) -> String {
     let timeline = Timeline::of(record);
-    let tone = if verdict.is_clean() { Tone::GOOD } else { Tone::BAD };
+    let tone = if run.is_clean() { Tone::GOOD } else { Tone::BAD };
     let facts = [
-        Some(format!("started {}", verdict.started)),
-        Some(format!("last event {}", verdict.last)),
+        Some(format!("started {}", run.started)),
+        Some(format!("last event {}", run.last)),
         record.start.unit.as_ref().map(|unit| format!("unit {}", truncate(unit, MAX_VALUE))),
-        verdict.deadline_us.map(|us| format!("deadline {} after the signal", seconds(us))),
-        verdict.exit_code.map(|code| format!("exit status {code}")),
+        run.deadline_us.map(|us| format!("deadline {} after the signal", seconds(us))),
+        run.exit_code.map(|code| format!("exit status {code}")),
         unread_lines(record),
     ];
     let tick = |fifth: u64| {
@@ -50,12 +50,12 @@ pub(crate) fn page(record: &Record, verdict: &PostMortem) -> String {
     format!(
         include_str!("page.html"),
         css = include_str!("html.css"),
-        service = value(&verdict.service),
-        pid = verdict.pid,
-        ended = verdict.ended(),
+        service = value(&run.service),
+        pid = run.pid,
+        ended = run.ended(),
         tone = tone.class,
-        evidence = escaped(&verdict.evidence),
-        advice = escaped(verdict.advice.as_deref().unwrap_or_default()),
+        evidence = escaped(&run.evidence),
+        advice = escaped(run.advice.as_deref().unwrap_or_default()),
         facts = escaped(&facts.into_iter().flatten().collect::<Vec<_>>().join(" · ")),
         ticks = (0..=5).map(tick).collect::<String>(),
         rows = rows,
@@ -87,7 +87,7 @@ fn row(bar: &Bar<'_>, timeline: &Timeline<'_>) -> String {
     for mark in timeline.marks.iter().take(MAX_IN_ROW) {
         let class = match mark.event {
             Event::Signal(_) => "at",
-            Event::Wedged(stall) if stall.phase.as_ref().is_none_or(|name| name == bar.name) => {
+            Event::Stalled(stall) if stall.phase.as_ref().is_none_or(|name| name == bar.name) => {
                 "wedge"
             }
             _ => continue,

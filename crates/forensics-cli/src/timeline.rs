@@ -119,7 +119,7 @@ impl<'a> Timeline<'a> {
                         bar.values = Some(&finished.values);
                     }
                 }
-                Event::Signal(_) | Event::Wedged(_) | Event::Diag(_) | Event::Stopped(_) => {
+                Event::Signal(_) | Event::Stalled(_) | Event::Diag(_) | Event::Stopped(_) => {
                     let is_first = first.is_some_and(|first| ptr::eq(first, entry));
                     marks.push(Mark { at, event, is_first });
                 }
@@ -207,7 +207,7 @@ impl Mark<'_> {
                 }
                 text
             }
-            Event::Wedged(stall) => {
+            Event::Stalled(stall) => {
                 let phase = stall.phase.as_ref().map(|phase| format!(" in {}", name(phase)));
                 format!("stalled{}: {}", phase.unwrap_or_default(), detail(&stall.detail))
             }
@@ -226,7 +226,7 @@ impl Mark<'_> {
     pub(crate) fn tone(&self) -> Tone {
         match self.event {
             Event::Signal(_) => Tone::WARNING,
-            Event::Wedged(_) => Tone::BAD,
+            Event::Stalled(_) => Tone::BAD,
             _ => Tone::FAINT,
         }
     }

@@ -3,8 +3,8 @@
 //! Everything here is synchronous, knows no async runtime and spawns nothing; the crate
 //! `forensics-tokio` puts it to work in a service, and the binary `forensics` on the command line.
 //!
-//! Nothing in this crate panics on what it finds in `/proc` or in a file: a fact that cannot be
-//! had is absent, and text that other processes wrote is escaped before it is shown.
+//! Nothing in this crate panics on what it finds in `/proc` or in a file: a fact that is not known
+//! is absent, and text that other processes wrote is escaped before it is shown.
 
 #[macro_use]
 mod words;

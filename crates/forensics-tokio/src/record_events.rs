@@ -7,7 +7,7 @@ use forensics_core::context::{ShutdownContext, Trigger};
 use forensics_core::duration::Timespan;
 use forensics_core::record::{
     Diag, DiagState, Event, ExitKind, PhaseFinished, PhaseProgress, PhaseStarted, SignalEvent,
-    SignalKind, Stopped, Wedged, WedgedWhat,
+    SignalKind, Stalled, StalledWhat, Stopped,
 };
 use serde_json::{Map, Value};
 
@@ -90,10 +90,10 @@ pub(crate) fn phase_finished(place: Place<'_>, report: &PhaseReport) -> Event {
 
 /// A phase, or the runtime where none is named, makes no progress.
 pub(crate) fn stalled(phase: Option<&str>, waited: Duration, detail: &str) -> Event {
-    let what = if phase.is_some() { WedgedWhat::Phase } else { WedgedWhat::Runtime };
-    let mut event = Wedged::new(what, micros(waited), detail);
+    let what = if phase.is_some() { StalledWhat::Phase } else { StalledWhat::Runtime };
+    let mut event = Stalled::new(what, micros(waited), detail);
     event.phase = phase.map(str::to_owned);
-    Event::Wedged(event)
+    Event::Stalled(event)
 }
 
 pub(crate) fn diagnostic(state: DiagState, path: &std::path::Path, error: Option<String>) -> Event {

@@ -19,7 +19,7 @@ fn marker(name: &str, target: marker::Target) -> Marker {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("marker.json");
     let pid = match target {
-        marker::Target::Ourselves => r#"{"target_pid": 4100}"#,
+        marker::Target::ThisProcess => r#"{"target_pid": 4100}"#,
         marker::Target::Other => r#"{"target_pid": 410}"#,
         _ => "",
     };
@@ -54,7 +54,7 @@ fn example() -> ShutdownContext {
         memory: None,
         load: Some([0.42, 0.3, 0.2]),
         markers: vec![
-            marker("takeover", marker::Target::Ourselves),
+            marker("takeover", marker::Target::ThisProcess),
             marker("planned_stop", marker::Target::Unstated),
         ],
         basis: None,

@@ -129,7 +129,7 @@ mod tests {
         let mut finished = PhaseFinished::new("drain", PhaseOutcome::Failed, 8, 13);
         finished.error = Some("two\nlines".to_owned());
         finished.values = map(json!({ "active_at_start": 7 }));
-        let mut wedged = Wedged::new(WedgedWhat::Runtime, 11, "no task ran");
+        let mut wedged = Stalled::new(StalledWhat::Runtime, 11, "no task ran");
         wedged.phase = Some("drain".to_owned());
         wedged.threads = json!([{ "tid": 1 }]);
         let mut diag = Diag::new(DiagState::Failed);
@@ -188,7 +188,7 @@ mod tests {
                     "took_us": 8, "offset_us": 13, "values": { "active_at_start": 7 } }),
             ),
             (
-                Event::Wedged(wedged),
+                Event::Stalled(wedged),
                 json!({ "event": "wedged", "what": "runtime", "phase": "drain", "for_us": 11,
                     "detail": "no task ran", "threads": [{ "tid": 1 }] }),
             ),

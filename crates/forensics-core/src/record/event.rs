@@ -25,7 +25,8 @@ pub enum Event {
     /// A phase ended, or was skipped.
     PhaseFinished(PhaseFinished),
     /// A phase or the runtime is past its timeout or makes no progress.
-    Wedged(Wedged),
+    #[serde(rename = "wedged")]
+    Stalled(Stalled),
     /// The diagnostic was started, or ended.
     Diag(Diag),
     /// The last line of a run that ended by itself.
@@ -35,7 +36,7 @@ pub enum Event {
     Unknown(Unknown),
 }
 
-display_as_in_json!(DiagState, ExitKind, ForcedBy, SignalKind, WedgedWhat);
+display_as_in_json!(DiagState, ExitKind, ForcedBy, SignalKind, StalledWhat);
 
 /// The run, as it is known at its start.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -165,7 +166,7 @@ impl SignalEvent {
 /// What is stalled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum WedgedWhat {
+pub enum StalledWhat {
     /// A phase.
     Phase,
     /// The async runtime: it no longer runs its tasks.
@@ -177,9 +178,9 @@ pub enum WedgedWhat {
 
 /// A phase or the runtime is past its timeout or makes no progress.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Wedged {
+pub struct Stalled {
     /// What is stalled.
-    pub what: WedgedWhat,
+    pub what: StalledWhat,
     /// The phase, or the one that ran when the runtime stalled; absent where none ran.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
@@ -195,9 +196,9 @@ pub struct Wedged {
     pub threads: Value,
 }
 
-impl Wedged {
+impl Stalled {
     /// Something that has been stalled for that long; phase and threads absent.
-    pub fn new(what: WedgedWhat, for_us: u64, detail: impl Into<String>) -> Self {
+    pub fn new(what: StalledWhat, for_us: u64, detail: impl Into<String>) -> Self {
         Self { what, phase: None, group: None, for_us, detail: detail.into(), threads: Value::Null }
     }
 }

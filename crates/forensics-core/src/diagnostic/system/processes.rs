@@ -11,8 +11,8 @@ use std::time::Duration;
 use procfs::process::Stat;
 
 use super::super::elapsed;
+use super::format::{problem, size};
 use super::reads::{Reads, bytes, text};
-use super::shown::{size, why};
 use super::tree::{Row, Tree};
 use crate::escape::{Escaped, MAX_CMDLINE_CHARS, truncate};
 use crate::logfmt::Value;
@@ -101,7 +101,7 @@ pub(super) fn write(
     let folder = proc.to_owned();
     let pids = match reads.one(move || pids(&folder)) {
         Ok(pids) => pids,
-        Err(error) => return writeln!(out, "--- processes\n{}", why(&error)),
+        Err(error) => return writeln!(out, "--- processes\n{}", problem(&error)),
     };
     let since_boot = os::since_boot().unwrap_or_default().as_millis() as u64;
     let now = since_boot * procfs::ticks_per_second() / 1000;

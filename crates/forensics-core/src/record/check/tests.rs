@@ -93,10 +93,10 @@ fn forced_by(by: ForcedBy) -> (u64, Event) {
     (T0 + 3 * S, Event::Stopped(stopped))
 }
 
-fn wedged(offset_us: u64, what: WedgedWhat, phase: &str) -> (u64, Event) {
-    let mut wedged = Wedged::new(what, S, "sleeps in nanosleep");
+fn wedged(offset_us: u64, what: StalledWhat, phase: &str) -> (u64, Event) {
+    let mut wedged = Stalled::new(what, S, "sleeps in nanosleep");
     wedged.phase = Some(phase.to_owned());
-    (T0 + offset_us, Event::Wedged(wedged))
+    (T0 + offset_us, Event::Stalled(wedged))
 }
 
 fn progress(offset_us: u64, phase: &str) -> (u64, Event) {
@@ -266,14 +266,14 @@ fn each_story_gets_its_outcome_reason_and_phase() {
             "phases adapters/telegram, adapters/slack were still running 3s after SIGTERM",
         ),
         (
-            vec![by_systemd(), drain(), wedged(2 * S, WedgedWhat::Runtime, "drain")],
+            vec![by_systemd(), drain(), wedged(2 * S, StalledWhat::Runtime, "drain")],
             KilledInPhase,
             Reason::StopTimeout,
             "drain",
             "(the runtime was stalled for 1s: sleeps in nanosleep): move its blocking calls off",
         ),
         (
-            vec![by_systemd(), begins(0, "drain", S / 4), wedged(S, WedgedWhat::Phase, "drain")],
+            vec![by_systemd(), begins(0, "drain", S / 4), wedged(S, StalledWhat::Phase, "drain")],
             KilledInPhase,
             Reason::StopTimeout,
             "drain",
@@ -285,7 +285,7 @@ fn each_story_gets_its_outcome_reason_and_phase() {
             vec![
                 by_systemd(),
                 drain(),
-                wedged(S, WedgedWhat::Runtime, "drain"),
+                wedged(S, StalledWhat::Runtime, "drain"),
                 progress(2 * S, "drain"),
             ],
             KilledInPhase,
@@ -297,7 +297,7 @@ fn each_story_gets_its_outcome_reason_and_phase() {
             vec![
                 by_systemd(),
                 drain(),
-                wedged(S, WedgedWhat::Phase, "drain"),
+                wedged(S, StalledWhat::Phase, "drain"),
                 ends(S, "drain", PhaseOutcome::TimedOut),
                 begins(S, "db_close", 9 * S),
             ],
@@ -619,7 +619,7 @@ fn words_in_json_are_those_of_the_log() {
         (SignalKind::Request, "request"),
         (SignalKind::ServiceEnded, "service_ended"),
     ]);
-    check(&[(WedgedWhat::Phase, "phase"), (WedgedWhat::Runtime, "runtime")]);
+    check(&[(StalledWhat::Phase, "phase"), (StalledWhat::Runtime, "runtime")]);
     check(&[
         (DiagState::Started, "started"),
         (DiagState::Finished, "finished"),
@@ -724,8 +724,8 @@ fn any_event() -> impl Strategy<Value = Event> {
                 Event::PhaseFinished(phase)
             }
             5 | 6 => {
-                let what = if n % 2 == 0 { WedgedWhat::Phase } else { WedgedWhat::Runtime };
-                Event::Wedged(Wedged::new(what, n, text))
+                let what = if n % 2 == 0 { StalledWhat::Phase } else { StalledWhat::Runtime };
+                Event::Stalled(Stalled::new(what, n, text))
             }
             7 => Event::Diag(Diag::new(DiagState::Started)),
             _ => {
