@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use forensics_core::escape::Quoted;
+use forensics_core::logfmt::Value;
 use forensics_core::threads::Thread;
 
 use crate::blocking::run_with_timeout;
@@ -38,7 +38,7 @@ pub(crate) fn describe(shutdown: &Shutdown, what: &str) -> String {
     parts.extend(unsaid.filter(|text| text.starts_with("Shutdown context")));
     let snapshot = shutdown.machine().snapshot(shutdown.now());
     for (name, ran, _) in snapshot.into_iter().flat_map(|snapshot| snapshot.running) {
-        parts.push(format!("phase {} has run for {}", Quoted(&name), Seconds(ran)));
+        parts.push(format!("phase {} has run for {}", Value(&name), Seconds(ran)));
     }
     let metrics = shutdown.runtime().metrics();
     let (workers, tasks) = (metrics.num_workers(), metrics.num_alive_tasks());

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use forensics_core::escape::{MAX_NAME_CHARS, MAX_TEXT_CHARS, cut_to};
+use forensics_core::escape::{MAX_NAME_CHARS, MAX_TEXT_CHARS, truncate};
 use forensics_core::record::value_field;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
@@ -28,9 +28,9 @@ struct Values {
 impl Recorded {
     /// Sets a value. Returns all values if it is time to write them to the record again.
     pub(crate) fn set(&self, key: String, value: Value) -> Option<Map<String, Value>> {
-        let key = cut_to(key, MAX_NAME_CHARS);
+        let key = truncate(&key, MAX_NAME_CHARS);
         let value = match value {
-            Value::String(text) => Value::String(cut_to(text, MAX_TEXT_CHARS)),
+            Value::String(text) => Value::String(truncate(&text, MAX_TEXT_CHARS)),
             other => other,
         };
         let mut values = lock(&self.0);

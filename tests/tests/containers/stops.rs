@@ -156,7 +156,7 @@ fn the_stop_timeout_bounds_the_teardown_and_one_that_is_too_short_is_warned_of_w
     assert_eq!(warnings.len(), 2, "one more of the second signal: {warnings:?}");
     assert!(
         warnings[0].ends_with(
-            "gateway: the grace period is 30s, lead 5s + drain 20s + headroom 30s = 55s is needed: \
+            "gateway: the grace period is 30s, pre-stop delay 5s + drain 20s + headroom 30s = 55s is needed: \
              25s short; fix: set `terminationGracePeriodSeconds: 55`, and the same stop_timeout in \
              the service"
         ),

@@ -28,7 +28,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use forensics_core::diagnostic::Diagnostic;
-use forensics_core::escape::{Plain, Quoted};
+use forensics_core::escape::{Escaped, error_chain};
+use forensics_core::logfmt::Value;
 use forensics_core::record::DiagState;
 use forensics_core::secret;
 use forensics_core::secure_fs::append_to;
@@ -150,11 +151,11 @@ fn failed<E: Display>(what: impl Display) -> impl FnOnce(E) -> DiagError {
 /// If this is dropped, the child is killed with all processes that it started, and the log does not say so.
 pub(crate) async fn run(plan: Plan, line: String) -> Result<Option<String>, DiagError> {
     let cannot_write = format!("cannot write to the log {:?}", plan.log);
-    let heading = format!("=== {}[{}] {line}\n", Quoted(&plan.service), std::process::id());
+    let heading = format!("=== {}[{}] {line}\n", Value(&plan.service), std::process::id());
     let (path, what) = (plan.log.clone(), cannot_write.clone());
     // Not on the runtime, because the disk may block.
     let opened = off_runtime(move || {
-        let mut log = append_to(&path).map_err(failed("no log"))?;
+        let mut log = append_to(&path).map_err(|e| failed("no log")(error_chain(&e)))?;
         log.write_all(heading.as_bytes()).map_err(failed(what))?;
         Ok(log)
     });
@@ -165,13 +166,13 @@ pub(crate) async fn run(plan: Plan, line: String) -> Result<Option<String>, Diag
         Ok(None) => {}
         Ok(unit) => return Ok(unit),
         // An operator who misses something looks in the log.
-        Err(why) => drop(writeln!(log, "--- not in a unit of its own: {}", Plain(&why))),
+        Err(why) => drop(writeln!(log, "--- not in a unit of its own: {}", Escaped(&why))),
     }
     let ended = run_child(&plan, &line, &log).await;
     let end = match &ended {
         Ok(()) if plan.command.is_own_program() => String::new(),
         Ok(()) => "--- end of diagnostic\n".to_owned(),
-        Err(e) => format!("--- diagnostic incomplete: {}\n", Plain(&e.text)),
+        Err(e) => format!("--- diagnostic incomplete: {}\n", Escaped(&e.text)),
     };
     // If this fails, the log has the whole output and ends without this line.
     let _ = log.write_all(end.as_bytes());

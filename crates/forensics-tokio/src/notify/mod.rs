@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use forensics_core::clock;
-use forensics_core::escape::{Plain, cut};
+use forensics_core::escape::{Escaped, truncate};
 use tokio::net::UnixDatagram;
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -87,7 +87,7 @@ impl Notifier {
     /// Sets the line in `systemctl status`.
     pub(crate) fn status(&self, text: &str) {
         // Escaped, because a newline would begin another assignment.
-        self.push(&format!("STATUS={}", Plain(&cut(text, MAX_STATUS))));
+        self.push(&format!("STATUS={}", Escaped(&truncate(text, MAX_STATUS))));
     }
 
     /// Queues a message, in place of an earlier one that sets the same variable.

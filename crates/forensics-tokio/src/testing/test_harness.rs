@@ -4,10 +4,10 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use forensics_core::capture::Signal;
 use forensics_core::context::{StartupInfo, SystemdMarkers};
 use forensics_core::duration::Timespan;
 use forensics_core::record::ForcedBy;
-use forensics_core::signal::Signal;
 use tokio::sync::SetOnce;
 use tokio::time::{Instant, timeout_at};
 
@@ -53,7 +53,7 @@ use crate::testing::Sender;
 /// harness.signal_from(Signal::TERM, &Sender::systemd());
 /// let service = guard.token().cancelled_owned();
 /// let report = harness.run_to_exit(guard.run(service)).await?;
-/// assert_eq!(report.context.cause().as_str(), "systemd");
+/// assert_eq!(report.context.cause().to_string(), "systemd");
 /// assert_eq!(report.phase("drain").map(|drain| drain.outcome), Some(Outcome::TimedOut));
 /// assert_eq!(report.phase("db_close").map(|close| close.outcome), Some(Outcome::Ok));
 /// assert_eq!(report.total, Duration::from_secs(25));

@@ -1,7 +1,7 @@
 //! The process that sent a signal, as far as it can be told.
 //!
 //! Built from what the OS handler saw (see [`capture`](crate::capture)). The
-//! [probes](crate::context::Probe) then verify that, and add the processes that outlive a short-lived
+//! [probes](super::Probe) then verify that, and add the processes that outlive a short-lived
 //! sender: its parent and ancestors, such as the shell that ran `kill`, and the sshd above it.
 //!
 //! Nothing is guessed. A new process with the sender's pid has another start time and is not named.
@@ -10,11 +10,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::Found;
 use crate::capture::{SenderSnapshot, SiCode, SignalInfo, SnapshotError};
-use crate::context::Found;
-use crate::json;
 use crate::process::ProcessSummary;
-use crate::procfile;
+use crate::{json, procfile};
 
 /// The names of inits of containers, which pass on the signals that they are sent. `docker-init` is
 /// docker's tini, `podman-init` is podman's catatonit.
@@ -38,6 +37,7 @@ pub struct Sender {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exe: Option<String>,
     /// Why the handler could not read it in `/proc`.
+    #[doc(hidden)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub absence: Option<SnapshotError>,
     /// Whether its name is that of a container's init (tini, dumb-init, catatonit), which passes on
@@ -51,6 +51,7 @@ pub struct Sender {
 
 impl Sender {
     /// A sender of which only this is known. The fields can be set.
+    #[doc(hidden)]
     pub fn new(process: ProcessSummary, code: SiCode) -> Self {
         let name = process.name.as_deref();
         let forwards = name.is_some_and(|name| CONTAINER_INITS.contains(&name));
@@ -105,6 +106,7 @@ impl Sender {
     }
 
     /// It as JSON; `null` if that fails.
+    #[doc(hidden)]
     pub fn to_json(&self) -> Value {
         json::to_value(self).unwrap_or_default()
     }
@@ -158,8 +160,8 @@ fn user_in_passwd(passwd: &str, uid: u32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capture::Signal;
     use crate::context::{ShutdownContext, StartupInfo, Trigger};
-    use crate::signal::Signal;
     use std::time::SystemTime;
 
     fn captured(code: SiCode, pid: i32, snapshot: SenderSnapshot) -> SignalInfo {
