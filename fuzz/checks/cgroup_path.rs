@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use forensics_core::escape::Quoted;
+use forensics_core::logfmt::Value;
 use forensics_core::systemd::{
     CgroupUnit, DropIn, Manager, container_of_cgroup_file, unit_of_cgroup_file, unit_of_cgroup_path,
 };
@@ -45,15 +45,15 @@ fn safe(found: &CgroupUnit) {
     let (name, kind) = found.unit.rsplit_once('.').expect("a unit's name has a type");
     assert!(!name.is_empty() && !kind.is_empty() && found.unit.len() < 256, "{found:?}");
     assert!(found.unit.bytes().all(|b| b.is_ascii_alphanumeric() || b"@:-_.\\".contains(&b)));
-    assert!(name.contains('\\') || Quoted(&found.unit).to_string() == found.unit);
+    assert!(name.contains('\\') || Value(&found.unit).to_string() == found.unit);
     if let Manager::User { uid } = found.manager {
         assert!(uid != u32::MAX && uid != 65535, "{found:?}");
     }
-    let mend = DropIn::new(&found.unit, found.manager, Duration::from_secs(90));
-    assert_eq!(mend.is_some(), matches!(kind, "service" | "scope"), "{found:?}");
-    if let Some(mend) = mend {
-        assert_eq!(mend.script().lines().count(), 3, "{}", mend.script());
-        assert_eq!(mend.to_string().lines().count(), 4, "{mend}");
-        assert!(!mend.edit_command().contains(" -- ") || found.unit.starts_with('-'));
+    let fix = DropIn::new(&found.unit, found.manager, Duration::from_secs(90));
+    assert_eq!(fix.is_some(), matches!(kind, "service" | "scope"), "{found:?}");
+    if let Some(fix) = fix {
+        assert_eq!(fix.script.lines().count(), 3, "{}", fix.script);
+        assert_eq!(fix.to_string().lines().count(), 4, "{fix}");
+        assert!(!fix.edit_command.contains(" -- ") || found.unit.starts_with('-'));
     }
 }

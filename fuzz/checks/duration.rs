@@ -1,12 +1,11 @@
 //! Time spans: what is read is printed so that it reads back, errors are one short line, and parts
 //! add up.
 
-use forensics_core::duration::{ParseError, Timespan, parse, parse_stop_timeout};
+use forensics_core::duration::{Timespan, parse, parse_stop_timeout};
 
 pub(crate) fn check(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let parsed = parse(&text);
-    assert_eq!(text.parse::<Timespan>(), parsed, "two ways to parse");
     match &parsed {
         Ok(span) => {
             assert_ne!(span.as_micros(), Some(u64::MAX), "systemd's infinity as a number");
@@ -43,7 +42,7 @@ fn sum(one: &str, other: &str) {
     };
     match parse(&format!("{one} {other}")) {
         Ok(sum) => assert_eq!(Some(sum), a.checked_add(b).map(Timespan::Finite)),
-        Err(ParseError::OutOfRange { .. }) => {
+        Err(error) if error.is_out_of_range() => {
             assert!(a.checked_add(b).is_none_or(|s| s == u64::MAX));
         }
         Err(error) => panic!("{error}"),

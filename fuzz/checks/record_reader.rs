@@ -2,7 +2,7 @@
 //! one line that has no field twice.
 
 use forensics_core::duration::Timespan;
-use forensics_core::escape::fields;
+use forensics_core::logfmt;
 use forensics_core::record::{Entry, Event, HostState, Record, VERSION, post_mortem};
 use serde_json::Value;
 
@@ -65,7 +65,7 @@ fn examine(record: &Record, host: &HostState) {
     let report = post_mortem(record, host);
     let line = report.to_string();
     assert!(!line.chars().any(char::is_control), "{line:?}");
-    let read = fields(&line).expect("a post-mortem's line has fields");
+    let read = logfmt::parse(&line).expect("a post-mortem's line has fields");
     let mut keys: Vec<&str> = read.iter().map(|(key, _)| key.as_str()).collect();
     assert_eq!(keys[0], "outcome");
     keys.sort_unstable();

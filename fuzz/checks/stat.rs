@@ -1,6 +1,6 @@
 //! `/proc/PID/stat`, in which a process chooses its name: no name leaves its field.
 
-use forensics_core::escape::fields;
+use forensics_core::logfmt;
 use forensics_core::process::ProcessSummary;
 
 pub(crate) fn check(data: &[u8]) {
@@ -9,7 +9,7 @@ pub(crate) fn check(data: &[u8]) {
     let shown = summary.to_string();
     assert!(!shown.chars().any(char::is_control), "{shown:?}");
     let name = format!("{}(7)", summary.name.as_deref().unwrap_or("?"));
-    assert_eq!(fields(&format!("k={shown}")), Ok(vec![("k".to_owned(), name)]));
+    assert_eq!(logfmt::parse(&format!("k={shown}")), Ok(vec![("k".to_owned(), name)]));
     let json = serde_json::to_string(&summary).expect("a summary has a JSON form");
     assert_eq!(serde_json::from_str::<ProcessSummary>(&json).ok(), Some(summary.clone()));
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use forensics_core::duration::Timespan;
-use forensics_core::systemd::{Alignment, Manager, UnitProperties, findings, why};
+use forensics_core::systemd::{Alignment, Manager, UnitProperties, lint, stop_reason};
 
 pub(crate) fn check(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
@@ -21,15 +21,15 @@ pub(crate) fn check(data: &[u8]) {
     let _ = unit.takes_notifications_of(4100);
 
     let id = unit.id.as_deref().unwrap_or("gateway.service");
-    one_line(why(id, &unit, jobs).map(|why| why.to_string()));
-    for finding in findings(&unit) {
+    one_line(stop_reason(id, &unit, jobs).map(|reason| reason.to_string()));
+    for finding in lint(&unit) {
         assert!(!finding.what.is_empty());
-        one_line([Some(finding.what), finding.mend].into_iter().flatten());
+        one_line([Some(finding.what), finding.fix].into_iter().flatten());
     }
     let Some(timeout) = unit.stop_timeout() else { return };
     for (drain, headroom) in [(0, 0), (60, 30), (u64::MAX, 30)] {
         let (drain, headroom) = (Duration::from_secs(drain), Duration::from_secs(headroom));
-        let alignment = Alignment::judge(timeout, drain, headroom);
+        let alignment = Alignment::check(timeout, drain, headroom);
         let warning = alignment.warning(id, Manager::System);
         assert_eq!(warning.is_none(), alignment.is_aligned());
         one_line(warning.into_iter().chain([alignment.to_string()]));

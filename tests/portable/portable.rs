@@ -170,10 +170,10 @@ fn a_service_manager_is_told_over_a_socket_that_has_a_file() {
     let received = socket.recv(&mut word).unwrap();
     assert_eq!(&word[..received], b"READY=1");
 
-    let service = start(command("").env("NOTIFY_SOCKET", "@forensics-nobody"));
+    let service = start(command("").env("NOTIFY_SOCKET", "@forensics-nowhere"));
     service.signal(Signal::TERM);
     let run = service.wait();
     assert_eq!(run.code(), 0);
     let refused = run.line("NOTIFY_SOCKET=");
-    assert_eq!(refused.contains("Linux alone has abstract sockets"), PORTABLE, "{refused}");
+    assert_eq!(refused.contains("only Linux has abstract sockets"), PORTABLE, "{refused}");
 }

@@ -3,13 +3,13 @@
 use std::error::Error;
 use std::sync::Mutex;
 
+use forensics_tokio::core::capture::Signal;
 use forensics_tokio::core::capture::{self, SignalInfo};
 use forensics_tokio::core::context::{ShutdownContext, StartupInfo, Trigger};
 use forensics_tokio::core::duration::{ParseError, Timespan, parse};
 use forensics_tokio::core::record::{
     Event, PhaseFinished, PhaseOutcome, RecordError, Recorder, RunStarted,
 };
-use forensics_tokio::core::signal::Signal;
 use nix::sys::signal::{Signal as Nix, kill};
 use nix::unistd::Pid;
 

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
+use forensics_tokio::core::capture::Signal;
 use forensics_tokio::core::capture::{self, install};
-use forensics_tokio::core::signal::Signal;
 use nix::sys::signal::{Signal as Nix, raise};
 use tokio::signal::unix::{self, SignalKind};
 use tokio::time::timeout;

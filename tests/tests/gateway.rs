@@ -230,7 +230,7 @@ fn the_next_start_says_in_which_phase_the_last_run_was_killed() {
 }
 
 #[test]
-fn a_span_that_is_none_is_named_with_the_mend() {
+fn a_span_that_is_none_is_named_with_the_fix() {
     let program =
         Program::start(Command::new(example("gateway")).args(["--drain-timeout", "5mins"]));
     let ended = program.wait();

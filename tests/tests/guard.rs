@@ -270,7 +270,7 @@ async fn the_services_own_end_leads_to_the_same_teardown() {
         guard.phase("db_close", async |_| {});
         let token = guard.token();
         let report = guard.run(async move { error.map_or(Ok(()), Err) }).await;
-        assert_eq!(report.context.cause().as_str(), "service_ended");
+        assert_eq!(report.context.cause().to_string(), "service_ended");
         assert_eq!(outcomes(&report), [("db_close", Outcome::Ok)]);
         assert_eq!((report.service_outcome.clone(), report.exit_status), (outcome, status));
         assert!(token.is_cancelled());

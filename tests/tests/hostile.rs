@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use forensics_tests::{HOSTILE, Program, assert_tame, example, forensics, until};
-use forensics_tokio::core::escape::{MAX_CMDLINE_CHARS, fields};
+use forensics_tokio::core::escape::MAX_CMDLINE_CHARS;
+use forensics_tokio::core::logfmt;
 use forensics_tokio::core::record::{Event, PhaseOutcome, PostMortem, Record, runs};
 use tempfile::TempDir;
 
@@ -155,7 +156,7 @@ fn a_sender_whose_name_and_arguments_are_hostile_stays_in_its_fields_everywhere(
         ended.assert_well(0);
 
         let (_, line) = ended.line("Shutdown context: ").split_once("Shutdown context: ").unwrap();
-        let fields = fields(line).unwrap();
+        let fields = logfmt::parse(line).unwrap();
         let field = |key: &str| {
             let values: Vec<_> = fields.iter().filter(|(name, _)| name == key).collect();
             assert!(values.len() <= 1, "{line}");
@@ -271,7 +272,7 @@ fn the_last_words_of_one_that_hangs_are_tame_too_and_hold_no_secret() {
     let record = Record::read(&record).unwrap();
     let cmdline = record.start.cmdline.unwrap();
     assert!(cmdline.ends_with("--password *** postgres://ops:***@db/x TOKEN=***"), "{cmdline}");
-    assert!(record.entries.iter().any(|entry| matches!(entry.event, Event::Wedged(_))));
+    assert!(record.entries.iter().any(|entry| matches!(entry.event, Event::Stalled(_))));
     assert!(ended.line("Shutdown context").contains("--password *** postgres://ops:***@db/x"));
 }
 

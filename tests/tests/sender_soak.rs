@@ -18,8 +18,8 @@ use std::process::Command;
 
 use forensics_tests::Program;
 use forensics_tokio::core::capture::SnapshotError;
+use forensics_tokio::core::context::Sender;
 use forensics_tokio::core::process::ProcessSummary;
-use forensics_tokio::core::sender::Sender;
 
 const TRIALS: usize = 300;
 

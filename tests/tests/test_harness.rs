@@ -65,7 +65,7 @@ async fn the_cause_follows_from_the_sender() {
         harness.signal_from(signal, &sender);
         let report = harness.run_to_exit(run(guard)).await.unwrap();
         let line = report.context.to_string();
-        assert_eq!(report.context.cause().as_str(), cause, "{line}");
+        assert_eq!(report.context.cause().to_string(), cause, "{line}");
         assert!(line.contains(in_line), "{line}");
         assert_eq!(report.context.signal(), Some(signal));
     }
@@ -263,7 +263,7 @@ async fn two_guards_do_not_affect_each_other() {
     assert!(!other_guard.token().is_cancelled());
     other_guard.handle().request_shutdown("after that");
     let report = other.run_to_exit(run(other_guard)).await.unwrap();
-    assert_eq!(report.context.cause().as_str(), "requested");
+    assert_eq!(report.context.cause().to_string(), "requested");
     assert_eq!(report.total, 9 * SECOND);
 }
 

@@ -44,7 +44,7 @@ mod stopped_by_systemd {
         harness.signal_from(Signal::TERM, &Sender::systemd());
 
         let report = harness.run_to_exit(serve(guard)).await.expect("no forced end");
-        assert_eq!(report.context.cause().as_str(), "systemd");
+        assert_eq!(report.context.cause().to_string(), "systemd");
         assert_eq!(report.phase("db_close").unwrap().outcome, Outcome::Ok);
         assert!(report.total <= Duration::from_secs(19), "{:?}", report.total);
         assert_eq!(report.exit_status, 0);

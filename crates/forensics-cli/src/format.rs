@@ -1,16 +1,17 @@
 //! How every command shows foreign text, spans and counts.
 
-use forensics_core::escape::{Plain, Quoted, cut};
+use forensics_core::escape::{Escaped, truncate};
+use forensics_core::logfmt::Value;
 use forensics_core::record::Record;
 
 /// A name of at most `max` characters, in quotes if it could be taken for more than one word.
 pub(crate) fn name(name: &str, max: usize) -> String {
-    cut(&Quoted(&cut(name, max)).to_string(), max).into_owned()
+    truncate(&Value(&truncate(name, max)).to_string(), max)
 }
 
 /// A text of at most `max` characters before escaping.
 pub(crate) fn text(text: &str, max: usize) -> String {
-    Plain(&cut(text, max)).to_string()
+    Escaped(&truncate(text, max)).to_string()
 }
 
 /// `1.20s`.

@@ -3,7 +3,7 @@
 //! A record holds foreign text. All of it goes through [`escaped`], and a policy in the head of the page
 //! forbids scripts.
 
-use forensics_core::escape::{MAX_NAME_CHARS, Plain, cut, is_safe};
+use forensics_core::escape::{Escaped, MAX_NAME_CHARS, is_safe, truncate};
 use forensics_core::json;
 use forensics_core::record::{Event, PostMortem, Record};
 use serde_json::Value;
@@ -25,15 +25,15 @@ const MAX_LINE: usize = 32 << 10;
 const MAX_TITLE: usize = 200;
 
 /// The page.
-pub(crate) fn page(record: &Record, verdict: &PostMortem) -> String {
+pub(crate) fn page(record: &Record, run: &PostMortem) -> String {
     let timeline = Timeline::of(record);
-    let tone = if verdict.is_clean() { Tone::GOOD } else { Tone::BAD };
+    let tone = if run.is_clean() { Tone::GOOD } else { Tone::BAD };
     let facts = [
-        Some(format!("started {}", verdict.started)),
-        Some(format!("last event {}", verdict.last)),
-        record.start.unit.as_ref().map(|unit| format!("unit {}", cut(unit, MAX_VALUE))),
-        verdict.deadline_us.map(|us| format!("deadline {} after the signal", seconds(us))),
-        verdict.exit_code.map(|code| format!("exit status {code}")),
+        Some(format!("started {}", run.started)),
+        Some(format!("last event {}", run.last)),
+        record.start.unit.as_ref().map(|unit| format!("unit {}", truncate(unit, MAX_VALUE))),
+        run.deadline_us.map(|us| format!("deadline {} after the signal", seconds(us))),
+        run.exit_code.map(|code| format!("exit status {code}")),
         unread_lines(record),
     ];
     let tick = |fifth: u64| {
@@ -50,12 +50,12 @@ pub(crate) fn page(record: &Record, verdict: &PostMortem) -> String {
     format!(
         include_str!("page.html"),
         css = include_str!("html.css"),
-        service = value(&verdict.service),
-        pid = verdict.pid,
-        ended = verdict.ended(),
+        service = value(&run.service),
+        pid = run.pid,
+        ended = run.ended(),
         tone = tone.class,
-        evidence = escaped(&verdict.evidence),
-        advice = escaped(verdict.advice.as_deref().unwrap_or_default()),
+        evidence = escaped(&run.evidence),
+        advice = escaped(run.advice.as_deref().unwrap_or_default()),
         facts = escaped(&facts.into_iter().flatten().collect::<Vec<_>>().join(" · ")),
         ticks = (0..=5).map(tick).collect::<String>(),
         rows = rows,
@@ -75,7 +75,7 @@ fn row(bar: &Bar<'_>, timeline: &Timeline<'_>) -> String {
     let open = if bar.outcome.is_some() { "" } else { " open" };
     let place = |class: &str, from: u64, to: u64, title: &str| {
         let [left, right] = [from, to].map(|at| timeline.fraction(at) * 100.0);
-        let (width, title) = (right - left, escaped(&cut(title, MAX_TITLE)));
+        let (width, title) = (right - left, escaped(&truncate(title, MAX_TITLE)));
         format!(
             "<div class=\"{class}\" style=\"left:{left:.3}%;width:{width:.3}%\" \
              title=\"{title}\"></div>"
@@ -83,11 +83,11 @@ fn row(bar: &Bar<'_>, timeline: &Timeline<'_>) -> String {
     };
     let budget = bar.from.saturating_add(bar.budget.unwrap_or(0));
     let mut track = place("budget", bar.from, budget, "budget");
-    track += &place(&format!("bar {tone}{open}"), bar.from, bar.to, word);
+    track += &place(&format!("bar {tone}{open}"), bar.from, bar.to, &word);
     for mark in timeline.marks.iter().take(MAX_IN_ROW) {
         let class = match mark.event {
             Event::Signal(_) => "at",
-            Event::Wedged(stall) if stall.phase.as_ref().is_none_or(|name| name == bar.name) => {
+            Event::Stalled(stall) if stall.phase.as_ref().is_none_or(|name| name == bar.name) => {
                 "wedge"
             }
             _ => continue,
@@ -140,7 +140,7 @@ fn context(record: &Record) -> String {
 fn events(record: &Record) -> String {
     let line = |entry| {
         let line = json::to_string(entry).unwrap_or_default();
-        format!("<pre>{}</pre>\n", escaped(&cut(&line, MAX_LINE)))
+        format!("<pre>{}</pre>\n", escaped(&truncate(&line, MAX_LINE)))
     };
     let mut events: String = record.entries.iter().take(MAX_EVENTS).map(line).collect();
     if record.entries.len() > MAX_EVENTS {
@@ -157,7 +157,7 @@ fn flatten(name: &str, value: &Value, facts: &mut Vec<(String, String)>) {
     }
     let below = |key: &str| {
         let dot = if name.is_empty() { "" } else { "." };
-        cut(&format!("{name}{dot}{}", cut(key, MAX_NAME_CHARS)), MAX_NAME_CHARS).into_owned()
+        truncate(&format!("{name}{dot}{}", truncate(key, MAX_NAME_CHARS)), MAX_NAME_CHARS)
     };
     match value {
         Value::Object(map) => {
@@ -177,7 +177,7 @@ fn flatten(name: &str, value: &Value, facts: &mut Vec<(String, String)>) {
 
 /// A name or value as HTML, cut if it is too long.
 fn value(text: &str) -> String {
-    escaped(&cut(text, MAX_VALUE))
+    escaped(&truncate(text, MAX_VALUE))
 }
 
 /// Text as HTML: markup is escaped, and so are characters that are invisible or reorder the line.
@@ -191,7 +191,7 @@ fn escaped(text: &str) -> String {
             '"' => html += "&quot;",
             '\'' => html += "&#39;",
             c if is_safe(c) => html.push(c),
-            c => html += &Plain(c.encode_utf8(&mut [0; 4])).to_string(),
+            c => html += &Escaped(c.encode_utf8(&mut [0; 4])).to_string(),
         }
     }
     html

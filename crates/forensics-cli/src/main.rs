@@ -14,7 +14,7 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
-use forensics_core::escape::Plain;
+use forensics_core::escape::{Escaped, error_chain};
 
 use crate::commands::Command;
 
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
         // The reader has exited, as in `forensics list DIR | head -1`.
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("forensics: {}", Plain(&e.to_string()));
+            eprintln!("forensics: {}", Escaped(&error_chain(&e)));
             ExitCode::from(2)
         }
     }

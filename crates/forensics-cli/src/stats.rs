@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use forensics_core::escape::Plain;
+use forensics_core::escape::{Escaped, error_chain};
 use forensics_core::record::{Event, PhaseOutcome, Record, post_mortem};
 use serde::Serialize;
 
@@ -71,7 +71,7 @@ impl Stats {
             Err(e) => {
                 self.unreadable += 1;
                 if self.unreadable <= MAX_COMPLAINTS {
-                    eprintln!("forensics: {}", Plain(&e.to_string()));
+                    eprintln!("forensics: {}", Escaped(&error_chain(&e)));
                 }
                 return;
             }

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use clap::ColorChoice;
-use forensics_core::escape::cut;
+use forensics_core::escape::truncate;
 
 use crate::format::{self, seconds};
 use crate::timeline::{Bar, Timeline, Tone};
@@ -101,7 +101,7 @@ impl<'a> Layout<'a> {
                 (tone, &full),
                 (Tone::FAINT, &left),
                 (Tone::PLAIN, &format!("{after}{:>used$} ", bar.used())),
-                (tone, bar.word()),
+                (tone, &bar.word()),
             ],
         )?;
         let error = format::text(bar.error.unwrap_or_default(), self.style.width);
@@ -143,7 +143,7 @@ impl<'a> Layout<'a> {
     fn line(&self, out: &mut dyn Write, segments: &[(Tone, &str)]) -> io::Result<()> {
         let mut room = self.style.width;
         for (tone, text) in segments {
-            let text = cut(text, room);
+            let text = truncate(text, room);
             room -= text.chars().count();
             if self.style.color && !tone.sgr.is_empty() && !text.is_empty() {
                 write!(out, "\u{1b}[{}m{text}\u{1b}[0m", tone.sgr)?;

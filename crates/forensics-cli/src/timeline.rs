@@ -119,7 +119,7 @@ impl<'a> Timeline<'a> {
                         bar.values = Some(&finished.values);
                     }
                 }
-                Event::Signal(_) | Event::Wedged(_) | Event::Diag(_) | Event::Stopped(_) => {
+                Event::Signal(_) | Event::Stalled(_) | Event::Diag(_) | Event::Stopped(_) => {
                     let is_first = first.is_some_and(|first| ptr::eq(first, entry));
                     marks.push(Mark { at, event, is_first });
                 }
@@ -163,8 +163,8 @@ fn nest(flat: Vec<Bar<'_>>) -> Vec<Bar<'_>> {
 
 impl Bar<'_> {
     /// The word for its outcome.
-    pub(crate) fn word(&self) -> &'static str {
-        self.outcome.map_or("not finished", PhaseOutcome::as_str)
+    pub(crate) fn word(&self) -> String {
+        self.outcome.map_or_else(|| "not finished".to_owned(), |outcome| outcome.to_string())
     }
 
     pub(crate) fn tone(&self) -> Tone {
@@ -207,7 +207,7 @@ impl Mark<'_> {
                 }
                 text
             }
-            Event::Wedged(stall) => {
+            Event::Stalled(stall) => {
                 let phase = stall.phase.as_ref().map(|phase| format!(" in {}", name(phase)));
                 format!("stalled{}: {}", phase.unwrap_or_default(), detail(&stall.detail))
             }
@@ -226,7 +226,7 @@ impl Mark<'_> {
     pub(crate) fn tone(&self) -> Tone {
         match self.event {
             Event::Signal(_) => Tone::WARNING,
-            Event::Wedged(_) => Tone::BAD,
+            Event::Stalled(_) => Tone::BAD,
             _ => Tone::FAINT,
         }
     }
@@ -288,7 +288,7 @@ mod tests {
             ("late", 600, 600, "skipped"),
             ("stray", 600, 600, "skipped"),
         ];
-        assert_eq!(rows, expected);
+        assert_eq!(rows, expected.map(|(name, from, to, word)| (name, from, to, word.to_owned())));
         let members = timeline.bars.iter().filter(|bar| bar.group == Some("adapters"));
         assert_eq!(members.count(), 2);
         assert_eq!((timeline.end, timeline.deadline), (1000, Some(5000)));
@@ -308,7 +308,7 @@ mod tests {
         ]);
         let timeline = Timeline::of(&record);
         let rows: Vec<_> = timeline.bars.iter().map(|bar| (bar.name, bar.word())).collect();
-        assert_eq!(rows, [("a", "ok"), ("a", "timed_out")]);
+        assert_eq!(rows, [("a", "ok".to_owned()), ("a", "timed_out".to_owned())]);
         assert_eq!((timeline.end, timeline.span), (0, 1));
     }
 }

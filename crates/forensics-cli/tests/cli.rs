@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 
 use forensics_core::record::{
     Diag, DiagState, Event, ExitKind, PhaseFinished, PhaseOutcome, PhaseProgress, PhaseStarted,
-    Recorder, RunStarted, SignalEvent, SignalKind, Stopped, Wedged, WedgedWhat,
+    Recorder, RunStarted, SignalEvent, SignalKind, Stalled, StalledWhat, Stopped,
 };
 
 fn forensics(arguments: &[&str]) -> Command {
@@ -167,7 +167,7 @@ fn a_unit_is_checked_and_the_exit_status_tells() {
 }
 
 #[test]
-fn a_drop_in_that_would_win_is_named_as_the_place_to_mend() {
+fn a_drop_in_that_would_win_is_named_as_the_place_to_fix() {
     let dir = tempfile::tempdir().unwrap();
     let [early, late, silent] = ["50-a.conf", "zz-limits.conf", "zzz-other.conf"]
         .map(|name| dir.path().join(name).to_str().unwrap().to_owned());
@@ -180,8 +180,8 @@ fn a_drop_in_that_would_win_is_named_as_the_place_to_mend() {
     );
     let (code, stdout, _) = check(Some(&show), &[]);
     assert_eq!(code, 1);
-    let mend = format!("To mend it, in {late}, which wins over");
-    assert!(stdout.contains(&mend), "{stdout}");
+    let fix = format!("To fix it, in {late}, which wins over");
+    assert!(stdout.contains(&fix), "{stdout}");
     assert!(stdout.contains("[Service]\nTimeoutStopSec=90s\n"), "{stdout}");
     let (_, json, _) = check(Some(&show), &["--json", "--user"]);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
@@ -314,7 +314,7 @@ fn a_timeline_has_every_kind_of_event_and_says_what_it_could_not_read() {
     signal.deadline_us = Some(45_000_000);
     let mut drained = PhaseFinished::new("drain", PhaseOutcome::CutShort, 200, 300);
     drained.values = values(r#"{"active_now":3,"who":"slack"}"#);
-    let mut wedged = Wedged::new(WedgedWhat::Phase, 11, "sleeps in futex");
+    let mut wedged = Stalled::new(StalledWhat::Phase, 11, "sleeps in futex");
     wedged.phase = Some("drain".to_owned());
     let mut diag = Diag::new(DiagState::Failed);
     diag.error = Some("no such file".to_owned());
@@ -323,7 +323,7 @@ fn a_timeline_has_every_kind_of_event_and_says_what_it_could_not_read() {
         Event::Diag(diag),
         Event::PhaseStarted(PhaseStarted::new("drain", 100)),
         Event::PhaseProgress(PhaseProgress::new("drain", values(r#"{"active_now":7}"#), 150)),
-        Event::Wedged(wedged),
+        Event::Stalled(wedged),
         Event::PhaseFinished(drained),
         Event::PhaseFinished(PhaseFinished::new("db_close", PhaseOutcome::Skipped, 0, 300)),
         Event::PhaseStarted(PhaseStarted::new("flush", 400)),

@@ -99,7 +99,7 @@ fn the_page_shows_phases_in_their_groups_signals_the_deadline_and_the_verdict() 
     let dir = tempfile::tempdir().unwrap();
     let mut again = SignalEvent::new(SignalKind::Signal, 2, "unknown");
     again.signal = Some("SIGINT".to_owned());
-    let mut stuck = Wedged::new(WedgedWhat::Phase, 1, "sleeps in futex");
+    let mut stuck = Stalled::new(StalledWhat::Phase, 1, "sleeps in futex");
     stuck.phase = Some("slack".to_owned());
     let failed = PhaseFinished::new("notify", PhaseOutcome::Failed, 1, 1);
     let page = page(
@@ -110,7 +110,7 @@ fn the_page_shows_phases_in_their_groups_signals_the_deadline_and_the_verdict() 
             Event::PhaseFinished(failed),
             Event::PhaseStarted(PhaseStarted::new("adapters", 0)),
             member("slack", "adapters"),
-            Event::Wedged(stuck),
+            Event::Stalled(stuck),
             Event::Signal(again),
         ],
     );
@@ -168,12 +168,12 @@ fn hostile_text_runs_nothing_even_without_the_policy() {
         let mut finished = PhaseFinished::new(text, PhaseOutcome::Failed, 1, 1);
         finished.error = Some(text.clone());
         finished.values.insert(text.clone(), json!(text));
-        let mut wedged = Wedged::new(WedgedWhat::Phase, 1, text);
+        let mut wedged = Stalled::new(StalledWhat::Phase, 1, text);
         wedged.phase = Some(text.clone());
         events.extend([
             Event::PhaseStarted(PhaseStarted::new(text, 0)),
             member(text, text),
-            Event::Wedged(wedged),
+            Event::Stalled(wedged),
             Event::PhaseFinished(finished),
         ]);
     }

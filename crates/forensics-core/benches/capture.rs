@@ -19,7 +19,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 
 use forensics_core::capture;
-use forensics_core::signal::Signal;
+use forensics_core::capture::Signal;
 use measure::{median, quantile, time};
 use nix::fcntl::{OFlag, open, readlink};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

@@ -13,9 +13,9 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, stdin};
 use std::process::{Child, Command, ExitCode, Stdio};
 
+use forensics_core::capture::Signal;
 use forensics_core::capture::{self, SignalInfo};
 use forensics_core::context::{ShutdownContext, StartupInfo, Trigger};
-use forensics_core::signal::Signal;
 use measure::{clock, in_turns, median};
 use nix::sys::signal::{Signal as Nix, kill};
 use nix::unistd::getppid;

@@ -1,6 +1,6 @@
 //! Why we stop, in one word, with the evidence.
 //!
-//! [`decide`] is a table: the first row that matches wins. It uses plain data only, so that each row
+//! It is decided by a table, of which the first row that matches wins. It uses plain data only, so that each row
 //! can be tested, and it names its evidence, so that a reader can check it.
 //!
 //! | cause | evidence |
@@ -24,16 +24,14 @@
 //! [`Cause::Reboot`] replaces `systemd` when the manager, asked later, says that the whole system is
 //! going down. Nothing that can be read at once tells that for sure.
 
-use std::fmt::{self, Display};
-
 use serde::{Deserialize, Serialize};
 
 use crate::capture::SiCode;
+use crate::capture::Signal;
+use crate::context::Sender;
+use crate::context::Trigger;
 use crate::process::ProcessSummary;
-use crate::sender::Sender;
-use crate::signal::Signal;
 use crate::systemd::{CgroupUnit, Manager};
-use crate::trigger::Trigger;
 
 /// Why we stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -75,43 +73,17 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// The word, as in the line, the record and the fields.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Cause::CtrlC => "ctrl_c",
-            Cause::Hangup => "hangup",
-            Cause::SelfSent => "self_sent",
-            Cause::Timer => "timer",
-            Cause::Unverified => "unverified",
-            Cause::ParentDied => "parent_died",
-            Cause::ContainerStop => "container_stop",
-            Cause::Systemd => "systemd",
-            Cause::Reboot => "reboot",
-            Cause::Watchdog => "watchdog",
-            Cause::Supervisor => "supervisor",
-            Cause::Operator => "operator",
-            Cause::Process => "process",
-            Cause::Requested => "requested",
-            Cause::ServiceEnded => "service_ended",
-            Cause::Unknown => "unknown",
-        }
-    }
-
     /// Whether the sender's ancestors decided this, or could decide otherwise.
     pub(crate) fn may_depend_on_ancestors(self) -> bool {
         matches!(self, Cause::Operator | Cause::Process | Cause::Unknown)
     }
 }
 
-impl Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+display_as_in_json!(Cause);
 
 /// A cause, and what it was decided on.
+#[doc(hidden)]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct CauseDecision {
     /// The one word.
     pub cause: Cause,
@@ -119,28 +91,28 @@ pub struct CauseDecision {
     pub evidence: String,
 }
 
-/// What the cause is decided on.
-#[derive(Debug, Clone, Copy)]
-pub struct Evidence<'a> {
-    /// What asked us to stop.
-    pub trigger: &'a Trigger,
+/// What the cause is decided on besides the trigger, the sender and our process. Readers of a record do
+/// not need it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Basis {
     /// How the signal came about; absent if the handler did not see it.
-    pub code: Option<SiCode>,
+    pub(crate) code: Option<SiCode>,
     /// Whether the signal is the one that `PR_SET_PDEATHSIG` asks for when the parent dies.
-    pub is_parent_death_signal: bool,
-    /// The signal's sender, if it had one.
-    pub sender: Option<&'a Sender>,
-    /// This process.
-    pub process: &'a ProcessSummary,
+    pub(crate) is_parent_death_signal: bool,
     /// The process that was our parent at the start.
-    pub first_parent: Option<i32>,
+    pub(crate) first_parent: Option<i32>,
     /// Whether we live in a pid namespace below the machine's own.
-    pub in_pid_namespace: bool,
+    pub(crate) in_pid_namespace: bool,
 }
 
 /// Decides the cause by the table above.
-pub fn decide(evidence: &Evidence<'_>) -> CauseDecision {
-    let (cause, evidence) = match evidence.trigger {
+pub(crate) fn decide(
+    trigger: &Trigger,
+    sender: Option<&Sender>,
+    process: &ProcessSummary,
+    known: Basis,
+) -> CauseDecision {
+    let (cause, evidence) = match trigger {
         Trigger::Request { reason } => (Cause::Requested, format!("requested: {reason}")),
         Trigger::ServiceEnded { error: None } => {
             (Cause::ServiceEnded, "the service's future ended".to_owned())
@@ -148,15 +120,21 @@ pub fn decide(evidence: &Evidence<'_>) -> CauseDecision {
         Trigger::ServiceEnded { error: Some(error) } => {
             (Cause::ServiceEnded, format!("the service's future failed: {error}"))
         }
-        Trigger::Signal { signal } => match evidence.code {
-            Some(code) => of_signal(*signal, code, evidence),
+        Trigger::Signal { signal } => match known.code {
+            Some(code) => of_signal(*signal, code, sender, process, known),
             None => (Cause::Unknown, "the signal handler recorded nothing".to_owned()),
         },
     };
     CauseDecision { cause, evidence }
 }
 
-fn of_signal(signal: Signal, code: SiCode, known: &Evidence<'_>) -> (Cause, String) {
+fn of_signal(
+    signal: Signal,
+    code: SiCode,
+    sender: Option<&Sender>,
+    us: &ProcessSummary,
+    known: Basis,
+) -> (Cause, String) {
     match code {
         // A process that may signal us can claim every negative `si_code` but `SI_TKILL`
         // (`rt_sigqueueinfo(2)`).
@@ -172,17 +150,17 @@ fn of_signal(signal: Signal, code: SiCode, known: &Evidence<'_>) -> (Cause, Stri
         }
         _ => {}
     }
-    let Some(sender) = known.sender else {
+    let Some(sender) = sender else {
         return (Cause::Unknown, format!("{signal} with si_code {code:?}"));
     };
     let who = &sender.process;
     // A process outside our pid namespace has pid 0 in it. So parent, session leader and sender can
     // all be 0 and be different processes.
     let is = |pid: Option<i32>| pid.is_some_and(|pid| pid > 0 && sender.is(pid));
-    let is_parent = is(known.process.ppid);
-    if signal == Signal::HUP && is(known.process.session) && who.pid != known.process.pid {
+    let is_parent = is(us.ppid);
+    if signal == Signal::HUP && is(us.session) && who.pid != us.pid {
         (Cause::Hangup, format!("SIGHUP from our session's leader {who}"))
-    } else if is(Some(known.process.pid)) {
+    } else if is(Some(us.pid)) {
         (Cause::SelfSent, "the sender is this process".to_owned())
     } else if !sender.is_verified() {
         (Cause::Unverified, format!("SI_QUEUE: pid {} is what the sender wrote there", who.pid))
@@ -198,7 +176,7 @@ fn of_signal(signal: Signal, code: SiCode, known: &Evidence<'_>) -> (Cause, Stri
     } else if sender.forwards {
         let parent = if is_parent { ", our parent" } else { "" };
         (Cause::ContainerStop, format!("forwarded by the container's init {who}{parent}"))
-    } else if let Some(manager) = service_manager(who, known.process.unit.as_ref()) {
+    } else if let Some(manager) = service_manager(who, us.unit.as_ref()) {
         match signal {
             Signal::ABRT => (Cause::Watchdog, format!("SIGABRT from {manager}")),
             _ => (Cause::Systemd, format!("sent by {manager}")),
@@ -301,26 +279,26 @@ mod tests {
         }
     }
 
-    fn verdict(case: &Case) -> CauseDecision {
+    fn decision(case: &Case) -> CauseDecision {
         let sender = Sender {
             absence: case.absence,
             ancestors: case.ancestors.clone(),
             ..Sender::new(case.sender.clone(), case.code)
         };
-        decide(&Evidence {
-            trigger: &Trigger::Signal { signal: case.signal },
+        let process = ProcessSummary {
+            ppid: Some(case.ppid),
+            session: Some(case.session),
+            unit: case.unit.clone(),
+            ..named(US, "gateway")
+        };
+        let basis = Basis {
             code: Some(case.code),
             is_parent_death_signal: case.is_parent_death_signal,
-            sender: case.code.has_sender().then_some(&sender),
-            process: &ProcessSummary {
-                ppid: Some(case.ppid),
-                session: Some(case.session),
-                unit: case.unit.clone(),
-                ..named(US, "gateway")
-            },
             first_parent: Some(PARENT),
             in_pid_namespace: case.in_pid_namespace,
-        })
+        };
+        let sender = case.code.has_sender().then_some(&sender);
+        decide(&Trigger::Signal { signal: case.signal }, sender, &process, basis)
     }
 
     #[test]
@@ -450,9 +428,9 @@ mod tests {
             ),
         ];
         for (case, cause, evidence) in &cases {
-            let verdict = verdict(case);
-            assert_eq!(verdict.cause, *cause, "{}", verdict.evidence);
-            assert!(verdict.evidence.contains(evidence), "{} / {evidence}", verdict.evidence);
+            let decision = decision(case);
+            assert_eq!(decision.cause, *cause, "{}", decision.evidence);
+            assert!(decision.evidence.contains(evidence), "{} / {evidence}", decision.evidence);
         }
     }
 
@@ -460,16 +438,14 @@ mod tests {
     fn what_was_no_signal_needs_no_sender() {
         let us = named(US, "gateway");
         let decide = |trigger: &Trigger| {
-            let verdict = decide(&Evidence {
-                trigger,
+            let basis = Basis {
                 code: None,
                 is_parent_death_signal: false,
-                sender: None,
-                process: &us,
                 first_parent: None,
                 in_pid_namespace: false,
-            });
-            (verdict.cause, verdict.evidence)
+            };
+            let decision = decide(trigger, None, &us, basis);
+            (decision.cause, decision.evidence)
         };
         let error = Some("port in use".to_owned());
         let cases = [
@@ -502,7 +478,7 @@ mod tests {
                              service_ended unknown";
         for word in WORDS.split_whitespace() {
             let cause: Cause = serde_json::from_value(word.into()).unwrap();
-            assert_eq!(cause.as_str(), word);
+            assert_eq!(cause.to_string(), word);
             assert_eq!(serde_json::to_value(cause).unwrap(), word);
         }
     }

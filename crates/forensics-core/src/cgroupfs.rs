@@ -73,7 +73,6 @@ pub struct MemoryCgroup {
 
 /// What the kernel counts of a group's memory; sizes in bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct Memory {
     /// What it uses: `memory.current`, or `memory.usage_in_bytes` in version 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -139,7 +138,6 @@ impl MemoryCgroup {
 
 /// How many processes of our own control group the kernel has killed to free memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct OomKills {
     /// `oom_kill` of `memory.events`, or of `memory.oom_control` in version 1.
     pub count: u64,

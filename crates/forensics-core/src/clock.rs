@@ -2,119 +2,15 @@
 //!
 //! [`Utc`] is for people and for comparing hosts. It jumps when the clock is set. [`mono_us`] is for
 //! arithmetic. It never goes back, but it can be compared only within one boot, which [`boot_id`]
-//! identifies. The calendar is that of the crate time.
+//! identifies.
 
-use std::fmt::{self, Display};
-use std::str::FromStr;
 use std::sync::OnceLock;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use time::UtcDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use crate::procfile;
-
-/// 0000-01-01T00:00:00Z and 9999-12-31T23:59:59.999999Z: RFC 3339 has four digits for the year.
-const MIN: i64 = -62_167_219_200_000_000;
-const MAX: i64 = 253_402_300_799_999_999;
-
-/// An instant of the wall clock, to the microsecond, in the years 0 to 9999.
-///
-/// ```
-/// use forensics_core::clock::Utc;
-/// let text = "2026-11-23T10:15:00.123456Z";
-/// let utc: Utc = text.parse()?;
-/// assert_eq!(utc.to_string(), text);
-/// assert_eq!(utc.compact().to_string(), "20261123T101500.123456Z");
-/// # Ok::<(), forensics_core::clock::ParseUtcError>(())
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Utc {
-    /// Microseconds since 1970-01-01T00:00:00Z, from `MIN` to `MAX`.
-    micros: i64,
-}
-
-impl Utc {
-    /// The wall clock now.
-    pub fn now() -> Self {
-        SystemTime::now().into()
-    }
-
-    /// Microseconds since 1970-01-01T00:00:00Z.
-    pub const fn unix_micros(self) -> i64 {
-        self.micros
-    }
-
-    /// The form for file names: `20261123T101500.123456Z`. It sorts as text in the order of time.
-    pub fn compact(self) -> impl Display {
-        self.to_string().replace(['-', ':'], "")
-    }
-}
-
-/// Rounds down to the microsecond. A time before year 0 or after year 9999 becomes the nearest one in
-/// that range.
-impl From<SystemTime> for Utc {
-    fn from(time: SystemTime) -> Self {
-        let nanos = match time.duration_since(UNIX_EPOCH) {
-            Ok(after) => after.as_nanos().cast_signed(),
-            Err(before) => -before.duration().as_nanos().cast_signed(),
-        };
-        let micros = nanos.div_euclid(1000).clamp(MIN.into(), MAX.into());
-        // Clamped to what fits.
-        Self { micros: i64::try_from(micros).unwrap_or(MAX) }
-    }
-}
-
-/// RFC 3339 in UTC, with six digits of the second and `Z`: `2026-11-23T10:15:00.123456Z`.
-impl Display for Utc {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let nanos = i128::from(self.micros) * 1000;
-        // Does not fail: the crate's calendar has the years 0 to 9999.
-        let at = UtcDateTime::from_unix_timestamp_nanos(nanos).map_err(|_| fmt::Error)?;
-        let (year, month, day) = at.to_calendar_date();
-        let (hour, minute, second, micros) = at.as_hms_micro();
-        write!(f, "{year:04}-{:02}-{day:02}T", u8::from(month))?;
-        write!(f, "{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
-    }
-}
-
-/// A text that is not an RFC 3339 time in UTC.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no time like 2026-11-23T10:15:00.123456Z")]
-pub struct ParseUtcError(String);
-
-/// Reads what [`Display`] writes, and also other numbers of digits after the second, up to nine. Digits
-/// after the microsecond are dropped.
-impl FromStr for Utc {
-    type Err = ParseUtcError;
-
-    fn from_str(text: &str) -> Result<Self, ParseUtcError> {
-        parse(text).ok_or_else(|| ParseUtcError(crate::escape::cut(text, 40).into()))
-    }
-}
-
-fn parse(text: &str) -> Option<Utc> {
-    let nanos = UtcDateTime::parse(text, &Rfc3339).ok()?.unix_timestamp_nanos();
-    let utc = Utc { micros: i64::try_from(nanos.div_euclid(1000)).ok()? };
-    // The parser also takes other offsets, leap seconds, other separators and more digits. Such a text
-    // differs from what is written for the same instant.
-    let is_as_written = text.ends_with('Z') && text.get(..19) == utc.to_string().get(..19);
-    (is_as_written && text.len() <= "2026-11-23T10:15:00.123456789Z".len()).then_some(utc)
-}
-
-impl Serialize for Utc {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Utc {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
+pub use crate::record::Utc;
 
 /// `CLOCK_MONOTONIC` in microseconds: the time since boot, without the time spent suspended. systemd
 /// uses it for its timeouts. It differs between time namespaces (`time_namespaces(7)`).
@@ -139,73 +35,6 @@ pub fn boot_id() -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn known_instants_are_written_as_the_calendar_has_them() {
-        // Checked against `date -u -d @N`.
-        let cases = [
-            (0, "1970-01-01T00:00:00.000000Z", "19700101T000000.000000Z"),
-            (951_782_400_000_001, "2000-02-29T00:00:00.000001Z", "20000229T000000.000001Z"),
-            (4_107_542_399_999_999, "2100-02-28T23:59:59.999999Z", "21000228T235959.999999Z"),
-            (1_795_428_900_123_456, "2026-11-23T10:15:00.123456Z", "20261123T101500.123456Z"),
-            (-1, "1969-12-31T23:59:59.999999Z", "19691231T235959.999999Z"),
-            (MIN, "0000-01-01T00:00:00.000000Z", "00000101T000000.000000Z"),
-            (MAX, "9999-12-31T23:59:59.999999Z", "99991231T235959.999999Z"),
-        ];
-        for (micros, long, compact) in cases {
-            let utc = Utc { micros };
-            assert_eq!(utc.to_string(), long);
-            assert_eq!(utc.compact().to_string(), compact);
-            assert_eq!(long.parse(), Ok(utc));
-        }
-    }
-
-    #[test]
-    fn a_system_time_is_rounded_down_and_kept_within_four_digits_of_a_year() {
-        let nanos = Duration::from_nanos;
-        let cases = [
-            (UNIX_EPOCH + nanos(1999), "1970-01-01T00:00:00.000001Z"),
-            (UNIX_EPOCH - nanos(1), "1969-12-31T23:59:59.999999Z"),
-            (UNIX_EPOCH + Duration::from_secs(1 << 60), "9999-12-31T23:59:59.999999Z"),
-            (UNIX_EPOCH - Duration::from_secs(1 << 60), "0000-01-01T00:00:00.000000Z"),
-        ];
-        for (time, text) in cases {
-            assert_eq!(Utc::from(time).to_string(), text);
-        }
-    }
-
-    #[test]
-    fn other_precisions_are_read_and_other_forms_refused() {
-        let read = [
-            ("2026-11-23T10:15:00Z", "2026-11-23T10:15:00.000000Z"),
-            ("2026-11-23T10:15:00.5Z", "2026-11-23T10:15:00.500000Z"),
-            ("2026-11-23T10:15:00.123456789Z", "2026-11-23T10:15:00.123456Z"),
-        ];
-        for (text, same) in read {
-            assert_eq!(text.parse::<Utc>().map(|utc| utc.to_string()), Ok(same.to_owned()));
-        }
-        for text in [
-            "",
-            "Z",
-            "2026-11-23",
-            "2026-11-23T10:15:00",
-            "2026-11-23 10:15:00Z",
-            "2026-11-23T10:15:00.Z",
-            "2026-11-23T10:15:00.1234567890Z",
-            "2026-11-23T10:15:00+01:00",
-            "2026-11-23T10:15:60Z",
-            "2026-11-23T24:00:00Z",
-            "2026-02-29T00:00:00Z",
-            "2026-00-10T00:00:00Z",
-            "2026-13-10T00:00:00Z",
-            "2026-11-00T00:00:00Z",
-            "+026-11-23T10:15:00Z",
-            "2026-11-23T10:15:0\u{663}Z",
-        ] {
-            assert!(text.parse::<Utc>().is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn the_monotonic_clock_and_the_boot_id_are_the_kernels() {
@@ -216,21 +45,5 @@ mod tests {
         assert!(mono > 0 && mono as f64 / 1e6 <= uptime + 1.0);
         assert!(mono_us() >= mono);
         assert_eq!(boot_id().unwrap().len(), 36);
-    }
-
-    proptest! {
-        #[test]
-        fn every_instant_reads_back_and_sorts_as_text(a in MIN..=MAX, b in MIN..=MAX) {
-            let (a, b) = (Utc { micros: a }, Utc { micros: b });
-            prop_assert_eq!(a.to_string().parse(), Ok(a));
-            prop_assert_eq!(a.to_string().cmp(&b.to_string()), a.cmp(&b));
-            let compact = |utc: Utc| utc.compact().to_string();
-            prop_assert_eq!(compact(a).cmp(&compact(b)), a.cmp(&b));
-        }
-
-        #[test]
-        fn reading_any_text_never_panics(text in any::<String>()) {
-            let _ = text.parse::<Utc>();
-        }
     }
 }

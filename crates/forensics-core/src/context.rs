@@ -9,8 +9,10 @@
 //! Its [`Display`](std::fmt::Display) is the context line of the log, and its serde form is the JSON of
 //! the report and the record.
 
+mod kubernetes;
 mod line;
 mod probe;
+mod sender;
 mod startup;
 #[cfg(test)]
 mod tests;
@@ -19,21 +21,46 @@ use nix::unistd::getppid;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::capture::{SiCode, SignalInfo};
-use crate::cause::{Cause, CauseDecision, Evidence, decide};
+use crate::capture::{Signal, SignalInfo};
+use crate::cause::{self, Basis, Cause, CauseDecision};
 use crate::cgroupfs::Memory;
-use crate::clock::{self, Utc};
+use crate::clock;
 use crate::json;
 use crate::marker::Marker;
-use crate::pod::Pod;
 use crate::process::ProcessSummary;
-use crate::sender::Sender;
-use crate::signal::Signal;
-pub use crate::trigger::Trigger;
-pub(crate) use probe::Found;
-pub use probe::{Finding, Probe};
+use crate::record::Utc;
+pub use kubernetes::Pod;
+use probe::Found;
+#[doc(hidden)]
+pub use probe::{Probe, ProbeResult};
+pub use sender::Sender;
+pub use startup::StartupInfo;
+#[doc(hidden)]
+pub use startup::SystemdMarkers;
 use startup::own_pid;
-pub use startup::{StartupInfo, SystemdMarkers};
+
+/// What asked us to stop.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Trigger {
+    /// A POSIX signal.
+    Signal {
+        /// The signal.
+        signal: Signal,
+    },
+    /// The program itself.
+    Request {
+        /// The reason it gave.
+        reason: String,
+    },
+    /// The service's own future ended before anything asked it to.
+    ServiceEnded {
+        /// Its error, if it failed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    },
+}
 
 /// The facts of one stop.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,12 +74,14 @@ pub struct ShutdownContext {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trigger: Option<Trigger>,
     /// The cause, and the evidence for it. Absent without a trigger.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub verdict: Option<CauseDecision>,
+    #[doc(hidden)]
+    #[serde(default, rename = "verdict", skip_serializing_if = "Option::is_none")]
+    pub decision: Option<CauseDecision>,
     /// The process that sent the signal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sender: Option<Sender>,
     /// How long the OS handler took, in nanoseconds.
+    #[doc(hidden)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capture_ns: Option<u64>,
     /// Our parent, which is not the sender.
@@ -63,6 +92,7 @@ pub struct ShutdownContext {
     /// Whether a service manager runs us.
     pub under_systemd: bool,
     /// What systemd told us.
+    #[doc(hidden)]
     pub systemd: SystemdMarkers,
     /// The container runtime, if one can be seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -71,6 +101,7 @@ pub struct ShutdownContext {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<Pod>,
     /// What our control group counts of its memory.
+    #[doc(hidden)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Memory>,
     /// The load averages over 1, 5 and 15 minutes, by `proc_loadavg(5)`.
@@ -84,18 +115,10 @@ pub struct ShutdownContext {
     basis: Option<Basis>,
 }
 
-/// What the cause is decided on, and readers of a record do not need.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Basis {
-    code: Option<SiCode>,
-    is_parent_death_signal: bool,
-    first_parent: Option<i32>,
-    in_pid_namespace: bool,
-}
-
 impl ShutdownContext {
     /// What is known without reading a file about a stop that `trigger` asked for: the facts of the
     /// start, and what the handler saw of the signal, if it was one.
+    #[doc(hidden)]
     pub fn start(startup: &StartupInfo, trigger: Trigger, signal: Option<&SignalInfo>) -> Self {
         let mut context = Self::without_trigger(startup);
         if let Some(signal) = signal {
@@ -119,8 +142,9 @@ impl ShutdownContext {
     ///
     /// A finding may come late, and after those of later probes. What was found about a process that
     /// turned out not to be the sender is dropped.
-    pub fn apply(&mut self, finding: Finding) {
-        let Some(found) = finding.0 else { return };
+    #[doc(hidden)]
+    pub fn apply(&mut self, result: ProbeResult) {
+        let Some(found) = result.0 else { return };
         match found {
             Found::Sender(sender) => self.sender = Some(sender),
             Found::Parent(parent) => {
@@ -152,9 +176,9 @@ impl ShutdownContext {
     }
 
     fn with_all_probes(mut self, startup: &StartupInfo) -> Self {
-        for probe in startup.line_probes().into_iter().chain(startup.record_probes()) {
-            let finding = probe.run(&self, startup);
-            self.apply(finding);
+        for probe in startup.line_probes().into_iter().chain(Probe::OF_RECORD) {
+            let result = probe.run(&self, startup);
+            self.apply(result);
         }
         self
     }
@@ -170,7 +194,7 @@ impl ShutdownContext {
             ts: Utc::now(),
             mono_us: clock::mono_us(),
             trigger: None,
-            verdict: None,
+            decision: None,
             sender: None,
             capture_ns: None,
             // Its name may have changed by exec.
@@ -189,24 +213,23 @@ impl ShutdownContext {
 
     fn decide(&mut self) {
         if let (Some(trigger), Some(basis)) = (&self.trigger, self.basis) {
-            self.verdict = Some(decide(&Evidence {
-                trigger,
-                code: basis.code,
-                is_parent_death_signal: basis.is_parent_death_signal,
-                sender: self.sender.as_ref(),
-                process: &self.process,
-                first_parent: basis.first_parent,
-                in_pid_namespace: basis.in_pid_namespace,
-            }));
+            self.decision =
+                Some(cause::decide(trigger, self.sender.as_ref(), &self.process, basis));
         }
     }
 
     /// Why we stop; [`Cause::Unknown`] without a stop.
     pub fn cause(&self) -> Cause {
-        self.verdict.as_ref().map_or(Cause::Unknown, |verdict| verdict.cause)
+        self.decision.as_ref().map_or(Cause::Unknown, |decision| decision.cause)
+    }
+
+    /// The evidence for the cause, as text for people. It contains text of other processes: escape it.
+    pub fn evidence(&self) -> Option<&str> {
+        self.decision.as_ref().map(|decision| decision.evidence.as_str())
     }
 
     /// It as JSON; `null` if that fails.
+    #[doc(hidden)]
     pub fn to_json(&self) -> Value {
         json::to_value(self).unwrap_or_default()
     }

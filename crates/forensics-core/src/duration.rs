@@ -11,17 +11,14 @@
 //! cases in `testdata/timespan_vectors.tsv`: its months and years have another length, it refuses
 //! `infinity` and a blank at the end, and it panics on a number that is too large.
 
-mod error;
 mod grammar;
 
 use std::fmt::{self, Display};
-use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use error::{Mistake, ParseError};
-pub use grammar::{parse, parse_stop_timeout};
+pub use grammar::{ParseError, parse, parse_stop_timeout};
 
 const SECOND: u64 = 1_000_000;
 const MINUTE: u64 = 60 * SECOND;
@@ -57,7 +54,7 @@ const UNITS: [(u64, &[&str]); 9] = [
 /// assert!(span < Timespan::Infinite);
 /// # Ok::<(), forensics_core::duration::ParseError>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(from = "Serialized", into = "Serialized")]
 pub enum Timespan {
     /// This many microseconds, fewer than `u64::MAX`. That number is systemd's infinity, and
@@ -97,14 +94,6 @@ impl From<Duration> for Timespan {
     fn from(duration: Duration) -> Self {
         u64::try_from(duration.as_micros())
             .map_or(Self::MAX_FINITE, |micros| Self::Finite(micros).min(Self::MAX_FINITE))
-    }
-}
-
-impl FromStr for Timespan {
-    type Err = ParseError;
-
-    fn from_str(text: &str) -> Result<Self, ParseError> {
-        parse(text)
     }
 }
 

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::secure_fs::{self, OpenError};
 
 /// A marker larger than this is not one.
-pub const MAX_MARKER_BYTES: u64 = 64 * 1024;
+const MAX_MARKER_BYTES: u64 = 64 * 1024;
 
 /// Which process a marker names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,7 +26,7 @@ pub const MAX_MARKER_BYTES: u64 = 64 * 1024;
 pub enum Target {
     /// `target_pid` is this process.
     #[serde(rename = "self")]
-    Ourselves,
+    ThisProcess,
     /// `target_pid` is a number, and not this process's.
     Other,
     /// It names no process: no number under `target_pid`, not JSON, or not readable.
@@ -36,9 +36,10 @@ pub enum Target {
 impl Target {
     /// The word for it in the context line: `self`, `other`, or `yes` for a marker that exists and
     /// names no process.
+    #[doc(hidden)]
     pub fn as_str(self) -> &'static str {
         match self {
-            Target::Ourselves => "self",
+            Target::ThisProcess => "self",
             Target::Other => "other",
             Target::Unstated => "yes",
         }
@@ -64,6 +65,7 @@ pub struct Marker {
 /// `None` where there is none. It blocks for as long as it takes to open a file and read 64 KiB of
 /// it, which has no limit where a file server does not answer. A symbolic link is followed, so a
 /// marker can be set by replacing a link.
+#[doc(hidden)]
 pub fn read(name: &str, path: &Path, pid: u32) -> Option<Marker> {
     let (target, problem) = match secure_fs::read(path, MAX_MARKER_BYTES) {
         Ok(bytes) => target(&bytes, pid).map_or_else(
@@ -84,6 +86,7 @@ pub fn read(name: &str, path: &Path, pid: u32) -> Option<Marker> {
 ///
 /// # Errors
 /// Where it is not JSON. An empty file is no error: the existence of some markers says enough.
+#[doc(hidden)]
 pub fn target(content: &[u8], pid: u32) -> Result<Target, serde_json::Error> {
     if content.trim_ascii().is_empty() {
         return Ok(Target::Unstated);
@@ -91,7 +94,7 @@ pub fn target(content: &[u8], pid: u32) -> Result<Target, serde_json::Error> {
     let json: serde_json::Value = serde_json::from_slice(content)?;
     // A pid is exact in a float, too, and some programs write every number as one: `123.0`, `1.23e2`.
     Ok(match json.get("target_pid").and_then(serde_json::Value::as_f64) {
-        Some(number) if number == f64::from(pid) => Target::Ourselves,
+        Some(number) if number == f64::from(pid) => Target::ThisProcess,
         Some(_) => Target::Other,
         None => Target::Unstated,
     })
@@ -107,18 +110,18 @@ mod tests {
     fn the_target_is_compared_as_a_number() {
         use Target::*;
         let cases = [
-            (r#"{"target_pid": 123}"#, Ourselves),
+            (r#"{"target_pid": 123}"#, ThisProcess),
             (r#"{"target_pid": 12}"#, Other),
             (r#"{"target_pid": 1234}"#, Other),
             (r#"{"target_pid": -123}"#, Other),
             (r#"{"target_pid": 123.5}"#, Other),
             (r#"{"target_pid": 99999999999999999999}"#, Other),
             (r#"{"target_pid": 4294967419}"#, Other), // 123 + 2^32
-            (r#"{"target_pid": 123.0}"#, Ourselves),
-            (r#"{"target_pid": 1.23e2}"#, Ourselves),
+            (r#"{"target_pid": 123.0}"#, ThisProcess),
+            (r#"{"target_pid": 1.23e2}"#, ThisProcess),
             (r#"{"target_pid": 1.23e300}"#, Other),
             // The last of two counts, as in most readers of JSON.
-            (r#"{"target_pid": 12, "target_pid": 123}"#, Ourselves),
+            (r#"{"target_pid": 12, "target_pid": 123}"#, ThisProcess),
             (r#"{"target_pid": 123, "target_pid": "123"}"#, Unstated),
             (r#"{"target_pid": [123]}"#, Unstated),
             (r#"{"target_pid": true}"#, Unstated),
@@ -166,7 +169,7 @@ mod tests {
 
         fs::write(at("file"), r#"{"target_pid": 123}"#).unwrap();
         let marker = read("takeover", &at("file"), 123).unwrap();
-        assert_eq!((marker.target, marker.problem), (Target::Ourselves, None));
+        assert_eq!((marker.target, marker.problem), (Target::ThisProcess, None));
         assert_eq!(read("takeover", &at("file/below"), 123), None);
 
         nix::unistd::mkfifo(&at("fifo"), Mode::S_IRWXU).unwrap();

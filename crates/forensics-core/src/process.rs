@@ -12,7 +12,8 @@ use std::fmt::{self, Display};
 
 use serde::{Deserialize, Serialize};
 
-use crate::escape::{MAX_CMDLINE_CHARS, Quoted, cut};
+use crate::escape::{MAX_CMDLINE_CHARS, truncate};
+use crate::logfmt::Value;
 use crate::procfile;
 use crate::secret::redact_some;
 use crate::systemd::{CgroupUnit, unit_of_cgroup_file};
@@ -79,6 +80,38 @@ impl ProcessSummary {
         summary
     }
 
+    /// Its name, or `?`.
+    pub(crate) fn name_or_unknown(&self) -> &str {
+        self.name.as_deref().unwrap_or("?")
+    }
+
+    /// `bash(4201)`
+    pub(crate) fn name_and_pid(&self) -> String {
+        format!("{}({})", self.name_or_unknown(), self.pid)
+    }
+
+    /// The parent, its parent, and so on up to process 1, at most `limit` of them.
+    ///
+    /// A parent cannot have started after its child. If one seems to, its pid has been reused, and
+    /// the list ends before it.
+    pub fn ancestors(&self, limit: usize) -> Vec<Self> {
+        let mut line: Vec<Self> = Vec::new();
+        while line.len() < limit {
+            let child = line.last().unwrap_or(self);
+            let Some(ppid) = child.ppid.filter(|&ppid| ppid > 0) else { break };
+            let parent = Self::read_stat(ppid);
+            let older = parent.start_time.is_some() && parent.start_time <= child.start_time;
+            if !older {
+                break;
+            }
+            line.push(parent);
+        }
+        line
+    }
+}
+
+#[doc(hidden)]
+impl ProcessSummary {
     /// What one read of `/proc/PID/stat` gives: parent, name, state, start time, terminal, session.
     pub fn read_stat(pid: i32) -> Self {
         Self::from_stat(pid, &procfile::read_of(pid, "stat").unwrap_or_default())
@@ -103,46 +136,17 @@ impl ProcessSummary {
         Self { pid, ..Self::default() }
     }
 
-    /// Its name, or `?`.
-    pub(crate) fn name_or_unknown(&self) -> &str {
-        self.name.as_deref().unwrap_or("?")
-    }
-
-    /// `bash(4201)`
-    pub(crate) fn name_and_pid(&self) -> String {
-        format!("{}({})", self.name_or_unknown(), self.pid)
-    }
-
     /// Whether both are about the same process, and not about two that had the same pid one after the
     /// other.
     pub fn is_same_as(&self, other: &Self) -> bool {
         self.pid == other.pid && self.start_time.is_some() && self.start_time == other.start_time
-    }
-
-    /// The parent, its parent, and so on up to process 1, at most `limit` of them.
-    ///
-    /// A parent cannot have started after its child. If one seems to, its pid has been reused, and
-    /// the list ends before it.
-    pub fn ancestors(&self, limit: usize) -> Vec<Self> {
-        let mut line: Vec<Self> = Vec::new();
-        while line.len() < limit {
-            let child = line.last().unwrap_or(self);
-            let Some(ppid) = child.ppid.filter(|&ppid| ppid > 0) else { break };
-            let parent = Self::read_stat(ppid);
-            let older = parent.start_time.is_some() && parent.start_time <= child.start_time;
-            if !older {
-                break;
-            }
-            line.push(parent);
-        }
-        line
     }
 }
 
 /// `bash(4201)`, the form in which a line names a process. `?` stands for an unknown name.
 impl Display for ProcessSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", Quoted(&self.name_and_pid()))
+        write!(f, "{}", Value(&self.name_and_pid()))
     }
 }
 
@@ -172,7 +176,7 @@ pub(crate) fn unit(pid: i32) -> Option<CgroupUnit> {
 fn joined_cmdline(raw: &[u8]) -> Option<String> {
     let end = raw.iter().rposition(|&byte| byte != 0)? + 1;
     let text = redact_some(&raw[..end], procfile::LIMIT - 1).replace('\0', " ");
-    Some(cut(&text, MAX_CMDLINE_CHARS).into_owned())
+    Some(truncate(&text, MAX_CMDLINE_CHARS))
 }
 
 /// A terminal's name from its device number, by Documentation/admin-guide/devices.txt of the kernel.

@@ -8,12 +8,11 @@ use std::fmt::{self, Display};
 
 use serde::{Deserialize, Serialize};
 
-use crate::escape::Quoted;
+use crate::logfmt::Value;
 use crate::procfile;
 
 /// A thread of this process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct Thread {
     /// Its id; the main thread's is the process's.
     pub tid: i32,
@@ -61,9 +60,9 @@ impl Thread {
 /// `tokio-rt-worker(4102) S futex_do_wait syscall=202`
 impl Display for Thread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", Quoted(&format!("{}({})", self.name, self.tid)), self.state)?;
+        write!(f, "{} {}", Value(&format!("{}({})", self.name, self.tid)), self.state)?;
         if let Some(channel) = &self.wait_channel {
-            write!(f, " {}", Quoted(channel))?;
+            write!(f, " {}", Value(channel))?;
         }
         if let Some(call) = self.syscall {
             write!(f, " syscall={call}")?;

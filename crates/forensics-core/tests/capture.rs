@@ -11,10 +11,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use forensics_core::capture::Signal;
 use forensics_core::capture::{
     self, HandlerError, SLOTS, SiCode, SignalInfo, SnapshotError, install,
 };
-use forensics_core::signal::Signal;
 use nix::errno::Errno;
 use nix::libc::EMFILE;
 #[cfg(not(forensics_portable))]

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use forensics_core::record::{
-    Event, HostState, PhaseStarted, Record, RecordError, Recorder, RunOutcome, RunStarted,
-    SignalEvent, SignalKind, is_running, post_mortem, prune, runs,
+    Event, PhaseStarted, PostMortem, Record, RecordError, Recorder, RunOutcome, RunStarted,
+    SignalEvent, SignalKind, prune, runs,
 };
 
 const DIR: &str = "FORENSICS_TEST_DIR";
@@ -94,14 +94,12 @@ fn services_share_a_folder_and_a_kill_frees_the_record_though_their_children_liv
     let dir = tmp.path().join("records");
     let (mut first, mut second) = (Service::start(&dir), Service::start(&dir));
     assert_eq!(runs(&dir).unwrap().len(), 2);
-    assert!(is_running(&first.record).unwrap() && is_running(&second.record).unwrap());
+    let is_running = |service: &Service| Record::read_with_host(&service.record).unwrap().1.running;
+    assert!(is_running(&first) && is_running(&second));
     assert_eq!(prune(&dir, 0).unwrap(), 0);
     let judge = |service: &Service| {
-        let verdict = post_mortem(
-            &Record::read(&service.record).unwrap(),
-            &HostState::snapshot(&service.record),
-        );
-        (verdict.outcome, verdict.phases[0].phase.clone(), verdict.pid == service.child.id())
+        let run = PostMortem::of(&service.record).unwrap();
+        (run.outcome, run.phases[0].phase.clone(), run.pid == service.child.id())
     };
     assert_eq!(judge(&first), (RunOutcome::Running, "drain".to_owned(), true));
 
@@ -125,6 +123,5 @@ fn a_disk_that_fills_up_costs_the_lines_that_did_not_fit() {
     let [path] = &runs(&dir).unwrap()[..] else { panic!("{output}") };
     let record = Record::read(path).unwrap();
     assert!(record.torn && record.corrupt == 0 && record.entries.len() > 10, "{record:?}");
-    let verdict = post_mortem(&record, &HostState::snapshot(path));
-    assert_eq!(verdict.outcome, RunOutcome::KilledInPhase);
+    assert_eq!(PostMortem::of(path).unwrap().outcome, RunOutcome::KilledInPhase);
 }

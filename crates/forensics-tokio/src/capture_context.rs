@@ -14,8 +14,8 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use forensics_core::capture::SignalInfo;
-use forensics_core::context::{Finding, Probe, ShutdownContext, StartupInfo, Trigger};
-use forensics_core::sender::Sender;
+use forensics_core::context::Sender;
+use forensics_core::context::{Probe, ProbeResult, ShutdownContext, StartupInfo, Trigger};
 
 use crate::blocking::spawn_detached;
 
@@ -58,7 +58,7 @@ pub(crate) fn capture(
 
 /// Adds what the record shows beside the line, with the same bound.
 pub(crate) fn complete(startup: &Arc<StartupInfo>, context: &mut ShutdownContext) {
-    run(context, startup, startup.record_probes(), TOTAL_LIMIT);
+    run(context, startup, Probe::OF_RECORD.to_vec(), TOTAL_LIMIT);
 }
 
 /// Who sent a repeated signal. The shutdown thread may have many of them: so it takes
@@ -66,7 +66,7 @@ pub(crate) fn complete(startup: &Arc<StartupInfo>, context: &mut ShutdownContext
 pub(crate) fn resolve_sender(startup: &Arc<StartupInfo>, signal: &Caught) -> Option<Sender> {
     let trigger = Trigger::Signal { signal: signal.captured.signal };
     let mut context = start(startup, trigger, Some(signal));
-    run(&mut context, startup, startup.sender_probes(), PROBE_LIMIT);
+    run(&mut context, startup, Probe::OF_SENDER.to_vec(), PROBE_LIMIT);
     context.sender
 }
 
@@ -74,7 +74,7 @@ fn start(startup: &StartupInfo, trigger: Trigger, signal: Option<&Caught>) -> Sh
     let captured = signal.map(|signal| &signal.captured);
     let mut context = ShutdownContext::start(startup, trigger, captured);
     if let Some(sender) = signal.and_then(|signal| signal.sender.clone()) {
-        context.apply(Finding::sender(sender));
+        context.apply(ProbeResult::sender(sender));
     }
     context
 }
@@ -113,7 +113,7 @@ fn run_on_thread(
     context: &ShutdownContext,
     startup: &Arc<StartupInfo>,
     probes: &VecDeque<Probe>,
-) -> Option<Receiver<Finding>> {
+) -> Option<Receiver<ProbeResult>> {
     let (sender, findings) = mpsc::channel();
     let (mut known, startup, probes) = (context.clone(), startup.clone(), probes.clone());
     let work = move || {

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use forensics_core::capture::Signal;
 use forensics_core::duration::Timespan;
-use forensics_core::escape::{MAX_NAME_CHARS, cut_to};
-use forensics_core::signal::Signal;
+use forensics_core::escape::{MAX_NAME_CHARS, truncate};
 use forensics_core::systemd::{Alignment, DEFAULT_HEADROOM, Supervisor};
 
 use crate::diagnostic::DiagCommand;
@@ -91,7 +91,7 @@ pub(crate) fn safety_margin(granted: Duration) -> Duration {
 impl Config {
     pub(crate) fn new(service: String) -> Self {
         Self {
-            service: cut_to(service, MAX_NAME_CHARS),
+            service: truncate(&service, MAX_NAME_CHARS),
             signals: vec![Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT],
             drain_timeout: Duration::from_secs(30),
             headroom: DEFAULT_HEADROOM,
@@ -121,6 +121,6 @@ impl Config {
     /// Whether `granted`, from the stop request to SIGKILL, is long enough for the teardown.
     pub(crate) fn alignment(&self, supervisor: Supervisor, granted: Timespan) -> Alignment {
         let Self { pre_stop_delay, drain_timeout, headroom, .. } = *self;
-        Alignment::judge_all(supervisor, granted, pre_stop_delay, drain_timeout, headroom)
+        Alignment::check_all(supervisor, granted, pre_stop_delay, drain_timeout, headroom)
     }
 }

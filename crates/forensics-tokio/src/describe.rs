@@ -1,9 +1,8 @@
 //! Describes a stall: the running phases, the runtime, and all threads.
 
-use std::fmt::Write;
 use std::time::Duration;
 
-use forensics_core::escape::Quoted;
+use forensics_core::logfmt::Value;
 use forensics_core::threads::Thread;
 
 use crate::blocking::run_with_timeout;
@@ -34,36 +33,28 @@ fn threads() -> Vec<Thread> {
 /// Returns `what`, the running phases, the runtime's figures, and all threads, as one line that is safe to
 /// show.
 pub(crate) fn describe(shutdown: &Shutdown, what: &str) -> String {
-    let mut text = what.to_owned();
-    for unsaid in shutdown.log.unsaid() {
-        if unsaid.starts_with("Shutdown context") {
-            // Writing to a String does not fail.
-            let _ = write!(text, "; {unsaid}");
-        }
-    }
+    let mut parts = vec![what.to_owned()];
+    let unsaid = shutdown.log.unsaid().into_iter();
+    parts.extend(unsaid.filter(|text| text.starts_with("Shutdown context")));
     let snapshot = shutdown.machine().snapshot(shutdown.now());
     for (name, ran, _) in snapshot.into_iter().flat_map(|snapshot| snapshot.running) {
-        let _ = write!(text, "; phase {} has run for {}", Quoted(&name), Seconds(ran));
+        parts.push(format!("phase {} has run for {}", Value(&name), Seconds(ran)));
     }
     let metrics = shutdown.runtime().metrics();
-    let _ = write!(
-        text,
-        "; runtime: {} workers, {} tasks, {} queued",
-        metrics.num_workers(),
-        metrics.num_alive_tasks(),
-        metrics.global_queue_depth(),
-    );
-    let mut separator = "; threads: ";
-    for thread in threads() {
-        let _ = write!(text, "{separator}{thread}");
-        separator = ", ";
-        if let Some(before) = shutdown.threads_before.get() {
-            let before = before.iter().find(|one| one.tid == thread.tid);
-            let before = before.map_or(0, |one| one.cpu_ticks);
-            // A clock tick is 10 ms on every Linux that Rust runs on (USER_HZ).
-            let cpu = Duration::from_millis(thread.cpu_ticks.saturating_sub(before) * 10);
-            let _ = write!(text, " cpu={}", Seconds(cpu));
-        }
+    let (workers, tasks) = (metrics.num_workers(), metrics.num_alive_tasks());
+    let queued = metrics.global_queue_depth();
+    parts.push(format!("runtime: {workers} workers, {tasks} tasks, {queued} queued"));
+    let before = shutdown.threads_before.get();
+    let threads = threads().into_iter().map(|thread| {
+        let Some(before) = before else { return thread.to_string() };
+        let before = before.iter().find(|one| one.tid == thread.tid).map_or(0, |one| one.cpu_ticks);
+        // A clock tick is 10 ms on every Linux that Rust runs on (USER_HZ).
+        let cpu = Duration::from_millis(thread.cpu_ticks.saturating_sub(before) * 10);
+        format!("{thread} cpu={}", Seconds(cpu))
+    });
+    let threads = threads.collect::<Vec<_>>().join(", ");
+    if !threads.is_empty() {
+        parts.push(format!("threads: {threads}"));
     }
-    text
+    parts.join("; ")
 }

@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use forensics_core::cause::Cause;
 use forensics_core::context::ShutdownContext;
-use forensics_core::escape::{Plain, Quoted, is_bare};
+use forensics_core::escape::Escaped;
+use forensics_core::logfmt::{Value, needs_quotes};
 use forensics_core::record::{PostMortem, values_line};
-use forensics_core::systemd::Why;
+use forensics_core::systemd::StopReason;
 use tracing::field::display;
 use tracing::{Span, debug_span, error, info, info_span, warn};
 
@@ -43,12 +44,12 @@ macro_rules! events {
 
 events! {
     /// Why systemd stops us, as it says itself.
-    pub(crate) fn explained(cause: Cause, unit: &str, why: &Why) =>
+    pub(crate) fn explained(cause: Cause, unit: &str, why: &StopReason) =>
         info(name: "stop_explained", cause = %cause, unit, "Shutdown explained by systemd: {why}");
 
     /// systemd did not say why it stops us.
     pub(crate) fn unexplained(why: &str) =>
-        info(name: "stop_unexplained", "Shutdown not explained by systemd: {}", Plain(why));
+        info(name: "stop_unexplained", "Shutdown not explained by systemd: {}", Escaped(why));
 
     /// How many signals came that have no line of their own.
     pub(crate) fn unlisted_signals(more: u64) =>
@@ -56,15 +57,15 @@ events! {
 
     /// The record is missing or has gaps.
     pub(crate) fn not_recorded(why: &str) =>
-        warn(name: "not_recorded", "Not all of this run is recorded: {}", Plain(why));
+        warn(name: "not_recorded", "Not all of this run is recorded: {}", Escaped(why));
 
     /// The termination message is missing, or is not the last one.
     pub(crate) fn no_termination_message(why: &str) =>
-        warn(name: "no_termination_message", "Termination message not written: {}", Plain(why));
+        warn(name: "no_termination_message", "Termination message missing or incomplete: {}", Escaped(why));
 
     /// The service manager has a socket for us, and it cannot be used.
     pub(crate) fn not_notified(why: &str) =>
-        warn(name: "not_notified", "Service manager not notified: {}", Plain(why));
+        warn(name: "not_notified", "Service manager not notified: {}", Escaped(why));
 
     /// The unit has a watchdog, and the program did not leave it to the guard.
     pub(crate) fn watchdog_not_fed(every: Duration) =>
@@ -87,7 +88,7 @@ events! {
 
     /// A phase was registered wrongly.
     pub(crate) fn registration_error(what: &str) =>
-        error(name: "registration_error", "{}", Plain(what));
+        error(name: "registration_error", "{}", Escaped(what));
 
     fn diagnostic_finished(log: &str) =>
         info(name: "diagnostic_finished", log = named(log), "Diagnostic written");
@@ -96,7 +97,7 @@ events! {
         info(name: "diagnostic_elsewhere", log = named(log), unit, "Diagnostic continues in its own unit");
 
     fn diagnostic_failed(log: &str, why: &str) =>
-        warn(name: "diagnostic_failed", log = named(log), "Diagnostic failed: {}", Plain(why));
+        warn(name: "diagnostic_failed", log = named(log), "Diagnostic failed: {}", Escaped(why));
 
     /// systemd's stop timeout is too short. The advice is our own text and contains a command to copy, so
     /// it is not escaped.
@@ -109,13 +110,14 @@ events! {
 
     /// systemd's stop timeout is not known.
     pub(crate) fn alignment_unknown(why: &str) =>
-        info(name: "stop_timeout_unknown", "Stop timeout not checked: {}", Plain(why));
+        info(name: "stop_timeout_unknown", "Stop timeout not checked: {}", Escaped(why));
 
     fn impossible_reserves(sum: &str) =>
         error(name: "impossible_reserves", "The deadline is shorter than the reserves need: {sum}");
 
     fn delay_started(delay: Duration) =>
-        info(name: "lead_started", "Pre-stop delay of {}: not ready any more, still serving", Seconds(delay));
+        info(name: "lead_started",
+            "Pre-stop delay of {}: not ready any more, still serving", Seconds(delay));
 
     fn delay_ended(lasted: Duration, why: &str) =>
         info(name: "lead_ended", "+{} Pre-stop delay over{why}", Seconds(lasted));
@@ -127,7 +129,9 @@ events! {
         debug(name: "phase_started", phase = named(phase), budget = %Seconds(budget),
             "+{} phase started", Seconds(offset));
 
-    fn phase_still_running(phase: &str, offset: Duration, elapsed: Duration, budget: Duration, last: Option<String>) =>
+    fn phase_still_running(
+        phase: &str, offset: Duration, elapsed: Duration, budget: Duration, last: Option<String>
+    ) =>
         warn(name: "phase_still_running", phase = named(phase), elapsed = %Seconds(elapsed),
             budget = %Seconds(budget), last_recorded = last, "+{} phase still running", Seconds(offset));
 
@@ -153,7 +157,7 @@ events! {
 
 /// The settings that the operator made in the environment.
 pub(crate) fn configured(settings: &[(&'static str, String)]) {
-    let show = |(variable, value): &(_, String)| format!(" {variable}={}", Quoted(value));
+    let show = |(variable, value): &(_, String)| format!(" {variable}={}", Value(value));
     let settings: String = settings.iter().map(show).collect();
     info!(name: "configured", target: "shutdown", "Configured by the environment:{settings}");
 }
@@ -163,7 +167,7 @@ pub(crate) fn not_a_setting(variable: &str, nearest: Option<&str>) {
     let meant = nearest.map(|nearest| format!("; did you mean {nearest}?")).unwrap_or_default();
     warn!(
         name: "not_a_setting", target: "shutdown",
-        "{} in the environment is not a setting of the guard and has no effect{meant}", Plain(variable),
+        "{} in the environment is not a setting of the guard and has no effect{meant}", Escaped(variable),
     );
 }
 
@@ -180,7 +184,7 @@ fn context(context: &ShutdownContext) {
         name: "shutdown_context", target: "shutdown",
         signal = context.signal().map(display),
         cause = %context.cause(),
-        evidence = context.verdict.as_ref().map(|verdict| verdict.evidence.as_str()),
+        evidence = context.evidence(),
         under_systemd = context.under_systemd,
         unit = context.systemd.unit.as_ref().map(|unit| unit.unit.as_str()),
         sender_pid = who.map(|who| who.pid),
@@ -329,14 +333,14 @@ fn phase_finished(report: &PhaseReport) {
 
 /// A name as a field: without quotes if that is unambiguous, otherwise like any other text.
 fn named(name: &str) -> Box<dyn tracing::Value + '_> {
-    if is_bare(name) { Box::new(display(name)) } else { Box::new(name) }
+    if needs_quotes(name) { Box::new(name) } else { Box::new(display(name)) }
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use forensics_core::signal::Signal;
+    use forensics_core::capture::Signal;
 
     use super::*;
 

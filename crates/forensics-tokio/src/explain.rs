@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use forensics_core::cause::Cause;
 use forensics_core::context::ShutdownContext;
-use forensics_core::systemd::{Why, why};
+use forensics_core::systemd::{StopReason, stop_reason};
 
 use crate::shutdown::Shutdown;
 use crate::{events, systemctl};
@@ -38,12 +38,12 @@ async fn ask(shutdown: &Shutdown, context: &ShutdownContext) {
         Ok(answers) => answers,
         Err(e) => return log.emit(move || events::unexplained(&e)),
     };
-    if let Some(why) = why(&unit.unit, &properties, &jobs) {
-        let cause = match why {
-            Why::Reboot { .. } => Cause::Reboot,
-            Why::Watchdog => Cause::Watchdog,
+    if let Some(reason) = stop_reason(&unit.unit, &properties, &jobs) {
+        let cause = match reason {
+            StopReason::Reboot { .. } => Cause::Reboot,
+            StopReason::Watchdog => Cause::Watchdog,
             _ => Cause::Systemd,
         };
-        log.emit(move || events::explained(cause, &unit.unit, &why));
+        log.emit(move || events::explained(cause, &unit.unit, &reason));
     }
 }

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use forensics_core::context::ShutdownContext;
-use forensics_core::escape::{MAX_TEXT_CHARS, cut_to};
+use forensics_core::escape::{MAX_TEXT_CHARS, truncate};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -42,7 +42,7 @@ impl ShutdownHandle {
     /// Can be called on any thread. It captures the context, which usually takes some 100 µs, and at
     /// most 0.7 s if files of `/proc` block.
     pub fn request_shutdown(&self, reason: impl Into<String>) {
-        let reason = cut_to(reason.into(), MAX_TEXT_CHARS);
+        let reason = truncate(&reason.into(), MAX_TEXT_CHARS);
         self.shutdown.request(Event::Requested { reason });
     }
 

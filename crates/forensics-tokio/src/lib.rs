@@ -65,6 +65,7 @@ mod guard;
 mod handle;
 pub mod inflight;
 mod listener;
+mod lock;
 mod log_thread;
 #[cfg(feature = "logging")]
 pub mod logging;
@@ -98,9 +99,9 @@ pub use builder::Builder;
 pub use builder::install_error::InstallError;
 pub use config::Escalation;
 pub use forensics_core as core;
+pub use forensics_core::capture::Signal;
 pub use forensics_core::cause::Cause;
 pub use forensics_core::context::ShutdownContext;
-pub use forensics_core::signal::Signal;
 pub use guard::ShutdownGuard;
 pub use handle::{Reloading, ShutdownHandle};
 pub use outcome::{IntoOutcome, Outcome, ServiceOutcome};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use forensics_core::signal::Signal;
+use forensics_core::capture::Signal;
 use tokio::signal::unix;
 use tokio::time::{Instant, sleep_until};
 

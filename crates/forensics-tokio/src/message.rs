@@ -12,12 +12,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use nix::libc;
 
 use crate::blocking::{WorkQueue, run_with_timeout};
+use crate::lock::lock;
 
 /// Where the kubelet looks by default.
 pub(crate) const DEFAULT_PATH: &str = "/dev/termination-log";
@@ -88,7 +89,7 @@ impl TerminationMessage {
     /// blocks.
     pub(crate) fn push(&self, text: String, is_last: bool) {
         let Some(log) = &self.0 else { return };
-        let mut next = log.next();
+        let mut next = lock(&log.next);
         if next.is_closed && !is_last {
             return;
         }
@@ -121,14 +122,10 @@ impl TerminationMessage {
 
 impl Log {
     fn write_next(&self) {
-        let Some(text) = self.next().text.take() else { return };
+        let Some(text) = lock(&self.next).text.take() else { return };
         if let Err(e) = (self.write)(&text) {
             self.failure.get_or_init(|| e.to_string());
         }
-    }
-
-    fn next(&self) -> MutexGuard<'_, Next> {
-        self.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -143,7 +140,9 @@ fn open(path: &Path) -> Result<File, String> {
     if !found.is_file() {
         Err("not a regular file: use the path in `terminationMessagePath`".to_owned())
     } else if found.nlink() > 1 {
-        Err("it has several hard links, so it may not be the file that it seems to be: use another path".to_owned())
+        let why =
+            "it has several hard links, so it may be another file than it seems: use another path";
+        Err(why.to_owned())
     } else {
         Ok(file)
     }

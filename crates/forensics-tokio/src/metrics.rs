@@ -44,7 +44,7 @@ pub(crate) fn report(run: &Run) {
                 histogram!(
                     "shutdown_phase_seconds", "service" => service.clone(),
                     "phase" => label(phase.group.as_deref(), &phase.phase),
-                    "outcome" => phase.outcome.as_str().to_owned(),
+                    "outcome" => phase.outcome.to_string(),
                 )
                 .record(Duration::from_micros(phase.took_us));
             }

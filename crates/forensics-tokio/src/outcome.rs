@@ -4,7 +4,7 @@ use std::any::Any;
 use std::convert::Infallible;
 use std::error::Error;
 
-use forensics_core::escape::{MAX_TEXT_CHARS, cut, cut_to};
+use forensics_core::escape::{MAX_TEXT_CHARS, truncate};
 pub use forensics_core::record::PhaseOutcome as Outcome;
 use serde::{Deserialize, Serialize};
 
@@ -157,14 +157,14 @@ fn with_sources(error: &(dyn Error + 'static)) -> String {
             text.push_str(&cause);
         }
     }
-    cut_to(text, MAX_TEXT_CHARS)
+    truncate(&text, MAX_TEXT_CHARS)
 }
 
 /// The message of a panic, if it is text.
 pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().copied();
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    cut(text.unwrap_or("a panic without a text"), MAX_TEXT_CHARS).into_owned()
+    truncate(text.unwrap_or("a panic without a text"), MAX_TEXT_CHARS)
 }
 
 #[cfg(test)]

@@ -4,8 +4,9 @@
 //! service. So the hook only keeps the message, and the code that sees the run end records it. With
 //! `panic = "abort"` no code runs after the hook, so the hook records the panic itself.
 
-use std::sync::{Mutex, Once, PoisonError};
+use std::sync::{Mutex, Once};
 
+use crate::lock::lock;
 use crate::outcome::panic_message;
 
 /// The message and the place of the last panic.
@@ -23,7 +24,7 @@ pub(crate) fn watch(ends_the_run: fn(&str, Option<&str>)) {
             if cfg!(panic = "abort") {
                 ends_the_run(&message, location.as_deref());
             }
-            *LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some((message, location));
+            *lock(&LAST) = Some((message, location));
             previous(info);
         }));
     });
@@ -31,6 +32,6 @@ pub(crate) fn watch(ends_the_run: fn(&str, Option<&str>)) {
 
 /// The message and the place of the last panic.
 pub(crate) fn last() -> (String, Option<String>) {
-    let last = LAST.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let last = lock(&LAST).clone();
     last.unwrap_or_else(|| ("a panic with an unknown message".to_owned(), None))
 }

@@ -6,9 +6,9 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use forensics_core::capture::Signal;
 use forensics_core::cause::Cause;
 use forensics_core::context::ShutdownContext;
-use forensics_core::signal::Signal;
 use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;

@@ -3,15 +3,15 @@
 use std::path::Path;
 use std::time::Duration;
 
+use forensics_core::capture::Signal;
 use forensics_core::cause::Cause;
+use forensics_core::context::Sender;
 use forensics_core::context::{ShutdownContext, Trigger};
 use forensics_core::duration::Timespan;
 use forensics_core::record::{
     Diag, DiagState, Event, ExitKind, PhaseFinished, PhaseProgress, PhaseStarted, SignalEvent,
-    SignalKind, Stopped, Wedged, WedgedWhat,
+    SignalKind, Stalled, StalledWhat, Stopped,
 };
-use forensics_core::sender::Sender;
-use forensics_core::signal::Signal;
 use serde_json::{Map, Value};
 
 use crate::machine::PhaseKey;
@@ -57,7 +57,7 @@ fn signal(
     sender: Option<&Sender>,
 ) -> SignalEvent {
     let process = sender.map(|sender| &sender.process);
-    let mut event = SignalEvent::new(kind, ordinal, cause.as_str());
+    let mut event = SignalEvent::new(kind, ordinal, cause.to_string());
     event.signal = signal.map(|signal| signal.to_string());
     event.sender_pid = process.and_then(|process| process.pid.try_into().ok());
     event.sender_name = process.and_then(|process| process.name.clone());
@@ -97,10 +97,10 @@ fn group(phase: &PhaseKey) -> Option<String> {
 
 /// A phase, or the runtime if no phase is named, is stalled.
 pub(crate) fn stalled(phase: Option<&str>, waited: Duration, detail: &str) -> Event {
-    let what = if phase.is_some() { WedgedWhat::Phase } else { WedgedWhat::Runtime };
-    let mut event = Wedged::new(what, micros(waited), detail);
+    let what = if phase.is_some() { StalledWhat::Phase } else { StalledWhat::Runtime };
+    let mut event = Stalled::new(what, micros(waited), detail);
     event.phase = phase.map(str::to_owned);
-    Event::Wedged(event)
+    Event::Stalled(event)
 }
 
 pub(crate) fn diagnostic(state: DiagState, path: &Path, error: Option<String>) -> Event {

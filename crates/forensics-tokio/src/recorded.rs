@@ -1,12 +1,14 @@
 //! The values that a phase records. They go into the report, and others read them while the phase runs.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
-use forensics_core::escape::{MAX_NAME_CHARS, MAX_TEXT_CHARS, cut_to};
+use forensics_core::escape::{MAX_NAME_CHARS, MAX_TEXT_CHARS, truncate};
 use forensics_core::record::value_field;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
+
+use crate::lock::lock;
 
 /// How often the values of a running phase are written to the record.
 const WRITTEN_EVERY: Duration = Duration::from_millis(250);
@@ -26,12 +28,12 @@ struct Values {
 impl Recorded {
     /// Sets a value. Returns all values if it is time to write them to the record again.
     pub(crate) fn set(&self, key: String, value: Value) -> Option<Map<String, Value>> {
-        let key = cut_to(key, MAX_NAME_CHARS);
+        let key = truncate(&key, MAX_NAME_CHARS);
         let value = match value {
-            Value::String(text) => Value::String(cut_to(text, MAX_TEXT_CHARS)),
+            Value::String(text) => Value::String(truncate(&text, MAX_TEXT_CHARS)),
             other => other,
         };
-        let mut values = self.lock();
+        let mut values = lock(&self.0);
         values.last = Some(value_field(&key, &value));
         values.all.insert(key, value);
         if values.written.is_some_and(|written| written.elapsed() < WRITTEN_EVERY) {
@@ -43,15 +45,11 @@ impl Recorded {
 
     /// All values.
     pub(crate) fn all(&self) -> Map<String, Value> {
-        self.lock().all.clone()
+        lock(&self.0).all.clone()
     }
 
     /// The value that was set last, as `key=value`.
     pub(crate) fn last(&self) -> Option<String> {
-        self.lock().last.clone()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Values> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0).last.clone()
     }
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 use forensics_core::cgroupfs::{MemoryCgroup, OomKills};
 use forensics_core::clock::{self, Utc};
 use forensics_core::context::StartupInfo;
+use forensics_core::escape::error_chain;
 use forensics_core::record::{self, DEFAULT_RETENTION, Event, RecordError, RunStarted};
 use forensics_core::systemd::Manager;
 
@@ -67,10 +68,10 @@ impl Recorder {
                 recorder.queue(|_| Ok(()));
                 recorder.start();
             }
-            Err(e) => fail(&recorder.failure, &e),
+            Err(e) => fail(&recorder.failure, error_chain(&e)),
         }
         if let Err(e) = record::prune(dir, DEFAULT_RETENTION) {
-            fail(&recorder.failure, &e);
+            fail(&recorder.failure, error_chain(&e));
         }
         recorder
     }
@@ -101,9 +102,9 @@ impl Recorder {
         let Some(Output { file, queue, sync }) = self.output.clone() else { return };
         let failure = self.failure.clone();
         queue.push(move || {
-            write(&file).unwrap_or_else(|e| fail(&failure, &e));
+            write(&file).unwrap_or_else(|e| fail(&failure, error_chain(&e)));
             if let Some(sync) = sync {
-                sync.push(move || file.sync().unwrap_or_else(|e| fail(&failure, &e)));
+                sync.push(move || file.sync().unwrap_or_else(|e| fail(&failure, error_chain(&e))));
                 sync.start();
             }
         });
@@ -131,7 +132,7 @@ impl Recorder {
     pub(crate) fn flush(&self, limit: Duration) {
         let Some(Output { queue, sync, .. }) = &self.output else { return };
         if !queue.flush(limit) {
-            fail(&self.failure, &"the disk did not take the last events in time");
+            fail(&self.failure, "the disk did not take the last events in time".to_owned());
         }
         if let Some(sync) = sync {
             sync.flush(limit);
@@ -140,8 +141,8 @@ impl Recorder {
 }
 
 /// Keeps the first failure.
-fn fail(failure: &OnceLock<String>, why: &impl ToString) {
-    failure.get_or_init(|| why.to_string());
+fn fail(failure: &OnceLock<String>, why: String) {
+    failure.get_or_init(|| why);
 }
 
 fn run_started(config: &Config, startup: &StartupInfo) -> RunStarted {

@@ -4,9 +4,9 @@ use std::fmt;
 use std::process::{ExitCode, Termination};
 use std::time::Duration;
 
+use forensics_core::capture::Signal;
+use forensics_core::context::Sender;
 use forensics_core::context::ShutdownContext;
-use forensics_core::sender::Sender;
-use forensics_core::signal::Signal;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use forensics_core::escape::Quoted;
+use forensics_core::logfmt::Value;
 use forensics_core::record::values_line;
 use tokio::time::timeout;
 
@@ -60,7 +60,7 @@ pub(crate) async fn update(shutdown: Arc<Shutdown>) {
 /// Such as `Stopping: phase drain 3.2s active_now=7`.
 fn describe(snapshot: &Snapshot) -> String {
     let phases = snapshot.running.iter().map(|(name, ran, values)| {
-        let text = format!("phase {} {} {}", Quoted(name), Seconds(*ran), values_line(values));
+        let text = format!("phase {} {} {}", Value(name), Seconds(*ran), values_line(values));
         text.trim_end().to_owned()
     });
     let phases: Vec<_> = phases.collect();

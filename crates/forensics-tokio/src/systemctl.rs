@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use forensics_core::escape::{MAX_TEXT_CHARS, cut};
+use forensics_core::escape::{MAX_TEXT_CHARS, truncate};
 use forensics_core::systemd::{CgroupUnit, Manager, UnitProperties, show_arguments};
 use nix::sys::signal::Signal;
 use tokio::process::Command;
@@ -78,7 +78,7 @@ pub(crate) async fn run(
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let why = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{name}: {}: {}", output.status, cut(why.trim(), MAX_TEXT_CHARS)))
+    Err(format!("{name}: {}: {}", output.status, truncate(why.trim(), MAX_TEXT_CHARS)))
 }
 
 /// Whether a process that we started was ended by the same signal as we are, at a stop or by the watchdog.
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn what_systemds_signal_met_is_started_again_after_its_round_and_nothing_else_is() {
+    async fn only_what_systemds_signal_ended_is_started_again_after_its_round() {
         // As in wait(2): a signal, or an exit status shifted by a byte.
         let cases = [(15, true), (6, true), (9, false), (0, false), (15 << 8, false)];
         for (ended, again) in cases {

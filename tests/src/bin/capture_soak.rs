@@ -10,9 +10,9 @@
 use std::error::Error;
 
 use forensics_tokio::core::capture;
+use forensics_tokio::core::capture::Signal;
 use forensics_tokio::core::context::{ShutdownContext, StartupInfo, Trigger};
 use forensics_tokio::core::process::ProcessSummary;
-use forensics_tokio::core::signal::Signal;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 

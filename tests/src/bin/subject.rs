@@ -15,7 +15,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use forensics_tokio::core::signal::Signal;
+use forensics_tokio::core::capture::Signal;
 use forensics_tokio::{ShutdownGuard, ShutdownReport};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigEvent, SigevNotify, Signal as Nix, kill, raise};

@@ -81,7 +81,9 @@ fn a_message_that_cannot_be_written_costs_a_warning() {
     let stopped = Container::default().start(&["--termination-message", "/nowhere"]).stop();
     assert_eq!(stopped.ended.code(), 0, "{}", stopped.ended.stderr);
     assert_eq!(stopped.warnings().len(), 1, "{}", stopped.ended.stderr);
-    stopped.ended.line("Termination message not written: /nowhere: No such file or directory");
+    stopped
+        .ended
+        .line("Termination message missing or incomplete: /nowhere: No such file or directory");
     assert_eq!(stopped.message, "");
 }
 
@@ -154,7 +156,7 @@ fn the_stop_timeout_bounds_the_teardown_and_one_that_is_too_short_is_warned_of_w
     assert_eq!(warnings.len(), 2, "one more of the second signal: {warnings:?}");
     assert!(
         warnings[0].ends_with(
-            "gateway: the grace period is 30s, lead 5s + drain 20s + headroom 30s = 55s is needed: \
+            "gateway: the grace period is 30s, pre-stop delay 5s + drain 20s + headroom 30s = 55s is needed: \
              25s short; fix: set `terminationGracePeriodSeconds: 55`, and the same stop_timeout in \
              the service"
         ),

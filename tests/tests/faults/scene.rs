@@ -83,7 +83,7 @@ pub(crate) fn assert_recorded_well(records: &Path) {
 pub(crate) fn finished(record: &Record) -> Vec<String> {
     let finished = |entry: &Entry| match &entry.event {
         Event::PhaseFinished(phase) if phase.group.is_none() => {
-            Some(format!("{} {}", phase.phase, phase.outcome.as_str()))
+            Some(format!("{} {}", phase.phase, phase.outcome))
         }
         _ => None,
     };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use forensics_tokio::core::signal::Signal;
+use forensics_tokio::core::capture::Signal;
 
 use crate::subject::{Lingering, Stop, Subject, bash, kill};
 

@@ -5,8 +5,8 @@ use std::process::{Child, Command, Stdio};
 use forensics_tests::{Ended, Program};
 use forensics_tokio::ShutdownReport;
 use forensics_tokio::core::cause::Cause;
+use forensics_tokio::core::context::Sender;
 use forensics_tokio::core::process::ProcessSummary;
-use forensics_tokio::core::sender::Sender;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
@@ -96,7 +96,7 @@ impl Stop {
     }
 
     pub(crate) fn evidence(&self) -> &str {
-        &self.report.context.verdict.as_ref().unwrap().evidence
+        self.report.context.evidence().unwrap()
     }
 
     /// Checks the cause and that the evidence has these words.

@@ -46,11 +46,11 @@ END
             "gw@a.service: systemd gives 50s, drain 10s + headroom 30s = 40s is needed: aligned",
             r"gw@b\x2dc.service: systemd gives 20s",
             // As it is to be typed.
-            r"mend: `systemctl edit 'gw@b\x2dc.service'` with [Service] TimeoutStopSec=40s",
+            r"fix: `systemctl edit 'gw@b\x2dc.service'` with [Service] TimeoutStopSec=40s",
             "delegated.service: systemd gives 6s",
             "/system.slice/delegated.service/ours",
             "scoped.scope: systemd gives 8s",
-            "mend: `systemctl edit scoped.scope` with [Scope] TimeoutStopSec=40s",
+            "fix: `systemctl edit scoped.scope` with [Scope] TimeoutStopSec=40s",
             "outcome=clean service=gateway",
         ],
     );
@@ -62,7 +62,7 @@ END
             "gw@a.service: systemd gives 50s",
             "delegated.service: systemd gives 6s",
             // A drop-in by `systemctl edit` would change nothing.
-            r"To mend it, in /run/systemd/system/gw@b\x2dc.service.d/z.conf, which wins over",
+            r"To fix it, in /run/systemd/system/gw@b\x2dc.service.d/z.conf, which wins over",
         ],
     );
 }
@@ -130,7 +130,7 @@ fn a_unit_of_a_users_manager_is_asked_of_that_stopped_by_that_and_looks_around_i
         &said,
         &[
             "gw.service: systemd gives 3s",
-            "mend: `systemctl --user edit gw.service` with [Service] TimeoutStopSec=40s",
+            "fix: `systemctl --user edit gw.service` with [Service] TimeoutStopSec=40s",
             "status=1",
             "cause=systemd under_systemd=yes sender_pid=",
             "sender_name=systemd sender_uid=1777",

@@ -1,6 +1,6 @@
 //! `forensics check`
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc;
@@ -9,12 +9,9 @@ use std::time::Duration;
 
 use clap::Args;
 use forensics_core::duration::Timespan;
-use forensics_core::escape::{MAX_TEXT_CHARS, cut};
-use forensics_core::json;
-use forensics_core::secure_fs;
-use forensics_core::systemd::{
-    Alignment, DropIn, Manager, UnitProperties, findings, show_arguments,
-};
+use forensics_core::escape::{MAX_TEXT_CHARS, truncate};
+use forensics_core::systemd::{Alignment, DropIn, Manager, UnitProperties, lint, show_arguments};
+use forensics_core::{json, secure_fs};
 use serde_json::json;
 
 use crate::format::text;
@@ -69,7 +66,7 @@ impl Check {
             }
         };
         let granted = properties.stop_timeout();
-        let alignment = granted.map(|granted| Alignment::judge(granted, self.drain, self.headroom));
+        let alignment = granted.map(|granted| Alignment::check(granted, self.drain, self.headroom));
         let short = alignment.filter(|alignment| !alignment.is_aligned());
         let drop_in = short.and_then(|short| DropIn::new(&unit, manager, short.needed));
         let code = match (alignment, short) {
@@ -81,46 +78,46 @@ impl Check {
             let answer = json!({
                 "unit": unit,
                 "aligned": alignment.map(|alignment| alignment.is_aligned()),
-                "timeout_stop_us": alignment.map(|alignment| alignment.timeout_stop),
+                "timeout_stop_us": alignment.map(|alignment| alignment.stop_timeout),
                 "needed_us": alignment.and_then(|it| Timespan::from(it.needed).as_micros()),
                 "summary": alignment.map(|alignment| alignment.to_string()),
                 "drop_in": drop_in.as_ref().map(|drop_in| json!({
-                    "edit": drop_in.edit_command(),
-                    "section": drop_in.section(),
-                    "setting": drop_in.setting(),
-                    "script": drop_in.script(),
+                    "edit": drop_in.edit_command,
+                    "section": drop_in.section,
+                    "setting": drop_in.setting,
+                    "script": drop_in.script,
                     "overruled_by": overruling(&properties),
                 })),
-                "findings": findings(&properties),
+                "findings": lint(&properties),
             });
             writeln!(out, "{}", json::to_string(&answer)?)?;
         } else {
             let summary = alignment.map(|alignment| alignment.to_string());
             let unknown = || "can't tell: systemd names no stop timeout".to_owned();
             writeln!(out, "{}: {}", to_copy(&unit), summary.unwrap_or_else(unknown))?;
-            for finding in findings(&properties) {
+            for finding in lint(&properties) {
                 // The severities are words: `ok`, `unknown`, `warning`, `error`.
                 let severity = format!("{:?}", finding.severity).to_lowercase();
                 writeln!(out, "{severity}: {}", finding.what)?;
-                if let Some(mend) = &finding.mend {
-                    writeln!(out, "  mend: {mend}")?;
+                if let Some(fix) = &finding.fix {
+                    writeln!(out, "  fix: {fix}")?;
                 }
             }
             if let Some(drop_in) = &drop_in {
-                print_mend(out, drop_in, overruling(&properties))?;
+                print_fix(out, drop_in, overruling(&properties))?;
             }
         }
         Ok(ExitCode::from(code))
     }
 }
 
-fn print_mend(out: &mut dyn Write, drop_in: &DropIn, file: Option<String>) -> io::Result<()> {
-    let (section, setting, script) = (drop_in.section(), drop_in.setting(), drop_in.script());
+fn print_fix(out: &mut dyn Write, drop_in: &DropIn, file: Option<String>) -> io::Result<()> {
+    let (section, setting, script) = (drop_in.section, &drop_in.setting, &drop_in.script);
     match file {
-        None => writeln!(out, "\nTo mend it:\n\n{drop_in}\nOr without an editor:\n\n{script}"),
+        None => writeln!(out, "\nTo fix it:\n\n{drop_in}\nOr without an editor:\n\n{script}"),
         Some(file) => writeln!(
             out,
-            "\nTo mend it, in {}, which wins over what `systemctl edit` would write:\n\n\
+            "\nTo fix it, in {}, which wins over what `systemctl edit` would write:\n\n\
              {section}\n{setting}\n\nThen: systemctl daemon-reload",
             to_copy(&file),
         ),
@@ -130,13 +127,13 @@ fn print_mend(out: &mut dyn Write, drop_in: &DropIn, file: Option<String>) -> io
 /// A name to copy. Printable ASCII stays as it is, because the names of units contain backslashes.
 fn to_copy(name: &str) -> String {
     if name.chars().all(|c| c.is_ascii_graphic() || c == ' ') {
-        cut(name, MAX_TEXT_CHARS).into_owned()
+        truncate(name, MAX_TEXT_CHARS)
     } else {
         text(name, MAX_TEXT_CHARS)
     }
 }
 
-/// The last of the files that are read after a drop-in of ours and set the timeout. The mend has to be
+/// The last of the files that are read after a drop-in of ours and set the timeout. The fix has to be
 /// made there. A file that cannot be read is passed over.
 fn overruling(properties: &UnitProperties) -> Option<String> {
     let sets_it = |text: Vec<u8>| {
@@ -148,40 +145,21 @@ fn overruling(properties: &UnitProperties) -> Option<String> {
     properties.late_drop_ins().filter(overrules).last().map(str::to_owned)
 }
 
-/// What systemctl prints. It is killed if it takes too long.
+/// What systemctl prints.
 fn systemctl(arguments: &[String]) -> io::Result<String> {
-    let mut child = Command::new("systemctl")
-        .args(arguments)
-        .env("LC_ALL", "C")
-        .env("SYSTEMD_COLORS", "0")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|e| io::Error::other(format!("cannot run systemctl: {e}")))?;
-    let streams = child.stdout.take().zip(child.stderr.take());
+    let mut command = Command::new("systemctl");
+    command.args(arguments).env("LC_ALL", "C").env("SYSTEMD_COLORS", "0").stdin(Stdio::null());
     let (sender, answer) = mpsc::channel();
-    // On another thread, so that a systemctl that does not end can be killed from this one.
-    thread::spawn(move || {
-        let mut output = Vec::new();
-        let read = streams.map(|(out, err)| out.chain(err).read_to_end(&mut output)).transpose();
-        // This thread may be too late, and the answer no longer awaited.
-        let _ = sender.send(read.map(|_| output));
-    });
-    let answer = answer.recv_timeout(ANSWER_LIMIT);
-    if answer.is_err() {
-        // The child has not been waited for, so the pid is still its own.
-        let _ = child.kill();
-    }
-    let status = child.wait()?;
+    // On another thread, so that a systemctl that does not answer is not waited for.
+    thread::spawn(move || sender.send(command.output()));
     let no_answer = || format!("systemctl did not answer within {ANSWER_LIMIT:?}");
-    let output = answer.map_err(|_| io::Error::other(no_answer()))??;
-    let text = String::from_utf8_lossy(&output).into_owned();
-    if status.success() {
-        Ok(text)
-    } else {
-        Err(io::Error::other(format!("systemctl: {}", text.trim())))
+    let output = answer.recv_timeout(ANSWER_LIMIT).map_err(|_| io::Error::other(no_answer()))?;
+    let output = output.map_err(|e| io::Error::other(format!("cannot run systemctl: {e}")))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
+    let text = [output.stdout, output.stderr].concat();
+    Err(io::Error::other(format!("systemctl: {}", String::from_utf8_lossy(&text).trim())))
 }
 
 #[cfg(test)]

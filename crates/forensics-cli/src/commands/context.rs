@@ -6,8 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use forensics_core::context::{ShutdownContext, StartupInfo};
-use forensics_core::json;
-use forensics_core::secret;
+use forensics_core::{json, secret};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\

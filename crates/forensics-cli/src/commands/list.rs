@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use forensics_core::escape::Plain;
+use forensics_core::escape::{Escaped, error_chain};
 use forensics_core::json;
 use forensics_core::record::{PostMortem, runs};
 
@@ -56,7 +56,7 @@ impl List {
             match PostMortem::of(&path) {
                 Ok(run) if self.json => writeln!(out, "{}", json::to_string(&run)?)?,
                 Ok(run) => print(out, &run)?,
-                Err(e) => eprintln!("forensics: {}", Plain(&e.to_string())),
+                Err(e) => eprintln!("forensics: {}", Escaped(&error_chain(&e))),
             }
         }
         Ok(ExitCode::SUCCESS)

@@ -24,6 +24,7 @@ pub enum SiCode {
 
 impl SiCode {
     /// The meaning of the number `code` on this system.
+    #[doc(hidden)]
     pub fn from_raw(code: i32) -> Self {
         if cfg!(target_os = "linux") { Self::of_linux(code) } else { Self::of_bsd(code) }
     }
@@ -56,6 +57,7 @@ impl SiCode {
     }
 
     /// Whether `si_pid` and `si_uid` describe a sender.
+    #[doc(hidden)]
     pub fn has_sender(self) -> bool {
         matches!(self, SiCode::User | SiCode::Tkill | SiCode::Queue)
     }

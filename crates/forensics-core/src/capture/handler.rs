@@ -9,13 +9,13 @@ use nix::errno::Errno;
 use nix::libc::{self, c_int, siginfo_t};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::Signal;
 use super::os::{self, Waker};
 use super::raw::{self, Bytes};
 use super::slots::Slots;
 use super::{SLOTS, SenderSnapshot, SiCode, SignalInfo, SnapshotError};
 use crate::process::login_id;
 use crate::procfile;
-use crate::signal::Signal;
 
 /// What the handler captures: plain data of a fixed size.
 #[derive(Clone, Copy)]

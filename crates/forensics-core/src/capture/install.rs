@@ -1,5 +1,6 @@
 //! Installing the handler, and restoring what was there before.
 
+use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,8 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use nix::errno::Errno;
 use nix::libc;
 
+use super::Signal;
 use super::handler;
-use crate::signal::Signal;
 
 /// Why the handler could not be installed.
 #[derive(Debug, thiserror::Error)]
@@ -19,16 +20,16 @@ pub enum HandlerError {
     #[error("{0} cannot be handled: leave it out of the signals to listen for")]
     Forbidden(Signal),
     /// sigaction(2) failed: there is no such signal.
-    #[error("cannot handle {signal}: {source}")]
+    #[error("cannot handle {signal}")]
     Refused {
         /// The signal.
         signal: Signal,
         /// The kernel's error.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// No descriptor was free for the eventfd, or for the pipe on other Unix.
-    #[error("cannot create the eventfd or pipe that wakes the shutdown thread: {0}")]
-    EventFd(#[source] std::io::Error),
+    #[error("cannot create the eventfd or pipe that wakes the shutdown thread")]
+    EventFd(#[source] io::Error),
 }
 
 /// Keeps the handler of some signals installed. Dropping it restores the previous handlers.
@@ -87,7 +88,7 @@ pub fn install(signals: &[Signal]) -> Result<HandlerGuard, HandlerError> {
 
 /// Whether this process ignores `signal`, as a process started by nohup(1) ignores SIGHUP.
 pub fn is_ignored(signal: Signal) -> bool {
-    current_action(signal).is_ok_and(|action| action.sa_sigaction == libc::SIG_IGN)
+    sigaction(signal, None).is_ok_and(|action| action.sa_sigaction == libc::SIG_IGN)
 }
 
 impl Drop for HandlerGuard {
@@ -97,23 +98,23 @@ impl Drop for HandlerGuard {
             if let Some(known) = registrations.iter_mut().find(|known| known.signal == *signal) {
                 known.guards -= 1;
                 if known.guards == 0 {
-                    known.uninstalled = exchange_action(*signal, &known.before).ok();
+                    known.uninstalled = sigaction(*signal, Some(&known.before)).ok();
                 }
             }
         }
     }
 }
 
-fn add_guard(registrations: &mut Vec<Registration>, signal: Signal) -> std::io::Result<()> {
+fn add_guard(registrations: &mut Vec<Registration>, signal: Signal) -> io::Result<()> {
     if let Some(known) = registrations.iter_mut().find(|known| known.signal == signal) {
         if let Some(handler) = &known.uninstalled {
-            known.before = not_ignored(exchange_action(signal, handler)?);
+            known.before = not_ignored(sigaction(signal, Some(handler))?);
             known.uninstalled = None;
         }
         known.guards += 1;
         return Ok(());
     }
-    let before = not_ignored(current_action(signal)?);
+    let before = not_ignored(sigaction(signal, None)?);
     // SAFETY: `on_signal` is async-signal-safe, does not panic and does not block, as the module
     // `handler` documents.
     unsafe { signal_hook_registry::register_sigaction(signal.as_raw(), handler::on_signal) }?;
@@ -139,23 +140,14 @@ fn registrations() -> MutexGuard<'static, Vec<Registration>> {
     REGISTRATIONS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn current_action(signal: Signal) -> std::io::Result<libc::sigaction> {
-    let mut current = MaybeUninit::uninit();
-    // SAFETY: with a null new action, sigaction(2) only stores the current one, through a pointer
-    // that is valid for it.
-    let result = unsafe { libc::sigaction(signal.as_raw(), ptr::null(), current.as_mut_ptr()) };
-    Errno::result(result)?;
-    // SAFETY: the call succeeded, so the kernel has stored the action.
-    Ok(unsafe { current.assume_init() })
-}
-
-/// Installs `action` and returns the previous one.
-fn exchange_action(signal: Signal, action: &libc::sigaction) -> std::io::Result<libc::sigaction> {
+/// The action for a signal. Installs `new` in its place, if given.
+fn sigaction(signal: Signal, new: Option<&libc::sigaction>) -> io::Result<libc::sigaction> {
+    let new = new.map_or(ptr::null(), ptr::from_ref);
     let mut old = MaybeUninit::uninit();
-    // SAFETY: `action` was returned by sigaction(2) for the same signal, so its handler was
-    // installed in this process before, and code is never unloaded. Both pointers are valid for
-    // the call.
-    let result = unsafe { libc::sigaction(signal.as_raw(), action, old.as_mut_ptr()) };
+    // SAFETY: `new` is null, which changes nothing, or it was returned by sigaction(2) for the same
+    // signal: then its handler was installed in this process before, and code is never unloaded. Both
+    // pointers are valid for the call.
+    let result = unsafe { libc::sigaction(signal.as_raw(), new, old.as_mut_ptr()) };
     Errno::result(result)?;
     // SAFETY: the call succeeded, so the kernel has stored the old action.
     Ok(unsafe { old.assume_init() })

@@ -48,6 +48,7 @@ mod install;
 #[cfg_attr(not(all(target_os = "linux", not(forensics_portable))), path = "portable.rs")]
 mod os;
 mod raw;
+mod signal;
 mod slice;
 mod slots;
 mod sync;
@@ -59,16 +60,23 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 pub use code::SiCode;
-pub use handler::{drain, exit_now, overflow_count, wait, wake};
-pub use install::{HandlerError, HandlerGuard, install, is_ignored};
-pub use slice::{
-    may_be_killed_for_short_slice, request_short_slice, request_short_slice_for_main_thread,
+pub use handler::{drain, overflow_count, wait, wake};
+pub use install::{HandlerError, HandlerGuard, install};
+pub use signal::{Signal, UnknownSignal};
+
+#[doc(hidden)]
+pub use self::{
+    handler::exit_now,
+    install::is_ignored,
+    slice::{
+        may_be_killed_for_short_slice, request_short_slice, request_short_slice_for_main_thread,
+    },
 };
 
 use crate::clock;
-use crate::signal::Signal;
 
 /// How many signals can wait for [`drain`]. One more is only counted.
+#[doc(hidden)]
 pub const SLOTS: usize = 32;
 
 /// One delivery of a signal.
@@ -84,6 +92,7 @@ pub struct SignalInfo {
     /// `si_uid`, if [`SiCode::has_sender`].
     pub uid: Option<u32>,
     /// What the handler saw of the sender.
+    #[doc(hidden)]
     pub snapshot: SenderSnapshot,
     /// Whether this signal is the one that `PR_SET_PDEATHSIG` requests when the parent dies.
     pub is_parent_death_signal: bool,
@@ -98,6 +107,7 @@ pub struct SignalInfo {
 impl SignalInfo {
     /// A delivery that was noticed just now by other means than the handler, without a sender. The
     /// fields can be set.
+    #[doc(hidden)]
     pub fn new(signal: Signal, code: SiCode) -> Self {
         Self {
             signal,
@@ -115,7 +125,7 @@ impl SignalInfo {
 
 /// What the handler saw of the sender in `/proc`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
+#[doc(hidden)]
 pub struct SenderSnapshot {
     /// The content of `/proc/PID/stat`.
     pub stat: Option<Vec<u8>>,
@@ -131,9 +141,9 @@ pub struct SenderSnapshot {
 }
 
 /// Why a sender's `/proc/PID/stat` could not be read.
+#[doc(hidden)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[non_exhaustive]
 pub enum SnapshotError {
     /// It had exited and been waited for. Also if its pid now belongs to another user's process.
     Gone,

@@ -7,9 +7,9 @@ use std::fmt::{self, Display};
 
 use super::ShutdownContext;
 use crate::capture::SnapshotError;
-use crate::escape::{Key, Quoted};
+use crate::context::Trigger;
+use crate::logfmt::{Key, Value};
 use crate::process::ProcessSummary;
-use crate::trigger::Trigger;
 
 impl Display for ShutdownContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -18,9 +18,9 @@ impl Display for ShutdownContext {
             write!(f, "{separator}{}=", Key(&key))?;
             // A command line is always quoted, even if it is one word.
             if key.ends_with("_cmdline") {
-                write!(f, "{:#}", Quoted(&value))?;
+                write!(f, "{:#}", Value(&value))?;
             } else {
-                write!(f, "{}", Quoted(&value))?;
+                write!(f, "{}", Value(&value))?;
             }
             separator = " ";
         }
@@ -30,10 +30,11 @@ impl Display for ShutdownContext {
 
 impl ShutdownContext {
     /// The facts of the line, in its order, unescaped.
+    #[doc(hidden)]
     pub fn fields(&self) -> Vec<(String, String)> {
         let mut fields = Fields(Vec::new());
         fields.add("signal", self.signal());
-        fields.add("cause", self.verdict.as_ref().map(|verdict| verdict.cause));
+        fields.add("cause", self.decision.as_ref().map(|decision| decision.cause));
         match &self.trigger {
             Some(Trigger::Request { reason }) => fields.add("reason", Some(reason)),
             Some(Trigger::ServiceEnded { error }) => fields.add("error", error.as_ref()),

@@ -3,7 +3,7 @@
 //! Any file of `/proc`, `/sys` or a control group can block for ever: lxcfs serves them through FUSE,
 //! a command line waits for the lock of a memory map, and a marker may be on a network file system
 //! whose server is dead. This crate starts no thread, so a probe is data. The caller runs it on a
-//! thread that may block, waits for the [`Finding`] as long as it likes, and
+//! thread that may block, waits for the [`ProbeResult`] as long as it likes, and
 //! [applies](ShutdownContext::apply) it.
 //!
 //! A process is named only if it is known to be the sender: its start time and its user are compared.
@@ -12,10 +12,10 @@
 use super::startup::own_pid;
 use super::{ShutdownContext, StartupInfo};
 use crate::cgroupfs::Memory;
+use crate::context::sender::{Sender, user_in_passwd};
 use crate::marker::{self, Marker};
 use crate::process::{self, ProcessSummary};
 use crate::procfile;
-use crate::sender::{Sender, user_name};
 use crate::systemd::CgroupUnit;
 
 /// How many of the sender's ancestors are named, its parent included.
@@ -23,7 +23,6 @@ const MAX_ANCESTORS: usize = 8;
 
 /// One thing to find out about a stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Probe {
     /// Whether the process under the sender's pid is the sender, by its start time and its user.
     Sender,
@@ -35,7 +34,7 @@ pub enum Probe {
     Ancestors,
     /// The sender's command line.
     SenderCmdline,
-    /// The name of the sender's user, from `/etc/passwd`.
+    /// The name of the sender's user, from `/etc/passwd` as it was when the service started.
     SenderUser,
     /// The sender's systemd unit.
     SenderUnit,
@@ -53,9 +52,9 @@ pub enum Probe {
 
 /// What a probe found, possibly nothing. See [`ShutdownContext::apply`].
 #[derive(Debug, Clone)]
-pub struct Finding(pub(super) Option<Found>);
+pub struct ProbeResult(pub(super) Option<Found>);
 
-impl Finding {
+impl ProbeResult {
     /// A sender that is known by other means, as in a test. It replaces what the handler saw.
     pub fn sender(sender: Sender) -> Self {
         Self(Some(Found::Sender(sender)))
@@ -80,16 +79,22 @@ pub(crate) enum Found {
 }
 
 impl Probe {
+    /// What only the record shows, to be run after the line has been logged.
+    pub const OF_RECORD: [Self; 3] = [Self::SenderUnit, Self::Ancestors, Self::Memory];
+    /// What identifies the sender of a further signal, without its command line.
+    pub const OF_SENDER: [Self; 5] =
+        [Self::Sender, Self::SenderParent, Self::SenderUser, Self::SenderUnit, Self::Ancestors];
+
     /// Reads what this probe is about. May block. Does not fail or panic.
     ///
     /// `context` is what is known so far. If the probe is not needed, such as that for the command
     /// line of a sender that has exited, it finds nothing and reads little or nothing.
-    pub fn run(self, context: &ShutdownContext, startup: &StartupInfo) -> Finding {
-        Finding(self.find(context, startup))
+    pub fn run(self, context: &ShutdownContext, startup: &StartupInfo) -> ProbeResult {
+        ProbeResult(self.find(context, startup))
     }
 
     /// The same, without blocking. `None` if the probe needs something that might block.
-    pub fn try_run(self, context: &ShutdownContext, startup: &StartupInfo) -> Option<Finding> {
+    pub fn try_run(self, context: &ShutdownContext, startup: &StartupInfo) -> Option<ProbeResult> {
         if matches!(self, Probe::Marker(_) | Probe::Memory) {
             return None;
         }
@@ -118,7 +123,7 @@ impl Probe {
                 // In a sigqueue(3) the sender chose the uid. Outside our pid namespace the uid most
                 // likely belongs to another /etc/passwd.
                 let sender = sender.filter(|it| it.is_verified() && it.process.pid > 0)?;
-                user_name(sender.process.uid?).map(Found::SenderUser)
+                user_in_passwd(&startup.passwd, sender.process.uid?).map(Found::SenderUser)
             }
             Probe::SenderUnit => {
                 let sender =

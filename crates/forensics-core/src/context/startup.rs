@@ -5,18 +5,16 @@ use std::path::PathBuf;
 use nix::unistd::{getpid, getppid};
 use serde::{Deserialize, Serialize};
 
-use super::Probe;
+use super::{Pod, Probe};
 use crate::cgroupfs::MemoryCgroup;
-use crate::escape::{MAX_NAME_CHARS, cut};
+use crate::escape::{MAX_NAME_CHARS, truncate};
 use crate::os;
-use crate::pod::Pod;
 use crate::process::{self, ProcessSummary};
 use crate::procfile;
 use crate::systemd::{CgroupUnit, container_of_cgroup_file};
 
 /// What systemd tells the processes it starts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct SystemdMarkers {
     /// The unit and its manager, from our cgroup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -48,17 +46,21 @@ pub struct StartupInfo {
     /// block: a caller that can bound that read adds it here.
     pub parent: Option<ProcessSummary>,
     /// What systemd left in the environment and in the cgroup's path.
+    #[doc(hidden)]
     pub systemd: SystemdMarkers,
     /// The container runtime, if one can be seen.
     pub container: Option<String>,
     /// The Kubernetes pod, if we are in one.
     pub pod: Option<Pod>,
     /// The control group that counts our memory.
+    #[doc(hidden)]
     pub memory_cgroup: Option<MemoryCgroup>,
     /// Whether the pid namespace is not the machine's own.
     pub in_pid_namespace: bool,
     /// The marker files to look for, by name.
     pub markers: Vec<(String, PathBuf)>,
+    /// `/etc/passwd`, for the names of senders' users. Reading it then could block.
+    pub(super) passwd: String,
 }
 
 impl StartupInfo {
@@ -92,7 +94,7 @@ impl StartupInfo {
     fn of(pid: i32, variable: &dyn Fn(&str) -> Option<String>) -> Self {
         let variable = |name: &str| {
             let value = variable(name).filter(|value| !value.is_empty())?;
-            Some(cut(&value, MAX_NAME_CHARS).into_owned())
+            Some(truncate(&value, MAX_NAME_CHARS))
         };
         let mut process = ProcessSummary::read(pid);
         process.cmdline = process::cmdline(pid);
@@ -114,40 +116,20 @@ impl StartupInfo {
             in_pid_namespace: procfile::is_in_initial_pid_namespace(&proc)
                 .map_or_else(has_outside_parent, |is_initial| !is_initial),
             markers: Vec::new(),
+            passwd: procfile::text("/etc/passwd").unwrap_or_default(),
             process,
         }
     }
 
     /// What the context line and the cause need, in the order in which to run it. The sender is first,
     /// because it may exit at any moment. What lxcfs or another file server may serve is last.
+    #[doc(hidden)]
     pub fn line_probes(&self) -> Vec<Probe> {
-        let mut probes = vec![
-            Probe::Sender,
-            Probe::SenderParent,
-            Probe::CauseAncestors,
-            Probe::Parent,
-            Probe::Tracer,
-            Probe::SenderCmdline,
-            Probe::Load,
-        ];
-        probes.extend((0..self.markers.len()).map(Probe::Marker));
-        probes
-    }
-
-    /// What only the record shows, to be run after the line has been logged.
-    pub fn record_probes(&self) -> Vec<Probe> {
-        vec![Probe::SenderUnit, Probe::SenderUser, Probe::Ancestors, Probe::Memory]
-    }
-
-    /// What identifies the sender of a further signal, without its command line.
-    pub fn sender_probes(&self) -> Vec<Probe> {
-        vec![
-            Probe::Sender,
-            Probe::SenderParent,
-            Probe::SenderUser,
-            Probe::SenderUnit,
-            Probe::Ancestors,
-        ]
+        use Probe::{CauseAncestors, Load, Parent, Tracer};
+        use Probe::{Marker, Sender, SenderCmdline, SenderParent, SenderUser};
+        let first = [Sender, SenderParent, CauseAncestors, Parent, Tracer];
+        let last = [SenderCmdline, SenderUser, Load].into_iter();
+        first.into_iter().chain(last).chain((0..self.markers.len()).map(Marker)).collect()
     }
 }
 

@@ -3,8 +3,8 @@
 use std::time::SystemTime;
 
 use super::*;
-use crate::capture::{SenderSnapshot, SnapshotError};
-use crate::{escape, marker, process};
+use crate::capture::{SenderSnapshot, SiCode, SnapshotError};
+use crate::{escape, logfmt, marker, process};
 use nix::unistd::getuid;
 
 fn process(pid: i32, name: &str, cmdline: &str) -> ProcessSummary {
@@ -19,7 +19,7 @@ fn marker(name: &str, target: marker::Target) -> Marker {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("marker.json");
     let pid = match target {
-        marker::Target::Ourselves => r#"{"target_pid": 4100}"#,
+        marker::Target::ThisProcess => r#"{"target_pid": 4100}"#,
         marker::Target::Other => r#"{"target_pid": 410}"#,
         _ => "",
     };
@@ -34,7 +34,7 @@ fn example() -> ShutdownContext {
         ts: "2026-11-23T10:15:00.123456Z".parse().unwrap(),
         mono_us: 1,
         trigger: Some(Trigger::Signal { signal: Signal::TERM }),
-        verdict: Some(CauseDecision { cause: Cause::Operator, evidence: "a shell".into() }),
+        decision: Some(CauseDecision { cause: Cause::Operator, evidence: "a shell".into() }),
         sender: Some(Sender {
             process: sender,
             code: SiCode::User,
@@ -54,7 +54,7 @@ fn example() -> ShutdownContext {
         memory: None,
         load: Some([0.42, 0.3, 0.2]),
         markers: vec![
-            marker("takeover", marker::Target::Ourselves),
+            marker("takeover", marker::Target::ThisProcess),
             marker("planned_stop", marker::Target::Unstated),
         ],
         basis: None,
@@ -137,7 +137,7 @@ fn no_text_forges_a_field_or_leaves_the_line() {
     context.pod = Some(Pod { name: evil.into(), namespace: Some(evil.into()) });
     let line = context.to_string();
     assert!(!line.chars().any(char::is_control), "{line}");
-    assert_eq!(escape::fields(&line).unwrap(), context.fields());
+    assert_eq!(logfmt::parse(&line).unwrap(), context.fields());
     assert_eq!(context.fields().iter().filter(|(key, _)| key == "cause").count(), 1);
 }
 
@@ -157,7 +157,7 @@ proptest::proptest! {
         context.markers = vec![marker(&marked, marker::Target::Other)];
         let line = context.to_string();
         proptest::prop_assert!(line.chars().all(escape::is_safe), "{}", line);
-        proptest::prop_assert_eq!(escape::fields(&line).unwrap(), context.fields());
+        proptest::prop_assert_eq!(logfmt::parse(&line).unwrap(), context.fields());
         let json = crate::json::to_string(&context).unwrap();
         proptest::prop_assert!(json.chars().all(escape::is_safe), "{}", json);
         let read = serde_json::from_str::<ShutdownContext>(&json).unwrap();
@@ -250,16 +250,16 @@ fn what_a_probe_finds_can_change_the_cause() {
     let mut context = start(&startup, &signal_from(77, stat));
     assert_eq!(context.cause(), Cause::Process);
     let shell = ProcessSummary { tty: Some("pts/3".into()), ..process(76, "bash", "") };
-    context.apply(Finding(Some(Found::SenderAncestors(vec![shell]))));
+    context.apply(ProbeResult(Some(Found::SenderAncestors(vec![shell]))));
     assert_eq!(context.cause(), Cause::Operator);
     // A snapshot and what was read from a record have no cause to decide.
     let mut snapshot = ShutdownContext::snapshot(&startup);
-    snapshot.apply(Finding(Some(Found::Load([1.0; 3]))));
-    assert_eq!(snapshot.verdict, None);
+    snapshot.apply(ProbeResult(Some(Found::Load([1.0; 3]))));
+    assert_eq!(snapshot.decision, None);
     let json = serde_json::to_string(&context).unwrap();
     let mut read: ShutdownContext = serde_json::from_str(&json).unwrap();
-    read.apply(Finding(Some(Found::Load([1.0; 3]))));
-    assert_eq!(read.verdict, context.verdict);
+    read.apply(ProbeResult(Some(Found::Load([1.0; 3]))));
+    assert_eq!(read.decision, context.decision);
 }
 
 #[test]
@@ -268,7 +268,7 @@ fn a_finding_about_a_process_that_was_not_the_sender_is_dropped() {
     let mut signal = own_signal();
     signal.uid = Some(getuid().as_raw() + 1);
     let mut context = start(&startup, &signal);
-    let late: Vec<Finding> = [Probe::SenderParent, Probe::SenderCmdline, Probe::SenderUnit]
+    let late: Vec<ProbeResult> = [Probe::SenderParent, Probe::SenderCmdline, Probe::SenderUnit]
         .map(|probe| probe.run(&context, &startup))
         .into();
     assert!(late[0].0.is_some() && late[1].0.is_some());
@@ -325,7 +325,7 @@ fn ancestors_that_cannot_tell_the_cause_are_left_to_the_record() {
     assert_eq!(all, ProcessSummary::read_stat(own_pid()).ancestors(8).len());
     // One that comes late takes nothing away.
     let parent = ProcessSummary::read_stat(own_pid()).ancestors(1);
-    context.apply(Finding(Some(Found::SenderAncestors(parent))));
+    context.apply(ProbeResult(Some(Found::SenderAncestors(parent))));
     assert_eq!(count(&context), all);
 }
 
@@ -359,8 +359,7 @@ fn a_probe_that_is_not_needed_finds_nothing() {
     let startup = StartupInfo::collect();
     let request = Trigger::Request { reason: "upgrade".into() };
     let context = ShutdownContext::start(&startup, request, None);
-    for probe in startup.sender_probes().into_iter().chain([Probe::SenderCmdline, Probe::Marker(0)])
-    {
+    for probe in Probe::OF_SENDER.into_iter().chain([Probe::SenderCmdline, Probe::Marker(0)]) {
         assert!(probe.run(&context, &startup).0.is_none(), "{probe:?}");
     }
 }
@@ -370,10 +369,10 @@ fn a_sender_that_is_known_otherwise_takes_the_place_of_what_the_handler_saw() {
     let startup = StartupInfo::collect();
     let mut context = start(&startup, &own_signal());
     let process = ProcessSummary { tty: Some("pts/3".into()), ..process(4242, "kill", "kill 1") };
-    context.apply(Finding::sender(Sender::new(process, SiCode::User)));
+    context.apply(ProbeResult::sender(Sender::new(process, SiCode::User)));
     assert_eq!(context.cause(), Cause::Operator);
     let sender = context.sender.clone();
-    for probe in startup.sender_probes() {
+    for probe in Probe::OF_SENDER {
         run(&mut context, probe, &startup);
     }
     assert_eq!(context.sender, sender);

@@ -25,8 +25,8 @@ use std::time::{Duration, Instant};
 use crate::clock::Utc;
 use crate::os;
 
-/// How many of the machine's processes are shown by default.
-pub const DEFAULT_TOP: usize = 60;
+/// How many of the machine's processes are shown, the busiest ones, with their nearest ancestors.
+const DEFAULT_TOP: usize = 60;
 
 /// Reads that may block, to be done on a thread of their own.
 pub type Work = Box<dyn FnOnce() + Send>;
@@ -74,19 +74,6 @@ impl Diagnostic {
     /// other processes must already be escaped.
     pub fn heading(mut self, line: impl Into<String>) -> Self {
         self.heading.push(line.into());
-        self
-    }
-
-    /// Shows this many of the machine's processes, the busiest ones, with their nearest ancestors.
-    /// The default is [`DEFAULT_TOP`].
-    pub fn top(mut self, processes: usize) -> Self {
-        self.top = processes;
-        self
-    }
-
-    /// Reads processes, load and memory from here instead of `/proc`.
-    pub fn proc_root(mut self, proc: impl Into<PathBuf>) -> Self {
-        self.proc = proc.into();
         self
     }
 

@@ -67,7 +67,8 @@ impl Machine {
         Diagnostic {
             cgroup: root.join("cgroup"),
             kmsg: root.join("kmsg"),
-            ..Diagnostic::of(pid).proc_root(root.join("proc"))
+            proc: root.join("proc"),
+            ..Diagnostic::of(pid)
         }
     }
 }
@@ -144,7 +145,7 @@ fn a_missing_file_costs_its_own_line() {
         assert!(look.lines().any(|l| l == line), "no line `{line}` in:\n{look}");
     }
     let nothing = Machine::empty();
-    let look = text(&nothing.look(7).proc_root(nothing.0.path().join("none")));
+    let look = text(&Diagnostic { proc: nothing.0.path().join("none"), ..nothing.look(7) });
     assert_eq!(section(&look, "processes"), ["not readable (ENOENT)"]);
     assert!(is_complete(&look));
 }
@@ -262,7 +263,8 @@ fn only_the_busiest_are_shown_of_many() {
     }
     let look = text(&machine.look(1));
     assert_eq!(pids(&look, "busiest").len(), DEFAULT_TOP);
-    assert_eq!(pids(&text(&machine.look(1).top(3)), "busiest").len(), 3);
+    let look = text(&Diagnostic { top: 3, ..machine.look(1) });
+    assert_eq!(pids(&look, "busiest").len(), 3);
 }
 
 #[test]

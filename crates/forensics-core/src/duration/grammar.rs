@@ -1,8 +1,11 @@
 //! The grammar of time spans, step by step as systemd 252's `parse_time()` takes it: the order of its
 //! checks decides which error a text gets.
 
-use super::error::{ParseError, excerpt, invalid, out_of_range};
 use super::{SECOND, Timespan, UNITS};
+use crate::escape::{Escaped, truncate};
+
+/// The longest part of a text that an error shows, in characters.
+const MAX_EXCERPT_CHARS: usize = 60;
 
 /// systemd's `WHITESPACE`.
 const BLANKS: [char; 4] = [' ', '\t', '\n', '\r'];
@@ -14,6 +17,37 @@ const NO_FRACTION: &str = "; write `5` or `5.0`";
 const TOO_LARGE: &str = "; write `infinity` for no limit";
 const NOT_A_NUMBER: &str = " is not a number; write a number before each unit, such as `1h 30min`";
 const UNKNOWN_UNIT: &str = "; write one of us, ms, s, min, h, d, w, month, y";
+
+/// Why a text is no time span. `Display` names the place in the text, and escapes the text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ParseError {
+    message: String,
+    is_out_of_range: bool,
+}
+
+impl ParseError {
+    /// Whether systemd reports ERANGE. It reports EINVAL for all other errors.
+    pub fn is_out_of_range(&self) -> bool {
+        self.is_out_of_range
+    }
+}
+
+/// A mistake in `text` where `rest`, the end of `text`, begins.
+fn invalid(text: &str, rest: &str, what: &str, advice: &str) -> ParseError {
+    let (at, what) = (text.len() - rest.len(), Escaped(what));
+    let message = format!("`{}`: {what} at byte {at}{advice}", Escaped(&excerpt(text)));
+    ParseError { message, is_out_of_range: false }
+}
+
+/// The same for a negative number, one above `i64::MAX`, or a sum of `u64::MAX` microseconds or more.
+fn out_of_range(text: &str, rest: &str, what: &str, advice: &str) -> ParseError {
+    ParseError { is_out_of_range: true, ..invalid(text, rest, what, advice) }
+}
+
+fn excerpt(text: &str) -> String {
+    truncate(text, MAX_EXCERPT_CHARS)
+}
 
 /// Reads a time span as systemd 252 does (`parse_time()` with seconds as the unit of bare numbers,
 /// that is, `parse_sec()`).
@@ -32,7 +66,8 @@ pub fn parse(text: &str) -> Result<Timespan, ParseError> {
         return Ok(Timespan::Infinite);
     }
     if rest.is_empty() {
-        return Err(ParseError::Empty);
+        let message = "an empty time span; write a number and a unit, such as `90s`, or `infinity`";
+        return Err(ParseError { message: message.to_owned(), is_out_of_range: false });
     }
 
     let mut total: u64 = 0;
@@ -159,7 +194,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn messages_name_the_input_the_place_and_the_mend() {
+    fn messages_name_the_input_the_place_and_the_fix() {
         const UNITS: &str = "write one of us, ms, s, min, h, d, w, month, y";
         const NUMBER: &str = "write a number before each unit, such as `1h 30min`";
         let cases = [

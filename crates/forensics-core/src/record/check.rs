@@ -4,12 +4,44 @@
 //! the reason, and all texts, are in `explain`. Durations are computed from the monotonic clock alone,
 //! since the wall clock may have been set.
 
-use super::event::{ExitKind, SignalKind};
-use super::explain::{Explanation, explain};
-use super::host::HostState;
-use super::post_mortem::{OpenPhase, PostMortem, RunOutcome, SignalSender};
-use super::reader::Record;
+use std::fs::File;
+
+use super::explain::explain;
+use super::folder::is_locked;
 use super::summary::Summary;
+use super::{ExitKind, OpenPhase, PostMortem, Record, RunOutcome, SignalKind, SignalSender};
+use crate::clock::{boot_id, mono_us};
+
+/// The state of the host at the time of the post-mortem. A fact that is `None` is not known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HostState {
+    /// Whether the record's lock is held.
+    pub running: bool,
+    /// The id of the present boot.
+    pub boot_id: Option<String>,
+    /// `CLOCK_MONOTONIC` now, in microseconds: the run had ended by then.
+    pub mono_us: Option<u64>,
+    /// The present `oom_kill` of the cgroup whose counter the run recorded.
+    pub oom_kill: Option<u64>,
+    /// The inode of that cgroup's folder. If it is not the recorded one, this is a new cgroup with a
+    /// counter of its own, which proves nothing.
+    pub cgroup_inode: Option<u64>,
+    /// The line of the kernel log that says that this run's process was OOM-killed, if there is one
+    /// and the log can be read.
+    pub oom_line: Option<String>,
+}
+
+impl HostState {
+    /// The lock of the record in `file`, the boot and the clock. The facts about memory are left to the
+    /// caller.
+    pub(super) fn of_file(file: &File) -> Self {
+        let running = is_locked(file).unwrap_or(false);
+        // So that a run that is about to lock the file does not find it locked while we read. If
+        // this fails, the lock ends when the file is closed.
+        let _ = file.unlock();
+        Self { running, boot_id: boot_id(), mono_us: Some(mono_us()), ..Self::default() }
+    }
+}
 
 /// Tells how a run ended: by its own last line if there is one, else by the lock, the boot, and how
 /// far its teardown had come.
@@ -42,7 +74,7 @@ use super::summary::Summary;
 pub fn post_mortem(record: &Record, host: &HostState) -> PostMortem {
     let run = Summary::of(record);
     let outcome = outcome(&run, host);
-    let Explanation { reason, evidence, advice, killed_us } = explain(outcome, &run, host);
+    let (reason, (evidence, advice), killed_us) = explain(outcome, &run, host);
     let ended_us = match outcome {
         RunOutcome::Running => None,
         _ if run.stopped.is_some() => Some(run.last_us),
@@ -82,7 +114,7 @@ pub fn post_mortem(record: &Record, host: &HostState) -> PostMortem {
         exit_code: run.stopped.and_then(|stopped| stopped.exit_code),
         reason,
         evidence,
-        advice,
+        advice: Some(advice).filter(|advice| !advice.is_empty()),
     }
 }
 

@@ -3,9 +3,8 @@
 use serde::de::Error;
 use serde::{Deserialize, Serialize};
 
-use super::event::{Event, Unknown};
 use super::shorten::{fits, shortened};
-use crate::clock::Utc;
+use super::{Event, Unknown, Utc};
 use crate::json;
 
 /// The version of the schema that this crate writes, and reads in full.
@@ -17,7 +16,6 @@ const EVENTS: &str =
 
 /// One line: an event and when it was written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct Entry {
     /// The version of the schema it was written in.
     pub v: u32,
@@ -131,7 +129,7 @@ mod tests {
         let mut finished = PhaseFinished::new("drain", PhaseOutcome::Failed, 8, 13);
         finished.error = Some("two\nlines".to_owned());
         finished.values = map(json!({ "active_at_start": 7 }));
-        let mut wedged = Wedged::new(WedgedWhat::Runtime, 11, "no task ran");
+        let mut wedged = Stalled::new(StalledWhat::Runtime, 11, "no task ran");
         wedged.phase = Some("drain".to_owned());
         wedged.threads = json!([{ "tid": 1 }]);
         let mut diag = Diag::new(DiagState::Failed);
@@ -190,7 +188,7 @@ mod tests {
                     "took_us": 8, "offset_us": 13, "values": { "active_at_start": 7 } }),
             ),
             (
-                Event::Wedged(wedged),
+                Event::Stalled(wedged),
                 json!({ "event": "wedged", "what": "runtime", "phase": "drain", "for_us": 11,
                     "detail": "no task ran", "threads": [{ "tid": 1 }] }),
             ),

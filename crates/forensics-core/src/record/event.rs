@@ -13,7 +13,6 @@ use crate::duration::Timespan;
 /// What happened. In JSON the fields of each event stand next to `event`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-#[non_exhaustive]
 pub enum Event {
     /// The first line: who runs, and under which limits.
     RunStarted(RunStarted),
@@ -26,7 +25,8 @@ pub enum Event {
     /// A phase ended, or was skipped.
     PhaseFinished(PhaseFinished),
     /// A phase or the runtime is past its timeout or makes no progress.
-    Wedged(Wedged),
+    #[serde(rename = "wedged")]
+    Stalled(Stalled),
     /// The diagnostic was started, or ended.
     Diag(Diag),
     /// The last line of a run that ended by itself.
@@ -36,9 +36,10 @@ pub enum Event {
     Unknown(Unknown),
 }
 
+display_as_in_json!(DiagState, ExitKind, ForcedBy, SignalKind, StalledWhat);
+
 /// The run, as it is known at its start.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct RunStarted {
     /// The service's name, as its builder was given it.
     pub service: String,
@@ -101,9 +102,8 @@ impl RunStarted {
 }
 
 /// What asked the run to stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[non_exhaustive]
 pub enum SignalKind {
     /// A POSIX signal.
     #[default]
@@ -119,7 +119,6 @@ pub enum SignalKind {
 
 /// Something asked the run to stop.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct SignalEvent {
     /// What it was.
     pub kind: SignalKind,
@@ -165,10 +164,9 @@ impl SignalEvent {
 }
 
 /// What is stalled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum WedgedWhat {
+pub enum StalledWhat {
     /// A phase.
     Phase,
     /// The async runtime: it no longer runs its tasks.
@@ -180,10 +178,9 @@ pub enum WedgedWhat {
 
 /// A phase or the runtime is past its timeout or makes no progress.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Wedged {
+pub struct Stalled {
     /// What is stalled.
-    pub what: WedgedWhat,
+    pub what: StalledWhat,
     /// The phase, or the one that ran when the runtime stalled; absent where none ran.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
@@ -199,17 +196,16 @@ pub struct Wedged {
     pub threads: Value,
 }
 
-impl Wedged {
+impl Stalled {
     /// Something that has been stalled for that long; phase and threads absent.
-    pub fn new(what: WedgedWhat, for_us: u64, detail: impl Into<String>) -> Self {
+    pub fn new(what: StalledWhat, for_us: u64, detail: impl Into<String>) -> Self {
         Self { what, phase: None, group: None, for_us, detail: detail.into(), threads: Value::Null }
     }
 }
 
 /// How far the diagnostic is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[non_exhaustive]
 pub enum DiagState {
     /// Its process was started.
     Started,
@@ -226,7 +222,6 @@ pub enum DiagState {
 
 /// The diagnostic was started, or ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct Diag {
     /// How far it is.
     pub state: DiagState,
@@ -249,7 +244,7 @@ impl Diag {
 }
 
 /// How a run ended, in its own words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ExitKind {
@@ -273,7 +268,7 @@ pub enum ExitKind {
 }
 
 /// What made a run end at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ForcedBy {
@@ -291,7 +286,6 @@ pub enum ForcedBy {
 /// The last line of a run that ended by itself. It is written when the end is certain: not for a
 /// panic that was caught.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct Stopped {
     /// How it ended.
     pub how: ExitKind,
@@ -330,7 +324,6 @@ impl Stopped {
 
 /// An event of a newer writer: its name, and its fields as they are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct Unknown {
     /// The event's name.
     pub event: String,

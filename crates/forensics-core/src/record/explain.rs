@@ -2,24 +2,17 @@
 
 use std::fmt::Display;
 
-use super::event::{ExitKind, ForcedBy, SignalEvent, SignalKind, WedgedWhat};
-use super::host::HostState;
-use super::phase::{PhaseFinished, PhaseOutcome};
-use super::post_mortem::{MAX_SHOWN, Reason, RunOutcome, Span, phase_name};
+use super::post_mortem::{MAX_SHOWN, Span, phase_name};
 use super::summary::{SLACK_US, Summary};
+use super::{
+    ExitKind, ForcedBy, HostState, PhaseFinished, PhaseOutcome, PhaseStarted, Reason, RunOutcome,
+    SignalEvent, SignalKind, StalledWhat,
+};
 use crate::duration::Timespan;
-use crate::escape::{Plain, cut};
+use crate::escape::{Escaped, truncate};
 
 /// How many phases a text names.
 const MAX_PHASES: usize = 16;
-
-pub(super) struct Explanation {
-    pub(super) reason: Reason,
-    pub(super) evidence: String,
-    pub(super) advice: Option<String>,
-    /// When the run was likely killed, by the monotonic clock.
-    pub(super) killed_us: Option<u64>,
-}
 
 /// Evidence and advice. Empty advice is none.
 type Texts = (String, String);
@@ -28,9 +21,15 @@ fn texts(evidence: impl Into<String>, advice: impl Into<String>) -> Texts {
     (evidence.into(), advice.into())
 }
 
-pub(super) fn explain(outcome: RunOutcome, run: &Summary<'_>, host: &HostState) -> Explanation {
+/// The reason, the evidence and the advice for an outcome, and when the run was likely killed, by the
+/// monotonic clock.
+pub(super) fn explain(
+    outcome: RunOutcome,
+    run: &Summary<'_>,
+    host: &HostState,
+) -> (Reason, Texts, Option<u64>) {
     let timer = StopTimer::of(run);
-    let (reason, (evidence, advice)) = match outcome {
+    let (reason, texts) = match outcome {
         RunOutcome::Clean => (Reason::Recorded, clean(run)),
         RunOutcome::TimedOut => (Reason::Recorded, timed_out(run)),
         RunOutcome::Forced => (Reason::Recorded, forced(run)),
@@ -45,9 +44,7 @@ pub(super) fn explain(outcome: RunOutcome, run: &Summary<'_>, host: &HostState) 
         }
     };
     let timer = timer.filter(|timer| timer.reason == reason);
-    let killed_us = timer.map(|timer| timer.over_us().max(run.last_us));
-    let advice = Some(advice).filter(|advice| !advice.is_empty());
-    Explanation { reason, evidence, advice, killed_us }
+    (reason, texts, timer.map(|timer| timer.over_us().max(run.last_us)))
 }
 
 fn clean(run: &Summary<'_>) -> Texts {
@@ -66,8 +63,8 @@ fn clean(run: &Summary<'_>) -> Texts {
 
 fn abandoned(run: &Summary<'_>) -> Texts {
     let (when, advice) = if run.asked.is_none() {
-        let advice = "see what it logged last, most likely an error at its start; a service that ends \
-                      by itself is to be given to run()";
+        let advice = "see what it logged last, most likely an error at its start; pass a service that \
+                      ends by itself to run()";
         ("without a teardown, as nothing had asked for one: main returned early", advice.to_owned())
     } else if run.teardown_began() {
         let advice = "wait for run(), and put no timeout of your own around it";
@@ -83,14 +80,12 @@ fn timed_out(run: &Summary<'_>) -> Texts {
     if let Some(late) = bad_phases(run, |phase| phase.outcome == PhaseOutcome::TimedOut) {
         return texts(late, "raise the timeout, or find what the phase waited for");
     }
-    let (limit, advice) = match deadline(run) {
-        Some(deadline) => (
-            format!("its deadline of {deadline}"),
-            "raise the deadline, or lower the phases' timeouts",
-        ),
-        None => ("it was given".to_owned(), "find what it waited for"),
+    let advice = match deadline(run) {
+        Some(_) => "raise the deadline, or lower the phases' timeouts",
+        None => "find what it waited for",
     };
-    let evidence = format!("the teardown took longer than {limit}");
+    let deadline = optional(" of ", deadline(run));
+    let evidence = format!("the teardown took longer than its deadline{deadline}");
     texts(evidence, format!("{}: {advice}", state(run)))
 }
 
@@ -123,7 +118,7 @@ fn forced(run: &Summary<'_>) -> Texts {
             (evidence, format!("{wait} before a further signal"))
         }
     };
-    let (state, timeouts) = (stalled_state(run), timeouts(run));
+    let (state, timeouts) = (state(run) + &stalled(run), timeouts(run));
     texts(evidence + &exit, format!("{state}: {what_to_do}, or lower {timeouts}"))
 }
 
@@ -161,7 +156,7 @@ fn killed(run: &Summary<'_>, host: &HostState, timer: Option<&StopTimer<'_>>) ->
     if let Some(timer) = timer.filter(|timer| timer.fits(run, host)) {
         return (timer.reason, timer.texts(run));
     }
-    let (memory, state) = (memory(run, host), stalled_state(run));
+    let (memory, state) = (memory(run, host), state(run) + &stalled(run));
     let why_not_timer = match (timer, run.asked.map(|(_, signal)| signal)) {
         (Some(timer), _) => timer.why_not(run, host),
         (None, Some(signal)) if signal.cause == "container_stop" => {
@@ -241,7 +236,7 @@ impl<'a> StopTimer<'a> {
         let (timeout, name) = (Span(self.timeout_us), self.name);
         let (from, signal) = (signal_from(self.signal), signal_name(self.signal));
         let lived = Span(run.last_us.saturating_sub(self.began_us));
-        let blocked = run.wedged.is_some_and(|wedged| wedged.what == WedgedWhat::Runtime);
+        let blocked = run.wedged.is_some_and(|wedged| wedged.what == StalledWhat::Runtime);
         let what_to_do = if blocked {
             "move its blocking calls off the runtime (spawn_blocking)".to_owned()
         } else if run.teardown_began() {
@@ -340,11 +335,6 @@ fn state(run: &Summary<'_>) -> String {
     }
 }
 
-/// The same, and what was stalled.
-fn stalled_state(run: &Summary<'_>) -> String {
-    state(run) + &stalled(run)
-}
-
 fn stalled(run: &Summary<'_>) -> String {
     let Some(wedged) = run.wedged else { return String::new() };
     let (what, since, detail) = (wedged.what, Span(wedged.for_us), shown(&wedged.detail));
@@ -354,10 +344,9 @@ fn stalled(run: &Summary<'_>) -> String {
 /// Whose timeouts could be lowered, as the end of a sentence.
 fn timeouts(run: &Summary<'_>) -> String {
     match run.open.as_slice() {
-        [(_, phase)] => match phase.timeout_us {
-            Some(us) => format!("the phase's timeout ({})", Span(us)),
-            None => "the phase's timeout, which it has none of".to_owned(),
-        },
+        [(_, PhaseStarted { timeout_us: Some(us), .. })] => {
+            format!("the phase's timeout ({})", Span(*us))
+        }
         _ => "the phases' timeouts".to_owned(),
     }
 }
@@ -371,7 +360,7 @@ fn bad_phases(run: &Summary<'_>, pick: fn(&PhaseFinished) -> bool) -> Option<Str
             PhaseOutcome::CutShort => "was cut short",
             PhaseOutcome::Skipped => "was skipped",
             PhaseOutcome::Other => "ended in an unknown way",
-            outcome => outcome.as_str(),
+            outcome => &outcome.to_string(),
         };
         let (name, took) = (shown_phase(&phase.phase, phase.group.as_deref()), Span(phase.took_us));
         let error = optional(": ", phase.error.as_deref().map(shown));
@@ -427,5 +416,5 @@ fn shown_phase(phase: &str, group: Option<&str>) -> String {
 }
 
 fn shown(text: &str) -> String {
-    Plain(&cut(text, MAX_SHOWN)).to_string()
+    Escaped(&truncate(text, MAX_SHOWN)).to_string()
 }

@@ -4,54 +4,62 @@
 //! complete: each event is handed to the kernel before the next step begins. The next start reads it
 //! and says in which phase the run was killed, after how long, and what to change.
 //!
-//! The caller decides when to write, on which thread, and what to do about a full disk.
-//! `docs/records.md` describes every field.
+//! [`PostMortem::of_last`] reads how the last run ended. What is stable is the format of the file:
+//! `docs/records.md` describes every event and field. The types that write it are hidden, because
+//! only `forensics-tokio` needs them.
 //!
 //! ```
 //! use forensics_core::record::*;
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let tmp = tempfile::tempdir()?;
 //! # let dir = tmp.path().join("shutdown");
-//! let run = Recorder::create(&dir, RunStarted::new("gateway", std::process::id()))?;
-//! run.record(&Event::PhaseStarted(PhaseStarted::new("drain", 0)))?;
-//! drop(run); // as a SIGKILL would
-//!
-//! // At the next start, before its own record is begun:
-//! if let Some(path) = runs(&dir)?.last() {
-//!     let post_mortem = post_mortem(&Record::read(path)?, &HostState::snapshot(path));
-//!     assert_eq!(post_mortem.outcome, RunOutcome::KilledInPhase);
-//!     assert_eq!(post_mortem.phases[0].phase, "drain");
+//! # let run = Recorder::create(&dir, RunStarted::new("gateway", std::process::id()))?;
+//! # run.record(&Event::PhaseStarted(PhaseStarted::new("drain", 0)))?;
+//! # drop(run); // as a SIGKILL would
+//! if let Some(run) = PostMortem::of_last(&dir)? {
+//!     assert_eq!(run.outcome, RunOutcome::KilledInPhase);
+//!     assert_eq!(run.phases[0].phase, "drain");
 //! }
-//! prune(&dir, DEFAULT_RETENTION)?;
+//! # prune(&dir, DEFAULT_RETENTION)?;
 //! # Ok(())
 //! # }
 //! ```
 
 mod check;
-mod display;
 mod entry;
 mod event;
 mod explain;
 mod folder;
-mod host;
 mod phase;
 mod post_mortem;
 mod reader;
 mod run;
 mod shorten;
 mod summary;
+mod utc;
 mod writer;
 
-pub use check::post_mortem;
-pub use entry::{Entry, VERSION};
-pub use event::*;
-pub use folder::{DEFAULT_RETENTION, is_running, prune, runs};
-pub use host::HostState;
-pub use phase::*;
+pub use crate::access::AccessError;
+pub use event::{ExitKind, ForcedBy};
+pub use folder::runs;
+pub use phase::{PhaseFinished, PhaseOutcome};
 pub use post_mortem::{OpenPhase, PostMortem, Reason, RunOutcome, SignalSender};
-pub use reader::{ContentError, MAX_RECORD, ReadError, Record};
-pub use run::Run;
-pub use shorten::MAX_LINE;
-pub use writer::{RecordError, Recorder};
+pub use reader::{ReadError, Record};
+pub use utc::Utc;
 
-pub use crate::secure_fs::AccessError;
+#[doc(hidden)]
+pub use self::{
+    check::{HostState, post_mortem},
+    entry::{Entry, VERSION},
+    event::{
+        Diag, DiagState, Event, RunStarted, SignalEvent, SignalKind, Stalled, StalledWhat, Stopped,
+        Unknown,
+    },
+    folder::{DEFAULT_RETENTION, prune},
+    phase::{PhaseProgress, PhaseStarted, value_field, values_line},
+    reader::{ContentError, MAX_RECORD},
+    run::Run,
+    shorten::MAX_LINE,
+    utc::ParseUtcError,
+    writer::{RecordError, Recorder},
+};

@@ -3,14 +3,14 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::escape::{Key, MAX_NAME_CHARS, MAX_TEXT_CHARS, Quoted, cut};
+use crate::escape::{MAX_NAME_CHARS, MAX_TEXT_CHARS, truncate};
+use crate::logfmt::{self, Key};
 
 /// How many of the values that a phase recorded are shown on one line.
 const MAX_SHOWN: usize = 64;
 
 /// A phase began.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct PhaseStarted {
     /// The phase's name.
     pub phase: String,
@@ -33,7 +33,6 @@ impl PhaseStarted {
 
 /// A phase reported its progress.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct PhaseProgress {
     /// The phase's name.
     pub phase: String,
@@ -55,14 +54,11 @@ impl PhaseProgress {
 }
 
 /// How a phase ended. Ordered from good to bad: a group ends like the worst of its members.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum PhaseOutcome {
     /// It returned without an error.
-    #[default]
     Ok,
     /// It did not run: a phase that it requires had not ended well, no time was left, or a second
     /// signal came.
@@ -80,23 +76,10 @@ pub enum PhaseOutcome {
     Other,
 }
 
-impl PhaseOutcome {
-    /// The word for it, as in the log, the report and the record.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Skipped => "skipped",
-            Self::CutShort => "cut_short",
-            Self::TimedOut => "timed_out",
-            Self::Failed => "failed",
-            Self::Panicked => "panicked",
-            Self::Other => "other",
-        }
-    }
-}
+display_as_in_json!(PhaseOutcome);
 
 /// A phase ended, or was skipped.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PhaseFinished {
     /// The phase's name.
@@ -120,17 +103,19 @@ pub struct PhaseFinished {
 
 impl PhaseFinished {
     /// The end of a phase without group, error and values.
+    #[doc(hidden)]
     pub fn new(
         phase: impl Into<String>,
         outcome: PhaseOutcome,
         took_us: u64,
         offset_us: u64,
     ) -> Self {
-        Self { phase: phase.into(), outcome, took_us, offset_us, ..Self::default() }
+        let (phase, values) = (phase.into(), Map::new());
+        Self { phase, group: None, outcome, error: None, took_us, offset_us, values }
     }
 }
 
-/// What a phase recorded, as `key=value` fields on one line that [`crate::escape::fields`] reads
+/// What a phase recorded, as `key=value` fields on one line that [`crate::logfmt::parse`] reads
 /// back. Long values are cut. Only the first fields are shown, then how many more there are.
 pub fn values_line(values: &Map<String, Value>) -> String {
     let mut shown: Vec<_> = values.iter().map(|(key, value)| value_field(key, value)).collect();
@@ -142,9 +127,9 @@ pub fn values_line(values: &Map<String, Value>) -> String {
 
 /// One such field: `active_now=3`.
 pub fn value_field(key: &str, value: &Value) -> String {
-    let key = cut(key, MAX_NAME_CHARS);
+    let key = truncate(key, MAX_NAME_CHARS);
     let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    format!("{}={}", Key(&key), Quoted(&cut(&text, MAX_TEXT_CHARS)))
+    format!("{}={}", Key(&key), logfmt::Value(&truncate(&text, MAX_TEXT_CHARS)))
 }
 
 #[cfg(test)]
@@ -152,7 +137,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::escape::{fields, is_safe};
+    use crate::escape::is_safe;
+    use crate::logfmt;
 
     #[test]
     fn what_a_phase_recorded_is_one_line_whatever_it_is() {
@@ -161,7 +147,7 @@ mod tests {
         });
         let line = values_line(value.as_object().unwrap());
         assert!(line.chars().all(is_safe), "{line}");
-        let read = fields(&line).unwrap();
+        let read = logfmt::parse(&line).unwrap();
         let expected = [
             ("evil=1 cause", "a b\n\u{1b}[31m"),
             ("list", "[\"x y\",{\"\u{202e}\":null}]"),
@@ -171,7 +157,7 @@ mod tests {
 
         let many: Map<_, _> =
             (0..1000).map(|n| (format!("{n:04}"), "x".repeat(9000).into())).collect();
-        let read = fields(&values_line(&many)).unwrap();
+        let read = logfmt::parse(&values_line(&many)).unwrap();
         assert_eq!(read.len(), 65);
         assert_eq!(read[64], ("…".to_owned(), "936".to_owned()));
         assert!(read[0].1.ends_with("x…") && read[0].1.chars().count() == MAX_TEXT_CHARS);

@@ -8,9 +8,9 @@ use std::fmt::{self, Display};
 
 use serde::Serialize;
 
-use super::event::ExitKind;
-use crate::clock::Utc;
-use crate::escape::{Quoted, cut};
+use super::{ExitKind, Utc};
+use crate::escape::truncate;
+use crate::logfmt::Value;
 
 /// Longest text of the record that is shown inside another text, in characters.
 pub(super) const MAX_SHOWN: usize = 160;
@@ -42,7 +42,7 @@ pub enum RunOutcome {
 }
 
 /// Why it ended as it did, as far as there is evidence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Reason {
@@ -63,6 +63,8 @@ pub enum Reason {
     /// Nothing recorded tells.
     Unknown,
 }
+
+display_as_in_json!(Reason, RunOutcome);
 
 /// A phase that had not ended when the run did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -165,11 +167,11 @@ impl PostMortem {
     }
 }
 
-/// One line of `key=value` fields that [`crate::escape::fields`] reads back; overlong names are cut.
+/// One line of `key=value` fields that [`crate::logfmt::parse`] reads back; overlong names are cut.
 /// `phase_for` is for the phase that began first.
 impl Display for PostMortem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = |text: &String| cut(text, MAX_SHOWN).into_owned();
+        let name = |text: &String| truncate(text, MAX_SHOWN);
         let span = |us: u64| Span(us).to_string();
         let first = self.phases.first();
         let phases = self.phases.iter().map(|p| phase_name(&p.phase, p.group.as_deref()));
@@ -197,7 +199,7 @@ impl Display for PostMortem {
             ("advice", self.advice.clone()),
         ];
         let field = |(key, value): (&str, Option<String>)| {
-            value.map(|value| format!("{key}={}", Quoted(&value)))
+            value.map(|value| format!("{key}={}", Value(&value)))
         };
         f.write_str(&fields.into_iter().filter_map(field).collect::<Vec<_>>().join(" "))
     }

@@ -4,59 +4,29 @@
 //! The writer may be newer than this reader, or still writing. None of this is an error: the lines
 //! that can be read are read, and the others are counted.
 
+use std::error::Error;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use super::entry::{Entry, VERSION};
-use super::event::{Event, RunStarted};
-use super::host::HostState;
-use super::shorten::MAX_LINE;
-use crate::clock::Utc;
+use super::{Entry, Event, HostState, MAX_LINE, RunStarted, Utc, VERSION};
 use crate::secure_fs::{Links, OpenError, open_path, read_open};
 
 /// Largest record read, in bytes. A run writes a few kilobytes.
 pub const MAX_RECORD: usize = 64 << 20;
 
-/// Why a record could not be read.
+/// Why a record could not be read; its source says more.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ReadError {
-    /// It could not be opened or read.
-    #[error("cannot read the record {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: OpenError,
-    },
-    /// It is a folder, a FIFO, a symbolic link or the like.
-    #[error("{} is not a regular file; name a record, ending in .jsonl", path.display())]
-    NotAFile {
-        /// What it is not.
-        path: PathBuf,
-    },
-    /// It is larger than [`MAX_RECORD`].
-    #[error("{} is larger than {MAX_RECORD} bytes, so it is hardly a record", path.display())]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Its content is no record.
-    #[error("{}: {source}", path.display())]
-    Content {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: ContentError,
-    },
+#[error("cannot read the record {}", path.display())]
+pub struct ReadError {
+    path: PathBuf,
+    source: Box<dyn Error + Send + Sync>,
 }
 
 /// Why some bytes are not a record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum ContentError {
     /// There is nothing. The run has just begun, or was killed when it had just begun.
-    #[error("the record is empty; its run did not get to write a line")]
+    #[error("it is empty, because its run did not get to write a line")]
     Empty,
     /// No line says who ran.
     #[error("no run_started event in {lines} lines, so it is not a record, or its head is lost")]
@@ -70,10 +40,12 @@ pub enum ContentError {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Record {
+    #[doc(hidden)]
     /// Who ran: the first `run_started`, which is also among the entries.
     pub start: RunStarted,
     /// When that was written.
     pub started: Utc,
+    #[doc(hidden)]
     /// What could be read, in the order it was written. There is at least the `run_started`.
     pub entries: Vec<Entry>,
     /// Lines in front of the last one that could not be read.
@@ -100,6 +72,7 @@ impl Record {
     ///
     /// # Errors
     /// As [`Record::read`].
+    #[doc(hidden)]
     pub fn read_with_host(path: &Path) -> Result<(Self, HostState), ReadError> {
         Self::of_file(open_path(path, Links::Refuse), path)
     }
@@ -109,26 +82,23 @@ impl Record {
         opened: Result<File, OpenError>,
         path: &Path,
     ) -> Result<(Self, HostState), ReadError> {
-        let read = opened.and_then(|file| {
+        let read = || -> Result<_, Box<dyn Error + Send + Sync>> {
+            let file = opened.map_err(|error| match error {
+                OpenError::NotRegular => "not a regular file; name one that ends in .jsonl".into(),
+                error => Box::<dyn Error + Send + Sync>::from(error),
+            })?;
             // Before the content: a run that ends in between says so there.
             let host = HostState::of_file(&file);
-            Ok((host, read_open(&file, MAX_RECORD as u64)?))
-        });
-        let path = path.to_owned();
-        let (host, bytes) = match read {
-            Ok(read) => read,
-            Err(OpenError::NotRegular) => return Err(ReadError::NotAFile { path }),
-            Err(OpenError::TooLarge(_)) => return Err(ReadError::TooLarge { path }),
-            Err(source) => return Err(ReadError::Read { path, source }),
+            Ok((Self::parse(&read_open(&file, MAX_RECORD as u64)?)?, host))
         };
-        let record = Self::parse(&bytes).map_err(|source| ReadError::Content { path, source })?;
-        Ok((record, host))
+        read().map_err(|source| ReadError { path: path.to_owned(), source })
     }
 
     /// Reads the bytes of a record.
     ///
     /// # Errors
     /// Where there is no `run_started` among them.
+    #[doc(hidden)]
     pub fn parse(bytes: &[u8]) -> Result<Self, ContentError> {
         if bytes.is_empty() {
             return Err(ContentError::Empty);
@@ -163,6 +133,7 @@ mod tests {
     use super::super::entry::line;
     use super::super::{ExitKind, PhaseStarted, Stopped};
     use super::*;
+    use crate::escape::error_chain;
 
     fn bytes(events: &[Event]) -> Vec<u8> {
         events
@@ -229,13 +200,14 @@ mod tests {
             assert_eq!(Record::parse(bytes), Err(error));
         }
         let tmp = tempfile::tempdir().unwrap();
-        assert!(matches!(Record::read(tmp.path()), Err(ReadError::NotAFile { .. })));
+        let refused = |path: &Path| error_chain(&Record::read(path).unwrap_err());
+        assert!(refused(tmp.path()).contains("not a regular file; name"));
         let missing = Record::read(&tmp.path().join("none")).unwrap_err();
-        assert!(missing.to_string().ends_with("none: No such file or directory (os error 2)"));
+        assert!(error_chain(&missing).ends_with("none: No such file or directory (os error 2)"));
         // Sparse: only its size is large.
         let large = tmp.path().join("large");
         File::create(&large).unwrap().set_len(MAX_RECORD as u64 + 1).unwrap();
-        assert!(matches!(Record::read(&large), Err(ReadError::TooLarge { .. })));
+        assert!(refused(&large).ends_with("larger than 65536 KiB"));
     }
 
     proptest! {

@@ -7,16 +7,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::check;
-use super::entry::Entry;
-use super::event::Event;
 use super::folder::names;
-use super::post_mortem::{PostMortem, RunOutcome};
-use super::reader::{ReadError, Record};
+use super::{Entry, Event, PostMortem, ReadError, Record, RunOutcome};
+use crate::access::AccessError;
 use crate::cgroupfs::OomKills;
-use crate::clock;
 use crate::diagnostic::killed_for_memory;
-use crate::procfile;
-use crate::secure_fs::{AccessError, Folder, Links, OpenError, open_path};
+use crate::secure_fs::{Folder, Links, OpenError, open_path};
+use crate::{clock, procfile};
 
 impl PostMortem {
     /// The post-mortem of the record at `path`, by everything that this process can find out: the
@@ -41,7 +38,6 @@ impl PostMortem {
 
 /// A run: what it recorded, and how it ended.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct Run {
     /// Its record.
     pub record: Record,
@@ -122,9 +118,9 @@ mod tests {
     use std::fs;
 
     use super::super::RunStarted;
+    use super::super::Utc;
     use super::super::entry::line;
     use super::*;
-    use crate::clock::Utc;
 
     #[test]
     fn the_last_run_is_the_last_to_begin_whatever_was_done_to_the_wall_clock() {

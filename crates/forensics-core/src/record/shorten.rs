@@ -6,14 +6,11 @@
 
 use serde_json::Value;
 
-use crate::escape::cut;
+use crate::escape::truncate;
 use crate::json;
 
 /// Longest line in bytes, newline included. The writer cuts a longer one, the reader refuses it.
 pub const MAX_LINE: usize = 1 << 20;
-
-/// How deep the values of a line may be nested. Readers built on serde_json stop at 128 levels.
-const MAX_DEPTH: usize = 100;
 
 /// What is kept: characters of a text, items of a list or an object, levels.
 #[derive(Clone, Copy)]
@@ -34,21 +31,10 @@ const STEPS: [Limits; 4] = [
 /// Longest name of a field, in characters; the names of our own fields are much shorter.
 const MAX_NAME: usize = 256;
 
-/// Whether a line, without its newline, is neither too long nor too deep.
+/// Whether a line, without its newline, is neither too long nor too deep for a reader: `serde_json`
+/// refuses what is nested more than 127 levels deep.
 pub(super) fn fits(json: &[u8]) -> bool {
-    let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
-    let is_too_deep = json.iter().any(|&byte| {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = true,
-            b'"' => in_text = !in_text,
-            b'[' | b'{' if !in_text => depth += 1,
-            b']' | b'}' if !in_text => depth -= 1,
-            _ => {}
-        }
-        depth > MAX_DEPTH
-    });
-    json.len() < MAX_LINE && !is_too_deep
+    json.len() < MAX_LINE && serde_json::from_slice::<Value>(json).is_ok()
 }
 
 /// The line of an event, without its newline, cut as little as needed to fit.
@@ -68,7 +54,7 @@ fn shorter(value: &Value, limits: Limits, level: usize) -> Value {
     let items = if level == 0 { usize::MAX } else { limits.items };
     let below = |value| shorter(value, limits, level + 1);
     match value {
-        Value::String(text) => cut(text, limits.chars).into(),
+        Value::String(text) => truncate(text, limits.chars).into(),
         Value::Array(_) | Value::Object(_) if level >= limits.depth => "…".into(),
         Value::Array(all) => {
             let mut some: Vec<_> = all.iter().take(items).map(below).collect();
@@ -79,9 +65,8 @@ fn shorter(value: &Value, limits: Limits, level: usize) -> Value {
         }
         Value::Object(all) => {
             let some = all.iter().take(items);
-            let mut some: serde_json::Map<_, _> = some
-                .map(|(name, value)| (cut(name, MAX_NAME).into_owned(), below(value)))
-                .collect();
+            let mut some: serde_json::Map<_, _> =
+                some.map(|(name, value)| (truncate(name, MAX_NAME), below(value))).collect();
             // Fewer also where two names were cut to the same one.
             if some.len() < all.len() {
                 some.insert("…".to_owned(), format!("{} more", all.len() - some.len()).into());
@@ -97,6 +82,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    const MAX_DEPTH: usize = 127;
 
     fn depth(value: &Value) -> usize {
         match value {
@@ -139,7 +126,7 @@ mod tests {
 
     #[test]
     fn brackets_in_texts_are_no_depth() {
-        let brackets = format!("[{}{}]", "[],".repeat(MAX_DEPTH), '1');
+        let brackets = format!("[{}{}]", "[],".repeat(200), '1');
         let text = format!(r#"["{}\"{}\\"]"#, "[".repeat(200), "{".repeat(200));
         let nested = format!("{}{}", "[".repeat(MAX_DEPTH), "]".repeat(MAX_DEPTH));
         for json in [&brackets, &text, &nested] {

@@ -2,12 +2,11 @@
 
 use std::collections::HashMap;
 
-use super::event::{Event, RunStarted, SignalEvent, Stopped, Wedged, WedgedWhat};
-use super::host::HostState;
-use super::phase::{PhaseFinished, PhaseStarted};
 use super::post_mortem::phase_name;
-use super::reader::Record;
-use crate::clock::Utc;
+use super::{
+    Event, HostState, PhaseFinished, PhaseStarted, Record, RunStarted, SignalEvent, Stalled,
+    StalledWhat, Stopped, Utc,
+};
 use crate::duration::Timespan;
 
 /// How far two instants may lie apart and still count as the same, in microseconds: systemd's decision
@@ -33,7 +32,7 @@ pub(super) struct Summary<'a> {
     /// The phases that have ended.
     pub(super) ended: Vec<&'a PhaseFinished>,
     /// What was stalled, and has made no progress since.
-    pub(super) wedged: Option<&'a Wedged>,
+    pub(super) wedged: Option<&'a Stalled>,
     pub(super) stopped: Option<&'a Stopped>,
 }
 
@@ -76,7 +75,7 @@ impl<'a> Summary<'a> {
                     open.remove(&(&phase.phase, &phase.group));
                     run.ended.push(phase);
                 }
-                Event::Wedged(wedged) => run.wedged = Some(wedged),
+                Event::Stalled(wedged) => run.wedged = Some(wedged),
                 Event::Stopped(stopped) => run.stopped = Some(stopped),
                 Event::RunStarted(_) | Event::Diag(_) | Event::Unknown(_) => {}
             }
@@ -90,7 +89,7 @@ impl<'a> Summary<'a> {
     /// The runtime made progress, and this phase began or ended.
     fn moved(&mut self, phase: Option<&str>) {
         self.wedged = self.wedged.filter(|wedged| {
-            wedged.what != WedgedWhat::Runtime
+            wedged.what != StalledWhat::Runtime
                 && (phase.is_none() || wedged.phase.as_deref() != phase)
         });
     }

@@ -12,11 +12,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::entry::line;
-use super::event::{Event, RunStarted};
 use super::folder;
-use crate::clock::{Utc, mono_us};
+use super::{Event, RunStarted, Utc};
+use crate::access::AccessError;
+use crate::clock::mono_us;
 use crate::os;
-use crate::secure_fs::{AccessError, Folder};
+use crate::secure_fs::Folder;
 
 /// How many names [`Recorder::create`] tries. Each has a later time in it, so a second one is hardly
 /// ever needed.
@@ -27,13 +28,12 @@ const SET_ASIDE: i64 = 32 << 10;
 
 /// Why an event did not get into the record. None of these may stop a teardown.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum RecordError {
     /// The folder cannot be used.
     #[error(transparent)]
     Folder(#[from] AccessError),
     /// The system refused. Of a write nothing was written then.
-    #[error("cannot {action} the record {}: {source}", path.display())]
+    #[error("cannot {action} the record {}", path.display())]
     System {
         /// What was tried: `create`, `write to` or `sync`. Without the last, the data is written but
         /// may not be on the disk.
@@ -44,8 +44,7 @@ pub enum RecordError {
         source: io::Error,
     },
     /// The file could not be locked: its file system has no locks.
-    #[error("cannot lock the record {}: {source}; name a folder on a local file system",
-        path.display())]
+    #[error("cannot lock the record {} (name a folder on a local file system)", path.display())]
     Lock {
         /// The file.
         path: PathBuf,
@@ -53,7 +52,7 @@ pub enum RecordError {
         source: io::Error,
     },
     /// The event has no JSON form.
-    #[error("cannot write the event as JSON: {0}")]
+    #[error("cannot write the event as JSON")]
     Encode(#[from] serde_json::Error),
     /// Only a part of the line was written, as on a disk that is nearly full. Readers skip it, and the
     /// next event begins on a new line.
@@ -214,10 +213,11 @@ mod tests {
     use nix::unistd::pipe;
 
     use super::super::{
-        Entry, HostState, MAX_LINE, PhaseFinished, PhaseOutcome, PhaseProgress, PhaseStarted,
-        Record, RunOutcome, post_mortem, runs,
+        Entry, MAX_LINE, PhaseFinished, PhaseOutcome, PhaseProgress, PhaseStarted, PostMortem,
+        Record, RunOutcome, runs,
     };
     use super::*;
+    use crate::escape::error_chain;
 
     fn recorder(file: impl Into<File>) -> Recorder {
         Recorder {
@@ -240,24 +240,18 @@ mod tests {
         assert_eq!(runs(&dir).unwrap(), [run.path()]);
         run.record(&phase("drain")).unwrap();
         run.sync().unwrap();
-        assert!(HostState::snapshot(run.path()).running);
-        let read = Record::read(run.path()).unwrap();
+        let (read, host) = Record::read_with_host(run.path()).unwrap();
+        assert!(host.running);
         assert_eq!(read.start, RunStarted::new("gateway", 4100));
         assert_eq!(read.entries[1].event, phase("drain"));
         assert!(read.entries[0].mono_us <= read.entries[1].mono_us);
         assert_eq!((read.entries.len(), read.corrupt, read.torn, read.newer), (2, 0, false, false));
-        assert_eq!(
-            post_mortem(&read, &HostState::snapshot(run.path())).outcome,
-            RunOutcome::Running
-        );
+        assert_eq!(PostMortem::of(run.path()).unwrap().outcome, RunOutcome::Running);
 
         // As at the process's end. Not by closing it: a child that another test just forked may
         // share it.
         run.file.unlock().unwrap();
-        assert_eq!(
-            post_mortem(&read, &HostState::snapshot(run.path())).outcome,
-            RunOutcome::KilledInPhase
-        );
+        assert_eq!(PostMortem::of(run.path()).unwrap().outcome, RunOutcome::KilledInPhase);
     }
 
     #[test]
@@ -286,7 +280,7 @@ mod tests {
         let full = open("/dev/full", OFlag::O_WRONLY | OFlag::O_APPEND, Mode::empty()).unwrap();
         let error = recorder(full).record(&phase("drain")).unwrap_err();
         assert_eq!(
-            error.to_string(),
+            error_chain(&error),
             "cannot write to the record /run/gateway/x.jsonl: No space left on device (os error 28)"
         );
     }

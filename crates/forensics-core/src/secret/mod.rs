@@ -5,7 +5,7 @@
 //! diagnostic:
 //!
 //! - what follows a name such as `password`, `token` or `auth`, to the end of the argument (`names`);
-//! - the password in a URL, the path of a webhook, well-known tokens, long random words (`shapes`);
+//! - the password in a URL, the path of a webhook, well-known tokens, long random words (`patterns`);
 //! - the value of a short option that takes a secret in some program, such as `-p`.
 //!
 //! It is a guess that prefers to hide too much. Only commands that stop something, such as `kill` or
@@ -15,15 +15,15 @@
 //! itself writes, such as a phase's error. [`show`] turns the redaction off for the whole process.
 
 mod names;
+mod patterns;
 mod programs;
-mod shapes;
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use names::{LOGINS, Sound, announces, is_switch, is_verb, secret_value, sound};
+use names::{LOGINS, Likelihood, announces, is_switch, is_verb, likelihood, secret_value};
+use patterns::{end_of_word, is_evident, is_switch_word, without_credentials, without_tokens};
 use programs::is_in;
-use shapes::{end_of_word, is_evident, is_switch_word, without_credentials, without_tokens};
 
 /// What stands in a secret's place.
 pub const REDACTED: &str = "***";
@@ -139,7 +139,7 @@ fn redact_command(words: &[(&str, &str)], depth: usize) -> String {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     /// It is the value of an option with a telling name.
-    Value(Sound),
+    Value(Likelihood),
     /// It is the value of a short option that takes a secret in some programs.
     Letter(char),
     /// It may be a user name with a password.
@@ -190,12 +190,12 @@ impl Command {
         };
         // The value may have blanks and goes to the end, but in a script a blank ends it.
         let value = self.secret_value(&argument).filter(|_| !(has_blanks && is_script));
-        if let Some((end, sound)) = value {
+        if let Some((end, likelihood)) = value {
             let (name, value) = argument.split_at(end);
             // The value of `Authorization:`, `"password":` or `Authorization: Basic` comes next.
             let is_scheme = value.len() < 10 && value.chars().all(|c| c.is_ascii_alphabetic());
             self.hides_words |= is_scheme && name.ends_with([':', ' ', '"']);
-            return show(name) + &hidden(value, sound);
+            return show(name) + &hidden(value, likelihood);
         }
         let shown = if is_option {
             self.option(&argument)
@@ -208,18 +208,19 @@ impl Command {
         shown.unwrap_or_else(|| show(&argument))
     }
 
-    fn secret_value(&self, text: &str) -> Option<(usize, Sound)> {
-        secret_value(text).filter(|(_, sound)| !self.is_harmless || *sound == Sound::Clear)
+    fn secret_value(&self, text: &str) -> Option<(usize, Likelihood)> {
+        secret_value(text)
+            .filter(|(_, likelihood)| !self.is_harmless || *likelihood == Likelihood::Clear)
     }
 
     /// The value of the option before, with the secret in it hidden. `None` if it is shown like any
     /// other argument.
     fn value(&mut self, next: Next, value: &str) -> Option<String> {
         match next {
-            Next::Value(sound) => {
+            Next::Value(likelihood) => {
                 // `--secret NAME VALUE`
                 self.hides_words |= !self.is_harmless && announces(value, false);
-                Some(hidden(value, sound))
+                Some(hidden(value, likelihood))
             }
             // A script, or a setting of git's. Only SNMP's tools have a secret there.
             Next::Letter('c') if value.trim_end_matches('=').contains([' ', '=']) => None,
@@ -237,9 +238,12 @@ impl Command {
             let is_hidden = self.hides_words && !is_evident(value);
             return is_hidden.then(|| format!("{start}={REDACTED}"));
         }
-        let sound = sound(name).filter(|_| (is_long || name.len() > 1) && !is_switch(name));
-        if let Some(sound) = sound.filter(|sound| !self.is_harmless || *sound == Sound::Clear) {
-            self.next = Some(Next::Value(sound));
+        let likelihood =
+            likelihood(name).filter(|_| (is_long || name.len() > 1) && !is_switch(name));
+        if let Some(likelihood) =
+            likelihood.filter(|likelihood| !self.is_harmless || *likelihood == Likelihood::Clear)
+        {
+            self.next = Some(Next::Value(likelihood));
         } else if is_long {
             self.next = is_in(LOGINS, name).then_some(Next::Login);
         } else if self.is_shell && option.ends_with('c') && option.len() <= 4 {
@@ -297,8 +301,9 @@ fn login(value: &str) -> Option<String> {
 }
 
 /// Hides the value of something with a telling name, unless the value is known to be no secret.
-fn hidden(value: &str, sound: Sound) -> String {
-    let is_path = || sound == Sound::Faint && is_evident(value) && secret_value(value).is_none();
+fn hidden(value: &str, likelihood: Likelihood) -> String {
+    let is_path =
+        || likelihood == Likelihood::Possible && is_evident(value) && secret_value(value).is_none();
     // The last three say where the secret is.
     let is_known = value.is_empty()
         || is_switch_word(value)

@@ -4,9 +4,9 @@ use super::programs::is_in;
 
 /// How clearly a name tells of a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sound {
+pub(super) enum Likelihood {
     /// The value may also be a path or a short number, which are shown: `--key=/etc/tls.pem`.
-    Faint,
+    Possible,
     Clear,
 }
 
@@ -23,7 +23,7 @@ const WORDS: &str = "token pass pw passin passout authorization auth auths authe
 const LAST: &str = "pin otp totp sig signature value p";
 
 /// Words of names whose value may also be a path or a number.
-const FAINT: &str = "key pwd credential credentials cred creds session sessionid jsessionid \
+const AMBIGUOUS: &str = "key pwd credential credentials cred creds session sessionid jsessionid \
     phpsessid";
 
 /// Last words that tell that the value is something about a secret.
@@ -56,7 +56,7 @@ const VERBS: &str = "add check create delete describe edit enable generate get h
     write";
 
 /// How clearly the name tells of a secret; `None` if it does not.
-pub(super) fn sound(name: &str) -> Option<Sound> {
+pub(super) fn likelihood(name: &str) -> Option<Likelihood> {
     let separated = separated(name);
     let words = || separated.split(' ').filter(|word| !word.is_empty());
     let (first, last) = (words().next()?, words().next_back()?);
@@ -75,16 +75,16 @@ pub(super) fn sound(name: &str) -> Option<Sound> {
     };
     let has_part = || PARTS.split(' ').any(|part| joined.contains(part));
     if is_in(LAST, last) || words().any(is_clear) || has_part() {
-        return Some(Sound::Clear);
+        return Some(Likelihood::Clear);
     }
-    let is_faint = joined.contains("privatekey")
-        || words().any(|word| is_in(FAINT, word) || word.ends_with("pwd"));
-    (is_faint && !words().any(|word| is_in(PUBLIC, word))).then_some(Sound::Faint)
+    let is_ambiguous = joined.contains("privatekey")
+        || words().any(|word| is_in(AMBIGUOUS, word) || word.ends_with("pwd"));
+    (is_ambiguous && !words().any(|word| is_in(PUBLIC, word))).then_some(Likelihood::Possible)
 }
 
 /// Where the value of the first secret in a text begins: after `name=`, `name:`, `"name": "`, `<name>`, or
 /// `"name","` as in `{"name":"DB_PASSWORD","value":"x"}`. The value ends with the text.
-pub(super) fn secret_value(text: &str) -> Option<(usize, Sound)> {
+pub(super) fn secret_value(text: &str) -> Option<(usize, Likelihood)> {
     const BETWEEN: [char; 6] = ['"', '\'', '\\', ']', ' ', '\t'];
     let mut start = 0;
     for piece in text.split_inclusive(|c| !in_name(c)) {
@@ -109,11 +109,11 @@ pub(super) fn secret_value(text: &str) -> Option<(usize, Sound)> {
         if is_in(LOGINS, name)
             && let Some(at) = value.split(char::is_whitespace).next()?.find([':', '%'])
         {
-            return Some((text.len() - value.len() + at + 1, Sound::Clear));
+            return Some((text.len() - value.len() + at + 1, Likelihood::Clear));
         }
-        if let Some(sound) = sound(name).or_else(|| sound(name.strip_prefix('H')?)) {
+        if let Some(likelihood) = likelihood(name).or_else(|| likelihood(name.strip_prefix('H')?)) {
             let value = value.trim_start_matches(['=', ':', '"', '\'', ' ']);
-            return Some((text.len() - value.len(), sound));
+            return Some((text.len() - value.len(), likelihood));
         }
     }
     None
@@ -132,9 +132,9 @@ pub(super) fn announces(word: &str, is_program: bool) -> bool {
         return last.contains("passw") || last.contains("passphrase");
     }
     if word.starts_with('/') || word.contains("://") {
-        return sound(last).is_some();
+        return likelihood(last).is_some();
     }
-    word.split(['/', ':']).any(|part| sound(part).is_some())
+    word.split(['/', ':']).any(|part| likelihood(part).is_some())
 }
 
 /// Whether the word is a subcommand rather than a secret.
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn names_sound_as_those_who_chose_them_meant() {
-        use Sound::*;
+        use Likelihood::*;
         let cases = [
             (Some(Clear), "password PGPASSWORD dbPassword keyStorePassword user.passwd SSHPASS"),
             (Some(Clear), "token authToken _authToken GITHUB_TOKEN X-Auth-Token accesstoken"),
@@ -191,7 +191,7 @@ mod tests {
                 Some(Clear),
                 "client_secret secret_id secret-id SecretKey passphrase RPCPASS MYSQL_PASS pw",
             ),
-            (Some(Faint), "key tls-key private-key privateKey PWD OLDPWD MYSQL_PWD credentials"),
+            (Some(Possible), "key tls-key private-key privateKey PWD OLDPWD MYSQL_PWD credentials"),
             (None, "password-file no-password passwordless token-ttl secret-name pin-mode"),
             (None, "keyring key-file keyboard monkey turkey public-key sortKey primary_key hotkey"),
             (
@@ -202,7 +202,7 @@ mod tests {
         ];
         for (expected, names) in cases {
             for name in names.split(' ') {
-                assert_eq!(sound(name), expected, "{name}");
+                assert_eq!(likelihood(name), expected, "{name}");
             }
         }
     }

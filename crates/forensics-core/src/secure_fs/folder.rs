@@ -37,6 +37,7 @@ use nix::sys::stat::{FileStat, Mode, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
 use super::regular::{self, Links, OpenError, is_regular};
+use crate::access::{AccessError, Attempt};
 use crate::os::{self, Found};
 
 const STICKY: u32 = 0o1000;
@@ -48,82 +49,11 @@ const MAX_LINKS: usize = 40;
 /// Opens a folder to list it.
 const LIST: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 
-/// Why a folder or a file is not written to.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum AccessError {
-    /// The system refused. A symbolic link in place of the folder or the file is not followed.
-    #[error("cannot {action} {}: {source}{fix}", path.display())]
-    System {
-        /// What was tried: `open the folder` and the like.
-        action: &'static str,
-        /// The folder or the file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-        /// What to do about it, after a semicolon; may be empty.
-        fix: &'static str,
-    },
-    /// A symbolic link on the way to a folder was made by another user.
-    #[error("on the way to the folder {} the symbolic link {} belongs to uid {owner}; chown it to \
-        root, or name the folder it leads to", path.display(), link.display())]
-    Link {
-        /// The folder.
-        path: PathBuf,
-        /// The link, as one step of the path.
-        link: PathBuf,
-        /// Its owner.
-        owner: u32,
-    },
-    /// We are root and it belongs to another user, who could replace our files or read what we write.
-    #[error("{} belongs to uid {owner}, not to root; chown it, or name another", path.display())]
-    Foreign {
-        /// The folder or the file.
-        path: PathBuf,
-        /// Its owner.
-        owner: u32,
-    },
-    /// Its group or everyone may write to it, and so rename and remove files if it is a folder.
-    #[error("{} (mode {mode:04o}) lets other users {what}; chmod go-w it, or name another",
-        path.display())]
-    Shared {
-        /// The folder or the file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-        /// What other users can do.
-        what: &'static str,
-    },
-    /// It is not a file but a folder, a FIFO, a device or the like.
-    #[error("{} is not a regular file; remove it, or name another", path.display())]
-    NotAFile {
-        /// The path.
-        path: PathBuf,
-    },
-    /// It has several hard links, so another user may want us to write to some other file.
-    #[error("{} has {links} hard links, so it may be another file than it seems; remove it, or \
-        name another", path.display())]
-    Linked {
-        /// The file.
-        path: PathBuf,
-        /// How many hard links it has.
-        links: u64,
-    },
-}
-
-/// What was tried, and what to do if it failed, as in [`AccessError::System`].
-type Attempt = (&'static str, &'static str);
-const CREATE: Attempt = ("create the folder", "; create it, or name another");
+const CREATE: Attempt = ("create the folder", " (create it, or name another)");
 const OPEN: Attempt =
-    ("open the folder", "; it must be a folder of this user, and no symbolic link");
+    ("open the folder", " (it must be a folder of this user, and no symbolic link)");
 const LIST_FOLDER: Attempt = ("list the folder", "");
-const OPEN_FILE: Attempt = ("open", "; it must be a file of this user, and no symbolic link");
-
-impl AccessError {
-    fn system((action, fix): Attempt, path: &Path, source: impl Into<io::Error>) -> Self {
-        Self::System { action, path: path.to_owned(), source: source.into(), fix }
-    }
-}
+const OPEN_FILE: Attempt = ("open", " (it must be a file of this user, and no symbolic link)");
 
 /// An open folder. Everything is done in this folder, even if its path leads to another one by now.
 #[derive(Debug)]
@@ -223,29 +153,38 @@ pub fn append_to(path: &Path) -> Result<File, AccessError> {
     match folder.append(Path::new(name), OFlag::empty()) {
         Ok(file) => checked(file, path, OPEN_FILE),
         // A folder, or a FIFO without a reader.
-        Err(Errno::EISDIR | Errno::ENXIO) => Err(AccessError::NotAFile { path: path.to_owned() }),
+        Err(Errno::EISDIR | Errno::ENXIO) => Err(AccessError::refused(not_a_file(path))),
         Err(errno) => Err(failed(errno.into())),
     }
+}
+
+fn not_a_file(path: &Path) -> String {
+    format!("{} is not a regular file; remove it, or name another", path.display())
 }
 
 /// Returns an open file or folder if no other user can change it.
 fn checked(file: File, path: &Path, attempt: Attempt) -> Result<File, AccessError> {
     let metadata = file.metadata().map_err(|error| AccessError::system(attempt, path, error))?;
-    let (path, mode) = (path.to_owned(), metadata.mode() & 0o7777);
+    let (shown, mode, links) = (path.display(), metadata.mode() & 0o7777, metadata.nlink());
+    let (is_file, owner) = (metadata.is_file(), metadata.uid());
     let is_shared = mode & WRITABLE_BY_OTHERS != 0;
-    if !metadata.is_dir() && !metadata.is_file() {
-        Err(AccessError::NotAFile { path })
-    } else if geteuid().is_root() && metadata.uid() != 0 {
-        Err(AccessError::Foreign { path, owner: metadata.uid() })
-    } else if metadata.is_file() && metadata.nlink() > 1 {
-        Err(AccessError::Linked { path, links: metadata.nlink() })
-    } else if metadata.is_file() && is_shared {
-        Err(AccessError::Shared { path, mode, what: "write to it" })
-    } else if is_shared && mode & STICKY == 0 {
-        Err(AccessError::Shared { path, mode, what: "replace files" })
+    Err(AccessError::refused(if !is_file && !metadata.is_dir() {
+        not_a_file(path)
+    } else if geteuid().is_root() && owner != 0 {
+        // He could replace our files, or read what we write.
+        format!("{shown} belongs to uid {owner}, not to root; chown it, or name another")
+    } else if is_file && links > 1 {
+        // Another user may want us to write to some other file.
+        format!(
+            "{shown} has {links} hard links, so it may be another file than it seems; remove it, \
+             or name another"
+        )
+    } else if is_shared && (is_file || mode & STICKY == 0) {
+        let what = if is_file { "write to it" } else { "replace files" };
+        format!("{shown} (mode {mode:04o}) lets other users {what}; chmod go-w it, or name another")
     } else {
-        Ok(file)
-    }
+        return Ok(file);
+    }))
 }
 
 /// What to do about a folder that does not exist.
@@ -278,8 +217,13 @@ fn walk(path: &Path, missing: Missing, last: Links) -> Result<OwnedFd, AccessErr
                 }
                 let folder = fstat(&at).map_err(failed)?;
                 if !is_trusted_link(&stat, &folder) {
-                    let (path, link) = (path.to_owned(), step.into());
-                    return Err(AccessError::Link { path, link, owner: stat.st_uid });
+                    return Err(AccessError::refused(format!(
+                        "on the way to the folder {} the symbolic link {} belongs to uid {}; chown \
+                         it to root, or name the folder it leads to",
+                        path.display(),
+                        Path::new(&step).display(),
+                        stat.st_uid
+                    )));
                 }
                 let target = Path::new(&target);
                 if target.is_absolute() {

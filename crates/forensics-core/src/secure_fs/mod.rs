@@ -6,6 +6,6 @@
 mod folder;
 mod regular;
 
-pub use folder::{AccessError, Folder, append_to};
+pub use folder::{Folder, append_to};
 pub(crate) use regular::{Links, READ, is_regular, kind, open_path, read_open};
 pub use regular::{OpenError, read};

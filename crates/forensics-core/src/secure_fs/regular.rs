@@ -39,7 +39,6 @@ impl Links {
 
 /// Why a file was not read.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum OpenError {
     /// The system refused.
     #[error(transparent)]

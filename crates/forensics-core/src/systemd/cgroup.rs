@@ -16,7 +16,7 @@ use super::unit_name;
 use crate::procfile::parse_cgroups;
 
 /// Which systemd a unit belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Manager {
@@ -32,7 +32,7 @@ pub enum Manager {
 impl Manager {
     /// The option by which systemctl(1), systemd-run(1) and their like ask this manager. The user's
     /// is that of the user who runs the command, found by `XDG_RUNTIME_DIR`; the uid is not looked at.
-    #[must_use]
+    #[doc(hidden)]
     pub fn option(self) -> &'static str {
         match self {
             Manager::System => "--system",
@@ -46,7 +46,7 @@ impl Manager {
 /// Any type of unit that holds processes: a service, a scope (a login session's
 /// `session-2.scope`, a container's), more rarely a socket, mount or swap. The managers themselves
 /// live in `init.scope`, which is no service.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupUnit {
     /// Its full name, type included: `gateway.service`, `worker@3.service`. Always a valid one.
     pub unit: String,
@@ -57,7 +57,7 @@ pub struct CgroupUnit {
 impl CgroupUnit {
     /// Whether systemd stops it by `TimeoutStopSec=` of its own: a service or a scope, but neither
     /// a login session's, which ends with the login, nor a manager's own.
-    #[must_use]
+    #[doc(hidden)]
     pub fn has_stop_timeout(&self) -> bool {
         let is_scope = self.unit.ends_with(".scope") && self.unit != "init.scope";
         self.unit.ends_with(".service") || (is_scope && !self.unit.starts_with("session-"))

@@ -17,7 +17,7 @@ use super::unit_name;
 ///
 /// Drop-ins apply in the order of their file names, in whichever directory they are, and the last
 /// to set the timeout wins. So one that sorts after ours must be changed itself;
-/// [`findings`](super::findings) names those after the `override.conf` of `systemctl edit`.
+/// [`lint`](super::lint()) names those after the `override.conf` of `systemctl edit`.
 ///
 /// A transient unit takes a drop-in too, scopes included, and it wins over what the unit was made
 /// with, this time and whenever one of the same name is made. Where each run has a new name
@@ -27,82 +27,63 @@ use super::unit_name;
 /// ```
 /// use forensics_core::systemd::{DropIn, Manager};
 /// use std::time::Duration;
-/// let mend = DropIn::new("gateway.service", Manager::System, Duration::from_secs(90));
+/// let fix = DropIn::new("gateway.service", Manager::System, Duration::from_secs(90));
 /// assert_eq!(
-///     mend.expect("a service's valid name").to_string(),
+///     fix.expect("a service's valid name").to_string(),
 ///     "systemctl edit gateway.service\n\n[Service]\nTimeoutStopSec=90s\n"
 /// );
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DropIn {
-    unit: String,
-    manager: Manager,
-    section: &'static str,
-    setting: String,
+    /// The command that opens an editor for the drop-in and reloads systemd afterwards.
+    pub edit_command: String,
+    /// The section that the setting belongs to: `[Service]`, or `[Scope]`.
+    pub section: &'static str,
+    /// The setting: `TimeoutStopSec=90s`.
+    pub setting: String,
+    /// Shell commands that install the drop-in without an editor or a terminal, one per line.
+    ///
+    /// The file has a name of its own, so that it overwrites no `override.conf`, and one that sorts
+    /// after that, so that it wins.
+    pub script: String,
 }
 
 impl DropIn {
     /// The drop-in that makes `manager` give `unit` the time `needed`, rounded up to whole
-    /// seconds; `infinity` where that is more than systemd can count.
+    /// seconds; `infinity` if that is more than systemd can count.
     ///
-    /// `None` where `unit` is not the full name of a service or a scope: no other type has
+    /// `None` if `unit` is not the full name of a service or a scope: no other type has
     /// `TimeoutStopSec=`.
-    #[must_use]
     pub fn new(unit: &str, manager: Manager, needed: Duration) -> Option<Self> {
         let section = match unit.rsplit_once('.')?.1 {
             "service" => "[Service]",
             "scope" => "[Scope]",
             _ => return None,
         };
-        let setting = format!("TimeoutStopSec={}", seconds_up(needed));
-        let unit = Some(unit.to_owned()).filter(|unit| unit_name::is_valid(unit))?;
-        Some(Self { unit, manager, section, setting })
-    }
-
-    /// The command that opens an editor for the drop-in and reloads systemd afterwards.
-    #[must_use]
-    pub fn edit_command(&self) -> String {
-        let user = if self.manager == Manager::System { "" } else { "--user " };
-        // Otherwise systemctl takes the name for options.
-        let end_of_options = if self.unit.starts_with('-') { "-- " } else { "" };
-        format!("systemctl {user}edit {end_of_options}{}", shell_word(&self.unit))
-    }
-
-    /// The setting alone: `TimeoutStopSec=90s`.
-    #[must_use]
-    pub fn setting(&self) -> &str {
-        &self.setting
-    }
-
-    /// The section that the setting belongs to: `[Service]`, or `[Scope]`.
-    #[must_use]
-    pub fn section(&self) -> &'static str {
-        self.section
-    }
-
-    /// Shell commands that install the drop-in without an editor or a terminal, one per line.
-    ///
-    /// The file has a name of its own, so that it overwrites no `override.conf`, and one that sorts
-    /// after that, so that it wins.
-    #[must_use]
-    pub fn script(&self) -> String {
-        let (root, user) = match self.manager {
+        if !unit_name::is_valid(unit) {
+            return None;
+        }
+        let (root, user) = match manager {
             Manager::System => ("/etc/systemd/system", ""),
             Manager::User { .. } => ("~/.config/systemd/user", "--user "),
         };
-        let Self { unit, section, setting, .. } = self;
+        // Otherwise systemctl takes the name for options.
+        let end_of_options = if unit.starts_with('-') { "-- " } else { "" };
+        let edit_command = format!("systemctl {user}edit {end_of_options}{}", shell_word(unit));
+        let setting = format!("TimeoutStopSec={}", seconds_up(needed));
         let directory = format!("{root}/{}", shell_word(&format!("{unit}.d")));
-        format!(
+        let script = format!(
             "mkdir -p {directory}\n\
              printf '{section}\\n{setting}\\n' > {directory}/timeout-stop.conf\n\
              systemctl {user}daemon-reload\n"
-        )
+        );
+        Some(Self { edit_command, section, setting, script })
     }
 }
 
 impl Display for DropIn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}\n\n{}\n{}", self.edit_command(), self.section, self.setting)
+        writeln!(f, "{}\n\n{}\n{}", self.edit_command, self.section, self.setting)
     }
 }
 
@@ -139,13 +120,13 @@ mod tests {
             (r"a\x2db.service", Manager::System, r"systemctl edit 'a\x2db.service'"),
         ];
         for (unit, manager, command) in cases {
-            assert_eq!(drop_in(unit, manager).edit_command(), command);
+            assert_eq!(drop_in(unit, manager).edit_command, command);
         }
     }
 
     #[test]
-    fn only_services_and_scopes_by_full_name_can_be_mended() {
-        assert_eq!(drop_in("a.scope", USER).section(), "[Scope]");
+    fn only_services_and_scopes_by_full_name_can_be_fixed() {
+        assert_eq!(drop_in("a.scope", USER).section, "[Scope]");
         for unit in ["a", "a.slice", "a.socket", "a@.service", "a b.service", "a';x.service", ""] {
             assert_eq!(DropIn::new(unit, USER, Duration::from_secs(1)), None, "{unit}");
         }
@@ -173,14 +154,14 @@ mod tests {
     #[test]
     fn the_script_writes_a_file_of_its_own() {
         assert_eq!(
-            drop_in("gateway.service", Manager::System).script(),
+            drop_in("gateway.service", Manager::System).script,
             "mkdir -p /etc/systemd/system/gateway.service.d\n\
              printf '[Service]\\nTimeoutStopSec=90s\\n' > \
              /etc/systemd/system/gateway.service.d/timeout-stop.conf\n\
              systemctl daemon-reload\n"
         );
         assert_eq!(
-            drop_in(r"a\x2db.scope", USER).script(),
+            drop_in(r"a\x2db.scope", USER).script,
             "mkdir -p ~/.config/systemd/user/'a\\x2db.scope.d'\n\
              printf '[Scope]\\nTimeoutStopSec=90s\\n' > \
              ~/.config/systemd/user/'a\\x2db.scope.d'/timeout-stop.conf\n\

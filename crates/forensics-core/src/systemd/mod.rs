@@ -9,16 +9,22 @@ mod alignment;
 mod cgroup;
 mod container;
 mod drop_in;
-mod findings;
+mod lint;
 mod show;
+mod stop_reason;
 mod unit_name;
-mod why;
 
-pub use alignment::{Alignment, DEFAULT_HEADROOM, Supervisor, Verdict};
+pub use alignment::{Alignment, DEFAULT_HEADROOM};
 pub(crate) use cgroup::is_unified;
-pub use cgroup::{CgroupUnit, Manager, unit_of_cgroup_file, unit_of_cgroup_path};
-pub use container::container_of_cgroup_file;
-pub use drop_in::DropIn;
-pub use findings::{Finding, Severity, findings};
-pub use show::{PROPERTIES, UnitProperties, show_arguments};
-pub use why::{MAX_UNITS, Why, why};
+pub use cgroup::{CgroupUnit, Manager, unit_of_cgroup_file};
+
+#[doc(hidden)]
+pub use self::{
+    alignment::Supervisor,
+    cgroup::unit_of_cgroup_path,
+    container::container_of_cgroup_file,
+    drop_in::DropIn,
+    lint::{Finding, Severity, lint},
+    show::{UnitProperties, show_arguments},
+    stop_reason::{StopReason, stop_reason},
+};

@@ -10,16 +10,15 @@ use super::cgroup::Manager;
 use crate::duration::{self, Timespan};
 
 /// The properties to ask for, separated by commas: all that [`UnitProperties::parse`] reads.
-pub const PROPERTIES: &str = "Id,LoadState,ActiveState,SubState,Result,Job,Transient,\
-    NeedDaemonReload,Type,NotifyAccess,MainPID,KillMode,SendSIGKILL,TimeoutStopUSec,WatchdogUSec,\
-    FragmentPath,DropInPaths,Conflicts,ConflictedBy";
+const PROPERTIES: &str = "Id,LoadState,ActiveState,SubState,Result,Transient,\
+    NeedDaemonReload,NotifyAccess,MainPID,KillMode,SendSIGKILL,TimeoutStopUSec,WatchdogUSec,\
+    DropInPaths,Conflicts,ConflictedBy";
 
 /// The arguments with which to run systemctl(1), for its output to be read by
 /// [`UnitProperties::parse`].
 ///
 /// `unit` may come without its type, which is then `.service`. [`Manager::option`] says which user's
 /// manager is asked.
-#[must_use]
 pub fn show_arguments(manager: Manager, unit: &str) -> Vec<String> {
     let properties = format!("--property={PROPERTIES}");
     // A unit's name may start with a hyphen.
@@ -33,7 +32,6 @@ pub fn show_arguments(manager: Manager, unit: &str) -> Vec<String> {
 /// first, or ask [`stop_timeout`](Self::stop_timeout).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-#[non_exhaustive]
 pub struct UnitProperties {
     /// The full name, where an alias or a short form was asked for.
     pub id: Option<String>,
@@ -46,14 +44,10 @@ pub struct UnitProperties {
     /// How the last run ended, or what made systemd stop this one: `success`, `timeout`,
     /// `watchdog`, `exit-code`, `oom-kill`, …
     pub result: Option<String>,
-    /// The id of the job under way. What it does (stop, restart) only `systemctl list-jobs` says.
-    pub job: Option<u32>,
     /// Whether a program made the unit at run time, such as systemd-run(1), and no file.
     pub transient: Option<bool>,
     /// Whether the unit's files are newer than what systemd has read.
     pub need_daemon_reload: Option<bool>,
-    /// `Type=` of a service: `simple`, `notify`, …
-    pub service_type: Option<String>,
     /// Whose messages by `sd_notify(3)` are accepted: `none`, `main`, `exec`, `all`. Never `none`
     /// with `Type=notify` or `WatchdogSec=`, whatever the file says (`service_add_extras()`).
     pub notify_access: Option<String>,
@@ -69,8 +63,6 @@ pub struct UnitProperties {
     /// The watchdog in force. Absent where there is none, and where the service does not run:
     /// systemd then shows `infinity` whatever the file says.
     pub watchdog: Option<Timespan>,
-    /// The unit's own file.
-    pub fragment_path: Option<String>,
     /// The files that amend it, in the order in which they apply.
     pub drop_in_paths: Vec<String>,
     /// Units whose start stops this one, and those that this one's start stops: `Conflicts=`.
@@ -86,11 +78,10 @@ impl UnitProperties {
     /// ```
     /// use forensics_core::duration::Timespan;
     /// use forensics_core::systemd::UnitProperties;
-    /// let unit = UnitProperties::parse("LoadState=loaded\nTimeoutStopUSec=1min 30s\nJob=\n");
+    /// let unit = UnitProperties::parse("LoadState=loaded\nTimeoutStopUSec=1min 30s\nResult=\n");
     /// assert_eq!(unit.stop_timeout(), Some(Timespan::Finite(90_000_000)));
-    /// assert_eq!(unit.job, None);
+    /// assert_eq!(unit.result, None);
     /// ```
-    #[must_use]
     pub fn parse(output: &str) -> Self {
         let block = output.lines().skip_while(|line| line.is_empty());
         let lines = block.take_while(|line| !line.is_empty());
@@ -113,10 +104,8 @@ impl UnitProperties {
             active_state: text("ActiveState"),
             sub_state: text("SubState"),
             result: text("Result"),
-            job: value("Job").and_then(|id| id.parse().ok()),
             transient: switch("Transient"),
             need_daemon_reload: switch("NeedDaemonReload"),
-            service_type: text("Type"),
             notify_access: text("NotifyAccess"),
             main_pid: value("MainPID").and_then(|pid| pid.parse().ok()).filter(|&pid| pid != 0),
             kill_mode: text("KillMode"),
@@ -124,7 +113,6 @@ impl UnitProperties {
             timeout_stop: span("TimeoutStopUSec"),
             watchdog: span("WatchdogUSec")
                 .filter(|&span| span != Timespan::Finite(0) && span != Timespan::Infinite),
-            fragment_path: text("FragmentPath"),
             drop_in_paths: list("DropInPaths"),
             conflicts: list("Conflicts"),
             conflicted_by: list("ConflictedBy"),
@@ -133,7 +121,6 @@ impl UnitProperties {
 
     /// How long systemd waits between SIGTERM and SIGKILL; `None` where it does not say, or only
     /// says its default, the unit not being loaded.
-    #[must_use]
     pub fn stop_timeout(&self) -> Option<Timespan> {
         self.timeout_stop.filter(|_| self.load_state.as_deref() == Some("loaded"))
     }
@@ -146,7 +133,6 @@ impl UnitProperties {
 
     /// Whether systemd accepts what the process `pid` of this service tells it by `sd_notify(3)`.
     /// `false` where that is not known.
-    #[must_use]
     pub fn takes_notifications_of(&self, pid: u32) -> bool {
         match self.notify_access.as_deref() {
             Some("all") => true,
@@ -221,17 +207,14 @@ Transient=no
             active_state: some("deactivating"),
             sub_state: some("stop-sigterm"),
             result: some("success"),
-            job: Some(357),
             transient: Some(false),
             need_daemon_reload: Some(true),
-            service_type: some("simple"),
             notify_access: some("none"),
             main_pid: Some(4100),
             kill_mode: some("mixed"),
             send_sigkill: Some(true),
             timeout_stop: Some(Timespan::Finite(90 * SECOND)),
             watchdog: None,
-            fragment_path: some("/etc/systemd/system/aligned.service"),
             drop_in_paths: vec![
                 "/etc/systemd/system/aligned.service.d/override.conf".to_owned(),
                 "/etc/systemd/system/aligned.service.d/with space.conf".to_owned(),
@@ -319,8 +302,8 @@ Transient=no
         assert_eq!(read("Result=a=b=").result.as_deref(), Some("a=b="));
         assert_eq!(read("Id=a.service\nId=b.service").id.as_deref(), Some("a.service"));
         assert_eq!(read("Id=a.service\n\nId=b.service\nResult=x").result, None);
-        assert_eq!(read("SendSIGKILL=maybe\nJob=-1\nId=").id, None);
-        assert_eq!(read("SendSIGKILL=maybe\nJob=-1\nId="), UnitProperties::default());
+        assert_eq!(read("SendSIGKILL=maybe\nMainPID=-1\nId=").id, None);
+        assert_eq!(read("SendSIGKILL=maybe\nMainPID=-1\nId="), UnitProperties::default());
     }
 
     #[test]
@@ -343,7 +326,6 @@ Transient=no
     #[test]
     fn every_property_asked_for_is_read() {
         let samples = BTreeMap::from([
-            ("Job", "1"),
             ("MainPID", "1"),
             ("Transient", "yes"),
             ("NeedDaemonReload", "yes"),

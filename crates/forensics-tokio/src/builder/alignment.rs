@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use forensics_core::escape::Plain;
+use forensics_core::escape::Escaped;
 use forensics_core::systemd::{CgroupUnit, Supervisor};
 
 use crate::config::Config;
@@ -22,7 +22,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 pub(crate) fn check_configured(config: &Config) {
     let Some(timeout) = config.stop_timeout else { return };
     let alignment = config.alignment(Supervisor::GracePeriod, timeout.into());
-    let service = Plain(&config.service);
+    let service = Escaped(&config.service);
     if alignment.is_aligned() {
         events::aligned(&format!("{service}: {alignment}"));
     } else {

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use forensics_core::duration;
+use forensics_core::escape::error_chain;
 
 use super::install_error::InstallError;
 use crate::config::{Config, Escalation};
@@ -93,7 +94,7 @@ pub(crate) fn apply(
 
 fn span(value: &OsStr) -> Result<Duration, Invalid> {
     const ALLOWED: &str = "a time span such as `30s` or `1min 30s`, or `infinity`";
-    let invalid = |e: duration::ParseError| Invalid { reason: e.to_string(), allowed: ALLOWED };
+    let invalid = |e: duration::ParseError| Invalid { reason: error_chain(&e), allowed: ALLOWED };
     let span = duration::parse(&value.to_string_lossy()).map_err(invalid)?;
     Ok(span.to_std().unwrap_or(Duration::MAX))
 }

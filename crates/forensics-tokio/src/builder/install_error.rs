@@ -3,7 +3,8 @@
 use std::fmt;
 
 use forensics_core::capture::HandlerError;
-use forensics_core::escape::{Plain, Quoted};
+use forensics_core::escape::{Escaped, error_chain};
+use forensics_core::logfmt::Value;
 
 /// Why a guard could not be installed.
 ///
@@ -17,11 +18,11 @@ pub enum InstallError {
     /// The name of a marker cannot be the name of a field in the context line.
     #[error(
         "marker name `{}`: use lower-case letters, digits and `_`, such as `takeover`",
-        Plain(.0)
+        Escaped(.0)
     )]
     MarkerName(String),
     /// An environment variable has an invalid value.
-    #[error("environment variable {variable}={}: {reason}; allowed: {allowed}", Quoted(value))]
+    #[error("environment variable {variable}={}: {reason}; allowed: {allowed}", Value(value))]
     Environment {
         /// The name of the variable.
         variable: &'static str,
@@ -45,6 +46,6 @@ pub enum InstallError {
 
 impl fmt::Debug for InstallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
+        f.write_str(&error_chain(self))
     }
 }

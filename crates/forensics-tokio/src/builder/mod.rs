@@ -8,11 +8,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use forensics_core::capture::Signal;
 use forensics_core::capture::{install, is_ignored};
 use forensics_core::context::StartupInfo;
 use forensics_core::record::Run;
 use forensics_core::secure_fs::Folder;
-use forensics_core::signal::Signal;
 use forensics_core::{process, secret};
 use tokio::runtime::Handle;
 

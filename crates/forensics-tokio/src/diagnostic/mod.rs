@@ -28,7 +28,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use forensics_core::diagnostic::Diagnostic;
-use forensics_core::escape::{Plain, Quoted};
+use forensics_core::escape::{Escaped, error_chain};
+use forensics_core::logfmt::Value;
 use forensics_core::record::DiagState;
 use forensics_core::secret;
 use forensics_core::secure_fs::append_to;
@@ -150,11 +151,11 @@ fn failed<E: Display>(what: impl Display) -> impl FnOnce(E) -> DiagError {
 /// If this is dropped, the child is killed with all processes that it started, and the log does not say so.
 pub(crate) async fn run(plan: Plan, line: String) -> Result<Option<String>, DiagError> {
     let cannot_write = format!("cannot write to the log {:?}", plan.log);
-    let heading = format!("=== {}[{}] {line}\n", Quoted(&plan.service), std::process::id());
+    let heading = format!("=== {}[{}] {line}\n", Value(&plan.service), std::process::id());
     let (path, what) = (plan.log.clone(), cannot_write.clone());
     // Not on the runtime, because the disk may block.
     let opened = off_runtime(move || {
-        let mut log = append_to(&path).map_err(failed("no log"))?;
+        let mut log = append_to(&path).map_err(|e| failed("no log")(error_chain(&e)))?;
         log.write_all(heading.as_bytes()).map_err(failed(what))?;
         Ok(log)
     });
@@ -165,13 +166,13 @@ pub(crate) async fn run(plan: Plan, line: String) -> Result<Option<String>, Diag
         Ok(None) => {}
         Ok(unit) => return Ok(unit),
         // An operator who misses something looks in the log.
-        Err(why) => drop(writeln!(log, "--- not in a unit of its own: {}", Plain(&why))),
+        Err(why) => drop(writeln!(log, "--- not in a unit of its own: {}", Escaped(&why))),
     }
     let ended = run_child(&plan, &line, &log).await;
     let end = match &ended {
         Ok(()) if plan.command.is_own_program() => String::new(),
         Ok(()) => "--- end of diagnostic\n".to_owned(),
-        Err(e) => format!("--- diagnostic incomplete: {}\n", Plain(&e.text)),
+        Err(e) => format!("--- diagnostic incomplete: {}\n", Escaped(&e.text)),
     };
     // If this fails, the log has the whole output and ends without this line.
     let _ = log.write_all(end.as_bytes());
@@ -239,7 +240,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_the_stop_itself_has_met_is_started_once_more() {
+    async fn a_command_that_the_stop_signal_ended_is_started_once_more() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("diag.log");
         for signal in ["TERM", "ABRT"] {
@@ -256,14 +257,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_that_did_not_call_init_is_not_started_again() {
+    async fn a_program_that_did_not_call_run_if_child_is_not_started_again() {
         assert!(!INITIALISED.load(Ordering::Acquire));
         let (program, _) = DiagCommand::BuiltIn.resolve("/own".into());
         assert_eq!(program, Path::new("/bin/sh"));
     }
 
     #[tokio::test]
-    async fn what_goes_wrong_is_said_and_leaves_the_heading() {
+    async fn a_failure_is_reported_and_leaves_the_heading() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("diag.log");
         let missing = DiagCommand::Program("/nonexistent".into(), Vec::new());
@@ -311,7 +312,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_runs_over_is_ended_with_all_it_started() {
+    async fn at_its_time_limit_it_is_ended_with_all_that_it_started() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("diag.log");
         let (sleeper, running) = start_endless(&log, &Arc::default()).await;
@@ -339,7 +340,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn dropped_it_leaves_no_process_behind() {
+    async fn if_it_is_dropped_no_process_is_left_behind() {
         let dir = tempfile::tempdir().unwrap();
         let (sleeper, running) = start_endless(&dir.path().join("diag.log"), &Arc::default()).await;
         running.abort();

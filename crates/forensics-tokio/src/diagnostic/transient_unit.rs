@@ -17,7 +17,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use forensics_core::escape::Plain;
+use forensics_core::escape::Escaped;
 use forensics_core::secret;
 use forensics_core::systemd::Manager;
 use nix::unistd::geteuid;
@@ -55,7 +55,7 @@ pub(super) async fn start(plan: &Plan, log: &File, line: &str) -> Result<Option<
             .arg(manager.option())
             .args(["--quiet", "--collect", "--no-ask-password", "--service-type=exec"])
             .arg(format!("--unit={unit}"))
-            .arg(format!("--description=Shutdown diagnostic of {}[{pid}]", Plain(&plan.service)))
+            .arg(format!("--description=Shutdown diagnostic of {}[{pid}]", Escaped(&plan.service)))
             .arg("--property=DefaultDependencies=no")
             .arg(format!("--property=RuntimeMaxSec={}", TIME_LIMIT.as_secs()))
             .arg(format!("--property=StandardOutput={output}"))

@@ -48,7 +48,8 @@ impl<S> Layer<S> for InFlightLayer {
     }
 }
 
-/// A service whose requests are counted; see [`InFlight::layer`].
+/// A service whose requests are counted; see [`InFlight::layer`]. The futures of the inner service must be
+/// `Send`.
 #[derive(Debug, Clone)]
 pub struct InFlightService<S> {
     inner: S,
@@ -87,7 +88,8 @@ impl<S> Layer<S> for HttpInFlightLayer {
     }
 }
 
-/// A service whose HTTP requests are counted; see [`InFlight::http_layer`].
+/// A service whose HTTP requests are counted; see [`InFlight::http_layer`]. The futures of the inner
+/// service must be `Send`.
 #[derive(Debug, Clone)]
 pub struct HttpInFlightService<S> {
     inner: S,

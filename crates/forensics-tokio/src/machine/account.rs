@@ -7,7 +7,8 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use forensics_core::context::{ShutdownContext, Trigger};
-use forensics_core::escape::{Plain, Quoted};
+use forensics_core::escape::Escaped;
+use forensics_core::logfmt::Value;
 use tokio::time::Instant;
 
 use super::{Machine, Seconds};
@@ -79,13 +80,13 @@ impl Account<'_> {
         if !self.running.is_empty() {
             let running = self.running.iter();
             let running =
-                running.map(|(name, ran)| format!("{} for {}", Quoted(name), Seconds(*ran)));
+                running.map(|(name, ran)| format!("{} for {}", Value(name), Seconds(*ran)));
             lines.push(format!("running: {}", running.collect::<Vec<_>>().join(", ")));
         }
         let bad = self.ended.iter().filter(|phase| phase.outcome != Outcome::Ok);
         lines.extend(bad.map(|phase| {
             let error = phase.error.as_deref().unwrap_or_default();
-            format!("{}: {}", took(phase), Plain(error))
+            format!("{}: {}", took(phase), Escaped(error))
         }));
         let phases = self.ended.iter().filter(|phase| phase.members.is_empty());
         if let Some(slowest) = phases.max_by_key(|phase| phase.duration) {
@@ -96,7 +97,7 @@ impl Account<'_> {
         if let MessageState::Forced { why, .. } | MessageState::Stopping { alarm: Some(why) } =
             self.state
         {
-            lines.push(format!("seen: {}", Plain(why)));
+            lines.push(format!("seen: {}", Escaped(why)));
         }
         if let Some(context) = self.context {
             lines.push(format!("context: {context}"));
@@ -105,7 +106,7 @@ impl Account<'_> {
     }
 
     fn head(&self) -> String {
-        let mut head = Plain(self.service).to_string();
+        let mut head = Escaped(self.service).to_string();
         // Writing to a String does not fail.
         let _ = match self.state {
             MessageState::Stopping { .. } => write!(
@@ -117,7 +118,7 @@ impl Account<'_> {
             MessageState::Ended { status, total, timed_out, error } => {
                 let total = Seconds(*total);
                 let how = match (*timed_out, error) {
-                    (_, Some(error)) => format!(", and failed: {}", Plain(error)),
+                    (_, Some(error)) => format!(", and failed: {}", Escaped(error)),
                     (true, None) => ", though a phase timed out".to_owned(),
                     (false, None) => ", as planned".to_owned(),
                 };
@@ -125,14 +126,14 @@ impl Account<'_> {
             }
             MessageState::Forced { status, why } => {
                 let why = why.split(';').next().unwrap_or_default();
-                write!(head, " was ended by force, exit status {status}: {}", Plain(why))
+                write!(head, " was ended by force, exit status {status}: {}", Escaped(why))
             }
             MessageState::Panicked { message, location } => {
                 let at = location
                     .as_deref()
-                    .map(|place| format!(" at {}", Plain(place)))
+                    .map(|place| format!(" at {}", Escaped(place)))
                     .unwrap_or_default();
-                write!(head, " panicked{at}: {}", Plain(message))
+                write!(head, " panicked{at}: {}", Escaped(message))
             }
             MessageState::Abandoned => {
                 write!(head, " left its guard before its teardown had ended")
@@ -143,8 +144,8 @@ impl Account<'_> {
                 Some(Trigger::Signal { signal }) => write!(head, "; {signal}"),
                 _ => write!(head, "; no signal"),
             };
-            let evidence = context.verdict.as_ref().map(|verdict| verdict.evidence.as_str());
-            let evidence = Plain(evidence.unwrap_or_default()).to_string();
+            let evidence = context.evidence();
+            let evidence = Escaped(evidence.unwrap_or_default()).to_string();
             let _ = write!(head, ", cause {}: {evidence}", context.cause());
         }
         head
@@ -171,7 +172,7 @@ fn sender(context: &ShutdownContext) -> Option<String> {
 }
 
 fn took(phase: &PhaseReport) -> String {
-    format!("{} {} {}", Quoted(&phase.name), phase.outcome, Seconds(phase.duration))
+    format!("{} {} {}", Value(&phase.name), phase.outcome, Seconds(phase.duration))
 }
 
 /// Cuts `text` to at most `max` bytes, between characters.

@@ -7,7 +7,7 @@
 use std::fmt::{self, Display};
 use std::time::Duration;
 
-use forensics_core::escape::Quoted;
+use forensics_core::logfmt::Value;
 use tokio::time::Instant;
 
 /// What the arithmetic needs to know of a phase.
@@ -115,7 +115,7 @@ impl Display for Sum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, Claim { name, timeout, reserve }) in self.claims.iter().enumerate() {
             let plus = if i == 0 { "" } else { " + " };
-            let name = Quoted(name);
+            let name = Value(name);
             match (timeout, reserve.is_zero()) {
                 (Some(timeout), _) => write!(f, "{plus}{name} {}", Seconds(*timeout))?,
                 (None, true) => write!(f, "{plus}{name} (open)")?,

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use forensics_core::capture::Signal;
 use forensics_core::context::{ShutdownContext, Trigger};
 use forensics_core::record::{self, ForcedBy};
-use forensics_core::signal::Signal;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 

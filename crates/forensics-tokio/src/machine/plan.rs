@@ -4,7 +4,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use forensics_core::escape::{MAX_NAME_CHARS, cut};
+use forensics_core::escape::{MAX_NAME_CHARS, truncate};
 
 use super::budget::{Claim, Sum};
 
@@ -66,7 +66,7 @@ impl Plan {
 
     /// A name that is taken is told apart by a number: work that was registered is never lost.
     fn step(&mut self, name: &str, work: Work) -> (Step, Option<String>) {
-        let name = cut(name, MAX_NAME_CHARS);
+        let name = truncate(name, MAX_NAME_CHARS);
         let (mut unique, mut copies) = (Arc::from(&*name), 1_u64);
         while !self.taken.insert(Arc::clone(&unique)) {
             copies += 1;

@@ -249,7 +249,9 @@ impl Stop {
     fn refusal(&self, step: &Step, due: Budget) -> Option<String> {
         let unmet = step.requires.iter().find(|name| self.outcome(name) != Some(Outcome::Ok));
         if let Some(name) = unmet {
-            let state = self.outcome(name).map_or("has not run", Outcome::as_str);
+            let state = self
+                .outcome(name)
+                .map_or_else(|| "has not run".to_owned(), |outcome| outcome.to_string());
             return Some(format!("requires {name}, which {state}"));
         }
         if due.reserve.is_zero() && self.pace == Pace::ReservedOnly {

@@ -14,15 +14,16 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram as StdDatagram};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use forensics_core::clock;
-use forensics_core::escape::{Plain, cut};
+use forensics_core::escape::{Escaped, truncate};
 use tokio::net::UnixDatagram;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
+use crate::lock::lock;
 use crate::os::abstract_address;
 
 /// Longest status, in characters. systemd takes a message of 4096 bytes (`NOTIFY_BUFFER_MAX`), and
@@ -86,13 +87,13 @@ impl Notifier {
     /// Sets the line in `systemctl status`.
     pub(crate) fn status(&self, text: &str) {
         // Escaped, because a newline would begin another assignment.
-        self.push(&format!("STATUS={}", Plain(&cut(text, MAX_STATUS))));
+        self.push(&format!("STATUS={}", Escaped(&truncate(text, MAX_STATUS))));
     }
 
     /// Queues a message, in place of an earlier one that sets the same variable.
     pub(crate) fn push(&self, message: &str) {
         let Some(connection) = &self.0 else { return };
-        let mut queue = connection.queue();
+        let mut queue = lock(&connection.queue);
         queue.retain(|queued| queued.split('=').next() != message.split('=').next());
         queue.push_back(message.to_owned());
         drop(queue);
@@ -116,17 +117,11 @@ impl Notifier {
         let Some(connection) = &self.0 else { return std::future::pending().await };
         loop {
             // In a block, so that the lock is not held while the message is sent.
-            while let Some(message) = { connection.queue().pop_front() } {
+            while let Some(message) = { lock(&connection.queue).pop_front() } {
                 let _ = connection.socket.send(message.as_bytes()).await;
             }
             connection.changed.notified().await;
         }
-    }
-}
-
-impl Connection {
-    fn queue(&self) -> MutexGuard<'_, VecDeque<String>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -218,7 +213,7 @@ mod tests {
             notifier.status(&n.to_string());
             tokio::task::yield_now().await;
             last = n;
-            if !connection.queue().is_empty() {
+            if !lock(&connection.queue).is_empty() {
                 break;
             }
         }

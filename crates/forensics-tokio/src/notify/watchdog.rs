@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::sleep;
 
 use crate::notify::Notifier;
 
@@ -26,12 +26,10 @@ fn interval_for(usec: Option<String>, pid: Option<String>, ours: u32) -> Option<
 
 /// Sends `WATCHDOG=1`, twice as often as systemd expects it. Never returns.
 pub(crate) async fn feed(notifier: Notifier, every: Duration) {
-    // `interval` panics at zero.
-    let mut ticks = interval((every / 2).max(Duration::from_micros(1)));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
         notifier.push("WATCHDOG=1");
+        // Not zero, which would never yield to the timer.
+        sleep((every / 2).max(Duration::from_micros(1))).await;
     }
 }
 

@@ -5,6 +5,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use crate::lock::lock;
+
 /// One stream of a program's output. A thread reads it, so that the program never waits.
 #[derive(Debug, Default)]
 pub(super) struct Output {
@@ -29,7 +31,7 @@ impl Output {
             while !is_closed {
                 let mut line = Vec::new();
                 is_closed = !stream.read_until(b'\n', &mut line).is_ok_and(|length| length > 0);
-                let mut so_far = reader.lock();
+                let mut so_far = lock(&reader.read);
                 so_far.text.push_str(&String::from_utf8_lossy(&line));
                 so_far.is_closed = is_closed;
                 reader.changed.notify_all();
@@ -39,7 +41,7 @@ impl Output {
     }
 
     pub(super) fn text(&self) -> String {
-        self.lock().text.clone()
+        lock(&self.read).text.clone()
     }
 
     /// The first line that contains `text`. `None` if the stream ends or `limit` passes before.
@@ -56,11 +58,7 @@ impl Output {
     }
 
     fn wait_until(&self, limit: Duration, is: impl Fn(&SoFar) -> bool) -> MutexGuard<'_, SoFar> {
-        let waited = self.changed.wait_timeout_while(self.lock(), limit, |so_far| !is(so_far));
+        let waited = self.changed.wait_timeout_while(lock(&self.read), limit, |so_far| !is(so_far));
         waited.unwrap_or_else(PoisonError::into_inner).0
-    }
-
-    fn lock(&self) -> MutexGuard<'_, SoFar> {
-        self.read.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

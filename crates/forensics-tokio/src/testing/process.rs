@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use forensics_core::capture::Signal;
 use forensics_core::record::{self, Event, PhaseFinished, PhaseOutcome, PostMortem, Record, runs};
-use forensics_core::signal::Signal;
 use nix::sys::signal::{Signal as Nix, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;

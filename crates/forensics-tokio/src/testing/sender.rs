@@ -2,10 +2,9 @@
 
 use std::process;
 
-use forensics_core::capture::{SiCode, SignalInfo, SnapshotError};
+use forensics_core::capture::{SiCode, Signal, SignalInfo, SnapshotError};
+use forensics_core::context;
 use forensics_core::process::ProcessSummary;
-use forensics_core::sender;
-use forensics_core::signal::Signal;
 
 use crate::capture_context::Caught;
 
@@ -29,7 +28,7 @@ use crate::capture_context::Caught;
 #[must_use = "give it to `TestHarness::signal_from`"]
 pub struct Sender {
     /// Absent for the kernel.
-    known: Option<sender::Sender>,
+    known: Option<context::Sender>,
 }
 
 impl Sender {
@@ -37,7 +36,7 @@ impl Sender {
     pub fn process(pid: i32, name: &str) -> Self {
         let mut process = ProcessSummary::unknown(pid);
         process.name = Some(name.to_owned());
-        Self { known: Some(sender::Sender::new(process, SiCode::User)) }
+        Self { known: Some(context::Sender::new(process, SiCode::User)) }
     }
 
     /// kill(1), run by user 1000 in a shell at a terminal.
@@ -73,7 +72,7 @@ impl Sender {
 
     /// A process that exited, and was waited for, before its name could be read.
     pub fn gone(pid: i32) -> Self {
-        let mut gone = sender::Sender::new(ProcessSummary::unknown(pid), SiCode::User);
+        let mut gone = context::Sender::new(ProcessSummary::unknown(pid), SiCode::User);
         gone.absence = Some(SnapshotError::Gone);
         Self { known: Some(gone) }
     }
@@ -106,11 +105,11 @@ impl Sender {
     pub fn unverified(self) -> Self {
         self.with(|sender| {
             sender.process.name = None;
-            *sender = sender::Sender::new(sender.process.clone(), SiCode::Queue);
+            *sender = context::Sender::new(sender.process.clone(), SiCode::Queue);
         })
     }
 
-    fn with(mut self, change: impl FnOnce(&mut sender::Sender)) -> Self {
+    fn with(mut self, change: impl FnOnce(&mut context::Sender)) -> Self {
         self.known.as_mut().map(change);
         self
     }

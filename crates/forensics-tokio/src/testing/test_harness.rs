@@ -4,10 +4,10 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use forensics_core::capture::Signal;
 use forensics_core::context::{StartupInfo, SystemdMarkers};
 use forensics_core::duration::Timespan;
 use forensics_core::record::ForcedBy;
-use forensics_core::signal::Signal;
 use tokio::sync::SetOnce;
 use tokio::time::{Instant, timeout_at};
 
@@ -53,7 +53,7 @@ use crate::testing::Sender;
 /// harness.signal_from(Signal::TERM, &Sender::systemd());
 /// let service = guard.token().cancelled_owned();
 /// let report = harness.run_to_exit(guard.run(service)).await?;
-/// assert_eq!(report.context.cause().as_str(), "systemd");
+/// assert_eq!(report.context.cause().to_string(), "systemd");
 /// assert_eq!(report.phase("drain").map(|drain| drain.outcome), Some(Outcome::TimedOut));
 /// assert_eq!(report.phase("db_close").map(|close| close.outcome), Some(Outcome::Ok));
 /// assert_eq!(report.total, Duration::from_secs(25));
@@ -116,24 +116,22 @@ impl TestHarness {
     /// as the guard's [`run`](ShutdownGuard::run), or the whole of the service's own `serve(guard)`.
     ///
     /// # Errors
-    /// Where a real process would have been ended by force: by a third signal, or because it was not
-    /// over by its deadline. `work` is dropped then. Phases that still run are left to the runtime,
-    /// whereas they would have ended with a real process.
+    /// If a real process would have been ended by force: by a third signal, or because it was not over by
+    /// its deadline. `work` is dropped then. Phases that are still running are left to the runtime; in a
+    /// real process they would have ended with it.
     pub async fn run_to_exit<T>(&self, work: impl Future<Output = T>) -> Result<T, ForcedExit> {
         tokio::select! {
             biased;
             done = work => return Ok(done),
             _ = self.forced.wait() => {}
-            () = self.past_deadline() => {
-                self.shutdown.handle(Event::ForcedByHarness(ExitReason::Deadline));
-                self.exit_if_asked();
-            }
+            () = self.exit_at_deadline() => {}
         }
         Err(self.forced.wait().await.clone())
     }
 
-    /// Waits until a process would be ended because its teardown is past its deadline. Cancel safe.
-    async fn past_deadline(&self) {
+    /// Waits until the teardown is past its deadline, and does then what the shutdown thread would do.
+    /// Cancel safe.
+    async fn exit_at_deadline(&self) {
         let mut changes = self.shutdown.changes();
         loop {
             let deadline = {
@@ -142,11 +140,13 @@ impl TestHarness {
             };
             // Either the time is over or something has changed: both are looked at again.
             match deadline.map(|deadline| deadline + LATE_AFTER) {
-                Some(end) if Instant::now() >= end => return,
+                Some(end) if Instant::now() >= end => break,
                 Some(end) => drop(timeout_at(end, changes.changed()).await),
                 None => drop(changes.changed().await),
             }
         }
+        self.shutdown.handle(Event::ForcedByHarness(ExitReason::Deadline));
+        self.exit_if_asked();
     }
 
     /// If the process is to be ended, does what the shutdown thread would do before that.

@@ -8,8 +8,8 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::facts::{self, Fact};
+use super::format::{joined, pick, size};
 use super::reads::{Reads, text};
-use super::shown::{joined, pick, size};
 use crate::cgroupfs::{NO_LIMIT, Version, home, place};
 
 /// A controller: its name, and the files read in a version 1 and in a version 2 hierarchy.

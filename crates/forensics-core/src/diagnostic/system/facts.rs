@@ -4,9 +4,9 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use super::format::{joined, pick, problem};
 use super::reads::{Reads, text};
-use super::shown::{joined, pick, why};
-use crate::escape::Plain;
+use crate::escape::Escaped;
 
 /// The lines of `/proc/PID/status` that are shown.
 const STATUS: [&str; 6] = ["State:", "TracerPid:", "Threads:", "VmHWM:", "VmRSS:", "VmSwap:"];
@@ -45,7 +45,7 @@ pub(super) fn write_one(
     name: &str,
     value: io::Result<String>,
 ) -> io::Result<()> {
-    let value = value.map_or_else(|error| why(&error), |value| Plain(&value).to_string());
+    let value = value.map_or_else(|error| problem(&error), |value| Escaped(&value).to_string());
     writeln!(out, "{name}: {value}")
 }
 

@@ -2,10 +2,10 @@
 
 mod cgroup;
 mod facts;
+mod format;
 mod kmsg;
 mod processes;
 mod reads;
-mod shown;
 mod tree;
 
 pub(crate) use kmsg::killed_for_memory;

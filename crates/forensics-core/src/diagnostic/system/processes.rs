@@ -11,10 +11,11 @@ use std::time::Duration;
 use procfs::process::Stat;
 
 use super::super::elapsed;
+use super::format::{problem, size};
 use super::reads::{Reads, bytes, text};
-use super::shown::{size, why};
 use super::tree::{Row, Tree};
-use crate::escape::{MAX_CMDLINE_CHARS, Plain, Quoted, cut_to};
+use crate::escape::{Escaped, MAX_CMDLINE_CHARS, truncate};
+use crate::logfmt::Value;
 use crate::os;
 use crate::procfile::parse_stat;
 use crate::secret::redact_some;
@@ -100,7 +101,7 @@ pub(super) fn write(
     let folder = proc.to_owned();
     let pids = match reads.one(move || pids(&folder)) {
         Ok(pids) => pids,
-        Err(error) => return writeln!(out, "--- processes\n{}", why(&error)),
+        Err(error) => return writeln!(out, "--- processes\n{}", problem(&error)),
     };
     let since_boot = os::since_boot().unwrap_or_default().as_millis() as u64;
     let now = since_boot * procfs::ticks_per_second() / 1000;
@@ -173,7 +174,7 @@ fn user(home: &Path) -> Option<u32> {
 fn wait_channel(home: &Path) -> Option<String> {
     let name = text(&home.join("wchan")).ok()?;
     let name = name.split('.').next().filter(|name| !matches!(*name, "" | "0"))?;
-    Some(Plain(name).to_string())
+    Some(Escaped(name).to_string())
 }
 
 fn write_rows(out: &mut dyn Write, rows: &[Row<'_>], details: &Details) -> io::Result<()> {
@@ -194,7 +195,7 @@ fn write_rows(out: &mut dyn Write, rows: &[Row<'_>], details: &Details) -> io::R
             process.stat.pid,
             process.stat.ppid,
             uid.map_or_else(|| "-".to_owned(), |uid| uid.to_string()),
-            Plain(process.stat.state.encode_utf8(&mut [0; 4])),
+            Escaped(process.stat.state.encode_utf8(&mut [0; 4])),
             format!("{}.{}", process.cpu_permille / 10, process.cpu_permille % 10),
             size(process.stat.rss.saturating_mul(procfs::page_size())),
             elapsed(process.age),
@@ -202,7 +203,7 @@ fn write_rows(out: &mut dyn Write, rows: &[Row<'_>], details: &Details) -> io::R
             "",
             indent = (2 * depth).min(MAX_INDENT),
         )?;
-        let name = Plain(&process.stat.comm);
+        let name = Escaped(&process.stat.comm);
         match details.command_lines.get(&process.stat.pid) {
             Some(Ok(Some(line))) => writeln!(out, "{line}")?,
             Some(Err(no_answer)) => writeln!(out, "({name}) {no_answer}")?,
@@ -234,13 +235,13 @@ fn command_line(bytes: &[u8]) -> Option<String> {
         let is_ambiguous = argument.is_empty() || argument.contains(['"', ' ']);
         let is_imitation = n == 0 && argument.trim_start().starts_with(['[', '(', '<']);
         if is_imitation || is_ambiguous && !is_title {
-            format!("{:#}", Quoted(argument))
+            format!("{:#}", Value(argument))
         } else {
-            Plain(argument).to_string()
+            Escaped(argument).to_string()
         }
     };
     let arguments: Vec<String> = text.split('\0').enumerate().map(argument).collect();
-    Some(cut_to(arguments.join(" "), MAX_CMDLINE_CHARS))
+    Some(truncate(&arguments.join(" "), MAX_CMDLINE_CHARS))
 }
 
 #[cfg(test)]

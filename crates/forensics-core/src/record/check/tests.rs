@@ -9,7 +9,7 @@ use super::super::post_mortem::Reason;
 use super::*;
 use crate::clock::Utc;
 use crate::duration::Timespan;
-use crate::escape::fields;
+use crate::logfmt;
 
 const S: u64 = 1_000_000;
 /// When the story's signal comes, by the monotonic clock.
@@ -93,10 +93,10 @@ fn forced_by(by: ForcedBy) -> (u64, Event) {
     (T0 + 3 * S, Event::Stopped(stopped))
 }
 
-fn wedged(offset_us: u64, what: WedgedWhat, phase: &str) -> (u64, Event) {
-    let mut wedged = Wedged::new(what, S, "sleeps in nanosleep");
+fn wedged(offset_us: u64, what: StalledWhat, phase: &str) -> (u64, Event) {
+    let mut wedged = Stalled::new(what, S, "sleeps in nanosleep");
     wedged.phase = Some(phase.to_owned());
-    (T0 + offset_us, Event::Wedged(wedged))
+    (T0 + offset_us, Event::Stalled(wedged))
 }
 
 fn progress(offset_us: u64, phase: &str) -> (u64, Event) {
@@ -266,14 +266,14 @@ fn each_story_gets_its_outcome_reason_and_phase() {
             "phases adapters/telegram, adapters/slack were still running 3s after SIGTERM",
         ),
         (
-            vec![by_systemd(), drain(), wedged(2 * S, WedgedWhat::Runtime, "drain")],
+            vec![by_systemd(), drain(), wedged(2 * S, StalledWhat::Runtime, "drain")],
             KilledInPhase,
             Reason::StopTimeout,
             "drain",
             "(the runtime was stalled for 1s: sleeps in nanosleep): move its blocking calls off",
         ),
         (
-            vec![by_systemd(), begins(0, "drain", S / 4), wedged(S, WedgedWhat::Phase, "drain")],
+            vec![by_systemd(), begins(0, "drain", S / 4), wedged(S, StalledWhat::Phase, "drain")],
             KilledInPhase,
             Reason::StopTimeout,
             "drain",
@@ -285,7 +285,7 @@ fn each_story_gets_its_outcome_reason_and_phase() {
             vec![
                 by_systemd(),
                 drain(),
-                wedged(S, WedgedWhat::Runtime, "drain"),
+                wedged(S, StalledWhat::Runtime, "drain"),
                 progress(2 * S, "drain"),
             ],
             KilledInPhase,
@@ -297,7 +297,7 @@ fn each_story_gets_its_outcome_reason_and_phase() {
             vec![
                 by_systemd(),
                 drain(),
-                wedged(S, WedgedWhat::Phase, "drain"),
+                wedged(S, StalledWhat::Phase, "drain"),
                 ends(S, "drain", PhaseOutcome::TimedOut),
                 begins(S, "db_close", 9 * S),
             ],
@@ -374,7 +374,7 @@ fn each_story_gets_its_outcome_reason_and_phase() {
         assert_eq!((report.outcome, report.reason), (outcome, reason), "{shown}");
         let texts = format!("{} {}", report.evidence, report.advice.as_deref().unwrap_or(""));
         assert!(texts.contains(text), "{texts}");
-        let fields = fields(&shown).unwrap();
+        let fields = logfmt::parse(&shown).unwrap();
         let field = |key: &str| fields.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str());
         assert_eq!(field("outcome"), Some(outcome.to_string().as_str()));
         assert_eq!(field("reason"), Some(reason.to_string().as_str()));
@@ -619,7 +619,7 @@ fn words_in_json_are_those_of_the_log() {
         (SignalKind::Request, "request"),
         (SignalKind::ServiceEnded, "service_ended"),
     ]);
-    check(&[(WedgedWhat::Phase, "phase"), (WedgedWhat::Runtime, "runtime")]);
+    check(&[(StalledWhat::Phase, "phase"), (StalledWhat::Runtime, "runtime")]);
     check(&[
         (DiagState::Started, "started"),
         (DiagState::Finished, "finished"),
@@ -635,7 +635,7 @@ fn words_in_json_are_those_of_the_log() {
         (PhaseOutcome::Skipped, "skipped"),
         (PhaseOutcome::Other, "other"),
     ] {
-        assert_eq!(outcome.as_str(), word);
+        assert_eq!(outcome.to_string(), word);
         check(&[(outcome, word)]);
     }
 }
@@ -724,8 +724,8 @@ fn any_event() -> impl Strategy<Value = Event> {
                 Event::PhaseFinished(phase)
             }
             5 | 6 => {
-                let what = if n % 2 == 0 { WedgedWhat::Phase } else { WedgedWhat::Runtime };
-                Event::Wedged(Wedged::new(what, n, text))
+                let what = if n % 2 == 0 { StalledWhat::Phase } else { StalledWhat::Runtime };
+                Event::Stalled(Stalled::new(what, n, text))
             }
             7 => Event::Diag(Diag::new(DiagState::Started)),
             _ => {
@@ -753,7 +753,7 @@ proptest! {
         let report = post_mortem(&record(start, &events), &now);
         let shown = report.to_string();
         prop_assert!(!shown.chars().any(char::is_control));
-        let read = fields(&shown).unwrap();
+        let read = logfmt::parse(&shown).unwrap();
         prop_assert_eq!(read.iter().filter(|(key, _)| key == "outcome").count(), 1);
         prop_assert!(!report.evidence.chars().any(char::is_control));
         prop_assert!(!report.advice.iter().any(|text| text.chars().any(char::is_control)));

@@ -9,9 +9,9 @@ mod table;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use forensics_core::capture::Signal;
 use forensics_core::capture::{SiCode, SignalInfo};
 use forensics_core::context::{ShutdownContext, StartupInfo, Trigger};
-use forensics_core::signal::Signal;
 use tokio::time::Instant;
 
 use super::*;

@@ -293,7 +293,7 @@ fn a_runtime_that_does_not_answer_is_reported_once_each_time() {
     assert_eq!(watch(&mut driven, 0), ["AskRuntime"]);
     assert!(watch(&mut driven, 999).is_empty());
     let reported = watch(&mut driven, 1);
-    assert_eq!(reported, ["ReportStall", "record Wedged", "log Stalled"]);
+    assert_eq!(reported, ["ReportStall", "record Stalled", "log Stalled"]);
     assert!(watch(&mut driven, 1000).is_empty());
     driven.bring(Event::RuntimeAnswered);
     assert_eq!(watch(&mut driven, 1), ["AskRuntime"]);

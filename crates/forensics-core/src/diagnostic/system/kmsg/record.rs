@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::escape::{Plain, cut};
+use crate::escape::{Escaped, truncate};
 
 /// Longest message shown, in characters.
 const MAX_CHARS: usize = 300;
@@ -41,7 +41,7 @@ impl Record {
 
     /// As it is shown: one line, safe on a terminal.
     pub(super) fn shown(&self) -> String {
-        format!("[{}] {}", stamp(self.since_boot), Plain(&cut(&self.message, MAX_CHARS)))
+        format!("[{}] {}", stamp(self.since_boot), Escaped(&truncate(&self.message, MAX_CHARS)))
     }
 
     /// Whether one of [`WORDS`] begins a word of the message.

@@ -8,13 +8,11 @@ use std::str::FromStr;
 
 use nix::libc::c_int;
 use nix::sys::signal::Signal as Nix;
-use serde::{Deserialize, Serialize};
 
 /// A signal, shown and serialised by its name, such as `SIGTERM`.
 ///
 /// Real-time signals have no names and are shown by their number, such as `SIG34`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Signal(c_int);
 
 impl Signal {
@@ -51,7 +49,7 @@ impl Display for Signal {
 
 /// A text that is not the name of a signal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{}` is no signal: write a name such as SIGTERM", crate::escape::Plain(.0))]
+#[error("`{}` is no signal: write a name such as SIGTERM", crate::escape::Escaped(.0))]
 pub struct UnknownSignal(String);
 
 impl FromStr for Signal {
@@ -65,19 +63,7 @@ impl FromStr for Signal {
     }
 }
 
-impl From<Signal> for String {
-    fn from(signal: Signal) -> Self {
-        signal.to_string()
-    }
-}
-
-impl TryFrom<String> for Signal {
-    type Error = UnknownSignal;
-
-    fn try_from(name: String) -> Result<Self, UnknownSignal> {
-        name.parse()
-    }
-}
+json_as_displayed!(Signal);
 
 #[cfg(test)]
 mod tests {

@@ -9,7 +9,7 @@ use std::fmt::{self, Display};
 
 use serde::{Deserialize, Serialize};
 
-use crate::escape::cut;
+use crate::escape::truncate;
 use crate::procfile;
 
 /// Where the kubelet mounts the namespace, below the root.
@@ -38,7 +38,7 @@ impl Pod {
         let name = variable("POD_NAME").or_else(host_name)?;
         let file = || procfile::text(format!("{proc}/root/{NAMESPACE_FILE}"));
         let namespace = variable("POD_NAMESPACE").or_else(file);
-        let short = |text: String| cut(text.trim(), MAX_NAME).into_owned();
+        let short = |text: String| truncate(text.trim(), MAX_NAME);
         let namespace = namespace.map(short).filter(|namespace| !namespace.is_empty());
         Some(Self { name: short(name), namespace })
     }

@@ -4,7 +4,7 @@ use std::io;
 
 use nix::errno::Errno;
 
-use crate::escape::Plain;
+use crate::escape::Escaped;
 
 /// Bytes in powers of 1024, with one decimal from a KiB on: `512B`, `1.5M`.
 pub(super) fn size(bytes: u64) -> String {
@@ -36,10 +36,10 @@ fn single_spaced(line: &str) -> String {
 }
 
 /// Why a file has no content to show.
-pub(super) fn why(error: &io::Error) -> String {
+pub(super) fn problem(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(number) => format!("not readable ({:?})", Errno::from_raw(number)),
-        None => Plain(&error.to_string()).to_string(),
+        None => Escaped(&error.to_string()).to_string(),
     }
 }
 
@@ -75,7 +75,10 @@ mod tests {
 
     #[test]
     fn errors_are_named_as_the_system_names_them() {
-        assert_eq!(why(&io::Error::from_raw_os_error(nix::libc::EPERM)), "not readable (EPERM)");
-        assert_eq!(why(&io::Error::other("a\nb")), r"a\nb");
+        assert_eq!(
+            problem(&io::Error::from_raw_os_error(nix::libc::EPERM)),
+            "not readable (EPERM)"
+        );
+        assert_eq!(problem(&io::Error::other("a\nb")), r"a\nb");
     }
 }

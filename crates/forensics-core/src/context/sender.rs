@@ -1,7 +1,7 @@
 //! The process that sent a signal, as far as it can be told.
 //!
 //! Built from what the OS handler saw (see [`capture`](crate::capture)). The
-//! [probes](crate::context::Probe) then verify that, and add the processes that outlive a short-lived
+//! [probes](super::Probe) then verify that, and add the processes that outlive a short-lived
 //! sender: its parent and ancestors, such as the shell that ran `kill`, and the sshd above it.
 //!
 //! Nothing is guessed. A new process with the sender's pid has another start time and is not named.
@@ -10,11 +10,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::Found;
 use crate::capture::{SenderSnapshot, SiCode, SignalInfo, SnapshotError};
-use crate::context::Found;
 use crate::json;
 use crate::process::ProcessSummary;
-use crate::procfile;
 
 /// The names of inits of containers, which pass on the signals that they are sent. `docker-init` is
 /// docker's tini, `podman-init` is podman's catatonit.
@@ -30,7 +29,7 @@ pub struct Sender {
     pub process: ProcessSummary,
     /// How the signal was sent.
     pub code: SiCode,
-    /// The name of its user, from `/etc/passwd`. A directory service is not asked, because it may not answer.
+    /// The name of its user, from `/etc/passwd` as it was when the service started. A directory service is not asked, because it may not answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// The path of its program, if it had not exited yet and we may see it. A process chooses its
@@ -38,6 +37,7 @@ pub struct Sender {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exe: Option<String>,
     /// Why the handler could not read it in `/proc`.
+    #[doc(hidden)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub absence: Option<SnapshotError>,
     /// Whether its name is that of a container's init (tini, dumb-init, catatonit), which passes on
@@ -51,6 +51,7 @@ pub struct Sender {
 
 impl Sender {
     /// A sender of which only this is known. The fields can be set.
+    #[doc(hidden)]
     pub fn new(process: ProcessSummary, code: SiCode) -> Self {
         let name = process.name.as_deref();
         let forwards = name.is_some_and(|name| CONTAINER_INITS.contains(&name));
@@ -105,6 +106,7 @@ impl Sender {
     }
 
     /// It as JSON; `null` if that fails.
+    #[doc(hidden)]
     pub fn to_json(&self) -> Value {
         json::to_value(self).unwrap_or_default()
     }
@@ -140,13 +142,8 @@ fn file_name(exe: &str) -> Option<String> {
     exe.rsplit('/').next().filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
-/// The name of a user, from `/etc/passwd`.
-pub(crate) fn user_name(uid: u32) -> Option<String> {
-    user_in_passwd(&procfile::text("/etc/passwd")?, uid)
-}
-
 /// The first user with that id in a file of the form of passwd(5).
-fn user_in_passwd(passwd: &str, uid: u32) -> Option<String> {
+pub(super) fn user_in_passwd(passwd: &str, uid: u32) -> Option<String> {
     passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
         let name = fields.next().filter(|name| !name.is_empty())?;
@@ -158,8 +155,8 @@ fn user_in_passwd(passwd: &str, uid: u32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capture::Signal;
     use crate::context::{ShutdownContext, StartupInfo, Trigger};
-    use crate::signal::Signal;
     use std::time::SystemTime;
 
     fn captured(code: SiCode, pid: i32, snapshot: SenderSnapshot) -> SignalInfo {

@@ -3,24 +3,24 @@
 //! One finding per setting, which says what happens at a stop. What is said of `KillMode=`,
 //! `SendSIGKILL=`, the watchdog and drop-ins was seen on systemd 252, with a service that logs its
 //! signals; the rest is in systemd.service(5).
-//! The stop timeout itself is judged by [`Alignment`](super::Alignment).
+//! The stop timeout itself is checked by [`Alignment`](super::Alignment).
 //!
 //! There is none for `NotifyAccess=none` with `Type=notify` or `WatchdogSec=`: systemd makes that
 //! `main` by itself (`service_add_extras()`).
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::show::UnitProperties;
 use crate::duration::Timespan;
-use crate::escape::Plain;
+use crate::escape::Escaped;
 
 /// How much a [`Finding`] matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// As it should be, or worth knowing only.
     Ok,
-    /// systemd does not say, so nothing can be judged.
+    /// systemd does not say, so nothing can be said.
     Unknown,
     /// Some teardowns will not go as they should.
     Warning,
@@ -29,104 +29,103 @@ pub enum Severity {
 }
 
 /// One thing found in a unit's settings.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// How much it matters.
     pub severity: Severity,
     /// The setting, and what follows from it; one line, safe to show.
     pub what: String,
     /// What to do: a setting or a command, without the `--user` that a command for a user's manager
-    /// needs. `None` where nothing needs to be done, or the choice is the administrator's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mend: Option<String>,
+    /// needs. `None` if nothing needs to be done, or the choice is the administrator's.
+    #[serde(rename = "mend", skip_serializing_if = "Option::is_none")]
+    pub fix: Option<String>,
 }
 
-impl Finding {
-    fn new(severity: Severity, what: impl Into<String>) -> Self {
-        Self { severity, what: what.into(), mend: None }
-    }
-
-    fn mend(self, mend: &str) -> Self {
-        Self { mend: Some(mend.to_owned()), ..self }
-    }
+/// A finding. An empty `fix` is none.
+fn finding(severity: Severity, what: impl Into<String>, fix: &str) -> Finding {
+    Finding { severity, what: what.into(), fix: (!fix.is_empty()).then(|| fix.to_owned()) }
 }
 
-/// Looks through a unit's settings. Of a unit that is not loaded only that is said, since the rest
+/// Checks the settings of a unit. Of a unit that is not loaded only that is said, since the rest
 /// of what systemd shows is then its defaults.
-#[must_use]
-pub fn findings(unit: &UnitProperties) -> Vec<Finding> {
-    let mend = match unit.load_state.as_deref() {
+pub fn lint(unit: &UnitProperties) -> Vec<Finding> {
+    let fix = match unit.load_state.as_deref() {
         Some("loaded") => return of_loaded(unit),
         Some("not-found") => "check the name and the manager (--user or not)",
         Some("masked") => "systemctl unmask",
         Some(_) => "systemd-analyze verify",
         None => {
             let what = "systemd does not say whether the unit is loaded";
-            return vec![Finding::new(Severity::Unknown, what)];
+            return vec![finding(Severity::Unknown, what, "")];
         }
     };
     let state = unit.load_state.as_deref().unwrap_or_default();
-    let what = format!("LoadState={}: the unit is not loaded", Plain(state));
-    vec![Finding::new(Severity::Error, what).mend(mend)]
+    let what = format!("LoadState={}: the unit is not loaded", Escaped(state));
+    vec![finding(Severity::Error, what, fix)]
 }
 
 fn of_loaded(unit: &UnitProperties) -> Vec<Finding> {
-    let ok = |what: &str| Finding::new(Severity::Ok, what);
-    let unknown = |what: &str| Finding::new(Severity::Unknown, what);
-    let warning = |what: &str| Finding::new(Severity::Warning, what);
+    use Severity::{Error, Ok, Unknown, Warning};
     let mut found = Vec::new();
+    let mut add = |severity, what: &str, fix| found.push(finding(severity, what, fix));
     if unit.need_daemon_reload == Some(true) {
-        let changed = warning("the unit's files have changed, and systemd has not read them yet");
-        found.push(changed.mend("systemctl daemon-reload"));
+        let what = "the unit's files have changed, and systemd has not read them yet";
+        add(Warning, what, "systemctl daemon-reload");
     }
     match unit.timeout_stop {
         Some(Timespan::Finite(_)) => {}
         Some(Timespan::Infinite) => {
-            let endless = warning(
-                "TimeoutStopSec=infinity: a teardown that does not end is never killed, and its \
-                 stop never ends",
-            );
-            found.push(endless.mend("a finite TimeoutStopSec="));
+            let what = "TimeoutStopSec=infinity: a teardown that does not end is never killed, and \
+                        its stop never ends";
+            add(Warning, what, "a finite TimeoutStopSec=");
         }
-        None => found.push(unknown("systemd does not say the unit's stop timeout")),
+        None => add(Unknown, "systemd does not say the unit's stop timeout", ""),
     }
-    found.push(match unit.kill_mode.as_deref() {
-        Some("control-group") => ok("KillMode=control-group: children get SIGTERM at the same \
-             time as the main process; one that outlives it and ignores SIGTERM fails the unit"),
-        Some("mixed") => ok("KillMode=mixed: children get no SIGTERM, but SIGKILL as soon as the \
-             main process has exited"),
-        Some("process") => warning("KillMode=process: children are left running after the stop")
-            .mend("KillMode=mixed"),
-        Some("none") => {
-            let what = "KillMode=none: a stop sends no signal, so no teardown runs, and all \
-                        processes are left running";
-            Finding::new(Severity::Error, what).mend("KillMode=mixed")
+    let kill_mode = unit.kill_mode.as_deref();
+    let (severity, what, fix) = match kill_mode {
+        Some("control-group") => {
+            let what = "children get SIGTERM at the same time as the main process; one that \
+                        outlives it and ignores SIGTERM fails the unit";
+            (Ok, what, "")
         }
-        Some(other) => unknown(&format!("KillMode={}", Plain(other))),
-        None => unknown("systemd does not say the unit's KillMode"),
-    });
+        Some("mixed") => {
+            (Ok, "children get no SIGTERM, but SIGKILL as soon as the main process has exited", "")
+        }
+        Some("process") => (Warning, "children are left running after the stop", "KillMode=mixed"),
+        Some("none") => {
+            let what = "a stop sends no signal, so no teardown runs, and all processes are left \
+                        running";
+            (Error, what, "KillMode=mixed")
+        }
+        Some(_) => (Unknown, "a mode that is not known here", ""),
+        None => (Unknown, "systemd does not say the unit's KillMode", ""),
+    };
+    match kill_mode {
+        Some(mode) => add(severity, &format!("KillMode={}: {what}", Escaped(mode)), fix),
+        None => add(severity, what, fix),
+    }
     if unit.send_sigkill == Some(false) {
         let what = "SendSIGKILL=no: a teardown that does not end is left running, and the unit \
                     fails after twice the stop timeout";
-        found.push(warning(what).mend("SendSIGKILL=yes"));
+        add(Warning, what, "SendSIGKILL=yes");
     }
     if let Some(watchdog) = unit.watchdog {
-        found.push(ok(&format!("WatchdogSec={watchdog}: not enforced during a stop")));
+        add(Ok, &format!("WatchdogSec={watchdog}: not enforced during a stop"), "");
     }
     if unit.notify_access.as_deref() == Some("none") {
         let what = "NotifyAccess=none: a teardown cannot ask for more time (EXTEND_TIMEOUT_USEC)";
-        found.push(ok(what));
+        add(Ok, what, "");
     }
     if unit.transient == Some(true) {
-        found.push(ok("a transient unit: a drop-in lasts as long as each run has the same name; \
-             otherwise set TimeoutStopSec= where the unit is made"));
+        let what = "a transient unit: a drop-in lasts as long as each run has the same name; \
+                    otherwise set TimeoutStopSec= where the unit is made";
+        add(Ok, what, "");
     }
     // Drop-ins apply in the order of their file names, in whichever directory they are.
     let late: Vec<&str> = unit.late_drop_ins().collect();
     if !late.is_empty() {
         let what = "read after the override.conf of `systemctl edit`, and wins over it";
-        found.push(ok(&format!("{what}: {}", Plain(&late.join(" ")))));
+        add(Ok, &format!("{what}: {}", Escaped(&late.join(" "))), "");
     }
     found
 }
@@ -142,7 +141,7 @@ mod tests {
     #[test]
     fn each_setting_is_told_by_its_consequence() {
         use Severity::*;
-        // A line in place of the plain unit's, what is found by it, and the mend.
+        // A line in place of the plain unit's, what is found by it, and the fix.
         let cases = [
             ("KillMode=control-group", Ok, "KillMode=control-group: children get SIGTERM", None),
             ("KillMode=mixed", Ok, "KillMode=mixed: children get no SIGTERM", None),
@@ -191,13 +190,13 @@ mod tests {
                 None,
             ),
         ];
-        for (line, severity, what, mend) in cases {
+        for (line, severity, what, fix) in cases {
             let unit = UnitProperties::parse(&format!("{line}\n{PLAIN}"));
-            let found = findings(&unit);
+            let found = lint(&unit);
             let hits: Vec<_> =
                 found.iter().filter(|finding| finding.what.starts_with(what)).collect();
             let [hit] = hits[..] else { panic!("{line}: {found:?}") };
-            assert_eq!((hit.severity, hit.mend.as_deref()), (severity, mend), "{line}");
+            assert_eq!((hit.severity, hit.fix.as_deref()), (severity, fix), "{line}");
             // Nothing is made up beside: the KillMode is always told, all else only where odd.
             assert_eq!(found.len(), if line.starts_with("KillMode") { 1 } else { 2 }, "{line}");
         }
@@ -212,11 +211,11 @@ mod tests {
             ("", Severity::Unknown, "systemd does not say whether the unit is loaded"),
         ] {
             let unit = UnitProperties::parse(&format!("LoadState={state}\nKillMode=none\n{PLAIN}"));
-            let found = findings(&unit);
+            let found = lint(&unit);
             assert_eq!(found.len(), 1, "{state}");
             assert_eq!((found[0].severity, found[0].what.as_str()), (severity, what));
-            assert_eq!(found[0].mend.is_some(), severity == Severity::Error, "{state}");
+            assert_eq!(found[0].fix.is_some(), severity == Severity::Error, "{state}");
         }
-        assert_eq!(findings(&UnitProperties::parse("")).len(), 1);
+        assert_eq!(lint(&UnitProperties::parse("")).len(), 1);
     }
 }

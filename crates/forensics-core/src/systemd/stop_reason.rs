@@ -7,13 +7,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::{UnitProperties, unit_name};
-use crate::escape::{MAX_NAME_CHARS, Plain, cut};
+use crate::escape::{Escaped, MAX_NAME_CHARS, truncate};
 
 /// What systemd is doing to the unit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Why {
+pub enum StopReason {
     /// The unit is not being stopped: `systemctl kill`, or another sender than the manager.
     Kill,
     /// A stop job for this unit: `systemctl stop`.
@@ -22,7 +21,7 @@ pub enum Why {
     Restart,
     /// A stop job, beside the jobs of other units: a dependency, a conflict, `systemctl isolate`.
     Dependency {
-        /// The other units with a job, at most [`MAX_UNITS`] of them.
+        /// The other units with a job, at most five of them.
         units: Vec<String>,
     },
     /// The machine, or the user's manager, goes down.
@@ -39,7 +38,7 @@ pub enum Why {
 }
 
 /// How many other units are named.
-pub const MAX_UNITS: usize = 5;
+const MAX_UNITS: usize = 5;
 
 /// Targets that take all of the manager's units down (systemd.special(7)), the most telling first.
 const GOING_DOWN: &str = "reboot.target poweroff.target halt.target kexec.target \
@@ -47,17 +46,17 @@ const GOING_DOWN: &str = "reboot.target poweroff.target halt.target kexec.target
 
 /// Why `unit` is being stopped, by its properties and the output of `systemctl list-jobs
 /// --no-legend` at that moment; `None` where its state is not known.
-pub fn why(unit: &str, properties: &UnitProperties, jobs: &str) -> Option<Why> {
+pub fn stop_reason(unit: &str, properties: &UnitProperties, jobs: &str) -> Option<StopReason> {
     let state = properties.active_state.as_deref()?;
     let sub_state = properties.sub_state.as_deref().unwrap_or_default();
     let jobs: Vec<(&str, &str)> = jobs.lines().filter_map(job).collect();
     if let Some(target) = GOING_DOWN.split(' ').find(|target| jobs.contains(&(target, "start"))) {
-        return Some(Why::Reboot { target: target.to_owned() });
+        return Some(StopReason::Reboot { target: target.to_owned() });
     }
     Some(match jobs.iter().find(|(name, _)| *name == unit).map(|(_, kind)| *kind) {
-        _ if sub_state == "stop-watchdog" => Why::Watchdog,
-        _ if state == "active" || state == "reloading" => Why::Kill,
-        Some("restart" | "try-restart") => Why::Restart,
+        _ if sub_state == "stop-watchdog" => StopReason::Watchdog,
+        _ if state == "active" || state == "reloading" => StopReason::Kill,
+        Some("restart" | "try-restart") => StopReason::Restart,
         Some("stop") => {
             // A start has nothing to do with our stop, except that of a unit in conflict with ours:
             // such jobs come and go, and asking systemd can start the system bus.
@@ -68,10 +67,10 @@ pub fn why(unit: &str, properties: &UnitProperties, jobs: &str) -> Option<Why> {
             };
             let others = jobs.iter().filter(matters).map(|(name, _)| (*name).to_owned());
             let units: Vec<String> = others.take(MAX_UNITS).collect();
-            if units.is_empty() { Why::Stop } else { Why::Dependency { units } }
+            if units.is_empty() { StopReason::Stop } else { StopReason::Dependency { units } }
         }
-        _ if properties.result.as_deref() == Some("timeout") => Why::RuntimeMax,
-        _ => Why::Unclear,
+        _ if properties.result.as_deref() == Some("timeout") => StopReason::RuntimeMax,
+        _ => StopReason::Unclear,
     })
 }
 
@@ -84,23 +83,25 @@ fn job(line: &str) -> Option<(&str, &str)> {
     Some((unit, columns.next()?))
 }
 
-impl std::fmt::Display for Why {
+impl std::fmt::Display for StopReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Why::Kill => f.write_str(
+            StopReason::Kill => f.write_str(
                 "no stop of the unit is under way: a signal alone, as by systemctl kill",
             ),
-            Why::Stop => f.write_str("a stop job, as by systemctl stop"),
-            Why::Restart => f.write_str("a restart job, as by systemctl restart"),
-            Why::Dependency { units } => {
+            StopReason::Stop => f.write_str("a stop job, as by systemctl stop"),
+            StopReason::Restart => f.write_str("a restart job, as by systemctl restart"),
+            StopReason::Dependency { units } => {
                 let units = units.join(", ");
-                let units = Plain(&cut(&units, MAX_UNITS * MAX_NAME_CHARS)).to_string();
+                let units = Escaped(&truncate(&units, MAX_UNITS * MAX_NAME_CHARS)).to_string();
                 write!(f, "a stop job beside those of other units: {units}")
             }
-            Why::Reboot { target } => write!(f, "the system is going down to {target}"),
-            Why::RuntimeMax => f.write_str("RuntimeMaxSec= ran out"),
-            Why::Watchdog => f.write_str("the unit missed its watchdog message"),
-            Why::Unclear => f.write_str("the unit is being stopped, by no job that can be seen"),
+            StopReason::Reboot { target } => write!(f, "the system is going down to {target}"),
+            StopReason::RuntimeMax => f.write_str("RuntimeMaxSec= ran out"),
+            StopReason::Watchdog => f.write_str("the unit missed its watchdog message"),
+            StopReason::Unclear => {
+                f.write_str("the unit is being stopped, by no job that can be seen")
+            }
         }
     }
 }
@@ -118,27 +119,27 @@ mod tests {
         let hostile = "812 gateway.service stop running\n815 \u{1b}[2J.service stop waiting\n";
         let down = "900 gateway.service stop running\n901 shutdown.target start waiting\n\
                     902 reboot.target start waiting\n";
-        let unit = |name: &str| Why::Dependency { units: vec![name.to_owned()] };
-        let reboot = || Why::Reboot { target: "reboot.target".to_owned() };
+        let unit = |name: &str| StopReason::Dependency { units: vec![name.to_owned()] };
+        let reboot = || StopReason::Reboot { target: "reboot.target".to_owned() };
         let cases = [
-            ("active", "running", "success", "", Why::Kill),
-            ("active", "running", "success", "7 other.service stop running\n", Why::Kill),
-            ("deactivating", "stop-sigterm", "success", stop, Why::Stop),
+            ("active", "running", "success", "", StopReason::Kill),
+            ("active", "running", "success", "7 other.service stop running\n", StopReason::Kill),
+            ("deactivating", "stop-sigterm", "success", stop, StopReason::Stop),
             (
                 "deactivating",
                 "stop-sigterm",
                 "success",
                 "812 gateway.service restart running",
-                Why::Restart,
+                StopReason::Restart,
             ),
             ("deactivating", "stop-sigterm", "success", dependency, unit("db.service")),
-            ("deactivating", "stop-sigterm", "success", start, Why::Stop),
+            ("deactivating", "stop-sigterm", "success", start, StopReason::Stop),
             ("deactivating", "stop-sigterm", "success", conflict, unit("rival.service")),
-            ("deactivating", "stop-sigterm", "success", hostile, Why::Stop),
+            ("deactivating", "stop-sigterm", "success", hostile, StopReason::Stop),
             ("deactivating", "stop-sigterm", "success", down, reboot()),
-            ("deactivating", "stop-sigterm", "timeout", "", Why::RuntimeMax),
-            ("deactivating", "stop-watchdog", "watchdog", "", Why::Watchdog),
-            ("deactivating", "stop-sigterm", "success", "No jobs running.\n", Why::Unclear),
+            ("deactivating", "stop-sigterm", "timeout", "", StopReason::RuntimeMax),
+            ("deactivating", "stop-watchdog", "watchdog", "", StopReason::Watchdog),
+            ("deactivating", "stop-sigterm", "success", "No jobs running.\n", StopReason::Unclear),
         ];
         for (active, sub, result, jobs, expected) in cases {
             let show = format!(
@@ -146,9 +147,9 @@ mod tests {
                  Conflicts=shutdown.target rival.service\n"
             );
             let properties = UnitProperties::parse(&show);
-            assert_eq!(why("gateway.service", &properties, jobs), Some(expected), "{jobs}");
+            assert_eq!(stop_reason("gateway.service", &properties, jobs), Some(expected), "{jobs}");
         }
-        assert_eq!(why("gateway.service", &UnitProperties::default(), stop), None);
+        assert_eq!(stop_reason("gateway.service", &UnitProperties::default(), stop), None);
         let evil = unit("\u{1b}[2J\u{9b}\u{202e}x.service");
         assert!(evil.to_string().ends_with(r"units: \u{1b}[2J\u{9b}\u{202e}x.service"), "{evil}");
     }
@@ -157,19 +158,19 @@ mod tests {
     fn each_is_said_in_words_of_its_own_with_the_units_concerned() {
         let units = vec!["db.service".to_owned(), "cache.service".to_owned()];
         let cases = [
-            (Why::Kill, "systemctl kill"),
-            (Why::Stop, "systemctl stop"),
-            (Why::Restart, "systemctl restart"),
-            (Why::Dependency { units }, "db.service, cache.service"),
-            (Why::Reboot { target: "reboot.target".to_owned() }, "reboot.target"),
-            (Why::RuntimeMax, "RuntimeMaxSec="),
-            (Why::Watchdog, "watchdog"),
-            (Why::Unclear, "no job"),
+            (StopReason::Kill, "systemctl kill"),
+            (StopReason::Stop, "systemctl stop"),
+            (StopReason::Restart, "systemctl restart"),
+            (StopReason::Dependency { units }, "db.service, cache.service"),
+            (StopReason::Reboot { target: "reboot.target".to_owned() }, "reboot.target"),
+            (StopReason::RuntimeMax, "RuntimeMaxSec="),
+            (StopReason::Watchdog, "watchdog"),
+            (StopReason::Unclear, "no job"),
         ];
         for (why, part) in cases {
             assert!(why.to_string().contains(part), "{why}");
             let json = serde_json::to_value(&why).unwrap();
-            assert_eq!(serde_json::from_value::<Why>(json).unwrap(), why);
+            assert_eq!(serde_json::from_value::<StopReason>(json).unwrap(), why);
         }
     }
 }
