@@ -137,11 +137,12 @@ pub(crate) fn record_panic(message: &str, location: Option<&str>) {
 
 /// The shutdown thread, which begins with what the previous one has left.
 fn run(pending: Pending) {
-    perform(pending);
-    let mut timeout = None;
+    // In place of another thread, it also has to watch what that one watched.
+    let mut timeout = (!pending.is_empty()).then_some(Duration::ZERO);
+    // A panic of ours must not end the watch over the process.
+    let _ = catch_unwind(AssertUnwindSafe(|| perform(pending)));
     loop {
         capture::wait(timeout);
-        // A panic of ours must not end the watch over the process.
         match catch_unwind(AssertUnwindSafe(serve)) {
             Ok(Round::Done(next)) => timeout = next,
             Ok(Round::HandedOver(guard)) => return guard.log.work(),
