@@ -37,7 +37,7 @@ fn observed(entries: &[Value], diagnostic: &str) -> [String; 5] {
     let journal = if native { "fields" } else { "lines" };
     let complete = diagnostic.lines().any(|line| line.starts_with("--- end of diagnostic"));
     let diagnostic = match complete {
-        true if says("in a unit of its own") => "own unit",
+        true if says("in its own unit") => "own unit",
         true => "child",
         false => "no",
     };
