@@ -123,7 +123,7 @@ impl ShutdownGuard {
     ///
     /// From any thread; blocks for some 100 µs, in which the context is captured.
     pub fn request(&self, reason: impl Into<String>) {
-        let reason = truncate(&reason.into(), MAX_TEXT_CHARS);
+        let reason = truncate(reason.into(), MAX_TEXT_CHARS);
         self.shutdown.request(Event::Requested { reason });
     }
 

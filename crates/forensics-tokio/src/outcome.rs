@@ -51,7 +51,7 @@ impl IntoOutcome for () {
 
 impl<T, E: Display> IntoOutcome for Result<T, E> {
     fn into_error(self) -> Option<String> {
-        self.err().map(|error| truncate(&format!("{error:#}"), MAX_TEXT_CHARS))
+        self.err().map(|error| truncate(format!("{error:#}"), MAX_TEXT_CHARS))
     }
 }
 

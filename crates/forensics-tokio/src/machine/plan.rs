@@ -109,7 +109,7 @@ impl Plan {
 
     /// Requires of a step that the one of that name has ended well.
     pub(crate) fn require(&mut self, id: StepId, name: String) {
-        let name = truncate(&name, MAX_NAME_CHARS);
+        let name = truncate(name, MAX_NAME_CHARS);
         self.edit(id, |step| step.requires.push(name));
     }
 
