@@ -107,7 +107,7 @@ impl MemoryCgroup {
                 let events = text("memory.events");
                 [
                     ("current", number("memory.current")),
-                    // "max" where there is none.
+                    // "max" if there is none.
                     ("max", number("memory.max")),
                     ("max_events", counter(&events, "max")),
                     ("oom", counter(&events, "oom")),
