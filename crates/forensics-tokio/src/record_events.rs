@@ -5,6 +5,7 @@ use std::time::Duration;
 use forensics_core::cause::Cause;
 use forensics_core::context::{ShutdownContext, Trigger};
 use forensics_core::duration::Timespan;
+use forensics_core::json;
 use forensics_core::record::{
     Diag, DiagState, Event, ExitKind, PhaseFinished, PhaseProgress, PhaseStarted, SignalEvent,
     SignalKind, Stalled, StalledWhat, Stopped,
@@ -40,7 +41,7 @@ pub(crate) fn begun(
         event.sender_uid = sender.process.uid;
     }
     event.line = context.to_string();
-    event.context = context.to_json();
+    event.context = json::to_value(context);
     event.deadline_us = Some(micros(allowed));
     event.lead_us = Some(micros(delay)).filter(|_| !delay.is_zero());
     event.stop_timeout_us = stop_timeout;
@@ -57,7 +58,7 @@ pub(crate) fn repeated(repeated: &LaterSignal, requests: u32) -> Event {
         event.sender_pid = u32::try_from(sender.process.pid).ok();
         event.sender_name.clone_from(&sender.process.name);
         event.sender_uid = sender.process.uid;
-        event.context = sender.to_json();
+        event.context = json::to_value(sender);
     }
     Event::Signal(event)
 }
