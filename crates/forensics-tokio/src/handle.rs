@@ -42,7 +42,7 @@ impl ShutdownHandle {
     /// Can be called on any thread. It captures the context, which usually takes some 100 µs, and at
     /// most 0.7 s if files of `/proc` block.
     pub fn request_shutdown(&self, reason: impl Into<String>) {
-        let reason = truncate(&reason.into(), MAX_TEXT_CHARS);
+        let reason = truncate(reason.into(), MAX_TEXT_CHARS);
         self.shutdown.request(Event::Requested { reason });
     }
 

@@ -106,7 +106,7 @@ impl PhaseContext {
     /// It is cheap, and can be called for each request that ends. The record's file is written at
     /// most four times a second, and when the phase ends.
     pub fn record(&self, key: impl Into<String>, value: impl Into<Value>) {
-        if let Some(values) = self.state.recorded.set(&key.into(), value.into()) {
+        if let Some(values) = self.state.recorded.set(key.into(), value.into()) {
             let (phase, last_value) = (self.state.id, self.state.recorded.last());
             self.shutdown.handle(Event::PhaseProgressed { phase, values, last_value });
         }

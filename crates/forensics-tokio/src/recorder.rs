@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn what_a_disk_takes_late_has_the_time_at_which_it_happened() {
         let dir = tempfile::tempdir().unwrap();
-        let config = Config::new("test");
+        let config = Config::new("test".to_owned());
         let recorder = Recorder::open(dir.path(), &config, &StartupInfo::collect());
         let (release, blocks) = mpsc::channel::<()>();
         recorder.output.as_ref().unwrap().queue.push(move || {

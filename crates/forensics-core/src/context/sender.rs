@@ -8,12 +8,11 @@
 //! The pid in a sigqueue(3), which the sender can choose, is reported but not looked up.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::Found;
 use crate::capture::{SenderSnapshot, SiCode, SignalInfo, SnapshotError};
 use crate::process::ProcessSummary;
-use crate::{json, procfile};
+use crate::procfile;
 
 /// The names of inits of containers, which pass on the signals that they are sent. `docker-init` is
 /// docker's tini, `podman-init` is podman's catatonit.
@@ -103,12 +102,6 @@ impl Sender {
             }
             _ => {}
         }
-    }
-
-    /// It as JSON; `null` if that fails.
-    #[doc(hidden)]
-    pub fn to_json(&self) -> Value {
-        json::to_value(self).unwrap_or_default()
     }
 
     /// The sender's parent, usually the shell that ran it. If that has exited, the process that

@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     fn with(variables: &[(&str, &str)]) -> Result<(Config, Variables), InstallError> {
-        let mut config = Config::new("test");
+        let mut config = Config::new("test".to_owned());
         let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
         apply(&mut config, variables).map(|found| (config, found))
     }
@@ -164,7 +164,7 @@ mod tests {
     /// What of the configuration a variable of that value changes, as `Debug` shows it.
     fn change(variable: &str, value: &str) -> String {
         let shown = |config: &Config| format!("{config:#?}");
-        let before = shown(&Config::new("test"));
+        let before = shown(&Config::new("test".to_owned()));
         let (config, found) = with(&[(variable, value)]).unwrap();
         assert_eq!(found.settings, [(known(variable), value.to_owned())]);
         let after = shown(&config);
@@ -213,7 +213,8 @@ mod tests {
 
     #[test]
     fn the_operator_wins_and_can_also_say_no() {
-        let mut config = Config { fsync_records: true, watchdog: true, ..Config::new("test") };
+        let mut config =
+            Config { fsync_records: true, watchdog: true, ..Config::new("test".to_owned()) };
         let variables = [("FORENSICS_FSYNC_RECORDS", "no"), ("FORENSICS_WATCHDOG", "")];
         let variables = variables.map(|(name, value)| (name.into(), value.into()));
         let found = apply(&mut config, variables).unwrap();
@@ -224,7 +225,7 @@ mod tests {
 
     #[test]
     fn an_infinite_stop_timeout_is_unknown() {
-        let mut config = Config::new("test");
+        let mut config = Config::new("test".to_owned());
         config.set_stop_timeout(Duration::from_secs(30));
         apply(&mut config, [("FORENSICS_STOP_TIMEOUT".into(), "infinity".into())]).unwrap();
         assert_eq!(config.stop_timeout, None);
@@ -232,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_path_need_not_be_text() {
-        let mut config = Config::new("test");
+        let mut config = Config::new("test".to_owned());
         let path = OsStr::from_bytes(b"/srv/\xff");
         apply(&mut config, [("FORENSICS_RECORD_DIR".into(), path.into())]).unwrap();
         assert_eq!(config.record_dir.unwrap().as_os_str(), path);

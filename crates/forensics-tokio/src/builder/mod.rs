@@ -43,7 +43,7 @@ pub struct Builder {
 impl ShutdownGuard {
     /// Returns a builder. The name of the service is shown in logs and records.
     pub fn builder(service: impl Into<String>) -> Builder {
-        Builder { config: Config::new(&service.into()) }
+        Builder { config: Config::new(service.into()) }
     }
 }
 

@@ -103,7 +103,7 @@ impl Driven {
 }
 
 fn config() -> Config {
-    let mut config = Config::new("test");
+    let mut config = Config::new("test".to_owned());
     config.deadline = Some(Duration::from_secs(10));
     config
 }
