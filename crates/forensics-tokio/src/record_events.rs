@@ -8,6 +8,7 @@ use forensics_core::cause::Cause;
 use forensics_core::context::Sender;
 use forensics_core::context::{ShutdownContext, Trigger};
 use forensics_core::duration::Timespan;
+use forensics_core::json;
 use forensics_core::record::{
     Diag, DiagState, Event, ExitKind, PhaseFinished, PhaseProgress, PhaseStarted, SignalEvent,
     SignalKind, Stalled, StalledWhat, Stopped,
@@ -31,7 +32,7 @@ pub(crate) fn begun(
     };
     let mut event = signal(kind, 1, context.cause(), context.signal(), context.sender.as_ref());
     event.line = context.to_string();
-    event.context = context.to_json();
+    event.context = json::to_value(context);
     event.deadline_us = Some(micros(allowed));
     event.lead_us = Some(micros(delay)).filter(|_| !delay.is_zero());
     event.stop_timeout_us = stop_timeout;
@@ -45,7 +46,7 @@ pub(crate) fn repeated(repeated: &RepeatedSignal, requests: u32) -> Event {
     // Its cause would need the context, which belongs to the first signal.
     let (kind, cause) = (SignalKind::Signal, Cause::Unknown);
     let mut event = signal(kind, requests, cause, Some(repeated.signal), sender);
-    event.context = sender.map(Sender::to_json).unwrap_or_default();
+    event.context = sender.map(json::to_value).unwrap_or_default();
     Event::Signal(event)
 }
 

@@ -28,9 +28,9 @@ struct Values {
 impl Recorded {
     /// Sets a value. Returns all values if it is time to write them to the record again.
     pub(crate) fn set(&self, key: String, value: Value) -> Option<Map<String, Value>> {
-        let key = truncate(&key, MAX_NAME_CHARS);
+        let key = truncate(key, MAX_NAME_CHARS);
         let value = match value {
-            Value::String(text) => Value::String(truncate(&text, MAX_TEXT_CHARS)),
+            Value::String(text) => Value::String(truncate(text, MAX_TEXT_CHARS)),
             other => other,
         };
         let mut values = lock(&self.0);

@@ -42,7 +42,7 @@ struct Registry {
     guards: Vec<Weak<Shutdown>>,
     /// The guard whose teardown ended last. It is kept alive to see that the process ends.
     ended: Option<Arc<Shutdown>>,
-    /// Signals that are given back then.
+    /// The handlers of guards that are gone, and when to uninstall them.
     handlers: Vec<(Instant, HandlerGuard)>,
 }
 
@@ -65,8 +65,10 @@ pub(crate) fn attach(guard: Weak<Shutdown>) -> io::Result<()> {
     }
     registry.guards.retain(|guard| guard.strong_count() > 0);
     registry.guards.push(guard);
-    // The program goes on.
-    registry.ended = None;
+    // The program goes on. What the guard still holds is not dropped under the lock.
+    let ended = registry.ended.take();
+    drop(registry);
+    drop(ended);
     Ok(())
 }
 
@@ -80,7 +82,9 @@ pub(crate) fn expect_exit(shutdown: &Arc<Shutdown>) {
     let mut registry = lock();
     // The guards of the test harness are not watched.
     if registry.guards.iter().any(|guard| guard.as_ptr() == Arc::as_ptr(shutdown)) {
-        registry.ended = Some(shutdown.clone());
+        let earlier = registry.ended.replace(shutdown.clone());
+        drop(registry);
+        drop(earlier);
         capture::wake();
     }
 }
@@ -90,7 +94,7 @@ pub(crate) fn expect_exit(shutdown: &Arc<Shutdown>) {
 fn is_test_program(path: &Path) -> bool {
     let mut parts = path.iter().map(OsStr::to_string_lossy);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    // As /proc shows the path of a program that has been built again since.
+    // The kernel adds this if the program was built again since it started.
     let name = name.trim_end_matches(" (deleted)");
     let is_hash = |hash: &str| hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit());
     name.rsplit_once('-').is_some_and(|(_, hash)| is_hash(hash))

@@ -24,7 +24,8 @@ use forensics_core::context::{ShutdownContext, Trigger};
 use forensics_core::record::{self, ExitKind};
 use tokio::time::Instant;
 
-pub(crate) use self::budget::{Seconds, Sum};
+pub(crate) use self::budget::Seconds;
+pub use self::budget::WorstCase;
 pub(crate) use self::event::{
     Action, DelayEnd, Event, ExitReason, LogEvent, PhaseEnd, PhaseKey, StallReport, StartPhase,
 };
@@ -417,7 +418,7 @@ impl Machine {
     }
 
     /// What the pre-stop delay and the phases registered so far may take.
-    pub(crate) fn sum(&self) -> Sum {
+    pub(crate) fn sum(&self) -> WorstCase {
         self.plan.sum(self.config.pre_stop_delay, self.config.deadline())
     }
 
