@@ -338,6 +338,7 @@ mod tests {
 
     #[test]
     fn only_the_kernels_own_small_files_are_read_without_blocking() {
+        let _procfs = crate::capture::tests::PROCFS.lock().unwrap();
         let own = format!("/proc/{}", std::process::id());
         let readable = [format!("{own}/stat"), format!("{own}/status"), "/proc/loadavg".to_owned()];
         for path in readable {

@@ -46,8 +46,11 @@ static PROC_IS_OURS: AtomicBool = AtomicBool::new(false);
 static PARENT_DEATH_SIGNAL: AtomicI32 = AtomicI32::new(0);
 /// The descriptor of [`WAKE`] for the handler. `OnceLock` is not documented as async-signal-safe.
 static WAKE_FD: AtomicI32 = AtomicI32::new(-1);
-/// The folder `/proc`, or -1. It is never closed, for the same reason as [`WAKE`].
+/// The folder `/proc`, or -1. We never close it, for the same reason as [`WAKE`].
 static PROC_FD: AtomicI32 = AtomicI32::new(-1);
+/// The device of that folder. A program may close all its descriptors, and then `PROC_FD` may become
+/// another folder.
+static PROC_DEVICE: AtomicU64 = AtomicU64::new(0);
 /// Wakes the reader. It is never closed, because a handler may run at any time.
 static WAKE: OnceLock<Waker> = OnceLock::new();
 
@@ -60,7 +63,9 @@ pub(super) fn prepare() -> nix::Result<()> {
         WAKE_FD.store(waker.write_fd(), Ordering::Release);
     }
     PROC_IS_OURS.store(procfile::is_ours(), Ordering::Release);
-    PROC_FD.store(crate::os::procfs().map_or(-1, |fd| fd.as_raw_fd()), Ordering::Release);
+    let procfs = crate::os::procfs().map_or(-1, |fd| fd.as_raw_fd());
+    PROC_DEVICE.store(raw::device_of(procfs), Ordering::Release);
+    PROC_FD.store(procfs, Ordering::Release);
     PARENT_DEATH_SIGNAL.store(os::parent_death_signal(), Ordering::Release);
     OWNER.store(raw::own_pid(), Ordering::Release);
     Ok(())
@@ -106,7 +111,7 @@ fn capture(info: &siginfo_t, mono_ns: u64, wall_ns: u64) -> Raw {
     if pid > 0 && !PROC_IS_OURS.load(Ordering::Acquire) {
         raw.stat = Err(absence(pid, libc::ENOENT));
     } else if pid > 0 {
-        let procfs = PROC_FD.load(Ordering::Acquire);
+        let procfs = procfs();
         // This disappears first and says most, so it is read first.
         raw.stat =
             raw::read(procfs, &raw::proc_path(pid, b"stat")).map_err(|errno| absence(pid, errno));
@@ -137,6 +142,12 @@ fn capture(info: &siginfo_t, mono_ns: u64, wall_ns: u64) -> Raw {
     };
     raw.took_ns = raw::clock_ns(libc::CLOCK_MONOTONIC).saturating_sub(mono_ns);
     raw
+}
+
+/// The folder `/proc` if its descriptor is still open, and -1 otherwise.
+pub(super) fn procfs() -> c_int {
+    let fd = PROC_FD.load(Ordering::Acquire);
+    if raw::device_of(fd) == PROC_DEVICE.load(Ordering::Acquire) { fd } else { -1 }
 }
 
 /// Another file system is mounted over the file.

@@ -53,7 +53,7 @@ mod slice;
 mod slots;
 mod sync;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::time::SystemTime;
 

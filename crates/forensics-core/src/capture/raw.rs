@@ -99,6 +99,15 @@ pub(super) fn read<const N: usize>(procfs: c_int, path: &Bytes<64>) -> Result<By
     }
 }
 
+/// The device that the file with this descriptor is on, or 0 if there is no such file.
+pub(super) fn device_of(fd: c_int) -> u64 {
+    // SAFETY: all zeros is a valid `stat`.
+    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is valid for a `stat`; any number may be given as a descriptor.
+    let result = unsafe { libc::fstat(fd, &raw mut stat) };
+    if result == 0 { stat.st_dev as u64 } else { 0 }
+}
+
 /// The target of the symbolic link at `path`, which must come from [`proc_path`].
 pub(super) fn read_link<const N: usize>(path: &Bytes<64>) -> Option<Bytes<N>> {
     let mut target = Bytes::EMPTY;

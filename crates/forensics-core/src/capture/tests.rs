@@ -4,6 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::slots::Slots;
 
+/// For tests that need the descriptor of `/proc`, or replace it.
+pub(crate) static PROCFS: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 #[test]
 fn a_full_table_refuses_and_accepts_again_once_drained() {
     let slots = Slots::<u32, 3>::new();
@@ -116,4 +119,33 @@ fn a_short_slice_is_inherited_only_if_it_is_meant_to_be() {
             scope.spawn(on_thread);
         });
     }
+}
+
+#[test]
+#[cfg(all(target_os = "linux", not(forensics_portable)))]
+#[cfg_attr(miri, ignore = "Miri shows no /proc")]
+fn a_descriptor_of_proc_that_has_become_another_folder_is_not_used() {
+    use std::os::fd::AsRawFd;
+
+    use nix::libc;
+
+    use super::{handler, raw};
+
+    let _procfs = PROCFS.lock().unwrap();
+    handler::prepare().unwrap();
+    let procfs = handler::procfs();
+    assert!(procfs >= 0);
+    let proc = std::fs::File::open("/proc").unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let other = std::fs::File::open(other.path()).unwrap();
+    // As in a daemon that closes all descriptors and then opens others. The tests that run at the same
+    // time then open the files by their whole path.
+    // SAFETY: both are open descriptors, and nothing relies on which file `procfs` is.
+    unsafe { libc::dup2(other.as_raw_fd(), procfs) };
+    assert_eq!(handler::procfs(), -1);
+    assert!(crate::os::open_in_procfs(std::path::Path::new("loadavg")).is_err());
+    // SAFETY: as above.
+    unsafe { libc::dup2(proc.as_raw_fd(), procfs) };
+    assert_eq!(handler::procfs(), procfs);
+    assert_eq!(raw::device_of(-1), 0);
 }

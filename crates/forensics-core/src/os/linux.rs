@@ -29,7 +29,7 @@ pub(crate) fn procfs() -> Option<BorrowedFd<'static>> {
     static PROCFS: OnceLock<Option<OwnedFd>> = OnceLock::new();
     let procfs = PROCFS.get_or_init(|| {
         let folder = begin(Path::new("/proc")).ok()?;
-        (fstatfs(&folder).ok()?.filesystem_type() == PROC_SUPER_MAGIC).then_some(folder)
+        is_procfs(folder.as_fd()).then_some(folder)
     });
     procfs.as_ref().map(OwnedFd::as_fd)
 }
@@ -40,10 +40,15 @@ pub(crate) fn procfs() -> Option<BorrowedFd<'static>> {
 /// `EXDEV` if something is mounted over it, `ELOOP` for a link, `ENOSYS` or `EPERM` if openat2(2) is
 /// refused, and those of open(2).
 pub(crate) fn open_in_procfs(path: &Path) -> nix::Result<File> {
+    // A program may have closed all its descriptors, and this one may be another folder now.
+    let procfs = procfs().filter(|folder| is_procfs(*folder)).ok_or(Errno::EXDEV)?;
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let resolve = ResolveFlag::RESOLVE_NO_XDEV | ResolveFlag::RESOLVE_NO_SYMLINKS;
-    let how = OpenHow::new().flags(flags).resolve(resolve);
-    openat2(procfs().ok_or(Errno::EXDEV)?, path, how).map(File::from)
+    openat2(procfs, path, OpenHow::new().flags(flags).resolve(resolve)).map(File::from)
+}
+
+fn is_procfs(folder: BorrowedFd<'_>) -> bool {
+    fstatfs(folder).is_ok_and(|found| found.filesystem_type() == PROC_SUPER_MAGIC)
 }
 
 /// Holds what has a name, of any kind.
