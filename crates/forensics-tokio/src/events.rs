@@ -21,7 +21,7 @@ use tracing::{Span, debug_span, error, info, info_span, warn};
 
 use crate::config::Escalation;
 use crate::diagnostic::DiagError;
-use crate::machine::{DelayEnd, LogEvent, Seconds};
+use crate::machine::{FORCED_STATUS, LogEvent, Seconds};
 use crate::outcome::Outcome;
 use crate::phases::Phases;
 use crate::record_events::micros;
@@ -146,8 +146,8 @@ events! {
     fn stalled(detail: &str) =>
         warn(name: "shutdown_hangs", "Shutdown stalled: {detail}");
 
-    fn forced(why: &str, status: u8) =>
-        error(name: "shutdown_forced", exit_status = status, "Shutdown forced: {why}");
+    fn forced(detail: &str) =>
+        error(name: "shutdown_forced", exit_status = FORCED_STATUS, "Shutdown forced: {detail}");
 
     /// The teardown has ended.
     pub(crate) fn complete(cause: Cause, phases: usize, timed_out: bool, total: Duration, status: u8) =>
@@ -283,15 +283,7 @@ pub(crate) fn emit(event: LogEvent, phases: &Phases) {
         LogEvent::Repeated(signal, escalation) => repeated(&signal, escalation),
         LogEvent::ImpossibleReserves(sum) => impossible_reserves(&sum),
         LogEvent::DelayStarted(delay) => delay_started(delay),
-        LogEvent::DelayEnded(lasted, why) => {
-            let why = match why {
-                DelayEnd::Over => "",
-                DelayEnd::Escalated => ", cut short by a second request",
-                DelayEnd::Service => ", cut short: the service has ended",
-                DelayEnd::Token => ", cut short: the token was cancelled",
-            };
-            delay_ended(lasted, why);
-        }
+        LogEvent::DelayEnded(lasted, why) => delay_ended(lasted, why),
         LogEvent::TeardownStarted { sum, deadline } => teardown_started(&deadline, &sum),
         LogEvent::RegistrationError(what) => registration_error(&what),
         LogEvent::PhaseStarted { phase, offset, budget } => {
@@ -307,7 +299,7 @@ pub(crate) fn emit(event: LogEvent, phases: &Phases) {
         LogEvent::ServiceDropped(waited) => service_dropped(waited),
         LogEvent::DiagnosticLeftBehind => diagnostic_left_behind(),
         LogEvent::Stalled(detail) => stalled(&detail),
-        LogEvent::Forced { why, status } => forced(&why, status),
+        LogEvent::Forced(detail) => forced(&detail),
     }
 }
 

@@ -83,7 +83,6 @@ mod phase_context;
 mod phases;
 #[cfg(feature = "axum")]
 pub mod probes;
-mod readiness;
 mod record_events;
 mod recorded;
 mod recorder;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use forensics_core::capture::Signal;
@@ -13,6 +13,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::lock::lock;
 use crate::machine::{Event, StepId};
 use crate::recorded::Recorded;
 use crate::shutdown::Shutdown;
@@ -55,7 +56,7 @@ impl PhaseState {
     }
 
     pub(crate) fn set_end(&self, end: Instant) {
-        *self.end.lock().unwrap_or_else(PoisonError::into_inner) = end;
+        *lock(&self.end) = end;
     }
 }
 
@@ -86,7 +87,7 @@ impl PhaseContext {
     /// brings it closer, and [more time from systemd](crate::Builder::extend_stop_timeout) moves it
     /// back.
     pub fn deadline(&self) -> Instant {
-        *self.state.end.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.state.end)
     }
 
     /// Returns the time until the [`deadline`](Self::deadline); zero if it has passed.
@@ -107,8 +108,7 @@ impl PhaseContext {
     /// most four times a second, and when the phase ends.
     pub fn record(&self, key: impl Into<String>, value: impl Into<Value>) {
         if let Some(values) = self.state.recorded.set(key.into(), value.into()) {
-            let (phase, last_value) = (self.state.id, self.state.recorded.last());
-            self.shutdown.handle(Event::PhaseProgressed { phase, values, last_value });
+            self.shutdown.handle(Event::PhaseProgressed(self.state.id, values));
         }
     }
 

@@ -8,20 +8,21 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::Poll;
 
 use forensics_core::context::ShutdownContext;
-use serde_json::{Map, Value};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tracing::{Instrument, Span};
 
 use crate::events;
+use crate::lock::lock;
 use crate::machine::{Event, PhaseEnd, PhaseKey, StartPhase, StepId};
 use crate::outcome::panic_message;
 use crate::panics;
 use crate::phase_context::{PhaseContext, PhaseFn, PhaseState};
+use crate::recorded::Values;
 use crate::shutdown::Shutdown;
 
 /// The phases of a guard, as far as they are code and tasks. Clones are the same.
@@ -30,9 +31,8 @@ pub(crate) struct Phases(Arc<Mutex<Inner>>);
 
 #[derive(Default)]
 struct Inner {
-    /// The phases that have not started.
-    waiting: HashMap<StepId, Waiting>,
-    running: HashMap<StepId, Running>,
+    /// The phases that have not ended.
+    phases: HashMap<StepId, Phase>,
     /// The span in which `run` was called.
     outer: Option<Span>,
     /// The service and the context of the stop, for the span of the whole teardown; and the span.
@@ -41,32 +41,23 @@ struct Inner {
     spans: HashMap<StepId, Arc<OnceLock<Span>>>,
 }
 
-/// A phase that has not started. The machine may have started it already, and changed its mind before
-/// the thread that starts it came that far.
-struct Waiting {
-    work: PhaseFn,
+/// A phase that has not ended. The machine may drop it, or change its end, before the thread that
+/// starts it has done so.
+#[derive(Default)]
+struct Phase {
+    /// Its closure, until it starts.
+    work: Option<PhaseFn>,
     is_dropped: bool,
     /// When it ends, if that has changed.
     end: Option<Instant>,
-}
-
-struct Running {
-    state: Arc<PhaseState>,
-    task: Task,
-}
-
-/// The task of a running phase.
-enum Task {
-    Starting,
-    /// To be dropped as soon as it is there.
-    DroppedEarly,
-    Started(AbortHandle),
+    state: Option<Arc<PhaseState>>,
+    task: Option<AbortHandle>,
 }
 
 impl Phases {
     /// Keeps the closure of a phase that is registered.
     pub(crate) fn add(&self, id: StepId, work: PhaseFn) {
-        self.lock().waiting.insert(id, Waiting { work, is_dropped: false, end: None });
+        self.lock().phases.insert(id, Phase { work: Some(work), ..Phase::default() });
     }
 
     /// Notes the present span as the one in which `run` was called.
@@ -86,9 +77,7 @@ impl Phases {
         let cell = self.lock().spans.entry(key.id).or_default().clone();
         let make = || {
             let parent = match &key.group {
-                Some((id, name)) => {
-                    self.span(&PhaseKey { id: *id, name: name.clone(), group: None })
-                }
+                Some(group) => self.span(group),
                 None => self.teardown_span(),
             };
             events::phase_span(&key.name, &parent)
@@ -129,76 +118,63 @@ impl Phases {
 
     /// Starts a phase, from any thread.
     pub(crate) fn start(&self, shutdown: &Arc<Shutdown>, start: StartPhase) {
-        let StartPhase { phase, end, context } = start;
-        let id = phase.id;
+        let StartPhase { phase: key, end, context } = start;
+        let id = key.id;
         let mut inner = self.lock();
-        let Some(waiting) = inner.waiting.remove(&id) else { return };
-        let Waiting { work, is_dropped, end: moved } = waiting;
-        let state =
-            Arc::new(PhaseState::new(id, phase.name.clone(), context, moved.unwrap_or(end)));
-        let task = if is_dropped { Task::DroppedEarly } else { Task::Starting };
-        inner.running.insert(id, Running { state: state.clone(), task });
-        drop(inner);
-        if is_dropped {
+        let Some(phase) = inner.phases.get_mut(&id) else { return };
+        let Some(work) = phase.work.take() else { return };
+        let end = phase.end.unwrap_or(end);
+        let state = Arc::new(PhaseState::new(id, key.name.clone(), context, end));
+        phase.state = Some(state.clone());
+        if phase.is_dropped {
             state.token.cancel();
         }
+        drop(inner);
         let ends =
             BringsEnd { shutdown: shutdown.clone(), state: state.clone(), end: PhaseEnd::Dropped };
         let context = PhaseContext { state, shutdown: shutdown.clone() };
         // Not under the lock: a runtime that shuts down drops the future at once.
         let phases = self.clone();
-        let task = shutdown.runtime().spawn(async move {
-            let span = phases.span(&phase);
+        let task = shutdown.runtime.spawn(async move {
+            let span = phases.span(&key);
             run(ends, work, context).instrument(span).await;
         });
         let mut inner = self.lock();
-        if let Some(running) = inner.running.get_mut(&id) {
-            let handle = task.abort_handle();
-            let was_dropped = matches!(running.task, Task::DroppedEarly);
-            running.task = Task::Started(handle.clone());
-            drop(inner);
-            if was_dropped {
-                handle.abort();
-            }
+        let Some(phase) = inner.phases.get_mut(&id) else { return };
+        phase.task = Some(task.abort_handle());
+        let is_dropped = phase.is_dropped;
+        drop(inner);
+        if is_dropped {
+            task.abort();
         }
     }
 
     /// Aborts the task of a phase, which drops its future when it next yields. Returns what it has
-    /// recorded.
-    pub(crate) fn drop_phase(&self, id: StepId) -> Option<(Map<String, Value>, Option<String>)> {
+    /// recorded, if it has started.
+    pub(crate) fn drop_phase(&self, id: StepId) -> Option<Values> {
         let mut inner = self.lock();
-        if let Some(waiting) = inner.waiting.get_mut(&id) {
-            waiting.is_dropped = true;
-            return None;
-        }
-        let running = inner.running.get_mut(&id)?;
-        let state = running.state.clone();
-        let task = match &running.task {
-            Task::Started(task) => Some(task.clone()),
-            Task::Starting | Task::DroppedEarly => {
-                running.task = Task::DroppedEarly;
-                None
-            }
-        };
+        let phase = inner.phases.get_mut(&id)?;
+        phase.is_dropped = true;
+        let (state, task) = (phase.state.clone()?, phase.task.clone());
         drop(inner);
         state.token.cancel();
         if let Some(task) = task {
             task.abort();
         }
-        Some((state.recorded.all(), state.recorded.last()))
+        Some(state.recorded.get())
     }
 
     pub(crate) fn move_end(&self, id: StepId, end: Instant) {
-        let mut inner = self.lock();
-        if let Some(waiting) = inner.waiting.get_mut(&id) {
-            waiting.end = Some(end);
-        } else if let Some(running) = inner.running.get(&id) {
-            running.state.set_end(end);
+        if let Some(phase) = self.lock().phases.get_mut(&id) {
+            phase.end = Some(end);
+            if let Some(state) = &phase.state {
+                state.set_end(end);
+            }
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 
@@ -222,13 +198,13 @@ struct BringsEnd {
 impl Drop for BringsEnd {
     fn drop(&mut self) {
         let phase = self.state.id;
-        self.shutdown.phases.lock().running.remove(&phase);
+        self.shutdown.phases.lock().phases.remove(&phase);
         let mut end = std::mem::replace(&mut self.end, PhaseEnd::Dropped);
         if matches!(end, PhaseEnd::Dropped) && std::thread::panicking() {
             // Not the phase's work, whose panic is caught, but what is around it: the subscriber.
-            end = PhaseEnd::Panicked(panics::last().0);
+            end = PhaseEnd::Panicked(panics::last().message);
         }
-        let values = self.state.recorded.all();
+        let values = self.state.recorded.get();
         self.shutdown.handle(Event::PhaseEnded { phase, end, values });
     }
 }

@@ -1,16 +1,13 @@
 //! The events of a stop as the record has them: converts our types to the record's.
 
-use std::path::Path;
 use std::time::Duration;
 
 use forensics_core::capture::Signal;
 use forensics_core::cause::Cause;
-use forensics_core::context::Sender;
-use forensics_core::context::{ShutdownContext, Trigger};
+use forensics_core::context::{Sender, ShutdownContext, Trigger};
 use forensics_core::duration::Timespan;
 use forensics_core::record::{
-    Diag, DiagState, Event, ExitKind, PhaseFinished, PhaseProgress, PhaseStarted, SignalEvent,
-    SignalKind, Stalled, StalledWhat, Stopped,
+    Event, PhaseFinished, PhaseProgress, PhaseStarted, SignalEvent, SignalKind,
 };
 use serde_json::{Map, Value};
 
@@ -92,43 +89,7 @@ pub(crate) fn phase_finished(phase: &PhaseKey, report: &PhaseReport) -> Event {
 }
 
 fn group(phase: &PhaseKey) -> Option<String> {
-    phase.group.as_ref().map(|(_, group)| group.to_string())
-}
-
-/// A phase, or the runtime if no phase is named, is stalled.
-pub(crate) fn stalled(phase: Option<&str>, waited: Duration, detail: &str) -> Event {
-    let what = if phase.is_some() { StalledWhat::Phase } else { StalledWhat::Runtime };
-    let mut event = Stalled::new(what, micros(waited), detail);
-    event.phase = phase.map(str::to_owned);
-    Event::Stalled(event)
-}
-
-pub(crate) fn diagnostic(state: DiagState, path: &Path, error: Option<String>) -> Event {
-    let mut event = Diag::new(state);
-    event.path = Some(path.to_string_lossy().into_owned());
-    event.error = error;
-    Event::Diag(event)
-}
-
-/// The run has ended. The exit status is absent if it is not known.
-pub(crate) fn stopped(
-    how: ExitKind,
-    status: Option<u8>,
-    total: Duration,
-    unlisted: u64,
-) -> Stopped {
-    let mut event = Stopped::new(how, status.map(i32::from), micros(total));
-    event.more_signals = Some(unlisted).filter(|&unlisted| unlisted > 0);
-    event
-}
-
-/// A panic ends the run.
-pub(crate) fn panicked(message: String, location: Option<String>, total: Duration) -> Event {
-    // The status of a Rust program that panicked. With `panic = "abort"` it dies by SIGABRT instead.
-    const PANIC_STATUS: i32 = 101;
-    let mut event = Stopped::new(ExitKind::Panicked, PANIC_STATUS, micros(total));
-    (event.panic, event.location) = (Some(message), location);
-    Event::Stopped(event)
+    phase.group.as_ref().map(|group| group.name.to_string())
 }
 
 pub(crate) fn micros(span: Duration) -> u64 {

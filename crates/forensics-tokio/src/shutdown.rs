@@ -5,13 +5,13 @@
 //! messages are queued before the mutex is released, so that their order is the machine's.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use forensics_core::capture::{self, SignalInfo};
 use forensics_core::clock;
 use forensics_core::context::{ShutdownContext, StartupInfo};
-use forensics_core::record::{DiagState, PostMortem};
+use forensics_core::record::{self, Diag, DiagState, PostMortem};
 use forensics_core::threads::Thread;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, SetOnce, watch};
@@ -23,6 +23,7 @@ use crate::blocking::run_with_timeout_or_here;
 use crate::capture_context;
 use crate::config::Config;
 use crate::diagnostic;
+use crate::lock::lock;
 use crate::log_thread::{EMIT_LIMIT, LogThread};
 use crate::machine::{Action, Awaited, Event, ExitReason, LogEvent, Machine, StepId};
 use crate::message::TerminationMessage;
@@ -30,10 +31,9 @@ use crate::notify::Notifier;
 use crate::outcome::Outcome;
 use crate::phase_context::PhaseFn;
 use crate::phases::Phases;
-use crate::readiness::Readiness;
 use crate::recorder::{FINISH_LIMIT, LAST_WRITE_LIMIT, Recorder};
-use crate::report::{RepeatedSignal, ShutdownReport};
-use crate::{describe, events, explain, record_events, shutdown_thread};
+use crate::report::ShutdownReport;
+use crate::{describe, events, explain, shutdown_thread};
 
 /// See the module's documentation.
 pub(crate) struct Shutdown {
@@ -44,16 +44,17 @@ pub(crate) struct Shutdown {
     pub(crate) record: Recorder,
     pub(crate) message: TerminationMessage,
     pub(crate) notifier: Notifier,
-    pub(crate) readiness: Arc<Readiness>,
+    /// Whether the service takes traffic.
+    pub(crate) ready: watch::Sender<bool>,
     pub(crate) phases: Phases,
     /// What the service waits for.
     pub(crate) token: CancellationToken,
     /// The runtime in which the guard was installed.
-    runtime: Handle,
+    pub(crate) runtime: Handle,
     /// What `run()` waits for.
-    awaited: watch::Sender<Awaited>,
+    pub(crate) awaited: watch::Sender<Awaited>,
     /// Changes with every event.
-    changed: watch::Sender<()>,
+    pub(crate) changed: watch::Sender<()>,
     /// The context of the stop, once it has begun.
     pub(crate) context: SetOnce<Arc<ShutdownContext>>,
     /// Whether the service's future is there.
@@ -68,26 +69,18 @@ pub(crate) struct Shutdown {
     missed_before: u64,
     /// The threads soon after the stop began, for the CPU time of each.
     pub(crate) threads_before: OnceLock<Vec<Thread>>,
-    /// Why the process is to be ended.
-    exit: OnceLock<ExitReason>,
-}
-
-/// What a guard tells others by.
-pub(crate) struct Outlets {
-    pub(crate) record: Recorder,
-    pub(crate) notifier: Notifier,
-    pub(crate) message: TerminationMessage,
 }
 
 impl Shutdown {
     pub(crate) fn new(
         config: Config,
         startup: StartupInfo,
-        outlets: Outlets,
+        record: Recorder,
+        notifier: Notifier,
+        message: TerminationMessage,
         previous: Option<PostMortem>,
         runtime: Handle,
     ) -> Self {
-        let Outlets { record, notifier, message } = outlets;
         let config = Arc::new(config);
         let machine = Machine::new(config.clone(), notifier.is_connected(), message.is_open());
         Self {
@@ -98,7 +91,7 @@ impl Shutdown {
             record,
             message,
             notifier,
-            readiness: Arc::default(),
+            ready: watch::Sender::default(),
             phases: Phases::default(),
             token: CancellationToken::new(),
             runtime,
@@ -111,7 +104,6 @@ impl Shutdown {
             previous,
             missed_before: capture::overflow_count(),
             threads_before: OnceLock::new(),
-            exit: OnceLock::new(),
         }
     }
 
@@ -120,10 +112,6 @@ impl Shutdown {
     pub(crate) fn now(&self) -> Instant {
         let _in = self.runtime.enter();
         Instant::now()
-    }
-
-    pub(crate) fn runtime(&self) -> &Handle {
-        &self.runtime
     }
 
     /// Brings an event: hands it to the machine, and performs what follows.
@@ -143,16 +131,17 @@ impl Shutdown {
                 Action::Record(event) => self.record.push(event),
                 Action::Log(event) => self.queue_log(event),
                 Action::WriteMessage { text, is_last } => self.message.push(text, is_last),
+                Action::BecomeReady => {
+                    self.ready.send_if_modified(|ready| !std::mem::replace(ready, true));
+                    self.notifier.ready();
+                }
+                Action::EndReadiness => drop(self.ready.send_replace(false)),
                 other => left.push(other),
             }
         }
         // Under the lock, so that the last one is sent last.
-        self.awaited.send_if_modified(|awaited| {
-            let now = machine.awaited();
-            let is_new = *awaited != now;
-            *awaited = now;
-            is_new
-        });
+        let awaited = machine.awaited();
+        self.awaited.send_if_modified(|before| std::mem::replace(before, awaited) != awaited);
         drop(machine);
         self.changed.send_replace(());
         left
@@ -161,7 +150,7 @@ impl Shutdown {
     /// The second half.
     pub(crate) fn perform(self: &Arc<Self>, actions: Vec<Action>) {
         let actions = self.perform_urgent(actions);
-        self.log.start();
+        self.log.queue.start();
         self.record.start();
         self.message.start();
         for action in actions {
@@ -176,7 +165,6 @@ impl Shutdown {
         let mut left = Vec::new();
         for action in actions {
             match action {
-                Action::EndReadiness => drop(self.readiness.end()),
                 Action::CaptureContext { trigger, signal } => {
                     let context =
                         capture_context::capture(&self.startup, trigger, signal.as_deref());
@@ -194,7 +182,7 @@ impl Shutdown {
         let text = match &event {
             LogEvent::Context(context) => Some(format!("Shutdown context: {context}")),
             LogEvent::Stalled(detail) => Some(format!("Shutdown stalled: {detail}")),
-            LogEvent::Forced { why, .. } => Some(format!("Shutdown forced: {why}")),
+            LogEvent::Forced(detail) => Some(format!("Shutdown forced: {detail}")),
             // The subscriber is not asked whether it wants them, since it may block.
             LogEvent::PhaseStarted { .. } if LevelFilter::current() < LevelFilter::DEBUG => return,
             LogEvent::PhaseFinished { report, .. }
@@ -214,13 +202,10 @@ impl Shutdown {
             Action::Log(_)
             | Action::Record(_)
             | Action::WriteMessage { .. }
+            | Action::BecomeReady
             | Action::EndReadiness
             | Action::CaptureContext { .. }
             | Action::CancelToken => {}
-            Action::BecomeReady => {
-                self.readiness.begin();
-                self.notifier.ready();
-            }
             Action::CompleteContext(context) => {
                 self.phases.set_stop(&self.config.service, context.clone());
                 let mut context = ShutdownContext::clone(&context);
@@ -230,17 +215,9 @@ impl Shutdown {
                 let _ = self.context.set(context.clone());
                 self.handle(Event::ContextCompleted(context));
             }
-            Action::ResolveSender { signal, ordinal, offset } => {
-                let sender = capture_context::resolve_sender(&self.startup, &signal);
-                let signal = signal.captured.signal;
-                let repeated = RepeatedSignal {
-                    signal,
-                    sender,
-                    ordinal,
-                    received_after: offset,
-                    ended_delay: false,
-                };
-                self.handle(Event::SignalRepeated(Box::new(repeated)));
+            Action::ResolveSender(signal, mut repeated) => {
+                repeated.sender = capture_context::resolve_sender(&self.startup, &signal);
+                self.handle(Event::SignalRepeated(repeated));
             }
             Action::SetStatus(text) => self.notifier.status(&text),
             Action::ExplainStop(context) => {
@@ -250,22 +227,18 @@ impl Shutdown {
             Action::EndDiagnostic => self.diagnostic_deadline.notify_one(),
             Action::StartPhase(start) => self.phases.start(self, start),
             Action::DropPhase(phase) => {
-                if let Some((values, last_value)) = self.phases.drop_phase(phase) {
-                    self.handle(Event::PhaseProgressed { phase, values, last_value });
+                if let Some(values) = self.phases.drop_phase(phase) {
+                    self.handle(Event::PhaseProgressed(phase, values));
                 }
             }
             Action::MovePhaseEnd(phase, end) => self.phases.move_end(phase, end),
             Action::AskRuntime => self.runtime_asked.notify_one(),
-            Action::WakeShutdownThread => capture::wake(),
-            Action::ReportStall(report) => {
-                let detail = describe::describe(self, &report.what);
-                self.handle(Event::StallDescribed { report, detail });
+            Action::ReportStall { what, stalled } => {
+                let detail = describe::describe(self, &what);
+                self.handle(Event::StallDescribed { stalled, detail });
             }
-            Action::Exit(reason) => {
-                // Only the shutdown thread ends the process.
-                let _ = self.exit.set(reason);
-                capture::wake();
-            }
+            // Only the shutdown thread ends the process.
+            Action::WakeShutdownThread | Action::Exit => capture::wake(),
         }
     }
 
@@ -290,17 +263,7 @@ impl Shutdown {
     }
 
     pub(crate) fn machine(&self) -> MutexGuard<'_, Machine> {
-        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What `run()` waits for.
-    pub(crate) fn awaited(&self) -> watch::Receiver<Awaited> {
-        self.awaited.subscribe()
-    }
-
-    /// Changes with every event.
-    pub(crate) fn changes(&self) -> watch::Receiver<()> {
-        self.changed.subscribe()
+        lock(&self.machine)
     }
 
     /// Registers a phase with the plan, and keeps its closure.
@@ -324,11 +287,6 @@ impl Shutdown {
         id
     }
 
-    /// Why the process is to be ended, if it is.
-    pub(crate) fn exit_reason(&self) -> Option<ExitReason> {
-        self.exit.get().copied()
-    }
-
     /// What is to be done before the process is ended: it is recorded and said, and what is buffered
     /// is written out. Blocks, with a limit on each where a thread is to be had.
     pub(crate) fn last_words(self: &Arc<Self>, reason: ExitReason) {
@@ -336,9 +294,9 @@ impl Shutdown {
             ExitReason::Signal(_) => reason.text(),
             _ => describe::describe(self, &reason.text()),
         };
-        self.handle(Event::ExitDescribed { reason, detail });
+        self.handle(Event::ExitDescribed(detail));
         self.record.flush(LAST_WRITE_LIMIT);
-        self.log.emit_now();
+        self.log.finish(EMIT_LIMIT);
         for hook in &self.config.on_forced_exit {
             let hook = hook.clone();
             run_with_timeout_or_here(EMIT_LIMIT, move || (hook.0)());
@@ -366,7 +324,7 @@ impl Shutdown {
         self.log.emit(move || events::complete(cause, phases, timed_out, total, status));
         let phases = self.phases.clone();
         self.log.emit(move || phases.end_spans());
-        self.log.finish();
+        self.log.finish(FINISH_LIMIT);
         self.message.finish();
         self.handle(Event::Closed);
     }
@@ -396,7 +354,8 @@ impl Shutdown {
     async fn run_diagnostic(&self, plan: diagnostic::Plan, line: String) {
         let path = plan.log.clone();
         let note = |state, error| {
-            self.record.push(record_events::diagnostic(state, &path, error));
+            let path = Some(path.to_string_lossy().into_owned());
+            self.record.push(record::Event::Diag(Diag { path, error, ..Diag::new(state) }));
             self.record.start();
         };
         note(DiagState::Started, None);

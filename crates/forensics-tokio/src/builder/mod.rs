@@ -25,7 +25,7 @@ use crate::listener::Listeners;
 use crate::message::TerminationMessage;
 use crate::notify::{Notifier, watchdog};
 use crate::recorder::Recorder;
-use crate::shutdown::{Outlets, Shutdown};
+use crate::shutdown::Shutdown;
 use crate::{events, listener, low_latency, panics, shutdown_thread};
 
 /// How long to wait for the parent's command line at the start.
@@ -426,6 +426,5 @@ pub(crate) fn prepare(
     if let Some(failure) = record.failure_to_log() {
         events::not_recorded(failure);
     }
-    let outlets = Outlets { record, notifier, message };
-    Arc::new(Shutdown::new(config, startup, outlets, previous, runtime))
+    Arc::new(Shutdown::new(config, startup, record, notifier, message, previous, runtime))
 }

@@ -77,7 +77,7 @@ impl Machine {
         let asked = self.config.extend_ceiling?;
         let ceiling = highest(asked, self.config.deadline(), self.config.stop_timeout);
         let heeded = self.unit?.heeds_us && self.notifies;
-        let allowed = self.stop()?.allowed;
+        let allowed = self.stop.as_ref()?.allowed;
         (heeded && ceiling > allowed).then_some(Extension { granted, margin, ceiling })
     }
 }

@@ -28,7 +28,7 @@ pub(crate) enum Work {
 
 /// Names a step while it is in the plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct StepId(usize);
+pub(crate) struct StepId(pub(super) usize);
 
 /// All steps that have not been taken yet. Phases can still be added while the teardown runs.
 #[derive(Clone, Default)]
@@ -183,13 +183,5 @@ impl Step {
                 timeouts.try_fold(Duration::ZERO, |longest, timeout| Some(longest.max(timeout?)));
         }
         claim
-    }
-}
-
-#[cfg(test)]
-impl StepId {
-    /// The step that was registered first.
-    pub(super) fn first() -> Self {
-        Self(1)
     }
 }

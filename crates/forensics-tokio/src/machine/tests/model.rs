@@ -219,7 +219,7 @@ impl World {
                 }
                 Action::DropPhase(phase) => {
                     self.ends.retain(|_, (id, _)| *id != phase);
-                    let values = serde_json::Map::new();
+                    let values = Values::default();
                     self.bring(Event::PhaseEnded { phase, end: PhaseEnd::Dropped, values });
                 }
                 _ => {}
@@ -249,7 +249,7 @@ impl World {
                     End::Panics => PhaseEnd::Panicked("panicked".to_owned()),
                     End::Ok | End::Never => PhaseEnd::Ok,
                 };
-                self.bring(Event::PhaseEnded { phase, end, values: serde_json::Map::new() });
+                self.bring(Event::PhaseEnded { phase, end, values: Values::default() });
             } else {
                 self.bring(Event::Tick);
             }
