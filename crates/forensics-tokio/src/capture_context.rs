@@ -14,8 +14,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use forensics_core::capture::SignalInfo;
-use forensics_core::context::Sender;
-use forensics_core::context::{Probe, ProbeResult, ShutdownContext, StartupInfo, Trigger};
+use forensics_core::context::{Probe, ProbeResult, Sender, ShutdownContext, StartupInfo, Trigger};
 
 use crate::blocking::spawn_detached;
 
@@ -25,22 +24,17 @@ const PROBE_LIMIT: Duration = Duration::from_millis(100);
 /// How long all of them together may take where several do not answer.
 const TOTAL_LIMIT: Duration = Duration::from_millis(300);
 
-/// A signal that arrived. A test can name its sender.
+/// A signal that arrived.
 #[derive(Debug, Clone)]
 pub(crate) struct Caught {
     pub(crate) captured: SignalInfo,
-    sender: Option<Sender>,
+    /// Its sender, if a test names one.
+    pub(crate) sender: Option<Sender>,
 }
 
 impl Caught {
     pub(crate) fn of(captured: SignalInfo) -> Self {
         Self { captured, sender: None }
-    }
-
-    /// The same, from a sender that is known.
-    #[cfg(feature = "testing")]
-    pub(crate) fn known(captured: SignalInfo, sender: Option<Sender>) -> Self {
-        Self { captured, sender }
     }
 }
 

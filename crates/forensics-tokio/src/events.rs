@@ -25,7 +25,7 @@ use crate::machine::{FORCED_STATUS, LogEvent, Seconds};
 use crate::outcome::Outcome;
 use crate::phases::Phases;
 use crate::record_events::micros;
-use crate::report::{PhaseReport, RepeatedSignal};
+use crate::report::{PhaseReport, RepeatedSignal, ShutdownReport};
 
 /// Defines a function for each event. The line below it has the level, the name in `tracing`, the fields,
 /// and the message.
@@ -150,9 +150,10 @@ events! {
         error(name: "shutdown_forced", exit_status = FORCED_STATUS, "Shutdown forced: {detail}");
 
     /// The teardown has ended.
-    pub(crate) fn complete(cause: Cause, phases: usize, timed_out: bool, total: Duration, status: u8) =>
-        info(name: "shutdown_complete", cause = %cause, phases, timed_out, total_usec = micros(total),
-            exit_status = status, "+{} Shutdown complete", Seconds(total));
+    pub(crate) fn complete(report: &ShutdownReport) =>
+        info(name: "shutdown_complete", cause = %report.context.cause(), phases = report.phases.len(),
+            timed_out = report.timed_out, total_usec = micros(report.total),
+            exit_status = report.exit_status, "+{} Shutdown complete", Seconds(report.total));
 }
 
 /// The settings that the operator made in the environment.

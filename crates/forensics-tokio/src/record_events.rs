@@ -5,7 +5,6 @@ use std::time::Duration;
 use forensics_core::capture::Signal;
 use forensics_core::cause::Cause;
 use forensics_core::context::{Sender, ShutdownContext, Trigger};
-use forensics_core::duration::Timespan;
 use forensics_core::record::{
     Event, PhaseFinished, PhaseProgress, PhaseStarted, SignalEvent, SignalKind,
 };
@@ -15,51 +14,43 @@ use crate::machine::PhaseKey;
 use crate::report::{PhaseReport, RepeatedSignal};
 
 /// What began the stop.
-pub(crate) fn begun(
-    context: &ShutdownContext,
-    allowed: Duration,
-    delay: Duration,
-    stop_timeout: Option<Timespan>,
-) -> Event {
-    let kind = match context.trigger {
-        Some(Trigger::Request { .. }) => SignalKind::Request,
-        Some(Trigger::ServiceEnded { .. }) => SignalKind::ServiceEnded,
-        _ => SignalKind::Signal,
-    };
-    let mut event = signal(kind, 1, context.cause(), context.signal(), context.sender.as_ref());
-    event.line = context.to_string();
-    event.context = context.to_json();
-    event.deadline_us = Some(micros(allowed));
-    event.lead_us = Some(micros(delay)).filter(|_| !delay.is_zero());
-    event.stop_timeout_us = stop_timeout;
-    Event::Signal(event)
+pub(crate) fn begun(context: &ShutdownContext) -> SignalEvent {
+    SignalEvent {
+        kind: match context.trigger {
+            Some(Trigger::Request { .. }) => SignalKind::Request,
+            Some(Trigger::ServiceEnded { .. }) => SignalKind::ServiceEnded,
+            _ => SignalKind::Signal,
+        },
+        ordinal: 1,
+        cause: context.cause().to_string(),
+        line: context.to_string(),
+        context: context.to_json(),
+        ..signal(context.signal(), context.sender.as_ref())
+    }
 }
 
 /// A later signal, and how many requests there were with it. One that counts as the same request as the
 /// one before adds none.
 pub(crate) fn repeated(repeated: &RepeatedSignal, requests: u32) -> Event {
     let sender = repeated.sender.as_ref();
-    // Its cause would need the context, which belongs to the first signal.
-    let (kind, cause) = (SignalKind::Signal, Cause::Unknown);
-    let mut event = signal(kind, requests, cause, Some(repeated.signal), sender);
-    event.context = sender.map(Sender::to_json).unwrap_or_default();
-    Event::Signal(event)
+    Event::Signal(SignalEvent {
+        ordinal: requests,
+        // Its cause would need the context, which belongs to the first signal.
+        cause: Cause::Unknown.to_string(),
+        context: sender.map(Sender::to_json).unwrap_or_default(),
+        ..signal(Some(repeated.signal), sender)
+    })
 }
 
-fn signal(
-    kind: SignalKind,
-    ordinal: u32,
-    cause: Cause,
-    signal: Option<Signal>,
-    sender: Option<&Sender>,
-) -> SignalEvent {
+fn signal(signal: Option<Signal>, sender: Option<&Sender>) -> SignalEvent {
     let process = sender.map(|sender| &sender.process);
-    let mut event = SignalEvent::new(kind, ordinal, cause.to_string());
-    event.signal = signal.map(|signal| signal.to_string());
-    event.sender_pid = process.and_then(|process| process.pid.try_into().ok());
-    event.sender_name = process.and_then(|process| process.name.clone());
-    event.sender_uid = process.and_then(|process| process.uid);
-    event
+    SignalEvent {
+        signal: signal.map(|signal| signal.to_string()),
+        sender_pid: process.and_then(|process| process.pid.try_into().ok()),
+        sender_name: process.and_then(|process| process.name.clone()),
+        sender_uid: process.and_then(|process| process.uid),
+        ..SignalEvent::default()
+    }
 }
 
 pub(crate) fn phase_started(phase: &PhaseKey, budget: Duration, offset: Duration) -> Event {

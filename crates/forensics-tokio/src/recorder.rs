@@ -77,8 +77,8 @@ impl Recorder {
     }
 
     /// What went wrong first, if anything has. Only the first call returns it.
-    pub(crate) fn failure_to_log(&self) -> Option<&str> {
-        let failure = self.failure.get()?;
+    pub(crate) fn failure_to_log(&self) -> Option<String> {
+        let failure = self.failure.get()?.clone();
         (!self.is_failure_logged.swap(true, Ordering::Relaxed)).then_some(failure)
     }
 

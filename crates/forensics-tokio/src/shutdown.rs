@@ -244,9 +244,7 @@ impl Shutdown {
 
     /// Asks for a stop without a signal. One that is already on its way comes first.
     pub(crate) fn request(self: &Arc<Self>, event: Event) {
-        for (guard, actions) in shutdown_thread::take_in() {
-            guard.perform(actions);
-        }
+        shutdown_thread::perform(shutdown_thread::take_in());
         self.handle(event);
     }
 
@@ -308,7 +306,6 @@ impl Shutdown {
     pub(crate) fn close(self: &Arc<Self>, report: &ShutdownReport) {
         self.record.flush(FINISH_LIMIT);
         if let Some(failure) = self.record.failure_to_log() {
-            let failure = failure.to_owned();
             self.log.emit(move || events::not_recorded(&failure));
         }
         if report.unlisted_signals > 0 {
@@ -316,14 +313,13 @@ impl Shutdown {
             self.log.emit(move || events::unlisted_signals(more));
         }
         if let Some(failure) = self.message.failure() {
-            let failure = failure.to_owned();
             self.log.emit(move || events::no_termination_message(&failure));
         }
-        let (cause, phases) = (report.context.cause(), report.phases.len());
-        let (timed_out, total, status) = (report.timed_out, report.total, report.exit_status);
-        self.log.emit(move || events::complete(cause, phases, timed_out, total, status));
-        let phases = self.phases.clone();
-        self.log.emit(move || phases.end_spans());
+        let (phases, report) = (self.phases.clone(), report.clone());
+        self.log.emit(move || {
+            events::complete(&report);
+            phases.end_spans();
+        });
         self.log.finish(FINISH_LIMIT);
         self.message.finish();
         self.handle(Event::Closed);

@@ -191,7 +191,9 @@ fn serve() -> Round {
         if (is_ended || !guard.machine().is_over()) && watch(&guard) {
             timeout = Some(timeout.map_or(EVERY, |sooner| sooner.min(EVERY)));
         }
-        if let Some(reason) = guard.machine().exit_reason() {
+        // Not within the `if`: the machine would stay locked.
+        let exit = guard.machine().exit_reason();
+        if let Some(reason) = exit {
             end_process(&guard, reason);
         }
     }
@@ -211,7 +213,7 @@ fn hand_over(pending: Pending) -> Result<(), Pending> {
     Ok(())
 }
 
-fn perform(pending: Pending) {
+pub(crate) fn perform(pending: Pending) {
     for (guard, actions) in pending {
         guard.perform(actions);
     }

@@ -424,7 +424,7 @@ pub(crate) fn prepare(
     let previous = previous.map(|run| run.post_mortem);
     let record = record_dir.map(|dir| Recorder::open(dir, &config, &startup)).unwrap_or_default();
     if let Some(failure) = record.failure_to_log() {
-        events::not_recorded(failure);
+        events::not_recorded(&failure);
     }
     Arc::new(Shutdown::new(config, startup, record, notifier, message, previous, runtime))
 }

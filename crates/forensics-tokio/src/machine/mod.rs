@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use forensics_core::context::{ShutdownContext, Trigger};
 use forensics_core::escape::Escaped;
-use forensics_core::record::{self, ExitKind, Stopped};
+use forensics_core::record::{self, ExitKind, SignalEvent, Stopped};
 use tokio::time::Instant;
 
 pub(crate) use self::budget::{Seconds, Sum};
@@ -528,9 +528,12 @@ impl Machine {
         let (Stage::Recording, Some(stop)) = (&*stage, &mut self.stop) else { return };
         *stage = Stage::BeforeRun;
         stop.context = context;
-        let stop_timeout = self.unit.map(|unit| unit.stop_timeout);
-        let event = record_events::begun(&stop.context, stop.allowed, stop.delay, stop_timeout);
-        turn.record(event);
+        turn.record(record::Event::Signal(SignalEvent {
+            deadline_us: Some(micros(stop.allowed)),
+            lead_us: Some(micros(stop.delay)).filter(|&delay| delay > 0),
+            stop_timeout_us: self.unit.map(|unit| unit.stop_timeout),
+            ..record_events::begun(&stop.context)
+        }));
         // The deadline is watched from here on, by the thread that needs no runtime.
         turn.act(Action::WakeShutdownThread);
     }
@@ -548,7 +551,7 @@ impl Machine {
         let cuts = escalation == Escalation::SkipThenExit && ordinal >= Some(2);
         repeated.ended_delay = cuts && self.escalate(turn);
         turn.log(LogEvent::Repeated(repeated.clone(), escalation));
-        turn.record(record_events::repeated(&repeated, self.requests.count()));
+        turn.record(record_events::repeated(&repeated, self.requests.count));
         if let Some(stop) = &mut self.stop {
             stop.repeated.push(*repeated);
         }
@@ -681,7 +684,7 @@ impl Machine {
             },
             repeated_signals: stop.repeated.clone(),
             unlisted_signals: self.requests.unlisted(),
-            errors: self.plan.errors().to_vec(),
+            errors: self.plan.errors.clone(),
             deadline: stop.allowed,
             pre_stop_delay: stop.delayed,
             total: ended.saturating_duration_since(stop.began),

@@ -39,7 +39,8 @@ pub(crate) struct Plan {
     /// The name of every step ever registered, by its id: a later phase may require one that has run.
     names: Vec<Arc<str>>,
     taken: HashSet<Arc<str>>,
-    errors: Vec<String>,
+    /// What was wrong with the registrations so far. Each has been logged.
+    pub(super) errors: Vec<String>,
 }
 
 impl Plan {
@@ -159,11 +160,6 @@ impl Plan {
         }
         self.errors.extend_from_slice(&errors);
         errors
-    }
-
-    /// What was wrong with the registrations so far; each has been logged.
-    pub(super) fn errors(&self) -> &[String] {
-        &self.errors
     }
 
     /// The names of the steps not yet taken.

@@ -66,7 +66,7 @@ impl Stall {
 impl Machine {
     /// The shutdown thread looks.
     pub(super) fn watch(&mut self, missed: u64, turn: &mut Turn) {
-        self.requests.set_missed(missed);
+        self.requests.missed = missed;
         if let Some(reason) = self.overdue(turn.now) {
             return self.force(reason, turn);
         }
