@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use forensics_core::capture::Signal;
@@ -13,7 +13,6 @@ use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::lock::lock;
 use crate::machine::{Event, StepId};
 use crate::recorded::Recorded;
 use crate::shutdown::Shutdown;
@@ -35,29 +34,11 @@ pub struct PhaseContext {
 /// The state of a running phase, for the phase and for [`Phases`](crate::phases::Phases).
 pub(crate) struct PhaseState {
     pub(crate) id: StepId,
-    name: Arc<str>,
-    context: Arc<ShutdownContext>,
-    /// When the phase is dropped. It can change.
-    end: Mutex<Instant>,
+    pub(crate) name: Arc<str>,
+    pub(crate) context: Arc<ShutdownContext>,
     /// Cancelled when the phase is dropped.
     pub(crate) token: CancellationToken,
     pub(crate) recorded: Recorded,
-}
-
-impl PhaseState {
-    pub(crate) fn new(
-        id: StepId,
-        name: Arc<str>,
-        context: Arc<ShutdownContext>,
-        end: Instant,
-    ) -> Self {
-        let (token, recorded) = (CancellationToken::new(), Recorded::default());
-        Self { id, name, context, end: Mutex::new(end), token, recorded }
-    }
-
-    pub(crate) fn set_end(&self, end: Instant) {
-        *lock(&self.end) = end;
-    }
 }
 
 impl PhaseContext {
@@ -87,7 +68,9 @@ impl PhaseContext {
     /// brings it closer, and [more time from systemd](crate::Builder::extend_stop_timeout) moves it
     /// back.
     pub fn deadline(&self) -> Instant {
-        *lock(&self.state.end)
+        // If it has none any more, the phase was given up.
+        let end = self.shutdown.machine().phase_end(self.state.id);
+        end.unwrap_or_else(|| self.shutdown.now())
     }
 
     /// Returns the time until the [`deadline`](Self::deadline); zero if it has passed.

@@ -13,16 +13,16 @@ use std::task::Poll;
 
 use forensics_core::context::ShutdownContext;
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
 use crate::events;
 use crate::lock::lock;
-use crate::machine::{Event, PhaseEnd, PhaseKey, StartPhase, StepId};
+use crate::machine::{Event, PhaseEnd, PhaseKey, StepId};
 use crate::outcome::panic_message;
 use crate::panics;
 use crate::phase_context::{PhaseContext, PhaseFn, PhaseState};
-use crate::recorded::Values;
+use crate::recorded::{Recorded, Values};
 use crate::shutdown::Shutdown;
 
 /// The phases of a guard, as far as they are code and tasks. Clones are the same.
@@ -41,15 +41,12 @@ struct Inner {
     spans: HashMap<StepId, Arc<OnceLock<Span>>>,
 }
 
-/// A phase that has not ended. The machine may drop it, or change its end, before the thread that
-/// starts it has done so.
+/// A phase that has not ended. The machine may drop it before the thread that starts it has done so.
 #[derive(Default)]
 struct Phase {
     /// Its closure, until it starts.
     work: Option<PhaseFn>,
     is_dropped: bool,
-    /// When it ends, if that has changed.
-    end: Option<Instant>,
     state: Option<Arc<PhaseState>>,
     task: Option<AbortHandle>,
 }
@@ -117,14 +114,18 @@ impl Phases {
     }
 
     /// Starts a phase, from any thread.
-    pub(crate) fn start(&self, shutdown: &Arc<Shutdown>, start: StartPhase) {
-        let StartPhase { phase: key, end, context } = start;
+    pub(crate) fn start(
+        &self,
+        shutdown: &Arc<Shutdown>,
+        key: PhaseKey,
+        context: Arc<ShutdownContext>,
+    ) {
         let id = key.id;
         let mut inner = self.lock();
         let Some(phase) = inner.phases.get_mut(&id) else { return };
         let Some(work) = phase.work.take() else { return };
-        let end = phase.end.unwrap_or(end);
-        let state = Arc::new(PhaseState::new(id, key.name.clone(), context, end));
+        let (token, recorded) = (CancellationToken::new(), Recorded::default());
+        let state = Arc::new(PhaseState { id, name: key.name.clone(), context, token, recorded });
         phase.state = Some(state.clone());
         if phase.is_dropped {
             state.token.cancel();
@@ -162,15 +163,6 @@ impl Phases {
             task.abort();
         }
         Some(state.recorded.get())
-    }
-
-    pub(crate) fn move_end(&self, id: StepId, end: Instant) {
-        if let Some(phase) = self.lock().phases.get_mut(&id) {
-            phase.end = Some(end);
-            if let Some(state) = &phase.state {
-                state.set_end(end);
-            }
-        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -11,7 +11,8 @@ use std::time::Duration;
 use forensics_core::capture::{self, SignalInfo};
 use forensics_core::clock;
 use forensics_core::context::{ShutdownContext, StartupInfo};
-use forensics_core::record::{self, Diag, DiagState, PostMortem};
+use forensics_core::record::{self, Diag, DiagState, PostMortem, Run};
+use forensics_core::secure_fs::Folder;
 use forensics_core::threads::Thread;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, SetOnce, watch};
@@ -72,18 +73,31 @@ pub(crate) struct Shutdown {
 }
 
 impl Shutdown {
+    /// Reads the record of the last run, and begins the record of this one.
     pub(crate) fn new(
         config: Config,
-        startup: StartupInfo,
-        record: Recorder,
+        mut startup: StartupInfo,
         notifier: Notifier,
         message: TerminationMessage,
-        previous: Option<PostMortem>,
         runtime: Handle,
-    ) -> Self {
+    ) -> Arc<Self> {
+        startup.markers.clone_from(&config.markers);
+        // A folder that does not exist yet has no last run. `Recorder::open` reports a folder that cannot
+        // be read, or that another user could have written to.
+        let last = |dir| Run::last_in(&Folder::open(dir).ok()?).ok().flatten();
+        let previous = config.record_dir.as_deref().and_then(last);
+        if let Some(run) = &previous {
+            events::previous(&run.post_mortem);
+            #[cfg(feature = "metrics")]
+            crate::metrics::report(run);
+        }
+        let record = Recorder::open(&config, &startup);
+        if let Some(failure) = record.failure_to_log() {
+            events::not_recorded(&failure);
+        }
         let config = Arc::new(config);
         let machine = Machine::new(config.clone(), notifier.is_connected(), message.is_open());
-        Self {
+        Arc::new(Self {
             config,
             startup: Arc::new(startup),
             machine: Mutex::new(machine),
@@ -101,10 +115,10 @@ impl Shutdown {
             service_running: watch::Sender::new(true),
             runtime_asked: Notify::new(),
             diagnostic_deadline: Arc::default(),
-            previous,
+            previous: previous.map(|run| run.post_mortem),
             missed_before: capture::overflow_count(),
             threads_before: OnceLock::new(),
-        }
+        })
     }
 
     /// Now, on the clock that everything about a stop is measured by: the runtime's. It is the real
@@ -151,7 +165,7 @@ impl Shutdown {
     pub(crate) fn perform(self: &Arc<Self>, actions: Vec<Action>) {
         let actions = self.perform_urgent(actions);
         self.log.queue.start();
-        self.record.start();
+        self.record.queue.start();
         self.message.start();
         for action in actions {
             self.perform_one(action);
@@ -225,13 +239,12 @@ impl Shutdown {
             }
             Action::StartDiagnostic(context) => self.start_diagnostic(&context),
             Action::EndDiagnostic => self.diagnostic_deadline.notify_one(),
-            Action::StartPhase(start) => self.phases.start(self, start),
+            Action::StartPhase(phase, context) => self.phases.start(self, phase, context),
             Action::DropPhase(phase) => {
                 if let Some(values) = self.phases.drop_phase(phase) {
                     self.handle(Event::PhaseProgressed(phase, values));
                 }
             }
-            Action::MovePhaseEnd(phase, end) => self.phases.move_end(phase, end),
             Action::AskRuntime => self.runtime_asked.notify_one(),
             Action::ReportStall { what, stalled } => {
                 let detail = describe::describe(self, &what);
@@ -352,7 +365,7 @@ impl Shutdown {
         let note = |state, error| {
             let path = Some(path.to_string_lossy().into_owned());
             self.record.push(record::Event::Diag(Diag { path, error, ..Diag::new(state) }));
-            self.record.start();
+            self.record.queue.start();
         };
         note(DiagState::Started, None);
         let ended = diagnostic::run(plan, line).await;

@@ -115,11 +115,10 @@ pub(crate) enum Action {
     ExplainStop(Arc<ShutdownContext>),
     StartDiagnostic(Arc<ShutdownContext>),
     EndDiagnostic,
-    StartPhase(StartPhase),
+    /// The phase runs in a stop with this context.
+    StartPhase(PhaseKey, Arc<ShutdownContext>),
     /// Abort the task of a phase, and bring [`Event::PhaseProgressed`] with its last values.
     DropPhase(StepId),
-    /// A running phase ends at another time from now on.
-    MovePhaseEnd(StepId, Instant),
     /// Write the termination message.
     WriteMessage {
         text: String,
@@ -146,16 +145,6 @@ pub(crate) struct PhaseKey {
     pub(crate) name: Arc<str>,
     /// The group that it belongs to.
     pub(crate) group: Option<Box<PhaseKey>>,
-}
-
-/// A phase to be started.
-#[derive(Debug, Clone)]
-pub(crate) struct StartPhase {
-    pub(crate) phase: PhaseKey,
-    /// When the phase is dropped.
-    pub(crate) end: Instant,
-    /// The context of the stop.
-    pub(crate) context: Arc<ShutdownContext>,
 }
 
 /// Why the process is ended.

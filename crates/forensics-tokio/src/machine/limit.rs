@@ -48,7 +48,7 @@ impl Machine {
         let by_systemd = matches!(context.cause(), Cause::Systemd | Cause::Reboot | Cause::Unknown);
         let told = self.notifies && self.unit.is_some_and(|unit| unit.heeds_us);
         let by_unit = self.granted().filter(|_| by_systemd || told);
-        let by_unit = by_unit.map(|(granted, _)| (granted, "the unit's stop timeout"));
+        let by_unit = by_unit.map(|granted| (granted, "the unit's stop timeout"));
         let by_config = self.config.stop_timeout.filter(|_| context.signal().is_some());
         let by_config = by_config.map(|granted| (granted, "the configured stop timeout"));
         if let Some((granted, whose)) = by_unit.into_iter().chain(by_config).min() {
@@ -64,21 +64,21 @@ impl Machine {
         (configured, format!("deadline {}", Seconds(configured)))
     }
 
-    /// The unit's stop timeout, where it is known and finite, and what of it is kept back.
-    fn granted(&self) -> Option<(Duration, Duration)> {
-        let granted = self.unit?.stop_timeout.to_std()?;
-        Some((granted, safety_margin(granted)))
+    /// The unit's stop timeout, if it is known and finite.
+    fn granted(&self) -> Option<Duration> {
+        self.unit?.stop_timeout.to_std()
     }
 
     /// How the deadline may be moved by asking systemd for more time. `None` where the user does
     /// not want that, systemd would not accept it, or there is nothing to gain.
     pub(crate) fn extension(&self) -> Option<Extension> {
-        let (granted, margin) = self.granted()?;
+        let granted = self.granted()?;
         let asked = self.config.extend_ceiling?;
         let ceiling = highest(asked, self.config.deadline(), self.config.stop_timeout);
         let heeded = self.unit?.heeds_us && self.notifies;
         let allowed = self.stop.as_ref()?.allowed;
-        (heeded && ceiling > allowed).then_some(Extension { granted, margin, ceiling })
+        let extension = Extension { granted, margin: safety_margin(granted), ceiling };
+        (heeded && ceiling > allowed).then_some(extension)
     }
 }
 

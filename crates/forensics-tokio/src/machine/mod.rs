@@ -26,7 +26,7 @@ use forensics_core::record::{self, ExitKind, SignalEvent, Stopped};
 use tokio::time::Instant;
 
 pub(crate) use self::budget::{Seconds, Sum};
-pub(crate) use self::event::{Action, Event, ExitReason, LogEvent, PhaseEnd, PhaseKey, StartPhase};
+pub(crate) use self::event::{Action, Event, ExitReason, LogEvent, PhaseEnd, PhaseKey};
 pub(crate) use self::limit::Unit;
 use self::plan::Plan;
 pub(crate) use self::plan::{StepId, Work};
@@ -385,6 +385,11 @@ impl Machine {
             allowed: stop.allowed,
             progress: stop.progress,
         })
+    }
+
+    /// When a phase that runs is dropped.
+    pub(crate) fn phase_end(&self, phase: StepId) -> Option<Instant> {
+        Some(self.stop.as_ref()?.running.get(&phase)?.end)
     }
 
     /// What the pre-stop delay and the phases registered so far may take.

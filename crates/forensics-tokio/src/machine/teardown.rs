@@ -15,7 +15,7 @@ use super::plan::{Step, Work};
 use super::stall::near;
 use super::{
     Action, Dropped, LogEvent, Machine, Pace, PhaseEnd, PhaseKey, RunningGroup, RunningPhase,
-    Seconds, Service, Stage, StartPhase, State, StepId, Stop, Turn,
+    Seconds, Service, Stage, State, StepId, Stop, Turn,
 };
 use crate::outcome::{Outcome, ServiceOutcome};
 use crate::record_events;
@@ -174,11 +174,11 @@ impl Stop {
         self.log_start(&key, due, turn);
         match step.work {
             Work::Phase => self.start_phase(key, due, turn),
-            Work::Group(members) => self.start_group(key, members, due, turn),
+            Work::Group(members) => self.start_group(&key, members, due, turn),
         }
     }
 
-    fn start_group(&mut self, key: PhaseKey, members: Vec<Step>, due: Budget, turn: &mut Turn) {
+    fn start_group(&mut self, key: &PhaseKey, members: Vec<Step>, due: Budget, turn: &mut Turn) {
         let (started, ended) = (turn.now, BTreeMap::new());
         self.group = Some(RunningGroup { key: key.clone(), started, members: ended });
         for member in members {
@@ -203,10 +203,8 @@ impl Stop {
         // Something is due by then.
         let by = phase.next_look();
         self.phase_timer = Some(self.phase_timer.map_or(by, |timer| timer.min(by)));
-        let end = phase.end;
         self.running.insert(key.id, phase);
-        let context = self.context.clone();
-        turn.act(Action::StartPhase(StartPhase { phase: key, end, context }));
+        turn.act(Action::StartPhase(key, self.context.clone()));
     }
 
     /// Why a step is not to run at all.
@@ -352,10 +350,8 @@ impl Stop {
                 if phase.due.reserve.is_zero() {
                     let why = "a second signal asked for haste".to_owned();
                     phase.drop_it(Outcome::CutShort, why, turn);
-                    continue;
                 }
             }
-            turn.act(Action::MovePhaseEnd(phase.key.id, phase.end));
         }
         self.phase_timer = self.running.values().map(RunningPhase::next_look).min();
     }

@@ -12,7 +12,7 @@ use tokio::sync::SetOnce;
 use tokio::time::{sleep, timeout_at};
 
 use crate::builder::install_error::InstallError;
-use crate::builder::{Builder, check, prepare};
+use crate::builder::{Builder, check};
 use crate::guard::ShutdownGuard;
 use crate::listener::{Listeners, listen};
 use crate::machine::{Event, FORCED_STATUS, LATE_AFTER, Seconds, Unit};
@@ -82,7 +82,7 @@ impl TestHarness {
         (startup.container, startup.pod, startup.memory_cgroup) = (None, None, None);
         startup.in_pid_namespace = false;
         let (notifier, message) = (Notifier::default(), TerminationMessage::default());
-        let shutdown = prepare(config, startup, notifier, message, runtime.clone());
+        let shutdown = Shutdown::new(config, startup, notifier, message, runtime.clone());
         let listener = runtime.spawn(listen(shutdown.clone(), Listeners::default()));
         let guard = ShutdownGuard::new(shutdown.clone(), None, vec![listener]);
         Ok((Self { shutdown, forced: Arc::default() }, guard))

@@ -172,7 +172,7 @@ impl World {
                         self.history
                     );
                 }
-                Action::StartPhase(start) => self.check_start(start),
+                Action::StartPhase(phase, _) => self.check_start(phase.id),
                 Action::Log(LogEvent::PhaseFinished { phase, .. }) => {
                     self.running.retain(|running| *running != phase.id);
                     let step = self.seen.steps.entry(phase.id).or_default();
@@ -186,8 +186,7 @@ impl World {
         assert!(self.seen.planned_ends <= 1, "there is one end: {:?}", self.history);
     }
 
-    fn check_start(&mut self, start: &StartPhase) {
-        let id = start.phase.id;
+    fn check_start(&mut self, id: StepId) {
         assert!(
             self.seen.recorded_stop,
             "the stop is recorded before its phases: {:?}",
@@ -216,12 +215,13 @@ impl World {
             assert!(!is_before || ended, "{earlier:?} before {id:?}");
         }
         let deadline = self.driven.machine.deadline().unwrap();
-        assert!(start.end <= deadline, "no phase may run past the deadline: {:?}", self.history);
+        let end = self.driven.machine.phase_end(id).unwrap();
+        assert!(end <= deadline, "no phase may run past the deadline: {:?}", self.history);
         if id == self.phases[1] {
             let reserve =
                 Duration::from_secs(3).min(deadline.saturating_duration_since(self.driven.now));
             assert!(
-                start.end >= self.driven.now + reserve,
+                end >= self.driven.now + reserve,
                 "what is reserved is there: {:?}",
                 self.history
             );

@@ -211,10 +211,10 @@ impl World {
         let actions = self.driven.bring(event);
         for action in actions {
             match action {
-                Action::StartPhase(start) => {
-                    let (length, end) = self.work[&start.phase.id];
+                Action::StartPhase(phase, _) => {
+                    let (length, end) = self.work[&phase.id];
                     if end != End::Never {
-                        self.ends.insert(self.driven.now + ms(length), (start.phase.id, end));
+                        self.ends.insert(self.driven.now + ms(length), (phase.id, end));
                     }
                 }
                 Action::DropPhase(phase) => {
