@@ -14,7 +14,7 @@ pub(crate) fn check(data: &[u8]) {
         let plain = Escaped(value).to_string();
         assert!(plain.chars().all(is_safe), "{plain:?}");
         for max in [0, 1, 7, 300] {
-            let short = truncate(value, max);
+            let short = truncate(&**value, max);
             assert!(short.chars().count() <= max, "{short:?}");
             assert!(value.starts_with(short.strip_suffix('…').unwrap_or(&short)), "{short:?}");
             assert!(short == *value || value.chars().count() > max);

@@ -38,10 +38,13 @@ impl Trouble {
     }
 
     fn start_program(program: &Path, kind: &str) -> Self {
+        Self::start_command(&mut Command::new(program), kind)
+    }
+
+    fn start_command(command: &mut Command, kind: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut command = Command::new(program);
         command.arg(kind).arg(dir.path().join("records"));
-        let program = Program::start(&mut command);
+        let program = Program::start(command);
         program.wait_for_stdout("ready");
         Self { program, dir }
     }
@@ -164,6 +167,17 @@ fn a_test_or_a_program_that_may_go_on_is_not_ended_after_its_teardown() {
         assert_eq!(ended.code(), 0, "{}", ended.stderr);
         assert!(verdict.is_clean(), "{verdict}");
     }
+}
+
+#[test]
+fn a_program_can_ignore_the_variables_of_the_environment() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trouble"));
+    command.env("FORENSICS_DEADLINE", "1min").env("FORENSICS_ESCALATION", "invalid");
+    let trouble = Trouble::start_command(&mut command, "ignores_environment");
+    trouble.program.kill("-TERM");
+    let (ended, _, _) = trouble.end();
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    assert!(ended.line("Teardown started").contains("deadline 3.00s"), "{}", ended.stderr);
 }
 
 #[test]

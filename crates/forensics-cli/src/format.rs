@@ -6,7 +6,7 @@ use forensics_core::record::Record;
 
 /// A name of at most `max` characters, in quotes if it could be taken for more than one word.
 pub(crate) fn name(name: &str, max: usize) -> String {
-    truncate(&Value(&truncate(name, max)).to_string(), max)
+    truncate(Value(&truncate(name, max)).to_string(), max)
 }
 
 /// A text of at most `max` characters before escaping.

@@ -157,7 +157,7 @@ fn flatten(name: &str, value: &Value, facts: &mut Vec<(String, String)>) {
     }
     let below = |key: &str| {
         let dot = if name.is_empty() { "" } else { "." };
-        truncate(&format!("{name}{dot}{}", truncate(key, MAX_NAME_CHARS)), MAX_NAME_CHARS)
+        truncate(format!("{name}{dot}{}", truncate(key, MAX_NAME_CHARS)), MAX_NAME_CHARS)
     };
     match value {
         Value::Object(map) => {

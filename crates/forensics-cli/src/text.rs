@@ -143,7 +143,7 @@ impl<'a> Layout<'a> {
     fn line(&self, out: &mut dyn Write, segments: &[(Tone, &str)]) -> io::Result<()> {
         let mut room = self.style.width;
         for (tone, text) in segments {
-            let text = truncate(text, room);
+            let text = truncate(*text, room);
             room -= text.chars().count();
             if self.style.color && !tone.sgr.is_empty() && !text.is_empty() {
                 write!(out, "\u{1b}[{}m{text}\u{1b}[0m", tone.sgr)?;

@@ -92,7 +92,7 @@ fn a_process_that_is_not_there_is_said_and_no_failure() {
     let (code, stdout, stderr) = run(&["context", "--pid", "2147483647"]);
     assert_eq!(code, 0);
     assert!(stdout.starts_with("under_systemd=no"), "{stdout}");
-    assert!(stderr.contains("there is no process 2147483647 to be seen"), "{stderr}");
+    assert!(stderr.contains("process 2147483647 does not exist, or is hidden"), "{stderr}");
 }
 
 #[test]

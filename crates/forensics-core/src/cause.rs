@@ -16,7 +16,7 @@
 //! | `container_stop` | the sender lives outside our pid namespace, or is a container's init |
 //! | `watchdog` | SIGABRT from the service manager |
 //! | `systemd` | from the service manager: process 1, or the user manager that owns our cgroup |
-//! | `supervisor` | from our parent, where that is not systemd |
+//! | `supervisor` | from our parent, if that is not systemd |
 //! | `operator` | the sender or an ancestor has a terminal or a login session |
 //! | `process` | any other sender with a name |
 //! | `unknown` | nothing else matched |

@@ -4,11 +4,10 @@
 //! counter can be missing on its own. Files of a control group may be served by lxcfs, and can then
 //! block. The caller must bound that.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
-
-use serde::{Deserialize, Serialize};
 
 use crate::procfile;
 use crate::systemd::is_unified;
@@ -71,26 +70,16 @@ pub struct MemoryCgroup {
     home: PathBuf,
 }
 
-/// What the kernel counts of a group's memory; sizes in bytes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Memory {
-    /// What it uses: `memory.current`, or `memory.usage_in_bytes` in version 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub current: Option<u64>,
-    /// The most it may use: `memory.max` or `memory.limit_in_bytes`. Absent without a limit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max: Option<u64>,
-    /// How often it was about to go over that: `max` of `memory.events`, or `memory.failcnt`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_events: Option<u64>,
-    /// How often no memory in it could be freed: `oom` of `memory.events`. Not in version 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub oom: Option<u64>,
-    /// How many of its processes the kernel has killed because of that: `oom_kill` of `memory.events`,
-    /// or of `memory.oom_control`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub oom_kill: Option<u64>,
-}
+/// What the kernel counts of a group's memory, in bytes or events. A count that is not known is absent.
+///
+/// | name | version 2 | version 1 |
+/// |---|---|---|
+/// | `current` | `memory.current` | `memory.usage_in_bytes` |
+/// | `max`, absent without a limit | `memory.max` | `memory.limit_in_bytes` |
+/// | `max_events`: how often it was about to go over that | `max` of `memory.events` | `memory.failcnt` |
+/// | `oom`: how often no memory could be freed | `oom` of `memory.events` | absent |
+/// | `oom_kill`: how many processes were killed for it | `oom_kill` of `memory.events` | `oom_kill` of `memory.oom_control` |
+pub type Memory = BTreeMap<String, u64>;
 
 impl MemoryCgroup {
     /// The group of the process of that folder of `/proc` (`/proc/self`); `None` if there is no
@@ -104,34 +93,35 @@ impl MemoryCgroup {
 
     /// Its counters now. Four small reads.
     pub fn read(&self) -> Memory {
-        let text = |file: &str| procfile::text(self.home.join(file));
-        let number = |file: &str| text(file)?.trim().parse().ok();
-        match self.version {
-            Version::V1 => Memory {
-                current: number("memory.usage_in_bytes"),
-                max: number("memory.limit_in_bytes").filter(|&max| max < NO_LIMIT),
-                max_events: number("memory.failcnt"),
-                oom: None,
-                oom_kill: text("memory.oom_control").and_then(|it| counter(&it, "oom_kill")),
-            },
+        let text = |file: &str| procfile::text(self.home.join(file)).unwrap_or_default();
+        let number = |file: &str| text(file).trim().parse().ok();
+        let counts = match self.version {
+            Version::V1 => [
+                ("current", number("memory.usage_in_bytes")),
+                ("max", number("memory.limit_in_bytes").filter(|&max| max < NO_LIMIT)),
+                ("max_events", number("memory.failcnt")),
+                ("oom", None),
+                ("oom_kill", counter(&text("memory.oom_control"), "oom_kill")),
+            ],
             Version::V2 => {
-                let events = text("memory.events").unwrap_or_default();
-                Memory {
-                    current: number("memory.current"),
-                    // "max" where there is none.
-                    max: number("memory.max"),
-                    max_events: counter(&events, "max"),
-                    oom: counter(&events, "oom"),
-                    oom_kill: counter(&events, "oom_kill"),
-                }
+                let events = text("memory.events");
+                [
+                    ("current", number("memory.current")),
+                    // "max" if there is none.
+                    ("max", number("memory.max")),
+                    ("max_events", counter(&events, "max")),
+                    ("oom", counter(&events, "oom")),
+                    ("oom_kill", counter(&events, "oom_kill")),
+                ]
             }
-        }
+        };
+        counts.into_iter().filter_map(|(name, count)| Some((name.to_owned(), count?))).collect()
     }
 
     /// How many of its processes the kernel has killed to free memory; `None` if it does not count
     /// them (before Linux 4.13).
     pub fn oom_kills(&self) -> Option<OomKills> {
-        let count = self.read().oom_kill?;
+        let count = *self.read().get("oom_kill")?;
         Some(OomKills { count, cgroup_inode: fs::metadata(&self.home).ok()?.ino() })
     }
 }
@@ -176,6 +166,10 @@ mod tests {
         );
     }
 
+    fn memory(counts: &[(&str, u64)]) -> Memory {
+        counts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+    }
+
     fn folder(files: &[(&str, &str)]) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         for (name, content) in files {
@@ -193,14 +187,14 @@ mod tests {
             ("memory.events", "low 0\nhigh 0\nmax 7\noom 3\noom_kill 2\noom_group_kill 1\n"),
         ]);
         let group = MemoryCgroup { version: Version::V2, home };
-        let seen = Memory {
-            current: Some(1 << 20),
-            max: Some(1 << 21),
-            max_events: Some(7),
-            oom: Some(3),
-            oom_kill: Some(2),
-        };
-        assert_eq!(group.read(), seen);
+        let mut counts = memory(&[
+            ("current", 1 << 20),
+            ("max", 1 << 21),
+            ("max_events", 7),
+            ("oom", 3),
+            ("oom_kill", 2),
+        ]);
+        assert_eq!(group.read(), counts);
         let (_v1, home) = folder(&[
             ("memory.usage_in_bytes", "1048576\n"),
             ("memory.limit_in_bytes", "2097152\n"),
@@ -208,14 +202,15 @@ mod tests {
             ("memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"),
         ]);
         let group = MemoryCgroup { version: Version::V1, home };
-        assert_eq!(group.read(), Memory { oom: None, ..seen });
+        counts.remove("oom");
+        assert_eq!(group.read(), counts);
     }
 
     #[test]
     fn no_limit_is_none_and_each_count_is_lost_alone() {
         let (_v2, home) = folder(&[("memory.max", "max\n"), ("memory.events", "max x\noom 0\n")]);
         let group = MemoryCgroup { version: Version::V2, home };
-        assert_eq!(group.read(), Memory { oom: Some(0), ..Memory::default() });
+        assert_eq!(group.read(), memory(&[("oom", 0)]));
         let (_v1, home) = folder(&[("memory.limit_in_bytes", "9223372036854771712\n")]);
         assert_eq!(MemoryCgroup { version: Version::V1, home }.read(), Memory::default());
     }

@@ -19,13 +19,11 @@ mod tests;
 
 use nix::unistd::getppid;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::capture::{Signal, SignalInfo};
 use crate::cause::{self, Basis, Cause, CauseDecision};
 use crate::cgroupfs::Memory;
 use crate::clock;
-use crate::json;
 use crate::marker::Marker;
 use crate::process::ProcessSummary;
 use crate::record::Utc;
@@ -226,12 +224,6 @@ impl ShutdownContext {
     /// The evidence for the cause, as text for people. It contains text of other processes: escape it.
     pub fn evidence(&self) -> Option<&str> {
         self.decision.as_ref().map(|decision| decision.evidence.as_str())
-    }
-
-    /// It as JSON; `null` if that fails.
-    #[doc(hidden)]
-    pub fn to_json(&self) -> Value {
-        json::to_value(self).unwrap_or_default()
     }
 
     /// The signal that asked for the stop, if one did.

@@ -69,13 +69,12 @@ pub(crate) fn write_char(f: &mut fmt::Formatter<'_>, c: char) -> fmt::Result {
 }
 
 /// The first `max` characters of `text`. If it is longer, the last of them is `…`.
-pub fn truncate(text: &str, max: usize) -> String {
-    match text.char_indices().nth(max) {
-        None => text.to_owned(),
-        Some(_) => {
-            text.chars().take(max.saturating_sub(1)).chain((max > 0).then_some('…')).collect()
-        }
+pub fn truncate(text: impl AsRef<str> + Into<String>, max: usize) -> String {
+    if text.as_ref().chars().nth(max).is_none() {
+        return text.into();
     }
+    let kept = text.as_ref().chars().take(max.saturating_sub(1));
+    kept.chain((max > 0).then_some('…')).collect()
 }
 
 /// An error and what caused it, each after a colon. Not escaped.

@@ -26,7 +26,7 @@ impl Display for Key<'_> {
     }
 }
 
-/// Shows a value of a `key=value` line: bare where that is unambiguous, else quoted and escaped;
+/// Shows a value of a `key=value` line: bare if that is unambiguous, else quoted and escaped;
 /// in the alternate form `{:#}` always quoted.
 ///
 /// ```
@@ -70,7 +70,7 @@ pub struct ParseError {
 /// into pairs.
 ///
 /// # Errors
-/// Where the line is not of that form; nothing is guessed.
+/// If the line is not of that form; nothing is guessed.
 pub fn parse(line: &str) -> Result<Vec<(String, String)>, ParseError> {
     let mut found = Vec::new();
     let mut rest = line.trim_start_matches(' ');

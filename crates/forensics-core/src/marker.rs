@@ -62,7 +62,7 @@ pub struct Marker {
 
 /// Looks at the marker `name` at `path`, for the process `pid`.
 ///
-/// `None` where there is none. It blocks for as long as it takes to open a file and read 64 KiB of
+/// `None` if there is none. It blocks for as long as it takes to open a file and read 64 KiB of
 /// it, which has no limit where a file server does not answer. A symbolic link is followed, so a
 /// marker can be set by replacing a link.
 #[doc(hidden)]
@@ -85,7 +85,7 @@ pub fn read(name: &str, path: &Path, pid: u32) -> Option<Marker> {
 /// Which process the content of a marker names.
 ///
 /// # Errors
-/// Where it is not JSON. An empty file is no error: the existence of some markers says enough.
+/// If it is not JSON. An empty file is no error: the existence of some markers says enough.
 #[doc(hidden)]
 pub fn target(content: &[u8], pid: u32) -> Result<Target, serde_json::Error> {
     if content.trim_ascii().is_empty() {

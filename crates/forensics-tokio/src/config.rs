@@ -91,7 +91,7 @@ pub(crate) fn safety_margin(granted: Duration) -> Duration {
 impl Config {
     pub(crate) fn new(service: String) -> Self {
         Self {
-            service: truncate(&service, MAX_NAME_CHARS),
+            service: truncate(service, MAX_NAME_CHARS),
             signals: vec![Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT],
             drain_timeout: Duration::from_secs(30),
             headroom: DEFAULT_HEADROOM,

@@ -15,13 +15,13 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::handle::ShutdownHandle;
-use crate::machine::{Awaited, Event};
+use crate::machine::{Awaited, Event, WorstCase};
 use crate::outcome::{IntoOutcome, ServiceOutcome, panic_message};
 use crate::panics;
 use crate::phase::{Group, Phase};
 use crate::phase_context::PhaseContext;
 use crate::phases::catch_panic;
-use crate::report::{ShutdownReport, WorstCase};
+use crate::report::ShutdownReport;
 use crate::shutdown::Shutdown;
 use crate::{shutdown_thread, status};
 
@@ -183,7 +183,7 @@ impl ShutdownGuard {
     /// Returns the longest that the teardown can take with the phases registered so far. Its `Display`
     /// shows the sum.
     pub fn worst_case(&self) -> WorstCase {
-        WorstCase(self.shutdown().machine().sum())
+        self.shutdown().machine().sum()
     }
 
     /// Runs the service until a stop is requested or the service ends, then runs the phases. Returns

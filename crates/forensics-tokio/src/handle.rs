@@ -19,8 +19,8 @@ use crate::shutdown::Shutdown;
 /// Talks to a [`ShutdownGuard`](crate::ShutdownGuard) from any part of the program.
 /// [`ShutdownGuard::handle`](crate::ShutdownGuard::handle) returns it.
 ///
-/// Clones are cheap. A handle does not keep the guard alive. Once the guard is gone, its methods have
-/// no effect.
+/// Clones are cheap. A handle does not keep the guard alive. Once the guard is gone, no stop can be
+/// requested, and phases that are registered do not run.
 #[derive(Clone)]
 pub struct ShutdownHandle {
     pub(crate) shutdown: Arc<Shutdown>,
@@ -42,7 +42,7 @@ impl ShutdownHandle {
     /// Can be called on any thread. It captures the context, which usually takes some 100 µs, and at
     /// most 0.7 s if files of `/proc` block.
     pub fn request_shutdown(&self, reason: impl Into<String>) {
-        let reason = truncate(&reason.into(), MAX_TEXT_CHARS);
+        let reason = truncate(reason.into(), MAX_TEXT_CHARS);
         self.shutdown.request(Event::Requested(Trigger::Request { reason }));
     }
 

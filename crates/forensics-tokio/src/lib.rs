@@ -103,10 +103,11 @@ pub use forensics_core::cause::Cause;
 pub use forensics_core::context::ShutdownContext;
 pub use guard::ShutdownGuard;
 pub use handle::{Reloading, ShutdownHandle};
-pub use outcome::{IntoOutcome, Outcome, ServiceOutcome};
+pub use machine::WorstCase;
+pub use outcome::{IntoBoxedError, IntoOutcome, Outcome, ServiceOutcome};
 pub use phase::{Group, GroupPhase, Phase, PhaseId};
 pub use phase_context::PhaseContext;
-pub use report::{PhaseReport, RepeatedSignal, ShutdownReport, WorstCase};
+pub use report::{PhaseReport, RepeatedSignal, ShutdownReport};
 
 /// Compiles the code of the README.
 #[cfg(doctest)]

@@ -69,16 +69,21 @@ pub trait IntoOutcome<Kind> {
     fn into_error(self) -> Option<String>;
 }
 
-/// Tells the implementations of [`IntoOutcome`] apart.
+/// An error that can be shown with its sources. It is implemented for every type that [`IntoOutcome`]
+/// lists.
+pub trait IntoBoxedError<Kind> {
+    /// Converts it, if it is not boxed yet.
+    fn into_boxed(self) -> Box<dyn Error>;
+}
+
+/// Tells the implementations of the traits above apart.
 #[allow(unreachable_pub)] // They are named in public implementations.
 mod kind {
-    use std::marker::PhantomData;
-
     pub struct Value;
     pub struct Never;
-    pub struct Convertible<Inner>(PhantomData<Inner>);
-    pub struct BoxedSend<Inner>(PhantomData<Inner>);
-    pub struct BoxedSendSync<Inner>(PhantomData<Inner>);
+    pub struct Convertible;
+    pub struct Send;
+    pub struct SendSync;
 }
 
 impl IntoOutcome<kind::Value> for () {
@@ -93,38 +98,30 @@ impl IntoOutcome<kind::Value> for Infallible {
     }
 }
 
-impl<T, E, Inner> IntoOutcome<kind::Convertible<Inner>> for Result<T, E>
-where
-    T: IntoOutcome<Inner>,
-    E: Into<Box<dyn Error>>,
-{
+impl<T: IntoOutcome<A>, E: IntoBoxedError<B>, A, B> IntoOutcome<(A, B)> for Result<T, E> {
     fn into_error(self) -> Option<String> {
         match self {
             Ok(value) => value.into_error(),
-            Err(error) => Some(with_sources(&*error.into())),
+            Err(error) => Some(with_sources(&*error.into_boxed())),
         }
     }
 }
 
-impl<T: IntoOutcome<Inner>, Inner> IntoOutcome<kind::BoxedSend<Inner>>
-    for Result<T, Box<dyn Error + Send>>
-{
-    fn into_error(self) -> Option<String> {
-        match self {
-            Ok(value) => value.into_error(),
-            Err(error) => Some(with_sources(&*error)),
-        }
+impl<E: Into<Box<dyn Error>>> IntoBoxedError<kind::Convertible> for E {
+    fn into_boxed(self) -> Box<dyn Error> {
+        self.into()
     }
 }
 
-impl<T: IntoOutcome<Inner>, Inner> IntoOutcome<kind::BoxedSendSync<Inner>>
-    for Result<T, Box<dyn Error + Send + Sync>>
-{
-    fn into_error(self) -> Option<String> {
-        match self {
-            Ok(value) => value.into_error(),
-            Err(error) => Some(with_sources(&*error)),
-        }
+impl IntoBoxedError<kind::Send> for Box<dyn Error + Send> {
+    fn into_boxed(self) -> Box<dyn Error> {
+        self
+    }
+}
+
+impl IntoBoxedError<kind::SendSync> for Box<dyn Error + Send + Sync> {
+    fn into_boxed(self) -> Box<dyn Error> {
+        self
     }
 }
 

@@ -38,7 +38,7 @@ impl Phase {
         Fut: Future<Output: IntoOutcome<Kind>> + Send + 'static,
     {
         let push = |machine: &mut Machine| machine.plan.push(name, Work::Phase);
-        Self { id: shutdown.register(push, Some(boxed(work))), shutdown: shutdown.clone() }
+        Self { id: shutdown.register(name, push, Some(boxed(work))), shutdown: shutdown.clone() }
     }
 
     /// Sets the longest that it may take. It is then dropped, and the next phase starts. By default
@@ -80,7 +80,7 @@ pub struct Group(Phase);
 impl Group {
     pub(crate) fn register(shutdown: &Arc<Shutdown>, name: &str) -> Self {
         let push = |machine: &mut Machine| machine.plan.push(name, Work::Group(Vec::new()));
-        Self(Phase { id: shutdown.register(push, None), shutdown: shutdown.clone() })
+        Self(Phase { id: shutdown.register(name, push, None), shutdown: shutdown.clone() })
     }
 
     pub(crate) fn into_phase(self) -> Phase {
@@ -95,7 +95,7 @@ impl Group {
     {
         let (Phase { shutdown, id: group }, name) = (&self.0, name.into());
         let push = |machine: &mut Machine| machine.plan.push_member(*group, &name);
-        let id = shutdown.register(push, Some(boxed(work)));
+        let id = shutdown.register(&name, push, Some(boxed(work)));
         GroupPhase(Phase { shutdown: shutdown.clone(), id })
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use forensics_core::capture::Signal;
 use forensics_core::cause::Cause;
 use forensics_core::context::{Sender, ShutdownContext, Trigger};
+use forensics_core::json;
 use forensics_core::record::{
     Event, PhaseFinished, PhaseProgress, PhaseStarted, SignalEvent, SignalKind,
 };
@@ -24,7 +25,7 @@ pub(crate) fn begun(context: &ShutdownContext) -> SignalEvent {
         ordinal: 1,
         cause: context.cause().to_string(),
         line: context.to_string(),
-        context: context.to_json(),
+        context: json::to_value(context),
         ..signal(context.signal(), context.sender.as_ref())
     }
 }
@@ -37,7 +38,7 @@ pub(crate) fn repeated(repeated: &RepeatedSignal, requests: u32) -> Event {
         ordinal: requests,
         // Its cause would need the context, which belongs to the first signal.
         cause: Cause::Unknown.to_string(),
-        context: sender.map(Sender::to_json).unwrap_or_default(),
+        context: sender.map(json::to_value).unwrap_or_default(),
         ..signal(Some(repeated.signal), sender)
     })
 }

@@ -34,9 +34,9 @@ pub(crate) struct Values {
 impl Recorded {
     /// Sets a value. Returns all values if it is time to write them to the record again.
     pub(crate) fn set(&self, key: String, value: Value) -> Option<Values> {
-        let key = truncate(&key, MAX_NAME_CHARS);
+        let key = truncate(key, MAX_NAME_CHARS);
         let value = match value {
-            Value::String(text) => Value::String(truncate(&text, MAX_TEXT_CHARS)),
+            Value::String(text) => Value::String(truncate(text, MAX_TEXT_CHARS)),
             other => other,
         };
         let mut state = lock(&self.0);

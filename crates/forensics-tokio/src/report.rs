@@ -1,6 +1,5 @@
 //! What a stop was, for the program that was stopped.
 
-use std::fmt;
 use std::process::{ExitCode, Termination};
 use std::time::Duration;
 
@@ -10,7 +9,6 @@ use forensics_core::context::ShutdownContext;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::machine::Sum;
 use crate::outcome::{Outcome, ServiceOutcome};
 
 /// How a stop went. [`ShutdownGuard::run`](crate::ShutdownGuard::run) returns it.
@@ -159,28 +157,6 @@ pub struct RepeatedSignal {
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde wants it so.
 fn is_zero(number: &u64) -> bool {
     *number == 0
-}
-
-/// The longest that a teardown can take. [`ShutdownGuard::worst_case`](crate::ShutdownGuard::worst_case)
-/// returns it.
-///
-/// Its `Display` shows how it comes about:
-/// `pre_stop_delay 5.00s + drain 30.00s + db_close (open, 5.00s reserved) = at most 50.00s`. `open`
-/// means that the phase has no timeout.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WorstCase(pub(crate) Sum);
-
-impl WorstCase {
-    /// The pre-stop delay and the timeouts of all phases together, and never more than the deadline.
-    pub fn duration(&self) -> Duration {
-        self.0.worst_case()
-    }
-}
-
-impl fmt::Display for WorstCase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
 }
 
 mod micros {

@@ -280,6 +280,7 @@ impl Shutdown {
     /// Registers a phase with the plan, and keeps its closure.
     pub(crate) fn register(
         &self,
+        name: &str,
         push: impl FnOnce(&mut Machine) -> (StepId, Option<String>),
         work: Option<PhaseFn>,
     ) -> StepId {
@@ -291,7 +292,7 @@ impl Shutdown {
             self.phases.add(id, work);
         }
         drop(machine);
-        let late = || "a phase was registered after the teardown: it does not run".to_owned();
+        let late = || format!("phase `{name}` was registered after the teardown: it does not run");
         if let Some(error) = error.or_else(|| is_late.then(late)) {
             self.log.emit(move || events::registration_error(&error));
         }

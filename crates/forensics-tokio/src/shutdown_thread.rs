@@ -44,7 +44,7 @@ struct Registry {
     guards: Vec<Weak<Shutdown>>,
     /// The guard whose teardown ended last. It is kept alive to see that the process ends.
     ended: Option<Arc<Shutdown>>,
-    /// Signals that are given back then.
+    /// The handlers of guards that are gone, and when to uninstall them.
     handlers: Vec<(Instant, HandlerGuard)>,
 }
 
@@ -67,8 +67,10 @@ pub(crate) fn attach(guard: Weak<Shutdown>) -> io::Result<()> {
     }
     registry.guards.retain(|guard| guard.strong_count() > 0);
     registry.guards.push(guard);
-    // The program goes on.
-    registry.ended = None;
+    // The program goes on. What the guard still holds is not dropped under the lock.
+    let ended = registry.ended.take();
+    drop(registry);
+    drop(ended);
     Ok(())
 }
 
@@ -82,7 +84,9 @@ pub(crate) fn expect_exit(shutdown: &Arc<Shutdown>) {
     let mut registry = lock(&REGISTRY);
     // The guards of the test harness are not watched.
     if registry.guards.iter().any(|guard| guard.as_ptr() == Arc::as_ptr(shutdown)) {
-        registry.ended = Some(shutdown.clone());
+        let earlier = registry.ended.replace(shutdown.clone());
+        drop(registry);
+        drop(earlier);
         capture::wake();
     }
 }
@@ -92,7 +96,7 @@ pub(crate) fn expect_exit(shutdown: &Arc<Shutdown>) {
 fn is_test_program(path: &Path) -> bool {
     let mut parts = path.iter().map(OsStr::to_string_lossy);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    // As /proc shows the path of a program that has been built again since.
+    // The kernel adds this if the program was built again since it started.
     let name = name.trim_end_matches(" (deleted)");
     let is_hash = |hash: &str| hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit());
     name.rsplit_once('-').is_some_and(|(_, hash)| is_hash(hash))
@@ -138,11 +142,12 @@ pub(crate) fn record_panic(panic: &Panic) {
 
 /// The shutdown thread, which begins with what the previous one has left.
 fn run(pending: Pending) {
-    perform(pending);
-    let mut timeout = None;
+    // In place of another thread, it also has to watch what that one watched.
+    let mut timeout = (!pending.is_empty()).then_some(Duration::ZERO);
+    // A panic of ours must not end the watch over the process.
+    let _ = catch_unwind(AssertUnwindSafe(|| perform(pending)));
     loop {
         capture::wait(timeout);
-        // A panic of ours must not end the watch over the process.
         match catch_unwind(AssertUnwindSafe(serve)) {
             Ok(Round::Done(next)) => timeout = next,
             Ok(Round::HandedOver(guard)) => return guard.log.queue.work(),

@@ -58,6 +58,7 @@ fn main() -> Result<ShutdownReport, Box<dyn Error>> {
             "goes_on" | "starts_again" | "has_another" => {
                 builder = builder.deadline(Duration::from_secs(1));
             }
+            "ignores_environment" => builder = builder.ignore_environment(),
             "may_go_on" => {
                 builder = builder.deadline(Duration::from_secs(1)).enforce_exit(false);
             }
@@ -107,6 +108,7 @@ fn main() -> Result<ShutdownReport, Box<dyn Error>> {
             }
             "durable"
             | "goes_on"
+            | "ignores_environment"
             | "may_go_on"
             | "starts_again"
             | "has_another"

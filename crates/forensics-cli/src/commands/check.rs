@@ -96,9 +96,7 @@ impl Check {
             let unknown = || "can't tell: systemd names no stop timeout".to_owned();
             writeln!(out, "{}: {}", to_copy(&unit), summary.unwrap_or_else(unknown))?;
             for finding in lint(&properties) {
-                // The severities are words: `ok`, `unknown`, `warning`, `error`.
-                let severity = format!("{:?}", finding.severity).to_lowercase();
-                writeln!(out, "{severity}: {}", finding.what)?;
+                writeln!(out, "{}: {}", finding.severity, finding.what)?;
                 if let Some(fix) = &finding.fix {
                     writeln!(out, "  fix: {fix}")?;
                 }

@@ -35,7 +35,7 @@ impl Context {
         secret::show(self.show_secrets);
         let mut startup = self.pid.map_or_else(StartupInfo::collect, StartupInfo::collect_pid);
         if startup.process.name.is_none() {
-            eprintln!("forensics: there is no process {} to be seen", startup.process.pid);
+            eprintln!("forensics: process {} does not exist, or is hidden", startup.process.pid);
         }
         startup.markers.clone_from(&self.markers);
         let context = ShutdownContext::snapshot(&startup);

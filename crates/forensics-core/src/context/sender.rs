@@ -8,11 +8,9 @@
 //! The pid in a sigqueue(3), which the sender can choose, is reported but not looked up.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::Found;
 use crate::capture::{SenderSnapshot, SiCode, SignalInfo, SnapshotError};
-use crate::json;
 use crate::process::ProcessSummary;
 
 /// The names of inits of containers, which pass on the signals that they are sent. `docker-init` is
@@ -103,12 +101,6 @@ impl Sender {
             }
             _ => {}
         }
-    }
-
-    /// It as JSON; `null` if that fails.
-    #[doc(hidden)]
-    pub fn to_json(&self) -> Value {
-        json::to_value(self).unwrap_or_default()
     }
 
     /// The sender's parent, usually the shell that ran it. If that has exited, the process that

@@ -111,7 +111,7 @@ fn a_pod_and_a_sender_that_forwards_stand_behind_whom_they_tell_of() {
     let mut context = example();
     context.sender.as_mut().unwrap().forwards = true;
     context.pod = Some(Pod { name: "web-1".into(), namespace: Some("shop".into()) });
-    context.memory = Some(Memory { oom_kill: Some(2), ..Memory::default() });
+    context.memory = Some(Memory::from([("oom_kill".to_owned(), 2)]));
     let line = context.to_string();
     assert!(
         line.contains(

@@ -40,7 +40,6 @@ pub type Work = Box<dyn FnOnce() + Send>;
 /// use forensics_core::diagnostic::Diagnostic;
 ///
 /// Diagnostic::of(4100)
-///     .heading("signal=SIGTERM cause=operator")
 ///     .write_to(&mut std::io::stdout(), |work| thread::Builder::new().spawn(work).map(drop))
 /// # }
 /// ```
@@ -50,7 +49,6 @@ pub type Work = Box<dyn FnOnce() + Send>;
 #[cfg_attr(not(all(target_os = "linux", not(forensics_portable))), allow(dead_code))]
 pub struct Diagnostic {
     pid: i32,
-    heading: Vec<String>,
     top: usize,
     proc: PathBuf,
     cgroup: PathBuf,
@@ -62,19 +60,11 @@ impl Diagnostic {
     pub fn of(pid: i32) -> Self {
         Self {
             pid,
-            heading: Vec::new(),
             top: DEFAULT_TOP,
             proc: "/proc".into(),
             cgroup: "/sys/fs/cgroup".into(),
             kmsg: "/dev/kmsg".into(),
         }
-    }
-
-    /// Adds a line below the date, such as the context line. It is written as it is: text from
-    /// other processes must already be escaped.
-    pub fn heading(mut self, line: impl Into<String>) -> Self {
-        self.heading.push(line.into());
-        self
     }
 
     /// Writes the diagnostic, one fact or process per line. The last line starts with
@@ -98,9 +88,6 @@ impl Diagnostic {
             write!(out, ", up {}", elapsed(up))?;
         }
         writeln!(out)?;
-        if !self.heading.is_empty() {
-            writeln!(out, "--- context\n{}", self.heading.join("\n"))?;
-        }
         out.flush()?;
         system::write(self, out, &mut start)?;
         writeln!(out, "--- end of diagnostic ({} ms)", started.elapsed().as_millis())?;

@@ -20,7 +20,7 @@ use nix::sys::stat::FileStat;
 pub(crate) enum Found {
     /// A folder, opened.
     Folder(OwnedFd),
-    /// A symbolic link, and where it leads.
+    /// A symbolic link, and if it leads.
     Link(FileStat, OsString),
     /// Anything else.
     Other,

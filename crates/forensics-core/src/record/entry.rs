@@ -35,7 +35,7 @@ impl Entry {
     /// fields do not fit.
     ///
     /// # Errors
-    /// Where it is no JSON object, lacks a field that every line has, or is of this version and lacks
+    /// If it is no JSON object, lacks a field that every line has, or is of this version and lacks
     /// a field of its event.
     pub fn parse(line: &[u8]) -> Result<Self, serde_json::Error> {
         let entry: Self = serde_json::from_slice(line)?;

@@ -67,15 +67,15 @@ pub struct RunStarted {
     /// The Kubernetes pod, `NAMESPACE/NAME` or `NAME`; absent outside of one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
-    /// systemd's stop timeout (`TimeoutStopUSec`), in microseconds or `"infinity"`; absent where
+    /// systemd's stop timeout (`TimeoutStopUSec`), in microseconds or `"infinity"`; absent if
     /// it is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_timeout_us: Option<Timespan>,
-    /// The longest a teardown may take, in microseconds; absent where there is no limit.
+    /// The longest a teardown may take, in microseconds; absent if there is no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline_us: Option<u64>,
     /// The supervisor's grace period as it was configured, in microseconds, such as the pod's
-    /// `terminationGracePeriodSeconds`; absent where it was not.
+    /// `terminationGracePeriodSeconds`; absent if it was not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grace_us: Option<u64>,
     /// The configured drain timeout, in microseconds.
@@ -122,15 +122,15 @@ pub enum SignalKind {
 pub struct SignalEvent {
     /// What it was.
     pub kind: SignalKind,
-    /// The signal's name, `SIGTERM`; absent where it was none.
+    /// The signal's name, `SIGTERM`; absent if it was none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,
     /// 1 for the first that asked this run to stop, 2 for the second, …
     pub ordinal: u32,
-    /// The process that sent it, as the kernel says; 0 where it lives outside our pid namespace.
+    /// The process that sent it, as the kernel says; 0 if it lives outside our pid namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sender_pid: Option<u32>,
-    /// The sender's name; absent where it was gone.
+    /// The sender's name; absent if it was gone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sender_name: Option<String>,
     /// The sender's real user id.
@@ -140,15 +140,15 @@ pub struct SignalEvent {
     pub cause: String,
     /// The one line of the log, as text.
     pub line: String,
-    /// The whole context; opaque here. `null` where there is none.
+    /// The whole context; opaque here. `null` if there is none.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub context: Value,
-    /// When the teardown must have ended, in microseconds from this signal; absent where there is
+    /// When the teardown must have ended, in microseconds from this signal; absent if there is
     /// no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline_us: Option<u64>,
     /// The pre-stop delay: how long the service still serves after this signal, no longer ready,
-    /// before the teardown begins; in microseconds, at most. Absent where there is none.
+    /// before the teardown begins; in microseconds, at most. Absent if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lead_us: Option<u64>,
     /// [`RunStarted::stop_timeout_us`]. systemd's answer often comes only after the first line.
@@ -181,17 +181,17 @@ pub enum StalledWhat {
 pub struct Stalled {
     /// What is stalled.
     pub what: StalledWhat,
-    /// The phase, or the one that ran when the runtime stalled; absent where none ran.
+    /// The phase, or the one that ran when the runtime stalled; absent if none ran.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
-    /// The group of that phase, where it runs in one.
+    /// The group of that phase, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
     /// For how long already, in microseconds.
     pub for_us: u64,
     /// What was seen, as text.
     pub detail: String,
-    /// The threads and what each waits for; opaque here. `null` where that is not known.
+    /// The threads and what each waits for; opaque here. `null` if that is not known.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub threads: Value,
 }
@@ -289,19 +289,19 @@ pub enum ForcedBy {
 pub struct Stopped {
     /// How it ended.
     pub how: ExitKind,
-    /// The exit status that the process is about to return; absent where it is not known, as for an
+    /// The exit status that the process is about to return; absent if it is not known, as for an
     /// abandoned guard.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
-    /// Microseconds from the first signal, or from the start where there was none.
+    /// Microseconds from the first signal, or from the start if there was none.
     pub total_us: u64,
-    /// The panic's message, where it panicked.
+    /// The panic's message, if it panicked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub panic: Option<String>,
-    /// The panic's place, `file:line:column`, where it panicked.
+    /// The panic's place, `file:line:column`, if it panicked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub location: Option<String>,
-    /// What made it end at once, where it was forced.
+    /// What made it end at once, if it was forced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forced_by: Option<ForcedBy>,
     /// What was seen then, as text: the phases that ran, what each thread waited for.

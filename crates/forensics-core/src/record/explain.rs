@@ -205,7 +205,7 @@ struct StopTimer<'a> {
 }
 
 impl<'a> StopTimer<'a> {
-    /// systemd's, where it sent a signal and its timeout is finite and known; else the grace period
+    /// systemd's, if it sent a signal and its timeout is finite and known; else the grace period
     /// that the run was told.
     fn of(run: &Summary<'a>) -> Option<Self> {
         if let (Some((began_us, signal)), Some(Timespan::Finite(timeout_us))) =
@@ -280,7 +280,7 @@ fn out_of_memory(run: &Summary<'_>, host: &HostState) -> Option<String> {
         .then(|| format!("its cgroup's oom_kill counter was {then} and is {now} now"))
 }
 
-/// What else is known about its memory where nothing proves that it was OOM-killed.
+/// What else is known about its memory if nothing proves that it was OOM-killed.
 fn memory(run: &Summary<'_>, host: &HostState) -> String {
     let mut hints = String::new();
     let counted = |name: &str| run.asked.and_then(|(_, s)| s.context["memory"][name].as_u64());

@@ -43,7 +43,7 @@ fn is_record_name(name: &str) -> bool {
 /// The newest may be the caller's own. It may be empty if its run has only just begun.
 ///
 /// # Errors
-/// Where the folder cannot be listed, or is not there.
+/// If the folder cannot be listed, or is not there.
 pub fn runs(dir: &Path) -> Result<Vec<PathBuf>, AccessError> {
     let names = names(&Folder::look(dir)?)?;
     Ok(names.into_iter().map(|name| dir.join(name)).collect())
@@ -76,7 +76,7 @@ pub(super) fn is_locked(file: &File) -> io::Result<bool> {
 /// as kept.
 ///
 /// # Errors
-/// Where the folder cannot be opened or listed, or other users may change it.
+/// If the folder cannot be opened or listed, or other users may change it.
 pub fn prune(dir: &Path, keep: usize) -> Result<usize, AccessError> {
     let folder = Folder::open(dir)?;
     let names = names(&folder)?;

@@ -14,10 +14,10 @@ const MAX_SHOWN: usize = 64;
 pub struct PhaseStarted {
     /// The phase's name.
     pub phase: String,
-    /// The group it runs in, where it runs in one.
+    /// The group it runs in, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
-    /// The budget it was given, in microseconds; absent where it has none.
+    /// The budget it was given, in microseconds; absent if it has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_us: Option<u64>,
     /// Microseconds since the first signal.
@@ -36,7 +36,7 @@ impl PhaseStarted {
 pub struct PhaseProgress {
     /// The phase's name.
     pub phase: String,
-    /// The group it runs in, where it runs in one.
+    /// The group it runs in, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
     /// What the phase recorded: names and values of its own choice.
@@ -84,7 +84,7 @@ display_as_in_json!(PhaseOutcome);
 pub struct PhaseFinished {
     /// The phase's name.
     pub phase: String,
-    /// The group it ran in, where it ran in one.
+    /// The group it ran in, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
     /// How it ended.

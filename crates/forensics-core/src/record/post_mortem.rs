@@ -72,16 +72,16 @@ display_as_in_json!(Reason, RunOutcome);
 pub struct OpenPhase {
     /// Its name.
     pub phase: String,
-    /// The group it ran in, where it ran in one.
+    /// The group it ran in, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
     /// How long it ran at least, in microseconds: from its start to the last event.
     pub at_least_us: u64,
     /// How long it ran at most, in microseconds: until the likely kill, until it would have timed
-    /// out, or until the post-mortem; absent where none of these is known.
+    /// out, or until the post-mortem; absent if none of these is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at_most_us: Option<u64>,
-    /// Its budget, in microseconds; absent where it had none.
+    /// Its budget, in microseconds; absent if it had none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_us: Option<u64>,
 }
@@ -90,9 +90,9 @@ pub struct OpenPhase {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SignalSender {
-    /// The process; 0 where it lives outside the run's pid namespace.
+    /// The process; 0 if it lives outside the run's pid namespace.
     pub pid: u32,
-    /// Its name; absent where it was gone.
+    /// Its name; absent if it was gone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Its real user id.
@@ -116,11 +116,11 @@ pub struct PostMortem {
     pub last: Utc,
     /// The phases that ran at the end, in the order in which they began.
     pub phases: Vec<OpenPhase>,
-    /// The phase that ended last, as `GROUP/PHASE` in a group; only where the run was killed between
+    /// The phase that ended last, as `GROUP/PHASE` in a group; only if the run was killed between
     /// phases.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after_phase: Option<String>,
-    /// The first signal's name, or `request` or `service_ended`; absent where nothing asked the
+    /// The first signal's name, or `request` or `service_ended`; absent if nothing asked the
     /// run to stop.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,
@@ -136,7 +136,7 @@ pub struct PostMortem {
     /// The deadline, in microseconds from the first signal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline_us: Option<u64>,
-    /// How the run itself says it ended; absent where it could not.
+    /// How the run itself says it ended; absent if it could not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub how: Option<ExitKind>,
     /// The exit status the run meant to return.
@@ -146,7 +146,7 @@ pub struct PostMortem {
     pub reason: Reason,
     /// What the reason was decided on, as text.
     pub evidence: String,
-    /// What to change, as text; absent where there is nothing.
+    /// What to change, as text; absent if there is nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advice: Option<String>,
 }
@@ -205,7 +205,7 @@ impl Display for PostMortem {
     }
 }
 
-/// `GROUP/PHASE`, or `PHASE` where it is in no group.
+/// `GROUP/PHASE`, or `PHASE` if it is in no group.
 pub(super) fn phase_name(phase: &str, group: Option<&str>) -> String {
     match group {
         Some(group) => format!("{group}/{phase}"),

@@ -63,7 +63,7 @@ impl Record {
     /// Takes no lock and may be called while the run writes: it then sees the run so far.
     ///
     /// # Errors
-    /// Where the file cannot be read, is not regular, too large, or not a record at all.
+    /// If the file cannot be read, is not regular, too large, or not a record at all.
     pub fn read(path: &Path) -> Result<Self, ReadError> {
         Self::read_with_host(path).map(|(record, _)| record)
     }
@@ -97,7 +97,7 @@ impl Record {
     /// Reads the bytes of a record.
     ///
     /// # Errors
-    /// Where there is no `run_started` among them.
+    /// If there is no `run_started` among them.
     #[doc(hidden)]
     pub fn parse(bytes: &[u8]) -> Result<Self, ContentError> {
         if bytes.is_empty() {

@@ -21,7 +21,7 @@ impl PostMortem {
     /// ended, the OOM kill of it in the kernel log.
     ///
     /// # Errors
-    /// Where the record cannot be read.
+    /// If the record cannot be read.
     pub fn of(path: &Path) -> Result<Self, ReadError> {
         Ok(Run::read(path)?.post_mortem)
     }
@@ -30,7 +30,7 @@ impl PostMortem {
     /// `None` in a folder without a record that can be read.
     ///
     /// # Errors
-    /// Where the folder cannot be read.
+    /// If the folder cannot be read.
     pub fn of_last(dir: &Path) -> Result<Option<Self>, AccessError> {
         Ok(Run::last_in(&Folder::look(dir)?)?.map(|run| run.post_mortem))
     }
@@ -49,7 +49,7 @@ impl Run {
     /// The run whose record is at `path`, with [`PostMortem::of`] it.
     ///
     /// # Errors
-    /// Where the record cannot be read.
+    /// If the record cannot be read.
     pub fn read(path: &Path) -> Result<Self, ReadError> {
         Self::of_file(open_path(path, Links::Refuse), path)
     }
@@ -60,7 +60,7 @@ impl Run {
     /// which names the files, may have been set since. Among other boots the name decides.
     ///
     /// # Errors
-    /// Where the folder cannot be read.
+    /// If the folder cannot be read.
     pub fn last_in(folder: &Folder) -> Result<Option<Self>, AccessError> {
         let boot = clock::boot_id();
         let mut names = names(folder)?;
@@ -101,7 +101,7 @@ impl Run {
 }
 
 /// When the run of this record began, on this boot's monotonic clock; `None` for another boot's, and
-/// where that cannot be read.
+/// if that cannot be read.
 fn began_us(folder: &Folder, name: &Path, boot: Option<&str>) -> Option<u64> {
     /// Longer than any first line is in practice.
     const HEAD: u64 = 64 << 10;

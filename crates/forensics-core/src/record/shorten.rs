@@ -31,10 +31,21 @@ const STEPS: [Limits; 4] = [
 /// Longest name of a field, in characters; the names of our own fields are much shorter.
 const MAX_NAME: usize = 256;
 
-/// Whether a line, without its newline, is neither too long nor too deep for a reader: `serde_json`
-/// refuses what is nested more than 127 levels deep.
+/// How deep the values of a line may be nested. Readers built on serde_json stop at 127 levels.
+const MAX_DEPTH: usize = 100;
+
+/// Whether a line, without its newline, is neither too long nor too deep.
 pub(super) fn fits(json: &[u8]) -> bool {
-    json.len() < MAX_LINE && serde_json::from_slice::<Value>(json).is_ok()
+    let is_flat = |value| depth(&value) <= MAX_DEPTH;
+    json.len() < MAX_LINE && serde_json::from_slice(json).is_ok_and(is_flat)
+}
+
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(all) => 1 + all.iter().map(depth).max().unwrap_or(0),
+        Value::Object(all) => 1 + all.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
 }
 
 /// The line of an event, without its newline, cut as little as needed to fit.
@@ -82,16 +93,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    const MAX_DEPTH: usize = 127;
-
-    fn depth(value: &Value) -> usize {
-        match value {
-            Value::Array(all) => 1 + all.iter().map(depth).max().unwrap_or(0),
-            Value::Object(all) => 1 + all.values().map(depth).max().unwrap_or(0),
-            _ => 0,
-        }
-    }
 
     #[test]
     fn what_is_cut_is_marked_and_what_fits_a_step_is_kept() {

@@ -104,7 +104,7 @@ impl<'a> Summary<'a> {
         Some(phase_name(&last.phase, last.group.as_deref()))
     }
 
-    /// Whether the machine has been booted since; `false` where that is not known.
+    /// Whether the machine has been booted since; `false` if that is not known.
     pub(super) fn rebooted(&self, host: &HostState) -> bool {
         matches!((&self.start.boot_id, &host.boot_id), (Some(then), Some(now)) if then != now)
     }

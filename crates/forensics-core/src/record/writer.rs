@@ -94,7 +94,7 @@ impl Recorder {
     /// (`fallocate(2)`, on Linux). Old records stay: see [`super::prune`].
     ///
     /// # Errors
-    /// Where the folder cannot be created or is not safe from other users, and where the file cannot be
+    /// If the folder cannot be created or is not safe from other users, and if the file cannot be
     /// created, locked, or written. No file is left then.
     pub fn create(dir: &Path, start: RunStarted) -> Result<Self, RecordError> {
         let folder = Folder::create(dir)?;
@@ -141,7 +141,7 @@ impl Recorder {
     /// for long, so a teardown must not wait for this call without a limit.
     ///
     /// # Errors
-    /// Where the line was not written, or only a part of it. The record stays usable. A line that
+    /// If the line was not written, or only a part of it. The record stays usable. A line that
     /// another thread writes right after a part of one may be lost with it.
     pub fn record(&self, event: &Event) -> Result<(), RecordError> {
         self.record_at(Utc::now(), mono_us(), event)
@@ -181,7 +181,7 @@ impl Recorder {
     /// loss. This takes milliseconds, on a busy disk seconds: do not call it on an async thread.
     ///
     /// # Errors
-    /// Where the disk failed. Data that the kernel could not write may then be lost, even if a later
+    /// If the disk failed. Data that the kernel could not write may then be lost, even if a later
     /// call succeeds.
     pub fn sync(&self) -> Result<(), RecordError> {
         self.file.sync_data().map_err(|source| self.failed("sync", source))

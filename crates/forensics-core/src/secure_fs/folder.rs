@@ -67,7 +67,7 @@ impl Folder {
     /// other user can change it. What exists keeps its mode.
     ///
     /// # Errors
-    /// Where it cannot be created or opened, is a symbolic link, or another user could change it.
+    /// If it cannot be created or opened, is a symbolic link, or another user could change it.
     pub fn create(path: &Path) -> Result<Self, AccessError> {
         Self::checked(path, walk(path, Missing::Create, Links::Refuse)?)
     }
@@ -143,7 +143,7 @@ impl Folder {
 /// made, as `/var/lib/NAME` is under systemd's `DynamicUser=`.
 ///
 /// # Errors
-/// Where the folder or the file cannot be opened or created, or another user could change either.
+/// If the folder or the file cannot be opened or created, or another user could change either.
 pub fn append_to(path: &Path) -> Result<File, AccessError> {
     let failed = |source: io::Error| AccessError::system(OPEN_FILE, path, source);
     let name = path.file_name().ok_or_else(|| failed(io::ErrorKind::IsADirectory.into()))?;

@@ -73,7 +73,7 @@ pub(crate) fn kind(stat: &FileStat) -> SFlag {
 /// Opens the regular file of that name below `folder`, to read it.
 ///
 /// # Errors
-/// What open(2) says, and where it is not a regular file.
+/// What open(2) says, and if it is not a regular file.
 pub(crate) fn open_at(
     folder: BorrowedFd<'_>,
     name: &Path,
@@ -95,7 +95,7 @@ pub(crate) fn open_path(path: &Path, links: Links) -> Result<File, OpenError> {
 /// Reads the regular file at `path` if it has at most `limit` bytes. Symbolic links are followed.
 ///
 /// # Errors
-/// Where it cannot be read, is not a regular file, or is larger.
+/// If it cannot be read, is not a regular file, or is larger.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, OpenError> {
     read_open(&open_path(path, Links::Follow)?, limit)
 }

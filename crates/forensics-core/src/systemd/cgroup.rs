@@ -64,7 +64,7 @@ impl CgroupUnit {
     }
 }
 
-/// The unit, from the content of `/proc/PID/cgroup`; `None` where there is none.
+/// The unit, from the content of `/proc/PID/cgroup`; `None` if there is none.
 ///
 /// The line of the version 2 hierarchy decides: where that exists, systemd keeps its units there,
 /// on a hybrid system as well (`cg_pid_get_path()`; the version 1 hierarchy `name=systemd` is then
@@ -92,7 +92,7 @@ pub(crate) fn is_unified(group: &ProcessCGroup) -> bool {
     group.hierarchy == 0 && group.controllers.is_empty()
 }
 
-/// The unit, from the path of a control group in systemd's hierarchy; `None` where there is none.
+/// The unit, from the path of a control group in systemd's hierarchy; `None` if there is none.
 ///
 /// Leading slices are skipped; the next component is the unit. What is below it belongs to the unit,
 /// except below a user's manager, where the search starts again.

@@ -6,7 +6,7 @@
 use crate::procfile::parse_cgroups;
 
 /// The runtime whose container a process looks to be in, from the content of `/proc/PID/cgroup`:
-/// `docker`, `podman`, `cri-o`, `containerd`, `kubernetes` or `lxc`. `None` where no path looks
+/// `docker`, `podman`, `cri-o`, `containerd`, `kubernetes` or `lxc`. `None` if no path looks
 /// like one's.
 ///
 /// All hierarchies are looked at, since on a hybrid system a runtime may have moved the process in

@@ -28,6 +28,8 @@ pub enum Severity {
     Error,
 }
 
+display_as_in_json!(Severity);
+
 /// One thing found in a unit's settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {

@@ -27,7 +27,7 @@ pub fn show_arguments(manager: Manager, unit: &str) -> Vec<String> {
 
 /// What systemd says of one unit.
 ///
-/// A field is absent where systemd printed nothing for it, or nothing that can be read. For a unit
+/// A field is absent if systemd printed nothing for it, or nothing that can be read. For a unit
 /// that is not loaded systemd prints its defaults, so look at [`load_state`](Self::load_state)
 /// first, or ask [`stop_timeout`](Self::stop_timeout).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,7 +51,7 @@ pub struct UnitProperties {
     /// Whose messages by `sd_notify(3)` are accepted: `none`, `main`, `exec`, `all`. Never `none`
     /// with `Type=notify` or `WatchdogSec=`, whatever the file says (`service_add_extras()`).
     pub notify_access: Option<String>,
-    /// The service's main process; absent where it has none.
+    /// The service's main process; absent if it has none.
     pub main_pid: Option<u32>,
     /// Who gets the signals of a stop: `control-group`, `mixed`, `process`, `none`.
     pub kill_mode: Option<String>,
@@ -60,7 +60,7 @@ pub struct UnitProperties {
     /// The stop timeout in force. Zero is zero, SIGKILL at once, and comes from a transient unit
     /// only: `TimeoutStopSec=0` in a file means infinite and is shown so.
     pub timeout_stop: Option<Timespan>,
-    /// The watchdog in force. Absent where there is none, and where the service does not run:
+    /// The watchdog in force. Absent if there is none, and if the service does not run:
     /// systemd then shows `infinity` whatever the file says.
     pub watchdog: Option<Timespan>,
     /// The files that amend it, in the order in which they apply.
@@ -119,7 +119,7 @@ impl UnitProperties {
         }
     }
 
-    /// How long systemd waits between SIGTERM and SIGKILL; `None` where it does not say, or only
+    /// How long systemd waits between SIGTERM and SIGKILL; `None` if it does not say, or only
     /// says its default, the unit not being loaded.
     pub fn stop_timeout(&self) -> Option<Timespan> {
         self.timeout_stop.filter(|_| self.load_state.as_deref() == Some("loaded"))
@@ -132,7 +132,7 @@ impl UnitProperties {
     }
 
     /// Whether systemd accepts what the process `pid` of this service tells it by `sd_notify(3)`.
-    /// `false` where that is not known.
+    /// `false` if that is not known.
     pub fn takes_notifications_of(&self, pid: u32) -> bool {
         match self.notify_access.as_deref() {
             Some("all") => true,

@@ -45,7 +45,7 @@ const GOING_DOWN: &str = "reboot.target poweroff.target halt.target kexec.target
     soft-reboot.target exit.target shutdown.target umount.target";
 
 /// Why `unit` is being stopped, by its properties and the output of `systemctl list-jobs
-/// --no-legend` at that moment; `None` where its state is not known.
+/// --no-legend` at that moment; `None` if its state is not known.
 pub fn stop_reason(unit: &str, properties: &UnitProperties, jobs: &str) -> Option<StopReason> {
     let state = properties.active_state.as_deref()?;
     let sub_state = properties.sub_state.as_deref().unwrap_or_default();
@@ -74,7 +74,7 @@ pub fn stop_reason(unit: &str, properties: &UnitProperties, jobs: &str) -> Optio
     })
 }
 
-/// Unit and type of a line `JOB UNIT TYPE STATE`; `None` where `UNIT` is not a valid name, since it
+/// Unit and type of a line `JOB UNIT TYPE STATE`; `None` if `UNIT` is not a valid name, since it
 /// is shown as it is.
 fn job(line: &str) -> Option<(&str, &str)> {
     let mut columns = line.split_whitespace();

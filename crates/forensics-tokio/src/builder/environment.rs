@@ -24,15 +24,11 @@ const NOT_SETTINGS: [&str; 2] = ["FORENSICS_PID", "FORENSICS_CONTEXT"];
 /// How many letters a name may be off and still be taken for a misspelt one.
 const MISSPELT: usize = 4;
 
+/// Why a value is invalid, and which values are allowed.
+type Invalid = (String, &'static str);
+
 /// Puts a value into the configuration.
 type Set = fn(&mut Config, &OsStr) -> Result<(), Invalid>;
-
-/// Why a value is invalid, and which values are allowed.
-#[derive(Debug, PartialEq, Eq)]
-struct Invalid {
-    reason: String,
-    allowed: &'static str,
-}
 
 /// The variable of each setting, in the order of `docs/configuration.md`.
 const SETTINGS: &[(&str, Set)] = &[
@@ -84,7 +80,7 @@ pub(crate) fn apply(
             found.unknown.push((name.to_string(), nearest(&name)));
             continue;
         };
-        if let Err(Invalid { reason, allowed }) = set(config, &value) {
+        if let Err((reason, allowed)) = set(config, &value) {
             return Err(InstallError::Environment { variable, value: text, reason, allowed });
         }
         found.settings.push((variable, text));
@@ -93,16 +89,15 @@ pub(crate) fn apply(
 }
 
 fn span(value: &OsStr) -> Result<Duration, Invalid> {
-    const ALLOWED: &str = "a time span such as `30s` or `1min 30s`, or `infinity`";
-    let invalid = |e: duration::ParseError| Invalid { reason: error_chain(&e), allowed: ALLOWED };
-    let span = duration::parse(&value.to_string_lossy()).map_err(invalid)?;
+    let allowed = "a time span such as `30s` or `1min 30s`, or `infinity`";
+    let span = duration::parse(&value.to_string_lossy()).map_err(|e| (error_chain(&e), allowed))?;
     Ok(span.to_std().unwrap_or(Duration::MAX))
 }
 
 fn finite(value: &OsStr) -> Result<Duration, Invalid> {
-    const ALLOWED: &str = "a time span such as `30s` or `1min 30s`";
-    let span = span(value).map_err(|invalid| Invalid { allowed: ALLOWED, ..invalid })?;
-    let infinite = || Invalid { reason: "it must be finite".to_owned(), allowed: ALLOWED };
+    let allowed = "a time span such as `30s` or `1min 30s`";
+    let span = span(value).map_err(|(reason, _)| (reason, allowed))?;
+    let infinite = || ("it must be finite".to_owned(), allowed);
     Some(span).filter(|&span| span < Duration::MAX).ok_or_else(infinite)
 }
 
@@ -116,7 +111,7 @@ fn yes_or_no(value: &OsStr) -> Result<bool, Invalid> {
     match value.to_string_lossy().to_ascii_lowercase().as_str() {
         "1" | "yes" | "y" | "true" | "t" | "on" => Ok(true),
         "0" | "no" | "n" | "false" | "f" | "off" => Ok(false),
-        _ => Err(Invalid { reason: "not a boolean".to_owned(), allowed: "`yes`, `no`" }),
+        _ => Err(("not a boolean".to_owned(), "`yes`, `no`")),
     }
 }
 
@@ -130,10 +125,7 @@ fn escalation(value: &OsStr) -> Result<Escalation, Invalid> {
         Some("skip_then_exit") => Ok(Escalation::SkipThenExit),
         Some("exit") => Ok(Escalation::Exit),
         Some("ignore") => Ok(Escalation::Ignore),
-        _ => Err(Invalid {
-            reason: "not an escalation policy".to_owned(),
-            allowed: "`skip_then_exit`, `exit`, `ignore`",
-        }),
+        _ => Err(("not an escalation policy".to_owned(), "`skip_then_exit`, `exit`, `ignore`")),
     }
 }
 

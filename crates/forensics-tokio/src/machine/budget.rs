@@ -76,25 +76,30 @@ impl Budget {
     }
 }
 
-/// The sum of what phases may take, against the deadline.
+/// The longest that a teardown can take. [`ShutdownGuard::worst_case`](crate::ShutdownGuard::worst_case)
+/// returns it.
+///
+/// Its `Display` shows how it comes about, such as
+/// `pre_stop_delay 5.00s + drain 30.00s + db_close (open, 5.00s reserved) = at most 50.00s`. `open`
+/// means that the phase has no timeout.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Sum {
+pub struct WorstCase {
     claims: Vec<Claim>,
     deadline: Duration,
 }
 
-impl Sum {
+impl WorstCase {
     pub(crate) fn of(claims: Vec<Claim>, deadline: Duration) -> Self {
         Self { claims, deadline }
     }
 
-    /// The longest the teardown can take: all timeouts together, and no more than the deadline,
-    /// which is also the answer where a phase has no timeout.
-    pub(crate) fn worst_case(&self) -> Duration {
+    /// The pre-stop delay and the timeouts of all phases together, and never more than the deadline. It
+    /// is the deadline if a phase has no timeout.
+    pub fn duration(&self) -> Duration {
         self.timeouts().map_or(self.deadline, |sum| sum.min(self.deadline))
     }
 
-    /// Whether every reserve can be honoured. Where not, the last phases can come away with nothing.
+    /// Whether the deadline covers all reserves. If not, the last phases may have no time.
     pub(crate) fn is_possible(&self) -> bool {
         self.reserves() <= self.deadline
     }
@@ -110,8 +115,7 @@ impl Sum {
     }
 }
 
-/// `notify (open) + drain 30.00s + db_close (open, 5.00s reserved) = at most 45.00s`
-impl Display for Sum {
+impl Display for WorstCase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, Claim { name, timeout, reserve }) in self.claims.iter().enumerate() {
             let plus = if i == 0 { "" } else { " + " };
@@ -134,7 +138,7 @@ impl Display for Sum {
                     Seconds(self.deadline)
                 )?;
             }
-            _ => write!(f, " = at most {}", Seconds(self.worst_case()))?,
+            _ => write!(f, " = at most {}", Seconds(self.duration()))?,
         }
         if !self.is_possible() {
             write!(f, ", though {} are reserved in all", Seconds(self.reserves()))?;
@@ -208,9 +212,9 @@ mod tests {
             (vec![], "no phases = at most 0.00s", 0),
         ];
         for (claims, text, worst) in cases {
-            let sum = Sum::of(claims, Duration::from_secs(45));
+            let sum = WorstCase::of(claims, Duration::from_secs(45));
             assert_eq!(sum.to_string(), text);
-            assert_eq!(sum.worst_case(), Duration::from_secs(worst));
+            assert_eq!(sum.duration(), Duration::from_secs(worst));
             assert_eq!(sum.is_possible(), !text.contains("though"));
         }
     }

@@ -25,7 +25,8 @@ use forensics_core::escape::Escaped;
 use forensics_core::record::{self, ExitKind, SignalEvent, Stopped};
 use tokio::time::Instant;
 
-pub(crate) use self::budget::{Seconds, Sum};
+pub(crate) use self::budget::Seconds;
+pub use self::budget::WorstCase;
 pub(crate) use self::event::{Action, Event, ExitReason, LogEvent, PhaseEnd, PhaseKey};
 pub(crate) use self::limit::Unit;
 use self::plan::Plan;
@@ -393,7 +394,7 @@ impl Machine {
     }
 
     /// What the pre-stop delay and the phases registered so far may take.
-    pub(crate) fn sum(&self) -> Sum {
+    pub(crate) fn sum(&self) -> WorstCase {
         self.plan.sum(self.config.pre_stop_delay, self.config.deadline())
     }
 

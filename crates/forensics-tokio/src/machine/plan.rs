@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use forensics_core::escape::{MAX_NAME_CHARS, truncate};
 
-use super::budget::{Claim, Sum};
+use super::budget::{Claim, WorstCase};
 
 /// A step of the teardown: a phase, or a group of phases that run concurrently.
 #[derive(Clone)]
@@ -130,10 +130,10 @@ impl Plan {
     }
 
     /// What a pre-stop delay and the steps not yet taken may take.
-    pub(super) fn sum(&self, delay: Duration, deadline: Duration) -> Sum {
+    pub(super) fn sum(&self, delay: Duration, deadline: Duration) -> WorstCase {
         let delay = (!delay.is_zero()).then(|| Claim::pre_stop_delay(delay));
         let claims = delay.into_iter().chain(self.waiting.iter().map(Step::effective_claim));
-        Sum::of(claims.collect(), deadline)
+        WorstCase::of(claims.collect(), deadline)
     }
 
     /// What the steps not yet taken have reserved in all.

@@ -241,7 +241,7 @@ fn command_line(bytes: &[u8]) -> Option<String> {
         }
     };
     let arguments: Vec<String> = text.split('\0').enumerate().map(argument).collect();
-    Some(truncate(&arguments.join(" "), MAX_CMDLINE_CHARS))
+    Some(truncate(arguments.join(" "), MAX_CMDLINE_CHARS))
 }
 
 #[cfg(test)]
