@@ -63,12 +63,6 @@ impl LogThread {
         }
     }
 
-    /// Writes what matters to file descriptor 2 where it was not emitted in time. Blocks for
-    /// [`EMIT_LIMIT`] at most for each such text.
-    pub(crate) fn write_overdue(&self) {
-        self.write_pending(EMIT_LIMIT);
-    }
-
     /// The texts that the subscriber has not taken yet.
     pub(crate) fn unsaid(&self) -> Vec<String> {
         let pending = lock(&self.pending);
@@ -80,14 +74,16 @@ impl LogThread {
     /// 2.
     pub(crate) fn finish(&self, limit: Duration) {
         self.queue.flush(limit);
-        self.write_pending(Duration::ZERO);
+        self.write_overdue(Duration::ZERO);
     }
 
-    fn write_pending(&self, older_than: Duration) {
+    /// Writes what matters, and was not emitted within `limit`, to file descriptor 2. Blocks for at most
+    /// [`EMIT_LIMIT`] for each such text.
+    pub(crate) fn write_overdue(&self, limit: Duration) {
         let mut overdue = Vec::new();
         lock(&self.pending).retain_mut(|pending| {
             let is_emitted = self.queue.has_done(pending.number);
-            let is_overdue = pending.since.elapsed() >= older_than;
+            let is_overdue = pending.since.elapsed() >= limit;
             if !is_emitted && is_overdue && !pending.is_written {
                 pending.is_written = true;
                 overdue.push(pending.text.clone());

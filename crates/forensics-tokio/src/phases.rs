@@ -131,14 +131,13 @@ impl Phases {
             state.token.cancel();
         }
         drop(inner);
-        let ends =
-            BringsEnd { shutdown: shutdown.clone(), state: state.clone(), end: PhaseEnd::Dropped };
         let context = PhaseContext { state, shutdown: shutdown.clone() };
+        let ends = BringsEnd { context: context.clone(), end: PhaseEnd::Dropped };
         // Not under the lock: a runtime that shuts down drops the future at once.
         let phases = self.clone();
         let task = shutdown.runtime.spawn(async move {
             let span = phases.span(&key);
-            run(ends, work, context).instrument(span).await;
+            run(work, context, ends).instrument(span).await;
         });
         let mut inner = self.lock();
         let Some(phase) = inner.phases.get_mut(&id) else { return };
@@ -170,7 +169,7 @@ impl Phases {
     }
 }
 
-async fn run(mut ends: BringsEnd, work: PhaseFn, context: PhaseContext) {
+async fn run(work: PhaseFn, context: PhaseContext, mut ends: BringsEnd) {
     // The start of a phase is on disk before its work runs.
     context.shutdown.record.wait_until_written();
     ends.end = match catch_panic(async move { work(context).await }).await {
@@ -182,22 +181,20 @@ async fn run(mut ends: BringsEnd, work: PhaseFn, context: PhaseContext) {
 
 /// Brings the end of a phase when it is dropped, however its task ends.
 struct BringsEnd {
-    shutdown: Arc<Shutdown>,
-    state: Arc<PhaseState>,
+    context: PhaseContext,
     end: PhaseEnd,
 }
 
 impl Drop for BringsEnd {
     fn drop(&mut self) {
-        let phase = self.state.id;
-        self.shutdown.phases.lock().phases.remove(&phase);
+        let PhaseContext { state, shutdown } = &self.context;
+        shutdown.phases.lock().phases.remove(&state.id);
         let mut end = std::mem::replace(&mut self.end, PhaseEnd::Dropped);
         if matches!(end, PhaseEnd::Dropped) && std::thread::panicking() {
             // Not the phase's work, whose panic is caught, but what is around it: the subscriber.
             end = PhaseEnd::Panicked(panics::last().message);
         }
-        let values = self.state.recorded.get();
-        self.shutdown.handle(Event::PhaseEnded { phase, end, values });
+        shutdown.handle(Event::PhaseEnded(state.id, end, state.recorded.get()));
     }
 }
 

@@ -220,11 +220,9 @@ impl Shutdown {
             | Action::EndReadiness
             | Action::CaptureContext { .. }
             | Action::CancelToken => {}
-            Action::CompleteContext(context) => {
+            Action::CompleteContext(mut context) => {
                 self.phases.set_stop(&self.config.service, context.clone());
-                let mut context = ShutdownContext::clone(&context);
-                capture_context::complete(&self.startup, &mut context);
-                let context = Arc::new(context);
+                capture_context::complete(&self.startup, Arc::make_mut(&mut context));
                 // A stop begins once, so this is the first.
                 let _ = self.context.set(context.clone());
                 self.handle(Event::ContextCompleted(context));
@@ -237,7 +235,9 @@ impl Shutdown {
             Action::ExplainStop(context) => {
                 drop(self.runtime.spawn(explain::explain_stop(self.clone(), context)));
             }
-            Action::StartDiagnostic(context) => self.start_diagnostic(&context),
+            Action::StartDiagnostic(context) => {
+                drop(self.runtime.spawn(self.clone().run_diagnostic(context)));
+            }
             Action::EndDiagnostic => self.diagnostic_deadline.notify_one(),
             Action::StartPhase(phase, context) => self.phases.start(self, phase, context),
             Action::DropPhase(phase) => {
@@ -345,37 +345,30 @@ impl Shutdown {
         self.message.finish();
     }
 
-    fn start_diagnostic(self: &Arc<Self>, context: &ShutdownContext) {
-        let Some(log) = &self.config.diag_log else { return };
-        let plan = diagnostic::Plan {
-            command: self.config.diag_command.clone(),
-            log: log.clone(),
-            service: self.config.service.clone(),
-            unit: context.systemd.unit.clone(),
-            deadline: self.diagnostic_deadline.clone(),
-        };
-        let (line, shutdown) = (context.to_string(), self.clone());
-        self.runtime.spawn(async move {
-            shutdown.run_diagnostic(plan, line).await;
-            shutdown.handle(Event::DiagnosticEnded);
-        });
-    }
-
-    async fn run_diagnostic(&self, plan: diagnostic::Plan, line: String) {
-        let path = plan.log.clone();
+    /// Runs the diagnostic, and logs and records how it ended.
+    async fn run_diagnostic(self: Arc<Self>, context: Arc<ShutdownContext>) {
+        let Some(path) = self.config.diag_log.clone() else { return };
         let note = |state, error| {
             let path = Some(path.to_string_lossy().into_owned());
             self.record.push(record::Event::Diag(Diag { path, error, ..Diag::new(state) }));
             self.record.queue.start();
         };
         note(DiagState::Started, None);
-        let ended = diagnostic::run(plan, line).await;
+        let plan = diagnostic::Plan {
+            command: self.config.diag_command.clone(),
+            log: path.clone(),
+            service: self.config.service.clone(),
+            unit: context.systemd.unit.clone(),
+            deadline: self.diagnostic_deadline.clone(),
+        };
+        let ended = diagnostic::run(plan, context.to_string()).await;
         match &ended {
             Ok(Some(_)) => {}
             Ok(None) => note(DiagState::Finished, None),
             Err(e) => note(e.state, Some(e.to_string())),
         }
         self.log.emit(move || events::diagnostic_ended(&path, ended));
+        self.handle(Event::DiagnosticEnded);
     }
 }
 

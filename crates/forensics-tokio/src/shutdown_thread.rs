@@ -226,7 +226,7 @@ pub(crate) fn perform(pending: Pending) {
 
 /// Looks at a guard's stop, where one is under way. Returns whether it is to be looked at again.
 fn watch(guard: &Arc<Shutdown>) -> bool {
-    guard.log.write_overdue();
+    guard.log.write_overdue(EMIT_LIMIT);
     let snapshot = guard.machine().snapshot(guard.now());
     if let Some(snapshot) = snapshot {
         describe::sample_threads(guard, snapshot.since);

@@ -45,11 +45,7 @@ pub(crate) enum Event {
     /// A phase recorded something: these are all its values.
     PhaseProgressed(StepId, Values),
     /// A phase's task has ended, with all its values.
-    PhaseEnded {
-        phase: StepId,
-        end: PhaseEnd,
-        values: Values,
-    },
+    PhaseEnded(StepId, PhaseEnd, Values),
     /// The diagnostic's task has ended.
     DiagnosticEnded,
     /// systemd has told us about our unit.

@@ -283,9 +283,7 @@ impl Machine {
             Event::RunStarted => self.run_started(turn),
             Event::ServiceEnded(outcome) => self.service_ended(outcome, turn),
             Event::PhaseProgressed(phase, values) => self.phase_progressed(phase, values, turn),
-            Event::PhaseEnded { phase, end, values } => {
-                self.phase_ended(phase, end, values, turn);
-            }
+            Event::PhaseEnded(phase, end, values) => self.phase_ended(phase, end, values, turn),
             Event::DiagnosticEnded => self.diagnostic_ended(),
             Event::UnitKnown(unit) => drop(self.unit.get_or_insert(unit)),
             Event::Extended(allowed) => self.extend(allowed, turn),

@@ -117,7 +117,7 @@ impl World {
                 let end =
                     if ends_well { PhaseEnd::Ok } else { PhaseEnd::Failed("test".to_owned()) };
                 driven.now += ms(1);
-                driven.bring(Event::PhaseEnded { phase, end, values: Values::default() })
+                driven.bring(Event::PhaseEnded(phase, end, Values::default()))
             }
             Move::Tick => {
                 let mut actions = driven.tick();

@@ -219,8 +219,7 @@ impl World {
                 }
                 Action::DropPhase(phase) => {
                     self.ends.retain(|_, (id, _)| *id != phase);
-                    let values = Values::default();
-                    self.bring(Event::PhaseEnded { phase, end: PhaseEnd::Dropped, values });
+                    self.bring(Event::PhaseEnded(phase, PhaseEnd::Dropped, Values::default()));
                 }
                 _ => {}
             }
@@ -249,7 +248,7 @@ impl World {
                     End::Panics => PhaseEnd::Panicked("panicked".to_owned()),
                     End::Ok | End::Never => PhaseEnd::Ok,
                 };
-                self.bring(Event::PhaseEnded { phase, end, values: Values::default() });
+                self.bring(Event::PhaseEnded(phase, end, Values::default()));
             } else {
                 self.bring(Event::Tick);
             }

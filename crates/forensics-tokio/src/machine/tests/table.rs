@@ -126,7 +126,7 @@ fn each_event_has_its_actions_in_each_state() {
         (
             "a phase that ended",
             tearing_down,
-            Event::PhaseEnded { phase: StepId(1), end: PhaseEnd::Ok, values: Values::default() },
+            Event::PhaseEnded(StepId(1), PhaseEnd::Ok, Values::default()),
             drained.to_vec(),
         ),
     ];
