@@ -150,7 +150,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::machine::Event;
+    use crate::machine::{Event, Stage, State};
     use crate::panics::Panic;
 
     fn phase(name: &str, outcome: Outcome, ms: u64, error: Option<&str>) -> PhaseReport {
@@ -202,7 +202,9 @@ mod tests {
                  {seen}context: {context}\n"
             )
         };
-        let report = machine.report_of(machine.stop.as_ref().unwrap(), began + seconds(3));
+        let mut closing = machine.clone();
+        closing.state = State::TearingDown(Stage::Closing { since: began + seconds(3) });
+        let report = closing.report().unwrap();
         let timed_out = ShutdownReport { total: seconds(31), ..report.clone() };
         let failed = ShutdownReport {
             errors: vec!["disk\ngone".to_owned()],

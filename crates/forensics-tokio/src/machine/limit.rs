@@ -22,8 +22,6 @@ pub(crate) struct Unit {
 pub(crate) struct Extension {
     /// The unit's stop timeout.
     pub(crate) granted: Duration,
-    /// What of it is kept back.
-    margin: Duration,
     /// The longest the whole teardown may be allowed.
     pub(crate) ceiling: Duration,
 }
@@ -32,8 +30,9 @@ impl Extension {
     /// After so long, with so much `allowed`: what shall be allowed, and how long systemd has to
     /// wait from now on. `None` where that is no more than there is.
     pub(crate) fn next(self, elapsed: Duration, allowed: Duration) -> Option<(Duration, Duration)> {
-        let next = (elapsed + self.granted).saturating_sub(self.margin).min(self.ceiling);
-        (next > allowed).then(|| (next, (next + self.margin).saturating_sub(elapsed)))
+        let margin = safety_margin(self.granted);
+        let next = (elapsed + self.granted).saturating_sub(margin).min(self.ceiling);
+        (next > allowed).then(|| (next, (next + margin).saturating_sub(elapsed)))
     }
 }
 
@@ -77,8 +76,7 @@ impl Machine {
         let ceiling = highest(asked, self.config.deadline(), self.config.stop_timeout);
         let heeded = self.unit?.heeds_us && self.notifies;
         let allowed = self.stop.as_ref()?.allowed;
-        let extension = Extension { granted, margin: safety_margin(granted), ceiling };
-        (heeded && ceiling > allowed).then_some(extension)
+        (heeded && ceiling > allowed).then_some(Extension { granted, ceiling })
     }
 }
 
@@ -111,8 +109,7 @@ mod tests {
     #[test]
     fn progress_starts_the_stop_timeout_again_up_to_the_ceiling() {
         let seconds = Duration::from_secs;
-        let extension =
-            Extension { granted: seconds(10), margin: seconds(1), ceiling: seconds(25) };
+        let extension = Extension { granted: seconds(10), ceiling: seconds(25) };
         // elapsed, allowed, expected
         let cases = [
             (0, 9, None),

@@ -353,12 +353,30 @@ impl Machine {
 
     /// The report of a teardown that has ended, while `run` is about to return.
     pub(crate) fn report(&self) -> Option<ShutdownReport> {
-        match self.state {
-            State::TearingDown(Stage::Closing { since }) => {
-                Some(self.report_of(self.stop.as_ref()?, since))
-            }
-            _ => None,
+        let State::TearingDown(Stage::Closing { since }) = self.state else { return None };
+        let stop = self.stop.as_ref()?;
+        let timed_out = |phase: &PhaseReport| phase.outcome == Outcome::TimedOut;
+        let mut report = ShutdownReport {
+            service: self.config.service.clone(),
+            context: ShutdownContext::clone(&stop.context),
+            timed_out: stop.ended().any(timed_out),
+            phases: stop.reports.clone(),
+            service_outcome: match &self.service {
+                Service::Ended(outcome) => outcome.clone(),
+                _ => ServiceOutcome::Dropped,
+            },
+            repeated_signals: stop.repeated.clone(),
+            unlisted_signals: self.requests.unlisted(),
+            errors: self.plan.errors.clone(),
+            deadline: stop.allowed,
+            pre_stop_delay: stop.delayed,
+            total: since.saturating_duration_since(stop.began),
+            exit_status: 0,
+        };
+        if report.is_failed() {
+            report.exit_status = self.config.failure_status;
         }
+        Some(report)
     }
 
     /// For how long another signal is the same request as the last one.
@@ -673,31 +691,6 @@ impl Machine {
         let mut stopped = Stopped::new(how, status.map(i32::from), micros(total));
         stopped.more_signals = Some(self.requests.unlisted()).filter(|&more| more > 0);
         stopped
-    }
-
-    fn report_of(&self, stop: &Stop, ended: Instant) -> ShutdownReport {
-        let timed_out = |phase: &PhaseReport| phase.outcome == Outcome::TimedOut;
-        let mut report = ShutdownReport {
-            service: self.config.service.clone(),
-            context: ShutdownContext::clone(&stop.context),
-            timed_out: stop.ended().any(timed_out),
-            phases: stop.reports.clone(),
-            service_outcome: match &self.service {
-                Service::Ended(outcome) => outcome.clone(),
-                _ => ServiceOutcome::Dropped,
-            },
-            repeated_signals: stop.repeated.clone(),
-            unlisted_signals: self.requests.unlisted(),
-            errors: self.plan.errors.clone(),
-            deadline: stop.allowed,
-            pre_stop_delay: stop.delayed,
-            total: ended.saturating_duration_since(stop.began),
-            exit_status: 0,
-        };
-        if report.is_failed() {
-            report.exit_status = self.config.failure_status;
-        }
-        report
     }
 }
 

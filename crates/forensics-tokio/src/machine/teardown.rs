@@ -171,7 +171,11 @@ impl Stop {
             let skipped = self.report(&key, Outcome::Skipped, turn.now, turn);
             return self.end_step(key, PhaseReport { error: Some(why), ..skipped }, turn);
         }
-        self.log_start(&key, due, turn);
+        self.progress += 1;
+        let offset = due.started.saturating_duration_since(self.began);
+        let budget = due.all(self.deadline());
+        turn.record(record_events::phase_started(&key, budget, offset));
+        turn.log(LogEvent::PhaseStarted { phase: key.clone(), offset, budget });
         match step.work {
             Work::Phase => self.start_phase(key, due, turn),
             Work::Group(members) => self.start_group(&key, members, due, turn),
@@ -284,14 +288,6 @@ impl Stop {
         }
     }
 
-    fn log_start(&mut self, key: &PhaseKey, due: Budget, turn: &mut Turn) {
-        self.progress += 1;
-        let offset = due.started.saturating_duration_since(self.began);
-        let budget = due.all(self.deadline());
-        turn.record(record_events::phase_started(key, budget, offset));
-        turn.log(LogEvent::PhaseStarted { phase: key.clone(), offset, budget });
-    }
-
     /// Records and logs how a phase or group has ended, and keeps it for the report.
     fn end_step(&mut self, key: PhaseKey, report: PhaseReport, turn: &mut Turn) {
         self.progress += 1;
@@ -322,7 +318,13 @@ impl Stop {
                 }
                 None if turn.now >= phase.next_notice => {
                     phase.next_notice = turn.now + STILL_RUNNING_EVERY;
-                    turn.log(phase.still_running(self.began, turn.now));
+                    turn.log(LogEvent::PhaseStillRunning {
+                        phase: phase.key.clone(),
+                        offset: turn.since(self.began),
+                        elapsed: phase.ran(turn.now),
+                        budget: phase.ran(phase.end),
+                        last_value: phase.values.last.clone(),
+                    });
                 }
                 None => {}
             }
@@ -389,15 +391,5 @@ impl RunningPhase {
             what = format!("{what}; last recorded {last}");
         }
         (dropped.outcome, Some(what))
-    }
-
-    fn still_running(&self, began: Instant, now: Instant) -> LogEvent {
-        LogEvent::PhaseStillRunning {
-            phase: self.key.clone(),
-            offset: now.saturating_duration_since(began),
-            elapsed: self.ran(now),
-            budget: self.ran(self.end),
-            last_value: self.values.last.clone(),
-        }
     }
 }
