@@ -6,10 +6,7 @@ use forensics_core::capture::Signal;
 use forensics_core::cause::Cause;
 use forensics_core::context::{Sender, ShutdownContext, Trigger};
 use forensics_core::json;
-use forensics_core::record::{
-    Event, PhaseFinished, PhaseProgress, PhaseStarted, SignalEvent, SignalKind,
-};
-use serde_json::{Map, Value};
+use forensics_core::record::{Event, PhaseFinished, SignalEvent, SignalKind};
 
 use crate::machine::PhaseKey;
 use crate::report::{PhaseReport, RepeatedSignal};
@@ -54,34 +51,13 @@ fn signal(signal: Option<Signal>, sender: Option<&Sender>) -> SignalEvent {
     }
 }
 
-pub(crate) fn phase_started(phase: &PhaseKey, budget: Duration, offset: Duration) -> Event {
-    let mut event = PhaseStarted::new(&*phase.name, micros(offset));
-    event.group = group(phase);
-    event.timeout_us = Some(micros(budget));
-    Event::PhaseStarted(event)
-}
-
-pub(crate) fn phase_progress(
-    phase: &PhaseKey,
-    values: Map<String, Value>,
-    offset: Duration,
-) -> Event {
-    let mut event = PhaseProgress::new(&*phase.name, values, micros(offset));
-    event.group = group(phase);
-    Event::PhaseProgress(event)
-}
-
 pub(crate) fn phase_finished(phase: &PhaseKey, report: &PhaseReport) -> Event {
     let (took, offset) = (micros(report.duration), micros(report.started_after + report.duration));
     let mut event = PhaseFinished::new(&*phase.name, report.outcome, took, offset);
-    event.group = group(phase);
+    event.group = phase.group_name();
     event.error.clone_from(&report.error);
     event.values.clone_from(&report.values);
     Event::PhaseFinished(event)
-}
-
-fn group(phase: &PhaseKey) -> Option<String> {
-    phase.group.as_ref().map(|group| group.name.to_string())
 }
 
 pub(crate) fn micros(span: Duration) -> u64 {

@@ -143,6 +143,12 @@ pub(crate) struct PhaseKey {
     pub(crate) group: Option<Box<PhaseKey>>,
 }
 
+impl PhaseKey {
+    pub(crate) fn group_name(&self) -> Option<String> {
+        self.group.as_ref().map(|group| group.name.to_string())
+    }
+}
+
 /// Why the process is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ExitReason {
@@ -190,7 +196,7 @@ pub(crate) enum LogEvent {
     Repeated(Box<RepeatedSignal>, Escalation),
     ImpossibleReserves(String),
     DelayStarted(Duration),
-    /// After so long, and why before its time.
+    /// How long it lasted, and what the line adds if it was cut short.
     DelayEnded(Duration, &'static str),
     /// What the phases may take, and how the deadline came about.
     TeardownStarted {

@@ -599,8 +599,8 @@ impl Machine {
         ends_delay
     }
 
-    /// Ends the pre-stop delay, if it has begun, or spares it. Returns whether it had begun. The log says
-    /// `why` after `Pre-stop delay over`.
+    /// Ends the pre-stop delay if it has begun; otherwise there will be none. Returns whether it had begun.
+    /// The log says `why` after `Pre-stop delay over`.
     fn end_delay(&mut self, why: &'static str, turn: &mut Turn) -> bool {
         if let State::Capturing { may_delay, .. } = &mut self.state {
             *may_delay = false;

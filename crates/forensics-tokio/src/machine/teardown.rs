@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use forensics_core::record::{self, ExitKind};
+use forensics_core::record::{self, ExitKind, PhaseProgress, PhaseStarted};
 use tokio::time::Instant;
 
 use super::account;
@@ -18,7 +18,7 @@ use super::{
     Seconds, Service, Stage, State, StepId, Stop, Turn,
 };
 use crate::outcome::{Outcome, ServiceOutcome};
-use crate::record_events;
+use crate::record_events::{self, micros};
 use crate::recorded::Values;
 use crate::report::PhaseReport;
 
@@ -117,9 +117,13 @@ impl Machine {
         let Some(stop) = self.tearing_down() else { return };
         let Some(phase) = stop.running.get_mut(&id) else { return };
         stop.progress += 1;
-        let offset = turn.since(stop.began);
-        turn.record(record_events::phase_progress(&phase.key, values.all.clone(), offset));
         phase.values = values;
+        turn.record(record::Event::PhaseProgress(PhaseProgress {
+            phase: phase.key.name.to_string(),
+            group: phase.key.group_name(),
+            values: phase.values.all.clone(),
+            offset_us: micros(turn.since(stop.began)),
+        }));
     }
 
     pub(super) fn phase_ended(
@@ -174,7 +178,12 @@ impl Stop {
         self.progress += 1;
         let offset = due.started.saturating_duration_since(self.began);
         let budget = due.all(self.deadline());
-        turn.record(record_events::phase_started(&key, budget, offset));
+        turn.record(record::Event::PhaseStarted(PhaseStarted {
+            phase: key.name.to_string(),
+            group: key.group_name(),
+            timeout_us: Some(micros(budget)),
+            offset_us: micros(offset),
+        }));
         turn.log(LogEvent::PhaseStarted { phase: key.clone(), offset, budget });
         match step.work {
             Work::Phase => self.start_phase(key, due, turn),
