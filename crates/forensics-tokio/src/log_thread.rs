@@ -99,7 +99,7 @@ impl LogThread {
 }
 
 /// Writes to file descriptor 2 directly. `eprintln!` would wait for the lock of `std::io::Stderr`,
-/// which the thread that blocks may hold, and it panics where the pipe is not read any more.
+/// which the thread that blocks may hold, and it panics if the pipe is not read any more.
 ///
 /// What a full pipe has no room for is lost, so that this blocks in none unless its writers race.
 fn write_to_stderr(line: &[u8]) {

@@ -1,8 +1,8 @@
 //! The tasks of the phases: started and dropped as the machine says.
 //!
-//! Each phase is a task of its own. So one that blocks its thread stops no other, where the runtime
-//! has another thread, and its panic stays its own. However the task ends, it brings
-//! [`Event::PhaseEnded`], also when it is dropped.
+//! Each phase is a task of its own. So a phase that blocks its thread stops no other phase if the runtime
+//! has another thread, and neither does a panic. However the task ends, it brings [`Event::PhaseEnded`],
+//! also when it is dropped.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -97,7 +97,7 @@ impl Phases {
         drop(inner);
         let make = || {
             let span = events::teardown_span(&service, &context, &outer);
-            // Where it is disabled, the phases are in the span in which `run` was called.
+            // If it is disabled, the phases are in the span in which `run` was called.
             if span.is_disabled() { outer } else { span }
         };
         cell.get_or_init(make).clone()

@@ -299,8 +299,8 @@ impl Shutdown {
         id
     }
 
-    /// What is to be done before the process is ended: it is recorded and said, and what is buffered
-    /// is written out. Blocks, with a limit on each where a thread is to be had.
+    /// Records and logs that the process is ended by force, and writes out what is buffered. Blocks, with
+    /// a limit on each step if a thread can be started.
     pub(crate) fn last_words(self: &Arc<Self>, reason: ExitReason) {
         let detail = match reason {
             ExitReason::Signal(_) => reason.text(),
@@ -339,7 +339,7 @@ impl Shutdown {
         self.handle(Event::Closed);
     }
 
-    /// Writes what is left where no teardown has ended: the guard is dropped, or a panic ends the run.
+    /// Writes what is left if no teardown has ended: the guard is dropped, or a panic ends the run.
     pub(crate) fn flush(&self) {
         self.record.flush(FINISH_LIMIT);
         self.message.finish();

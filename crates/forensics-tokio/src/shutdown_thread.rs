@@ -58,7 +58,7 @@ static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
 /// Serves this guard from now on, for as long as it lives.
 ///
 /// # Errors
-/// Where the thread cannot be started, for the first guard.
+/// If the thread cannot be started, for the first guard.
 pub(crate) fn attach(guard: Weak<Shutdown>) -> io::Result<()> {
     let mut registry = lock(&REGISTRY);
     if !registry.is_started {
@@ -224,7 +224,7 @@ pub(crate) fn perform(pending: Pending) {
     }
 }
 
-/// Looks at a guard's stop, where one is under way. Returns whether it is to be looked at again.
+/// Watches a guard's stop, if there is one. Returns whether to watch it again.
 fn watch(guard: &Arc<Shutdown>) -> bool {
     guard.log.write_overdue(EMIT_LIMIT);
     let snapshot = guard.machine().snapshot(guard.now());

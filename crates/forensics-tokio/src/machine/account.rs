@@ -1,7 +1,7 @@
 //! The account of a stop in a few lines for people: what the termination message says.
 //!
-//! What matters most stands first, since the message may be cut where it is shown: how it ended, why
-//! it stops, who asked, what did not go well. Never longer than [`MAX_BYTES`].
+//! What matters most comes first, because the message may be cut when it is shown: how it ended, why
+//! it stops, who asked, what did not go well. It is never longer than [`MAX_BYTES`].
 
 use std::fmt::Write;
 

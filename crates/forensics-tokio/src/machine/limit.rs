@@ -28,7 +28,7 @@ pub(crate) struct Extension {
 
 impl Extension {
     /// After so long, with so much `allowed`: what shall be allowed, and how long systemd has to
-    /// wait from now on. `None` where that is no more than there is.
+    /// wait from now on. `None` if that is no more than there is.
     pub(crate) fn next(self, elapsed: Duration, allowed: Duration) -> Option<(Duration, Duration)> {
         let margin = safety_margin(self.granted);
         let next = (elapsed + self.granted).saturating_sub(margin).min(self.ceiling);
@@ -39,9 +39,9 @@ impl Extension {
 impl Machine {
     /// How long a teardown may take that this context began, and why so long.
     ///
-    /// systemd's stop timeout counts where systemd may be the one who stops us, and where it hears
-    /// of the teardown by `STOPPING=1`: `kill PID` by itself starts no timer in systemd. A stop
-    /// timeout that we were told of counts for every signal, as the sender does not show who waits.
+    /// systemd's stop timeout counts if systemd may be the sender, and if it receives `STOPPING=1`:
+    /// `kill PID` does not start systemd's timer, and `STOPPING=1` does. A configured stop timeout counts
+    /// for every signal, because the sender does not show who waits.
     pub(super) fn limit(&self, context: &ShutdownContext) -> (Duration, String) {
         let configured = self.config.deadline();
         let by_systemd = matches!(context.cause(), Cause::Systemd | Cause::Reboot | Cause::Unknown);

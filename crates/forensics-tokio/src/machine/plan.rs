@@ -52,7 +52,7 @@ impl Plan {
         (id, error)
     }
 
-    /// Adds a member to the group `group`; where that has begun already, as a phase at the end.
+    /// Adds a member to the group `group`. If that has begun already, adds a phase at the end.
     pub(crate) fn push_member(&mut self, group: StepId, name: &str) -> (StepId, Option<String>) {
         let (member, error) = self.step(name, Work::Phase);
         let id = member.id;
@@ -169,8 +169,8 @@ impl Plan {
 }
 
 impl Step {
-    /// A group without a timeout of its own can take no longer than its slowest member, where all
-    /// of those have one.
+    /// A group without a timeout of its own can take no longer than its slowest member, if all
+    /// members have one.
     fn effective_claim(&self) -> Claim {
         let mut claim = self.claim.clone();
         if let (Work::Group(members), None) = (&self.work, claim.timeout) {

@@ -26,7 +26,7 @@ pub(super) struct Requests {
 }
 
 impl Requests {
-    /// Counts a signal. Returns its number among the requests, `None` where it is the same request
+    /// Counts a signal. Returns its number among the requests, `None` if it is the same request
     /// as the signal before it.
     pub(super) fn add(&mut self, at: Instant) -> Option<u32> {
         let repeated =

@@ -70,8 +70,8 @@ impl Machine {
         if let Some(reason) = self.overdue(turn.now) {
             return self.force(reason, turn);
         }
-        // `run` brings ticks in time, but it may not be polled, as where the service blocks. In a runtime
-        // that does not answer, no phase could begin or end.
+        // `run` brings ticks in time, but it is not polled if the service blocks. In a runtime that does
+        // not answer, no phase could begin or end.
         if self.stop.as_ref().is_some_and(|stop| stop.stall.runtime == Runtime::Answers) {
             self.tick(turn);
         }

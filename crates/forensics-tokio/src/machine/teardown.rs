@@ -149,7 +149,7 @@ impl Machine {
                 }
                 return;
             }
-            // Also where it ended by itself in the moment in which it was dropped.
+            // Even if it was being dropped: it ended by itself at the same moment.
             (PhaseEnd::Ok, _) => (Outcome::Ok, None),
             (PhaseEnd::Failed(error), _) => (Outcome::Failed, Some(error)),
             (PhaseEnd::Panicked(message), _) => (Outcome::Panicked, Some(message)),
@@ -244,7 +244,7 @@ impl Stop {
         Some(why.to_owned())
     }
 
-    /// How the phase or group of that name has ended, where it has.
+    /// How the phase or group of that name has ended, if it has.
     fn outcome(&self, name: &str) -> Option<Outcome> {
         self.ended().find(|report| report.name == name).map(|report| report.outcome)
     }
