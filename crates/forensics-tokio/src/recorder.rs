@@ -26,7 +26,8 @@ use crate::record_events::micros;
 /// How long a phase waits for its start to be written.
 const WRITE_LIMIT: Duration = Duration::from_millis(100);
 
-/// How long the end of a teardown waits for the disk. It is longer, because nothing else waits by then.
+/// How long the end of a teardown waits for the record, and for the log. It is longer, because nothing
+/// else waits by then.
 pub(crate) const FINISH_LIMIT: Duration = Duration::from_millis(500);
 
 /// How long a forced exit waits for the last event.

@@ -295,6 +295,19 @@ fn a_runtime_that_does_not_answer_is_reported_once_each_time() {
 }
 
 #[test]
+fn a_phase_has_an_end_until_it_is_given_up() {
+    let mut driven = Driven::new(config());
+    tearing_down(&mut driven);
+    assert_eq!(driven.machine.phase_end(StepId(1)), Some(driven.start + ms(10_000)));
+    driven.bring(Event::Escalated);
+    assert!(driven.machine.phase_end(StepId(1)).is_some(), "its future is not gone yet");
+    // It blocks its thread.
+    driven.now += ms(100);
+    assert!(names(&driven.bring(Event::Tick)).contains(&"record PhaseFinished".to_owned()));
+    assert_eq!(driven.machine.phase_end(StepId(1)), None);
+}
+
+#[test]
 fn near_the_deadline_only_what_still_runs_is_recorded_as_stalled() {
     let setups: [(Setup, &[&str]); 2] = [
         (tearing_down, &["AskRuntime", "ReportStall", "record Stalled", "log Stalled"]),
