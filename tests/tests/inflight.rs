@@ -1,4 +1,4 @@
-//! Counting what is in flight: by hand, by the layers of a tower service, and in a drain.
+//! Counting what is in flight: by hand, by the layer of a tower service, and in a drain.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
@@ -23,26 +23,28 @@ const SECOND: Duration = Duration::from_secs(1);
 #[tokio::test]
 async fn a_request_counts_from_its_call_until_its_answer_or_its_error() {
     let in_flight = InFlight::new();
-    let answer = |request: oneshot::Receiver<u32>| async move { request.await.map_err(|_| "gone") };
-    let mut service = ServiceBuilder::new().layer(in_flight.layer()).service_fn(answer);
+    let answer = |request: oneshot::Receiver<&'static str>| async move {
+        request.await.map(|text| Response::new(Full::<Bytes>::from(text))).map_err(|_| "gone")
+    };
+    let mut service = ServiceBuilder::new().layer(in_flight.http_layer()).service_fn(answer);
     let (first, request) = oneshot::channel();
     let one = service.call(request);
     let (second, request) = oneshot::channel();
     let other = service.clone().call(request);
     assert_eq!(in_flight.count(), 2);
-    first.send(7).unwrap();
-    assert_eq!(one.await, Ok(7));
+    first.send("seven").unwrap();
+    assert_eq!(one.await.unwrap().into_body().collect().await.unwrap().to_bytes(), "seven");
     assert_eq!(in_flight.count(), 1);
     drop(second);
-    assert_eq!(other.await, Err("gone"));
+    assert_eq!(other.await.unwrap_err(), "gone");
     assert_eq!(in_flight.count(), 0);
 }
 
 #[tokio::test]
 async fn a_request_that_is_dropped_half_way_or_before_it_began_counts_no_more() {
     let in_flight = InFlight::new();
-    let service = service_fn(|()| std::future::pending::<Result<(), Infallible>>());
-    let mut service = ServiceBuilder::new().layer(in_flight.layer()).service(service);
+    let service = service_fn(|()| std::future::pending::<Result<Response<()>, Infallible>>());
+    let mut service = ServiceBuilder::new().layer(in_flight.http_layer()).service(service);
     let never_polled = service.call(());
     let mut half_way = Box::pin(service.call(()));
     let polled = std::future::poll_fn(|cx| Poll::Ready(half_way.as_mut().poll(cx).is_pending()));
@@ -59,9 +61,11 @@ async fn a_handler_that_panics_counts_no_more() {
     let in_flight = InFlight::new();
     let in_future = service_fn(|late: bool| {
         assert!(late, "in the call");
-        async move { if late { panic!("in the future") } else { Ok::<(), Infallible>(()) } }
+        async move {
+            if late { panic!("in the future") } else { Ok::<_, Infallible>(Response::new(())) }
+        }
     });
-    let service = ServiceBuilder::new().layer(in_flight.layer()).service(in_future);
+    let service = ServiceBuilder::new().layer(in_flight.http_layer()).service(in_future);
     for (late, message) in [(false, "in the call"), (true, "in the future")] {
         let request = tokio::spawn(service.clone().oneshot(late));
         let panic = request.await.unwrap_err().into_panic();

@@ -1,11 +1,10 @@
-//! Work that may block for ever, on threads of its own.
+//! Work that may block forever, on threads of its own.
 //!
-//! A subscriber, a disk, a file of /proc that a FUSE server answers: each may block for as long as
-//! it likes. Everything that may do so goes through this module, so that no caller waits longer
-//! than it says.
+//! A subscriber, a disk, or a file of /proc that a FUSE server serves may block without limit. All
+//! such work goes through this module, which waits for it with a limit.
 //!
-//! Not tokio's `spawn_blocking`: where no thread is to be had that panics, or leaves the work in its
-//! queue for good.
+//! tokio's `spawn_blocking` does not fit: if no thread can be started it panics, or leaves the work in
+//! its queue.
 
 use std::collections::VecDeque;
 use std::io;
@@ -22,10 +21,10 @@ use crate::low_latency;
 /// How long the thread of a queue stays after its last job.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Starts a thread and leaves it to itself.
+/// Starts a thread and does not wait for it.
 ///
 /// # Errors
-/// Where no thread is to be had.
+/// If the thread cannot be started.
 pub(crate) fn spawn_detached(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let thread = thread::Builder::new().name(name.to_owned());
     let work = move || {
@@ -35,8 +34,8 @@ pub(crate) fn spawn_detached(name: &str, work: impl FnOnce() + Send + 'static) -
     thread.spawn(work).map(drop)
 }
 
-/// The result of `work`, or `None` where it takes longer than `limit`, panics, or no thread is to be
-/// had. Blocks for `limit` at most; work that takes longer is left behind.
+/// The result of `work`, or `None` if it takes longer than `limit`, panics, or no thread can be started.
+/// Blocks for at most `limit`. Work that takes longer goes on without the caller.
 pub(crate) fn run_with_timeout<T: Send + 'static>(
     limit: Duration,
     work: impl FnOnce() -> T + Send + 'static,
@@ -46,8 +45,8 @@ pub(crate) fn run_with_timeout<T: Send + 'static>(
     receiver.recv_timeout(limit).ok()
 }
 
-/// Does `work` likewise, for what must not be left undone: where no thread is to be had it is done
-/// here, and blocks the caller for as long as it takes.
+/// Does `work` in the same way, for what must be done in any case: if no thread can be started, it is
+/// done here, and blocks the caller for as long as it takes.
 pub(crate) fn run_with_timeout_or_here(limit: Duration, work: impl FnOnce() + Send + 'static) {
     let queue = WorkQueue::new("shutdown-work");
     queue.push(work);
@@ -55,17 +54,17 @@ pub(crate) fn run_with_timeout_or_here(limit: Duration, work: impl FnOnce() + Se
     queue.flush(limit);
 }
 
-/// The result of `work`, for a task. Cancel safe: dropped, it leaves the work to itself.
+/// The result of `work`, for a task. Cancel safe: if it is dropped, the work goes on.
 ///
 /// # Errors
-/// Where no thread is to be had, and where `work` panics.
+/// If no thread can be started, or if `work` panics.
 pub(crate) async fn off_runtime<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
     let (sender, receiver) = oneshot::channel();
-    // The receiver is gone where it took too long.
+    // The receiver is gone if the caller no longer waits.
     spawn_detached("shutdown-work", move || drop(sender.send(work())))
-        .map_err(|e| io::Error::new(e.kind(), format!("no thread is to be had: {e}")))?;
+        .map_err(|e| io::Error::new(e.kind(), format!("cannot start a thread: {e}")))?;
     receiver.await.map_err(|_| io::Error::other("it panicked"))
 }
 
@@ -74,7 +73,7 @@ type Job = Box<dyn FnOnce() + Send>;
 /// Jobs that are done one after another on one thread. Clones are the same queue.
 ///
 /// The thread starts with the first job and ends a second after the last, so that an idle guard has
-/// none. Where no thread is to be had, [`start`](Self::start) does the jobs itself.
+/// none. If no thread can be started, [`start`](Self::start) does the jobs itself.
 #[derive(Clone)]
 pub(crate) struct WorkQueue(Arc<Inner>);
 
@@ -108,7 +107,7 @@ impl WorkQueue {
         state.pushed
     }
 
-    /// Sees to it that the jobs are done. Blocks only where no thread is to be had.
+    /// Starts doing the jobs. Blocks only if no thread can be started.
     pub(crate) fn start(&self) {
         let mut state = self.lock();
         if state.waiting.is_empty() {

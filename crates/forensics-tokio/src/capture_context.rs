@@ -3,7 +3,7 @@
 //! Most probes read small files that the kernel itself answers at once. They run on the calling
 //! thread, since starting a thread takes longer than they do, and much longer on a busy host.
 //!
-//! The others may block for ever: a file of `/proc`, `/sys` or a cgroup if lxcfs serves it through
+//! The others may block forever: a file of `/proc`, `/sys` or a cgroup if lxcfs serves it through
 //! FUSE, a command line if its process has locked its memory map, and a marker if its file server is
 //! away. They run on a thread of their own. If one does not answer, it is left behind with its thread,
 //! its fact is missing, and the others go on.
@@ -14,38 +14,32 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use forensics_core::capture::SignalInfo;
-use forensics_core::context::Sender;
-use forensics_core::context::{Probe, ProbeResult, ShutdownContext, StartupInfo, Trigger};
+use forensics_core::context::{Probe, ProbeResult, Sender, ShutdownContext, StartupInfo, Trigger};
 
 use crate::blocking::spawn_detached;
 
 /// How long a probe may take: as long as a busy machine may need to run a thread.
 const PROBE_LIMIT: Duration = Duration::from_millis(100);
 
-/// How long all of them together may take where several do not answer.
+/// How long all of them together may take if several do not answer.
 const TOTAL_LIMIT: Duration = Duration::from_millis(300);
 
-/// A signal that arrived. A test can name its sender.
+/// A signal that arrived.
 #[derive(Debug, Clone)]
 pub(crate) struct Caught {
     pub(crate) captured: SignalInfo,
-    sender: Option<Sender>,
+    /// Its sender, if a test names one.
+    pub(crate) sender: Option<Sender>,
 }
 
 impl Caught {
     pub(crate) fn of(captured: SignalInfo) -> Self {
         Self { captured, sender: None }
     }
-
-    /// The same, from a sender that is known.
-    #[cfg(feature = "testing")]
-    pub(crate) fn known(captured: SignalInfo, sender: Option<Sender>) -> Self {
-        Self { captured, sender }
-    }
 }
 
-/// The context of a stop, as far as its line shows it. Takes some 200 µs, and [`TOTAL_LIMIT`] with a
-/// probe more at most.
+/// The context of a stop, as far as its line shows it. Takes about 200 µs, and at most [`TOTAL_LIMIT`]
+/// and one [`PROBE_LIMIT`].
 pub(crate) fn capture(
     startup: &Arc<StartupInfo>,
     trigger: Trigger,
@@ -61,8 +55,7 @@ pub(crate) fn complete(startup: &Arc<StartupInfo>, context: &mut ShutdownContext
     run(context, startup, Probe::OF_RECORD.to_vec(), TOTAL_LIMIT);
 }
 
-/// Who sent a repeated signal. The shutdown thread may have many of them: so it takes
-/// [`PROBE_LIMIT`] at most.
+/// Who sent a repeated signal. It takes at most [`PROBE_LIMIT`], because there may be many of them.
 pub(crate) fn resolve_sender(startup: &Arc<StartupInfo>, signal: &Caught) -> Option<Sender> {
     let trigger = Trigger::Signal { signal: signal.captured.signal };
     let mut context = start(startup, trigger, Some(signal));
@@ -108,7 +101,7 @@ fn run(
     }
 }
 
-/// Runs the probes one after another on a thread; `None` where no thread is to be had.
+/// Runs the probes one after another on a thread. `None` if no thread can be started.
 fn run_on_thread(
     context: &ShutdownContext,
     startup: &Arc<StartupInfo>,
@@ -130,7 +123,7 @@ fn run_on_thread(
     Some(findings)
 }
 
-/// Runs the probes here, but for those that block most often.
+/// Runs the probes here, except those that block most often.
 fn run_here(context: &mut ShutdownContext, startup: &StartupInfo, probes: VecDeque<Probe>) {
     for probe in probes {
         if !matches!(probe, Probe::SenderCmdline | Probe::Marker(_)) {

@@ -40,7 +40,7 @@ pub(crate) fn describe(shutdown: &Shutdown, what: &str) -> String {
     for (name, ran, _) in snapshot.into_iter().flat_map(|snapshot| snapshot.running) {
         parts.push(format!("phase {} has run for {}", Value(&name), Seconds(ran)));
     }
-    let metrics = shutdown.runtime().metrics();
+    let metrics = shutdown.runtime.metrics();
     let (workers, tasks) = (metrics.num_workers(), metrics.num_alive_tasks());
     let queued = metrics.global_queue_depth();
     parts.push(format!("runtime: {workers} workers, {tasks} tasks, {queued} queued"));

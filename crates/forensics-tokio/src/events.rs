@@ -21,11 +21,11 @@ use tracing::{Span, debug_span, error, info, info_span, warn};
 
 use crate::config::Escalation;
 use crate::diagnostic::DiagError;
-use crate::machine::{DelayEnd, LogEvent, Seconds};
+use crate::machine::{FORCED_STATUS, LogEvent, Seconds};
 use crate::outcome::Outcome;
 use crate::phases::Phases;
 use crate::record_events::micros;
-use crate::report::{PhaseReport, RepeatedSignal};
+use crate::report::{PhaseReport, RepeatedSignal, ShutdownReport};
 
 /// Defines a function for each event. The line below it has the level, the name in `tracing`, the fields,
 /// and the message.
@@ -146,13 +146,14 @@ events! {
     fn stalled(detail: &str) =>
         warn(name: "shutdown_hangs", "Shutdown stalled: {detail}");
 
-    fn forced(why: &str, status: u8) =>
-        error(name: "shutdown_forced", exit_status = status, "Shutdown forced: {why}");
+    fn forced(detail: &str) =>
+        error(name: "shutdown_forced", exit_status = FORCED_STATUS, "Shutdown forced: {detail}");
 
     /// The teardown has ended.
-    pub(crate) fn complete(cause: Cause, phases: usize, timed_out: bool, total: Duration, status: u8) =>
-        info(name: "shutdown_complete", cause = %cause, phases, timed_out, total_usec = micros(total),
-            exit_status = status, "+{} Shutdown complete", Seconds(total));
+    pub(crate) fn complete(report: &ShutdownReport) =>
+        info(name: "shutdown_complete", cause = %report.context.cause(), phases = report.phases.len(),
+            timed_out = report.timed_out, total_usec = micros(report.total),
+            exit_status = report.exit_status, "+{} Shutdown complete", Seconds(report.total));
 }
 
 /// The settings that the operator made in the environment.
@@ -283,15 +284,7 @@ pub(crate) fn emit(event: LogEvent, phases: &Phases) {
         LogEvent::Repeated(signal, escalation) => repeated(&signal, escalation),
         LogEvent::ImpossibleReserves(sum) => impossible_reserves(&sum),
         LogEvent::DelayStarted(delay) => delay_started(delay),
-        LogEvent::DelayEnded(lasted, why) => {
-            let why = match why {
-                DelayEnd::Over => "",
-                DelayEnd::Escalated => ", cut short by a second request",
-                DelayEnd::Service => ", cut short: the service has ended",
-                DelayEnd::Token => ", cut short: the token was cancelled",
-            };
-            delay_ended(lasted, why);
-        }
+        LogEvent::DelayEnded(lasted, why) => delay_ended(lasted, why),
         LogEvent::TeardownStarted { sum, deadline } => teardown_started(&deadline, &sum),
         LogEvent::RegistrationError(what) => registration_error(&what),
         LogEvent::PhaseStarted { phase, offset, budget } => {
@@ -307,7 +300,7 @@ pub(crate) fn emit(event: LogEvent, phases: &Phases) {
         LogEvent::ServiceDropped(waited) => service_dropped(waited),
         LogEvent::DiagnosticLeftBehind => diagnostic_left_behind(),
         LogEvent::Stalled(detail) => stalled(&detail),
-        LogEvent::Forced { why, status } => forced(&why, status),
+        LogEvent::Forced(detail) => forced(&detail),
     }
 }
 

@@ -21,8 +21,6 @@ use crate::panics;
 use crate::phase::{Group, Phase};
 use crate::phase_context::PhaseContext;
 use crate::phases::catch_panic;
-#[cfg(feature = "axum")]
-use crate::readiness::Readiness;
 use crate::report::ShutdownReport;
 use crate::shutdown::Shutdown;
 use crate::{shutdown_thread, status};
@@ -77,12 +75,8 @@ impl Drop for Installed {
         shutdown.service_running.send_replace(false);
         if !shutdown.machine().is_over() {
             // `run` was not called, or its future was dropped, or a panic unwinds through it.
-            if std::thread::panicking() {
-                let (message, location) = panics::last();
-                shutdown.handle(Event::Panicked { message, location });
-            } else {
-                shutdown.handle(Event::GuardDropped);
-            }
+            let panic = std::thread::panicking().then(panics::last);
+            shutdown.handle(Event::GuardDropped(panic));
             shutdown.flush();
         }
         // Another signal may be the same request. It must not end the process.
@@ -217,7 +211,7 @@ impl ShutdownGuard {
         let Self { handle, installed } = self;
         let shutdown = &handle.shutdown;
         shutdown.phases.set_outer_span();
-        let mut awaited = shutdown.awaited();
+        let mut awaited = shutdown.awaited.subscribe();
         shutdown.handle(Event::RunStarted);
         let mut service = Some(Box::pin(catch_panic(service)));
         let mut status = pin!(status::update(shutdown.clone()));
@@ -250,13 +244,7 @@ impl ShutdownGuard {
         }
     }
 
-    /// The readiness, for probes. They do not keep the guard alive.
-    #[cfg(feature = "axum")]
-    pub(crate) fn shared_readiness(&self) -> Arc<Readiness> {
-        self.shutdown().readiness.clone()
-    }
-
-    fn shutdown(&self) -> &Arc<Shutdown> {
+    pub(crate) fn shutdown(&self) -> &Arc<Shutdown> {
         &self.handle.shutdown
     }
 }

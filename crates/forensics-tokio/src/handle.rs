@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
-use forensics_core::context::ShutdownContext;
+use forensics_core::context::{ShutdownContext, Trigger};
 use forensics_core::escape::{MAX_TEXT_CHARS, truncate};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -43,7 +43,7 @@ impl ShutdownHandle {
     /// most 0.7 s if files of `/proc` block.
     pub fn request_shutdown(&self, reason: impl Into<String>) {
         let reason = truncate(reason.into(), MAX_TEXT_CHARS);
-        self.shutdown.request(Event::Requested { reason });
+        self.shutdown.request(Event::Requested(Trigger::Request { reason }));
     }
 
     /// Speeds up a stop that has begun: ends the pre-stop delay, or cuts the running phase short, so
@@ -67,7 +67,7 @@ impl ShutdownHandle {
     ///
     /// The module `probes` (feature `axum`) serves it to the kubelet.
     pub fn readiness(&self) -> watch::Receiver<bool> {
-        self.shutdown.readiness.watch()
+        self.shutdown.ready.subscribe()
     }
 
     /// Sets the status line that `systemctl status` shows for the service. During the teardown the

@@ -45,7 +45,7 @@
 //! | `logging` (default) | the module `logging`: a subscriber for services that have none, to stderr or the journal |
 //! | `axum` | the module `probes`: `/readyz` and `/livez` as an axum router |
 //! | `metrics` | the module `metrics`: figures on the previous run, through the `metrics` facade |
-//! | `tower` | layers for [`inflight`], which count the requests of a tower service |
+//! | `tower` | a layer for [`inflight`], which counts the HTTP requests of a tower service |
 //! | `testing` | the module `testing`, for tests of a service's own shutdown |
 
 #![forbid(unsafe_code)]
@@ -83,7 +83,6 @@ mod phase_context;
 mod phases;
 #[cfg(feature = "axum")]
 pub mod probes;
-mod readiness;
 mod record_events;
 mod recorded;
 mod recorder;

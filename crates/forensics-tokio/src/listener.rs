@@ -8,6 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use forensics_core::capture::Signal;
+use forensics_core::context::Trigger;
 use tokio::signal::unix;
 use tokio::time::{Instant, sleep_until};
 
@@ -66,7 +67,7 @@ pub(crate) async fn listen(shutdown: Arc<Shutdown>, mut listeners: Listeners) {
             }
             () = sleep_until(due), if heard.is_some() => {
                 if let Some((signal, _)) = heard.take() {
-                    shutdown.request(Event::SignalForwarded(signal));
+                    shutdown.request(Event::Requested(Trigger::Signal { signal }));
                 }
             }
         }

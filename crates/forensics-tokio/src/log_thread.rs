@@ -7,7 +7,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -16,17 +16,15 @@ use tracing::dispatcher::{self, Dispatch};
 use tracing::subscriber::NoSubscriber;
 
 use crate::blocking::{WorkQueue, run_with_timeout_or_here};
+use crate::lock::lock;
 
 /// How long an event that matters may take to be emitted before its text goes to file descriptor 2.
 pub(crate) const EMIT_LIMIT: Duration = Duration::from_millis(200);
 
-/// How long the end of the teardown waits for what is left. Longer, as nothing else is held up by
-/// then, and a busy machine can take its time to run a thread.
-const FINISH_LIMIT: Duration = Duration::from_millis(500);
-
 /// See the module's documentation.
 pub(crate) struct LogThread {
-    queue: WorkQueue,
+    /// The thread that works on it is the log thread.
+    pub(crate) queue: WorkQueue,
     /// The subscriber of the thread that installed the guard, for threads that have none.
     home: Dispatch,
     /// What matters and is not emitted yet.
@@ -50,71 +48,42 @@ impl LogThread {
     /// Has `event` emitted soon, by the present subscriber.
     pub(crate) fn emit(&self, event: impl FnOnce() + Send + 'static) {
         self.push(None, event);
-        self.start();
+        self.queue.start();
     }
 
-    /// Queues `event`; [`start`](Self::start) is to follow. With a `text`, this goes to file
-    /// descriptor 2 where the event is not emitted in time. Never blocks.
+    /// Queues `event`. [`WorkQueue::start`] must follow. `text` goes to file descriptor 2 if the event
+    /// is not emitted in time. Never blocks.
     pub(crate) fn push(&self, text: Option<String>, event: impl FnOnce() + Send + 'static) {
         let here = dispatcher::get_default(Dispatch::clone);
         let dispatch = if here.is::<NoSubscriber>() { self.home.clone() } else { here };
         let number = self.queue.push(move || dispatcher::with_default(&dispatch, event));
         if let Some(text) = text {
-            self.lock().push(Pending { number, since: Instant::now(), text, is_written: false });
+            let since = Instant::now();
+            lock(&self.pending).push(Pending { number, since, text, is_written: false });
         }
-    }
-
-    /// Sees to it that what is queued is emitted.
-    pub(crate) fn start(&self) {
-        self.queue.start();
-    }
-
-    /// Makes the calling thread the log thread, if there is none. Returns whether it is; then
-    /// [`work`](Self::work) or [`release`](Self::release) must follow.
-    pub(crate) fn claim(&self) -> bool {
-        self.queue.claim()
-    }
-
-    pub(crate) fn release(&self) {
-        self.queue.release();
-    }
-
-    /// Emits what is queued, until there has been nothing for a second.
-    pub(crate) fn work(&self) {
-        self.queue.work();
-    }
-
-    /// Writes what matters to file descriptor 2 where it was not emitted in time. Blocks for
-    /// [`EMIT_LIMIT`] at most for each such text.
-    pub(crate) fn write_overdue(&self) {
-        self.write_pending(EMIT_LIMIT);
     }
 
     /// The texts that the subscriber has not taken yet.
     pub(crate) fn unsaid(&self) -> Vec<String> {
-        let pending = self.lock();
+        let pending = lock(&self.pending);
         let unsaid = pending.iter().filter(|pending| !self.queue.has_done(pending.number));
         unsaid.map(|pending| pending.text.clone()).collect()
     }
 
-    /// Waits until everything is emitted, for [`EMIT_LIMIT`] at most; then what matters goes to file
-    /// descriptor 2.
-    pub(crate) fn emit_now(&self) {
-        self.queue.flush(EMIT_LIMIT);
-        self.write_pending(Duration::ZERO);
+    /// Waits until everything is emitted, for at most `limit`. Then what matters goes to file descriptor
+    /// 2.
+    pub(crate) fn finish(&self, limit: Duration) {
+        self.queue.flush(limit);
+        self.write_overdue(Duration::ZERO);
     }
 
-    /// The same at the end of a teardown, for half a second.
-    pub(crate) fn finish(&self) {
-        self.queue.flush(FINISH_LIMIT);
-        self.write_pending(Duration::ZERO);
-    }
-
-    fn write_pending(&self, older_than: Duration) {
+    /// Writes what matters, and was not emitted within `limit`, to file descriptor 2. Blocks for at most
+    /// [`EMIT_LIMIT`] for each such text.
+    pub(crate) fn write_overdue(&self, limit: Duration) {
         let mut overdue = Vec::new();
-        self.lock().retain_mut(|pending| {
+        lock(&self.pending).retain_mut(|pending| {
             let is_emitted = self.queue.has_done(pending.number);
-            let is_overdue = pending.since.elapsed() >= older_than;
+            let is_overdue = pending.since.elapsed() >= limit;
             if !is_emitted && is_overdue && !pending.is_written {
                 pending.is_written = true;
                 overdue.push(pending.text.clone());
@@ -127,14 +96,10 @@ impl LogThread {
             run_with_timeout_or_here(EMIT_LIMIT, move || write_to_stderr(line.as_bytes()));
         }
     }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Pending>> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Writes to file descriptor 2 directly. `eprintln!` would wait for the lock of `std::io::Stderr`,
-/// which the thread that blocks may hold, and it panics where the pipe is not read any more.
+/// which the thread that blocks may hold, and it panics if the pipe is not read any more.
 ///
 /// What a full pipe has no room for is lost, so that this blocks in none unless its writers race.
 fn write_to_stderr(line: &[u8]) {
@@ -164,15 +129,15 @@ mod tests {
         });
         let (heard, hear) = mpsc::channel();
         log.push(Some("to fd 2".to_owned()), move || heard.send(()).unwrap());
-        log.start();
-        assert_eq!(log.lock().len(), 1);
-        log.emit_now();
+        log.queue.start();
+        assert_eq!(lock(&log.pending).len(), 1);
+        log.finish(EMIT_LIMIT);
         assert_eq!(log.unsaid(), ["to fd 2"]);
-        assert!(log.lock()[0].is_written);
+        assert!(lock(&log.pending)[0].is_written);
         assert!(hear.try_recv().is_err());
         release.send(()).unwrap();
         hear.recv().unwrap();
-        log.finish();
+        log.finish(Duration::from_secs(60));
         assert!(log.unsaid().is_empty());
     }
 
@@ -181,10 +146,10 @@ mod tests {
         let log = LogThread::new();
         let (heard, hear) = mpsc::channel();
         log.push(Some("to fd 2".to_owned()), move || heard.send(()).unwrap());
-        log.start();
+        log.queue.start();
         hear.recv().unwrap();
-        log.finish();
-        assert_eq!(log.lock().len(), 0);
+        log.finish(Duration::from_secs(60));
+        assert_eq!(lock(&log.pending).len(), 0);
     }
 
     #[test]

@@ -115,8 +115,8 @@ impl TerminationMessage {
     }
 
     /// What went wrong first, if anything has.
-    pub(crate) fn failure(&self) -> Option<&str> {
-        self.0.as_ref()?.failure.get().map(String::as_str)
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.0.as_ref()?.failure.get().cloned()
     }
 }
 

@@ -9,29 +9,38 @@ use std::sync::{Mutex, Once};
 use crate::lock::lock;
 use crate::outcome::panic_message;
 
-/// The message and the place of the last panic.
-static LAST: Mutex<Option<(String, Option<String>)>> = Mutex::new(None);
+/// The message of a panic, and the place as `file:line:column`.
+#[derive(Debug, Clone)]
+pub(crate) struct Panic {
+    pub(crate) message: String,
+    pub(crate) location: Option<String>,
+}
+
+static LAST: Mutex<Option<Panic>> = Mutex::new(None);
 
 /// Sets the hook, once in a process. It calls the hook that was set before. If a panic aborts the process,
-/// the hook first passes the message and the place to `ends_the_run`.
-pub(crate) fn watch(ends_the_run: fn(&str, Option<&str>)) {
+/// the hook first passes it to `ends_the_run`.
+pub(crate) fn watch(ends_the_run: fn(&Panic)) {
     static SET: Once = Once::new();
     SET.call_once(|| {
         let previous = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            let message = panic_message(info.payload());
-            let location = info.location().map(ToString::to_string);
+            let panic = Panic {
+                message: panic_message(info.payload()),
+                location: info.location().map(ToString::to_string),
+            };
             if cfg!(panic = "abort") {
-                ends_the_run(&message, location.as_deref());
+                ends_the_run(&panic);
             }
-            *lock(&LAST) = Some((message, location));
+            *lock(&LAST) = Some(panic);
             previous(info);
         }));
     });
 }
 
-/// The message and the place of the last panic.
-pub(crate) fn last() -> (String, Option<String>) {
-    let last = lock(&LAST).clone();
-    last.unwrap_or_else(|| ("a panic with an unknown message".to_owned(), None))
+/// The last panic.
+pub(crate) fn last() -> Panic {
+    let unknown =
+        || Panic { message: "a panic with an unknown message".to_owned(), location: None };
+    lock(&LAST).clone().unwrap_or_else(unknown)
 }

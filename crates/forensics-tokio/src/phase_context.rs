@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use forensics_core::capture::Signal;
@@ -34,29 +34,11 @@ pub struct PhaseContext {
 /// The state of a running phase, for the phase and for [`Phases`](crate::phases::Phases).
 pub(crate) struct PhaseState {
     pub(crate) id: StepId,
-    name: Arc<str>,
-    context: Arc<ShutdownContext>,
-    /// When the phase is dropped. It can change.
-    end: Mutex<Instant>,
+    pub(crate) name: Arc<str>,
+    pub(crate) context: Arc<ShutdownContext>,
     /// Cancelled when the phase is dropped.
     pub(crate) token: CancellationToken,
     pub(crate) recorded: Recorded,
-}
-
-impl PhaseState {
-    pub(crate) fn new(
-        id: StepId,
-        name: Arc<str>,
-        context: Arc<ShutdownContext>,
-        end: Instant,
-    ) -> Self {
-        let (token, recorded) = (CancellationToken::new(), Recorded::default());
-        Self { id, name, context, end: Mutex::new(end), token, recorded }
-    }
-
-    pub(crate) fn set_end(&self, end: Instant) {
-        *self.end.lock().unwrap_or_else(PoisonError::into_inner) = end;
-    }
 }
 
 impl PhaseContext {
@@ -86,7 +68,9 @@ impl PhaseContext {
     /// brings it closer, and [more time from systemd](crate::Builder::extend_stop_timeout) moves it
     /// back.
     pub fn deadline(&self) -> Instant {
-        *self.state.end.lock().unwrap_or_else(PoisonError::into_inner)
+        // If it has none any more, the phase was given up.
+        let end = self.shutdown.machine().phase_end(self.state.id);
+        end.unwrap_or_else(|| self.shutdown.now())
     }
 
     /// Returns the time until the [`deadline`](Self::deadline); zero if it has passed.
@@ -107,8 +91,7 @@ impl PhaseContext {
     /// most four times a second, and when the phase ends.
     pub fn record(&self, key: impl Into<String>, value: impl Into<Value>) {
         if let Some(values) = self.state.recorded.set(key.into(), value.into()) {
-            let (phase, last_value) = (self.state.id, self.state.recorded.last());
-            self.shutdown.handle(Event::PhaseProgressed { phase, values, last_value });
+            self.shutdown.handle(Event::PhaseProgressed(self.state.id, values));
         }
     }
 

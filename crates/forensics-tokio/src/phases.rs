@@ -1,27 +1,28 @@
 //! The tasks of the phases: started and dropped as the machine says.
 //!
-//! Each phase is a task of its own. So one that blocks its thread stops no other, where the runtime
-//! has another thread, and its panic stays its own. However the task ends, it brings
-//! [`Event::PhaseEnded`], also when it is dropped.
+//! Each phase is a task of its own. So a phase that blocks its thread stops no other phase if the runtime
+//! has another thread, and neither does a panic. However the task ends, it brings [`Event::PhaseEnded`],
+//! also when it is dropped.
 
 use std::collections::HashMap;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::Poll;
 
 use forensics_core::context::ShutdownContext;
-use serde_json::{Map, Value};
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
 use crate::events;
-use crate::machine::{Event, PhaseEnd, PhaseKey, StartPhase, StepId};
+use crate::lock::lock;
+use crate::machine::{Event, PhaseEnd, PhaseKey, StepId};
 use crate::outcome::panic_message;
 use crate::panics;
 use crate::phase_context::{PhaseContext, PhaseFn, PhaseState};
+use crate::recorded::{Recorded, Values};
 use crate::shutdown::Shutdown;
 
 /// The phases of a guard, as far as they are code and tasks. Clones are the same.
@@ -30,9 +31,8 @@ pub(crate) struct Phases(Arc<Mutex<Inner>>);
 
 #[derive(Default)]
 struct Inner {
-    /// The phases that have not started.
-    waiting: HashMap<StepId, Waiting>,
-    running: HashMap<StepId, Running>,
+    /// The phases that have not ended.
+    phases: HashMap<StepId, Phase>,
     /// The span in which `run` was called.
     outer: Option<Span>,
     /// The service and the context of the stop, for the span of the whole teardown; and the span.
@@ -41,32 +41,20 @@ struct Inner {
     spans: HashMap<StepId, Arc<OnceLock<Span>>>,
 }
 
-/// A phase that has not started. The machine may have started it already, and changed its mind before
-/// the thread that starts it came that far.
-struct Waiting {
-    work: PhaseFn,
+/// A phase that has not ended. The machine may drop it before the thread that starts it has done so.
+#[derive(Default)]
+struct Phase {
+    /// Its closure, until it starts.
+    work: Option<PhaseFn>,
     is_dropped: bool,
-    /// When it ends, if that has changed.
-    end: Option<Instant>,
-}
-
-struct Running {
-    state: Arc<PhaseState>,
-    task: Task,
-}
-
-/// The task of a running phase.
-enum Task {
-    Starting,
-    /// To be dropped as soon as it is there.
-    DroppedEarly,
-    Started(AbortHandle),
+    state: Option<Arc<PhaseState>>,
+    task: Option<AbortHandle>,
 }
 
 impl Phases {
     /// Keeps the closure of a phase that is registered.
     pub(crate) fn add(&self, id: StepId, work: PhaseFn) {
-        self.lock().waiting.insert(id, Waiting { work, is_dropped: false, end: None });
+        self.lock().phases.insert(id, Phase { work: Some(work), ..Phase::default() });
     }
 
     /// Notes the present span as the one in which `run` was called.
@@ -86,9 +74,7 @@ impl Phases {
         let cell = self.lock().spans.entry(key.id).or_default().clone();
         let make = || {
             let parent = match &key.group {
-                Some((id, name)) => {
-                    self.span(&PhaseKey { id: *id, name: name.clone(), group: None })
-                }
+                Some(group) => self.span(group),
                 None => self.teardown_span(),
             };
             events::phase_span(&key.name, &parent)
@@ -111,7 +97,7 @@ impl Phases {
         drop(inner);
         let make = || {
             let span = events::teardown_span(&service, &context, &outer);
-            // Where it is disabled, the phases are in the span in which `run` was called.
+            // If it is disabled, the phases are in the span in which `run` was called.
             if span.is_disabled() { outer } else { span }
         };
         cell.get_or_init(make).clone()
@@ -128,81 +114,62 @@ impl Phases {
     }
 
     /// Starts a phase, from any thread.
-    pub(crate) fn start(&self, shutdown: &Arc<Shutdown>, start: StartPhase) {
-        let StartPhase { phase, end, context } = start;
-        let id = phase.id;
+    pub(crate) fn start(
+        &self,
+        shutdown: &Arc<Shutdown>,
+        key: PhaseKey,
+        context: Arc<ShutdownContext>,
+    ) {
+        let id = key.id;
         let mut inner = self.lock();
-        let Some(waiting) = inner.waiting.remove(&id) else { return };
-        let Waiting { work, is_dropped, end: moved } = waiting;
-        let state =
-            Arc::new(PhaseState::new(id, phase.name.clone(), context, moved.unwrap_or(end)));
-        let task = if is_dropped { Task::DroppedEarly } else { Task::Starting };
-        inner.running.insert(id, Running { state: state.clone(), task });
-        drop(inner);
-        if is_dropped {
+        let Some(phase) = inner.phases.get_mut(&id) else { return };
+        let Some(work) = phase.work.take() else { return };
+        let (token, recorded) = (CancellationToken::new(), Recorded::default());
+        let state = Arc::new(PhaseState { id, name: key.name.clone(), context, token, recorded });
+        phase.state = Some(state.clone());
+        if phase.is_dropped {
             state.token.cancel();
         }
-        let ends =
-            BringsEnd { shutdown: shutdown.clone(), state: state.clone(), end: PhaseEnd::Dropped };
+        drop(inner);
         let context = PhaseContext { state, shutdown: shutdown.clone() };
+        let ends = BringsEnd { context: context.clone(), end: PhaseEnd::Dropped };
         // Not under the lock: a runtime that shuts down drops the future at once.
         let phases = self.clone();
-        let task = shutdown.runtime().spawn(async move {
-            let span = phases.span(&phase);
-            run(ends, work, context).instrument(span).await;
+        let task = shutdown.runtime.spawn(async move {
+            let span = phases.span(&key);
+            run(work, context, ends).instrument(span).await;
         });
         let mut inner = self.lock();
-        if let Some(running) = inner.running.get_mut(&id) {
-            let handle = task.abort_handle();
-            let was_dropped = matches!(running.task, Task::DroppedEarly);
-            running.task = Task::Started(handle.clone());
-            drop(inner);
-            if was_dropped {
-                handle.abort();
-            }
+        let Some(phase) = inner.phases.get_mut(&id) else { return };
+        phase.task = Some(task.abort_handle());
+        let is_dropped = phase.is_dropped;
+        drop(inner);
+        if is_dropped {
+            task.abort();
         }
     }
 
     /// Aborts the task of a phase, which drops its future when it next yields. Returns what it has
-    /// recorded.
-    pub(crate) fn drop_phase(&self, id: StepId) -> Option<(Map<String, Value>, Option<String>)> {
+    /// recorded, if it has started.
+    pub(crate) fn drop_phase(&self, id: StepId) -> Option<Values> {
         let mut inner = self.lock();
-        if let Some(waiting) = inner.waiting.get_mut(&id) {
-            waiting.is_dropped = true;
-            return None;
-        }
-        let running = inner.running.get_mut(&id)?;
-        let state = running.state.clone();
-        let task = match &running.task {
-            Task::Started(task) => Some(task.clone()),
-            Task::Starting | Task::DroppedEarly => {
-                running.task = Task::DroppedEarly;
-                None
-            }
-        };
+        let phase = inner.phases.get_mut(&id)?;
+        phase.is_dropped = true;
+        let (state, task) = (phase.state.clone()?, phase.task.clone());
         drop(inner);
         state.token.cancel();
         if let Some(task) = task {
             task.abort();
         }
-        Some((state.recorded.all(), state.recorded.last()))
-    }
-
-    pub(crate) fn move_end(&self, id: StepId, end: Instant) {
-        let mut inner = self.lock();
-        if let Some(waiting) = inner.waiting.get_mut(&id) {
-            waiting.end = Some(end);
-        } else if let Some(running) = inner.running.get(&id) {
-            running.state.set_end(end);
-        }
+        Some(state.recorded.get())
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 
-async fn run(mut ends: BringsEnd, work: PhaseFn, context: PhaseContext) {
+async fn run(work: PhaseFn, context: PhaseContext, mut ends: BringsEnd) {
     // The start of a phase is on disk before its work runs.
     context.shutdown.record.wait_until_written();
     ends.end = match catch_panic(async move { work(context).await }).await {
@@ -214,22 +181,20 @@ async fn run(mut ends: BringsEnd, work: PhaseFn, context: PhaseContext) {
 
 /// Brings the end of a phase when it is dropped, however its task ends.
 struct BringsEnd {
-    shutdown: Arc<Shutdown>,
-    state: Arc<PhaseState>,
+    context: PhaseContext,
     end: PhaseEnd,
 }
 
 impl Drop for BringsEnd {
     fn drop(&mut self) {
-        let phase = self.state.id;
-        self.shutdown.phases.lock().running.remove(&phase);
+        let PhaseContext { state, shutdown } = &self.context;
+        shutdown.phases.lock().phases.remove(&state.id);
         let mut end = std::mem::replace(&mut self.end, PhaseEnd::Dropped);
         if matches!(end, PhaseEnd::Dropped) && std::thread::panicking() {
             // Not the phase's work, whose panic is caught, but what is around it: the subscriber.
-            end = PhaseEnd::Panicked(panics::last().0);
+            end = PhaseEnd::Panicked(panics::last().message);
         }
-        let values = self.state.recorded.all();
-        self.shutdown.handle(Event::PhaseEnded { phase, end, values });
+        shutdown.handle(Event::PhaseEnded(state.id, end, state.recorded.get()));
     }
 }
 

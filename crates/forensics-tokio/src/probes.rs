@@ -9,6 +9,8 @@
 //! The server may close its listener during the drain. If anything other than the kubelet asks, serve
 //! the probes on a port of their own. The kubelet asks a pod that is terminating only for its readiness.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
@@ -29,15 +31,13 @@ use crate::ShutdownGuard;
 /// # let _ = app;
 /// ```
 pub fn router(guard: &ShutdownGuard) -> Router {
-    let readiness = guard.shared_readiness();
-    let readyz = async move || {
-        if readiness.is_over() {
-            (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
-        } else if *readiness.watch().borrow() {
-            (StatusCode::OK, "ready\n")
-        } else {
+    let shutdown = Arc::downgrade(guard.shutdown());
+    let readyz = async move || match shutdown.upgrade() {
+        Some(shutdown) if *shutdown.ready.borrow() => (StatusCode::OK, "ready\n"),
+        Some(shutdown) if shutdown.machine().is_running() => {
             (StatusCode::SERVICE_UNAVAILABLE, "starting\n")
         }
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
     };
     Router::new().route("/readyz", get(readyz)).route("/livez", get(async || "alive\n"))
 }

@@ -15,41 +15,42 @@ const WRITTEN_EVERY: Duration = Duration::from_millis(250);
 
 /// What a phase has recorded so far.
 #[derive(Debug, Default)]
-pub(crate) struct Recorded(Mutex<Values>);
+pub(crate) struct Recorded(Mutex<State>);
 
 #[derive(Debug, Default)]
-struct Values {
-    all: Map<String, Value>,
-    /// The value that was set last, as `key=value`.
-    last: Option<String>,
+struct State {
+    values: Values,
     written: Option<Instant>,
+}
+
+/// The values that a phase has recorded.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Values {
+    pub(crate) all: Map<String, Value>,
+    /// The value that was set last, as `key=value`.
+    pub(crate) last: Option<String>,
 }
 
 impl Recorded {
     /// Sets a value. Returns all values if it is time to write them to the record again.
-    pub(crate) fn set(&self, key: String, value: Value) -> Option<Map<String, Value>> {
+    pub(crate) fn set(&self, key: String, value: Value) -> Option<Values> {
         let key = truncate(key, MAX_NAME_CHARS);
         let value = match value {
             Value::String(text) => Value::String(truncate(text, MAX_TEXT_CHARS)),
             other => other,
         };
-        let mut values = lock(&self.0);
-        values.last = Some(value_field(&key, &value));
-        values.all.insert(key, value);
-        if values.written.is_some_and(|written| written.elapsed() < WRITTEN_EVERY) {
+        let mut state = lock(&self.0);
+        state.values.last = Some(value_field(&key, &value));
+        state.values.all.insert(key, value);
+        if state.written.is_some_and(|written| written.elapsed() < WRITTEN_EVERY) {
             return None;
         }
-        values.written = Some(Instant::now());
-        Some(values.all.clone())
+        state.written = Some(Instant::now());
+        Some(state.values.clone())
     }
 
     /// All values.
-    pub(crate) fn all(&self) -> Map<String, Value> {
-        lock(&self.0).all.clone()
-    }
-
-    /// The value that was set last, as `key=value`.
-    pub(crate) fn last(&self) -> Option<String> {
-        lock(&self.0).last.clone()
+    pub(crate) fn get(&self) -> Values {
+        lock(&self.0).values.clone()
     }
 }

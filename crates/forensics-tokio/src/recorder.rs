@@ -8,7 +8,6 @@
 //! queue. That takes about ten microseconds on a healthy disk, and at most [`WRITE_LIMIT`]. After a
 //! wait that timed out, no other phase waits until the disk has taken that event.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -27,7 +26,8 @@ use crate::record_events::micros;
 /// How long a phase waits for its start to be written.
 const WRITE_LIMIT: Duration = Duration::from_millis(100);
 
-/// How long the end of a teardown waits for the disk. It is longer, because nothing else waits by then.
+/// How long the end of a teardown waits for the record, and for the log. It is longer, because nothing
+/// else waits by then.
 pub(crate) const FINISH_LIMIT: Duration = Duration::from_millis(500);
 
 /// How long a forced exit waits for the last event.
@@ -36,10 +36,13 @@ pub(crate) const LAST_WRITE_LIMIT: Duration = Duration::from_millis(200);
 /// How long reading the cgroup's memory events may take.
 const OOM_LIMIT: Duration = Duration::from_millis(100);
 
-/// The record of this run. It does nothing if none is wanted, or if it could not be created.
-#[derive(Default)]
+/// The record of this run.
 pub(crate) struct Recorder {
-    output: Option<Output>,
+    /// Absent if no record is wanted, or if it could not be created. Then nothing is written.
+    file: Option<Arc<record::Recorder>>,
+    pub(crate) queue: WorkQueue,
+    /// Syncs after each event, if that is wanted. It is a queue of its own, so that no phase waits for it.
+    sync: Option<WorkQueue>,
     /// What went wrong first.
     failure: Arc<OnceLock<String>>,
     is_failure_logged: AtomicBool,
@@ -47,26 +50,24 @@ pub(crate) struct Recorder {
     late: AtomicU64,
 }
 
-#[derive(Clone)]
-struct Output {
-    file: Arc<record::Recorder>,
-    queue: WorkQueue,
-    /// Syncs after each event, if that is wanted. It is a queue of its own, so that no phase waits for it.
-    sync: Option<WorkQueue>,
-}
-
 impl Recorder {
-    /// Begins the record of this run, and removes the oldest records.
-    pub(crate) fn open(dir: &Path, config: &Config, startup: &StartupInfo) -> Self {
-        let mut recorder = Self::default();
+    /// Begins the record of this run, if one is wanted, and removes the oldest records.
+    pub(crate) fn open(config: &Config, startup: &StartupInfo) -> Self {
+        let mut recorder = Self {
+            file: None,
+            queue: WorkQueue::new("shutdown-record"),
+            sync: config.fsync_records.then(|| WorkQueue::new("shutdown-sync")),
+            failure: Arc::default(),
+            is_failure_logged: AtomicBool::new(false),
+            late: AtomicU64::new(0),
+        };
+        let Some(dir) = &config.record_dir else { return recorder };
         match record::Recorder::create(dir, run_started(config, startup)) {
             Ok(file) => {
-                let sync = config.fsync_records.then(|| WorkQueue::new("shutdown-sync"));
-                let queue = WorkQueue::new("shutdown-record");
-                recorder.output = Some(Output { file: Arc::new(file), queue, sync });
+                recorder.file = Some(Arc::new(file));
                 // The first line is written. It may have to be synced.
-                recorder.queue(|_| Ok(()));
-                recorder.start();
+                recorder.write(|_| Ok(()));
+                recorder.queue.start();
             }
             Err(e) => fail(&recorder.failure, error_chain(&e)),
         }
@@ -77,16 +78,16 @@ impl Recorder {
     }
 
     /// What went wrong first, if anything has. Only the first call returns it.
-    pub(crate) fn failure_to_log(&self) -> Option<&str> {
-        let failure = self.failure.get()?;
+    pub(crate) fn failure_to_log(&self) -> Option<String> {
+        let failure = self.failure.get()?.clone();
         (!self.is_failure_logged.swap(true, Ordering::Relaxed)).then_some(failure)
     }
 
-    /// Queues an event. [`start`](Self::start) must follow. Never blocks.
+    /// Queues an event. [`WorkQueue::start`] must follow. Never blocks.
     pub(crate) fn push(&self, mut event: Event) {
         // The time at which it happened. The disk may take it later.
         let (ts, mono_us) = (Utc::now(), clock::mono_us());
-        self.queue(move |file| {
+        self.write(move |file| {
             if let Event::Stopped(stopped) = &mut event {
                 let oom = run_with_timeout(OOM_LIMIT, OomKills::read).flatten();
                 stopped.oom_kill = oom.map(|oom| oom.count);
@@ -95,13 +96,13 @@ impl Recorder {
         });
     }
 
-    fn queue(
+    fn write(
         &self,
         write: impl FnOnce(&record::Recorder) -> Result<(), RecordError> + Send + 'static,
     ) {
-        let Some(Output { file, queue, sync }) = self.output.clone() else { return };
-        let failure = self.failure.clone();
-        queue.push(move || {
+        let Some(file) = self.file.clone() else { return };
+        let (sync, failure) = (self.sync.clone(), self.failure.clone());
+        self.queue.push(move || {
             write(&file).unwrap_or_else(|e| fail(&failure, error_chain(&e)));
             if let Some(sync) = sync {
                 sync.push(move || file.sync().unwrap_or_else(|e| fail(&failure, error_chain(&e))));
@@ -110,31 +111,22 @@ impl Recorder {
         });
     }
 
-    /// Starts writing what is queued.
-    pub(crate) fn start(&self) {
-        if let Some(output) = &self.output {
-            output.queue.start();
-        }
-    }
-
     /// Waits until what is queued is written, at most for [`WRITE_LIMIT`], and not at all if the disk is
     /// known not to answer.
     pub(crate) fn wait_until_written(&self) {
-        let Some(Output { queue, .. }) = &self.output else { return };
-        let is_late = !queue.has_done(self.late.load(Ordering::Relaxed));
-        let last = queue.last();
-        if !queue.flush(if is_late { Duration::ZERO } else { WRITE_LIMIT }) {
+        let is_late = !self.queue.has_done(self.late.load(Ordering::Relaxed));
+        let last = self.queue.last();
+        if !self.queue.flush(if is_late { Duration::ZERO } else { WRITE_LIMIT }) {
             self.late.store(last, Ordering::Relaxed);
         }
     }
 
     /// Waits until everything is written, and then synced if that is wanted, each for at most `limit`.
     pub(crate) fn flush(&self, limit: Duration) {
-        let Some(Output { queue, sync, .. }) = &self.output else { return };
-        if !queue.flush(limit) {
+        if !self.queue.flush(limit) {
             fail(&self.failure, "the disk did not take the last events in time".to_owned());
         }
-        if let Some(sync) = sync {
+        if let Some(sync) = &self.sync {
             sync.flush(limit);
         }
     }
@@ -178,15 +170,16 @@ mod tests {
     #[test]
     fn what_a_disk_takes_late_has_the_time_at_which_it_happened() {
         let dir = tempfile::tempdir().unwrap();
-        let config = Config::new("test".to_owned());
-        let recorder = Recorder::open(dir.path(), &config, &StartupInfo::collect());
+        let mut config = Config::new("test".to_owned());
+        config.record_dir = Some(dir.path().to_owned());
+        let recorder = Recorder::open(&config, &StartupInfo::collect());
         let (release, blocks) = mpsc::channel::<()>();
-        recorder.output.as_ref().unwrap().queue.push(move || {
+        recorder.queue.push(move || {
             let _ = blocks.recv();
         });
         let before = clock::mono_us();
         recorder.push(Event::Diag(Diag::new(DiagState::Started)));
-        recorder.start();
+        recorder.queue.start();
         let after = clock::mono_us();
         // After a wait that timed out, no other waits.
         recorder.wait_until_written();
@@ -196,7 +189,7 @@ mod tests {
         }
         release.send(()).unwrap();
         recorder.flush(Duration::from_secs(60));
-        let record = Record::read(recorder.output.as_ref().unwrap().file.path()).unwrap();
+        let record = Record::read(recorder.file.as_ref().unwrap().path()).unwrap();
         let written = record.entries.last().unwrap().mono_us;
         assert!((before..=after).contains(&written), "{before} {written} {after}");
         assert_eq!(recorder.failure_to_log(), None);

@@ -5,13 +5,14 @@
 //! messages are queued before the mutex is released, so that their order is the machine's.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use forensics_core::capture::{self, SignalInfo};
 use forensics_core::clock;
 use forensics_core::context::{ShutdownContext, StartupInfo};
-use forensics_core::record::{DiagState, PostMortem};
+use forensics_core::record::{self, Diag, DiagState, PostMortem, Run};
+use forensics_core::secure_fs::Folder;
 use forensics_core::threads::Thread;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, SetOnce, watch};
@@ -23,6 +24,7 @@ use crate::blocking::run_with_timeout_or_here;
 use crate::capture_context;
 use crate::config::Config;
 use crate::diagnostic;
+use crate::lock::lock;
 use crate::log_thread::{EMIT_LIMIT, LogThread};
 use crate::machine::{Action, Awaited, Event, ExitReason, LogEvent, Machine, StepId};
 use crate::message::TerminationMessage;
@@ -30,10 +32,9 @@ use crate::notify::Notifier;
 use crate::outcome::Outcome;
 use crate::phase_context::PhaseFn;
 use crate::phases::Phases;
-use crate::readiness::Readiness;
 use crate::recorder::{FINISH_LIMIT, LAST_WRITE_LIMIT, Recorder};
-use crate::report::{RepeatedSignal, ShutdownReport};
-use crate::{describe, events, explain, record_events, shutdown_thread};
+use crate::report::ShutdownReport;
+use crate::{describe, events, explain, shutdown_thread};
 
 /// See the module's documentation.
 pub(crate) struct Shutdown {
@@ -44,16 +45,17 @@ pub(crate) struct Shutdown {
     pub(crate) record: Recorder,
     pub(crate) message: TerminationMessage,
     pub(crate) notifier: Notifier,
-    pub(crate) readiness: Arc<Readiness>,
+    /// Whether the service takes traffic.
+    pub(crate) ready: watch::Sender<bool>,
     pub(crate) phases: Phases,
     /// What the service waits for.
     pub(crate) token: CancellationToken,
     /// The runtime in which the guard was installed.
-    runtime: Handle,
+    pub(crate) runtime: Handle,
     /// What `run()` waits for.
-    awaited: watch::Sender<Awaited>,
+    pub(crate) awaited: watch::Sender<Awaited>,
     /// Changes with every event.
-    changed: watch::Sender<()>,
+    pub(crate) changed: watch::Sender<()>,
     /// The context of the stop, once it has begun.
     pub(crate) context: SetOnce<Arc<ShutdownContext>>,
     /// Whether the service's future is there.
@@ -68,29 +70,34 @@ pub(crate) struct Shutdown {
     missed_before: u64,
     /// The threads soon after the stop began, for the CPU time of each.
     pub(crate) threads_before: OnceLock<Vec<Thread>>,
-    /// Why the process is to be ended.
-    exit: OnceLock<ExitReason>,
-}
-
-/// What a guard tells others by.
-pub(crate) struct Outlets {
-    pub(crate) record: Recorder,
-    pub(crate) notifier: Notifier,
-    pub(crate) message: TerminationMessage,
 }
 
 impl Shutdown {
+    /// Reads the record of the last run, and begins the record of this one.
     pub(crate) fn new(
         config: Config,
-        startup: StartupInfo,
-        outlets: Outlets,
-        previous: Option<PostMortem>,
+        mut startup: StartupInfo,
+        notifier: Notifier,
+        message: TerminationMessage,
         runtime: Handle,
-    ) -> Self {
-        let Outlets { record, notifier, message } = outlets;
+    ) -> Arc<Self> {
+        startup.markers.clone_from(&config.markers);
+        // A folder that does not exist yet has no last run. `Recorder::open` reports a folder that cannot
+        // be read, or that another user could have written to.
+        let last = |dir| Run::last_in(&Folder::open(dir).ok()?).ok().flatten();
+        let previous = config.record_dir.as_deref().and_then(last);
+        if let Some(run) = &previous {
+            events::previous(&run.post_mortem);
+            #[cfg(feature = "metrics")]
+            crate::metrics::report(run);
+        }
+        let record = Recorder::open(&config, &startup);
+        if let Some(failure) = record.failure_to_log() {
+            events::not_recorded(&failure);
+        }
         let config = Arc::new(config);
         let machine = Machine::new(config.clone(), notifier.is_connected(), message.is_open());
-        Self {
+        Arc::new(Self {
             config,
             startup: Arc::new(startup),
             machine: Mutex::new(machine),
@@ -98,7 +105,7 @@ impl Shutdown {
             record,
             message,
             notifier,
-            readiness: Arc::default(),
+            ready: watch::Sender::default(),
             phases: Phases::default(),
             token: CancellationToken::new(),
             runtime,
@@ -108,11 +115,10 @@ impl Shutdown {
             service_running: watch::Sender::new(true),
             runtime_asked: Notify::new(),
             diagnostic_deadline: Arc::default(),
-            previous,
+            previous: previous.map(|run| run.post_mortem),
             missed_before: capture::overflow_count(),
             threads_before: OnceLock::new(),
-            exit: OnceLock::new(),
-        }
+        })
     }
 
     /// Now, on the clock that everything about a stop is measured by: the runtime's. It is the real
@@ -120,10 +126,6 @@ impl Shutdown {
     pub(crate) fn now(&self) -> Instant {
         let _in = self.runtime.enter();
         Instant::now()
-    }
-
-    pub(crate) fn runtime(&self) -> &Handle {
-        &self.runtime
     }
 
     /// Brings an event: hands it to the machine, and performs what follows.
@@ -143,16 +145,17 @@ impl Shutdown {
                 Action::Record(event) => self.record.push(event),
                 Action::Log(event) => self.queue_log(event),
                 Action::WriteMessage { text, is_last } => self.message.push(text, is_last),
+                Action::BecomeReady => {
+                    self.ready.send_if_modified(|ready| !std::mem::replace(ready, true));
+                    self.notifier.ready();
+                }
+                Action::EndReadiness => drop(self.ready.send_replace(false)),
                 other => left.push(other),
             }
         }
         // Under the lock, so that the last one is sent last.
-        self.awaited.send_if_modified(|awaited| {
-            let now = machine.awaited();
-            let is_new = *awaited != now;
-            *awaited = now;
-            is_new
-        });
+        let awaited = machine.awaited();
+        self.awaited.send_if_modified(|before| std::mem::replace(before, awaited) != awaited);
         drop(machine);
         self.changed.send_replace(());
         left
@@ -161,8 +164,8 @@ impl Shutdown {
     /// The second half.
     pub(crate) fn perform(self: &Arc<Self>, actions: Vec<Action>) {
         let actions = self.perform_urgent(actions);
-        self.log.start();
-        self.record.start();
+        self.log.queue.start();
+        self.record.queue.start();
         self.message.start();
         for action in actions {
             self.perform_one(action);
@@ -176,7 +179,6 @@ impl Shutdown {
         let mut left = Vec::new();
         for action in actions {
             match action {
-                Action::EndReadiness => drop(self.readiness.end()),
                 Action::CaptureContext { trigger, signal } => {
                     let context =
                         capture_context::capture(&self.startup, trigger, signal.as_deref());
@@ -194,7 +196,7 @@ impl Shutdown {
         let text = match &event {
             LogEvent::Context(context) => Some(format!("Shutdown context: {context}")),
             LogEvent::Stalled(detail) => Some(format!("Shutdown stalled: {detail}")),
-            LogEvent::Forced { why, .. } => Some(format!("Shutdown forced: {why}")),
+            LogEvent::Forced(detail) => Some(format!("Shutdown forced: {detail}")),
             // The subscriber is not asked whether it wants them, since it may block.
             LogEvent::PhaseStarted { .. } if LevelFilter::current() < LevelFilter::DEBUG => return,
             LogEvent::PhaseFinished { report, .. }
@@ -214,66 +216,48 @@ impl Shutdown {
             Action::Log(_)
             | Action::Record(_)
             | Action::WriteMessage { .. }
+            | Action::BecomeReady
             | Action::EndReadiness
             | Action::CaptureContext { .. }
             | Action::CancelToken => {}
-            Action::BecomeReady => {
-                self.readiness.begin();
-                self.notifier.ready();
-            }
-            Action::CompleteContext(context) => {
+            Action::CompleteContext(mut context) => {
                 self.phases.set_stop(&self.config.service, context.clone());
-                let mut context = ShutdownContext::clone(&context);
-                capture_context::complete(&self.startup, &mut context);
-                let context = Arc::new(context);
+                capture_context::complete(&self.startup, Arc::make_mut(&mut context));
                 // A stop begins once, so this is the first.
                 let _ = self.context.set(context.clone());
                 self.handle(Event::ContextCompleted(context));
             }
-            Action::ResolveSender { signal, ordinal, offset } => {
-                let sender = capture_context::resolve_sender(&self.startup, &signal);
-                let signal = signal.captured.signal;
-                let repeated = RepeatedSignal {
-                    signal,
-                    sender,
-                    ordinal,
-                    received_after: offset,
-                    ended_delay: false,
-                };
-                self.handle(Event::SignalRepeated(Box::new(repeated)));
+            Action::ResolveSender(signal, mut repeated) => {
+                repeated.sender = capture_context::resolve_sender(&self.startup, &signal);
+                self.handle(Event::SignalRepeated(repeated));
             }
             Action::SetStatus(text) => self.notifier.status(&text),
             Action::ExplainStop(context) => {
                 drop(self.runtime.spawn(explain::explain_stop(self.clone(), context)));
             }
-            Action::StartDiagnostic(context) => self.start_diagnostic(&context),
+            Action::StartDiagnostic(context) => {
+                drop(self.runtime.spawn(self.clone().run_diagnostic(context)));
+            }
             Action::EndDiagnostic => self.diagnostic_deadline.notify_one(),
-            Action::StartPhase(start) => self.phases.start(self, start),
+            Action::StartPhase(phase, context) => self.phases.start(self, phase, context),
             Action::DropPhase(phase) => {
-                if let Some((values, last_value)) = self.phases.drop_phase(phase) {
-                    self.handle(Event::PhaseProgressed { phase, values, last_value });
+                if let Some(values) = self.phases.drop_phase(phase) {
+                    self.handle(Event::PhaseProgressed(phase, values));
                 }
             }
-            Action::MovePhaseEnd(phase, end) => self.phases.move_end(phase, end),
             Action::AskRuntime => self.runtime_asked.notify_one(),
-            Action::WakeShutdownThread => capture::wake(),
-            Action::ReportStall(report) => {
-                let detail = describe::describe(self, &report.what);
-                self.handle(Event::StallDescribed { report, detail });
+            Action::ReportStall { what, stalled } => {
+                let detail = describe::describe(self, &what);
+                self.handle(Event::StallDescribed { stalled, detail });
             }
-            Action::Exit(reason) => {
-                // Only the shutdown thread ends the process.
-                let _ = self.exit.set(reason);
-                capture::wake();
-            }
+            // Only the shutdown thread ends the process.
+            Action::WakeShutdownThread | Action::Exit => capture::wake(),
         }
     }
 
     /// Asks for a stop without a signal. One that is already on its way comes first.
     pub(crate) fn request(self: &Arc<Self>, event: Event) {
-        for (guard, actions) in shutdown_thread::take_in() {
-            guard.perform(actions);
-        }
+        shutdown_thread::perform(shutdown_thread::take_in());
         self.handle(event);
     }
 
@@ -290,17 +274,7 @@ impl Shutdown {
     }
 
     pub(crate) fn machine(&self) -> MutexGuard<'_, Machine> {
-        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What `run()` waits for.
-    pub(crate) fn awaited(&self) -> watch::Receiver<Awaited> {
-        self.awaited.subscribe()
-    }
-
-    /// Changes with every event.
-    pub(crate) fn changes(&self) -> watch::Receiver<()> {
-        self.changed.subscribe()
+        lock(&self.machine)
     }
 
     /// Registers a phase with the plan, and keeps its closure.
@@ -325,21 +299,16 @@ impl Shutdown {
         id
     }
 
-    /// Why the process is to be ended, if it is.
-    pub(crate) fn exit_reason(&self) -> Option<ExitReason> {
-        self.exit.get().copied()
-    }
-
-    /// What is to be done before the process is ended: it is recorded and said, and what is buffered
-    /// is written out. Blocks, with a limit on each where a thread is to be had.
+    /// Records and logs that the process is ended by force, and writes out what is buffered. Blocks, with
+    /// a limit on each step if a thread can be started.
     pub(crate) fn last_words(self: &Arc<Self>, reason: ExitReason) {
         let detail = match reason {
             ExitReason::Signal(_) => reason.text(),
             _ => describe::describe(self, &reason.text()),
         };
-        self.handle(Event::ExitDescribed { reason, detail });
+        self.handle(Event::ExitDescribed(detail));
         self.record.flush(LAST_WRITE_LIMIT);
-        self.log.emit_now();
+        self.log.finish(EMIT_LIMIT);
         for hook in &self.config.on_forced_exit {
             let hook = hook.clone();
             run_with_timeout_or_here(EMIT_LIMIT, move || (hook.0)());
@@ -351,7 +320,6 @@ impl Shutdown {
     pub(crate) fn close(self: &Arc<Self>, report: &ShutdownReport) {
         self.record.flush(FINISH_LIMIT);
         if let Some(failure) = self.record.failure_to_log() {
-            let failure = failure.to_owned();
             self.log.emit(move || events::not_recorded(&failure));
         }
         if report.unlisted_signals > 0 {
@@ -359,55 +327,48 @@ impl Shutdown {
             self.log.emit(move || events::unlisted_signals(more));
         }
         if let Some(failure) = self.message.failure() {
-            let failure = failure.to_owned();
             self.log.emit(move || events::no_termination_message(&failure));
         }
-        let (cause, phases) = (report.context.cause(), report.phases.len());
-        let (timed_out, total, status) = (report.timed_out, report.total, report.exit_status);
-        self.log.emit(move || events::complete(cause, phases, timed_out, total, status));
-        let phases = self.phases.clone();
-        self.log.emit(move || phases.end_spans());
-        self.log.finish();
+        let (phases, report) = (self.phases.clone(), report.clone());
+        self.log.emit(move || {
+            events::complete(&report);
+            phases.end_spans();
+        });
+        self.log.finish(FINISH_LIMIT);
         self.message.finish();
         self.handle(Event::Closed);
     }
 
-    /// Writes what is left where no teardown has ended: the guard is dropped, or a panic ends the run.
+    /// Writes what is left if no teardown has ended: the guard is dropped, or a panic ends the run.
     pub(crate) fn flush(&self) {
         self.record.flush(FINISH_LIMIT);
         self.message.finish();
     }
 
-    fn start_diagnostic(self: &Arc<Self>, context: &ShutdownContext) {
-        let Some(log) = &self.config.diag_log else { return };
+    /// Runs the diagnostic, and logs and records how it ended.
+    async fn run_diagnostic(self: Arc<Self>, context: Arc<ShutdownContext>) {
+        let Some(path) = self.config.diag_log.clone() else { return };
+        let note = |state, error| {
+            let path = Some(path.to_string_lossy().into_owned());
+            self.record.push(record::Event::Diag(Diag { path, error, ..Diag::new(state) }));
+            self.record.queue.start();
+        };
+        note(DiagState::Started, None);
         let plan = diagnostic::Plan {
             command: self.config.diag_command.clone(),
-            log: log.clone(),
+            log: path.clone(),
             service: self.config.service.clone(),
             unit: context.systemd.unit.clone(),
             deadline: self.diagnostic_deadline.clone(),
         };
-        let (line, shutdown) = (context.to_string(), self.clone());
-        self.runtime.spawn(async move {
-            shutdown.run_diagnostic(plan, line).await;
-            shutdown.handle(Event::DiagnosticEnded);
-        });
-    }
-
-    async fn run_diagnostic(&self, plan: diagnostic::Plan, line: String) {
-        let path = plan.log.clone();
-        let note = |state, error| {
-            self.record.push(record_events::diagnostic(state, &path, error));
-            self.record.start();
-        };
-        note(DiagState::Started, None);
-        let ended = diagnostic::run(plan, line).await;
+        let ended = diagnostic::run(plan, context.to_string()).await;
         match &ended {
             Ok(Some(_)) => {}
             Ok(None) => note(DiagState::Finished, None),
             Err(e) => note(e.state, Some(e.to_string())),
         }
         self.log.emit(move || events::diagnostic_ended(&path, ended));
+        self.handle(Event::DiagnosticEnded);
     }
 }
 

@@ -16,7 +16,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak, mpsc};
 use std::time::{Duration, Instant};
 
 use forensics_core::capture::{self, HandlerGuard};
@@ -24,9 +24,11 @@ use forensics_core::capture::{self, HandlerGuard};
 use crate::blocking::spawn_detached;
 use crate::capture_context::Caught;
 use crate::describe;
+use crate::lock::lock;
 use crate::log_thread::EMIT_LIMIT;
 use crate::machine::{Action, Event, ExitReason, FORCED_STATUS};
 use crate::os::kill_after;
+use crate::panics::Panic;
 use crate::shutdown::Shutdown;
 
 /// How often a stop under way is looked at.
@@ -56,9 +58,9 @@ static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
 /// Serves this guard from now on, for as long as it lives.
 ///
 /// # Errors
-/// Where the thread cannot be started, for the first guard.
+/// If the thread cannot be started, for the first guard.
 pub(crate) fn attach(guard: Weak<Shutdown>) -> io::Result<()> {
-    let mut registry = lock();
+    let mut registry = lock(&REGISTRY);
     if !registry.is_started {
         spawn_detached(NAME, || run(Vec::new()))?;
         registry.is_started = true;
@@ -79,7 +81,7 @@ pub(crate) fn expect_exit(shutdown: &Arc<Shutdown>) {
     if !shutdown.config.enforce_exit || is_test_program(&program) {
         return;
     }
-    let mut registry = lock();
+    let mut registry = lock(&REGISTRY);
     // The guards of the test harness are not watched.
     if registry.guards.iter().any(|guard| guard.as_ptr() == Arc::as_ptr(shutdown)) {
         let earlier = registry.ended.replace(shutdown.clone());
@@ -104,7 +106,7 @@ fn is_test_program(path: &Path) -> bool {
 /// Gives signals back after so long.
 pub(crate) fn release_after(delay: Duration, handlers: HandlerGuard) {
     if !delay.is_zero() {
-        lock().handlers.push((Instant::now() + delay, handlers));
+        lock(&REGISTRY).handlers.push((Instant::now() + delay, handlers));
         capture::wake();
     }
 }
@@ -115,7 +117,7 @@ pub(crate) fn take_in() -> Pending {
     // Held until each guard's machine knows of the signals, so that no later event overtakes them.
     static TAKING_IN: Mutex<()> = Mutex::new(());
     let mut pending = Vec::new();
-    let _taking_in = TAKING_IN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _taking_in = lock(&TAKING_IN);
     let signals = capture::drain();
     // Not before: a guard may have been installed meanwhile.
     let guards = guards();
@@ -131,10 +133,9 @@ pub(crate) fn take_in() -> Pending {
 }
 
 /// Records that a panic ends the process, for every guard that is alive.
-pub(crate) fn record_panic(message: &str, location: Option<&str>) {
+pub(crate) fn record_panic(panic: &Panic) {
     for guard in guards() {
-        let (message, location) = (message.to_owned(), location.map(str::to_owned));
-        guard.handle(Event::Panicked { message, location });
+        guard.handle(Event::GuardDropped(Some(panic.clone())));
         guard.flush();
     }
 }
@@ -149,7 +150,7 @@ fn run(pending: Pending) {
         capture::wait(timeout);
         match catch_unwind(AssertUnwindSafe(serve)) {
             Ok(Round::Done(next)) => timeout = next,
-            Ok(Round::HandedOver(guard)) => return guard.log.work(),
+            Ok(Round::HandedOver(guard)) => return guard.log.queue.work(),
             Err(_) => timeout = Some(EVERY),
         }
     }
@@ -169,7 +170,8 @@ fn serve() -> Round {
         actions.iter().any(|action| matches!(action, Action::CaptureContext { .. }))
     };
     // The guard that this thread can log for, of those whose stop begins.
-    let logging = pending.iter().find(|(guard, actions)| begins(actions) && guard.log.claim());
+    let logging =
+        pending.iter().find(|(guard, actions)| begins(actions) && guard.log.queue.claim());
     let logging = logging.map(|(guard, _)| guard.clone());
     for (guard, actions) in &mut pending {
         *actions = guard.perform_urgent(std::mem::take(actions));
@@ -179,11 +181,11 @@ fn serve() -> Round {
             Ok(()) => return Round::HandedOver(guard),
             Err(left) => pending = left,
         }
-        guard.log.release();
+        guard.log.queue.release();
     }
     perform(pending);
     let mut timeout = release_handlers();
-    let (guards, ended) = (guards(), lock().ended.clone());
+    let (guards, ended) = (guards(), lock(&REGISTRY).ended.clone());
     if let Some(ended) = &ended
         && guards.iter().all(|guard| guard.machine().is_over())
     {
@@ -194,7 +196,9 @@ fn serve() -> Round {
         if (is_ended || !guard.machine().is_over()) && watch(&guard) {
             timeout = Some(timeout.map_or(EVERY, |sooner| sooner.min(EVERY)));
         }
-        if let Some(reason) = guard.exit_reason() {
+        // Not within the `if`: the machine would stay locked.
+        let exit = guard.machine().exit_reason();
+        if let Some(reason) = exit {
             end_process(&guard, reason);
         }
     }
@@ -203,31 +207,32 @@ fn serve() -> Round {
 
 /// Starts another shutdown thread in place of this one. Gives `pending` back if that fails.
 fn hand_over(pending: Pending) -> Result<(), Pending> {
-    let pending = Arc::new(Mutex::new(pending));
-    let take = |pending: &Mutex<Pending>| {
-        std::mem::take(&mut *pending.lock().unwrap_or_else(PoisonError::into_inner))
-    };
-    let theirs = pending.clone();
-    let started = spawn_detached(NAME, move || run(take(&theirs)));
-    started.map_err(|_| take(&pending))
+    // Sent only after the start, because `pending` stays here if that fails.
+    let (sender, receiver) = mpsc::channel();
+    let started = spawn_detached(NAME, move || run(receiver.recv().unwrap_or_default()));
+    if started.is_err() {
+        return Err(pending);
+    }
+    // There is no error, because the thread waits for it.
+    let _ = sender.send(pending);
+    Ok(())
 }
 
-fn perform(pending: Pending) {
+pub(crate) fn perform(pending: Pending) {
     for (guard, actions) in pending {
         guard.perform(actions);
     }
 }
 
-/// Looks at a guard's stop, where one is under way. Returns whether it is to be looked at again.
+/// Watches a guard's stop, if there is one. Returns whether to watch it again.
 fn watch(guard: &Arc<Shutdown>) -> bool {
-    guard.log.write_overdue();
+    guard.log.write_overdue(EMIT_LIMIT);
     let snapshot = guard.machine().snapshot(guard.now());
     if let Some(snapshot) = snapshot {
         describe::sample_threads(guard, snapshot.since);
     }
     if guard.machine().is_watched() {
-        guard.handle(Event::SignalsMissed(guard.missed()));
-        guard.handle(Event::Watched);
+        guard.handle(Event::Watched { missed: guard.missed() });
     }
     guard.machine().is_watched()
 }
@@ -243,18 +248,14 @@ fn end_process(guard: &Arc<Shutdown>, reason: ExitReason) -> ! {
 /// Gives back the signals whose time has come, and says how long the next ones have.
 fn release_handlers() -> Option<Duration> {
     let now = Instant::now();
-    let mut registry = lock();
+    let mut registry = lock(&REGISTRY);
     registry.handlers.retain(|(at, _)| *at > now);
     registry.handlers.iter().map(|(at, _)| *at - now).min()
 }
 
 /// The guards that are alive. Not served under the lock: one may be installed or dropped meanwhile.
 fn guards() -> Vec<Arc<Shutdown>> {
-    lock().guards.iter().filter_map(Weak::upgrade).collect()
-}
-
-fn lock() -> MutexGuard<'static, Registry> {
-    REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&REGISTRY).guards.iter().filter_map(Weak::upgrade).collect()
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub(crate) async fn update(shutdown: Arc<Shutdown>) {
     if !shutdown.notifier.is_connected() {
         return std::future::pending().await;
     }
-    let mut changes = shutdown.changes();
+    let mut changes = shutdown.changed.subscribe();
     let mut seen = 0;
     let mut said = false;
     loop {

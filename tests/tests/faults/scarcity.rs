@@ -82,7 +82,7 @@ fn where_no_thread_can_be_had_only_the_diagnostic_is_missing() {
     gateway.program.kill("-TERM");
     let ended = gateway.program.wait();
     ended.assert_well(1);
-    assert!(ended.line("Diagnostic failed").contains("no thread is to be had"));
+    assert!(ended.line("Diagnostic failed").contains("cannot start a thread"));
     assert!(ended.line("INFO shutdown: Shutdown context").contains("signal=SIGTERM"));
     // In time: nothing has waited for a thread.
     let (_, verdict) = somebody.scene.recorded();

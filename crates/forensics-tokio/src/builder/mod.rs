@@ -11,8 +11,6 @@ use std::time::Duration;
 use forensics_core::capture::Signal;
 use forensics_core::capture::{install, is_ignored};
 use forensics_core::context::StartupInfo;
-use forensics_core::record::Run;
-use forensics_core::secure_fs::Folder;
 use forensics_core::{process, secret};
 use tokio::runtime::Handle;
 
@@ -24,8 +22,7 @@ use crate::guard::ShutdownGuard;
 use crate::listener::Listeners;
 use crate::message::TerminationMessage;
 use crate::notify::{Notifier, watchdog};
-use crate::recorder::Recorder;
-use crate::shutdown::{Outlets, Shutdown};
+use crate::shutdown::Shutdown;
 use crate::{events, listener, low_latency, panics, shutdown_thread};
 
 /// How long to wait for the parent's command line at the start.
@@ -365,7 +362,7 @@ impl Builder {
         let message = TerminationMessage::open(config.termination_message.as_deref());
         let message =
             message.inspect_err(|why| events::no_termination_message(why)).unwrap_or_default();
-        let shutdown = prepare(config, startup, notifier.clone(), message, runtime);
+        let shutdown = Shutdown::new(config, startup, notifier.clone(), message, runtime);
         // This creates the descriptor that the shutdown thread waits for.
         drop(install(&[])?);
         // In this order: the shutdown thread before the first signal can arrive, and our handler before
@@ -400,32 +397,4 @@ pub(crate) fn check(config: &Config) -> Result<Handle, InstallError> {
     // Panics in a runtime without timers. Otherwise the teardown would, before its phases run.
     drop(tokio::time::sleep(Duration::ZERO));
     Ok(runtime)
-}
-
-/// Reads the record of the last run, begins the record of this one, and builds the state of the guard.
-pub(crate) fn prepare(
-    config: Config,
-    mut startup: StartupInfo,
-    notifier: Notifier,
-    message: TerminationMessage,
-    runtime: Handle,
-) -> Arc<Shutdown> {
-    startup.markers.clone_from(&config.markers);
-    // A folder that does not exist yet has no last run. `Recorder::open` reports a folder that cannot be
-    // read, or that another user could have written to.
-    let record_dir = config.record_dir.as_deref();
-    let last = |dir| Run::last_in(&Folder::open(dir).ok()?).ok().flatten();
-    let previous = record_dir.and_then(last);
-    if let Some(run) = &previous {
-        events::previous(&run.post_mortem);
-        #[cfg(feature = "metrics")]
-        crate::metrics::report(run);
-    }
-    let previous = previous.map(|run| run.post_mortem);
-    let record = record_dir.map(|dir| Recorder::open(dir, &config, &startup)).unwrap_or_default();
-    if let Some(failure) = record.failure_to_log() {
-        events::not_recorded(failure);
-    }
-    let outlets = Outlets { record, notifier, message };
-    Arc::new(Shutdown::new(config, startup, outlets, previous, runtime))
 }

@@ -1,11 +1,11 @@
 //! Counts what is in flight, so that a drain knows what to wait for and can show its progress.
 //!
 //! [`InFlight`] is the count. A service can count anything that it has accepted and not finished:
-//! a connection, a session, a job. With the feature `tower`, layers count the requests of a
-//! [`tower`](https://docs.rs/tower) service.
+//! a connection, a session, a job. With the feature `tower`, a layer counts the HTTP requests
+//! of a [`tower`](https://docs.rs/tower) service.
 
 #[cfg(feature = "tower")]
-mod layers;
+mod http_layer;
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -15,9 +15,7 @@ use tokio::sync::watch;
 use crate::phase_context::PhaseContext;
 
 #[cfg(feature = "tower")]
-pub use self::layers::{
-    HttpInFlightLayer, HttpInFlightService, InFlightLayer, InFlightService, TrackedBody,
-};
+pub use self::http_layer::{HttpInFlightLayer, HttpInFlightService, TrackedBody};
 
 /// Counts what is in flight. Clones share one count.
 ///

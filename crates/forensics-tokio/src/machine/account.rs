@@ -1,155 +1,111 @@
 //! The account of a stop in a few lines for people: what the termination message says.
 //!
-//! What matters most stands first, since the message may be cut where it is shown: how it ended, why
-//! it stops, who asked, what did not go well. Never longer than [`MAX_BYTES`].
+//! What matters most comes first, because the message may be cut when it is shown: how it ended, why
+//! it stops, who asked, what did not go well. It is never longer than [`MAX_BYTES`].
 
 use std::fmt::Write;
-use std::time::Duration;
 
 use forensics_core::context::{ShutdownContext, Trigger};
 use forensics_core::escape::Escaped;
 use forensics_core::logfmt::Value;
 use tokio::time::Instant;
 
-use super::{Machine, Seconds};
+use super::{Action, Machine, Seconds, Stop, Turn};
 use crate::outcome::Outcome;
-use crate::report::PhaseReport;
+use crate::report::{PhaseReport, ShutdownReport};
 
 /// The kubelet takes no more (`MaxContainerTerminationMessageLength`).
 pub(crate) const MAX_BYTES: usize = 4096;
 
-/// How a run stands, or ended.
-#[derive(Debug, Clone)]
-pub(crate) enum MessageState {
-    /// It is stopping. If the message still says so when the run is dead, it was killed.
-    Stopping { alarm: Option<String> },
-    /// As planned.
-    Ended { status: u8, total: Duration, timed_out: bool, error: Option<String> },
-    /// We ended it, before the teardown had ended.
-    Forced { status: u8, why: String },
-    /// By a panic.
-    Panicked { message: String, location: Option<String> },
-    /// `main` dropped the guard.
-    Abandoned,
-}
-
-/// What an account is made of.
-#[derive(Debug, Clone, Copy)]
-struct Account<'a> {
-    service: &'a str,
-    state: &'a MessageState,
-    /// How long ago the stop was requested, and how long it may take.
-    since: Duration,
-    allowed: Duration,
-    /// Absent where no stop was requested.
-    context: Option<&'a ShutdownContext>,
-    /// The phases that run, and for how long already.
-    running: &'a [(String, Duration)],
-    /// Those that have ended; members of groups before their group.
-    ended: &'a [&'a PhaseReport],
-}
-
 impl Machine {
-    /// The text of the termination message.
-    pub(super) fn account(&self, state: &MessageState, now: Instant) -> String {
-        let ran = |started| now.saturating_duration_since(started);
-        let stop = self.stop();
-        let running = stop.into_iter().flat_map(|stop| stop.running.values());
-        let running: Vec<_> =
-            running.map(|phase| (phase.key.name.to_string(), ran(phase.due.started))).collect();
-        let reports = stop.into_iter().flat_map(|stop| &stop.reports);
-        let ended: Vec<_> = reports.flat_map(|one| one.members.iter().chain([one])).collect();
-        Account {
-            service: &self.config.service,
-            state,
-            since: self.since(now),
-            allowed: stop.map_or(Duration::ZERO, |stop| stop.allowed),
-            context: stop.map(|stop| &*stop.context),
-            running: &running,
-            ended: &ended,
+    /// Writes the termination message. `head` says how the run stands, after the name of the service.
+    /// `seen` is what was seen of a stall, if anything. If `is_last`, nothing but another last one can
+    /// replace it.
+    pub(super) fn write_message(
+        &self,
+        head: &str,
+        seen: Option<&str>,
+        is_last: bool,
+        turn: &mut Turn,
+    ) {
+        if self.writes_message {
+            let text = self.account(head, seen, turn.now);
+            turn.act(Action::WriteMessage { text, is_last });
         }
-        .text()
+    }
+
+    /// Writes that the service is stopping. If the message still says so when the run is dead, it was
+    /// killed.
+    pub(super) fn tell_stopping(&self, seen: Option<&str>, turn: &mut Turn) {
+        let Some(stop) = &self.stop else { return };
+        let head = format!(
+            "was stopping, {} of at most {} so far, and killed if nothing else stands here",
+            Seconds(turn.since(stop.began)),
+            Seconds(stop.allowed)
+        );
+        self.write_message(&head, seen, false, turn);
+    }
+
+    /// The text, lines apart by newlines, with all foreign text escaped.
+    fn account(&self, head: &str, seen: Option<&str>, now: Instant) -> String {
+        let mut lines = vec![format!("{} {head}", Escaped(&self.config.service))];
+        if let Some(stop) = &self.stop {
+            lines[0] += &cause(&stop.context);
+            lines.extend(sender(&stop.context));
+            lines.extend(stop.phases(now));
+        }
+        lines.extend(seen.map(|seen| format!("seen: {}", Escaped(seen))));
+        lines.extend(self.stop.as_ref().map(|stop| format!("context: {}", stop.context)));
+        fit(lines.join("\n") + "\n", MAX_BYTES)
     }
 }
 
-impl Account<'_> {
-    /// The text, lines apart by newlines, with all foreign text escaped.
-    fn text(&self) -> String {
-        let mut lines = vec![self.head()];
-        lines.extend(self.context.and_then(sender));
-        if !self.running.is_empty() {
-            let running = self.running.iter();
-            let running =
-                running.map(|(name, ran)| format!("{} for {}", Value(name), Seconds(*ran)));
-            lines.push(format!("running: {}", running.collect::<Vec<_>>().join(", ")));
+impl Stop {
+    /// What became of the phases so far.
+    fn phases(&self, now: Instant) -> Vec<String> {
+        let mut lines = Vec::new();
+        let running = self.running.values();
+        let running: Vec<_> = running
+            .map(|phase| format!("{} for {}", Value(&phase.key.name), Seconds(phase.ran(now))))
+            .collect();
+        if !running.is_empty() {
+            lines.push(format!("running: {}", running.join(", ")));
         }
-        let bad = self.ended.iter().filter(|phase| phase.outcome != Outcome::Ok);
+        let bad = self.ended().filter(|phase| phase.outcome != Outcome::Ok);
         lines.extend(bad.map(|phase| {
             let error = phase.error.as_deref().unwrap_or_default();
             format!("{}: {}", took(phase), Escaped(error))
         }));
-        let phases = self.ended.iter().filter(|phase| phase.members.is_empty());
+        let phases = self.ended().filter(|phase| phase.members.is_empty());
         if let Some(slowest) = phases.max_by_key(|phase| phase.duration) {
             lines.push(format!("slowest: {}", took(slowest)));
-            let all: Vec<String> = self.ended.iter().map(|phase| took(phase)).collect();
+            let all: Vec<String> = self.ended().map(took).collect();
             lines.push(format!("phases: {}", all.join(", ")));
         }
-        if let MessageState::Forced { why, .. } | MessageState::Stopping { alarm: Some(why) } =
-            self.state
-        {
-            lines.push(format!("seen: {}", Escaped(why)));
-        }
-        if let Some(context) = self.context {
-            lines.push(format!("context: {context}"));
-        }
-        fit(lines.join("\n") + "\n", MAX_BYTES)
+        lines
     }
+}
 
-    fn head(&self) -> String {
-        let mut head = Escaped(self.service).to_string();
-        // Writing to a String does not fail.
-        let _ = match self.state {
-            MessageState::Stopping { .. } => write!(
-                head,
-                " was stopping, {} of at most {} so far, and killed if nothing else stands here",
-                Seconds(self.since),
-                Seconds(self.allowed)
-            ),
-            MessageState::Ended { status, total, timed_out, error } => {
-                let total = Seconds(*total);
-                let how = match (*timed_out, error) {
-                    (_, Some(error)) => format!(", and failed: {}", Escaped(error)),
-                    (true, None) => ", though a phase timed out".to_owned(),
-                    (false, None) => ", as planned".to_owned(),
-                };
-                write!(head, " ended in {total}, exit status {status}{how}")
-            }
-            MessageState::Forced { status, why } => {
-                let why = why.split(';').next().unwrap_or_default();
-                write!(head, " was ended by force, exit status {status}: {}", Escaped(why))
-            }
-            MessageState::Panicked { message, location } => {
-                let at = location
-                    .as_deref()
-                    .map(|place| format!(" at {}", Escaped(place)))
-                    .unwrap_or_default();
-                write!(head, " panicked{at}: {}", Escaped(message))
-            }
-            MessageState::Abandoned => {
-                write!(head, " left its guard before its teardown had ended")
-            }
-        };
-        if let Some(context) = self.context {
-            let _ = match &context.trigger {
-                Some(Trigger::Signal { signal }) => write!(head, "; {signal}"),
-                _ => write!(head, "; no signal"),
-            };
-            let evidence = context.evidence();
-            let evidence = Escaped(evidence.unwrap_or_default()).to_string();
-            let _ = write!(head, ", cause {}: {evidence}", context.cause());
-        }
-        head
-    }
+/// The head of a run that has ended by itself.
+pub(super) fn ended(report: &ShutdownReport) -> String {
+    let how = if report.is_failed() {
+        format!(", and failed: {}", Escaped(&report.failure()))
+    } else if report.timed_out {
+        ", though a phase timed out".to_owned()
+    } else {
+        ", as planned".to_owned()
+    };
+    format!("ended in {}, exit status {}{how}", Seconds(report.total), report.exit_status)
+}
+
+/// `; SIGTERM, cause operator: sender kill(4242) has a terminal`
+fn cause(context: &ShutdownContext) -> String {
+    let signal = match context.trigger {
+        Some(Trigger::Signal { signal }) => signal.to_string(),
+        _ => "no signal".to_owned(),
+    };
+    let evidence = context.evidence().unwrap_or_default();
+    format!("; {signal}, cause {}: {}", context.cause(), Escaped(evidence))
 }
 
 /// `sender: kill(4242), uid 1000, by bash(4201)`
@@ -187,8 +143,15 @@ fn fit(mut text: String, max: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::Arc;
+    use std::time::Duration;
+
     use forensics_core::context::StartupInfo;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::machine::{Event, Stage, State};
+    use crate::panics::Panic;
 
     fn phase(name: &str, outcome: Outcome, ms: u64, error: Option<&str>) -> PhaseReport {
         PhaseReport {
@@ -202,117 +165,107 @@ mod tests {
         }
     }
 
-    fn requested(reason: &str) -> ShutdownContext {
+    /// A machine whose stop was requested for this reason at that time, and whose phases ended so.
+    fn stopping(
+        service: &str,
+        reason: &str,
+        reports: Vec<PhaseReport>,
+        began: Instant,
+    ) -> (Machine, Arc<ShutdownContext>) {
         let trigger = Trigger::Request { reason: reason.to_owned() };
-        ShutdownContext::capture(&StartupInfo::collect(), trigger, None)
+        let context = ShutdownContext::capture(&StartupInfo::collect(), trigger.clone(), None);
+        let config = Config { service: service.to_owned(), ..Config::new("test".to_owned()) };
+        let mut machine = Machine::new(Arc::new(config), false, true);
+        machine.handle(Event::Requested(trigger), began);
+        machine.handle(Event::ContextCaptured(Box::new(context)), began);
+        let stop = machine.stop.as_mut().unwrap();
+        stop.reports = reports;
+        let context = stop.context.clone();
+        (machine, context)
     }
 
     #[test]
     fn what_matters_most_stands_first() {
-        let ended = [
+        let reports = vec![
             phase("notify", Outcome::Ok, 0, None),
             phase("drain", Outcome::TimedOut, 30_000, Some("still running after 30.00s")),
         ];
-        let context = requested("upgrade");
+        let began = Instant::now();
         let seconds = Duration::from_secs;
-        let account = |state: MessageState| {
-            Account {
-                service: "gateway",
-                state: &state,
-                since: seconds(2),
-                allowed: seconds(45),
-                context: Some(&context),
-                running: &[],
-                ended: &ended.iter().collect::<Vec<_>>(),
-            }
-            .text()
+        let (machine, context) = stopping("gateway", "upgrade", reports, began);
+        let rest = |seen: &str| {
+            format!(
+                "; no signal, cause requested: requested: upgrade\n\
+                 drain timed_out 30.00s: still running after 30.00s\n\
+                 slowest: drain timed_out 30.00s\n\
+                 phases: notify ok 0.00s, drain timed_out 30.00s\n\
+                 {seen}context: {context}\n"
+            )
         };
-        let rest = format!(
-            "; no signal, cause requested: requested: upgrade\n\
-             drain timed_out 30.00s: still running after 30.00s\n\
-             slowest: drain timed_out 30.00s\n\
-             phases: notify ok 0.00s, drain timed_out 30.00s\n\
-             SEENcontext: {context}\n"
-        );
-        let rest = |seen: &str| rest.replace("SEEN", seen);
+        let mut closing = machine.clone();
+        closing.state = State::TearingDown(Stage::Closing { since: began + seconds(3) });
+        let report = closing.report().unwrap();
+        let timed_out = ShutdownReport { total: seconds(31), ..report.clone() };
+        let failed = ShutdownReport {
+            errors: vec!["disk\ngone".to_owned()],
+            exit_status: 1,
+            ..timed_out.clone()
+        };
         let cases = [
             (
-                MessageState::Ended { status: 0, total: seconds(3), timed_out: false, error: None },
-                "gateway ended in 3.00s, exit status 0, as planned".to_owned() + &rest(""),
+                ShutdownReport { timed_out: false, ..report },
+                "gateway ended in 3.00s, exit status 0, as planned",
             ),
-            (
-                MessageState::Ended { status: 0, total: seconds(31), timed_out: true, error: None },
-                "gateway ended in 31.00s, exit status 0, though a phase timed out".to_owned()
-                    + &rest(""),
-            ),
-            (
-                MessageState::Ended {
-                    status: 1,
-                    total: seconds(31),
-                    timed_out: true,
-                    error: Some("disk\ngone".to_owned()),
-                },
-                r"gateway ended in 31.00s, exit status 1, and failed: disk\ngone".to_owned()
-                    + &rest(""),
-            ),
-            (
-                MessageState::Forced {
-                    status: 70,
-                    why: "the deadline is over; threads: 1".to_owned(),
-                },
-                "gateway was ended by force, exit status 70: the deadline is over".to_owned()
-                    + &rest("seen: the deadline is over; threads: 1\n"),
-            ),
-            (
-                MessageState::Stopping { alarm: Some("slow".to_owned()) },
-                "gateway was stopping, 2.00s of at most 45.00s so far, and killed if nothing else \
-                 stands here"
-                    .to_owned()
-                    + &rest("seen: slow\n"),
-            ),
+            (timed_out, "gateway ended in 31.00s, exit status 0, though a phase timed out"),
+            (failed, r"gateway ended in 31.00s, exit status 1, and failed: disk\ngone"),
         ];
-        for (state, expected) in cases {
-            assert_eq!(account(state), expected);
+        for (report, expected) in cases {
+            let text = machine.account(&ended(&report), None, began);
+            assert_eq!(text, expected.to_owned() + &rest(""));
         }
+        let mut turn = Turn { now: began + seconds(2), actions: Vec::new() };
+        machine.tell_stopping(Some("slow"), &mut turn);
+        let detail = "the deadline is over; threads: 1".to_owned();
+        machine.clone().exit_described(detail, &mut turn);
+        let written = turn.actions.into_iter().filter_map(|action| match action {
+            Action::WriteMessage { text, .. } => Some(text),
+            _ => None,
+        });
+        let expected = [
+            "gateway was stopping, 2.00s of at most 45.00s so far, and killed if nothing else \
+             stands here"
+                .to_owned()
+                + &rest("seen: slow\n"),
+            "gateway was ended by force, exit status 70: the deadline is over".to_owned()
+                + &rest("seen: the deadline is over; threads: 1\n"),
+        ];
+        assert_eq!(written.collect::<Vec<_>>(), expected);
     }
 
     #[test]
     fn a_panic_outside_of_a_stop_has_an_account_too() {
-        let state = MessageState::Panicked {
+        let config = Config::new("gateway".to_owned());
+        let mut machine = Machine::new(Arc::new(config), false, true);
+        let panic = Panic {
             message: "oh\u{1b}[31m no".to_owned(),
             location: Some("src/main.rs:3:5".to_owned()),
         };
-        let account = Account {
-            service: "gateway",
-            state: &state,
-            since: Duration::ZERO,
-            allowed: Duration::ZERO,
-            context: None,
-            running: &[],
-            ended: &[],
-        };
-        assert_eq!(account.text(), "gateway panicked at src/main.rs:3:5: oh\\u{1b}[31m no\n");
+        let actions = machine.handle(Event::GuardDropped(Some(panic)), Instant::now());
+        let expected = "gateway panicked at src/main.rs:3:5: oh\\u{1b}[31m no\n";
+        assert!(
+            matches!(&actions[..], [Action::WriteMessage { text, .. }, _] if text == expected),
+            "{actions:?}"
+        );
     }
 
     #[test]
     fn it_fits_whatever_it_has_to_tell_and_nothing_in_it_can_leave_its_line() {
         let evil = "ü\n\u{7}gateway ended as planned".repeat(400);
-        let context = requested(&evil);
-        let ended: Vec<_> =
-            (0..300).map(|_| phase(&evil, Outcome::Failed, 1, Some(&evil))).collect();
-        let running = vec![(evil.clone(), Duration::ZERO)];
+        let failed = phase(&evil, Outcome::Failed, 1, Some(&evil));
         for length in 0..30 {
             let service = "é".repeat(length) + &evil;
-            let account = Account {
-                service: &service,
-                state: &MessageState::Forced { status: 70, why: evil.clone() },
-                since: Duration::ZERO,
-                allowed: Duration::ZERO,
-                context: Some(&context),
-                running: &running,
-                ended: &ended.iter().collect::<Vec<_>>(),
-            };
-            let text = account.text();
+            let (machine, _) = stopping(&service, &evil, vec![failed.clone(); 300], Instant::now());
+            let text = machine.account("was ended", Some(&evil), Instant::now());
             assert!((MAX_BYTES - 8..=MAX_BYTES).contains(&text.len()), "{}", text.len());
             assert!(text.ends_with("…\n"));
             assert!(!text.chars().any(|c| c.is_control() && c != '\n'));

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use forensics_core::capture::Signal;
 use forensics_core::context::{ShutdownContext, Trigger};
-use forensics_core::record::{self, ForcedBy};
-use serde_json::{Map, Value};
+use forensics_core::record::{self, ForcedBy, Stalled};
 use tokio::time::Instant;
 
 use super::StepId;
@@ -14,6 +13,8 @@ use super::limit::Unit;
 use crate::capture_context::Caught;
 use crate::config::Escalation;
 use crate::outcome::ServiceOutcome;
+use crate::panics::Panic;
+use crate::recorded::Values;
 use crate::report::{PhaseReport, RepeatedSignal};
 
 /// Something that happened.
@@ -24,14 +25,8 @@ pub(crate) enum Event {
         signal: Box<Caught>,
         at: Instant,
     },
-    /// tokio heard a signal that the shutdown thread has not brought since.
-    SignalForwarded(Signal),
-    /// So many signals found no free slot in the OS handler since the guard was installed.
-    SignalsMissed(u64),
-    /// The program asked for a stop.
-    Requested {
-        reason: String,
-    },
+    /// The program asked for a stop, or tokio heard a signal that the shutdown thread has not brought.
+    Requested(Trigger),
     /// The program cancelled the guard's token, which asks for a stop as well.
     TokenCancelled,
     /// [`Action::CaptureContext`] is done.
@@ -47,18 +42,10 @@ pub(crate) enum Event {
     /// `run` was called.
     RunStarted,
     ServiceEnded(ServiceOutcome),
-    /// A phase recorded something: all its values, and the last as `key=value`.
-    PhaseProgressed {
-        phase: StepId,
-        values: Map<String, Value>,
-        last_value: Option<String>,
-    },
+    /// A phase recorded something: these are all its values.
+    PhaseProgressed(StepId, Values),
     /// A phase's task has ended, with all its values.
-    PhaseEnded {
-        phase: StepId,
-        end: PhaseEnd,
-        values: Map<String, Value>,
-    },
+    PhaseEnded(StepId, PhaseEnd, Values),
     /// The diagnostic's task has ended.
     DiagnosticEnded,
     /// systemd has told us about our unit.
@@ -69,32 +56,24 @@ pub(crate) enum Event {
     RuntimeAnswered,
     /// The timer of [`Awaited`](super::Awaited) is due.
     Tick,
-    /// The shutdown thread looks whether something stalls.
-    Watched,
+    /// The shutdown thread looks whether something stalls. So many signals found no free slot in the OS
+    /// handler since the guard was installed.
+    Watched {
+        missed: u64,
+    },
     /// [`Action::ReportStall`] is done: with everything that may explain it, safe to show.
     StallDescribed {
-        report: StallReport,
+        stalled: Vec<Stalled>,
         detail: String,
     },
     /// [`Action::Exit`] is under way: with everything that may explain it, safe to show.
-    ExitDescribed {
-        reason: ExitReason,
-        detail: String,
-    },
+    ExitDescribed(String),
     /// `run` has written everything that was left to write, and returns.
     Closed,
     /// The process is expected to end from now on, as the teardown of every guard has ended.
     ExitExpected,
-    /// The guard was dropped, with or without the future of `run`.
-    GuardDropped,
-    /// A panic ends the process.
-    Panicked {
-        message: String,
-        location: Option<String>,
-    },
-    /// The test harness ends the run as the shutdown thread would.
-    #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "the harness is a feature"))]
-    ForcedByHarness(ExitReason),
+    /// The guard was dropped, with or without the future of `run`; or this panic ends the process.
+    GuardDropped(Option<Panic>),
 }
 
 /// How a phase's task ended.
@@ -121,12 +100,8 @@ pub(crate) enum Action {
     },
     /// Read what the record shows beside that, and bring [`Event::ContextCompleted`].
     CompleteContext(Arc<ShutdownContext>),
-    /// Find out who sent this signal, and bring [`Event::SignalRepeated`].
-    ResolveSender {
-        signal: Box<Caught>,
-        ordinal: Option<u32>,
-        offset: Duration,
-    },
+    /// Find out who sent this signal, and bring [`Event::SignalRepeated`] with that.
+    ResolveSender(Box<Caught>, Box<RepeatedSignal>),
     CancelToken,
     Log(LogEvent),
     Record(record::Event),
@@ -136,11 +111,10 @@ pub(crate) enum Action {
     ExplainStop(Arc<ShutdownContext>),
     StartDiagnostic(Arc<ShutdownContext>),
     EndDiagnostic,
-    StartPhase(StartPhase),
+    /// The phase runs in a stop with this context.
+    StartPhase(PhaseKey, Arc<ShutdownContext>),
     /// Abort the task of a phase, and bring [`Event::PhaseProgressed`] with its last values.
     DropPhase(StepId),
-    /// A running phase ends at another time from now on.
-    MovePhaseEnd(StepId, Instant),
     /// Write the termination message.
     WriteMessage {
         text: String,
@@ -150,10 +124,14 @@ pub(crate) enum Action {
     AskRuntime,
     /// The stop has to be watched from now on.
     WakeShutdownThread,
-    /// Find out what may explain it, and bring [`Event::StallDescribed`].
-    ReportStall(StallReport),
+    /// `what` was seen, and these stall. Find out what may explain it, and bring
+    /// [`Event::StallDescribed`].
+    ReportStall {
+        what: String,
+        stalled: Vec<Stalled>,
+    },
     /// Bring [`Event::ExitDescribed`], and end the process. Only on the shutdown thread.
-    Exit(ExitReason),
+    Exit,
 }
 
 /// Names a phase or a group.
@@ -162,28 +140,13 @@ pub(crate) struct PhaseKey {
     pub(crate) id: StepId,
     pub(crate) name: Arc<str>,
     /// The group that it belongs to.
-    pub(crate) group: Option<(StepId, Arc<str>)>,
+    pub(crate) group: Option<Box<PhaseKey>>,
 }
 
-/// A phase to be started.
-#[derive(Debug, Clone)]
-pub(crate) struct StartPhase {
-    pub(crate) phase: PhaseKey,
-    /// When the phase is dropped.
-    pub(crate) end: Instant,
-    /// The context of the stop.
-    pub(crate) context: Arc<ShutdownContext>,
-}
-
-/// Something that makes no progress.
-#[derive(Debug, Clone)]
-pub(crate) struct StallReport {
-    /// What was seen, in words.
-    pub(crate) what: String,
-    /// The phases that run, and for how long; none where it is the runtime.
-    pub(crate) phases: Vec<(String, Duration)>,
-    /// For how long the runtime has not answered.
-    pub(crate) waited: Duration,
+impl PhaseKey {
+    pub(crate) fn group_name(&self) -> Option<String> {
+        self.group.as_ref().map(|group| group.name.to_string())
+    }
 }
 
 /// Why the process is ended.
@@ -226,19 +189,6 @@ impl ExitReason {
     }
 }
 
-/// Why the pre-stop delay is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum DelayEnd {
-    /// It has lasted as long as it was to.
-    Over,
-    /// A second signal, or the program, asked for haste.
-    Escalated,
-    /// The service has ended.
-    Service,
-    /// The token was cancelled.
-    Token,
-}
-
 /// What the machine has to say in the log. The texts are in [`crate::events`].
 #[derive(Debug, Clone)]
 pub(crate) enum LogEvent {
@@ -246,7 +196,8 @@ pub(crate) enum LogEvent {
     Repeated(Box<RepeatedSignal>, Escalation),
     ImpossibleReserves(String),
     DelayStarted(Duration),
-    DelayEnded(Duration, DelayEnd),
+    /// How long it lasted, and what the line adds if it was cut short.
+    DelayEnded(Duration, &'static str),
     /// What the phases may take, and how the deadline came about.
     TeardownStarted {
         sum: String,
@@ -272,8 +223,5 @@ pub(crate) enum LogEvent {
     ServiceDropped(Duration),
     DiagnosticLeftBehind,
     Stalled(String),
-    Forced {
-        why: String,
-        status: u8,
-    },
+    Forced(String),
 }

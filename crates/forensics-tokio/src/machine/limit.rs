@@ -22,33 +22,32 @@ pub(crate) struct Unit {
 pub(crate) struct Extension {
     /// The unit's stop timeout.
     pub(crate) granted: Duration,
-    /// What of it is kept back.
-    margin: Duration,
     /// The longest the whole teardown may be allowed.
     pub(crate) ceiling: Duration,
 }
 
 impl Extension {
     /// After so long, with so much `allowed`: what shall be allowed, and how long systemd has to
-    /// wait from now on. `None` where that is no more than there is.
+    /// wait from now on. `None` if that is no more than there is.
     pub(crate) fn next(self, elapsed: Duration, allowed: Duration) -> Option<(Duration, Duration)> {
-        let next = (elapsed + self.granted).saturating_sub(self.margin).min(self.ceiling);
-        (next > allowed).then(|| (next, (next + self.margin).saturating_sub(elapsed)))
+        let margin = safety_margin(self.granted);
+        let next = (elapsed + self.granted).saturating_sub(margin).min(self.ceiling);
+        (next > allowed).then(|| (next, (next + margin).saturating_sub(elapsed)))
     }
 }
 
 impl Machine {
     /// How long a teardown may take that this context began, and why so long.
     ///
-    /// systemd's stop timeout counts where systemd may be the one who stops us, and where it hears
-    /// of the teardown by `STOPPING=1`: `kill PID` by itself starts no timer in systemd. A stop
-    /// timeout that we were told of counts for every signal, as the sender does not show who waits.
+    /// systemd's stop timeout counts if systemd may be the sender, and if it receives `STOPPING=1`:
+    /// `kill PID` does not start systemd's timer, and `STOPPING=1` does. A configured stop timeout counts
+    /// for every signal, because the sender does not show who waits.
     pub(super) fn limit(&self, context: &ShutdownContext) -> (Duration, String) {
         let configured = self.config.deadline();
         let by_systemd = matches!(context.cause(), Cause::Systemd | Cause::Reboot | Cause::Unknown);
         let told = self.notifies && self.unit.is_some_and(|unit| unit.heeds_us);
         let by_unit = self.granted().filter(|_| by_systemd || told);
-        let by_unit = by_unit.map(|(granted, _)| (granted, "the unit's stop timeout"));
+        let by_unit = by_unit.map(|granted| (granted, "the unit's stop timeout"));
         let by_config = self.config.stop_timeout.filter(|_| context.signal().is_some());
         let by_config = by_config.map(|granted| (granted, "the configured stop timeout"));
         if let Some((granted, whose)) = by_unit.into_iter().chain(by_config).min() {
@@ -64,21 +63,20 @@ impl Machine {
         (configured, format!("deadline {}", Seconds(configured)))
     }
 
-    /// The unit's stop timeout, where it is known and finite, and what of it is kept back.
-    fn granted(&self) -> Option<(Duration, Duration)> {
-        let granted = self.unit?.stop_timeout.to_std()?;
-        Some((granted, safety_margin(granted)))
+    /// The unit's stop timeout, if it is known and finite.
+    fn granted(&self) -> Option<Duration> {
+        self.unit?.stop_timeout.to_std()
     }
 
     /// How the deadline may be moved by asking systemd for more time. `None` where the user does
     /// not want that, systemd would not accept it, or there is nothing to gain.
     pub(crate) fn extension(&self) -> Option<Extension> {
-        let (granted, margin) = self.granted()?;
+        let granted = self.granted()?;
         let asked = self.config.extend_ceiling?;
         let ceiling = highest(asked, self.config.deadline(), self.config.stop_timeout);
         let heeded = self.unit?.heeds_us && self.notifies;
-        let allowed = self.stop()?.allowed;
-        (heeded && ceiling > allowed).then_some(Extension { granted, margin, ceiling })
+        let allowed = self.stop.as_ref()?.allowed;
+        (heeded && ceiling > allowed).then_some(Extension { granted, ceiling })
     }
 }
 
@@ -111,8 +109,7 @@ mod tests {
     #[test]
     fn progress_starts_the_stop_timeout_again_up_to_the_ceiling() {
         let seconds = Duration::from_secs;
-        let extension =
-            Extension { granted: seconds(10), margin: seconds(1), ceiling: seconds(25) };
+        let extension = Extension { granted: seconds(10), ceiling: seconds(25) };
         // elapsed, allowed, expected
         let cases = [
             (0, 9, None),

@@ -21,14 +21,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forensics_core::context::{ShutdownContext, Trigger};
-use forensics_core::record::{self, ExitKind};
+use forensics_core::escape::Escaped;
+use forensics_core::record::{self, ExitKind, SignalEvent, Stopped};
 use tokio::time::Instant;
 
 pub(crate) use self::budget::Seconds;
 pub use self::budget::WorstCase;
-pub(crate) use self::event::{
-    Action, DelayEnd, Event, ExitReason, LogEvent, PhaseEnd, PhaseKey, StallReport, StartPhase,
-};
+pub(crate) use self::event::{Action, Event, ExitReason, LogEvent, PhaseEnd, PhaseKey};
 pub(crate) use self::limit::Unit;
 use self::plan::Plan;
 pub(crate) use self::plan::{StepId, Work};
@@ -38,14 +37,16 @@ pub(crate) use self::stall::FORCED_STATUS;
 #[cfg(feature = "testing")]
 pub(crate) use self::stall::LATE_AFTER;
 
-use self::account::MessageState;
 use self::budget::Budget;
 use self::requests::Requests;
 use self::stall::Stall;
 use crate::capture_context::Caught;
 use crate::config::{Config, Escalation};
 use crate::outcome::{Outcome, ServiceOutcome};
+use crate::panics::Panic;
 use crate::record_events;
+use crate::record_events::micros;
+use crate::recorded::Values;
 use crate::report::{PhaseReport, RepeatedSignal, ShutdownReport};
 
 /// The state of a guard. See the module's documentation.
@@ -63,9 +64,11 @@ pub(crate) struct Machine {
     requests: Requests,
     service: Service,
     state: State,
+    /// What is known of the stop. Absent until its context is captured.
+    stop: Option<Stop>,
 }
 
-/// The state of a stop. There is no other: whatever else is stored says how far a state has come.
+/// The state of a stop. There is no other: everything else says what is known in a state.
 #[derive(Clone)]
 enum State {
     /// No stop has been requested.
@@ -83,62 +86,19 @@ enum State {
         repeated: Vec<RepeatedSignal>,
     },
     /// The service is no longer ready, and still serves until then.
-    PreStopDelay(Box<Stop>, Instant),
+    PreStopDelay {
+        until: Instant,
+        /// The stage in which the teardown begins.
+        first: Stage,
+    },
     /// The token is cancelled, and the phases run.
-    TearingDown(Box<Stop>),
+    TearingDown(Stage),
     /// The teardown has ended, and `run` has returned; or the guard is gone, with or without a stop.
-    Finished(Option<Box<Stop>>),
-    /// The process is about to end.
-    Exiting(Option<Box<Stop>>, Exit),
-}
-
-/// Why a process is about to end.
-#[derive(Clone)]
-enum Exit {
-    /// Its teardown has ended, and since then `main` returns.
-    Planned(Instant),
-    /// We end it.
-    Forced,
-}
-
-/// The service's own future.
-#[derive(Clone)]
-enum Service {
-    /// `run` has not been called.
-    NotRun,
-    Running,
-    Ended(ServiceOutcome),
-}
-
-/// A stop that has begun.
-#[derive(Clone)]
-struct Stop {
-    context: Arc<ShutdownContext>,
-    /// When it was requested.
-    began: Instant,
-    /// How long it may take from then on, and why so long.
-    allowed: Duration,
-    allowed_why: String,
-    /// How long the pre-stop delay may last, and how long it lasted.
-    delay: Duration,
-    delayed: Duration,
-    stage: Stage,
-    pace: Pace,
-    /// Signals after the first.
-    repeated: Vec<RepeatedSignal>,
-    running: BTreeMap<StepId, RunningPhase>,
-    /// The group whose members run.
-    group: Option<RunningGroup>,
-    /// The phases and groups that have ended, in order.
-    reports: Vec<PhaseReport>,
-    /// No later than the next instant at which something is due in a running phase.
-    phase_timer: Option<Instant>,
-    diagnostic: Diagnostic,
-    /// Grows with everything that a phase gets done.
-    progress: u64,
-    /// The progress at which the termination message was last written.
-    told: Option<u64>,
-    stall: Stall,
+    Finished,
+    /// The teardown has ended, and since then the process is expected to end.
+    ExitExpected(Instant),
+    /// We end the process.
+    Exiting(ExitReason),
 }
 
 /// How far a teardown has come.
@@ -172,6 +132,46 @@ enum Stage {
     },
 }
 
+/// The service's own future.
+#[derive(Clone)]
+enum Service {
+    /// `run` has not been called.
+    NotRun,
+    Running,
+    Ended(ServiceOutcome),
+}
+
+/// A stop that has begun.
+#[derive(Clone)]
+struct Stop {
+    context: Arc<ShutdownContext>,
+    /// When it was requested.
+    began: Instant,
+    /// How long it may take from then on, and why so long.
+    allowed: Duration,
+    allowed_why: String,
+    /// How long the pre-stop delay may last, and how long it lasted.
+    delay: Duration,
+    delayed: Duration,
+    pace: Pace,
+    /// Signals after the first.
+    repeated: Vec<RepeatedSignal>,
+    running: BTreeMap<StepId, RunningPhase>,
+    /// The group whose members run.
+    group: Option<RunningGroup>,
+    /// The phases and groups that have ended, in order.
+    reports: Vec<PhaseReport>,
+    /// No later than the next instant at which something is due in a running phase.
+    phase_timer: Option<Instant>,
+    /// Whether the diagnostic's task runs.
+    diagnostic_runs: bool,
+    /// Grows with everything that a phase gets done.
+    progress: u64,
+    /// The progress at which the termination message was last written.
+    told: Option<u64>,
+    stall: Stall,
+}
+
 /// What still runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pace {
@@ -180,28 +180,17 @@ enum Pace {
     ReservedOnly,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Diagnostic {
-    None,
-    Running,
-    Ended,
-}
-
 /// A phase that has not ended.
 #[derive(Clone)]
 struct RunningPhase {
     key: PhaseKey,
-    /// Its place in the group.
-    place: usize,
     due: Budget,
     /// When it is dropped, as it stands now.
     end: Instant,
     /// When it is named the next time as still running.
     next_notice: Instant,
     dropped: Option<Dropped>,
-    values: serde_json::Map<String, serde_json::Value>,
-    /// What it recorded last, as `key=value`.
-    last_value: Option<String>,
+    values: Values,
 }
 
 /// Why a phase was dropped, and until when its future has to be gone.
@@ -216,7 +205,8 @@ struct Dropped {
 struct RunningGroup {
     key: PhaseKey,
     started: Instant,
-    members: Vec<Option<PhaseReport>>,
+    /// The members that have ended. Their ids are in the order of registration.
+    members: BTreeMap<StepId, PhaseReport>,
 }
 
 /// One call of [`Machine::handle`]: the time, and the actions so far.
@@ -236,6 +226,10 @@ impl Turn {
 
     fn record(&mut self, event: record::Event) {
         self.act(Action::Record(event));
+    }
+
+    fn since(&self, earlier: Instant) -> Duration {
+        self.now.saturating_duration_since(earlier)
     }
 }
 
@@ -270,91 +264,61 @@ impl Machine {
             requests: Requests::default(),
             service: Service::NotRun,
             state: State::Running { ready: false },
+            stop: None,
         }
     }
 
     /// Takes in an event. The actions are to be performed in their order.
     pub(crate) fn handle(&mut self, event: Event, now: Instant) -> Vec<Action> {
-        let mut turn = Turn { now, actions: Vec::new() };
+        let turn = &mut Turn { now, actions: Vec::new() };
         match event {
-            Event::SignalArrived { signal, at } => self.signal_arrived(signal, at, &mut turn),
-            Event::SignalForwarded(signal) => {
-                let trigger = Trigger::Signal { signal };
-                self.request(trigger, None, now, true, &mut turn);
+            Event::SignalArrived { signal, at } => self.signal_arrived(signal, at, turn),
+            Event::Requested(trigger) => self.request(trigger, None, now, true, turn),
+            Event::TokenCancelled => self.token_cancelled(turn),
+            Event::ContextCaptured(context) => self.begin(*context, turn),
+            Event::ContextCompleted(context) => self.record_begin(context, turn),
+            Event::SignalRepeated(repeated) => self.repeat(repeated, turn),
+            Event::Escalated => drop(self.escalate(turn)),
+            Event::Ready => self.become_ready(turn),
+            Event::RunStarted => self.run_started(turn),
+            Event::ServiceEnded(outcome) => self.service_ended(outcome, turn),
+            Event::PhaseProgressed(phase, values) => self.phase_progressed(phase, values, turn),
+            Event::PhaseEnded(phase, end, values) => self.phase_ended(phase, end, values, turn),
+            Event::DiagnosticEnded => self.diagnostic_ended(),
+            Event::UnitKnown(unit) => drop(self.unit.get_or_insert(unit)),
+            Event::Extended(allowed) => self.extend(allowed, turn),
+            Event::RuntimeAnswered => self.runtime_answered(),
+            Event::Tick => self.tick(turn),
+            Event::Watched { missed } => self.watch(missed, turn),
+            Event::StallDescribed { stalled, detail } => {
+                self.stall_described(stalled, detail, turn);
             }
-            Event::SignalsMissed(missed) => self.requests.set_missed(missed),
-            Event::Requested { reason } => {
-                self.request(Trigger::Request { reason }, None, now, true, &mut turn);
-            }
-            Event::TokenCancelled => self.token_cancelled(&mut turn),
-            Event::ContextCaptured(context) => self.begin(*context, &mut turn),
-            Event::ContextCompleted(context) => self.record_begin(context, &mut turn),
-            Event::SignalRepeated(repeated) => self.repeat(repeated, &mut turn),
-            Event::Escalated => drop(self.escalate(&mut turn)),
-            Event::Ready => self.become_ready(&mut turn),
-            Event::RunStarted => self.run_started(&mut turn),
-            Event::ServiceEnded(outcome) => self.service_ended(outcome, &mut turn),
-            Event::PhaseProgressed { phase, values, last_value } => {
-                self.phase_progressed(phase, values, last_value, &mut turn);
-            }
-            Event::PhaseEnded { phase, end, values } => {
-                self.phase_ended(phase, end, values, &mut turn);
-            }
-            Event::DiagnosticEnded => {
-                if let Some(stop) = self.stop_mut() {
-                    stop.diagnostic = Diagnostic::Ended;
-                }
-            }
-            Event::UnitKnown(unit) => {
-                self.unit.get_or_insert(unit);
-            }
-            Event::Extended(allowed) => self.extend(allowed, &mut turn),
-            Event::RuntimeAnswered => {
-                if let Some(stop) = self.stop_mut() {
-                    stop.stall.runtime_answered();
-                }
-            }
-            Event::Tick => self.tick(&mut turn),
-            Event::Watched => self.watch(&mut turn),
-            Event::StallDescribed { report, detail } => {
-                self.stall_described(&report, detail, &mut turn);
-            }
-            Event::ExitDescribed { reason, detail } => {
-                self.exit_described(reason, detail, &mut turn);
-            }
+            Event::ExitDescribed(detail) => self.exit_described(detail, turn),
             Event::Closed => self.closed(),
             Event::ExitExpected => self.exit_expected(now),
-            Event::GuardDropped => self.guard_dropped(&mut turn),
-            Event::Panicked { message, location } => {
-                self.panicked(message, location, &mut turn);
-            }
-            Event::ForcedByHarness(reason) => self.force(reason, &mut turn),
+            Event::GuardDropped(panic) => self.guard_dropped(panic, turn),
         }
-        self.advance(&mut turn);
-        turn.actions
+        self.advance(turn);
+        std::mem::take(&mut turn.actions)
     }
 
     /// When [`Event::Tick`] is due.
     fn next_timer(&self) -> Option<Instant> {
-        match &self.state {
-            State::PreStopDelay(_, until) => Some(*until),
-            State::TearingDown(stop) => match stop.stage {
-                Stage::Phases => stop.phase_timer,
+        match self.state {
+            State::PreStopDelay { until, .. }
+            | State::TearingDown(
                 Stage::Service { until, .. }
                 | Stage::Diagnostic { until }
-                | Stage::EndingDiagnostic { until } => Some(until),
-                _ => None,
-            },
+                | Stage::EndingDiagnostic { until },
+            ) => Some(until),
+            State::TearingDown(Stage::Phases) => self.stop.as_ref()?.phase_timer,
             _ => None,
         }
     }
 
     /// Whether [`Event::Watched`] is due four times a second.
     pub(crate) fn is_watched(&self) -> bool {
-        !matches!(
-            self.state,
-            State::Running { .. } | State::Finished(_) | State::Exiting(_, Exit::Forced)
-        )
+        !matches!(self.state, State::Running { .. } | State::Finished | State::Exiting(_))
     }
 
     /// Whether no stop has been requested.
@@ -370,26 +334,49 @@ impl Machine {
     /// Whether signals mean nothing to us any more. A teardown that is [closing](Stage::Closing) is not
     /// over.
     pub(crate) fn is_over(&self) -> bool {
-        matches!(self.state, State::Finished(_) | State::Exiting(..))
+        matches!(self.state, State::Finished | State::ExitExpected(_) | State::Exiting(_))
+    }
+
+    /// Why the process is to be ended, if it is.
+    pub(crate) fn exit_reason(&self) -> Option<ExitReason> {
+        match self.state {
+            State::Exiting(reason) => Some(reason),
+            _ => None,
+        }
     }
 
     /// What `run()` waits for.
     pub(crate) fn awaited(&self) -> Awaited {
-        Awaited {
-            is_finished: self.is_closing(),
-            drops_service: matches!(self.stage(), Some(Stage::DroppingService { .. })),
-            timer: self.next_timer(),
-        }
+        let drops_service = matches!(self.state, State::TearingDown(Stage::DroppingService { .. }));
+        Awaited { is_finished: self.is_closing(), drops_service, timer: self.next_timer() }
     }
 
     /// The report of a teardown that has ended, while `run` is about to return.
     pub(crate) fn report(&self) -> Option<ShutdownReport> {
-        match (&self.state, self.stage()?) {
-            (State::TearingDown(stop), Stage::Closing { since }) => {
-                Some(self.report_of(stop, since))
-            }
-            _ => None,
+        let State::TearingDown(Stage::Closing { since }) = self.state else { return None };
+        let stop = self.stop.as_ref()?;
+        let timed_out = |phase: &PhaseReport| phase.outcome == Outcome::TimedOut;
+        let mut report = ShutdownReport {
+            service: self.config.service.clone(),
+            context: ShutdownContext::clone(&stop.context),
+            timed_out: stop.ended().any(timed_out),
+            phases: stop.reports.clone(),
+            service_outcome: match &self.service {
+                Service::Ended(outcome) => outcome.clone(),
+                _ => ServiceOutcome::Dropped,
+            },
+            repeated_signals: stop.repeated.clone(),
+            unlisted_signals: self.requests.unlisted(),
+            errors: self.plan.errors.clone(),
+            deadline: stop.allowed,
+            pre_stop_delay: stop.delayed,
+            total: since.saturating_duration_since(stop.began),
+            exit_status: 0,
+        };
+        if report.is_failed() {
+            report.exit_status = self.config.failure_status;
         }
+        Some(report)
     }
 
     /// For how long another signal is the same request as the last one.
@@ -400,15 +387,15 @@ impl Machine {
     /// When a stop that has begun must have ended.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.stop().map(Stop::deadline)
+        self.stop.as_ref().map(Stop::deadline)
     }
 
     pub(crate) fn snapshot(&self, now: Instant) -> Option<Snapshot> {
-        let stop = self.stop()?;
-        let running = stop.running.values().map(|phase| {
-            let ran = now.saturating_duration_since(phase.due.started);
-            (phase.key.name.to_string(), ran, phase.values.clone())
-        });
+        let stop = self.stop.as_ref()?;
+        let running = stop
+            .running
+            .values()
+            .map(|phase| (phase.key.name.to_string(), phase.ran(now), phase.values.all.clone()));
         Some(Snapshot {
             running: running.collect(),
             since: now.saturating_duration_since(stop.began),
@@ -417,25 +404,14 @@ impl Machine {
         })
     }
 
+    /// When a phase that runs is dropped.
+    pub(crate) fn phase_end(&self, phase: StepId) -> Option<Instant> {
+        Some(self.stop.as_ref()?.running.get(&phase)?.end)
+    }
+
     /// What the pre-stop delay and the phases registered so far may take.
     pub(crate) fn sum(&self) -> WorstCase {
         self.plan.sum(self.config.pre_stop_delay, self.config.deadline())
-    }
-
-    fn stop(&self) -> Option<&Stop> {
-        match &self.state {
-            State::PreStopDelay(stop, _) | State::TearingDown(stop) => Some(stop),
-            State::Finished(stop) | State::Exiting(stop, _) => stop.as_deref(),
-            State::Running { .. } | State::Capturing { .. } => None,
-        }
-    }
-
-    fn stop_mut(&mut self) -> Option<&mut Stop> {
-        match &mut self.state {
-            State::PreStopDelay(stop, _) | State::TearingDown(stop) => Some(stop),
-            State::Finished(stop) | State::Exiting(stop, _) => stop.as_deref_mut(),
-            State::Running { .. } | State::Capturing { .. } => None,
-        }
     }
 
     fn become_ready(&mut self, turn: &mut Turn) {
@@ -463,13 +439,13 @@ impl Machine {
         let error = outcome.error();
         self.service = Service::Ended(outcome);
         self.request(Trigger::ServiceEnded { error }, None, turn.now, false, turn);
-        self.end_delay(DelayEnd::Service, turn);
+        self.end_delay(", cut short: the service has ended", turn);
     }
 
     fn token_cancelled(&mut self, turn: &mut Turn) {
         let reason = "the guard's token was cancelled".to_owned();
         self.request(Trigger::Request { reason }, None, turn.now, false, turn);
-        self.end_delay(DelayEnd::Token, turn);
+        self.end_delay(", cut short: the token was cancelled", turn);
     }
 
     fn signal_arrived(&mut self, signal: Box<Caught>, at: Instant, turn: &mut Turn) {
@@ -477,16 +453,23 @@ impl Machine {
             return;
         }
         let ordinal = self.requests.add(at);
-        if let State::Running { .. } = self.state {
-            let trigger = Trigger::Signal { signal: signal.captured.signal };
-            self.request(trigger, Some(signal), at, true, turn);
-        } else if self.requests.may_list(ordinal) {
-            let began = match &self.state {
-                State::Capturing { at, .. } => *at,
-                _ => self.stop().map_or(at, |stop| stop.began),
+        let began = match &self.state {
+            State::Running { .. } => {
+                let trigger = Trigger::Signal { signal: signal.captured.signal };
+                return self.request(trigger, Some(signal), at, true, turn);
+            }
+            State::Capturing { at, .. } => *at,
+            _ => self.stop.as_ref().map_or(at, |stop| stop.began),
+        };
+        if self.requests.may_list(ordinal) {
+            let repeated = RepeatedSignal {
+                signal: signal.captured.signal,
+                sender: None,
+                ordinal,
+                received_after: at.saturating_duration_since(began),
+                ended_delay: false,
             };
-            let offset = at.saturating_duration_since(began);
-            turn.act(Action::ResolveSender { signal, ordinal, offset });
+            turn.act(Action::ResolveSender(signal, Box::new(repeated)));
         }
     }
 
@@ -519,42 +502,39 @@ impl Machine {
             if may_delay { self.config.pre_stop_delay.min(allowed) } else { Duration::ZERO };
         // What the phases have reserved is theirs.
         let delay = planned.min(allowed.saturating_sub(self.plan.reserved()));
-        let stop = Box::new(Stop {
-            context: context.clone(),
-            delay: planned,
+        if delay.is_zero() {
+            turn.act(Action::CancelToken);
+            self.state = State::TearingDown(Stage::Recording);
+        } else {
+            turn.log(LogEvent::DelayStarted(delay));
+            let status = format!("Stopping: pre-stop delay of {}, still serving", Seconds(delay));
+            turn.act(Action::SetStatus(status));
+            self.state = State::PreStopDelay { until: began + delay, first: Stage::Recording };
+        }
+        turn.act(Action::ExplainStop(context.clone()));
+        let diagnostic_runs = self.config.diag_log.is_some();
+        if diagnostic_runs {
+            turn.act(Action::StartDiagnostic(context.clone()));
+        }
+        turn.act(Action::CompleteContext(context.clone()));
+        self.stop = Some(Stop {
+            context,
             began,
             allowed,
             allowed_why,
+            delay: planned,
             delayed: Duration::ZERO,
-            stage: Stage::Recording,
             pace: Pace::Full,
             repeated: Vec::new(),
             running: BTreeMap::new(),
             group: None,
             reports: Vec::new(),
             phase_timer: None,
-            diagnostic: Diagnostic::None,
+            diagnostic_runs,
             progress: 0,
             told: None,
             stall: Stall::default(),
         });
-        if delay.is_zero() {
-            turn.act(Action::CancelToken);
-            self.state = State::TearingDown(stop);
-        } else {
-            turn.log(LogEvent::DelayStarted(delay));
-            let status = format!("Stopping: pre-stop delay of {}, still serving", Seconds(delay));
-            turn.act(Action::SetStatus(status));
-            self.state = State::PreStopDelay(stop, began + delay);
-        }
-        turn.act(Action::ExplainStop(context.clone()));
-        if self.config.diag_log.is_some() {
-            if let Some(stop) = self.stop_mut() {
-                stop.diagnostic = Diagnostic::Running;
-            }
-            turn.act(Action::StartDiagnostic(context.clone()));
-        }
-        turn.act(Action::CompleteContext(context));
         for one in repeated {
             self.repeat(Box::new(one), turn);
         }
@@ -562,18 +542,20 @@ impl Machine {
 
     /// The context has all that the record shows: now the stop is recorded.
     fn record_begin(&mut self, context: Arc<ShutdownContext>, turn: &mut Turn) {
-        if self.is_over() {
+        let (State::PreStopDelay { first: stage, .. } | State::TearingDown(stage)) =
+            &mut self.state
+        else {
             return;
-        }
-        let stop_timeout = self.unit.map(|unit| unit.stop_timeout);
-        let Some(stop) = self.stop_mut() else { return };
-        if stop.stage != Stage::Recording {
-            return;
-        }
+        };
+        let (Stage::Recording, Some(stop)) = (&*stage, &mut self.stop) else { return };
+        *stage = Stage::BeforeRun;
         stop.context = context;
-        stop.stage = Stage::BeforeRun;
-        let event = record_events::begun(&stop.context, stop.allowed, stop.delay, stop_timeout);
-        turn.record(event);
+        turn.record(record::Event::Signal(SignalEvent {
+            deadline_us: Some(micros(stop.allowed)),
+            lead_us: Some(micros(stop.delay)).filter(|&delay| delay > 0),
+            stop_timeout_us: self.unit.map(|unit| unit.stop_timeout),
+            ..record_events::begun(&stop.context)
+        }));
         // The deadline is watched from here on, by the thread that needs no runtime.
         turn.act(Action::WakeShutdownThread);
     }
@@ -581,20 +563,18 @@ impl Machine {
     /// Takes in a signal after the first one, whose sender is known by now.
     fn repeat(&mut self, mut repeated: Box<RepeatedSignal>, turn: &mut Turn) {
         if let State::Capturing { repeated: waiting, .. } = &mut self.state {
-            waiting.push(*repeated);
-            return;
+            return waiting.push(*repeated);
         }
-        if self.is_over() || self.stop().is_none() {
+        if self.is_over() {
             return;
         }
         let escalation = self.config.escalation;
-        let cuts = escalation == Escalation::SkipThenExit && repeated.ordinal >= Some(2);
+        let (signal, ordinal) = (repeated.signal, repeated.ordinal);
+        let cuts = escalation == Escalation::SkipThenExit && ordinal >= Some(2);
         repeated.ended_delay = cuts && self.escalate(turn);
         turn.log(LogEvent::Repeated(repeated.clone(), escalation));
-        let requests = self.requests.count();
-        turn.record(record_events::repeated(&repeated, requests));
-        let (signal, ordinal) = (repeated.signal, repeated.ordinal);
-        if let Some(stop) = self.stop_mut() {
+        turn.record(record_events::repeated(&repeated, self.requests.count));
+        if let Some(stop) = &mut self.stop {
             stop.repeated.push(*repeated);
         }
         let exits = match escalation {
@@ -611,148 +591,106 @@ impl Machine {
     /// Ends the pre-stop delay, or leaves only the phases with a reserve to run. Returns whether it
     /// was the delay.
     fn escalate(&mut self, turn: &mut Turn) -> bool {
-        if let State::Capturing { may_delay, .. } = &mut self.state {
-            *may_delay = false;
-        }
-        if let State::PreStopDelay(..) = self.state {
-            self.end_delay(DelayEnd::Escalated, turn);
-            return true;
-        }
-        if let State::TearingDown(stop) = &mut self.state {
+        let ends_delay = self.end_delay(", cut short by a second request", turn);
+        if !ends_delay && let Some(stop) = self.tearing_down() {
             stop.pace = Pace::ReservedOnly;
             stop.adjust(turn);
         }
-        false
+        ends_delay
     }
 
-    fn end_delay(&mut self, why: DelayEnd, turn: &mut Turn) {
+    /// Ends the pre-stop delay if it has begun; otherwise there will be none. Returns whether it had begun.
+    /// The log says `why` after `Pre-stop delay over`.
+    fn end_delay(&mut self, why: &'static str, turn: &mut Turn) -> bool {
         if let State::Capturing { may_delay, .. } = &mut self.state {
             *may_delay = false;
         }
-        if !matches!(self.state, State::PreStopDelay(..)) {
-            return;
-        }
-        if let Some(mut stop) = self.take_stop() {
-            stop.delayed = turn.now.saturating_duration_since(stop.began);
-            turn.log(LogEvent::DelayEnded(stop.delayed, why));
-            turn.act(Action::CancelToken);
-            self.state = State::TearingDown(stop);
+        let (State::PreStopDelay { first, .. }, Some(stop)) = (&self.state, &mut self.stop) else {
+            return false;
+        };
+        stop.delayed = turn.since(stop.began);
+        turn.log(LogEvent::DelayEnded(stop.delayed, why));
+        turn.act(Action::CancelToken);
+        self.state = State::TearingDown(*first);
+        true
+    }
+
+    fn diagnostic_ended(&mut self) {
+        if let Some(stop) = &mut self.stop {
+            stop.diagnostic_runs = false;
         }
     }
 
     fn extend(&mut self, allowed: Duration, turn: &mut Turn) {
-        if let Some(stop) = self.stop_mut() {
+        if let Some(stop) = &mut self.stop {
             stop.allowed = allowed;
             stop.adjust(turn);
         }
     }
 
     fn tick(&mut self, turn: &mut Turn) {
-        match &mut self.state {
-            State::PreStopDelay(_, until) if turn.now >= *until => {
-                self.end_delay(DelayEnd::Over, turn);
+        match self.state {
+            State::PreStopDelay { until, .. } if turn.now >= until => {
+                self.end_delay("", turn);
             }
-            State::TearingDown(stop) => stop.look_at_phases(turn),
-            _ => {}
+            _ => {
+                if let Some(stop) = self.tearing_down() {
+                    stop.look_at_phases(turn);
+                }
+            }
         }
     }
 
-    /// Takes the stop out of the state, to put it into another.
-    fn take_stop(&mut self) -> Option<Box<Stop>> {
-        match std::mem::replace(&mut self.state, State::Finished(None)) {
-            State::PreStopDelay(stop, _) | State::TearingDown(stop) => Some(stop),
-            State::Finished(stop) | State::Exiting(stop, _) => stop,
-            State::Running { .. } | State::Capturing { .. } => None,
-        }
-    }
-
-    /// How far the teardown has come, while it is under way.
-    fn stage(&self) -> Option<Stage> {
-        match &self.state {
-            State::TearingDown(stop) => Some(stop.stage),
-            _ => None,
-        }
+    /// The stop, while its teardown runs.
+    fn tearing_down(&mut self) -> Option<&mut Stop> {
+        self.stop.as_mut().filter(|_| matches!(self.state, State::TearingDown(_)))
     }
 
     fn is_closing(&self) -> bool {
-        matches!(self.stage(), Some(Stage::Closing { .. }))
+        matches!(self.state, State::TearingDown(Stage::Closing { .. }))
     }
 
     fn closed(&mut self) {
         if self.is_closing() {
-            self.state = State::Finished(self.take_stop());
+            self.state = State::Finished;
         }
     }
 
     fn exit_expected(&mut self, now: Instant) {
-        if let State::Finished(_) = self.state {
-            self.state = State::Exiting(self.take_stop(), Exit::Planned(now));
+        if let State::Finished = self.state {
+            self.state = State::ExitExpected(now);
         }
     }
 
-    /// The guard goes before its teardown has ended: `main` returned early, or unwinds.
-    fn guard_dropped(&mut self, turn: &mut Turn) {
+    /// The guard goes before its teardown has ended: `main` returned early, or a panic ends the run.
+    fn guard_dropped(&mut self, panic: Option<Panic>, turn: &mut Turn) {
+        // The status of a Rust program that panicked. With `panic = "abort"` it dies by SIGABRT instead.
+        const PANIC_STATUS: u8 = 101;
         // The end of a teardown is recorded once.
         self.closed();
         if self.is_over() {
             return;
         }
-        self.write_message(&MessageState::Abandoned, turn);
-        let more = self.requests.unlisted();
-        let stopped = record_events::stopped(ExitKind::Abandoned, None, self.since(turn.now), more);
-        turn.record(record::Event::Stopped(stopped));
-        self.state = State::Finished(self.take_stop());
-    }
-
-    fn panicked(&mut self, message: String, location: Option<String>, turn: &mut Turn) {
-        self.closed();
-        if self.is_over() {
-            return;
-        }
-        let state = MessageState::Panicked { message: message.clone(), location: location.clone() };
-        self.write_message(&state, turn);
-        turn.record(record_events::panicked(message, location, self.since(turn.now)));
-        self.state = State::Finished(self.take_stop());
-    }
-
-    /// How long ago the stop was requested; zero where none was.
-    fn since(&self, now: Instant) -> Duration {
-        self.stop().map_or(Duration::ZERO, |stop| now.saturating_duration_since(stop.began))
-    }
-
-    fn report_of(&self, stop: &Stop, ended: Instant) -> ShutdownReport {
-        let timed_out = |phase: &PhaseReport| phase.outcome == Outcome::TimedOut;
-        let mut report = ShutdownReport {
-            service: self.config.service.clone(),
-            context: ShutdownContext::clone(&stop.context),
-            timed_out: (stop.reports.iter())
-                .any(|phase| timed_out(phase) || phase.members.iter().any(timed_out)),
-            phases: stop.reports.clone(),
-            service_outcome: match &self.service {
-                Service::Ended(outcome) => outcome.clone(),
-                _ => ServiceOutcome::Dropped,
-            },
-            repeated_signals: stop.repeated.clone(),
-            unlisted_signals: self.requests.unlisted(),
-            errors: self.plan.errors().to_vec(),
-            deadline: stop.allowed,
-            pre_stop_delay: stop.delayed,
-            total: ended.saturating_duration_since(stop.began),
-            exit_status: 0,
+        let stopped = if let Some(Panic { message, location }) = panic {
+            let at = location.iter().map(|place| format!(" at {}", Escaped(place)));
+            let at: String = at.collect();
+            self.write_message(&format!("panicked{at}: {}", Escaped(&message)), None, true, turn);
+            let stopped = self.stopped(ExitKind::Panicked, Some(PANIC_STATUS), turn);
+            Stopped { panic: Some(message), location, ..stopped }
+        } else {
+            self.write_message("left its guard before its teardown had ended", None, true, turn);
+            self.stopped(ExitKind::Abandoned, None, turn)
         };
-        if report.is_failed() {
-            report.exit_status = self.config.failure_status;
-        }
-        report
+        turn.record(record::Event::Stopped(stopped));
+        self.state = State::Finished;
     }
 
-    fn write_message(&mut self, state: &MessageState, turn: &mut Turn) {
-        if !self.writes_message {
-            return;
-        }
-        let is_last = !matches!(state, MessageState::Stopping { .. });
-        let text = self.account(state, turn.now);
-        turn.act(Action::WriteMessage { text, is_last });
+    /// The last event of the record: the run has ended. The exit status is absent if it is not known.
+    fn stopped(&self, how: ExitKind, status: Option<u8>, turn: &Turn) -> Stopped {
+        let total = self.stop.as_ref().map_or(Duration::ZERO, |stop| turn.since(stop.began));
+        let mut stopped = Stopped::new(how, status.map(i32::from), micros(total));
+        stopped.more_signals = Some(self.requests.unlisted()).filter(|&more| more > 0);
+        stopped
     }
 }
 
@@ -760,22 +698,9 @@ impl Stop {
     fn deadline(&self) -> Instant {
         self.began + self.allowed
     }
-}
 
-#[cfg(test)]
-impl Machine {
-    fn service_runs(&self) -> bool {
-        matches!(self.service, Service::Running)
-    }
-
-    /// The report of a run that has ended as planned.
-    fn report_of_finished(&self) -> Option<ShutdownReport> {
-        match &self.state {
-            State::Finished(Some(stop)) | State::Exiting(Some(stop), _) => match stop.stage {
-                Stage::Closing { since } => Some(self.report_of(stop, since)),
-                _ => None,
-            },
-            _ => None,
-        }
+    /// The phases and groups that have ended; the members of a group before it.
+    fn ended(&self) -> impl Iterator<Item = &PhaseReport> {
+        self.reports.iter().flat_map(|step| step.members.iter().chain([step]))
     }
 }

@@ -28,7 +28,7 @@ pub(crate) enum Work {
 
 /// Names a step while it is in the plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct StepId(usize);
+pub(crate) struct StepId(pub(super) usize);
 
 /// All steps that have not been taken yet. Phases can still be added while the teardown runs.
 #[derive(Clone, Default)]
@@ -39,7 +39,8 @@ pub(crate) struct Plan {
     /// The name of every step ever registered, by its id: a later phase may require one that has run.
     names: Vec<Arc<str>>,
     taken: HashSet<Arc<str>>,
-    errors: Vec<String>,
+    /// What was wrong with the registrations so far. Each has been logged.
+    pub(super) errors: Vec<String>,
 }
 
 impl Plan {
@@ -51,7 +52,7 @@ impl Plan {
         (id, error)
     }
 
-    /// Adds a member to the group `group`; where that has begun already, as a phase at the end.
+    /// Adds a member to the group `group`. If that has begun already, adds a phase at the end.
     pub(crate) fn push_member(&mut self, group: StepId, name: &str) -> (StepId, Option<String>) {
         let (member, error) = self.step(name, Work::Phase);
         let id = member.id;
@@ -161,11 +162,6 @@ impl Plan {
         errors
     }
 
-    /// What was wrong with the registrations so far; each has been logged.
-    pub(super) fn errors(&self) -> &[String] {
-        &self.errors
-    }
-
     /// The names of the steps not yet taken.
     pub(crate) fn names(&self) -> Vec<String> {
         self.waiting.iter().map(|step| step.claim.name.clone()).collect()
@@ -173,8 +169,8 @@ impl Plan {
 }
 
 impl Step {
-    /// A group without a timeout of its own can take no longer than its slowest member, where all
-    /// of those have one.
+    /// A group without a timeout of its own can take no longer than its slowest member, if all
+    /// members have one.
     fn effective_claim(&self) -> Claim {
         let mut claim = self.claim.clone();
         if let (Work::Group(members), None) = (&self.work, claim.timeout) {
@@ -183,13 +179,5 @@ impl Step {
                 timeouts.try_fold(Duration::ZERO, |longest, timeout| Some(longest.max(timeout?)));
         }
         claim
-    }
-}
-
-#[cfg(test)]
-impl StepId {
-    /// The step that was registered first.
-    pub(super) fn first() -> Self {
-        Self(1)
     }
 }

@@ -15,16 +15,18 @@ const MAX_LISTED: u32 = 32;
 /// Counts the signals of a stop.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Requests {
-    count: u32,
+    /// How many requests there were.
+    pub(super) count: u32,
     /// When the last signal came.
     last: Option<Instant>,
     listed: u32,
     unlisted: u64,
-    missed: u64,
+    /// How many signals found no free slot in the OS handler since the guard was installed.
+    pub(super) missed: u64,
 }
 
 impl Requests {
-    /// Counts a signal. Returns its number among the requests, `None` where it is the same request
+    /// Counts a signal. Returns its number among the requests, `None` if it is the same request
     /// as the signal before it.
     pub(super) fn add(&mut self, at: Instant) -> Option<u32> {
         let repeated =
@@ -46,16 +48,6 @@ impl Requests {
             self.unlisted += 1;
         }
         lists
-    }
-
-    /// How many signals found no free slot in the OS handler since the guard was installed.
-    pub(super) fn set_missed(&mut self, missed: u64) {
-        self.missed = missed;
-    }
-
-    /// How many requests there were.
-    pub(super) fn count(&self) -> u32 {
-        self.count
     }
 
     /// How many signals were only counted.

@@ -3,14 +3,12 @@
 
 use std::time::Duration;
 
-use forensics_core::record::{self, ExitKind};
+use forensics_core::escape::Escaped;
+use forensics_core::record::{self, ExitKind, Stalled, StalledWhat, Stopped};
 use tokio::time::Instant;
 
-use super::account::MessageState;
-use super::{
-    Action, Exit, ExitReason, LogEvent, Machine, Seconds, Stage, StallReport, State, Stop, Turn,
-};
-use crate::record_events;
+use super::{Action, ExitReason, LogEvent, Machine, Seconds, Stage, State, Stop, Turn};
+use crate::record_events::micros;
 
 /// How long the runtime may leave a question unanswered.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
@@ -54,10 +52,6 @@ enum Runtime {
 }
 
 impl Stall {
-    pub(super) fn runtime_answered(&mut self) {
-        self.runtime = Runtime::Answers;
-    }
-
     /// Whether `end` has passed, and that has been seen for a while.
     fn is_overdue(&mut self, end: Instant, now: Instant) -> bool {
         if now < end {
@@ -71,82 +65,78 @@ impl Stall {
 
 impl Machine {
     /// The shutdown thread looks.
-    pub(super) fn watch(&mut self, turn: &mut Turn) {
+    pub(super) fn watch(&mut self, missed: u64, turn: &mut Turn) {
+        self.requests.missed = missed;
         if let Some(reason) = self.overdue(turn.now) {
             return self.force(reason, turn);
         }
-        // `run` brings ticks in time, but it may not be polled, as where the service blocks. In a runtime
-        // that does not answer, no phase could begin or end.
-        if self.stop().is_some_and(|stop| stop.stall.runtime == Runtime::Answers) {
+        // `run` brings ticks in time, but it is not polled if the service blocks. In a runtime that does
+        // not answer, no phase could begin or end.
+        if self.stop.as_ref().is_some_and(|stop| stop.stall.runtime == Runtime::Answers) {
             self.tick(turn);
         }
-        if let State::PreStopDelay(stop, _) | State::TearingDown(stop) = &mut self.state {
-            if !matches!(stop.stage, Stage::Closing { .. }) {
-                stop.watch(turn);
-            }
-            if stop.told != Some(stop.progress) {
-                stop.told = Some(stop.progress);
-                self.write_message(&MessageState::Stopping { alarm: None }, turn);
-            }
+        let is_closing = self.is_closing();
+        let (State::PreStopDelay { .. } | State::TearingDown(_), Some(stop)) =
+            (&self.state, &mut self.stop)
+        else {
+            return;
+        };
+        if !is_closing {
+            stop.watch(turn);
+        }
+        if stop.told.replace(stop.progress) != Some(stop.progress) {
+            self.tell_stopping(None, turn);
         }
     }
 
     /// Why the process has to be ended now, if it has.
     fn overdue(&mut self, now: Instant) -> Option<ExitReason> {
-        let (stop, ended, reason) = match &mut self.state {
-            State::PreStopDelay(stop, _) => (stop, None, ExitReason::Deadline),
-            State::TearingDown(stop) => match stop.stage {
-                Stage::Closing { since } => (stop, Some(since), ExitReason::NotClosed),
-                _ => (stop, None, ExitReason::Deadline),
-            },
-            State::Exiting(Some(stop), Exit::Planned(since)) => {
-                (stop, Some(*since), ExitReason::NoExit)
-            }
+        let (ended, reason) = match self.state {
+            State::TearingDown(Stage::Closing { since }) => (Some(since), ExitReason::NotClosed),
+            State::PreStopDelay { .. } | State::TearingDown(_) => (None, ExitReason::Deadline),
+            State::ExitExpected(since) => (Some(since), ExitReason::NoExit),
             _ => return None,
         };
+        let stop = self.stop.as_mut()?;
         let deadline = stop.deadline();
         let end = ended.map_or(deadline, |ended| deadline.max(ended + TO_END));
         stop.stall.is_overdue(end, now).then_some(reason)
     }
 
+    pub(super) fn runtime_answered(&mut self) {
+        if let Some(stop) = &mut self.stop {
+            stop.stall.runtime = Runtime::Answers;
+        }
+    }
+
     /// Ends the process: from here on there is no other end.
     pub(super) fn force(&mut self, reason: ExitReason, turn: &mut Turn) {
-        if matches!(self.state, State::Exiting(_, Exit::Forced)) {
-            return;
-        }
-        self.state = State::Exiting(self.take_stop(), Exit::Forced);
-        turn.act(Action::Exit(reason));
+        self.state = State::Exiting(reason);
+        turn.act(Action::Exit);
     }
 
     /// Says, records and tells how the process is ended.
-    pub(super) fn exit_described(&mut self, reason: ExitReason, detail: String, turn: &mut Turn) {
-        let state = MessageState::Forced { status: FORCED_STATUS, why: detail.clone() };
-        self.write_message(&state, turn);
-        let (since, more) = (self.since(turn.now), self.requests.unlisted());
-        let mut stopped =
-            record_events::stopped(ExitKind::Forced, Some(FORCED_STATUS), since, more);
-        stopped.forced_by = Some(reason.by());
-        stopped.detail = Some(detail.clone());
-        turn.record(record::Event::Stopped(stopped));
-        let event = LogEvent::Forced { why: detail, status: FORCED_STATUS };
-        turn.log(event);
+    pub(super) fn exit_described(&mut self, detail: String, turn: &mut Turn) {
+        let why = detail.split(';').next().unwrap_or_default();
+        let head = format!("was ended by force, exit status {FORCED_STATUS}: {}", Escaped(why));
+        self.write_message(&head, Some(&detail), true, turn);
+        turn.record(record::Event::Stopped(Stopped {
+            forced_by: self.exit_reason().map(ExitReason::by),
+            detail: Some(detail.clone()),
+            ..self.stopped(ExitKind::Forced, Some(FORCED_STATUS), turn)
+        }));
+        turn.log(LogEvent::Forced(detail));
     }
 
     pub(super) fn stall_described(
         &mut self,
-        report: &StallReport,
+        stalled: Vec<Stalled>,
         detail: String,
         turn: &mut Turn,
     ) {
-        let state = MessageState::Stopping { alarm: Some(detail.clone()) };
-        self.write_message(&state, turn);
-        if report.phases.is_empty() {
-            let event = record_events::stalled(None, report.waited, &detail);
-            turn.record(event);
-        }
-        for (phase, ran) in &report.phases {
-            let event = record_events::stalled(Some(phase), *ran, &detail);
-            turn.record(event);
+        self.tell_stopping(Some(&detail), turn);
+        for one in stalled {
+            turn.record(record::Event::Stalled(Stalled { detail: detail.clone(), ..one }));
         }
         turn.log(LogEvent::Stalled(detail));
     }
@@ -159,11 +149,11 @@ impl Stop {
                 self.stall.runtime = Runtime::Asked(turn.now);
                 turn.act(Action::AskRuntime);
             }
-            Runtime::Asked(at) if turn.now.saturating_duration_since(at) >= ANSWER_WITHIN => {
+            Runtime::Asked(at) if turn.since(at) >= ANSWER_WITHIN => {
                 self.stall.runtime = Runtime::Silent;
                 let what = format!("the runtime has not answered for {}", Seconds(ANSWER_WITHIN));
-                let report = StallReport { what, phases: Vec::new(), waited: ANSWER_WITHIN };
-                turn.act(Action::ReportStall(report));
+                let runtime = Stalled::new(StalledWhat::Runtime, micros(ANSWER_WITHIN), "");
+                turn.act(Action::ReportStall { what, stalled: vec![runtime] });
             }
             Runtime::Asked(_) | Runtime::Silent => {}
         }
@@ -171,12 +161,13 @@ impl Stop {
         let is_near = turn.now + near(self.allowed) >= deadline && turn.now < deadline;
         if is_near && self.stall.said_near != Some(deadline) {
             self.stall.said_near = Some(deadline);
-            let ran = |started| turn.now.saturating_duration_since(started);
-            let phases = self.running.values();
-            let phases =
-                phases.map(|one| (one.key.name.to_string(), ran(one.due.started))).collect();
-            let what = "the deadline is near".to_owned();
-            turn.act(Action::ReportStall(StallReport { what, phases, waited: Duration::ZERO }));
+            let stalled = self.running.values().map(|phase| {
+                let mut stalled = Stalled::new(StalledWhat::Phase, micros(phase.ran(turn.now)), "");
+                stalled.phase = Some(phase.key.name.to_string());
+                stalled
+            });
+            let stalled = stalled.collect();
+            turn.act(Action::ReportStall { what: "the deadline is near".to_owned(), stalled });
         }
     }
 }

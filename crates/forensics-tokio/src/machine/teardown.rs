@@ -3,22 +3,23 @@
 //! A step is a phase, or a group of phases that run concurrently. Here it is decided what runs, with
 //! how much time, and what became of it; the tasks themselves are [`crate::phases`]'.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use forensics_core::record::{self, ExitKind};
-use serde_json::{Map, Value};
+use forensics_core::record::{self, ExitKind, PhaseProgress, PhaseStarted};
 use tokio::time::Instant;
 
-use super::account::MessageState;
+use super::account;
 use super::budget::Budget;
 use super::plan::{Step, Work};
 use super::stall::near;
 use super::{
-    Action, Diagnostic, Dropped, LogEvent, Machine, Pace, PhaseEnd, PhaseKey, RunningGroup,
-    RunningPhase, Seconds, Service, Stage, StartPhase, State, StepId, Stop, Turn,
+    Action, Dropped, LogEvent, Machine, Pace, PhaseEnd, PhaseKey, RunningGroup, RunningPhase,
+    Seconds, Service, Stage, State, StepId, Stop, Turn,
 };
 use crate::outcome::{Outcome, ServiceOutcome};
-use crate::record_events;
+use crate::record_events::{self, micros};
+use crate::recorded::Values;
 use crate::report::PhaseReport;
 
 /// How often a phase that runs long is named.
@@ -34,9 +35,9 @@ const DIAGNOSTIC_ENDS: Duration = Duration::from_millis(100);
 impl Machine {
     /// Goes on with the teardown as far as it can.
     pub(super) fn advance(&mut self, turn: &mut Turn) {
-        while let State::TearingDown(stop) = &mut self.state {
+        while let (State::TearingDown(stage), Some(stop)) = (&mut self.state, &mut self.stop) {
             let has_ended = matches!(self.service, Service::Ended(_));
-            match stop.stage {
+            *stage = match *stage {
                 Stage::Recording | Stage::Closing { .. } => return,
                 Stage::BeforeRun => {
                     if let Service::NotRun = self.service {
@@ -48,73 +49,57 @@ impl Machine {
                     for error in self.plan.check_requirements() {
                         turn.log(LogEvent::RegistrationError(error));
                     }
-                    stop.stage = Stage::Phases;
+                    Stage::Phases
                 }
                 Stage::Phases => {
                     if !stop.running.is_empty() {
                         return;
                     }
                     if let Some((step, later)) = self.plan.take_next() {
-                        stop.start_step(step, later, turn);
-                    } else {
-                        let timeout = self.config.service_timeout(stop.reports.len());
-                        let until = turn.now.checked_add(timeout).unwrap_or(stop.deadline());
-                        let until = until.min(stop.deadline());
-                        stop.stage = Stage::Service { since: turn.now, until };
+                        let due = Budget::new(&step.claim, later, turn.now);
+                        stop.start_step(step, None, due, turn);
+                        continue;
                     }
+                    let timeout = self.config.service_timeout(stop.reports.len());
+                    let until = turn.now.checked_add(timeout).unwrap_or(stop.deadline());
+                    Stage::Service { since: turn.now, until: until.min(stop.deadline()) }
                 }
-                Stage::Service { since, until } => {
-                    if has_ended {
-                        stop.stage = stop.await_diagnostic();
-                    } else if turn.now >= until {
-                        // `run` polls it once more before it drops it.
-                        stop.stage = Stage::DroppingService { since };
-                    } else {
-                        return;
-                    }
+                Stage::Service { .. } if has_ended => stop.await_diagnostic(),
+                // `run` polls it once more before it drops it.
+                Stage::Service { since, until } if turn.now >= until => {
+                    Stage::DroppingService { since }
                 }
-                Stage::DroppingService { since } => {
-                    if !has_ended {
-                        return;
-                    }
+                Stage::DroppingService { since } if has_ended => {
                     if let Service::Ended(ServiceOutcome::Dropped) = self.service {
-                        let waited = turn.now.saturating_duration_since(since);
-                        turn.log(LogEvent::ServiceDropped(waited));
+                        turn.log(LogEvent::ServiceDropped(turn.since(since)));
                     }
-                    stop.stage = stop.await_diagnostic();
+                    stop.await_diagnostic()
                 }
-                Stage::Diagnostic { until } => {
-                    if !self.plan.is_empty() {
-                        // Added while the service ended.
-                        stop.stage = Stage::Phases;
-                    } else if stop.diagnostic != Diagnostic::Running {
-                        return self.end_teardown(turn);
-                    } else if turn.now >= until {
-                        turn.act(Action::EndDiagnostic);
-                        stop.stage = Stage::EndingDiagnostic { until: turn.now + DIAGNOSTIC_ENDS };
-                    } else {
-                        return;
-                    }
+                Stage::Service { .. } | Stage::DroppingService { .. } => return,
+                // Added while the service ended.
+                Stage::Diagnostic { .. } if !self.plan.is_empty() => Stage::Phases,
+                Stage::Diagnostic { .. } if !stop.diagnostic_runs => {
+                    return self.end_teardown(turn);
                 }
-                Stage::EndingDiagnostic { until } => {
-                    if stop.diagnostic == Diagnostic::Running {
-                        if turn.now < until {
-                            return;
-                        }
+                Stage::Diagnostic { until } if turn.now >= until => {
+                    turn.act(Action::EndDiagnostic);
+                    Stage::EndingDiagnostic { until: turn.now + DIAGNOSTIC_ENDS }
+                }
+                Stage::EndingDiagnostic { until } if turn.now >= until || !stop.diagnostic_runs => {
+                    if stop.diagnostic_runs {
                         turn.log(LogEvent::DiagnosticLeftBehind);
-                        stop.diagnostic = Diagnostic::Ended;
+                        stop.diagnostic_runs = false;
                     }
-                    let until = turn.now;
-                    stop.stage = Stage::Diagnostic { until };
+                    Stage::Diagnostic { until }
                 }
+                Stage::Diagnostic { .. } | Stage::EndingDiagnostic { .. } => return,
             }
         }
     }
 
     /// Everything has ended: records how, and lets `run` return.
     fn end_teardown(&mut self, turn: &mut Turn) {
-        let State::TearingDown(stop) = &mut self.state else { return };
-        stop.stage = Stage::Closing { since: turn.now };
+        self.state = State::TearingDown(Stage::Closing { since: turn.now });
         let Some(report) = self.report() else { return };
         let how = if report.is_failed() {
             ExitKind::Failed
@@ -123,39 +108,33 @@ impl Machine {
         } else {
             ExitKind::Clean
         };
-        let status = report.exit_status;
-        let event =
-            record_events::stopped(how, Some(status), report.total, report.unlisted_signals);
-        turn.record(record::Event::Stopped(event));
-        let error = report.is_failed().then(|| report.failure());
-        let (total, timed_out) = (report.total, report.timed_out);
-        let state = MessageState::Ended { status, total, timed_out, error };
-        self.write_message(&state, turn);
+        let stopped = self.stopped(how, Some(report.exit_status), turn);
+        turn.record(record::Event::Stopped(stopped));
+        self.write_message(&account::ended(&report), None, true, turn);
     }
 
-    pub(super) fn phase_progressed(
-        &mut self,
-        id: StepId,
-        values: Map<String, Value>,
-        last_value: Option<String>,
-        turn: &mut Turn,
-    ) {
-        let State::TearingDown(stop) = &mut self.state else { return };
+    pub(super) fn phase_progressed(&mut self, id: StepId, values: Values, turn: &mut Turn) {
+        let Some(stop) = self.tearing_down() else { return };
         let Some(phase) = stop.running.get_mut(&id) else { return };
         stop.progress += 1;
-        let offset = turn.now.saturating_duration_since(stop.began);
-        turn.record(record_events::phase_progress(&phase.key, values.clone(), offset));
-        (phase.values, phase.last_value) = (values, last_value);
+        phase.values = values;
+        turn.record(record::Event::PhaseProgress(PhaseProgress {
+            phase: phase.key.name.to_string(),
+            group: phase.key.group_name(),
+            values: phase.values.all.clone(),
+            offset_us: micros(turn.since(stop.began)),
+        }));
     }
 
     pub(super) fn phase_ended(
         &mut self,
         id: StepId,
         end: PhaseEnd,
-        values: Map<String, Value>,
+        values: Values,
         turn: &mut Turn,
     ) {
-        let State::TearingDown(stop) = &mut self.state else { return };
+        let runs = matches!(self.service, Service::Running);
+        let Some(stop) = self.tearing_down() else { return };
         // Otherwise it was given up before, as it blocked its thread.
         let Some(mut phase) = stop.running.remove(&id) else { return };
         phase.values = values;
@@ -164,14 +143,13 @@ impl Machine {
             // The runtime is shutting down under us: no other phase can run.
             (PhaseEnd::Dropped, None) => {
                 let why = "the runtime has dropped it".to_owned();
-                let runs = matches!(self.service, Service::Running);
                 stop.finish_phase(phase, Outcome::CutShort, Some(why), turn);
                 if !runs {
-                    self.guard_dropped(turn);
+                    self.guard_dropped(None, turn);
                 }
                 return;
             }
-            // Also where it ended by itself in the moment in which it was dropped.
+            // Even if it was being dropped: it ended by itself at the same moment.
             (PhaseEnd::Ok, _) => (Outcome::Ok, None),
             (PhaseEnd::Failed(error), _) => (Outcome::Failed, Some(error)),
             (PhaseEnd::Panicked(message), _) => (Outcome::Panicked, Some(message)),
@@ -188,61 +166,58 @@ impl Stop {
         Stage::Diagnostic { until: deadline.checked_sub(before).unwrap_or(deadline) }
     }
 
-    fn start_step(&mut self, step: Step, later: Duration, turn: &mut Turn) {
-        let due = Budget::new(&step.claim, later, turn.now);
+    /// Starts a phase or a group, or skips it. `group` is the one that it is a member of.
+    fn start_step(&mut self, step: Step, group: Option<PhaseKey>, due: Budget, turn: &mut Turn) {
         let refusal = self.refusal(&step, due);
-        let key = PhaseKey { id: step.id, name: step.claim.name.into(), group: None };
-        match (refusal, step.work) {
-            (Some(why), _) => {
-                let report = self.skip(key, why, turn);
-                self.reports.push(report);
-            }
-            (None, Work::Phase) => self.start_phase(key, 0, due, turn),
-            (None, Work::Group(members)) => self.start_group(&key, members, due, turn),
+        let name = step.claim.name.into();
+        let key = PhaseKey { id: step.id, name, group: group.map(Box::new) };
+        if let Some(why) = refusal {
+            let skipped = self.report(&key, Outcome::Skipped, turn.now, turn);
+            return self.end_step(key, PhaseReport { error: Some(why), ..skipped }, turn);
+        }
+        self.progress += 1;
+        let offset = due.started.saturating_duration_since(self.began);
+        let budget = due.all(self.deadline());
+        turn.record(record::Event::PhaseStarted(PhaseStarted {
+            phase: key.name.to_string(),
+            group: key.group_name(),
+            timeout_us: Some(micros(budget)),
+            offset_us: micros(offset),
+        }));
+        turn.log(LogEvent::PhaseStarted { phase: key.clone(), offset, budget });
+        match step.work {
+            Work::Phase => self.start_phase(key, due, turn),
+            Work::Group(members) => self.start_group(&key, members, due, turn),
         }
     }
 
     fn start_group(&mut self, key: &PhaseKey, members: Vec<Step>, due: Budget, turn: &mut Turn) {
-        self.log_start(key, due, turn);
-        let reports = vec![None; members.len()];
-        self.group = Some(RunningGroup { key: key.clone(), started: turn.now, members: reports });
-        for (place, member) in members.into_iter().enumerate() {
+        let (started, ended) = (turn.now, BTreeMap::new());
+        self.group = Some(RunningGroup { key: key.clone(), started, members: ended });
+        for member in members {
             let due = due.of_member(member.claim.timeout);
-            let refusal = self.refusal(&member, due);
-            let group = Some((key.id, key.name.clone()));
-            let key = PhaseKey { id: member.id, name: member.claim.name.into(), group };
-            if let Some(why) = refusal {
-                let report = self.skip(key, why, turn);
-                if let Some(group) = &mut self.group {
-                    group.members[place] = Some(report);
-                }
-            } else {
-                self.start_phase(key, place, due, turn);
-            }
+            self.start_step(member, Some(key.clone()), due, turn);
         }
         self.finish_group(turn);
     }
 
-    fn start_phase(&mut self, key: PhaseKey, place: usize, due: Budget, turn: &mut Turn) {
-        self.log_start(&key, due, turn);
+    fn start_phase(&mut self, key: PhaseKey, due: Budget, turn: &mut Turn) {
         let mut phase = RunningPhase {
             key: key.clone(),
-            place,
             due,
             end: due.started + due.all(self.deadline()),
             next_notice: due.started + STILL_RUNNING_EVERY,
             dropped: None,
-            values: Map::new(),
-            last_value: None,
+            values: Values::default(),
         };
         if self.pace == Pace::ReservedOnly {
             phase.end = phase.reserved_end(phase.end);
         }
-        self.look_by(phase.next_look());
-        let end = phase.end;
+        // Something is due by then.
+        let by = phase.next_look();
+        self.phase_timer = Some(self.phase_timer.map_or(by, |timer| timer.min(by)));
         self.running.insert(key.id, phase);
-        let context = self.context.clone();
-        turn.act(Action::StartPhase(StartPhase { phase: key, end, context }));
+        turn.act(Action::StartPhase(key, self.context.clone()));
     }
 
     /// Why a step is not to run at all.
@@ -269,24 +244,9 @@ impl Stop {
         Some(why.to_owned())
     }
 
-    /// How the phase or group of that name has ended, where it has.
+    /// How the phase or group of that name has ended, if it has.
     fn outcome(&self, name: &str) -> Option<Outcome> {
-        let mut ended = self.reports.iter().flat_map(|step| step.members.iter().chain([step]));
-        ended.find(|report| report.name == name).map(|report| report.outcome)
-    }
-
-    fn skip(&mut self, key: PhaseKey, why: String, turn: &mut Turn) -> PhaseReport {
-        let report = PhaseReport {
-            name: key.name.to_string(),
-            outcome: Outcome::Skipped,
-            error: Some(why),
-            started_after: turn.now.saturating_duration_since(self.began),
-            duration: Duration::ZERO,
-            values: Map::new(),
-            members: Vec::new(),
-        };
-        self.log_end(key, &report, turn);
-        report
+        self.ended().find(|report| report.name == name).map(|report| report.outcome)
     }
 
     fn finish_phase(
@@ -296,22 +256,9 @@ impl Stop {
         error: Option<String>,
         turn: &mut Turn,
     ) {
-        let RunningPhase { key, place, due, values, .. } = phase;
-        let is_member = key.group.is_some();
-        let report = PhaseReport {
-            name: key.name.to_string(),
-            outcome,
-            error,
-            started_after: due.started.saturating_duration_since(self.began),
-            duration: turn.now.saturating_duration_since(due.started),
-            values,
-            members: Vec::new(),
-        };
-        self.log_end(key, &report, turn);
-        match &mut self.group {
-            Some(group) if is_member => group.members[place] = Some(report),
-            _ => self.reports.push(report),
-        }
+        let report = self.report(&phase.key, outcome, phase.due.started, turn);
+        let report = PhaseReport { error, values: phase.values.all, ..report };
+        self.end_step(phase.key, report, turn);
         self.finish_group(turn);
     }
 
@@ -321,42 +268,46 @@ impl Stop {
             return;
         }
         let Some(RunningGroup { key, started, members }) = self.group.take() else { return };
-        let members: Vec<PhaseReport> = members.into_iter().flatten().collect();
+        let members: Vec<PhaseReport> = members.into_values().collect();
         let not_ok = members.iter().filter(|member| member.outcome != Outcome::Ok);
         let not_ok: Vec<String> =
             not_ok.map(|member| format!("{} {}", member.name, member.outcome)).collect();
-        let report = PhaseReport {
+        let outcome = members.iter().map(|member| member.outcome).max().unwrap_or(Outcome::Ok);
+        let report = self.report(&key, outcome, started, turn);
+        let error = (!not_ok.is_empty()).then(|| not_ok.join(", "));
+        self.end_step(key, PhaseReport { error, members, ..report }, turn);
+    }
+
+    /// The report of a phase or group that has run from `started` until now.
+    fn report(
+        &self,
+        key: &PhaseKey,
+        outcome: Outcome,
+        started: Instant,
+        turn: &Turn,
+    ) -> PhaseReport {
+        PhaseReport {
             name: key.name.to_string(),
-            outcome: members.iter().map(|member| member.outcome).max().unwrap_or(Outcome::Ok),
-            error: (!not_ok.is_empty()).then(|| not_ok.join(", ")),
+            outcome,
+            error: None,
             started_after: started.saturating_duration_since(self.began),
-            duration: turn.now.saturating_duration_since(started),
-            values: Map::new(),
-            members,
-        };
-        self.log_end(key, &report, turn);
-        self.reports.push(report);
+            duration: turn.since(started),
+            values: serde_json::Map::new(),
+            members: Vec::new(),
+        }
     }
 
-    fn log_start(&mut self, key: &PhaseKey, due: Budget, turn: &mut Turn) {
+    /// Records and logs how a phase or group has ended, and keeps it for the report.
+    fn end_step(&mut self, key: PhaseKey, report: PhaseReport, turn: &mut Turn) {
         self.progress += 1;
-        let offset = due.started.saturating_duration_since(self.began);
-        let budget = due.all(self.deadline());
-        turn.record(record_events::phase_started(key, budget, offset));
-        let event = LogEvent::PhaseStarted { phase: key.clone(), offset, budget };
-        turn.log(event);
-    }
-
-    fn log_end(&mut self, key: PhaseKey, report: &PhaseReport, turn: &mut Turn) {
-        self.progress += 1;
-        turn.record(record_events::phase_finished(&key, report));
-        let event = LogEvent::PhaseFinished { phase: key, report: report.clone() };
-        turn.log(event);
-    }
-
-    /// Something is due in a running phase by then.
-    fn look_by(&mut self, by: Instant) {
-        self.phase_timer = Some(self.phase_timer.map_or(by, |timer| timer.min(by)));
+        turn.record(record_events::phase_finished(&key, &report));
+        match &mut self.group {
+            Some(group) if key.group.is_some() => {
+                group.members.insert(key.id, report.clone());
+            }
+            _ => self.reports.push(report.clone()),
+        }
+        turn.log(LogEvent::PhaseFinished { phase: key, report });
     }
 
     /// Drops phases whose time is up, names those that run long, and gives up those that were dropped
@@ -371,12 +322,18 @@ impl Stop {
                 Some(dropped) if turn.now >= dropped.gone_by => stuck.push(id),
                 Some(_) => {}
                 None if turn.now >= phase.end => {
-                    let ran = Seconds(turn.now.saturating_duration_since(phase.due.started));
+                    let ran = Seconds(phase.ran(turn.now));
                     phase.drop_it(Outcome::TimedOut, format!("still running after {ran}"), turn);
                 }
                 None if turn.now >= phase.next_notice => {
                     phase.next_notice = turn.now + STILL_RUNNING_EVERY;
-                    turn.log(phase.still_running(self.began, turn.now));
+                    turn.log(LogEvent::PhaseStillRunning {
+                        phase: phase.key.clone(),
+                        offset: turn.since(self.began),
+                        elapsed: phase.ran(turn.now),
+                        budget: phase.ran(phase.end),
+                        last_value: phase.values.last.clone(),
+                    });
                 }
                 None => {}
             }
@@ -404,16 +361,19 @@ impl Stop {
                 if phase.due.reserve.is_zero() {
                     let why = "a second signal asked for haste".to_owned();
                     phase.drop_it(Outcome::CutShort, why, turn);
-                    continue;
                 }
             }
-            turn.act(Action::MovePhaseEnd(phase.key.id, phase.end));
         }
         self.phase_timer = self.running.values().map(RunningPhase::next_look).min();
     }
 }
 
 impl RunningPhase {
+    /// For how long it has run at that time.
+    pub(super) fn ran(&self, at: Instant) -> Duration {
+        at.saturating_duration_since(self.due.started)
+    }
+
     /// When something is to be done about it.
     fn next_look(&self) -> Instant {
         match &self.dropped {
@@ -436,20 +396,9 @@ impl RunningPhase {
     /// How it ended that was dropped: why, what that was due to, and what it recorded last.
     fn end_of_dropped(&self, dropped: Dropped, due_to: &str) -> (Outcome, Option<String>) {
         let mut what = dropped.what + due_to;
-        if let Some(last) = &self.last_value {
+        if let Some(last) = &self.values.last {
             what = format!("{what}; last recorded {last}");
         }
         (dropped.outcome, Some(what))
-    }
-
-    fn still_running(&self, began: Instant, now: Instant) -> LogEvent {
-        let started = self.due.started;
-        LogEvent::PhaseStillRunning {
-            phase: self.key.clone(),
-            offset: now.saturating_duration_since(began),
-            elapsed: now.saturating_duration_since(started),
-            budget: self.end.saturating_duration_since(started),
-            last_value: self.last_value.clone(),
-        }
     }
 }

@@ -121,6 +121,6 @@ impl Sender {
         let mut captured = SignalInfo::new(signal, code);
         captured.pid = known.map(|sender| sender.process.pid);
         captured.uid = known.and_then(|sender| sender.process.uid);
-        Caught::known(captured, self.known.clone())
+        Caught { captured, sender: self.known.clone() }
     }
 }

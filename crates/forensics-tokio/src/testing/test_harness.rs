@@ -9,13 +9,13 @@ use forensics_core::context::{StartupInfo, SystemdMarkers};
 use forensics_core::duration::Timespan;
 use forensics_core::record::ForcedBy;
 use tokio::sync::SetOnce;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{sleep, timeout_at};
 
 use crate::builder::install_error::InstallError;
-use crate::builder::{Builder, check, prepare};
+use crate::builder::{Builder, check};
 use crate::guard::ShutdownGuard;
 use crate::listener::{Listeners, listen};
-use crate::machine::{Event, ExitReason, FORCED_STATUS, LATE_AFTER, Seconds, Unit};
+use crate::machine::{Event, FORCED_STATUS, LATE_AFTER, Seconds, Unit};
 use crate::message::TerminationMessage;
 use crate::notify::Notifier;
 use crate::shutdown::Shutdown;
@@ -82,7 +82,7 @@ impl TestHarness {
         (startup.container, startup.pod, startup.memory_cgroup) = (None, None, None);
         startup.in_pid_namespace = false;
         let (notifier, message) = (Notifier::default(), TerminationMessage::default());
-        let shutdown = prepare(config, startup, notifier, message, runtime.clone());
+        let shutdown = Shutdown::new(config, startup, notifier, message, runtime.clone());
         let listener = runtime.spawn(listen(shutdown.clone(), Listeners::default()));
         let guard = ShutdownGuard::new(shutdown.clone(), None, vec![listener]);
         Ok((Self { shutdown, forced: Arc::default() }, guard))
@@ -129,29 +129,31 @@ impl TestHarness {
         Err(self.forced.wait().await.clone())
     }
 
-    /// Waits until the teardown is past its deadline, and does then what the shutdown thread would do.
-    /// Cancel safe.
+    /// Looks at the teardown as the shutdown thread would, when its deadline is over. Never returns.
     async fn exit_at_deadline(&self) {
-        let mut changes = self.shutdown.changes();
+        let mut changed = self.shutdown.changed.subscribe();
         loop {
             let deadline = {
                 let machine = self.shutdown.machine();
                 machine.deadline().filter(|_| machine.is_watched())
             };
-            // Either the time is over or something has changed: both are looked at again.
-            match deadline.map(|deadline| deadline + LATE_AFTER) {
-                Some(end) if Instant::now() >= end => break,
-                Some(end) => drop(timeout_at(end, changes.changed()).await),
-                None => drop(changes.changed().await),
+            let Some(deadline) = deadline else {
+                // There is no error, because the sender is in `self`.
+                let _ = changed.changed().await;
+                continue;
+            };
+            if timeout_at(deadline, changed.changed()).await.is_err() {
+                self.shutdown.handle(Event::Watched { missed: 0 });
+                sleep(LATE_AFTER).await;
+                self.shutdown.handle(Event::Watched { missed: 0 });
+                self.exit_if_asked();
             }
         }
-        self.shutdown.handle(Event::ForcedByHarness(ExitReason::Deadline));
-        self.exit_if_asked();
     }
 
     /// If the process is to be ended, does what the shutdown thread would do before that.
     fn exit_if_asked(&self) {
-        let Some(reason) = self.shutdown.exit_reason() else { return };
+        let Some(reason) = self.shutdown.machine().exit_reason() else { return };
         if self.forced.initialized() {
             return;
         }

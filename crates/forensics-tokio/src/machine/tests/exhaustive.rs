@@ -29,6 +29,8 @@ struct World {
     group: StepId,
     members: [StepId; 2],
     has_registered: bool,
+    /// The report of a teardown that has ended as planned.
+    report: Option<ShutdownReport>,
     /// What has happened, for the message of a failure.
     history: Vec<Move>,
 }
@@ -69,13 +71,14 @@ impl World {
             group,
             members,
             has_registered: false,
+            report: None,
             history: Vec::new(),
         }
     }
 
     fn moves(&self) -> Vec<Move> {
         let mut moves = vec![Move::Signal, Move::Escalate, Move::GuardDropped];
-        if self.driven.machine.service_runs() {
+        if service_runs(&self.driven.machine) {
             moves.push(Move::ServiceEnds);
         }
         for place in 0..self.running.len() {
@@ -114,7 +117,7 @@ impl World {
                 let end =
                     if ends_well { PhaseEnd::Ok } else { PhaseEnd::Failed("test".to_owned()) };
                 driven.now += ms(1);
-                driven.bring(Event::PhaseEnded { phase, end, values: serde_json::Map::new() })
+                driven.bring(Event::PhaseEnded(phase, end, Values::default()))
             }
             Move::Tick => {
                 let mut actions = driven.tick();
@@ -125,9 +128,9 @@ impl World {
             }
             Move::PassDeadline => {
                 driven.now = driven.machine.deadline().unwrap_or(driven.now).max(driven.now);
-                let mut actions = driven.bring(Event::Watched);
+                let mut actions = driven.bring(Event::Watched { missed: 0 });
                 driven.now += ms(600);
-                actions.extend(driven.bring(Event::Watched));
+                actions.extend(driven.bring(Event::Watched { missed: 0 }));
                 actions
             }
             Move::RegisterPhase => {
@@ -138,9 +141,10 @@ impl World {
             }
             Move::RunReturns => driven.bring(Event::Closed),
             Move::ExitExpected => driven.bring(Event::ExitExpected),
-            Move::GuardDropped => driven.bring(Event::GuardDropped),
+            Move::GuardDropped => driven.bring(Event::GuardDropped(None)),
         };
         self.check(&actions);
+        self.report = self.driven.machine.report().or(self.report.take());
     }
 
     fn check(&mut self, actions: &[Action]) {
@@ -168,7 +172,7 @@ impl World {
                         self.history
                     );
                 }
-                Action::StartPhase(start) => self.check_start(start),
+                Action::StartPhase(phase, _) => self.check_start(phase.id),
                 Action::Log(LogEvent::PhaseFinished { phase, .. }) => {
                     self.running.retain(|running| *running != phase.id);
                     let step = self.seen.steps.entry(phase.id).or_default();
@@ -182,8 +186,7 @@ impl World {
         assert!(self.seen.planned_ends <= 1, "there is one end: {:?}", self.history);
     }
 
-    fn check_start(&mut self, start: &StartPhase) {
-        let id = start.phase.id;
+    fn check_start(&mut self, id: StepId) {
         assert!(
             self.seen.recorded_stop,
             "the stop is recorded before its phases: {:?}",
@@ -212,12 +215,13 @@ impl World {
             assert!(!is_before || ended, "{earlier:?} before {id:?}");
         }
         let deadline = self.driven.machine.deadline().unwrap();
-        assert!(start.end <= deadline, "no phase may run past the deadline: {:?}", self.history);
+        let end = self.driven.machine.phase_end(id).unwrap();
+        assert!(end <= deadline, "no phase may run past the deadline: {:?}", self.history);
         if id == self.phases[1] {
             let reserve =
                 Duration::from_secs(3).min(deadline.saturating_duration_since(self.driven.now));
             assert!(
-                start.end >= self.driven.now + reserve,
+                end >= self.driven.now + reserve,
                 "what is reserved is there: {:?}",
                 self.history
             );
@@ -244,15 +248,15 @@ impl World {
                 self.make(Move::RunReturns);
             } else if !self.running.is_empty() {
                 self.make(Move::PhaseEnds(0, true));
-            } else if self.driven.machine.service_runs() {
+            } else if service_runs(&self.driven.machine) {
                 self.make(Move::ServiceEnds);
             } else {
                 self.make(Move::Tick);
             }
         }
         assert!(self.driven.machine.is_over(), "it always ends: {:?}", self.history);
-        let was_forced_or_dropped = self.driven.machine.report_of_finished().is_none();
-        if let Some(report) = self.driven.machine.report_of_finished() {
+        let was_forced_or_dropped = self.report.is_none();
+        if let Some(report) = &self.report {
             let members: usize = report.phases.iter().map(|phase| phase.members.len()).sum();
             let group = report.phase("group").map(|group| group.outcome);
             let expected = if group == Some(Outcome::Skipped) { 3 } else { 5 };

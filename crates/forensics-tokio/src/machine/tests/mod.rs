@@ -61,21 +61,14 @@ impl Driven {
                     Some(Event::ContextCaptured(Box::new(context(trigger.clone()))))
                 }
                 Action::CompleteContext(context) => Some(Event::ContextCompleted(context.clone())),
-                Action::ResolveSender { signal, ordinal, offset } => {
-                    Some(Event::SignalRepeated(Box::new(RepeatedSignal {
-                        signal: signal.captured.signal,
-                        sender: None,
-                        ordinal: *ordinal,
-                        received_after: *offset,
-                        ended_delay: false,
-                    })))
+                Action::ResolveSender(_, repeated) => Some(Event::SignalRepeated(repeated.clone())),
+                Action::ReportStall { what, stalled } => {
+                    let (stalled, detail) = (stalled.clone(), what.clone());
+                    Some(Event::StallDescribed { stalled, detail })
                 }
-                Action::ReportStall(report) => {
-                    let (report, detail) = (report.clone(), report.what.clone());
-                    Some(Event::StallDescribed { report, detail })
-                }
-                Action::Exit(reason) => {
-                    Some(Event::ExitDescribed { reason: *reason, detail: reason.text() })
+                Action::Exit => {
+                    let reason = self.machine.exit_reason().unwrap();
+                    Some(Event::ExitDescribed(reason.text()))
                 }
                 _ => None,
             };
@@ -100,6 +93,10 @@ impl Driven {
         }
         self.bring(Event::Tick)
     }
+}
+
+fn service_runs(machine: &Machine) -> bool {
+    matches!(machine.service, Service::Running)
 }
 
 fn config() -> Config {

@@ -211,16 +211,15 @@ impl World {
         let actions = self.driven.bring(event);
         for action in actions {
             match action {
-                Action::StartPhase(start) => {
-                    let (length, end) = self.work[&start.phase.id];
+                Action::StartPhase(phase, _) => {
+                    let (length, end) = self.work[&phase.id];
                     if end != End::Never {
-                        self.ends.insert(self.driven.now + ms(length), (start.phase.id, end));
+                        self.ends.insert(self.driven.now + ms(length), (phase.id, end));
                     }
                 }
                 Action::DropPhase(phase) => {
                     self.ends.retain(|_, (id, _)| *id != phase);
-                    let values = serde_json::Map::new();
-                    self.bring(Event::PhaseEnded { phase, end: PhaseEnd::Dropped, values });
+                    self.bring(Event::PhaseEnded(phase, PhaseEnd::Dropped, Values::default()));
                 }
                 _ => {}
             }
@@ -249,7 +248,7 @@ impl World {
                     End::Panics => PhaseEnd::Panicked("panicked".to_owned()),
                     End::Ok | End::Never => PhaseEnd::Ok,
                 };
-                self.bring(Event::PhaseEnded { phase, end, values: serde_json::Map::new() });
+                self.bring(Event::PhaseEnded(phase, end, Values::default()));
             } else {
                 self.bring(Event::Tick);
             }

@@ -7,7 +7,7 @@ fn name(action: &Action) -> String {
     let text = match action {
         Action::Log(event) => format!("log {}", first_word(&format!("{event:?}"))),
         Action::Record(event) => format!("record {}", first_word(&format!("{event:?}"))),
-        Action::Exit(_) => "exit".to_owned(),
+        Action::Exit => "exit".to_owned(),
         other => first_word(&format!("{other:?}")).to_owned(),
     };
     text.trim().to_owned()
@@ -78,6 +78,8 @@ fn each_event_has_its_actions_in_each_state() {
             vec!["DropPhase"],
         ),
         ("haste before a stop has no effect", running, Event::Escalated, vec![]),
+        ("the program says that the service is up", running, Event::Ready, vec!["BecomeReady"]),
+        ("a service that stops is never ready again", tearing_down, Event::Ready, vec![]),
         (
             "the end of the service begins the stop, which is over at once without a phase",
             running,
@@ -93,7 +95,7 @@ fn each_event_has_its_actions_in_each_state() {
         (
             "while the runtime answers it is asked again",
             tearing_down,
-            Event::Watched,
+            Event::Watched { missed: 0 },
             vec!["AskRuntime"],
         ),
         (
@@ -106,13 +108,13 @@ fn each_event_has_its_actions_in_each_state() {
         (
             "a guard that is dropped while it runs",
             running,
-            Event::GuardDropped,
+            Event::GuardDropped(None),
             vec!["record Stopped"],
         ),
         (
             "a guard that is dropped in its teardown",
             tearing_down,
-            Event::GuardDropped,
+            Event::GuardDropped(None),
             vec!["record Stopped"],
         ),
         (
@@ -124,11 +126,7 @@ fn each_event_has_its_actions_in_each_state() {
         (
             "a phase that ended",
             tearing_down,
-            Event::PhaseEnded {
-                phase: StepId::first(),
-                end: PhaseEnd::Ok,
-                values: serde_json::Map::new(),
-            },
+            Event::PhaseEnded(StepId(1), PhaseEnd::Ok, Values::default()),
             drained.to_vec(),
         ),
     ];
@@ -141,7 +139,7 @@ fn each_event_has_its_actions_in_each_state() {
 }
 
 fn request() -> Event {
-    Event::Requested { reason: "test".to_owned() }
+    Event::Requested(Trigger::Request { reason: "test".to_owned() })
 }
 
 #[test]
@@ -168,7 +166,7 @@ fn a_second_signal_cuts_and_a_third_one_ends_and_none_does_when_all_has_ended() 
     for _ in 0..4 {
         let event = signal(driven.now);
         let actions = driven.bring(event);
-        assert!(!actions.iter().any(|action| matches!(action, Action::Exit(_))), "{actions:?}");
+        assert!(!actions.iter().any(|action| matches!(action, Action::Exit)), "{actions:?}");
         driven.now += ms(300);
     }
 }
@@ -189,7 +187,7 @@ fn each_policy_says_what_a_repeated_signal_does() {
             let actions = driven.bring(event);
             let has = |wanted: fn(&Action) -> bool| actions.iter().any(wanted);
             let drops = has(|action| matches!(action, Action::DropPhase(_)));
-            let exits = has(|action| matches!(action, Action::Exit(_)));
+            let exits = has(|action| matches!(action, Action::Exit));
             assert_eq!(drops, cuts == Some(number), "{escalation:?} {number}");
             assert_eq!(exits, ends == Some(number), "{escalation:?} {number}");
             driven.now += ms(300);
@@ -215,11 +213,8 @@ fn haste_asked_for_before_a_phase_starts_is_not_missed() {
         "StartPhase",
     ];
     assert_eq!(names(&actions), expected, "the first is skipped");
-    let ends = actions.iter().find_map(|action| match action {
-        Action::StartPhase(start) => Some(start.end),
-        _ => None,
-    });
-    assert_eq!(ends, Some(driven.start + ms(2000)), "the second has what it reserved, and no more");
+    let end = driven.machine.phase_end(close);
+    assert_eq!(end, Some(driven.start + ms(2000)), "the second has what it reserved, and no more");
 }
 
 #[test]
@@ -254,11 +249,11 @@ fn a_signal_while_the_context_is_captured_is_not_lost() {
 
 #[test]
 fn the_pre_stop_delay_is_over_in_four_ways_and_leaves_the_phases_what_they_reserved() {
-    let ways: [(Event, DelayEnd); 4] = [
-        (Event::Tick, DelayEnd::Over),
-        (Event::Escalated, DelayEnd::Escalated),
-        (Event::ServiceEnded(ServiceOutcome::Ended), DelayEnd::Service),
-        (Event::TokenCancelled, DelayEnd::Token),
+    let ways = [
+        (Event::Tick, ""),
+        (Event::Escalated, ", cut short by a second request"),
+        (Event::ServiceEnded(ServiceOutcome::Ended), ", cut short: the service has ended"),
+        (Event::TokenCancelled, ", cut short: the token was cancelled"),
     ];
     for (event, expected) in ways {
         let mut driven = Driven::new(Config { pre_stop_delay: Duration::from_secs(9), ..config() });
@@ -288,7 +283,7 @@ fn a_runtime_that_does_not_answer_is_reported_once_each_time() {
     tearing_down(&mut driven);
     let watch = |driven: &mut Driven, after: u64| {
         driven.now += ms(after);
-        driven.bring(Event::Watched).iter().map(name).collect::<Vec<_>>()
+        driven.bring(Event::Watched { missed: 0 }).iter().map(name).collect::<Vec<_>>()
     };
     assert_eq!(watch(&mut driven, 0), ["AskRuntime"]);
     assert!(watch(&mut driven, 999).is_empty());
@@ -297,6 +292,45 @@ fn a_runtime_that_does_not_answer_is_reported_once_each_time() {
     assert!(watch(&mut driven, 1000).is_empty());
     driven.bring(Event::RuntimeAnswered);
     assert_eq!(watch(&mut driven, 1), ["AskRuntime"]);
+}
+
+#[test]
+fn a_phase_has_an_end_until_it_is_given_up() {
+    let mut driven = Driven::new(config());
+    tearing_down(&mut driven);
+    assert_eq!(driven.machine.phase_end(StepId(1)), Some(driven.start + ms(10_000)));
+    driven.bring(Event::Escalated);
+    assert!(driven.machine.phase_end(StepId(1)).is_some(), "its future is not gone yet");
+    // It blocks its thread.
+    driven.now += ms(100);
+    assert!(names(&driven.bring(Event::Tick)).contains(&"record PhaseFinished".to_owned()));
+    assert_eq!(driven.machine.phase_end(StepId(1)), None);
+}
+
+#[test]
+fn near_the_deadline_only_what_still_runs_is_recorded_as_stalled() {
+    let setups: [(Setup, &[&str]); 2] = [
+        (tearing_down, &["AskRuntime", "ReportStall", "record Stalled", "log Stalled"]),
+        // The service does not end. The runtime does nothing wrong.
+        (
+            |driven| {
+                driven.machine.config =
+                    Arc::new(Config { service_timeout: Some(Duration::MAX), ..config() });
+                running(driven);
+                driven.bring(request());
+            },
+            &["AskRuntime", "ReportStall", "log Stalled"],
+        ),
+    ];
+    for (setup, expected) in setups {
+        let mut driven = Driven::new(config());
+        setup(&mut driven);
+        driven.now = driven.start + ms(9_600);
+        let actions = driven.bring(Event::Watched { missed: 0 });
+        let names: Vec<_> =
+            names(&actions).into_iter().filter(|name| name != "log PhaseStillRunning").collect();
+        assert_eq!(names, expected);
+    }
 }
 
 #[test]
@@ -323,10 +357,9 @@ fn a_process_is_ended_half_a_second_after_it_was_seen_to_be_late() {
         let start = driven.start;
         let mut exit_at = |at: u64| {
             driven.now = start + ms(at);
-            driven.bring(Event::Watched).iter().find_map(|action| match action {
-                Action::Exit(reason) => Some(*reason),
-                _ => None,
-            })
+            let actions = driven.bring(Event::Watched { missed: 0 });
+            let exits = actions.iter().any(|action| matches!(action, Action::Exit));
+            exits.then(|| driven.machine.exit_reason().unwrap())
         };
         assert_eq!(exit_at(late - 1), None);
         assert_eq!(exit_at(late), None, "it is watched for a while");
@@ -345,13 +378,13 @@ fn the_shutdown_thread_does_what_a_run_that_is_not_polled_leaves_undone() {
     running(&mut driven);
     driven.bring(request());
     driven.now += ms(2000);
-    assert!(names(&driven.bring(Event::Watched)).contains(&"DropPhase".to_owned()));
+    assert!(names(&driven.bring(Event::Watched { missed: 0 })).contains(&"DropPhase".to_owned()));
     // A pre-stop delay that is over.
     let mut driven = Driven::new(Config { pre_stop_delay: ms(2000), ..config() });
     running(&mut driven);
     driven.bring(request());
     driven.now += ms(2000);
-    assert!(names(&driven.bring(Event::Watched)).contains(&"CancelToken".to_owned()));
+    assert!(names(&driven.bring(Event::Watched { missed: 0 })).contains(&"CancelToken".to_owned()));
 }
 
 #[test]
