@@ -190,9 +190,9 @@ async fn a_phase_that_requires_one_which_does_not_run_before_it_is_an_error() {
     guard.phase("last", async |_| {}).requires(group.id()).requires(sibling.unwrap());
     let report = stop(guard).await;
     let of = |name| report.phase(name).map(|phase| (phase.outcome, phase.error.as_deref()));
-    assert_eq!(of("early"), Some((Outcome::Skipped, Some("requires late, which has not run"))));
-    assert_eq!(of("two"), Some((Outcome::Skipped, Some("requires one, which has not run"))));
-    assert_eq!(of("last"), Some((Outcome::Skipped, Some("requires group, which skipped"))));
+    assert_eq!(of("early"), Some((Outcome::Skipped, Some("requires late: has not run"))));
+    assert_eq!(of("two"), Some((Outcome::Skipped, Some("requires one: has not run"))));
+    assert_eq!(of("last"), Some((Outcome::Skipped, Some("requires group: skipped"))));
     let errors = [
         "phase `early` requires `late`, which does not run before it",
         "phase `two` requires `one`, which does not run before it",

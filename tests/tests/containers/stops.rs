@@ -116,7 +116,7 @@ fn it_serves_on_during_the_lead_and_a_second_signal_ends_that_and_no_phase() {
     assert_eq!(stopped.ended.code(), 0, "{stderr}");
     assert_eq!(stopped.ended.phases(), outcomes(["ok", "ok", "ok", "ok"]), "{stderr}");
     assert!(stderr.starts_with(&first), "{stderr}");
-    stopped.ended.line("Pre-stop delay over, cut short by a second request");
+    stopped.ended.line("Pre-stop delay over, cut short by an escalation");
 }
 
 #[test]

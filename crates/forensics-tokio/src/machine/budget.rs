@@ -42,7 +42,7 @@ fn allowance(
     timeout.map_or(open, |timeout| timeout.min(open))
 }
 
-/// What a phase that has started may take, and what of it is its own even after a second signal.
+/// What a phase that has started may take, and what of it is its own even after an escalation.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Budget {
     pub(crate) started: Instant,

@@ -35,7 +35,7 @@ pub(crate) enum Event {
     ContextCompleted(Arc<ShutdownContext>),
     /// [`Action::ResolveSender`] is done.
     SignalRepeated(Box<RepeatedSignal>),
-    /// The program asked for haste.
+    /// The program escalated the stop.
     Escalated,
     /// The program said that the service is up.
     Ready,

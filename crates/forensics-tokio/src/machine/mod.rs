@@ -176,7 +176,7 @@ struct Stop {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pace {
     Full,
-    /// Only phases with a reserve, as a second signal asked for.
+    /// Only phases with a reserve, because the stop was escalated.
     ReservedOnly,
 }
 
@@ -591,7 +591,7 @@ impl Machine {
     /// Ends the pre-stop delay, or leaves only the phases with a reserve to run. Returns whether it
     /// was the delay.
     fn escalate(&mut self, turn: &mut Turn) -> bool {
-        let ends_delay = self.end_delay(", cut short by a second request", turn);
+        let ends_delay = self.end_delay(", cut short by an escalation", turn);
         if !ends_delay && let Some(stop) = self.tearing_down() {
             stop.pace = Pace::ReservedOnly;
             stop.adjust(turn);

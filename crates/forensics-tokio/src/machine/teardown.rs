@@ -227,10 +227,10 @@ impl Stop {
             let state = self
                 .outcome(name)
                 .map_or_else(|| "has not run".to_owned(), |outcome| outcome.to_string());
-            return Some(format!("requires {name}, which {state}"));
+            return Some(format!("requires {name}: {state}"));
         }
         if due.reserve.is_zero() && self.pace == Pace::ReservedOnly {
-            return Some("a second signal: only phases with a reserve go on".to_owned());
+            return Some("the stop was escalated: only phases with a reserve run".to_owned());
         }
         let deadline = self.deadline();
         if !due.all(deadline).is_zero() {
@@ -359,7 +359,7 @@ impl Stop {
             if self.pace == Pace::ReservedOnly {
                 phase.end = phase.reserved_end(phase.end);
                 if phase.due.reserve.is_zero() {
-                    let why = "a second signal asked for haste".to_owned();
+                    let why = "the stop was escalated".to_owned();
                     phase.drop_it(Outcome::CutShort, why, turn);
                 }
             }

@@ -251,7 +251,7 @@ fn a_signal_while_the_context_is_captured_is_not_lost() {
 fn the_pre_stop_delay_is_over_in_four_ways_and_leaves_the_phases_what_they_reserved() {
     let ways = [
         (Event::Tick, ""),
-        (Event::Escalated, ", cut short by a second request"),
+        (Event::Escalated, ", cut short by an escalation"),
         (Event::ServiceEnded(ServiceOutcome::Ended), ", cut short: the service has ended"),
         (Event::TokenCancelled, ", cut short: the token was cancelled"),
     ];
