@@ -94,7 +94,7 @@ async fn what_is_asked_of_a_group_holds_for_all_of_it_and_of_a_member_for_it_alo
         ("adapters", Outcome::TimedOut),
     ];
     assert_eq!(outcomes(&report), expected);
-    assert_eq!(report.phases[1].error.as_deref(), Some("requires bad, which failed"));
+    assert_eq!(report.phases[1].error.as_deref(), Some("requires bad: failed"));
     assert_eq!(report.phases[2].duration, SECOND);
     let members = &report.phases[2].members;
     let members: Vec<_> = members.iter().map(|m| (m.name.as_str(), m.outcome)).collect();
@@ -172,7 +172,7 @@ async fn a_phase_that_requires_another_is_skipped_unless_that_ended_well() {
     let report = stop(guard).await;
     let after = |name| report.phase(name).map(|phase| (phase.outcome, phase.error.as_deref()));
     assert_eq!(after("after_good"), Some((Outcome::Ok, None)));
-    assert_eq!(after("after_bad"), Some((Outcome::Skipped, Some("requires bad, which failed"))));
+    assert_eq!(after("after_bad"), Some((Outcome::Skipped, Some("requires bad: failed"))));
     assert!(report.errors.is_empty());
 }
 
