@@ -12,6 +12,9 @@ use forensics_core::record::{
     Diag, DiagState, Event, ExitKind, PhaseFinished, PhaseOutcome, PhaseProgress, PhaseStarted,
     Recorder, RunStarted, SignalEvent, SignalKind, Stalled, StalledWhat, Stopped,
 };
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 
 fn forensics(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_forensics"));
@@ -190,10 +193,15 @@ fn a_drop_in_that_would_win_is_named_as_the_place_to_fix() {
 }
 
 #[test]
-fn a_systemctl_that_does_not_answer_is_not_waited_for() {
-    let (code, _, stderr) = check(Some("exec sleep 3600"), &[]);
+fn a_systemctl_that_does_not_answer_is_killed_and_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("pid");
+    let script = format!("echo $$ > {}; exec sleep 3600", file.display());
+    let (code, _, stderr) = check(Some(&script), &[]);
     assert_eq!(code, 3);
     assert!(stderr.contains("did not answer"), "{stderr}");
+    let pid = Pid::from_raw(fs::read_to_string(file).unwrap().trim().parse().unwrap());
+    assert_eq!(kill(pid, None), Err(Errno::ESRCH));
 }
 
 /// A record of a run that got as far as `until`.

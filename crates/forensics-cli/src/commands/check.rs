@@ -1,11 +1,11 @@
 //! `forensics check`
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Receiver};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use forensics_core::duration::Timespan;
@@ -18,6 +18,9 @@ use crate::format::text;
 
 /// How long systemctl may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// How often to look whether systemctl has exited. std has no wait with a timeout.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Longest drop-in read, in bytes.
 const MAX_DROP_IN: u64 = 256 << 10;
@@ -143,21 +146,51 @@ fn overruling(properties: &UnitProperties) -> Option<String> {
     properties.late_drop_ins().filter(overrules).last().map(str::to_owned)
 }
 
-/// What systemctl prints.
+/// What systemctl prints. If it does not answer within [`ANSWER_LIMIT`], it is killed.
 fn systemctl(arguments: &[String]) -> io::Result<String> {
     let mut command = Command::new("systemctl");
-    command.args(arguments).env("LC_ALL", "C").env("SYSTEMD_COLORS", "0").stdin(Stdio::null());
-    let (sender, answer) = mpsc::channel();
-    // On another thread, so that a systemctl that does not answer is not waited for.
-    thread::spawn(move || sender.send(command.output()));
-    let no_answer = || format!("systemctl did not answer within {ANSWER_LIMIT:?}");
-    let output = answer.recv_timeout(ANSWER_LIMIT).map_err(|_| io::Error::other(no_answer()))?;
-    let output = output.map_err(|e| io::Error::other(format!("cannot run systemctl: {e}")))?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    command.args(arguments).env("LC_ALL", "C").env("SYSTEMD_COLORS", "0");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let deadline = Instant::now() + ANSWER_LIMIT;
+    let no_answer =
+        || io::Error::other(format!("systemctl did not answer within {ANSWER_LIMIT:?}"));
+    let cannot_run = |e| io::Error::other(format!("cannot run systemctl: {e}"));
+    let mut child = command.spawn().map_err(cannot_run)?;
+    let (stdout, stderr) = (read(child.stdout.take()), read(child.stderr.take()));
+    let status = loop {
+        if let Some(status) = child.try_wait().map_err(cannot_run)? {
+            break status;
+        }
+        if Instant::now() >= deadline {
+            let _ = child.kill(); // fails only if it has just exited
+            let _ = child.wait();
+            return Err(no_answer());
+        }
+        thread::sleep(POLL_INTERVAL);
+    };
+    // A process that systemctl started may hold its output open.
+    let text = |stream: Receiver<Vec<u8>>| {
+        let left = deadline.saturating_duration_since(Instant::now());
+        stream.recv_timeout(left).map_err(|_| no_answer())
+    };
+    let (stdout, stderr) = (text(stdout)?, text(stderr)?);
+    if status.success() {
+        return Ok(String::from_utf8_lossy(&stdout).into_owned());
     }
-    let text = [output.stdout, output.stderr].concat();
+    let text = [stdout, stderr].concat();
     Err(io::Error::other(format!("systemctl: {}", String::from_utf8_lossy(&text).trim())))
+}
+
+/// Reads a stream to its end on another thread, so that the writer never waits for a full pipe.
+fn read(stream: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
+    let (sender, text) = mpsc::channel();
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // After an error, what was read until then is all there is.
+        let _ = stream.map(|mut stream| stream.read_to_end(&mut bytes));
+        sender.send(bytes)
+    });
+    text
 }
 
 #[cfg(test)]
