@@ -41,7 +41,7 @@ pub(crate) struct Check {
     /// How long the service drains, such as `60s`
     #[arg(long, value_name = "T", value_parser = super::finite)]
     drain: Duration,
-    /// How much of the stop timeout must be left after that
+    /// How much of the stop timeout must remain after the drain
     #[arg(long, value_name = "T", value_parser = super::finite, default_value = "30s")]
     headroom: Duration,
     /// Ask the user's manager instead of the system's
@@ -96,7 +96,7 @@ impl Check {
             writeln!(out, "{}", json::to_string(&answer)?)?;
         } else {
             let summary = alignment.map(|alignment| alignment.to_string());
-            let unknown = || "can't tell: systemd names no stop timeout".to_owned();
+            let unknown = || "can't tell: systemd does not report a stop timeout".to_owned();
             writeln!(out, "{}: {}", to_copy(&unit), summary.unwrap_or_else(unknown))?;
             for finding in lint(&properties) {
                 writeln!(out, "{}: {}", finding.severity, finding.what)?;
@@ -118,14 +118,15 @@ fn print_fix(out: &mut dyn Write, drop_in: &DropIn, file: Option<String>) -> io:
         None => writeln!(out, "\nTo fix it:\n\n{drop_in}\nOr without an editor:\n\n{script}"),
         Some(file) => writeln!(
             out,
-            "\nTo fix it, in {}, which wins over what `systemctl edit` would write:\n\n\
+            "\nTo fix it, in {}, which overrides what `systemctl edit` would write:\n\n\
              {section}\n{setting}\n\nThen: systemctl daemon-reload",
             to_copy(&file),
         ),
     }
 }
 
-/// A name to copy. Printable ASCII stays as it is, because the names of units contain backslashes.
+/// A name that the user can copy. Printable ASCII is not escaped, because names of units contain
+/// backslashes.
 fn to_copy(name: &str) -> String {
     if name.chars().all(|c| c.is_ascii_graphic() || c == ' ') {
         truncate(name, MAX_TEXT_CHARS)
@@ -134,8 +135,8 @@ fn to_copy(name: &str) -> String {
     }
 }
 
-/// The last of the files that are read after a drop-in of ours and set the timeout. The fix has to be
-/// made there. A file that cannot be read is passed over.
+/// The last of the drop-ins that systemd reads after `override.conf` and that set the timeout. The
+/// fix has to be made there. A file that cannot be read is skipped.
 fn overruling(properties: &UnitProperties) -> Option<String> {
     let sets_it = |text: Vec<u8>| {
         let text = String::from_utf8_lossy(&text);

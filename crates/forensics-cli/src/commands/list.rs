@@ -12,7 +12,7 @@ use forensics_core::record::{PostMortem, runs};
 use crate::format;
 use crate::stats::Stats;
 
-/// How many of the phases that a run was killed in are named.
+/// How many phases are named, of those that a run was killed in.
 const MAX_PHASES: usize = 16;
 
 /// Longest name shown, in characters.

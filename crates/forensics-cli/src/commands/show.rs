@@ -32,11 +32,10 @@ pub(crate) struct Show {
     /// Print JSON: the verdict and all events, on one line
     #[arg(long, conflicts_with = "html")]
     json: bool,
-    /// Write a page for a browser instead, complete in itself and with mode 0600; `-` is standard
-    /// output
+    /// Write a self-contained page for a browser instead, with mode 0600; `-` is standard output
     #[arg(long, value_name = "OUT")]
     html: Option<PathBuf>,
-    /// When to use colour; `auto` is on a terminal, unless `NO_COLOR` is set
+    /// When to use colour; `auto` uses it on a terminal, unless `NO_COLOR` is set
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     color: ColorChoice,
 }

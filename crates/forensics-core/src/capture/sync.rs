@@ -1,4 +1,4 @@
-//! The parts that [`Slots`] is built from.
+//! The atomics and the cell that [`Slots`] uses.
 //!
 //! They are in a module of their own so that `tests/loom` can compile `slots.rs` with the
 //! types of the model checker loom instead. The cell has loom's interface for this reason.

@@ -357,7 +357,7 @@ fn a_machine_on_which_nothing_answers_is_left_in_time() {
     let started = Instant::now();
     let look = text(&machine.look(1));
     assert!(started.elapsed() < Duration::from_secs(5), "{look}");
-    let unread = " is not shown: (not read, as too many other files do not answer)";
+    let unread = " is not shown: (not read, because too many other files do not answer)";
     assert_eq!(look.lines().filter(|line| line.ends_with(unread)).count(), 40 - 16, "{look}");
     assert!(is_complete(&look));
 }

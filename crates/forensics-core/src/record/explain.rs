@@ -56,7 +56,7 @@ fn clean(run: &Summary<'_>) -> Texts {
         (Some(ExitKind::Clean | ExitKind::Failed), Some(bad)) => {
             format!("it ended by itself, but {bad}")
         }
-        _ => "it ended by itself, in a way that only a newer version knows".to_owned(),
+        _ => "it ended by itself, in a way that this version does not know".to_owned(),
     };
     texts(evidence + &exit(run), "")
 }
@@ -65,12 +65,12 @@ fn abandoned(run: &Summary<'_>) -> Texts {
     let (when, advice) = if run.asked.is_none() {
         let advice = "see what it logged last, most likely an error at its start; pass a service that \
                       ends by itself to run()";
-        ("without a teardown, as nothing had asked for one: main returned early", advice.to_owned())
+        ("without a teardown, because nothing had requested one: main returned early", advice.to_owned())
     } else if run.teardown_began() {
         let advice = "wait for run(), and put no timeout of your own around it";
         ("in the middle of its teardown", format!("{}: {advice}", state(run)))
     } else {
-        let when = "after it had been asked to stop, and before a phase had begun";
+        let when = "after the request to stop, before a phase had begun";
         (when, "wait for run()".to_owned())
     };
     texts(format!("its guard was dropped {when}"), advice)
@@ -93,21 +93,21 @@ fn forced(run: &Summary<'_>) -> Texts {
     let (exit, deadline) = (exit(run), deadline(run));
     let (evidence, what_to_do) = match run.stopped.and_then(|stopped| stopped.forced_by) {
         Some(ForcedBy::NoExit) => {
-            let evidence = format!("its teardown had ended and the process did not{exit}");
-            let advice = "a blocked thread holds up the runtime's end: see what each waited for, in \
-                          the record's last line";
+            let evidence = format!("its teardown ended but the process did not{exit}");
+            let advice = "a blocked thread keeps the runtime from ending: see what each thread waited for \
+                          in the record's last line";
             return texts(evidence, advice);
         }
         Some(ForcedBy::Deadline) => {
             let of = optional(" of ", deadline);
-            let evidence = format!("the deadline{of} passed and the teardown had not ended");
+            let evidence = format!("the deadline{of} passed before the teardown ended");
             (evidence, "find what blocks its thread".to_owned())
         }
         _ => {
             let evidence = match run.asked_last.filter(|signal| signal.ordinal > 1) {
                 Some(last) => {
                     let from = signal_from(last);
-                    format!("stop number {}, {from}, ended it at once", last.ordinal)
+                    format!("stop request number {}, {from}, ended it at once", last.ordinal)
                 }
                 None => "it was ended at once".to_owned(),
             };
@@ -144,7 +144,7 @@ fn rebooted(run: &Summary<'_>, host: &HostState) -> Texts {
         "{state} when the machine went down: lower {timeouts}, or raise TimeoutStopSec= if the \
          machine may wait that long"
     );
-    texts(format!("{boots}; {signal} had come {before} before the last event"), advice)
+    texts(format!("{boots}; {signal} arrived {before} before the last event"), advice)
 }
 
 /// The reason for a run that did not say that it ended.
@@ -162,8 +162,8 @@ fn killed(run: &Summary<'_>, host: &HostState, timer: Option<&StopTimer<'_>>) ->
         (None, Some(signal)) if signal.cause == "container_stop" => {
             let (name, timeouts) = (signal_name(signal), timeouts(run));
             let evidence = format!(
-                "{name} came from the container's runtime, which sends SIGKILL once its grace \
-                 period is over; how long that is, is not recorded{memory}"
+                "{name} came from the container's runtime, which sends SIGKILL when its grace \
+                 period is over; the length of that period is not recorded{memory}"
             );
             let advice = format!(
                 "{state}: raise the grace period (docker stop --time, \
@@ -175,7 +175,7 @@ fn killed(run: &Summary<'_>, host: &HostState, timer: Option<&StopTimer<'_>>) ->
             let same_boot = run.start.boot_id.is_some() && host.boot_id.is_some();
             let power = if same_boot { "" } else { ", or the machine went down" };
             let evidence = format!(
-                "nothing asked it to stop and it did not say that it ended: SIGKILL, a crash or a \
+                "nothing asked it to stop, and its record has no end: SIGKILL, a crash or a \
                  call of exit(){power}{memory}"
             );
             return (Reason::Unknown, texts(evidence, ask_the_supervisor(run)));
@@ -188,7 +188,7 @@ fn killed(run: &Summary<'_>, host: &HostState, timer: Option<&StopTimer<'_>>) ->
         }
         (None, _) => "; systemd's stop timeout is not known".to_owned(),
     };
-    let evidence = format!("killed, by what is not recorded{why_not_timer}{memory}");
+    let evidence = format!("killed, but the record does not show by what{why_not_timer}{memory}");
     (Reason::Unknown, texts(evidence, format!("{state}: {}", ask_the_supervisor(run))))
 }
 
@@ -242,10 +242,10 @@ impl<'a> StopTimer<'a> {
         } else if run.teardown_began() {
             format!("raise {} or lower {}", self.setting, timeouts(run))
         } else {
-            "find what kept the runtime from the teardown".to_owned()
+            "find what kept the runtime from starting the teardown".to_owned()
         };
         let evidence = format!(
-            "{from} began {name} of {timeout}; the last event came {lived} after it, and no end"
+            "{from} began {name} of {timeout}; the last event came {lived} after it, and the record has no end"
         );
         let late = format!("{} {timeout} after {signal} and {name} is {timeout}", state(run));
         texts(evidence, format!("{late}{}: {what_to_do}", stalled(run)))
@@ -260,7 +260,7 @@ impl<'a> StopTimer<'a> {
         }
         let Some(by_us) = run.dead_by_us(host) else { return String::new() };
         let (after, signal) = (Span(by_us.saturating_sub(self.began_us)), signal_name(self.signal));
-        format!("{not_by}: it was dead {after} after {signal} at the latest")
+        format!("{not_by}: it died at most {after} after {signal}")
     }
 }
 

@@ -26,10 +26,10 @@ pub struct ReadError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ContentError {
     /// There is nothing. The run has just begun, or was killed when it had just begun.
-    #[error("it is empty, because its run did not get to write a line")]
+    #[error("it is empty: its run has not written a line")]
     Empty,
     /// No line says who ran.
-    #[error("no run_started event in {lines} lines, so it is not a record, or its head is lost")]
+    #[error("no run_started event in {lines} lines, so it is not a record, or its first line is lost")]
     NoRunStarted {
         /// The lines there are, unreadable ones included.
         lines: usize,

@@ -69,7 +69,7 @@ impl Display for Utc {
 
 /// A text that is not an RFC 3339 time in UTC.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no time like 2026-11-23T10:15:00.123456Z")]
+#[error("{0:?} is not a time such as 2026-11-23T10:15:00.123456Z")]
 pub struct ParseUtcError(String);
 
 /// Reads what [`Display`] writes, and also other numbers of digits after the second, up to nine. Digits

@@ -108,7 +108,7 @@ impl Recorder {
             recorder.record(&start).inspect_err(|_| remove(&folder, &name))?;
             return Ok(recorder);
         }
-        let source = io::Error::other("every new file was locked by another process at once");
+        let source = io::Error::other("another process locked every new file first");
         Err(RecordError::System { action: "create", path: dir.to_owned(), source })
     }
 

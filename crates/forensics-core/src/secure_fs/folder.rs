@@ -51,9 +51,9 @@ const LIST: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLO
 
 const CREATE: Attempt = ("create the folder", " (create it, or name another)");
 const OPEN: Attempt =
-    ("open the folder", " (it must be a folder of this user, and no symbolic link)");
+    ("open the folder", " (it must be a folder of this user, not a symbolic link)");
 const LIST_FOLDER: Attempt = ("list the folder", "");
-const OPEN_FILE: Attempt = ("open", " (it must be a file of this user, and no symbolic link)");
+const OPEN_FILE: Attempt = ("open", " (it must be a file of this user, not a symbolic link)");
 
 /// An open folder. Everything is done in this folder, even if its path leads to another one by now.
 #[derive(Debug)]
@@ -176,7 +176,7 @@ fn checked(file: File, path: &Path, attempt: Attempt) -> Result<File, AccessErro
     } else if is_file && links > 1 {
         // Another user may want us to write to some other file.
         format!(
-            "{shown} has {links} hard links, so it may be another file than it seems; remove it, \
+            "{shown} has {links} hard links, so it may really be another file; remove it, \
              or name another"
         )
     } else if is_shared && (is_file || mode & STICKY == 0) {

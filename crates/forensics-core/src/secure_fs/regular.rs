@@ -47,7 +47,7 @@ pub enum OpenError {
     #[error("not a regular file")]
     NotRegular,
     /// It was replaced by another file between the check and the opening.
-    #[error("exchanged while it was being opened")]
+    #[error("replaced by another file while it was being opened")]
     Exchanged,
     /// It is longer than it may be.
     #[error("larger than {} KiB", .0 >> 10)]

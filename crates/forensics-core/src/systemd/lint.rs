@@ -57,7 +57,7 @@ pub fn lint(unit: &UnitProperties) -> Vec<Finding> {
         Some("masked") => "systemctl unmask",
         Some(_) => "systemd-analyze verify",
         None => {
-            let what = "systemd does not say whether the unit is loaded";
+            let what = "systemd does not report whether the unit is loaded";
             return vec![finding(Severity::Unknown, what, "")];
         }
     };
@@ -81,13 +81,13 @@ fn of_loaded(unit: &UnitProperties) -> Vec<Finding> {
                         its stop never ends";
             add(Warning, what, "a finite TimeoutStopSec=");
         }
-        None => add(Unknown, "systemd does not say the unit's stop timeout", ""),
+        None => add(Unknown, "systemd does not report the unit's stop timeout", ""),
     }
     let kill_mode = unit.kill_mode.as_deref();
     let (severity, what, fix) = match kill_mode {
         Some("control-group") => {
-            let what = "children get SIGTERM at the same time as the main process; one that \
-                        outlives it and ignores SIGTERM fails the unit";
+            let what = "children get SIGTERM at the same time as the main process; a child \
+                        that ignores SIGTERM and outlives it makes the unit fail";
             (Ok, what, "")
         }
         Some("mixed") => {
@@ -99,8 +99,8 @@ fn of_loaded(unit: &UnitProperties) -> Vec<Finding> {
                         running";
             (Error, what, "KillMode=mixed")
         }
-        Some(_) => (Unknown, "a mode that is not known here", ""),
-        None => (Unknown, "systemd does not say the unit's KillMode", ""),
+        Some(_) => (Unknown, "an unknown mode", ""),
+        None => (Unknown, "systemd does not report the unit's KillMode", ""),
     };
     match kill_mode {
         Some(mode) => add(severity, &format!("KillMode={}: {what}", Escaped(mode)), fix),
@@ -120,13 +120,13 @@ fn of_loaded(unit: &UnitProperties) -> Vec<Finding> {
     }
     if unit.transient == Some(true) {
         let what = "a transient unit: a drop-in lasts as long as each run has the same name; \
-                    otherwise set TimeoutStopSec= where the unit is made";
+                    otherwise set TimeoutStopSec= when the unit is created";
         add(Ok, what, "");
     }
     // Drop-ins apply in the order of their file names, in whichever directory they are.
     let late: Vec<&str> = unit.late_drop_ins().collect();
     if !late.is_empty() {
-        let what = "read after the override.conf of `systemctl edit`, and wins over it";
+        let what = "read after the override.conf of `systemctl edit`, and overrides it";
         add(Ok, &format!("{what}: {}", Escaped(&late.join(" "))), "");
     }
     found
@@ -160,7 +160,7 @@ mod tests {
                 Some("KillMode=mixed"),
             ),
             ("KillMode=a\u{1b}b", Unknown, r"KillMode=a\u{1b}b", None),
-            ("KillMode=", Unknown, "systemd does not say the unit's KillMode", None),
+            ("KillMode=", Unknown, "systemd does not report the unit's KillMode", None),
             (
                 "SendSIGKILL=no",
                 Warning,
@@ -179,15 +179,15 @@ mod tests {
                 "TimeoutStopSec=infinity: a teardown",
                 Some("a finite TimeoutStopSec="),
             ),
-            ("TimeoutStopUSec=soon", Unknown, "systemd does not say the unit's stop timeout", None),
-            ("TimeoutStopUSec=", Unknown, "systemd does not say the unit's stop timeout", None),
+            ("TimeoutStopUSec=soon", Unknown, "systemd does not report the unit's stop timeout", None),
+            ("TimeoutStopUSec=", Unknown, "systemd does not report the unit's stop timeout", None),
             ("WatchdogUSec=3min", Ok, "WatchdogSec=3min: not enforced during a stop", None),
             ("NotifyAccess=none", Ok, "NotifyAccess=none: a teardown cannot ask", None),
             ("Transient=yes", Ok, "a transient unit: a drop-in lasts", None),
             (
                 "DropInPaths=/z/a.conf /a/override.conf /a/timeout-stop.conf /a/zz.conf",
                 Ok,
-                "read after the override.conf of `systemctl edit`, and wins over it: \
+                "read after the override.conf of `systemctl edit`, and overrides it: \
                  /a/timeout-stop.conf /a/zz.conf",
                 None,
             ),
@@ -210,7 +210,7 @@ mod tests {
             ("not-found", Severity::Error, "LoadState=not-found: the unit is not loaded"),
             ("masked", Severity::Error, "LoadState=masked: the unit is not loaded"),
             ("bad-setting", Severity::Error, "LoadState=bad-setting: the unit is not loaded"),
-            ("", Severity::Unknown, "systemd does not say whether the unit is loaded"),
+            ("", Severity::Unknown, "systemd does not report whether the unit is loaded"),
         ] {
             let unit = UnitProperties::parse(&format!("LoadState={state}\nKillMode=none\n{PLAIN}"));
             let found = lint(&unit);

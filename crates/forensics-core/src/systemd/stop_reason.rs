@@ -87,20 +87,20 @@ impl std::fmt::Display for StopReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             StopReason::Kill => f.write_str(
-                "no stop of the unit is under way: a signal alone, as by systemctl kill",
+                "the unit is not being stopped: only a signal was sent, as by systemctl kill",
             ),
             StopReason::Stop => f.write_str("a stop job, as by systemctl stop"),
             StopReason::Restart => f.write_str("a restart job, as by systemctl restart"),
             StopReason::Dependency { units } => {
                 let units = units.join(", ");
                 let units = Escaped(&truncate(&units, MAX_UNITS * MAX_NAME_CHARS)).to_string();
-                write!(f, "a stop job beside those of other units: {units}")
+                write!(f, "a stop job, with jobs of other units: {units}")
             }
             StopReason::Reboot { target } => write!(f, "the system is going down to {target}"),
             StopReason::RuntimeMax => f.write_str("RuntimeMaxSec= ran out"),
             StopReason::Watchdog => f.write_str("the unit missed its watchdog message"),
             StopReason::Unclear => {
-                f.write_str("the unit is being stopped, by no job that can be seen")
+                f.write_str("the unit is being stopped, but there is no job for it")
             }
         }
     }

@@ -128,7 +128,7 @@ pub(super) fn write(
 
     match below.len() {
         n @ 0..=CLOSELY => writeln!(out, "--- subtree of {pid} ({n} processes)")?,
-        n => writeln!(out, "--- subtree of {pid} ({n} processes, {CLOSELY} of them closely)")?,
+        n => writeln!(out, "--- subtree of {pid} ({n} processes, {CLOSELY} of them in detail)")?,
     }
     write_rows(out, &below, &details)?;
     writeln!(

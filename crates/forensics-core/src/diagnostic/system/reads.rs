@@ -101,7 +101,7 @@ impl<'a> Reads<'a> {
         let asked = answers.len() - lock(&queue).len();
         let no_answer = |at| {
             if at >= asked {
-                return io::Error::other("(not read, as too many other files do not answer)");
+                return io::Error::other("(not read, because too many other files do not answer)");
             }
             // Rounded down, because the file was not given more time than that.
             let tenths = limit.as_millis() / 100;

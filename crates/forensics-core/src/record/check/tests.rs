@@ -151,7 +151,7 @@ fn each_story_gets_its_outcome_reason_and_phase() {
             RunOutcome::Clean,
             Reason::Recorded,
             "",
-            "without a teardown, as nothing had asked for one: main returned early see what",
+            "without a teardown, because nothing had requested one: main returned early see what",
         ),
         (
             vec![by_systemd(), stopped(S, ExitKind::Abandoned, None)],
@@ -218,21 +218,21 @@ fn each_story_gets_its_outcome_reason_and_phase() {
             RunOutcome::Forced,
             Reason::Recorded,
             "drain",
-            "stop number 3, SIGINT from process 9, ended it at once, exit code 70",
+            "stop request number 3, SIGINT from process 9, ended it at once, exit code 70",
         ),
         (
             vec![by_systemd(), drain(), forced_by(ForcedBy::Deadline)],
             RunOutcome::Forced,
             Reason::Recorded,
             "drain",
-            "the deadline of 2.7s passed and the teardown had not ended, exit code 70",
+            "the deadline of 2.7s passed before the teardown ended, exit code 70",
         ),
         (
             vec![by_systemd(), stopped(S, ExitKind::Clean, 0), forced_by(ForcedBy::NoExit)],
             RunOutcome::Forced,
             Reason::Recorded,
             "",
-            "its teardown had ended and the process did not, exit code 70",
+            "its teardown ended but the process did not, exit code 70",
         ),
         (vec![panic], RunOutcome::Panicked, Reason::Panic, "", r"at src/main.rs:3:5: oh\nno"),
         (
@@ -321,7 +321,7 @@ fn each_story_gets_its_outcome_reason_and_phase() {
             "drain was the last to end",
         ),
         // The signal's line was lost, as on a full disk.
-        (vec![drain()], KilledInPhase, Reason::Unknown, "drain", "by what is not recorded"),
+        (vec![drain()], KilledInPhase, Reason::Unknown, "drain", "the record does not show by what"),
         (
             vec![sigterm("operator", 77, "kill"), drain()],
             KilledInPhase,
@@ -350,7 +350,7 @@ fn each_story_gets_its_outcome_reason_and_phase() {
             KilledInPhase,
             Reason::Unknown,
             "drain",
-            "it was dead 1.5s after SIGTERM at the latest",
+            "it died at most 1.5s after SIGTERM",
         ),
         (
             vec![by_systemd()],
@@ -564,7 +564,7 @@ fn the_line_for_the_log_has_everything_in_a_fixed_order() {
          phase_for_at_most=2.5s signal=SIGTERM cause=systemd sender_pid=1 sender_name=systemd \
          sender_uid=0 after_signal=2.98s deadline=2.7s last_event=2026-11-23T10:14:17.020000Z \
          reason=stop_timeout evidence=\"SIGTERM from systemd(1) began systemd's stop timeout of \
-         3s; the last event came 2.98s after it, and no end\" advice=\"phase drain was still \
+         3s; the last event came 2.98s after it, and the record has no end\" advice=\"phase drain was still \
          running 3s after SIGTERM and systemd's stop timeout is 3s: raise TimeoutStopSec= or \
          lower the phase's timeout (30s)\""
     );
@@ -678,7 +678,7 @@ fn in_a_pod_the_grace_period_and_what_is_known_of_its_memory_are_named() {
             early,
             KilledBeforeTeardown,
             Reason::Unknown,
-            "not by the grace period of 3s: it was dead 1s after SIGTERM at the latest; its memory \
+            "not by the grace period of 3s: it died at most 1s after SIGTERM; its memory \
              was at 1020 MiB of 1024 MiB when it was asked to stop; 2 other processes of its cgroup \
              had been OOM-killed; no phase had begun (a pre-stop delay of 0.5s came first): \
              see Last State in kubectl describe pod web-1 -n shop",
