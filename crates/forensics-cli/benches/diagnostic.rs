@@ -124,11 +124,7 @@ fn conduct() -> Result<()> {
         points.push((processes as f64, median(&ours.took)));
     }
     let least_kib = format!("{} KiB", median(&least.peak));
-    measure::note(
-        "the floor: `true`",
-        &measure::time(median(&least.took)),
-        &least_kib,
-    );
+    measure::note("the floor: `true`", &measure::time(median(&least.took)), &least_kib);
     measure::report_growth("`forensics diag`", "process", &points);
     Ok(())
 }

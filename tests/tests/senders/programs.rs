@@ -107,7 +107,10 @@ fn a_sender_that_is_gone_is_said_to_be_gone() {
         "sender_pid={pid} sender_name=? sender_gone=yes sender_uid={}",
         our_uid()
     ));
-    stop.assert_cause(Cause::Unknown, &format!("pid {pid}, about which nothing could be read: gone"));
+    stop.assert_cause(
+        Cause::Unknown,
+        &format!("pid {pid}, about which nothing could be read: gone"),
+    );
 }
 
 #[test]

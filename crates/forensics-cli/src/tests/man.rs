@@ -272,10 +272,7 @@ fn statuses_are_split_and_begin_with_a_capital() {
     let cases = [
         ("0.", &[("0", "Success.")][..]),
         ("0 aligned, 3 can't\ntell.", &[("0", "Aligned."), ("3", "Can't tell.")]),
-        (
-            "0; 2 if a, or b, fails.",
-            &[("0", "Success."), ("2", "If a, or b, fails.")],
-        ),
+        ("0; 2 if a, or b, fails.", &[("0", "Success."), ("2", "If a, or b, fails.")]),
     ];
     for (text, expected) in cases {
         let statuses = statuses_of(text);

@@ -66,7 +66,10 @@ fn abandoned(run: &Summary<'_>) -> Texts {
     let (when, advice) = if run.asked.is_none() {
         let advice = "see what it logged last, most likely an error at its start; pass a service that \
                       ends by itself to run()";
-        ("without a teardown, because nothing had requested one: main returned early", advice.to_owned())
+        (
+            "without a teardown, because nothing had requested one: main returned early",
+            advice.to_owned(),
+        )
     } else if run.teardown_began() {
         let advice = "wait for run(), and put no timeout of your own around it";
         ("in the middle of its teardown", format!("{}: {advice}", state(run)))

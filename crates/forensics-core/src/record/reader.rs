@@ -29,7 +29,9 @@ pub enum ContentError {
     #[error("it is empty: its run has not written a line")]
     Empty,
     /// It has no `run_started` event.
-    #[error("no run_started event in {lines} lines, so it is not a record, or its first line is lost")]
+    #[error(
+        "no run_started event in {lines} lines, so it is not a record, or its first line is lost"
+    )]
     NoRunStarted {
         /// The number of lines, including unreadable ones.
         lines: usize,

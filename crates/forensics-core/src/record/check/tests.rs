@@ -186,7 +186,7 @@ fn each_case_gets_its_outcome_reason_and_phase() {
             RunOutcome::Clean,
             Reason::Recorded,
             "",
-            "a newer version knows, exit code 3",
+            "a way that this version does not know, exit code 3",
         ),
         (
             vec![
@@ -321,13 +321,19 @@ fn each_case_gets_its_outcome_reason_and_phase() {
             "drain was the last to end",
         ),
         // The line of the signal was lost, as on a full disk.
-        (vec![drain()], KilledInPhase, Reason::Unknown, "drain", "the record does not show by what"),
+        (
+            vec![drain()],
+            KilledInPhase,
+            Reason::Unknown,
+            "drain",
+            "the record does not show by what",
+        ),
         (
             vec![sigterm("operator", 77, "kill"), drain()],
             KilledInPhase,
             Reason::Unknown,
             "drain",
-            "not recorded; SIGTERM from kill(77) was not systemd's",
+            "does not show by what; SIGTERM from kill(77) was not systemd's",
         ),
         (
             vec![sigterm("container_stop", 0, "?"), drain()],
@@ -456,7 +462,7 @@ fn the_state_of_the_host_decides_if_the_record_does_not() {
             &in_drain[..],
             RunOutcome::KilledInPhase,
             Reason::Unknown,
-            "dead 1s after SIGTERM",
+            "died at most 1s after SIGTERM",
         ),
         (&other_clock, &in_drain[..], RunOutcome::KilledInPhase, Reason::StopTimeout, ""),
         (
