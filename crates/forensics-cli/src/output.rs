@@ -1,6 +1,8 @@
-//! Writes a file for the user, or replaces it. The content is written to a new file in the same
-//! folder, with mode 0600, which is then renamed. So this never writes through a symbolic link or a
-//! hard link, and a reader never sees half a page.
+//! Writes a file for the user, or replaces it.
+//!
+//! The content is written to a new file in the same folder, with mode 0600, which is then renamed.
+//! So this never writes through a symbolic link or a hard link, and a reader never sees half a
+//! page.
 
 use std::fs;
 use std::io::{self, Write};

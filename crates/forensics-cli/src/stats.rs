@@ -1,5 +1,6 @@
-//! Figures over many records: how runs ended, who stopped them, and how long each phase took. One
-//! record is in memory at a time. Only counts are kept, and one number per phase of each run.
+//! Figures over many records: how runs ended, who stopped them, and how long each phase took.
+//!
+//! One record is in memory at a time. Only counts are kept, and one number per phase of each run.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;

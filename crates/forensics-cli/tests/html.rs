@@ -1,5 +1,6 @@
-//! The page of `forensics show --html`, in a real browser. Without Chromium these tests are skipped
-//! and say so. With `CI=true` they fail.
+//! The page of `forensics show --html`, in a real browser.
+//!
+//! Without Chromium these tests are skipped and say so. With `CI=true` they fail.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 

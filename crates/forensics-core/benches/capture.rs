@@ -1,8 +1,11 @@
-//! The cost of the signal handler, and how soon it runs: real signals between real processes. This
-//! process runs the trials, and is the sender that stays alive. It starts two more instances of
-//! itself as receivers with the handler installed, one with the usual time slice and one with a
+//! The cost of the signal handler, and how soon it runs: real signals between real processes.
+//!
+//! This process runs the trials, and is the sender that stays alive. It starts two more instances
+//! of itself as receivers with the handler installed, one with the usual time slice and one with a
 //! short one. Compared values are measured in alternating trials. Compare only figures of the same
-//! run. The floor is the cost of the handler's reads without the handler: the same files of the
+//! run.
+//!
+//! The floor is the cost of the handler's reads without the handler: the same files of the
 //! same process, read by a thread that the same kill(2) has just woken from sigwait(3). In both
 //! cases the sender stays awake until it has the answer, because reading `stat` of a running
 //! process takes 50 % longer than of a sleeping one.

@@ -1,6 +1,7 @@
-//! The cost of the context and its line, for a real signal from a real process. It is compared with
-//! the time that the kernel takes: each file that the context needs is opened, read into one buffer
-//! on the stack and closed, without parsing it.
+//! The cost of the context and its line, for a real signal from a real process.
+//!
+//! It is compared with the time that the kernel takes: each file that the context needs is opened,
+//! read into one buffer on the stack and closed, without parsing it.
 
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,6 @@
-//! The time to read a time span, compared with the crate systemd-duration. The texts are typical of
-//! unit files, and both read each of them as the same span.
+//! The time to read a time span, compared with the crate systemd-duration.
+//!
+//! The texts are typical of unit files, and both read each of them as the same span.
 
 #![forbid(unsafe_code)]
 

@@ -1,6 +1,7 @@
-//! The cause of a stop, in one word, with the evidence. The first matching row of this table
-//! decides. It uses only plain data, so each row can be tested. It names its evidence, so a reader
-//! can check it.
+//! The cause of a stop, in one word, with the evidence.
+//!
+//! The first matching row of this table decides. It uses only plain data, so each row can be
+//! tested. It names its evidence, so a reader can check it.
 //!
 //! | cause | evidence |
 //! |---|---|
@@ -19,6 +20,7 @@
 //! | `operator` | the sender or an ancestor has a terminal or a login session |
 //! | `process` | any other sender with a name |
 //! | `unknown` | nothing else matched |
+//!
 //! [`Cause::Reboot`] replaces `systemd` if the manager, which is asked later, says that the whole
 //! system is going down. No fact that can be read at once proves that.
 

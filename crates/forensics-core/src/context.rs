@@ -5,6 +5,7 @@
 //! each, and [`ShutdownContext::apply`] adds their results. Each fact can be missing on its own,
 //! and nothing here fails. The caller decides how long a probe may block, because this crate starts
 //! no thread. [`ShutdownContext::capture`] is for callers that may block.
+//!
 //! [`Display`](std::fmt::Display) gives the context line of the log, and serde the JSON of the
 //! report and the record.
 
@@ -136,9 +137,10 @@ impl ShutdownContext {
         context
     }
 
-    /// Adds the result of a probe, and decides the cause again from all facts. Pure. A result may
-    /// come late, and after those of later probes. A result about a process that turned out not to
-    /// be the sender is dropped.
+    /// Adds the result of a probe, and decides the cause again from all facts. Pure.
+    ///
+    /// A result may come late, and after those of later probes. A result about a process that
+    /// turned out not to be the sender is dropped.
     #[doc(hidden)]
     pub fn apply(&mut self, result: ProbeResult) {
         let Some(found) = result.0 else { return };

@@ -1,8 +1,11 @@
-//! What a Linux service can know about its own shutdown. Everything here is synchronous,
-//! independent of any async runtime, and starts no process or thread. The crate `forensics-tokio`
-//! uses it in a service, and the program `forensics` on the command line. Nothing in this crate
-//! panics on the content of `/proc` or of a file. A fact that is not known is absent. Text from
-//! other processes is escaped before it is shown.
+//! What a Linux service can know about its own shutdown.
+//!
+//! Everything here is synchronous, independent of any async runtime, and starts no process or
+//! thread. The crate `forensics-tokio` uses it in a service, and the program `forensics` on the
+//! command line.
+//!
+//! Nothing in this crate panics on the content of `/proc` or of a file. A fact that is not known is
+//! absent. Text from other processes is escaped before it is shown.
 
 #[macro_use]
 mod words;

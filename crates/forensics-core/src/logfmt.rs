@@ -1,6 +1,8 @@
-//! Lines of `key=value` fields, such as the context line. A value is quoted and
-//! [escaped](crate::escape) as needed, so it can neither end the line nor look like another field.
-//! [`parse`] reads such a line back, which shows that escaping loses nothing.
+//! Lines of `key=value` fields, such as the context line.
+//!
+//! A value is quoted and [escaped](crate::escape) as needed, so it can neither end the line nor
+//! look like another field. [`parse`] reads such a line back, which shows that escaping loses
+//! nothing.
 
 use std::fmt::{self, Display, Write};
 

@@ -1,7 +1,8 @@
-//! Marker files: another program writes one to say that it is about to stop us. A deploy script
-//! writes `{"target_pid": 4100}` before it sends the signal. The marker shows that the stop was
-//! planned, or that a successor takes over. The pids are compared as JSON numbers, not as text,
-//! because `"target_pid": 12` is a prefix of `"target_pid": 123`.
+//! Marker files: another program writes one to say that it is about to stop us.
+//!
+//! A deploy script writes `{"target_pid": 4100}` before it sends the signal. The marker shows that
+//! the stop was planned, or that a successor takes over. The pids are compared as JSON numbers, not
+//! as text, because `"target_pid": 12` is a prefix of `"target_pid": 123`.
 //!
 //! A marker's path may lead to anything, so [`read`] opens only regular files (see
 //! [`crate::secure_fs`]), reads at most 64 KiB, and reports anything else as [`Marker::problem`].
@@ -58,9 +59,11 @@ pub struct Marker {
     pub problem: Option<String>,
 }
 
-/// Reads the marker `name` at `path`, for the process `pid`. `None` if it does not exist. Blocks
-/// while it opens the file and reads up to 64 KiB, which takes forever if a file server does not
-/// answer. A symbolic link is followed, so a marker can be set by replacing a link.
+/// Reads the marker `name` at `path`, for the process `pid`.
+///
+/// `None` if it does not exist. Blocks while it opens the file and reads up to 64 KiB, which takes
+/// forever if a file server does not answer. A symbolic link is followed, so a marker can be set by
+/// replacing a link.
 #[doc(hidden)]
 pub fn read(name: &str, path: &Path, pid: u32) -> Option<Marker> {
     let (target, problem) = match secure_fs::read(path, MAX_MARKER_BYTES) {

@@ -1,11 +1,13 @@
 //! Reading small files of `/proc`, `/sys` and control groups for the parsers of the crate procfs.
+//!
 //! procfs reads a file to its end, and a command line can have megabytes. So this module opens the
 //! file, reads it up to [`LIMIT`], and lets procfs parse the bytes. Opening does not wait for the
 //! writer of a FIFO, and does not make a terminal our controlling terminal. Content that procfs
-//! would panic on is refused first, and bytes that are not UTF-8 are replaced. Nothing here limits
-//! the time: a file of lxcfs or of a dead server can block forever. Callers that must not block
-//! either read [`without_blocking`], or run a [probe](crate::context::Probe) on a thread that they
-//! can abandon.
+//! would panic on is refused first, and bytes that are not UTF-8 are replaced.
+//!
+//! Nothing here limits the time: a file of lxcfs or of a dead server can block forever. Callers
+//! that must not block either read [`without_blocking`], or run a [probe](crate::context::Probe) on
+//! a thread that they can abandon.
 
 use std::cell::Cell;
 use std::fs::{self, File, OpenOptions, ReadDir};
@@ -26,10 +28,11 @@ use crate::os;
 /// have more.
 pub(crate) const LIMIT: usize = 64 * 1024;
 
-/// Whether the pids in `/proc` are those of our pid namespace. They are not after `unshare --pid`
-/// without a new `/proc`, or in a container that has the host's `/proc`. Then `/proc/PID` is about
-/// another process. The check is repeated until it succeeds. After that the result is kept, because
-/// the `/proc` of a service is not replaced while it runs.
+/// Whether the pids in `/proc` are those of our pid namespace.
+///
+/// They are not after `unshare --pid` without a new `/proc`, or in a container that has the host's
+/// `/proc`. Then `/proc/PID` is about another process. The check is repeated until it succeeds.
+/// After that the result is kept, because the `/proc` of a service is not replaced while it runs.
 pub(crate) fn is_ours() -> bool {
     /// The process that made the check. A forked child may be in another namespace.
     static KNOWN_BY: AtomicI32 = AtomicI32::new(0);
@@ -155,10 +158,11 @@ pub(crate) fn exists(path: &str) -> bool {
     os::HAS_PROC && Path::new(path).exists()
 }
 
-/// Parses the content of `/proc/PID/stat`, or of a thread's. A process chooses its name, which may
-/// contain `)` and newlines, so the name ends at the last `)`. procfs 0.18 splits the line at the
-/// parentheses, and panics if there is no pid before them or no state after them. So this function
-/// checks both first.
+/// Parses the content of `/proc/PID/stat`, or of a thread's.
+///
+/// A process chooses its name, which may contain `)` and newlines, so the name ends at the last
+/// `)`. procfs 0.18 splits the line at the parentheses, and panics if there is no pid before them
+/// or no state after them. So this function checks both first.
 pub(crate) fn parse_stat(line: &[u8]) -> Option<Stat> {
     let open = line.iter().position(|&byte| byte == b'(')?;
     let close = line.iter().rposition(|&byte| byte == b')').filter(|&close| close > open)?;

@@ -1,7 +1,8 @@
-//! What each thread of this process is doing, for the report about a stalled process. The facts are
-//! read from `/proc/self/task`; see `proc_pid_task(5)`. None of these reads waits for the thread. A
-//! thread that ends meanwhile is left out. A fact that the kernel does not provide is absent:
-//! `wchan` and `syscall` need ptrace access, which a hardened kernel may refuse.
+//! What each thread of this process is doing, for the report about a stalled process.
+//!
+//! The facts are read from `/proc/self/task`; see `proc_pid_task(5)`. None of these reads waits for
+//! the thread. A thread that ends meanwhile is left out. A fact that the kernel does not provide is
+//! absent: `wchan` and `syscall` need ptrace access, which a hardened kernel may refuse.
 
 use std::fmt::{self, Display};
 

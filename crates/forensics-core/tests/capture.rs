@@ -1,5 +1,6 @@
-//! The capture of real signals, in the process of this test. Handlers and slots belong to the whole
-//! process, so the tests run one at a time.
+//! The capture of real signals, in the process of this test.
+//!
+//! Handlers and slots belong to the whole process, so the tests run one at a time.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)] // Clippy allows it in `#[test]` functions, but not in their helpers.

@@ -1,7 +1,8 @@
 //! One thread replaces a folder or a file by a link as fast as possible, while another opens it as
-//! often as possible. Nothing must ever be written to the target of the link. Each test runs at
-//! least 10,000 times, and until both have happened: an attempt succeeded, and an attempt was
-//! refused because of the link.
+//! often as possible. Nothing must ever be written to the target of the link.
+//!
+//! Each test runs at least 10,000 times, and until both have happened: an attempt succeeded, and an
+//! attempt was refused because of the link.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 

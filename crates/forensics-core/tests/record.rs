@@ -1,5 +1,7 @@
-//! Records of processes that really die. The processes run this test's own binary: each runs one of
-//! the ignored tests, which is a minimal service.
+//! Records of processes that really die.
+//!
+//! The processes run this test's own binary: each runs one of the ignored tests, which is a minimal
+//! service.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of tests are tests, too")]
 

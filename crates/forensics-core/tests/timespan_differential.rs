@@ -1,7 +1,8 @@
-//! Compares this crate with the installed `systemd-analyze timespan` on random time spans. The
-//! texts are made from a seed, which is printed. `TIMESPAN_SEED` sets the seed, `TIMESPAN_SPANS`
-//! the number of valid texts. Without systemd-analyze the test is skipped and says so; with
-//! `CI=true` it fails.
+//! Compares this crate with the installed `systemd-analyze timespan` on random time spans.
+//!
+//! The texts are made from a seed, which is printed. `TIMESPAN_SEED` sets the seed,
+//! `TIMESPAN_SPANS` the number of valid texts. Without systemd-analyze the test is skipped and says
+//! so; with `CI=true` it fails.
 
 use std::env;
 use std::io::{ErrorKind, Write, stderr};

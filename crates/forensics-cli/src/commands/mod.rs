@@ -18,17 +18,21 @@ use forensics_core::duration;
 #[derive(Debug, Subcommand)]
 #[command(defer = true)]
 pub(crate) enum Command {
-    /// Read time spans as systemd does, and print them in microseconds Each is printed on its own
-    /// line. `infinity` means no limit. One that cannot be read is reported on stderr, and the
-    /// others are still printed.
+    /// Read time spans as systemd does, and print them in microseconds
+    ///
+    /// Each is printed on its own line. `infinity` means no limit. One that cannot be read is
+    /// reported on stderr, and the others are still printed.
     Timespan(timespan::Timespan),
-    /// Print the context line that a process would log at a stop, without the sender Facts that
-    /// cannot be read are left out. If the process does not exist, nearly all are missing.
+    /// Print the context line that a process would log at a stop, without the sender
+    ///
+    /// Facts that cannot be read are left out. If the process does not exist, nearly all are
+    /// missing.
     Context(context::Context),
     /// Check whether systemd waits for as long as a service drains
     Check(check::Check),
-    /// Print a diagnostic: the process, load, pressure, cgroup, kernel log, process tree A guarded
-    /// service writes the same to its diagnostic log when it is signalled.
+    /// Print a diagnostic: the process, load, pressure, cgroup, kernel log, process tree
+    ///
+    /// A guarded service writes the same to its diagnostic log when it is signalled.
     Diag(diag::Diag),
     /// Say how the last run ended, why, and what to change
     Last(last::Last),

@@ -1,6 +1,7 @@
-//! The manual pages in `docs/man`: one for `forensics`, and one for each command. They are
-//! committed, so a packager can copy them without building anything. They contain the text of
-//! `--help`, and the text in `more`. The test fails if they are out of date. `UPDATE_MAN=1 cargo
+//! The manual pages in `docs/man`: one for `forensics`, and one for each command.
+//!
+//! They are committed, so a packager can copy them without building anything. They contain the text
+//! of `--help`, and the text in `more`. The test fails if they are out of date. `UPDATE_MAN=1 cargo
 //! test -p forensics-cli --bins man` updates them.
 
 mod more;

@@ -1,8 +1,9 @@
-//! A short time slice for threads that have to react soon on a busy host. On a busy host, a thread
-//! that wakes up waits until the running thread has used up its slice of some 1.5 to 3 ms,
-//! depending on the number of processors. Since Linux 6.12 the scheduler (EEVDF) lets a thread ask
-//! for a shorter slice, and in return schedules the thread sooner. The share of the processor stays
-//! the same: a thread that computes for long is only switched more often.
+//! A short time slice for threads that have to react soon on a busy host.
+//!
+//! On a busy host, a thread that wakes up waits until the running thread has used up its slice of
+//! some 1.5 to 3 ms, depending on the number of processors. Since Linux 6.12 the scheduler (EEVDF)
+//! lets a thread ask for a shorter slice, and in return schedules the thread sooner. The share of
+//! the processor stays the same: a thread that computes for long is only switched more often.
 //!
 //! Threads and child processes inherit the slice, across exec(2) as well. So if a thread starts the
 //! user's threads or processes, the request sets `SCHED_FLAG_RESET_ON_FORK`. This flag would also

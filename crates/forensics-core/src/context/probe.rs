@@ -1,8 +1,9 @@
-//! The probes of a context. Each reads one fact, so that a caller can limit the time of each. Any
-//! file of `/proc`, `/sys` or a control group can block forever: lxcfs serves them through FUSE, a
-//! command line waits for the lock of a memory map, and a marker may be on a network file system
-//! whose server is dead. This crate starts no thread, so a probe is data. The caller runs it on a
-//! thread that may block, waits for the [`ProbeResult`] for a limited time, and
+//! The probes of a context. Each reads one fact, so that a caller can limit the time of each.
+//!
+//! Any file of `/proc`, `/sys` or a control group can block forever: lxcfs serves them through
+//! FUSE, a command line waits for the lock of a memory map, and a marker may be on a network file
+//! system whose server is dead. This crate starts no thread, so a probe is data. The caller runs it
+//! on a thread that may block, waits for the [`ProbeResult`] for a limited time, and
 //! [applies](ShutdownContext::apply) it.
 //!
 //! A process is named only if it is known to be the sender: its start time and its user are compared.
@@ -85,9 +86,10 @@ impl Probe {
     pub const OF_SENDER: [Self; 5] =
         [Self::Sender, Self::SenderParent, Self::SenderUser, Self::SenderUnit, Self::Ancestors];
 
-    /// Runs the probe. May block. Does not fail or panic. `context` is what is known so far. A
-    /// probe that is not needed finds nothing and reads little or nothing, such as the probe for
-    /// the command line of a sender that has exited.
+    /// Runs the probe. May block. Does not fail or panic.
+    ///
+    /// `context` is what is known so far. A probe that is not needed finds nothing and reads little
+    /// or nothing, such as the probe for the command line of a sender that has exited.
     pub fn run(self, context: &ShutdownContext, startup: &StartupInfo) -> ProbeResult {
         ProbeResult(self.find(context, startup))
     }

@@ -1,7 +1,8 @@
-//! The process that sent a signal, as far as it is known. A sender is built from what the OS
-//! handler saw (see [`capture`](crate::capture)). The [probes](super::Probe) then verify it, and
-//! add the processes that outlive a short-lived sender: its parent and ancestors, such as the shell
-//! that ran `kill` and the sshd above that shell.
+//! The process that sent a signal, as far as it is known.
+//!
+//! A sender is built from what the OS handler saw (see [`capture`](crate::capture)). The
+//! [probes](super::Probe) then verify it, and add the processes that outlive a short-lived sender:
+//! its parent and ancestors, such as the shell that ran `kill` and the sshd above that shell.
 //!
 //! Nothing is guessed. A new process with the sender's pid has another start time and is not named.
 //! The pid in a sigqueue(3), which the sender can choose, is reported but not looked up.

@@ -2,7 +2,9 @@
 //!
 //! An image may have no shell, `ps` or `pstree`, so this reads `/proc`, `/sys/fs/cgroup` and
 //! `/dev/kmsg` itself. If a file is missing or may not be read, only its own line is missing, and
-//! says why. Any of these files can block forever. lxcfs serves `/proc/loadavg` and others through
+//! says why.
+//!
+//! Any of these files can block forever. lxcfs serves `/proc/loadavg` and others through
 //! FUSE, and reading `/proc/PID/cmdline` waits while another thread holds that process's memory map
 //! locked (moby#15204). A blocked thread cannot be ended. So every file is read on a thread that
 //! the caller starts. A file that does not answer within a second is named, and the rest is still

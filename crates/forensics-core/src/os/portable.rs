@@ -1,7 +1,8 @@
-//! Other Unix: only what POSIX has, without `/proc`. Without `O_PATH` there is no reference to a
-//! file between checking it and opening it. If it is replaced in between, the opened file is
-//! another one, and is refused. A link cannot be opened, so it is followed only if no other user
-//! could have replaced it; see [`LINKS_ARE_HELD`].
+//! Other Unix: only what POSIX has, without `/proc`.
+//!
+//! Without `O_PATH` there is no reference to a file between checking it and opening it. If it is
+//! replaced in between, the opened file is another one, and is refused. A link cannot be opened, so
+//! it is followed only if no other user could have replaced it; see [`LINKS_ARE_HELD`].
 
 use std::fs::File;
 use std::os::fd::{BorrowedFd, OwnedFd};

@@ -1,6 +1,8 @@
-//! Decides how a run ended. This module decides the outcome, in the order of the table at
-//! [`post_mortem`]. The module `explain` decides the reason and has all texts. Durations are
-//! computed only from the monotonic clock, because the wall clock may have been set.
+//! Decides how a run ended.
+//!
+//! This module decides the outcome, in the order of the table at [`post_mortem`]. The module
+//! `explain` decides the reason and has all texts. Durations are computed only from the monotonic
+//! clock, because the wall clock may have been set.
 
 use std::fs::File;
 
@@ -42,8 +44,10 @@ impl HostState {
 }
 
 /// Decides how a run ended: by its own last line if there is one, otherwise by the lock, the boot,
-/// and the progress of its teardown. The first matching row decides. `stopped` is the last line
-/// that a run writes, so it comes before the lock, which a forked child may still hold.
+/// and the progress of its teardown.
+///
+/// The first matching row decides. `stopped` is the last line that a run writes, so it comes before
+/// the lock, which a forked child may still hold.
 ///
 /// | there is | outcome | reason |
 /// |---|---|---|
@@ -56,6 +60,7 @@ impl HostState {
 /// | a phase that began or ended | `killed_in_phase` | see the next table |
 /// | a signal | `killed_before_teardown` | see the next table |
 /// | none of these | `vanished` | out of memory, else unknown |
+///
 /// The reason for the end of a run that was killed after a request to stop. Again the first
 /// matching row decides:
 ///
@@ -65,6 +70,7 @@ impl HostState {
 /// | a signal from systemd, and the run can have lasted until the end of the stop timeout, but not longer | stop timeout |
 /// | the same with the grace period that was configured for the run, or a stop by a container runtime | grace period |
 /// | none of these | unknown |
+///
 /// This function is pure: the same record and the same [`HostState`] give the same result.
 pub fn post_mortem(record: &Record, host: &HostState) -> PostMortem {
     let run = Summary::of(record);

@@ -1,4 +1,5 @@
 //! The folder of the records: their names, their locks, and the removal of old ones.
+//!
 //! [`crate::secure_fs`] says into which folders records are written. Only regular files of our own
 //! user with the name of a record are removed, and never one whose run is still alive.
 
@@ -37,8 +38,9 @@ fn is_record_name(name: &str) -> bool {
         && pid.iter().all(u8::is_ascii_digit)
 }
 
-/// The records in a folder, oldest first: all regular files with the name of a record. The newest
-/// may be the caller's own. It may be empty if its run has just begun.
+/// The records in a folder, oldest first: all regular files with the name of a record.
+///
+/// The newest may be the caller's own. It may be empty if its run has just begun.
 ///
 /// # Errors
 /// If the folder does not exist or cannot be listed.
@@ -55,10 +57,11 @@ pub(super) fn names(folder: &Folder) -> Result<Vec<OsString>, AccessError> {
     Ok(names)
 }
 
-/// Whether the run that writes this record is alive: whether its lock is held. A forked child of
-/// the run that never executed another program shares the lock. The run then looks alive until that
-/// child exits. This function tries a shared lock, so that two readers do not mistake each other
-/// for the run.
+/// Whether the run that writes this record is alive: whether its lock is held.
+///
+/// A forked child of the run that never executed another program shares the lock. The run then
+/// looks alive until that child exits. This function tries a shared lock, so that two readers do
+/// not mistake each other for the run.
 pub(super) fn is_locked(file: &File) -> io::Result<bool> {
     match file.try_lock_shared() {
         Ok(()) => Ok(false),
@@ -67,8 +70,9 @@ pub(super) fn is_locked(file: &File) -> io::Result<bool> {
     }
 }
 
-/// Removes the oldest of the folder's [`runs`] until `keep` remain. Returns how many it removed. A
-/// record stays, and counts as kept, if its run is alive, if it belongs to another user, or if it
+/// Removes the oldest of the folder's [`runs`] until `keep` remain. Returns how many it removed.
+///
+/// A record stays, and counts as kept, if its run is alive, if it belongs to another user, or if it
 /// cannot be removed.
 ///
 /// # Errors

@@ -1,10 +1,12 @@
-//! The record, one JSON Lines file per run, and the post-mortem that is made from it. The log of a
-//! service that is killed during its teardown just stops. Its record is complete up to that moment,
-//! because each event is written before the next step begins. The next start reads it and says in
-//! which phase the run was killed, after how long, and what to change. [`PostMortem::of_last`]
-//! reads how the last run ended. The format of the file is stable; `docs/records.md` describes
-//! every event and field. The types that write it are hidden, because only `forensics-tokio` needs
-//! them.
+//! The record, one JSON Lines file per run, and the post-mortem that is made from it.
+//!
+//! The log of a service that is killed during its teardown just stops. Its record is complete up to
+//! that moment, because each event is written before the next step begins. The next start reads it
+//! and says in which phase the run was killed, after how long, and what to change.
+//!
+//! [`PostMortem::of_last`] reads how the last run ended. The format of the file is stable;
+//! `docs/records.md` describes every event and field. The types that write it are hidden, because
+//! only `forensics-tokio` needs them.
 //!
 //! ```
 //! use forensics_core::record::*;

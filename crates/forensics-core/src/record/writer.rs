@@ -87,9 +87,10 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Begins the record of this run in the folder `dir`, with `start` as its first line. A folder
-    /// that does not exist is created with mode 0700, and so are its parents. The file has mode
-    /// 0600 and a unique name. On Linux, 32 KiB are reserved on the disk if the file system
+    /// Begins the record of this run in the folder `dir`, with `start` as its first line.
+    ///
+    /// A folder that does not exist is created with mode 0700, and so are its parents. The file has
+    /// mode 0600 and a unique name. On Linux, 32 KiB are reserved on the disk if the file system
     /// supports it (`fallocate(2)`). Old records are kept; see [`super::prune`].
     ///
     /// # Errors

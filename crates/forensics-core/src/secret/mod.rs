@@ -1,15 +1,20 @@
-//! Secrets in command lines, hidden before a line is shown. The process that stops a service may
-//! have a password on its command line, and a log outlives that process. So every value that could
-//! be a secret is shown as `***` in the line, the record and the diagnostic:
+//! Secrets in command lines, hidden before a line is shown.
+//!
+//! The process that stops a service may have a password on its command line, and a log outlives
+//! that process. So every value that could be a secret is shown as `***` in the line, the record
+//! and the diagnostic:
+//!
 //! - the text after a name such as `password`, `token` or `auth`, up to the end of the argument
 //!   (`names`);
 //! - the password in a URL, the path of a webhook, well-known tokens, long random words (`patterns`);
 //! - the value of a short option that takes a secret in some program, such as `-p`.
 //!
 //! It is a guess that prefers to hide too much. Only commands that stop something, such as `kill`
-//! or `docker stop`, are known not to take secrets in short options and plain words (`programs`). A
-//! secret that no name, place or shape reveals is shown: `app hunter2`. So is text that the service
-//! itself writes, such as a phase's error. [`show`] turns the redaction off for the whole process.
+//! or `docker stop`, are known not to take secrets in short options and plain words (`programs`).
+//!
+//! A secret that no name, place or shape reveals is shown: `app hunter2`. So is text that the
+//! service itself writes, such as a phase's error. [`show`] turns the redaction off for the whole
+//! process.
 
 mod names;
 mod patterns;

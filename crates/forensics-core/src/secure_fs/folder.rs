@@ -1,9 +1,10 @@
-//! Opens folders and files that we write to, so that no other user can replace them. A service that
-//! runs as root writes its record and its diagnostic log under well-known names. A user who may
-//! change a folder on the path could put a symbolic link, a FIFO, or a hard link to an important
-//! file there, and root would write to it. So a folder is opened once, step by step along its path
-//! (`openat(2)`, `O_NOFOLLOW`). The opened folder is checked, and everything in it is accessed
-//! through that descriptor. Replacing the folder later has no effect.
+//! Opens folders and files that we write to, so that no other user can replace them.
+//!
+//! A service that runs as root writes its record and its diagnostic log under well-known names. A
+//! user who may change a folder on the path could put a symbolic link, a FIFO, or a hard link to an
+//! important file there, and root would write to it. So a folder is opened once, step by step along
+//! its path (`openat(2)`, `O_NOFOLLOW`). The opened folder is checked, and everything in it is
+//! accessed through that descriptor. Replacing the folder later has no effect.
 //!
 //! | found | as root | as another user |
 //! |---|---|---|
@@ -13,11 +14,13 @@
 //! | a symbolic link in place of a record folder or a file | refused | refused |
 //! | a file that belongs to another user | refused | allowed if the file permissions allow it |
 //! | a file that is writable by others, has several hard links, or is not regular | refused | refused |
+//!
 //! On Unix other than Linux, a link cannot be kept open while it is checked. A link that other
-//! users could replace meanwhile is therefore refused as well; see `os/portable.rs`. The
-//! permissions of the folders further up are not checked, because a volume in a container is often
-//! writable by everyone. A user who may write there can replace our folder, but only with one that
-//! this table accepts.
+//! users could replace meanwhile is therefore refused as well; see `os/portable.rs`.
+//!
+//! The permissions of the folders further up are not checked, because a volume in a container is
+//! often writable by everyone. A user who may write there can replace our folder, but only with one
+//! that this table accepts.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};

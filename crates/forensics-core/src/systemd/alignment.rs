@@ -1,5 +1,7 @@
 //! Whether systemd waits long enough: compares its stop timeout with our drain timeout plus
-//! headroom. systemd sends SIGKILL when `TimeoutStopSec=` is over, even in the middle of the
+//! headroom.
+//!
+//! systemd sends SIGKILL when `TimeoutStopSec=` is over, even in the middle of the
 //! teardown. A service that may drain for longer than that can lose its last phases, most likely
 //! under load. So this is checked at the start, and the arithmetic is shown.
 
@@ -61,9 +63,10 @@ pub enum Supervisor {
 
 impl Alignment {
     /// Compares systemd's stop timeout with the needed time. An exact fit is aligned. An infinite
-    /// stop timeout is always aligned. With a stop timeout of zero, systemd kills at once. The
-    /// spans are rounded up to microseconds, the unit of systemd. A sum that is too large becomes
-    /// the largest span.
+    /// stop timeout is always aligned. With a stop timeout of zero, systemd kills at once.
+    ///
+    /// The spans are rounded up to microseconds, the unit of systemd. A sum that is too large
+    /// becomes the largest span.
     pub fn check(stop_timeout: Timespan, drain: Duration, headroom: Duration) -> Self {
         Self::check_all(Supervisor::Systemd, stop_timeout, Duration::ZERO, drain, headroom)
     }
@@ -96,8 +99,9 @@ impl Alignment {
         format!("terminationGracePeriodSeconds: {whole_seconds}")
     }
 
-    /// One line for the log, with the unit, the arithmetic and the fix; `None` if aligned. The fix
-    /// is left out if there is no [`DropIn`] for this type of unit.
+    /// One line for the log, with the unit, the arithmetic and the fix; `None` if aligned.
+    ///
+    /// The fix is left out if there is no [`DropIn`] for this type of unit.
     #[doc(hidden)]
     pub fn warning(&self, unit: &str, manager: Manager) -> Option<String> {
         let fix = DropIn::new(unit, manager, self.needed).map(|fix| {

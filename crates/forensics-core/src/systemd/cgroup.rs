@@ -3,10 +3,12 @@
 //! systemd gives each unit a control group named after it, inside those of its slices, so the path
 //! in `/proc/PID/cgroup` shows the unit of a process, without asking systemd. The rules are those
 //! of systemd 252 (`cg_path_get_unit()`, `cg_path_get_user_unit()` and what they call, in
-//! `src/basic/cgroup-util.c`), checked against its own test cases. There are two limits. A program
-//! that may create control groups may name them like units, so a name is only as trustworthy as the
-//! program to which the subtree was delegated. And the units of a manager inside a container
-//! without a cgroup namespace are not recognized (systemd strips the path of its own process 1).
+//! `src/basic/cgroup-util.c`), checked against its own test cases.
+//!
+//! There are two limits. A program that may create control groups may name them like units, so a
+//! name is only as trustworthy as the program to which the subtree was delegated. And the units of
+//! a manager inside a container without a cgroup namespace are not recognized (systemd strips the
+//! path of its own process 1).
 
 use procfs::ProcessCGroup;
 use serde::{Deserialize, Serialize};
@@ -64,10 +66,11 @@ impl CgroupUnit {
     }
 }
 
-/// The unit, from the content of `/proc/PID/cgroup`. `None` if there is none. The line of the
-/// version 2 hierarchy decides, because systemd keeps its units there if it exists, even on a
-/// hybrid system (`cg_pid_get_path()`; the version 1 hierarchy `name=systemd` is then a copy). If
-/// that line names no unit, because the version 2 hierarchy is not systemd's, the line of
+/// The unit, from the content of `/proc/PID/cgroup`. `None` if there is none.
+///
+/// The line of the version 2 hierarchy decides, because systemd keeps its units there if it exists,
+/// even on a hybrid system (`cg_pid_get_path()`; the version 1 hierarchy `name=systemd` is then a
+/// copy). If that line names no unit, because the version 2 hierarchy is not systemd's, the line of
 /// `name=systemd` decides. Lines cannot be forged: the kernel refuses a newline in a group's name
 /// (`cgroup_mkdir()`).
 ///
@@ -92,6 +95,7 @@ pub(crate) fn is_unified(group: &ProcessCGroup) -> bool {
 }
 
 /// The unit, from the path of a control group in systemd's hierarchy. `None` if there is none.
+///
 /// Leading slices are skipped; the next component is the unit. Groups below it belong to the unit,
 /// except below a user manager, where the search starts again.
 ///

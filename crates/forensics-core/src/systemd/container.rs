@@ -8,9 +8,11 @@ use crate::procfile::parse_cgroups;
 
 /// The runtime of the container in which a process seems to run, from the content of
 /// `/proc/PID/cgroup`: `docker`, `podman`, `cri-o`, `containerd`, `kubernetes` or `lxc`. `None` if
-/// no path has the form of one of these. All hierarchies are examined, because on a hybrid system a
-/// runtime may have moved the process only in version 1. In a path the innermost name counts. So
-/// for a pod's container, the runtime below the kubelet is returned if it names its groups.
+/// no path has the form of one of these.
+///
+/// All hierarchies are examined, because on a hybrid system a runtime may have moved the process
+/// only in version 1. In a path the innermost name counts. So for a pod's container, the runtime
+/// below the kubelet is returned if it names its groups.
 ///
 /// ```
 /// use forensics_core::systemd::container_of_cgroup_file;

@@ -1,7 +1,8 @@
-//! The fix for a stop timeout that is too short: a drop-in file, and how to install it. [`DropIn`]
-//! only makes text and changes nothing. This was tested with systemd 252: a drop-in takes effect on
-//! `daemon-reload`, also for the next stop of a running unit. `systemctl set-property` refuses this
-//! setting.
+//! The fix for a stop timeout that is too short: a drop-in file, and how to install it.
+//!
+//! [`DropIn`] only makes text and changes nothing. This was tested with systemd 252: a drop-in
+//! takes effect on `daemon-reload`, also for the next stop of a running unit. `systemctl
+//! set-property` refuses this setting.
 
 use std::fmt::{self, Display};
 use std::time::Duration;
@@ -9,15 +10,19 @@ use std::time::Duration;
 use super::cgroup::Manager;
 use super::unit_name;
 
-/// Changes the stop timeout of one unit. `Display` prints the command and the text to enter. For an
-/// instance, it changes the instance and not its template, because the instance is the unit that
-/// was checked. Of two drop-ins with the same name, the instance's one counts. Drop-ins apply in
-/// the order of their file names, across all directories, and the last one that sets the timeout
-/// counts. So a drop-in that sorts after ours must itself be changed; [`lint`](super::lint()) names
-/// those after the `override.conf` of `systemctl edit`. A drop-in also works for a transient unit,
-/// including a scope. It overrides the settings with which the unit was created, now and whenever a
-/// unit of the same name is created. If each run has a new name (`run-r….scope`), the setting must
-/// be given when the unit is created, as in `systemd-run -p TimeoutStopSec=90s`.
+/// Changes the stop timeout of one unit. `Display` prints the command and the text to enter.
+///
+/// For an instance, it changes the instance and not its template, because the instance is the unit
+/// that was checked. Of two drop-ins with the same name, the instance's one counts.
+///
+/// Drop-ins apply in the order of their file names, across all directories, and the last one that
+/// sets the timeout counts. So a drop-in that sorts after ours must itself be changed;
+/// [`lint`](super::lint()) names those after the `override.conf` of `systemctl edit`.
+///
+/// A drop-in also works for a transient unit, including a scope. It overrides the settings with
+/// which the unit was created, now and whenever a unit of the same name is created. If each run has
+/// a new name (`run-r….scope`), the setting must be given when the unit is created, as in
+/// `systemd-run -p TimeoutStopSec=90s`.
 ///
 /// ```
 /// use forensics_core::systemd::{DropIn, Manager};
@@ -36,8 +41,10 @@ pub struct DropIn {
     pub section: &'static str,
     /// The setting: `TimeoutStopSec=90s`.
     pub setting: String,
-    /// Shell commands that install the drop-in without an editor or a terminal, one per line. The
-    /// file does not overwrite `override.conf`. Its name sorts after that one, so that it counts.
+    /// Shell commands that install the drop-in without an editor or a terminal, one per line.
+    ///
+    /// The file does not overwrite `override.conf`. Its name sorts after that one, so that it
+    /// counts.
     pub script: String,
 }
 

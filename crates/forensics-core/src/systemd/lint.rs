@@ -1,10 +1,13 @@
 //! Checks the settings of a unit that affect its teardown, apart from the length of the stop
-//! timeout. There is one finding per setting, which says what happens at a stop. The statements
+//! timeout.
+//!
+//! There is one finding per setting, which says what happens at a stop. The statements
 //! about `KillMode=`, `SendSIGKILL=`, the watchdog and drop-ins were observed with systemd 252 and
 //! a service that logs its signals. The others are documented in systemd.service(5). The stop
-//! timeout itself is checked by [`Alignment`](super::Alignment). There is no finding for
-//! `NotifyAccess=none` with `Type=notify` or `WatchdogSec=`, because systemd then changes it to
-//! `main` (`service_add_extras()`).
+//! timeout itself is checked by [`Alignment`](super::Alignment).
+//!
+//! There is no finding for `NotifyAccess=none` with `Type=notify` or `WatchdogSec=`, because
+//! systemd then changes it to `main` (`service_add_extras()`).
 
 use serde::Serialize;
 

@@ -1,7 +1,8 @@
-//! A unit's properties, from the output of `systemctl show`. [`show_arguments`] gives the
-//! arguments, and [`UnitProperties::parse`] reads the output. It has one line per property,
-//! `KEY=VALUE`, in systemd's own order. A key that the type of unit does not have is left out, and
-//! one without a value is empty. Both are absent here.
+//! A unit's properties, from the output of `systemctl show`.
+//!
+//! [`show_arguments`] gives the arguments, and [`UnitProperties::parse`] reads the output. It has
+//! one line per property, `KEY=VALUE`, in systemd's own order. A key that the type of unit does not
+//! have is left out, and one without a value is empty. Both are absent here.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,18 +14,21 @@ const PROPERTIES: &str = "Id,LoadState,ActiveState,SubState,Result,Transient,\
     NeedDaemonReload,NotifyAccess,MainPID,KillMode,SendSIGKILL,TimeoutStopUSec,WatchdogUSec,\
     DropInPaths,Conflicts,ConflictedBy";
 
-/// The arguments for systemctl(1) to print the output that [`UnitProperties::parse`] reads. If
-/// `unit` has no type, `.service` is meant. [`Manager::option`] says which user's manager is asked.
+/// The arguments for systemctl(1) to print the output that [`UnitProperties::parse`] reads.
+///
+/// If `unit` has no type, `.service` is meant. [`Manager::option`] says which user's manager is
+/// asked.
 pub fn show_arguments(manager: Manager, unit: &str) -> Vec<String> {
     let properties = format!("--property={PROPERTIES}");
     // A unit's name may start with a hyphen.
     [manager.option(), "--no-pager", "show", &properties, "--", unit].map(str::to_owned).into()
 }
 
-/// The properties of one unit, as systemd reports them. A field is absent if systemd printed
-/// nothing for it, or a value that cannot be read. For a unit that is not loaded systemd prints its
-/// defaults, so look at [`load_state`](Self::load_state) first, or ask
-/// [`stop_timeout`](Self::stop_timeout).
+/// The properties of one unit, as systemd reports them.
+///
+/// A field is absent if systemd printed nothing for it, or a value that cannot be read. For a unit
+/// that is not loaded systemd prints its defaults, so look at [`load_state`](Self::load_state)
+/// first, or ask [`stop_timeout`](Self::stop_timeout).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct UnitProperties {

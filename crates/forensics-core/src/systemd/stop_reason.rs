@@ -1,7 +1,8 @@
-//! Why systemd stops a unit, from what systemd reports about the unit during the stop. For
-//! `systemctl stop`, `restart`, `kill` and a reboot, the service receives the same SIGTERM from the
-//! manager. The unit's state, its job and the other jobs at that moment differ, as observed with
-//! systemd 252. Who asked systemd for the job is not logged by default.
+//! Why systemd stops a unit, from what systemd reports about the unit during the stop.
+//!
+//! For `systemctl stop`, `restart`, `kill` and a reboot, the service receives the same SIGTERM from
+//! the manager. The unit's state, its job and the other jobs at that moment differ, as observed
+//! with systemd 252. Who asked systemd for the job is not logged by default.
 
 use serde::{Deserialize, Serialize};
 

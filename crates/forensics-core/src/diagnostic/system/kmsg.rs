@@ -45,8 +45,9 @@ pub(super) fn write(out: &mut dyn Write, reads: &mut Reads<'_>, kmsg: &Path) -> 
 
 /// The kernel's own message, logged at `since` after the boot or later, that it killed this process
 /// because memory ran out: `Memory cgroup out of memory: Killed process 4100 (gateway) …`
-/// (`__oom_kill_process()`). `None` if there is none, or if its log cannot be read. `pid` is that
-/// of the initial pid namespace, because the kernel logs no other.
+/// (`__oom_kill_process()`). `None` if there is none, or if its log cannot be read.
+///
+/// `pid` is that of the initial pid namespace, because the kernel logs no other.
 pub(crate) fn killed_for_memory(pid: u32, since: Duration) -> Option<String> {
     line_on_kill(&mut open(Path::new("/dev/kmsg")).ok()?, pid, since).ok().flatten()
 }

@@ -1,6 +1,7 @@
 //! One record of `/dev/kmsg`, parsed. Its format is described in the kernel's
-//! `ABI/testing/dev-kmsg`. Any process that may write to the device chooses its message, which is
-//! everything after the `;`.
+//! `ABI/testing/dev-kmsg`.
+//!
+//! Any process that may write to the device chooses its message, which is everything after the `;`.
 
 use std::time::Duration;
 
