@@ -114,7 +114,8 @@ impl<'a> Layout<'a> {
         Ok(())
     }
 
-    /// Four parts: the time before the phase, what it used, what it had left, and what follows.
+    /// Four parts: the time before the phase, the used time, the remaining time, and the padding
+    /// after it.
     fn bar(&self, bar: &Bar<'_>) -> [String; 4] {
         let width = self.bar;
         if width == 0 {
@@ -139,7 +140,7 @@ impl<'a> Layout<'a> {
         format!("{:>width$}  ", offset(at), width = self.offset)
     }
 
-    /// One line, cut where the terminal ends.
+    /// One line, cut at the width of the terminal.
     fn line(&self, out: &mut dyn Write, segments: &[(Tone, &str)]) -> io::Result<()> {
         let mut room = self.style.width;
         for (tone, text) in segments {

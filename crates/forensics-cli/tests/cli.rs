@@ -129,7 +129,7 @@ fn completions_are_valid_shell_scripts() {
     assert!(Command::new("bash").arg("-n").arg(&script).status().unwrap().success());
 }
 
-/// Puts a `systemctl` that runs this shell script first in PATH, and checks `gateway` there.
+/// Runs `forensics check gateway` with a `systemctl` in PATH that is this shell script.
 fn check(script: Option<&str>, more: &[&str]) -> (i32, String, String) {
     let bin = tempfile::tempdir().unwrap();
     if let Some(script) = script {
@@ -473,7 +473,7 @@ fn the_jq_commands_of_the_docs_agree_with_forensics() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("shutdown");
     many(&folder, 100);
-    // A torn line, as a kill leaves it.
+    // A torn line, as after a kill.
     let newest = forensics_core::record::runs(&folder).unwrap().pop().unwrap();
     let torn = fs::read(&newest).unwrap();
     fs::write(&newest, [&torn[..], br#"{"v":1,"ev"#].concat()).unwrap();

@@ -54,8 +54,8 @@ pub(crate) fn below(root: &Path, path: &str) -> Option<PathBuf> {
     inside.then(|| root.iter().chain(path).collect())
 }
 
-/// The folder of a group, and whether it was found there. In a container without a cgroup namespace the
-/// path is the host's, and the container's own group is what is mounted.
+/// The folder of a group, and whether it was found there. In a container without a cgroup namespace
+/// the path is the host's, and the mounted group is the container's own.
 pub(crate) fn home(root: &Path, path: &str) -> (PathBuf, bool) {
     match below(root, path).filter(|home| home.is_dir()) {
         Some(home) => (home, true),

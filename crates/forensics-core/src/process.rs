@@ -18,7 +18,7 @@ use crate::procfile;
 use crate::secret::redact_some;
 use crate::systemd::{CgroupUnit, unit_of_cgroup_file};
 
-/// A process, as it was when it was read.
+/// The facts about a process at the time when it was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ProcessSummary {

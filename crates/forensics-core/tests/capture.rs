@@ -58,7 +58,7 @@ fn is_ours(captured: &SignalInfo) -> bool {
         Some(stat) => {
             stat.starts_with(format!("{} (", getpid()).as_bytes()) && stat.ends_with(b"\n")
         }
-        // Where nothing is read of /proc, as `.ci/portable` has it.
+        // If /proc is not read, as in `.ci/portable`.
         None => {
             cfg!(forensics_portable) && captured.snapshot.absence == Some(SnapshotError::Hidden)
         }

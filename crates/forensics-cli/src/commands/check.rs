@@ -147,7 +147,7 @@ fn overruling(properties: &UnitProperties) -> Option<String> {
     properties.late_drop_ins().filter(overrules).last().map(str::to_owned)
 }
 
-/// What systemctl prints. If it does not answer within [`ANSWER_LIMIT`], it is killed.
+/// The output of systemctl. If it does not answer within [`ANSWER_LIMIT`], it is killed.
 fn systemctl(arguments: &[String]) -> io::Result<String> {
     let mut command = Command::new("systemctl");
     command.args(arguments).env("LC_ALL", "C").env("SYSTEMD_COLORS", "0");
@@ -187,7 +187,7 @@ fn read(stream: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
     let (sender, text) = mpsc::channel();
     thread::spawn(move || {
         let mut bytes = Vec::new();
-        // After an error, what was read until then is all there is.
+        // After an error, only the bytes read so far are used.
         let _ = stream.map(|mut stream| stream.read_to_end(&mut bytes));
         sender.send(bytes)
     });

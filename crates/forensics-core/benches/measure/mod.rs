@@ -1,4 +1,4 @@
-//! What all benches share: alternating trials, quantiles, fitted lines, and the tables of
+//! The shared code of all benches: alternating trials, quantiles, fitted lines, and the tables of
 //! `docs/performance.md` as Markdown.
 //!
 //! A figure is a ratio or a difference within one run. Compared values are measured in alternating

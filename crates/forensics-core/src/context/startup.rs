@@ -1,4 +1,4 @@
-//! What is known when the service starts and does not change: our process, its unit and its parent.
+//! The facts that are known when the service starts: our process, its unit and its parent.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ use crate::process::{self, ProcessSummary};
 use crate::procfile;
 use crate::systemd::{CgroupUnit, container_of_cgroup_file};
 
-/// What systemd tells the processes it starts.
+/// What systemd passes to the processes that it starts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SystemdMarkers {
     /// The unit and its manager, from our cgroup.
@@ -36,7 +36,8 @@ impl SystemdMarkers {
     }
 }
 
-/// What is known when the service starts, so that it need not be read when a signal arrives.
+/// The facts that are known when the service starts, so that they need not be read when a signal
+/// arrives.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct StartupInfo {

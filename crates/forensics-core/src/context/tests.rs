@@ -253,7 +253,7 @@ fn what_a_probe_finds_can_change_the_cause() {
     let shell = ProcessSummary { tty: Some("pts/3".into()), ..process(76, "bash", "") };
     context.apply(ProbeResult(Some(Found::SenderAncestors(vec![shell]))));
     assert_eq!(context.cause(), Cause::Operator);
-    // A snapshot and what was read from a record have no cause to decide.
+    // A snapshot and a context from a record have no cause to decide.
     let mut snapshot = ShutdownContext::snapshot(&startup);
     snapshot.apply(ProbeResult(Some(Found::Load([1.0; 3]))));
     assert_eq!(snapshot.decision, None);

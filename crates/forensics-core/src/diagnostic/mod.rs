@@ -29,7 +29,7 @@ use crate::os;
 /// How many of the machine's processes are shown, the busiest ones, with their nearest ancestors.
 const DEFAULT_TOP: usize = 60;
 
-/// Reads that may block, to be done on a thread of their own.
+/// Reads that may block, for a separate thread.
 pub type Work = Box<dyn FnOnce() + Send>;
 
 /// A diagnostic from the point of view of one process.

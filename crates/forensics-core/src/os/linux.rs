@@ -66,7 +66,8 @@ pub(crate) fn step(at: BorrowedFd<'_>, name: &Path) -> nix::Result<Found> {
     })
 }
 
-/// Opens the regular file of that name below `folder` to read it. Also returns what was looked at.
+/// Opens the regular file of that name below `folder` to read it. Also returns the metadata from
+/// the check.
 pub(crate) fn open_regular(
     folder: BorrowedFd<'_>,
     name: &Path,

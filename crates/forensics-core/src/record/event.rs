@@ -120,7 +120,7 @@ pub enum SignalKind {
 /// A request to stop.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct SignalEvent {
-    /// What it was.
+    /// The kind of request.
     pub kind: SignalKind,
     /// The signal's name, such as `SIGTERM`; absent if it was not a signal.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -188,7 +188,7 @@ pub struct Stalled {
     pub group: Option<String>,
     /// How long it has been stalled, in microseconds.
     pub for_us: u64,
-    /// What was seen, as text.
+    /// What was observed, as text.
     pub detail: String,
     /// The threads and what each waits for. `null` if that is not known. This crate does not
     /// interpret it.
@@ -228,7 +228,7 @@ pub struct Diag {
     /// Its process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
-    /// Where it writes.
+    /// Its output file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// What went wrong.

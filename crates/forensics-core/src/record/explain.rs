@@ -264,7 +264,7 @@ impl<'a> StopTimer<'a> {
         }
         let Some(by_us) = run.dead_by_us(host) else { return String::new() };
         let (after, signal) = (Span(by_us.saturating_sub(self.began_us)), signal_name(self.signal));
-        format!("{not_by}: it died at most {after} after {signal}")
+        format!("{not_by}: it died {after} after {signal} at the latest")
     }
 }
 

@@ -1,8 +1,8 @@
 //! Cuts an event that is too long or too deep for one line.
 //!
 //! A phase may fail with megabytes of text, or record deeply nested values. Its end must still be
-//! recorded. Otherwise the run would look as if it had been killed in that phase. What is cut is
-//! marked: a text ends in `…`, a list or an object says how many more items there were.
+//! recorded. Otherwise the run would look as if it had been killed in that phase. Cuts are marked:
+//! a text ends in `…`, and a list or an object has a count of the omitted items.
 
 use serde_json::Value;
 

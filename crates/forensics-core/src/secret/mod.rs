@@ -137,7 +137,7 @@ fn redact_command(words: &[(&str, &str)], depth: usize) -> String {
     shown
 }
 
-/// What an option says about the argument after it.
+/// The meaning of the argument after an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     /// It is the value of an option whose name indicates a secret.

@@ -82,8 +82,9 @@ pub(super) fn likelihood(name: &str) -> Option<Likelihood> {
     (is_ambiguous && !words().any(|word| is_in(PUBLIC, word))).then_some(Likelihood::Possible)
 }
 
-/// Where the value of the first secret in a text begins: after `name=`, `name:`, `"name": "`, `<name>`, or
-/// `"name","` as in `{"name":"DB_PASSWORD","value":"x"}`. The value ends with the text.
+/// The position at which the value of the first secret in a text begins: after `name=`, `name:`,
+/// `"name": "`, `<name>`, or `"name","` as in `{"name":"DB_PASSWORD","value":"x"}`. The value ends
+/// with the text.
 pub(super) fn secret_value(text: &str) -> Option<(usize, Likelihood)> {
     const BETWEEN: [char; 6] = ['"', '\'', '\\', ']', ' ', '\t'];
     let mut start = 0;

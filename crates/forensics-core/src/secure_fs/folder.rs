@@ -100,7 +100,7 @@ impl Folder {
     /// Creates a file to append to, with mode 0600.
     ///
     /// # Errors
-    /// Those of open(2): `EEXIST` if the name exists, as a file of any kind.
+    /// Those of open(2): `EEXIST` if the name exists, even if it is not a file.
     pub(crate) fn create_new(&self, name: &Path) -> io::Result<File> {
         Ok(self.append(name, OFlag::O_EXCL)?)
     }
@@ -188,7 +188,7 @@ fn checked(file: File, path: &Path, attempt: Attempt) -> Result<File, AccessErro
     }))
 }
 
-/// What to do about a folder that does not exist.
+/// Whether to create a folder that does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Missing {
     Create,

@@ -54,7 +54,7 @@ fn runtime(component: &str, below: &str) -> Option<&'static str> {
     if component == "kubepods" || slice.any(|word| word == "kubepods") {
         return Some("kubernetes");
     }
-    // lxc, src/lxc/cgroups/cgroup.h: DEFAULT_PAYLOAD_CGROUP_PREFIX; before 4.0 a group of its own.
+    // lxc, src/lxc/cgroups/cgroup.h: DEFAULT_PAYLOAD_CGROUP_PREFIX; before 4.0 a separate group.
     let is_lxc = component.starts_with("lxc.payload.")
         || (matches!(component, "lxc" | "lxc.payload") && !below.is_empty());
     is_lxc.then_some("lxc")

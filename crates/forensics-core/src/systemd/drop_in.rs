@@ -146,7 +146,7 @@ mod tests {
         ];
         for (needed, expected) in cases {
             assert_eq!(seconds_up(needed), expected, "{needed:?}");
-            // What is written must be something systemd reads, and no less than what is needed.
+            // systemd must be able to read the value, and it must not be less than needed.
             let read = crate::duration::parse_stop_timeout(expected).unwrap();
             assert!(read.to_std().is_none_or(|read| read >= needed), "{needed:?}");
         }

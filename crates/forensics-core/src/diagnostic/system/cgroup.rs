@@ -47,8 +47,8 @@ pub(super) fn write(
     Ok(())
 }
 
-/// Where the process's group of a controller is, by the content of `/proc/PID/cgroup`, and the facts
-/// in its files.
+/// The path of the process's group of a controller, from the content of `/proc/PID/cgroup`, and the
+/// facts in its files.
 fn find((controller, v1, v2): Controller, groups: &str, mount: &Path) -> (String, Vec<Fact>) {
     let Some((version, root, path)) = place(groups, controller, mount) else {
         return ("no such controller".to_owned(), Vec::new());

@@ -1,4 +1,4 @@
-//! Facts about the process and the machine, each on a line of its own: `name: value`.
+//! Facts about the process and the machine, one per line: `name: value`.
 
 use std::fs;
 use std::io::{self, Write};

@@ -123,7 +123,7 @@ pub(super) fn bytes(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The same as text. What is not UTF-8 is replaced.
+/// The same as text. Bytes that are not UTF-8 are replaced.
 pub(super) fn text(path: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes(path)?).into_owned())
 }

@@ -357,7 +357,7 @@ fn each_case_gets_its_outcome_reason_and_phase() {
             KilledInPhase,
             Reason::Unknown,
             "drain",
-            "it died at most 1.5s after SIGTERM",
+            "it died 1.5s after SIGTERM at the latest",
         ),
         (
             vec![by_systemd()],
@@ -462,7 +462,7 @@ fn the_state_of_the_host_decides_if_the_record_does_not() {
             &in_drain[..],
             RunOutcome::KilledInPhase,
             Reason::Unknown,
-            "died at most 1s after SIGTERM",
+            "died 1s after SIGTERM at the latest",
         ),
         (&other_clock, &in_drain[..], RunOutcome::KilledInPhase, Reason::StopTimeout, ""),
         (
@@ -685,7 +685,7 @@ fn in_a_pod_the_grace_period_and_the_facts_about_memory_are_named() {
             early,
             KilledBeforeTeardown,
             Reason::Unknown,
-            "not by the grace period of 3s: it died at most 1s after SIGTERM; its memory \
+            "not by the grace period of 3s: it died 1s after SIGTERM at the latest; its memory \
              was at 1020 MiB of 1024 MiB when it was asked to stop; 2 other processes of its cgroup \
              had been OOM-killed; no phase had begun (a pre-stop delay of 0.5s came first): \
              see Last State in kubectl describe pod web-1 -n shop",
