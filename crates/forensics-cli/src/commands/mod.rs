@@ -28,13 +28,13 @@ pub(crate) enum Command {
     /// Facts that cannot be read are left out. If the process does not exist, nearly all are
     /// missing.
     Context(context::Context),
-    /// Check whether systemd waits for as long as a service drains
+    /// Check whether systemd waits long enough for a service to drain
     Check(check::Check),
     /// Print a diagnostic: the process, load, pressure, cgroup, kernel log, process tree
     ///
     /// A guarded service writes the same to its diagnostic log when it is signalled.
     Diag(diag::Diag),
-    /// Say how the last run ended, why, and what to change
+    /// Show how the last run ended, why, and what to change
     Last(last::Last),
     /// List the runs of a folder, one per line, oldest first
     List(list::List),

@@ -19,10 +19,10 @@ const MAX_SERVICE: usize = 160;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A bar is the time that a phase used. The dots behind it are the time that it had left. The bar of a
-phase that had not ended when the run ended has another fill.
+A bar is the time that a phase used. The dots after it are the time that it had left. The bar of a
+phase that was still running when the run ended has a different fill.
 
-Exit status: 0; 2 if the record cannot be read, or the page not written.
+Exit status: 0; 2 if the record cannot be read or the page cannot be written.
 
 Example:
   forensics show --html stop.html \"$(ls -d /var/lib/gateway/shutdown/*.jsonl | tail -1)\"")]

@@ -16,9 +16,9 @@ const RECORDS: (&str, &[(&str, &str)]) = (
     "FILES",
     &[(
         "/var/lib/NAME/shutdown/*.jsonl",
-        "Where a service commonly keeps its records. Its record_dir, or FORENSICS_RECORD_DIR in its \
-         environment, sets the folder. One file per run, JSON Lines, readable by the service's user and \
-         root.",
+        "The usual folder for the records of a service. It is set by record_dir in the program, or \
+         by FORENSICS_RECORD_DIR in its environment. There is one JSON Lines file per run, readable \
+         by the service's user and root.",
     )],
 );
 
@@ -61,9 +61,9 @@ pub(super) const MORE: [More; 9] = [
                     ),
                     (
                         "COLUMNS",
-                        "The width that `show` draws to, in characters; otherwise the terminal's.",
+                        "The width of the output of `show`, in characters. By default the terminal's.",
                     ),
-                    ("PATH", "Where `check` looks for systemctl(1)."),
+                    ("PATH", "The folders in which `check` looks for systemctl(1)."),
                 ],
             ),
             RECORDS,
@@ -77,7 +77,7 @@ pub(super) const MORE: [More; 9] = [
              headroom. If it is too short, prints a drop-in that makes it long enough. Also reports \
              other settings of the unit that affect its stop.",
         ],
-        sections: &[("ENVIRONMENT", &[("PATH", "Where to look for systemctl(1).")])],
+        sections: &[("ENVIRONMENT", &[("PATH", "The folders in which to look for systemctl(1).")])],
         see_also: &["systemctl(1)", "systemd.kill(5)", "systemd.service(5)", "systemd.time(7)"],
     },
     More { of: "completions", description: &[], sections: &[], see_also: &["bash(1)"] },
@@ -120,7 +120,10 @@ pub(super) const MORE: [More; 9] = [
                         "NO_COLOR",
                         "If it is set and not empty, there is no colour, except with `--color always`.",
                     ),
-                    ("COLUMNS", "The width to draw to, in characters; otherwise the terminal's."),
+                    (
+                        "COLUMNS",
+                        "The width of the output, in characters. By default the terminal's.",
+                    ),
                 ],
             ),
             RECORDS,
