@@ -1,7 +1,7 @@
 //! The built-in diagnostic on a machine with many processes, compared with ps(1).
 //!
-//! Each runs as a program of its own, as at a stop. A small process without other children waits for
-//! it, so that the peak memory that the kernel reports is that of this one child.
+//! Each runs as a separate program, as at a stop. Its parent is a small process with no other
+//! child, so the peak memory that the kernel reports for children is that of this program.
 
 #![forbid(unsafe_code)]
 
@@ -81,7 +81,7 @@ impl Drop for Sleepers {
 }
 
 impl Sleepers {
-    /// Starts as many as are missing to `all` processes on this machine.
+    /// Starts processes until there are `all` of them on this machine.
     fn up_to(all: usize) -> Result<Self> {
         let there = fs::read_dir("/proc")?.flatten();
         let is_pid = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
@@ -112,7 +112,8 @@ fn conduct() -> Result<()> {
         let (ours_kib, ps_kib) = (median(&ours.peak), median(&ps.peak));
         let memory = format!("{what}: memory");
         let (ours_text, ps_text) = (format!("{ours_kib} KiB"), format!("`ps`: {ps_kib} KiB"));
-        // With few processes both mostly start, and our kernel log is more than ps shows.
+        // With few processes both spend most of their time starting, and ours also reads the kernel
+        // log.
         if processes < 1_000 {
             measure::report_ratio(&what, ours_ns, PS, ps_ns);
             measure::report(&memory, &ours_text, &ps_text, ours_kib / ps_kib, "×");
@@ -123,11 +124,7 @@ fn conduct() -> Result<()> {
         points.push((processes as f64, median(&ours.took)));
     }
     let least_kib = format!("{} KiB", median(&least.peak));
-    measure::note(
-        "the least that is measured: `true`",
-        &measure::time(median(&least.took)),
-        &least_kib,
-    );
+    measure::note("the floor: `true`", &measure::time(median(&least.took)), &least_kib);
     measure::report_growth("`forensics diag`", "process", &points);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `forensics list --stats` over many records, compared with jq(1) that counts the same.
+//! `forensics list --stats` over many records, compared with jq(1) counting the same.
 
 #![forbid(unsafe_code)]
 

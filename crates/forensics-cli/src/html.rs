@@ -1,4 +1,4 @@
-//! A run as a page: complete in itself, without scripts and without network.
+//! A run as a self-contained page, without scripts or network access.
 //!
 //! A record holds foreign text. All of it goes through [`escaped`], and a policy in the head of the page
 //! forbids scripts.
@@ -14,8 +14,8 @@ use crate::timeline::{Bar, Mark, Timeline, Tone};
 /// Longest name or value shown, in characters. The events have it in full.
 const MAX_VALUE: usize = 2000;
 
-/// How much of a record is on its page, so that a browser can open it even if the record was made to be
-/// too large: facts of the context, marks in the row of a phase, events, and characters of one event.
+/// Limits of a page: facts of the context, marks in the row of a phase, events, and characters of
+/// one event. With them a browser can open the page even if an attacker made the record huge.
 const MAX_FACTS: usize = 1000;
 const MAX_IN_ROW: usize = 32;
 const MAX_EVENTS: usize = 5000;
@@ -202,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_never_markup_and_nothing_in_it_is_unseen() {
+    fn text_is_never_markup_and_invisible_characters_are_escaped() {
         let cases = [
             ("<b a='x' b=\"y\">&", "&lt;b a=&#39;x&#39; b=&quot;y&quot;&gt;&amp;"),
             ("a\u{0}\n\u{1b}[31m", "a\\0\\n\\u{1b}[31m"),

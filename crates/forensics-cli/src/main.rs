@@ -29,8 +29,8 @@ struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   forensics last /var/lib/gateway/shutdown     how did the last run end?
-  forensics check gateway.service --drain 60s  does systemd wait for as long as I drain?
-  forensics timespan --human '1h 90min'        what does systemd make of this?";
+  forensics check gateway.service --drain 60s  does systemd wait long enough for the drain?
+  forensics timespan --human '1h 90min'        how does systemd read this?";
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

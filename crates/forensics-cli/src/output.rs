@@ -1,7 +1,8 @@
 //! Writes a file for the user, or replaces it.
 //!
-//! The content goes into a new file next to it, with mode 0600, which is then renamed. So this never
-//! writes through a symbolic link or a hard link, and a page is never half old and half new.
+//! The content is written to a new file in the same folder, with mode 0600, which is then renamed.
+//! So this never writes through a symbolic link or a hard link, and a reader never sees half a
+//! page.
 
 use std::fs;
 use std::io::{self, Write};
@@ -14,10 +15,10 @@ use tempfile::NamedTempFile;
 /// # Errors
 /// If it cannot be written, or if something other than a regular file is there.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    // Any other error occurs again below.
+    // Any other error happens again below and is reported there.
     if fs::symlink_metadata(path).is_ok_and(|found| !found.is_file()) {
         return Err(io::Error::other(
-            "it is not a regular file: remove it, or name another, or `-` for standard output",
+            "it is not a regular file: remove it, name another file, or use `-` for standard output",
         ));
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -35,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_in_its_place_is_replaced_and_never_written_through() {
+    fn an_existing_file_is_replaced_and_never_written_through() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         let (victim, page) = (at("victim"), at("page"));
@@ -61,6 +62,6 @@ mod tests {
         }
         assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
         let left = fs::read_dir(dir.path()).unwrap().count();
-        assert_eq!(left, 5, "nothing is left beside it");
+        assert_eq!(left, 5, "no temporary file remains");
     }
 }

@@ -1,6 +1,6 @@
 //! Figures over many records: how runs ended, who stopped them, and how long each phase took.
 //!
-//! One record is in memory at a time. Only counts are kept of each, and one number for each phase.
+//! One record is in memory at a time. Only counts are kept, and one number per phase of each run.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::format::{self, seconds};
 
-/// How many of the records that could not be read are named.
+/// How many unreadable records are named.
 const MAX_COMPLAINTS: usize = 5;
 
 /// How many causes or senders are shown, the most frequent ones; and how many phases.
@@ -23,7 +23,7 @@ const MAX_PHASES: usize = 1000;
 /// Longest name shown, in characters.
 const MAX_NAME: usize = 40;
 
-/// How often there was what. Foreign names in it are escaped.
+/// Counts by name. Foreign names are escaped.
 type Counts = BTreeMap<String, usize>;
 
 /// The figures, as `--json` prints them.
@@ -31,7 +31,7 @@ type Counts = BTreeMap<String, usize>;
 pub(crate) struct Stats {
     runs: usize,
     unreadable: usize,
-    /// Lines that could not be read, in records that could.
+    /// Unreadable lines in readable records.
     corrupt_lines: usize,
     outcomes: Counts,
     causes: Counts,
@@ -52,7 +52,7 @@ struct Phase {
     p95_us: Option<u64>,
     max_us: Option<u64>,
     timed_out: usize,
-    /// How often it ended badly, by the word of its outcome; and `not finished`.
+    /// How often it did not end well, by outcome or `not finished`.
     not_ok: Counts,
 }
 
@@ -140,13 +140,13 @@ impl Stats {
         }
         match self.phases.len().saturating_sub(MAX_PHASES) {
             0 => Ok(()),
-            more => writeln!(out, "and {more} more phases: --json has them all"),
+            more => writeln!(out, "and {more} more phases: use --json for all"),
         }
     }
 }
 
 impl Phase {
-    /// Works out the figures once all runs have been added.
+    /// Computes the figures after all runs have been added.
     fn finish(&mut self) {
         self.took.sort_unstable();
         self.runs = self.took.len();

@@ -8,7 +8,7 @@ use forensics_core::escape::truncate;
 use crate::format::{self, seconds};
 use crate::timeline::{Bar, Timeline, Tone};
 
-/// Widest and narrowest bar, in characters. If there is no room for the narrowest, there are no bars.
+/// Widest and narrowest bar, in characters. If the narrowest does not fit, no bars are drawn.
 const WIDEST: usize = 60;
 const NARROWEST: usize = 8;
 
@@ -26,7 +26,7 @@ pub(crate) struct Style {
 }
 
 impl Style {
-    /// For standard output as it is.
+    /// The settings for standard output.
     pub(crate) fn of_stdout(color: ColorChoice) -> Self {
         let color = match color {
             ColorChoice::Always => true,
@@ -114,14 +114,15 @@ impl<'a> Layout<'a> {
         Ok(())
     }
 
-    /// Four parts: the time before the phase, what it used, what it had left, and what follows.
+    /// Four parts: the time before the phase, the used time, the remaining time, and the padding
+    /// after it.
     fn bar(&self, bar: &Bar<'_>) -> [String; 4] {
         let width = self.bar;
         if width == 0 {
             return Default::default();
         }
         let from = self.column(bar.from).min(width - 1);
-        // A phase that took no time is shown, too.
+        // A phase that took no time is shown as one character.
         let to = self.column(bar.to).clamp(from + 1, width);
         let budget = bar.budget.map_or(to, |budget| self.column(bar.from.saturating_add(budget)));
         let budget = budget.clamp(to, width);
@@ -139,7 +140,7 @@ impl<'a> Layout<'a> {
         format!("{:>width$}  ", offset(at), width = self.offset)
     }
 
-    /// One line, cut where the terminal ends.
+    /// One line, cut at the width of the terminal.
     fn line(&self, out: &mut dyn Write, segments: &[(Tone, &str)]) -> io::Result<()> {
         let mut room = self.style.width;
         for (tone, text) in segments {
@@ -191,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bar_shows_what_was_used_and_what_was_left() {
+    fn a_bar_shows_the_used_and_the_remaining_time() {
         let style = Style { color: false, width: 76 };
         let text = drawn(&record("drain", 1_000_001, 3_000_001, 4_000_000), style);
         assert!(text.starts_with("   +0.00s  signal, cause drain\n"), "{text}");
@@ -199,7 +200,7 @@ mod tests {
         assert!(bar.starts_with("   +1.00s  drain     "), "{bar}");
         assert!(bar.ends_with("2.00s of 4.00s failed"), "{bar}");
         let count = |c: char| bar.chars().filter(|one| *one == c).count();
-        // Of four seconds one was before, two used, and one left.
+        // Four seconds: one before the phase, two used, one left.
         assert!(count('█').abs_diff(2 * count('·')) <= 2, "{bar}");
         assert!(text.contains("+4.00s  deadline"), "{text}");
         assert!(!text.contains('\u{1b}'));

@@ -1,8 +1,8 @@
-//! A run as it is drawn: phases are bars, single events are marks. All times are in microseconds since
-//! the first signal.
+//! A run, ready to be drawn: phases are bars, single events are marks. All times are in
+//! microseconds since the first signal.
 //!
-//! A record can be incomplete: a phase without an end, an end without a start, members without their
-//! group, clocks out of order. All of it is drawn as far as it is known.
+//! A record can be incomplete: a phase without an end, an end without a start, members without
+//! their group, clocks out of order. Everything that is known is drawn.
 
 use std::collections::HashMap;
 use std::ptr;
@@ -13,8 +13,8 @@ use serde_json::{Map, Value};
 
 use crate::format::{name, seconds, text};
 
-/// How many phases and marks are drawn: far more than any service has, and few enough to draw if a
-/// record was made to have too many.
+/// How many phases and marks are drawn. A service has far fewer; an attacker's record can have too
+/// many to draw.
 const MAX_BARS: usize = 1000;
 const MAX_MARKS: usize = 1000;
 
@@ -22,15 +22,15 @@ const MAX_MARKS: usize = 1000;
 pub(crate) struct Timeline<'a> {
     /// The time of the last event.
     pub(crate) end: u64,
-    /// When the teardown must have ended.
+    /// The time of the deadline.
     pub(crate) deadline: Option<u64>,
-    /// How long the drawing is: until the end of the run, or until the deadline if that is near.
+    /// The length of the drawing: until the end of the run, or until the deadline if that is close.
     pub(crate) span: u64,
     /// In the order in which they began; each group is followed by its members.
     pub(crate) bars: Vec<Bar<'a>>,
     /// In the order in which they happened.
     pub(crate) marks: Vec<Mark<'a>>,
-    /// Says what is not drawn, if anything.
+    /// A note about what is not drawn, if anything.
     pub(crate) omitted: Option<String>,
 }
 
@@ -40,11 +40,11 @@ pub(crate) struct Bar<'a> {
     pub(crate) name: &'a str,
     pub(crate) group: Option<&'a str>,
     pub(crate) from: u64,
-    /// When it ended, or when the run did.
+    /// When it ended, or when the run ended.
     pub(crate) to: u64,
     /// How long it may have taken.
     pub(crate) budget: Option<u64>,
-    /// Absent if it had not ended when the run did.
+    /// Absent if the run ended before the phase did.
     pub(crate) outcome: Option<PhaseOutcome>,
     pub(crate) error: Option<&'a str>,
     /// What it recorded last.
@@ -55,7 +55,7 @@ pub(crate) struct Bar<'a> {
 pub(crate) struct Mark<'a> {
     pub(crate) at: u64,
     pub(crate) event: &'a Event,
-    /// It is the first signal, the one that has a cause.
+    /// Whether this is the first signal, which has a cause.
     is_first: bool,
 }
 
@@ -85,7 +85,7 @@ impl<'a> Timeline<'a> {
         let end = last.saturating_sub(zero);
 
         let mut bars: Vec<Bar<'_>> = Vec::new();
-        // The bars that have not ended, by name and group; the newest is last.
+        // The bars that have not ended, by name and group, oldest first.
         let mut open: HashMap<_, Vec<usize>> = HashMap::new();
         let mut marks = Vec::new();
         for entry in entries {
@@ -133,21 +133,21 @@ impl<'a> Timeline<'a> {
         let near = deadline.filter(|&deadline| deadline <= end.saturating_mul(3));
         let span = near.unwrap_or(0).max(end).max(1);
         let more = bars.len().saturating_sub(MAX_BARS) + marks.len().saturating_sub(MAX_MARKS);
-        let omitted = format!("{more} more phases and events are not drawn: --json has them all");
+        let omitted = format!("{more} more phases and events are not drawn: use --json for all");
         let omitted = (more > 0).then_some(omitted);
         bars.truncate(MAX_BARS);
         marks.truncate(MAX_MARKS);
         Self { end, deadline, span, bars: nest(bars), marks, omitted }
     }
 
-    /// Which part of the drawing is left of this time, from 0 to 1.
+    /// The position of this time in the drawing, from 0 to 1.
     pub(crate) fn fraction(&self, at: u64) -> f64 {
         at.min(self.span) as f64 / self.span as f64
     }
 }
 
-/// Puts each member behind the last group of its name that began before it. A member without one stays
-/// where it is.
+/// Puts each member after the last group of that name that began before it. A member without such a
+/// group stays where it is.
 fn nest(flat: Vec<Bar<'_>>) -> Vec<Bar<'_>> {
     let mut bars: Vec<Bar<'_>> = Vec::new();
     for bar in flat {
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn members_stand_in_their_group_and_what_has_no_end_ends_with_the_run() {
+    fn members_follow_their_group_and_phases_without_an_end_end_with_the_run() {
         let record = record(&[
             (1000, SIGNAL),
             (1100, &started("adapters", None)),
@@ -271,7 +271,7 @@ mod tests {
             (1500, &finished("irc", Some("adapters"), "failed")),
             (1600, &finished("late", None, "skipped")),
             (1600, &finished("stray", Some("nowhere"), "skipped")),
-            // The same request once more.
+            // A repeat that counts as the same request.
             (
                 1900,
                 r#""event":"signal","kind":"signal","signal":"SIGINT","ordinal":1,"cause":"unknown","line":"""#,
@@ -292,14 +292,14 @@ mod tests {
         let members = timeline.bars.iter().filter(|bar| bar.group == Some("adapters"));
         assert_eq!(members.count(), 2);
         assert_eq!((timeline.end, timeline.deadline), (1000, Some(5000)));
-        // The deadline is too far off to be drawn.
+        // The deadline is too far away to be drawn.
         assert_eq!(timeline.span, 1000);
         let marks: Vec<_> = timeline.marks.iter().map(Mark::text).collect();
         assert_eq!(marks, ["SIGTERM, cause operator", "SIGINT", "stalled in slack: d"]);
     }
 
     #[test]
-    fn a_run_without_a_signal_is_drawn_and_one_name_twice_is_two_bars() {
+    fn a_run_without_a_signal_is_drawn_and_a_repeated_name_gives_two_bars() {
         let record = record(&[
             (5, &started("a", None)),
             (6, &finished("a", None, "ok")),

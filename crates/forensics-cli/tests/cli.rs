@@ -12,6 +12,9 @@ use forensics_core::record::{
     Diag, DiagState, Event, ExitKind, PhaseFinished, PhaseOutcome, PhaseProgress, PhaseStarted,
     Recorder, RunStarted, SignalEvent, SignalKind, Stalled, StalledWhat, Stopped,
 };
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 
 fn forensics(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_forensics"));
@@ -29,7 +32,7 @@ fn said(output: Output) -> (i32, String, String) {
 }
 
 #[test]
-fn timespans_are_printed_a_line_each_and_a_bad_one_is_named() {
+fn timespans_are_printed_one_per_line_and_a_bad_one_is_named() {
     let cases: [(&[&str], i32, &str, &str); 5] = [
         (&["90", "1min 30s"], 0, "90000000\n90000000\n", ""),
         (&["infinity"], 0, "infinity\n", ""),
@@ -46,7 +49,7 @@ fn timespans_are_printed_a_line_each_and_a_bad_one_is_named() {
 }
 
 #[test]
-fn the_context_of_a_child_is_the_childs() {
+fn the_context_of_another_process_describes_that_process() {
     let mut child = Command::new("sh")
         .args(["-c", "echo started; read _"])
         .env("INVOCATION_ID", "0123456789abcdef")
@@ -72,7 +75,7 @@ fn the_context_of_a_child_is_the_childs() {
 }
 
 #[test]
-fn a_marker_on_the_command_line_is_looked_at_and_a_bad_one_is_explained() {
+fn a_marker_on_the_command_line_is_read_and_an_invalid_one_is_explained() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("takeover.json");
     fs::write(&path, r#"{"target_pid": 1}"#).unwrap();
@@ -88,7 +91,7 @@ fn a_marker_on_the_command_line_is_looked_at_and_a_bad_one_is_explained() {
 }
 
 #[test]
-fn a_process_that_is_not_there_is_said_and_no_failure() {
+fn a_missing_process_is_reported_and_is_not_an_error() {
     let (code, stdout, stderr) = run(&["context", "--pid", "2147483647"]);
     assert_eq!(code, 0);
     assert!(stdout.starts_with("under_systemd=no"), "{stdout}");
@@ -96,7 +99,7 @@ fn a_process_that_is_not_there_is_said_and_no_failure() {
 }
 
 #[test]
-fn the_look_around_is_complete_and_shows_the_caller() {
+fn the_diagnostic_is_complete_and_shows_the_caller() {
     let (code, stdout, _) = run(&["diag"]);
     assert_eq!(code, 0);
     assert!(stdout.contains(&format!("--- process {}\n", std::process::id())), "{stdout}");
@@ -104,7 +107,7 @@ fn the_look_around_is_complete_and_shows_the_caller() {
 }
 
 #[test]
-fn a_reader_that_leaves_ends_it_quietly() {
+fn a_closed_pipe_ends_it_without_an_error() {
     let mut child = forensics(&["completions", "bash"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -116,7 +119,7 @@ fn a_reader_that_leaves_ends_it_quietly() {
 }
 
 #[test]
-fn completions_are_what_the_shell_takes() {
+fn completions_are_valid_shell_scripts() {
     for shell in ["bash", "zsh", "fish"] {
         assert!(run(&["completions", shell]).1.contains("timespan"), "{shell}");
     }
@@ -126,7 +129,7 @@ fn completions_are_what_the_shell_takes() {
     assert!(Command::new("bash").arg("-n").arg(&script).status().unwrap().success());
 }
 
-/// Puts a `systemctl` that runs this shell script first in PATH, and checks `gateway` there.
+/// Runs `forensics check gateway` with a `systemctl` in PATH that is this shell script.
 fn check(script: Option<&str>, more: &[&str]) -> (i32, String, String) {
     let bin = tempfile::tempdir().unwrap();
     if let Some(script) = script {
@@ -143,7 +146,7 @@ fn check(script: Option<&str>, more: &[&str]) -> (i32, String, String) {
 }
 
 #[test]
-fn a_unit_is_checked_and_the_exit_status_tells() {
+fn a_unit_is_checked_and_the_exit_status_gives_the_result() {
     let loaded = "LoadState=loaded\nActiveState=active\nKillMode=control-group\nSendSIGKILL=yes";
     let show = |timeout: &str| format!("cat <<'E'\n{loaded}\nTimeoutStopUSec={timeout}\nE");
     let cases = [
@@ -167,7 +170,7 @@ fn a_unit_is_checked_and_the_exit_status_tells() {
 }
 
 #[test]
-fn a_drop_in_that_would_win_is_named_as_the_place_to_fix() {
+fn a_drop_in_that_overrides_the_fix_is_named_as_the_place_to_fix() {
     let dir = tempfile::tempdir().unwrap();
     let [early, late, silent] = ["50-a.conf", "zz-limits.conf", "zzz-other.conf"]
         .map(|name| dir.path().join(name).to_str().unwrap().to_owned());
@@ -180,7 +183,7 @@ fn a_drop_in_that_would_win_is_named_as_the_place_to_fix() {
     );
     let (code, stdout, _) = check(Some(&show), &[]);
     assert_eq!(code, 1);
-    let fix = format!("To fix it, in {late}, which wins over");
+    let fix = format!("To fix it, in {late}, which overrides");
     assert!(stdout.contains(&fix), "{stdout}");
     assert!(stdout.contains("[Service]\nTimeoutStopSec=90s\n"), "{stdout}");
     let (_, json, _) = check(Some(&show), &["--json", "--user"]);
@@ -190,13 +193,18 @@ fn a_drop_in_that_would_win_is_named_as_the_place_to_fix() {
 }
 
 #[test]
-fn a_systemctl_that_does_not_answer_is_not_waited_for() {
-    let (code, _, stderr) = check(Some("exec sleep 3600"), &[]);
+fn a_systemctl_that_does_not_answer_is_killed_and_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("pid");
+    let script = format!("echo $$ > {}; exec sleep 3600", file.display());
+    let (code, _, stderr) = check(Some(&script), &[]);
     assert_eq!(code, 3);
     assert!(stderr.contains("did not answer"), "{stderr}");
+    let pid = Pid::from_raw(fs::read_to_string(file).unwrap().trim().parse().unwrap());
+    assert_eq!(kill(pid, None), Err(Errno::ESRCH));
 }
 
-/// A record of a run that got as far as `until`.
+/// A record with the first `until` events of a run.
 fn record(dir: &Path, until: usize) {
     let mut signal = SignalEvent::new(SignalKind::Signal, 1, "operator");
     signal.signal = Some("SIGTERM".into());
@@ -213,7 +221,7 @@ fn record(dir: &Path, until: usize) {
 }
 
 #[test]
-fn the_last_run_is_judged_and_the_exit_status_tells() {
+fn the_last_run_is_explained_and_the_exit_status_gives_the_result() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("shutdown");
     let path = folder.to_str().unwrap();
@@ -278,7 +286,7 @@ fn a_record_is_shown_as_a_timeline_without_its_escapes() {
 }
 
 #[test]
-fn folders_without_a_record_and_records_that_cannot_be_read_are_said() {
+fn folders_without_a_record_and_unreadable_records_are_reported() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("shutdown");
     fs::create_dir(&folder).unwrap();
@@ -293,7 +301,7 @@ fn folders_without_a_record_and_records_that_cannot_be_read_are_said() {
     let oldest = forensics_core::record::runs(&folder).unwrap().remove(0);
     let (_, stdout, _) = run(&["list", path]);
     let first = stdout.lines().next().unwrap();
-    // Nothing had asked it to stop.
+    // It ended without a request to stop.
     assert!(first.contains("vanished") && first.ends_with("gateway[4100]"), "{stdout}");
 
     fs::write(&oldest, "rubbish\n").unwrap();
@@ -305,7 +313,7 @@ fn folders_without_a_record_and_records_that_cannot_be_read_are_said() {
 }
 
 #[test]
-fn a_timeline_has_every_kind_of_event_and_says_what_it_could_not_read() {
+fn a_timeline_has_every_kind_of_event_and_counts_unreadable_lines() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("shutdown");
     let recorder = Recorder::create(&folder, RunStarted::new("gateway", 4100)).unwrap();
@@ -349,7 +357,7 @@ fn a_timeline_has_every_kind_of_event_and_says_what_it_could_not_read() {
     ] {
         assert!(stdout.contains(part), "{part} in {stdout}");
     }
-    assert!(!stdout.contains("active_now=7"), "what a phase ended with stands: {stdout}");
+    assert!(!stdout.contains("active_now=7"), "the final values of a phase count: {stdout}");
     let (_, page, _) = run(&["show", "--html", "-", file]);
     for part in ["and the last line is torn", "beyond the chart", "diagnostic failed", "skipped"] {
         assert!(page.contains(part), "{part} in {page}");
@@ -368,7 +376,7 @@ fn many(dir: &Path, count: usize) {
         signal.sender_name = Some(if n % 4 == 0 { "kill" } else { "systemd" }.into());
         (signal.sender_pid, signal.sender_uid) = (Some(1), Some(0));
         signal.line = "signal=SIGTERM".to_owned();
-        // The same request once more, as the guard records it.
+        // A repeat that counts as the same request, as the guard records it.
         let again = SignalEvent::new(SignalKind::Signal, 1, "unknown");
         let outcome = if n % 10 == 0 { PhaseOutcome::TimedOut } else { PhaseOutcome::Ok };
         let how = if n % 10 == 0 { ExitKind::TimedOut } else { ExitKind::Clean };
@@ -389,13 +397,13 @@ fn many(dir: &Path, count: usize) {
 }
 
 #[test]
-fn figures_over_a_thousand_runs_count_what_cannot_be_read_too() {
+fn figures_over_a_thousand_runs_also_count_unreadable_records_and_lines() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("shutdown");
     many(&folder, 1000);
     let paths = forensics_core::record::runs(&folder).unwrap();
     assert_eq!(paths.len(), 1000);
-    // The first is no record any more; in the second a line is.
+    // Damages the first record as a whole, and one line of the second.
     fs::write(&paths[0], "rubbish\n").unwrap();
     let text = fs::read_to_string(&paths[1]).unwrap();
     fs::write(&paths[1], text.replacen('\n', "\nrubbish\n", 1)).unwrap();
@@ -423,7 +431,7 @@ fn figures_over_a_thousand_runs_count_what_cannot_be_read_too() {
             },
         },
     });
-    // Which value is the median of those that are left is worked out here, not copied.
+    // Computes the expected median from the remaining values.
     let took: Vec<u64> = (2..=1000).filter(|n| n % 100 != 0).map(|n| n * 1000).collect();
     expected["phases"]["drain"]["median_us"] = took[took.len().div_ceil(2) - 1].into();
     expected["phases"]["drain"]["p95_us"] = took[(took.len() * 95).div_ceil(100) - 1].into();
@@ -437,7 +445,7 @@ fn figures_over_a_thousand_runs_count_what_cannot_be_read_too() {
 }
 
 #[test]
-fn a_sender_whose_name_looks_like_a_name_and_a_user_is_counted_apart() {
+fn a_sender_named_like_another_sender_with_its_user_is_counted_separately() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("shutdown");
     for (name, uid) in [("kill", Some(5)), ("kill uid=5", None)] {
@@ -457,7 +465,7 @@ fn a_sender_whose_name_looks_like_a_name_and_a_user_is_counted_apart() {
 }
 
 #[test]
-fn the_jq_commands_of_the_docs_say_what_forensics_says() {
+fn the_jq_commands_of_the_docs_agree_with_forensics() {
     let docs = include_str!("../docs/records.md");
     let (_, section) = docs.split_once("## With jq\n").unwrap();
     let (_, script) = section.split_once("```sh\n").unwrap();
@@ -465,7 +473,7 @@ fn the_jq_commands_of_the_docs_say_what_forensics_says() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("shutdown");
     many(&folder, 100);
-    // A torn line, as a kill leaves it.
+    // A torn line, as after a kill.
     let newest = forensics_core::record::runs(&folder).unwrap().pop().unwrap();
     let torn = fs::read(&newest).unwrap();
     fs::write(&newest, [&torn[..], br#"{"v":1,"ev"#].concat()).unwrap();
@@ -475,7 +483,7 @@ fn the_jq_commands_of_the_docs_say_what_forensics_says() {
     let (stdout, stderr) =
         [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).into();
     assert!(output.status.success() && stderr.is_empty(), "{stderr}");
-    // The newest was killed in its drain.
+    // The newest run was killed in its drain.
     assert!(stdout.contains("\tphase_started\t\tdrain\t\n"), "{stdout}");
     assert!(stdout.contains("\n-\tdrain\n"), "{stdout}");
     assert_eq!(stdout.matches("jsonl clean 0\n").count(), 90, "{stdout}");
@@ -491,7 +499,7 @@ fn the_jq_commands_of_the_docs_say_what_forensics_says() {
 }
 
 #[test]
-fn secrets_in_command_lines_are_shown_on_demand_alone() {
+fn secrets_in_command_lines_are_shown_only_on_request() {
     let mut child = Command::new("bash")
         .args(["-c", "read -r _ || true", "x", "--token=hunter2"])
         .stdin(std::process::Stdio::piped())

@@ -1,6 +1,6 @@
-//! The real binary over records that an attacker wrote: every text hostile, far too long, far too deep,
-//! far too many. What it prints drives no terminal, stays in its lines, is JSON where it says so, and
-//! has an end.
+//! The real binary, reading records that an attacker wrote: with hostile texts, texts that are too
+//! long, values nested too deeply, too many events. Its output must contain no control characters,
+//! keep one line per fact, be valid JSON with `--json`, and be bounded.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
@@ -12,13 +12,13 @@ use forensics_core::escape::is_safe;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// Newlines, CSI, OSC 8 and 52, DCS, C1, NUL, DEL, bidirectional controls, what has no width, fillers,
-/// tags, variation selectors, separators, and what could forge a field or a column.
+/// Newlines, CSI, OSC 8 and 52, DCS, C1, NUL, DEL, bidirectional controls, zero-width characters,
+/// fillers, tags, variation selectors, separators, and text that could forge a field or a column.
 const HOSTILE: &str = "a\nb\r\t \u{1b}[31m\u{1b}]8;;http://x\u{1b}\\\u{1b}]52;c;eA==\u{7}\u{90}q\u{9c}\
     \u{9b}2J\0\u{7f}\u{202e}\u{2066}\u{200e}\u{61c}\u{200b}\u{200d}\u{feff}\u{ad}\u{3164}\u{2800}\
     \u{e0041}\u{e0100}\u{fe0f}\u{2028}\u{2029}\" cause=systemd  clean  x=\"";
 
-/// What there is to print of a record, and what that is: `true` where it has to be JSON.
+/// The commands that print a record, and whether their output must be JSON.
 const COMMANDS: [(&[&str], bool); 10] = [
     (&["last", "DIR"], false),
     (&["last", "DIR", "--json"], true),
@@ -32,7 +32,7 @@ const COMMANDS: [(&[&str], bool); 10] = [
     (&["show", "FILE", "--html", "-"], false),
 ];
 
-/// A record of these events in a folder of its own.
+/// A record of these events in a new folder.
 struct Written {
     dir: tempfile::TempDir,
     file: PathBuf,
@@ -73,7 +73,7 @@ impl Written {
     }
 }
 
-/// Whether it is one JSON value, of whatever depth.
+/// Whether the text is one JSON value, of any depth.
 fn is_json(text: &str) -> bool {
     let mut reader = serde_json::Deserializer::from_str(text);
     serde::de::IgnoredAny::deserialize(&mut reader).is_ok() && reader.end().is_ok()
@@ -93,7 +93,7 @@ fn line(mono_us: usize, event: &Value) -> String {
     format!("{all}\n")
 }
 
-/// One of each event, each of its texts `text`, its values `value`.
+/// One event of each kind, with `text` as every text and `value` as every value.
 fn every_event(text: &str, value: &Value) -> String {
     let t = text;
     let values = json!({ t: t, "value": value });
@@ -136,8 +136,8 @@ fn every_text_of_a_record_can_be_hostile() {
             let lines = said.matches('\n').count();
             match name.as_str() {
                 "last DIR" | "list DIR" => assert_eq!(lines, 1, "{name}: {said}"),
-                // Head, signals, the phase, its member, the other, their notes, wedged, diagnostic, end,
-                // deadline, verdict.
+                // Head, signals, the phase, its member, the other phase, their notes, stalled,
+                // diagnostic, end, deadline, post-mortem.
                 "show FILE" => assert!(lines <= 15, "{said}"),
                 _ => {}
             }
@@ -150,13 +150,13 @@ fn every_text_of_a_record_can_be_hostile() {
 
 #[test]
 fn texts_of_megabytes_are_cut_and_marked() {
-    // As much as a line may hold, shared by its texts.
+    // The texts of a line together are as long as a line may be.
     let long = HOSTILE.repeat(500);
     for end in stopped(&long) {
         let written = Written::new(&(every_event(&long, &json!([long])) + &end));
         for (name, said) in written.print() {
             let most = match name.as_str() {
-                // Each character of a record as six.
+                // JSON may escape each character as six.
                 _ if name.contains("--json") => 16 << 20,
                 "show FILE --html -" => 4 << 20,
                 _ => 64 << 10,
@@ -186,14 +186,14 @@ fn values_nested_as_deep_as_a_line_may_be_are_shown() {
     }
 }
 
-/// So many lines behind the first one.
+/// A record with this many lines after the first one.
 fn many(count: usize, event: impl Fn(usize) -> String) -> String {
     let start = json!({ "event": "run_started", "service": "s", "pid": 1, "version": "0" });
     (0..count).fold(line(0, &start), |lines, n| lines + &event(n))
 }
 
 #[test]
-fn a_million_lines_are_read_in_a_time_that_grows_with_their_number_alone() {
+fn a_million_lines_are_read_in_linear_time() {
     let head = r#"{"v":1,"ts":"2026-11-23T10:15:00Z","mono_us":1,"event":"#;
     let started =
         |n: usize| format!("{head}\"phase_started\",\"phase\":\"{n}\",\"offset_us\":0}}\n");
@@ -213,7 +213,7 @@ fn a_million_lines_are_read_in_a_time_that_grows_with_their_number_alone() {
     let rubbish = |_: usize| "{}\n".to_owned();
     type Event<'a> = &'a dyn Fn(usize) -> String;
     let kinds: [(usize, Event<'_>); 5] = [
-        // Phases that never end; one over and over; members of groups that are not there.
+        // Phases that never end; one phase again and again; members of missing groups.
         (100_000, &started),
         (100_000, &|_| started(0)),
         (50_000, &member),
@@ -227,7 +227,7 @@ fn a_million_lines_are_read_in_a_time_that_grows_with_their_number_alone() {
         {
             let of: &Path = if arguments[0] == "show" { &written.file } else { written.dir.path() };
             let mut command = Command::new("timeout");
-            // Far more than it takes; what grew with the square would take hours.
+            // Far more than is needed. Quadratic time would be hours.
             command.args(["120", env!("CARGO_BIN_EXE_forensics")]).args(arguments).arg(of);
             let output = command.output().unwrap();
             let stderr = String::from_utf8_lossy(&output.stderr);
@@ -242,7 +242,7 @@ fn a_million_lines_are_read_in_a_time_that_grows_with_their_number_alone() {
 }
 
 #[test]
-fn a_hostile_name_of_a_file_or_folder_is_told_in_one_tame_line() {
+fn a_hostile_name_of_a_file_or_folder_is_escaped_on_one_line() {
     let dir = tempfile::tempdir().unwrap();
     let name = HOSTILE.replace(['\0', '/'], "");
     for command in [&["show"][..], &["show", "--json"], &["list"], &["list", "--stats"], &["last"]]
@@ -259,7 +259,7 @@ fn a_hostile_name_of_a_file_or_folder_is_told_in_one_tame_line() {
             assert_tame("stderr", &said);
         }
     }
-    // Nor is one that cannot be a page's.
+    // The same for a name under which no page can be written.
     let record = Written::new(&line(
         0,
         &json!({ "event": "run_started", "service": "s", "pid": 1, "version": "0" }),
@@ -277,7 +277,7 @@ fn a_hostile_name_of_a_file_or_folder_is_told_in_one_tame_line() {
 }
 
 #[test]
-fn what_systemctl_prints_is_no_more_trusted() {
+fn the_output_of_systemctl_is_escaped_too() {
     use std::os::unix::fs::PermissionsExt;
     let bin = tempfile::tempdir().unwrap();
     let hostile = HOSTILE.replace(['\0', '\n', '\''], "");

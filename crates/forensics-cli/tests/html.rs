@@ -1,6 +1,6 @@
 //! The page of `forensics show --html`, in a real browser.
 //!
-//! Without Chromium these tests say so and pass, except with `CI=true`, where that is a failure.
+//! Without Chromium these tests are skipped and say so. With `CI=true` they fail.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
@@ -11,10 +11,10 @@ use std::process::{Command, Output, Stdio};
 use forensics_core::record::*;
 use serde_json::json;
 
-/// The page's DOM once it is loaded, as the browser writes it out; `None` where there is none.
+/// The DOM of the loaded page, as the browser prints it. `None` without a browser.
 fn dom(page: &Path) -> Option<String> {
     let mut output = browse(page);
-    // It is not our page that is at fault where a browser does not come up on a busy machine.
+    // On a busy machine the browser may not start in time; then it is tried again.
     for _ in 0..2 {
         if output.status.success() || output.status.code() == Some(NOT_FOUND) {
             break;
@@ -30,10 +30,10 @@ fn dom(page: &Path) -> Option<String> {
     Some(String::from_utf8(output.stdout).unwrap())
 }
 
-/// What timeout(1) ends with where it cannot find the program.
+/// The exit status of timeout(1) if it cannot find the program.
 const NOT_FOUND: i32 = 127;
 
-/// Each time with a profile of its own.
+/// Each run has a new profile.
 fn browse(page: &Path) -> Output {
     let profile = tempfile::tempdir().unwrap();
     Command::new("timeout")
@@ -83,7 +83,7 @@ fn signal(context: serde_json::Value) -> SignalEvent {
     signal
 }
 
-/// The rest of the page from the tag on that has all of these attributes in it.
+/// The rest of the page, from the tag that has all of these attributes.
 fn tag<'a>(dom: &'a str, attributes: &[&str]) -> &'a str {
     let tags = dom.match_indices('<').map(|(at, _)| &dom[at..]);
     let has = |rest: &&str| {
@@ -129,7 +129,7 @@ fn the_page_shows_phases_in_their_groups_signals_the_deadline_and_the_verdict() 
     );
     assert!(row("slack").contains("bar bad open") && row("slack").contains("class=\"budget\""));
     assert!(row("slack").contains("class=\"wedge\"") && !row("notify").contains("class=\"wedge\""));
-    // The group stands in front of its member.
+    // The group comes before its member.
     assert!(dom.find("data-phase=\"adapters\"") < dom.find("data-phase=\"slack\""));
     for phase in ["notify", "adapters", "slack"] {
         assert_eq!(row(phase).matches("class=\"at\"").count(), 2, "two signals");
@@ -144,7 +144,7 @@ fn the_page_shows_phases_in_their_groups_signals_the_deadline_and_the_verdict() 
 }
 
 #[test]
-fn hostile_text_runs_nothing_even_without_the_policy() {
+fn hostile_text_runs_no_script_even_without_the_policy() {
     const PWN: &str = "document.title='pwned'";
     let hostile = [
         format!("<script>{PWN}</script>"),
@@ -178,7 +178,8 @@ fn hostile_text_runs_nothing_even_without_the_policy() {
         ]);
     }
     let page = page(dir.path(), &events);
-    // The policy in the page's head would forbid scripts by itself; here the escaping has to.
+    // The policy in the page's head would forbid scripts. It is removed here, to test the escaping
+    // alone.
     let text = fs::read_to_string(&page).unwrap();
     let policy = text.lines().find(|line| line.contains("Content-Security-Policy")).unwrap();
     fs::write(&page, text.replace(policy, "")).unwrap();
@@ -188,7 +189,7 @@ fn hostile_text_runs_nothing_even_without_the_policy() {
     for element in ["<script", "<img", "<svg", "<iframe"] {
         assert!(!dom.contains(element), "{element} in {dom}");
     }
-    // Nor is any of it an attribute.
+    // None of it becomes an attribute.
     for tag in dom.split('<').skip(1).filter_map(|rest| rest.split('>').next()) {
         let mut quoted = tag.split('"').step_by(2);
         assert!(quoted.all(|outside| !outside.contains(" on")), "<{tag}>");

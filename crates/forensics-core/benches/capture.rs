@@ -1,13 +1,14 @@
-//! What the signal handler costs, and how soon it runs: real signals between real processes.
+//! The cost of the signal handler, and how soon it runs: real signals between real processes.
 //!
-//! This process runs the trials, and is the sender that stays alive. It starts itself twice more as
-//! a receiver with the handler installed: one with the usual time slice, one with a short one. All
-//! that is compared is measured in alternating trials. Compare figures of one run only.
+//! This process runs the trials, and is the sender that stays alive. It starts two more instances
+//! of itself as receivers with the handler installed, one with the usual time slice and one with a
+//! short one. Compared values are measured in alternating trials. Compare only figures of the same
+//! run.
 //!
-//! The floor is what the handler reads, without the handler: the same files of the same process,
-//! read by a thread that the same kill(2) has just woken from sigwait(3). In both cases the sender
-//! stays awake until it has the answer, because `stat` of a process that runs on the other CPU takes
-//! half as long again as of one that sleeps.
+//! The floor is the cost of the handler's reads without the handler: the same files of the
+//! same process, read by a thread that the same kill(2) has just woken from sigwait(3). In both
+//! cases the sender stays awake until it has the answer, because reading `stat` of a running
+//! process takes 50 % longer than of a sleeping one.
 
 #![forbid(unsafe_code)]
 
@@ -31,7 +32,8 @@ use nix::unistd::{Pid, getppid, read};
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const TRIALS: usize = 2500;
-/// One in so many trials has a sender that exits as well, which is a process to start.
+/// One in this many trials also has a sender that exits. These are few, because each starts a
+/// process.
 const EXITING: usize = 5;
 
 /// What the handler reads about a sender, in its order: `loginuid` only if there is a login session,
@@ -71,7 +73,7 @@ fn receive_with_short_slice() -> Result<()> {
     receive()
 }
 
-/// The receiver: says that it waits for a signal, and answers a signal with a line of numbers.
+/// The receiver: prints that it waits for a signal, and answers a signal with a line of numbers.
 fn receive() -> Result<()> {
     let _guard = capture::install(&[Signal::TERM])?;
     let awaited = SigSet::from(Nix::SIGUSR1);
@@ -157,7 +159,7 @@ impl Receiver {
         Ok(())
     }
 
-    /// Asks, and lets `send` signal this receiver as soon as it waits for a signal.
+    /// Sends a question, and lets `send` signal this receiver as soon as it waits for a signal.
     fn ask<T>(
         &mut self,
         question: &str,
@@ -170,7 +172,7 @@ impl Receiver {
         Ok((sent, self.answer()?))
     }
 
-    /// How long these reads take, in nanoseconds: the first time, and again at once.
+    /// How long these reads take, in nanoseconds: the first time, and right after that.
     fn reads(&mut self, files: &str) -> Result<(u64, u64)> {
         match self.ask(files, |target| Ok(kill(target, Nix::SIGUSR1)?))?.1[..] {
             [first, again] => Ok((first, again)),
@@ -233,7 +235,7 @@ impl Samples {
                 let mut sender = Command::new(std::env::current_exe()?)
                     .args(["send-and-exit", &target.to_string()])
                     .spawn()?;
-                // As a shell does. After this the sender is not even a zombie.
+                // Waits for it, as a shell does. After this the sender is not even a zombie.
                 sender.wait()?;
                 Ok((sender.id(), 0))
             })?;

@@ -1,7 +1,7 @@
-//! What the context and its line cost, for a real signal from a real process.
+//! The cost of the context and its line, for a real signal from a real process.
 //!
-//! They are compared with the time that the kernel takes: each file that they are made of is opened,
-//! read into one buffer on the stack and closed, and nothing is made of it.
+//! It is compared with the time that the kernel takes: each file that the context needs is opened,
+//! read into one buffer on the stack and closed, without parsing it.
 
 #![forbid(unsafe_code)]
 
@@ -23,7 +23,7 @@ use nix::unistd::getppid;
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const TRIALS: usize = 4000;
-/// How many fresh processes.
+/// How many new processes are measured.
 const FRESH: usize = 60;
 
 fn main() -> ExitCode {
@@ -81,7 +81,7 @@ fn context_and_line(startup: &StartupInfo, signal: &SignalInfo, line: &mut Strin
     let _ = write!(line, "{context}");
 }
 
-/// In a process that has not done it before: the first time, and the median of those after.
+/// In a new process: the first time, and the median of the following ones.
 fn fresh() -> Result<()> {
     let startup = StartupInfo::collect();
     let (signal, mut sender) = signalled()?;
@@ -94,8 +94,8 @@ fn fresh() -> Result<()> {
     Ok(())
 }
 
-/// The files that are read for the line, each once. The sender is a process that can be anything, so
-/// its ancestors are read as well, and as it lives, so is its command line.
+/// The files that are read for the line, each once. The sender's cause depends on its ancestors, so
+/// they are read too, and its command line, because it is alive.
 fn files(context: &ShutdownContext) -> Result<Vec<String>> {
     let sender = context.sender.as_ref().ok_or("no sender")?;
     let of = |pid: i32, file: &str| format!("/proc/{pid}/{file}");

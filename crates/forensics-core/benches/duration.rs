@@ -1,6 +1,6 @@
-//! Reading a time span, against the crate systemd-duration.
+//! The time to read a time span, compared with the crate systemd-duration.
 //!
-//! The texts are such as stand in unit files, and all of them ones that both read alike.
+//! The texts are typical of unit files, and both read each of them as the same span.
 
 #![forbid(unsafe_code)]
 
@@ -14,7 +14,7 @@ use measure::{clock, in_turns, median};
 const TEXTS: [&str; 8] =
     ["90s", "1min 30s", "5min", "500ms", "1h 30min", "2h", "1d 12h", "2w 3d 4h 5min 6s 7ms 8us"];
 const TRIALS: usize = 2000;
-/// How often each text is read in a trial, lest the clock be what is measured.
+/// How often each text is read in a trial, so that reading the clock does not dominate.
 const OFTEN: u32 = 20;
 
 fn main() {

@@ -1,4 +1,5 @@
-//! Writing an event into the record, against write(2) of the same bytes to a file opened likewise.
+//! The time to record an event, compared with write(2) of the same bytes to a file opened in the
+//! same way.
 
 #![forbid(unsafe_code)]
 

@@ -1,9 +1,9 @@
-//! Why a folder or a file is not used.
+//! The error for a folder or a file that is not used.
 
 use std::io;
 use std::path::Path;
 
-/// Why a folder or a file is not used. `Display` names it and says what to do.
+/// Why a folder or a file is not used. `Display` names the path and the fix.
 #[derive(Debug, thiserror::Error)]
 #[error("{problem}")]
 pub struct AccessError {

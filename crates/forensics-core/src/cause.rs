@@ -1,7 +1,7 @@
-//! Why we stop, in one word, with the evidence.
+//! The cause of a stop, in one word, with the evidence.
 //!
-//! It is decided by a table, of which the first row that matches wins. It uses plain data only, so that each row
-//! can be tested, and it names its evidence, so that a reader can check it.
+//! The first matching row of this table decides. It uses only plain data, so each row can be
+//! tested. It names its evidence, so a reader can check it.
 //!
 //! | cause | evidence |
 //! |---|---|
@@ -11,9 +11,9 @@
 //! | `ctrl_c` | `SI_KERNEL` with SIGINT or SIGQUIT |
 //! | `hangup` | SIGHUP with `SI_KERNEL`, or from our session leader (an interactive bash forwards it) |
 //! | `self_sent` | the sender is this process |
-//! | `unverified` | `SI_QUEUE`, where pid and uid are what the sender wrote |
+//! | `unverified` | `SI_QUEUE`, where the sender itself chose pid and uid |
 //! | `parent_died` | the signal is our parent-death signal, from the process that was our parent |
-//! | `container_stop` | the sender lives outside our pid namespace, or is a container's init |
+//! | `container_stop` | the sender is outside our pid namespace, or is a container's init |
 //! | `watchdog` | SIGABRT from the service manager |
 //! | `systemd` | from the service manager: process 1, or the user manager that owns our cgroup |
 //! | `supervisor` | from our parent, if that is not systemd |
@@ -21,8 +21,8 @@
 //! | `process` | any other sender with a name |
 //! | `unknown` | nothing else matched |
 //!
-//! [`Cause::Reboot`] replaces `systemd` when the manager, asked later, says that the whole system is
-//! going down. Nothing that can be read at once tells that for sure.
+//! [`Cause::Reboot`] replaces `systemd` if the manager, which is asked later, says that the whole
+//! system is going down. No fact that can be read at once proves that.
 
 use serde::{Deserialize, Serialize};
 
@@ -44,9 +44,9 @@ pub enum Cause {
     Hangup,
     /// We signalled ourselves.
     SelfSent,
-    /// A timer of our own ran out.
+    /// A timer of this process expired.
     Timer,
-    /// A sender that could write any pid into the signal.
+    /// A sender that could put any pid into the signal.
     Unverified,
     /// Our parent died, and we had asked for a signal when it does.
     ParentDied,
@@ -56,7 +56,7 @@ pub enum Cause {
     Systemd,
     /// The service manager takes the whole system down.
     Reboot,
-    /// The service manager missed our watchdog message.
+    /// The service manager received no watchdog message in time.
     Watchdog,
     /// Our parent, which is not systemd.
     Supervisor,
@@ -68,7 +68,7 @@ pub enum Cause {
     Requested,
     /// The service's future ended by itself.
     ServiceEnded,
-    /// It cannot be told.
+    /// The cause is not known.
     Unknown,
 }
 
@@ -81,27 +81,27 @@ impl Cause {
 
 display_as_in_json!(Cause);
 
-/// A cause, and what it was decided on.
+/// A cause and the evidence for it.
 #[doc(hidden)]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CauseDecision {
-    /// The one word.
+    /// The cause.
     pub cause: Cause,
-    /// The evidence for it, as text for people. It contains text of other processes: escape it.
+    /// The evidence, as text for people. It contains text from other processes: escape it.
     pub evidence: String,
 }
 
-/// What the cause is decided on besides the trigger, the sender and our process. Readers of a record do
-/// not need it.
+/// The facts that decide the cause besides the trigger, the sender and our process. Readers of a
+/// record do not need them.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Basis {
-    /// How the signal came about; absent if the handler did not see it.
+    /// How the signal was sent; absent if the handler did not see it.
     pub(crate) code: Option<SiCode>,
     /// Whether the signal is the one that `PR_SET_PDEATHSIG` asks for when the parent dies.
     pub(crate) is_parent_death_signal: bool,
     /// The process that was our parent at the start.
     pub(crate) first_parent: Option<i32>,
-    /// Whether we live in a pid namespace below the machine's own.
+    /// Whether we are in a pid namespace below the machine's own.
     pub(crate) in_pid_namespace: bool,
 }
 
@@ -136,7 +136,7 @@ fn of_signal(
     known: Basis,
 ) -> (Cause, String) {
     match code {
-        // A process that may signal us can claim every negative `si_code` but `SI_TKILL`
+        // A process that may signal us can choose any negative `si_code` except `SI_TKILL`
         // (`rt_sigqueueinfo(2)`).
         SiCode::Timer => {
             let evidence = "SI_TIMER: a timer of this process, unless a sender forged it";
@@ -163,16 +163,16 @@ fn of_signal(
     } else if is(Some(us.pid)) {
         (Cause::SelfSent, "the sender is this process".to_owned())
     } else if !sender.is_verified() {
-        (Cause::Unverified, format!("SI_QUEUE: pid {} is what the sender wrote there", who.pid))
+        (Cause::Unverified, format!("SI_QUEUE: the sender itself chose pid {}", who.pid))
     } else if known.is_parent_death_signal
         && known.first_parent == Some(who.pid)
-        // The kernel finds us a new parent before it sends the signal. A parent that we still have
-        // has signalled us by kill(2), as a supervisor does.
+        // The kernel gives us a new parent before it sends the signal. If the sender is still our
+        // parent, it has signalled us by kill(2), as a supervisor does.
         && !is_parent
     {
         (Cause::ParentDied, format!("the parent-death signal of pid {}, our parent", who.pid))
     } else if who.pid == 0 && known.in_pid_namespace {
-        (Cause::ContainerStop, "the sender lives outside our pid namespace".to_owned())
+        (Cause::ContainerStop, "the sender is outside our pid namespace".to_owned())
     } else if sender.forwards {
         let parent = if is_parent { ", our parent" } else { "" };
         (Cause::ContainerStop, format!("forwarded by the container's init {who}{parent}"))
@@ -182,7 +182,8 @@ fn of_signal(
             _ => (Cause::Systemd, format!("sent by {manager}")),
         }
     } else if is_parent {
-        // A thread's end sends the parent-death signal, too, and looks the same (prctl(2)).
+        // When the thread that started us ends, the parent-death signal is sent too, and looks the
+        // same (prctl(2)).
         let thread = ", or its thread that started us has ended";
         let thread = if known.is_parent_death_signal { thread } else { "" };
         (Cause::Supervisor, format!("the sender {who} is our parent{thread}"))
@@ -193,21 +194,21 @@ fn of_signal(
     } else {
         let why = sender.absence.map(|why| format!(": {why:?}").to_ascii_lowercase());
         let why = why.unwrap_or_default();
-        (Cause::Unknown, format!("sent by pid {}, of which nothing could be read{why}", who.pid))
+        (Cause::Unknown, format!("sent by pid {}, about which nothing could be read{why}", who.pid))
     }
 }
 
-/// The manager that `who` is, if it is one that could stop us.
+/// The name of the service manager, if `who` is one that could stop us.
 fn service_manager(who: &ProcessSummary, our_unit: Option<&CgroupUnit>) -> Option<String> {
     let named_systemd = who.name.as_deref() == Some("systemd");
     if who.pid == 1 {
-        // Where `hidepid=` hides process 1, being a unit of the system manager stands in for it.
+        // If `hidepid=` hides process 1, it is enough that we are a unit of the system manager.
         let hidden =
             who.name.is_none() && our_unit.is_some_and(|unit| unit.manager == Manager::System);
         return (named_systemd || hidden).then(|| "systemd(1)".to_owned());
     }
     let (ours, its_own) = (our_unit?.manager, who.unit.as_ref()?);
-    // The user manager lives in `init.scope` below its own user@UID.service.
+    // The user manager is in `init.scope` below its own user@UID.service.
     let manages_us = matches!(ours, Manager::User { .. })
         && its_own.manager == ours
         && its_own.unit == "init.scope";
@@ -249,7 +250,7 @@ mod tests {
         Some(CgroupUnit { unit: unit.into(), manager: Manager::User { uid } })
     }
 
-    /// A signal on its way to the process `US`, as the table's rows vary it.
+    /// A signal to the process `US`. Each row of the table changes it.
     struct Case {
         signal: Signal,
         code: SiCode,
@@ -259,7 +260,7 @@ mod tests {
         unit: Option<CgroupUnit>,
         is_parent_death_signal: bool,
         in_pid_namespace: bool,
-        /// Our parent by now.
+        /// Our present parent.
         ppid: i32,
         session: i32,
     }
@@ -319,7 +320,7 @@ mod tests {
             (
                 Case { code: SiCode::Queue, ..from(ProcessSummary::unknown(1)) },
                 Cause::Unverified,
-                "pid 1 is what the sender wrote",
+                "the sender itself chose pid 1",
             ),
             (
                 Case { code: SiCode::Queue, ..from(ProcessSummary::unknown(US)) },
@@ -382,7 +383,7 @@ mod tests {
             (
                 Case { absence: Some(SnapshotError::Hidden), ..from(ProcessSummary::unknown(1)) },
                 Cause::Unknown,
-                "pid 1, of which nothing could be read: hidden",
+                "pid 1, about which nothing could be read: hidden",
             ),
             (from(named(1, "init")), Cause::Process, "init(1)"),
             (
@@ -395,7 +396,7 @@ mod tests {
                 Cause::Process,
                 "systemd(77)",
             ),
-            // Calls itself so, and is another unit of the same user's.
+            // Has the name `systemd`, but is another unit of the same user.
             (
                 Case {
                     unit: user_unit("gateway.service", 1000),
@@ -435,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_no_signal_needs_no_sender() {
+    fn a_stop_without_a_signal_needs_no_sender() {
         let us = named(US, "gateway");
         let decide = |trigger: &Trigger| {
             let basis = Basis {

@@ -1,8 +1,8 @@
-//! Where a process's control group is in the file system, and what the kernel counts of its memory.
+//! Where a process's control group is in the file system, and the kernel's counters of its memory.
 //!
-//! File names are those of the kernel's `admin-guide/cgroup-v2.rst` and `cgroup-v1/memory.rst`. Each
-//! counter can be missing on its own. Files of a control group may be served by lxcfs, and can then
-//! block. The caller must bound that.
+//! File names are those of the kernel's `admin-guide/cgroup-v2.rst` and `cgroup-v1/memory.rst`.
+//! Each counter can be missing on its own. Files of a control group may be served by lxcfs, and can
+//! then block. The caller must limit the wait.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +17,7 @@ const MOUNT: &str = "/sys/fs/cgroup";
 /// "No limit" in version 1: the largest long, rounded down to a page.
 pub(crate) const NO_LIMIT: u64 = i64::MAX as u64 - 0xffff;
 
-/// Which kind of hierarchy.
+/// The version of a hierarchy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Version {
     V1,
@@ -30,8 +30,8 @@ fn unified(mount: &Path) -> PathBuf {
     if mount.join("cgroup.controllers").exists() { mount.to_owned() } else { mount.join("unified") }
 }
 
-/// The hierarchy below `mount` that has the controller, with its folder, and the process's path in it,
-/// by its `/proc/PID/cgroup`.
+/// The hierarchy below `mount` that has the controller, its folder, and the process's path in it,
+/// from its `/proc/PID/cgroup`.
 pub(crate) fn place(
     groups: &str,
     controller: &str,
@@ -46,16 +46,16 @@ pub(crate) fn place(
     Some((Version::V2, unified(mount), group.pathname))
 }
 
-/// The folder of a group. `None` for a group outside our cgroup namespace, which the kernel shows as
-/// `/../other`: the joined path would be outside of the mount.
+/// The folder of a group. `None` for a group outside our cgroup namespace, which the kernel shows
+/// as `/../other`: the joined path would be outside the mount.
 pub(crate) fn below(root: &Path, path: &str) -> Option<PathBuf> {
     let path = Path::new(path.trim_start_matches('/'));
     let inside = path.components().all(|c| matches!(c, Component::Normal(_)));
     inside.then(|| root.iter().chain(path).collect())
 }
 
-/// The folder of a group, and whether it was found there. In a container without a cgroup namespace the
-/// path is the host's, and the container's own group is what is mounted.
+/// The folder of a group, and whether it was found there. In a container without a cgroup namespace
+/// the path is the host's, and the mounted group is the container's own.
 pub(crate) fn home(root: &Path, path: &str) -> (PathBuf, bool) {
     match below(root, path).filter(|home| home.is_dir()) {
         Some(home) => (home, true),
@@ -70,19 +70,20 @@ pub struct MemoryCgroup {
     home: PathBuf,
 }
 
-/// What the kernel counts of a group's memory, in bytes or events. A count that is not known is absent.
+/// The kernel's counters of a group's memory, in bytes or events. A counter that is not known is
+/// absent.
 ///
 /// | name | version 2 | version 1 |
 /// |---|---|---|
 /// | `current` | `memory.current` | `memory.usage_in_bytes` |
 /// | `max`, absent without a limit | `memory.max` | `memory.limit_in_bytes` |
-/// | `max_events`: how often it was about to go over that | `max` of `memory.events` | `memory.failcnt` |
+/// | `max_events`: how often the usage was about to exceed `max` | `max` of `memory.events` | `memory.failcnt` |
 /// | `oom`: how often no memory could be freed | `oom` of `memory.events` | absent |
-/// | `oom_kill`: how many processes were killed for it | `oom_kill` of `memory.events` | `oom_kill` of `memory.oom_control` |
+/// | `oom_kill`: how many processes were killed to free memory | `oom_kill` of `memory.events` | `oom_kill` of `memory.oom_control` |
 pub type Memory = BTreeMap<String, u64>;
 
 impl MemoryCgroup {
-    /// The group of the process of that folder of `/proc` (`/proc/self`); `None` if there is no
+    /// The group of the process with that folder of `/proc` (`/proc/self`). `None` if there is no
     /// memory controller, or its files are not mounted.
     pub fn of(proc: &str) -> Option<Self> {
         let groups = procfile::text(format!("{proc}/cgroup"))?;
@@ -91,7 +92,7 @@ impl MemoryCgroup {
         home.is_dir().then_some(Self { version, home })
     }
 
-    /// Its counters now. Four small reads.
+    /// Reads its counters: four small files.
     pub fn read(&self) -> Memory {
         let text = |file: &str| procfile::text(self.home.join(file)).unwrap_or_default();
         let number = |file: &str| text(file).trim().parse().ok();
@@ -107,7 +108,7 @@ impl MemoryCgroup {
                 let events = text("memory.events");
                 [
                     ("current", number("memory.current")),
-                    // "max" if there is none.
+                    // "max" means no limit.
                     ("max", number("memory.max")),
                     ("max_events", counter(&events, "max")),
                     ("oom", counter(&events, "oom")),
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_counted_is_the_same_in_both_versions() {
+    fn the_counters_are_the_same_in_both_versions() {
         let (_v2, home) = folder(&[
             ("memory.current", "1048576\n"),
             ("memory.max", "2097152\n"),
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn no_limit_is_none_and_each_count_is_lost_alone() {
+    fn no_limit_is_none_and_each_counter_can_be_missing_alone() {
         let (_v2, home) = folder(&[("memory.max", "max\n"), ("memory.events", "max x\noom 0\n")]);
         let group = MemoryCgroup { version: Version::V2, home };
         assert_eq!(group.read(), memory(&[("oom", 0)]));
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_that_is_not_visible_is_what_is_mounted() {
+    fn a_group_that_is_not_visible_is_replaced_by_the_mounted_one() {
         let (_dir, root) = folder(&[]);
         fs::create_dir(root.join("here")).unwrap();
         assert_eq!(home(&root, "/here"), (root.join("here"), true));

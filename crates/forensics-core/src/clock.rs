@@ -1,4 +1,4 @@
-//! The two clocks that a record is stamped with.
+//! The two clocks whose times are in a record.
 //!
 //! [`Utc`] is for people and for comparing hosts. It jumps when the clock is set. [`mono_us`] is for
 //! arithmetic. It never goes back, but it can be compared only within one boot, which [`boot_id`]
@@ -23,7 +23,7 @@ pub fn mono_us() -> u64 {
 /// The id of this boot, from `/proc/sys/kernel/random/boot_id` (`random(4)`), the same in all
 /// containers of a machine. Absent if `/proc` is not mounted.
 pub fn boot_id() -> Option<String> {
-    // It does not change, and it is needed for each record.
+    // Cached, because it does not change and each record needs it.
     static READ: OnceLock<String> = OnceLock::new();
     if READ.get().is_none() {
         let id = procfile::text("/proc/sys/kernel/random/boot_id")?;
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_monotonic_clock_and_the_boot_id_are_the_kernels() {
+    fn the_monotonic_clock_and_the_boot_id_agree_with_proc() {
         let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
         let uptime: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
         // The uptime counts suspended time too (proc_uptime(5)), so it bounds the clock above.

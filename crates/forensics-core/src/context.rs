@@ -1,13 +1,13 @@
 //! Everything that is known about a stop.
 //!
-//! [`StartupInfo`] holds what was true when the service started. [`ShutdownContext::start`] adds what
-//! what the handler saw of the signal, and reads no file. [`Probe`]s find the rest, one fact each, and
-//! [`ShutdownContext::apply`] adds what they found. Each fact can be missing on its own, and nothing
-//! here fails. The caller decides how long a probe may block, because this crate starts no thread.
-//! [`ShutdownContext::capture`] is for callers that may block.
+//! [`StartupInfo`] holds what was true when the service started. [`ShutdownContext::start`] adds
+//! what the handler saw of the signal, and reads no file. [`Probe`]s find the other facts, one
+//! each, and [`ShutdownContext::apply`] adds their results. Each fact can be missing on its own,
+//! and nothing here fails. The caller decides how long a probe may block, because this crate starts
+//! no thread. [`ShutdownContext::capture`] is for callers that may block.
 //!
-//! Its [`Display`](std::fmt::Display) is the context line of the log, and its serde form is the JSON of
-//! the report and the record.
+//! [`Display`](std::fmt::Display) gives the context line of the log, and serde the JSON of the
+//! report and the record.
 
 mod kubernetes;
 mod line;
@@ -37,7 +37,7 @@ pub use startup::StartupInfo;
 pub use startup::SystemdMarkers;
 use startup::own_pid;
 
-/// What asked us to stop.
+/// What requested the stop.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -52,7 +52,7 @@ pub enum Trigger {
         /// The reason it gave.
         reason: String,
     },
-    /// The service's own future ended before anything asked it to.
+    /// The service's own future ended before anything requested a stop.
     ServiceEnded {
         /// Its error, if it failed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,11 +64,11 @@ pub enum Trigger {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ShutdownContext {
-    /// When it was asked for: RFC 3339, UTC, microseconds.
+    /// When the stop was requested: RFC 3339, UTC, microseconds.
     pub ts: Utc,
     /// The same on `CLOCK_MONOTONIC`, in microseconds.
     pub mono_us: u64,
-    /// What asked. Absent in a [snapshot](Self::snapshot).
+    /// What requested the stop. Absent in a [snapshot](Self::snapshot).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trigger: Option<Trigger>,
     /// The cause, and the evidence for it. Absent without a trigger.
@@ -89,7 +89,7 @@ pub struct ShutdownContext {
     pub process: ProcessSummary,
     /// Whether a service manager runs us.
     pub under_systemd: bool,
-    /// What systemd told us.
+    /// What systemd passed to us.
     #[doc(hidden)]
     pub systemd: SystemdMarkers,
     /// The container runtime, if one can be seen.
@@ -98,24 +98,25 @@ pub struct ShutdownContext {
     /// The Kubernetes pod, if we are in one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<Pod>,
-    /// What our control group counts of its memory.
+    /// The memory counters of our control group.
     #[doc(hidden)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Memory>,
     /// The load averages over 1, 5 and 15 minutes, by `proc_loadavg(5)`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<[f32; 3]>,
-    /// The markers that are there.
+    /// The markers that exist.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub markers: Vec<Marker>,
-    /// What else the cause is decided on. Absent in a snapshot and in what is read from a record.
+    /// The other facts that decide the cause. Absent in a snapshot and in a context that was read
+    /// from a record.
     #[serde(skip)]
     basis: Option<Basis>,
 }
 
 impl ShutdownContext {
-    /// What is known without reading a file about a stop that `trigger` asked for: the facts of the
-    /// start, and what the handler saw of the signal, if it was one.
+    /// The facts about a stop by `trigger` that are known without reading a file: those of the
+    /// start, and what the handler saw if it was a signal.
     #[doc(hidden)]
     pub fn start(startup: &StartupInfo, trigger: Trigger, signal: Option<&SignalInfo>) -> Self {
         let mut context = Self::without_trigger(startup);
@@ -136,9 +137,9 @@ impl ShutdownContext {
         context
     }
 
-    /// Adds what a probe found, and decides the cause again from all facts. Pure.
+    /// Adds the result of a probe, and decides the cause again from all facts. Pure.
     ///
-    /// A finding may come late, and after those of later probes. What was found about a process that
+    /// A result may come late, and after those of later probes. A result about a process that
     /// turned out not to be the sender is dropped.
     #[doc(hidden)]
     pub fn apply(&mut self, result: ProbeResult) {
@@ -168,7 +169,7 @@ impl ShutdownContext {
         Self::start(startup, trigger, signal).with_all_probes(startup)
     }
 
-    /// What is true now, without a stop. May block, as [`capture`](Self::capture).
+    /// The present facts, without a stop. May block, as [`capture`](Self::capture) may.
     pub fn snapshot(startup: &StartupInfo) -> Self {
         Self::without_trigger(startup).with_all_probes(startup)
     }
@@ -182,7 +183,7 @@ impl ShutdownContext {
     }
 
     fn without_trigger(startup: &StartupInfo) -> Self {
-        // What can have changed since the start is left to the probes.
+        // The probes read again whatever can have changed since the start.
         let mut process = ProcessSummary { tracer_pid: None, ..startup.process.clone() };
         if process.pid == own_pid() {
             // Our parent changes when it dies. This asks the kernel and needs no /proc.
@@ -216,17 +217,18 @@ impl ShutdownContext {
         }
     }
 
-    /// Why we stop; [`Cause::Unknown`] without a stop.
+    /// The cause of the stop. [`Cause::Unknown`] without a stop.
     pub fn cause(&self) -> Cause {
         self.decision.as_ref().map_or(Cause::Unknown, |decision| decision.cause)
     }
 
-    /// The evidence for the cause, as text for people. It contains text of other processes: escape it.
+    /// The evidence for the cause, as text for people. It contains text from other processes:
+    /// escape it.
     pub fn evidence(&self) -> Option<&str> {
         self.decision.as_ref().map(|decision| decision.evidence.as_str())
     }
 
-    /// The signal that asked for the stop, if one did.
+    /// The signal that requested the stop, if one did.
     pub fn signal(&self) -> Option<Signal> {
         match self.trigger {
             Some(Trigger::Signal { signal }) => Some(signal),

@@ -60,7 +60,7 @@ pub enum Timespan {
     /// This many microseconds, fewer than `u64::MAX`. That number is systemd's infinity, and
     /// [`Timespan::from_micros`] turns it into [`Infinite`](Timespan::Infinite).
     Finite(u64),
-    /// systemd's `infinity`: no limit at all.
+    /// systemd's `infinity`: no limit.
     Infinite,
 }
 
@@ -88,8 +88,8 @@ impl Timespan {
     }
 }
 
-/// Nanoseconds are cut off. A longer duration than [`Timespan::MAX_FINITE`] becomes that span, and
-/// never infinite: `Duration::MAX` is very long, but it is a limit.
+/// Nanoseconds are cut off. A duration longer than [`Timespan::MAX_FINITE`] becomes that span. It
+/// never becomes infinite: `Duration::MAX` is very long, but it is a limit.
 impl From<Duration> for Timespan {
     fn from(duration: Duration) -> Self {
         u64::try_from(duration.as_micros())
@@ -153,7 +153,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn every_vector_gives_systemds_value_error_and_human_form() {
+    fn every_vector_gives_the_value_error_and_text_of_systemd() {
         let (mut parsed, mut stop_timeouts, mut excluded) = (0, 0, 0);
         let table = include_str!("../testdata/timespan_vectors.tsv");
         for row in table.lines().skip(1) {
@@ -161,7 +161,8 @@ mod tests {
             let [input, expected, source, errno, human] = columns[..] else {
                 panic!("not five columns: {row:?}")
             };
-            // Only the rows recorded from systemd-analyze escape what would break the table.
+            // Only the rows recorded from systemd-analyze have escapes for characters that would
+            // break the table.
             let input = match source {
                 "oracle-252" => {
                     input.replace(r"\n", "\n").replace(r"\t", "\t").replace(r"\v", "\u{b}")
@@ -177,8 +178,8 @@ mod tests {
                     stop_timeouts += 1;
                     parse_stop_timeout(&input)
                 }
-                // parse_sec_def_infinity(), where an empty text means infinite, reads
-                // CPUQuotaPeriodSec=, which is nothing to us.
+                // parse_sec_def_infinity(), where an empty text means infinite, reads only
+                // CPUQuotaPeriodSec=, which is not used here.
                 "systemd-test-definf" => {
                     excluded += 1;
                     continue;
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn infinity_is_the_longest_span_and_never_made_from_a_duration() {
+    fn infinity_is_the_longest_span_and_never_results_from_a_duration() {
         assert!(Timespan::MAX_FINITE < Timespan::Infinite);
         assert_eq!(Timespan::from_micros(u64::MAX), Timespan::Infinite);
         assert_eq!(Timespan::from(Duration::MAX), Timespan::MAX_FINITE);
@@ -233,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_year_is_printed_and_not_read_as_with_systemd() {
+    fn the_last_year_is_printed_but_not_read_as_in_systemd() {
         let below = Timespan::Finite(584_542 * YEAR - 1);
         assert_eq!(parse(&below.to_string()), Ok(below));
         for span in [Timespan::Finite(584_542 * YEAR), Timespan::MAX_FINITE] {

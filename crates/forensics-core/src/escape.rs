@@ -1,14 +1,14 @@
 //! Text from other processes, made safe to show.
 //!
 //! A process chooses its own name and command line, and any process that may write a marker file
-//! chooses its content. Shown unescaped, such texts could end a log line early, forge a field of it,
-//! or control the reader's terminal. So all foreign text is escaped: running text by [`Escaped`], the
-//! fields of a line by [`logfmt`](crate::logfmt), JSON by [`json`](crate::json).
+//! chooses its content. Without escaping, these texts could end a log line early, forge a field of
+//! it, or control the reader's terminal. So all foreign text is escaped: running text by
+//! [`Escaped`], the fields of a line by [`logfmt`](crate::logfmt), JSON by [`json`](crate::json).
 //!
 //! [`char::escape_debug`] decides what is unsafe ([`is_safe`]): all control characters, the
 //! bidirectional controls, invisible, combining and unassigned characters and separators other than
-//! a blank. The few letters and symbols that show as nothing are unsafe as well. Letters that only
-//! look like others, or like a quote or `=`, are not escaped.
+//! a blank. The few letters and symbols that are displayed as nothing are unsafe as well. Letters
+//! that only look like others, or like a quote or `=`, are not escaped.
 
 use std::error::Error;
 use std::fmt::{self, Display, Write};
@@ -23,8 +23,8 @@ pub const MAX_NAME_CHARS: usize = 256;
 /// Longest text that a service gives (a reason, an error, a recorded value), in characters.
 pub const MAX_TEXT_CHARS: usize = 4000;
 
-/// Whether a character can be shown as it is: it is visible, stays in its place, and leaves the others
-/// in theirs. Quotes and backslashes are safe where nothing is quoted.
+/// Whether a character can be shown unescaped: it is visible and does not move or hide other
+/// characters. Quotes and backslashes are safe in text that is not quoted.
 ///
 /// ```
 /// use forensics_core::escape::is_safe;
@@ -34,15 +34,15 @@ pub const MAX_TEXT_CHARS: usize = 4000;
 pub fn is_safe(c: char) -> bool {
     match c {
         '\'' | '"' | '\\' => true,
-        // Letters and a symbol that are printable by their category, and show as nothing: the fillers
-        // of Hangul, and the empty pattern of Braille.
+        // Their category is printable, but they are displayed as nothing: the fillers of Hangul,
+        // and the empty pattern of Braille.
         '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}' | '\u{2800}' => false,
         c => c.is_ascii_graphic() || c == ' ' || c.escape_debug().len() == 1,
     }
 }
 
-/// Shows running text: blanks and punctuation as they are, and everything escaped that could leave
-/// the line or control a terminal.
+/// Shows running text. Blanks and punctuation are unchanged. Characters that could end the line or
+/// control a terminal are escaped.
 ///
 /// ```
 /// use forensics_core::escape::Escaped;
@@ -62,7 +62,7 @@ pub(crate) fn write_char(f: &mut fmt::Formatter<'_>, c: char) -> fmt::Result {
     match c {
         '"' | '\\' => write!(f, "\\{c}"),
         c if is_safe(c) => f.write_char(c),
-        // `escape_debug` takes these for printable.
+        // `escape_debug` does not escape these.
         c if c.escape_debug().len() == 1 => write!(f, "{}", c.escape_unicode()),
         c => write!(f, "{}", c.escape_debug()),
     }
@@ -90,12 +90,12 @@ mod tests {
 
     use crate::logfmt::{Key, Value};
 
-    /// All that an attacker could hide behind, by what it does to a reader.
+    /// The characters that an attacker could use, grouped by their effect on a reader.
     const UNSAFE: &[std::ops::RangeInclusive<u32>] = &[
         // C0, DEL and C1: newlines, ESC, CSI, OSC, DCS, NUL.
         0x00..=0x1f,
         0x7f..=0x9f,
-        // Blanks that are none, the soft hyphen, joiners, zero-width ones.
+        // Special blanks, the soft hyphen, joiners, zero-width characters.
         0xa0..=0xa0,
         0xad..=0xad,
         0x34f..=0x34f,
@@ -123,7 +123,7 @@ mod tests {
     ];
 
     #[test]
-    fn no_character_that_moves_hides_or_drives_anything_is_shown() {
+    fn no_character_that_moves_hides_or_controls_text_is_shown() {
         for c in UNSAFE.iter().cloned().flatten().filter_map(char::from_u32) {
             assert!(!is_safe(c), "{:x}", u32::from(c));
             for text in [Value(&c.to_string()).to_string(), Escaped(&c.to_string()).to_string()] {

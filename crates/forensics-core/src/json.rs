@@ -1,9 +1,9 @@
 //! JSON that is safe to show on a terminal, on one line.
 //!
-//! JSON requires only quotes, backslashes and ASCII control characters to be escaped. A record shown by
-//! cat(1), or `--json` piped to a terminal, could still contain C1 controls, bidirectional controls and
-//! invisible characters. Here every character that [`is_safe`] refuses is written as `\uXXXX`, which
-//! every reader of JSON takes for the same text.
+//! JSON requires only quotes, backslashes and ASCII control characters to be escaped. A record
+//! shown by cat(1), or `--json` piped to a terminal, could still contain C1 controls, bidirectional
+//! controls and invisible characters. Here every character that [`is_safe`] refuses is written as
+//! `\uXXXX`, which every JSON parser reads as the same text.
 
 use std::fmt::Write;
 
@@ -27,18 +27,18 @@ pub fn to_vec(value: &(impl Serialize + ?Sized)) -> serde_json::Result<Vec<u8>> 
 /// # Errors
 /// If the value cannot be JSON.
 pub fn to_string(value: &(impl Serialize + ?Sized)) -> serde_json::Result<String> {
-    // Replaces nothing, as JSON is UTF-8.
+    // JSON is UTF-8, so nothing is replaced.
     to_vec(value).map(|json| String::from_utf8_lossy(&json).into_owned())
 }
 
-/// The value that the text of `value` reads as; `null` if it cannot be JSON. `serde_json::to_value`
-/// differs for an `f32`: it keeps 0.42 as 0.41999998688697815.
+/// The value that results from writing `value` as text and parsing it. `null` if it cannot be JSON.
+/// `serde_json::to_value` differs for an `f32`: it keeps 0.42 as 0.41999998688697815.
 pub fn to_value(value: &impl Serialize) -> Value {
     to_vec(value).and_then(|json| serde_json::from_slice(&json)).unwrap_or_default()
 }
 
-/// Escapes what is not safe. Only strings can contain that: the rest of JSON is ASCII, and so are the
-/// escapes that it already has.
+/// Escapes unsafe characters. Only strings can contain them: the rest of JSON is ASCII, and so are
+/// its existing escapes.
 fn escaped(json: &[u8]) -> Vec<u8> {
     let mut safe = String::with_capacity(json.len());
     for c in String::from_utf8_lossy(json).chars() {
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_unsafe_is_escaped_in_names_and_values() {
+    fn unsafe_characters_are_escaped_in_names_and_values() {
         let value =
             json!({ "a\u{9b}": "\u{1b}[2J\u{7f}\u{202e}\u{e0041}\n\"\\'é", "n": [1.5, null] });
         let json = to_string(&value).unwrap();
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_float_keeps_the_digits_that_it_is_written_with() {
+    fn a_float_keeps_its_written_digits() {
         assert_eq!(to_value(&0.42_f32).to_string(), "0.42");
     }
 

@@ -1,10 +1,11 @@
 //! What a Linux service can know about its own shutdown.
 //!
-//! Everything here is synchronous, knows no async runtime and spawns nothing; the crate
-//! `forensics-tokio` puts it to work in a service, and the binary `forensics` on the command line.
+//! Everything here is synchronous, independent of any async runtime, and starts no process or
+//! thread. The crate `forensics-tokio` uses it in a service, and the program `forensics` on the
+//! command line.
 //!
-//! Nothing in this crate panics on what it finds in `/proc` or in a file: a fact that is not known
-//! is absent, and text that other processes wrote is escaped before it is shown.
+//! Nothing in this crate panics on the content of `/proc` or of a file. A fact that is not known is
+//! absent. Text from other processes is escaped before it is shown.
 
 #[macro_use]
 mod words;
@@ -19,8 +20,8 @@ pub mod process;
 pub mod record;
 pub mod systemd;
 
-// For `forensics-tokio` and `forensics-cli`: they have the same version as this crate, and what is
-// hidden may change with any version.
+// For `forensics-tokio` and `forensics-cli`, which always have the same version as this crate. The
+// hidden modules may change with any version.
 #[doc(hidden)]
 pub mod cgroupfs;
 #[doc(hidden)]
@@ -42,7 +43,7 @@ mod access;
 mod os;
 mod procfile;
 
-/// The readme's code, compiled.
+/// Compiles the code of the readme.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

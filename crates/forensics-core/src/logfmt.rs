@@ -1,14 +1,15 @@
 //! Lines of `key=value` fields, such as the context line.
 //!
-//! A value can neither end the line nor look like another field, whatever is in it: it is quoted and
-//! [escaped](crate::escape) where needed. [`parse`] reads such a line back, which shows that escaping
-//! loses nothing.
+//! A value is quoted and [escaped](crate::escape) as needed, so it can neither end the line nor
+//! look like another field. [`parse`] reads such a line back, which shows that escaping loses
+//! nothing.
 
 use std::fmt::{self, Display, Write};
 
 use crate::escape::{is_safe, write_char};
 
-/// Shows the key of a `key=value` line: what could end it or is unsafe is escaped.
+/// Shows the key of a `key=value` line. Characters that could end the key or are unsafe are
+/// escaped.
 ///
 /// ```
 /// use forensics_core::logfmt::Key;
@@ -26,8 +27,8 @@ impl Display for Key<'_> {
     }
 }
 
-/// Shows a value of a `key=value` line: bare if that is unambiguous, else quoted and escaped;
-/// in the alternate form `{:#}` always quoted.
+/// Shows a value of a `key=value` line: bare if that is unambiguous, otherwise quoted and escaped.
+/// The alternate form `{:#}` is always quoted.
 ///
 /// ```
 /// use forensics_core::logfmt::Value;
@@ -58,7 +59,7 @@ fn stays_bare(c: char) -> bool {
     !matches!(c, ' ' | '"' | '=' | '\\') && is_safe(c)
 }
 
-/// A line is not one that [`Key`]s and [`Value`] values were written into.
+/// A line is not made of [`Key`] and [`Value`] pairs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the field at byte {at} is not `key=value`, or has a bad quote or escape")]
 pub struct ParseError {
@@ -66,11 +67,10 @@ pub struct ParseError {
     pub at: usize,
 }
 
-/// Reads a line of `key=value` fields, with keys as [`Key`] and values as [`Value`] writes them, back
-/// into pairs.
+/// Reads a line of `key=value` fields, as [`Key`] and [`Value`] write them, back into pairs.
 ///
 /// # Errors
-/// If the line is not of that form; nothing is guessed.
+/// If the line does not have that form. Nothing is guessed.
 pub fn parse(line: &str) -> Result<Vec<(String, String)>, ParseError> {
     let mut found = Vec::new();
     let mut rest = line.trim_start_matches(' ');
@@ -83,7 +83,7 @@ pub fn parse(line: &str) -> Result<Vec<(String, String)>, ParseError> {
     Ok(found)
 }
 
-/// Key and value of a line's first field, and what follows it.
+/// Key and value of a line's first field, and the rest of the line.
 fn first_field(line: &str) -> Option<(String, String, &str)> {
     let (key, rest) = line.split_once('=').filter(|(key, _)| !key.contains(' '))?;
     let (value, after) = match rest.strip_prefix('"') {
@@ -132,7 +132,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn values_are_quoted_only_where_a_reader_could_be_misled() {
+    fn values_are_quoted_only_if_they_would_be_ambiguous() {
         let cases = [
             ("kill", "kill"),
             ("it's", "it's"),
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_quoted_never_wrote_are_refused() {
+    fn lines_in_another_form_are_refused() {
         let cases = [
             ("a=1 word b=2", 4),
             (r#"a="open"#, 0),

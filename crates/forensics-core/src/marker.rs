@@ -1,13 +1,13 @@
 //! Marker files: another program writes one to say that it is about to stop us.
 //!
-//! A deploy script writes `{"target_pid": 4100}` before it sends the signal; the stop that follows
-//! was then planned, or is a takeover by a successor. The pids are compared as JSON numbers, not as
-//! text, since `"target_pid": 12` is a prefix of `"target_pid": 123`.
+//! A deploy script writes `{"target_pid": 4100}` before it sends the signal. The marker shows that
+//! the stop was planned, or that a successor takes over. The pids are compared as JSON numbers, not
+//! as text, because `"target_pid": 12` is a prefix of `"target_pid": 123`.
 //!
 //! A marker's path may lead to anything, so [`read`] opens only regular files (see
-//! [`crate::secure_fs`]), reads at most 64 KiB, and reports anything else as [`Marker::problem`]. It
-//! never fails. On a file system whose server does not answer, open(2) itself blocks; to limit that,
-//! call it on a thread of its own.
+//! [`crate::secure_fs`]), reads at most 64 KiB, and reports anything else as [`Marker::problem`].
+//! It never fails. On a file system whose server does not answer, open(2) itself blocks. To limit
+//! the wait, call it on a separate thread.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::secure_fs::{self, OpenError};
 
-/// A marker larger than this is not one.
+/// The size limit of a marker, in bytes.
 const MAX_MARKER_BYTES: u64 = 64 * 1024;
 
 /// Which process a marker names.
@@ -27,15 +27,14 @@ pub enum Target {
     /// `target_pid` is this process.
     #[serde(rename = "self")]
     ThisProcess,
-    /// `target_pid` is a number, and not this process's.
+    /// `target_pid` is a number other than this process's.
     Other,
-    /// It names no process: no number under `target_pid`, not JSON, or not readable.
+    /// It names no process: it has no number under `target_pid`, is not JSON, or is not readable.
     Unstated,
 }
 
 impl Target {
-    /// The word for it in the context line: `self`, `other`, or `yes` for a marker that exists and
-    /// names no process.
+    /// The word in the context line: `self`, `other`, or `yes` for a marker that names no process.
     #[doc(hidden)]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -60,11 +59,11 @@ pub struct Marker {
     pub problem: Option<String>,
 }
 
-/// Looks at the marker `name` at `path`, for the process `pid`.
+/// Reads the marker `name` at `path`, for the process `pid`.
 ///
-/// `None` if there is none. It blocks for as long as it takes to open a file and read 64 KiB of
-/// it, which has no limit where a file server does not answer. A symbolic link is followed, so a
-/// marker can be set by replacing a link.
+/// `None` if it does not exist. Blocks while it opens the file and reads up to 64 KiB, which takes
+/// forever if a file server does not answer. A symbolic link is followed, so a marker can be set by
+/// replacing a link.
 #[doc(hidden)]
 pub fn read(name: &str, path: &Path, pid: u32) -> Option<Marker> {
     let (target, problem) = match secure_fs::read(path, MAX_MARKER_BYTES) {
@@ -82,17 +81,19 @@ pub fn read(name: &str, path: &Path, pid: u32) -> Option<Marker> {
     Some(Marker { name: name.to_owned(), target, problem })
 }
 
-/// Which process the content of a marker names.
+/// The process that the content of a marker names.
 ///
 /// # Errors
-/// If it is not JSON. An empty file is no error: the existence of some markers says enough.
+/// If it is not JSON. An empty file is not an error, because the existence of some markers is
+/// enough.
 #[doc(hidden)]
 pub fn target(content: &[u8], pid: u32) -> Result<Target, serde_json::Error> {
     if content.trim_ascii().is_empty() {
         return Ok(Target::Unstated);
     }
     let json: serde_json::Value = serde_json::from_slice(content)?;
-    // A pid is exact in a float, too, and some programs write every number as one: `123.0`, `1.23e2`.
+    // Some programs write every number as a float, such as `123.0` or `1.23e2`. A pid is exact in a
+    // float.
     Ok(match json.get("target_pid").and_then(serde_json::Value::as_f64) {
         Some(number) if number == f64::from(pid) => Target::ThisProcess,
         Some(_) => Target::Other,
@@ -120,7 +121,7 @@ mod tests {
             (r#"{"target_pid": 123.0}"#, ThisProcess),
             (r#"{"target_pid": 1.23e2}"#, ThisProcess),
             (r#"{"target_pid": 1.23e300}"#, Other),
-            // The last of two counts, as in most readers of JSON.
+            // The last of two equal keys counts, as in most JSON parsers.
             (r#"{"target_pid": 12, "target_pid": 123}"#, ThisProcess),
             (r#"{"target_pid": 123, "target_pid": "123"}"#, Unstated),
             (r#"{"target_pid": [123]}"#, Unstated),
@@ -147,7 +148,7 @@ mod tests {
         for content in broken {
             assert!(target(content, 123).is_err(), "{}", content.escape_ascii());
         }
-        // serde_json bounds the nesting, so that a deep marker costs no stack.
+        // serde_json limits the nesting, so a deep marker cannot overflow the stack.
         for nested in ["[", r#"{"target_pid":"#] {
             let deep = nested.repeat(100_000);
             let error = target(deep.as_bytes(), 123).unwrap_err();
@@ -156,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_lies_at_the_path_costs_nothing_and_hangs_nothing() {
+    fn a_path_of_any_kind_is_handled_without_blocking() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         let problem = |name: &str| {

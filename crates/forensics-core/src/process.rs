@@ -1,7 +1,7 @@
 //! The facts about one process.
 //!
-//! A process can exit while it is being read, `hidepid=` can hide it, and a container masks parts of
-//! `/proc`. So every fact is optional, and there is no error: the summary of a process that never
+//! A process can exit while it is being read, `hidepid=` can hide it, and a container masks parts
+//! of `/proc`. So every fact is optional and nothing fails. The summary of a process that never
 //! existed has only a pid. The fields are those of `proc_pid_stat(5)`, `proc_pid_status(5)` and
 //! `proc_pid_cmdline(5)`.
 //!
@@ -18,7 +18,7 @@ use crate::procfile;
 use crate::secret::redact_some;
 use crate::systemd::{CgroupUnit, unit_of_cgroup_file};
 
-/// A process, as it was when it was read.
+/// The facts about a process at the time when it was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ProcessSummary {
@@ -41,11 +41,11 @@ pub struct ProcessSummary {
     /// thread.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cmdline: Option<String>,
-    /// When it started, in clock ticks (`sysconf(_SC_CLK_TCK)`, 100 a second on Linux) since boot.
-    /// Pids are reused. Pid and start time together identify a process.
+    /// When it started, in clock ticks (`sysconf(_SC_CLK_TCK)`, 100 per second on Linux) since
+    /// boot. Pids are reused; pid and start time together identify a process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<u64>,
-    /// Its controlling terminal, as below `/dev`: `pts/3`, `tty1`.
+    /// Its controlling terminal, by its name below `/dev`: `pts/3`, `tty1`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tty: Option<String>,
     /// The id of its POSIX session.
@@ -112,7 +112,8 @@ impl ProcessSummary {
 
 #[doc(hidden)]
 impl ProcessSummary {
-    /// What one read of `/proc/PID/stat` gives: parent, name, state, start time, terminal, session.
+    /// The facts from one read of `/proc/PID/stat`: parent, name, state, start time, terminal,
+    /// session.
     pub fn read_stat(pid: i32) -> Self {
         Self::from_stat(pid, &procfile::read_of(pid, "stat").unwrap_or_default())
     }
@@ -136,14 +137,14 @@ impl ProcessSummary {
         Self { pid, ..Self::default() }
     }
 
-    /// Whether both are about the same process, and not about two that had the same pid one after the
-    /// other.
+    /// Whether both are about the same process, and not about two processes that had the same pid
+    /// at different times.
     pub fn is_same_as(&self, other: &Self) -> bool {
         self.pid == other.pid && self.start_time.is_some() && self.start_time == other.start_time
     }
 }
 
-/// `bash(4201)`, the form in which a line names a process. `?` stands for an unknown name.
+/// Shows `bash(4201)`, with `?` for an unknown name.
 impl Display for ProcessSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", Value(&self.name_and_pid()))
@@ -153,13 +154,13 @@ impl Display for ProcessSummary {
 /// The command line of the process `pid`, joined by blanks, cut at 300 characters.
 ///
 /// This can block for as long as that process holds the lock of its memory map. Call it on a thread
-/// that may block. `None` for a process that has gone, a zombie, a kernel thread, and one that we may
-/// not read.
+/// that may block. `None` for a process that has exited, a zombie, a kernel thread, or a process
+/// that we may not read.
 pub fn cmdline(pid: i32) -> Option<String> {
     joined_cmdline(&procfile::read_of(pid, "cmdline").ok()?)
 }
 
-/// The id in the content of `/proc/PID/loginuid` or `sessionid`; `None` if there was no login.
+/// The id in the content of `/proc/PID/loginuid` or `sessionid`. `None` if there was no login.
 ///
 /// Allocates nothing, so that the OS handler may call it.
 pub(crate) fn login_id(content: &[u8]) -> Option<u32> {
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hostile_name_does_not_shift_the_fields_behind_it() {
+    fn a_hostile_name_does_not_shift_the_fields_after_it() {
         for name in ["kill", "a b", ") R 1 1 1 1", "((", "x\ny", ")", ""] {
             let summary = ProcessSummary::from_stat(7, &stat(name, 42, 41, 34817, 1234));
             assert_eq!(summary.name.as_deref(), Some(name));
@@ -219,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_stat_file_leaves_the_pid_alone() {
+    fn a_broken_stat_file_leaves_only_the_pid() {
         let broken: [&[u8]; 13] = [
             b"",
             b"7",
@@ -242,7 +243,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_stat_file_makes_us_panic(
+        fn no_stat_file_causes_a_panic(
             stat in proptest::collection::vec(proptest::num::u8::ANY, 0..80),
             shaped in "[0-9 ()]{0,6}[a-z()]{0,5}[) ]{0,3}[SRZ 0-9-]{0,40}",
         ) {
@@ -252,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn terminals_have_the_names_they_have_below_dev() {
+    fn terminals_have_their_names_below_dev() {
         let cases = [
             ((0, 0), None),
             ((136, 3), Some("pts/3")),
@@ -268,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_are_joined_and_cut_on_a_character() {
+    fn arguments_are_joined_and_cut_at_a_character_boundary() {
         assert_eq!(joined_cmdline(b"kill\x00-9\x00\x00").as_deref(), Some("kill -9"));
         assert_eq!(joined_cmdline(b""), None);
         assert_eq!(joined_cmdline(b"\0\0"), None);
@@ -279,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_real_child_is_described_and_a_vanished_one_is_no_error() {
+    fn a_real_child_is_described_and_an_exited_one_is_not_an_error() {
         let mut child = Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().unwrap();
         let pid = child.id() as i32;
         let alive = ProcessSummary::read(pid);
@@ -308,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn we_are_what_we_read_about_ourselves() {
+    fn the_facts_about_this_process_are_right() {
         let pid = std::process::id() as i32;
         let ours = ProcessSummary::read(pid);
         assert_eq!(ours.ppid, Some(nix::unistd::getppid().as_raw()));

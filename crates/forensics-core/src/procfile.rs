@@ -1,13 +1,13 @@
 //! Reading small files of `/proc`, `/sys` and control groups for the parsers of the crate procfs.
 //!
-//! procfs reads a file to its end, which for a command line can be megabytes. So a file is opened here,
-//! without waiting for the writer of a FIFO and without making a terminal our controlling one, and is
-//! read up to [`LIMIT`]. procfs then parses the bytes. What it would panic on is refused first, and
-//! what is not UTF-8 is replaced.
+//! procfs reads a file to its end, and a command line can have megabytes. So this module opens the
+//! file, reads it up to [`LIMIT`], and lets procfs parse the bytes. Opening does not wait for the
+//! writer of a FIFO, and does not make a terminal our controlling terminal. Content that procfs
+//! would panic on is refused first, and bytes that are not UTF-8 are replaced.
 //!
-//! Nothing here bounds the time: a file of lxcfs or of a dead server can block for ever. Callers that
-//! must not block either read [`without_blocking`], or run a [probe](crate::context::Probe) on a thread
-//! that they can abandon.
+//! Nothing here limits the time: a file of lxcfs or of a dead server can block forever. Callers
+//! that must not block either read [`without_blocking`], or run a [probe](crate::context::Probe) on
+//! a thread that they can abandon.
 
 use std::cell::Cell;
 use std::fs::{self, File, OpenOptions, ReadDir};
@@ -24,19 +24,20 @@ use procfs::{FromRead, LoadAverage, ProcessCGroup, ProcessCGroups};
 
 use crate::os;
 
-/// How much of a file is read. Only a command line, a list of groups or the like can have more.
+/// How much of a file is read, in bytes. Only files such as command lines and lists of groups can
+/// have more.
 pub(crate) const LIMIT: usize = 64 * 1024;
 
-/// Whether `/proc` numbers processes as our pid namespace does.
+/// Whether the pids in `/proc` are those of our pid namespace.
 ///
-/// It does not after `unshare --pid` without a new `/proc`, or in a container that has the host's
-/// `/proc`. Then `/proc/PID` is about another process. The check is repeated until it succeeds. After
-/// that the result is kept, because the `/proc` of a service is not replaced while it runs.
+/// They are not after `unshare --pid` without a new `/proc`, or in a container that has the host's
+/// `/proc`. Then `/proc/PID` is about another process. The check is repeated until it succeeds.
+/// After that the result is kept, because the `/proc` of a service is not replaced while it runs.
 pub(crate) fn is_ours() -> bool {
     /// The process that made the check. A forked child may be in another namespace.
     static KNOWN_BY: AtomicI32 = AtomicI32::new(0);
     let pid = getpid().as_raw();
-    // Relaxed: no other memory is published by it.
+    // Relaxed: it publishes no other memory.
     if KNOWN_BY.load(Ordering::Relaxed) == pid {
         return true;
     }
@@ -62,9 +63,9 @@ pub(crate) fn is_in_initial_pid_namespace(proc: &str) -> Option<bool> {
 /// The content of `path`, at most its first 64 KiB.
 ///
 /// # Errors
-/// Those of open(2) and read(2): `ESRCH` and `ENOENT` for a process that has gone, `EACCES` and `EPERM`
-/// for one that we may not inspect, `EMFILE` without a free descriptor. `ENOENT` on a system without
-/// [`/proc`](os::HAS_PROC).
+/// Those of open(2) and read(2): `ESRCH` and `ENOENT` for a process that has exited, `EACCES` and
+/// `EPERM` for one that we may not inspect, `EMFILE` without a free descriptor. `ENOENT` on a
+/// system without [`/proc`](os::HAS_PROC).
 pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     if !os::HAS_PROC {
         return Err(io::Error::from_raw_os_error(libc::ENOENT));
@@ -75,14 +76,14 @@ pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// What the calling thread may read at the moment.
+/// Which files the calling thread may read at the moment.
 #[derive(Clone, Copy, PartialEq)]
 enum Reads {
     /// Any file, even if that blocks.
     All,
     /// Only files that cannot block.
     NonBlocking,
-    /// The same, and a file that might block has been asked for.
+    /// Only files that cannot block, and a file that might block has been requested.
     Refused,
 }
 
@@ -93,9 +94,9 @@ thread_local! {
 /// The result of `work`, in which no read of this module blocks. `None` if it needs a file that
 /// might block, which is then not opened.
 ///
-/// The kernel answers a read of `/proc/PID/stat`, `/proc/PID/status` and `/proc/loadavg` at once. Such a
-/// file can block only if another file system is mounted over it. Here it is opened in a way that
-/// fails in that case, even if the mount is made at the same moment.
+/// The kernel answers a read of `/proc/PID/stat`, `/proc/PID/status` and `/proc/loadavg` at once.
+/// Such a file can block only if another file system is mounted over it. Here the open fails in
+/// that case, even if the mount is made at the same moment.
 pub(crate) fn without_blocking<T>(work: impl FnOnce() -> T) -> Option<T> {
     READS.set(Reads::NonBlocking);
     let result = work();
@@ -112,7 +113,7 @@ fn open(path: &Path) -> io::Result<File> {
     let in_proc = path.strip_prefix("/proc").ok().filter(|_| may_be_read);
     match in_proc.map(os::open_in_procfs) {
         Some(Ok(file)) => Ok(file),
-        // The process has gone.
+        // The process has exited.
         Some(Err(error)) if [Errno::ENOENT, Errno::ESRCH].contains(&error) => Err(error.into()),
         // The file is not the kernel's own, or a seccomp filter refuses the call.
         _ => {
@@ -152,16 +153,16 @@ pub(crate) fn list(path: &str) -> io::Result<ReadDir> {
     if os::HAS_PROC { fs::read_dir(path) } else { Err(io::Error::from_raw_os_error(libc::ENOENT)) }
 }
 
-/// Whether there is such a file or folder.
+/// Whether the file or folder exists.
 pub(crate) fn exists(path: &str) -> bool {
     os::HAS_PROC && Path::new(path).exists()
 }
 
 /// Parses the content of `/proc/PID/stat`, or of a thread's.
 ///
-/// A process chooses its name, which may contain `)` and line ends, so the name ends at the last `)`.
-/// procfs 0.18 splits the line at the parentheses, and panics if there is no pid before them or no
-/// state after them. So this is checked first.
+/// A process chooses its name, which may contain `)` and newlines, so the name ends at the last
+/// `)`. procfs 0.18 splits the line at the parentheses, and panics if there is no pid before them
+/// or no state after them. So this function checks both first.
 pub(crate) fn parse_stat(line: &[u8]) -> Option<Stat> {
     let open = line.iter().position(|&byte| byte == b'(')?;
     let close = line.iter().rposition(|&byte| byte == b')').filter(|&close| close > open)?;
@@ -217,7 +218,7 @@ mod tests {
                         18446744073709551615 1 1 0 0 0 0 0 0 65536 0 0 0 17 1 0 0 0 0 0";
 
     #[test]
-    fn the_fields_wanted_are_found() {
+    fn the_needed_fields_are_found() {
         let stat = parse_stat(format!("42 (sleep) {REST}\n").as_bytes()).unwrap();
         assert_eq!((stat.pid, stat.ppid, stat.session, stat.state), (42, 7, 43, 'S'));
         assert_eq!((stat.utime + stat.stime, stat.starttime, stat.rss), (42, 9876, 321));
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn no_name_moves_the_fields() {
+    fn no_name_shifts_the_fields() {
         let (longest, longer) = ([b')'; 63], [b')'; 200]);
         let names: [(&[u8], &str); 9] = [
             (b"", ""),
@@ -236,7 +237,7 @@ mod tests {
             (b"\xff\xfe", "\u{fffd}\u{fffd}"),
             (b"kworker/u256:3-events_unbound_and_more", "kworker/u256:3-events_unbound_and_more"),
             (&longest, &")".repeat(63)),
-            // Longer than any kernel's.
+            // Longer than any name in a kernel.
             (&longer, &")".repeat(200)),
         ];
         for (name, shown) in names {
@@ -248,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_not_one_is_refused() {
+    fn an_invalid_line_is_refused() {
         let cases = [
             "",
             "42",
@@ -277,7 +278,8 @@ mod tests {
 
     #[test]
     fn the_bytes_that_the_handler_keeps_of_a_stat_are_enough() {
-        // It keeps 512. The kernel's longest has more, all in fields that may be absent.
+        // It keeps 512 bytes. The longest possible line has more, but only in fields that may be
+        // absent.
         let line = format!("4194304 (abcdefghijklmno) {REST} 1 2 3 4 5 6 7");
         let whole = parse_stat(line.as_bytes()).unwrap();
         let cut = parse_stat(&line.as_bytes()[..line.len() - 6]).unwrap();
@@ -292,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn user_and_tracer_are_read_each_on_its_own() {
+    fn user_and_tracer_are_read_independently() {
         let text = std::fs::read_to_string("/proc/self/status").unwrap();
         assert_eq!(parse_status(&text), (Some(nix::unistd::getuid().as_raw()), None));
         let hostile =
@@ -347,7 +349,8 @@ mod tests {
         }
         let gone = without_blocking(|| read("/proc/999999999/stat")).unwrap().unwrap_err();
         assert_eq!(gone.kind(), io::ErrorKind::NotFound);
-        // These wait for a lock that another process can hold, or are on another file system.
+        // Reading these waits for a lock that another process can hold, or they are on another file
+        // system.
         let dir = tempfile::tempdir().unwrap();
         let elsewhere = dir.path().join("stat");
         fs::write(&elsewhere, "x").unwrap();
@@ -365,7 +368,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_line_makes_it_panic(line in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn no_line_causes_a_panic(line in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = parse_stat(&line);
             let _ = parse_stat(&[b"1 (", &line[..], b") ", REST.as_bytes()].concat());
             let _ = parse_stat(&[b"1 (x)", &line[..]].concat());

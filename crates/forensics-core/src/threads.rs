@@ -1,7 +1,7 @@
-//! What each thread of this process is doing, for the report of a process that is stuck.
+//! What each thread of this process is doing, for the report about a stalled process.
 //!
-//! Read from `/proc/self/task`; see `proc_pid_task(5)`. None of these reads waits for the thread in
-//! question. A thread that ends meanwhile is left out. A fact that the kernel does not provide is
+//! The facts are read from `/proc/self/task`; see `proc_pid_task(5)`. None of these reads waits for
+//! the thread. A thread that ends meanwhile is left out. A fact that the kernel does not provide is
 //! absent: `wchan` and `syscall` need ptrace access, which a hardened kernel may refuse.
 
 use std::fmt::{self, Display};
@@ -88,7 +88,7 @@ mod tests {
             })
             .unwrap();
         let tid: i32 = is_started.recv().unwrap();
-        // It has said its id a moment before it waits.
+        // It sends its id a moment before it waits.
         let seen = loop {
             let seen =
                 Thread::all(usize::MAX).into_iter().find(|thread| thread.tid == tid).unwrap();

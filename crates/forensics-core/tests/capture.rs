@@ -1,9 +1,9 @@
-//! The capture with real signals, in the process of this test.
+//! The capture of real signals, in the process of this test.
 //!
-//! Handlers and slots belong to the whole process, so the tests take turns.
+//! Handlers and slots belong to the whole process, so the tests run one at a time.
 
 #![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used)] // Clippy spares `#[test]` functions, and not what they share.
+#![allow(clippy::unwrap_used)] // Clippy allows it in `#[test]` functions, but not in their helpers.
 
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,10 +24,10 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal as Nix, kill, raise};
 use nix::unistd::{Pid, getpid, getuid, setpgid};
 
-/// Far more than anything takes on a busy machine.
+/// Far more than any step takes, even on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// This test's turn, with no signal left over from the one before.
+/// Waits until this test may run, and removes signals of the test before.
 fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -58,7 +58,7 @@ fn is_ours(captured: &SignalInfo) -> bool {
         Some(stat) => {
             stat.starts_with(format!("{} (", getpid()).as_bytes()) && stat.ends_with(b"\n")
         }
-        // Where nothing is read of /proc, as `.ci/portable` has it.
+        // If /proc is not read, as in `.ci/portable`.
         None => {
             cfg!(forensics_portable) && captured.snapshot.absence == Some(SnapshotError::Hidden)
         }
@@ -66,7 +66,7 @@ fn is_ours(captured: &SignalInfo) -> bool {
     seen && captured.pid == Some(getpid().as_raw()) && captured.uid == Some(getuid().as_raw())
 }
 
-/// The next signal, waited for. A test before may have left a wake-up behind.
+/// Waits for the next signal. A wake-up of an earlier test may come first.
 fn next() -> SignalInfo {
     loop {
         if let Some(captured) = capture::drain().pop() {
@@ -77,13 +77,13 @@ fn next() -> SignalInfo {
 }
 
 #[test]
-fn a_signal_is_there_as_soon_as_its_handler_has_run() {
+fn a_signal_can_be_drained_as_soon_as_its_handler_has_run() {
     let _turn = turn();
     let _guard = install(&[Signal::TERM, Signal::from_raw(40)]).unwrap();
     raise_all(&[Nix::SIGTERM]);
     kill(getpid(), Nix::SIGTERM).unwrap();
     assert!(capture::wait(Some(LIMIT)));
-    // kill(2) may choose another thread, whose handler we have not waited for.
+    // kill(2) may choose another thread, whose handler may not have finished.
     let mut drained = capture::drain();
     while drained.len() < 2 {
         assert!(capture::wait(Some(LIMIT)));
@@ -100,7 +100,7 @@ fn a_signal_is_there_as_soon_as_its_handler_has_run() {
 fn a_sleeper_is_woken_by_a_signal_and_by_a_call() {
     let _turn = turn();
     let _guard = install(&[Signal::TERM]).unwrap();
-    // What an earlier test left in the eventfd.
+    // Removes a wake-up of an earlier test.
     capture::wake();
     assert!(capture::wait(None));
     assert!(!capture::wait(Some(Duration::ZERO)));
@@ -169,7 +169,8 @@ fn with_all_slots_taken_the_newest_signals_are_only_counted() {
 fn the_login_of_a_sender_is_what_its_proc_files_say() {
     let _turn = turn();
     let _guard = install(&[Signal::TERM]).unwrap();
-    // Who has no login yet may take one. Who has one, as the heir of a login shell, is a case, too.
+    // A process without a login uid may set one. A process with one, such as a child of a login
+    // shell, is also a valid case.
     for login in ["true", "echo 1234 > /proc/self/loginuid"] {
         let script = format!("{login}; kill $PPID; read line");
         let mut sender =
@@ -194,7 +195,7 @@ fn the_parent_death_signal_is_known_on_whichever_thread_it_is_handled() {
     let _guard = install(&[Signal::TERM, Signal::INT]).unwrap();
     prctl::set_pdeathsig(None).unwrap();
     for (signal, is_it) in [(Nix::SIGTERM, true), (Nix::SIGINT, false)] {
-        // A thread begins with none of its own.
+        // A new thread has no parent-death signal.
         thread::spawn(move || raise(signal).unwrap()).join().unwrap();
         assert_eq!(next().is_parent_death_signal, is_it, "{signal}");
     }
@@ -210,7 +211,7 @@ fn without_descriptors<T>(work: impl FnOnce() -> T) -> T {
 }
 
 #[test]
-fn without_a_descriptor_the_program_is_seen_and_errno_is_kept() {
+fn without_a_descriptor_the_program_is_read_and_errno_is_kept() {
     let _turn = turn();
     let _guard = install(&[Signal::TERM]).unwrap();
     let exe = std::env::current_exe().unwrap();
@@ -227,7 +228,7 @@ fn without_a_descriptor_the_program_is_seen_and_errno_is_kept() {
 }
 
 #[test]
-fn a_bombarded_thread_reads_the_errno_of_its_own_calls() {
+fn a_thread_with_many_signals_reads_the_errno_of_its_own_calls() {
     let _turn = turn();
     let _guard = install(&[Signal::TERM]).unwrap();
     let done = AtomicBool::new(false);
@@ -238,7 +239,7 @@ fn a_bombarded_thread_reads_the_errno_of_its_own_calls() {
                 tell.send(pthread_self()).unwrap();
                 let mut wrong = None;
                 while !done.load(Ordering::SeqCst) {
-                    // Fails, and reads errno right after.
+                    // Fails, and reads errno right after that.
                     let errno = setpgid(getpid(), Pid::from_raw(-1)).unwrap_err();
                     wrong = wrong.or(Some(errno).filter(|&errno| errno != Errno::EINVAL));
                 }
@@ -257,7 +258,7 @@ fn a_bombarded_thread_reads_the_errno_of_its_own_calls() {
 }
 
 #[test]
-fn many_threads_at_once_lose_nothing_and_tear_nothing() {
+fn many_threads_at_once_lose_no_signal_and_mix_none() {
     const EACH: usize = 500;
     const SIGNALS: [Nix; 4] = [Nix::SIGTERM, Nix::SIGINT, Nix::SIGHUP, Nix::SIGQUIT];
     let _turn = turn();

@@ -1,8 +1,8 @@
-//! Somebody exchanges a folder or a file for a link, as fast as he can, while we open it as often as
-//! we can: nothing that we write ever lands where the link leads.
+//! One thread replaces a folder or a file by a link as fast as possible, while another opens it as
+//! often as possible. Nothing must ever be written to the target of the link.
 //!
-//! Each way is tried 10,000 times, and until both have happened: that we got what is ours, and that we
-//! met the link.
+//! Each test runs at least 10,000 times, and until both have happened: an attempt succeeded, and an
+//! attempt was refused because of the link.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
@@ -20,10 +20,10 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 const TIMES: usize = 10_000;
 
-/// Past this the exchanger has not had its turn, and the test shows nothing.
+/// After this time the test fails, because the other thread did not run.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Calls `attempt`, which says whether it got through, while `one` and `other` change places.
+/// Calls `attempt`, which returns whether it succeeded, while `one` and `other` are swapped.
 fn race(one: &Path, other: &Path, attempt: impl Fn() -> bool) {
     let ended = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -42,14 +42,14 @@ fn race(one: &Path, other: &Path, attempt: impl Fn() -> bool) {
             }
             if began.elapsed() > LIMIT {
                 ended.store(true, Ordering::Relaxed);
-                panic!("{through} got through and {refused} were refused");
+                panic!("{through} attempts succeeded and {refused} were refused");
             }
         }
         ended.store(true, Ordering::Relaxed);
     });
 }
 
-/// A folder with a victim in it: a folder with a file.
+/// A folder that contains the target of the attack: a folder with a file.
 fn stage() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("victim")).unwrap();
@@ -63,7 +63,7 @@ fn assert_unharmed(dir: &Path) {
 }
 
 #[test]
-fn no_record_lands_where_a_link_in_place_of_its_folder_leads() {
+fn no_record_is_written_through_a_link_that_replaces_its_folder() {
     let dir = stage();
     let at = |name: &str| dir.path().join(name);
     fs::create_dir(at("records")).unwrap();
@@ -75,10 +75,10 @@ fn no_record_lands_where_a_link_in_place_of_its_folder_leads() {
 }
 
 #[test]
-fn no_record_lands_where_somebody_elses_link_on_the_way_leads() {
+fn no_record_is_written_through_another_users_link_on_the_path() {
     if !nix::unistd::geteuid().is_root() {
         assert!(std::env::var("CI").as_deref() != Ok("true"), "must be run as root");
-        eprintln!("skipped: only root can give a link away");
+        eprintln!("skipped: only root can change the owner of a link");
         return;
     }
     let dir = stage();
@@ -93,7 +93,7 @@ fn no_record_lands_where_somebody_elses_link_on_the_way_leads() {
 }
 
 #[test]
-fn nothing_is_appended_to_what_a_link_in_place_of_the_log_leads_to() {
+fn nothing_is_appended_through_a_link_that_replaces_the_log() {
     type Link = fn(&Path, &Path);
     let links: [Link; 2] = [
         |victim, link| symlink(victim, link).unwrap(),

@@ -1,7 +1,7 @@
 //! Records of processes that really die.
 //!
-//! The processes are this test's own binary again: each runs one of the ignored tests, which is
-//! the life of a service in short.
+//! The processes run this test's own binary: each runs one of the ignored tests, which is a minimal
+//! service.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of tests are tests, too")]
 
@@ -17,10 +17,11 @@ use forensics_core::record::{
 
 const DIR: &str = "FORENSICS_TEST_DIR";
 
-/// A process that runs the ignored test `life`, with its records in `dir`.
+/// Starts a process that runs the ignored test `life`, with its records in `dir`.
 fn command(life: &str, dir: &Path) -> Command {
     let mut command = Command::new("sh");
-    // A write beyond the limit of some commands below shall fail, not kill.
+    // With SIGXFSZ ignored, a write beyond the limit that some commands below set fails and does
+    // not kill.
     command.args(["-c", "trap '' XFSZ; ulimit -f \"$1\"; shift; exec \"$@\"", "sh"]);
     command.arg(if life == "life_on_a_full_disk" { "8" } else { "unlimited" });
     command.arg(env::current_exe().unwrap()).args([life, "--exact", "--ignored", "--nocapture"]);
@@ -28,11 +29,11 @@ fn command(life: &str, dir: &Path) -> Command {
     command
 }
 
-/// A service that is in its phase `drain`, and that lives until it is killed.
+/// A service that is in its phase `drain` until it is killed.
 struct Service {
     child: Child,
     record: PathBuf,
-    /// Held by the service's own child, too, which ends when this is closed.
+    /// Also inherited by the service's own child, which ends when this is closed.
     stdin: Option<ChildStdin>,
 }
 
@@ -49,7 +50,7 @@ impl Service {
         Self { child, record, stdin }
     }
 
-    /// Kills the service; the process it had started lives on.
+    /// Kills the service. The process that it started continues to run.
     fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -58,7 +59,7 @@ impl Service {
 }
 
 #[test]
-#[ignore = "run as a process of its own by the tests below"]
+#[ignore = "run as a separate process by the tests below"]
 fn life_in_a_phase() {
     let dir = env::var_os(DIR).unwrap();
     let run =
@@ -71,14 +72,14 @@ fn life_in_a_phase() {
 }
 
 #[test]
-#[ignore = "run as a process of its own by the tests below"]
+#[ignore = "run as a separate process by the tests below"]
 fn life_on_a_full_disk() {
     let dir = env::var_os(DIR).unwrap();
     let run =
         Recorder::create(Path::new(&dir), RunStarted::new("svc", std::process::id())).unwrap();
     let event = Event::PhaseStarted(PhaseStarted::new("x".repeat(100), 0));
     let errors: Vec<_> = (0..200).filter_map(|_| run.record(&event).err()).collect();
-    // The last line that began to fit, then nothing.
+    // A part of the last line fits, then nothing.
     assert!(matches!(errors[0], RecordError::Short { .. }), "{}", errors[0]);
     assert!(
         errors[1..]
@@ -89,7 +90,7 @@ fn life_on_a_full_disk() {
 }
 
 #[test]
-fn services_share_a_folder_and_a_kill_frees_the_record_though_their_children_live() {
+fn services_share_a_folder_and_a_kill_unlocks_the_record_even_if_a_child_lives() {
     let tmp = tempfile::tempdir().unwrap();
     let dir = tmp.path().join("records");
     let (mut first, mut second) = (Service::start(&dir), Service::start(&dir));
@@ -113,7 +114,7 @@ fn services_share_a_folder_and_a_kill_frees_the_record_though_their_children_liv
 }
 
 #[test]
-fn a_disk_that_fills_up_costs_the_lines_that_did_not_fit() {
+fn a_disk_that_fills_up_loses_only_the_lines_that_did_not_fit() {
     let tmp = tempfile::tempdir().unwrap();
     let dir = tmp.path().join("records");
     let mut life = command("life_on_a_full_disk", &dir).stdout(Stdio::piped()).spawn().unwrap();

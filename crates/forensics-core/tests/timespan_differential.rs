@@ -1,8 +1,8 @@
-//! Puts random time spans to this crate and to the installed `systemd-analyze timespan`.
+//! Compares this crate with the installed `systemd-analyze timespan` on random time spans.
 //!
-//! The texts follow from a seed, which is printed; `TIMESPAN_SEED` and `TIMESPAN_SPANS` (how many
-//! valid texts) set another round. Without systemd-analyze the test says so and passes, except
-//! where `CI=true`, which promises one.
+//! The texts are made from a seed, which is printed. `TIMESPAN_SEED` sets the seed,
+//! `TIMESPAN_SPANS` the number of valid texts. Without systemd-analyze the test is skipped and says
+//! so; with `CI=true` it fails.
 
 use std::env;
 use std::io::{ErrorKind, Write, stderr};
@@ -31,7 +31,7 @@ fn random_spans_and_errors_are_those_of_the_installed_systemd() {
     let version = match systemd_analyze(&["--version".to_owned()]) {
         Some(output) => String::from_utf8_lossy(&output.stdout).lines().next().map(str::to_owned),
         None if env::var("CI").is_ok_and(|ci| ci == "true") => panic!("no systemd-analyze in CI"),
-        // Past the test harness, which would swallow what a passing test prints.
+        // Bypasses the test harness, which hides the output of a passing test.
         None => return writeln!(stderr(), "skipped: no systemd-analyze here").unwrap(),
     };
     let seed = number_from_env("TIMESPAN_SEED").unwrap_or(252);
@@ -74,7 +74,7 @@ fn expect_spans(batch: &[(String, Timespan)]) {
     let texts: Vec<String> = batch.iter().map(|(text, _)| text.clone()).collect();
     let output = timespan(&texts);
     let shown = String::from_utf8_lossy(&output.stdout);
-    // No valid text holds a colon, so the lines of `Original:` cannot be mistaken for these.
+    // No valid text contains a colon, so the lines of `Original:` cannot be confused with these.
     let values =
         |label: &'static str| shown.lines().filter_map(move |l| l.trim().strip_prefix(label));
     let mut answers = values("μs: ").zip(values("Human: "));
@@ -100,7 +100,7 @@ fn timespan(texts: &[String]) -> Output {
     systemd_analyze(&[&args, texts].concat()).expect("it ran before")
 }
 
-/// `None` where it is not installed.
+/// `None` if it is not installed.
 fn systemd_analyze(args: &[String]) -> Option<Output> {
     match Command::new("systemd-analyze").args(args).env("LC_ALL", "C.UTF-8").output() {
         Ok(output) => Some(output),
@@ -113,8 +113,8 @@ fn number_from_env(name: &str) -> Option<u64> {
     env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
 }
 
-/// `SplitMix64`: the same texts from the same seed on every machine and with every version of
-/// every crate.
+/// `SplitMix64`, which gives the same texts from the same seed on every machine and with every
+/// version of every crate.
 struct Random(u64);
 
 impl Random {
@@ -134,7 +134,7 @@ impl Random {
         choices[self.below(choices.len())]
     }
 
-    /// A span as the grammar has it, or as it nearly has it.
+    /// A span that is valid or nearly valid.
     fn text(&mut self) -> String {
         let mut text = String::new();
         for _ in 0..=self.below(4) {
@@ -155,7 +155,7 @@ impl Random {
     }
 
     fn number(&mut self) -> String {
-        // Any number of bits: most spans stay in range, some come close to its end.
+        // Any number of bits, so that most spans are in range and some are close to its end.
         let bits = [8, 8, 16, 24, 32, 44, 64][self.below(7)];
         let whole = self.next() >> (64 - self.below(bits) - 1);
         let sign = ["", "", "", "+"][self.below(4)];
@@ -168,7 +168,7 @@ impl Random {
         }
     }
 
-    /// Puts junk in at one place, or takes a character out.
+    /// Inserts junk at one position, or removes a character.
     fn mutate(&mut self, text: &mut String) {
         let at = self.below(text.chars().count() + 1);
         let at = text.char_indices().nth(at).map_or(text.len(), |(at, _)| at);

@@ -24,7 +24,7 @@ fn a_planned_end_leaves_its_account_in_the_termination_message() {
     let lines: Vec<&str> = message.lines().collect();
     assert!(lines[0].starts_with("gateway ended in 1."), "{message}");
     let cause = "exit status 0, though a phase timed out; SIGTERM, cause container_stop: the sender \
-                 lives outside our pid namespace";
+                 is outside our pid namespace";
     assert!(lines[0].ends_with(cause), "{message}");
     assert_eq!(lines[1], "sender: outside our pid namespace, uid 0");
     assert!(lines[2].starts_with("drain timed_out 1."), "{message}");

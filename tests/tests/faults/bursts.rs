@@ -115,5 +115,5 @@ fn three_bursts_are_three_requests_of_which_the_last_ends_it_at_once() {
     assert_eq!(stopped.forced_by, Some(ForcedBy::Signal));
     let (_, verdict) = scene.recorded();
     assert_eq!(verdict.outcome, RunOutcome::Forced, "{verdict}");
-    assert!(verdict.evidence.contains("stop number 3"), "{verdict}");
+    assert!(verdict.evidence.contains("stop request number 3"), "{verdict}");
 }

@@ -109,7 +109,7 @@ fn where_no_thread_can_be_had_further_signals_and_the_forced_end_are_recorded() 
     assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
     let (_, verdict) = somebody.scene.recorded();
     assert_eq!(verdict.how, Some(ExitKind::Forced), "{verdict}");
-    assert!(verdict.evidence.contains("stop number 3"), "{verdict}");
+    assert!(verdict.evidence.contains("stop request number 3"), "{verdict}");
 }
 
 #[test]

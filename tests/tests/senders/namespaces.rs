@@ -32,7 +32,7 @@ fn a_sender_outside_our_pid_namespace_is_the_containers() {
     assert_eq!(subject.pid, 1);
     let outside = only_child(&subject.program);
     let (stop, _) = subject.stopped_by(&mut kill("-TERM", outside));
-    stop.assert_cause(Cause::ContainerStop, "the sender lives outside our pid namespace");
+    stop.assert_cause(Cause::ContainerStop, "the sender is outside our pid namespace");
     assert!(stop.line().contains("sender_pid=0 sender_name=? sender_uid=0"), "{}", stop.line());
     assert_eq!(stop.sender().user, None);
 }
@@ -89,6 +89,6 @@ fn a_sender_whom_hidepid_hides_is_said_to_be_hidden() {
     assert_eq!(stop.field("sender_parent"), None);
     stop.assert_cause(
         Cause::Unknown,
-        &format!("sent by pid {sender}, of which nothing could be read: hidden"),
+        &format!("sent by pid {sender}, about which nothing could be read: hidden"),
     );
 }

@@ -107,7 +107,10 @@ fn a_sender_that_is_gone_is_said_to_be_gone() {
         "sender_pid={pid} sender_name=? sender_gone=yes sender_uid={}",
         our_uid()
     ));
-    stop.assert_cause(Cause::Unknown, &format!("pid {pid}, of which nothing could be read: gone"));
+    stop.assert_cause(
+        Cause::Unknown,
+        &format!("pid {pid}, about which nothing could be read: gone"),
+    );
 }
 
 #[test]
@@ -154,7 +157,7 @@ fn what_a_sender_may_write_itself_is_never_taken_for_a_name() {
         return;
     }
     let (stop, _) = stopped_by(|pid| forged(SI_QUEUE, pid));
-    stop.assert_cause(Cause::Unverified, "SI_QUEUE: pid 1 is what the sender wrote there");
+    stop.assert_cause(Cause::Unverified, "SI_QUEUE: the sender itself chose pid 1");
     stop.assert_sender("sender_pid=1 sender_name=? sender_unverified=yes sender_uid=0");
     assert_eq!(stop.sender().user, None);
 

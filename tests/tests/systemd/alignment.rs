@@ -62,7 +62,7 @@ END
             "gw@a.service: systemd gives 50s",
             "delegated.service: systemd gives 6s",
             // A drop-in by `systemctl edit` would change nothing.
-            r"To fix it, in /run/systemd/system/gw@b\x2dc.service.d/z.conf, which wins over",
+            r"To fix it, in /run/systemd/system/gw@b\x2dc.service.d/z.conf, which overrides",
         ],
     );
 }

@@ -67,7 +67,7 @@ fn what_systemd_does_to_the_unit_is_told_apart() {
         (
             "BindsTo=other.service After=other.service",
             "systemctl stop other",
-            "a stop job beside those of other units: other.service",
+            "a stop job, with jobs of other units: other.service",
         ),
     ];
     for (properties, command, expected) in cases {

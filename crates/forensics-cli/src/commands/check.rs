@@ -1,11 +1,11 @@
 //! `forensics check`
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Receiver};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use forensics_core::duration::Timespan;
@@ -18,6 +18,9 @@ use crate::format::text;
 
 /// How long systemctl may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// How often to look whether systemctl has exited. std has no wait with a timeout.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Longest drop-in read, in bytes.
 const MAX_DROP_IN: u64 = 256 << 10;
@@ -38,7 +41,7 @@ pub(crate) struct Check {
     /// How long the service drains, such as `60s`
     #[arg(long, value_name = "T", value_parser = super::finite)]
     drain: Duration,
-    /// How much of the stop timeout must be left after that
+    /// How much of the stop timeout must remain after the drain
     #[arg(long, value_name = "T", value_parser = super::finite, default_value = "30s")]
     headroom: Duration,
     /// Ask the user's manager instead of the system's
@@ -93,7 +96,7 @@ impl Check {
             writeln!(out, "{}", json::to_string(&answer)?)?;
         } else {
             let summary = alignment.map(|alignment| alignment.to_string());
-            let unknown = || "can't tell: systemd names no stop timeout".to_owned();
+            let unknown = || "can't tell: systemd does not report a stop timeout".to_owned();
             writeln!(out, "{}: {}", to_copy(&unit), summary.unwrap_or_else(unknown))?;
             for finding in lint(&properties) {
                 writeln!(out, "{}: {}", finding.severity, finding.what)?;
@@ -115,14 +118,15 @@ fn print_fix(out: &mut dyn Write, drop_in: &DropIn, file: Option<String>) -> io:
         None => writeln!(out, "\nTo fix it:\n\n{drop_in}\nOr without an editor:\n\n{script}"),
         Some(file) => writeln!(
             out,
-            "\nTo fix it, in {}, which wins over what `systemctl edit` would write:\n\n\
+            "\nTo fix it, in {}, which overrides what `systemctl edit` would write:\n\n\
              {section}\n{setting}\n\nThen: systemctl daemon-reload",
             to_copy(&file),
         ),
     }
 }
 
-/// A name to copy. Printable ASCII stays as it is, because the names of units contain backslashes.
+/// A name that the user can copy. Printable ASCII is not escaped, because names of units contain
+/// backslashes.
 fn to_copy(name: &str) -> String {
     if name.chars().all(|c| c.is_ascii_graphic() || c == ' ') {
         truncate(name, MAX_TEXT_CHARS)
@@ -131,8 +135,8 @@ fn to_copy(name: &str) -> String {
     }
 }
 
-/// The last of the files that are read after a drop-in of ours and set the timeout. The fix has to be
-/// made there. A file that cannot be read is passed over.
+/// The last of the drop-ins that systemd reads after `override.conf` and that set the timeout. The
+/// fix has to be made there. A file that cannot be read is skipped.
 fn overruling(properties: &UnitProperties) -> Option<String> {
     let sets_it = |text: Vec<u8>| {
         let text = String::from_utf8_lossy(&text);
@@ -143,21 +147,51 @@ fn overruling(properties: &UnitProperties) -> Option<String> {
     properties.late_drop_ins().filter(overrules).last().map(str::to_owned)
 }
 
-/// What systemctl prints.
+/// The output of systemctl. If it does not answer within [`ANSWER_LIMIT`], it is killed.
 fn systemctl(arguments: &[String]) -> io::Result<String> {
     let mut command = Command::new("systemctl");
-    command.args(arguments).env("LC_ALL", "C").env("SYSTEMD_COLORS", "0").stdin(Stdio::null());
-    let (sender, answer) = mpsc::channel();
-    // On another thread, so that a systemctl that does not answer is not waited for.
-    thread::spawn(move || sender.send(command.output()));
-    let no_answer = || format!("systemctl did not answer within {ANSWER_LIMIT:?}");
-    let output = answer.recv_timeout(ANSWER_LIMIT).map_err(|_| io::Error::other(no_answer()))?;
-    let output = output.map_err(|e| io::Error::other(format!("cannot run systemctl: {e}")))?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    command.args(arguments).env("LC_ALL", "C").env("SYSTEMD_COLORS", "0");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let deadline = Instant::now() + ANSWER_LIMIT;
+    let no_answer =
+        || io::Error::other(format!("systemctl did not answer within {ANSWER_LIMIT:?}"));
+    let cannot_run = |e| io::Error::other(format!("cannot run systemctl: {e}"));
+    let mut child = command.spawn().map_err(cannot_run)?;
+    let (stdout, stderr) = (read(child.stdout.take()), read(child.stderr.take()));
+    let status = loop {
+        if let Some(status) = child.try_wait().map_err(cannot_run)? {
+            break status;
+        }
+        if Instant::now() >= deadline {
+            let _ = child.kill(); // fails only if it has just exited
+            let _ = child.wait();
+            return Err(no_answer());
+        }
+        thread::sleep(POLL_INTERVAL);
+    };
+    // A process that systemctl started may hold its output open.
+    let text = |stream: Receiver<Vec<u8>>| {
+        let left = deadline.saturating_duration_since(Instant::now());
+        stream.recv_timeout(left).map_err(|_| no_answer())
+    };
+    let (stdout, stderr) = (text(stdout)?, text(stderr)?);
+    if status.success() {
+        return Ok(String::from_utf8_lossy(&stdout).into_owned());
     }
-    let text = [output.stdout, output.stderr].concat();
+    let text = [stdout, stderr].concat();
     Err(io::Error::other(format!("systemctl: {}", String::from_utf8_lossy(&text).trim())))
+}
+
+/// Reads a stream to its end on another thread, so that the writer never waits for a full pipe.
+fn read(stream: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
+    let (sender, text) = mpsc::channel();
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // After an error, only the bytes read so far are used.
+        let _ = stream.map(|mut stream| stream.read_to_end(&mut bytes));
+        sender.send(bytes)
+    });
+    text
 }
 
 #[cfg(test)]

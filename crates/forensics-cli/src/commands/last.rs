@@ -10,7 +10,7 @@ use forensics_core::record::PostMortem;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit status: 0 it ended cleanly, 1 it did not, 2 there is no record that can be read.
+Exit status: 0 the run ended cleanly, 1 it did not, 2 there is no readable record.
 
 Example, for the unit's journal:
   ExecStopPost=-/usr/bin/forensics last /var/lib/gateway/shutdown")]

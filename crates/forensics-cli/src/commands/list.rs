@@ -12,7 +12,7 @@ use forensics_core::record::{PostMortem, runs};
 use crate::format;
 use crate::stats::Stats;
 
-/// How many of the phases that a run was killed in are named.
+/// How many phases are named, of those that a run was killed in.
 const MAX_PHASES: usize = 16;
 
 /// Longest name shown, in characters.
@@ -22,9 +22,9 @@ const MAX_NAME: usize = 160;
 #[command(after_help = "\
 Exit status: 0; 2 if the folder cannot be read. A record that cannot be read is reported on stderr.
 
-With --stats: how many runs ended in which way, for which cause and by which sender; for each phase how
-often it ran, the median, the 95th percentile and the maximum of its time (nearest rank, without skipped
-phases), and how often it did not end well. Members of groups are shown as GROUP/PHASE.
+With --stats: the number of runs by end, by cause and by sender. For each phase: how often it ran; the
+median, the 95th percentile and the maximum of its time (nearest rank, without skipped phases); and how
+often it did not end well. Members of groups are shown as GROUP/PHASE.
 
 Examples:
   forensics list /var/lib/gateway/shutdown | grep -v ' clean '

@@ -1,4 +1,4 @@
-//! The commands, a file each.
+//! The commands, one file each.
 
 mod check;
 mod context;
@@ -20,20 +20,21 @@ use forensics_core::duration;
 pub(crate) enum Command {
     /// Read time spans as systemd does, and print them in microseconds
     ///
-    /// Each is a line of its own; `infinity` is no limit. One that cannot be read is reported on stderr,
-    /// and the others are still printed.
+    /// Each is printed on its own line. `infinity` means no limit. One that cannot be read is
+    /// reported on stderr, and the others are still printed.
     Timespan(timespan::Timespan),
     /// Print the context line that a process would log at a stop, without the sender
     ///
-    /// What cannot be read is left out. If the process does not exist, that is nearly everything.
+    /// Facts that cannot be read are left out. If the process does not exist, nearly all are
+    /// missing.
     Context(context::Context),
-    /// Check whether systemd waits for as long as a service drains
+    /// Check whether systemd waits long enough for a service to drain
     Check(check::Check),
     /// Print a diagnostic: the process, load, pressure, cgroup, kernel log, process tree
     ///
-    /// A guarded service writes the same to its diagnostic log at the signal.
+    /// A guarded service writes the same to its diagnostic log when it is signalled.
     Diag(diag::Diag),
-    /// Say how the last run ended, why, and what to change
+    /// Show how the last run ended, why, and what to change
     Last(last::Last),
     /// List the runs of a folder, one per line, oldest first
     List(list::List),
@@ -71,8 +72,8 @@ impl Command {
     }
 }
 
-/// A time span of the command line that must be finite.
+/// Parses a time span of the command line, which must be finite.
 fn finite(text: &str) -> Result<std::time::Duration, String> {
     let span = duration::parse(text).map_err(|e| e.to_string())?;
-    span.to_std().ok_or_else(|| "`infinity` is no time: give a span such as `60s`".to_owned())
+    span.to_std().ok_or_else(|| "`infinity` is not allowed here; use for example `60s`".to_owned())
 }

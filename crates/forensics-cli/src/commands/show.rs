@@ -19,10 +19,10 @@ const MAX_SERVICE: usize = 160;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A bar is the time that a phase used. The dots behind it are the time that it had left. The bar of a
-phase that had not ended when the run ended has another fill.
+A bar is the time that a phase used. The dots after it are the time that it had left. The bar of a
+phase that was still running when the run ended has a different fill.
 
-Exit status: 0; 2 if the record cannot be read, or the page not written.
+Exit status: 0; 2 if the record cannot be read or the page cannot be written.
 
 Example:
   forensics show --html stop.html \"$(ls -d /var/lib/gateway/shutdown/*.jsonl | tail -1)\"")]
@@ -32,11 +32,10 @@ pub(crate) struct Show {
     /// Print JSON: the verdict and all events, on one line
     #[arg(long, conflicts_with = "html")]
     json: bool,
-    /// Write a page for a browser instead, complete in itself and with mode 0600; `-` is standard
-    /// output
+    /// Write a self-contained page for a browser instead, with mode 0600; `-` is standard output
     #[arg(long, value_name = "OUT")]
     html: Option<PathBuf>,
-    /// When to use colour; `auto` is on a terminal, unless `NO_COLOR` is set
+    /// When to use colour; `auto` uses it on a terminal, unless `NO_COLOR` is set
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     color: ColorChoice,
 }

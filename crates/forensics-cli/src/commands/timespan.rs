@@ -8,7 +8,7 @@ use forensics_core::duration;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit status: 0; 2 if one cannot be read.
+Exit status: 0; 2 if a time span cannot be read.
 
 Examples:
   forensics timespan 90 '1min 30s' infinity

@@ -1,8 +1,8 @@
 //! The manual pages in `docs/man`: one for `forensics`, and one for each command.
 //!
-//! They are committed, so that a packager copies them and builds nothing. They contain the text of
-//! `--help`, and the text in `more`. The test fails if they are out of date.
-//! `UPDATE_MAN=1 cargo test -p forensics-cli --bins man` updates them.
+//! They are committed, so a packager can copy them without building anything. They contain the text
+//! of `--help`, and the text in `more`. The test fails if they are out of date. `UPDATE_MAN=1 cargo
+//! test -p forensics-cli --bins man` updates them.
 
 mod more;
 
@@ -17,14 +17,14 @@ use clap_mangen::roff::{Roff, bold, roman};
 
 use self::more::{DATE, MORE};
 
-/// What the text behind a command's options is, by how its paragraphs begin.
+/// The text after a command's options, sorted by how its paragraphs begin.
 #[derive(Default)]
 struct After {
-    /// What is neither of the others.
+    /// All other paragraphs.
     description: Vec<String>,
-    /// A status, and what it means.
+    /// Exit statuses and their meanings.
     statuses: Vec<(String, String)>,
-    /// Commands, with what they are for.
+    /// Commands, each with an introduction.
     examples: Vec<String>,
 }
 
@@ -44,7 +44,8 @@ impl After {
     }
 }
 
-/// `0 aligned, 1 not aligned; 3 can't tell.`, taken apart where a number follows a comma or semicolon.
+/// Splits `0 aligned, 1 not aligned; 3 can't tell.` before each number that follows a comma or
+/// semicolon.
 fn statuses_of(text: &str) -> Vec<(String, String)> {
     let mut statuses: Vec<(String, String)> = Vec::new();
     for part in text.replace('\n', " ").split_inclusive([',', ';']) {
@@ -63,14 +64,14 @@ fn statuses_of(text: &str) -> Vec<(String, String)> {
     }
     for (_, meaning) in &mut statuses {
         *meaning = match meaning.trim_end_matches([',', ';', '.']) {
-            "" => "What was asked for was printed.".to_owned(),
+            "" => "Success.".to_owned(),
             meaning => format!("{}{}.", meaning[..1].to_uppercase(), &meaning[1..]),
         };
     }
     statuses
 }
 
-/// A page, under the name of its file.
+/// A page and the name of its file.
 fn page(command: &clap::Command, all: &[String]) -> (String, String) {
     let name = command.get_display_name().unwrap_or_else(|| command.get_name()).to_owned();
     let of = name.strip_prefix("forensics-").unwrap_or(&name);
@@ -96,11 +97,11 @@ fn page(command: &clap::Command, all: &[String]) -> (String, String) {
         let mut section = Vec::new();
         render(&man, &mut section).unwrap();
         let section = String::from_utf8(section).unwrap();
-        // Each section has it, as if it were a page.
+        // clap_mangen begins each section with it.
         *text += section.strip_prefix(&preamble()).unwrap();
     };
     rendered(&mut text, |man, out| man.render_title(out));
-    // Neither hyphenated nor spaced out: options and paths are copied from here.
+    // No hyphenation and no justification, so that options and paths can be copied.
     text += ".nh\n.ad l\n";
     rendered(&mut text, |man, out| man.render_name_section(out));
     rendered(&mut text, |man, out| man.render_synopsis_section(out));
@@ -126,8 +127,8 @@ fn page(command: &clap::Command, all: &[String]) -> (String, String) {
         );
         own.control("PP", []).text([roman(
             match after.statuses.iter().any(|(code, _)| code == "2") {
-                true => "A call that is wrong ends with 2, too.",
-                false => "A call that is wrong ends with 2.",
+                true => "Invalid arguments also give status 2.",
+                false => "Invalid arguments give status 2.",
             },
         )]);
     }
@@ -147,12 +148,12 @@ fn page(command: &clap::Command, all: &[String]) -> (String, String) {
         own.text([bold(page), roman(format!("({section}{comma}"))]);
     }
     append(&mut text, &own);
-    // How it sets possible values off from the text before them, `mandoc -Tlint` takes for a mistake.
+    // `mandoc -Tlint` reports the line breaks that clap_mangen puts before possible values.
     let text = text.replace("\n.br\n\n.br\n", "\n.sp\n");
     (man.get_filename(), marked(&text))
 }
 
-/// Each paragraph's end, where clap has taken its full stop.
+/// Ends each paragraph with the full stop that clap removed.
 fn in_sentences(text: &str) -> String {
     let paragraphs = text.split("\n\n").map(|paragraph| match paragraph.ends_with(['.', '?']) {
         true => paragraph.to_owned(),
@@ -172,7 +173,7 @@ fn examples(roff: &mut Roff, examples: &[String]) {
         if n > 0 {
             roff.control("PP", []);
         }
-        // What is said of it ends with a colon, and is nothing where it is that alone.
+        // The introduction ends with a colon. `Example:` alone is not shown.
         let (said, commands) = example.split_once('\n').expect("a command below");
         if !matches!(said, "Example:" | "Examples:") {
             let said = said.trim_start_matches("Example, ");
@@ -190,12 +191,12 @@ fn append(text: &mut String, roff: &Roff) {
     *text += roff.render().strip_prefix(&preamble()).unwrap();
 }
 
-/// What stands in front of all: how to write an apostrophe.
+/// The start of every page, which defines how an apostrophe is written.
 fn preamble() -> String {
     Roff::new().render()
 }
 
-/// `code` in bold: a manual page has no backticks.
+/// Shows `code` in bold, because a manual page has no backticks.
 fn marked(text: &str) -> String {
     let mut parts = text.split('`');
     let mut marked = parts.next().unwrap_or_default().to_owned();
@@ -209,7 +210,7 @@ fn marked(text: &str) -> String {
     marked
 }
 
-/// All pages, under the names of their files.
+/// All pages with the names of their files.
 fn pages() -> Vec<(String, String)> {
     let mut cli = crate::Cli::command().disable_help_subcommand(true);
     cli.build();
@@ -223,7 +224,7 @@ fn folder() -> PathBuf {
 }
 
 #[test]
-fn the_committed_pages_are_what_the_program_says_now() {
+fn the_committed_pages_are_up_to_date() {
     let pages = pages();
     if std::env::var_os("UPDATE_MAN").is_some() {
         for (name, text) in &pages {
@@ -245,7 +246,7 @@ fn the_committed_pages_are_what_the_program_says_now() {
 }
 
 #[test]
-fn man_finds_nothing_amiss_with_the_pages() {
+fn the_linters_of_mandoc_and_groff_accept_the_pages() {
     let dir = tempfile::tempdir().unwrap();
     let pages = pages().into_iter().map(|(name, text)| {
         let path = dir.path().join(name);
@@ -258,7 +259,7 @@ fn man_finds_nothing_amiss_with_the_pages() {
     for (program, arguments) in linters {
         let Ok(output) = Command::new(program).args(arguments).args(&pages).output() else {
             assert!(std::env::var("CI").as_deref() != Ok("true"), "there is no {program}");
-            // Not eprintln, which libtest swallows where a test passes.
+            // Not eprintln, which libtest hides if the test passes.
             let _ = writeln!(std::io::stderr(), "SKIPPED: there is no {program}");
             continue;
         };
@@ -268,14 +269,11 @@ fn man_finds_nothing_amiss_with_the_pages() {
 }
 
 #[test]
-fn statuses_are_told_apart_and_begin_as_a_sentence() {
+fn statuses_are_split_and_begin_with_a_capital() {
     let cases = [
-        ("0.", &[("0", "What was asked for was printed.")][..]),
+        ("0.", &[("0", "Success.")][..]),
         ("0 aligned, 3 can't\ntell.", &[("0", "Aligned."), ("3", "Can't tell.")]),
-        (
-            "0; 2 where a, or b, fails.",
-            &[("0", "What was asked for was printed."), ("2", "Where a, or b, fails.")],
-        ),
+        ("0; 2 if a, or b, fails.", &[("0", "Success."), ("2", "If a, or b, fails.")]),
     ];
     for (text, expected) in cases {
         let statuses = statuses_of(text);

@@ -1,10 +1,10 @@
-//! What all benches share: alternating trials, quantiles, fitted lines, and the tables of
+//! The shared code of all benches: alternating trials, quantiles, fitted lines, and the tables of
 //! `docs/performance.md` as Markdown.
 //!
-//! A figure is a ratio or a difference within one run. What is compared is measured in alternating
-//! trials, so that changes of the machine's speed affect both sides alike. The benches of the other
-//! crates include this folder through a symbolic link, which `cargo package` follows: a crate for it
-//! would have to be published.
+//! A figure is a ratio or a difference within one run. Compared values are measured in alternating
+//! trials, so that changes of the machine's speed affect both in the same way. The benches of the
+//! other crates include this folder through a symbolic link, which `cargo package` follows. A
+//! separate crate would have to be published.
 
 // Each bench uses a part of it.
 #![allow(dead_code)]

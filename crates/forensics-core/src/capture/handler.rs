@@ -1,4 +1,4 @@
-//! The handler, and what the reader calls.
+//! The handler, and the functions that the reader calls.
 
 use std::os::fd::AsRawFd;
 use std::sync::OnceLock;
@@ -37,7 +37,7 @@ struct Raw {
 
 static CAPTURED: Slots<Raw, SLOTS> = Slots::new();
 static OVERFLOW_COUNT: AtomicU64 = AtomicU64::new(0);
-/// The process that installed the handler. A forked child is another one.
+/// The pid of the process that installed the handler. A forked child has another pid.
 static OWNER: AtomicI32 = AtomicI32::new(0);
 /// Whether pids in `/proc` are those of our pid namespace.
 static PROC_IS_OURS: AtomicBool = AtomicBool::new(false);
@@ -112,7 +112,7 @@ fn capture(info: &siginfo_t, mono_ns: u64, wall_ns: u64) -> Raw {
         raw.stat = Err(absence(pid, libc::ENOENT));
     } else if pid > 0 {
         let procfs = procfs();
-        // This disappears first and says most, so it is read first.
+        // This file disappears first and contains most of the facts, so it is read first.
         raw.stat =
             raw::read(procfs, &raw::proc_path(pid, b"stat")).map_err(|errno| absence(pid, errno));
         // A process without a session has no login uid, because the kernel sets both together. A
@@ -125,9 +125,9 @@ fn capture(info: &siginfo_t, mono_ns: u64, wall_ns: u64) -> Raw {
                 raw.login_uid = id;
             }
         }
-        // This needs no descriptor, so it works in a process that has none left. A sender that has
-        // exited has no `exe` any more, so it is not tried; nor if another file system serves the
-        // folder of the process, because that might block.
+        // This needs no descriptor, so it works in a process that has none left. It is not tried
+        // for a sender that has exited, which has no `exe` any more, and not if another file system
+        // serves the folder of the process, because that might block.
         let tries_exe = match raw.stat {
             Ok(_) => true,
             Err(absence) => !matches!(absence, SnapshotError::Gone | FOREIGN),

@@ -15,7 +15,7 @@ use super::handler;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandlerError {
-    /// SIGKILL and SIGSTOP cannot be caught, and a program cannot go on after SIGILL, SIGFPE or
+    /// SIGKILL and SIGSTOP cannot be caught, and a program cannot continue after SIGILL, SIGFPE or
     /// SIGSEGV. signal-hook-registry refuses these.
     #[error("{0} cannot be handled: leave it out of the signals to listen for")]
     Forbidden(Signal),

@@ -29,8 +29,9 @@ impl Waker {
     }
 }
 
-/// Opens the file at `path` below `folder`, if no other file system is mounted on the way to it: one
-/// served by a process may block for ever. `path` must contain a NUL. For the handler.
+/// Opens the file at `path` below `folder`, if no other file system is mounted on the way to it. A
+/// file system that is served by a process may block forever. `path` must contain a NUL. For the
+/// handler.
 pub(super) fn open_in(folder: c_int, path: &[u8], flags: c_int) -> Result<c_int, c_int> {
     if folder < 0 || !path.contains(&0) {
         return Err(libc::EBADF);
@@ -79,8 +80,9 @@ pub(super) struct SchedAttr {
 const SCHED_ATTR_SIZE: u32 = size_of::<SchedAttr>() as u32;
 
 /// Requests a time slice of `slice_ns` nanoseconds for the thread `tid`, and keeps its policy and
-/// nice value. What the thread starts gets it only if it `is_inherited`. Leaves threads of other policies alone: real-time threads have no slice of this kind,
-/// and for `SCHED_DEADLINE` the same field means something else.
+/// nice value. What the thread starts gets it only if it `is_inherited`. Does not change threads
+/// with another policy: real-time threads have no slice of this kind, and for `SCHED_DEADLINE` the
+/// same field means something else.
 pub(super) fn request_slice(tid: c_int, slice_ns: u64, is_inherited: bool) -> nix::Result<()> {
     let mut attr = sched_attr(tid)?;
     if ![libc::SCHED_OTHER, libc::SCHED_BATCH].contains(&attr.policy.cast_signed()) {

@@ -1,4 +1,4 @@
-//! What the kernel says about a signal, captured in the signal handler itself.
+//! Captures what the kernel says about a signal, in the signal handler itself.
 //!
 //! # The problem
 //!
@@ -39,7 +39,7 @@
 //! their handlers stay installed forever, so the handler is kept and installed again by the next
 //! [`install`].
 
-#![allow(unsafe_code)] // The only module that may; see ARCHITECTURE.md.
+#![allow(unsafe_code)] // Only in this module; see ARCHITECTURE.md.
 
 mod code;
 mod handler;
@@ -75,7 +75,7 @@ pub use self::{
 
 use crate::clock;
 
-/// How many signals can wait for [`drain`]. One more is only counted.
+/// How many signals can wait for [`drain`]. Further ones are only counted.
 #[doc(hidden)]
 pub const SLOTS: usize = 32;
 
@@ -105,7 +105,7 @@ pub struct SignalInfo {
 }
 
 impl SignalInfo {
-    /// A delivery that was noticed just now by other means than the handler, without a sender. The
+    /// A delivery that was just noticed by other means than the handler. It has no sender. The
     /// fields can be set.
     #[doc(hidden)]
     pub fn new(signal: Signal, code: SiCode) -> Self {

@@ -39,7 +39,8 @@ impl Waker {
         let mut fds = [PollFd::new(self.read_fd(), PollFlags::POLLIN)];
         let mut woken = false;
         if matches!(poll(&mut fds, PollTimeout::NONE), Ok(1..)) {
-            // Reads everything, as a read of an eventfd does. A rest would wake the reader again.
+            // Reads everything, as a read of an eventfd does. Remaining bytes would wake the reader
+            // again.
             while matches!((&self.reader).read(&mut [0; 1024]), Ok(1..)) {
                 woken = true;
             }

@@ -1,7 +1,7 @@
 //! POSIX signals by name.
 //!
-//! Names and numbers are those of the system that this runs on, so a number means the same signal in a
-//! record only on a system of the same kind. Records hold names.
+//! Names and numbers are those of the system that this runs on, so the same number can mean another
+//! signal on another system. Records contain names.
 
 use std::fmt::{self, Display};
 use std::str::FromStr;
@@ -16,7 +16,7 @@ use nix::sys::signal::Signal as Nix;
 pub struct Signal(c_int);
 
 impl Signal {
-    /// Sent by kill(1), systemd and container runtimes to ask for an end.
+    /// Sent by kill(1), systemd and container runtimes to request termination.
     pub const TERM: Self = Self(Nix::SIGTERM as c_int);
     /// Sent by Ctrl-C.
     pub const INT: Self = Self(Nix::SIGINT as c_int);
@@ -49,7 +49,7 @@ impl Display for Signal {
 
 /// A text that is not the name of a signal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{}` is no signal: write a name such as SIGTERM", crate::escape::Escaped(.0))]
+#[error("`{}` is not a signal: write a name such as SIGTERM", crate::escape::Escaped(.0))]
 pub struct UnknownSignal(String);
 
 impl FromStr for Signal {
@@ -80,7 +80,7 @@ mod tests {
         assert!("TERM".parse::<Signal>().is_err());
         assert_eq!(
             "SIG\nX".parse::<Signal>().unwrap_err().to_string(),
-            r"`SIG\nX` is no signal: write a name such as SIGTERM"
+            r"`SIG\nX` is not a signal: write a name such as SIGTERM"
         );
     }
 }

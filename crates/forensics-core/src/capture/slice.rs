@@ -1,23 +1,24 @@
 //! A short time slice for threads that have to react soon on a busy host.
 //!
-//! On a busy host a thread that wakes up waits until the running one has used up its slice, some 1.5
-//! to 3 ms depending on the number of processors. Since Linux 6.12 the scheduler (EEVDF) lets a thread
-//! ask for a shorter slice of its own and schedules it sooner in return. The share of the processor
-//! stays the same: a thread that computes for long is only switched more often.
+//! On a busy host, a thread that wakes up waits until the running thread has used up its slice of
+//! some 1.5 to 3 ms, depending on the number of processors. Since Linux 6.12 the scheduler (EEVDF)
+//! lets a thread ask for a shorter slice, and in return schedules the thread sooner. The share of
+//! the processor stays the same: a thread that computes for long is only switched more often.
 //!
-//! Threads and child processes inherit the slice, across exec(2) as well. For a thread that starts
-//! threads or processes of the user's, the request therefore sets `SCHED_FLAG_RESET_ON_FORK`. This
-//! flag would also raise a negative nice value of the children to 0, and only a privileged process can
-//! clear it again, so it is not set for a thread with a negative nice value. What that thread starts
-//! inherits the slice.
+//! Threads and child processes inherit the slice, across exec(2) as well. So if a thread starts the
+//! user's threads or processes, the request sets `SCHED_FLAG_RESET_ON_FORK`. This flag would also
+//! raise a negative nice value of the children to 0, and only a privileged process can clear it
+//! again, so it is not set for a thread with a negative nice value. Threads and processes started
+//! by such a thread inherit the slice.
 
 use super::{os, raw};
 
 /// The shortest slice that the kernel grants, in nanoseconds.
 pub(super) const SLICE_NS: u64 = 100_000;
 
-/// Asks for a time slice of 100 µs for the calling thread, and for all that it starts. A new thread
-/// could also ask for itself, but it would first have to wait for its turn.
+/// Requests a time slice of 100 µs for the calling thread and for all threads and processes that it
+/// starts. A new thread could make the request itself, but would first have to wait to be
+/// scheduled.
 ///
 /// This has no effect before Linux 6.12, and for threads with another policy than `SCHED_OTHER` or
 /// `SCHED_BATCH`. Check [`may_be_killed_for_short_slice`] first, unless the operator asked for it.
@@ -29,8 +30,9 @@ pub fn request_short_slice() -> nix::Result<()> {
     os::request_slice(0, SLICE_NS, true)
 }
 
-/// Asks for the same for the main thread, on which signal handlers usually run, but not for what it
-/// starts. The handler then runs sooner, and more of the senders that exit at once can still be read.
+/// Requests the same for the main thread, on which signal handlers usually run, but not for the
+/// threads and processes that it starts. The handler then runs sooner, and can still read more of
+/// the senders that exit at once.
 ///
 /// # Errors
 /// As [`request_short_slice`].
@@ -38,7 +40,8 @@ pub fn request_short_slice_for_main_thread() -> nix::Result<()> {
     os::request_slice(raw::own_pid(), SLICE_NS, false)
 }
 
-/// Whether a request may end the process with SIGSYS: systemd has started it with a seccomp filter.
+/// Whether a request may end the process with SIGSYS, because systemd started it with a seccomp
+/// filter.
 ///
 /// `SystemCallFilter=~@resources`, which many hardened units have, kills a process that calls
 /// `sched_setattr(2)`, unless `SystemCallErrorNumber=` is set. A process cannot read its filters. It

@@ -1,7 +1,7 @@
-//! The parts that [`Slots`] is built from.
+//! The atomics and the cell that [`Slots`] uses.
 //!
-//! They are in a module of their own so that `tests/loom` can compile `slots.rs` with the
-//! types of the model checker loom instead. The cell has loom's interface for this reason.
+//! They are in a separate module so that `tests/loom` can compile `slots.rs` with the types of the
+//! model checker loom instead. The cell has loom's interface for this reason.
 
 pub(super) use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -27,7 +27,8 @@ impl<T> UnsafeCell<T> {
 }
 
 impl<T, const N: usize> Slots<T, N> {
-    /// A `const fn`, as the table is a static. Loom's types cannot be constructed in one.
+    /// A `const fn`, because the table is a static. Loom's types cannot be constructed in a `const
+    /// fn`.
     pub(super) const fn new() -> Self {
         Self {
             states: [const { AtomicU8::new(FREE) }; N],

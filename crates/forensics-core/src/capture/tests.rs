@@ -27,7 +27,7 @@ fn a_handler_that_interrupts_a_writer_takes_another_slot() {
         assert!(slots.put(|| 2));
         let mut seen = Vec::new();
         slots.drain(|content| seen.push(content));
-        assert_eq!(seen, [2], "the outer one is not published yet");
+        assert_eq!(seen, [2], "the interrupted writer has not published yet");
         1
     }));
     let mut seen = Vec::new();
@@ -36,7 +36,7 @@ fn a_handler_that_interrupts_a_writer_takes_another_slot() {
 }
 
 #[test]
-fn concurrent_writers_and_readers_lose_nothing_and_tear_nothing() {
+fn concurrent_writers_and_readers_lose_no_value_and_never_mix_two() {
     const WRITERS: u64 = 4;
     const EACH: u64 = if cfg!(miri) { 50 } else { 20_000 };
     let slots = Slots::<[u64; 32], 16>::new();
@@ -81,7 +81,7 @@ fn concurrent_writers_and_readers_lose_nothing_and_tear_nothing() {
 
 #[test]
 #[cfg(all(target_os = "linux", not(forensics_portable)))]
-fn a_short_slice_is_inherited_only_if_it_is_meant_to_be() {
+fn a_short_slice_is_inherited_only_if_requested() {
     use super::os;
     use super::slice::SLICE_NS;
 
@@ -93,7 +93,7 @@ fn a_short_slice_is_inherited_only_if_it_is_meant_to_be() {
         let on_thread = || {
             let usual = slice_of(0);
             if let Err(error) = os::request_slice(0, SLICE_NS, is_inherited) {
-                eprintln!("skipped: no request here: {error}");
+                eprintln!("skipped: the request is refused: {error}");
                 return;
             }
             if slice_of(0) == usual {

@@ -1,9 +1,9 @@
-//! The Kubernetes pod we are in, by the environment and a file. The API server is not asked.
+//! The Kubernetes pod that we run in, from the environment and a file. The API server is not asked.
 //!
-//! A manifest can set `POD_NAME` and `POD_NAMESPACE` by the downward API; these are certain. Without
-//! them the name is the host name that the runtime sets, which is the pod's own, except on the host's
-//! network, where it is the node's. The namespace is then that of the service account's token, if one
-//! is mounted.
+//! A manifest can set `POD_NAME` and `POD_NAMESPACE` by the downward API; these are certain.
+//! Without them the name is the host name that the runtime sets. That is the pod's name, but on the
+//! host's network it is the node's. The namespace is then that of the service account's token, if
+//! one is mounted.
 
 use std::fmt::{self, Display};
 
@@ -30,8 +30,8 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// The pod of the process with that folder of `/proc` (`/proc/self`) and that environment. `None`
-    /// if nothing tells its name.
+    /// The pod of the process with that folder of `/proc` (`/proc/self`) and that environment.
+    /// `None` if its name is not known.
     pub(crate) fn of(proc: &str, variable: &dyn Fn(&str) -> Option<String>) -> Option<Self> {
         let in_kubernetes = variable("KUBERNETES_SERVICE_HOST").is_some();
         let host_name = || variable("HOSTNAME").filter(|_| in_kubernetes);
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_downward_api_comes_first_and_a_host_name_counts_in_kubernetes_alone() {
+    fn the_downward_api_comes_first_and_a_host_name_counts_only_in_kubernetes() {
         let cluster = ("KUBERNETES_SERVICE_HOST", "10.0.0.1");
         let (host, name) = (("HOSTNAME", "web-1"), ("POD_NAME", "web-2"));
         let namespace = ("POD_NAMESPACE", "shop\n");

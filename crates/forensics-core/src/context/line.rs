@@ -1,4 +1,4 @@
-//! The context line of the log: which facts, under which names, in which order.
+//! The context line of the log: its facts, their names, and their order.
 //!
 //! Values are written by other programs, so each is escaped and quoted as needed: a value can neither
 //! end the line nor look like another field.
@@ -29,7 +29,7 @@ impl Display for ShutdownContext {
 }
 
 impl ShutdownContext {
-    /// The facts of the line, in its order, unescaped.
+    /// The facts of the line, in order, unescaped.
     #[doc(hidden)]
     pub fn fields(&self) -> Vec<(String, String)> {
         let mut fields = Fields(Vec::new());

@@ -1,9 +1,9 @@
-//! The probes of a context: each reads one thing, so that a caller can bound each of them.
+//! The probes of a context. Each reads one fact, so that a caller can limit the time of each.
 //!
-//! Any file of `/proc`, `/sys` or a control group can block for ever: lxcfs serves them through FUSE,
-//! a command line waits for the lock of a memory map, and a marker may be on a network file system
-//! whose server is dead. This crate starts no thread, so a probe is data. The caller runs it on a
-//! thread that may block, waits for the [`ProbeResult`] as long as it likes, and
+//! Any file of `/proc`, `/sys` or a control group can block forever: lxcfs serves them through
+//! FUSE, a command line waits for the lock of a memory map, and a marker may be on a network file
+//! system whose server is dead. This crate starts no thread, so a probe is data. The caller runs it
+//! on a thread that may block, waits for the [`ProbeResult`] for a limited time, and
 //! [applies](ShutdownContext::apply) it.
 //!
 //! A process is named only if it is known to be the sender: its start time and its user are compared.
@@ -21,7 +21,7 @@ use crate::systemd::CgroupUnit;
 /// How many of the sender's ancestors are named, its parent included.
 const MAX_ANCESTORS: usize = 8;
 
-/// One thing to find out about a stop.
+/// One fact to find out about a stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Probe {
     /// Whether the process under the sender's pid is the sender, by its start time and its user.
@@ -46,7 +46,7 @@ pub enum Probe {
     Load,
     /// The marker file with that index in [`StartupInfo::markers`].
     Marker(usize),
-    /// What our control group counts of its memory.
+    /// The memory counters of our control group.
     Memory,
 }
 
@@ -55,7 +55,8 @@ pub enum Probe {
 pub struct ProbeResult(pub(super) Option<Found>);
 
 impl ProbeResult {
-    /// A sender that is known by other means, as in a test. It replaces what the handler saw.
+    /// A sender that is known by other means, as in a test. It replaces the one that the handler
+    /// saw.
     pub fn sender(sender: Sender) -> Self {
         Self(Some(Found::Sender(sender)))
     }
@@ -79,16 +80,16 @@ pub(crate) enum Found {
 }
 
 impl Probe {
-    /// What only the record shows, to be run after the line has been logged.
+    /// The probes for facts that only the record shows. Run them after the line has been logged.
     pub const OF_RECORD: [Self; 3] = [Self::SenderUnit, Self::Ancestors, Self::Memory];
-    /// What identifies the sender of a further signal, without its command line.
+    /// The probes that identify the sender of a further signal, without its command line.
     pub const OF_SENDER: [Self; 5] =
         [Self::Sender, Self::SenderParent, Self::SenderUser, Self::SenderUnit, Self::Ancestors];
 
-    /// Reads what this probe is about. May block. Does not fail or panic.
+    /// Runs the probe. May block. Does not fail or panic.
     ///
-    /// `context` is what is known so far. If the probe is not needed, such as that for the command
-    /// line of a sender that has exited, it finds nothing and reads little or nothing.
+    /// `context` is what is known so far. A probe that is not needed finds nothing and reads little
+    /// or nothing, such as the probe for the command line of a sender that has exited.
     pub fn run(self, context: &ShutdownContext, startup: &StartupInfo) -> ProbeResult {
         ProbeResult(self.find(context, startup))
     }
@@ -109,7 +110,7 @@ impl Probe {
                 let sender = sender.filter(|sender| sender.ancestors.is_empty())?;
                 Some(Found::SenderAncestors(sender.process.ancestors(1)))
             }
-            // Left to `Ancestors`.
+            // `Ancestors` reads them later.
             Probe::CauseAncestors if !context.cause().may_depend_on_ancestors() => None,
             Probe::CauseAncestors | Probe::Ancestors => {
                 let [parent] = &sender?.ancestors[..] else { return None };
@@ -120,8 +121,8 @@ impl Probe {
                 cmdline(sender?, context.parent.as_ref()).map(Found::SenderCmdline)
             }
             Probe::SenderUser => {
-                // In a sigqueue(3) the sender chose the uid. Outside our pid namespace the uid most
-                // likely belongs to another /etc/passwd.
+                // In a sigqueue(3) the sender chose the uid. The uid of a sender outside our pid
+                // namespace most likely belongs to another /etc/passwd.
                 let sender = sender.filter(|it| it.is_verified() && it.process.pid > 0)?;
                 user_in_passwd(&startup.passwd, sender.process.uid?).map(Found::SenderUser)
             }
@@ -151,23 +152,23 @@ fn verified(sender: &Sender) -> Option<Found> {
     if !sender.is_verified() {
         return None;
     }
-    // The handler may already have seen another process: if the signal was pending for long, as in a
-    // stopped process, or if the sender signalled its process group from a pid namespace below ours,
-    // because the kernel then reports the pid of that namespace. If the sender has exited, there is no
-    // file: a pid is not reused before all others have been.
+    // The handler may have seen another process. That happens if the signal was pending for a long
+    // time, as in a stopped process. It also happens if the sender signalled its process group from
+    // a pid namespace below ours, because the kernel then reports the pid of that namespace. If the
+    // sender has exited, there is usually no file: the kernel reuses a pid only after all others.
     let (uid, _) = procfile::uid_and_tracer(process.pid);
     let is_same_process = || process.is_same_as(&ProcessSummary::read_stat(process.pid));
     if uid.is_some() && uid != process.uid {
         return is_same_process().then_some(Found::SenderIsAnother);
     }
-    // Most likely a user's manager; its unit tells whose.
+    // Most likely a user's manager. Its unit says which user's.
     let is_manager = process.name.as_deref() == Some("systemd") && process.pid != 1;
     let unit = if is_manager { process::unit(process.pid) } else { None };
     unit.filter(|_| is_same_process()).map(Found::SenderUnit)
 }
 
 /// The sender's command line, if the process is still the sender. After an exec the process has
-/// another one, and so has a new process with the same pid.
+/// another command line, and so does a new process with the same pid.
 fn cmdline(sender: &Sender, our_parent: Option<&ProcessSummary>) -> Option<String> {
     let process = &sender.process;
     if process.cmdline.is_some() {
@@ -185,7 +186,7 @@ fn cmdline(sender: &Sender, our_parent: Option<&ProcessSummary>) -> Option<Strin
     process::cmdline(process.pid).filter(|_| sender.is_still_there())
 }
 
-/// Our parent as it is now, with what was known of it at the start if it is still the same process.
+/// Our present parent. If it is the same process as at the start, the facts known then are kept.
 fn parent(context: &ShutdownContext, startup: &StartupInfo) -> Option<ProcessSummary> {
     let process = &context.process;
     let ppid = if process.pid == own_pid() {

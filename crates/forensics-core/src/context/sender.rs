@@ -1,8 +1,8 @@
-//! The process that sent a signal, as far as it can be told.
+//! The process that sent a signal, as far as it is known.
 //!
-//! Built from what the OS handler saw (see [`capture`](crate::capture)). The
-//! [probes](super::Probe) then verify that, and add the processes that outlive a short-lived
-//! sender: its parent and ancestors, such as the shell that ran `kill`, and the sshd above it.
+//! A sender is built from what the OS handler saw (see [`capture`](crate::capture)). The
+//! [probes](super::Probe) then verify it, and add the processes that outlive a short-lived sender:
+//! its parent and ancestors, such as the shell that ran `kill` and the sshd above that shell.
 //!
 //! Nothing is guessed. A new process with the sender's pid has another start time and is not named.
 //! The pid in a sigqueue(3), which the sender can choose, is reported but not looked up.
@@ -13,8 +13,8 @@ use super::Found;
 use crate::capture::{SenderSnapshot, SiCode, SignalInfo, SnapshotError};
 use crate::process::ProcessSummary;
 
-/// The names of inits of containers, which pass on the signals that they are sent. `docker-init` is
-/// docker's tini, `podman-init` is podman's catatonit.
+/// The names of inits of containers that forward signals. `docker-init` is docker's tini,
+/// `podman-init` is podman's catatonit.
 const CONTAINER_INITS: [&str; 6] =
     ["tini", "tini-static", "docker-init", "dumb-init", "catatonit", "podman-init"];
 
@@ -27,19 +27,20 @@ pub struct Sender {
     pub process: ProcessSummary,
     /// How the signal was sent.
     pub code: SiCode,
-    /// The name of its user, from `/etc/passwd` as it was when the service started. A directory service is not asked, because it may not answer.
+    /// The name of its user, from `/etc/passwd` as it was when the service started. A directory
+    /// service such as LDAP is not asked, because it may not answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// The path of its program, if it had not exited yet and we may see it. A process chooses its
-    /// name itself, but not this path.
+    /// The path of its program, if it had not exited yet and we may see it. A process can choose
+    /// its name, but not this path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exe: Option<String>,
     /// Why the handler could not read it in `/proc`.
     #[doc(hidden)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub absence: Option<SnapshotError>,
-    /// Whether its name is that of a container's init (tini, dumb-init, catatonit), which passes on
-    /// the signals that it is sent. The process that sent them is not known here.
+    /// Whether its name is that of a container's init that forwards signals (tini, dumb-init,
+    /// catatonit). The process that signalled the init is not known.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forwards: bool,
     /// Its parent, that one's parent, and so on, as far as they can be identified.
@@ -48,7 +49,7 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// A sender of which only this is known. The fields can be set.
+    /// A sender of which only this much is known. The fields can be set.
     #[doc(hidden)]
     pub fn new(process: ProcessSummary, code: SiCode) -> Self {
         let name = process.name.as_deref();
@@ -82,8 +83,8 @@ impl Sender {
         Some(Self { exe, absence: *absence, ..Self::new(process, signal.code) })
     }
 
-    /// Adds what a probe found. Without a start time the process cannot be identified, and what was
-    /// found about it is dropped.
+    /// Adds the result of a probe. Without a start time the process cannot be identified, and the
+    /// result is dropped.
     pub(crate) fn add(&mut self, found: Found) {
         let is_known = self.process.start_time.is_some();
         match found {
@@ -103,19 +104,19 @@ impl Sender {
         }
     }
 
-    /// The sender's parent, usually the shell that ran it. If that has exited, the process that
-    /// adopted the sender.
+    /// The sender's parent, usually the shell that ran it. If the parent has exited, this is the
+    /// process that adopted the sender.
     pub fn parent(&self) -> Option<&ProcessSummary> {
         self.ancestors.first()
     }
 
-    /// Whether the pid is the kernel's, and not one that the sender chose.
+    /// Whether the kernel reported the pid, and the sender did not choose it.
     pub fn is_verified(&self) -> bool {
         self.code != SiCode::Queue
     }
 
-    /// Whether the process is still the one that sent the signal, with the same name. If so, what has
-    /// just been read about it, such as its command line, is about the sender and not about a program
+    /// Whether the process is still the one that sent the signal, with the same name. If so, a fact
+    /// that was just read, such as its command line, is about the sender and not about a program
     /// that it has executed since.
     pub(crate) fn is_still_there(&self) -> bool {
         let now = ProcessSummary::read_stat(self.process.pid);
@@ -134,7 +135,7 @@ fn file_name(exe: &str) -> Option<String> {
     exe.rsplit('/').next().filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
-/// The first user with that id in a file of the form of passwd(5).
+/// The first user with that id in a file in the format of passwd(5).
 pub(super) fn user_in_passwd(passwd: &str, uid: u32) -> Option<String> {
     passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sender_that_has_gone_keeps_the_name_the_handler_saw() {
+    fn a_sender_that_has_exited_keeps_the_name_that_the_handler_saw() {
         let stat = format!(
             "999999999 (kill) Z {} 1 1 0 0 0 0 0 0 0 0 0 0 0 20 0 1 0 99999999999 {}0\n",
             std::process::id(),
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn another_process_under_the_senders_pid_is_not_taken_for_it() {
+    fn another_process_with_the_senders_pid_is_not_the_sender() {
         let pid = std::process::id() as i32;
         let stat =
             format!("{pid} (old) Z 1 1 1 0 0 0 0 0 0 0 0 0 0 0 20 0 1 0 1 {}0\n", "0 ".repeat(29));
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_of_another_user_under_the_senders_pid_is_not_taken_for_it() {
+    fn a_process_of_another_user_with_the_senders_pid_is_not_the_sender() {
         let pid = std::process::id() as i32;
         let stat = std::fs::read("/proc/self/stat").unwrap();
         let snapshot = SenderSnapshot { stat: Some(stat), ..SenderSnapshot::default() };
@@ -237,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sender_that_became_another_program_is_not_there_any_more() {
+    fn a_sender_that_has_executed_another_program_is_gone() {
         let pid = std::process::id() as i32;
         let process =
             ProcessSummary { name: Some("before".into()), ..ProcessSummary::read_stat(pid) };

@@ -1,4 +1,4 @@
-//! What is known when the service starts and does not change: our process, its unit and its parent.
+//! The facts that are known when the service starts: our process, its unit and its parent.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ use crate::process::{self, ProcessSummary};
 use crate::procfile;
 use crate::systemd::{CgroupUnit, container_of_cgroup_file};
 
-/// What systemd tells the processes it starts.
+/// What systemd passes to the processes that it starts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SystemdMarkers {
     /// The unit and its manager, from our cgroup.
@@ -28,24 +28,25 @@ pub struct SystemdMarkers {
 }
 
 impl SystemdMarkers {
-    /// Whether a service manager runs us: it set `INVOCATION_ID`, or our cgroup is that of a service.
-    /// The scope of a login session does not count, because services are not stopped that way.
+    /// Whether a service manager runs us: it set `INVOCATION_ID`, or our cgroup is that of a
+    /// service. The scope of a login session does not count, because it contains no service.
     pub fn is_managed(&self) -> bool {
         let service = |unit: &CgroupUnit| unit.unit.ends_with(".service");
         self.invocation_id.is_some() || self.unit.as_ref().is_some_and(service)
     }
 }
 
-/// What is known when the service starts, so that it need not be read when a signal arrives.
+/// The facts that are known when the service starts, so that they need not be read when a signal
+/// arrives.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct StartupInfo {
-    /// The process in question, with its command line.
+    /// The process, with its command line.
     pub process: ProcessSummary,
-    /// Its parent at the start. [`StartupInfo::collect`] leaves out the command line, which can
-    /// block: a caller that can bound that read adds it here.
+    /// Its parent at the start. [`StartupInfo::collect`] leaves out the command line, because that
+    /// read can block. A caller that can limit the wait adds it here.
     pub parent: Option<ProcessSummary>,
-    /// What systemd left in the environment and in the cgroup's path.
+    /// What systemd put into the environment and the cgroup's path.
     #[doc(hidden)]
     pub systemd: SystemdMarkers,
     /// The container runtime, if one can be seen.
@@ -59,23 +60,25 @@ pub struct StartupInfo {
     pub in_pid_namespace: bool,
     /// The marker files to look for, by name.
     pub markers: Vec<(String, PathBuf)>,
-    /// `/etc/passwd`, for the names of senders' users. Reading it then could block.
+    /// The content of `/etc/passwd`, for the names of senders' users. Reading it during a stop
+    /// could block.
     pub(super) passwd: String,
 }
 
 impl StartupInfo {
-    /// Collects it for this process. Reads our environment and files of `/proc`; cannot fail.
+    /// Collects the facts about this process. Reads our environment and files of `/proc`; cannot
+    /// fail.
     pub fn collect() -> Self {
         let variable =
             |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
-        // Opens it before something can be mounted over it.
+        // Opens `/proc` before something can be mounted over it.
         let _ = os::procfs();
         Self::of(own_pid(), &variable)
     }
 
-    /// Collects it for another process. Also reads the command line and environment of that process,
-    /// and the command line of its parent. Each of these reads can block for as long as the process
-    /// holds the lock of its memory map.
+    /// Collects the facts about another process. Also reads the command line and environment of
+    /// that process, and the command line of its parent. Each of these reads can block for as long
+    /// as the process holds the lock of its memory map.
     pub fn collect_pid(pid: i32) -> Self {
         let environ = procfile::read_of(pid, "environ").unwrap_or_default();
         let variable = |name: &str| {
@@ -100,8 +103,8 @@ impl StartupInfo {
         process.cmdline = process::cmdline(pid);
         // `self` is right even if /proc belongs to another pid namespace.
         let proc = if pid == own_pid() { "/proc/self".to_owned() } else { format!("/proc/{pid}") };
-        // Without a /proc: a parent without a pid here is in a namespace above ours. Process 1 of the
-        // machine has no parent either, but gets no signals from outside.
+        // Without /proc: a parent without a pid here is in a namespace above ours. Process 1 of the
+        // machine has no parent either, but receives no signals from outside.
         let has_outside_parent = || pid == own_pid() && getppid().as_raw() == 0;
         Self {
             parent: process.ppid.filter(|&ppid| ppid > 0).map(ProcessSummary::read),
@@ -121,8 +124,9 @@ impl StartupInfo {
         }
     }
 
-    /// What the context line and the cause need, in the order in which to run it. The sender is first,
-    /// because it may exit at any moment. What lxcfs or another file server may serve is last.
+    /// The probes for the context line and the cause, in the order in which to run them. The sender
+    /// is first, because it may exit at any moment. Files that lxcfs or another file server may
+    /// serve are last.
     #[doc(hidden)]
     pub fn line_probes(&self) -> Vec<Probe> {
         use Probe::{CauseAncestors, Load, Parent, Tracer};
@@ -137,8 +141,8 @@ pub(super) fn own_pid() -> i32 {
     getpid().as_raw()
 }
 
-/// The container runtime: by the variable `container` of systemd's container interface, by a file, or
-/// by the form of the cgroup's path.
+/// The container runtime, from the variable `container` of systemd's container interface, from a
+/// file, or from the form of the cgroup's path.
 fn container(proc: &str, variable: Option<String>) -> Option<String> {
     let at_root = |file: &str| procfile::exists(&format!("{proc}/root/{file}"));
     if variable.is_some() {

@@ -1,4 +1,5 @@
-//! The line and the JSON, by a context made up of every fact; and the real one, of this process.
+//! The line and the JSON of a made-up context with every fact, and of the real context of this
+//! process.
 
 use std::time::SystemTime;
 
@@ -27,7 +28,7 @@ fn marker(name: &str, target: marker::Target) -> Marker {
     marker::read(name, &path, 4100).unwrap()
 }
 
-/// The contract's example, fact by fact.
+/// The example of the specification, fact by fact.
 fn example() -> ShutdownContext {
     let sender = ProcessSummary { uid: Some(1000), ..process(4242, "kill", "kill 4100") };
     ShutdownContext {
@@ -62,7 +63,7 @@ fn example() -> ShutdownContext {
 }
 
 #[test]
-fn the_line_is_the_contracts() {
+fn the_line_is_that_of_the_specification() {
     assert_eq!(
         example().to_string(),
         "signal=SIGTERM cause=operator under_systemd=yes sender_pid=4242 sender_name=kill \
@@ -107,7 +108,7 @@ fn a_sender_without_a_name_says_why_it_has_none() {
 }
 
 #[test]
-fn a_pod_and_a_sender_that_forwards_stand_behind_whom_they_tell_of() {
+fn a_pod_and_a_forwarding_sender_are_in_the_line_and_the_json() {
     let mut context = example();
     context.sender.as_mut().unwrap().forwards = true;
     context.pod = Some(Pod { name: "web-1".into(), namespace: Some("shop".into()) });
@@ -127,7 +128,7 @@ fn a_pod_and_a_sender_that_forwards_stand_behind_whom_they_tell_of() {
 }
 
 #[test]
-fn no_text_forges_a_field_or_leaves_the_line() {
+fn no_text_can_forge_a_field_or_end_the_line() {
     let evil = "x cause=systemd\nsender_pid=1 \u{1b}]0;owned\u{7} \"";
     let mut context = example();
     context.sender.as_mut().unwrap().process = process(4242, evil, evil);
@@ -143,7 +144,7 @@ fn no_text_forges_a_field_or_leaves_the_line() {
 
 proptest::proptest! {
     #[test]
-    fn whatever_the_texts_the_line_reads_back_as_the_facts(
+    fn the_line_reads_back_as_the_facts_with_any_text(
         name in proptest::prelude::any::<String>(),
         cmdline in proptest::prelude::any::<String>(),
         reason in proptest::prelude::any::<String>(),
@@ -166,7 +167,7 @@ proptest::proptest! {
 }
 
 #[test]
-fn json_holds_all_of_it_and_reads_back() {
+fn json_contains_every_fact_and_reads_back() {
     let context = example();
     let json = serde_json::to_string(&context).unwrap();
     assert_eq!(serde_json::from_str::<ShutdownContext>(&json).unwrap(), context);
@@ -177,7 +178,7 @@ fn json_holds_all_of_it_and_reads_back() {
 }
 
 #[test]
-fn this_process_is_probed_for_real() {
+fn this_process_is_really_probed() {
     let startup = StartupInfo::collect();
     let captured = SignalInfo {
         signal: Signal::TERM,
@@ -252,7 +253,7 @@ fn what_a_probe_finds_can_change_the_cause() {
     let shell = ProcessSummary { tty: Some("pts/3".into()), ..process(76, "bash", "") };
     context.apply(ProbeResult(Some(Found::SenderAncestors(vec![shell]))));
     assert_eq!(context.cause(), Cause::Operator);
-    // A snapshot and what was read from a record have no cause to decide.
+    // A snapshot and a context from a record have no cause to decide.
     let mut snapshot = ShutdownContext::snapshot(&startup);
     snapshot.apply(ProbeResult(Some(Found::Load([1.0; 3]))));
     assert_eq!(snapshot.decision, None);
@@ -263,7 +264,7 @@ fn what_a_probe_finds_can_change_the_cause() {
 }
 
 #[test]
-fn a_finding_about_a_process_that_was_not_the_sender_is_dropped() {
+fn a_result_about_a_process_that_was_not_the_sender_is_dropped() {
     let startup = StartupInfo::collect();
     let mut signal = own_signal();
     signal.uid = Some(getuid().as_raw() + 1);
@@ -283,7 +284,7 @@ fn a_finding_about_a_process_that_was_not_the_sender_is_dropped() {
 }
 
 #[test]
-fn a_sender_that_became_another_program_has_no_command_line() {
+fn a_sender_that_has_executed_another_program_has_no_command_line() {
     let startup = StartupInfo::collect();
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let name = &stat[stat.find('(').unwrap()..=stat.rfind(')').unwrap()];
@@ -311,7 +312,7 @@ fn a_parent_that_sent_the_signal_is_read_once_and_keeps_its_command_line() {
 }
 
 #[test]
-fn ancestors_that_cannot_tell_the_cause_are_left_to_the_record() {
+fn ancestors_that_cannot_decide_the_cause_are_read_only_for_the_record() {
     let startup = StartupInfo::collect();
     let mut context = start(&startup, &own_signal());
     assert_eq!(context.cause(), Cause::SelfSent);
@@ -323,7 +324,7 @@ fn ancestors_that_cannot_tell_the_cause_are_left_to_the_record() {
     run(&mut context, Probe::Ancestors, &startup);
     let all = count(&context);
     assert_eq!(all, ProcessSummary::read_stat(own_pid()).ancestors(8).len());
-    // One that comes late takes nothing away.
+    // A late result removes nothing.
     let parent = ProcessSummary::read_stat(own_pid()).ancestors(1);
     context.apply(ProbeResult(Some(Found::SenderAncestors(parent))));
     assert_eq!(count(&context), all);
@@ -365,7 +366,7 @@ fn a_probe_that_is_not_needed_finds_nothing() {
 }
 
 #[test]
-fn a_sender_that_is_known_otherwise_takes_the_place_of_what_the_handler_saw() {
+fn a_sender_known_by_other_means_replaces_the_one_that_the_handler_saw() {
     let startup = StartupInfo::collect();
     let mut context = start(&startup, &own_signal());
     let process = ProcessSummary { tty: Some("pts/3".into()), ..process(4242, "kill", "kill 1") };
@@ -379,8 +380,9 @@ fn a_sender_that_is_known_otherwise_takes_the_place_of_what_the_handler_saw() {
 }
 
 #[test]
-fn a_child_is_seen_with_its_own_environment() {
-    // The kernel shows a new program's environment a moment after exec: wait for its word.
+fn a_child_has_its_own_environment_in_the_context() {
+    // The kernel shows a new program's environment a moment after exec, so wait for the child's
+    // output.
     let mut child = std::process::Command::new("sh")
         .args(["-c", "echo started; read _"])
         .env("INVOCATION_ID", "0123456789abcdef")
@@ -402,7 +404,7 @@ fn a_child_is_seen_with_its_own_environment() {
 }
 
 #[test]
-fn a_process_that_never_was_has_a_context_all_the_same() {
+fn a_process_that_never_existed_has_a_context_without_facts() {
     let context = ShutdownContext::snapshot(&StartupInfo::collect_pid(i32::MAX));
     assert!(context.to_string().starts_with("under_systemd=no loadavg_1m="), "{context}");
 }

@@ -4,11 +4,12 @@
 //! `/dev/kmsg` itself. If a file is missing or may not be read, only its own line is missing, and
 //! says why.
 //!
-//! Any of these files can block for ever. lxcfs serves `/proc/loadavg` and others through FUSE, and
-//! reading `/proc/PID/cmdline` waits while another thread holds that process's memory map locked
-//! (moby#15204). A blocked thread cannot be ended. So every file is read on a thread that the caller
-//! starts. A file that does not answer within a second is named, and the rest is still shown. All
-//! such waits together take some four seconds at most. This crate starts no thread itself.
+//! Any of these files can block forever. lxcfs serves `/proc/loadavg` and others through
+//! FUSE, and reading `/proc/PID/cmdline` waits while another thread holds that process's memory map
+//! locked (moby#15204). A blocked thread cannot be ended. So every file is read on a thread that
+//! the caller starts. A file that does not answer within a second is named, and the rest is still
+//! shown. All such waits together take some four seconds at most. This crate starts no thread
+//! itself.
 //!
 //! On other Unix than Linux there is nothing to read.
 
@@ -28,7 +29,7 @@ use crate::os;
 /// How many of the machine's processes are shown, the busiest ones, with their nearest ancestors.
 const DEFAULT_TOP: usize = 60;
 
-/// Reads that may block, to be done on a thread of their own.
+/// Reads that may block, for a separate thread.
 pub type Work = Box<dyn FnOnce() + Send>;
 
 /// A diagnostic from the point of view of one process.
@@ -45,7 +46,7 @@ pub type Work = Box<dyn FnOnce() + Send>;
 /// ```
 #[derive(Debug, Clone)]
 #[must_use = "nothing is read until `write_to` is called"]
-// The portable build reads nothing.
+// The portable build reads nothing, so it does not use the fields.
 #[cfg_attr(not(all(target_os = "linux", not(forensics_portable))), allow(dead_code))]
 pub struct Diagnostic {
     pid: i32,
@@ -56,7 +57,7 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
-    /// A diagnostic of process `pid`, its cgroup and its descendants, and of the machine.
+    /// A diagnostic of the process `pid`, its cgroup, its descendants and the machine.
     pub fn of(pid: i32) -> Self {
         Self {
             pid,
@@ -75,7 +76,7 @@ impl Diagnostic {
     /// are read on this thread, which then blocks if one of them does.
     ///
     /// # Errors
-    /// Only if `out` fails. What cannot be read is said in the text.
+    /// Only if `out` fails. The text says which files cannot be read.
     pub fn write_to(
         &self,
         out: &mut dyn Write,
@@ -95,7 +96,7 @@ impl Diagnostic {
     }
 }
 
-/// Elapsed time as `ps -o etime` has it: `[[days-]hours:]minutes:seconds`.
+/// Elapsed time in the format of `ps -o etime`: `[[days-]hours:]minutes:seconds`.
 fn elapsed(time: Duration) -> String {
     let s = time.as_secs();
     let (days, hours, minutes, seconds) = (s / 86_400, s / 3600 % 24, s / 60 % 60, s % 60);

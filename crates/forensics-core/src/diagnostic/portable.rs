@@ -1,4 +1,4 @@
-//! Other Unix: there is no `/proc` as Linux has it, so there is nothing to read.
+//! Other Unix, which has no `/proc` like Linux's, so nothing is read.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -10,7 +10,7 @@ pub(super) fn write(
     out: &mut dyn Write,
     _: &mut dyn FnMut(Work) -> io::Result<()>,
 ) -> io::Result<()> {
-    writeln!(out, "--- system\nnothing to read: it has no /proc as Linux has it")
+    writeln!(out, "--- system\nnothing to read: this system has no /proc like Linux's")
 }
 
 pub(crate) fn killed_for_memory(_pid: u32, _since: Duration) -> Option<String> {

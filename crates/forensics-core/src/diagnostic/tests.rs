@@ -1,4 +1,4 @@
-//! The whole diagnostic, of made-up machines and of a real one.
+//! The whole diagnostic, of made-up machines and of this one.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -13,7 +13,8 @@ use nix::unistd::{Pid, mkfifo};
 
 use super::*;
 
-/// What procfs needs of these files; the process has a name that it cannot read.
+/// The content that procfs needs in these files. The name of the process is one that procfs cannot
+/// parse.
 const STATUS: &[u8] = b"Name:\tgate\xffway\nState:\tS (sleeping)\nTgid:\t7\nPid:\t7\nPPid:\t1\nTracerPid:\t0
 Uid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nFDSize:\t64\nGroups:\t0 \nVmHWM:\t       9 kB\nVmRSS:\t       8 kB
 VmSwap:\t       1 kB\nThreads:\t3\nSigQ:\t0/4096\nSigPnd:\t0\nShdPnd:\t0\nSigBlk:\t0\nSigIgn:\t0\nSigCgt:\t0
@@ -29,7 +30,7 @@ fn stat_fields(ppid: i32) -> String {
     format!("{ppid} 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 0 0 25 {}\n", "0 ".repeat(28))
 }
 
-/// A made-up machine without any file but those written.
+/// A made-up machine that has only the files that are written.
 struct Machine(tempfile::TempDir);
 
 impl Machine {
@@ -53,7 +54,7 @@ impl Machine {
         self.file(&format!("proc/{pid}/stat"), stat)
     }
 
-    /// A file that never answers: a FIFO without a writer, which is waited for in open(2).
+    /// A file that never answers: a FIFO without a writer, which blocks open(2).
     fn hangs(&self, path: &str) -> &Self {
         self.file(path, "");
         let path = self.0.path().join(path);
@@ -83,7 +84,7 @@ fn text(look: &Diagnostic) -> String {
     String::from_utf8(out).unwrap()
 }
 
-/// The lines below the heading that starts so.
+/// The lines below the heading that starts with this text.
 fn section<'a>(text: &'a str, heading: &str) -> Vec<&'a str> {
     let heading = format!("--- {heading}");
     let lines = text.lines().skip_while(|line| !line.starts_with(&heading)).skip(1);
@@ -103,7 +104,7 @@ fn is_complete(text: &str) -> bool {
 }
 
 #[test]
-fn elapsed_time_reads_as_in_ps() {
+fn elapsed_time_has_the_format_of_ps() {
     let cases = [
         (0, "00:00"),
         (59, "00:59"),
@@ -127,7 +128,7 @@ fn the_sections_that_cannot_block_come_first() {
 }
 
 #[test]
-fn a_missing_file_costs_its_own_line() {
+fn a_missing_file_affects_only_its_own_line() {
     let look = text(&Machine::empty().look(7));
     assert!(is_complete(&look));
     for line in [
@@ -156,7 +157,7 @@ fn the_process_and_its_surroundings_are_shown() {
         .file("proc/7/limits", "Max open files            1024    4096    files\n")
         .file("proc/7/cgroup", "0::/system.slice/gateway.service\n")
         .file("proc/loadavg", "0.42 0.30 0.20 1/80 4242\n")
-        // As before Linux 5.13.
+        // The format before Linux 5.13.
         .file("proc/pressure/cpu", "some avg10=0.17 avg60=0.00 avg300=0.00 total=9\n")
         .file("proc/pressure/io", PRESSURE)
         .file("proc/meminfo", MEMINFO)
@@ -218,7 +219,7 @@ fn hostile_names_stay_in_their_line() {
 }
 
 #[test]
-fn a_process_in_an_uninterruptible_wait_is_not_asked_for_its_command_line() {
+fn the_command_line_of_a_process_in_an_uninterruptible_wait_is_not_read() {
     let machine = Machine::empty();
     machine
         .file("proc/7/stat", format!("7 (db) D {}", stat_fields(1)))
@@ -241,7 +242,7 @@ fn rings_and_processes_without_a_parent_are_all_shown() {
 }
 
 #[test]
-fn a_deep_chain_is_shown_whole_and_its_text_stays_linear() {
+fn a_deep_chain_is_shown_completely_with_text_of_linear_size() {
     let machine = Machine::empty();
     for pid in 1..=5000 {
         machine.process(pid, pid - 1, "link");
@@ -253,7 +254,7 @@ fn a_deep_chain_is_shown_whole_and_its_text_stays_linear() {
 }
 
 #[test]
-fn only_the_busiest_are_shown_of_many() {
+fn only_the_busiest_of_many_are_shown() {
     let machine = Machine::empty();
     for pid in 1..=500 {
         machine.process(pid, 0, "one");
@@ -265,7 +266,7 @@ fn only_the_busiest_are_shown_of_many() {
 }
 
 #[test]
-fn a_writer_that_fails_ends_the_look() {
+fn a_writer_that_fails_ends_the_diagnostic() {
     struct Full;
     impl Write for Full {
         fn write(&mut self, _: &[u8]) -> io::Result<usize> {
@@ -280,7 +281,7 @@ fn a_writer_that_fails_ends_the_look() {
 }
 
 #[test]
-fn what_does_not_answer_is_named_and_the_rest_is_shown() {
+fn files_that_do_not_answer_are_named_and_the_rest_is_shown() {
     let machine = Machine::empty();
     machine
         .process(7, 1, "gateway")
@@ -316,7 +317,7 @@ fn what_does_not_answer_is_named_and_the_rest_is_shown() {
     ] {
         assert!(look.lines().any(|l| l == line), "no line `{line}` in:\n{look}");
     }
-    // By then, three seconds have been waited in all.
+    // By now, the waits add up to three seconds.
     assert!(look.contains("\nmemory.current: (no answer within "), "{look}");
     assert!(look.contains("\nprocess 10 is not shown: (no answer within 0.1s)\n"), "{look}");
     let rows = section(&look, "subtree of 7 (3 processes)");
@@ -327,7 +328,7 @@ fn what_does_not_answer_is_named_and_the_rest_is_shown() {
 }
 
 #[test]
-fn one_command_line_of_many_that_hangs_costs_that_one() {
+fn one_command_line_that_blocks_does_not_affect_the_others() {
     let machine = Machine::empty();
     for pid in 1..=50 {
         machine.process(pid, 0, format!("name-{pid}"));
@@ -343,7 +344,7 @@ fn one_command_line_of_many_that_hangs_costs_that_one() {
 }
 
 #[test]
-fn a_machine_on_which_nothing_answers_is_left_in_time() {
+fn a_machine_on_which_nothing_answers_takes_a_limited_time() {
     let machine = Machine::empty();
     for pid in 1..=40 {
         machine.hangs(&format!("proc/{pid}/stat"));
@@ -357,13 +358,13 @@ fn a_machine_on_which_nothing_answers_is_left_in_time() {
     let started = Instant::now();
     let look = text(&machine.look(1));
     assert!(started.elapsed() < Duration::from_secs(5), "{look}");
-    let unread = " is not shown: (not read, as too many other files do not answer)";
+    let unread = " is not shown: (not read, because too many other files do not answer)";
     assert_eq!(look.lines().filter(|line| line.ends_with(unread)).count(), 40 - 16, "{look}");
     assert!(is_complete(&look));
 }
 
 #[test]
-fn without_a_thread_the_files_are_read_here() {
+fn without_a_thread_the_files_are_read_on_the_calling_thread() {
     let machine = Machine::empty();
     machine.process(7, 1, "gateway").file("proc/7/cmdline", "gateway\0--serve\0");
     let mut out = Vec::new();
@@ -375,7 +376,7 @@ fn without_a_thread_the_files_are_read_here() {
 }
 
 #[test]
-fn only_a_kernel_thread_and_a_zombie_look_like_one() {
+fn no_process_can_look_like_a_kernel_thread_or_a_zombie() {
     let machine = Machine::empty();
     let kernel_thread = stat_fields(2).replacen(" -1 0 ", " -1 2129984 ", 1);
     machine

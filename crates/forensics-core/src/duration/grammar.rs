@@ -1,5 +1,5 @@
-//! The grammar of time spans, step by step as systemd 252's `parse_time()` takes it: the order of its
-//! checks decides which error a text gets.
+//! The grammar of time spans. It follows systemd 252's `parse_time()` step by step, because the
+//! order of the checks decides which error a text gets.
 
 use super::{SECOND, Timespan, UNITS};
 use crate::escape::{Escaped, truncate};
@@ -18,7 +18,7 @@ const TOO_LARGE: &str = "; write `infinity` for no limit";
 const NOT_A_NUMBER: &str = " is not a number; write a number before each unit, such as `1h 30min`";
 const UNKNOWN_UNIT: &str = "; write one of us, ms, s, min, h, d, w, month, y";
 
-/// Why a text is no time span. `Display` names the place in the text, and escapes the text.
+/// Why a text is not a time span. `Display` names the place in the text, and escapes the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ParseError {
@@ -57,7 +57,8 @@ fn excerpt(text: &str) -> String {
 /// cannot hold, is refused. Allocates only for an error.
 ///
 /// # Errors
-/// If systemd refuses the text; [`ParseError::is_out_of_range`] tells its ERANGE from EINVAL.
+/// If systemd refuses the text; [`ParseError::is_out_of_range`] distinguishes its ERANGE from
+/// EINVAL.
 pub fn parse(text: &str) -> Result<Timespan, ParseError> {
     let mut rest = text.trim_start_matches(BLANKS);
     if let Some(after) = rest.strip_prefix("infinity")
@@ -93,7 +94,7 @@ pub fn parse(text: &str) -> Result<Timespan, ParseError> {
         }
         let (micros, next) = known.unwrap_or((SECOND, unit));
 
-        // u64::MAX itself is infinity, which a sum must not become.
+        // u64::MAX means infinity, so a sum must be less.
         if whole >= u64::MAX / micros {
             return Err(too_large());
         }
@@ -109,7 +110,8 @@ pub fn parse(text: &str) -> Result<Timespan, ParseError> {
                 return Err(invalid(text, point, "no digit after the point", NO_FRACTION));
             }
         }
-        // In `5mins` systemd takes `min`, and fails at the `s`. What was meant is the unit `mins`.
+        // In `5mins` systemd reads `min` and fails at the `s`. The error names the unit `mins`,
+        // which was meant.
         if next.starts_with(char::is_alphabetic) && !next.starts_with("infinity") {
             return Err(unknown_unit(text, unit, letters(unit)));
         }
@@ -118,8 +120,8 @@ pub fn parse(text: &str) -> Result<Timespan, ParseError> {
     Ok(Timespan::Finite(total))
 }
 
-/// The microseconds of the unit that `text` begins with, and what follows. `min` and `m` both begin
-/// with `m`: the longest name counts.
+/// The microseconds of the unit that `text` begins with, and the rest of the text. The longest
+/// matching name counts, because `min` and `m` both begin with `m`.
 fn known_unit(text: &str) -> Option<(u64, &str)> {
     let names = UNITS.iter().flat_map(|(micros, names)| names.iter().map(|name| (*micros, *name)));
     let found = names.filter_map(|(micros, name)| Some((micros, text.strip_prefix(name)?)));
@@ -233,9 +235,9 @@ mod tests {
         assert!(message.len() < 300, "{message}");
     }
 
-    /// Each of these was put to systemd-analyze 252.
+    /// Each of these was checked with systemd-analyze 252.
     #[test]
-    fn the_corners_of_strtoll_are_systemds() {
+    fn the_edge_cases_of_strtoll_are_those_of_systemd() {
         let inval = Err(false);
         let range = Err(true);
         let cases = [
@@ -263,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nul_ends_nothing() {
+    fn a_nul_does_not_end_the_text() {
         assert!(parse("5s\0").is_err());
         assert!(parse("infinity\0").is_err());
     }

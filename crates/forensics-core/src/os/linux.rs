@@ -1,4 +1,5 @@
-//! Linux: `O_PATH` holds the file that was found, and `/proc/self/fd` opens that very file.
+//! Linux: `O_PATH` keeps a reference to the file that was found, and `/proc/self/fd` opens this
+//! same file.
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -17,14 +18,14 @@ use nix::time::{ClockId, clock_gettime};
 use super::Found;
 use crate::secure_fs::{Links, OpenError, READ, is_regular, kind};
 
-/// Whether there is a `/proc` as Linux has it.
+/// Whether the system has Linux's `/proc`.
 pub(crate) const HAS_PROC: bool = true;
 
-/// Whether a link stays the same between looking at it and reading it.
+/// Whether a link stays the same between checking it and reading it.
 pub(crate) const LINKS_ARE_HELD: bool = true;
 
 /// The folder `/proc`, if it is the kernel's procfs. It is opened once and never closed, because
-/// something can be mounted over it as well.
+/// something can be mounted over it later.
 pub(crate) fn procfs() -> Option<BorrowedFd<'static>> {
     static PROCFS: OnceLock<Option<OwnedFd>> = OnceLock::new();
     let procfs = PROCFS.get_or_init(|| {
@@ -51,10 +52,10 @@ fn is_procfs(folder: BorrowedFd<'_>) -> bool {
     fstatfs(folder).is_ok_and(|found| found.filesystem_type() == PROC_SUPER_MAGIC)
 }
 
-/// Holds what has a name, of any kind.
+/// Refers to a file of any kind without opening it.
 const LOOK: OFlag = OFlag::O_PATH.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
-/// Opens a folder to begin a walk in, `/` or `.`.
+/// Opens the folder at which a path begins, `/` or `.`.
 pub(crate) fn begin(path: &Path) -> nix::Result<OwnedFd> {
     open(path, LOOK | OFlag::O_DIRECTORY, Mode::empty())
 }
@@ -70,7 +71,8 @@ pub(crate) fn step(at: BorrowedFd<'_>, name: &Path) -> nix::Result<Found> {
     })
 }
 
-/// Opens the regular file of that name below `folder` to read it. Also returns what was looked at.
+/// Opens the regular file of that name below `folder` to read it. Also returns the metadata from
+/// the check.
 pub(crate) fn open_regular(
     folder: BorrowedFd<'_>,
     name: &Path,
@@ -90,13 +92,14 @@ pub(crate) fn open_regular(
     Ok((file, stat))
 }
 
-/// Reserves room on the disk for what will be written to the file, if its file system can.
+/// Reserves disk space for future writes to the file, if its file system can.
 pub(crate) fn set_aside(file: &File, bytes: i64) {
-    // Not every file system can, and the disk may be full. Then as much is written as fits.
+    // Not every file system can, and the disk may be full. Later writes then fail if they do not
+    // fit.
     let _ = fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, bytes);
 }
 
-/// The time since boot, time asleep included.
+/// The time since boot, including suspend.
 pub(crate) fn since_boot() -> Option<Duration> {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).ok()
 }

@@ -1,8 +1,8 @@
-//! Other Unix: what POSIX has, and nothing of `/proc`.
+//! Other Unix: only what POSIX has, without `/proc`.
 //!
-//! Without `O_PATH`, nothing is held between looking at a file and opening it. If it was replaced in
-//! between, the opened file is another one, which is noticed. A link cannot be opened, so a link is
-//! followed only if no other user could have replaced it; see [`LINKS_ARE_HELD`].
+//! Without `O_PATH` there is no reference to a file between checking it and opening it. If it is
+//! replaced in between, the opened file is another one, and is refused. A link cannot be opened, so
+//! it is followed only if no other user could have replaced it; see [`LINKS_ARE_HELD`].
 
 use std::fs::File;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -16,10 +16,10 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 use super::Found;
 use crate::secure_fs::{Links, OpenError, READ, is_regular, kind};
 
-/// Whether there is a `/proc` as Linux has it. That of FreeBSD is a different one.
+/// Whether the system has Linux's `/proc`. FreeBSD's is a different one.
 pub(crate) const HAS_PROC: bool = false;
 
-/// Whether a link stays the same between looking at it and reading it.
+/// Whether a link stays the same between checking it and reading it.
 pub(crate) const LINKS_ARE_HELD: bool = false;
 
 /// There is none.
@@ -32,11 +32,11 @@ pub(crate) fn open_in_procfs(_: &Path) -> nix::Result<File> {
     Err(Errno::ENOSYS)
 }
 
-/// A folder to walk through. Unlike by `O_PATH`, it must be one that we may list.
+/// The flags to open a folder on a path. Unlike with `O_PATH`, we must be allowed to list it.
 const WALK: OFlag =
     OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
-/// Opens a folder to begin a walk in, `/` or `.`.
+/// Opens the folder at which a path begins, `/` or `.`.
 pub(crate) fn begin(path: &Path) -> nix::Result<OwnedFd> {
     open(path, WALK, Mode::empty())
 }
@@ -51,7 +51,8 @@ pub(crate) fn step(at: BorrowedFd<'_>, name: &Path) -> nix::Result<Found> {
     })
 }
 
-/// Opens the regular file of that name below `folder` to read it. Also returns what was looked at.
+/// Opens the regular file of that name below `folder` to read it. Also returns the metadata from
+/// the check.
 pub(crate) fn open_regular(
     folder: BorrowedFd<'_>,
     name: &Path,

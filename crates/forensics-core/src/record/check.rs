@@ -1,8 +1,8 @@
 //! Decides how a run ended.
 //!
-//! All decisions about the outcome are here, in the order of the table at [`post_mortem`]. Those about
-//! the reason, and all texts, are in `explain`. Durations are computed from the monotonic clock alone,
-//! since the wall clock may have been set.
+//! This module decides the outcome, in the order of the table at [`post_mortem`]. The module
+//! `explain` decides the reason and has all texts. Durations are computed only from the monotonic
+//! clock, because the wall clock may have been set.
 
 use std::fs::File;
 
@@ -19,58 +19,59 @@ pub struct HostState {
     pub running: bool,
     /// The id of the present boot.
     pub boot_id: Option<String>,
-    /// `CLOCK_MONOTONIC` now, in microseconds: the run had ended by then.
+    /// `CLOCK_MONOTONIC` now, in microseconds. A run that is dead has ended by then.
     pub mono_us: Option<u64>,
-    /// The present `oom_kill` of the cgroup whose counter the run recorded.
+    /// The present `oom_kill` counter of the cgroup that the run recorded.
     pub oom_kill: Option<u64>,
-    /// The inode of that cgroup's folder. If it is not the recorded one, this is a new cgroup with a
-    /// counter of its own, which proves nothing.
+    /// The inode of that cgroup's folder. If it is not the recorded one, this is a new cgroup with
+    /// a new counter, which proves nothing.
     pub cgroup_inode: Option<u64>,
-    /// The line of the kernel log that says that this run's process was OOM-killed, if there is one
-    /// and the log can be read.
+    /// The line of the kernel log about the OOM kill of this run's process. `None` if there is
+    /// none, or if the log cannot be read.
     pub oom_line: Option<String>,
 }
 
 impl HostState {
-    /// The lock of the record in `file`, the boot and the clock. The facts about memory are left to the
-    /// caller.
+    /// Reads whether the record in `file` is locked, the boot id and the clock. The caller sets the
+    /// facts about memory.
     pub(super) fn of_file(file: &File) -> Self {
         let running = is_locked(file).unwrap_or(false);
-        // So that a run that is about to lock the file does not find it locked while we read. If
-        // this fails, the lock ends when the file is closed.
+        // Unlocked at once, so that a new run can lock its file while we read it. If this fails,
+        // the lock ends when the file is closed.
         let _ = file.unlock();
         Self { running, boot_id: boot_id(), mono_us: Some(mono_us()), ..Self::default() }
     }
 }
 
-/// Tells how a run ended: by its own last line if there is one, else by the lock, the boot, and how
-/// far its teardown had come.
+/// Decides how a run ended: by its own last line if there is one, otherwise by the lock, the boot,
+/// and the progress of its teardown.
 ///
-/// The first row that fits decides. `stopped` is the last line that a run writes, so it counts before
+/// The first matching row decides. `stopped` is the last line that a run writes, so it comes before
 /// the lock, which a forked child may still hold.
 ///
 /// | there is | outcome | reason |
 /// |---|---|---|
-/// | `stopped`: clean, failed, abandoned, or a word not known | `clean` | recorded |
+/// | `stopped`: clean, failed, abandoned, or an unknown word | `clean` | recorded |
 /// | `stopped`: timed out | `timed_out` | recorded |
 /// | `stopped`: forced | `forced` | recorded |
 /// | `stopped`: panicked | `panicked` | panic |
 /// | the lock | `running` | alive |
 /// | another boot id now | `rebooted` | reboot |
-/// | a phase that began or ended | `killed_in_phase` | as the next table has it |
-/// | a signal | `killed_before_teardown` | as the next table has it |
+/// | a phase that began or ended | `killed_in_phase` | see the next table |
+/// | a signal | `killed_before_teardown` | see the next table |
 /// | none of these | `vanished` | out of memory, else unknown |
 ///
-/// What killed a run that was asked to stop; again the first row that fits:
+/// The reason for the end of a run that was killed after a request to stop. Again the first
+/// matching row decides:
 ///
 /// | there is | reason |
 /// |---|---|
 /// | the kernel log says so, or the `oom_kill` counter grew | out of memory |
-/// | a signal from systemd, and the run may have lived until the end of the stop timeout, but no longer | stop timeout |
-/// | the same with the grace period that the run was told, or a stop by a container's runtime | grace period |
+/// | a signal from systemd, and the run can have lasted until the end of the stop timeout, but not longer | stop timeout |
+/// | the same with the grace period that was configured for the run, or a stop by a container runtime | grace period |
 /// | none of these | unknown |
 ///
-/// Pure: the same record and the same [`HostState`] give the same result.
+/// This function is pure: the same record and the same [`HostState`] give the same result.
 pub fn post_mortem(record: &Record, host: &HostState) -> PostMortem {
     let run = Summary::of(record);
     let outcome = outcome(&run, host);

@@ -1,4 +1,4 @@
-//! One line of a record: how it is written, and how it is read.
+//! Writes and reads one line of a record.
 
 use serde::de::Error;
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use super::shorten::{fits, shortened};
 use super::{Event, Unknown, Utc};
 use crate::json;
 
-/// The version of the schema that this crate writes, and reads in full.
+/// The version of the schema that this crate writes and reads completely.
 pub const VERSION: u32 = 1;
 
 /// The events of this version.
@@ -19,7 +19,7 @@ const EVENTS: &str =
 pub struct Entry {
     /// The version of the schema it was written in.
     pub v: u32,
-    /// The wall clock. It may have jumped since the line before.
+    /// The wall clock. It may have jumped since the previous line.
     pub ts: Utc,
     /// [`crate::clock::mono_us`]: what durations are computed from.
     pub mono_us: u64,
@@ -35,8 +35,8 @@ impl Entry {
     /// fields do not fit.
     ///
     /// # Errors
-    /// If it is no JSON object, lacks a field that every line has, or is of this version and lacks
-    /// a field of its event.
+    /// If it is not a JSON object, lacks a field that every line has, or is of this version and
+    /// lacks a field of its event.
     pub fn parse(line: &[u8]) -> Result<Self, serde_json::Error> {
         let entry: Self = serde_json::from_slice(line)?;
         match &entry.event {
@@ -51,8 +51,8 @@ impl Entry {
     }
 }
 
-/// The line for an event, newline included: one line whatever its texts hold, and one that
-/// [`Entry::parse`] can read back.
+/// The line for an event, newline included. It is one line with any text, and [`Entry::parse`] can
+/// read it back.
 pub(super) fn line(ts: Utc, mono_us: u64, event: &Event) -> Result<Vec<u8>, serde_json::Error> {
     let entry = Entry { v: VERSION, ts, mono_us, event: event.clone() };
     let mut line = json::to_vec(&entry)?;
@@ -75,7 +75,8 @@ mod tests {
 
     const TS: &str = "2026-11-23T10:15:00.123456Z";
 
-    /// The line for an event, as JSON, less what every line has; checked to read back as the same event.
+    /// The line for an event as JSON, without the fields that every line has. Also checks that it
+    /// reads back as the same event.
     fn round_trip(event: &Event) -> Value {
         let line = line(TS.parse().unwrap(), 7, event).unwrap();
         assert_eq!(line.iter().filter(|&&byte| byte == b'\n').count(), 1);
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_newer_writer_adds_does_not_hide_what_is_known() {
+    fn additions_of_a_newer_writer_do_not_hide_known_fields() {
         let parse = |text: &str| Entry::parse(text.as_bytes()).unwrap();
         let more = format!(
             r#"{{"v":1,"ts":"{TS}","mono_us":1,"event":"stopped","how":"evaporated","exit_code":0,
@@ -228,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_timeout_is_microseconds_or_infinity_and_systemds_number_for_it_too() {
+    fn a_stop_timeout_is_microseconds_or_infinity_in_either_form() {
         let finite = Timespan::Finite(3_000_000);
         let cases = [
             ("3000000", Some(Some(finite))),
@@ -272,7 +273,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_text_a_phase_writes_stays_on_its_line_and_reads_back(
+        fn any_text_of_a_phase_stays_on_its_line_and_reads_back(
             phase in any::<String>(), group in any::<Option<String>>(),
             error in any::<Option<String>>(), key in any::<String>(), value in any::<String>(),
             took in any::<u64>(), offset in any::<u64>(),

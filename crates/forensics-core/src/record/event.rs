@@ -1,8 +1,8 @@
-//! The schema: the fields of each event. `docs/records.md` describes the same to users.
+//! The schema: the fields of each event. `docs/records.md` documents it for users.
 //!
 //! Within version 1 fields are only added, so every struct here is `#[non_exhaustive]`. Its `new`
-//! takes what the event must have; the other fields are set afterwards. A field that is `None` or
-//! empty is left out of the line.
+//! takes the required fields; the others are set afterwards. A field that is `None` or empty is
+//! left out of the line.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -10,13 +10,13 @@ use serde_json::{Map, Value};
 use super::phase::{PhaseFinished, PhaseProgress, PhaseStarted};
 use crate::duration::Timespan;
 
-/// What happened. In JSON the fields of each event stand next to `event`.
+/// What happened. In JSON the fields of an event are next to the field `event`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// The first line: who runs, and under which limits.
+    /// The first line: the run and its limits.
     RunStarted(RunStarted),
-    /// Something asked the run to stop.
+    /// A request to stop.
     Signal(SignalEvent),
     /// A phase began.
     PhaseStarted(PhaseStarted),
@@ -24,7 +24,7 @@ pub enum Event {
     PhaseProgress(PhaseProgress),
     /// A phase ended, or was skipped.
     PhaseFinished(PhaseFinished),
-    /// A phase or the runtime is past its timeout or makes no progress.
+    /// A phase or the runtime has exceeded its timeout or makes no progress.
     #[serde(rename = "wedged")]
     Stalled(Stalled),
     /// The diagnostic was started, or ended.
@@ -38,15 +38,15 @@ pub enum Event {
 
 display_as_in_json!(DiagState, ExitKind, ForcedBy, SignalKind, StalledWhat);
 
-/// The run, as it is known at its start.
+/// The facts about the run that are known at its start.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct RunStarted {
-    /// The service's name, as its builder was given it.
+    /// The service's name, as it was passed to the builder.
     pub service: String,
-    /// The process, by the pid of its own pid namespace.
+    /// The pid, in the process's own pid namespace.
     pub pid: u32,
     /// When the process started, in clock ticks since the boot: field 22 of `/proc/self/stat`
-    /// (`proc_pid_stat(5)`). It tells this process from a later one with the same pid.
+    /// (`proc_pid_stat(5)`). It distinguishes this process from a later one with the same pid.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_time: Option<u64>,
     /// [`crate::clock::boot_id`].
@@ -71,17 +71,17 @@ pub struct RunStarted {
     /// it is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_timeout_us: Option<Timespan>,
-    /// The longest a teardown may take, in microseconds; absent if there is no limit.
+    /// The deadline of a teardown, in microseconds; absent if there is no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline_us: Option<u64>,
     /// The supervisor's grace period as it was configured, in microseconds, such as the pod's
-    /// `terminationGracePeriodSeconds`; absent if it was not.
+    /// `terminationGracePeriodSeconds`; absent if none was configured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grace_us: Option<u64>,
     /// The configured drain timeout, in microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain_timeout_us: Option<u64>,
-    /// The version of the crate that writes.
+    /// The version of the crate that wrote the record.
     pub version: String,
     /// `oom_kill` of the cgroup's `memory.events` at the start: how many of its processes the kernel
     /// has OOM-killed ("Control Group v2", Memory).
@@ -94,14 +94,14 @@ pub struct RunStarted {
 }
 
 impl RunStarted {
-    /// A run of `service` under `pid`, written by this version; everything else absent.
+    /// A run of `service` with the pid `pid`, written by this version. All other fields are absent.
     pub fn new(service: impl Into<String>, pid: u32) -> Self {
         let version = env!("CARGO_PKG_VERSION").to_owned();
         Self { service: service.into(), pid, version, ..Self::default() }
     }
 }
 
-/// What asked the run to stop.
+/// What requested the stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SignalKind {
@@ -112,25 +112,25 @@ pub enum SignalKind {
     Request,
     /// The service's own future ended.
     ServiceEnded,
-    /// A value that only a newer version knows. The file has its name.
+    /// A value of a newer version. The file has its name.
     #[serde(other)]
     Other,
 }
 
-/// Something asked the run to stop.
+/// A request to stop.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct SignalEvent {
-    /// What it was.
+    /// The kind of request.
     pub kind: SignalKind,
-    /// The signal's name, `SIGTERM`; absent if it was none.
+    /// The signal's name, such as `SIGTERM`; absent if it was not a signal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,
-    /// 1 for the first that asked this run to stop, 2 for the second, …
+    /// The number of the request: 1 for the first, 2 for the second, …
     pub ordinal: u32,
-    /// The process that sent it, as the kernel says; 0 if it lives outside our pid namespace.
+    /// The pid of the sender, as the kernel reported it; 0 if it is outside our pid namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sender_pid: Option<u32>,
-    /// The sender's name; absent if it was gone.
+    /// The sender's name; absent if it had exited.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sender_name: Option<String>,
     /// The sender's real user id.
@@ -138,17 +138,16 @@ pub struct SignalEvent {
     pub sender_uid: Option<u32>,
     /// The cause, as one word.
     pub cause: String,
-    /// The one line of the log, as text.
+    /// The context line of the log, as text.
     pub line: String,
-    /// The whole context; opaque here. `null` if there is none.
+    /// The whole context. `null` if there is none. This crate does not interpret it.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub context: Value,
-    /// When the teardown must have ended, in microseconds from this signal; absent if there is
-    /// no limit.
+    /// The deadline of the teardown, in microseconds from this signal; absent if there is no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline_us: Option<u64>,
-    /// The pre-stop delay: how long the service still serves after this signal, no longer ready,
-    /// before the teardown begins; in microseconds, at most. Absent if there is none.
+    /// The pre-stop delay in microseconds: how long at most the service continues to serve after
+    /// this signal, but is not ready, before the teardown begins. Absent if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lead_us: Option<u64>,
     /// [`RunStarted::stop_timeout_us`]. systemd's answer often comes only after the first line.
@@ -157,7 +156,7 @@ pub struct SignalEvent {
 }
 
 impl SignalEvent {
-    /// A stop of that kind and cause; everything else absent or empty.
+    /// A request of that kind and cause. All other fields are absent or empty.
     pub fn new(kind: SignalKind, ordinal: u32, cause: impl Into<String>) -> Self {
         Self { kind, ordinal, cause: cause.into(), ..Self::default() }
     }
@@ -171,51 +170,52 @@ pub enum StalledWhat {
     Phase,
     /// The async runtime: it no longer runs its tasks.
     Runtime,
-    /// A value that only a newer version knows. The file has its name.
+    /// A value of a newer version. The file has its name.
     #[serde(other)]
     Other,
 }
 
-/// A phase or the runtime is past its timeout or makes no progress.
+/// A phase or the runtime has exceeded its timeout or makes no progress.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Stalled {
     /// What is stalled.
     pub what: StalledWhat,
-    /// The phase, or the one that ran when the runtime stalled; absent if none ran.
+    /// The stalled phase, or the phase that ran when the runtime stalled; absent if none ran.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
     /// The group of that phase, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
-    /// For how long already, in microseconds.
+    /// How long it has been stalled, in microseconds.
     pub for_us: u64,
-    /// What was seen, as text.
+    /// What was observed, as text.
     pub detail: String,
-    /// The threads and what each waits for; opaque here. `null` if that is not known.
+    /// The threads and what each waits for. `null` if that is not known. This crate does not
+    /// interpret it.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub threads: Value,
 }
 
 impl Stalled {
-    /// Something that has been stalled for that long; phase and threads absent.
+    /// A stall of that duration, without phase and threads.
     pub fn new(what: StalledWhat, for_us: u64, detail: impl Into<String>) -> Self {
         Self { what, phase: None, group: None, for_us, detail: detail.into(), threads: Value::Null }
     }
 }
 
-/// How far the diagnostic is.
+/// The state of the diagnostic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DiagState {
     /// Its process was started.
     Started,
-    /// It ended well.
+    /// It succeeded.
     Finished,
-    /// It could not be started, or ended badly.
+    /// It could not be started, or failed.
     Failed,
-    /// It ran past its time and was ended.
+    /// It exceeded its time limit and was killed.
     TimedOut,
-    /// A value that only a newer version knows. The file has its name.
+    /// A value of a newer version. The file has its name.
     #[serde(other)]
     Other,
 }
@@ -223,12 +223,12 @@ pub enum DiagState {
 /// The diagnostic was started, or ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Diag {
-    /// How far it is.
+    /// Its state.
     pub state: DiagState,
     /// Its process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
-    /// Where it writes.
+    /// Its output file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// What went wrong.
@@ -237,13 +237,13 @@ pub struct Diag {
 }
 
 impl Diag {
-    /// That state alone.
+    /// An event with only the state.
     pub fn new(state: DiagState) -> Self {
         Self { state, pid: None, path: None, error: None }
     }
 }
 
-/// How a run ended, in its own words.
+/// How a run ended, as the run itself recorded it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -259,10 +259,10 @@ pub enum ExitKind {
     Forced,
     /// A panic ended it.
     Panicked,
-    /// Its guard was dropped before the teardown had ended: `main` returned early, for example with
-    /// an error at the start, or the future of `run` was dropped.
+    /// Its guard was dropped before the end of the teardown. Either `main` returned early, for
+    /// example with an error at the start, or the future of `run` was dropped.
     Abandoned,
-    /// A value that only a newer version knows. The file has its name.
+    /// A value of a newer version. The file has its name.
     #[serde(other)]
     Other,
 }
@@ -274,23 +274,23 @@ pub enum ExitKind {
 pub enum ForcedBy {
     /// A further signal.
     Signal,
-    /// The deadline passed, and the teardown had not ended.
+    /// The deadline passed before the teardown ended.
     Deadline,
-    /// The teardown had ended, and the process did not.
+    /// The process did not end after its teardown.
     NoExit,
-    /// A value that only a newer version knows. The file has its name.
+    /// A value of a newer version. The file has its name.
     #[serde(other)]
     Other,
 }
 
-/// The last line of a run that ended by itself. It is written when the end is certain: not for a
-/// panic that was caught.
+/// The last line of a run that ended by itself. It is written only when the end is certain, and not
+/// for a panic that was caught.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Stopped {
     /// How it ended.
     pub how: ExitKind,
-    /// The exit status that the process is about to return; absent if it is not known, as for an
-    /// abandoned guard.
+    /// The exit status that the process is about to return; absent if it is not known, as after
+    /// `Abandoned`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
     /// Microseconds from the first signal, or from the start if there was none.
@@ -304,13 +304,13 @@ pub struct Stopped {
     /// What made it end at once, if it was forced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forced_by: Option<ForcedBy>,
-    /// What was seen then, as text: the phases that ran, what each thread waited for.
+    /// The state at that time, as text: the running phases, and what each thread waited for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
     /// [`RunStarted::oom_kill`] now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oom_kill: Option<u64>,
-    /// How many more signals came than have lines of their own; absent for none.
+    /// How many signals came that have no lines of their own; absent if there were none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub more_signals: Option<u64>,
 }

@@ -1,4 +1,5 @@
-//! Why a run ended as it did, the evidence for it, and what to change: the texts of the post-mortem.
+//! The texts of the post-mortem: why a run ended as it did, the evidence for it, and what to
+//! change.
 
 use std::fmt::Display;
 
@@ -14,14 +15,14 @@ use crate::escape::{Escaped, truncate};
 /// How many phases a text names.
 const MAX_PHASES: usize = 16;
 
-/// Evidence and advice. Empty advice is none.
+/// Evidence and advice. The advice can be empty.
 type Texts = (String, String);
 
 fn texts(evidence: impl Into<String>, advice: impl Into<String>) -> Texts {
     (evidence.into(), advice.into())
 }
 
-/// The reason, the evidence and the advice for an outcome, and when the run was likely killed, by the
+/// The reason, the evidence and the advice for an outcome, and the likely time of the kill on the
 /// monotonic clock.
 pub(super) fn explain(
     outcome: RunOutcome,
@@ -52,11 +53,11 @@ fn clean(run: &Summary<'_>) -> Texts {
         (Some(ExitKind::Abandoned), _) => return abandoned(run),
         (Some(ExitKind::Clean), None) => "it ended as planned".to_owned(),
         (Some(ExitKind::Failed), None) => "it ended by itself, but the service failed".to_owned(),
-        // In a clean end these were cut short or skipped.
+        // In a clean end, bad phases were cut short or skipped.
         (Some(ExitKind::Clean | ExitKind::Failed), Some(bad)) => {
             format!("it ended by itself, but {bad}")
         }
-        _ => "it ended by itself, in a way that only a newer version knows".to_owned(),
+        _ => "it ended by itself, in a way that this version does not know".to_owned(),
     };
     texts(evidence + &exit(run), "")
 }
@@ -65,12 +66,15 @@ fn abandoned(run: &Summary<'_>) -> Texts {
     let (when, advice) = if run.asked.is_none() {
         let advice = "see what it logged last, most likely an error at its start; pass a service that \
                       ends by itself to run()";
-        ("without a teardown, as nothing had asked for one: main returned early", advice.to_owned())
+        (
+            "without a teardown, because nothing had requested one: main returned early",
+            advice.to_owned(),
+        )
     } else if run.teardown_began() {
         let advice = "wait for run(), and put no timeout of your own around it";
         ("in the middle of its teardown", format!("{}: {advice}", state(run)))
     } else {
-        let when = "after it had been asked to stop, and before a phase had begun";
+        let when = "after the request to stop, before a phase had begun";
         (when, "wait for run()".to_owned())
     };
     texts(format!("its guard was dropped {when}"), advice)
@@ -93,21 +97,21 @@ fn forced(run: &Summary<'_>) -> Texts {
     let (exit, deadline) = (exit(run), deadline(run));
     let (evidence, what_to_do) = match run.stopped.and_then(|stopped| stopped.forced_by) {
         Some(ForcedBy::NoExit) => {
-            let evidence = format!("its teardown had ended and the process did not{exit}");
-            let advice = "a blocked thread holds up the runtime's end: see what each waited for, in \
-                          the record's last line";
+            let evidence = format!("its teardown ended but the process did not{exit}");
+            let advice = "a blocked thread keeps the runtime from ending: see what each thread waited for \
+                          in the record's last line";
             return texts(evidence, advice);
         }
         Some(ForcedBy::Deadline) => {
             let of = optional(" of ", deadline);
-            let evidence = format!("the deadline{of} passed and the teardown had not ended");
+            let evidence = format!("the deadline{of} passed before the teardown ended");
             (evidence, "find what blocks its thread".to_owned())
         }
         _ => {
             let evidence = match run.asked_last.filter(|signal| signal.ordinal > 1) {
                 Some(last) => {
                     let from = signal_from(last);
-                    format!("stop number {}, {from}, ended it at once", last.ordinal)
+                    format!("stop request number {}, {from}, ended it at once", last.ordinal)
                 }
                 None => "it was ended at once".to_owned(),
             };
@@ -144,10 +148,10 @@ fn rebooted(run: &Summary<'_>, host: &HostState) -> Texts {
         "{state} when the machine went down: lower {timeouts}, or raise TimeoutStopSec= if the \
          machine may wait that long"
     );
-    texts(format!("{boots}; {signal} had come {before} before the last event"), advice)
+    texts(format!("{boots}; {signal} arrived {before} before the last event"), advice)
 }
 
-/// The reason for a run that did not say that it ended.
+/// The reason for a run whose record has no end.
 fn killed(run: &Summary<'_>, host: &HostState, timer: Option<&StopTimer<'_>>) -> (Reason, Texts) {
     if let Some(evidence) = out_of_memory(run, host) {
         let advice = "raise MemoryMax= or the container's limit, or find what took the memory";
@@ -162,8 +166,8 @@ fn killed(run: &Summary<'_>, host: &HostState, timer: Option<&StopTimer<'_>>) ->
         (None, Some(signal)) if signal.cause == "container_stop" => {
             let (name, timeouts) = (signal_name(signal), timeouts(run));
             let evidence = format!(
-                "{name} came from the container's runtime, which sends SIGKILL once its grace \
-                 period is over; how long that is, is not recorded{memory}"
+                "{name} came from the container's runtime, which sends SIGKILL when its grace \
+                 period is over; the length of that period is not recorded{memory}"
             );
             let advice = format!(
                 "{state}: raise the grace period (docker stop --time, \
@@ -175,7 +179,7 @@ fn killed(run: &Summary<'_>, host: &HostState, timer: Option<&StopTimer<'_>>) ->
             let same_boot = run.start.boot_id.is_some() && host.boot_id.is_some();
             let power = if same_boot { "" } else { ", or the machine went down" };
             let evidence = format!(
-                "nothing asked it to stop and it did not say that it ended: SIGKILL, a crash or a \
+                "nothing asked it to stop, and its record has no end: SIGKILL, a crash or a \
                  call of exit(){power}{memory}"
             );
             return (Reason::Unknown, texts(evidence, ask_the_supervisor(run)));
@@ -188,7 +192,7 @@ fn killed(run: &Summary<'_>, host: &HostState, timer: Option<&StopTimer<'_>>) ->
         }
         (None, _) => "; systemd's stop timeout is not known".to_owned(),
     };
-    let evidence = format!("killed, by what is not recorded{why_not_timer}{memory}");
+    let evidence = format!("killed, but the record does not show by what{why_not_timer}{memory}");
     (Reason::Unknown, texts(evidence, format!("{state}: {}", ask_the_supervisor(run))))
 }
 
@@ -197,7 +201,7 @@ struct StopTimer<'a> {
     signal: &'a SignalEvent,
     began_us: u64,
     timeout_us: u64,
-    /// What it is called, and how it is set.
+    /// Its name, and the setting for it.
     name: &'static str,
     setting: &'static str,
     /// The reason for a kill at its end.
@@ -205,8 +209,8 @@ struct StopTimer<'a> {
 }
 
 impl<'a> StopTimer<'a> {
-    /// systemd's, if it sent a signal and its timeout is finite and known; else the grace period
-    /// that the run was told.
+    /// systemd's stop timeout, if systemd sent a signal and the timeout is finite and known.
+    /// Otherwise the grace period that was configured for the run.
     fn of(run: &Summary<'a>) -> Option<Self> {
         if let (Some((began_us, signal)), Some(Timespan::Finite(timeout_us))) =
             (run.asked_by_systemd, run.stop_timeout)
@@ -225,7 +229,7 @@ impl<'a> StopTimer<'a> {
         self.began_us.saturating_add(self.timeout_us)
     }
 
-    /// Whether the run may have lived until its end, and did not live longer.
+    /// Whether the run can have lasted until the end of the timer, and not longer.
     fn fits(&self, run: &Summary<'_>, host: &HostState) -> bool {
         let not_longer = run.last_us <= self.over_us().saturating_add(SLACK_US);
         let until_then = |by_us: u64| by_us.saturating_add(SLACK_US) >= self.over_us();
@@ -242,10 +246,10 @@ impl<'a> StopTimer<'a> {
         } else if run.teardown_began() {
             format!("raise {} or lower {}", self.setting, timeouts(run))
         } else {
-            "find what kept the runtime from the teardown".to_owned()
+            "find what kept the runtime from starting the teardown".to_owned()
         };
         let evidence = format!(
-            "{from} began {name} of {timeout}; the last event came {lived} after it, and no end"
+            "{from} began {name} of {timeout}; the last event came {lived} after it, and the record has no end"
         );
         let late = format!("{} {timeout} after {signal} and {name} is {timeout}", state(run));
         texts(evidence, format!("{late}{}: {what_to_do}", stalled(run)))
@@ -260,11 +264,11 @@ impl<'a> StopTimer<'a> {
         }
         let Some(by_us) = run.dead_by_us(host) else { return String::new() };
         let (after, signal) = (Span(by_us.saturating_sub(self.began_us)), signal_name(self.signal));
-        format!("{not_by}: it was dead {after} after {signal} at the latest")
+        format!("{not_by}: it died {after} after {signal} at the latest")
     }
 }
 
-/// Whether the run's cgroup is another one now, with counters of its own.
+/// Whether the run's cgroup has been replaced by a new one with new counters.
 fn cgroup_is_gone(run: &Summary<'_>, host: &HostState) -> bool {
     let inodes = run.start.cgroup_inode.zip(host.cgroup_inode);
     inodes.is_some_and(|(then, now)| then != now)
@@ -280,7 +284,7 @@ fn out_of_memory(run: &Summary<'_>, host: &HostState) -> Option<String> {
         .then(|| format!("its cgroup's oom_kill counter was {then} and is {now} now"))
 }
 
-/// What else is known about its memory if nothing proves that it was OOM-killed.
+/// Other facts about its memory, if nothing proves that it was OOM-killed.
 fn memory(run: &Summary<'_>, host: &HostState) -> String {
     let mut hints = String::new();
     let counted = |name: &str| run.asked.and_then(|(_, s)| s.context["memory"][name].as_u64());
@@ -318,7 +322,7 @@ fn ask_the_supervisor(run: &Summary<'_>) -> String {
     format!("see what {what} for {} and after", run.last)
 }
 
-/// The state of the teardown, as the beginning of a sentence.
+/// The state of the teardown, as the start of a sentence.
 fn state(run: &Summary<'_>) -> String {
     let names = run.open.iter().map(|(_, open)| shown_phase(&open.phase, open.group.as_deref()));
     let names = first_of(names.collect(), ", ");
@@ -341,7 +345,7 @@ fn stalled(run: &Summary<'_>) -> String {
     format!(" (the {what} was stalled for {since}: {detail})")
 }
 
-/// Whose timeouts could be lowered, as the end of a sentence.
+/// The timeouts that could be lowered, as the end of a sentence.
 fn timeouts(run: &Summary<'_>) -> String {
     match run.open.as_slice() {
         [(_, PhaseStarted { timeout_us: Some(us), .. })] => {
@@ -351,7 +355,8 @@ fn timeouts(run: &Summary<'_>) -> String {
     }
 }
 
-/// The phases that did not end well and that `pick` picks, as a sentence; `None` if there are none.
+/// The phases that did not end well and that `pick` accepts, as a sentence. `None` if there are
+/// none.
 fn bad_phases(run: &Summary<'_>, pick: fn(&PhaseFinished) -> bool) -> Option<String> {
     let text = |phase: &&PhaseFinished| {
         let how = match phase.outcome {
@@ -370,7 +375,7 @@ fn bad_phases(run: &Summary<'_>, pick: fn(&PhaseFinished) -> bool) -> Option<Str
     (!bad.is_empty()).then(|| first_of(bad, "; "))
 }
 
-/// The first of some texts, and how many more there are.
+/// The first texts of a list, and how many more there are.
 fn first_of(mut texts: Vec<String>, separator: &str) -> String {
     if let Some(more) = texts.len().checked_sub(MAX_PHASES).filter(|&more| more > 0) {
         texts.truncate(MAX_PHASES);
@@ -387,7 +392,7 @@ fn deadline(run: &Summary<'_>) -> Option<Span> {
     run.asked.and_then(|(_, signal)| signal.deadline_us).map(Span)
 }
 
-/// The value with `prefix` before it; nothing if there is none.
+/// The value with `prefix` before it, or an empty text.
 fn optional(prefix: &str, value: Option<impl Display>) -> String {
     value.map(|value| format!("{prefix}{value}")).unwrap_or_default()
 }

@@ -1,7 +1,7 @@
-//! The folder of the records: their names, their locks, and how many are kept.
+//! The folder of the records: their names, their locks, and the removal of old ones.
 //!
-//! [`crate::secure_fs`] says which folders are written to. Only regular files of our own user with the
-//! name of a record are ever removed, and never one whose run is still alive.
+//! [`crate::secure_fs`] says into which folders records are written. Only regular files of our own
+//! user with the name of a record are removed, and never one whose run is still alive.
 
 use std::ffi::OsString;
 use std::fs::{File, TryLockError};
@@ -28,7 +28,7 @@ pub(super) fn name(start: Utc, pid: u32) -> String {
 
 /// Whether a file has the name of a record.
 fn is_record_name(name: &str) -> bool {
-    /// A `0` stands for any digit.
+    /// A `0` matches any digit.
     const TIME: &[u8] = b"00000000T000000.000000Z-";
     let Some(stem) = name.strip_suffix(EXTENSION) else { return false };
     let Some((time, pid)) = stem.as_bytes().split_at_checked(TIME.len()) else { return false };
@@ -38,12 +38,12 @@ fn is_record_name(name: &str) -> bool {
         && pid.iter().all(u8::is_ascii_digit)
 }
 
-/// The records in a folder, oldest first: all regular files with the name of one.
+/// The records in a folder, oldest first: all regular files with the name of a record.
 ///
-/// The newest may be the caller's own. It may be empty if its run has only just begun.
+/// The newest may be the caller's own. It may be empty if its run has just begun.
 ///
 /// # Errors
-/// If the folder cannot be listed, or is not there.
+/// If the folder does not exist or cannot be listed.
 pub fn runs(dir: &Path) -> Result<Vec<PathBuf>, AccessError> {
     let names = names(&Folder::look(dir)?)?;
     Ok(names.into_iter().map(|name| dir.join(name)).collect())
@@ -59,8 +59,8 @@ pub(super) fn names(folder: &Folder) -> Result<Vec<OsString>, AccessError> {
 
 /// Whether the run that writes this record is alive: whether its lock is held.
 ///
-/// A child that the run forked, and that never executed another program, shares the lock: then the
-/// run looks alive for as long as that child lives. This tries a shared lock, so that two readers do
+/// A forked child of the run that never executed another program shares the lock. The run then
+/// looks alive until that child exits. This function tries a shared lock, so that two readers do
 /// not mistake each other for the run.
 pub(super) fn is_locked(file: &File) -> io::Result<bool> {
     match file.try_lock_shared() {
@@ -70,10 +70,10 @@ pub(super) fn is_locked(file: &File) -> io::Result<bool> {
     }
 }
 
-/// Removes the oldest of the folder's [`runs`] until `keep` are left; returns how many it removed.
+/// Removes the oldest of the folder's [`runs`] until `keep` remain. Returns how many it removed.
 ///
-/// A record whose run is alive, one of another user, and one that cannot be removed stay, and count
-/// as kept.
+/// A record stays, and counts as kept, if its run is alive, if it belongs to another user, or if it
+/// cannot be removed.
 ///
 /// # Errors
 /// If the folder cannot be opened or listed, or other users may change it.
@@ -91,8 +91,8 @@ fn remove_dead(folder: &Folder, name: &Path) -> Result<bool, OpenError> {
     if meta.uid() != geteuid().as_raw() || is_locked(&file)? {
         return Ok(false);
     }
-    // Our lock is held until the file is gone. A run that has just made this file and not locked it
-    // yet then fails to lock it, and makes another one.
+    // Our lock is held until the file is removed. A run that has just created this file and not
+    // locked it yet then fails to lock it, and creates another one.
     folder.remove(name)?;
     Ok(true)
 }
@@ -112,13 +112,13 @@ mod tests {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     }
 
-    /// The name of the `n`th record of a test, in the order of age.
+    /// The name of the `n`th record of a test, oldest first.
     fn nth(n: usize) -> String {
         format!("20261123T101500.{n:06}Z-{}.jsonl", 4200 - n)
     }
 
     #[test]
-    fn names_sort_by_time_and_are_told_from_other_files() {
+    fn names_sort_by_time_and_differ_from_those_of_other_files() {
         let at = |text: &str| name(text.parse().unwrap(), 4100);
         let name = at("2026-11-23T10:15:00.123456Z");
         assert_eq!(name, "20261123T101500.123456Z-4100.jsonl");
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn root_puts_no_record_into_another_users_folder_and_removes_none_of_his() {
+    fn root_neither_writes_nor_removes_records_in_another_users_folder() {
         if !geteuid().is_root() {
             return; // Only root can give files away.
         }
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn pruning_keeps_the_newest_the_living_and_everything_that_is_not_a_record() {
+    fn pruning_keeps_the_newest_records_locked_records_and_other_files() {
         let tmp = tempfile::tempdir().unwrap();
         let folder = tmp.path();
         chmod(folder, 0o700);
@@ -189,7 +189,8 @@ mod tests {
         assert_eq!(prune(folder, 50).unwrap(), 0);
         assert_eq!(prune(folder, 4).unwrap(), 2);
         assert_eq!(left(), [3, 5, 6, 7, 8].map(path));
-        // Not by closing it: a child that another test just forked may share it.
+        // Unlocks the file explicitly. Closing is not enough, because a child that another test
+        // just forked may share it.
         living.unlock().unwrap();
         assert_eq!(prune(folder, 4).unwrap(), 1);
         assert_eq!(prune(folder, 4).unwrap(), 0);
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn readers_do_not_take_each_other_for_the_run() {
+    fn readers_do_not_mistake_each_other_for_the_run() {
         let tmp = tempfile::NamedTempFile::new().unwrap();
         let reader = tmp.reopen().unwrap();
         reader.lock_shared().unwrap();

@@ -1,10 +1,10 @@
-//! The black box: one JSON Lines file per run, and the post-mortem that is read from it.
+//! The record, one JSON Lines file per run, and the post-mortem that is made from it.
 //!
-//! The log of a service that is killed during its teardown stops in the middle. Its record is
-//! complete: each event is handed to the kernel before the next step begins. The next start reads it
+//! The log of a service that is killed during its teardown just stops. Its record is complete up to
+//! that moment, because each event is written before the next step begins. The next start reads it
 //! and says in which phase the run was killed, after how long, and what to change.
 //!
-//! [`PostMortem::of_last`] reads how the last run ended. What is stable is the format of the file:
+//! [`PostMortem::of_last`] reads how the last run ended. The format of the file is stable;
 //! `docs/records.md` describes every event and field. The types that write it are hidden, because
 //! only `forensics-tokio` needs them.
 //!

@@ -1,4 +1,4 @@
-//! The events of the phases. What [`super::event`] says about all events holds here, too.
+//! The events of the phases. The documentation of [`super::event`] also applies here.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -17,7 +17,7 @@ pub struct PhaseStarted {
     /// The group it runs in, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
-    /// The budget it was given, in microseconds; absent if it has none.
+    /// Its budget in microseconds; absent if it has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_us: Option<u64>,
     /// Microseconds since the first signal.
@@ -39,7 +39,7 @@ pub struct PhaseProgress {
     /// The group it runs in, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
-    /// What the phase recorded: names and values of its own choice.
+    /// The values that the phase recorded, by names of its choice.
     #[serde(default)]
     pub values: Map<String, Value>,
     /// Microseconds since the first signal.
@@ -60,8 +60,8 @@ impl PhaseProgress {
 pub enum PhaseOutcome {
     /// It returned without an error.
     Ok,
-    /// It did not run: a phase that it requires had not ended well, no time was left, or a second
-    /// signal came.
+    /// It did not run, because a phase that it requires did not end well, no time was left, or a
+    /// second signal came.
     Skipped,
     /// A second signal ended it.
     CutShort,
@@ -71,7 +71,7 @@ pub enum PhaseOutcome {
     Failed,
     /// It panicked.
     Panicked,
-    /// A value that only a newer version knows. The file has its name.
+    /// A value of a newer version. The file has its name.
     #[serde(other)]
     Other,
 }
@@ -115,7 +115,7 @@ impl PhaseFinished {
     }
 }
 
-/// What a phase recorded, as `key=value` fields on one line that [`crate::logfmt::parse`] reads
+/// The values of a phase as `key=value` fields on one line, which [`crate::logfmt::parse`] reads
 /// back. Long values are cut. Only the first fields are shown, then how many more there are.
 pub fn values_line(values: &Map<String, Value>) -> String {
     let mut shown: Vec<_> = values.iter().map(|(key, value)| value_field(key, value)).collect();
@@ -125,7 +125,7 @@ pub fn values_line(values: &Map<String, Value>) -> String {
     shown.join(" ")
 }
 
-/// One such field: `active_now=3`.
+/// One of these fields: `active_now=3`.
 pub fn value_field(key: &str, value: &Value) -> String {
     let key = truncate(key, MAX_NAME_CHARS);
     let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -141,7 +141,7 @@ mod tests {
     use crate::logfmt;
 
     #[test]
-    fn what_a_phase_recorded_is_one_line_whatever_it_is() {
+    fn any_values_of_a_phase_are_one_line() {
         let value = json!({
             "n": 3, "evil=1 cause": "a b\n\u{1b}[31m", "list": ["x y", {"\u{202e}": null}],
         });

@@ -1,8 +1,8 @@
 //! The post-mortem as data: how a run ended, why, and what to change.
 //!
-//! [`super::post_mortem()`] makes it from a [`super::Record`] and a [`super::HostState`]. `evidence`
-//! and `advice` are texts for people, in which foreign text is escaped already. The other texts are as
-//! the record has them; [`Display`] escapes them.
+//! [`super::post_mortem()`] makes it from a [`super::Record`] and a [`super::HostState`].
+//! `evidence` and `advice` are texts for people, in which foreign text is already escaped. The
+//! other texts are unescaped, as in the record; [`Display`] escapes them.
 
 use std::fmt::{self, Display};
 
@@ -20,35 +20,35 @@ pub(super) const MAX_SHOWN: usize = 160;
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RunOutcome {
-    /// It ended by itself and within its limits. It may still have failed at its work:
-    /// [`PostMortem::is_clean`] tells.
+    /// It ended by itself and within its limits. The service may still have failed; see
+    /// [`PostMortem::is_clean`].
     Clean,
     /// It ended by itself, but a phase timed out or the deadline passed.
     TimedOut,
-    /// It was ended at once: by a further signal, or at the deadline.
+    /// It was ended at once, by a further signal or at the deadline.
     Forced,
-    /// It was killed after the first phase had begun: in a phase, or between two.
+    /// It was killed in a phase or between two phases.
     KilledInPhase,
     /// It was asked to stop and killed before the first phase began.
     KilledBeforeTeardown,
     /// A panic ended it.
     Panicked,
-    /// It was gone, and nothing had asked it to stop.
+    /// It disappeared, and nothing had asked it to stop.
     Vanished,
-    /// The machine went down or crashed before it had ended.
+    /// The machine went down or crashed before the run ended.
     Rebooted,
     /// It is alive.
     Running,
 }
 
-/// Why it ended as it did, as far as there is evidence.
+/// Why it ended as it did, if there is evidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Reason {
-    /// The run said so itself.
+    /// The run recorded its end itself.
     Recorded,
-    /// It panicked, and said so itself.
+    /// It panicked, and recorded that itself.
     Panic,
     /// systemd's stop timeout was over, and systemd sent SIGKILL.
     StopTimeout,
@@ -60,13 +60,13 @@ pub enum Reason {
     Reboot,
     /// Its lock is held.
     Alive,
-    /// Nothing recorded tells.
+    /// The record does not show it.
     Unknown,
 }
 
 display_as_in_json!(Reason, RunOutcome);
 
-/// A phase that had not ended when the run did.
+/// A phase that was still running when the run ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct OpenPhase {
@@ -77,8 +77,8 @@ pub struct OpenPhase {
     pub group: Option<String>,
     /// How long it ran at least, in microseconds: from its start to the last event.
     pub at_least_us: u64,
-    /// How long it ran at most, in microseconds: until the likely kill, until it would have timed
-    /// out, or until the post-mortem; absent if none of these is known.
+    /// How long it ran at most, in microseconds: until the likely kill, until its timeout, or until
+    /// the post-mortem; absent if none of these is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at_most_us: Option<u64>,
     /// Its budget, in microseconds; absent if it had none.
@@ -86,13 +86,13 @@ pub struct OpenPhase {
     pub timeout_us: Option<u64>,
 }
 
-/// Who sent the first signal, as the kernel said.
+/// The sender of the first signal, as the kernel reported it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SignalSender {
-    /// The process; 0 if it lives outside the run's pid namespace.
+    /// The pid; 0 if it is outside the run's pid namespace.
     pub pid: u32,
-    /// Its name; absent if it was gone.
+    /// Its name; absent if it had exited.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Its real user id.
@@ -136,15 +136,15 @@ pub struct PostMortem {
     /// The deadline, in microseconds from the first signal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline_us: Option<u64>,
-    /// How the run itself says it ended; absent if it could not.
+    /// How it ended, as the run itself recorded it; absent if it did not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub how: Option<ExitKind>,
-    /// The exit status the run meant to return.
+    /// The exit status that the run was about to return.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
-    /// Why it ended like that.
+    /// Why it ended this way.
     pub reason: Reason,
-    /// What the reason was decided on, as text.
+    /// The evidence for the reason, as text.
     pub evidence: String,
     /// What to change, as text; absent if there is nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -157,8 +157,8 @@ impl PostMortem {
         self.outcome == RunOutcome::Clean && self.how == Some(ExitKind::Clean)
     }
 
-    /// How the run ended, in one word: its outcome; or the run's own word, such as `failed`, where it
-    /// ended by itself.
+    /// How the run ended, in one word: the run's own word, such as `failed`, if it ended by itself;
+    /// otherwise its outcome.
     pub fn ended(&self) -> String {
         match self.how {
             Some(how) if self.outcome == RunOutcome::Clean => how.to_string(),

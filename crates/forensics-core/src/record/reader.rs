@@ -1,8 +1,8 @@
-//! Reads a record, in whatever state it was left.
+//! Reads a record, even an incomplete one.
 //!
-//! The last line of a run that was killed may be incomplete. The disk may have been full for a while.
-//! The writer may be newer than this reader, or still writing. None of this is an error: the lines
-//! that can be read are read, and the others are counted.
+//! The last line of a run that was killed may be incomplete. The disk may have been full for a
+//! while. The writer may be newer than this reader, or still writing. None of this is an error. The
+//! readable lines are read, and the others are counted.
 
 use std::error::Error;
 use std::fs::File;
@@ -25,32 +25,36 @@ pub struct ReadError {
 /// Why some bytes are not a record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ContentError {
-    /// There is nothing. The run has just begun, or was killed when it had just begun.
-    #[error("it is empty, because its run did not get to write a line")]
+    /// It is empty. The run has just begun, or was killed just after it began.
+    #[error("it is empty: its run has not written a line")]
     Empty,
-    /// No line says who ran.
-    #[error("no run_started event in {lines} lines, so it is not a record, or its head is lost")]
+    /// It has no `run_started` event.
+    #[error(
+        "no run_started event in {lines} lines, so it is not a record, or its first line is lost"
+    )]
     NoRunStarted {
-        /// The lines there are, unreadable ones included.
+        /// The number of lines, including unreadable ones.
         lines: usize,
     },
 }
 
-/// A record that was read.
+/// The content of a record.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Record {
     #[doc(hidden)]
-    /// Who ran: the first `run_started`, which is also among the entries.
+    /// The first `run_started`, which is also among the entries.
     pub start: RunStarted,
-    /// When that was written.
+    /// When it was written.
     pub started: Utc,
     #[doc(hidden)]
-    /// What could be read, in the order it was written. There is at least the `run_started`.
+    /// The readable entries in the order in which they were written. There is at least the
+    /// `run_started`.
     pub entries: Vec<Entry>,
-    /// Lines in front of the last one that could not be read.
+    /// How many lines before the last one could not be read.
     pub corrupt: usize,
-    /// Whether the last line is torn: the run was killed in the middle of a write, or is writing now.
+    /// Whether the last line is incomplete: the run was killed in the middle of a write, or is
+    /// writing now.
     pub torn: bool,
     /// Whether a line was written in a newer version of the schema. Then the record may say more than
     /// this reader understands.
@@ -68,7 +72,7 @@ impl Record {
         Self::read_with_host(path).map(|(record, _)| record)
     }
 
-    /// The same, and what the host says about the run: the file is opened once for both.
+    /// Also reads the state of the host for this run. The file is opened once for both.
     ///
     /// # Errors
     /// As [`Record::read`].
@@ -87,7 +91,7 @@ impl Record {
                 OpenError::NotRegular => "not a regular file; name one that ends in .jsonl".into(),
                 error => Box::<dyn Error + Send + Sync>::from(error),
             })?;
-            // Before the content: a run that ends in between says so there.
+            // Read before the content: if the run ends in between, the content shows it.
             let host = HostState::of_file(&file);
             Ok((Self::parse(&read_open(&file, MAX_RECORD as u64)?)?, host))
         };
@@ -105,10 +109,11 @@ impl Record {
         }
         let mut entries = Vec::new();
         let (mut lines, mut corrupt, mut torn) = (0_usize, 0_usize, false);
-        // A line that is only a newline is what is left of a torn line that lacked only its newline.
+        // An empty line follows a torn line that lacked only its newline.
         for line in bytes.split_inclusive(|&b| b == b'\n').filter(|&line| line != b"\n") {
             lines += 1;
-            // Not even parsed if it is too long: JSON takes many times its size in memory.
+            // A line that is too long is not parsed, because JSON takes many times its size in
+            // memory.
             let entry = (line.len() <= MAX_LINE).then(|| Entry::parse(line).ok()).flatten();
             match entry {
                 Some(entry) => entries.push(entry),
@@ -157,14 +162,14 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_counted_and_the_rest_is_there() {
+    fn unreadable_lines_are_counted_and_the_rest_is_read() {
         let head = r#"{"v":1,"ts":"2026-11-23T10:15:00Z","mono_us":1,"event":"phase_started""#;
         let long = "x".repeat(MAX_LINE);
         let long = format!("{head},\"offset_us\":1,\"phase\":\"{long}\"}}\n").into_bytes();
         let good = whole();
         let newer = String::from_utf8(bytes(&[phase("p")])).unwrap().replace(":1,", ":2,");
-        // What stands in front of, and behind, four good lines; then the entries, the corrupt
-        // lines, a torn end, a newer version.
+        // Text before and after four good lines; then the number of entries, of corrupt lines,
+        // whether the end is torn, and whether there is a newer version.
         let cases: [(&[u8], &[u8], _); 9] = [
             (b"", b"", (4, 0, false, false)),
             (b"", br#"{"v":1,"ev"#, (4, 0, true, false)),
@@ -188,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_record_says_so() {
+    fn a_file_that_is_not_a_record_is_refused() {
         let lonely = bytes(&[phase("drain")]);
         let cases = [
             (&b""[..], ContentError::Empty),
@@ -215,7 +220,7 @@ mod tests {
         fn a_record_torn_at_any_byte_reads_as_the_lines_before(cut in 0..whole().len()) {
             let whole = whole();
             let (torn, lines) = (&whole[..cut], whole[..cut].split(|&b| b == b'\n'));
-            // A line of which only the newline is missing is whole.
+            // A line that lacks only its newline is complete.
             let next_is_newline = whole.get(cut) == Some(&b'\n');
             let complete = lines.count() - 1 + usize::from(next_is_newline);
             match Record::parse(torn) {

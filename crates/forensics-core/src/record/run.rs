@@ -1,4 +1,4 @@
-//! A run that is read from its folder, with its post-mortem.
+//! Reads a run from its folder, with its post-mortem.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -16,9 +16,9 @@ use crate::secure_fs::{Folder, Links, OpenError, open_path};
 use crate::{clock, procfile};
 
 impl PostMortem {
-    /// The post-mortem of the record at `path`, by everything that this process can find out: the
-    /// lock, the boot, the OOM kills in our cgroup since then, and, for a run that did not say that it
-    /// ended, the OOM kill of it in the kernel log.
+    /// The post-mortem of the record at `path`. It uses everything that this process can find out:
+    /// the lock, the boot, the OOM kills in our cgroup since then, and, if the record has no end,
+    /// the kernel log about an OOM kill of the run.
     ///
     /// # Errors
     /// If the record cannot be read.
@@ -26,8 +26,8 @@ impl PostMortem {
         Ok(Run::read(path)?.post_mortem)
     }
 
-    /// The post-mortem of the newest run that has ended; of one that still runs if there is no other.
-    /// `None` in a folder without a record that can be read.
+    /// The post-mortem of the newest run that has ended, or of a running one if there is no other.
+    /// `None` if the folder has no readable record.
     ///
     /// # Errors
     /// If the folder cannot be read.
@@ -46,7 +46,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// The run whose record is at `path`, with [`PostMortem::of`] it.
+    /// The run whose record is at `path`, with its [`PostMortem::of`].
     ///
     /// # Errors
     /// If the record cannot be read.
@@ -90,7 +90,7 @@ impl Run {
             post_mortem.outcome,
             RunOutcome::KilledInPhase | RunOutcome::KilledBeforeTeardown | RunOutcome::Vanished
         );
-        // Last, as that log can be long; and its pids are those of the initial namespace.
+        // Last, because that log can be long. Its pids are those of the initial namespace.
         if is_unexplained && procfile::is_in_initial_pid_namespace("/proc/self") == Some(true) {
             let began = record.entries.first().map_or(0, |entry| entry.mono_us);
             host.oom_line = killed_for_memory(record.start.pid, Duration::from_micros(began));
@@ -100,10 +100,10 @@ impl Run {
     }
 }
 
-/// When the run of this record began, on this boot's monotonic clock; `None` for another boot's, and
-/// if that cannot be read.
+/// When the run of this record began, on this boot's monotonic clock. `None` for a run of another
+/// boot, or if the record cannot be read.
 fn began_us(folder: &Folder, name: &Path, boot: Option<&str>) -> Option<u64> {
-    /// Longer than any first line is in practice.
+    /// More than any first line has in practice, in bytes.
     const HEAD: u64 = 64 << 10;
     let mut line = Vec::new();
     BufReader::new(folder.read(name).ok()?.take(HEAD)).read_until(b'\n', &mut line).ok()?;
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_run_is_the_last_to_begin_whatever_was_done_to_the_wall_clock() {
+    fn the_last_run_is_the_last_to_begin_even_if_the_wall_clock_was_set() {
         let dir = tempfile::tempdir().unwrap();
         let boot = clock::boot_id();
         let run = |year: u32, pid: u32, boot: Option<&str>, mono_us: u64| {

@@ -1,8 +1,8 @@
 //! Cuts an event that is too long or too deep for one line.
 //!
-//! A phase may fail with megabytes of text, or record deeply nested values. Its end must still be in
-//! the record, or the run would look as if it had been killed in that phase. What is cut is marked: a
-//! text ends in `…`, a list or an object says how many more items there were.
+//! A phase may fail with megabytes of text, or record deeply nested values. Its end must still be
+//! recorded. Otherwise the run would look as if it had been killed in that phase. Cuts are marked:
+//! a text ends in `…`, and a list or an object has a count of the omitted items.
 
 use serde_json::Value;
 
@@ -12,7 +12,7 @@ use crate::json;
 /// Longest line in bytes, newline included. The writer cuts a longer one, the reader refuses it.
 pub const MAX_LINE: usize = 1 << 20;
 
-/// What is kept: characters of a text, items of a list or an object, levels.
+/// The limits of one step: characters of a text, items of a list or an object, levels.
 #[derive(Clone, Copy)]
 struct Limits {
     chars: usize,
@@ -64,7 +64,7 @@ pub(super) fn shortened(event: &Value) -> serde_json::Result<Vec<u8>> {
 }
 
 fn shorter(value: &Value, limits: Limits, level: usize) -> Value {
-    // The event's own fields are few, and all of them are needed.
+    // An event has few fields of its own, and all of them are needed.
     let items = if level == 0 { usize::MAX } else { limits.items };
     let below = |value| shorter(value, limits, level + 1);
     match value {
@@ -81,7 +81,7 @@ fn shorter(value: &Value, limits: Limits, level: usize) -> Value {
             let some = all.iter().take(items);
             let mut some: serde_json::Map<_, _> =
                 some.map(|(name, value)| (truncate(name, MAX_NAME), below(value))).collect();
-            // Fewer also where two names were cut to the same one.
+            // There are also fewer if two names were cut to the same one.
             if some.len() < all.len() {
                 some.insert("…".to_owned(), format!("{} more", all.len() - some.len()).into());
             }
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_cut_is_marked_and_what_fits_a_step_is_kept() {
+    fn cuts_are_marked_and_everything_that_fits_a_step_is_kept() {
         let text = "ä".repeat(1 << 20);
         let line =
             shortened(&json!({ "phase": "drain", "error": text, "values": {"n": 1} })).unwrap();
@@ -115,8 +115,9 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_always_fits() {
-        // Each character six bytes; names and texts longer than any step keeps, wide and deep.
+    fn the_worst_case_fits() {
+        // Each character takes six bytes; names and texts are longer than any step keeps; wide and
+        // deep.
         let text = "\u{9b}".repeat(300);
         let mut worst = json!(text);
         for _ in 0..3 {
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn brackets_in_texts_are_no_depth() {
+    fn brackets_in_texts_do_not_count_as_depth() {
         let brackets = format!("[{}{}]", "[],".repeat(200), '1');
         let text = format!(r#"["{}\"{}\\"]"#, "[".repeat(200), "{".repeat(200));
         let nested = format!("{}{}", "[".repeat(MAX_DEPTH), "]".repeat(MAX_DEPTH));

@@ -1,4 +1,4 @@
-//! What a record shows about the end of its run, gathered in one pass for the post-mortem.
+//! The facts of a record about the end of its run, collected in one pass for the post-mortem.
 
 use std::collections::HashMap;
 
@@ -9,8 +9,8 @@ use super::{
 };
 use crate::duration::Timespan;
 
-/// How far two instants may lie apart and still count as the same, in microseconds: systemd's decision
-/// and the kill, a timeout and the event that tells of it.
+/// How far apart two instants may be and still count as the same, in microseconds: for example
+/// systemd's decision and the kill, or a timeout and its event.
 pub(super) const SLACK_US: u64 = 1_000_000;
 
 /// The end of a run. All instants are `mono_us` of its boot.
@@ -23,15 +23,15 @@ pub(super) struct Summary<'a> {
     pub(super) asked: Option<(u64, &'a SignalEvent)>,
     /// The last signal.
     pub(super) asked_last: Option<&'a SignalEvent>,
-    /// systemd's stop timeout, from the first line or from that of the first signal.
+    /// systemd's stop timeout, from the first line or from the line of the first signal.
     pub(super) stop_timeout: Option<Timespan>,
-    /// The first signal from systemd: its stop timeout runs from there.
+    /// The first signal from systemd, which starts its stop timeout.
     pub(super) asked_by_systemd: Option<(u64, &'a SignalEvent)>,
-    /// The phases that have not ended, in the order in which they began, and when that was.
+    /// The phases that have not ended, in the order in which they began, with their start times.
     pub(super) open: Vec<(u64, &'a PhaseStarted)>,
     /// The phases that have ended.
     pub(super) ended: Vec<&'a PhaseFinished>,
-    /// What was stalled, and has made no progress since.
+    /// The last stall, if there was no progress since.
     pub(super) wedged: Option<&'a Stalled>,
     pub(super) stopped: Option<&'a Stopped>,
 }
@@ -52,7 +52,7 @@ impl<'a> Summary<'a> {
             wedged: None,
             stopped: None,
         };
-        // By name, as a record may hold a million events; with the line, to sort them by.
+        // A map by name, because a record may hold a million events. The line is kept for sorting.
         let mut open = HashMap::new();
         for (line, entry) in record.entries.iter().enumerate() {
             let at_us = entry.mono_us;
@@ -109,16 +109,16 @@ impl<'a> Summary<'a> {
         matches!((&self.start.boot_id, &host.boot_id), (Some(then), Some(now)) if then != now)
     }
 
-    /// When the run was dead at the latest, as far as that is known without knowing what killed it:
-    /// it is dead now, and a run that is alive records when a phase is past its budget.
+    /// The latest time at which the run can have died, without knowing what killed it. It is dead
+    /// now, and a living run records when a phase exceeds its budget.
     pub(super) fn dead_by_us(&self, host: &HostState) -> Option<u64> {
         let now_us = host.mono_us.filter(|_| !self.rebooted(host));
         let budget_us = |(began_us, phase): &(u64, &PhaseStarted)| {
             Some(began_us.saturating_add(phase.timeout_us?).saturating_add(SLACK_US))
         };
         let budgets = self.open.iter().filter(|_| self.wedged.is_none()).filter_map(budget_us);
-        // An instant before the last event is no bound: it is of another clock, or the event that
-        // should be there was lost.
+        // An instant before the last event is ignored: it is from another clock, or the expected
+        // event was lost.
         budgets.chain(now_us).filter(|&us| us >= self.last_us).min()
     }
 }

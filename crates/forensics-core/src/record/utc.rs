@@ -1,4 +1,4 @@
-//! The wall clock, as records have it. The calendar is that of the crate time.
+//! The wall clock in records. The calendar is that of the crate time.
 
 use std::fmt::{self, Display};
 use std::str::FromStr;
@@ -69,11 +69,11 @@ impl Display for Utc {
 
 /// A text that is not an RFC 3339 time in UTC.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no time like 2026-11-23T10:15:00.123456Z")]
+#[error("{0:?} is not a time such as 2026-11-23T10:15:00.123456Z")]
 pub struct ParseUtcError(String);
 
-/// Reads what [`Display`] writes, and also other numbers of digits after the second, up to nine. Digits
-/// after the microsecond are dropped.
+/// Reads the format that [`Display`] writes, but with any number of digits after the second, up to
+/// nine. Digits after the microsecond are dropped.
 #[doc(hidden)]
 impl FromStr for Utc {
     type Err = ParseUtcError;
@@ -86,8 +86,8 @@ impl FromStr for Utc {
 fn parse(text: &str) -> Option<Utc> {
     let nanos = UtcDateTime::parse(text, &Rfc3339).ok()?.unix_timestamp_nanos();
     let utc = Utc { micros: i64::try_from(nanos.div_euclid(1000)).ok()? };
-    // The parser also takes other offsets, leap seconds, other separators and more digits. Such a text
-    // differs from what is written for the same instant.
+    // The parser also accepts other offsets, leap seconds, other separators and more digits. Such a
+    // text differs from the one that is written for the same instant.
     let is_as_written = text.ends_with('Z') && text.get(..19) == utc.to_string().get(..19);
     (is_as_written && text.len() <= "2026-11-23T10:15:00.123456789Z".len()).then_some(utc)
 }
@@ -102,7 +102,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn known_instants_are_written_as_the_calendar_has_them() {
+    fn known_instants_have_their_calendar_dates() {
         // Checked against `date -u -d @N`.
         let cases = [
             (0, "1970-01-01T00:00:00.000000Z", "19700101T000000.000000Z"),

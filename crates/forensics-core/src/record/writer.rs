@@ -1,9 +1,9 @@
 //! Writes the record of this run.
 //!
-//! An event is serialised and then handed to the kernel by one `write(2)` on a descriptor opened with
-//! `O_APPEND`. What was written survives the process, however it dies. It survives the machine only
-//! after [`Recorder::sync`]. No lock is held during a write, so a thread that blocks in one does not
-//! keep the others from writing.
+//! An event is serialised and then handed to the kernel by one `write(2)` on a descriptor opened
+//! with `O_APPEND`. The data then survives any death of the process. It survives a crash of the
+//! machine only after [`Recorder::sync`]. No lock is held during a write, so a thread that blocks
+//! in one does not keep the others from writing.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Write};
@@ -19,28 +19,28 @@ use crate::clock::mono_us;
 use crate::os;
 use crate::secure_fs::Folder;
 
-/// How many names [`Recorder::create`] tries. Each has a later time in it, so a second one is hardly
-/// ever needed.
+/// How many names [`Recorder::create`] tries. Each contains a later time, so a second one is rarely
+/// needed.
 const ATTEMPTS: usize = 8;
 
-/// How many bytes of the disk are reserved at the start: ten times a plain run's record.
+/// How many bytes of the disk are reserved at the start: ten times the record of a simple run.
 const SET_ASIDE: i64 = 32 << 10;
 
-/// Why an event did not get into the record. None of these may stop a teardown.
+/// Why an event was not recorded. None of these errors may stop a teardown.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     /// The folder cannot be used.
     #[error(transparent)]
     Folder(#[from] AccessError),
-    /// The system refused. Of a write nothing was written then.
+    /// A system call failed. A failed write has written nothing.
     #[error("cannot {action} the record {}", path.display())]
     System {
-        /// What was tried: `create`, `write to` or `sync`. Without the last, the data is written but
-        /// may not be on the disk.
+        /// What was tried: `create`, `write to` or `sync`. If `sync` failed, the data is written
+        /// but may not be on the disk.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
     /// The file could not be locked: its file system has no locks.
@@ -48,20 +48,20 @@ pub enum RecordError {
     Lock {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
     /// The event has no JSON form.
     #[error("cannot write the event as JSON")]
     Encode(#[from] serde_json::Error),
-    /// Only a part of the line was written, as on a disk that is nearly full. Readers skip it, and the
-    /// next event begins on a new line.
+    /// Only a part of the line was written, for example because the disk is nearly full. Readers
+    /// skip it, and the next event begins on a new line.
     #[error("wrote only {written} of {len} bytes to the record {}; is the disk full?",
         path.display())]
     Short {
         /// The file.
         path: PathBuf,
-        /// The bytes that were written.
+        /// How many bytes were written.
         written: usize,
         /// The length of the line.
         len: usize,
@@ -89,13 +89,13 @@ pub struct Recorder {
 impl Recorder {
     /// Begins the record of this run in the folder `dir`, with `start` as its first line.
     ///
-    /// A folder that does not exist is created with mode 0700, its parents too. The file has mode 0600
-    /// and a name of its own. Where the file system can, 32 KiB are reserved on the disk
-    /// (`fallocate(2)`, on Linux). Old records stay: see [`super::prune`].
+    /// A folder that does not exist is created with mode 0700, and so are its parents. The file has
+    /// mode 0600 and a unique name. On Linux, 32 KiB are reserved on the disk if the file system
+    /// supports it (`fallocate(2)`). Old records are kept; see [`super::prune`].
     ///
     /// # Errors
-    /// If the folder cannot be created or is not safe from other users, and if the file cannot be
-    /// created, locked, or written. No file is left then.
+    /// If the folder cannot be created or is not safe from other users, or if the file cannot be
+    /// created, locked, or written. No file remains then.
     pub fn create(dir: &Path, start: RunStarted) -> Result<Self, RecordError> {
         let folder = Folder::create(dir)?;
         let pid = start.pid;
@@ -103,12 +103,12 @@ impl Recorder {
         for _ in 0..ATTEMPTS {
             let name = folder::name(Utc::now(), pid);
             let Some(recorder) = Self::claim(&folder, &name)? else { continue };
-            // So that the end is recorded even if the disk is full by then.
+            // So that the end can be recorded even if the disk is full by then.
             os::set_aside(&recorder.file, SET_ASIDE);
             recorder.record(&start).inspect_err(|_| remove(&folder, &name))?;
             return Ok(recorder);
         }
-        let source = io::Error::other("every new file was locked by another process at once");
+        let source = io::Error::other("another process locked every new file first");
         Err(RecordError::System { action: "create", path: dir.to_owned(), source })
     }
 
@@ -120,8 +120,8 @@ impl Recorder {
             Err(source) if source.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
             Err(source) => return Err(RecordError::System { action: "create", path, source }),
         };
-        // Until it is locked it looks like the record of a dead run: a reader may hold a lock on it
-        // for an instant, and `prune` may have removed it.
+        // Until it is locked, it looks like the record of a dead run. A reader may lock it for a
+        // moment, and `prune` may remove it.
         let locked = file.try_lock();
         if locked.is_ok() && file.metadata().is_ok_and(|meta| meta.nlink() > 0) {
             return Ok(Some(Self { file, path, torn: AtomicBool::new(false) }));
@@ -135,14 +135,14 @@ impl Recorder {
 
     /// Appends an event, stamped with the time of this call.
     ///
-    /// Any number of threads may call this at once; their lines do not mix. It returns when the kernel
-    /// has the line. That is a copy into the page cache and takes microseconds. But a disk that is far
-    /// behind, a frozen file system, or a network file system without its server can block `write(2)`
-    /// for long, so a teardown must not wait for this call without a limit.
+    /// Any number of threads may call this at once; their lines do not mix. It returns when the
+    /// kernel has the line, which is usually a copy into the page cache and takes microseconds. But
+    /// an overloaded disk, a frozen file system, or a network file system without its server can
+    /// block `write(2)` for a long time, so a teardown must not wait for this call without a limit.
     ///
     /// # Errors
     /// If the line was not written, or only a part of it. The record stays usable. A line that
-    /// another thread writes right after a part of one may be lost with it.
+    /// another thread writes right after an incomplete one may be lost with it.
     pub fn record(&self, event: &Event) -> Result<(), RecordError> {
         self.record_at(Utc::now(), mono_us(), event)
     }
@@ -187,7 +187,7 @@ impl Recorder {
         self.file.sync_data().map_err(|source| self.failed("sync", source))
     }
 
-    /// The path of the record: the folder as it was given, and the file's name.
+    /// The path of the record: the folder as it was passed in, and the file's name.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_the_owners_alone_and_has_a_line_for_every_event() {
+    fn only_the_owner_can_read_a_record_and_every_event_has_a_line() {
         let tmp = tempfile::tempdir().unwrap();
         let dir = tmp.path().join("records");
         let run = Recorder::create(&dir, RunStarted::new("gateway", 4100)).unwrap();
@@ -248,14 +248,14 @@ mod tests {
         assert_eq!((read.entries.len(), read.corrupt, read.torn, read.newer), (2, 0, false, false));
         assert_eq!(PostMortem::of(run.path()).unwrap().outcome, RunOutcome::Running);
 
-        // As at the process's end. Not by closing it: a child that another test just forked may
-        // share it.
+        // Unlocks it, as the end of the process would. Closing is not enough, because a child that
+        // another test just forked may share it.
         run.file.unlock().unwrap();
         assert_eq!(PostMortem::of(run.path()).unwrap().outcome, RunOutcome::KilledInPhase);
     }
 
     #[test]
-    fn what_somebody_else_appended_is_not_written_over() {
+    fn data_appended_by_another_process_is_not_overwritten() {
         let tmp = tempfile::tempdir().unwrap();
         let run = Recorder::create(&tmp.path().join("r"), RunStarted::new("gateway", 1)).unwrap();
         let mut other = fs::OpenOptions::new().append(true).open(run.path()).unwrap();
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_of_one_folder_and_one_pid_get_files_of_their_own() {
+    fn runs_with_the_same_folder_and_pid_get_separate_files() {
         let tmp = tempfile::tempdir().unwrap();
         let dir = tmp.path().join("records");
         let begin = || Recorder::create(&dir, RunStarted::new("gateway", 4100)).unwrap();
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_an_error_and_loses_only_the_event_it_befell() {
+    fn a_full_disk_is_an_error_and_loses_only_that_event() {
         let full = open("/dev/full", OFlag::O_WRONLY | OFlag::O_APPEND, Mode::empty()).unwrap();
         let error = recorder(full).record(&phase("drain")).unwrap_err();
         assert_eq!(
@@ -286,8 +286,8 @@ mod tests {
     }
 
     #[test]
-    fn after_a_short_write_the_next_event_has_a_line_of_its_own() {
-        // A full pipe writes short as a full disk does, and unlike it can be emptied again.
+    fn after_a_short_write_the_next_event_has_its_own_line() {
+        // A full pipe gives a short write like a full disk, but can be emptied again.
         let (reader, writer) = pipe().unwrap();
         fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
         let size = usize::try_from(fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).unwrap()).unwrap();
@@ -295,7 +295,7 @@ mod tests {
         let long = phase("x".repeat(2 * size));
         let error = run.record(&long).unwrap_err();
         assert!(matches!(error, RecordError::Short { written, .. } if written == size), "{error}");
-        // Nothing at all fits now; that must not make it forget the torn line.
+        // Now nothing fits at all. The writer must still remember the torn line.
         assert!(matches!(
             run.record(&phase("lost")),
             Err(RecordError::System { action: "write to", .. })
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_that_no_reader_would_take_is_written_in_part() {
+    fn an_event_that_is_too_large_for_readers_is_cut() {
         let tmp = tempfile::tempdir().unwrap();
         let start = RunStarted::new("x".repeat(MAX_LINE), 1);
         let run = Recorder::create(&tmp.path().join("r"), start).unwrap();
@@ -329,7 +329,7 @@ mod tests {
         }
         let values = serde_json::Map::from_iter([("deep".to_owned(), deep)]);
         run.record(&Event::PhaseProgress(PhaseProgress::new("db", values, 2))).unwrap();
-        // Just fits.
+        // The longest line that fits.
         let fits = MAX_LINE - line(Utc::now(), mono_us(), &phase("")).unwrap().len();
         run.record(&phase("x".repeat(fits - 20))).unwrap();
 

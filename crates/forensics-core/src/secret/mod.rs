@@ -1,18 +1,20 @@
 //! Secrets in command lines, hidden before a line is shown.
 //!
-//! The process that stops a service may have a password on its command line, and a log outlives that
-//! process. So every value that could be a secret becomes `***` in the line, the record and the
-//! diagnostic:
+//! The process that stops a service may have a password on its command line, and a log outlives
+//! that process. So every value that could be a secret is shown as `***` in the line, the record
+//! and the diagnostic:
 //!
-//! - what follows a name such as `password`, `token` or `auth`, to the end of the argument (`names`);
+//! - the text after a name such as `password`, `token` or `auth`, up to the end of the argument
+//!   (`names`);
 //! - the password in a URL, the path of a webhook, well-known tokens, long random words (`patterns`);
 //! - the value of a short option that takes a secret in some program, such as `-p`.
 //!
-//! It is a guess that prefers to hide too much. Only commands that stop something, such as `kill` or
-//! `docker stop`, are known not to take secrets in short options and plain words (`programs`).
+//! It is a guess that prefers to hide too much. Only commands that stop something, such as `kill`
+//! or `docker stop`, are known not to take secrets in short options and plain words (`programs`).
 //!
-//! A secret without a telling name, place or shape is shown: `app hunter2`. So is text that the service
-//! itself writes, such as a phase's error. [`show`] turns the redaction off for the whole process.
+//! A secret that no name, place or shape reveals is shown: `app hunter2`. So is text that the
+//! service itself writes, such as a phase's error. [`show`] turns the redaction off for the whole
+//! process.
 
 mod names;
 mod patterns;
@@ -25,12 +27,12 @@ use names::{LOGINS, Likelihood, announces, is_switch, is_verb, likelihood, secre
 use patterns::{end_of_word, is_evident, is_switch_word, without_credentials, without_tokens};
 use programs::is_in;
 
-/// What stands in a secret's place.
+/// The text that replaces a secret.
 pub const REDACTED: &str = "***";
 
 static SHOWN: AtomicBool = AtomicBool::new(false);
 
-/// Shows secrets from now on, or hides them again. They are hidden by default. For the whole process.
+/// Sets whether secrets are shown from now on, in the whole process. By default they are hidden.
 pub fn show(shown: bool) {
     SHOWN.store(shown, Ordering::Relaxed);
 }
@@ -40,8 +42,8 @@ pub fn is_shown() -> bool {
     SHOWN.load(Ordering::Relaxed)
 }
 
-/// A command line without its secrets. NUL separates its arguments, as in `/proc/PID/cmdline`. A text
-/// without NUL is split at blanks, as a shell would.
+/// A command line without its secrets. Arguments are separated by NUL, as in `/proc/PID/cmdline`. A
+/// text without NUL is split at blanks, as a shell would split it.
 ///
 /// ```
 /// use forensics_core::secret::redact;
@@ -52,8 +54,8 @@ pub fn redact(command_line: &str) -> Cow<'_, str> {
     if is_shown() { Cow::Borrowed(command_line) } else { without_secrets(command_line).into() }
 }
 
-/// Redacts the first `max` bytes, and appends `…` if there are more. The last word is then left out,
-/// because the part of it that would tell that it is a secret may be missing.
+/// Redacts the first `max` bytes, and appends `…` if there are more. The last word is then left
+/// out, because the part that identifies it as a secret may be missing.
 pub(crate) fn redact_some(command_line: &[u8], max: usize) -> String {
     let Some(some) = command_line.get(..max).filter(|some| some.len() < command_line.len()) else {
         return redact(&String::from_utf8_lossy(command_line)).into_owned();
@@ -65,8 +67,8 @@ pub(crate) fn redact_some(command_line: &[u8], max: usize) -> String {
     format!("{}…", redact(&text))
 }
 
-/// Repeats until nothing changes: a hidden value may have kept another form from being recognized. More
-/// than two rounds are only needed for text that was made for it.
+/// Repeats until nothing changes: a hidden value may have kept another form from being recognized.
+/// Only text written to defeat this needs more than two rounds.
 fn without_secrets(text: &str) -> String {
     const MAX_ROUNDS: usize = 8;
     let mut shown = text.to_owned();
@@ -113,12 +115,12 @@ fn redact_words(text: &str, depth: usize) -> String {
 /// How deep quotes within quotes are followed.
 const MAX_DEPTH: usize = 3;
 
-/// Redacts the words of one command, each given with what separates it from the next.
+/// Redacts the words of one command. Each comes with its separator from the next word.
 fn redact_command(words: &[(&str, &str)], depth: usize) -> String {
     let plain: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
     let program = programs::program_at(&plain).filter(|_| depth == 0);
     let harmless_from = programs::harmless_from(&plain).unwrap_or(words.len());
-    // What follows may be the arguments of another program.
+    // The following words may be the arguments of another program.
     let harmless_to = plain.iter().position(|word| *word == "--").unwrap_or(words.len());
     let mut command = Command { depth, ..Command::default() };
     let mut shown = String::new();
@@ -135,10 +137,10 @@ fn redact_command(words: &[(&str, &str)], depth: usize) -> String {
     shown
 }
 
-/// What an option says about the argument after it.
+/// The meaning of the argument after an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
-    /// It is the value of an option with a telling name.
+    /// It is the value of an option whose name indicates a secret.
     Value(Likelihood),
     /// It is the value of a short option that takes a secret in some programs.
     Letter(char),
@@ -146,7 +148,7 @@ enum Next {
     Login,
 }
 
-/// A command as far as it has been read.
+/// The state after reading a part of a command.
 #[derive(Default)]
 struct Command {
     depth: usize,
@@ -155,7 +157,7 @@ struct Command {
     /// The program is known to take no secrets in short options and plain words.
     is_harmless: bool,
     next: Option<Next>,
-    /// A word such as `password` came before: plain words may be secrets.
+    /// A word such as `password` came before, so plain words may be secrets.
     hides_words: bool,
     /// The last plain word was the name of a shell.
     is_shell: bool,
@@ -164,7 +166,7 @@ struct Command {
 }
 
 impl Command {
-    /// An argument, without the quotes around it, as it is shown.
+    /// Returns an argument, given without the quotes around it, in the form in which it is shown.
     fn argument(&mut self, argument: &str) -> String {
         let is_script = std::mem::take(&mut self.is_script);
         let next = self.next.take();
@@ -188,7 +190,7 @@ impl Command {
         let show = |part: &str| {
             if has_blanks { redact_words(part, depth) } else { without_tokens(part, is_harmless) }
         };
-        // The value may have blanks and goes to the end, but in a script a blank ends it.
+        // The value may contain blanks and extends to the end. In a script a blank ends it.
         let value = self.secret_value(&argument).filter(|_| !(has_blanks && is_script));
         if let Some((end, likelihood)) = value {
             let (name, value) = argument.split_at(end);
@@ -213,7 +215,7 @@ impl Command {
             .filter(|(_, likelihood)| !self.is_harmless || *likelihood == Likelihood::Clear)
     }
 
-    /// The value of the option before, with the secret in it hidden. `None` if it is shown like any
+    /// The value of the preceding option, with its secret hidden. `None` if it is shown like any
     /// other argument.
     fn value(&mut self, next: Next, value: &str) -> Option<String> {
         match next {
@@ -222,7 +224,7 @@ impl Command {
                 self.hides_words |= !self.is_harmless && announces(value, false);
                 Some(hidden(value, likelihood))
             }
-            // A script, or a setting of git's. Only SNMP's tools have a secret there.
+            // A script, or a setting of git. Only SNMP tools have a secret there.
             Next::Letter('c') if value.trim_end_matches('=').contains([' ', '=']) => None,
             Next::Letter('X') if is_in("GET HEAD POST PUT PATCH DELETE", value) => None,
             Next::Letter(_) => (!is_evident(value)).then(|| REDACTED.to_owned()),
@@ -230,7 +232,8 @@ impl Command {
         }
     }
 
-    /// An option that has, or announces, a secret. `None` if it is shown as it is.
+    /// Redacts an option that contains a secret, or whose next argument is one. `None` if it is
+    /// shown unchanged.
     fn option(&mut self, option: &str) -> Option<String> {
         let name = option.trim_start_matches('-');
         let is_long = option.starts_with("--");
@@ -254,11 +257,13 @@ impl Command {
         None
     }
 
-    /// A short option, perhaps behind others without a value and with its value attached: `-xwVALUE`.
+    /// Redacts a short option. It may follow others without a value and have its value attached:
+    /// `-xwVALUE`.
     fn letters(&mut self, option: &str) -> Option<String> {
         /// Letters whose value is a secret in some program.
         const SECRET: &str = "pPwWaAbckKNtX";
-        /// Those whose value may be attached. Others begin a long name in many programs: `-address`.
+        /// The letters whose value may be attached. In many programs the others begin a long name:
+        /// `-address`.
         const ATTACHED: &str = "pPwN";
         const LOGIN: &str = "uUEn";
         /// Letters that are often switches and come before others.
@@ -278,7 +283,8 @@ impl Command {
         }
     }
 
-    /// A plain word that may be a secret, or announce one. `None` if it is shown as it is.
+    /// Redacts a plain word that may be a secret, or after which secrets may follow. `None` if it
+    /// is shown unchanged.
     fn word(&mut self, word: &str) -> Option<String> {
         self.is_shell = programs::is_shell(programs::name(word));
         if self.is_harmless {
@@ -300,11 +306,11 @@ fn login(value: &str) -> Option<String> {
     Some(format!("{}{REDACTED}", &value[..end]))
 }
 
-/// Hides the value of something with a telling name, unless the value is known to be no secret.
+/// Hides the value of a name that indicates a secret, unless the value is known not to be one.
 fn hidden(value: &str, likelihood: Likelihood) -> String {
     let is_path =
         || likelihood == Likelihood::Possible && is_evident(value) && secret_value(value).is_none();
-    // The last three say where the secret is.
+    // The last three say where the secret is stored.
     let is_known = value.is_empty()
         || is_switch_word(value)
         || is_path()
@@ -312,7 +318,7 @@ fn hidden(value: &str, likelihood: Likelihood) -> String {
     if is_known {
         without_tokens(&without_credentials(value), false)
     } else if value.starts_with("pass:") {
-        // As openssl has it.
+        // openssl's syntax.
         format!("pass:{REDACTED}")
     } else {
         REDACTED.to_owned()

@@ -1,8 +1,8 @@
-//! Names that tell of a secret: those of options, variables, headers, properties and commands.
+//! Names that indicate a secret: of options, variables, headers, properties and commands.
 
 use super::programs::is_in;
 
-/// How clearly a name tells of a secret.
+/// How clearly a name indicates a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Likelihood {
     /// The value may also be a path or a short number, which are shown: `--key=/etc/tls.pem`.
@@ -26,12 +26,12 @@ const LAST: &str = "pin otp totp sig signature value p";
 const AMBIGUOUS: &str = "key pwd credential credentials cred creds session sessionid jsessionid \
     phpsessid";
 
-/// Last words that tell that the value is something about a secret.
+/// Last words of names whose value describes a secret and is not one.
 const ABOUT: &str = "file files path dir url uri env stdin prompt name id type length policy \
     ttl command cmd fd mode size count through jar helper hint field header expiry algorithm \
     agent store provider";
 
-/// Words that tell that a key is no secret.
+/// Words that indicate that a key is not a secret.
 const PUBLIC: &str = "public pub primary foreign sort partition cache hot routing row group \
     object idempotency index unique recv";
 
@@ -39,7 +39,7 @@ const PUBLIC: &str = "public pub primary foreign sort partition cache hot routin
 const SWITCHES: &str = "no disable disabled enable without with use require allow ask prompt \
     show hide reset generate gen print list";
 
-/// Words that end in `pass` and tell of nothing.
+/// Words that end in `pass` and do not indicate a secret.
 const NO_PASS: &str = "bypass compass trespass surpass encompass overpass underpass multipass";
 
 /// Names whose value may be a user name with a password.
@@ -50,12 +50,12 @@ const ANNOUNCERS: &str = "login unlock unseal add_user authenticate_user user se
     identified obscure alias config users register <<< echo printf kv bearer basic digest token \
     sqlplus sqlldr expdp impdp rman isql radtest smbclient";
 
-/// Plain words that stay visible after a word that tells of a secret: subcommands.
+/// Subcommands, which are shown even after a word that indicates a secret.
 const VERBS: &str = "add check create delete describe edit enable generate get help init list \
     login logout lookup ls modify put read remove renew revoke rm rotate set show status update \
     write";
 
-/// How clearly the name tells of a secret; `None` if it does not.
+/// How clearly the name indicates a secret. `None` if it does not.
 pub(super) fn likelihood(name: &str) -> Option<Likelihood> {
     let separated = separated(name);
     let words = || separated.split(' ').filter(|word| !word.is_empty());
@@ -82,8 +82,9 @@ pub(super) fn likelihood(name: &str) -> Option<Likelihood> {
     (is_ambiguous && !words().any(|word| is_in(PUBLIC, word))).then_some(Likelihood::Possible)
 }
 
-/// Where the value of the first secret in a text begins: after `name=`, `name:`, `"name": "`, `<name>`, or
-/// `"name","` as in `{"name":"DB_PASSWORD","value":"x"}`. The value ends with the text.
+/// The position at which the value of the first secret in a text begins: after `name=`, `name:`,
+/// `"name": "`, `<name>`, or `"name","` as in `{"name":"DB_PASSWORD","value":"x"}`. The value ends
+/// with the text.
 pub(super) fn secret_value(text: &str) -> Option<(usize, Likelihood)> {
     const BETWEEN: [char; 6] = ['"', '\'', '\\', ']', ' ', '\t'];
     let mut start = 0;
@@ -119,7 +120,8 @@ pub(super) fn secret_value(text: &str) -> Option<(usize, Likelihood)> {
     None
 }
 
-/// Whether plain words after this one may be secrets. A program's own name tells little: `auth-server`.
+/// Whether plain words after this one may be secrets. The name of a program is weak evidence:
+/// `auth-server`.
 pub(super) fn announces(word: &str, is_program: bool) -> bool {
     let last = word.rsplit(['/', ':', '+']).next().unwrap_or(word);
     if is_in(ANNOUNCERS, &last.to_ascii_lowercase()) {
@@ -145,7 +147,7 @@ pub(super) fn is_verb(word: &str) -> bool {
     is_in(VERBS, verb) && is_short && word.chars().all(|c| c.is_ascii_lowercase() || c == '-')
 }
 
-/// Whether the first word of an option tells that no value follows.
+/// Whether the first word of an option indicates that no value follows.
 pub(super) fn is_switch(option: &str) -> bool {
     separated(option).split(' ').next().is_some_and(|first| is_in(SWITCHES, first))
 }
@@ -154,7 +156,8 @@ fn in_name(c: char) -> bool {
     c.is_alphanumeric() || matches!(c, '-' | '_' | '.')
 }
 
-/// The words of a name in lower case with blanks between: `db-password` and `dbPassword` alike.
+/// The words of a name, in lower case and separated by blanks. `db-password` and `dbPassword` give
+/// the same.
 fn separated(name: &str) -> String {
     let mut words = String::with_capacity(name.len() + 4);
     let mut was_lower = false;
@@ -177,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_sound_as_those_who_chose_them_meant() {
+    fn names_are_classified_by_their_usual_meaning() {
         use Likelihood::*;
         let cases = [
             (Some(Clear), "password PGPASSWORD dbPassword keyStorePassword user.passwd SSHPASS"),

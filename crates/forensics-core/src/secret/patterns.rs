@@ -1,15 +1,16 @@
-//! What is secret, or harmless, by its shape: passwords in URLs, tokens, random words, paths.
+//! Recognizes secrets and harmless values by their shape: passwords in URLs, tokens, random words,
+//! paths.
 
 use super::REDACTED;
 use super::programs::is_in;
 
-/// How well-known tokens begin.
+/// The prefixes of well-known tokens.
 const TOKENS: &str = "ghp_ gho_ ghu_ ghs_ ghr_ github_pat_ glpat- gldt- glrt- glptt- hvs. hvb. hvr. \
     xoxa- xoxb- xoxc- xoxd- xoxe- xoxo- xoxp- xoxr- xoxs- xapp- sk- sk_live_ sk_test_ rk_live_ whsec_ \
     AIza ya29. npm_ pypi- dop_v1_ SG. shpat_ shpss_ dckr_pat_ hf_ gsk_ tskey- AKIA ASIA eyJ \
     AGE-SECRET-KEY-";
 
-/// How many characters follow at least.
+/// How many characters follow a prefix at least.
 const MIN_TOKEN: usize = 16;
 
 /// How long a random word is at least.
@@ -37,12 +38,13 @@ fn start_of_second_url(list: &str) -> Option<usize> {
     Some(first + separator + 1)
 }
 
-/// Everything between the user's name and the last `@` is the password, which may have any sign in it.
+/// Everything between the user's name and the last `@` is the password, which may contain any
+/// character.
 fn without_login(url: &str) -> String {
     let start = url.find("://").map_or(0, |at| at + 3);
     let is_url = start > 0;
     let Some(end) = url[start..].rfind('@').map(|at| start + at) else {
-        // The path of a webhook is all that one needs to use it.
+        // Anyone who knows the path of a webhook can use it.
         let path = url[start..].find('/').map(|at| start + at + 1).filter(|_| is_url);
         let is_webhook = url.contains("hook") || url.contains("telegram");
         return match path.filter(|path| is_webhook && *path < url.len()) {
@@ -69,7 +71,7 @@ fn without_login(url: &str) -> String {
     format!("{}{REDACTED}{}", &url[..start + kept], &url[end..])
 }
 
-/// Hides tokens by how they begin and, unless `only_known`, words that look random.
+/// Hides tokens with a known prefix and, unless `only_known`, words that look random.
 pub(super) fn without_tokens(word: &str, only_known: bool) -> String {
     if word.len() < MIN_TOKEN {
         return word.to_owned();
@@ -81,14 +83,14 @@ pub(super) fn without_tokens(word: &str, only_known: bool) -> String {
     }
     let in_base64 = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '+' | '/');
     let shown = hide_runs(&shown, in_base64, is_random);
-    // A path may hold a hash that tells which container or package it is of.
+    // A path may contain the hash of a container or a package.
     if word.starts_with('/') {
         return shown;
     }
     hide_runs(&shown, |c| c.is_ascii_alphanumeric(), is_random)
 }
 
-/// Hides the runs of such characters that are secret.
+/// Hides the sequences of these characters that are secrets.
 fn hide_runs(text: &str, in_run: impl Fn(char) -> bool, is_secret: fn(&str) -> bool) -> String {
     let mut shown = String::with_capacity(text.len());
     for piece in text.split_inclusive(|c| !in_run(c)) {
@@ -103,15 +105,16 @@ fn is_token(run: &str) -> bool {
     if run.len() < MIN_TOKEN {
         return false;
     }
-    // Names that begin so, such as `npm_config_user_agent`, are in lower case.
+    // Names with the same prefix, such as `npm_config_user_agent`, are in lower case.
     let is_mixed =
         |rest: &str| rest.contains(|c: char| c.is_ascii_digit() || c.is_ascii_uppercase());
     let mut rests = TOKENS.split_ascii_whitespace().filter_map(|prefix| run.strip_prefix(prefix));
     rests.any(|rest| rest.len() >= MIN_TOKEN && is_mixed(rest))
 }
 
-/// Whether letters and digits change as often as in random text: at a quarter of the places or more.
-/// With other signs in it, it also needs both cases, as names with a hash at the end have only one.
+/// Whether letters and digits alternate as often as in random text: at a quarter of the positions
+/// or more. A word with other characters must also have both cases, because names with a hash at
+/// the end have only one.
 fn is_random(run: &str) -> bool {
     if run.len() < MIN_RANDOM {
         return false;
@@ -144,19 +147,20 @@ pub(super) fn is_evident(value: &str) -> bool {
     (is_path && is_plain && !is_random(value)) || is_number || value.contains("://")
 }
 
-/// Whether the value switches something, and hides nothing.
+/// Whether the value is that of a switch and cannot be a secret.
 pub(super) fn is_switch_word(value: &str) -> bool {
     is_in("true false yes no on off none null 1 0 ask prompt", &value.to_ascii_lowercase())
 }
 
-/// Where the first word of a text ends: at a blank, or as in a shell one that is not quoted.
+/// The position at which the first word of a text ends: at a blank that is not quoted as in a
+/// shell.
 pub(super) fn end_of_word(text: &str, is_shell: bool) -> usize {
     let mut at = 0;
     while let Some(c) = text[at..].chars().next().filter(|c| !c.is_whitespace()) {
         at += c.len_utf8();
         at += match c {
             '\\' if is_shell => text[at..].chars().next().map_or(0, char::len_utf8),
-            // One that is not closed is an apostrophe.
+            // A quote that is not closed is an apostrophe.
             '"' | '\'' if is_shell => text[at..].find(c).map_or(0, |closed| closed + 1),
             _ => 0,
         };

@@ -1,4 +1,4 @@
-//! Commands that stop something, known to have no secrets in short options and plain words.
+//! Commands that stop something and are known to have no secrets in short options and plain words.
 
 /// Programs, and which of their commands; empty for any use of the program.
 const HARMLESS: &[(&str, &str)] = &[
@@ -21,12 +21,13 @@ const SYSTEMCTL: &str = "stop restart try-restart reload reload-or-restart kill 
 /// Programs that run another one.
 const WRAPPERS: &str = "sudo doas env nohup setsid timeout nice ionice xargs exec";
 
-/// Whether the word is one of a list's, which are separated by a blank.
+/// Whether the word is in a list, whose words are separated by blanks.
 pub(super) fn is_in(list: &str, word: &str) -> bool {
     list.split(' ').any(|one| one == word)
 }
 
-/// Which of a command's words names the program, behind `sudo -n`, `env LANG=C`, `timeout 30` and so on.
+/// Which word of a command names the program, after `sudo -n`, `env LANG=C`, `timeout 30` and so
+/// on.
 pub(super) fn program_at(words: &[&str]) -> Option<usize> {
     words.iter().position(|word| {
         let is_argument = word.starts_with(|c: char| c == '-' || c.is_ascii_digit());
@@ -34,9 +35,10 @@ pub(super) fn program_at(words: &[&str]) -> Option<usize> {
     })
 }
 
-/// Where in a command's words a harmless one begins; `None` if it is not known to be harmless.
+/// The position in the words of a command at which a harmless command begins. `None` if it is not
+/// known to be harmless.
 pub(super) fn harmless_from(words: &[&str]) -> Option<usize> {
-    // A sign at which a shell ends a command may hide another one.
+    // After a character that ends a command in a shell, there may be another command.
     let is_end = [';', '&', '|', '`'];
     if words.iter().any(|word| word.trim_end_matches(is_end).contains(is_end)) {
         return None;
@@ -52,7 +54,7 @@ pub(super) fn harmless_from(words: &[&str]) -> Option<usize> {
     is_in(commands, words[command]).then_some(command)
 }
 
-/// The program's name in its path, or in the title that it gave itself: `sshd: ops@pts/0`.
+/// The program's name, from its path or from the title that it set: `sshd: ops@pts/0`.
 pub(super) fn name(word: &str) -> &str {
     let title = word.split(char::is_whitespace).next().unwrap_or(word);
     let path = title.trim_matches(['-', ':', '"', '\'']);

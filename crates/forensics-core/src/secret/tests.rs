@@ -1,11 +1,11 @@
-//! What is hidden in a command line, and what stays visible.
+//! Which parts of a command line are hidden, and which stay visible.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// Command lines of real tools. `hunter2` and what has `S3cr3t` in it are secrets. A blank separates the
-/// arguments; `|` stands for a blank in one. A line with `#` is a title.
+/// Command lines of real tools. `hunter2` and every word with `S3cr3t` in it are secrets. A blank
+/// separates the arguments; `|` is a blank in an argument. A line with `#` is a title.
 const SECRETS: &str = r##"
 # JSON and bodies
 curl -d {"password"|:|"hunter2"} https://db/
@@ -417,7 +417,7 @@ firebird-isql -user SYSDBA -password hunter2
 isql-fb -u SYSDBA -p hunter2
 "##;
 
-/// Command lines that stop something or are often seen around a stop: all of each is shown.
+/// Command lines that stop something or are common around a stop. They are shown completely.
 const HARMLESS: &str = r##"
 kill -TERM 4100
 kill -9 4100
@@ -540,7 +540,7 @@ fn command_lines(table: &str) -> impl Iterator<Item = String> {
 }
 
 #[test]
-fn no_secret_of_a_real_command_line_is_shown_but_its_program_is() {
+fn in_real_command_lines_the_secrets_are_hidden_and_the_program_is_shown() {
     for line in command_lines(SECRETS) {
         let program = line.split('\0').next().unwrap_or_default();
         for secret in ["hunter2", "Tr0ub4dor&x", "aGVsbG8K/+9==", "4711", "a:b", "p%q,r", "x!"] {
@@ -554,7 +554,7 @@ fn no_secret_of_a_real_command_line_is_shown_but_its_program_is() {
 }
 
 #[test]
-fn a_secret_with_blanks_in_an_argument_of_its_own_is_hidden_as_a_whole() {
+fn a_secret_with_blanks_in_a_separate_argument_is_hidden_completely() {
     for line in [
         "nmcli dev wifi connect home password correct|horse",
         "htpasswd -b f ops correct|horse",
@@ -576,7 +576,7 @@ fn command_lines_around_a_stop_are_shown_in_full() {
 }
 
 #[test]
-fn a_harmless_command_still_hides_what_is_named_or_shaped_like_a_secret() {
+fn a_harmless_command_still_hides_values_with_the_name_or_shape_of_a_secret() {
     let cases = [
         ("kubectl delete pod x --token hunter2", "kubectl delete pod x --token ***"),
         ("pkill -f app|--password=hunter2", "pkill -f app|--password=***"),
@@ -594,7 +594,7 @@ fn a_harmless_command_still_hides_what_is_named_or_shaped_like_a_secret() {
 
 #[test]
 fn the_options_of_real_tools_lose_their_secrets() {
-    // A blank parts the arguments here; `|` is a blank inside one.
+    // A blank separates the arguments here; `|` is a blank in an argument.
     let cases = [
         ("mysql -u root -phunter2 db", "mysql -u root -p*** db"),
         ("mysqldump --password=hunter2 --host=db", "mysqldump --password=*** --host=db"),
@@ -639,7 +639,7 @@ fn the_options_of_real_tools_lose_their_secrets() {
         ("app --api-key=a/b/c TOKEN=a/b", "app --api-key=*** TOKEN=***"),
         ("app --apiKey=hunter2 --client-secret=x", "app --apiKey=*** --client-secret=***"),
         ("sh -c mysql|-phunter2|--host|db", "sh -c mysql|-p***|--host|db"),
-        // Not secrets. Some are hidden all the same.
+        // Not secrets, but some are hidden anyway.
         (
             "app --password-file /run/p --tls-key=/etc/k.pem",
             "app --password-file /run/p --tls-key=/etc/k.pem",
@@ -653,7 +653,7 @@ fn the_options_of_real_tools_lose_their_secrets() {
         ("env PWD=/home/ops sh", "env PWD=/home/ops sh"),
         ("rsync ops@db:/var/x .", "rsync ops@db:/var/x ."),
         ("nginx: master process", "nginx: master process"),
-        // Values with blanks in them, and with signs that end others.
+        // Values with blanks, and with characters that end other values.
         ("app --password correct|horse|battery --port 80", "app --password *** --port 80"),
         ("app --password=correct|horse --port 80", "app --password=*** --port 80"),
         ("app --password=a&b;c,d@e --port 80", "app --password=*** --port 80"),
@@ -764,7 +764,7 @@ fn the_options_of_real_tools_lose_their_secrets() {
         ("app deploy ghp_0123456789abcdefghij", "app deploy ***"),
         ("app x=hvs.CAESIJ0123456789abcdef y", "app x=*** y"),
         ("app eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIx.c2ln", "app ***"),
-        // Not secrets. Some are hidden all the same.
+        // Not secrets, but some are hidden anyway.
         (
             "docker run -p 8080:80 -e X=y --sig-proxy=false img",
             "docker run -p *** -e X=y --sig-proxy=false img",
@@ -828,7 +828,7 @@ fn the_options_of_real_tools_lose_their_secrets() {
 }
 
 #[test]
-fn a_command_line_in_one_piece_loses_them_too() {
+fn secrets_are_also_hidden_in_a_command_line_without_nul() {
     let cases = [
         ("app --password hunter2 --port 80", "app --password *** --port 80"),
         ("app --password 'my hunter2' --port 80", "app --password '***' --port 80"),
@@ -845,7 +845,7 @@ fn a_command_line_in_one_piece_loses_them_too() {
 }
 
 #[test]
-fn what_is_cut_is_marked_and_a_url_that_is_cut_shows_no_password() {
+fn cuts_are_marked_and_a_cut_url_shows_no_password() {
     let line = "app\0--token=0123456789\0https://ops:hunter2@db/\0";
     for max in 0..line.len() {
         let shown = redact_some(line.as_bytes(), max);
@@ -857,13 +857,13 @@ fn what_is_cut_is_marked_and_a_url_that_is_cut_shows_no_password() {
 
 proptest! {
     #[test]
-    fn whatever_the_text_its_arguments_stay_as_many(text in "[-a-z=:@/%'\"\\PC\0 ]{0,80}") {
+    fn the_number_of_arguments_never_changes(text in "[-a-z=:@/%'\"\\PC\0 ]{0,80}") {
         let shown = without_secrets(&text);
         prop_assert_eq!(shown.matches('\0').count(), text.matches('\0').count());
     }
 
     #[test]
-    fn to_hide_twice_is_to_hide_once(text in "([-a-z=:@/%'\"\0 ]|://|token|-p|curl){0,30}") {
+    fn redacting_twice_changes_nothing(text in "([-a-z=:@/%'\"\0 ]|://|token|-p|curl){0,30}") {
         let shown = without_secrets(&text);
         prop_assert_eq!(without_secrets(&shown), shown);
     }

@@ -1,25 +1,26 @@
-//! Folders and files that we write to, and that no other user can replace by others.
+//! Opens folders and files that we write to, so that no other user can replace them.
 //!
-//! A service that runs as root writes its record and its diagnostic log under well-known names. A user
-//! who may change a folder on the way could put a symbolic link there, a FIFO, or a hard link to an
-//! important file, and have root write to it. So a folder is opened once, step by step along its path
-//! (`openat(2)`, `O_NOFOLLOW`). What was opened is checked, and everything in the folder is reached
-//! through that descriptor. Replacing the folder later then changes nothing.
+//! A service that runs as root writes its record and its diagnostic log under well-known names. A
+//! user who may change a folder on the path could put a symbolic link, a FIFO, or a hard link to an
+//! important file there, and root would write to it. So a folder is opened once, step by step along
+//! its path (`openat(2)`, `O_NOFOLLOW`). The opened folder is checked, and everything in it is
+//! accessed through that descriptor. Replacing the folder later has no effect.
 //!
 //! | found | as root | as another user |
 //! |---|---|---|
-//! | the folder is another user's | refused | its files can be created or not, by the system's rules |
+//! | the folder belongs to another user | refused | allowed if the file permissions allow it |
 //! | the folder is writable by its group or by everyone | refused, unless it is sticky as `/tmp` is | the same |
-//! | a symbolic link on the way | followed if root made it, as `/var/run` | also if we made it, or if only a folder's owner could |
+//! | a symbolic link on the path | followed if root made it, as `/var/run` | also followed if we made it, or if only the folder's owner can have made it |
 //! | a symbolic link in place of a record folder or a file | refused | refused |
-//! | a file that is another user's | refused | by the system's rules |
-//! | a file writable by others, one with several hard links, one that is not regular | refused | refused |
+//! | a file that belongs to another user | refused | allowed if the file permissions allow it |
+//! | a file that is writable by others, has several hard links, or is not regular | refused | refused |
 //!
-//! On Unix other than Linux a link cannot be held open while it is checked, so one that other users
-//! could replace meanwhile is refused as well; see `os/portable.rs`.
+//! On Unix other than Linux, a link cannot be kept open while it is checked. A link that other
+//! users could replace meanwhile is therefore refused as well; see `os/portable.rs`.
 //!
-//! Who may write to the folders further up is not checked (a volume in a container is often open to
-//! all). Such a user can put another folder in place of ours, but none that passes this table.
+//! The permissions of the folders further up are not checked, because a volume in a container is
+//! often writable by everyone. A user who may write there can replace our folder, but only with one
+//! that this table accepts.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -43,7 +44,7 @@ use crate::os::{self, Found};
 const STICKY: u32 = 0o1000;
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
-/// How many symbolic links a path may lead through, as for the kernel (`MAXSYMLINKS`).
+/// How many symbolic links a path may contain, as in the kernel (`MAXSYMLINKS`).
 const MAX_LINKS: usize = 40;
 
 /// Opens a folder to list it.
@@ -51,11 +52,11 @@ const LIST: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLO
 
 const CREATE: Attempt = ("create the folder", " (create it, or name another)");
 const OPEN: Attempt =
-    ("open the folder", " (it must be a folder of this user, and no symbolic link)");
+    ("open the folder", " (it must be a folder of this user, not a symbolic link)");
 const LIST_FOLDER: Attempt = ("list the folder", "");
-const OPEN_FILE: Attempt = ("open", " (it must be a file of this user, and no symbolic link)");
+const OPEN_FILE: Attempt = ("open", " (it must be a file of this user, not a symbolic link)");
 
-/// An open folder. Everything is done in this folder, even if its path leads to another one by now.
+/// An open folder. All operations use this folder, even if its path now leads to another one.
 #[derive(Debug)]
 pub struct Folder {
     file: File,
@@ -63,8 +64,8 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Creates the folder if it does not exist, its parents too, all with mode 0700, and opens it if no
-    /// other user can change it. What exists keeps its mode.
+    /// Creates the folder and its parents with mode 0700 if they do not exist, and opens the folder
+    /// if no other user can change it. Existing folders keep their modes.
     ///
     /// # Errors
     /// If it cannot be created or opened, is a symbolic link, or another user could change it.
@@ -80,14 +81,14 @@ impl Folder {
         Self::checked(path, walk(path, Missing::Refuse, Links::Refuse)?)
     }
 
-    /// Opens any folder, to read what is in it.
+    /// Opens any folder for reading its entries.
     pub(crate) fn look(path: &Path) -> Result<Self, AccessError> {
         let fd = open(path, LIST, Mode::empty())
             .map_err(|errno| AccessError::system(LIST_FOLDER, path, errno))?;
         Ok(Self { file: fd.into(), path: path.to_owned() })
     }
 
-    /// The folder's path, as it was given.
+    /// The folder's path, as it was passed in.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -99,7 +100,7 @@ impl Folder {
     /// Creates a file to append to, with mode 0600.
     ///
     /// # Errors
-    /// What open(2) says: `EEXIST` if the name exists, whatever it is.
+    /// Those of open(2): `EEXIST` if the name exists, even if it is not a file.
     pub(crate) fn create_new(&self, name: &Path) -> io::Result<File> {
         Ok(self.append(name, OFlag::O_EXCL)?)
     }
@@ -120,7 +121,7 @@ impl Folder {
         Ok(unlinkat(&self.file, name, UnlinkatFlags::NoRemoveDir)?)
     }
 
-    /// The names of the regular files in it, in no order.
+    /// The names of its regular files, in no particular order.
     pub(crate) fn files(&self) -> Result<Vec<OsString>, AccessError> {
         let failed = |errno: Errno| AccessError::system(LIST_FOLDER, &self.path, errno);
         let mut names = Vec::new();
@@ -128,7 +129,7 @@ impl Folder {
         for entry in dir.iter() {
             let entry = entry.map_err(failed)?;
             let name = Path::new(OsStr::from_bytes(entry.file_name().to_bytes()));
-            // A file that is gone by now is skipped.
+            // A file that has been removed meanwhile is skipped.
             let stat = fstatat(&self.file, name, AtFlags::AT_SYMLINK_NOFOLLOW);
             if stat.is_ok_and(|stat| is_regular(&stat)) {
                 names.push(name.into());
@@ -138,9 +139,9 @@ impl Folder {
     }
 }
 
-/// Opens the file at `path` to append to it. Creates it with mode 0600 if it does not exist, and the
-/// folders above it with mode 0700. Its folder may be reached by symbolic links that root or this user
-/// made, as `/var/lib/NAME` is under systemd's `DynamicUser=`.
+/// Opens the file at `path` to append to it. If it does not exist, it is created with mode 0600,
+/// and missing folders above it with mode 0700. The path to its folder may contain symbolic links
+/// that root or this user made, such as `/var/lib/NAME` under systemd's `DynamicUser=`.
 ///
 /// # Errors
 /// If the folder or the file cannot be opened or created, or another user could change either.
@@ -171,12 +172,12 @@ fn checked(file: File, path: &Path, attempt: Attempt) -> Result<File, AccessErro
     Err(AccessError::refused(if !is_file && !metadata.is_dir() {
         not_a_file(path)
     } else if geteuid().is_root() && owner != 0 {
-        // He could replace our files, or read what we write.
+        // That user could replace our files, or read them.
         format!("{shown} belongs to uid {owner}, not to root; chown it, or name another")
     } else if is_file && links > 1 {
-        // Another user may want us to write to some other file.
+        // Another user may have linked a file that we must not write to.
         format!(
-            "{shown} has {links} hard links, so it may be another file than it seems; remove it, \
+            "{shown} has {links} hard links, so it may really be another file; remove it, \
              or name another"
         )
     } else if is_shared && (is_file || mode & STICKY == 0) {
@@ -187,7 +188,7 @@ fn checked(file: File, path: &Path, attempt: Attempt) -> Result<File, AccessErro
     }))
 }
 
-/// What to do about a folder that does not exist.
+/// Whether to create a folder that does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Missing {
     Create,
@@ -249,31 +250,32 @@ fn step_to(at: BorrowedFd<'_>, name: &Path, missing: Missing) -> nix::Result<Fou
         return found;
     }
     match mkdirat(at, name, Mode::S_IRWXU) {
-        // Another process may have been faster. What it made is checked like anything else.
+        // Another process may have created it first. It is checked like any other folder.
         Ok(()) | Err(Errno::EEXIST) => os::step(at, name),
         Err(errno) => Err(errno),
     }
 }
 
-/// Whether a link can be followed: only root or we ourselves can have put it there. Another user may
-/// have made a hard link to a link of root's, so one with several hard links is not trusted.
+/// Whether a link can be followed, because only root or our user can have put it there. A link with
+/// several hard links is not trusted, because another user may have made a hard link to one of
+/// root's links.
 fn is_trusted_link(link: &FileStat, folder: &FileStat) -> bool {
     let us = geteuid();
     let is_ours = link.st_uid == 0 || link.st_uid == us.as_raw();
-    // In a user namespace root's links can seem to be any user's.
+    // In a user namespace, root's links can appear to belong to any user.
     let is_its_owners = !us.is_root() && permissions(folder) & WRITABLE_BY_OTHERS == 0;
     (is_ours && link.st_nlink == 1 && (os::LINKS_ARE_HELD || keeps_its_links(folder)))
         || is_its_owners
 }
 
-/// Whether only root and we ourselves can replace one of our files there.
+/// Whether only root and our user can replace one of our files there.
 fn keeps_its_links(folder: &FileStat) -> bool {
     let is_ours = folder.st_uid == 0 || folder.st_uid == geteuid().as_raw();
     let mode = permissions(folder);
     is_ours && (mode & WRITABLE_BY_OTHERS == 0 || mode & STICKY != 0)
 }
 
-/// The permission bits, with the sticky one and its like.
+/// The permission bits, including the sticky, setuid and setgid bits.
 #[allow(clippy::useless_conversion)] // A `mode_t` has 16 bits on macOS and FreeBSD.
 fn permissions(stat: &FileStat) -> u32 {
     u32::from(stat.st_mode) & 0o7777

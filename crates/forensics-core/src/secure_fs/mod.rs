@@ -1,4 +1,4 @@
-//! Opens files and folders so that no other user can redirect us to other ones.
+//! Opens files and folders so that no other user can redirect us to others.
 //!
 //! [`Folder`] and [`append_to`] open what we write to; [`read`] opens what we read. Both refuse a file
 //! that is not regular, and neither follows a link that another user put in its place.

@@ -1,10 +1,10 @@
 //! Opens a file only if it is a regular file, without a race and without a side effect.
 //!
-//! Opening a device can have effects (a watchdog starts), opening a FIFO can block, and a file can be
-//! replaced between the check and the opening. So the name is opened with `O_PATH`, which only refers
-//! to what it found. That is checked, and then the same file is opened through `/proc/self/fd`
-//! (`open(2)`, on `O_PATH`). Without `/proc` it is opened by its name a second time, and refused if
-//! that is another file.
+//! Opening a device can have effects (a watchdog starts), opening a FIFO can block, and a file can
+//! be replaced between the check and the opening. So the name is opened with `O_PATH`, which only
+//! gives a reference to the file. The reference is checked, and then the same file is opened
+//! through `/proc/self/fd` (see `O_PATH` in `open(2)`). Without `/proc` the name is opened a second
+//! time, and refused if it is another file by then.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -28,7 +28,7 @@ pub(crate) enum Links {
 }
 
 impl Links {
-    /// The flag of open(2) for it.
+    /// The corresponding flag of open(2).
     pub(crate) fn flag(self) -> OFlag {
         match self {
             Links::Follow => OFlag::empty(),
@@ -40,16 +40,16 @@ impl Links {
 /// Why a file was not read.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The system refused.
+    /// A system call failed.
     #[error(transparent)]
     System(#[from] io::Error),
     /// It is a folder, a FIFO, a device, or a symbolic link that is not followed.
     #[error("not a regular file")]
     NotRegular,
     /// It was replaced by another file between the check and the opening.
-    #[error("exchanged while it was being opened")]
+    #[error("replaced by another file while it was being opened")]
     Exchanged,
-    /// It is longer than it may be.
+    /// It is larger than the limit.
     #[error("larger than {} KiB", .0 >> 10)]
     TooLarge(u64),
 }
@@ -60,12 +60,12 @@ impl From<Errno> for OpenError {
     }
 }
 
-/// Whether it is a regular file.
+/// Whether the file is regular.
 pub(crate) fn is_regular(stat: &FileStat) -> bool {
     kind(stat) == SFlag::S_IFREG
 }
 
-/// What kind of file it is.
+/// The type of the file.
 pub(crate) fn kind(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
 }
@@ -73,7 +73,7 @@ pub(crate) fn kind(stat: &FileStat) -> SFlag {
 /// Opens the regular file of that name below `folder`, to read it.
 ///
 /// # Errors
-/// What open(2) says, and if it is not a regular file.
+/// Those of open(2), or if it is not a regular file.
 pub(crate) fn open_at(
     folder: BorrowedFd<'_>,
     name: &Path,
@@ -87,7 +87,7 @@ pub(crate) fn open_at(
     Ok(File::from(file))
 }
 
-/// The same by a path.
+/// The same for a path.
 pub(crate) fn open_path(path: &Path, links: Links) -> Result<File, OpenError> {
     open_at(AT_FDCWD, path, links)
 }

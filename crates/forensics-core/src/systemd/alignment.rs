@@ -1,8 +1,9 @@
-//! Whether systemd waits long enough: its stop timeout against our drain timeout plus headroom.
+//! Whether systemd waits long enough: compares its stop timeout with our drain timeout plus
+//! headroom.
 //!
-//! systemd sends SIGKILL when `TimeoutStopSec=` is over, however far the teardown has come. A
-//! service that may drain for longer than that can lose its last phases, most likely under load. So
-//! this is calculated at the start, and the arithmetic is shown.
+//! systemd sends SIGKILL when `TimeoutStopSec=` is over, even in the middle of the
+//! teardown. A service that may drain for longer than that can lose its last phases, most likely
+//! under load. So this is checked at the start, and the arithmetic is shown.
 
 use std::fmt::{self, Display};
 use std::time::Duration;
@@ -12,8 +13,7 @@ use super::drop_in::DropIn;
 use crate::duration::Timespan;
 use crate::escape::Escaped;
 
-/// The default headroom: what is kept for the phases after the drain, and for systemd and the
-/// machine being slow.
+/// The default headroom: the time for the phases after the drain, and for a slow machine.
 pub const DEFAULT_HEADROOM: Duration = Duration::from_secs(30);
 
 /// The comparison of one stop timeout with one drain timeout.
@@ -43,15 +43,15 @@ pub struct Alignment {
     pub pre_stop_delay: Duration,
     /// How long the drain may take.
     pub drain: Duration,
-    /// What is to be left after that.
+    /// The time that must remain after the drain.
     pub headroom: Duration,
-    /// What is needed: their sum, at most [`Duration::MAX`].
+    /// The needed time: the sum of these, at most [`Duration::MAX`].
     pub needed: Duration,
     /// By how much the stop timeout is too short. Zero if it is long enough.
     pub missing: Duration,
 }
 
-/// Who ends a process with SIGKILL that has not ended in time.
+/// Who sends SIGKILL to a process that has not ended in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Supervisor {
     /// systemd, by `TimeoutStopSec=`.
@@ -62,11 +62,11 @@ pub enum Supervisor {
 }
 
 impl Alignment {
-    /// Compares what systemd gives with what is needed. An exact fit is aligned, and so is any
-    /// need if systemd waits forever. With zero, systemd kills at once.
+    /// Compares systemd's stop timeout with the needed time. An exact fit is aligned. An infinite
+    /// stop timeout is always aligned. With a stop timeout of zero, systemd kills at once.
     ///
-    /// The spans are rounded up to microseconds, in which systemd counts. A sum that is too large
-    /// stays at the largest.
+    /// The spans are rounded up to microseconds, the unit of systemd. A sum that is too large
+    /// becomes the largest span.
     pub fn check(stop_timeout: Timespan, drain: Duration, headroom: Duration) -> Self {
         Self::check_all(Supervisor::Systemd, stop_timeout, Duration::ZERO, drain, headroom)
     }
@@ -86,7 +86,7 @@ impl Alignment {
         Self { stop_timeout, supervisor, pre_stop_delay, drain, headroom, needed, missing }
     }
 
-    /// Whether the supervisor gives what is needed.
+    /// Whether the supervisor waits long enough.
     pub fn is_aligned(&self) -> bool {
         self.missing.is_zero()
     }
@@ -101,14 +101,14 @@ impl Alignment {
 
     /// One line for the log, with the unit, the arithmetic and the fix; `None` if aligned.
     ///
-    /// Without the fix if there is no [`DropIn`] for this type of unit.
+    /// The fix is left out if there is no [`DropIn`] for this type of unit.
     #[doc(hidden)]
     pub fn warning(&self, unit: &str, manager: Manager) -> Option<String> {
         let fix = DropIn::new(unit, manager, self.needed).map(|fix| {
             format!("; fix: `{}` with {} {}", fix.edit_command, fix.section, fix.setting)
         });
         let warning = || match fix {
-            // A name that a drop-in was made for is valid, so it is safe to show.
+            // A drop-in exists only for a valid name, which is safe to show.
             Some(fix) => format!("{unit}: {self}{fix}"),
             None => format!("{}: {self}", Escaped(unit)),
         };
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_is_aligned_from_an_exact_fit_on() {
+    fn a_timeout_that_fits_exactly_or_is_longer_is_aligned() {
         let s = Duration::from_secs;
         let (ns, us) = (Duration::from_nanos, Duration::from_micros);
         let aligned = |spare| Ok(Timespan::Finite(spare));

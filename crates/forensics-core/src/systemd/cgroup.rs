@@ -1,13 +1,14 @@
 //! The unit and its manager, from the path of a control group.
 //!
 //! systemd gives each unit a control group named after it, inside those of its slices, so the path
-//! in `/proc/PID/cgroup` tells whose a process is, without asking systemd. The rules are those of
-//! systemd 252 (`cg_path_get_unit()`, `cg_path_get_user_unit()` and what they call, in
+//! in `/proc/PID/cgroup` shows the unit of a process, without asking systemd. The rules are those
+//! of systemd 252 (`cg_path_get_unit()`, `cg_path_get_user_unit()` and what they call, in
 //! `src/basic/cgroup-util.c`), checked against its own test cases.
 //!
-//! Two limits: a program that may create control groups may name them like units, so this is as good
-//! as the manager that a subtree was delegated to; and of a manager inside a container without a
-//! cgroup namespace, the units are not seen (systemd strips the path of its own process 1).
+//! There are two limits. A program that may create control groups may name them like units, so a
+//! name is only as trustworthy as the program to which the subtree was delegated. And the units of
+//! a manager inside a container without a cgroup namespace are not recognized (systemd strips the
+//! path of its own process 1).
 
 use procfs::ProcessCGroup;
 use serde::{Deserialize, Serialize};
@@ -20,9 +21,9 @@ use crate::procfile::parse_cgroups;
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Manager {
-    /// The system's, process 1.
+    /// The system manager, process 1.
     System,
-    /// A user's, which runs as `user@UID.service` of the system's.
+    /// A user manager, which runs as `user@UID.service` of the system manager.
     User {
         /// The user's id.
         uid: u32,
@@ -30,8 +31,9 @@ pub enum Manager {
 }
 
 impl Manager {
-    /// The option by which systemctl(1), systemd-run(1) and their like ask this manager. The user's
-    /// is that of the user who runs the command, found by `XDG_RUNTIME_DIR`; the uid is not looked at.
+    /// The option with which systemctl(1), systemd-run(1) and similar programs ask this manager. A
+    /// user manager is always that of the user who runs the command, found by `XDG_RUNTIME_DIR`;
+    /// the uid is not used.
     #[doc(hidden)]
     pub fn option(self) -> &'static str {
         match self {
@@ -41,11 +43,11 @@ impl Manager {
     }
 }
 
-/// A unit, as a control group's path names it.
+/// A unit, as named in the path of a control group.
 ///
-/// Any type of unit that holds processes: a service, a scope (a login session's
-/// `session-2.scope`, a container's), more rarely a socket, mount or swap. The managers themselves
-/// live in `init.scope`, which is no service.
+/// Any type of unit that holds processes: a service, a scope (a login session's `session-2.scope`,
+/// a container's), more rarely a socket, mount or swap. The managers themselves are in
+/// `init.scope`, which is not a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupUnit {
     /// Its full name, type included: `gateway.service`, `worker@3.service`. Always a valid one.
@@ -55,8 +57,8 @@ pub struct CgroupUnit {
 }
 
 impl CgroupUnit {
-    /// Whether systemd stops it by `TimeoutStopSec=` of its own: a service or a scope, but neither
-    /// a login session's, which ends with the login, nor a manager's own.
+    /// Whether it has its own `TimeoutStopSec=`: a service or a scope, but not the scope of a login
+    /// session, which ends with the login, and not the scope of a manager.
     #[doc(hidden)]
     pub fn has_stop_timeout(&self) -> bool {
         let is_scope = self.unit.ends_with(".scope") && self.unit != "init.scope";
@@ -64,13 +66,13 @@ impl CgroupUnit {
     }
 }
 
-/// The unit, from the content of `/proc/PID/cgroup`; `None` if there is none.
+/// The unit, from the content of `/proc/PID/cgroup`. `None` if there is none.
 ///
-/// The line of the version 2 hierarchy decides: where that exists, systemd keeps its units there,
-/// on a hybrid system as well (`cg_pid_get_path()`; the version 1 hierarchy `name=systemd` is then
-/// a copy). Where that line names no unit, which is so where the version 2 hierarchy is not
-/// systemd's, the one of `name=systemd` does. Lines cannot be forged: the kernel refuses a newline
-/// in a group's name (`cgroup_mkdir()`).
+/// The line of the version 2 hierarchy decides, because systemd keeps its units there if it exists,
+/// even on a hybrid system (`cg_pid_get_path()`; the version 1 hierarchy `name=systemd` is then a
+/// copy). If that line names no unit, because the version 2 hierarchy is not systemd's, the line of
+/// `name=systemd` decides. Lines cannot be forged: the kernel refuses a newline in a group's name
+/// (`cgroup_mkdir()`).
 ///
 /// ```
 /// use forensics_core::systemd::{Manager, unit_of_cgroup_file};
@@ -87,15 +89,15 @@ pub fn unit_of_cgroup_file(content: &str) -> Option<CgroupUnit> {
     groups.map(|group| &group.pathname).find_map(|path| unit_of_cgroup_path(path))
 }
 
-/// Whether the line is the version 2 hierarchy's (cgroups(7)).
+/// Whether the line is that of the version 2 hierarchy (cgroups(7)).
 pub(crate) fn is_unified(group: &ProcessCGroup) -> bool {
     group.hierarchy == 0 && group.controllers.is_empty()
 }
 
-/// The unit, from the path of a control group in systemd's hierarchy; `None` if there is none.
+/// The unit, from the path of a control group in systemd's hierarchy. `None` if there is none.
 ///
-/// Leading slices are skipped; the next component is the unit. What is below it belongs to the unit,
-/// except below a user's manager, where the search starts again.
+/// Leading slices are skipped; the next component is the unit. Groups below it belong to the unit,
+/// except below a user manager, where the search starts again.
 ///
 /// ```
 /// use forensics_core::systemd::{Manager, unit_of_cgroup_path};
@@ -112,8 +114,8 @@ pub fn unit_of_cgroup_path(path: &str) -> Option<CgroupUnit> {
     Some(CgroupUnit { unit: unescape(component).to_owned(), manager })
 }
 
-/// The first component that names a unit other than a slice, as it stands in the path, and what
-/// lies below it (`cg_path_get_unit()`).
+/// The first component that names a unit other than a slice, still escaped, and the path below it
+/// (`cg_path_get_unit()`).
 fn first_unit(path: &str) -> Option<(&str, &str)> {
     let mut rest = path;
     loop {
@@ -127,15 +129,15 @@ fn first_unit(path: &str) -> Option<(&str, &str)> {
     }
 }
 
-/// Takes off the one `_` that systemd puts before a name that would clash with one of the kernel's
-/// own files, as in `_cpu.service` (`cg_escape()`, `cg_unescape()`).
+/// Removes the one `_` that systemd puts before a name that would clash with one of the kernel's
+/// files, as in `_cpu.service` (`cg_escape()`, `cg_unescape()`).
 fn unescape(component: &str) -> &str {
     component.strip_prefix('_').unwrap_or(component)
 }
 
-/// Whose manager the component `user@UID.service` is; it never needs escaping
-/// (`skip_user_manager()`). The number is read as `parse_uid()` reads it: plain digits without a
-/// leading zero, and neither 16 nor 32 bits of -1.
+/// The user manager that the component `user@UID.service` names, which never needs escaping
+/// (`skip_user_manager()`). The number is read as by `parse_uid()`: plain digits without a leading
+/// zero, and not -1 in 16 or 32 bits.
 fn manager_uid(component: &str) -> Option<u32> {
     let digits = component.strip_prefix("user@")?.strip_suffix(".service")?;
     let uid: u32 = digits.parse().ok()?;
@@ -152,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn systemds_own_cases_give_its_answers() {
+    fn the_cases_of_systemd_give_its_results() {
         let (mut decoded, mut units, mut paths, mut user_units) = (0, 0, 0, 0);
         let (mut sessions, mut excluded) = (0, 0);
         let table = include_str!("../../testdata/cgroup_unit_vectors.tsv");
@@ -162,7 +164,7 @@ mod tests {
             let expected = (expected != "error:ENXIO").then_some(expected);
             let unit = first_unit(path).map(|(component, _)| unescape(component));
             match function {
-                // Takes one component, and would take a slice; none of its cases is one.
+                // Tests one component. It would also accept a slice, but none of its cases is one.
                 "decode_unit" => {
                     decoded += 1;
                     assert_eq!(unit, expected, "{row:?}");
@@ -171,14 +173,14 @@ mod tests {
                     units += 1;
                     assert_eq!(unit, expected, "{row:?}");
                 }
-                // The path down to the unit, so its last component is the unit, still escaped.
+                // The path up to the unit, so its last component is the unit, still escaped.
                 "unit_path(v254+)" => {
                     paths += 1;
                     let last = expected.map(|path| unescape(path.rsplit('/').next().unwrap()));
                     assert_eq!(unit, last, "{row:?}");
                 }
-                // systemd also takes a unit below a session's scope, where no manager has put one
-                // since user@UID.service came. To us it is the session's: see below.
+                // systemd also accepts a unit below a session's scope, where no manager puts units
+                // since user@UID.service exists. Here it belongs to the session; see below.
                 "user_unit" if path.contains("session-") => {
                     sessions += 1;
                     let (unit, manager) = found(path).unwrap();
@@ -191,7 +193,7 @@ mod tests {
                     let unit = user.map(|(unit, _)| unit);
                     assert_eq!(unit.as_deref(), expected, "{row:?}");
                 }
-                // Nothing here asks for a session's id, its owner or a slice's name.
+                // Sessions' ids, their owners and slices' names are not needed here.
                 "session" | "owner_uid" | "slice" | "user_slice" => excluded += 1,
                 _ => panic!("unknown function: {row:?}"),
             }
@@ -201,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn unescaping_takes_off_what_systemd_puts_on() {
+    fn unescaping_reverses_the_escaping_of_systemd() {
         let table = include_str!("../../testdata/cgroup_escape_vectors.tsv");
         let mut rows = 0;
         for row in table.lines().skip(1) {
@@ -214,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_unit_lies_below_its_users_manager() {
+    fn a_user_unit_is_below_its_user_manager() {
         let user = |unit: &str, uid| Some((unit.to_owned(), Manager::User { uid }));
         let system = |unit: &str| Some((unit.to_owned(), Manager::System));
         let cases = [
@@ -229,7 +231,7 @@ mod tests {
             ("/user.slice/user-7.slice/user@7.service/init.scope", user("init.scope", 7)),
             ("/user.slice/user-7.slice/user@7.service/_cpu.scope", user("cpu.scope", 7)),
             ("/user.slice/user-7.slice/user@7.service/__a.service", user("_a.service", 7)),
-            // The manager's own service, and what it has below that is no unit.
+            // The manager's own service, and groups below it that are not units.
             ("/user.slice/user-7.slice/user@7.service", system("user@7.service")),
             ("/user.slice/user-7.slice/user@7.service/app.slice", system("user@7.service")),
             (
@@ -253,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_of_other_hands_name_no_unit() {
+    fn paths_that_systemd_did_not_make_name_no_unit() {
         let none = [
             "",
             "/",
@@ -293,7 +295,7 @@ mod tests {
                 "1:name=systemd:/docker/1f\n0::/system.slice/containerd.service\n",
                 Some("containerd.service"),
             ),
-            // Version 2 mounted by somebody else.
+            // Version 2 that is mounted but not used by systemd.
             ("1:name=systemd:/system.slice/a.service\n0::/\n", Some("a.service")),
             ("1:xname=systemd,b:/system.slice/a.service\n", None),
             ("1:memory:/system.slice/a.service\n0::/\n", None),
@@ -321,7 +323,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_the_file_holds_a_unit_has_a_valid_name(
+        fn a_unit_has_a_valid_name_with_any_content(
             content in "(0::|[0-9a-z:=,])?(/?[_a-z@.]{0,4}(\\.service|\\.slice|\\PC)?){0,6}",
         ) {
             if let Some(found) = unit_of_cgroup_file(&content) {

@@ -1,17 +1,18 @@
-//! The container runtime, from how it names control groups.
+//! The container runtime, from the names of control groups.
 //!
-//! This is only a hint. Inside a cgroup namespace, which most runtimes set up on version 2, the path
-//! is `/` and tells nothing; and a process that may create control groups may choose such names.
+//! This is only a hint. Inside a cgroup namespace, which most runtimes set up on version 2, the
+//! path is `/`, which does not show the runtime. And a process that may create control groups can
+//! choose any name.
 
 use crate::procfile::parse_cgroups;
 
-/// The runtime whose container a process looks to be in, from the content of `/proc/PID/cgroup`:
-/// `docker`, `podman`, `cri-o`, `containerd`, `kubernetes` or `lxc`. `None` if no path looks
-/// like one's.
+/// The runtime of the container in which a process seems to run, from the content of
+/// `/proc/PID/cgroup`: `docker`, `podman`, `cri-o`, `containerd`, `kubernetes` or `lxc`. `None` if
+/// no path has the form of one of these.
 ///
-/// All hierarchies are looked at, since on a hybrid system a runtime may have moved the process in
-/// version 1 alone. In a path the innermost name counts, so a pod's container goes by the runtime
-/// below the kubelet where that names its groups.
+/// All hierarchies are examined, because on a hybrid system a runtime may have moved the process
+/// only in version 1. In a path the innermost name counts. So for a pod's container, the runtime
+/// below the kubelet is returned if it names its groups.
 ///
 /// ```
 /// use forensics_core::systemd::container_of_cgroup_file;
@@ -28,9 +29,10 @@ fn container_of_path(path: &str) -> Option<&'static str> {
         .find_map(|component| runtime(component, std::mem::replace(&mut below, component)))
 }
 
-/// The runtime that names a group `component`, with `below` the name of the next one or empty.
+/// The runtime that uses the name `component` for a group. `below` is the name of the next group,
+/// or empty.
 fn runtime(component: &str, below: &str) -> Option<&'static str> {
-    // The name in a systemd scope; monitors (`libpod-conmon-ID.scope`) hold no id at that place.
+    // The name in a systemd scope. Monitors (`libpod-conmon-ID.scope`) have no id at that position.
     let scope = component.strip_suffix(".scope").unwrap_or(component);
     let of_scope = scope.rsplit_once('-').filter(|(_, id)| is_id(id));
     match of_scope.map(|(prefix, _)| prefix) {
@@ -52,13 +54,13 @@ fn runtime(component: &str, below: &str) -> Option<&'static str> {
     if component == "kubepods" || slice.any(|word| word == "kubepods") {
         return Some("kubernetes");
     }
-    // lxc, src/lxc/cgroups/cgroup.h: DEFAULT_PAYLOAD_CGROUP_PREFIX; before 4.0 a group of its own.
+    // lxc, src/lxc/cgroups/cgroup.h: DEFAULT_PAYLOAD_CGROUP_PREFIX; before 4.0 a separate group.
     let is_lxc = component.starts_with("lxc.payload.")
         || (matches!(component, "lxc" | "lxc.payload") && !below.is_empty());
     is_lxc.then_some("lxc")
 }
 
-/// A container's id, in all runtimes above: 32 random bytes in hexadecimal digits.
+/// Whether this is a container's id: in all runtimes above, 32 random bytes in hexadecimal digits.
 fn is_id(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
@@ -68,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn runtimes_are_told_by_how_they_name_their_groups() {
+    fn runtimes_are_recognized_by_the_names_of_their_groups() {
         let cases = [
             ("0::/docker/ID", Some("docker")),
             ("0::/system.slice/docker-ID.scope", Some("docker")),
@@ -90,7 +92,7 @@ mod tests {
             ("0::/docker/ID/kubepods/besteffort/pod1", Some("kubernetes")),
             ("0::/lxc/web", Some("lxc")),
             ("0::/lxc.payload.web/init.scope", Some("lxc")),
-            // Version 1, moved in its hierarchies alone.
+            // Moved only in the version 1 hierarchies.
             ("4:memory:/docker/ID\n0::/system.slice/containerd.service", Some("docker")),
             // The runtimes' own processes, and names that only look alike.
             ("0::/system.slice/docker.service", None),

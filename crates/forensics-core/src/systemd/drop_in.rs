@@ -1,7 +1,7 @@
 //! The fix for a stop timeout that is too short: a drop-in file, and how to install it.
 //!
-//! [`DropIn`] only writes text; nothing is changed. All of it was tried on systemd 252: a drop-in
-//! takes effect on `daemon-reload`, for the next stop of a running unit too. `systemctl
+//! [`DropIn`] only makes text and changes nothing. This was tested with systemd 252: a drop-in
+//! takes effect on `daemon-reload`, also for the next stop of a running unit. `systemctl
 //! set-property` refuses this setting.
 
 use std::fmt::{self, Display};
@@ -10,18 +10,18 @@ use std::time::Duration;
 use super::cgroup::Manager;
 use super::unit_name;
 
-/// Amends one unit's stop timeout. `Display` prints the command and what to enter there.
+/// Changes the stop timeout of one unit. `Display` prints the command and the text to enter.
 ///
-/// It changes an instance, not its template: that is the unit that was looked at, and of two
-/// drop-ins with the same name the instance's counts.
+/// For an instance, it changes the instance and not its template, because the instance is the unit
+/// that was checked. Of two drop-ins with the same name, the instance's one counts.
 ///
-/// Drop-ins apply in the order of their file names, in whichever directory they are, and the last
-/// to set the timeout wins. So one that sorts after ours must be changed itself;
+/// Drop-ins apply in the order of their file names, across all directories, and the last one that
+/// sets the timeout counts. So a drop-in that sorts after ours must itself be changed;
 /// [`lint`](super::lint()) names those after the `override.conf` of `systemctl edit`.
 ///
-/// A transient unit takes a drop-in too, scopes included, and it wins over what the unit was made
-/// with, this time and whenever one of the same name is made. Where each run has a new name
-/// (`run-r….scope`), the setting must be given where the unit is made, as in
+/// A drop-in also works for a transient unit, including a scope. It overrides the settings with
+/// which the unit was created, now and whenever a unit of the same name is created. If each run has
+/// a new name (`run-r….scope`), the setting must be given when the unit is created, as in
 /// `systemd-run -p TimeoutStopSec=90s`.
 ///
 /// ```
@@ -43,14 +43,14 @@ pub struct DropIn {
     pub setting: String,
     /// Shell commands that install the drop-in without an editor or a terminal, one per line.
     ///
-    /// The file has a name of its own, so that it overwrites no `override.conf`, and one that sorts
-    /// after that, so that it wins.
+    /// The file does not overwrite `override.conf`. Its name sorts after that one, so that it
+    /// counts.
     pub script: String,
 }
 
 impl DropIn {
-    /// The drop-in that makes `manager` give `unit` the time `needed`, rounded up to whole
-    /// seconds; `infinity` if that is more than systemd can count.
+    /// The drop-in with which `manager` gives `unit` the time `needed`, rounded up to whole
+    /// seconds, or `infinity` if that is more than systemd can represent.
     ///
     /// `None` if `unit` is not the full name of a service or a scope: no other type has
     /// `TimeoutStopSec=`.
@@ -67,7 +67,7 @@ impl DropIn {
             Manager::System => ("/etc/systemd/system", ""),
             Manager::User { .. } => ("~/.config/systemd/user", "--user "),
         };
-        // Otherwise systemctl takes the name for options.
+        // Otherwise systemctl would read the name as options.
         let end_of_options = if unit.starts_with('-') { "-- " } else { "" };
         let edit_command = format!("systemctl {user}edit {end_of_options}{}", shell_word(unit));
         let setting = format!("TimeoutStopSec={}", seconds_up(needed));
@@ -88,14 +88,15 @@ impl Display for DropIn {
 }
 
 fn seconds_up(needed: Duration) -> String {
-    // At least one: 0 would mean infinite. And systemd's parse_time() refuses what would not fit.
+    // At least 1, because 0 would mean infinite. systemd's parse_time() refuses a value that is too
+    // large.
     let seconds = needed.as_nanos().div_ceil(1_000_000_000).max(1);
     let fits = seconds < u128::from(u64::MAX / 1_000_000);
     if fits { format!("{seconds}s") } else { "infinity".to_owned() }
 }
 
-/// A valid unit name as one word of a shell. It holds no quote, and nothing but `\` that a shell
-/// takes for its own.
+/// A valid unit name as one word of a shell. It contains no quote, and `\` is its only character
+/// with a meaning in a shell.
 fn shell_word(name: &str) -> String {
     if name.contains('\\') { format!("'{name}'") } else { name.to_owned() }
 }
@@ -145,14 +146,14 @@ mod tests {
         ];
         for (needed, expected) in cases {
             assert_eq!(seconds_up(needed), expected, "{needed:?}");
-            // What is written must be something systemd reads, and no less than what is needed.
+            // systemd must be able to read the value, and it must not be less than needed.
             let read = crate::duration::parse_stop_timeout(expected).unwrap();
             assert!(read.to_std().is_none_or(|read| read >= needed), "{needed:?}");
         }
     }
 
     #[test]
-    fn the_script_writes_a_file_of_its_own() {
+    fn the_script_writes_a_separate_file() {
         assert_eq!(
             drop_in("gateway.service", Manager::System).script,
             "mkdir -p /etc/systemd/system/gateway.service.d\n\

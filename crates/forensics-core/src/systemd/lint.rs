@@ -1,12 +1,13 @@
-//! What in a unit's settings affects its teardown, apart from the length of the stop timeout.
+//! Checks the settings of a unit that affect its teardown, apart from the length of the stop
+//! timeout.
 //!
-//! One finding per setting, which says what happens at a stop. What is said of `KillMode=`,
-//! `SendSIGKILL=`, the watchdog and drop-ins was seen on systemd 252, with a service that logs its
-//! signals; the rest is in systemd.service(5).
-//! The stop timeout itself is checked by [`Alignment`](super::Alignment).
+//! There is one finding per setting, which says what happens at a stop. The statements
+//! about `KillMode=`, `SendSIGKILL=`, the watchdog and drop-ins were observed with systemd 252 and
+//! a service that logs its signals. The others are documented in systemd.service(5). The stop
+//! timeout itself is checked by [`Alignment`](super::Alignment).
 //!
-//! There is none for `NotifyAccess=none` with `Type=notify` or `WatchdogSec=`: systemd makes that
-//! `main` by itself (`service_add_extras()`).
+//! There is no finding for `NotifyAccess=none` with `Type=notify` or `WatchdogSec=`, because
+//! systemd then changes it to `main` (`service_add_extras()`).
 
 use serde::Serialize;
 
@@ -18,38 +19,38 @@ use crate::escape::Escaped;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// As it should be, or worth knowing only.
+    /// No problem; for information.
     Ok,
-    /// systemd does not say, so nothing can be said.
+    /// systemd does not report it.
     Unknown,
-    /// Some teardowns will not go as they should.
+    /// Some teardowns will not work as intended.
     Warning,
-    /// No teardown will.
+    /// No teardown will work.
     Error,
 }
 
 display_as_in_json!(Severity);
 
-/// One thing found in a unit's settings.
+/// The result of checking one setting of a unit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// How much it matters.
     pub severity: Severity,
-    /// The setting, and what follows from it; one line, safe to show.
+    /// The setting and its effect, on one line that is safe to show.
     pub what: String,
-    /// What to do: a setting or a command, without the `--user` that a command for a user's manager
-    /// needs. `None` if nothing needs to be done, or the choice is the administrator's.
+    /// The fix: a setting or a command. A command for a user manager also needs `--user`. `None` if
+    /// nothing needs to be done, or if the administrator has to decide.
     #[serde(rename = "mend", skip_serializing_if = "Option::is_none")]
     pub fix: Option<String>,
 }
 
-/// A finding. An empty `fix` is none.
+/// Makes a finding. An empty `fix` means none.
 fn finding(severity: Severity, what: impl Into<String>, fix: &str) -> Finding {
     Finding { severity, what: what.into(), fix: (!fix.is_empty()).then(|| fix.to_owned()) }
 }
 
-/// Checks the settings of a unit. Of a unit that is not loaded only that is said, since the rest
-/// of what systemd shows is then its defaults.
+/// Checks the settings of a unit. If the unit is not loaded, that is the only finding, because
+/// systemd then shows its defaults.
 pub fn lint(unit: &UnitProperties) -> Vec<Finding> {
     let fix = match unit.load_state.as_deref() {
         Some("loaded") => return of_loaded(unit),
@@ -57,7 +58,7 @@ pub fn lint(unit: &UnitProperties) -> Vec<Finding> {
         Some("masked") => "systemctl unmask",
         Some(_) => "systemd-analyze verify",
         None => {
-            let what = "systemd does not say whether the unit is loaded";
+            let what = "systemd does not report whether the unit is loaded";
             return vec![finding(Severity::Unknown, what, "")];
         }
     };
@@ -81,13 +82,13 @@ fn of_loaded(unit: &UnitProperties) -> Vec<Finding> {
                         its stop never ends";
             add(Warning, what, "a finite TimeoutStopSec=");
         }
-        None => add(Unknown, "systemd does not say the unit's stop timeout", ""),
+        None => add(Unknown, "systemd does not report the unit's stop timeout", ""),
     }
     let kill_mode = unit.kill_mode.as_deref();
     let (severity, what, fix) = match kill_mode {
         Some("control-group") => {
-            let what = "children get SIGTERM at the same time as the main process; one that \
-                        outlives it and ignores SIGTERM fails the unit";
+            let what = "children get SIGTERM at the same time as the main process; a child \
+                        that ignores SIGTERM and outlives it makes the unit fail";
             (Ok, what, "")
         }
         Some("mixed") => {
@@ -99,8 +100,8 @@ fn of_loaded(unit: &UnitProperties) -> Vec<Finding> {
                         running";
             (Error, what, "KillMode=mixed")
         }
-        Some(_) => (Unknown, "a mode that is not known here", ""),
-        None => (Unknown, "systemd does not say the unit's KillMode", ""),
+        Some(_) => (Unknown, "an unknown mode", ""),
+        None => (Unknown, "systemd does not report the unit's KillMode", ""),
     };
     match kill_mode {
         Some(mode) => add(severity, &format!("KillMode={}: {what}", Escaped(mode)), fix),
@@ -120,13 +121,13 @@ fn of_loaded(unit: &UnitProperties) -> Vec<Finding> {
     }
     if unit.transient == Some(true) {
         let what = "a transient unit: a drop-in lasts as long as each run has the same name; \
-                    otherwise set TimeoutStopSec= where the unit is made";
+                    otherwise set TimeoutStopSec= when the unit is created";
         add(Ok, what, "");
     }
-    // Drop-ins apply in the order of their file names, in whichever directory they are.
+    // Drop-ins apply in the order of their file names, across all directories.
     let late: Vec<&str> = unit.late_drop_ins().collect();
     if !late.is_empty() {
-        let what = "read after the override.conf of `systemctl edit`, and wins over it";
+        let what = "read after the override.conf of `systemctl edit`, and overrides it";
         add(Ok, &format!("{what}: {}", Escaped(&late.join(" "))), "");
     }
     found
@@ -136,14 +137,14 @@ fn of_loaded(unit: &UnitProperties) -> Vec<Finding> {
 mod tests {
     use super::*;
 
-    /// A unit as systemd 252 shows one, without anything to find but its `KillMode=`.
+    /// A unit as systemd 252 shows it, whose only finding is its `KillMode=`.
     const PLAIN: &str = "Type=notify\nNotifyAccess=main\nTimeoutStopUSec=1min 30s\nWatchdogUSec=0\n\
         KillMode=mixed\nSendSIGKILL=yes\nLoadState=loaded\nNeedDaemonReload=no\nTransient=no\n";
 
     #[test]
-    fn each_setting_is_told_by_its_consequence() {
+    fn each_setting_is_reported_with_its_effect() {
         use Severity::*;
-        // A line in place of the plain unit's, what is found by it, and the fix.
+        // A line that replaces one of the plain unit, the finding, and the fix.
         let cases = [
             ("KillMode=control-group", Ok, "KillMode=control-group: children get SIGTERM", None),
             ("KillMode=mixed", Ok, "KillMode=mixed: children get no SIGTERM", None),
@@ -160,7 +161,7 @@ mod tests {
                 Some("KillMode=mixed"),
             ),
             ("KillMode=a\u{1b}b", Unknown, r"KillMode=a\u{1b}b", None),
-            ("KillMode=", Unknown, "systemd does not say the unit's KillMode", None),
+            ("KillMode=", Unknown, "systemd does not report the unit's KillMode", None),
             (
                 "SendSIGKILL=no",
                 Warning,
@@ -179,15 +180,20 @@ mod tests {
                 "TimeoutStopSec=infinity: a teardown",
                 Some("a finite TimeoutStopSec="),
             ),
-            ("TimeoutStopUSec=soon", Unknown, "systemd does not say the unit's stop timeout", None),
-            ("TimeoutStopUSec=", Unknown, "systemd does not say the unit's stop timeout", None),
+            (
+                "TimeoutStopUSec=soon",
+                Unknown,
+                "systemd does not report the unit's stop timeout",
+                None,
+            ),
+            ("TimeoutStopUSec=", Unknown, "systemd does not report the unit's stop timeout", None),
             ("WatchdogUSec=3min", Ok, "WatchdogSec=3min: not enforced during a stop", None),
             ("NotifyAccess=none", Ok, "NotifyAccess=none: a teardown cannot ask", None),
             ("Transient=yes", Ok, "a transient unit: a drop-in lasts", None),
             (
                 "DropInPaths=/z/a.conf /a/override.conf /a/timeout-stop.conf /a/zz.conf",
                 Ok,
-                "read after the override.conf of `systemctl edit`, and wins over it: \
+                "read after the override.conf of `systemctl edit`, and overrides it: \
                  /a/timeout-stop.conf /a/zz.conf",
                 None,
             ),
@@ -199,18 +205,19 @@ mod tests {
                 found.iter().filter(|finding| finding.what.starts_with(what)).collect();
             let [hit] = hits[..] else { panic!("{line}: {found:?}") };
             assert_eq!((hit.severity, hit.fix.as_deref()), (severity, fix), "{line}");
-            // Nothing is made up beside: the KillMode is always told, all else only where odd.
+            // There is no other finding: `KillMode` is always reported, other settings only if they
+            // are unusual.
             assert_eq!(found.len(), if line.starts_with("KillMode") { 1 } else { 2 }, "{line}");
         }
     }
 
     #[test]
-    fn of_a_unit_that_is_not_loaded_only_that_is_said() {
+    fn a_unit_that_is_not_loaded_has_only_this_finding() {
         for (state, severity, what) in [
             ("not-found", Severity::Error, "LoadState=not-found: the unit is not loaded"),
             ("masked", Severity::Error, "LoadState=masked: the unit is not loaded"),
             ("bad-setting", Severity::Error, "LoadState=bad-setting: the unit is not loaded"),
-            ("", Severity::Unknown, "systemd does not say whether the unit is loaded"),
+            ("", Severity::Unknown, "systemd does not report whether the unit is loaded"),
         ] {
             let unit = UnitProperties::parse(&format!("LoadState={state}\nKillMode=none\n{PLAIN}"));
             let found = lint(&unit);

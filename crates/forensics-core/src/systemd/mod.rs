@@ -1,9 +1,9 @@
-//! What systemd knows of a unit: its name in the cgroup's path, its properties, and whether it
-//! waits long enough for our teardown.
+//! The facts about a systemd unit: its name in the cgroup's path, its properties, and whether
+//! systemd waits long enough for our teardown.
 //!
 //! Everything here is a pure function over text that the caller has read: the content of
-//! `/proc/PID/cgroup`, the output of `systemctl show`. No process is started. What systemd 252 does
-//! was read from its source and tried out; tests say so where they contain its output.
+//! `/proc/PID/cgroup`, the output of `systemctl show`. No process is started. The behaviour of
+//! systemd 252 was read from its source and observed. Tests that contain its output say so.
 
 mod alignment;
 mod cgroup;

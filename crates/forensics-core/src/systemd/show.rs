@@ -1,8 +1,8 @@
-//! A unit's properties, from what `systemctl show` prints.
+//! A unit's properties, from the output of `systemctl show`.
 //!
-//! [`show_arguments`] says how to ask, [`UnitProperties::parse`] reads the answer. It has one line
-//! per property, `KEY=VALUE`, in systemd's own order. A key that the type of unit does not have is
-//! left out, and one without a value is empty. Both are absent here.
+//! [`show_arguments`] gives the arguments, and [`UnitProperties::parse`] reads the output. It has
+//! one line per property, `KEY=VALUE`, in systemd's own order. A key that the type of unit does not
+//! have is left out, and one without a value is empty. Both are absent here.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,66 +14,67 @@ const PROPERTIES: &str = "Id,LoadState,ActiveState,SubState,Result,Transient,\
     NeedDaemonReload,NotifyAccess,MainPID,KillMode,SendSIGKILL,TimeoutStopUSec,WatchdogUSec,\
     DropInPaths,Conflicts,ConflictedBy";
 
-/// The arguments with which to run systemctl(1), for its output to be read by
-/// [`UnitProperties::parse`].
+/// The arguments for systemctl(1) to print the output that [`UnitProperties::parse`] reads.
 ///
-/// `unit` may come without its type, which is then `.service`. [`Manager::option`] says which user's
-/// manager is asked.
+/// If `unit` has no type, `.service` is meant. [`Manager::option`] says which user's manager is
+/// asked.
 pub fn show_arguments(manager: Manager, unit: &str) -> Vec<String> {
     let properties = format!("--property={PROPERTIES}");
     // A unit's name may start with a hyphen.
     [manager.option(), "--no-pager", "show", &properties, "--", unit].map(str::to_owned).into()
 }
 
-/// What systemd says of one unit.
+/// The properties of one unit, as systemd reports them.
 ///
-/// A field is absent if systemd printed nothing for it, or nothing that can be read. For a unit
+/// A field is absent if systemd printed nothing for it, or a value that cannot be read. For a unit
 /// that is not loaded systemd prints its defaults, so look at [`load_state`](Self::load_state)
 /// first, or ask [`stop_timeout`](Self::stop_timeout).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct UnitProperties {
-    /// The full name, where an alias or a short form was asked for.
+    /// The full name, even if an alias or a short form was requested.
     pub id: Option<String>,
     /// `loaded`, `not-found`, `bad-setting`, `error`, `masked`, …
     pub load_state: Option<String>,
     /// `active`, `inactive`, `deactivating`, `failed`, …
     pub active_state: Option<String>,
-    /// The state in the terms of the unit's type: `running`, `stop-sigterm`, `stop-watchdog`, …
+    /// The detailed state, which depends on the unit's type: `running`, `stop-sigterm`,
+    /// `stop-watchdog`, …
     pub sub_state: Option<String>,
-    /// How the last run ended, or what made systemd stop this one: `success`, `timeout`,
-    /// `watchdog`, `exit-code`, `oom-kill`, …
+    /// How the last run ended, or why systemd stops this one: `success`, `timeout`, `watchdog`,
+    /// `exit-code`, `oom-kill`, …
     pub result: Option<String>,
-    /// Whether a program made the unit at run time, such as systemd-run(1), and no file.
+    /// Whether a program such as systemd-run(1) created the unit at run time, without a file.
     pub transient: Option<bool>,
-    /// Whether the unit's files are newer than what systemd has read.
+    /// Whether the unit's files have changed since systemd read them.
     pub need_daemon_reload: Option<bool>,
     /// Whose messages by `sd_notify(3)` are accepted: `none`, `main`, `exec`, `all`. Never `none`
-    /// with `Type=notify` or `WatchdogSec=`, whatever the file says (`service_add_extras()`).
+    /// with `Type=notify` or `WatchdogSec=`, even if the file says so (`service_add_extras()`).
     pub notify_access: Option<String>,
     /// The service's main process; absent if it has none.
     pub main_pid: Option<u32>,
-    /// Who gets the signals of a stop: `control-group`, `mixed`, `process`, `none`.
+    /// Which processes get the signals of a stop: `control-group`, `mixed`, `process`, `none`.
     pub kill_mode: Option<String>,
     /// Whether SIGKILL follows when the stop timeout is over.
     pub send_sigkill: Option<bool>,
-    /// The stop timeout in force. Zero is zero, SIGKILL at once, and comes from a transient unit
-    /// only: `TimeoutStopSec=0` in a file means infinite and is shown so.
+    /// The effective stop timeout. Zero means SIGKILL at once, and is possible only for a transient
+    /// unit: `TimeoutStopSec=0` in a file means infinite and is shown as infinite.
     pub timeout_stop: Option<Timespan>,
-    /// The watchdog in force. Absent if there is none, and if the service does not run:
-    /// systemd then shows `infinity` whatever the file says.
+    /// The effective watchdog timeout. Absent if there is none, or if the service does not run,
+    /// because systemd then always shows `infinity`.
     pub watchdog: Option<Timespan>,
-    /// The files that amend it, in the order in which they apply.
+    /// Its drop-in files, in the order in which they apply.
     pub drop_in_paths: Vec<String>,
-    /// Units whose start stops this one, and those that this one's start stops: `Conflicts=`.
+    /// The units in `Conflicts=`: starting one of them stops this unit, and the other way round.
     pub conflicts: Vec<String>,
-    /// The same, where it stands in the other unit.
+    /// The units that name this one in their `Conflicts=`.
     pub conflicted_by: Vec<String>,
 }
 
 impl UnitProperties {
-    /// Reads the output of [`show_arguments`]' command. Unknown keys are skipped. The first of a
-    /// repeated key counts, and the first of several units, as shown for a pattern.
+    /// Reads the output of [`show_arguments`]' command. Unknown keys are skipped. If a key is
+    /// repeated, the first one counts, and so does the first of several units, as shown for a
+    /// pattern.
     ///
     /// ```
     /// use forensics_core::duration::Timespan;
@@ -119,31 +120,32 @@ impl UnitProperties {
         }
     }
 
-    /// How long systemd waits between SIGTERM and SIGKILL; `None` if it does not say, or only
-    /// says its default, the unit not being loaded.
+    /// How long systemd waits between SIGTERM and SIGKILL. `None` if systemd does not report it, or
+    /// if the unit is not loaded and systemd reports its default.
     pub fn stop_timeout(&self) -> Option<Timespan> {
         self.timeout_stop.filter(|_| self.load_state.as_deref() == Some("loaded"))
     }
 
-    /// The drop-ins that are read after the `override.conf` of `systemctl edit`, and so win over it.
+    /// The drop-ins that are read after the `override.conf` of `systemctl edit`, and so override
+    /// it.
     pub fn late_drop_ins(&self) -> impl Iterator<Item = &str> {
         let is_late = |path: &&str| path.rsplit('/').next() > Some("override.conf");
         self.drop_in_paths.iter().map(String::as_str).filter(is_late)
     }
 
-    /// Whether systemd accepts what the process `pid` of this service tells it by `sd_notify(3)`.
+    /// Whether systemd accepts `sd_notify(3)` messages from the process `pid` of this service.
     /// `false` if that is not known.
     pub fn takes_notifications_of(&self, pid: u32) -> bool {
         match self.notify_access.as_deref() {
             Some("all") => true,
-            // `exec` is the main process and those of ExecStop= and the like.
+            // `exec` means the main process and those of ExecStop= and similar settings.
             Some("main" | "exec") => self.main_pid == Some(pid),
             _ => false,
         }
     }
 }
 
-/// The words of a list, some in double quotes with `\` before what a shell would take for its own
+/// The words of a list. Some are in double quotes, with `\` before special characters of a shell
 /// (`shell_maybe_quote()`).
 fn words(list: &str) -> Vec<String> {
     let mut words = Vec::new();
@@ -174,7 +176,7 @@ mod tests {
 
     const SECOND: u64 = 1_000_000;
 
-    /// As systemd 252 printed it, the properties we do not ask for left out.
+    /// The output of systemd 252, without the properties that are not requested.
     const MIXED: &str = "\
 Type=simple
 NotifyAccess=none
@@ -226,8 +228,8 @@ Transient=no
     }
 
     #[test]
-    fn stop_timeouts_of_real_units_are_read_where_the_unit_is_loaded() {
-        // TimeoutStopUSec and LoadState as systemd 252 showed them, and what the unit was.
+    fn stop_timeouts_of_real_units_are_read_if_the_unit_is_loaded() {
+        // TimeoutStopUSec and LoadState as systemd 252 showed them, and a description of the unit.
         let cases = [
             ("3s", "loaded", Some(Timespan::Finite(3 * SECOND)), "TimeoutStopSec=3"),
             ("infinity", "loaded", Some(Timespan::Infinite), "TimeoutStopSec=infinity"),
@@ -267,7 +269,7 @@ Transient=no
     }
 
     #[test]
-    fn messages_are_taken_of_the_main_process_or_of_all() {
+    fn messages_are_accepted_from_the_main_process_or_from_all() {
         let cases = [
             ("none", false, false),
             ("main", true, false),
@@ -284,8 +286,8 @@ Transient=no
     }
 
     #[test]
-    fn a_watchdog_counts_only_where_it_is_in_force() {
-        // As systemd 252 showed it: running with one, running without, not running with one.
+    fn a_watchdog_counts_only_if_it_is_effective() {
+        // As systemd 252 showed it: running with a watchdog, running without, not running with one.
         for (shown, expected) in
             [("3min", Some(Timespan::Finite(180 * SECOND))), ("0", None), ("infinity", None)]
         {
@@ -295,7 +297,7 @@ Transient=no
     }
 
     #[test]
-    fn odd_lines_are_read_over() {
+    fn invalid_lines_are_skipped() {
         let read = UnitProperties::parse;
         assert_eq!(read(""), UnitProperties::default());
         assert_eq!(read("\n\nno equals sign\nId=a.service\n").id.as_deref(), Some("a.service"));
@@ -307,7 +309,7 @@ Transient=no
     }
 
     #[test]
-    fn lists_are_split_where_systemd_joined_them() {
+    fn lists_are_split_as_systemd_joins_them() {
         let cases = [
             ("", &[][..]),
             ("/a /b", &["/a", "/b"]),
@@ -324,7 +326,7 @@ Transient=no
     }
 
     #[test]
-    fn every_property_asked_for_is_read() {
+    fn every_requested_property_is_read() {
         let samples = BTreeMap::from([
             ("MainPID", "1"),
             ("Transient", "yes"),
@@ -342,7 +344,7 @@ Transient=no
     }
 
     #[test]
-    fn the_manager_is_named_and_the_unit_is_never_taken_for_an_option() {
+    fn the_manager_is_named_and_the_unit_is_never_read_as_an_option() {
         let system = show_arguments(Manager::System, "-dash.service");
         assert_eq!(system[..3], ["--system", "--no-pager", "show"]);
         assert_eq!(system[4..], ["--", "-dash.service"]);

@@ -1,15 +1,15 @@
-//! Why systemd stops a unit, from what systemd says about the unit meanwhile.
+//! Why systemd stops a unit, from what systemd reports about the unit during the stop.
 //!
-//! `systemctl stop`, `restart`, `kill` and a reboot all reach the service as a SIGTERM from the
-//! manager. The unit's state, its job and the other jobs at that moment differ, as seen on systemd
-//! 252. Who asked systemd for the job is not logged by default.
+//! For `systemctl stop`, `restart`, `kill` and a reboot, the service receives the same SIGTERM from
+//! the manager. The unit's state, its job and the other jobs at that moment differ, as observed
+//! with systemd 252. Who asked systemd for the job is not logged by default.
 
 use serde::{Deserialize, Serialize};
 
 use super::{UnitProperties, unit_name};
 use crate::escape::{Escaped, MAX_NAME_CHARS, truncate};
 
-/// What systemd is doing to the unit.
+/// Why systemd stops the unit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum StopReason {
@@ -19,33 +19,33 @@ pub enum StopReason {
     Stop,
     /// A restart job for this unit: `systemctl restart`, or one of a unit it is part of.
     Restart,
-    /// A stop job, beside the jobs of other units: a dependency, a conflict, `systemctl isolate`.
+    /// A stop job together with jobs of other units: a dependency, a conflict, `systemctl isolate`.
     Dependency {
-        /// The other units with a job, at most five of them.
+        /// At most five of the other units with a job.
         units: Vec<String>,
     },
-    /// The machine, or the user's manager, goes down.
+    /// The machine or the user manager goes down.
     Reboot {
         /// The target it goes to, such as `reboot.target`.
         target: String,
     },
-    /// `RuntimeMaxSec=` ran out.
+    /// The time of `RuntimeMaxSec=` is over.
     RuntimeMax,
     /// The unit missed its watchdog message.
     Watchdog,
-    /// It is being stopped, without a job that can be seen.
+    /// It is being stopped, but there is no job for it.
     Unclear,
 }
 
 /// How many other units are named.
 const MAX_UNITS: usize = 5;
 
-/// Targets that take all of the manager's units down (systemd.special(7)), the most telling first.
+/// Targets that stop all units of the manager (systemd.special(7)), the most specific first.
 const GOING_DOWN: &str = "reboot.target poweroff.target halt.target kexec.target \
     soft-reboot.target exit.target shutdown.target umount.target";
 
-/// Why `unit` is being stopped, by its properties and the output of `systemctl list-jobs
-/// --no-legend` at that moment; `None` if its state is not known.
+/// Why `unit` is being stopped, from its properties and the output of `systemctl list-jobs
+/// --no-legend` at that moment. `None` if its state is not known.
 pub fn stop_reason(unit: &str, properties: &UnitProperties, jobs: &str) -> Option<StopReason> {
     let state = properties.active_state.as_deref()?;
     let sub_state = properties.sub_state.as_deref().unwrap_or_default();
@@ -58,8 +58,8 @@ pub fn stop_reason(unit: &str, properties: &UnitProperties, jobs: &str) -> Optio
         _ if state == "active" || state == "reloading" => StopReason::Kill,
         Some("restart" | "try-restart") => StopReason::Restart,
         Some("stop") => {
-            // A start has nothing to do with our stop, except that of a unit in conflict with ours:
-            // such jobs come and go, and asking systemd can start the system bus.
+            // The start of another unit is unrelated to our stop, unless it conflicts with ours.
+            // Such jobs come and go; for example, asking systemd can start the system bus.
             let conflicts = [&properties.conflicts, &properties.conflicted_by];
             let matters = |(name, kind): &&(&str, &str)| {
                 let is_rival = || conflicts.into_iter().flatten().any(|rival| rival == name);
@@ -74,8 +74,8 @@ pub fn stop_reason(unit: &str, properties: &UnitProperties, jobs: &str) -> Optio
     })
 }
 
-/// Unit and type of a line `JOB UNIT TYPE STATE`; `None` if `UNIT` is not a valid name, since it
-/// is shown as it is.
+/// Unit and type in a line `JOB UNIT TYPE STATE`. `None` if `UNIT` is not a valid name, because it
+/// is shown unescaped.
 fn job(line: &str) -> Option<(&str, &str)> {
     let mut columns = line.split_whitespace();
     columns.next()?.parse::<u32>().ok()?;
@@ -87,20 +87,20 @@ impl std::fmt::Display for StopReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             StopReason::Kill => f.write_str(
-                "no stop of the unit is under way: a signal alone, as by systemctl kill",
+                "the unit is not being stopped: only a signal was sent, as by systemctl kill",
             ),
             StopReason::Stop => f.write_str("a stop job, as by systemctl stop"),
             StopReason::Restart => f.write_str("a restart job, as by systemctl restart"),
             StopReason::Dependency { units } => {
                 let units = units.join(", ");
                 let units = Escaped(&truncate(&units, MAX_UNITS * MAX_NAME_CHARS)).to_string();
-                write!(f, "a stop job beside those of other units: {units}")
+                write!(f, "a stop job, with jobs of other units: {units}")
             }
             StopReason::Reboot { target } => write!(f, "the system is going down to {target}"),
             StopReason::RuntimeMax => f.write_str("RuntimeMaxSec= ran out"),
             StopReason::Watchdog => f.write_str("the unit missed its watchdog message"),
             StopReason::Unclear => {
-                f.write_str("the unit is being stopped, by no job that can be seen")
+                f.write_str("the unit is being stopped, but there is no job for it")
             }
         }
     }
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_situation_is_told_by_what_systemd_says_of_the_unit() {
+    fn each_reason_is_recognized_by_what_systemd_reports_about_the_unit() {
         let stop = "  812 gateway.service stop running\n";
         let dependency = "812 gateway.service stop running\n815 db.service stop waiting\n";
         let start = "812 gateway.service stop running\n815 dbus.service start running\n";
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn each_is_said_in_words_of_its_own_with_the_units_concerned() {
+    fn each_reason_has_its_own_text_with_the_units_concerned() {
         let units = vec!["db.service".to_owned(), "cache.service".to_owned()];
         let cases = [
             (StopReason::Kill, "systemctl kill"),

@@ -1,16 +1,16 @@
-//! What systemd accepts as a unit's name (`unit_name_is_valid()` in `src/basic/unit-name.c`).
+//! Checks names of units as systemd does (`unit_name_is_valid()` in `src/basic/unit-name.c`).
 //!
-//! A valid name is safe to show as it is: no blank, no quote, no control character. Its `\`, which
-//! systemd-escape(1) writes, is the only character that a shell would interpret.
+//! A valid name is safe to show unescaped: it has no blank, quote or control character. Its `\`,
+//! which systemd-escape(1) writes, is the only character that a shell would interpret.
 
-/// The types a name may end in, as of systemd 252 (`unit_type_table`).
+/// The types with which a name may end, as of systemd 252 (`unit_type_table`).
 const TYPES: &str = "service mount swap socket target device automount timer path slice scope";
 
 /// `UNIT_NAME_MAX`; a name must be shorter.
 const MAX_BYTES: usize = 256;
 
-/// Whether `name` is that of a unit that can run: a plain name or a template's instance
-/// (`UNIT_NAME_PLAIN|UNIT_NAME_INSTANCE`), not a template.
+/// Whether `name` is the name of a unit that can run: a plain name or an instance of a template
+/// (`UNIT_NAME_PLAIN|UNIT_NAME_INSTANCE`), but not a template.
 pub(super) fn is_valid(name: &str) -> bool {
     let Some((prefix, kind)) = name.rsplit_once('.') else { return false };
     // A second `@` belongs to the instance.
@@ -24,7 +24,7 @@ pub(super) fn is_valid(name: &str) -> bool {
     name.len() < MAX_BYTES && is_type && complete && prefix.chars().all(valid)
 }
 
-/// Whether `name` is plain, that is, no instance either (`UNIT_NAME_PLAIN`).
+/// Whether `name` is plain, so neither a template nor an instance (`UNIT_NAME_PLAIN`).
 pub(super) fn is_plain(name: &str) -> bool {
     is_valid(name) && !name.contains('@')
 }

@@ -1,9 +1,9 @@
-//! What the manual pages say that `--help` does not.
+//! The text of the manual pages that is not in `--help`.
 
-/// The day of this version. Set it together with the version.
+/// The date of this version. Set it together with the version.
 pub(super) const DATE: &str = "2026-11-25";
 
-/// What a page has beyond the help: more of a description, sections of terms, other pages.
+/// The parts of a page that are not in the help: more description, lists of terms, related pages.
 pub(super) struct More {
     /// The command's name. The program's name for the page of the program.
     pub(super) of: &'static str,
@@ -16,9 +16,9 @@ const RECORDS: (&str, &[(&str, &str)]) = (
     "FILES",
     &[(
         "/var/lib/NAME/shutdown/*.jsonl",
-        "Where a service commonly keeps its records. Its record_dir, or FORENSICS_RECORD_DIR in its \
-         environment, sets the folder. One file per run, JSON Lines, readable by the service's user and \
-         root.",
+        "The usual folder for the records of a service. It is set by record_dir in the program, or \
+         by FORENSICS_RECORD_DIR in its environment. There is one JSON Lines file per run, readable \
+         by the service's user and root.",
     )],
 );
 
@@ -27,12 +27,12 @@ pub(super) const MORE: [More; 9] = [
     More {
         of: "forensics",
         description: &[
-            "A service that the Rust crate forensics-tokio guards writes a record of each run: who sent \
-             the signal that stopped it, why, what each phase of its teardown took, and how it ended. \
-             `last`, `list` and `show` read these records, also of a run that was killed. `check` asks \
-             systemd whether it waits for as long as a service drains. `context` and `diag` look at any \
-             process, `timespan` at a time span.",
-            "Text that other processes wrote is escaped before it is shown. What looks like a secret in a \
+            "A service that uses the Rust crate forensics-tokio writes a record of each run: who sent \
+             the signal that stopped it, why, how long each phase of its teardown took, and how it \
+             ended. `last`, `list` and `show` read these records, even after a SIGKILL. `check` asks \
+             systemd whether its stop timeout is long enough for a service's drain. `context` and \
+             `diag` examine any process, and `timespan` reads time spans.",
+            "Text from other processes is escaped before it is shown. Whatever looks like a secret in a \
              command line is shown as `***`.",
         ],
         sections: &[
@@ -41,15 +41,14 @@ pub(super) const MORE: [More; 9] = [
                 &[
                     (
                         "0",
-                        "What was asked for was printed. `last`: the run ended cleanly; `check`: \
-                           systemd waits for long enough.",
+                        "Success. `last`: the run ended cleanly; `check`: systemd waits long enough.",
                     ),
                     (
                         "1",
-                        "`last`: the run did not end cleanly; `check`: systemd does not wait for long \
+                        "`last`: the run did not end cleanly; `check`: systemd does not wait long \
                            enough.",
                     ),
-                    ("2", "The call is wrong, or what was asked for cannot be read or written."),
+                    ("2", "The arguments are invalid, or a file cannot be read or written."),
                     ("3", "`check`: can't tell."),
                 ],
             ),
@@ -62,9 +61,9 @@ pub(super) const MORE: [More; 9] = [
                     ),
                     (
                         "COLUMNS",
-                        "The width that `show` draws to, in characters; otherwise the terminal's.",
+                        "The width of the output of `show`, in characters. By default the terminal's.",
                     ),
-                    ("PATH", "Where `check` looks for systemctl(1)."),
+                    ("PATH", "The folders in which `check` looks for systemctl(1)."),
                 ],
             ),
             RECORDS,
@@ -74,11 +73,11 @@ pub(super) const MORE: [More; 9] = [
     More {
         of: "check",
         description: &[
-            "Compares the unit's stop timeout, as systemctl(1) prints it, with the drain and the time that \
-             must be left after that. If it is too short, prints a drop-in that makes it long enough. \
-             Also reports other settings of the unit that matter for its stop.",
+            "Compares the unit's stop timeout, as systemctl(1) prints it, with the drain plus the \
+             headroom. If it is too short, prints a drop-in that makes it long enough. Also reports \
+             other settings of the unit that affect its stop.",
         ],
-        sections: &[("ENVIRONMENT", &[("PATH", "Where to look for systemctl(1).")])],
+        sections: &[("ENVIRONMENT", &[("PATH", "The folders in which to look for systemctl(1).")])],
         see_also: &["systemctl(1)", "systemd.kill(5)", "systemd.service(5)", "systemd.time(7)"],
     },
     More { of: "completions", description: &[], sections: &[], see_also: &["bash(1)"] },
@@ -97,9 +96,9 @@ pub(super) const MORE: [More; 9] = [
     More {
         of: "last",
         description: &[
-            "The last run is the one that began last of those that have ended. If none has ended, it is \
-             the one that runs now. One line is printed: the outcome, the phase that the run ended in, \
-             who asked it to stop, the likely reason with the evidence for it, and what to change.",
+            "Of the runs that have ended, the last one to start is shown. If none has ended, the running \
+             one is shown. One line is printed: the outcome, the phase that the run ended in, who \
+             asked it to stop, the likely reason with the evidence for it, and what to change.",
         ],
         sections: &[RECORDS],
         see_also: &["forensics-list(1)", "forensics-show(1)", "systemd.service(5)"],
@@ -121,7 +120,10 @@ pub(super) const MORE: [More; 9] = [
                         "NO_COLOR",
                         "If it is set and not empty, there is no colour, except with `--color always`.",
                     ),
-                    ("COLUMNS", "The width to draw to, in characters; otherwise the terminal's."),
+                    (
+                        "COLUMNS",
+                        "The width of the output, in characters. By default the terminal's.",
+                    ),
                 ],
             ),
             RECORDS,

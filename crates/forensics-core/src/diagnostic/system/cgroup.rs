@@ -1,4 +1,4 @@
-//! What the process's cgroup did to it: memory events, CPU throttling, the limit on tasks.
+//! How the cgroup limits the process: memory events, CPU throttling, the limit on tasks.
 //!
 //! Each controller is looked up on its own, because on a hybrid system some are in version 1
 //! hierarchies and the rest are in the version 2 one. File names are from the kernel's
@@ -47,8 +47,8 @@ pub(super) fn write(
     Ok(())
 }
 
-/// Where the process's group of a controller is, by the content of `/proc/PID/cgroup`, and the facts
-/// in its files.
+/// The path of the process's group of a controller, from the content of `/proc/PID/cgroup`, and the
+/// facts in its files.
 fn find((controller, v1, v2): Controller, groups: &str, mount: &Path) -> (String, Vec<Fact>) {
     let Some((version, root, path)) = place(groups, controller, mount) else {
         return ("no such controller".to_owned(), Vec::new());
@@ -71,7 +71,7 @@ fn throttling(cpu_stat: &str) -> String {
     pick(cpu_stat, &lines, "no quota")
 }
 
-/// A file of one number, with its size next to it; other files as they are.
+/// Shows a file of one number with a readable size next to it, and other files unchanged.
 fn with_size(text: &str) -> String {
     match text.trim().parse() {
         Ok(n @ 1024..NO_LIMIT) => format!("{n} ({})", size(n)),
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn no_path_leaves_the_mount() {
+    fn no_path_leads_out_of_the_mount() {
         let root = Path::new("/sys/fs/cgroup");
         assert_eq!(below(root, "/"), Some(root.into()));
         assert_eq!(below(root, "/a/b"), Some(root.join("a/b")));
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_shown_in_words_too() {
+    fn numbers_are_also_shown_as_sizes() {
         let cases = [
             ("1572864\n", "1572864 (1.5M)"),
             ("0\n", "0"),
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn of_the_cpu_only_the_throttling_is_shown() {
+    fn only_the_throttling_of_the_cpu_is_shown() {
         let v2 = "usage_usec 9\nuser_usec 5\nnr_periods 7\nnr_throttled 2\nthrottled_usec 3\n";
         assert_eq!(throttling(v2), "nr_periods 7 | nr_throttled 2 | throttled_usec 3");
         assert_eq!(throttling("usage_usec 9\nuser_usec 5\n"), "no quota");

@@ -1,4 +1,4 @@
-//! Facts about the process and the machine, each on a line of its own: `name: value`.
+//! Facts about the process and the machine, one per line: `name: value`.
 
 use std::fs;
 use std::io::{self, Write};
@@ -14,10 +14,10 @@ const STATUS: [&str; 6] = ["State:", "TracerPid:", "Threads:", "VmHWM:", "VmRSS:
 /// The lines of `/proc/meminfo` that are shown.
 const MEMINFO: [&str; 4] = ["MemTotal:", "MemAvailable:", "SwapTotal:", "SwapFree:"];
 
-/// The name of a fact, and what reads its value. The value is escaped when it is shown.
+/// The name of a fact and the function that reads its value. The value is escaped when it is shown.
 pub(super) type Fact = (String, Box<dyn Fn() -> io::Result<String> + Send>);
 
-/// What `show` makes of the content of a file.
+/// A fact whose value is `show` of the content of a file.
 pub(super) fn file(
     name: impl Into<String>,
     path: PathBuf,
@@ -49,7 +49,7 @@ pub(super) fn write_one(
     writeln!(out, "{name}: {value}")
 }
 
-/// The state of a process, and how near it is to its limits.
+/// The state of a process and how close it is to its limits.
 pub(super) fn of_process(proc: &Path, pid: i32) -> Vec<Fact> {
     let home = proc.join(pid.to_string());
     let fd = home.join("fd");
@@ -80,7 +80,7 @@ pub(super) fn of_load(proc: &Path) -> Vec<Fact> {
 }
 
 /// From Linux 6.2 on, the size of `/proc/PID/fd` is the number of open files (the kernel's
-/// `filesystems/proc.rst`). Before, it is 0 and they must be counted.
+/// `filesystems/proc.rst`). On older kernels it is 0 and they must be counted.
 fn open_files(fd: &Path) -> io::Result<u64> {
     let open = fs::metadata(fd)?.len();
     if open > 0 {

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 
 use crate::escape::Escaped;
 
-/// Bytes in powers of 1024, with one decimal from a KiB on: `512B`, `1.5M`.
+/// Bytes in units of powers of 1024, with one decimal from 1 KiB on: `512B`, `1.5M`.
 pub(super) fn size(bytes: u64) -> String {
     const UNITS: [(u32, char); 6] =
         [(60, 'E'), (50, 'P'), (40, 'T'), (30, 'G'), (20, 'M'), (10, 'K')];
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_named_as_the_system_names_them() {
+    fn errors_have_the_names_of_the_system() {
         assert_eq!(
             problem(&io::Error::from_raw_os_error(nix::libc::EPERM)),
             "not readable (EPERM)"

@@ -1,4 +1,4 @@
-//! What the kernel last said about killing or crashing processes, from `/dev/kmsg`.
+//! The last kernel messages about killed or crashed processes, from `/dev/kmsg`.
 //!
 //! Reading needs `CAP_SYSLOG` if `kernel.dmesg_restrict` is 1, and most containers have no such
 //! device. procfs does not read this file.
@@ -21,14 +21,14 @@ use crate::clock;
 /// How many of the matching lines are shown: the last ones.
 const SHOWN: usize = 20;
 
-/// The longest record just fits (`CONSOLE_EXT_LOG_MAX` in older kernels' `printk.h`).
+/// The size of the longest record (`CONSOLE_EXT_LOG_MAX` in older kernels' `printk.h`).
 const MAX_RECORD: usize = 8192;
 
-/// How many records are read at most, so that a log that is written as fast as it is read ends. By
-/// default the kernel keeps 128 KiB and 4 KiB per processor (`init/Kconfig`).
+/// How many records are read at most, in case the log is written as fast as it is read. By default
+/// the kernel keeps 128 KiB and 4 KiB per processor (`init/Kconfig`).
 const MAX_RECORDS: usize = 250_000;
 
-/// What the kernel says in front of `: Killed process` (`mm/oom_kill.c`).
+/// What the kernel writes before `: Killed process` (`mm/oom_kill.c`).
 const OUT_OF_MEMORY: [&str; 3] =
     ["Memory cgroup out of memory", "Out of memory", "Out of memory (oom_kill_allocating_task)"];
 
@@ -43,16 +43,16 @@ pub(super) fn write(out: &mut dyn Write, reads: &mut Reads<'_>, kmsg: &Path) -> 
     out.flush()
 }
 
-/// The kernel's own message that it has killed this process because memory ran out, at `since`
-/// after the boot or later: `Memory cgroup out of memory: Killed process 4100 (gateway) …`
+/// The kernel's own message, logged at `since` after the boot or later, that it killed this process
+/// because memory ran out: `Memory cgroup out of memory: Killed process 4100 (gateway) …`
 /// (`__oom_kill_process()`). `None` if there is none, or if its log cannot be read.
 ///
-/// `pid` is the one in the initial pid namespace: the kernel logs no other.
+/// `pid` is that of the initial pid namespace, because the kernel logs no other.
 pub(crate) fn killed_for_memory(pid: u32, since: Duration) -> Option<String> {
     line_on_kill(&mut open(Path::new("/dev/kmsg")).ok()?, pid, since).ok().flatten()
 }
 
-/// After its last record the device fails with `EAGAIN`, instead of waiting for the next one.
+/// Opens the device so that a read after the last record fails with `EAGAIN` and does not wait.
 fn open(kmsg: &Path) -> io::Result<File> {
     File::options().read(true).custom_flags(O_NONBLOCK).open(kmsg)
 }
@@ -60,7 +60,7 @@ fn open(kmsg: &Path) -> io::Result<File> {
 fn line_on_kill(log: &mut impl Read, pid: u32, since: Duration) -> io::Result<Option<String>> {
     let killed = format!("Killed process {pid} (");
     let is_on_kill = |record: &&Record| {
-        // Only one of the kernel's own sentences may come before it: other messages contain names of
+        // Only one of the kernel's own sentences may precede it. Other messages contain names of
         // cgroups, which a user may choose.
         let (why, rest) = record.message.split_once(": ").unwrap_or_default();
         let is_of_kernel = record.priority < 8 && OUT_OF_MEMORY.contains(&why);
@@ -98,7 +98,7 @@ fn wanted(log: &mut impl Read) -> io::Result<Vec<Record>> {
 mod tests {
     use super::*;
 
-    /// A log that gives one record a read, as the device does.
+    /// A log that gives one record per read, as the device does.
     struct Log<I>(I);
 
     impl<I: Iterator<Item = io::Result<String>>> Read for Log<I> {
@@ -113,16 +113,16 @@ mod tests {
     }
 
     #[test]
-    fn a_process_killed_for_want_of_memory_is_found_by_the_kernels_word_alone() {
+    fn an_oom_killed_process_is_found_only_by_the_kernels_own_message() {
         let killed = "Memory cgroup out of memory: Killed process 4100 (gateway) total-vm:1kB";
         let cases = [
             (format!("3,1,5000042,-;{killed}"), true),
-            // Before the run began, of another process, and written by a program.
+            // Before the run began, about another process, and written by a program.
             (format!("3,1,4000000,-;{killed}"), false),
             (format!("3,1,5000042,-;{}", killed.replace("4100", "41000")), false),
             (format!("12,1,5000042,-;{killed}"), false),
             ("3,1,5000042,-;oom_reaper: reaped process 4100 (gateway)".to_owned(), false),
-            // By a control group's name.
+            // Forged by a control group's name.
             (
                 "3,1,5000042,-;oom-kill:constraint=CONSTRAINT_MEMCG,oom_memcg=/x: Killed process \
                  4100 (gateway)"
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_is_lost_ends_nothing() {
+    fn a_lost_record_does_not_end_the_reading() {
         let kill = || Ok("6,1,0,-;Killed process 1\n".to_owned());
         for lost in [nix::libc::EPIPE, nix::libc::EINVAL, nix::libc::EINTR] {
             let lost = Err(io::Error::from_raw_os_error(lost));
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_never_ends_is_left() {
+    fn a_log_that_never_ends_is_read_up_to_a_limit() {
         let endless = std::iter::repeat_with(|| Ok("6,1,0,-;x\n".to_owned()));
         assert_eq!(read(endless).unwrap().len(), 0);
     }

@@ -1,4 +1,4 @@
-//! The machine's processes: a small read for each, and a closer look at those that are shown.
+//! The machine's processes: one small read for each, and further reads for those that are shown.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
@@ -23,11 +23,11 @@ use crate::secret::redact_some;
 /// How many ancestors are shown above one of the busiest processes: the nearest ones.
 const ANCESTORS: usize = 32;
 
-/// How many descendants are looked at closely. Further ones are shown by their `stat` alone.
+/// How many descendants are shown in detail. Further ones are shown by their `stat` alone.
 const CLOSELY: usize = 256;
 
-/// Deeper rows are not indented any further, so that a chain of forks does not make the text grow
-/// with the square of its length.
+/// Deeper rows are not indented further. Otherwise the text would grow with the square of the
+/// length of a chain of forks.
 const MAX_INDENT: usize = 24;
 
 /// Flag of a kernel thread, `PF_KTHREAD` in the kernel's `include/linux/sched.h`.
@@ -43,10 +43,10 @@ pub(super) struct Process {
     age: Duration,
 }
 
-/// What was read of each process, by pid.
+/// The facts that were read about each process, by pid.
 type ByPid<R> = BTreeMap<i32, io::Result<R>>;
 
-/// What is read only of the processes that are looked at closely.
+/// The facts that are read only for processes shown in detail.
 struct Details {
     uids_and_waits: ByPid<(Option<u32>, Option<String>)>,
     command_lines: ByPid<Option<String>>,
@@ -64,13 +64,13 @@ impl Process {
         }
     }
 
-    /// The order of processes next to each other: the busiest first, and of idle ones the largest.
+    /// The order of siblings: the busiest first, then idle ones by size.
     pub(super) fn rank(&self) -> impl Ord + use<> {
         (Reverse(self.cpu_permille), Reverse(self.stat.rss), self.stat.pid)
     }
 
-    /// Whether it is a kernel thread that is idle and not blocked. A small machine has more of them
-    /// than of all other processes.
+    /// Whether it is a kernel thread that is idle and not blocked. On a small machine most
+    /// processes are.
     pub(super) fn is_idle_kernel_thread(&self) -> bool {
         self.is_kernel_thread() && self.cpu_permille == 0 && self.stat.state != 'D'
     }
@@ -128,7 +128,7 @@ pub(super) fn write(
 
     match below.len() {
         n @ 0..=CLOSELY => writeln!(out, "--- subtree of {pid} ({n} processes)")?,
-        n => writeln!(out, "--- subtree of {pid} ({n} processes, {CLOSELY} of them closely)")?,
+        n => writeln!(out, "--- subtree of {pid} ({n} processes, {CLOSELY} of them in detail)")?,
     }
     write_rows(out, &below, &details)?;
     writeln!(
@@ -151,7 +151,7 @@ fn pids(proc: &Path) -> io::Result<Vec<i32>> {
     Ok(names.filter_map(|name| name.to_str()?.parse().ok()).collect())
 }
 
-/// What `read` finds in the folder of each process, by pid.
+/// The result of `read` in the folder of each process, by pid.
 fn read_each<R: Send + 'static>(
     reads: &mut Reads<'_>,
     proc: &Path,
@@ -169,8 +169,8 @@ fn user(home: &Path) -> Option<u32> {
     Some(fs::metadata(home).ok()?.uid())
 }
 
-/// The kernel function that the process sleeps in, without what the compiler adds to its name
-/// (`.isra.0`). `0` stands for none, or for one that we may not know.
+/// The kernel function that the process sleeps in, without the compiler's suffix (`.isra.0`). The
+/// kernel writes `0` for none, or if we may not know it.
 fn wait_channel(home: &Path) -> Option<String> {
     let name = text(&home.join("wchan")).ok()?;
     let name = name.split('.').next().filter(|name| !matches!(*name, "" | "0"))?;
@@ -218,11 +218,11 @@ fn write_rows(out: &mut dyn Write, rows: &[Row<'_>], details: &Details) -> io::R
     out.flush()
 }
 
-/// Arguments as they could be typed, at most [`MAX_CMDLINE_CHARS`] characters. `None` if there are
-/// none, or only blank ones.
+/// Arguments as they could be typed in a shell, at most [`MAX_CMDLINE_CHARS`] characters. `None` if
+/// there are none, or only blank ones.
 ///
-/// A first argument that starts with a bracket is quoted, so that it cannot be mistaken for a kernel
-/// thread or for one of our remarks.
+/// A first argument that starts with a bracket is quoted, so that it cannot look like a kernel
+/// thread or one of our remarks.
 fn command_line(bytes: &[u8]) -> Option<String> {
     let text = redact_some(bytes, 4 * MAX_CMDLINE_CHARS + 4);
     let text = text.trim_end_matches('\0');
@@ -248,14 +248,14 @@ fn command_line(bytes: &[u8]) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// The fields of a `stat` line from the state on.
+    /// The fields of a `stat` line, from the state on.
     fn fields(ppid: i32, flags: u32, cpu: u64, start: u64, rss: u64) -> String {
         let rest = "0 ".repeat(28);
         format!("S {ppid} 0 0 0 0 {flags} 0 0 0 0 {cpu} 0 0 0 0 0 0 0 {start} 0 {rss} {rest}")
     }
 
     impl Process {
-        /// A process for tests of the order alone.
+        /// A process with only the fields that decide the order.
         pub(in super::super) fn made_up(pid: i32, ppid: i32, cpu_permille: u64) -> Self {
             let line = format!("{pid} (x) {}", fields(ppid, 0, 0, 0, 0));
             Self { cpu_permille, ..Self::of(parse_stat(line.as_bytes()).unwrap(), 0) }
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn the_age_is_in_seconds_and_kernel_threads_are_told_apart() {
+    fn the_age_is_in_seconds_and_kernel_threads_are_recognized() {
         let line = format!("42 (kworker/u256:3-events) {}", fields(7, KERNEL_THREAD, 5, 100, 321));
         let process = |now| Process::of(parse_stat(line.as_bytes()).unwrap(), now);
         let one = process(100 + 5 * procfs::ticks_per_second() / 2);
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn no_command_line_passes_for_a_kernel_thread_or_a_remark() {
+    fn no_command_line_looks_like_a_kernel_thread_or_a_remark() {
         let cases: [(&[u8], &str); 6] = [
             (b"[kworker/0:1]\0", r#""[kworker/0:1]""#),
             (b"[kworker/0:1]", r#""[kworker/0:1]""#),
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn command_lines_read_as_they_could_be_typed() {
+    fn command_lines_are_shown_as_they_could_be_typed() {
         let cases: [(&[u8], Option<&str>); 10] = [
             (b"sleep\x0030\0", Some("sleep 30")),
             (b"sh\0-c\0sleep 30 & wait\0", Some(r#"sh -c "sleep 30 & wait""#)),

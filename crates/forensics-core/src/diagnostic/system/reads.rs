@@ -19,14 +19,14 @@ const TAKE_OVER: Duration = Duration::from_millis(50);
 /// How long the last files of a section may take, once no other one is left to read.
 const LIMIT: Duration = Duration::from_secs(1);
 
-/// The same once [`LIMIT_IN_ALL`] is used up.
+/// The same limit after [`LIMIT_IN_ALL`] has been used up.
 const LEAST: Duration = Duration::from_millis(100);
 
 /// How long the whole diagnostic waits for files that do not answer. After that it waits only for
 /// [`LEAST`], so that it ends within five seconds.
 const LIMIT_IN_ALL: Duration = Duration::from_secs(3);
 
-/// How many threads may be left in files that do not answer, per section.
+/// How many threads may stay blocked in files that do not answer, per section.
 const MAX_THREADS: usize = 16;
 
 /// How much of a file is read. The files read here are smaller, except for some command lines.
@@ -69,7 +69,7 @@ impl<'a> Reads<'a> {
             loop {
                 let next = lock(&theirs).next();
                 let Some((at, item)) = next else { break };
-                // An answer that comes too late is not received any more.
+                // Fails if the answer comes too late.
                 if sender.send((at, read(item))).is_err() {
                     break;
                 }
@@ -101,7 +101,7 @@ impl<'a> Reads<'a> {
         let asked = answers.len() - lock(&queue).len();
         let no_answer = |at| {
             if at >= asked {
-                return io::Error::other("(not read, as too many other files do not answer)");
+                return io::Error::other("(not read, because too many other files do not answer)");
             }
             // Rounded down, because the file was not given more time than that.
             let tenths = limit.as_millis() / 100;
@@ -123,7 +123,7 @@ pub(super) fn bytes(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The same as text. What is not UTF-8 is replaced.
+/// The same as text. Bytes that are not UTF-8 are replaced.
 pub(super) fn text(path: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes(path)?).into_owned())
 }

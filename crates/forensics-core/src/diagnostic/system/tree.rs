@@ -1,8 +1,8 @@
 //! The order in which processes are shown: each below its parent, siblings the busiest first.
 //!
-//! Processes start and exit while they are read. So a parent may be missing, and two processes whose
-//! pids were reused may each be the other's ancestor. Each process has exactly one row all the same.
-//! Nothing recurses, because a chain of forks may be very long.
+//! Processes start and exit while they are read. So a parent may be missing, and two processes
+//! whose pids were reused may each be the other's ancestor. Even then each process has exactly one
+//! row. Nothing recurses, because a chain of forks may be very long.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::iter;
@@ -19,7 +19,7 @@ pub(super) struct Row<'a> {
 /// The processes that have a row.
 pub(super) struct Tree<'a> {
     by_pid: HashMap<i32, &'a Process>,
-    /// By the parent's pid, and the busiest first.
+    /// The children by the parent's pid, the busiest first.
     children: BTreeMap<i32, Vec<&'a Process>>,
 }
 
@@ -47,7 +47,7 @@ impl<'a> Tree<'a> {
     pub(super) fn rows(&self) -> Vec<Row<'a>> {
         let has_no_parent = |ppid: &i32| !self.by_pid.contains_key(ppid);
         let roots = self.children.iter().filter(|(ppid, _)| has_no_parent(ppid));
-        // A process that is not below a root is in a ring. Any process of it may come first.
+        // A process that is not below a root is in a ring. Any process of the ring may come first.
         let rings = self.children.values().flatten();
         self.walk(roots.flat_map(|(_, roots)| roots).chain(rings).copied())
     }
@@ -94,7 +94,7 @@ impl<'a> Tree<'a> {
 mod tests {
     use super::*;
 
-    /// Processes of a pid, a parent's pid and a CPU use.
+    /// Processes, each from a pid, a parent's pid and a CPU use.
     fn processes(of: &[(i32, i32, u64)]) -> Vec<Process> {
         of.iter().map(|&(pid, ppid, cpu)| Process::made_up(pid, ppid, cpu)).collect()
     }
@@ -119,16 +119,16 @@ mod tests {
     }
 
     #[test]
-    fn a_process_without_a_parent_in_sight_is_a_root() {
+    fn a_process_whose_parent_is_missing_is_a_root() {
         let all = processes(&[(1, 0, 0), (10, 99, 0), (11, 10, 0), (12, 99, 1)]);
         let tree = Tree::of(all.iter().filter(|process| process.stat.pid != 10));
         assert_eq!(pids(&tree.rows()), [(1, 0), (11, 0), (12, 0)]);
         let tree = Tree::of(&all);
-        assert_eq!(pids(&tree.below(99)), [(12, 0), (10, 0), (11, 1)], "99 itself has gone");
+        assert_eq!(pids(&tree.below(99)), [(12, 0), (10, 0), (11, 1)], "99 itself has exited");
     }
 
     #[test]
-    fn rings_neither_loop_nor_lose_a_row() {
+    fn rings_end_and_keep_every_row() {
         let all = processes(&[(1, 0, 0), (3, 3, 0), (5, 6, 0), (6, 7, 0), (7, 5, 0), (8, 6, 0)]);
         let tree = Tree::of(&all);
         assert_eq!(
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn kernel_threads_have_a_row_only_where_they_work_or_hang() {
+    fn kernel_threads_have_a_row_only_if_they_are_busy_or_blocked() {
         let mut all = processes(&[(1, 0, 0), (2, 0, 0), (3, 2, 0), (4, 2, 1), (5, 2, 0)]);
         all[1..4].iter_mut().for_each(|process| process.kernel_thread('I'));
         all[4].kernel_thread('D');

@@ -1,4 +1,4 @@
-//! One story a row: what was recorded, what is known now, and what must come out.
+//! Tables of cases: the recorded events, the state of the host, and the expected post-mortem.
 
 use proptest::prelude::*;
 
@@ -12,11 +12,11 @@ use crate::duration::Timespan;
 use crate::logfmt;
 
 const S: u64 = 1_000_000;
-/// When the story's signal comes, by the monotonic clock.
+/// The time of the signal, on the monotonic clock.
 const T0: u64 = 100 * S;
 
-/// A record of those events, each at so many microseconds of the monotonic clock. The wall clock
-/// goes backwards meanwhile, which must not matter.
+/// A record of those events, each with its time on the monotonic clock in microseconds. The wall
+/// clock goes backwards, which must have no effect.
 fn record(start: RunStarted, events: &[(u64, Event)]) -> Record {
     let ts = |us: u64| -> Utc {
         let back = std::time::Duration::from_micros(us % 60_000_000);
@@ -105,7 +105,7 @@ fn progress(offset_us: u64, phase: &str) -> (u64, Event) {
 }
 
 #[test]
-fn each_story_gets_its_outcome_reason_and_phase() {
+fn each_case_gets_its_outcome_reason_and_phase() {
     use RunOutcome::*;
     let panic = {
         let mut stop = Stopped::new(ExitKind::Panicked, 101, S);
@@ -121,7 +121,7 @@ fn each_story_gets_its_outcome_reason_and_phase() {
         (T0 + S, Event::Signal(signal))
     };
     let drain = || begins(10_000, "drain", 30 * S);
-    // What happened; the outcome, its reason, the phase; and what its texts must say.
+    // The events; the outcome, its reason, the phase; and parts of the texts.
     let cases = [
         (
             vec![
@@ -151,7 +151,7 @@ fn each_story_gets_its_outcome_reason_and_phase() {
             RunOutcome::Clean,
             Reason::Recorded,
             "",
-            "without a teardown, as nothing had asked for one: main returned early see what",
+            "without a teardown, because nothing had requested one: main returned early see what",
         ),
         (
             vec![by_systemd(), stopped(S, ExitKind::Abandoned, None)],
@@ -186,7 +186,7 @@ fn each_story_gets_its_outcome_reason_and_phase() {
             RunOutcome::Clean,
             Reason::Recorded,
             "",
-            "a newer version knows, exit code 3",
+            "a way that this version does not know, exit code 3",
         ),
         (
             vec![
@@ -218,21 +218,21 @@ fn each_story_gets_its_outcome_reason_and_phase() {
             RunOutcome::Forced,
             Reason::Recorded,
             "drain",
-            "stop number 3, SIGINT from process 9, ended it at once, exit code 70",
+            "stop request number 3, SIGINT from process 9, ended it at once, exit code 70",
         ),
         (
             vec![by_systemd(), drain(), forced_by(ForcedBy::Deadline)],
             RunOutcome::Forced,
             Reason::Recorded,
             "drain",
-            "the deadline of 2.7s passed and the teardown had not ended, exit code 70",
+            "the deadline of 2.7s passed before the teardown ended, exit code 70",
         ),
         (
             vec![by_systemd(), stopped(S, ExitKind::Clean, 0), forced_by(ForcedBy::NoExit)],
             RunOutcome::Forced,
             Reason::Recorded,
             "",
-            "its teardown had ended and the process did not, exit code 70",
+            "its teardown ended but the process did not, exit code 70",
         ),
         (vec![panic], RunOutcome::Panicked, Reason::Panic, "", r"at src/main.rs:3:5: oh\nno"),
         (
@@ -280,7 +280,7 @@ fn each_story_gets_its_outcome_reason_and_phase() {
             "(the phase was stalled for 1s: sleeps in nanosleep): raise TimeoutStopSec= or lower \
              the phase's timeout (0.25s)",
         ),
-        // Stalled once, but no more.
+        // Stalled earlier, but no longer.
         (
             vec![
                 by_systemd(),
@@ -320,14 +320,20 @@ fn each_story_gets_its_outcome_reason_and_phase() {
             "after drain",
             "drain was the last to end",
         ),
-        // The signal's line was lost, as on a full disk.
-        (vec![drain()], KilledInPhase, Reason::Unknown, "drain", "by what is not recorded"),
+        // The line of the signal was lost, as on a full disk.
+        (
+            vec![drain()],
+            KilledInPhase,
+            Reason::Unknown,
+            "drain",
+            "the record does not show by what",
+        ),
         (
             vec![sigterm("operator", 77, "kill"), drain()],
             KilledInPhase,
             Reason::Unknown,
             "drain",
-            "not recorded; SIGTERM from kill(77) was not systemd's",
+            "does not show by what; SIGTERM from kill(77) was not systemd's",
         ),
         (
             vec![sigterm("container_stop", 0, "?"), drain()],
@@ -336,7 +342,8 @@ fn each_story_gets_its_outcome_reason_and_phase() {
             "drain",
             "phase drain was still running: raise the grace period",
         ),
-        // An event long after the timeout's end: it was not that, or it was extended.
+        // An event long after the end of the timeout: the timeout was not the reason, or was
+        // extended.
         (
             vec![by_systemd(), drain(), progress(9 * S, "drain")],
             KilledInPhase,
@@ -344,13 +351,13 @@ fn each_story_gets_its_outcome_reason_and_phase() {
             "drain",
             "unless that was extended: the last event came 6s after its end",
         ),
-        // Neither timed out nor stalled, though its budget was over: it did not live so long.
+        // Its budget was over, but no timeout or stall is recorded: it did not live that long.
         (
             vec![by_systemd(), begins(0, "drain", S / 2)],
             KilledInPhase,
             Reason::Unknown,
             "drain",
-            "it was dead 1.5s after SIGTERM at the latest",
+            "it died 1.5s after SIGTERM at the latest",
         ),
         (
             vec![by_systemd()],
@@ -406,7 +413,7 @@ fn only_a_run_that_ended_as_planned_is_clean() {
 }
 
 #[test]
-fn what_is_known_now_decides_where_the_record_does_not() {
+fn the_state_of_the_host_decides_if_the_record_does_not() {
     let drain = begins(0, "drain", 30 * S);
     let in_drain = [by_systemd(), drain];
     let ended = [by_systemd(), stopped(S, ExitKind::Clean, 0)];
@@ -417,7 +424,7 @@ fn what_is_known_now_decides_where_the_record_does_not() {
     let killed = HostState { oom_kill: Some(3), ..now() };
     let told =
         HostState { oom_line: Some("Out of memory: Killed process 4100\n".to_owned()), ..now() };
-    // A new cgroup: its counter says nothing.
+    // A new cgroup, whose counter proves nothing.
     let new_cgroup = HostState { oom_kill: Some(3), cgroup_inode: Some(1279), ..now() };
     let early =
         HostState { mono_us: Some(T0 + S), oom_kill: Some(0), cgroup_inode: Some(7), ..now() };
@@ -426,7 +433,7 @@ fn what_is_known_now_decides_where_the_record_does_not() {
     let cases = [
         (&locked, &in_drain[..], RunOutcome::Running, Reason::Alive, "process 4100"),
         (&locked, &ended[..], RunOutcome::Clean, Reason::Recorded, ""),
-        // Of another machine, in a folder that both see.
+        // A run of another machine, in a shared folder.
         (&elsewhere, &in_drain[..], RunOutcome::Running, Reason::Alive, "process 4100"),
         (
             &rebooted,
@@ -455,7 +462,7 @@ fn what_is_known_now_decides_where_the_record_does_not() {
             &in_drain[..],
             RunOutcome::KilledInPhase,
             Reason::Unknown,
-            "dead 1s after SIGTERM",
+            "died 1s after SIGTERM at the latest",
         ),
         (&other_clock, &in_drain[..], RunOutcome::KilledInPhase, Reason::StopTimeout, ""),
         (
@@ -475,7 +482,7 @@ fn what_is_known_now_decides_where_the_record_does_not() {
 }
 
 #[test]
-fn stop_timeouts_that_never_end_or_are_not_known_explain_no_kill() {
+fn infinite_and_unknown_stop_timeouts_explain_no_kill() {
     for (timeout, text) in [
         (Some(Timespan::Infinite), "systemd's stop timeout is infinite"),
         (None, "systemd's stop timeout is not known"),
@@ -490,7 +497,7 @@ fn stop_timeouts_that_never_end_or_are_not_known_explain_no_kill() {
 }
 
 #[test]
-fn the_stop_timeout_that_the_first_signal_knew_counts_after_further_ones() {
+fn the_stop_timeout_of_the_first_signal_counts_after_further_signals() {
     let mut start = start();
     start.stop_timeout_us = None;
     let (at, mut first) = by_systemd();
@@ -523,7 +530,7 @@ fn the_stop_timeout_runs_from_systemds_own_signal() {
 fn a_phases_time_lies_between_the_last_event_and_the_likely_kill() {
     let events = |last_us| {
         let diag = Event::Diag(Diag::new(DiagState::Started));
-        // Written by another thread, a little late.
+        // Written by another thread, slightly out of order.
         let late = (T0 + S, diag);
         [by_systemd(), begins(S / 2, "drain", 30 * S), progress(last_us, "drain"), late]
     };
@@ -548,7 +555,7 @@ fn a_phases_time_lies_between_the_last_event_and_the_likely_kill() {
         assert_eq!((drain.at_least_us, drain.at_most_us), (at_least, at_most), "{report}");
         assert_eq!(report.after_signal_us, Some(2 * S));
     }
-    // systemd was a little late.
+    // systemd's SIGKILL came slightly late.
     let report = post_mortem(&record(start(), &events(S * 7 / 2)), &now());
     assert_eq!(report.reason, Reason::StopTimeout);
     assert_eq!((report.phases[0].at_least_us, report.phases[0].at_most_us), (3 * S, Some(3 * S)));
@@ -564,14 +571,14 @@ fn the_line_for_the_log_has_everything_in_a_fixed_order() {
          phase_for_at_most=2.5s signal=SIGTERM cause=systemd sender_pid=1 sender_name=systemd \
          sender_uid=0 after_signal=2.98s deadline=2.7s last_event=2026-11-23T10:14:17.020000Z \
          reason=stop_timeout evidence=\"SIGTERM from systemd(1) began systemd's stop timeout of \
-         3s; the last event came 2.98s after it, and no end\" advice=\"phase drain was still \
+         3s; the last event came 2.98s after it, and the record has no end\" advice=\"phase drain was still \
          running 3s after SIGTERM and systemd's stop timeout is 3s: raise TimeoutStopSec= or \
          lower the phase's timeout (30s)\""
     );
 }
 
 #[test]
-fn words_in_json_are_those_of_the_log() {
+fn the_words_in_json_are_those_of_the_log() {
     fn check<T: serde::Serialize + ToString>(words: &[(T, &str)]) {
         for (value, word) in words {
             assert_eq!(serde_json::to_value(value).unwrap(), *word);
@@ -640,7 +647,7 @@ fn words_in_json_are_those_of_the_log() {
     }
 }
 
-/// A run in a pod whose grace period is said to be 3 s.
+/// A run in a pod with a configured grace period of 3 s.
 fn pod() -> RunStarted {
     let mut start = RunStarted::new("gateway", 1);
     start.boot_id = Some("boot-1".to_owned());
@@ -652,11 +659,11 @@ fn pod() -> RunStarted {
 }
 
 #[test]
-fn in_a_pod_the_grace_period_and_what_is_known_of_its_memory_are_named() {
+fn in_a_pod_the_grace_period_and_the_facts_about_memory_are_named() {
     use RunOutcome::*;
     let with_memory = {
         let (at, event) = sigterm("container_stop", 0, "?");
-        let Event::Signal(mut signal) = event else { unreachable!("it is one") };
+        let Event::Signal(mut signal) = event else { unreachable!("a signal") };
         signal.context = serde_json::json!({"memory":
             {"current": 1_020_u64 << 20, "max": 1_024_u64 << 20, "oom_kill": 2}});
         signal.lead_us = Some(S / 2);
@@ -678,7 +685,7 @@ fn in_a_pod_the_grace_period_and_what_is_known_of_its_memory_are_named() {
             early,
             KilledBeforeTeardown,
             Reason::Unknown,
-            "not by the grace period of 3s: it was dead 1s after SIGTERM at the latest; its memory \
+            "not by the grace period of 3s: it died 1s after SIGTERM at the latest; its memory \
              was at 1020 MiB of 1024 MiB when it was asked to stop; 2 other processes of its cgroup \
              had been OOM-killed; no phase had begun (a pre-stop delay of 0.5s came first): \
              see Last State in kubectl describe pod web-1 -n shop",
@@ -740,7 +747,7 @@ fn any_event() -> impl Strategy<Value = Event> {
 
 proptest! {
     #[test]
-    fn whatever_a_record_holds_the_post_mortem_is_one_line_of_fields(
+    fn the_post_mortem_of_any_record_is_one_line_of_fields(
         service in any::<String>(), unit in any::<Option<String>>(), timeout in any::<u64>(),
         events in proptest::collection::vec((any::<u64>(), any_event()), 0..8),
         running in any::<bool>(), mono_us in any::<Option<u64>>(),

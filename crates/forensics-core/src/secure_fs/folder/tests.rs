@@ -1,4 +1,4 @@
-//! Each arrangement that could lead us elsewhere, by the owner it takes.
+//! Each arrangement that could redirect us, for each owner.
 
 use std::ffi::CString;
 use std::fs;
@@ -13,7 +13,7 @@ use crate::escape::error_chain;
 /// The uid of another user.
 const OTHER_USER: u32 = 65534;
 
-/// Whether it was refused with this text.
+/// Whether it was refused with this message.
 fn is<T>(result: &Result<T, AccessError>, text: &str) -> bool {
     result.as_ref().is_err_and(|error| error.to_string().contains(text))
 }
@@ -26,7 +26,7 @@ fn chmod(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// Whether this test can give files away. Where it cannot it says so; in CI that is a failure.
+/// Whether this test can change the owner of files. If not, it says so; in CI it fails.
 fn is_root() -> bool {
     if !geteuid().is_root() {
         assert!(std::env::var("CI").as_deref() != Ok("true"), "must be run as root");
@@ -36,7 +36,7 @@ fn is_root() -> bool {
 }
 
 #[test]
-fn a_new_folder_is_closed_to_others_and_an_old_one_left_as_it_is() {
+fn a_new_folder_is_private_and_an_existing_one_is_unchanged() {
     let tmp = tempfile::tempdir().unwrap();
     chmod(tmp.path(), 0o755);
     let deep = tmp.path().join("a/b/c");
@@ -90,7 +90,7 @@ fn a_log_is_private_and_appended_to() {
 }
 
 #[test]
-fn nothing_but_an_own_regular_file_with_one_name_is_appended_to() {
+fn only_our_own_regular_file_with_one_hard_link_is_appended_to() {
     let tmp = tempfile::tempdir().unwrap();
     let at = |name: &str| tmp.path().join(name);
     let refused = |name: &str, text: &str| is(&append_to(&at(name)), text);
@@ -111,7 +111,7 @@ fn nothing_but_an_own_regular_file_with_one_name_is_appended_to() {
     assert!(refused("folder", "is not a regular file"));
     mkfifo(&at("fifo"), Mode::S_IRWXU).unwrap();
     assert!(refused("fifo", "is not a regular file"));
-    // With a reader it can be opened.
+    // A FIFO with a reader can be opened.
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
     let _reader = open(&at("fifo"), flags, Mode::empty()).unwrap();
     assert!(refused("fifo", "is not a regular file"));
@@ -124,14 +124,14 @@ fn nothing_but_an_own_regular_file_with_one_name_is_appended_to() {
 }
 
 #[test]
-fn root_writes_neither_into_another_users_folder_nor_into_his_file() {
+fn root_writes_neither_into_another_users_folder_nor_into_another_users_file() {
     if !is_root() {
         return;
     }
     let tmp = tempfile::tempdir().unwrap();
     chmod(tmp.path(), 0o1777);
     let at = |name: &str| tmp.path().join(name);
-    // In a folder like /tmp, where he may put things.
+    // In a folder like /tmp, where the other user may create files.
     fs::write(at("his.log"), "").unwrap();
     chown(at("his.log"), Some(OTHER_USER), None).unwrap();
     let error = append_to(&at("his.log")).unwrap_err();
@@ -157,7 +157,7 @@ fn root_writes_neither_into_another_users_folder_nor_into_his_file() {
 }
 
 #[test]
-fn a_link_on_the_way_is_followed_where_root_made_it_and_nowhere_else() {
+fn a_link_on_the_path_is_followed_only_if_root_made_it() {
     if !is_root() {
         return;
     }
@@ -165,7 +165,7 @@ fn a_link_on_the_way_is_followed_where_root_made_it_and_nowhere_else() {
     chmod(tmp.path(), 0o1777);
     let at = |name: &str| tmp.path().join(name);
     fs::create_dir(at("real")).unwrap();
-    // As /var/lib/NAME is a link of systemd's.
+    // Like /var/lib/NAME, which systemd makes a link.
     symlink("real", at("roots")).unwrap();
     symlink(at("roots"), at("twice")).unwrap();
     for way in ["roots", "twice"] {
@@ -178,7 +178,7 @@ fn a_link_on_the_way_is_followed_where_root_made_it_and_nowhere_else() {
     symlink("real", at("his")).unwrap();
     lchown(at("his"), Some(OTHER_USER), None).unwrap();
     symlink("his", at("to_his")).unwrap();
-    // One of root's that he has found elsewhere and given a second name.
+    // A link of root's to which the other user has made a hard link.
     symlink("real", at("found")).unwrap();
     let (found, here) = (CString::new("found").unwrap(), CString::new("here").unwrap());
     let folder = open(tmp.path(), LIST, Mode::empty()).unwrap();
@@ -195,7 +195,7 @@ fn a_link_on_the_way_is_followed_where_root_made_it_and_nowhere_else() {
 }
 
 #[test]
-fn what_is_exchanged_once_a_folder_is_open_changes_nothing() {
+fn replacing_a_folder_after_it_was_opened_has_no_effect() {
     let tmp = tempfile::tempdir().unwrap();
     let at = |name: &str| tmp.path().join(name);
     let folder = Folder::create(&at("records")).unwrap();
@@ -235,9 +235,9 @@ fn links_fifos_and_folders_are_neither_listed_nor_read() {
     }
 }
 
-/// Without O_PATH it could be another when it is read than when it was looked at.
+/// Without O_PATH the link could be replaced between the check and reading it.
 #[test]
-fn a_link_of_ours_that_others_could_exchange_is_followed_only_where_it_is_held() {
+fn our_link_that_others_could_replace_is_followed_only_if_it_can_be_kept_open() {
     let tmp = tempfile::tempdir().unwrap();
     let at = |name: &str| tmp.path().join(name);
     fs::create_dir(at("records")).unwrap();

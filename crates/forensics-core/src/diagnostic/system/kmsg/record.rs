@@ -1,7 +1,7 @@
 //! One record of `/dev/kmsg`, parsed. Its format is described in the kernel's
 //! `ABI/testing/dev-kmsg`.
 //!
-//! Anyone who may write to the device chooses the message, and with it everything after the `;`.
+//! Any process that may write to the device chooses its message, which is everything after the `;`.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub(super) struct Record {
     /// device cannot choose that.
     pub(super) priority: u32,
     pub(super) since_boot: Duration,
-    /// With what is not UTF-8 replaced.
+    /// The message. Bytes that are not UTF-8 are replaced.
     pub(super) message: String,
 }
 
@@ -39,7 +39,7 @@ impl Record {
         Some(Self { priority, since_boot, message })
     }
 
-    /// As it is shown: one line, safe on a terminal.
+    /// The record as it is shown: on one line, safe on a terminal.
     pub(super) fn shown(&self) -> String {
         format!("[{}] {}", stamp(self.since_boot), Escaped(&truncate(&self.message, MAX_CHARS)))
     }
@@ -52,7 +52,7 @@ impl Record {
     }
 }
 
-/// Seconds since boot as `dmesg` has them.
+/// Seconds since boot in the format of `dmesg`.
 pub(super) fn stamp(since_boot: Duration) -> String {
     format!("{:5}.{:06}", since_boot.as_secs(), since_boot.subsec_micros())
 }
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn records_are_taken_apart() {
+    fn records_are_parsed() {
         let cases: [(&str, Option<(u64, &str)>); 9] = [
             ("6,339,5140900,-;NET: Registered\n", Some((5_140_900, "NET: Registered"))),
             ("3,1,0,-,caller=T12;a;b,c\n", Some((0, "a;b,c"))),
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_found_wherever_they_begin_and_in_no_other_word() {
+    fn words_are_found_at_the_start_of_a_word_only() {
         let cases = [
             ("OOM", true),
             ("a:kIlled", true),
