@@ -1,5 +1,5 @@
 //! gRPC with tonic. The calls stream until the client or the server ends them. A graceful shutdown of
-//! the server waits for all calls, and would wait for these forever. So a phase before the drain tells
+//! the server waits for all calls, and would wait for these forever. So a phase before the drain asks
 //! them to end.
 //!
 //! ```sh

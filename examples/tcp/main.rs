@@ -72,7 +72,7 @@ async fn accept(
     }
 }
 
-/// Answers each line with itself, until the client leaves or `goodbye` is cancelled between two.
+/// Sends each line back, until the client leaves or `goodbye` is cancelled between two lines.
 async fn session(mut stream: TcpStream, goodbye: CancellationToken) -> io::Result<()> {
     let (read, mut write) = stream.split();
     let mut read = BufReader::new(read);

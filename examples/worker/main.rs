@@ -42,13 +42,13 @@ async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
         .phase("finish", async move |cx| {
             running.close();
             cx.record("jobs_at_start", running.len());
-            // The phase must end by itself: what follows would not run if it were dropped.
+            // Not the timeout of the phase: it would drop the phase, and the code below would not run.
             let _ = timeout(FINISH, running.wait()).await;
             cx.record("jobs_left", running.len());
             soon.cancel();
         })
         .timeout(FINISH * 2);
-    // It has its own time, whatever happens to the phase before it.
+    // The reserve gives it time, even if the phase before it takes too long.
     let (left, now) = (jobs.clone(), enough.clone());
     guard
         .phase("hand_back", async move |_| {

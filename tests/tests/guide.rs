@@ -51,7 +51,7 @@ fn a_stranger_gets_a_guarded_service_whose_shutdown_is_tested() {
     assert!(tested.status.success(), "{said}\n{}", String::from_utf8_lossy(&tested.stderr));
     for test in [
         "tests::a_drain_that_hangs_leaves_the_database_its_time ... ok",
-        "what_was_asked_is_answered_and_the_exit_status_is_0 ... ok",
+        "a_request_in_flight_is_answered_and_the_exit_status_is_0 ... ok",
     ] {
         assert!(said.contains(test), "no `{test}` in\n{said}");
     }
