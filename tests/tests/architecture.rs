@@ -1,4 +1,5 @@
-//! ARCHITECTURE.md, held to the code: the path of a signal names functions that are where it says.
+//! Checks ARCHITECTURE.md: every function in its list of a signal's path exists in the file it
+//! names.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 

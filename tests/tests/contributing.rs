@@ -27,7 +27,7 @@ fn output(command: &mut Command) -> String {
     String::from_utf8(stdout).unwrap()
 }
 
-/// A page's commands, less what is set for them and what is said of them, as words.
+/// The commands of a page as words, without variables and comments.
 fn commands(page: &str) -> Vec<Vec<String>> {
     let blocks = page.split("```").skip(1).step_by(2);
     let lines = blocks.filter_map(|block| block.strip_prefix("sh\n")).flat_map(str::lines);
@@ -43,14 +43,14 @@ fn is_name(name: &str) -> bool {
     name.chars().all(|c| c.is_ascii_uppercase() || c == '_')
 }
 
-/// What cargo has here.
+/// The packages, commands and aliases that cargo knows.
 struct Workspace {
     packages: Vec<Value>,
-    /// The ids of the packages that cargo takes if a command names none.
+    /// The ids of the packages that cargo uses if a command names none.
     default: Vec<Value>,
     /// Commands, aliases included.
     commands: Vec<String>,
-    /// What the aliases stand for.
+    /// The aliases and their commands.
     aliases: Vec<(String, Vec<String>)>,
 }
 
@@ -74,8 +74,8 @@ impl Workspace {
         }
     }
 
-    /// Checks that a call of cargo names nothing that is not there. `installed` is what the page has
-    /// its reader install.
+    /// Checks that everything that a call of cargo names exists. `installed` are the tools that the
+    /// page installs.
     fn check(&self, call: &[String], installed: &[String]) {
         let said = call.join(" ");
         let [command, arguments @ ..] = call else { panic!("cargo alone") };
@@ -177,7 +177,7 @@ fn the_first_build_of_the_gateway_is_small() {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
     build.args(["build", "--example", "gateway", "--offline"]).current_dir(root());
-    // The graph of what would be compiled is an unstable option. Nothing is built.
+    // Printing the build graph is an unstable option. Nothing is built.
     build.args(["-Zunstable-options", "--unit-graph"]).env("RUSTC_BOOTSTRAP", "1");
     let graph: Value = serde_json::from_str(&output(&mut build)).unwrap();
     let units = graph["units"].as_array().unwrap();

@@ -1,5 +1,5 @@
-//! The guard in-process: phases, budgets, outcomes, and the service's own end, on a paused clock,
-//! on which times are exact.
+//! The guard inside a test: phases, budgets, outcomes, and the end of the service. The clock is
+//! paused, so times are exact.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
@@ -21,7 +21,7 @@ fn builder() -> Builder {
     ShutdownGuard::builder("test")
 }
 
-/// A guard without signals, with ten seconds in all.
+/// A guard without signals, with a deadline of ten seconds.
 fn guard() -> ShutdownGuard {
     TestHarness::install(builder().deadline(10 * SECOND)).unwrap().1
 }
@@ -427,7 +427,7 @@ async fn a_guard_that_is_dropped_without_its_teardown_is_no_clean_end() {
     let dir = tempfile::tempdir().unwrap();
     let guard = || builder().signals([]).record_dir(dir.path().join("records")).install().unwrap();
     let verdict = || PostMortem::of_last(&dir.path().join("records")).unwrap().unwrap();
-    // As where the address is in use, and `main` returns the error.
+    // As if the address were in use, and `main` returned the error.
     drop(guard());
     assert!(!verdict().is_clean(), "{}", verdict());
     assert_eq!((verdict().how, verdict().exit_code), (Some(ExitKind::Abandoned), None));
@@ -473,7 +473,7 @@ async fn on_a_multi_thread_runtime_a_phase_that_blocks_its_thread_is_passed_over
     let (_end, ended) = std::sync::mpsc::channel::<()>();
     guard
         .phase("blocks", async move |_| {
-            // Until the test ends: `_end` is dropped then.
+            // Until the end of the test, which drops `_end`.
             let _ = ended.recv();
         })
         .timeout(Duration::from_millis(50));
@@ -543,7 +543,7 @@ async fn every_handle_learns_of_the_stop_once_it_has_begun() {
         let handle = handle.clone();
         async move { (handle.stopped().await, handle.token().is_cancelled()) }
     });
-    // Cancel safe: a wait that is given up has no effect on the next one.
+    // Cancel safe: a wait that is dropped has no effect on the next one.
     assert!(tokio::time::timeout(SECOND, handle.stopped()).await.is_err());
     let at = Instant::now();
     let stop = async {

@@ -1,4 +1,4 @@
-//! Counting what is in flight: by hand, by the layers of a tower service, and in a drain.
+//! The count of what is in flight: by hand, by the layers of a tower service, and in a drain.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
@@ -165,8 +165,8 @@ async fn an_axum_router_takes_the_layer() {
     assert_eq!(in_flight.count(), 0);
 }
 
-/// Runs a drain with two in flight that end after one and three seconds, and a service that ends
-/// after `service`; in ten seconds.
+/// Runs a drain with two requests in flight, which end after one and three seconds, and a service
+/// that ends after `service`. The deadline is ten seconds.
 async fn drain(
     in_flight: &InFlight,
     phase: impl FnOnce(&ShutdownGuard),

@@ -14,7 +14,7 @@ fn builder() -> Builder {
     ShutdownGuard::builder("test").signals([]).deadline(30 * SECOND).pre_stop_delay(5 * SECOND)
 }
 
-/// Times on a paused clock are exact, but for the real milliseconds of a busy machine.
+/// On a paused clock times are exact, except for the real milliseconds of a busy machine.
 fn assert_about(actual: Duration, expected: Duration) {
     let off = actual.abs_diff(expected);
     assert!(off < Duration::from_millis(250), "{actual:?} is not about {expected:?}");
@@ -124,7 +124,7 @@ async fn a_service_that_has_ended_or_never_was_ready_has_no_lead() {
     let report = guard.run(service).await;
     assert_eq!(report.pre_stop_delay, Duration::ZERO);
 
-    // Its end during the lead is the lead's.
+    // If the service ends during the delay, the delay ends, too.
     let guard = builder().install().unwrap();
     let handle = guard.handle();
     let report = guard.run(stop_and(handle, sleep(SECOND))).await;
@@ -145,7 +145,7 @@ async fn a_token_that_the_user_cancels_ends_the_lead() {
     assert_about(report.pre_stop_delay, SECOND);
     assert_about(report.total, 2 * SECOND);
 
-    // And one that he cancels first has none.
+    // If the program cancels the token first, there is no delay.
     let guard = builder().install().unwrap();
     let token = guard.token();
     let report = guard.run(async move { token.cancel() }).await;

@@ -1,4 +1,4 @@
-//! What the next start reports of a run, through the `metrics` facade.
+//! The metrics that the next start reports about a run, through the `metrics` facade.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
@@ -12,7 +12,7 @@ use forensics_tokio::core::record::{
 };
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 
-/// Installs a guard, and returns what it reported: name and labels, and the value.
+/// Installs a guard, and returns the metrics that it reported: name with labels, and value.
 fn reported_at_start(dir: &Path) -> (ShutdownGuard, BTreeMap<String, DebugValue>) {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();

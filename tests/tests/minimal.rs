@@ -1,4 +1,4 @@
-//! The program that a reader copies first.
+//! The smallest example, which a reader copies first.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 

@@ -1,4 +1,4 @@
-//! The test harness: signals that never were, and everything behind them as it is.
+//! The test harness: simulated signals, with the real behaviour of everything after them.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
@@ -15,12 +15,12 @@ use tokio::time::sleep;
 const SECOND: Duration = Duration::from_secs(1);
 const MS_200: Duration = Duration::from_millis(200);
 
-/// Ten seconds in all.
+/// A deadline of ten seconds.
 fn builder() -> Builder {
     ShutdownGuard::builder("test").deadline(10 * SECOND)
 }
 
-/// A drain that never ends, and a close that takes a second, and has two.
+/// A drain that never ends, and a close that takes one second and reserves two.
 fn wedged(builder: Builder) -> (TestHarness, ShutdownGuard) {
     let (harness, guard) = TestHarness::install(builder).unwrap();
     guard.phase("drain", |_| std::future::pending::<()>());
@@ -106,7 +106,7 @@ async fn a_command_line_is_the_senders() {
 #[tokio::test(start_paused = true)]
 async fn times_are_exact_on_a_paused_clock() {
     let (harness, guard) = wedged(builder());
-    // However much of it has passed before.
+    // Even if some time of the clock has passed before.
     sleep(3600 * SECOND).await;
     harness.signal(Signal::TERM);
     sleep(SECOND).await;
@@ -277,7 +277,7 @@ fn no_io_driver_is_needed_and_real_signals_are_left_alone() {
         harness.run_to_exit(run(guard)).await.unwrap()
     });
     assert_eq!(report.total, 9 * SECOND);
-    // Its own first line is SigCgt: a mask of the signals that are caught.
+    // SigCgt is the mask of the signals that are caught.
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
     let caught = u64::from_str_radix(caught.trim(), 16).unwrap();

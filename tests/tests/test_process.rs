@@ -1,4 +1,4 @@
-//! The harness that users start their own programs with, on the smallest of ours.
+//! The harness with which users test their own programs, used on our smallest example.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
@@ -21,7 +21,7 @@ fn gateway(arguments: &[&str]) -> Process {
     gateway
 }
 
-/// Starts it, stops it once it works, and waits for its end.
+/// Starts it, stops it once it works, and waits until it has ended.
 fn stopped(command: &mut Command) -> Run {
     let process = Process::start(command);
     process.wait_for_stdout("working");
@@ -33,7 +33,7 @@ fn stopped(command: &mut Command) -> Run {
 fn a_run_is_told_by_its_record() {
     let run = stopped(&mut minimal());
     assert_eq!(run.code(), 0, "{}", run.stderr);
-    // The test itself, its parent, has sent the signal.
+    // The sender is the test itself, which is the parent.
     assert_eq!(run.cause(), "supervisor");
     assert_eq!(run.phase("drain").outcome, PhaseOutcome::Ok);
     let record = run.record.as_ref().unwrap();
@@ -88,7 +88,7 @@ fn a_second_start_with_the_same_records_tells_of_the_first() {
     assert!(process.wait_for_stderr("Previous run: ").contains("outcome=clean"));
     process.wait_for_stdout("working");
     process.signal(Signal::TERM);
-    // Its own record, not the first one's.
+    // The record of the second start, not of the first.
     let pid = process.pid();
     assert_eq!(process.wait().record.unwrap().start.pid, pid);
 }

@@ -1,4 +1,4 @@
-//! The panic hook. It keeps the message of a panic, for the record of a run that the panic ends.
+//! The panic hook. It keeps the message of a panic, so that the record can say which panic ended the run.
 //!
 //! A panic that is caught does not end the run: tokio catches those of tasks, and we catch those of the
 //! service. So the hook only keeps the message, and the code that sees the run end records it. With
@@ -9,11 +9,11 @@ use std::sync::{Mutex, Once};
 use crate::lock::lock;
 use crate::outcome::panic_message;
 
-/// The message and the place of the last panic.
+/// The message and the location of the last panic.
 static LAST: Mutex<Option<(String, Option<String>)>> = Mutex::new(None);
 
 /// Sets the hook, once in a process. It calls the hook that was set before. If a panic aborts the process,
-/// the hook first passes the message and the place to `ends_the_run`.
+/// the hook first passes the message and the location to `ends_the_run`.
 pub(crate) fn watch(ends_the_run: fn(&str, Option<&str>)) {
     static SET: Once = Once::new();
     SET.call_once(|| {
@@ -30,7 +30,7 @@ pub(crate) fn watch(ends_the_run: fn(&str, Option<&str>)) {
     });
 }
 
-/// The message and the place of the last panic.
+/// The message and the location of the last panic.
 pub(crate) fn last() -> (String, Option<String>) {
     let last = lock(&LAST).clone();
     last.unwrap_or_else(|| ("a panic with an unknown message".to_owned(), None))

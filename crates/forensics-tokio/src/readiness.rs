@@ -1,10 +1,10 @@
-//! Whether the service wants traffic: not before it is up, and not after a stop has begun.
+//! Whether the service wants traffic. It does not before it is up, nor after a stop has begun.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
 
-/// See the module's documentation.
+/// The readiness of the service.
 #[derive(Debug, Default)]
 pub(crate) struct Readiness {
     ready: watch::Sender<bool>,
@@ -15,8 +15,8 @@ impl Readiness {
     /// The service is up. Has no effect after [`end`](Self::end).
     pub(crate) fn begin(&self) {
         self.ready.send_if_modified(|ready| {
-            // Read while the value is locked. `end` sets the flag before the value, so it comes either
-            // before this, or after it with the last word.
+            // Read while the value is locked. `end` sets the flag before the value. So either this sees the
+            // flag, or `end` sets the value after this.
             let now = !self.over.load(Ordering::Acquire);
             std::mem::replace(ready, now) != now
         });

@@ -1,4 +1,4 @@
-//! The events of a stop as the record has them: converts our types to the record's.
+//! Converts our types to the events of the record.
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 use crate::machine::PhaseKey;
 use crate::report::{PhaseReport, RepeatedSignal};
 
-/// What began the stop.
+/// The event that began the stop.
 pub(crate) fn begun(
     context: &ShutdownContext,
     allowed: Duration,
@@ -39,8 +39,8 @@ pub(crate) fn begun(
     Event::Signal(event)
 }
 
-/// A later signal, and how many requests there were with it. One that counts as the same request as the
-/// one before adds none.
+/// A later signal, and the number of requests so far. A signal that counts as the same request as the one
+/// before does not increase that number.
 pub(crate) fn repeated(repeated: &RepeatedSignal, requests: u32) -> Event {
     let sender = repeated.sender.as_ref();
     // Its cause would need the context, which belongs to the first signal.

@@ -13,20 +13,20 @@ use forensics_tokio::core::record::{ExitKind, RunOutcome};
 
 use crate::scene::Scene;
 
-/// A user who has no process but those of one test, and whom RLIMIT_NPROC binds, as it does not root.
+/// A user without other processes. RLIMIT_NPROC applies to this user, but not to root.
 struct Somebody {
     uid: u32,
     scene: Scene,
 }
 
 impl Somebody {
-    /// `None` where we may not become somebody else.
+    /// `None` if we cannot change the user.
     fn new() -> Option<Self> {
         if !root_can(Command::new("setpriv").args(["--reuid", "1", "true"])) {
             return None;
         }
         let scene = Scene::new();
-        // Of all tests that run at once each has another folder.
+        // Each of the tests that run concurrently has another folder, so the uid is unique.
         let uid = std::os::unix::fs::MetadataExt::ino(&fs::metadata(scene.dir.path()).unwrap());
         let uid = 1_000_000 + u32::try_from(uid % 1_000_000_000).unwrap();
         chown(scene.dir.path(), Some(uid), Some(uid)).unwrap();
@@ -41,11 +41,11 @@ impl Somebody {
         setpriv
     }
 
-    /// A copy of a program where they may run it.
+    /// A copy of a program that this user can run.
     fn copy(&self, program: &Path) -> PathBuf {
         let copy = self.scene.dir.path().join("program");
-        // Not by ourselves: a program started meanwhile would hold it open for writing, as we do, and
-        // such a file cannot be run.
+        // By cp(1): a child that another test starts meanwhile would inherit our descriptor, and a
+        // file that is open for writing cannot be run.
         assert!(Command::new("cp").args([program, copy.as_path()]).status().unwrap().success());
         copy
     }
@@ -56,14 +56,14 @@ impl Somebody {
         Program::gateway_by(&mut gateway)
     }
 
-    /// Lets them start no thread or process from now on, once the guard's threads that had something to
-    /// do at the start are gone.
+    /// Waits until the guard's threads of the start have ended. Then lowers the limit, so that the
+    /// user can start no thread or process.
     fn take_threads(&self, program: &Program) {
         let pid = program.pid();
         let name = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("comm"));
         until("only the shutdown thread is left", || {
             let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-            // One that has ended meanwhile has no name.
+            // A thread that has ended meanwhile has no name.
             let names = threads.filter_map(|thread| name(thread.unwrap()).ok());
             let is_idle = |name: &String| name.trim() == "shutdown-thread";
             names.into_iter().all(|name| is_idle(&name) || !name.starts_with("shutdown-"))
@@ -84,7 +84,7 @@ fn where_no_thread_can_be_had_only_the_diagnostic_is_missing() {
     ended.assert_well(1);
     assert!(ended.line("Diagnostic failed").contains("no thread is to be had"));
     assert!(ended.line("INFO shutdown: Shutdown context").contains("signal=SIGTERM"));
-    // In time: nothing has waited for a thread.
+    // It ended in time, so nothing has waited for a thread.
     let (_, verdict) = somebody.scene.recorded();
     assert!(verdict.after_signal_us.unwrap() < 10_000_000, "{verdict}");
     somebody.scene.assert_recorded_well();
@@ -97,7 +97,7 @@ fn where_no_thread_can_be_had_further_signals_and_the_forced_end_are_recorded() 
     somebody.take_threads(&gateway.program);
     gateway.program.kill("-TERM");
     gateway.program.wait_for_stderr("phase finished phase=adapters");
-    // Within 200 ms it would be the same request; that is a rule of real time.
+    // Within 200 ms it would be the same request. Those are real time.
     thread::sleep(Duration::from_millis(250));
     gateway.program.kill("-TERM");
     gateway.program.wait_for_stderr("another SIGTERM: the running phase is cut short");
@@ -122,11 +122,11 @@ fn where_no_thread_can_be_had_a_flush_that_hangs_does_not_keep_the_process() {
     somebody.take_threads(&program);
     program.kill("-TERM");
     program.wait_for_stderr("Teardown started");
-    // As above.
+    // As in the test above.
     thread::sleep(Duration::from_millis(250));
     program.kill("-TERM");
     let ended = program.wait();
-    // The kernel's timer: nobody is left in the process who could end it.
+    // By the kernel's timer, because no thread of the process can end it.
     assert_eq!(ended.status.signal(), Some(9), "{}", ended.stderr);
     ended.line("Shutdown forced: another SIGTERM asked for an end at once");
     let (_, verdict) = somebody.scene.recorded();
@@ -135,7 +135,7 @@ fn where_no_thread_can_be_had_a_flush_that_hangs_does_not_keep_the_process() {
 
 #[test]
 fn at_the_limit_of_its_memory_it_ends_well() {
-    // The gateway takes some 10 MiB, and its diagnostic as much.
+    // The gateway needs some 10 MiB, and its diagnostic the same.
     let Some(small) = Small::new(40 << 20) else {
         eprintln!("skipped: needs a control group of its own, with a memory controller");
         return;
@@ -144,8 +144,8 @@ fn at_the_limit_of_its_memory_it_ends_well() {
     let moves_in = format!("echo $$ > '{}'; ", small.processes().display());
     let gateway =
         Program::gateway_by(&mut scene.by(&format!("{moves_in} exec \"$0\" \"$@\""), &[]));
-    // On a disk, as a tmpfs's pages cannot be taken back: more than there is room for, so that each
-    // page more has to be had from another.
+    // On a disk, because the pages of a tmpfs cannot be reclaimed. The file is larger than the
+    // limit, so every new page needs another one to be reclaimed.
     let filling =
         Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fill-{}", std::process::id()));
     let fill = format!("{moves_in} exec dd if=/dev/zero of=\"$0\" bs=1M count=96 status=none");

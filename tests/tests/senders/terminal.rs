@@ -1,4 +1,4 @@
-//! Signals that come by a terminal, a pseudo terminal of our own.
+//! Signals from a terminal, here a pseudo terminal of the test.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
 
 use crate::subject::{SUBJECT, Subject};
 
-/// The master's end of a new terminal, and the other end's path.
+/// The master end of a new pseudo terminal, and the path of the other end.
 fn terminal() -> (PtyMaster, PathBuf) {
-    // Not openpty(3), whose master every program that another test starts meanwhile would inherit:
-    // the terminal would not hang up.
+    // Not openpty(3): a child that another test starts meanwhile would inherit the master, and the
+    // terminal would not hang up.
     let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).unwrap();
     grantpt(&master).unwrap();
     unlockpt(&master).unwrap();
@@ -21,8 +21,8 @@ fn terminal() -> (PtyMaster, PathBuf) {
     (master, path)
 }
 
-/// `bash -c SCRIPT ARGUMENT` as the leader of a session of its own on the terminal at `path`, which
-/// is its input.
+/// `bash -c SCRIPT ARGUMENT` as the leader of a new session with the terminal at `path`, which is
+/// also its input.
 fn on_terminal(path: &Path, script: &str, argument: &str) -> Command {
     let mut command = Command::new("sh");
     let start = "exec setsid --ctty bash -c \"$1\" \"$2\" <\"$0\"";

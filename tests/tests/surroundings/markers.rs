@@ -1,5 +1,5 @@
-//! Whatever lies where a marker is looked for. What its content means is tested beside the parser,
-//! in forensics-core.
+//! All kinds of files at the path of a marker. The tests of its content are next to the parser, in
+//! forensics-core.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::under::{Folder, IN_PIDS, Stopped, Under, unshare};
 
-/// What lies there; the value of the field, if there is one; and what the record says is wrong.
+/// How to create the file; the value of the field, if any; and the problem in the record.
 struct Case {
     name: &'static str,
     lay: fn(&Path),
@@ -150,7 +150,7 @@ const CASES: [Case; 20] = [
 const FILES: [(&str, &str); 2] =
     [("takeover", "takeover.json"), ("planned_stop", "planned-stop.json")];
 
-/// What the record says is wrong with the marker of this name.
+/// The problem in the record for the marker of this name.
 fn problem(folder: &Folder, marker: &str) -> Option<String> {
     let record = fs::read_dir(folder.path().join("records")).unwrap().next().unwrap().unwrap();
     let content = fs::read_to_string(record.path()).unwrap();
@@ -161,7 +161,7 @@ fn problem(folder: &Folder, marker: &str) -> Option<String> {
     Some(ours["problem"].as_str()?.to_owned())
 }
 
-/// Checks both markers, which lie there as these cases say.
+/// Checks both markers. They were created as these cases say.
 fn assert_markers(stopped: &Stopped, folder: &Folder, cases: &[Case]) {
     for ((marker, _), case) in FILES.iter().zip(cases) {
         let field = stopped.field(&format!("{marker}_marker_present"));
@@ -211,7 +211,7 @@ fn a_marker_that_only_root_may_read_or_make_is_there_and_names_nobody() {
     let secret = folder.path().join("takeover.json");
     write(&secret, br#"{"target_pid": 1}"#);
     fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    // A block device: an unused minor of the loop driver, so that nothing is behind it.
+    // A block device: an unused minor number of the loop driver, so that there is no device.
     let device = folder.path().join("planned-stop.json");
     mknod(&device, SFlag::S_IFBLK, Mode::S_IRWXU, makedev(7, 250)).unwrap();
     let mut command = unshare(&[], AS_NOBODY);
@@ -244,7 +244,7 @@ fn markers_on_a_file_system_whose_server_is_away_do_not_hold_the_stop() {
     command.arg(example("gateway")).args(folder.options_here()).arg("--markers").arg(&markers);
     let stopped = Under::start(&mut command).stop(0);
     stopped.assert_absent(&["takeover_marker_present", "planned_stop_marker_present"]);
-    // The stop waits for either marker for 100 ms.
+    // The stop waits 100 ms for each marker.
     let complete = stopped.ended.line("Shutdown complete");
     let total = complete.split_once("total_usec=").unwrap().1.split(' ').next().unwrap();
     assert!(total.parse::<u64>().unwrap() >= 200_000, "{complete}");

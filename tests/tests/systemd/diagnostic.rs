@@ -1,9 +1,10 @@
-//! The diagnostic of a unit that is killed at its stop timeout, and of one that goes down with all.
+//! The diagnostic of a unit that is killed at its stop timeout, and of one that is stopped by a
+//! shutdown of the system.
 
 use crate::harness::{assert_says, under_systemd};
 
-/// Lowers the stop timeout of a unit that has asked for it already, so that its guard keeps a
-/// deadline that comes too late.
+/// Lowers the stop timeout of a unit after its guard has read it, so that the guard's deadline is
+/// too late.
 const LOWER: &str = "
 lower() {
     mkdir -p /run/systemd/system/$1.service.d
@@ -36,7 +37,7 @@ fn it_outlives_a_unit_that_is_killed_at_its_stop_timeout() {
             "Diagnostic continues in its own unit log=/tmp/gw.log unit=\"shutdown-diagnostic-",
             "=== gateway[",
             "--- subtree of ",
-            // Three seconds after the signal, and two after the unit was killed.
+            // Three seconds after the signal, which is two seconds after the unit was killed.
             "late\n--- end of diagnostic",
             "Shutdown diagnostic of gateway[",
             "Shutdown diagnostic of trouble[",

@@ -1,8 +1,8 @@
-//! A `systemctl` or `systemd-run` that is not what it should be, first in the unit's `PATH`.
+//! A faulty `systemctl` or `systemd-run`, first in the unit's `PATH`.
 
 use crate::harness::{assert_says, under_systemd};
 
-/// What each fake says or does, and what is said of it at the start.
+/// The script of each fake, and the message about it at the start.
 const FAKES: [(&str, &str, &str); 6] = [
     ("sleeps", "exec sleep 1000", "systemctl did not answer within 5s"),
     ("deaf", "trap '' TERM INT HUP; sleep 1000; sleep 1000", "systemctl did not answer within 5s"),
@@ -39,12 +39,13 @@ fn a_systemctl_that_hangs_or_lies_costs_what_it_would_tell_and_no_more() {
     for (name, ..) in FAKES {
         let phases = format!("{name}: 6 phases, warnings of {name}: 0");
         assert_says(&said, &[&format!("{name}: success "), &phases]);
-        // What it asks at the signal may take a second, beside the phases, and holds up nothing.
+        // The question to systemd at the signal may take a second. It runs concurrently and delays
+        // nothing.
         let (_, took) = said.split_once(&format!("{name}: success ")).unwrap();
         let took: u32 = took.split(' ').next().unwrap().parse().unwrap();
         assert!(took < 10_000, "{said}");
     }
-    // Neither they nor what they started, and nothing that systemd had to end.
+    // No fake and no process that it started remains, and systemd had to end none.
     assert_says(&said, &["left: 0"]);
     for by_force in ["Killing process", "final-sigterm", "left-over process"] {
         assert!(!said.contains(by_force), "{said}");

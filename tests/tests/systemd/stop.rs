@@ -1,4 +1,4 @@
-//! Stops of all kinds, and what the gateway makes of them.
+//! Stops of all kinds, and how the gateway reports them.
 
 use crate::harness::{assert_says, under_systemd};
 
@@ -51,9 +51,10 @@ fn a_kill_by_somebody_is_not_taken_for_systemds() {
     ) else {
         return;
     };
-    // A builtin of the shell that runs the script, which has neither terminal nor login.
+    // A builtin of the shell that runs the script. The shell has neither a terminal nor a login
+    // session.
     assert_says(&said, &["cause=process under_systemd=yes", "sender_name=bash"]);
-    // No stop timeout runs for it.
+    // systemd's stop timer does not run for it.
     assert_says(&said, &["(deadline 25.00s)"]);
     assert!(!said.contains("explained by systemd"), "{said}");
 }
@@ -96,7 +97,8 @@ fn a_system_that_goes_down_is_told_from_a_stop() {
 
 #[test]
 fn a_run_that_systemd_killed_is_told_at_the_next_start_and_after_the_stop() {
-    // Without systemctl in its PATH it cannot know of the timeout, and keeps its own deadline.
+    // Without systemctl in its PATH the gateway does not know the timeout, and keeps its own
+    // deadline.
     let Some(said) = under_systemd(
         "ALIGNMENT='Stop timeout not checked'
          start gw TimeoutStopSec=2 Environment=PATH=/nonexistent \
@@ -117,8 +119,8 @@ fn a_run_that_systemd_killed_is_told_at_the_next_start_and_after_the_stop() {
 #[test]
 fn a_hardened_unit_loses_no_more_than_the_name_it_may_not_see() {
     let Some(said) = under_systemd(
-        // Nor can it ask systemd for its timeout here: there is no system bus, and the private
-        // socket is root's alone.
+        // It cannot ask systemd for its timeout, either: there is no system bus, and only root can
+        // use the private socket.
         "ALIGNMENT='Stop timeout not checked'
          start gw DynamicUser=yes NoNewPrivileges=yes ProtectSystem=strict ProtectProc=invisible \
              PrivateTmp=yes StateDirectory=gw SystemCallFilter=@system-service \
@@ -132,7 +134,7 @@ fn a_hardened_unit_loses_no_more_than_the_name_it_may_not_see() {
         &said,
         &[
             "Result=success",
-            // Process 1 is hidden by ProtectProc=, and known by its pid and our unit.
+            // ProtectProc= hides process 1, but it is known by its pid and our unit.
             "cause=systemd under_systemd=yes sender_pid=1 sender_name=? sender_hidden=yes",
             "phase=db_close outcome=ok",
             "--- end of diagnostic",

@@ -1,7 +1,7 @@
 //! Counts what is in flight, so that a drain knows what to wait for and can show its progress.
 //!
-//! [`InFlight`] is the count. A service can count anything that it has accepted and not finished:
-//! a connection, a session, a job. With the feature `tower`, layers count the requests of a
+//! [`InFlight`] is the count. A service can count anything that it has accepted but not finished, such as
+//! connections, sessions or jobs. With the feature `tower`, layers count the requests of a
 //! [`tower`](https://docs.rs/tower) service.
 
 #[cfg(feature = "tower")]
@@ -74,7 +74,7 @@ impl InFlight {
     /// (`active_at_start`) and how many there are (`active_now`). Each one that ends counts as progress
     /// of the phase ([`extend_stop_timeout`](crate::Builder::extend_stop_timeout)).
     ///
-    /// It wakes when the count changes, and does not poll. It also waits for those that begin meanwhile.
+    /// It also waits for those that begin meanwhile. It does not poll: a change of the count wakes it.
     /// Cancel safe.
     pub async fn wait_idle(&self, cx: &PhaseContext) {
         self.wait(cx, std::future::ready(())).await;
@@ -101,7 +101,7 @@ impl InFlight {
     }
 }
 
-/// One that is in flight, until this is dropped. [`InFlight::track`] returns it.
+/// Counts as one in flight until it is dropped. [`InFlight::track`] returns it.
 #[derive(Debug)]
 #[must_use = "the count goes down again as soon as this is dropped"]
 pub struct InFlightGuard(Arc<watch::Sender<usize>>);
