@@ -24,7 +24,7 @@ fn stream(signal: Nix) -> unix::Signal {
 
 /// One test, because captured signals belong to the whole process.
 #[tokio::test]
-async fn each_hears_every_signal_whoever_came_first_and_again_after_a_pause() {
+async fn both_receive_every_signal_in_either_order_and_after_a_pause() {
     let (late, early) = (Nix::SIGUSR1, Nix::SIGUSR2);
     let captured = || {
         let numbers: Vec<i32> = capture::drain().iter().map(|c| c.signal.as_raw()).collect();

@@ -123,7 +123,7 @@ impl Workspace {
 }
 
 #[test]
-fn whatever_the_commands_name_is_there() {
+fn everything_that_the_commands_name_exists() {
     let workspace = Workspace::look();
     let mut checked = [0; 2];
     for page in ["CONTRIBUTING.md", "docs/versioning.md"] {
@@ -197,7 +197,7 @@ fn the_aliases_start_our_programs() {
 
 #[test]
 #[should_panic(expected = "no test `nobody`")]
-fn a_test_that_is_not_there_is_found_out() {
+fn a_missing_test_is_noticed() {
     let call = "test -p forensics-tests --test contributing nobody".split(' ');
     Workspace::look().check(&call.map(str::to_owned).collect::<Vec<_>>(), &[]);
 }

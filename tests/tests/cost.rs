@@ -94,7 +94,7 @@ fn context_record_and_time_span_allocate_little() {
 }
 
 #[test]
-fn context_record_and_time_span_take_so_many_instructions() {
+fn context_record_and_time_span_take_few_instructions() {
     if !can(Command::new("valgrind").arg("--version")) {
         return;
     }

@@ -32,7 +32,7 @@ fn terminate(child: &Child) {
 }
 
 #[test]
-fn a_signal_between_install_and_run_is_told_at_once_and_not_lost() {
+fn a_signal_between_install_and_run_is_logged_at_once_and_not_lost() {
     let mut child = at("before");
     terminate(&child);
     // Logged while the program still waits: its main thread is in a blocking read.
@@ -56,7 +56,7 @@ fn after_the_teardown_no_handler_swallows_a_signal() {
 }
 
 #[test]
-fn dropping_what_was_started_with_a_signal_ignored_does_not_leave_it_ignored() {
+fn after_the_guard_is_dropped_a_signal_that_was_ignored_at_the_start_has_its_default_action() {
     // A shell starts a background job with SIGINT ignored, like this.
     let script = format!("trap '' INT; exec {} after", env!("CARGO_BIN_EXE_edges"));
     let mut child = Command::new("bash")

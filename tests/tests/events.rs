@@ -139,7 +139,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Capture {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fields_levels_and_spans_tell_the_same_to_any_subscriber() {
+async fn fields_levels_and_spans_are_the_same_for_any_subscriber() {
     let capture = Capture::default();
     let set =
         tracing::subscriber::set_default(tracing_subscriber::registry().with(capture.clone()));

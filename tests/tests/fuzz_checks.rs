@@ -89,7 +89,7 @@ fn bent(seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
 }
 
 #[test]
-fn every_fuzz_target_is_among_the_checks_and_has_seeds() {
+fn every_fuzz_target_has_a_check_and_seeds() {
     let targets = listed(&fuzz().join("fuzz_targets"));
     let targets = targets.iter().filter_map(|path| path.file_stem()?.to_str());
     assert_eq!(targets.collect::<Vec<_>>(), CHECKS.map(|(target, _)| target));
@@ -108,7 +108,7 @@ fn every_seed_passes_the_check_of_its_target_and_of_all_others() {
 }
 
 #[test]
-fn what_is_bent_from_the_seeds_passes_too() {
+fn mutations_of_the_seeds_pass_too() {
     for (target, check) in CHECKS {
         let mut runner = TestRunner::new(Config { cases: CASES, ..Config::default() });
         let passed = runner.run(&bent(seeds(target)), |bytes| {

@@ -62,7 +62,7 @@ fn under_load_every_accepted_request_is_answered() {
 }
 
 #[test]
-fn an_answer_survives_what_its_client_sends_too_much_or_not_at_all() {
+fn an_answer_arrives_even_if_the_client_sends_too_much_or_closes_its_side() {
     let gateway = Program::gateway(&[]);
     let mut too_much = ask(&gateway.address, 2000);
     let mut half_closed = ask(&gateway.address, 2000);
@@ -131,7 +131,7 @@ fn a_wedged_drain_cannot_take_what_db_close_reserved() {
 }
 
 #[test]
-fn a_phase_that_blocks_its_thread_is_passed_over_and_the_process_ends_by_its_deadline() {
+fn after_a_phase_that_blocks_its_thread_the_next_one_runs_and_the_process_ends_by_its_deadline() {
     let gateway = Program::gateway(&["--block", "drain", "--deadline", "2s"]);
     gateway.program.kill("-TERM");
     let ended = gateway.program.wait();
@@ -175,7 +175,7 @@ fn a_signal_twice_within_200_ms_is_one_request() {
 }
 
 #[test]
-fn a_third_signal_ends_it_at_once_even_where_the_runtime_is_blocked() {
+fn a_third_signal_ends_it_at_once_even_if_the_runtime_is_blocked() {
     for trouble in ["--wedge", "--block"] {
         let gateway = Program::gateway(&[trouble, "db_close", "--deadline", "55s"]);
         gateway.program.kill("-TERM");
@@ -232,7 +232,7 @@ fn the_next_start_says_in_which_phase_the_last_run_was_killed() {
 }
 
 #[test]
-fn a_span_that_is_none_is_named_with_the_fix() {
+fn an_invalid_time_span_is_named_with_the_fix() {
     let program =
         Program::start(Command::new(example("gateway")).args(["--drain-timeout", "5mins"]));
     let ended = program.wait();
@@ -241,7 +241,7 @@ fn a_span_that_is_none_is_named_with_the_fix() {
 }
 
 #[test]
-fn ctrl_c_is_named_and_twice_it_leaves_at_once() {
+fn ctrl_c_is_named_and_a_second_one_cuts_the_drain_short() {
     let terminal = nix::pty::openpty(None, None).unwrap();
     let mut keyboard = fs::File::from(terminal.master);
     // A new session with this terminal. A key at the terminal signals its foreground process group.

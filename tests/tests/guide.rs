@@ -19,7 +19,7 @@ fn block<'a>(guide: &'a str, label: &str) -> &'a str {
 }
 
 #[test]
-fn a_stranger_gets_a_guarded_service_whose_shutdown_is_tested() {
+fn a_new_user_gets_a_guarded_service_whose_shutdown_is_tested() {
     let guide = fs::read_to_string(root().join("docs/guide.md")).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let write = |file: &str, text: &str| {

@@ -185,7 +185,7 @@ fn a_sender_whose_name_and_arguments_are_hostile_stays_in_its_fields_everywhere(
 }
 
 #[test]
-fn what_a_service_says_of_itself_stays_in_its_place_in_every_output() {
+fn what_a_service_says_about_itself_stays_in_its_field_in_every_output() {
     for log in ["concise", "plain"] {
         let place = Place::new();
         let ended = place.outspoken(log, "request", &[]).wait();
@@ -232,7 +232,7 @@ fn what_a_service_says_of_itself_stays_in_its_place_in_every_output() {
 }
 
 #[test]
-fn the_last_words_of_one_that_hangs_are_tame_too_and_hold_no_secret() {
+fn the_last_words_of_a_stalled_service_are_safe_to_show_and_contain_no_secret() {
     let place = Place::new();
     let secrets = ["--password", "my hunter2", "postgres://ops:hunter2@db/x", "TOKEN=hunter2"];
     let program = place.outspoken("concise", "block", &secrets);
@@ -302,7 +302,7 @@ fn secrets_are_in_no_context_and_no_diagnostic_of_the_command_line() {
 }
 
 #[test]
-fn a_child_of_ours_has_no_descriptor_but_its_own_three() {
+fn a_child_of_ours_has_only_its_own_three_descriptors() {
     let place = Place::new();
     let program = place.outspoken("concise", "descriptors", &[]);
     program.wait_for_stdout("ready");
@@ -346,7 +346,7 @@ fn his(place: &Place) -> Option<PathBuf> {
 }
 
 #[test]
-fn where_others_could_interfere_there_is_a_warning_and_no_file_and_the_teardown_goes_well() {
+fn where_others_could_interfere_there_is_a_warning_and_no_file_and_the_teardown_succeeds() {
     let place = Place::new();
     let Some(his) = his(&place) else { return };
     let open = place.path("open");

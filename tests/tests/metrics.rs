@@ -82,7 +82,7 @@ async fn a_run_that_failed_is_not_counted_as_clean() {
 }
 
 #[tokio::test]
-async fn a_run_that_was_killed_is_counted_with_the_phase_it_was_in() {
+async fn a_run_that_was_killed_is_counted_with_its_running_phase() {
     let dir = tempfile::tempdir().unwrap();
     let run = Recorder::create(dir.path(), RunStarted::new("gateway", 1)).unwrap();
     run.record(&Event::Signal(SignalEvent::new(SignalKind::Signal, 1, "operator"))).unwrap();

@@ -46,7 +46,7 @@ fn attribute<'a>(span: &'a Span, key: &str) -> Option<&'a str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_phase_reaches_the_collector_below_the_teardown_before_the_process_ends() {
+async fn every_phase_reaches_the_collector_as_a_child_of_the_teardown_before_the_process_ends() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let (send, mut spans) = mpsc::unbounded_channel();

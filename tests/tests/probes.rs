@@ -19,7 +19,7 @@ async fn get(address: SocketAddr, path: &str) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn the_probes_tell_starting_ready_and_stopping() {
+async fn the_probes_report_starting_ready_and_stopping() {
     let builder = ShutdownGuard::builder("test").signals([]).auto_ready(false);
     let guard = builder.install().unwrap();
     // A separate server, which a stop does not close.

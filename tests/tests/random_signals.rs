@@ -48,7 +48,7 @@ fn run(delay: Duration, signal: Signal) -> bool {
 }
 
 #[test]
-fn no_run_hangs_and_none_lacks_its_context_line() {
+fn no_run_hangs_and_each_has_a_context_line() {
     let runs = |worker: u32| {
         let mine = (0..RUNS).filter(move |run| run % 2 == worker);
         let signals = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];

@@ -104,7 +104,7 @@ fn under_supervisord_it_is_stopped_by_its_supervisor_within_the_grace_period() {
 }
 
 #[test]
-fn what_compose_gives_the_gateway_is_what_it_takes() {
+fn the_compose_file_has_valid_options_and_variables() {
     if !page::can_read_yaml() {
         return;
     }

@@ -29,7 +29,7 @@ fn phase<'a>(ended: &'a Ended, phase: &str) -> &'a str {
 }
 
 #[test]
-fn hyper_answers_what_it_was_asked() {
+fn hyper_answers_a_request_in_flight() {
     let (server, address) = serve("hyper");
     let mut quick = TcpStream::connect(&address).unwrap();
     write!(quick, "GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
@@ -47,7 +47,7 @@ fn hyper_answers_what_it_was_asked() {
 }
 
 #[test]
-fn grpc_calls_that_stream_are_told_and_end_well() {
+fn streaming_grpc_calls_are_asked_to_end_and_end_well() {
     let (server, address) = serve("grpc");
     let client = start("grpc", &["watch", &format!("http://{address}")]);
     client.wait_for_stdout("tick 1");
@@ -100,7 +100,7 @@ fn a_workers_short_jobs_are_finished_and_its_long_ones_handed_back() {
 }
 
 #[test]
-fn tcp_sessions_finish_their_line_and_are_told_goodbye() {
+fn tcp_sessions_finish_their_line_and_get_a_goodbye() {
     let (server, address) = serve("tcp");
     let connect = || BufReader::new(TcpStream::connect(&address).unwrap());
     let mut line = String::new();

@@ -72,7 +72,7 @@ async fn the_cause_follows_from_the_sender() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_stop_timeout_shortens_a_stop_that_may_be_systemds_and_is_recorded() {
+async fn the_stop_timeout_shortens_a_stop_that_systemd_may_have_requested_and_is_recorded() {
     for (sender, deadline) in [
         (Sender::systemd(), 5 * SECOND),
         (Sender::gone(4242), 5 * SECOND),
@@ -146,7 +146,7 @@ async fn a_second_signal_cuts_short_and_one_within_200_ms_is_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_third_signal_is_a_forced_end_that_the_test_survives() {
+async fn a_third_signal_is_a_forced_exit_that_does_not_end_the_test() {
     let dir = tempfile::tempdir().unwrap();
     let flushed = Arc::new(AtomicBool::new(false));
     let flush = flushed.clone();
@@ -175,7 +175,7 @@ async fn a_third_signal_is_a_forced_end_that_the_test_survives() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_forced_end_the_teardown_does_not_end_as_well() {
+async fn after_a_forced_exit_no_other_end_is_recorded() {
     let dir = tempfile::tempdir().unwrap();
     let (harness, guard) = wedged(builder().record_dir(dir.path()));
     let running = tokio::spawn(run(guard));
@@ -209,7 +209,7 @@ async fn signals_after_the_end_have_no_effect() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_escalation_is_the_builders() {
+async fn the_escalation_of_the_builder_is_used() {
     for (escalation, signals, is_forced) in
         [(Escalation::Exit, 2, true), (Escalation::Ignore, 5, false)]
     {
@@ -226,7 +226,7 @@ async fn the_escalation_is_the_builders() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_main_that_never_comes_to_its_teardown_is_forced_at_the_deadline() {
+async fn a_main_that_never_starts_its_teardown_is_forced_at_the_deadline() {
     let (harness, guard) = TestHarness::install(builder()).unwrap();
     let stopped = guard.token().cancelled_owned();
     harness.signal(Signal::TERM);
@@ -241,7 +241,7 @@ async fn a_main_that_never_comes_to_its_teardown_is_forced_at_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn systemds_stop_timeout_shortens_what_systemd_stops() {
+async fn the_stop_timeout_of_systemd_shortens_a_stop_by_systemd() {
     for (sender, deadline) in [(Sender::systemd(), 3 * SECOND), (Sender::operator(), 10 * SECOND)] {
         let (harness, guard) = wedged(builder());
         harness.stop_timeout(4 * SECOND);
@@ -286,7 +286,7 @@ fn no_io_driver_is_needed_and_real_signals_are_left_alone() {
 }
 
 #[test]
-fn outside_a_runtime_there_is_no_kit() {
+fn outside_a_runtime_there_is_no_harness() {
     assert!(
         TestHarness::install(builder()).unwrap_err().to_string().contains("needs a tokio runtime")
     );

@@ -101,7 +101,7 @@ fn lines(code: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_pages_code_is_what_is_run_here() {
+fn the_code_of_the_page_is_the_code_of_these_tests() {
     let page = include_str!("../../docs/testing.md");
     let ran = lines(include_str!("testing_page.rs")).join("\n");
     let blocks = page.split("```rust\n").skip(1).filter_map(|rest| rest.split("```").next());

@@ -69,7 +69,7 @@ impl Trouble {
 }
 
 #[test]
-fn a_blocked_current_thread_runtime_is_said_and_ended_at_the_deadline() {
+fn a_blocked_current_thread_runtime_is_reported_and_ended_at_the_deadline() {
     for (kind, ready) in [("blocked_phase", "ready"), ("blocked_task", "blocked")] {
         let trouble = Trouble::start(kind);
         trouble.program.wait_for_stdout(ready);
@@ -106,7 +106,7 @@ fn with_every_worker_blocked_the_stop_is_still_watched_and_ended() {
 }
 
 #[test]
-fn with_the_subscriber_stuck_as_well_the_alarm_on_stderr_has_the_context() {
+fn if_the_subscriber_is_stuck_too_the_warning_on_stderr_has_the_context() {
     let trouble = Trouble::start("all_stuck");
     trouble.program.wait_for_stdout("blocked");
     trouble.program.kill("-TERM");
@@ -137,7 +137,7 @@ fn a_subscriber_that_blocks_in_the_first_line_hides_no_later_signal() {
 }
 
 #[test]
-fn a_blocking_task_that_never_returns_does_not_hold_the_process() {
+fn a_blocking_task_that_never_returns_does_not_keep_the_process_alive() {
     let trouble = Trouble::start("blocked_pool");
     trouble.program.kill("-TERM");
     let (ended, verdict, _) = trouble.end();
@@ -149,7 +149,7 @@ fn a_blocking_task_that_never_returns_does_not_hold_the_process() {
 }
 
 #[test]
-fn a_main_that_does_not_return_is_ended_without_being_asked() {
+fn a_main_that_does_not_return_is_ended_by_default() {
     let trouble = Trouble::start("goes_on");
     trouble.program.kill("-TERM");
     let (ended, _) = trouble.forced_end();
@@ -157,7 +157,7 @@ fn a_main_that_does_not_return_is_ended_without_being_asked() {
 }
 
 #[test]
-fn a_test_or_a_program_that_may_go_on_is_not_ended_after_its_teardown() {
+fn a_test_or_a_program_without_enforce_exit_is_not_ended_after_its_teardown() {
     let dir = tempfile::tempdir().unwrap();
     // Cargo names the program of a test like this.
     let test = dir.path().join("trouble-0123456789abcdef");
@@ -192,7 +192,7 @@ fn the_end_of_one_guard_does_not_end_a_process_that_has_another() {
 }
 
 #[test]
-fn an_impatient_policy_ends_it_at_the_second_signal_after_the_flush() {
+fn with_the_policy_exit_the_second_signal_ends_it_after_the_hook() {
     let trouble = Trouble::start("impatient");
     trouble.program.kill("-INT");
     trouble.program.wait_for_stderr("Teardown started");
@@ -205,7 +205,7 @@ fn an_impatient_policy_ends_it_at_the_second_signal_after_the_flush() {
 }
 
 #[test]
-fn a_signal_heard_twice_does_not_end_a_process_whose_teardown_was_quick() {
+fn a_signal_received_twice_does_not_end_a_process_whose_teardown_was_quick() {
     // If the machine is slow and 200 ms pass, the second one is another request.
     let said = (0..20).map(|_| {
         let trouble = Trouble::start("heard_twice");
@@ -242,7 +242,7 @@ fn a_panic_that_aborts_is_in_its_record() {
 }
 
 #[test]
-fn a_panic_that_is_caught_is_not_taken_for_the_end() {
+fn a_caught_panic_is_not_recorded_as_the_end() {
     let (ended, verdict, _) = Trouble::start("panic_in_service").end();
     assert_eq!(ended.code(), 1, "{}", ended.stderr);
     assert_eq!(verdict.outcome, RunOutcome::Clean, "{verdict}");
@@ -277,7 +277,7 @@ fn a_durable_record_is_on_the_disk_before_the_process_ends() {
 }
 
 #[test]
-fn a_run_that_the_kernel_killed_for_want_of_memory_is_told_so() {
+fn a_run_that_was_oom_killed_is_reported_as_that() {
     let (Some(small), Ok(_)) = (Small::new(32 << 20), std::fs::File::open("/dev/kmsg")) else {
         eprintln!("skipped: needs a control group of its own, and the kernel's log");
         return;
@@ -296,7 +296,7 @@ fn a_run_that_the_kernel_killed_for_want_of_memory_is_told_so() {
 }
 
 #[test]
-fn reserves_that_do_not_fit_are_said_before_any_signal() {
+fn reserves_that_do_not_fit_are_reported_before_any_signal() {
     let trouble = Trouble::start("reserves");
     let said = trouble.program.wait_for_stderr("The deadline is shorter than the reserves need");
     assert!(said.contains("at most 3.00s, though 5.00s are reserved in all"), "{said}");

@@ -31,7 +31,7 @@ fn only<'a>(instructions: &'a [(String, String)], word: &str) -> &'a str {
 }
 
 #[test]
-fn what_it_copies_is_what_it_builds_and_it_starts_as_nobody_without_a_shell() {
+fn it_copies_what_it_builds_and_starts_it_without_a_shell_as_a_user_other_than_root() {
     let all = instructions();
     let from: Vec<_> = all.iter().filter(|(word, _)| word == "FROM").collect();
     assert_eq!(from.last().unwrap().1, "scratch");

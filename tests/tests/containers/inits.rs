@@ -44,7 +44,7 @@ fn stopped_below(command: &[&str], options: &str) -> (Ended, String) {
 }
 
 #[test]
-fn a_signal_that_an_init_forwards_is_the_containers_and_said_to_be_forwarded() {
+fn a_signal_that_an_init_forwards_is_a_container_stop_and_marked_as_forwarded() {
     for init in ["tini", "tini-static", "dumb-init", "catatonit"] {
         if !can_run(init) {
             continue;
@@ -67,7 +67,7 @@ fn a_signal_that_an_init_forwards_is_the_containers_and_said_to_be_forwarded() {
 }
 
 #[test]
-fn dumb_init_signals_all_below_it_and_is_known_where_it_is_not_our_parent() {
+fn dumb_init_signals_all_descendants_and_is_recognised_even_if_it_is_not_our_parent() {
     if !can_run("dumb-init") {
         return;
     }
@@ -82,7 +82,7 @@ fn dumb_init_signals_all_below_it_and_is_known_where_it_is_not_our_parent() {
 }
 
 #[test]
-fn below_a_plain_shell_that_an_init_runs_the_gateway_dies_with_the_init_in_its_teardown() {
+fn if_an_init_runs_a_shell_the_gateway_is_killed_with_the_init_during_its_teardown() {
     if !can_run("dumb-init") {
         return;
     }

@@ -77,7 +77,7 @@ impl Workload {
 }
 
 #[test]
-fn what_belongs_together_in_them_agrees() {
+fn the_settings_of_the_manifests_are_consistent() {
     if !page::can_read_yaml() {
         return;
     }
@@ -129,7 +129,7 @@ fn end_the_lead(running: &Running) {
 }
 
 #[test]
-fn each_of_them_runs_and_stops_as_it_should() {
+fn each_manifest_runs_and_stops_as_it_should() {
     if !page::can_read_yaml() || !can_contain() {
         return;
     }

@@ -99,7 +99,7 @@ fn the_context_has_what_the_control_group_counts() {
 }
 
 #[test]
-fn after_an_oom_kill_its_own_group_tells_and_a_new_one_says_what_it_cannot() {
+fn after_an_oom_kill_the_same_group_proves_it_and_a_new_group_cannot() {
     if !can_limit_memory() {
         return;
     }

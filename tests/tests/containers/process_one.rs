@@ -31,7 +31,7 @@ fn exec(running: &Running, script: &str) -> bool {
 }
 
 #[test]
-fn orphans_of_others_stay_zombies_and_hold_up_no_stop() {
+fn inherited_orphans_stay_zombies_and_delay_no_stop() {
     if !can_contain() {
         return;
     }
@@ -46,7 +46,7 @@ fn orphans_of_others_stay_zombies_and_hold_up_no_stop() {
 }
 
 #[test]
-fn the_diagnostic_and_what_it_starts_leave_nothing_behind() {
+fn no_process_of_the_diagnostic_remains() {
     if !can_contain() {
         return;
     }
@@ -87,7 +87,7 @@ fn a_signal_without_a_handler_does_nothing_and_one_from_inside_is_named() {
 }
 
 #[test]
-fn in_pids_that_a_pod_shares_it_is_not_process_one_and_a_sidecar_that_kills_it_is_named() {
+fn in_a_shared_pid_namespace_it_is_not_process_one_and_a_sidecar_that_kills_it_is_named() {
     if !can_contain() {
         return;
     }

@@ -15,7 +15,7 @@ const PORT: u16 = 8080;
 const LISTEN: [&str; 2] = ["--listen", "127.0.0.1:8080"];
 
 #[test]
-fn a_planned_end_leaves_its_account_in_the_termination_message() {
+fn the_termination_message_describes_a_planned_end() {
     if !can_contain() {
         return;
     }
@@ -57,7 +57,7 @@ fn a_run_that_is_ended_at_its_deadline_says_so_before_it_ends() {
 }
 
 #[test]
-fn a_kill_in_the_middle_leaves_the_account_of_that_moment() {
+fn after_a_kill_the_termination_message_describes_the_last_state() {
     if !can_contain() {
         return;
     }
@@ -89,7 +89,7 @@ fn a_message_that_cannot_be_written_costs_a_warning() {
 }
 
 #[test]
-fn it_serves_on_during_the_lead_and_a_second_signal_ends_that_and_no_phase() {
+fn during_the_pre_stop_delay_it_still_serves_and_a_second_signal_ends_only_the_delay() {
     if !can_contain() {
         return;
     }
@@ -121,7 +121,7 @@ fn it_serves_on_during_the_lead_and_a_second_signal_ends_that_and_no_phase() {
 }
 
 #[test]
-fn a_lead_passes_by_itself() {
+fn the_pre_stop_delay_ends_by_itself() {
     if !can_contain() {
         return;
     }
@@ -137,7 +137,7 @@ fn a_lead_passes_by_itself() {
 }
 
 #[test]
-fn the_stop_timeout_bounds_the_teardown_and_one_that_is_too_short_is_warned_of_with_the_fix() {
+fn the_stop_timeout_limits_the_teardown_and_a_warning_with_the_fix_says_if_it_is_too_short() {
     if !can_contain() {
         return;
     }
@@ -175,7 +175,7 @@ fn the_stop_timeout_bounds_the_teardown_and_one_that_is_too_short_is_warned_of_w
 }
 
 #[test]
-fn a_kill_at_the_end_of_the_grace_period_is_put_down_to_that() {
+fn a_kill_at_the_end_of_the_grace_period_is_explained_by_it() {
     if !can_contain() {
         return;
     }

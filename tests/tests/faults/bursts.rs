@@ -94,7 +94,7 @@ fn ten_thousand_signals_at_once_are_one_request_and_a_few_lines() {
 }
 
 #[test]
-fn three_bursts_are_three_requests_of_which_the_last_ends_it_at_once() {
+fn three_bursts_are_three_requests_and_the_third_ends_it_at_once() {
     let scene = Scene::new();
     let mut trouble = Command::new(env!("CARGO_BIN_EXE_trouble"));
     // The phase hangs, and its reserve lets it continue after the second request.

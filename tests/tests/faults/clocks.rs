@@ -13,7 +13,7 @@ use forensics_tokio::core::record::{Event, RunOutcome};
 use crate::scene::Scene;
 
 #[test]
-fn the_last_run_is_told_of_though_one_before_it_lay_in_the_future() {
+fn the_last_run_is_reported_even_if_an_earlier_one_has_a_later_time() {
     let Some(library) = libfaketime() else { return };
     let scene = Scene::new();
     let run = |gateway: &mut Command| {

@@ -19,7 +19,8 @@ fn take_the_rest(pid: u32) {
 }
 
 #[test]
-fn with_no_descriptor_left_all_that_was_accepted_is_answered_and_only_the_diagnostic_is_missing() {
+fn without_a_free_descriptor_every_accepted_request_is_answered_and_only_the_diagnostic_is_missing()
+{
     const REQUESTS: usize = 40;
     let scene = Scene::new();
     let gateway = Program::gateway_by(&mut scene.gateway(&[]));
@@ -44,7 +45,7 @@ fn with_no_descriptor_left_all_that_was_accepted_is_answered_and_only_the_diagno
 }
 
 #[test]
-fn with_none_left_for_the_record_the_run_has_none() {
+fn without_a_descriptor_for_the_record_the_run_has_no_record() {
     if !can(Command::new("strace").args(["--quiet=all", "--output=/dev/null", "true"])) {
         return;
     }
@@ -66,7 +67,7 @@ fn with_none_left_for_the_record_the_run_has_none() {
 }
 
 #[test]
-fn with_too_few_it_says_so_at_the_start_and_with_enough_it_ends_well() {
+fn with_too_few_descriptors_it_says_so_at_the_start_and_with_enough_it_ends_well() {
     let mut started = 0;
     for limit in 4..24 {
         let scene = Scene::new();

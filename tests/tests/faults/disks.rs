@@ -115,7 +115,7 @@ fn a_disk_that_fills_up_before_the_signal_costs_the_diagnostic_and_not_the_recor
 }
 
 #[test]
-fn a_disk_with_room_for_a_few_lines_has_them_and_one_warning_tells_of_the_rest() {
+fn a_disk_with_room_for_a_few_lines_gets_them_and_one_warning_reports_the_rest() {
     // One page: more than the first line needs, and less than is allocated in advance.
     let almost = format!("{TMPFS}; {FILL}; truncate -s -4k \"$M/fill\"");
     let Some(mounted) = Mounted::start(&almost) else { return };
@@ -140,7 +140,7 @@ fn a_read_only_file_system_costs_the_record_and_the_diagnostic() {
 }
 
 #[test]
-fn a_file_system_that_turns_read_only_by_itself_costs_what_comes_after() {
+fn a_file_system_that_becomes_read_only_costs_the_rest_of_the_record() {
     // As the kernel does if a disk fails (`errors=remount-ro`): files that are open for writing
     // cannot be written to any more. mount(8) would refuse to do that.
     const EXT4: &str = "truncate -s 4M \"$IMAGE\"; mkfs.ext4 -q \"$IMAGE\"; \
@@ -157,7 +157,7 @@ fn a_file_system_that_turns_read_only_by_itself_costs_what_comes_after() {
 }
 
 #[test]
-fn a_log_that_turns_read_only_costs_the_diagnostic_alone() {
+fn a_log_that_becomes_read_only_costs_only_the_diagnostic() {
     let dir = tempfile::tempdir().unwrap();
     let script = format!("{TMPFS}; mkdir \"$M/records\"; mount --bind '{}' \"$M/records\"", {
         dir.path().display()
@@ -171,7 +171,7 @@ fn a_log_that_turns_read_only_costs_the_diagnostic_alone() {
 }
 
 #[test]
-fn a_log_that_is_no_file_costs_the_diagnostic_alone() {
+fn a_log_that_is_not_a_regular_file_costs_only_the_diagnostic() {
     let dir = tempfile::tempdir().unwrap();
     let records = dir.path().join("records");
     let arguments = ["--records", records.to_str().unwrap(), "--diag-log", "/dev/full"];

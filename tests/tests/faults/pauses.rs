@@ -21,7 +21,7 @@ fn stand_still(program: &Program, time: Duration) {
 }
 
 #[test]
-fn a_stop_within_the_deadline_delays_and_loses_nothing() {
+fn a_pause_within_the_deadline_delays_but_loses_nothing() {
     let scene = Scene::new();
     let gateway = Program::gateway_by(&mut scene.gateway(&[]));
     let mut requests = in_flight(&gateway.address, 1, 2000);
@@ -37,7 +37,7 @@ fn a_stop_within_the_deadline_delays_and_loses_nothing() {
 }
 
 #[test]
-fn a_stop_past_the_deadline_leaves_no_time_and_it_ends_by_itself_with_one_word() {
+fn after_a_pause_past_the_deadline_no_phase_runs_and_one_end_is_recorded() {
     let scene = Scene::new();
     let gateway =
         Program::gateway_by(&mut scene.gateway(&["--wedge", "drain", "--deadline", "3s"]));

@@ -75,7 +75,7 @@ impl Somebody {
 }
 
 #[test]
-fn where_no_thread_can_be_had_only_the_diagnostic_is_missing() {
+fn if_no_thread_can_be_started_only_the_diagnostic_is_missing() {
     let Some(somebody) = Somebody::new() else { return };
     let gateway = somebody.gateway(&[]);
     somebody.take_threads(&gateway.program);
@@ -91,7 +91,7 @@ fn where_no_thread_can_be_had_only_the_diagnostic_is_missing() {
 }
 
 #[test]
-fn where_no_thread_can_be_had_further_signals_and_the_forced_end_are_recorded() {
+fn if_no_thread_can_be_started_later_signals_and_the_forced_end_are_recorded() {
     let Some(somebody) = Somebody::new() else { return };
     let gateway = somebody.gateway(&["--wedge", "db_close", "--deadline", "55s"]);
     somebody.take_threads(&gateway.program);
@@ -113,7 +113,7 @@ fn where_no_thread_can_be_had_further_signals_and_the_forced_end_are_recorded() 
 }
 
 #[test]
-fn where_no_thread_can_be_had_a_flush_that_hangs_does_not_keep_the_process() {
+fn if_no_thread_can_be_started_a_hook_that_hangs_does_not_keep_the_process_alive() {
     let Some(somebody) = Somebody::new() else { return };
     let trouble = somebody.copy(Path::new(env!("CARGO_BIN_EXE_trouble")));
     let mut command = somebody.command(trouble);

@@ -29,7 +29,7 @@ fn until_listening(gateway: &mut Child) {
 }
 
 #[test]
-fn streams_closed_at_the_start_let_nothing_else_become_them() {
+fn no_other_file_gets_the_number_of_a_stream_that_was_closed_at_the_start() {
     for closed in ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"] {
         let scene = Scene::new();
         let mut gateway = scene.by(&format!("exec \"$0\" \"$@\" {closed}"), &[]);
@@ -49,7 +49,7 @@ fn streams_closed_at_the_start_let_nothing_else_become_them() {
 }
 
 #[test]
-fn whose_readers_are_gone_ends_well() {
+fn streams_without_a_reader_disturb_nothing() {
     for streams in [[true, false], [false, true], [true, true]] {
         let scene = Scene::new();
         let (out_reader, out) = std::io::pipe().unwrap();
@@ -67,7 +67,7 @@ fn whose_readers_are_gone_ends_well() {
 }
 
 #[test]
-fn what_takes_no_byte_from_the_start_on_keeps_it_from_nothing() {
+fn streams_that_are_full_from_the_start_disturb_nothing() {
     let scene = Scene::new();
     // From the second run on it logs before it listens: how the last run ended.
     for _ in 0..2 {
@@ -81,7 +81,7 @@ fn what_takes_no_byte_from_the_start_on_keeps_it_from_nothing() {
 }
 
 #[test]
-fn a_log_reader_that_stopped_reading_holds_up_no_phase() {
+fn a_log_reader_that_stops_reading_delays_no_phase() {
     let scene = Scene::new();
     let (_reader, writer) = std::io::pipe().unwrap();
     // Fills the pipe completely, without a change to the writer's flags.
@@ -99,7 +99,7 @@ fn a_log_reader_that_stopped_reading_holds_up_no_phase() {
 }
 
 #[test]
-fn while_the_logs_lock_is_held_the_context_is_said_and_what_follows_when_it_is_let_go() {
+fn while_stderr_is_locked_the_context_is_logged_and_the_rest_after_the_lock_is_released() {
     let scene = Scene::new();
     let (reader, writer) = std::io::pipe().unwrap();
     let mut trouble = Command::new(env!("CARGO_BIN_EXE_trouble"));

@@ -15,7 +15,7 @@ fn free_address() -> String {
 }
 
 #[test]
-fn a_socket_that_was_passed_is_served_and_kept_from_children() {
+fn a_passed_socket_is_served_and_not_inherited_by_children() {
     let address = free_address();
     let mut activate = Command::new("systemd-socket-activate");
     let elsewhere = ["--listen", "127.0.0.1:0"];
@@ -40,7 +40,7 @@ fn a_socket_that_was_passed_is_served_and_kept_from_children() {
 }
 
 #[test]
-fn a_socket_that_is_none_of_tcp_is_refused_with_its_reason() {
+fn a_socket_other_than_tcp_is_refused_with_a_reason() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("socket");
     let mut activate = Command::new("systemd-socket-activate");

@@ -39,7 +39,7 @@ fn sleeping_shutdown_thread(subject: &Subject) -> String {
 }
 
 #[test]
-fn where_the_shutdown_thread_comes_late_the_sender_is_named_all_the_same() {
+fn if_the_shutdown_thread_is_late_the_sender_is_still_named() {
     if !can(Command::new("strace").arg("--version")) {
         return;
     }

@@ -24,7 +24,7 @@ fn only_child(program: &Program) -> u32 {
 }
 
 #[test]
-fn a_sender_outside_our_pid_namespace_is_the_containers() {
+fn a_sender_outside_our_pid_namespace_is_a_container_stop() {
     if !root_can(unshare(&["--mount-proc"]).arg("true")) {
         return;
     }
@@ -38,7 +38,7 @@ fn a_sender_outside_our_pid_namespace_is_the_containers() {
 }
 
 #[test]
-fn nobody_is_named_from_a_proc_of_another_pid_namespace() {
+fn no_sender_is_named_from_a_proc_of_another_pid_namespace() {
     if !root_can(unshare(&[]).arg("true")) {
         return;
     }
@@ -57,7 +57,7 @@ fn nobody_is_named_from_a_proc_of_another_pid_namespace() {
 }
 
 #[test]
-fn a_sender_whom_hidepid_hides_is_said_to_be_hidden() {
+fn a_sender_that_hidepid_hides_is_reported_as_hidden() {
     const AS_NOBODY: &str = "mount -t proc -o hidepid=2 proc /proc && \
         exec setpriv --reuid 65534 --regid 65534 --clear-groups -- \"$0\"";
     let as_nobody = |program: &str| {

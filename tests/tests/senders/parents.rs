@@ -18,7 +18,7 @@ fn parent(start: &str) -> Command {
 const WITH_DEATH_SIGNAL: &str = "setpriv --pdeathsig TERM --";
 
 #[test]
-fn the_death_of_the_parent_is_told_from_a_kill_by_it() {
+fn the_death_of_the_parent_is_distinguished_from_a_kill_by_it() {
     if !can(Command::new("setpriv").args(["--pdeathsig", "TERM", "--", "true"])) {
         return;
     }

@@ -96,7 +96,7 @@ fn a_script_is_named_by_its_interpreter() {
 }
 
 #[test]
-fn a_sender_that_is_gone_is_said_to_be_gone() {
+fn a_sender_that_is_gone_is_reported_as_gone() {
     let subject = Subject::start(&[]);
     subject.pause();
     let mut killer = kill("-TERM", subject.pid).spawn().unwrap();
@@ -147,7 +147,7 @@ sys.exit(ctypes.CDLL(None).syscall(number, pid, 15, info) != 0)
 }
 
 #[test]
-fn what_a_sender_may_write_itself_is_never_taken_for_a_name() {
+fn what_a_sender_can_write_itself_is_never_used_as_a_name() {
     const SI_QUEUE: i32 = -1;
     const SI_TIMER: i32 = -2;
     const SI_MESGQ: i32 = -3;

@@ -50,7 +50,7 @@ fn senders(stop: &Stop) -> Vec<(Signal, i32, Option<&str>)> {
 }
 
 #[test]
-fn several_signals_by_one_sender_are_all_told() {
+fn several_signals_by_one_sender_are_all_reported() {
     let subject = Subject::start(&["--hold"]);
     let script = "kill -TERM $1; kill -INT $1; kill -HUP $1; read -r _ || true";
     let sender = Lingering::start(&mut bash(script, subject.pid));

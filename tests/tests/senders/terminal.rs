@@ -31,7 +31,7 @@ fn on_terminal(path: &Path, script: &str, argument: &str) -> Command {
 }
 
 #[test]
-fn a_key_at_the_terminal_and_its_hangup_come_from_no_process() {
+fn a_key_and_a_hangup_of_the_terminal_come_from_the_kernel() {
     type Act = fn(PtyMaster) -> Option<PtyMaster>;
     let cases: [(Act, &str, Cause, &str); 3] = [
         (|master| pressed(master, 0x03), "SIGINT", Cause::CtrlC, "a key at the terminal"),
@@ -55,7 +55,7 @@ fn pressed(mut master: PtyMaster, key: u8) -> Option<PtyMaster> {
 }
 
 #[test]
-fn a_hangup_that_the_sessions_shell_passes_on_is_a_hangup() {
+fn a_hangup_that_the_session_leader_forwards_is_a_hangup() {
     let mut bash = Command::new("setsid");
     let script = "trap 'kill -HUP $!' USR1; \"$0\" & wait; wait";
     let subject = Subject::under(bash.args(["bash", "-c", script, SUBJECT]));

@@ -82,7 +82,7 @@ fn memory_files() -> Vec<String> {
 }
 
 #[test]
-fn whichever_files_do_not_answer_the_stop_goes_on_and_ends_well() {
+fn the_stop_ends_well_whichever_files_do_not_answer() {
     let memory = memory_files();
     let mut all: Vec<&str> =
         vec!["/proc/loadavg", "/proc/PID/status", "/proc/PID/cgroup", "/proc/PPID/stat"];

@@ -10,7 +10,7 @@ use forensics_tokio::core::record::PostMortem;
 use crate::under::unshare;
 
 #[test]
-fn it_is_ended_at_its_limit_or_at_the_deadline_with_all_it_started() {
+fn it_is_ended_at_its_limit_or_at_the_deadline_with_all_its_processes() {
     // A diagnostic may take five seconds. The second teardown may take three seconds, and the
     // diagnostic must end 0.4 s before that.
     let cases = [

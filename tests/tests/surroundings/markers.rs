@@ -174,7 +174,7 @@ fn assert_markers(stopped: &Stopped, folder: &Folder, cases: &[Case]) {
 }
 
 #[test]
-fn whatever_lies_at_a_markers_path_costs_no_more_than_the_marker() {
+fn any_file_at_the_path_of_a_marker_costs_at_most_the_marker() {
     for cases in CASES.chunks(FILES.len()) {
         let folder = Folder::new();
         for ((_, file), case) in FILES.iter().zip(cases) {
@@ -188,7 +188,7 @@ fn whatever_lies_at_a_markers_path_costs_no_more_than_the_marker() {
 }
 
 #[test]
-fn a_marker_that_names_the_gateway_is_its_own() {
+fn a_marker_that_names_the_gateway_is_reported_as_self() {
     let folder = Folder::new();
     let mut command = Command::new(example("gateway"));
     let gateway = Under::start(command.arg("--markers").arg(folder.path()));
@@ -202,7 +202,7 @@ fn a_marker_that_names_the_gateway_is_its_own() {
 }
 
 #[test]
-fn a_marker_that_only_root_may_read_or_make_is_there_and_names_nobody() {
+fn a_marker_that_cannot_be_read_is_present_but_names_no_process() {
     const AS_NOBODY: &str = "exec setpriv --reuid 65534 --regid 65534 --clear-groups -- \"$@\"";
     if !root_can(unshare(&[], AS_NOBODY).arg("true")) {
         return;
@@ -226,7 +226,7 @@ fn a_marker_that_only_root_may_read_or_make_is_there_and_names_nobody() {
 }
 
 #[test]
-fn markers_on_a_file_system_whose_server_is_away_do_not_hold_the_stop() {
+fn markers_on_a_file_system_without_its_server_do_not_block_the_stop() {
     const SCRIPT: &str = r#"exec python3 "$hang" "$markers" "$@""#;
     let folder = Folder::new();
     let markers = folder.path().join("markers");

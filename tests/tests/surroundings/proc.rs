@@ -85,7 +85,7 @@ fn a_proc_that_is_mounted_over_before_the_signal_still_answers() {
 }
 
 #[test]
-fn without_a_proc_process_1_of_a_container_knows_who_stops_it() {
+fn without_a_proc_process_1_of_a_container_knows_that_the_container_is_stopped() {
     if !can(IN_PIDS, WITHOUT) {
         return;
     }
@@ -97,7 +97,7 @@ fn without_a_proc_process_1_of_a_container_knows_who_stops_it() {
 }
 
 #[test]
-fn a_proc_that_hides_others_shows_who_is_of_the_same_user() {
+fn with_hidepid_a_sender_of_the_same_user_is_named() {
     // A user without other processes, because those of other tests would be shown, too.
     let uid = (1_000_000 + std::process::id()).to_string();
     let as_user = format!("setpriv --reuid {uid} --regid {uid} --clear-groups --");
@@ -160,7 +160,7 @@ fn process_1_of_a_container_is_stopped_from_outside_and_its_zombies_are_shown() 
 }
 
 #[test]
-fn in_a_container_with_an_init_of_its_own_nothing_is_missing() {
+fn in_a_container_with_an_init_nothing_is_missing() {
     let script = format!("{MASKED} \"$@\" & wait $!");
     if !can(IN_PIDS, &script) {
         return;

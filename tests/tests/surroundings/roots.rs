@@ -57,7 +57,7 @@ fn assert_stopped_from_outside(stopped: &Stopped) {
 }
 
 #[test]
-fn with_nothing_but_itself_it_is_stopped_as_it_should_be() {
+fn in_a_root_with_only_itself_it_stops_as_it_should() {
     if !can_mount() {
         return;
     }
@@ -103,7 +103,7 @@ fn without_a_proc_it_still_records() {
 }
 
 #[test]
-fn what_a_read_only_root_does_not_take_is_said_once_each() {
+fn each_file_that_a_read_only_root_refuses_is_reported_once() {
     if !can_mount() {
         return;
     }

@@ -74,7 +74,7 @@ fn can_refuse() -> bool {
 }
 
 #[test]
-fn a_refused_system_call_costs_what_it_is_for_and_no_phase() {
+fn a_refused_system_call_costs_only_its_purpose_and_no_phase() {
     if !can_refuse() {
         return;
     }
@@ -108,7 +108,7 @@ fn a_refused_system_call_costs_what_it_is_for_and_no_phase() {
 
 /// systemd's `SystemCallFilter=~@resources` kills a process that calls sched_setattr(2).
 #[test]
-fn no_short_time_slice_is_requested_by_default_where_a_filter_of_systemd_may_kill() {
+fn no_short_time_slice_is_requested_by_default_if_a_filter_of_systemd_might_kill() {
     if !can_refuse() {
         return;
     }
@@ -133,7 +133,7 @@ fn no_short_time_slice_is_requested_by_default_where_a_filter_of_systemd_may_kil
 }
 
 #[test]
-fn without_the_calls_of_its_runtime_it_does_not_start_and_records_nothing() {
+fn without_the_system_calls_of_its_runtime_it_does_not_start_and_records_nothing() {
     if !can_refuse() {
         return;
     }

@@ -84,7 +84,7 @@ fn calls() -> Vec<(String, usize)> {
 }
 
 #[test]
-fn at_each_system_call_of_its_start_a_signal_ends_it_or_has_it_stop_in_full() {
+fn at_each_system_call_of_the_start_a_signal_ends_it_or_causes_a_complete_stop() {
     if !can(Command::new("strace").args(["-qq", "-o", "/dev/null", "true"])) {
         return;
     }
@@ -112,7 +112,7 @@ fn at_each_system_call_of_its_start_a_signal_ends_it_or_has_it_stop_in_full() {
 }
 
 #[test]
-fn as_soon_as_it_is_started_a_kill_ends_the_gateway_or_has_it_stop_in_full() {
+fn right_after_the_start_a_kill_ends_the_gateway_or_causes_a_complete_stop() {
     const RUNS: u32 = 60;
     // On any machine some signals come before the guard is installed and some after it. The last
     // one comes right after the gateway listens, and the others are spread over that time.

@@ -3,7 +3,7 @@
 use crate::harness::{assert_says, under_systemd};
 
 #[test]
-fn the_timeout_in_force_is_found_wherever_it_is_set() {
+fn the_effective_timeout_is_found_wherever_it_is_set() {
     let Some(said) = under_systemd(
         r#"mkdir -p /run/systemd/system.conf.d
         printf '[Manager]\nDefaultTimeoutStopSec=7s\n' >/run/systemd/system.conf.d/default.conf
@@ -68,7 +68,7 @@ END
 }
 
 #[test]
-fn what_else_bears_on_a_stop_is_found_in_real_units() {
+fn other_settings_that_affect_a_stop_are_found_in_real_units() {
     let Some(said) = under_systemd(
         "systemd-run -q --unit=odd -p KillMode=none -p SendSIGKILL=no -p WatchdogSec=9 \
              -p Type=notify -p NotifyAccess=none -p TimeoutStopSec=infinity --no-block sleep 1000
@@ -99,7 +99,7 @@ fn what_else_bears_on_a_stop_is_found_in_real_units() {
 }
 
 #[test]
-fn a_unit_of_a_users_manager_is_asked_of_that_stopped_by_that_and_looks_around_in_it() {
+fn a_user_unit_asks_its_own_manager_is_stopped_by_it_and_runs_its_diagnostic_there() {
     let Some(said) = under_systemd(
         "echo 'svc:x:1777:1777::/home/svc:/bin/sh' >>/etc/passwd
          echo 'svc:x:1777:' >>/etc/group

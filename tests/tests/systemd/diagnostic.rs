@@ -48,7 +48,7 @@ fn it_outlives_a_unit_that_is_killed_at_its_stop_timeout() {
 }
 
 #[test]
-fn without_rights_it_is_a_child_that_is_done_before_the_unit_is_killed() {
+fn without_privileges_it_is_a_child_that_ends_before_the_unit_is_killed() {
     let Some(said) = under_systemd(
         "ALIGNMENT='Stop timeout not checked'
          start gw DynamicUser=yes StateDirectory=gw TimeoutStopSec=2 \
@@ -63,7 +63,7 @@ fn without_rights_it_is_a_child_that_is_done_before_the_unit_is_killed() {
 }
 
 #[test]
-fn it_is_written_while_the_system_goes_down() {
+fn it_is_written_while_the_system_shuts_down() {
     let Some(said) =
         under_systemd("start gw -- --diag-log $SHARED/log; systemctl poweroff; sleep 20")
     else {

@@ -127,7 +127,7 @@ fn each_setting_costs_what_the_table_says() {
 }
 
 #[test]
-fn the_unit_to_copy_runs_and_tells_after_its_end_how_it_ended() {
+fn the_unit_to_copy_runs_and_reports_after_its_end_how_it_ended() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let text = std::fs::read_to_string(root.join("docs/systemd.md")).unwrap();
     let (_, unit) = text.split_once("```ini\n").unwrap();

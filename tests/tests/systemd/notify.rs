@@ -15,7 +15,7 @@ fn a_unit_of_type_notify_is_up_when_the_gateway_runs_and_shows_the_phase_it_is_i
 }
 
 #[test]
-fn a_kill_by_somebody_starts_the_stop_timeout_of_a_unit_that_hears_of_it() {
+fn a_kill_by_another_process_starts_the_stop_timeout_if_systemd_is_notified() {
     let Some(said) = under_systemd(
         "start gw Type=notify TimeoutStopSec=3 -- --wedge drain --drain-timeout 20s
          kill $(systemctl show gw -P MainPID); until_gone gw
@@ -35,7 +35,7 @@ fn a_kill_by_somebody_starts_the_stop_timeout_of_a_unit_that_hears_of_it() {
 }
 
 #[test]
-fn a_kill_by_systemctl_is_told_from_a_stop_though_systemd_hears_of_the_teardown() {
+fn a_kill_by_systemctl_is_distinguished_from_a_stop_although_systemd_is_notified() {
     let Some(said) = under_systemd(
         "start gw Type=notify TimeoutStopSec=60 -- --wedge drain --drain-timeout 20s
          systemctl kill gw; until_log gw 'explained by systemd'
@@ -52,7 +52,7 @@ fn a_kill_by_systemctl_is_told_from_a_stop_though_systemd_hears_of_the_teardown(
 }
 
 #[test]
-fn the_stop_timeout_is_extended_while_requests_are_answered_and_not_for_one_that_hangs() {
+fn the_stop_timeout_is_extended_while_requests_are_answered_but_not_for_a_stalled_one() {
     let script = |requests: &str| {
         format!(
             "start gw Type=notify TimeoutStopSec=6 -- --drain-timeout 60s --extend 20s

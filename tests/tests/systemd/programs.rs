@@ -13,7 +13,7 @@ const FAKES: [(&str, &str, &str); 6] = [
 ];
 
 #[test]
-fn a_systemctl_that_hangs_or_lies_costs_what_it_would_tell_and_no_more() {
+fn a_systemctl_that_hangs_or_lies_costs_only_its_information() {
     let mut script = "declare -A said\n".to_owned();
     for (name, does, said) in FAKES {
         script.push_str(&format!(
@@ -53,7 +53,7 @@ fn a_systemctl_that_hangs_or_lies_costs_what_it_would_tell_and_no_more() {
 }
 
 #[test]
-fn a_systemd_run_that_hangs_is_given_up_for_a_child_after_a_second() {
+fn a_systemd_run_that_hangs_is_replaced_by_a_child_after_a_second() {
     let Some(said) = under_systemd(
         r#"mkdir /fake; printf '#!/bin/sh\ntrap "" TERM; sleep 1000; :\n' >/fake/systemd-run
         chmod +x /fake/systemd-run

@@ -44,7 +44,7 @@ fn roomy_and_infinite_timeouts_are_aligned_and_do_not_shorten_the_deadline() {
 }
 
 #[test]
-fn a_kill_by_somebody_is_not_taken_for_systemds() {
+fn a_kill_by_another_process_is_not_attributed_to_systemd() {
     let Some(said) = under_systemd(
         "start gw TimeoutStopSec=3 -- --drain-timeout 10s
          kill $(systemctl show -P MainPID gw); until_gone gw; log gw",
@@ -60,7 +60,7 @@ fn a_kill_by_somebody_is_not_taken_for_systemds() {
 }
 
 #[test]
-fn what_systemd_does_to_the_unit_is_told_apart() {
+fn the_reasons_of_systemd_are_distinguished() {
     let cases = [
         ("", "systemctl restart gw", "a restart job, as by systemctl restart"),
         ("", "systemctl kill gw", "no stop of the unit is under way"),
@@ -84,7 +84,7 @@ fn what_systemd_does_to_the_unit_is_told_apart() {
 }
 
 #[test]
-fn a_system_that_goes_down_is_told_from_a_stop() {
+fn a_shutdown_of_the_system_is_distinguished_from_a_stop() {
     let Some(said) = under_systemd(
         "ALIGNMENT='listening on'
          start gw StandardError=append:$SHARED/log -- --wedge drain --drain-timeout 1s
@@ -96,7 +96,7 @@ fn a_system_that_goes_down_is_told_from_a_stop() {
 }
 
 #[test]
-fn a_run_that_systemd_killed_is_told_at_the_next_start_and_after_the_stop() {
+fn a_run_that_systemd_killed_is_reported_at_the_next_start_and_after_the_stop() {
     // Without systemctl in its PATH the gateway does not know the timeout, and keeps its own
     // deadline.
     let Some(said) = under_systemd(
@@ -111,13 +111,13 @@ fn a_run_that_systemd_killed_is_told_at_the_next_start_and_after_the_stop() {
         return;
     };
     assert_says(&said, &["Result=timeout", "Previous run: outcome=killed_in_phase"]);
-    // By ExecStopPost, right away.
+    // By ExecStopPost=, directly after the stop.
     let post = said.lines().find(|line| line.starts_with("outcome=killed_in_phase")).unwrap();
     assert_says(post, &["phase=drain", "signal=SIGTERM cause=systemd", "sender_name=systemd"]);
 }
 
 #[test]
-fn a_hardened_unit_loses_no_more_than_the_name_it_may_not_see() {
+fn a_hardened_unit_loses_only_the_name_that_it_cannot_read() {
     let Some(said) = under_systemd(
         // It cannot ask systemd for its timeout, either: there is no system bus, and only root can
         // use the private socket.

@@ -37,7 +37,10 @@ const MAX_DEPTH: usize = 100;
 /// Whether a line, without its newline, is neither too long nor too deep.
 pub(super) fn fits(json: &[u8]) -> bool {
     let is_flat = |value| depth(&value) <= MAX_DEPTH;
-    json.len() < MAX_LINE && serde_json::from_slice(json).is_ok_and(is_flat)
+    // With fewer brackets, it cannot be too deep, and need not be parsed.
+    let brackets = json.iter().filter(|byte| matches!(byte, b'[' | b'{')).count();
+    json.len() < MAX_LINE
+        && (brackets <= MAX_DEPTH || serde_json::from_slice(json).is_ok_and(is_flat))
 }
 
 fn depth(value: &Value) -> usize {
