@@ -51,7 +51,7 @@ async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
     Ok(guard.run(server).await)
 }
 
-/// Accepts until `stop` is cancelled. The open sessions go on.
+/// Accepts until `stop` is cancelled. The open sessions continue.
 async fn accept(
     listener: TcpListener,
     sessions: TaskTracker,

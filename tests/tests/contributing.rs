@@ -196,8 +196,8 @@ fn the_aliases_start_our_programs() {
 }
 
 #[test]
-#[should_panic(expected = "no test `nobody`")]
+#[should_panic(expected = "no test `missing`")]
 fn a_missing_test_is_noticed() {
-    let call = "test -p forensics-tests --test contributing nobody".split(' ');
+    let call = "test -p forensics-tests --test contributing missing".split(' ');
     Workspace::look().check(&call.map(str::to_owned).collect::<Vec<_>>(), &[]);
 }

@@ -177,7 +177,7 @@ async fn fields_levels_and_spans_are_the_same_for_any_subscriber() {
     assert_eq!(finished("slack").field("error"), Some("two\nlines"));
 
     let long: Vec<_> = seen.iter().filter(|s| s.field("elapsed").is_some()).collect();
-    assert_eq!(long.len(), 2, "at 5 s and at 10 s of the 12");
+    assert_eq!(long.len(), 2, "one at 5 s and one at 10 s");
     assert_eq!(long[1].field("elapsed"), Some("10.00s"));
     assert_eq!(long[1].field("budget"), Some("12.00s"));
     assert_eq!(long[1].field("last_recorded"), Some("active_now=3"));

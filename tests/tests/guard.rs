@@ -117,7 +117,7 @@ async fn a_slow_phase_cannot_take_what_a_later_one_reserved() {
     assert_eq!(report.phases[0].duration, 7 * SECOND);
     assert_eq!(report.total, 9 * SECOND);
     assert!(report.timed_out);
-    assert_eq!(report.exit_status, 0, "a phase that timed out fails no unit");
+    assert_eq!(report.exit_status, 0, "a timeout is not a failure of the unit");
 }
 
 #[tokio::test(start_paused = true)]
@@ -326,7 +326,7 @@ async fn a_service_that_never_ends_is_dropped_after_its_timeout() {
     let (_, guard) = TestHarness::install(builder).unwrap();
     guard.handle().request_shutdown("test");
     let report = guard.run(std::future::pending::<()>()).await;
-    assert_eq!(report.total, 7 * SECOND, "no grace goes past the deadline");
+    assert_eq!(report.total, 7 * SECOND, "the service timeout ends at the deadline");
 }
 
 #[tokio::test(start_paused = true)]

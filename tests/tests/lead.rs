@@ -42,7 +42,7 @@ async fn the_pre_stop_delay_ends_readiness_at_once_and_the_service_afterwards() 
     );
     assert_eq!(guard.worst_case().duration(), 15 * SECOND);
     let readiness = guard.handle().readiness();
-    assert!(!*readiness.borrow(), "nothing runs yet");
+    assert!(!*readiness.borrow(), "`run` was not called yet");
     let (token, seen) = (guard.token(), readiness.clone());
     let asked_at = Instant::now();
     let (handle, late) = (guard.handle(), guard.handle());

@@ -101,7 +101,7 @@ fn each_start_of_a_command_has_another_folder() {
     let folder = one.records().parent().map(Path::to_owned).unwrap();
     assert!(folder.exists());
     drop(one);
-    assert!(!folder.exists(), "nothing is left behind");
+    assert!(!folder.exists(), "the folder is removed");
 }
 
 #[test]

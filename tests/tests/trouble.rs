@@ -279,7 +279,7 @@ fn a_durable_record_is_on_the_disk_before_the_process_ends() {
 #[test]
 fn a_run_that_was_oom_killed_is_reported_as_that() {
     let (Some(small), Ok(_)) = (Small::new(32 << 20), std::fs::File::open("/dev/kmsg")) else {
-        eprintln!("skipped: needs a control group of its own, and the kernel's log");
+        eprintln!("skipped: needs a new control group and the kernel's log");
         return;
     };
     let trouble = Trouble::start("eats_memory");

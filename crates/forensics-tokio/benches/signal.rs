@@ -93,7 +93,7 @@ async fn bare() -> Result<()> {
         let line = tokio::spawn(async move {
             listener.recv().await;
             token.cancel();
-            println!("a line of its own");
+            println!("a line");
             now_ns()
         });
         eprintln!("ready");

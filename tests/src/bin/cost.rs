@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                     "timespan" => {
                         black_box(cost::timespan_read()?);
                     }
-                    other => return Err(format!("no such thing: {other}").into()),
+                    other => return Err(format!("unknown WHAT: {other}").into()),
                 }
             }
             Ok(())

@@ -62,7 +62,7 @@ fn after_a_kill_the_termination_message_describes_the_last_state() {
         return;
     }
     let running = Container::default().start(&["--wedge", "drain"]);
-    assert_eq!(running.message(), "", "nothing to tell before a stop");
+    assert_eq!(running.message(), "", "there is no message before a stop");
     running.kill("-TERM");
     running.wait_for_message("\nrunning: drain for ");
     running.kill("-KILL");

@@ -14,12 +14,12 @@ use forensics_tokio::core::record::{ExitKind, RunOutcome};
 use crate::scene::Scene;
 
 /// A user without other processes. RLIMIT_NPROC applies to this user, but not to root.
-struct Somebody {
+struct OtherUser {
     uid: u32,
     scene: Scene,
 }
 
-impl Somebody {
+impl OtherUser {
     /// `None` if we cannot change the user.
     fn new() -> Option<Self> {
         if !root_can(Command::new("setpriv").args(["--reuid", "1", "true"])) {
@@ -76,25 +76,25 @@ impl Somebody {
 
 #[test]
 fn if_no_thread_can_be_started_only_the_diagnostic_is_missing() {
-    let Some(somebody) = Somebody::new() else { return };
-    let gateway = somebody.gateway(&[]);
-    somebody.take_threads(&gateway.program);
+    let Some(user) = OtherUser::new() else { return };
+    let gateway = user.gateway(&[]);
+    user.take_threads(&gateway.program);
     gateway.program.kill("-TERM");
     let ended = gateway.program.wait();
     ended.assert_well(1);
     assert!(ended.line("Diagnostic failed").contains("no thread is to be had"));
     assert!(ended.line("INFO shutdown: Shutdown context").contains("signal=SIGTERM"));
     // It ended in time, so nothing has waited for a thread.
-    let (_, verdict) = somebody.scene.recorded();
+    let (_, verdict) = user.scene.recorded();
     assert!(verdict.after_signal_us.unwrap() < 10_000_000, "{verdict}");
-    somebody.scene.assert_recorded_well();
+    user.scene.assert_recorded_well();
 }
 
 #[test]
 fn if_no_thread_can_be_started_later_signals_and_the_forced_end_are_recorded() {
-    let Some(somebody) = Somebody::new() else { return };
-    let gateway = somebody.gateway(&["--wedge", "db_close", "--deadline", "55s"]);
-    somebody.take_threads(&gateway.program);
+    let Some(user) = OtherUser::new() else { return };
+    let gateway = user.gateway(&["--wedge", "db_close", "--deadline", "55s"]);
+    user.take_threads(&gateway.program);
     gateway.program.kill("-TERM");
     gateway.program.wait_for_stderr("phase finished phase=adapters");
     // Within 200 ms it would be the same request. Those are real time.
@@ -107,19 +107,19 @@ fn if_no_thread_can_be_started_later_signals_and_the_forced_end_are_recorded() {
     assert_eq!(ended.code(), 70, "{}", ended.stderr);
     ended.line("Shutdown forced: another SIGTERM asked for an end at once");
     assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
-    let (_, verdict) = somebody.scene.recorded();
+    let (_, verdict) = user.scene.recorded();
     assert_eq!(verdict.how, Some(ExitKind::Forced), "{verdict}");
     assert!(verdict.evidence.contains("stop number 3"), "{verdict}");
 }
 
 #[test]
 fn if_no_thread_can_be_started_a_hook_that_hangs_does_not_keep_the_process_alive() {
-    let Some(somebody) = Somebody::new() else { return };
-    let trouble = somebody.copy(Path::new(env!("CARGO_BIN_EXE_trouble")));
-    let mut command = somebody.command(trouble);
-    let program = Program::start(command.arg("stuck_flush").arg(somebody.scene.records()));
+    let Some(user) = OtherUser::new() else { return };
+    let trouble = user.copy(Path::new(env!("CARGO_BIN_EXE_trouble")));
+    let mut command = user.command(trouble);
+    let program = Program::start(command.arg("stuck_flush").arg(user.scene.records()));
     program.wait_for_stdout("ready");
-    somebody.take_threads(&program);
+    user.take_threads(&program);
     program.kill("-TERM");
     program.wait_for_stderr("Teardown started");
     // As in the test above.
@@ -129,7 +129,7 @@ fn if_no_thread_can_be_started_a_hook_that_hangs_does_not_keep_the_process_alive
     // By the kernel's timer, because no thread of the process can end it.
     assert_eq!(ended.status.signal(), Some(9), "{}", ended.stderr);
     ended.line("Shutdown forced: another SIGTERM asked for an end at once");
-    let (_, verdict) = somebody.scene.recorded();
+    let (_, verdict) = user.scene.recorded();
     assert_eq!(verdict.outcome, RunOutcome::Forced, "{verdict}");
 }
 
@@ -137,7 +137,7 @@ fn if_no_thread_can_be_started_a_hook_that_hangs_does_not_keep_the_process_alive
 fn at_the_limit_of_its_memory_it_ends_well() {
     // The gateway needs some 10 MiB, and its diagnostic the same.
     let Some(small) = Small::new(40 << 20) else {
-        eprintln!("skipped: needs a control group of its own, with a memory controller");
+        eprintln!("skipped: needs a new control group with a memory controller");
         return;
     };
     let scene = Scene::new();
@@ -157,7 +157,7 @@ fn at_the_limit_of_its_memory_it_ends_well() {
     gateway.program.kill("-TERM");
     let ended = gateway.program.wait();
     ended.assert_well(0);
-    assert_eq!(small.events().1, 0, "nobody was killed");
+    assert_eq!(small.events().1, 0, "no process was killed");
     scene.assert_recorded_well();
     assert!(fs::read_to_string(scene.log()).unwrap().contains("--- end of diagnostic"));
 }

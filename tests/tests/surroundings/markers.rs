@@ -58,7 +58,12 @@ const CASES: [Case; 20] = [
         field: Some("yes"),
         problem: NOT_REGULAR,
     },
-    Case { name: "a link to nothing", lay: |at| link(at, "nowhere"), field: None, problem: None },
+    Case {
+        name: "a link to a missing file",
+        lay: |at| link(at, "nowhere"),
+        field: None,
+        problem: None,
+    },
     Case {
         name: "a link to itself",
         lay: |at| link(at, at.to_str().unwrap()),
@@ -122,25 +127,25 @@ const CASES: [Case; 20] = [
         problem: Some("not JSON: EOF"),
     },
     Case {
-        name: "no text",
+        name: "invalid UTF-8",
         lay: |at| write(at, b"{\"target_pid\": \"\xff\"}"),
         field: Some("yes"),
         problem: Some("not JSON: invalid unicode"),
     },
     Case {
-        name: "deeper than a stack",
+        name: "60,000 levels",
         lay: |at| write(at, "[".repeat(60_000).as_bytes()),
         field: Some("yes"),
         problem: Some("not JSON: recursion limit"),
     },
     Case {
-        name: "a number beyond all",
+        name: "a number out of range",
         lay: |at| write(at, br#"{"target_pid": 1e999}"#),
         field: Some("yes"),
         problem: Some("not JSON: number out of range"),
     },
     Case {
-        name: "a text that would be two fields",
+        name: "a text that looks like two fields",
         lay: |at| write(at, b"yes cause=operator\n"),
         field: Some("yes"),
         problem: Some("not JSON: expected value"),

@@ -69,7 +69,7 @@ fn a_systemd_run_that_hangs_is_replaced_by_a_child_after_a_second() {
             "Result=success",
             "Diagnostic written log=/tmp/diag.log",
             "warnings of gw: 0",
-            "--- not in a unit of its own: systemd-run did not answer within 1s",
+            "--- not in a separate unit: systemd-run did not answer within 1s",
             "--- end of diagnostic",
             "left: 0",
         ],

@@ -167,7 +167,7 @@ pub(crate) async fn run(plan: Plan, line: String) -> Result<Option<String>, Diag
         Ok(None) => {}
         Ok(unit) => return Ok(unit),
         // Written to the diagnostic's log, because an operator reads it if something is missing.
-        Err(why) => drop(writeln!(log, "--- not in a unit of its own: {}", Escaped(&why))),
+        Err(why) => drop(writeln!(log, "--- not in a separate unit: {}", Escaped(&why))),
     }
     let ended = run_child(&plan, &line, &log).await;
     let end = match &ended {
