@@ -42,7 +42,8 @@ async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
         .phase("finish", async move |cx| {
             running.close();
             cx.record("jobs_at_start", running.len());
-            // Not the timeout of the phase: it would drop the phase, and the code below would not run.
+            // Not the timeout of the phase: it would drop the phase, and the code below would not
+            // run.
             let _ = timeout(FINISH, running.wait()).await;
             cx.record("jobs_left", running.len());
             soon.cancel();

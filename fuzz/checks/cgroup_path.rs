@@ -1,5 +1,5 @@
-//! `/proc/PID/cgroup`, with names chosen by any user who can create control groups. The name of a unit
-//! that is found is safe in a line and in a shell. The file and the path give the same unit.
+//! `/proc/PID/cgroup`, with names chosen by any user who can create control groups. The name of a
+//! unit that is found is safe in a line and in a shell. The file and the path give the same unit.
 
 use std::time::Duration;
 

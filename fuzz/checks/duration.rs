@@ -1,5 +1,5 @@
-//! Time spans. A parsed span is printed so that it parses to the same span, an error is one short line, and
-//! parts add up.
+//! Time spans. A parsed span is printed so that it parses to the same span, an error is one short
+//! line, and parts add up.
 
 use forensics_core::duration::{Timespan, parse, parse_stop_timeout};
 

@@ -1,5 +1,5 @@
-//! A record of `/dev/kmsg`, which root or the kernel writes. It is shown as one short line, and a forged
-//! record is not shown as the kernel's.
+//! A record of `/dev/kmsg`, which root or the kernel writes. It is shown as one short line, and a
+//! forged record is not shown as the kernel's.
 
 #[path = "../../crates/forensics-core/src/diagnostic/system/kmsg/record.rs"]
 mod record;

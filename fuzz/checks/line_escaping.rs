@@ -1,4 +1,5 @@
-//! Lines of `key=value`. With any values the result is one line, which reads back as the same fields.
+//! Lines of `key=value`. With any values the result is one line, which reads back as the same
+//! fields.
 
 use forensics_core::escape::{Escaped, is_safe, truncate};
 use forensics_core::logfmt::{self, Key, Value};
@@ -18,7 +19,8 @@ pub(crate) fn check(data: &[u8]) {
             assert!(value.starts_with(short.strip_suffix('…').unwrap_or(&short)), "{short:?}");
             assert!(short == *value || value.chars().count() > max);
         }
-        // The value as a line: if it can be parsed, the fields are the same after writing and reading.
+        // The value as a line: if it can be parsed, the fields are the same after writing and
+        // reading.
         if let Ok(read) = logfmt::parse(value) {
             assert_eq!(logfmt::parse(&line(&read)), Ok(read));
         }

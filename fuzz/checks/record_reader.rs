@@ -1,5 +1,5 @@
-//! A record, perhaps damaged by a full disk or written by an attacker. It is read or refused, and the
-//! post-mortem is one line without duplicate fields.
+//! A record, perhaps damaged by a full disk or written by an attacker. It is read or refused, and
+//! the post-mortem is one line without duplicate fields.
 
 use forensics_core::duration::Timespan;
 use forensics_core::logfmt;
@@ -34,8 +34,8 @@ fn line(line: &[u8]) {
     let text = serde_json::to_vec(&entry).expect("an entry has a JSON form");
     assert!(!text.contains(&b'\n'));
     let again = Entry::parse(&text).expect("what is written can be read");
-    // An event with a known name, by a newer writer, that had a duplicate field. Written again, it has the
-    // field once, so it may be parsed as the known event.
+    // An event with a known name, by a newer writer, that had a duplicate field. Written again, it
+    // has the field once, so it may be parsed as the known event.
     let may_fit = entry.v > VERSION && matches!(entry.event, Event::Unknown(_));
     assert!(again == entry || may_fit, "{again:?} is not {entry:?}");
 }

@@ -1,5 +1,5 @@
-//! The output of systemctl for a unit, with values from unit files. All texts about the unit are lines that
-//! are safe to show.
+//! The output of systemctl for a unit, with values from unit files. All texts about the unit are
+//! lines that are safe to show.
 
 use std::time::Duration;
 

@@ -1,7 +1,8 @@
 //! Tests that pass on any Unix: a real guarded service, stopped by real signals.
 //!
-//! `.ci/portable` runs them with the code for other Unix (`--cfg forensics_portable`), which does not
-//! read `/proc`. The tests assert that nothing was read, so that they cannot run the wrong code unnoticed.
+//! `.ci/portable` runs them with the code for other Unix (`--cfg forensics_portable`), which does
+//! not read `/proc`. The tests assert that nothing was read, so that they cannot run the wrong code
+//! unnoticed.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.

@@ -1,5 +1,5 @@
-//! A service whose argument selects its first phase: `hang` never ends, `block` blocks its thread and so
-//! the runtime, and any other phase ends at once.
+//! A service whose argument selects its first phase: `hang` never ends, `block` blocks its thread
+//! and so the runtime, and any other phase ends at once.
 
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,7 @@
 //! How many bytes that were written to a TCP connection the other side's kernel has acknowledged.
 //!
-//! Acknowledged bytes are in the server's socket, even if nothing has read them. The server has never
-//! received the other ones. The kernel keeps this count after a reset.
+//! Acknowledged bytes are in the server's socket, even if nothing has read them. The server has
+//! never received the other ones. The kernel keeps this count after a reset.
 
 use std::io;
 use std::net::TcpStream;
@@ -9,8 +9,9 @@ use std::net::TcpStream;
 use nix::sys::socket::getsockopt;
 use nix::{getsockopt_impl, libc, sockopt_impl};
 
-/// The beginning of `struct tcp_info` of linux/tcp.h, up to the one field that is needed. The C library's
-/// definition lacks the fields that Linux 4.1 added. The kernel fills only as much as is requested.
+/// The beginning of `struct tcp_info` of linux/tcp.h, up to the one field that is needed. The C
+/// library's definition lacks the fields that Linux 4.1 added. The kernel fills only as much as is
+/// requested.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 #[expect(unreachable_pub, reason = "the macro's own type is public")]

@@ -1,8 +1,8 @@
 //! An HTTP client that knows the result of each of its requests.
 //!
-//! A load generator counts answers and errors. If a connection ends without an answer, it cannot say whether
-//! the server had received the request. This client asks the kernel how much of the request was
-//! acknowledged. So much has arrived in the server's socket.
+//! A load generator counts answers and errors. If a connection ends without an answer, it cannot
+//! say whether the server had received the request. This client asks the kernel how much of the
+//! request was acknowledged. So much has arrived in the server's socket.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -100,8 +100,8 @@ impl Client {
         self.connection = None;
     }
 
-    /// Sends a request that the gateway answers after `ms` milliseconds, or at once, and counts the result.
-    /// Uses the open connection if there is one.
+    /// Sends a request that the gateway answers after `ms` milliseconds, or at once, and counts the
+    /// result. Uses the open connection if there is one.
     pub fn ask(&mut self, ms: Option<u32>) -> Fate {
         let fate = match self.connected() {
             Ok(stream) => self.ask_on(stream, ms),
@@ -206,7 +206,8 @@ impl Answer {
         (body.len() >= length).then_some((head, body))
     }
 
-    /// If this is a complete 200 with exactly this body: whether it has the header `Connection: close`.
+    /// If this is a complete 200 with exactly this body: whether it has the header `Connection:
+    /// close`.
     fn is_whole(&self, expected: &str) -> Option<bool> {
         let (head, body) = self.parts()?;
         let well = head.starts_with("http/1.1 200 ") && body == expected.as_bytes();

@@ -29,8 +29,8 @@ impl Subjects {
     /// # Errors
     /// If the signal cannot be captured or the record cannot be created.
     pub fn prepare() -> Result<Self, Box<dyn Error>> {
-        /// Handlers and captured signals belong to the whole process. Two tests at once would take each
-        /// other's signals, and one would wait forever.
+        /// Handlers and captured signals belong to the whole process. Two tests at once would take
+        /// each other's signals, and one would wait forever.
         static TURN: Mutex<()> = Mutex::new(());
         let startup = StartupInfo::collect();
         let turn = TURN.lock();

@@ -95,7 +95,8 @@ fn run_client(
         match habit {
             Habit::NewConnection => client.disconnect(),
             Habit::Busy => {}
-            // Not for synchronisation: the pauses are the load. Some are longer than the gateway's last call.
+            // Not for synchronisation: the pauses are the load. Some are longer than the gateway's
+            // last call.
             Habit::Pausing => thread::sleep(Duration::from_millis(random % 250)),
         }
         let slow = (nth % 4 == 3).then_some(((random >> 32) % 80) as u32);

@@ -1,7 +1,7 @@
 //! Starts the programs of this workspace as a user would, and reads their output.
 //!
-//! This builds on the public harness [`forensics_tokio::testing::Process`]. It adds the paths of our programs,
-//! the gateway's phases, and `/bin/kill` as a sender that exits at once.
+//! This builds on the public harness [`forensics_tokio::testing::Process`]. It adds the paths of
+//! our programs, the gateway's phases, and `/bin/kill` as a sender that exits at once.
 
 #![forbid(unsafe_code)]
 
@@ -26,8 +26,9 @@ pub use skip::{can, root_can};
 pub use small::Small;
 pub use until::{until, until_guarded, until_read, until_started};
 
-/// Characters that could break a line, forge a field, control a terminal, or be invisible: newlines, CSI,
-/// OSC 8 and 52, DCS, C1, NUL, DEL, bidirectional controls, characters without width, tags, separators.
+/// Characters that could break a line, forge a field, control a terminal, or be invisible:
+/// newlines, CSI, OSC 8 and 52, DCS, C1, NUL, DEL, bidirectional controls, characters without
+/// width, tags, separators.
 pub const HOSTILE: &str = "a\nb\r\tc \u{1b}[31m\u{1b}]8;;http://x\u{1b}\\\u{1b}]52;c;eA==\u{7}\u{90}q\u{9c}\
     \u{9b}2J\0\u{7f}\u{202e}\u{2066}\u{200e}\u{61c}\u{200b}\u{200d}\u{feff}\u{ad}\u{e0041}\u{2028}\u{2029}\
     \" cause=systemd outcome=ok x=\"";
@@ -65,8 +66,8 @@ pub fn example(name: &str) -> PathBuf {
     target_dir().join("examples").join(name)
 }
 
-/// The path of the example gateway, built from the present sources and linked statically, so that it runs
-/// in an empty root.
+/// The path of the example gateway, built from the present sources and linked statically, so that
+/// it runs in an empty root.
 ///
 /// # Panics
 /// If it does not build.
@@ -77,7 +78,8 @@ pub fn static_gateway() -> &'static Path {
         let target = target_dir().parent().expect("a profile's folder lies in target/").to_owned();
         // The same sources, in a package without the dependencies of the other examples.
         let mut build = cargo(&["--package", "forensics-static"]);
-        // With `--target` the flags do not apply to build scripts, and the output has a separate folder.
+        // With `--target` the flags do not apply to build scripts, and the output has a separate
+        // folder.
         build.args(["--target", &triple, "--target-dir"]).arg(&target);
         build.env("RUSTFLAGS", "-C target-feature=+crt-static");
         // A stripped program is a fifth of the size.
@@ -241,8 +243,8 @@ pub fn kill(process: &Process, signal: &str) {
 }
 
 impl Ended {
-    /// The gateway's phases and their outcomes, in the order in which they ended, without the members of
-    /// groups.
+    /// The gateway's phases and their outcomes, in the order in which they ended, without the
+    /// members of groups.
     pub fn phases(&self) -> Vec<(String, String)> {
         let value = |line: &str, key: &str| {
             let rest = line.split_once(&format!(" {key}="))?.1;
@@ -254,8 +256,8 @@ impl Ended {
         finished.filter(|(phase, _)| !matches!(phase.as_str(), "telegram" | "slack")).collect()
     }
 
-    /// Asserts that the gateway's teardown succeeded: every phase ran, nothing panicked, it exited with 0,
-    /// and there are at most `warnings` warnings.
+    /// Asserts that the gateway's teardown succeeded: every phase ran, nothing panicked, it exited
+    /// with 0, and there are at most `warnings` warnings.
     ///
     /// # Panics
     /// If it did not.

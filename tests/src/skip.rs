@@ -3,8 +3,9 @@
 use std::io::Write;
 use std::process::Command;
 
-/// Whether `probe` succeeds. A test that needs it calls this first. If it fails, the test is skipped, which
-/// is printed even if libtest captures the output. In CI the test fails, so that a skip is noticed.
+/// Whether `probe` succeeds. A test that needs it calls this first. If it fails, the test is
+/// skipped, which is printed even if libtest captures the output. In CI the test fails, so that a
+/// skip is noticed.
 ///
 /// # Panics
 /// If it fails, with `CI=true`.

@@ -5,8 +5,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A new control group with a memory limit. It is removed when this is dropped, if no process is left in
-/// it.
+/// A new control group with a memory limit. It is removed when this is dropped, if no process is
+/// left in it.
 #[derive(Debug)]
 pub struct Small(PathBuf);
 
@@ -38,7 +38,8 @@ impl Small {
         self.0.join("cgroup.procs")
     }
 
-    /// How often its memory has reached the limit, and how often the kernel has killed a process in it.
+    /// How often its memory has reached the limit, and how often the kernel has killed a process in
+    /// it.
     ///
     /// # Panics
     /// If the kernel does not say.

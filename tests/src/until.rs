@@ -53,8 +53,8 @@ pub fn until_started(records: &Path, phase: &str) {
     });
 }
 
-/// Waits until a server at this IPv4 address has read everything that was sent to it: no connection waits
-/// in its queue, and none of its sockets has unread bytes.
+/// Waits until a server at this IPv4 address has read everything that was sent to it: no connection
+/// waits in its queue, and none of its sockets has unread bytes.
 ///
 /// # Panics
 /// If it does not read it, or there is no listener.

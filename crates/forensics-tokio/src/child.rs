@@ -1,12 +1,12 @@
 //! The processes that we start during a stop.
 //!
-//! Each is the leader of a new process group. When its [`Group`] is dropped, it is killed with all processes
-//! that it started. So no process remains after a task is dropped, except one that left the group by
-//! setsid(2). The input of a child is a pipe, because an empty root has no `/dev/null`. The output that
-//! is read is bounded.
+//! Each is the leader of a new process group. When its [`Group`] is dropped, it is killed with all
+//! processes that it started. So no process remains after a task is dropped, except one that left
+//! the group by setsid(2). The input of a child is a pipe, because an empty root has no
+//! `/dev/null`. The output that is read is bounded.
 //!
-//! A child is started by posix_spawn. It must not have a `pre_exec` hook, because std would then use fork,
-//! which takes a quarter of a second in a process with 8 GiB resident.
+//! A child is started by posix_spawn. It must not have a `pre_exec` hook, because std would then
+//! use fork, which takes a quarter of a second in a process with 8 GiB resident.
 
 use std::io;
 use std::process::{ExitStatus, Output, Stdio};
@@ -40,8 +40,8 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // Its pid is the id of its group. `id` returns `None` after the child was waited for. Until then
-        // the kernel does not reuse the pid.
+        // Its pid is the id of its group. `id` returns `None` after the child was waited for. Until
+        // then the kernel does not reuse the pid.
         if let Some(pid) = self.0.id().and_then(|pid| i32::try_from(pid).ok()) {
             let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
         }

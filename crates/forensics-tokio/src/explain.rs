@@ -1,7 +1,7 @@
 //! Asks systemd why it stops us. That takes too long to do before the context line.
 //!
-//! This is a separate task, so that no phase waits for it. The answer is logged as one event. After a second
-//! the task gives up.
+//! This is a separate task, so that no phase waits for it. The answer is logged as one event. After
+//! a second the task gives up.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +17,8 @@ use crate::{events, systemctl};
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
 /// Asks systemd why it stops us, unless the cause shows that systemd did not request the stop. Then
-/// notifies systemd that we are stopping. The order matters: after the notification systemd shows the unit
-/// as stopping, and no longer shows the reason.
+/// notifies systemd that we are stopping. The order matters: after the notification systemd shows
+/// the unit as stopping, and no longer shows the reason.
 pub(crate) async fn explain_stop(shutdown: Arc<Shutdown>, context: Arc<ShutdownContext>) {
     ask(&shutdown, &context).await;
     // This starts systemd's stop timeout, if it is not running yet.

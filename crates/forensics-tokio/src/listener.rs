@@ -1,8 +1,9 @@
-//! The guard's task in the runtime. It listens for signals through tokio, and answers the shutdown thread,
-//! which shows that the runtime makes progress.
+//! The guard's task in the runtime. It listens for signals through tokio, and answers the shutdown
+//! thread, which shows that the runtime makes progress.
 //!
-//! It runs from `install()` on. Normally the shutdown thread handles a signal first. If it has not done so
-//! within a second after tokio has received the signal, this task forwards the signal itself.
+//! It runs from `install()` on. Normally the shutdown thread handles a signal first. If it has not
+//! done so within a second after tokio has received the signal, this task forwards the signal
+//! itself.
 
 use std::sync::Arc;
 use std::task::Poll;

@@ -26,8 +26,8 @@ fn decide(configured: Option<bool>, multi_threaded: bool, may_be_killed: bool) -
     }
 }
 
-/// Requests a short slice for the main thread as configured, and stores whether our own threads request
-/// one. Must be called before those are started.
+/// Requests a short slice for the main thread as configured, and stores whether our own threads
+/// request one. Must be called before those are started.
 pub(crate) fn apply(configured: Option<bool>, runtime: &Handle) {
     let multi_threaded = runtime.runtime_flavor() == RuntimeFlavor::MultiThread;
     let may_be_killed = capture::may_be_killed_for_short_slice();
@@ -42,7 +42,8 @@ pub(crate) fn apply(configured: Option<bool>, runtime: &Handle) {
     }
 }
 
-/// Requests a short slice for the calling thread. Each thread that takes part in a stop calls this first.
+/// Requests a short slice for the calling thread. Each thread that takes part in a stop calls this
+/// first.
 pub(crate) fn request_for_own_thread() {
     if OWN_THREADS.load(Ordering::Relaxed) {
         // Without it a stop on a busy host is slower, and nothing else changes.

@@ -1,12 +1,12 @@
 //! The termination message: what `kubectl describe pod` shows about the end of a container.
 //!
-//! The kubelet creates a file (`terminationMessagePath`) and reads at most 4096 bytes of it after the
-//! container has ended, also after a SIGKILL. So we write to the file at the beginning of a stop and at each
-//! change. After a SIGKILL it has the last state.
+//! The kubelet creates a file (`terminationMessagePath`) and reads at most 4096 bytes of it after
+//! the container has ended, also after a SIGKILL. So we write to the file at the beginning of a
+//! stop and at each change. After a SIGKILL it has the last state.
 //!
-//! The file is opened at the start. Each message is one write on a separate thread, because a write may
-//! block. A newer message replaces one that has not been written yet. The end of the teardown waits for the
-//! last message, with a limit.
+//! The file is opened at the start. Each message is one write on a separate thread, because a write
+//! may block. A newer message replaces one that has not been written yet. The end of the teardown
+//! waits for the last message, with a limit.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -26,8 +26,8 @@ pub(crate) const DEFAULT_PATH: &str = "/dev/termination-log";
 /// How long opening the file may take. A busy machine may need that long to run a thread.
 const OPEN_LIMIT: Duration = Duration::from_millis(500);
 
-/// How long to wait until the last message is written. A busy machine may need that long to run a thread.
-/// By then nothing else is waiting.
+/// How long to wait until the last message is written. A busy machine may need that long to run a
+/// thread. By then nothing else is waiting.
 const WRITE_LIMIT: Duration = Duration::from_millis(500);
 
 /// The file, if there is one; see the module's documentation.

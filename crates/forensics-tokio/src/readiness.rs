@@ -15,8 +15,8 @@ impl Readiness {
     /// The service is up. Has no effect after [`end`](Self::end).
     pub(crate) fn begin(&self) {
         self.ready.send_if_modified(|ready| {
-            // Read while the value is locked. `end` sets the flag before the value. So either this sees the
-            // flag, or `end` sets the value after this.
+            // Read while the value is locked. `end` sets the flag before the value. So either this
+            // sees the flag, or `end` sets the value after this.
             let now = !self.over.load(Ordering::Acquire);
             std::mem::replace(ready, now) != now
         });

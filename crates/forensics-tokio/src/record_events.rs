@@ -39,8 +39,8 @@ pub(crate) fn begun(
     Event::Signal(event)
 }
 
-/// A later signal, and the number of requests so far. A signal that counts as the same request as the one
-/// before does not increase that number.
+/// A later signal, and the number of requests so far. A signal that counts as the same request as
+/// the one before does not increase that number.
 pub(crate) fn repeated(repeated: &RepeatedSignal, requests: u32) -> Event {
     let sender = repeated.sender.as_ref();
     // Its cause would need the context, which belongs to the first signal.

@@ -1,5 +1,5 @@
-//! The values that a phase records. They go into the report. While the phase runs, log lines and systemd's
-//! status show them.
+//! The values that a phase records. They go into the report. While the phase runs, log lines and
+//! systemd's status show them.
 
 use std::sync::Mutex;
 use std::time::Duration;

@@ -14,7 +14,8 @@ use crate::events;
 use crate::machine::{Event, Seconds, Snapshot};
 use crate::shutdown::Shutdown;
 
-/// How often the machine is read. If the unit's stop timeout is shorter than five times this, more often.
+/// How often the machine is read. If the unit's stop timeout is shorter than five times this, more
+/// often.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Runs until it is dropped; never returns.

@@ -17,7 +17,8 @@ use crate::child;
 /// How often a program is started at most, if systemd's signal to our cgroup ends it.
 const ATTEMPTS: u32 = 3;
 
-/// How long systemd may take until it finds no new process in our cgroup. It does nothing else meanwhile.
+/// How long systemd may take until it finds no new process in our cgroup. It does nothing else
+/// meanwhile.
 const SIGNAL_ROUND: Duration = Duration::from_millis(50);
 
 /// Asks for the properties of `unit`.
@@ -60,8 +61,8 @@ pub(crate) async fn run(
             let mut command = Command::new(name);
             // The texts that we read must be neither translated nor coloured.
             command.env("LC_ALL", "C").env("SYSTEMD_COLORS", "0");
-            // Otherwise the program would notify our manager. The manager would reject that and log it to
-            // the journal.
+            // Otherwise the program would notify our manager. The manager would reject that and log
+            // it to the journal.
             command.env_remove("NOTIFY_SOCKET");
             configure(&mut command, attempt);
             let output = child::output(command).await?;
@@ -83,9 +84,10 @@ pub(crate) async fn run(
 
 /// Whether the signal of a stop or of the watchdog ended a process that we started.
 ///
-/// systemd signals the processes of our cgroup until it finds no new one. So it can also signal a process
-/// that we start in the first moment of a stop. That process can be started again once systemd has found
-/// no new process. This function waits for that before it returns true. Cancel safe.
+/// systemd signals the processes of our cgroup until it finds no new one. So it can also signal a
+/// process that we start in the first moment of a stop. That process can be started again once
+/// systemd has found no new process. This function waits for that before it returns true. Cancel
+/// safe.
 pub(crate) async fn may_start_again(ended: ExitStatus) -> bool {
     let signals = [Signal::SIGTERM, Signal::SIGABRT].map(|signal| signal as i32);
     let was_signalled = ended.signal().is_some_and(|signal| signals.contains(&signal));

@@ -1,9 +1,9 @@
-//! Names the sender of each SIGTERM twice: from what the handler read, and from what a task reads that
-//! `tokio::signal` has woken, as a program without the capture would. Both use the pid from the handler,
-//! because tokio does not provide it.
+//! Names the sender of each SIGTERM twice: from what the handler read, and from what a task reads
+//! that `tokio::signal` has woken, as a program without the capture would. Both use the pid from
+//! the handler, because tokio does not provide it.
 //!
-//! Prints `ready PID`, then a line of JSON for each signal. Runs until it is killed. With `--fast` its main
-//! thread asks for a short time slice, as `low_latency_capture` does.
+//! Prints `ready PID`, then a line of JSON for each signal. Runs until it is killed. With `--fast`
+//! its main thread asks for a short time slice, as `low_latency_capture` does.
 
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,7 @@
 //! Runs the pieces of work whose cost `tests/cost.rs` measures.
 //!
-//! `cost signal` waits for a signal and prints `cancelled` as soon as its token is cancelled. `cost WHAT N`
-//! runs WHAT, one of `context record timespan`, N times.
+//! `cost signal` waits for a signal and prints `cancelled` as soon as its token is cancelled. `cost
+//! WHAT N` runs WHAT, one of `context record timespan`, N times.
 
 #![forbid(unsafe_code)]
 

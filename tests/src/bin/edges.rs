@@ -1,7 +1,7 @@
 //! A guarded program that waits before or after `run()`, so that tests can send it signals there.
 //!
-//! `edges before` waits between `install()` and `run()`, `edges after` waits after `run()`. It prints `here`
-//! and waits for a line on stdin, so that the test decides when it continues.
+//! `edges before` waits between `install()` and `run()`, `edges after` waits after `run()`. It
+//! prints `here` and waits for a line on stdin, so that the test decides when it continues.
 
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,7 @@
 //! Clients that send requests to the gateway while a command runs, and report the results.
 //!
-//! `hammer ADDRESS CLIENTS COMMAND [ARG...]` starts CLIENTS clients of each kind. It exits with the status
-//! of the command. It prints one line, and another one for each lost request.
+//! `hammer ADDRESS CLIENTS COMMAND [ARG...]` starts CLIENTS clients of each kind. It exits with the
+//! status of the command. It prints one line, and another one for each lost request.
 
 #![forbid(unsafe_code)]
 

@@ -1,6 +1,7 @@
 //! A guarded program that runs for only some milliseconds, for tests that signal it at any moment.
 //!
-//! `hasty [RECORDS]`. It prints `ready` once its guard is installed. Then its service ends by itself.
+//! `hasty [RECORDS]`. It prints `ready` once its guard is installed. Then its service ends by
+//! itself.
 
 #![forbid(unsafe_code)]
 

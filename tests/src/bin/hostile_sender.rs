@@ -1,6 +1,7 @@
 //! Takes the given name, sends SIGTERM, and runs until its input ends.
 //!
-//! `hostile_sender PID NAME ANYTHING...`. The name can be any bytes except NUL. The kernel keeps 15 of them.
+//! `hostile_sender PID NAME ANYTHING...`. The name can be any bytes except NUL. The kernel keeps 15
+//! of them.
 
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,6 @@
-//! A program that a test kills during its teardown. Its phases take some milliseconds. Each prints a line when
-//! it starts and when it ends, each with one write. The test compares this output with the record.
+//! A program that a test kills during its teardown. Its phases take some milliseconds. Each prints
+//! a line when it starts and when it ends, each with one write. The test compares this output with
+//! the record.
 //!
 //! `killed RECORDS`
 

@@ -1,11 +1,12 @@
-//! A guarded program whose own texts are all hostile: its name, the names, errors, panics and values of its
-//! phases, and its reason to stop.
+//! A guarded program whose own texts are all hostile: its name, the names, errors, panics and
+//! values of its phases, and its reason to stop.
 //!
-//! `outspoken LOG STOP RECORDS DIAG_LOG ANYTHING...`. LOG is `concise` for the guard's own subscriber, or
-//! `plain` for tracing-subscriber's. STOP is
+//! `outspoken LOG STOP RECORDS DIAG_LOG ANYTHING...`. LOG is `concise` for the guard's own
+//! subscriber, or `plain` for tracing-subscriber's. STOP is
 //!
 //! - `request`: it requests the stop itself;
-//! - `descriptors`: it prints `ready`, waits for a signal, and its diagnostic lists the open descriptors;
+//! - `descriptors`: it prints `ready`, waits for a signal, and its diagnostic lists the open
+//!   descriptors;
 //! - `block`: it waits for a signal, and a phase blocks its thread until the exit is forced.
 
 #![forbid(unsafe_code)]

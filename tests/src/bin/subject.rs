@@ -1,7 +1,7 @@
 //! The program that receives the signals in the tests of senders.
 //!
-//! Prints `ready PID` once its guard is installed, and the report as one line of JSON after the stop. Exits
-//! with the report's status. Its log goes to stderr.
+//! Prints `ready PID` once its guard is installed, and the report as one line of JSON after the
+//! stop. Exits with the report's status. Its log goes to stderr.
 //!
 //! | option | what it does |
 //! |---|---|
@@ -96,7 +96,8 @@ impl Options {
     }
 }
 
-/// While this exists, no descriptor can be opened, because the limit is below any number that becomes free.
+/// While this exists, no descriptor can be opened, because the limit is below any number that
+/// becomes free.
 struct Descriptors {
     soft: u64,
     hard: u64,

@@ -1,4 +1,5 @@
-//! A guarded program with a fault that its argument selects. It mostly uses a current-thread runtime.
+//! A guarded program with a fault that its argument selects. It mostly uses a current-thread
+//! runtime.
 //!
 //! `trouble KIND RECORDS`. It prints `ready` once its guard is installed.
 
@@ -187,8 +188,8 @@ fn main() -> Result<ShutdownReport, Box<dyn Error>> {
     })
 }
 
-/// How long the program runs after a teardown: longer than its deadline of a second plus the half second
-/// after which it is ended.
+/// How long the program runs after a teardown: longer than its deadline of a second plus the half
+/// second after which it is ended.
 const AFTERWARDS: Duration = Duration::from_secs(3);
 
 /// A diagnostic that never ends and ignores SIGTERM, and so does the process that it starts.

@@ -54,7 +54,7 @@ fn a_stop_is_found_by_its_fields_and_explained_by_the_catalog() {
         part("explained"),
         &[
             "░░ Subject: A service is asked to stop, and this is who asked",
-            "░░ SIGTERM, sent by process 1 (systemd), as the kernel says.",
+            "░░ SIGTERM, sent by process 1 (systemd), according to the kernel.",
         ],
     );
 }

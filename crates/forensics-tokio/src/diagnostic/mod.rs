@@ -1,18 +1,18 @@
 //! The diagnostic: a process, started at the signal, that writes down what this process and the machine
 //! are doing.
 //!
-//! By default the program starts itself again, and the second process only writes a [`Diagnostic`]. So the
-//! image needs no shell and no `ps`. For this, `main` must first call [`run_if_child`], which writes the
-//! diagnostic in the second process and exits. A program that has not called it is never started again. A
-//! shell command then replaces the built-in diagnostic.
+//! By default the program starts itself again, and the second process only writes a [`Diagnostic`].
+//! So the image needs no shell and no `ps`. For this, `main` must first call [`run_if_child`],
+//! which writes the diagnostic in the second process and exits. A program that has not called it is
+//! never started again. A shell command then replaces the built-in diagnostic.
 //!
 //! If the stop of a unit takes too long, systemd kills the whole cgroup of the unit, and a diagnostic in
 //! it as well. So the diagnostic of a service is started as a transient unit if that is allowed; see
 //! `transient_unit`. Otherwise it is a child.
 //!
-//! A child does not handle SIGTERM, so it ends when systemd signals the whole cgroup again. If a process
-//! remained, systemd would report a clean stop as failed. A command that does not end is killed, with
-//! all processes that it started, at its time limit or at the teardown's deadline.
+//! A child does not handle SIGTERM, so it ends when systemd signals the whole cgroup again. If a
+//! process remained, systemd would report a clean stop as failed. A command that does not end is
+//! killed, with all processes that it started, at its time limit or at the teardown's deadline.
 
 mod transient_unit;
 
@@ -59,8 +59,8 @@ static INITIALISED: AtomicBool = AtomicBool::new(false);
 /// Runs the diagnostic and exits, if this process was started as the diagnostic of another run of the
 /// program. Otherwise it returns at once.
 ///
-/// Call it in the first line of `main`, before anything is opened or started. It also works inside a
-/// runtime, such as under `#[tokio::main]`.
+/// Call it in the first line of `main`, before anything is opened or started. It also works inside
+/// a runtime, such as under `#[tokio::main]`.
 pub fn run_if_child() {
     INITIALISED.store(true, Ordering::Release);
     let arguments: Vec<_> = std::env::args_os().take(4).collect();
@@ -108,8 +108,8 @@ impl DiagCommand {
         }
     }
 
-    /// Whether this program itself is the diagnostic. It then also writes the line that says how the
-    /// diagnostic ended.
+    /// Whether this program itself is the diagnostic. It then also writes the line that says how
+    /// the diagnostic ended.
     fn is_own_program(&self) -> bool {
         *self == DiagCommand::BuiltIn && INITIALISED.load(Ordering::Acquire)
     }
@@ -279,8 +279,8 @@ mod tests {
         assert!(text.ends_with("--- diagnostic incomplete: exit status: 3\n"), "{text}");
     }
 
-    /// Starts a diagnostic that ignores SIGTERM and waits an hour for its child. Returns also the pid of
-    /// that child. `deadline` ends it.
+    /// Starts a diagnostic that ignores SIGTERM and waits an hour for its child. Returns also the
+    /// pid of that child. `deadline` ends it.
     async fn start_endless(
         log: &Path,
         deadline: &Arc<Notify>,
@@ -301,7 +301,8 @@ mod tests {
         (sleeper, running)
     }
 
-    /// Waits until it has ended or is a zombie. Its parent has ended, too, so no process may wait for it.
+    /// Waits until it has ended or is a zombie. Its parent has ended, too, so it may remain a
+    /// zombie.
     fn assert_ends(sleeper: i32) {
         while nix::sys::signal::kill(Pid::from_raw(sleeper), None).is_ok() {
             let state = forensics_core::process::ProcessSummary::read_stat(sleeper).state;

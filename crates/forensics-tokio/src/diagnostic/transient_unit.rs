@@ -1,13 +1,14 @@
 //! The diagnostic in a transient unit. It is outside our cgroup, so it can outlive us.
 //!
-//! systemd-run(1) starts it without `--wait` and `--pipe`, so no message bus is needed. The unit opens the
-//! log through our file descriptor. So it writes to the file that we opened, even if that file has another
-//! path in systemd's mount namespace. Observed with systemd 252: the unit survives the SIGKILL at our stop
-//! timeout, and with `DefaultDependencies=no` it also starts while the machine shuts down.
+//! systemd-run(1) starts it without `--wait` and `--pipe`, so no message bus is needed. The unit
+//! opens the log through our file descriptor. So it writes to the file that we opened, even if that
+//! file has another path in systemd's mount namespace. Observed with systemd 252: the unit survives
+//! the SIGKILL at our stop timeout, and with `DefaultDependencies=no` it also starts while the
+//! machine shuts down.
 //!
-//! The unit must not have more rights than we have. So the system's manager is asked only if we are root,
-//! and the user's manager only for a unit of that user. Also, the path of the program must name the same
-//! file for systemd, because a service can have another root directory.
+//! The unit must not have more rights than we have. So the system's manager is asked only if we are
+//! root, and the user's manager only for a unit of that user. Also, the path of the program must
+//! name the same file for systemd, because a service can have another root directory.
 
 use std::ffi::OsString;
 use std::fs::{self, File};

@@ -1,7 +1,7 @@
 //! Counts what is in flight, so that a drain knows what to wait for and can show its progress.
 //!
-//! [`InFlight`] is the count. A service can count anything that it has accepted but not finished, such as
-//! connections, sessions or jobs. With the feature `tower`, layers count the requests of a
+//! [`InFlight`] is the count. A service can count anything that it has accepted but not finished,
+//! such as connections, sessions or jobs. With the feature `tower`, layers count the requests of a
 //! [`tower`](https://docs.rs/tower) service.
 
 #[cfg(feature = "tower")]
@@ -74,8 +74,8 @@ impl InFlight {
     /// (`active_at_start`) and how many there are (`active_now`). Each one that ends counts as progress
     /// of the phase ([`extend_stop_timeout`](crate::Builder::extend_stop_timeout)).
     ///
-    /// It also waits for those that begin meanwhile. It does not poll: a change of the count wakes it.
-    /// Cancel safe.
+    /// It also waits for those that begin meanwhile. It does not poll: a change of the count wakes
+    /// it. Cancel safe.
     pub async fn wait_idle(&self, cx: &PhaseContext) {
         self.wait(cx, std::future::ready(())).await;
     }

@@ -4,15 +4,18 @@
 //! The crate tracing-journald (0.3.2) is not used, because it would fail these tests:
 //!
 //! - `a_journal_that_does_not_read_blocks_nothing_and_lost_events_are_counted`, and
-//!   `a_journal_that_is_stuck_delays_no_phase` in `tests/tests/systemd/journal.rs`. Its send blocks as
-//!   long as the journal reads nothing, and its socket is private, so no timeout can be set. Every event
-//!   of the service would block, not only those on the log thread. Events that it drops are not counted.
-//! - `an_event_of_ours_has_its_id_its_prefix_and_its_phases`. It has one prefix for all targets. Two of
-//!   its layers, one for each prefix, cannot share a registry: both store a span's fields under the same
-//!   type, and the second one panics. Its `MESSAGE` has no fields, so `journalctl` would not show them.
-//!   Its `MESSAGE_ID` would have to be a field, which every other subscriber would show.
-//! - `megabytes_are_cut_at_a_character_and_names_are_made_valid` and `fields_that_do_not_fit_are_counted`.
-//!   It passes a large message as a file, without a limit on the size.
+//!   `a_journal_that_is_stuck_delays_no_phase` in `tests/tests/systemd/journal.rs`. Its send blocks
+//!   as long as the journal reads nothing, and its socket is private, so no timeout can be set.
+//!   Every event of the service would block, not only those on the log thread. Events that it drops
+//!   are not counted.
+//! - `an_event_of_ours_has_its_id_its_prefix_and_its_phases`. It has one prefix for all targets.
+//!   Two of its layers, one for each prefix, cannot share a registry: both store a span's fields
+//!   under the same type, and the second one panics. Its `MESSAGE` has no fields, so `journalctl`
+//!   would not show them. Its `MESSAGE_ID` would have to be a field, which every other subscriber
+//!   would show.
+//! - `megabytes_are_cut_at_a_character_and_names_are_made_valid` and
+//!   `fields_that_do_not_fit_are_counted`. It passes a large message as a file, without a limit on
+//!   the size.
 
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
@@ -56,10 +59,10 @@ const MAX_DATAGRAM: usize = 128 << 10;
 /// A value longer than 16 KiB is cut and then ends in `…`. Fields that do not fit into a message are
 /// counted in `SHUTDOWN_LOST_FIELDS`.
 ///
-/// The journal's queue is short (10 messages by default, see `net.unix.max_dgram_qlen`). If it is full, an
-/// event waits for at most 100 ms, and not at all if the event before it was lost. An event that does not
-/// fit by then is lost. The next event that is sent has the number of lost events in
-/// `SHUTDOWN_LOST_EVENTS`.
+/// The journal's queue is short (10 messages by default, see `net.unix.max_dgram_qlen`). If it is
+/// full, an event waits for at most 100 ms, and not at all if the event before it was lost. An
+/// event that does not fit by then is lost. The next event that is sent has the number of lost
+/// events in `SHUTDOWN_LOST_EVENTS`.
 #[derive(Debug)]
 pub struct JournaldLayer {
     socket: UnixDatagram,
@@ -107,7 +110,8 @@ impl JournaldLayer {
     }
 }
 
-/// Whether file descriptor 2 is connected to the journal, according to `JOURNAL_STREAM` (systemd.exec(5)).
+/// Whether file descriptor 2 is connected to the journal, according to `JOURNAL_STREAM`
+/// (systemd.exec(5)).
 pub(super) fn takes_stderr() -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
     let Ok(stderr) = fs::metadata("/proc/self/fd/2") else { return false };

@@ -1,7 +1,7 @@
 //! The ids of our events in the journal, for `journalctl MESSAGE_ID=…` and the catalog.
 
-/// The events that this crate emits: the name in `tracing`, and the `MESSAGE_ID=`. Both never change.
-/// `docs/shutdown-forensics.catalog` explains them to `journalctl -x`.
+/// The events that this crate emits: the name in `tracing`, and the `MESSAGE_ID=`. Both never
+/// change. `docs/shutdown-forensics.catalog` explains them to `journalctl -x`.
 pub const MESSAGE_IDS: &[(&str, &str)] = &[
     ("shutdown_context", "2eb97ec889c2526a26536dcddde71e1c"),
     ("stop_explained", "0465a81a724266e65afc41522b58d47f"),

@@ -1,9 +1,9 @@
 //! Tells the service manager the state of the service, by the protocol of `sd_notify(3)`.
 //!
-//! The crates `sd-notify` and `libsystemd` are not used, because they block while the manager's queue is
-//! full, and would block a teardown. Here a message waits in a queue, where it replaces an earlier one that
-//! sets the same variable. A task sends it when the socket has room. So nothing blocks, and the queue does
-//! not grow.
+//! The crates `sd-notify` and `libsystemd` are not used, because they block while the manager's
+//! queue is full, and would block a teardown. Here a message waits in a queue, where it replaces an
+//! earlier one that sets the same variable. A task sends it when the socket has room. So nothing
+//! blocks, and the queue does not grow.
 //!
 //! If `NOTIFY_SOCKET` is not set, all of this does nothing.
 
@@ -26,8 +26,8 @@ use tokio::time::timeout;
 use crate::lock::lock;
 use crate::os::abstract_address;
 
-/// Longest status, in characters. systemd accepts messages of up to 4096 bytes (`NOTIFY_BUFFER_MAX`), and an
-/// escaped character has at most 10 bytes.
+/// Longest status, in characters. systemd accepts messages of up to 4096 bytes
+/// (`NOTIFY_BUFFER_MAX`), and an escaped character has at most 10 bytes.
 const MAX_STATUS: usize = 400;
 
 /// How long sending an extension may take. Later it would be useless.
@@ -100,8 +100,8 @@ impl Notifier {
         connection.changed.notify_one();
     }
 
-    /// Asks systemd to wait for this time, from now on. Returns whether the message was sent. systemd may
-    /// still ignore it.
+    /// Asks systemd to wait for this time, from now on. Returns whether the message was sent.
+    /// systemd may still ignore it.
     pub(crate) async fn extend(&self, by: Duration) -> bool {
         let Some(connection) = &self.0 else { return false };
         let message = format!("EXTEND_TIMEOUT_USEC={}", by.as_micros());
@@ -111,8 +111,9 @@ impl Notifier {
 
     /// Sends the queued messages while it is polled. Never returns.
     ///
-    /// If a message cannot be sent for a reason other than a full queue, it is dropped. For example, a
-    /// manager that re-executes itself refuses messages for a moment, and receives the next status.
+    /// If a message cannot be sent for a reason other than a full queue, it is dropped. For
+    /// example, a manager that re-executes itself refuses messages for a moment, and receives the
+    /// next status.
     pub(crate) async fn send(&self) {
         let Some(connection) = &self.0 else { return std::future::pending().await };
         loop {

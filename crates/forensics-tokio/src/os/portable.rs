@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use nix::unistd::alarm;
 
-/// The command line for `/bin/sh -c` that runs as the diagnostic if this program cannot be started again.
-/// It shows names without command lines, because the shell cannot remove secrets from those.
+/// The command line for `/bin/sh -c` that runs as the diagnostic if this program cannot be started
+/// again. It shows names without command lines, because the shell cannot remove secrets from those.
 pub(crate) const SHELL: &str =
     "date; uptime; ps ax -o pid,ppid,user,stat,time,pcpu,rss,comm | head -n 60";
 

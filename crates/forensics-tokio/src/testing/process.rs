@@ -22,16 +22,17 @@ const RECORD_DIR: &str = "FORENSICS_RECORD_DIR";
 /// How long the harness waits by default. Even on a busy machine everything takes far less.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// How far apart two signals must be to count as two requests: what the guard requires, plus a margin for a
-/// busy machine.
+/// How far apart two signals must be to count as two requests: what the guard requires, plus a
+/// margin for a busy machine.
 const APART: Duration = SAME_REQUEST.saturating_add(Duration::from_millis(50));
 
-/// A running program. Its methods block the thread. So use it in tests with `#[test]`, or in tests with
-/// `#[tokio::test]` that have nothing else to run on that thread.
+/// A running program. Its methods block the thread. So use it in tests with `#[test]`, or in tests
+/// with `#[tokio::test]` that have nothing else to run on that thread.
 ///
 /// The program writes its record to a temporary folder. The harness sets the variable
-/// `FORENSICS_RECORD_DIR`, which overrides the program's own setting. The program does not inherit the
-/// other `FORENSICS_` variables of the test's environment. To set one, set it on the [`Command`].
+/// `FORENSICS_RECORD_DIR`, which overrides the program's own setting. The program does not inherit
+/// the other `FORENSICS_` variables of the test's environment. To set one, set it on the
+/// [`Command`].
 ///
 /// Every wait has a limit. If it passes, the test fails and shows all the output so far. The program is
 /// killed with SIGKILL when this is dropped.
@@ -113,8 +114,8 @@ impl Process {
         self.child.id()
     }
 
-    /// The folder in which it writes its record. If a second start gets the same folder, it reports how this
-    /// run ended.
+    /// The folder in which it writes its record. If a second start gets the same folder, it reports
+    /// how this run ended.
     pub fn records(&self) -> &Path {
         &self.records
     }

@@ -8,7 +8,8 @@ use forensics_core::process::ProcessSummary;
 
 use crate::capture_context::Caught;
 
-/// The sender of a signal that a test delivers. The guard treats it as if the kernel had reported it.
+/// The sender of a signal that a test delivers. The guard treats it as if the kernel had reported
+/// it.
 ///
 /// A test chooses the sender, not the cause. The cause follows from the sender, as from a real one
 /// ([`forensics_core::cause`]):

@@ -23,16 +23,17 @@ use crate::testing::Sender;
 
 /// A guard without signal handlers. The test says which signal came, and from whom.
 ///
-/// Everything after the capture of the signal works as in a service: context, cause, deadline, phases,
-/// escalation, record. Everything that concerns the whole process is left out:
+/// Everything after the capture of the signal works as in a service: context, cause, deadline,
+/// phases, escalation, record. Everything that concerns the whole process is left out:
 ///
-/// - No handler is installed, and the guard does not listen for signals. Real signals have the same effect
-///   as without a guard.
-/// - The shutdown thread does not watch the teardown. [`run_to_exit`](Self::run_to_exit) enforces the
-///   deadline by the runtime's clock. Instead of ending the process it returns [`ForcedExit`]. To test a
-///   phase that blocks its thread, use [`Process`](crate::testing::Process).
-/// - systemd is neither asked nor notified, and no supervisor is detected. The test's own unit, container,
-///   pod and `FORENSICS_` variables have no effect, and no termination message is written.
+/// - No handler is installed, and the guard does not listen for signals. Real signals have the same
+///   effect as without a guard.
+/// - The shutdown thread does not watch the teardown. [`run_to_exit`](Self::run_to_exit) enforces
+///   the deadline by the runtime's clock. Instead of ending the process it returns [`ForcedExit`].
+///   To test a phase that blocks its thread, use [`Process`](crate::testing::Process).
+/// - systemd is neither asked nor notified, and no supervisor is detected. The test's own unit,
+///   container, pod and `FORENSICS_` variables have no effect, and no termination message is
+///   written.
 /// - No diagnostic is started, even if the builder configures one.
 ///
 /// Records are written if the builder names a folder.
@@ -96,7 +97,8 @@ impl TestHarness {
         self.shutdown.handle(Event::UnitKnown(unit));
     }
 
-    /// Delivers a signal from [an operator](Sender::operator), at the present time of the runtime's clock.
+    /// Delivers a signal from [an operator](Sender::operator), at the present time of the runtime's
+    /// clock.
     ///
     /// The first one begins the stop, the second cuts the running phase short, and the third forces an
     /// exit. A signal within 200 ms of the last one counts as the same request. Under a paused clock the
@@ -105,21 +107,23 @@ impl TestHarness {
         self.signal_from(signal, &Sender::operator());
     }
 
-    /// Delivers a signal from `sender`. It can be any signal, also one that the builder did not name. After
-    /// the end of the teardown it has no effect, because the guard no longer handles signals.
+    /// Delivers a signal from `sender`. It can be any signal, also one that the builder did not
+    /// name. After the end of the teardown it has no effect, because the guard no longer handles
+    /// signals.
     pub fn signal_from(&self, signal: Signal, sender: &Sender) {
         let (signal, at) = (Box::new(sender.sends(signal)), self.shutdown.now());
         self.shutdown.handle(Event::SignalArrived { signal, at });
         self.exit_if_asked();
     }
 
-    /// Runs `work` until it ends or an exit is forced. `work` is a future that ends with the teardown, such
-    /// as [`run`](ShutdownGuard::run) of the guard, or your service's own `serve(guard)`.
+    /// Runs `work` until it ends or an exit is forced. `work` is a future that ends with the
+    /// teardown, such as [`run`](ShutdownGuard::run) of the guard, or your service's own
+    /// `serve(guard)`.
     ///
     /// # Errors
-    /// If a real process would have been ended by force: by a third signal, or because the teardown was not
-    /// over at its deadline. `work` is then dropped. Phases that are still running continue on the runtime;
-    /// in a real process they would have ended with it.
+    /// If a real process would have been ended by force: by a third signal, or because the teardown
+    /// was not over at its deadline. `work` is then dropped. Phases that are still running continue
+    /// on the runtime; in a real process they would have ended with it.
     pub async fn run_to_exit<T>(&self, work: impl Future<Output = T>) -> Result<T, ForcedExit> {
         tokio::select! {
             biased;
@@ -130,8 +134,8 @@ impl TestHarness {
         Err(self.forced.wait().await.clone())
     }
 
-    /// Waits until the teardown is past its deadline. Then does what the shutdown thread would do. Cancel
-    /// safe.
+    /// Waits until the teardown is past its deadline. Then does what the shutdown thread would do.
+    /// Cancel safe.
     async fn exit_at_deadline(&self) {
         let mut changes = self.shutdown.changes();
         loop {
