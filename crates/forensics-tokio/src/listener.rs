@@ -1,5 +1,5 @@
-//! The guard's task in the runtime. It listens for signals through tokio, and answers the shutdown
-//! thread, which shows that the runtime makes progress.
+//! The guard's task in the runtime. It listens for signals through tokio. It also answers the
+//! shutdown thread, and so shows that the runtime makes progress.
 //!
 //! It runs from `install()` on. Normally the shutdown thread handles a signal first. If it has not
 //! done so within a second after tokio has received the signal, this task forwards the signal

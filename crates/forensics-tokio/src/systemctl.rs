@@ -82,7 +82,7 @@ pub(crate) async fn run(
     Err(format!("{name}: {}: {}", output.status, truncate(why.trim(), MAX_TEXT_CHARS)))
 }
 
-/// Whether the signal of a stop or of the watchdog ended a process that we started.
+/// Whether a process that we started was ended by the signal of the stop or of the watchdog.
 ///
 /// systemd signals the processes of our cgroup until it finds no new one. So it can also signal a
 /// process that we start in the first moment of a stop. That process can be started again once
