@@ -100,7 +100,7 @@ pub fn forensics() -> PathBuf {
     target_dir().join("forensics")
 }
 
-/// Where cargo puts what it builds in the profile of this test: the folder above `deps/`.
+/// The folder of cargo's output in the profile of this test: the one above `deps/`.
 fn target_dir() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own path");
     let deps = test.parent().expect("a program lies in a folder");
