@@ -42,7 +42,7 @@ pub(crate) fn shut_to_bytes(socket: &impl AsFd) {
     let _ = SockRef::from(socket).attach_filter(&HEADER_ALONE);
 }
 
-/// Receives again. The kernel of the client sends again what was dropped.
+/// Receives again. The client's kernel retransmits what was dropped.
 #[cfg(target_os = "linux")]
 pub(crate) fn open(socket: &impl AsFd) {
     let _ = SockRef::from(socket).detach_filter();

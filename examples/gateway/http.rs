@@ -64,7 +64,7 @@ async fn slow(uri: Uri) -> Result<String, StatusCode> {
     Ok(format!("slept {ms} ms\n"))
 }
 
-/// A stream with a line every second, until the server says goodbye.
+/// A stream with a line every second, until the server asks the sessions to end.
 async fn session(State(traffic): State<Arc<Traffic>>) -> Response {
     let (mut say, hear) = tokio::io::duplex(64);
     let goodbye = traffic.goodbye.clone();

@@ -69,7 +69,8 @@ async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
         cx.record("sessions_told", told.say_goodbye());
     });
 
-    // The server accepts nothing new since the token was cancelled. Wait for what it had accepted.
+    // Since the token was cancelled, the server accepts nothing new. Wait for the accepted
+    // requests.
     let drain = traffic.requests.drain_phase();
     guard
         .phase("drain", async move |cx| {

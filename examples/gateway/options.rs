@@ -26,7 +26,7 @@ pub(crate) struct Options {
     /// terminationGracePeriodSeconds.
     #[arg(long, value_name = "T", value_parser = timespan)]
     pub(crate) grace: Option<Duration>,
-    /// How long to go on serving after the signal, no longer ready, until load balancers have noticed.
+    /// How long to keep serving after the signal, but not ready, until load balancers have noticed.
     #[arg(long, value_name = "T", default_value = "0", value_parser = timespan)]
     pub(crate) lead: Duration,
     /// The file for the container's termination message, instead of /dev/termination-log.

@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::door;
 
-/// How long after the stop an idle connection can still send a request. One that was sent at the moment
-/// of the stop arrives within half a round trip.
+/// How long after the stop an idle connection can still send a request. A request that was sent at
+/// the moment of the stop arrives within half a round trip.
 const LAST_CALL: Duration = Duration::from_millis(200);
 
 /// How long a client has to close its side after its last answer.
@@ -29,11 +29,12 @@ const LINGER: Duration = Duration::from_secs(1);
 pub(crate) struct Wire {
     socket: TcpStream,
     stop: CancellationToken,
-    /// Bytes were read and none written since: a request, or a part of one, is not answered yet.
+    /// Bytes were read, and nothing was written since: a request or a part of one is not answered
+    /// yet.
     asked: bool,
-    /// Ends [`LAST_CALL`] after the stop. Absent while there is something to read.
+    /// Ends [`LAST_CALL`] after the stop. `None` while there is something to read.
     idle: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    /// The socket receives nothing more, and was idle at its end.
+    /// The socket receives nothing more. It was idle when that was set.
     shut: bool,
 }
 

@@ -1,6 +1,6 @@
-//! gRPC with tonic. The calls stream until the client or the server ends them. A graceful shutdown of
-//! the server waits for all calls, and would wait for these forever. So a phase before the drain tells
-//! them to end.
+//! gRPC with tonic. The calls stream until the client or the server ends them. A graceful shutdown
+//! of the server waits for all calls, and would wait for these forever. So a phase before the drain
+//! asks them to end.
 //!
 //! ```sh
 //! cargo run -p forensics-example-grpc --example grpc    # the server; prints its address

@@ -64,8 +64,8 @@ async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
     println!("working; pid {}", std::process::id());
     let service = guard.token().cancelled_owned();
     let report = guard.run(service).await;
-    // This blocks until the collector has answered, a second at most. The runtime's own threads have to
-    // send the spans meanwhile, so it must not block one of them.
+    // This blocks until the collector has answered, for a second at most. It must not block a
+    // thread of the runtime, because those threads have to send the spans meanwhile.
     let flushed = tokio::task::spawn_blocking(move || traces.shutdown()).await?;
     if let Err(e) = flushed {
         eprintln!("failed to send all spans to the collector: {e}");

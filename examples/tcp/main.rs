@@ -51,7 +51,7 @@ async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
     Ok(guard.run(server).await)
 }
 
-/// Accepts until `stop` is cancelled. The open sessions go on.
+/// Accepts until `stop` is cancelled. The open sessions continue.
 async fn accept(
     listener: TcpListener,
     sessions: TaskTracker,
@@ -72,7 +72,7 @@ async fn accept(
     }
 }
 
-/// Answers each line with itself, until the client leaves or `goodbye` is cancelled between two.
+/// Sends each line back, until the client leaves or `goodbye` is cancelled between two lines.
 async fn session(mut stream: TcpStream, goodbye: CancellationToken) -> io::Result<()> {
     let (read, mut write) = stream.split();
     let mut read = BufReader::new(read);

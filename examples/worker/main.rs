@@ -24,7 +24,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long running jobs may go on after a request to stop.
+/// How long running jobs may continue after a request to stop.
 const FINISH: Duration = Duration::from_secs(1);
 
 #[tokio::main]
@@ -34,7 +34,7 @@ async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
     let queue = PathBuf::from(std::env::args_os().nth(1).ok_or("usage: worker QUEUE")?);
     let guard = ShutdownGuard::builder("worker").install()?;
     let jobs = TaskTracker::new();
-    // Not the guard's token, because jobs go on after the first signal.
+    // Not the guard's token, because jobs continue after the first signal.
     let enough = CancellationToken::new();
 
     let (running, soon) = (jobs.clone(), enough.clone());
@@ -42,13 +42,14 @@ async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
         .phase("finish", async move |cx| {
             running.close();
             cx.record("jobs_at_start", running.len());
-            // The phase must end by itself: what follows would not run if it were dropped.
+            // Not the timeout of the phase: it would drop the phase, and the code below would not
+            // run.
             let _ = timeout(FINISH, running.wait()).await;
             cx.record("jobs_left", running.len());
             soon.cancel();
         })
         .timeout(FINISH * 2);
-    // It has its own time, whatever happens to the phase before it.
+    // The reserve gives it time, even if the phase before it takes too long.
     let (left, now) = (jobs.clone(), enough.clone());
     guard
         .phase("hand_back", async move |_| {

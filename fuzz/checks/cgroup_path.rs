@@ -1,5 +1,5 @@
-//! `/proc/PID/cgroup`, in which whoever may make control groups chooses the names: a unit that is
-//! found has a name that is safe in a line and in a shell, and is found in both forms.
+//! `/proc/PID/cgroup`, with names chosen by any user who can create control groups. The name of a
+//! unit that is found is safe in a line and in a shell. The file and the path give the same unit.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub(crate) fn check(data: &[u8]) {
     assert!(container.is_none_or(|name| CONTAINERS.contains(&name)), "{container:?}");
     if let Some(found) = unit_of_cgroup_file(&text) {
         safe(&found);
-        assert!(text.contains(found.unit.as_str()), "{found:?} does not stand there");
+        assert!(text.contains(found.unit.as_str()), "{found:?} is not in the text");
     }
     let path = text.lines().next().unwrap_or_default();
     let path = path.strip_suffix(" (deleted)").unwrap_or(path);
@@ -29,7 +29,7 @@ pub(crate) fn check(data: &[u8]) {
     }
     if let Some(found) = found {
         safe(&found);
-        // What lies below a service is its own affair.
+        // A service can create any cgroups below its own.
         if !found.unit.starts_with("user@") {
             assert_eq!(
                 unit_of_cgroup_path(&format!("{path}/user@1.service/x.service")),

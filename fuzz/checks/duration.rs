@@ -1,5 +1,5 @@
-//! Time spans: what is read is printed so that it reads back, errors are one short line, and parts
-//! add up.
+//! Time spans. A parsed span is printed so that it parses to the same span, an error is one short
+//! line, and parts add up.
 
 use forensics_core::duration::{Timespan, parse, parse_stop_timeout};
 
@@ -10,7 +10,7 @@ pub(crate) fn check(data: &[u8]) {
         Ok(span) => {
             assert_ne!(span.as_micros(), Some(u64::MAX), "systemd's infinity as a number");
             let printed = span.to_string();
-            // So many years systemd prints, but does not read.
+            // systemd prints this number of years, but cannot parse it.
             if !printed.starts_with("584542y") {
                 assert_eq!(parse(&printed), Ok(*span), "printed as {span}");
             }
@@ -35,7 +35,7 @@ pub(crate) fn check(data: &[u8]) {
     }
 }
 
-/// Two spans side by side are their sum, or too large.
+/// Two spans in one text are their sum, or too large.
 fn sum(one: &str, other: &str) {
     let (Ok(Timespan::Finite(a)), Ok(Timespan::Finite(b))) = (parse(one), parse(other)) else {
         return;

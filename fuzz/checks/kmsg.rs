@@ -1,5 +1,5 @@
-//! A record of `/dev/kmsg`, which anyone who may write there chooses: shown, it is one short line, and
-//! it cannot pass for the kernel's own.
+//! A record of `/dev/kmsg`, which root or the kernel writes. It is shown as one short line, and a
+//! forged record is not shown as the kernel's.
 
 #[path = "../../crates/forensics-core/src/diagnostic/system/kmsg/record.rs"]
 mod record;
@@ -10,7 +10,7 @@ pub(crate) fn check(data: &[u8]) {
     let Some(record) = Record::parse(data) else { return };
     let shown = record.shown();
     assert!(!shown.chars().any(char::is_control), "{shown:?}");
-    // 300 characters, each escaped as `\u{10ffff}` at the most, behind the stamp.
+    // The timestamp, then 300 characters, each escaped as `\u{10ffff}` at most.
     assert!(shown.chars().count() <= 300 * 10 + 40, "{shown}");
     assert!(shown.starts_with(&format!("[{}] ", record::stamp(record.since_boot))));
     assert!(!record.message.contains('\n'));
@@ -23,6 +23,6 @@ pub(crate) fn check(data: &[u8]) {
     assert!(
         digits[first.min(digits.len())..].starts_with(priority.as_bytes())
             || (record.priority == 0 && digits.starts_with(b"0")),
-        "a priority that does not stand there"
+        "the priority is not in the text"
     );
 }

@@ -1,4 +1,4 @@
-//! Lines of `key=value`: whatever the values hold, the line is one, and reads back as the same
+//! Lines of `key=value`. With any values the result is one line, which reads back as the same
 //! fields.
 
 use forensics_core::escape::{Escaped, is_safe, truncate};
@@ -19,7 +19,8 @@ pub(crate) fn check(data: &[u8]) {
             assert!(value.starts_with(short.strip_suffix('…').unwrap_or(&short)), "{short:?}");
             assert!(short == *value || value.chars().count() > max);
         }
-        // Read as a line itself: what can be read, reads the same once it is written again.
+        // The value as a line: if it can be parsed, the fields are the same after writing and
+        // reading.
         if let Ok(read) = logfmt::parse(value) {
             assert_eq!(logfmt::parse(&line(&read)), Ok(read));
         }

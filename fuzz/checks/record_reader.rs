@@ -1,5 +1,5 @@
-//! A record, as a full disk or an attacker may leave it: it is read or refused, and the post-mortem is
-//! one line that has no field twice.
+//! A record, perhaps damaged by a full disk or written by an attacker. It is read or refused, and
+//! the post-mortem is one line without duplicate fields.
 
 use forensics_core::duration::Timespan;
 use forensics_core::logfmt;
@@ -17,7 +17,7 @@ pub(crate) fn check(data: &[u8]) {
     }
 }
 
-/// A line that is read is written, and read again, the same.
+/// A line that was read is written, and reads back unchanged.
 fn line(line: &[u8]) {
     let Ok(entry) = Entry::parse(line) else { return };
     let timeout = match &entry.event {
@@ -34,8 +34,8 @@ fn line(line: &[u8]) {
     let text = serde_json::to_vec(&entry).expect("an entry has a JSON form");
     assert!(!text.contains(&b'\n'));
     let again = Entry::parse(&text).expect("what is written can be read");
-    // A newer writer's event of a known name, of which one field stood there twice: what is written
-    // may fit.
+    // An event with a known name, by a newer writer, that had a duplicate field. Written again, it
+    // has the field once, so it may be parsed as the known event.
     let may_fit = entry.v > VERSION && matches!(entry.event, Event::Unknown(_));
     assert!(again == entry || may_fit, "{again:?} is not {entry:?}");
 }
@@ -49,7 +49,7 @@ fn has_float(value: &Value) -> bool {
     }
 }
 
-/// What may be known about the host: nothing, that the run is alive, everything.
+/// What can be known about the host: nothing, that the process still runs, or everything.
 fn known() -> [HostState; 3] {
     let (mut running, mut all) = (HostState::default(), HostState::default());
     running.running = true;
@@ -69,7 +69,7 @@ fn examine(record: &Record, host: &HostState) {
     let mut keys: Vec<&str> = read.iter().map(|(key, _)| key.as_str()).collect();
     assert_eq!(keys[0], "outcome");
     keys.sort_unstable();
-    assert!(keys.windows(2).all(|pair| pair[0] != pair[1]), "a field twice: {line}");
+    assert!(keys.windows(2).all(|pair| pair[0] != pair[1]), "a duplicate field: {line}");
     for text in [Some(&report.evidence), report.advice.as_ref()].into_iter().flatten() {
         assert!(!text.is_empty() && !text.chars().any(char::is_control), "{text:?}");
     }

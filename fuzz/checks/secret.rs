@@ -1,5 +1,5 @@
-//! Command lines with secrets: redaction never panics, loses no argument, and hides a password that
-//! follows a telling name, whatever comes before it.
+//! Command lines with secrets. Redaction never panics, loses no argument, and hides a password that
+//! follows a name such as `--password`, whatever precedes it.
 
 use forensics_core::secret::{REDACTED, redact};
 

@@ -1,4 +1,4 @@
-//! `/proc/PID/stat`, in which a process chooses its name: no name leaves its field.
+//! `/proc/PID/stat`, with a name that the process chooses. The name cannot extend beyond its field.
 
 use forensics_core::logfmt;
 use forensics_core::process::ProcessSummary;
@@ -14,7 +14,7 @@ pub(crate) fn check(data: &[u8]) {
     assert_eq!(serde_json::from_str::<ProcessSummary>(&json).ok(), Some(summary.clone()));
 
     let Some(name) = summary.name else { return };
-    // Whatever it holds, it is what stands between the first `(` and the last `)`.
+    // The name is everything between the first `(` and the last `)`.
     let open = data.iter().position(|&byte| byte == b'(').expect("there is a name");
     let close = data.iter().rposition(|&byte| byte == b')').expect("there is a name");
     assert_eq!(name, String::from_utf8_lossy(&data[open + 1..close]));

@@ -1,4 +1,4 @@
-//! What systemctl prints of a unit, whose values come from unit files: what is said about it is
+//! The output of systemctl for a unit, with values from unit files. All texts about the unit are
 //! lines that are safe to show.
 
 use std::time::Duration;
@@ -8,7 +8,7 @@ use forensics_core::systemd::{Alignment, Manager, UnitProperties, lint, stop_rea
 
 pub(crate) fn check(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    // Behind a NUL, what `systemctl list-jobs` says.
+    // After a NUL, the output of `systemctl list-jobs`.
     let (shown, jobs) = text.split_once('\0').unwrap_or((&text, ""));
     let unit = UnitProperties::parse(shown);
     let json = serde_json::to_string(&unit).expect("properties have a JSON form");

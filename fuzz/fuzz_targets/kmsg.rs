@@ -1,6 +1,6 @@
 #![no_main]
 
-// As the parser's file, which the check includes, names it.
+// The check includes the parser's file, which uses `crate::escape`.
 use forensics_core::escape;
 
 #[path = "../checks/kmsg.rs"]

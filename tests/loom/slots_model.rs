@@ -1,9 +1,10 @@
 //! All interleavings of the handler's slots, checked with loom.
 //!
-//! The file under test is the one that ships: `slots.rs` of `forensics-core`, compiled here with loom's
-//! atomics and cell in place of those of `sync.rs` beside it. Loom runs each model once for every
+//! The file under test is the published one: `slots.rs` of `forensics-core`. Here it is compiled
+//! with loom's atomics and cell instead of those of `sync.rs`. Loom runs each model once for every
 //! order in which its threads can act, up to a bound on preemptions, and with every value that the
-//! memory orderings let a load return. It fails on a data race of a slot's content by itself.
+//! memory orderings let a load return. If there is a data race on the content of a slot, loom fails
+//! the test.
 
 #![allow(unsafe_code)] // In slots.rs, which this file includes.
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
@@ -39,7 +40,7 @@ mod sync {
     }
 }
 
-/// Two words that are equal unless a content is torn.
+/// Two words. They differ only if a content was read while it was written.
 type Content = [usize; 2];
 
 /// The slots with the count of signals that found none free, as in the handler.

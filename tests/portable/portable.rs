@@ -1,7 +1,8 @@
-//! What holds for a guarded service on any Unix: a real one, stopped by real signals.
+//! Tests that pass on any Unix: a real guarded service, stopped by real signals.
 //!
-//! `.ci/portable` runs it as other Unix has it (`--cfg forensics_portable`), where nothing is read of
-//! `/proc`; that is asserted, too, so that the run is surely that one.
+//! `.ci/portable` runs them with the code for other Unix (`--cfg forensics_portable`), which does
+//! not read `/proc`. The tests assert that nothing was read, so that they cannot run the wrong code
+//! unnoticed.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
@@ -16,7 +17,7 @@ use forensics_tokio::core::record::{Event, ForcedBy, PhaseOutcome, PostMortem, R
 use forensics_tokio::testing::{Process, Run};
 use nix::unistd::getuid;
 
-/// Whether this is what other Unix has.
+/// Whether this is the code for other Unix.
 const PORTABLE: bool = cfg!(forensics_portable) || cfg!(not(target_os = "linux"));
 
 fn command(what: &str) -> Command {
@@ -41,13 +42,13 @@ fn context(run: &Run) -> ShutdownContext {
     serde_json::from_value(signal.unwrap().context.clone()).unwrap()
 }
 
-/// `/bin/kill`, whose pid stays its own until it is waited for.
+/// Starts `/bin/kill`. The kernel does not reuse its pid before it is waited for.
 fn kill(service: &Process) -> Child {
     Command::new("/bin/kill").arg(service.pid().to_string()).spawn().unwrap()
 }
 
 #[test]
-fn a_signal_is_answered_in_phases_and_recorded_with_the_pid_and_user_it_came_from() {
+fn a_signal_runs_the_phases_and_is_recorded_with_the_pid_and_user_of_its_sender() {
     let service = start(&mut command(""));
     let mut killer = kill(&service);
     let run = service.wait();
@@ -76,7 +77,7 @@ fn a_signal_is_answered_in_phases_and_recorded_with_the_pid_and_user_it_came_fro
 }
 
 #[test]
-fn what_our_parent_sends_is_the_supervisors() {
+fn a_signal_from_the_parent_has_the_cause_supervisor() {
     let service = start(&mut command(""));
     service.signal(Signal::INT);
     let run = service.wait();
@@ -131,7 +132,7 @@ fn at_the_deadline_a_blocked_runtime_is_ended_and_the_next_start_says_so() {
 }
 
 #[test]
-fn a_run_that_was_killed_is_told_from_one_that_lives_by_its_lock() {
+fn the_lock_tells_a_killed_run_from_a_running_one() {
     let service = start(&mut command("hang"));
     service.signal(Signal::TERM);
     service.wait_for_stdout("draining");
@@ -145,7 +146,7 @@ fn a_run_that_was_killed_is_told_from_one_that_lives_by_its_lock() {
 }
 
 #[test]
-fn the_diagnostic_is_this_program_again_and_says_where_it_has_nothing_to_read() {
+fn the_diagnostic_is_this_program_and_says_if_it_has_nothing_to_read() {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("diag.log");
     let service = start(command("").env("FORENSICS_DIAG_LOG", &log));
@@ -159,16 +160,16 @@ fn the_diagnostic_is_this_program_again_and_says_where_it_has_nothing_to_read() 
 }
 
 #[test]
-fn a_service_manager_is_told_over_a_socket_that_has_a_file() {
+fn a_service_manager_is_notified_over_a_socket_with_a_path() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
     let service = start(command("").env("NOTIFY_SOCKET", &path));
     service.signal(Signal::TERM);
     assert_eq!(service.wait().code(), 0);
-    let mut word = [0; 512];
-    let received = socket.recv(&mut word).unwrap();
-    assert_eq!(&word[..received], b"READY=1");
+    let mut message = [0; 512];
+    let received = socket.recv(&mut message).unwrap();
+    assert_eq!(&message[..received], b"READY=1");
 
     let service = start(command("").env("NOTIFY_SOCKET", "@forensics-nowhere"));
     service.signal(Signal::TERM);

@@ -1,5 +1,5 @@
-//! A service whose first phase ends at once, hangs, or blocks its thread, and with it the runtime: as
-//! its one argument says.
+//! A service whose argument selects its first phase: `hang` never ends, `block` blocks its thread
+//! and so the runtime, and any other phase ends at once.
 
 #![forbid(unsafe_code)]
 

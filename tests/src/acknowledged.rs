@@ -1,7 +1,7 @@
-//! How much of what was written to a TCP connection the other side's kernel has taken in.
+//! How many bytes that were written to a TCP connection the other side's kernel has acknowledged.
 //!
-//! What it acknowledged lies in the server's socket, read or not; of what it did not, the server has
-//! never seen a byte. The kernel keeps this count also past a reset.
+//! Acknowledged bytes are in the server's socket, even if nothing has read them. The server has
+//! never received the other ones. The kernel keeps this count after a reset.
 
 use std::io;
 use std::net::TcpStream;
@@ -9,8 +9,9 @@ use std::net::TcpStream;
 use nix::sys::socket::getsockopt;
 use nix::{getsockopt_impl, libc, sockopt_impl};
 
-/// The head of `struct tcp_info` of linux/tcp.h, as far as the one field that is wanted: what is
-/// missing in the C library's own is what Linux 4.1 added. The kernel fills as much as is asked for.
+/// The beginning of `struct tcp_info` of linux/tcp.h, up to the one field that is needed. The C
+/// library's definition lacks the fields that Linux 4.1 added. The kernel fills only as much as is
+/// requested.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 #[expect(unreachable_pub, reason = "the macro's own type is public")]
@@ -29,7 +30,7 @@ sockopt_impl!(
 /// The bytes acknowledged so far, and one for the connection itself.
 ///
 /// # Errors
-/// Where the kernel does not tell.
+/// If the kernel does not return it.
 pub(crate) fn acknowledged(stream: &TcpStream) -> io::Result<u64> {
     Ok(getsockopt(stream, Info)?.bytes_acked)
 }

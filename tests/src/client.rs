@@ -1,8 +1,8 @@
-//! An HTTP client that knows of each of its requests what became of it.
+//! An HTTP client that knows the result of each of its requests.
 //!
-//! A load generator counts answers and errors. What it cannot say is the one thing that matters at a
-//! stop: had the server the request, when the connection ended without an answer? This asks the
-//! kernel how much of it was acknowledged, which is what had arrived in the server's socket.
+//! A load generator counts answers and errors. If a connection ends without an answer, it cannot
+//! say whether the server had received the request. This client asks the kernel how much of the
+//! request was acknowledged. So much has arrived in the server's socket.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -13,30 +13,30 @@ use std::time::Duration;
 use crate::LIMIT;
 use crate::acknowledged::acknowledged;
 
-/// For how long a kernel may put off an acknowledgement (`TCP_DELACK_MAX`), and a bit.
+/// How long a kernel may delay an acknowledgement (`TCP_DELACK_MAX`), plus a margin.
 const PUT_OFF: Duration = Duration::from_millis(250);
 
-/// What became of a request.
+/// The result of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
-    /// Answered to its last byte, with 200 and what was asked for.
+    /// Answered completely, with 200 and the expected content.
     Answered,
     /// The connection was refused.
     Refused,
-    /// The connection ended, and of the request not one byte had been acknowledged.
+    /// The connection ended, and not one byte of the request had been acknowledged.
     TurnedAway,
-    /// None of these: what was seen.
+    /// None of these. Says what happened.
     Lost(String),
 }
 
-/// What became of all requests.
+/// The results of all requests.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Account {
     /// How many were [`Fate::Answered`].
     pub answered: u64,
-    /// Of these, those that the server took some time for, as was asked.
+    /// How many of these were slow requests.
     pub slow: u64,
-    /// Of these, those with which the server said that it closes the connection.
+    /// How many of these had an answer with `Connection: close`.
     pub last_ones: u64,
     /// How many were [`Fate::Refused`].
     pub refused: u64,
@@ -54,7 +54,7 @@ impl Account {
         self.answered + self.refused + self.turned_away + self.lost.len() as u64
     }
 
-    /// Takes another's into this one.
+    /// Adds the counts of `other`.
     pub fn add(&mut self, other: Account) {
         self.answered += other.answered;
         self.slow += other.slow;
@@ -83,9 +83,9 @@ impl fmt::Display for Account {
 #[derive(Debug)]
 pub struct Client {
     address: String,
-    /// Kept open by the server's last answer.
+    /// The connection that the server's last answer kept open.
     connection: Option<TcpStream>,
-    /// What became of its requests so far.
+    /// The results of its requests so far.
     pub account: Account,
 }
 
@@ -95,13 +95,13 @@ impl Client {
         Self { address: address.to_owned(), connection: None, account: Account::default() }
     }
 
-    /// Closes the connection that is open, if one is.
+    /// Closes the open connection, if there is one.
     pub fn disconnect(&mut self) {
         self.connection = None;
     }
 
-    /// Asks the gateway for an answer in `ms` milliseconds, or at once, on the open connection where
-    /// there is one, and puts down what became of it.
+    /// Sends a request that the gateway answers after `ms` milliseconds, or at once, and counts the
+    /// result. Uses the open connection if there is one.
     pub fn ask(&mut self, ms: Option<u32>) -> Fate {
         let fate = match self.connected() {
             Ok(stream) => self.ask_on(stream, ms),
@@ -118,19 +118,19 @@ impl Client {
         fate
     }
 
-    /// Asks for an answer at once on the connection that is open, though its end may have come.
+    /// Sends a request on the open connection, without a check whether the server has closed it.
     ///
     /// # Panics
-    /// Where no connection is open.
-    pub fn ask_without_a_look(&mut self) -> Fate {
+    /// If no connection is open.
+    pub fn ask_without_check(&mut self) -> Fate {
         let stream = self.connection.take().expect("a connection is open");
         self.ask_on(stream, None)
     }
 
-    /// Waits until the server has closed its side of the connection that is open.
+    /// Waits until the server has closed its side of the open connection.
     ///
     /// # Panics
-    /// Where no connection is open.
+    /// If no connection is open.
     pub fn wait_for_the_end(&mut self) {
         let stream = self.connection.as_ref().expect("a connection is open");
         let peeked = stream.peek(&mut [0]);
@@ -138,7 +138,7 @@ impl Client {
     }
 
     fn connected(&mut self) -> io::Result<TcpStream> {
-        // As every client that keeps connections does: one that has ended is not used.
+        // Like every client that keeps connections, it does not use one that the server has closed.
         if let Some(stream) = self.connection.take() {
             stream.set_nonblocking(true)?;
             let open = stream.peek(&mut [0]).is_err_and(|e| e.kind() == ErrorKind::WouldBlock);
@@ -179,7 +179,7 @@ impl Client {
     }
 }
 
-/// The bytes of an answer, as far as they came.
+/// The bytes of an answer that have arrived.
 #[derive(Debug, Default)]
 struct Answer(Vec<u8>);
 
@@ -196,7 +196,7 @@ impl Answer {
         Ok(())
     }
 
-    /// Its head and its body, once both are there to the last byte.
+    /// The head and the body, once both are complete.
     fn parts(&self) -> Option<(String, &[u8])> {
         let end = self.0.windows(4).position(|four| four == b"\r\n\r\n")?;
         let head = String::from_utf8_lossy(&self.0[..end]).to_ascii_lowercase();
@@ -206,8 +206,8 @@ impl Answer {
         (body.len() >= length).then_some((head, body))
     }
 
-    /// Where it is a complete 200 with this body and no byte more: whether it says that the
-    /// connection is closed after it.
+    /// If this is a complete 200 with exactly this body: whether it has the header `Connection:
+    /// close`.
     fn is_whole(&self, expected: &str) -> Option<bool> {
         let (head, body) = self.parts()?;
         let well = head.starts_with("http/1.1 200 ") && body == expected.as_bytes();

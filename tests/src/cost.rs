@@ -13,7 +13,7 @@ use forensics_tokio::core::record::{
 use nix::sys::signal::{Signal as Nix, kill};
 use nix::unistd::Pid;
 
-/// What they need to begin with.
+/// The inputs of the pieces of work.
 #[derive(Debug)]
 pub struct Subjects {
     startup: StartupInfo,
@@ -24,13 +24,13 @@ pub struct Subjects {
 }
 
 impl Subjects {
-    /// Takes a signal from this process to itself, and begins a record.
+    /// Captures a signal that this process sends itself, and creates a record.
     ///
     /// # Errors
-    /// Where either cannot be had.
+    /// If the signal cannot be captured or the record cannot be created.
     pub fn prepare() -> Result<Self, Box<dyn Error>> {
-        /// Handlers and what they took down are the whole process's: two tests at once would take each
-        /// other's signal, and one would wait for ever.
+        /// Handlers and captured signals belong to the whole process. Two tests at once would take
+        /// each other's signals, and one would wait forever.
         static TURN: Mutex<()> = Mutex::new(());
         let startup = StartupInfo::collect();
         let turn = TURN.lock();
@@ -51,7 +51,7 @@ impl Subjects {
         Ok(Self { startup, captured, recorder, event, _dir: dir })
     }
 
-    /// How many ancestors of the sender are looked at: each is a file to read.
+    /// How many ancestors of the sender are read. Each is one file.
     pub fn ancestors(&self) -> u64 {
         let context = context(self);
         context.sender.map_or(0, |sender| sender.ancestors.len() as u64)
@@ -71,15 +71,15 @@ pub fn context_and_line(subjects: &Subjects) -> String {
 /// Writes the end of a phase into a record.
 ///
 /// # Errors
-/// Where it was not written.
+/// If it was not written.
 pub fn event_recorded(subjects: &Subjects) -> Result<(), RecordError> {
     subjects.recorder.record(&subjects.event)
 }
 
-/// Reads a time span.
+/// Parses a time span.
 ///
 /// # Errors
-/// None, as it is one.
+/// Never, because the text is valid.
 pub fn timespan_read() -> Result<Timespan, ParseError> {
     parse(std::hint::black_box("1h 30min 5.5s"))
 }

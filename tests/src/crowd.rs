@@ -1,4 +1,4 @@
-//! Many clients at once, each with a habit of its own, and one account of them all.
+//! Many concurrent clients of different kinds, and the sum of their results.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -9,18 +9,18 @@ use std::time::{Duration, Instant};
 use crate::LIMIT;
 use crate::client::{Account, Client, Fate};
 
-/// How a client goes about it. Every fourth request of each is a slow one.
+/// How a client sends its requests. Every fourth request of each is a slow one.
 #[derive(Debug, Clone, Copy)]
 enum Habit {
     /// A new connection for every request.
-    Anew,
+    NewConnection,
     /// One connection, and the next request as soon as there is an answer.
     Busy,
     /// One connection, and a pause before each request, so that it is often idle.
     Pausing,
 }
 
-/// Clients that ask one after another until they are refused or told to leave.
+/// Clients. Each sends one request after another until it is refused or told to leave.
 #[derive(Debug)]
 pub struct Crowd {
     clients: Vec<JoinHandle<Account>>,
@@ -29,26 +29,26 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Starts so many clients of each habit.
+    /// Starts `of_each_habit` clients of each kind.
     pub fn start(address: &str, of_each_habit: usize) -> Self {
         let answered = Arc::new(AtomicU64::new(0));
         let leave = Arc::new(AtomicBool::new(false));
-        let habits = [Habit::Anew, Habit::Busy, Habit::Pausing];
+        let habits = [Habit::NewConnection, Habit::Busy, Habit::Pausing];
         let clients = habits.into_iter().flat_map(|habit| {
             let (answered, leave) = (answered.clone(), leave.clone());
             (0..of_each_habit).map(move |_| {
                 let (client, answered, leave) =
                     (Client::new(address), answered.clone(), leave.clone());
-                thread::spawn(move || go_on(client, habit, &answered, &leave))
+                thread::spawn(move || run_client(client, habit, &answered, &leave))
             })
         });
         Self { clients: clients.collect(), answered, leave }
     }
 
-    /// Waits until so many more requests have been answered.
+    /// Waits until `more` further requests have been answered.
     ///
     /// # Panics
-    /// Where that is not so within [`LIMIT`].
+    /// If that takes longer than [`LIMIT`].
     pub fn wait_for_answers(&self, more: u64) {
         let enough = self.answered.load(Ordering::Relaxed) + more;
         let end = Instant::now() + LIMIT;
@@ -61,7 +61,7 @@ impl Crowd {
     /// Waits until every client has been refused.
     ///
     /// # Panics
-    /// Where a client does.
+    /// If a client panics.
     pub fn refused(self) -> Account {
         let mut all = Account::default();
         for client in self.clients {
@@ -70,17 +70,22 @@ impl Crowd {
         all
     }
 
-    /// Lets every client finish what it has begun, and go.
+    /// Lets every client finish its request and end.
     ///
     /// # Panics
-    /// Where a client does.
+    /// If a client panics.
     pub fn leave(self) -> Account {
         self.leave.store(true, Ordering::Relaxed);
         self.refused()
     }
 }
 
-fn go_on(mut client: Client, habit: Habit, answered: &AtomicU64, leave: &AtomicBool) -> Account {
+fn run_client(
+    mut client: Client,
+    habit: Habit,
+    answered: &AtomicU64,
+    leave: &AtomicBool,
+) -> Account {
     let run = RandomState::new();
     for nth in 0_u64.. {
         let random = run.hash_one(nth);
@@ -88,9 +93,10 @@ fn go_on(mut client: Client, habit: Habit, answered: &AtomicU64, leave: &AtomicB
             break;
         }
         match habit {
-            Habit::Anew => client.disconnect(),
+            Habit::NewConnection => client.disconnect(),
             Habit::Busy => {}
-            // A pause is what this client does; some are longer than the gateway's last call.
+            // Not for synchronisation: the pauses are the load. Some are longer than the gateway's
+            // last call.
             Habit::Pausing => thread::sleep(Duration::from_millis(random % 250)),
         }
         let slow = (nth % 4 == 3).then_some(((random >> 32) % 80) as u32);

@@ -1,7 +1,7 @@
-//! Starts this workspace's own programs as a user would, and reads what they say.
+//! Starts the programs of this workspace as a user would, and reads their output.
 //!
-//! On top of the harness that users have, [`forensics_tokio::testing::Process`]: what is added is
-//! where our programs lie, the gateway's phases, and /bin/kill, a sender that is gone at once.
+//! This builds on the public harness [`forensics_tokio::testing::Process`]. It adds the paths of
+//! our programs, the gateway's phases, and `/bin/kill` as a sender that exits at once.
 
 #![forbid(unsafe_code)]
 
@@ -26,16 +26,17 @@ pub use skip::{can, root_can};
 pub use small::Small;
 pub use until::{until, until_guarded, until_read, until_started};
 
-/// What others may write to leave their line, forge a field, drive a terminal, or not be seen: newlines,
-/// CSI, OSC 8 and 52, DCS, C1, NUL, DEL, bidirectional controls, what has no width, tags, separators.
+/// Characters that could break a line, forge a field, control a terminal, or be invisible:
+/// newlines, CSI, OSC 8 and 52, DCS, C1, NUL, DEL, bidirectional controls, characters without
+/// width, tags, separators.
 pub const HOSTILE: &str = "a\nb\r\tc \u{1b}[31m\u{1b}]8;;http://x\u{1b}\\\u{1b}]52;c;eA==\u{7}\u{90}q\u{9c}\
     \u{9b}2J\0\u{7f}\u{202e}\u{2066}\u{200e}\u{61c}\u{200b}\u{200d}\u{feff}\u{ad}\u{e0041}\u{2028}\u{2029}\
     \" cause=systemd outcome=ok x=\"";
 
-/// Asserts that a text drives no terminal and hides nothing: each character of it can be shown.
+/// Asserts that a text is safe to show: it does not control a terminal and hides nothing.
 ///
 /// # Panics
-/// Where one cannot.
+/// If a character is not safe.
 pub fn assert_tame(text: &str) {
     let wild = |c: char| c != '\n' && !forensics_tokio::core::escape::is_safe(c);
     if let Some(at) = text.find(wild) {
@@ -44,7 +45,7 @@ pub fn assert_tame(text: &str) {
     }
 }
 
-/// Past this a test has failed: far more than anything takes on a busy machine.
+/// After this time a test fails. Even on a busy machine everything takes far less.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// The path of the example `name`, built from the present sources.
@@ -65,23 +66,23 @@ pub fn example(name: &str) -> PathBuf {
     target_dir().join("examples").join(name)
 }
 
-/// The path of the example gateway, built from the present sources without a library to load, so that
+/// The path of the example gateway, built from the present sources and linked statically, so that
 /// it runs in an empty root.
 ///
 /// # Panics
-/// Where it does not build.
+/// If it does not build.
 pub fn static_gateway() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
         let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
         let target = target_dir().parent().expect("a profile's folder lies in target/").to_owned();
-        // The same sources, in a package without the other examples' dependencies.
+        // The same sources, in a package without the dependencies of the other examples.
         let mut build = cargo(&["--package", "forensics-static"]);
-        // With a target named, programs for the host are none of these flags' business, and all
-        // that is built with them lies in a folder of its own.
+        // With `--target` the flags do not apply to build scripts, and the output has a separate
+        // folder.
         build.args(["--target", &triple, "--target-dir"]).arg(&target);
         build.env("RUSTFLAGS", "-C target-feature=+crt-static");
-        // A fifth of the size to copy.
+        // A stripped program is a fifth of the size.
         build.env("CARGO_PROFILE_DEV_DEBUG", "0");
         run(build);
         let profile = target_dir().file_name().expect("it is no root").to_owned();
@@ -92,14 +93,14 @@ pub fn static_gateway() -> &'static Path {
 /// The path of the binary `forensics`, built from the present sources.
 ///
 /// # Panics
-/// Where it does not build.
+/// If it does not build.
 pub fn forensics() -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| cargo_build(&["--package", "forensics-cli"]));
     target_dir().join("forensics")
 }
 
-/// Where cargo puts what it builds in the profile of this test: the folder above `deps/`.
+/// The folder of cargo's output in the profile of this test: the one above `deps/`.
 fn target_dir() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own path");
     let deps = test.parent().expect("a program lies in a folder");
@@ -129,11 +130,11 @@ fn run(mut build: Command) {
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
 }
 
-/// A running program that writes no record unless it is told to.
+/// A running program. It writes a record only if its arguments say so.
 #[derive(Debug)]
 pub struct Program(Process);
 
-/// What a program said, and how it ended.
+/// The output of a program, and how it ended.
 #[derive(Debug)]
 pub struct Ended(pub Run);
 
@@ -149,7 +150,7 @@ impl Program {
     /// Starts it, with no input.
     ///
     /// # Panics
-    /// Where it cannot be started.
+    /// If it cannot be started.
     #[track_caller]
     pub fn start(command: &mut Command) -> Self {
         Self::start_reading(command, Stdio::null())
@@ -158,12 +159,12 @@ impl Program {
     /// Starts it, with this input.
     ///
     /// # Panics
-    /// Where it cannot be started.
+    /// If it cannot be started.
     #[track_caller]
     pub fn start_reading(command: &mut Command, stdin: impl Into<Stdio>) -> Self {
-        // Empty is unset: the program's own word counts.
+        // An empty variable counts as unset, so the program's own setting is used.
         command.env("FORENSICS_RECORD_DIR", "");
-        // Of a runtime's threads a test may block one, also on a machine with a single processor.
+        // A test may block one thread of the runtime, also on a machine with a single processor.
         command.env("TOKIO_WORKER_THREADS", "2");
         Self(Process::start_reading(command, stdin).limit(LIMIT))
     }
@@ -171,16 +172,16 @@ impl Program {
     /// Starts the gateway and waits until it listens.
     ///
     /// # Panics
-    /// Where it does not come up.
+    /// If it does not start to listen.
     #[track_caller]
     pub fn gateway(arguments: &[&str]) -> Gateway {
         Self::gateway_by(Command::new(example("gateway")).args(arguments))
     }
 
-    /// Starts the gateway by a command that becomes it, and waits until it listens.
+    /// Starts the gateway by a command that execs it, and waits until it listens.
     ///
     /// # Panics
-    /// Where it does not come up.
+    /// If it does not start to listen.
     #[track_caller]
     pub fn gateway_by(command: &mut Command) -> Gateway {
         let program = Self::start(command);
@@ -197,7 +198,7 @@ impl Program {
     /// Sends it a signal, by the program `/bin/kill`, such as `-TERM`.
     ///
     /// # Panics
-    /// Where kill fails.
+    /// If kill fails.
     #[track_caller]
     pub fn kill(&self, signal: &str) {
         kill(&self.0, signal);
@@ -206,7 +207,7 @@ impl Program {
     /// As [`Process::wait_for_stdout`].
     ///
     /// # Panics
-    /// Where it does not come within [`LIMIT`].
+    /// If there is no such line within [`LIMIT`].
     #[track_caller]
     pub fn wait_for_stdout(&self, text: &str) -> String {
         self.0.wait_for_stdout(text)
@@ -215,16 +216,16 @@ impl Program {
     /// As [`Process::wait_for_stderr`].
     ///
     /// # Panics
-    /// Where it does not come within [`LIMIT`].
+    /// If there is no such line within [`LIMIT`].
     #[track_caller]
     pub fn wait_for_stderr(&self, text: &str) -> String {
         self.0.wait_for_stderr(text)
     }
 
-    /// Waits for its end.
+    /// Waits until it has ended.
     ///
     /// # Panics
-    /// Where it does not end within [`LIMIT`].
+    /// If it does not end within [`LIMIT`].
     #[track_caller]
     pub fn wait(self) -> Ended {
         Ended(self.0.wait())
@@ -234,7 +235,7 @@ impl Program {
 /// Sends a process a signal, by the program `/bin/kill`, such as `-TERM`.
 ///
 /// # Panics
-/// Where kill fails.
+/// If kill fails.
 #[track_caller]
 pub fn kill(process: &Process, signal: &str) {
     let killed = Command::new("/bin/kill").arg(signal).arg(process.pid().to_string()).status();
@@ -242,8 +243,8 @@ pub fn kill(process: &Process, signal: &str) {
 }
 
 impl Ended {
-    /// The gateway's phases and their outcomes, in the order in which they ended; the members of a
-    /// group left out.
+    /// The gateway's phases and their outcomes, in the order in which they ended, without the
+    /// members of groups.
     pub fn phases(&self) -> Vec<(String, String)> {
         let value = |line: &str, key: &str| {
             let rest = line.split_once(&format!(" {key}="))?.1;
@@ -255,11 +256,11 @@ impl Ended {
         finished.filter(|(phase, _)| !matches!(phase.as_str(), "telegram" | "slack")).collect()
     }
 
-    /// Asserts that the gateway's teardown went well, whatever befell the process: every phase ran,
-    /// nothing panicked, it exited with 0, and there are at most `warnings` warnings.
+    /// Asserts that the gateway's teardown succeeded: every phase ran, nothing panicked, it exited
+    /// with 0, and there are at most `warnings` warnings.
     ///
     /// # Panics
-    /// Where it did not.
+    /// If it did not.
     pub fn assert_well(&self, warnings: usize) {
         let stderr = &self.stderr;
         assert_eq!(self.code(), 0, "{stderr}");

@@ -1,4 +1,4 @@
-//! The code blocks of a page of the docs, for tests that run what it says.
+//! The code blocks of a page of the docs, for tests that run them.
 
 use std::fs;
 use std::io::Write;
@@ -12,7 +12,7 @@ use crate::can;
 /// The blocks of this language in `docs/NAME`, in their order.
 ///
 /// # Panics
-/// Where there is no such page.
+/// If there is no such page.
 pub fn blocks(name: &str, language: &str) -> Vec<String> {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
     let page = fs::read_to_string(page).expect("the page is there");
@@ -21,7 +21,7 @@ pub fn blocks(name: &str, language: &str) -> Vec<String> {
     blocks.filter_map(|block| Some(block.split_once("\n```")?.0.to_owned())).collect()
 }
 
-/// Whether there is what reads YAML, as [`can`].
+/// Whether this machine can parse YAML, as [`can`].
 pub fn can_read_yaml() -> bool {
     can(Command::new("/usr/bin/python3").args(["-c", "import yaml"]))
 }
@@ -29,7 +29,7 @@ pub fn can_read_yaml() -> bool {
 /// The documents in the page's `yaml` blocks.
 ///
 /// # Panics
-/// Where they are no YAML, or [cannot be read](can_read_yaml).
+/// If they are not YAML, or [cannot be parsed](can_read_yaml).
 pub fn yaml(name: &str) -> Vec<Value> {
     const TO_JSON: &str =
         "import json, sys, yaml; json.dump(list(yaml.safe_load_all(sys.stdin)), sys.stdout)";

@@ -1,13 +1,14 @@
-//! Tests that this machine cannot run are skipped, and say so; in CI they fail.
+//! Skips tests that this machine cannot run, and says so. In CI they fail instead.
 
 use std::io::Write;
 use std::process::Command;
 
-/// Whether `probe` succeeds, which a test cannot do without. Where it does not the test is skipped,
-/// and says so past libtest's capture; in CI it fails instead, lest nobody notice.
+/// Whether `probe` succeeds. A test that needs it calls this first. If it fails, the test is
+/// skipped, which is printed even if libtest captures the output. In CI the test fails, so that a
+/// skip is noticed.
 ///
 /// # Panics
-/// With `CI=true`, where it fails.
+/// If it fails, with `CI=true`.
 pub fn can(probe: &mut Command) -> bool {
     let output = probe.output();
     if output.as_ref().is_ok_and(|output| output.status.success()) {
@@ -18,7 +19,7 @@ pub fn can(probe: &mut Command) -> bool {
     false
 }
 
-/// The same for what only root may do; not being root is never a failure.
+/// The same for things that only root can do. A user other than root skips the test, also in CI.
 ///
 /// # Panics
 /// As [`can`].
@@ -32,6 +33,6 @@ pub fn root_can(probe: &mut Command) -> bool {
 
 fn skipped(why: &str) {
     let test = std::thread::current().name().unwrap_or("?").to_owned();
-    // Not eprintln, which libtest swallows where a test passes.
+    // Not eprintln, because libtest hides its output if a test passes.
     let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
 }

@@ -5,13 +5,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A control group of its own, with so much memory and no more. Gone when it is dropped, if all its
-/// processes are.
+/// A new control group with a memory limit. It is removed when this is dropped, if no process is
+/// left in it.
 #[derive(Debug)]
 pub struct Small(PathBuf);
 
 impl Small {
-    /// `None` where there can be none here: it takes root, and a memory controller.
+    /// `None` if it cannot be created. It needs root and a memory controller.
     pub fn new(bytes: u64) -> Option<Self> {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let nth = MADE.fetch_add(1, Ordering::Relaxed);
@@ -22,7 +22,7 @@ impl Small {
             let group = Path::new(root).join(&name);
             if fs::create_dir(&group).is_ok() {
                 let small = Self(group);
-                // Not to be made, where that folder is none of a control group's hierarchy.
+                // Not created here: outside a cgroup hierarchy there is no such file.
                 let limit = OpenOptions::new().write(true).open(small.0.join(limit));
                 let set = limit.and_then(|mut limit| limit.write_all(bytes.to_string().as_bytes()));
                 if set.is_ok() {
@@ -33,15 +33,16 @@ impl Small {
         None
     }
 
-    /// The file to which the pid is written of a process that is to move in.
+    /// The file `cgroup.procs`. A process whose pid is written to it moves into the group.
     pub fn processes(&self) -> PathBuf {
         self.0.join("cgroup.procs")
     }
 
-    /// How often its memory had reached the limit, and how often the kernel has killed in it.
+    /// How often its memory has reached the limit, and how often the kernel has killed a process in
+    /// it.
     ///
     /// # Panics
-    /// Where the kernel does not say.
+    /// If the kernel does not say.
     pub fn events(&self) -> (u64, u64) {
         let value = |text: &str, key: &str| {
             let value = text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok());

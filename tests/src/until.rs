@@ -1,4 +1,4 @@
-//! Waiting for what nobody tells of: by looking again and again.
+//! Waits for conditions that have no event, by polling.
 
 use std::fs;
 use std::path::Path;
@@ -9,23 +9,23 @@ use forensics_tokio::core::record::{Entry, Event, Record, runs};
 
 use crate::LIMIT;
 
-/// Looks again and again, for as long as anything may take.
+/// Polls until the condition is true, for at most [`LIMIT`].
 ///
 /// # Panics
-/// Where it does not become so within [`LIMIT`].
+/// If it is not true within [`LIMIT`].
 #[track_caller]
 pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let end = Instant::now() + LIMIT;
     while !is_so() {
-        assert!(Instant::now() < end, "waited in vain: {what}");
+        assert!(Instant::now() < end, "waited too long: {what}");
         thread::yield_now();
     }
 }
 
-/// Waits until this process has a handler of its own for SIGTERM.
+/// Waits until the process has a handler for SIGTERM.
 ///
 /// # Panics
-/// Where it does not get one, or has ended.
+/// If it installs none, or has ended.
 #[track_caller]
 pub fn until_guarded(pid: u32) {
     const SIGTERM: u32 = 15;
@@ -37,11 +37,10 @@ pub fn until_guarded(pid: u32) {
     });
 }
 
-/// Waits until this phase of the newest run in a folder of records has started, as the record has it:
-/// the lines before its first one come sooner.
+/// Waits until the newest record in `records` says that this phase has started.
 ///
 /// # Panics
-/// Where it does not start, or there is no record.
+/// If it does not start, or there is no record.
 #[track_caller]
 pub fn until_started(records: &Path, phase: &str) {
     let is_it = |entry: &Entry| match &entry.event {
@@ -54,26 +53,26 @@ pub fn until_started(records: &Path, phase: &str) {
     });
 }
 
-/// Waits until a server at this address of IPv4 has read all that was sent to it: no connection waits in
-/// its queue, and none of its sockets holds a byte.
+/// Waits until a server at this IPv4 address has read everything that was sent to it: no connection
+/// waits in its queue, and none of its sockets has unread bytes.
 ///
 /// # Panics
-/// Where it does not read it, or nobody listens there.
+/// If it does not read it, or there is no listener.
 #[track_caller]
 pub fn until_read(address: &str) {
     const CLOSE_WAIT: &str = "08";
     let (_, port) = address.rsplit_once(':').expect("an address has a port");
     let ours = format!(":{:04X}", port.parse::<u16>().expect("a port is a number"));
     // proc_pid_net(5): the local address is the second column, the state the fourth. The queues are the
-    // fifth, of which a listener's second one is its connections to be accepted.
+    // fifth. The second queue of a listener has the connections that were not accepted yet.
     until("the server has read it", || {
         let sockets = fs::read_to_string("/proc/net/tcp").expect("it is there");
         let lines = sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
         let ours: Vec<_> = lines.filter(|line| line[1].ends_with(&ours)).collect();
-        assert!(!ours.is_empty(), "nobody listens at {address}");
+        assert!(!ours.is_empty(), "no listener at {address}");
         ours.iter().all(|line| match line[4].rsplit(':').next() {
             Some("00000000") => true,
-            // The end of what a client sends counts as a byte.
+            // The end of the client's stream counts as a byte.
             Some("00000001") => line[3] == CLOSE_WAIT,
             _ => false,
         })

@@ -1,4 +1,5 @@
-//! ARCHITECTURE.md, held to the code: the path of a signal names functions that are where it says.
+//! Checks ARCHITECTURE.md: every function in its list of a signal's path exists in the file it
+//! names.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
@@ -7,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 #[test]
-fn each_function_of_the_path_is_where_the_list_says_and_none_is_named_twice() {
+fn each_function_of_the_path_is_in_the_file_of_the_list_and_named_once() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let page = fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
     let (_, path) = page.split_once("<!-- path -->\n").unwrap();

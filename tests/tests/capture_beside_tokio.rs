@@ -1,7 +1,8 @@
-//! The capture and `tokio::signal` share one handler in a process, whichever came first.
+//! The capture and `tokio::signal` share one handler in a process, in whichever order they are
+//! installed.
 
 #![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used)] // Clippy spares `#[test]` functions, and not what they share.
+#![allow(clippy::unwrap_used)] // Clippy allows it in `#[test]` functions, but not in their helpers.
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use nix::sys::signal::{Signal as Nix, raise};
 use tokio::signal::unix::{self, SignalKind};
 use tokio::time::timeout;
 
-/// Raises the signal, and waits until tokio has told of it.
+/// Raises the signal, and waits until tokio has received it.
 async fn raised_and_heard(signal: Nix, stream: &mut unix::Signal) {
     raise(signal).unwrap();
     timeout(Duration::from_secs(60), stream.recv()).await.expect("tokio hears of it").unwrap();
@@ -21,16 +22,16 @@ fn stream(signal: Nix) -> unix::Signal {
     unix::signal(SignalKind::from_raw(signal as i32)).unwrap()
 }
 
-/// One test, as what is captured belongs to the whole process.
+/// One test, because captured signals belong to the whole process.
 #[tokio::test]
-async fn each_hears_every_signal_whoever_came_first_and_again_after_a_pause() {
+async fn both_receive_every_signal_in_either_order_and_after_a_pause() {
     let (late, early) = (Nix::SIGUSR1, Nix::SIGUSR2);
     let captured = || {
         let numbers: Vec<i32> = capture::drain().iter().map(|c| c.signal.as_raw()).collect();
         numbers
     };
 
-    // tokio comes after the capture, and pauses with it.
+    // tokio is registered after the capture. Both stop at the same time.
     let signal = [Signal::from_raw(late as i32)];
     let guard = install(&signal).unwrap();
     let mut heard = stream(late);
@@ -43,7 +44,7 @@ async fn each_hears_every_signal_whoever_came_first_and_again_after_a_pause() {
         assert_eq!(captured(), [late as i32]);
     }
 
-    // tokio was there before: it goes on to hear what is not captured any more.
+    // tokio was registered before. It still receives signals that are not captured any more.
     let mut heard = stream(early);
     let signal = [Signal::from_raw(early as i32)];
     for _ in 0..2 {

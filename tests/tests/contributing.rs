@@ -27,7 +27,7 @@ fn output(command: &mut Command) -> String {
     String::from_utf8(stdout).unwrap()
 }
 
-/// A page's commands, less what is set for them and what is said of them, as words.
+/// The commands of a page as words, without variables and comments.
 fn commands(page: &str) -> Vec<Vec<String>> {
     let blocks = page.split("```").skip(1).step_by(2);
     let lines = blocks.filter_map(|block| block.strip_prefix("sh\n")).flat_map(str::lines);
@@ -43,14 +43,14 @@ fn is_name(name: &str) -> bool {
     name.chars().all(|c| c.is_ascii_uppercase() || c == '_')
 }
 
-/// What cargo has here.
+/// The packages, commands and aliases that cargo knows.
 struct Workspace {
     packages: Vec<Value>,
-    /// The ids of the packages that cargo takes if a command names none.
+    /// The ids of the packages that cargo uses if a command names none.
     default: Vec<Value>,
     /// Commands, aliases included.
     commands: Vec<String>,
-    /// What the aliases stand for.
+    /// The aliases and their commands.
     aliases: Vec<(String, Vec<String>)>,
 }
 
@@ -74,8 +74,8 @@ impl Workspace {
         }
     }
 
-    /// Checks that a call of cargo names nothing that is not there. `installed` is what the page has
-    /// its reader install.
+    /// Checks that everything that a call of cargo names exists. `installed` are the tools that the
+    /// page installs.
     fn check(&self, call: &[String], installed: &[String]) {
         let said = call.join(" ");
         let [command, arguments @ ..] = call else { panic!("cargo alone") };
@@ -123,7 +123,7 @@ impl Workspace {
 }
 
 #[test]
-fn whatever_the_commands_name_is_there() {
+fn everything_that_the_commands_name_exists() {
     let workspace = Workspace::look();
     let mut checked = [0; 2];
     for page in ["CONTRIBUTING.md", "docs/versioning.md"] {
@@ -177,7 +177,7 @@ fn the_first_build_of_the_gateway_is_small() {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
     build.args(["build", "--example", "gateway", "--offline"]).current_dir(root());
-    // The graph of what would be compiled is an unstable option. Nothing is built.
+    // Printing the build graph is an unstable option. Nothing is built.
     build.args(["-Zunstable-options", "--unit-graph"]).env("RUSTC_BOOTSTRAP", "1");
     let graph: Value = serde_json::from_str(&output(&mut build)).unwrap();
     let units = graph["units"].as_array().unwrap();
@@ -196,8 +196,8 @@ fn the_aliases_start_our_programs() {
 }
 
 #[test]
-#[should_panic(expected = "no test `nobody`")]
-fn a_test_that_is_not_there_is_found_out() {
-    let call = "test -p forensics-tests --test contributing nobody".split(' ');
+#[should_panic(expected = "no test `missing`")]
+fn a_missing_test_is_noticed() {
+    let call = "test -p forensics-tests --test contributing missing".split(' ');
     Workspace::look().check(&call.map(str::to_owned).collect::<Vec<_>>(), &[]);
 }

@@ -1,8 +1,8 @@
 //! What the signal path costs in system calls, allocations and instructions, which are the same on
 //! every machine. The benches measure how long it takes; see `docs/performance.md`.
 //!
-//! The bounds catch accidents, such as a file that is read twice or a loop that became quadratic.
-//! They are no targets: raise one if a simpler program needs it, and say why in the commit.
+//! The bounds detect regressions, such as a file that is read twice or a loop that became
+//! quadratic. They are not targets: raise one if simpler code needs it, and say why in the commit.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
@@ -20,8 +20,8 @@ use forensics_tests::{Program, can};
 /// not counted, and some two about the sender may come first. Futex and epoll calls vary, so they
 /// are not counted.
 const OPENS_TO_TOKEN: usize = 21;
-/// The thread that reads what the context line shows, the one that logs, and, as far as it comes first,
-/// the one that reads what the record shows.
+/// The thread that reads the facts of the context line, the log thread, and, if it starts early
+/// enough, the thread that reads the facts of the record.
 const THREADS_TO_TOKEN: usize = 3;
 
 /// Counted: 361 with 8 ancestors, in control groups of version 1. procfs copies every text, and keeps
@@ -32,8 +32,8 @@ const ALLOCATIONS_OF_AN_ANCESTOR: u64 = 7;
 /// Counted: 5.
 const ALLOCATIONS_OF_AN_EVENT: u64 = 5;
 
-/// In the test profile, where forensics-core and procfs-core alone are optimised. Counted: 681,000 with 8
-/// ancestors; 17,500; 5,080. procfs parses all 52 fields of a `stat`.
+/// In the test profile, which optimises only forensics-core and procfs-core. Counted: 681,000 with
+/// 8 ancestors; 17,500; 5,080. procfs parses all 52 fields of a `stat`.
 const INSTRUCTIONS_OF_CONTEXT: u64 = 700_000;
 const INSTRUCTIONS_OF_AN_ANCESTOR: u64 = 17_000;
 const INSTRUCTIONS_OF_AN_EVENT: u64 = 21_000;
@@ -73,7 +73,7 @@ fn from_the_signal_to_the_cancelled_token_few_files_are_opened_and_few_threads_s
     assert!(opens <= OPENS_TO_TOKEN && threads <= THREADS_TO_TOKEN, "{opens}, {threads}:\n{path}");
 }
 
-/// The child of a process that has one.
+/// The only child of a process.
 fn children(pid: u32) -> String {
     std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap()
 }
@@ -94,7 +94,7 @@ fn context_record_and_time_span_allocate_little() {
 }
 
 #[test]
-fn context_record_and_time_span_take_so_many_instructions() {
+fn context_record_and_time_span_take_few_instructions() {
     if !can(Command::new("valgrind").arg("--version")) {
         return;
     }
@@ -106,14 +106,14 @@ fn context_record_and_time_span_take_so_many_instructions() {
         ("record", INSTRUCTIONS_OF_AN_EVENT),
         ("timespan", INSTRUCTIONS_OF_A_TIMESPAN),
     ] {
-        // The difference cancels the start of the program and what it does once.
+        // The difference excludes the start of the program and its one-time work.
         let each = (instructions(what, 60) - instructions(what, 10)) / 50;
         println!("{what}: {each} instructions");
         assert!(each <= bound, "{what}: {each} instructions, not {bound}");
     }
 }
 
-/// The total that valgrind counts.
+/// The number of instructions that valgrind counts.
 fn instructions(what: &str, times: u32) -> u64 {
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])

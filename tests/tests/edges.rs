@@ -1,4 +1,4 @@
-//! Signals where a guard begins and where it ends, and what it costs in between.
+//! Signals just after a guard is installed and after it has ended, and what an idle guard costs.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use forensics_tests::{Program, example};
 
-/// Starts the program at one of its edges and waits until it stands there.
+/// Starts the program, and waits until it waits before or after `run()`.
 fn at(edge: &str) -> Child {
     let mut child = Command::new(env!("CARGO_BIN_EXE_edges"))
         .arg(edge)
@@ -32,10 +32,10 @@ fn terminate(child: &Child) {
 }
 
 #[test]
-fn a_signal_between_install_and_run_is_told_at_once_and_not_lost() {
+fn a_signal_between_install_and_run_is_logged_at_once_and_not_lost() {
     let mut child = at("before");
     terminate(&child);
-    // Said while the program still stands there: its main thread is in a blocking read.
+    // Logged while the program still waits: its main thread is in a blocking read.
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
     stderr.read_line(&mut line).unwrap();
@@ -56,8 +56,8 @@ fn after_the_teardown_no_handler_swallows_a_signal() {
 }
 
 #[test]
-fn dropping_what_was_started_with_a_signal_ignored_does_not_leave_it_ignored() {
-    // As a shell starts a job in the background: with SIGINT ignored.
+fn after_the_guard_is_dropped_a_signal_that_was_ignored_at_the_start_has_its_default_action() {
+    // A shell starts a background job with SIGINT ignored, like this.
     let script = format!("trap '' INT; exec {} after", env!("CARGO_BIN_EXE_edges"));
     let mut child = Command::new("bash")
         .args(["-c", &script])
@@ -73,7 +73,7 @@ fn dropping_what_was_started_with_a_signal_ignored_does_not_leave_it_ignored() {
     assert_eq!(child.wait().unwrap().signal(), Some(2));
 }
 
-/// How often the threads of a process have gone to sleep or been made to, all together.
+/// The number of context switches, voluntary or not, of all threads of a process.
 fn switches(pid: u32) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     let status = |task: fs::DirEntry| fs::read_to_string(task.path().join("status")).unwrap();
@@ -86,15 +86,15 @@ fn switches(pid: u32) -> u64 {
 fn an_idle_guard_is_not_scheduled_once_in_ten_seconds() {
     let minimal = Program::start(&mut Command::new(example("minimal")));
     minimal.wait_for_stdout("working");
-    // It has said so a moment before its threads are all asleep: until then the count moves.
+    // It prints its line shortly before all its threads sleep. Until then the count changes.
     let mut before = switches(minimal.pid());
     let settled = (0..100).any(|_| {
         thread::sleep(Duration::from_millis(200));
         let now = switches(minimal.pid());
         std::mem::replace(&mut before, now) == now
     });
-    assert!(settled, "it is scheduled again and again");
-    // What is measured is that nothing happens in this time.
+    assert!(settled, "it is still scheduled");
+    // Not for synchronisation: the test measures that nothing happens in this time.
     thread::sleep(Duration::from_secs(10));
     assert_eq!(switches(minimal.pid()), before);
     minimal.kill("-TERM");

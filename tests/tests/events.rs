@@ -1,4 +1,4 @@
-//! What is said through `tracing`: lines by the plain fmt subscriber, fields and levels by any.
+//! The events in `tracing`: lines by tracing-subscriber's fmt subscriber, fields and levels by any.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
@@ -19,7 +19,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A teardown with every kind of end that can be had without a signal.
+/// A teardown with every outcome that is possible without a signal.
 async fn stop() {
     let guard = ShutdownGuard::builder("test").signals([]).deadline(30 * SECOND).install().unwrap();
     guard.phase("notify", async |_| {});
@@ -75,7 +75,7 @@ async fn each_event_is_one_line_and_the_context_is_the_first() {
     let text = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
 
     let mut settings = insta::Settings::clone_current();
-    // What differs from machine to machine, and the real microseconds before the clock is paused.
+    // Replaces what differs between machines, and the real microseconds before the clock is paused.
     settings.add_filter(r"under_systemd=.*", "under_systemd=…");
     settings.add_filter(r"\+(\d+)\.[01]\ds", "+$1.00s");
     settings.add_filter(r"offset_usec=(\d*)\d{6}", "offset_usec=$1……");
@@ -84,12 +84,12 @@ async fn each_event_is_one_line_and_the_context_is_the_first() {
     settings.bind(|| insta::assert_snapshot!(text));
 }
 
-/// An event as a layer sees it.
+/// An event as a layer receives it.
 #[derive(Debug, Default)]
 struct Seen {
     level: Option<Level>,
     fields: Vec<(&'static str, String)>,
-    /// The phases whose spans it is in, outermost first.
+    /// The phases whose spans contain it, outermost first.
     spans: Vec<String>,
 }
 
@@ -139,7 +139,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Capture {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fields_levels_and_spans_tell_the_same_to_any_subscriber() {
+async fn fields_levels_and_spans_are_the_same_for_any_subscriber() {
     let capture = Capture::default();
     let set =
         tracing::subscriber::set_default(tracing_subscriber::registry().with(capture.clone()));
@@ -177,7 +177,7 @@ async fn fields_levels_and_spans_tell_the_same_to_any_subscriber() {
     assert_eq!(finished("slack").field("error"), Some("two\nlines"));
 
     let long: Vec<_> = seen.iter().filter(|s| s.field("elapsed").is_some()).collect();
-    assert_eq!(long.len(), 2, "at 5 s and at 10 s of the 12");
+    assert_eq!(long.len(), 2, "one at 5 s and one at 10 s");
     assert_eq!(long[1].field("elapsed"), Some("10.00s"));
     assert_eq!(long[1].field("budget"), Some("12.00s"));
     assert_eq!(long[1].field("last_recorded"), Some("active_now=3"));

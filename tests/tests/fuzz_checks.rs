@@ -1,13 +1,12 @@
-//! The checks of the fuzz targets, in a few seconds and on stable Rust: on the committed seeds as
-//! they are, and on a few hundred inputs that are bent from them.
+//! Runs the checks of the fuzz targets, in a few seconds and on stable Rust: on the committed
+//! seeds, and on a few hundred mutations of them.
 //!
-//! The check of a target is one file in `fuzz/checks`, which the target includes as well, so that
-//! the two cannot drift apart.
+//! The check of a target is one file in `fuzz/checks`. The target includes the same file.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-// As the parser's file, which a check includes, names it.
+// A check includes the parser's file, which uses `crate::escape`.
 use forensics_core::escape;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -46,7 +45,7 @@ const CHECKS: [(&str, Check); 9] = [
     ("systemctl_show", systemctl_show::check),
 ];
 
-/// How many inputs are made of each target's seeds.
+/// How many mutations of each target's seeds are tested.
 const CASES: u32 = 400;
 
 fn listed(folder: &Path) -> Vec<PathBuf> {
@@ -65,7 +64,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
     paths.iter().map(|path| fs::read(path).expect("a seed can be read")).collect()
 }
 
-/// What a seed becomes: cut, with something put in, or gone on with by another seed.
+/// Mutations of a seed: parts are removed, or text or parts of another seed are inserted.
 fn bent(seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     let telling = select(b"\0\n\r\x1b \"'\\=:;,/@.-_(){}[]09\xff".to_vec());
     let piece = prop_oneof![
@@ -81,7 +80,7 @@ fn bent(seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     (select(seeds), prop::collection::vec(change, 0..4)).prop_map(|(mut bytes, changes)| {
         for (one, other, piece) in changes {
             let (one, other) = (one.index(bytes.len() + 1), other.index(bytes.len() + 1));
-            // What is taken out is short as a rule, so that much of the seed's form is left.
+            // Only short parts are removed, so that the seed keeps most of its form.
             let end = other.clamp(one, bytes.len().min(one + 8));
             bytes.splice(one..end, piece);
         }
@@ -90,7 +89,7 @@ fn bent(seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
 }
 
 #[test]
-fn every_fuzz_target_is_among_the_checks_and_has_seeds() {
+fn every_fuzz_target_has_a_check_and_seeds() {
     let targets = listed(&fuzz().join("fuzz_targets"));
     let targets = targets.iter().filter_map(|path| path.file_stem()?.to_str());
     assert_eq!(targets.collect::<Vec<_>>(), CHECKS.map(|(target, _)| target));
@@ -109,7 +108,7 @@ fn every_seed_passes_the_check_of_its_target_and_of_all_others() {
 }
 
 #[test]
-fn what_is_bent_from_the_seeds_passes_too() {
+fn mutations_of_the_seeds_pass_too() {
     for (target, check) in CHECKS {
         let mut runner = TestRunner::new(Config { cases: CASES, ..Config::default() });
         let passed = runner.run(&bent(seeds(target)), |bytes| {

@@ -1,4 +1,4 @@
-//! The example gateway, stopped as its users stop it: by real signals, under load, with trouble.
+//! The example gateway, stopped as its users stop it: by real signals, under load, and with faults.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
@@ -24,7 +24,7 @@ fn ask(address: &str, ms: u32) -> TcpStream {
 fn under_load_every_accepted_request_is_answered() {
     const REQUESTS: usize = 50;
     let gateway = Program::gateway(&["--diag-log", "/dev/null/none"]);
-    // Accepted is what the gateway has seen: an answer on each connection first.
+    // Each connection gets an answer first, so the gateway has accepted it.
     let mut streams: Vec<TcpStream> = (0..REQUESTS).map(|_| ask(&gateway.address, 0)).collect();
     for stream in &mut streams {
         let mut answer = [0; 4096];
@@ -57,12 +57,12 @@ fn under_load_every_accepted_request_is_answered() {
     assert_eq!(ended.phases(), outcomes(["ok", "ok", "ok", "ok"]), "{}", ended.stderr);
     let drain = ended.line("phase finished phase=drain");
     assert!(drain.contains("active_at_start=51 active_now=0"), "{drain}");
-    // A log that cannot be written costs one line.
+    // There is one line for a log that cannot be written.
     assert_eq!(ended.stderr.matches("Diagnostic failed").count(), 1, "{}", ended.stderr);
 }
 
 #[test]
-fn an_answer_survives_what_its_client_sends_too_much_or_not_at_all() {
+fn an_answer_arrives_even_if_the_client_sends_too_much_or_closes_its_side() {
     let gateway = Program::gateway(&[]);
     let mut too_much = ask(&gateway.address, 2000);
     let mut half_closed = ask(&gateway.address, 2000);
@@ -70,7 +70,8 @@ fn an_answer_survives_what_its_client_sends_too_much_or_not_at_all() {
     until_read(&gateway.address);
     gateway.program.kill("-TERM");
     gateway.program.wait_for_stderr("Shutdown context");
-    // Not read any more: a socket that is closed over it resets the connection.
+    // The gateway does not read this any more. Closing a socket with unread bytes resets the
+    // connection.
     write!(too_much, "GET / HTTP/1.1\r\nHost: gateway\r\n\r\n").unwrap();
     for stream in [&mut too_much, &mut half_closed] {
         let mut answer = String::new();
@@ -130,11 +131,12 @@ fn a_wedged_drain_cannot_take_what_db_close_reserved() {
 }
 
 #[test]
-fn a_phase_that_blocks_its_thread_is_passed_over_and_the_process_ends_by_its_deadline() {
+fn after_a_phase_that_blocks_its_thread_the_next_one_runs_and_the_process_ends_by_its_deadline() {
     let gateway = Program::gateway(&["--block", "drain", "--deadline", "2s"]);
     gateway.program.kill("-TERM");
     let ended = gateway.program.wait();
-    // Its thread is lost to the runtime, whose drop would wait for it: the shutdown thread ends the process.
+    // The drop of the runtime would wait for the blocked thread. So the shutdown thread ends the
+    // process.
     assert_eq!(ended.code(), 70, "{}", ended.stderr);
     assert_eq!(ended.phases(), outcomes(["ok", "timed_out", "skipped", "ok"]), "{}", ended.stderr);
     assert!(ended.line("phase=drain outcome").contains("blocking its thread"), "{}", ended.stderr);
@@ -142,9 +144,9 @@ fn a_phase_that_blocks_its_thread_is_passed_over_and_the_process_ends_by_its_dea
     assert!(forced.contains("tokio-rt-worker") && forced.contains("futex"), "{forced}");
 }
 
-/// Signals it once more, when so much time has passed that it counts as another request.
+/// Sends another signal, late enough to count as another request.
 fn signal_again(program: &Program, expected: &str) {
-    // The rule is one of real time: there is no event to wait for.
+    // The 200 ms are real time, so there is no event to wait for.
     thread::sleep(Duration::from_millis(250));
     program.kill("-TERM");
     if !expected.is_empty() {
@@ -173,7 +175,7 @@ fn a_signal_twice_within_200_ms_is_one_request() {
 }
 
 #[test]
-fn a_third_signal_ends_it_at_once_even_where_the_runtime_is_blocked() {
+fn a_third_signal_ends_it_at_once_even_if_the_runtime_is_blocked() {
     for trouble in ["--wedge", "--block"] {
         let gateway = Program::gateway(&[trouble, "db_close", "--deadline", "55s"]);
         gateway.program.kill("-TERM");
@@ -230,7 +232,7 @@ fn the_next_start_says_in_which_phase_the_last_run_was_killed() {
 }
 
 #[test]
-fn a_span_that_is_none_is_named_with_the_fix() {
+fn an_invalid_time_span_is_named_with_the_fix() {
     let program =
         Program::start(Command::new(example("gateway")).args(["--drain-timeout", "5mins"]));
     let ended = program.wait();
@@ -239,10 +241,10 @@ fn a_span_that_is_none_is_named_with_the_fix() {
 }
 
 #[test]
-fn ctrl_c_is_named_and_twice_it_leaves_at_once() {
+fn ctrl_c_is_named_and_a_second_one_cuts_the_drain_short() {
     let terminal = nix::pty::openpty(None, None).unwrap();
     let mut keyboard = fs::File::from(terminal.master);
-    // A session of its own, whose terminal this is: a key there signals its foreground group.
+    // A new session with this terminal. A key at the terminal signals its foreground process group.
     let mut command = Command::new("setsid");
     command.args(["--ctty", "--wait"]).arg(example("gateway")).args(["--wedge", "drain"]);
     let program = Program::start_reading(&mut command, terminal.slave);
@@ -251,7 +253,7 @@ fn ctrl_c_is_named_and_twice_it_leaves_at_once() {
     let context = program.wait_for_stderr("Shutdown context");
     assert!(context.contains("signal=SIGINT cause=ctrl_c under_systemd="), "{context}");
     assert!(!context.contains("sender_pid"), "the kernel sent it: {context}");
-    // The rule of 200 ms is one of real time.
+    // The 200 ms in which signals count as one request are real time.
     thread::sleep(Duration::from_millis(250));
     keyboard.write_all(b"\x03").unwrap();
     let ended = program.wait();

@@ -1,5 +1,5 @@
-//! The guard in-process: phases, budgets, outcomes, and the service's own end, on a paused clock,
-//! on which times are exact.
+//! The guard inside a test: phases, budgets, outcomes, and the end of the service. The clock is
+//! paused, so times are exact.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
@@ -21,7 +21,7 @@ fn builder() -> Builder {
     ShutdownGuard::builder("test")
 }
 
-/// A guard without signals, with ten seconds in all.
+/// A guard without signals, with a deadline of ten seconds.
 fn guard() -> ShutdownGuard {
     TestHarness::install(builder().deadline(10 * SECOND)).unwrap().1
 }
@@ -38,7 +38,7 @@ fn outcomes(report: &ShutdownReport) -> Vec<(&str, Outcome)> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn phases_run_one_after_another_and_nothing_sleeps_out_a_budget() {
+async fn phases_run_one_after_another_without_waiting_for_their_timeouts() {
     let guard = guard();
     guard.phase("one", |_| sleep(SECOND)).timeout(5 * SECOND);
     guard.phase("two", |_| sleep(2 * SECOND));
@@ -53,7 +53,7 @@ async fn phases_run_one_after_another_and_nothing_sleeps_out_a_budget() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn members_of_a_group_run_side_by_side_each_with_its_time() {
+async fn members_of_a_group_run_concurrently_each_with_its_timeout() {
     let guard = guard();
     guard.group("adapters", |group| {
         group.phase("telegram", |_| sleep(SECOND));
@@ -76,7 +76,7 @@ async fn members_of_a_group_run_side_by_side_each_with_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_asked_of_a_group_holds_for_all_of_it_and_of_a_member_for_it_alone() {
+async fn settings_of_a_group_apply_to_all_members_and_those_of_a_member_only_to_it() {
     let guard = guard();
     let bad = guard.phase("bad", async |_| Err::<(), _>("no")).id();
     guard.group("after_bad", |group| group.phase("a", async |_| {})).requires(bad);
@@ -117,11 +117,11 @@ async fn a_slow_phase_cannot_take_what_a_later_one_reserved() {
     assert_eq!(report.phases[0].duration, 7 * SECOND);
     assert_eq!(report.total, 9 * SECOND);
     assert!(report.timed_out);
-    assert_eq!(report.exit_status, 0, "a phase that timed out fails no unit");
+    assert_eq!(report.exit_status, 0, "a timeout is not a failure of the unit");
 }
 
 #[tokio::test(start_paused = true)]
-async fn time_without_end_is_time_enough() {
+async fn an_infinite_time_is_accepted() {
     const FOREVER: Duration = Duration::MAX;
     let builder = builder()
         .deadline(FOREVER)
@@ -141,7 +141,7 @@ async fn time_without_end_is_time_enough() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_fails_or_panics_is_told_and_the_next_phase_runs() {
+async fn a_phase_that_fails_or_panics_is_reported_and_the_next_one_runs() {
     let guard = guard();
     guard.phase("failed", async |_| Err::<(), _>("disk full"));
     guard.phase("panicked", async |_| {
@@ -163,7 +163,7 @@ async fn what_fails_or_panics_is_told_and_the_next_phase_runs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_phase_that_requires_another_is_skipped_unless_that_ended_well() {
+async fn a_phase_that_requires_another_is_skipped_unless_that_succeeded() {
     let guard = guard();
     let good = guard.phase("good", async |_| {}).id();
     let bad = guard.phase("bad", async |_| Err::<(), _>("no")).id();
@@ -177,7 +177,7 @@ async fn a_phase_that_requires_another_is_skipped_unless_that_ended_well() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_phase_that_requires_one_which_does_not_run_before_it_is_an_error() {
+async fn requiring_a_phase_that_does_not_run_before_is_an_error() {
     let guard = guard();
     let early = guard.phase("early", async |_| {});
     let late = guard.phase("late", async |_| {}).id();
@@ -202,7 +202,7 @@ async fn a_phase_that_requires_one_which_does_not_run_before_it_is_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_given_twice_is_an_error_and_its_work_is_not_lost() {
+async fn a_duplicate_name_is_an_error_but_its_phase_still_runs() {
     let guard = guard();
     guard.phase("close", async |_| {});
     guard.phase("close", async move |cx| cx.record("ran", true));
@@ -278,7 +278,7 @@ async fn the_services_own_end_leads_to_the_same_teardown() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_panics_is_torn_down_and_told() {
+async fn a_service_that_panics_is_torn_down_and_reported() {
     let guard = guard();
     guard.phase("db_close", async |_| {});
     let report = guard
@@ -293,7 +293,7 @@ async fn a_service_that_panics_is_torn_down_and_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_service_is_polled_on_and_a_phase_can_wait_for_its_end() {
+async fn the_service_is_still_polled_and_a_phase_can_wait_for_its_end() {
     let guard = guard();
     guard.phase("drain", async move |cx| cx.service_ended().await);
     let token = guard.token();
@@ -309,7 +309,7 @@ async fn the_service_is_polled_on_and_a_phase_can_wait_for_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_never_ends_is_dropped_after_its_grace() {
+async fn a_service_that_never_ends_is_dropped_after_its_timeout() {
     let guard = guard();
     guard.phase("db_close", async |_| {});
     guard.handle().request_shutdown("test");
@@ -326,11 +326,11 @@ async fn a_service_that_never_ends_is_dropped_after_its_grace() {
     let (_, guard) = TestHarness::install(builder).unwrap();
     guard.handle().request_shutdown("test");
     let report = guard.run(std::future::pending::<()>()).await;
-    assert_eq!(report.total, 7 * SECOND, "no grace goes past the deadline");
+    assert_eq!(report.total, 7 * SECOND, "the service timeout ends at the deadline");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_is_ready_to_end_is_polled_once_also_without_any_grace() {
+async fn a_service_that_is_ready_to_end_is_polled_once_even_with_a_timeout_of_zero() {
     let guard = TestHarness::install(builder().service_timeout(Duration::ZERO)).unwrap().1;
     let (end, ends) = tokio::sync::oneshot::channel::<()>();
     guard.phase("db_close", async move |_| drop(end));
@@ -340,7 +340,7 @@ async fn a_service_that_is_ready_to_end_is_polled_once_also_without_any_grace() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn run_goes_into_a_task_where_the_service_does_and_also_with_one_that_may_not() {
+async fn run_is_send_if_the_service_is_and_accepts_a_service_that_is_not() {
     let guard = guard();
     guard.handle().request_shutdown("test");
     let report = tokio::spawn(stop(guard)).await.unwrap();
@@ -375,7 +375,7 @@ async fn cancelling_the_token_is_a_request_and_only_the_first_request_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_worst_case_is_reckoned_before_anything_runs() {
+async fn the_worst_case_is_known_before_anything_runs() {
     let guard = guard();
     assert_eq!(guard.worst_case().duration(), Duration::ZERO);
     guard.phase("notify", async |_| {}).timeout(SECOND);
@@ -387,7 +387,7 @@ async fn the_worst_case_is_reckoned_before_anything_runs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_report_goes_through_json_and_comes_back() {
+async fn the_report_is_the_same_after_json() {
     let guard = guard();
     guard.phase("drain", async move |cx| cx.record("rows", 3));
     guard.group("adapters", |group| group.phase("slack", async |_| Err::<(), _>("no")));
@@ -416,18 +416,18 @@ fn without_a_runtime_or_with_a_bad_name_nothing_is_installed() {
 
 #[test]
 #[should_panic(expected = "enable_time")]
-fn a_runtime_without_timers_is_refused_at_once_and_not_in_the_teardown() {
+fn a_runtime_without_timers_is_refused_at_install() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
     let _in = runtime.enter();
     let _ = builder().signals([]).install();
 }
 
 #[tokio::test]
-async fn a_guard_that_is_dropped_without_its_teardown_is_no_clean_end() {
+async fn a_guard_that_is_dropped_without_its_teardown_is_not_a_clean_end() {
     let dir = tempfile::tempdir().unwrap();
     let guard = || builder().signals([]).record_dir(dir.path().join("records")).install().unwrap();
     let verdict = || PostMortem::of_last(&dir.path().join("records")).unwrap().unwrap();
-    // As where the address is in use, and `main` returns the error.
+    // As if the address were in use, and `main` returned the error.
     drop(guard());
     assert!(!verdict().is_clean(), "{}", verdict());
     assert_eq!((verdict().how, verdict().exit_code), (Some(ExitKind::Abandoned), None));
@@ -457,7 +457,7 @@ async fn a_member_that_timed_out_is_not_hidden_by_one_that_failed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_has_no_time_for_what_others_reserved_is_told_so() {
+async fn a_phase_without_time_because_of_reserves_says_so() {
     let guard = guard();
     guard.phase("drain", async |_| {});
     guard.phase("db_close", async |_| {}).reserve(10 * SECOND);
@@ -468,12 +468,12 @@ async fn who_has_no_time_for_what_others_reserved_is_told_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_a_multi_thread_runtime_a_phase_that_blocks_its_thread_is_passed_over() {
+async fn on_a_multi_thread_runtime_the_next_phase_runs_if_one_blocks_its_thread() {
     let guard = guard();
     let (_end, ended) = std::sync::mpsc::channel::<()>();
     guard
         .phase("blocks", async move |_| {
-            // Until the test ends: `_end` is dropped then.
+            // Until the end of the test, which drops `_end`.
             let _ = ended.recv();
         })
         .timeout(Duration::from_millis(50));
@@ -523,7 +523,7 @@ async fn any_error_is_shown_with_its_sources() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_phase_knows_who_asked_for_the_stop() {
+async fn a_phase_knows_who_requested_the_stop() {
     let (harness, guard) = TestHarness::install(builder()).unwrap();
     guard.phase("drain", async |cx| {
         assert_eq!((cx.cause(), cx.signal()), (Cause::Systemd, Some(Signal::TERM)));
@@ -543,7 +543,7 @@ async fn every_handle_learns_of_the_stop_once_it_has_begun() {
         let handle = handle.clone();
         async move { (handle.stopped().await, handle.token().is_cancelled()) }
     });
-    // Cancel safe: a wait that is given up has no effect on the next one.
+    // Cancel safe: a wait that is dropped has no effect on the next one.
     assert!(tokio::time::timeout(SECOND, handle.stopped()).await.is_err());
     let at = Instant::now();
     let stop = async {

@@ -1,4 +1,4 @@
-//! docs/guide.md, followed by a stranger from an empty folder.
+//! Follows docs/guide.md from an empty folder.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
@@ -10,7 +10,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// The code block that follows `label` on a line of its own.
+/// The code block after the line `label`.
 fn block<'a>(guide: &'a str, label: &str) -> &'a str {
     let (_, rest) = guide.split_once(&format!("\n{label}\n")).unwrap_or_else(|| panic!("{label}"));
     let (_, code) = rest.split_once("```").unwrap();
@@ -19,7 +19,7 @@ fn block<'a>(guide: &'a str, label: &str) -> &'a str {
 }
 
 #[test]
-fn a_stranger_gets_a_guarded_service_whose_shutdown_is_tested() {
+fn a_new_user_gets_a_guarded_service_whose_shutdown_is_tested() {
     let guide = fs::read_to_string(root().join("docs/guide.md")).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let write = |file: &str, text: &str| {
@@ -27,7 +27,8 @@ fn a_stranger_gets_a_guarded_service_whose_shutdown_is_tested() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, format!("{text}\n")).unwrap();
     };
-    // As published, but for where these crates lie, and the versions that are here already.
+    // As published, except that these crates come from this workspace, and the others from its lock
+    // file.
     let patch = format!(
         "\n[patch.crates-io]\nforensics-tokio = {{ path = {:?} }}\n",
         root().join("crates/forensics-tokio")
@@ -39,7 +40,7 @@ fn a_stranger_gets_a_guarded_service_whose_shutdown_is_tested() {
     write("tests/shutdown.rs", block(&guide, "`tests/shutdown.rs`:"));
 
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    // Built beside what is built already, most of which it can use.
+    // In the same target folder, so that most dependencies are already built.
     let target = std::env::current_exe().unwrap().ancestors().nth(3).unwrap().to_owned();
     let tested = Command::new(cargo)
         .current_dir(dir.path())
@@ -51,7 +52,7 @@ fn a_stranger_gets_a_guarded_service_whose_shutdown_is_tested() {
     assert!(tested.status.success(), "{said}\n{}", String::from_utf8_lossy(&tested.stderr));
     for test in [
         "tests::a_drain_that_hangs_leaves_the_database_its_time ... ok",
-        "what_was_asked_is_answered_and_the_exit_status_is_0 ... ok",
+        "a_request_in_flight_is_answered_and_the_exit_status_is_0 ... ok",
     ] {
         assert!(said.contains(test), "no `{test}` in\n{said}");
     }

@@ -1,5 +1,5 @@
-//! Whoever may write a text that we show: it stays in its place in every output, and nothing secret is
-//! in any. And files: what others may put where we write.
+//! Hostile texts, names and files of other users. A text stays in its field in every output, no
+//! output contains a secret, and no file is written where others could interfere.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
@@ -58,7 +58,7 @@ impl Place {
         runs(&self.path("records")).unwrap().pop().unwrap()
     }
 
-    /// What the service manager was told.
+    /// The messages to the service manager.
     fn notified(&self) -> Vec<String> {
         let mut told = Vec::new();
         let mut buffer = vec![0; 64 << 10];
@@ -68,8 +68,8 @@ impl Place {
         told
     }
 
-    /// All that is written of a run and that the command line shows of it, by what it is. Each has been
-    /// looked at: nothing in it drives a terminal, and what should be one line or JSON is.
+    /// All outputs of a run and of the command line about it, with their names. Each is checked: it
+    /// is safe for a terminal, and it is one line or JSON if it should be.
     fn outputs(&self, stderr: &str) -> Vec<(&'static str, String)> {
         let record = self.record();
         let (dir, file) = (self.path("records"), record.to_str().unwrap());
@@ -106,14 +106,14 @@ impl Place {
             assert_tame(text);
         }
         for line in stderr.lines() {
-            // With the time in front.
+            // The time comes first.
             assert!(line.starts_with("20") && line.contains("shutdown: "), "{line}");
         }
         outputs
     }
 }
 
-/// A sender that is not waited for until it has been looked at: it lives until its input ends.
+/// A sender that runs until its input ends, so that it can be inspected.
 fn hostile_sender(pid: u32, argv0: &OsStr, name: &[u8], arguments: &[&OsStr]) -> Child {
     let mut sender = Command::new(env!("CARGO_BIN_EXE_hostile_sender"));
     sender.arg0(argv0).arg(pid.to_string()).arg(OsStr::from_bytes(name)).args(arguments);
@@ -132,14 +132,14 @@ fn a_sender_whose_name_and_arguments_are_hostile_stays_in_its_fields_everywhere(
     for name in names {
         let place = Place::new();
         let gateway = place.gateway();
-        // No argument may hold a NUL; 128 KiB is the longest there can be.
+        // An argument cannot contain a NUL, and has at most 128 KiB.
         let hostile = HOSTILE.replace('\0', "");
         let (argv0, long) = (OsStr::from_bytes(b"\x1b[2J\xff\n x=1"), hostile.repeat(1000));
         let arguments = [OsStr::new(&hostile), OsStr::new(&long), OsStr::new(&long)];
         let mut sender = hostile_sender(gateway.pid(), argv0, name, &arguments);
         gateway.wait_for_stderr("Shutdown context: ");
 
-        // While it lives, as it is the one looked at.
+        // While the sender runs, because this inspects it.
         let pid = sender.id().to_string();
         for arguments in [
             &["context", "--pid", &pid][..],
@@ -174,7 +174,7 @@ fn a_sender_whose_name_and_arguments_are_hostile_stays_in_its_fields_everywhere(
         });
         assert_eq!(sender, Some(&*shown));
         place.notified().iter().for_each(|told| assert_tame(told));
-        // Reading it is bounded, and on a busy machine can take longer than that.
+        // Reading it has a time limit, which a busy machine can exceed.
         let Some(cmdline) = field("sender_cmdline") else { continue };
         assert!(
             cmdline.starts_with("\u{1b}[2J\u{fffd}\n x=1 ") && cmdline.ends_with('…'),
@@ -185,7 +185,7 @@ fn a_sender_whose_name_and_arguments_are_hostile_stays_in_its_fields_everywhere(
 }
 
 #[test]
-fn what_a_service_says_of_itself_stays_in_its_place_in_every_output() {
+fn what_a_service_says_about_itself_stays_in_its_field_in_every_output() {
     for log in ["concise", "plain"] {
         let place = Place::new();
         let ended = place.outspoken(log, "request", &[]).wait();
@@ -197,7 +197,7 @@ fn what_a_service_says_of_itself_stays_in_its_place_in_every_output() {
             let found = lines.filter_map(|line| Some(line.split_once(&format!(" {key}="))?.1));
             found.map(|rest| rest.split(' ').next().unwrap().to_owned()).collect()
         };
-        // `outcome=ok` is in the names of phases, too, but never bare in a field of its own.
+        // `outcome=ok` is also in the names of phases, but never as an unquoted field.
         assert_eq!(phases(&ended.stderr, "took").len(), 4, "{}", ended.stderr);
         for (name, text) in &outputs {
             let most = if name.starts_with("show --") { 4 << 20 } else { 1 << 20 };
@@ -232,12 +232,12 @@ fn what_a_service_says_of_itself_stays_in_its_place_in_every_output() {
 }
 
 #[test]
-fn the_last_words_of_one_that_hangs_are_tame_too_and_hold_no_secret() {
+fn the_last_words_of_a_stalled_service_are_safe_to_show_and_contain_no_secret() {
     let place = Place::new();
     let secrets = ["--password", "my hunter2", "postgres://ops:hunter2@db/x", "TOKEN=hunter2"];
     let program = place.outspoken("concise", "block", &secrets);
     program.wait_for_stdout("ready");
-    // Its own status, before the guard's takes its place.
+    // The service's own status. The guard's status replaces it later.
     let mut told = Vec::new();
     until("the status is sent", || {
         told.extend(place.notified());
@@ -302,28 +302,28 @@ fn secrets_are_in_no_context_and_no_diagnostic_of_the_command_line() {
 }
 
 #[test]
-fn a_child_of_ours_has_no_descriptor_but_its_own_three() {
+fn a_child_of_ours_has_only_its_own_three_descriptors() {
     let place = Place::new();
     let program = place.outspoken("concise", "descriptors", &[]);
     program.wait_for_stdout("ready");
     program.kill("-TERM");
     program.wait();
     let log = fs::read_to_string(place.path("diag.log")).unwrap();
-    // What this test was started with itself, and so hands on, is not the guard's; nor is the folder
-    // that ls reads.
+    // Descriptors that this test itself inherited are not the guard's. Neither is the folder that
+    // ls reads.
     let listed =
         Command::new("ls").args(["-l", "/proc/self/fd"]).stdin(Stdio::null()).output().unwrap();
     let listed = String::from_utf8(listed.stdout).unwrap();
     let [ours, anybodys] = [descriptors(&log), descriptors(&listed)];
     let diag_log = place.path("diag.log").to_str().unwrap().to_owned();
-    // Its input is a pipe that holds nothing, as there may be no /dev/null.
+    // Its input is an empty pipe, because there may be no /dev/null.
     assert!(ours[&0].starts_with("pipe:"), "{log}");
     assert_eq!([&ours[&1], &ours[&2]], [&diag_log, &diag_log], "{log}");
     let beyond = |all: &BTreeMap<u32, String>| all.keys().copied().skip(3).collect::<Vec<_>>();
     assert_eq!(beyond(&ours), beyond(&anybodys), "{log}\n{listed}");
 }
 
-/// The descriptors in the output of `ls -l /proc/self/fd`, and what each leads to.
+/// The descriptors in the output of `ls -l /proc/self/fd`, and their targets.
 fn descriptors(listed: &str) -> BTreeMap<u32, String> {
     let links = listed.lines().filter_map(|line| {
         let (before, target) = line.split_once(" -> ")?;
@@ -332,7 +332,7 @@ fn descriptors(listed: &str) -> BTreeMap<u32, String> {
     links.collect()
 }
 
-/// A folder of somebody else; `None`, and said so, where we cannot give one away.
+/// A folder of another user. `None`, with a message, if we cannot change its owner.
 fn his(place: &Place) -> Option<PathBuf> {
     if !nix::unistd::geteuid().is_root() {
         assert!(std::env::var("CI").as_deref() != Ok("true"), "must be run as root");
@@ -346,7 +346,7 @@ fn his(place: &Place) -> Option<PathBuf> {
 }
 
 #[test]
-fn where_others_could_interfere_there_is_a_warning_and_no_file_and_the_teardown_goes_well() {
+fn where_others_could_interfere_there_is_a_warning_and_no_file_and_the_teardown_succeeds() {
     let place = Place::new();
     let Some(his) = his(&place) else { return };
     let open = place.path("open");

@@ -41,7 +41,7 @@ async fn a_request_counts_from_its_call_until_its_answer_or_its_error() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_dropped_half_way_or_before_it_began_counts_no_more() {
+async fn a_request_that_is_dropped_before_or_during_its_work_is_not_counted_any_more() {
     let in_flight = InFlight::new();
     let service = service_fn(|()| std::future::pending::<Result<Response<()>, Infallible>>());
     let mut service = ServiceBuilder::new().layer(in_flight.http_layer()).service(service);
@@ -57,7 +57,7 @@ async fn a_request_that_is_dropped_half_way_or_before_it_began_counts_no_more() 
 }
 
 #[tokio::test]
-async fn a_handler_that_panics_counts_no_more() {
+async fn a_handler_that_panics_is_not_counted_any_more() {
     let in_flight = InFlight::new();
     let in_future = service_fn(|late: bool| {
         assert!(late, "in the call");
@@ -126,7 +126,7 @@ async fn an_http_request_counts_until_its_answers_body_has_ended() {
 }
 
 #[tokio::test]
-async fn an_http_request_counts_no_more_when_its_body_fails_or_the_client_drops_it() {
+async fn an_http_request_is_not_counted_any_more_when_its_body_fails_or_is_dropped() {
     let in_flight = InFlight::new();
     let (failing, feed) = streaming(&in_flight).await;
     let (dropped, _feed) = streaming(&in_flight).await;
@@ -140,7 +140,7 @@ async fn an_http_request_counts_no_more_when_its_body_fails_or_the_client_drops_
 }
 
 #[tokio::test]
-async fn the_layer_hides_nothing_of_a_body_and_counts_a_failed_http_request_out() {
+async fn the_layer_passes_a_body_unchanged_and_stops_counting_a_failed_http_request() {
     let in_flight = InFlight::new();
     let answer = |request: Request<Full<Bytes>>| async move {
         let asked = request.into_body();
@@ -158,7 +158,7 @@ async fn the_layer_hides_nothing_of_a_body_and_counts_a_failed_http_request_out(
 }
 
 #[tokio::test]
-async fn an_axum_router_takes_the_layer() {
+async fn an_axum_router_accepts_the_layer() {
     let in_flight = InFlight::new();
     let counted = in_flight.clone();
     let app = axum::Router::new()
@@ -169,8 +169,8 @@ async fn an_axum_router_takes_the_layer() {
     assert_eq!(in_flight.count(), 0);
 }
 
-/// Runs a drain with two in flight that end after one and three seconds, and a service that ends
-/// after `service`; in ten seconds.
+/// Runs a drain with two requests in flight, which end after one and three seconds, and a service
+/// that ends after `service`. The deadline is ten seconds.
 async fn drain(
     in_flight: &InFlight,
     phase: impl FnOnce(&ShutdownGuard),
@@ -198,7 +198,7 @@ async fn drain(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_waits_for_both_the_requests_and_the_service_and_says_how_many_there_were() {
+async fn a_drain_waits_for_the_requests_and_the_service_and_records_their_number() {
     for (service, took) in [(SECOND, 3 * SECOND), (4 * SECOND, 4 * SECOND)] {
         let in_flight = InFlight::new();
         let phase = |guard: &ShutdownGuard| drop(guard.phase("drain", in_flight.drain_phase()));
@@ -210,7 +210,7 @@ async fn a_drain_waits_for_both_the_requests_and_the_service_and_says_how_many_t
 }
 
 #[tokio::test(start_paused = true)]
-async fn drained_waits_for_the_requests_alone_also_for_those_that_come_meanwhile() {
+async fn wait_idle_waits_only_for_the_requests_including_new_ones() {
     let in_flight = InFlight::new();
     let counted = in_flight.clone();
     let phase = |guard: &ShutdownGuard| {
@@ -230,7 +230,7 @@ async fn drained_waits_for_the_requests_alone_also_for_those_that_come_meanwhile
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_that_is_cut_says_how_many_were_left() {
+async fn a_drain_that_is_cut_short_records_how_many_were_left() {
     let in_flight = InFlight::new();
     let counted = in_flight.clone();
     let phase = |guard: &ShutdownGuard| {

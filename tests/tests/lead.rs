@@ -14,7 +14,7 @@ fn builder() -> Builder {
     ShutdownGuard::builder("test").signals([]).deadline(30 * SECOND).pre_stop_delay(5 * SECOND)
 }
 
-/// Times on a paused clock are exact, but for the real milliseconds of a busy machine.
+/// On a paused clock times are exact, except for the real milliseconds of a busy machine.
 fn assert_about(actual: Duration, expected: Duration) {
     let off = actual.abs_diff(expected);
     assert!(off < Duration::from_millis(250), "{actual:?} is not about {expected:?}");
@@ -33,7 +33,7 @@ async fn stop_and<T>(handle: ShutdownHandle, then: impl Future<Output = T>) -> T
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_lead_ends_readiness_at_once_and_the_service_only_after_it() {
+async fn the_pre_stop_delay_ends_readiness_at_once_and_the_service_afterwards() {
     let guard = builder().install().unwrap();
     guard.phase("drain", async move |cx| cx.service_ended().await).timeout(10 * SECOND);
     assert_eq!(
@@ -42,7 +42,7 @@ async fn the_lead_ends_readiness_at_once_and_the_service_only_after_it() {
     );
     assert_eq!(guard.worst_case().duration(), 15 * SECOND);
     let readiness = guard.handle().readiness();
-    assert!(!*readiness.borrow(), "nothing runs yet");
+    assert!(!*readiness.borrow(), "`run` was not called yet");
     let (token, seen) = (guard.token(), readiness.clone());
     let asked_at = Instant::now();
     let (handle, late) = (guard.handle(), guard.handle());
@@ -67,7 +67,7 @@ async fn the_lead_ends_readiness_at_once_and_the_service_only_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_lead_counts_against_the_deadline_and_spares_what_is_reserved() {
+async fn the_pre_stop_delay_counts_towards_the_deadline_but_leaves_the_reserves() {
     let guard = builder().deadline(6 * SECOND).install().unwrap();
     guard.phase("drain", |_| std::future::pending::<()>());
     guard.phase("db_close", |_| sleep(SECOND)).reserve(2 * SECOND);
@@ -79,7 +79,7 @@ async fn the_lead_counts_against_the_deadline_and_spares_what_is_reserved() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn haste_ends_the_lead_and_the_phases_run_in_full() {
+async fn escalation_ends_the_pre_stop_delay_and_the_phases_run_in_full() {
     let guard = builder().install().unwrap();
     guard.phase("drain", |_| sleep(3 * SECOND));
     let hasty = guard.handle();
@@ -94,7 +94,7 @@ async fn haste_ends_the_lead_and_the_phases_run_in_full() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn haste_after_the_lead_cuts_the_phase_short() {
+async fn escalation_after_the_pre_stop_delay_cuts_the_phase_short() {
     let guard = builder().install().unwrap();
     guard.phase("drain", |_| sleep(9 * SECOND));
     let hasty = guard.handle();
@@ -108,7 +108,7 @@ async fn haste_after_the_lead_cuts_the_phase_short() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_has_ended_or_never_was_ready_has_no_lead() {
+async fn a_service_that_has_ended_or_was_never_ready_has_no_pre_stop_delay() {
     let guard = builder().install().unwrap();
     let report = guard.run(async {}).await;
     assert_eq!(report.context.trigger, Some(Trigger::ServiceEnded { error: None }));
@@ -124,7 +124,7 @@ async fn a_service_that_has_ended_or_never_was_ready_has_no_lead() {
     let report = guard.run(service).await;
     assert_eq!(report.pre_stop_delay, Duration::ZERO);
 
-    // Its end during the lead is the lead's.
+    // If the service ends during the delay, the delay ends, too.
     let guard = builder().install().unwrap();
     let handle = guard.handle();
     let report = guard.run(stop_and(handle, sleep(SECOND))).await;
@@ -133,7 +133,7 @@ async fn a_service_that_has_ended_or_never_was_ready_has_no_lead() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_the_user_cancels_ends_the_lead() {
+async fn a_token_that_the_program_cancels_ends_the_pre_stop_delay() {
     let guard = builder().install().unwrap();
     let token = guard.token();
     let service = stop_and(guard.handle(), async {
@@ -145,7 +145,7 @@ async fn a_token_that_the_user_cancels_ends_the_lead() {
     assert_about(report.pre_stop_delay, SECOND);
     assert_about(report.total, 2 * SECOND);
 
-    // And one that he cancels first has none.
+    // If the program cancels the token first, there is no delay.
     let guard = builder().install().unwrap();
     let token = guard.token();
     let report = guard.run(async move { token.cancel() }).await;
@@ -153,14 +153,14 @@ async fn a_token_that_the_user_cancels_ends_the_lead() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn unless_told_the_deadline_has_room_for_the_lead() {
+async fn the_default_deadline_includes_the_pre_stop_delay() {
     let drain = ShutdownGuard::builder("test").signals([]).drain_timeout(20 * SECOND);
     let guard = drain.pre_stop_delay(7 * SECOND).install().unwrap();
     assert_eq!(stop(guard).await.deadline, 42 * SECOND);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_grace_period_of_a_supervisor_does_not_bound_what_it_did_not_ask_for() {
+async fn the_stop_timeout_of_a_supervisor_does_not_limit_a_stop_that_it_did_not_request() {
     let guard = builder().stop_timeout(10 * SECOND).install().unwrap();
     assert_eq!(stop(guard).await.deadline, 30 * SECOND);
 }

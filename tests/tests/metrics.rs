@@ -1,4 +1,4 @@
-//! What the next start reports of a run, through the `metrics` facade.
+//! The metrics that the next start reports about a run, through the `metrics` facade.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
@@ -12,7 +12,7 @@ use forensics_tokio::core::record::{
 };
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 
-/// Installs a guard, and returns what it reported: name and labels, and the value.
+/// Installs a guard, and returns the metrics that it reported: name with labels, and value.
 fn reported_at_start(dir: &Path) -> (ShutdownGuard, BTreeMap<String, DebugValue>) {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
@@ -82,7 +82,7 @@ async fn a_run_that_failed_is_not_counted_as_clean() {
 }
 
 #[tokio::test]
-async fn a_run_that_was_killed_is_counted_with_the_phase_it_was_in() {
+async fn a_run_that_was_killed_is_counted_with_its_running_phase() {
     let dir = tempfile::tempdir().unwrap();
     let run = Recorder::create(dir.path(), RunStarted::new("gateway", 1)).unwrap();
     run.record(&Event::Signal(SignalEvent::new(SignalKind::Signal, 1, "operator"))).unwrap();

@@ -1,4 +1,4 @@
-//! The program that a reader copies first.
+//! The smallest example, which a reader copies first.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
@@ -10,7 +10,7 @@ use forensics_tokio::core::record::PhaseOutcome;
 use forensics_tokio::testing::Process;
 
 #[test]
-fn a_terminated_service_says_who_and_ends_with_0() {
+fn a_terminated_service_names_the_sender_and_ends_with_0() {
     let minimal = Process::start(&mut Command::new(example("minimal")));
     minimal.wait_for_stdout("working");
     kill(&minimal, "-TERM");
@@ -27,7 +27,7 @@ fn a_terminated_service_says_who_and_ends_with_0() {
 }
 
 #[test]
-fn the_diagnostic_takes_over_inside_a_runtime_as_well() {
+fn the_diagnostic_also_runs_inside_a_runtime() {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("diag.log");
     let mut command = Command::new(env!("CARGO_BIN_EXE_inside_runtime"));

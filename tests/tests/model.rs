@@ -1,9 +1,9 @@
-//! Random teardowns against a model that says what must run, when, and how it ends.
+//! Random teardowns, compared with a model of what must run, when, and with which outcome.
 //!
-//! The clock is paused, so that times are exact but for the real milliseconds in which the context
-//! is captured, whose line is waited for. Each piece of work has a length of its own (a power of two
-//! times 600 ms on top of whole units of 20 s, while all limits are whole units), so that no two
-//! instants come closer to each other than that, and every order is decided.
+//! The clock is paused, so times are exact, except for the real milliseconds in which the context
+//! is captured and logged. All limits are multiples of 20 s. Each piece of work takes a different
+//! time: a multiple of 20 s plus a power of two times 600 ms. So any two instants are at least 600
+//! ms apart, and their order is known.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
@@ -14,10 +14,10 @@ use forensics_tokio::{Outcome, PhaseId, PhaseReport, ShutdownGuard};
 use proptest::prelude::*;
 use tokio::time::sleep;
 
-/// How far a time may be off: what is real of it.
+/// How much a time may differ, because some of it is real time.
 const TOLERANCE_MS: u64 = 250;
 
-/// What all limits are multiples of. The numbers of a plan count it.
+/// All limits are multiples of this. The numbers of a plan are in this unit.
 const UNIT_MS: u64 = 20_000;
 
 /// Six pieces of work at most: 600 ms times 2^5 is less than a unit.
@@ -37,13 +37,13 @@ struct Work {
     units: u64,
     end: End,
     timeout: Option<u64>,
-    /// Requires the step so many before it, where there is one.
+    /// Requires the step that is this many steps before it, if there is one.
     requires: Option<usize>,
 }
 
 #[derive(Debug, Clone)]
 struct Step {
-    /// One for a phase; more for a group.
+    /// One piece of work for a phase, more for a group.
     members: Vec<Work>,
     is_group: bool,
     timeout: Option<u64>,
@@ -85,16 +85,16 @@ fn member_name(step: usize, member: usize) -> String {
     format!("step{step}_{member}")
 }
 
-/// What a piece of work takes by itself, in milliseconds; `nth` of all.
+/// How long the `nth` piece of work takes, in milliseconds.
 fn length(work: &Work, nth: u32) -> u64 {
     work.units * UNIT_MS + (600 << nth)
 }
 
-/// What must become of a phase: outcome, start and length in milliseconds.
+/// The expected outcome, start and length of a phase, in milliseconds.
 type Expected = (Outcome, u64, u64);
 
-/// The model: a few lines over integers, without tasks, clocks or tokio. `hurry` is when haste is
-/// asked for.
+/// The model: integer arithmetic without tasks, clocks or tokio. `hurry` is when the second request
+/// comes.
 fn expect(steps: &[Step], deadline_ms: u64, hurry: u64) -> HashMap<String, Expected> {
     let mut expected: HashMap<String, Expected> = HashMap::new();
     let mut now = 0;
@@ -121,7 +121,8 @@ fn expect(steps: &[Step], deadline_ms: u64, hurry: u64) -> HashMap<String, Expec
         let run = |work: &Work, nth: u32, budget: u64| {
             let length = length(work, nth);
             let natural = if work.end == End::Never { u64::MAX } else { length };
-            // Haste comes while it runs: without a reserve it is cut, with one it keeps that much.
+            // The second request comes while it runs. Without a reserve it is cut short, with one
+            // it keeps that time.
             let ends_at = now + natural.min(budget);
             let cut = now.max(hurry);
             if cut < ends_at && step.reserve == 0 {
@@ -229,7 +230,8 @@ fn check(report: &PhaseReport, expected: &HashMap<String, Expected>) -> Result<(
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        // The machine alone is tested with many more: machine::tests::model in forensics-tokio.
+        // machine::tests::model in forensics-tokio tests the state machine alone with many more
+        // cases.
         cases: 500,
         failure_persistence: None,
         ..ProptestConfig::default()
@@ -238,7 +240,7 @@ proptest! {
     fn a_teardown_does_what_its_plan_says(
         steps in proptest::collection::vec(step(), 0..=MAX_STEPS),
         deadline in 3..20_u64,
-        // Half a piece's length off the units: no instant of a plan is near it.
+        // Between the instants of any plan.
         hurry in proptest::option::weighted(0.5, 0..12_u64),
     ) {
         let hurry = hurry.map(|units| Duration::from_millis(units * UNIT_MS + 300));
@@ -268,10 +270,10 @@ proptest! {
             hurries.abort();
             report
         });
-        // Order, and each step once.
+        // The order, and that each step ran once.
         let names: Vec<_> = report.phases.iter().map(|phase| phase.name.clone()).collect();
         prop_assert_eq!(names, (0..steps.len()).map(step_name).collect::<Vec<_>>());
-        // Outcome, start and length of each, by which deadline and reserves are honoured.
+        // Outcome, start and length of each. This also checks the deadline and the reserves.
         for phase in &report.phases {
             check(phase, &expected)?;
         }

@@ -1,4 +1,4 @@
-//! The teardown as an OpenTelemetry collector gets it, from the example `otel`.
+//! The spans that an OpenTelemetry collector receives from the example `otel`.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
-/// Hands on what it gets.
+/// A collector that forwards the spans to the test.
 struct Collector(mpsc::UnboundedSender<Span>);
 
 #[tonic::async_trait]
@@ -36,7 +36,7 @@ impl TraceService for Collector {
     }
 }
 
-/// A string among the span's attributes.
+/// A string attribute of the span.
 fn attribute<'a>(span: &'a Span, key: &str) -> Option<&'a str> {
     let value = span.attributes.iter().find(|attribute| attribute.key == key)?.value.as_ref()?;
     match value.value.as_ref()? {
@@ -46,7 +46,7 @@ fn attribute<'a>(span: &'a Span, key: &str) -> Option<&'a str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_phase_reaches_the_collector_below_the_teardown_before_the_process_ends() {
+async fn every_phase_reaches_the_collector_as_a_child_of_the_teardown_before_the_process_ends() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let (send, mut spans) = mpsc::unbounded_channel();
@@ -62,13 +62,13 @@ async fn every_phase_reaches_the_collector_below_the_teardown_before_the_process
         service.wait()
     });
     let ended = tokio::time::timeout(LIMIT, ended).await.unwrap().unwrap();
-    // One phase fails.
+    // The exit status is 1, because one phase fails.
     assert_eq!(ended.code(), 1, "{}", ended.stderr);
     assert!(!ended.stderr.contains("failed to send all spans"), "{}", ended.stderr);
-    // Only the log is without the span of the whole.
+    // The log does not show the span of the whole teardown.
     assert!(ended.line("phase=drain").contains("INFO phase{phase=drain}: shutdown:"));
 
-    // All is there by now: nothing is sent once the process has ended.
+    // Everything has arrived by now, because the process has ended.
     collector.abort();
     let mut all = Vec::new();
     while let Ok(span) = spans.try_recv() {
@@ -78,7 +78,7 @@ async fn every_phase_reaches_the_collector_below_the_teardown_before_the_process
     assert!(root.parent_span_id.is_empty());
     assert_eq!(attribute(root, "service"), Some("otel"));
     assert_eq!(attribute(root, "signal"), Some("SIGTERM"));
-    // Not the sender's name: kill(1) can be gone before it is read.
+    // Not the sender's name, because kill(1) can exit before it is read.
     assert!(attribute(root, "cause").is_some());
     assert!(root.attributes.iter().any(|attribute| attribute.key == "sender_pid"));
 
@@ -100,7 +100,7 @@ async fn every_phase_reaches_the_collector_below_the_teardown_before_the_process
         assert!(span.end_time_unix_nano >= span.start_time_unix_nano, "{name}");
     }
     assert_eq!(all.len(), 6, "{all:#?}");
-    // What was said of a phase is an event of its span.
+    // The log lines of a phase are events of its span.
     let said = |name: &str| phase(name).events.iter().map(|event| event.name.clone());
     assert!(said("drain").any(|event| event.contains("phase finished")), "{all:#?}");
 }

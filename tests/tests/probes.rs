@@ -19,10 +19,10 @@ async fn get(address: SocketAddr, path: &str) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn the_probes_tell_starting_ready_and_stopping() {
+async fn the_probes_report_starting_ready_and_stopping() {
     let builder = ShutdownGuard::builder("test").signals([]).auto_ready(false);
     let guard = builder.install().unwrap();
-    // A server of its own, which no stop closes.
+    // A separate server, which a stop does not close.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = tokio::spawn(axum::serve(listener, probes::router(&guard)).into_future());

@@ -1,5 +1,5 @@
-//! SIGKILL at random instants of a real teardown: the record must name the phase in which the
-//! process was, as an independent channel tells it.
+//! SIGKILL at random instants of a real teardown. The record must name the phase that was running.
+//! The output of the program, which is independent of the record, says which phase that was.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
@@ -15,11 +15,11 @@ use forensics_tokio::core::record::{PostMortem, RunOutcome};
 
 const KILLS: u64 = 200;
 
-/// The shortest that four phases of 5 ms each take.
+/// The shortest time of four phases of 5 ms each.
 const TEARDOWN: Duration = Duration::from_millis(20);
 
-/// What may be named: the pipe and the record are written one after the other, so that between the
-/// two writes they differ by one step.
+/// The phases that the record may name. The program writes to the pipe and the record one after the
+/// other, so between the two writes they differ by one step.
 fn allowed(said: &str) -> Vec<String> {
     const PHASES: [&str; 4] = ["notify", "drain", "adapters", "db_close"];
     let after = |phase: Option<&str>| format!("after {}", phase.unwrap_or("nothing"));
@@ -28,12 +28,12 @@ fn allowed(said: &str) -> Vec<String> {
         PHASES.get(at + 1).map(|next| (*next).to_owned())
     };
     match said.lines().last() {
-        // Nothing said yet: before the first phase, or in it.
+        // No output yet: before the first phase, or in it.
         None => vec![after(None), "notify".to_owned()],
         Some("end") => vec!["ended".to_owned()],
         Some(line) if line.starts_with('+') => vec![line[1..].to_owned()],
-        // It has said that it ends: the record may still have it, or have it ended, or be in the
-        // next one, which has not spoken yet.
+        // The phase has printed its end. In the record it may be running or ended, or the next
+        // phase may be running, which has not printed its start yet.
         Some(line) => {
             let phase = &line[1..];
             let mut allowed = vec![phase.to_owned(), after(Some(phase))];
@@ -55,15 +55,15 @@ fn named(verdict: &PostMortem) -> String {
     }
 }
 
-/// From when on the delay of a kill counts.
+/// When the delay of a kill begins.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum From {
     Start,
-    /// Its first word is said in its first phase.
+    /// The first output, which is from the first phase.
     FirstWord,
 }
 
-/// Runs a teardown and kills it after `delay`. Returns what it said, and what its record does.
+/// Runs a teardown and kills it after `delay`. Returns its output and the post-mortem.
 fn kill_after(delay: Duration, from: From, records: &Path) -> (String, Option<PostMortem>) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_killed"))
         .arg(records)
@@ -86,7 +86,7 @@ fn kill_after(delay: Duration, from: From, records: &Path) -> (String, Option<Po
     (said, verdict)
 }
 
-/// A number from 0 to 1, drawn anew in each run of the test.
+/// A random number from 0 to 1. It differs between runs of the test.
 fn random(nth: u64) -> f64 {
     static RUN: OnceLock<RandomState> = OnceLock::new();
     let bits = RUN.get_or_init(RandomState::new).hash_one(nth);
@@ -95,7 +95,7 @@ fn random(nth: u64) -> f64 {
 
 #[test]
 fn the_phase_in_which_a_run_was_killed_is_named_each_time() {
-    // How long an undisturbed run takes here, so that the kills fall all over it.
+    // The duration of a run without a kill, so that the kills are spread over it.
     let dir = tempfile::tempdir().unwrap();
     let started = Instant::now();
     let whole = Command::new(env!("CARGO_BIN_EXE_killed")).arg(dir.path().join("r")).output();
@@ -106,7 +106,7 @@ fn the_phase_in_which_a_run_was_killed_is_named_each_time() {
     for kill in 0..KILLS {
         let dir = tempfile::tempdir().unwrap();
         let records = dir.path().join("records");
-        // Every other one surely after the teardown has begun, however fast the start is this time.
+        // Every other kill comes after the beginning of the teardown, however long the start takes.
         let (from, longest) = match kill % 2 {
             0 => (From::Start, whole),
             _ => (From::FirstWord, TEARDOWN),

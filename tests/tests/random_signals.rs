@@ -1,5 +1,5 @@
-//! A thousand real runs, each signalled at another instant of its life: before its teardown, in it,
-//! and after it.
+//! A thousand real runs. Each receives a signal at another instant: before its teardown, during it,
+//! or after it.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
@@ -13,10 +13,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 const RUNS: u32 = 1000;
-/// The runs' lives are shorter than this, so that some signals come too late.
+/// The longest delay. The runs are shorter than this, so that some signals come too late.
 const SPREAD: Duration = Duration::from_millis(40);
 
-/// One run, signalled `delay` after it is ready. Returns whether the signal began its teardown.
+/// One run, with a signal `delay` after it is ready. Returns whether the signal began its teardown.
 fn run(delay: Duration, signal: Signal) -> bool {
     let program = Program::start(&mut Command::new(env!("CARGO_BIN_EXE_hasty")));
     program.wait_for_stdout("ready");
@@ -24,7 +24,7 @@ fn run(delay: Duration, signal: Signal) -> bool {
     while ready.elapsed() < delay {
         thread::yield_now();
     }
-    // It has not been waited for, so the pid is still its, be it alive or a zombie.
+    // It has not been waited for, so the pid is still its own, even if it is a zombie.
     let pid = Pid::from_raw(i32::try_from(program.pid()).unwrap());
     kill(pid, signal).unwrap();
     let ended = program.wait();
@@ -40,7 +40,7 @@ fn run(delay: Duration, signal: Signal) -> bool {
     }
     match (ended.status.code(), ended.status.signal()) {
         (Some(0), None) => {}
-        // After the teardown the signal does again what it did before.
+        // After the teardown the signal has its default action again.
         (None, Some(number)) if number == signal as i32 => {}
         other => panic!("{other:?}\n{}", ended.stderr),
     }
@@ -48,7 +48,7 @@ fn run(delay: Duration, signal: Signal) -> bool {
 }
 
 #[test]
-fn no_run_hangs_and_none_lacks_its_context_line() {
+fn no_run_hangs_and_each_has_a_context_line() {
     let runs = |worker: u32| {
         let mine = (0..RUNS).filter(move |run| run % 2 == worker);
         let signals = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];

@@ -1,4 +1,5 @@
-//! docs/recipes.md: what it says for docker compose and supervisord, run as far as that can be had here.
+//! Runs the configurations of docs/recipes.md: supervisord itself, and what docker compose would
+//! start.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
@@ -12,7 +13,7 @@ use forensics_tokio::core::duration::parse;
 use forensics_tokio::core::record::PostMortem;
 use forensics_tokio::testing::Process;
 
-/// supervisord itself, with what a distribution's configuration has, and a program's section.
+/// A real supervisord, with a configuration like a distribution's and the section of a program.
 struct Supervisor {
     program: Program,
     configuration: String,
@@ -22,12 +23,12 @@ struct Supervisor {
 impl Supervisor {
     /// Starts it, and waits until the gateway listens.
     fn start(section: &str) -> Self {
-        // Any user may run it, who then has to be able to look in here.
+        // supervisord may change its user, who must be able to read this folder.
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let home = dir.path().to_str().unwrap();
         let configuration = format!("{home}/supervisord.conf");
-        // What the gateway says goes to supervisord's own output, for the test to read.
+        // The gateway's output goes to supervisord's output, so that the test can read it.
         let text = format!(
             "[supervisord]\nnodaemon=true\nsilent=true\nlogfile=/dev/null\nlogfile_maxbytes=0\n\
              pidfile={home}/pid\nchildlogdir={home}\n\
@@ -86,7 +87,8 @@ fn under_supervisord_it_is_stopped_by_its_supervisor_within_the_grace_period() {
     assert!(verdict.is_clean(), "{verdict}");
     assert_eq!(verdict.cause.as_deref(), Some("supervisor"), "{verdict}");
 
-    // 0 is an end as planned: whoever else stops it, it is not started anew.
+    // Status 0 is a planned end. So it is not started again, even if a signal of another sender
+    // stopped it.
     assert!(supervisor.control(&["start", "gateway"]).status.success());
     let pid = supervisor.control(&["pid", "gateway"]);
     let pid = String::from_utf8(pid.stdout).unwrap();
@@ -102,7 +104,7 @@ fn under_supervisord_it_is_stopped_by_its_supervisor_within_the_grace_period() {
 }
 
 #[test]
-fn what_compose_gives_the_gateway_is_what_it_takes() {
+fn the_compose_file_has_valid_options_and_variables() {
     if !page::can_read_yaml() {
         return;
     }
@@ -112,13 +114,13 @@ fn what_compose_gives_the_gateway_is_what_it_takes() {
     assert_eq!(service["stop_grace_period"], environment["FORENSICS_STOP_TIMEOUT"]);
     let span = |name: &str| parse(environment[name].as_str().unwrap()).unwrap().to_std().unwrap();
     assert!(span("FORENSICS_DRAIN_TIMEOUT") < span("FORENSICS_STOP_TIMEOUT"));
-    // The record lies in a volume, which outlives the container.
+    // The record is in a volume, which outlives the container.
     let mounts = service["volumes"].as_array().unwrap();
     let place = environment["FORENSICS_RECORD_DIR"].as_str().unwrap();
     let (volume, _) = mounts[0].as_str().unwrap().split_once(&format!(":{place}")).unwrap();
     assert!(compose["volumes"].get(volume).is_some());
 
-    // A shell would be process 1 if the command were a string.
+    // If the command were a string, a shell would be process 1.
     let command = service["command"].as_array().unwrap();
     let arguments: Vec<_> = command.iter().map(|argument| argument.as_str().unwrap()).collect();
     let [program, arguments @ ..] = &arguments[..] else { panic!("no command") };
@@ -128,7 +130,7 @@ fn what_compose_gives_the_gateway_is_what_it_takes() {
         "FORENSICS_RECORD_DIR" => (name, records.path().to_str().unwrap()),
         _ => (name, value.as_str().unwrap()),
     });
-    // On a port of its own, which is all that is changed.
+    // Only the port is changed.
     let arguments = arguments.iter().map(|argument| argument.replace(":8080", ":0"));
     let mut gateway = Command::new(example("gateway"));
     gateway.args(arguments).envs(variables);

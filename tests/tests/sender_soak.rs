@@ -11,7 +11,7 @@
 //! ```
 
 #![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used)] // Clippy spares `#[test]` functions, and not what they share.
+#![allow(clippy::unwrap_used)] // Clippy allows it in `#[test]` functions, but not in their helpers.
 
 use std::io::Write;
 use std::process::Command;
@@ -26,7 +26,8 @@ const TRIALS: usize = 300;
 /// A kind of sender that exits at once.
 struct Kind {
     name: &'static str,
-    /// Has it send a signal to this pid, and waits for it. Returns the pids of the sender and its parent.
+    /// Lets it send a signal to this pid, and waits for it. Returns the pids of the sender and its
+    /// parent.
     send: fn(u32) -> (i32, i32),
 }
 
@@ -54,7 +55,7 @@ fn subshell(target: u32) -> (i32, i32) {
     (sender.parse().unwrap(), parent.parse().unwrap())
 }
 
-/// How many of [`TRIALS`] …
+/// The results. The counts are how many of [`TRIALS`] …
 #[derive(Default)]
 struct Figures {
     /// … had the sender named.
@@ -67,7 +68,7 @@ struct Figures {
     took_us: Vec<u64>,
 }
 
-/// Runs the trials for one kind, and asserts what must hold in each.
+/// Runs the trials for one kind, and asserts what must be true in each.
 fn soak(kind: &Kind, options: &[&str]) -> Figures {
     let mut subject = Command::new(env!("CARGO_BIN_EXE_capture_soak"));
     let subject = Program::start(subject.args(options));
@@ -100,7 +101,7 @@ fn soak(kind: &Kind, options: &[&str]) -> Figures {
     figures
 }
 
-/// Runs all kinds, prints the figures, and returns how many per cent of each were named.
+/// Runs all kinds, prints the figures, and returns the percentage of each that was named.
 fn soak_all(options: &[&str]) -> [usize; KINDS.len()] {
     KINDS.map(|kind| {
         let figures = soak(&kind, options);

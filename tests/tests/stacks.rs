@@ -1,6 +1,6 @@
-//! The examples, one a stack: each stopped by a real signal with something in flight.
+//! The examples of other stacks. Each is stopped by a real signal with work in flight.
 //!
-//! axum is the gateway's, in `gateway.rs`.
+//! The tests of the gateway, which uses axum, are in `gateway.rs`.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
@@ -23,13 +23,13 @@ fn serve(name: &str) -> (Program, String) {
     (program, address)
 }
 
-/// The line that tells of the phase's end.
+/// The line about the end of the phase.
 fn phase<'a>(ended: &'a Ended, phase: &str) -> &'a str {
     ended.line(&format!("phase finished phase={phase} "))
 }
 
 #[test]
-fn hyper_answers_what_it_was_asked() {
+fn hyper_answers_a_request_in_flight() {
     let (server, address) = serve("hyper");
     let mut quick = TcpStream::connect(&address).unwrap();
     write!(quick, "GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
@@ -47,7 +47,7 @@ fn hyper_answers_what_it_was_asked() {
 }
 
 #[test]
-fn grpc_calls_that_stream_are_told_and_end_well() {
+fn streaming_grpc_calls_are_asked_to_end_and_end_well() {
     let (server, address) = serve("grpc");
     let client = start("grpc", &["watch", &format!("http://{address}")]);
     client.wait_for_stdout("tick 1");
@@ -65,7 +65,7 @@ fn grpc_calls_that_stream_are_told_and_end_well() {
 fn a_workers_short_jobs_are_finished_and_its_long_ones_handed_back() {
     let queue = tempfile::tempdir().unwrap();
     let job = |name: &str| queue.path().join(name);
-    // Renamed into place, so that no worker reads half of it.
+    // Renamed to its final name, so that no worker reads an incomplete file.
     let put = |name: &str, ms: u32| {
         fs::write(job("new"), ms.to_string()).unwrap();
         fs::rename(job("new"), job(&format!("{name}.job"))).unwrap();
@@ -90,7 +90,7 @@ fn a_workers_short_jobs_are_finished_and_its_long_ones_handed_back() {
     left.sort();
     assert_eq!(left, ["late.job", "long.job", "short.done"], "{}", ended.stdout);
 
-    // What was handed back is the next one's.
+    // The next worker does the jobs that were handed back.
     let next = start("worker", &arguments);
     next.wait_for_stdout("took long");
     next.wait_for_stdout("done with late");
@@ -100,7 +100,7 @@ fn a_workers_short_jobs_are_finished_and_its_long_ones_handed_back() {
 }
 
 #[test]
-fn tcp_sessions_finish_their_line_and_are_told_goodbye() {
+fn tcp_sessions_finish_their_line_and_get_a_goodbye() {
     let (server, address) = serve("tcp");
     let connect = || BufReader::new(TcpStream::connect(&address).unwrap());
     let mut line = String::new();

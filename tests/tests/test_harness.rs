@@ -1,4 +1,4 @@
-//! The test harness: signals that never were, and everything behind them as it is.
+//! The test harness: simulated signals, with the real behaviour of everything after them.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
@@ -15,12 +15,12 @@ use tokio::time::sleep;
 const SECOND: Duration = Duration::from_secs(1);
 const MS_200: Duration = Duration::from_millis(200);
 
-/// Ten seconds in all.
+/// A deadline of ten seconds.
 fn builder() -> Builder {
     ShutdownGuard::builder("test").deadline(10 * SECOND)
 }
 
-/// A drain that never ends, and a close that takes a second, and has two.
+/// A drain that never ends, and a close that takes one second and reserves two.
 fn wedged(builder: Builder) -> (TestHarness, ShutdownGuard) {
     let (harness, guard) = TestHarness::install(builder).unwrap();
     guard.phase("drain", |_| std::future::pending::<()>());
@@ -72,7 +72,7 @@ async fn the_cause_follows_from_the_sender() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_stop_timeout_shortens_a_stop_that_may_be_systemds_and_is_recorded() {
+async fn the_stop_timeout_shortens_a_stop_that_systemd_may_have_requested_and_is_recorded() {
     for (sender, deadline) in [
         (Sender::systemd(), 5 * SECOND),
         (Sender::gone(4242), 5 * SECOND),
@@ -106,7 +106,7 @@ async fn a_command_line_is_the_senders() {
 #[tokio::test(start_paused = true)]
 async fn times_are_exact_on_a_paused_clock() {
     let (harness, guard) = wedged(builder());
-    // However much of it has passed before.
+    // Even if some time of the clock has passed before.
     sleep(3600 * SECOND).await;
     harness.signal(Signal::TERM);
     sleep(SECOND).await;
@@ -146,7 +146,7 @@ async fn a_second_signal_cuts_short_and_one_within_200_ms_is_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_third_signal_is_a_forced_end_that_the_test_survives() {
+async fn a_third_signal_is_a_forced_exit_that_does_not_end_the_test() {
     let dir = tempfile::tempdir().unwrap();
     let flushed = Arc::new(AtomicBool::new(false));
     let flush = flushed.clone();
@@ -175,7 +175,7 @@ async fn a_third_signal_is_a_forced_end_that_the_test_survives() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_forced_end_the_teardown_does_not_end_as_well() {
+async fn after_a_forced_exit_no_other_end_is_recorded() {
     let dir = tempfile::tempdir().unwrap();
     let (harness, guard) = wedged(builder().record_dir(dir.path()));
     let running = tokio::spawn(run(guard));
@@ -209,7 +209,7 @@ async fn signals_after_the_end_have_no_effect() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_escalation_is_the_builders() {
+async fn the_escalation_of_the_builder_is_used() {
     for (escalation, signals, is_forced) in
         [(Escalation::Exit, 2, true), (Escalation::Ignore, 5, false)]
     {
@@ -226,7 +226,7 @@ async fn the_escalation_is_the_builders() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_main_that_never_comes_to_its_teardown_is_forced_at_the_deadline() {
+async fn a_main_that_never_starts_its_teardown_is_forced_at_the_deadline() {
     let (harness, guard) = TestHarness::install(builder()).unwrap();
     let stopped = guard.token().cancelled_owned();
     harness.signal(Signal::TERM);
@@ -241,7 +241,7 @@ async fn a_main_that_never_comes_to_its_teardown_is_forced_at_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn systemds_stop_timeout_shortens_what_systemd_stops() {
+async fn the_stop_timeout_of_systemd_shortens_a_stop_by_systemd() {
     for (sender, deadline) in [(Sender::systemd(), 3 * SECOND), (Sender::operator(), 10 * SECOND)] {
         let (harness, guard) = wedged(builder());
         harness.stop_timeout(4 * SECOND);
@@ -277,7 +277,7 @@ fn no_io_driver_is_needed_and_real_signals_are_left_alone() {
         harness.run_to_exit(run(guard)).await.unwrap()
     });
     assert_eq!(report.total, 9 * SECOND);
-    // Its own first line is SigCgt: a mask of the signals that are caught.
+    // SigCgt is the mask of the signals that are caught.
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
     let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
@@ -286,7 +286,7 @@ fn no_io_driver_is_needed_and_real_signals_are_left_alone() {
 }
 
 #[test]
-fn outside_a_runtime_there_is_no_kit() {
+fn outside_a_runtime_there_is_no_harness() {
     assert!(
         TestHarness::install(builder()).unwrap_err().to_string().contains("needs a tokio runtime")
     );

@@ -1,4 +1,4 @@
-//! The harness that users start their own programs with, on the smallest of ours.
+//! The harness with which users test their own programs, used on our smallest example.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
@@ -21,7 +21,7 @@ fn gateway(arguments: &[&str]) -> Process {
     gateway
 }
 
-/// Starts it, stops it once it works, and waits for its end.
+/// Starts it, stops it once it works, and waits until it has ended.
 fn stopped(command: &mut Command) -> Run {
     let process = Process::start(command);
     process.wait_for_stdout("working");
@@ -30,10 +30,10 @@ fn stopped(command: &mut Command) -> Run {
 }
 
 #[test]
-fn a_run_is_told_by_its_record() {
+fn a_run_is_described_by_its_record() {
     let run = stopped(&mut minimal());
     assert_eq!(run.code(), 0, "{}", run.stderr);
-    // The test itself, its parent, has sent the signal.
+    // The sender is the test itself, which is the parent.
     assert_eq!(run.cause(), "supervisor");
     assert_eq!(run.phase("drain").outcome, PhaseOutcome::Ok);
     let record = run.record.as_ref().unwrap();
@@ -42,7 +42,7 @@ fn a_run_is_told_by_its_record() {
 }
 
 #[test]
-fn a_group_ends_behind_its_members() {
+fn a_group_ends_after_its_members() {
     let gateway = gateway(&[]);
     gateway.signal(Signal::INT);
     let run = gateway.wait();
@@ -53,7 +53,7 @@ fn a_group_ends_behind_its_members() {
 }
 
 #[test]
-fn second_and_third_signal_escalate_however_soon_they_are_asked_for() {
+fn second_and_third_signal_escalate_without_a_wait_in_the_test() {
     let process = gateway(&["--wedge", "db_close", "--deadline", "55s"]);
     process.signal(Signal::TERM);
     process.second_signal(Signal::TERM);
@@ -64,7 +64,7 @@ fn second_and_third_signal_escalate_however_soon_they_are_asked_for() {
 }
 
 #[test]
-fn a_killed_run_has_no_code_and_a_verdict() {
+fn a_killed_run_has_a_verdict_but_no_exit_code() {
     let process = gateway(&["--wedge", "drain"]);
     process.signal(Signal::TERM);
     until_started(process.records(), "drain");
@@ -77,7 +77,7 @@ fn a_killed_run_has_no_code_and_a_verdict() {
 }
 
 #[test]
-fn a_second_start_with_the_same_records_tells_of_the_first() {
+fn a_second_start_with_the_same_records_reports_the_first() {
     let dir = tempfile::tempdir().unwrap();
     let records = dir.path().join("records");
     let mut command = minimal();
@@ -88,20 +88,20 @@ fn a_second_start_with_the_same_records_tells_of_the_first() {
     assert!(process.wait_for_stderr("Previous run: ").contains("outcome=clean"));
     process.wait_for_stdout("working");
     process.signal(Signal::TERM);
-    // Its own record, not the first one's.
+    // The record of the second start, not of the first.
     let pid = process.pid();
     assert_eq!(process.wait().record.unwrap().start.pid, pid);
 }
 
 #[test]
-fn each_start_of_a_command_has_a_folder_of_its_own() {
+fn each_start_of_a_command_has_another_folder() {
     let mut command = minimal();
     let (one, other) = (Process::start(&mut command), Process::start(&mut command));
     assert_ne!(one.records(), other.records());
     let folder = one.records().parent().map(Path::to_owned).unwrap();
     assert!(folder.exists());
     drop(one);
-    assert!(!folder.exists(), "nothing is left behind");
+    assert!(!folder.exists(), "the folder is removed");
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn the_operators_word_wins_over_the_programs() {
 }
 
 #[test]
-fn a_value_that_is_none_keeps_the_service_from_starting() {
+fn an_invalid_value_prevents_the_start() {
     let run = Process::start(minimal().env("FORENSICS_FSYNC_RECORDS", "perhaps")).wait();
     assert_eq!(run.code(), 1);
     assert!(run.stderr.contains("FORENSICS_FSYNC_RECORDS"), "{}", run.stderr);
@@ -129,20 +129,20 @@ fn a_value_that_is_none_keeps_the_service_from_starting() {
 
 #[test]
 #[should_panic(expected = "no `never said` on stdout")]
-fn what_is_never_said_fails_the_test_once_the_program_has_ended() {
+fn waiting_for_a_missing_line_fails_once_the_program_has_ended() {
     Process::start(Command::new("echo").arg("said")).wait_for_stdout("never said");
 }
 
 #[test]
 #[should_panic(expected = "it does not end")]
-fn a_program_that_does_not_end_fails_the_test_at_the_limit() {
+fn waiting_for_a_program_that_does_not_end_fails_at_the_limit() {
     let sleep = Process::start(Command::new("sleep").arg("600"));
     sleep.limit(Duration::from_millis(10)).wait();
 }
 
 #[test]
 #[should_panic(expected = "no phase nothing has ended")]
-fn a_phase_that_never_was_fails_the_test() {
+fn asking_for_a_missing_phase_fails() {
     let run = stopped(&mut minimal());
     run.phase("nothing");
 }

@@ -1,8 +1,8 @@
-//! The tests that docs/testing.md has to be copied, run; and the page, held to them.
+//! Runs the tests that docs/testing.md gives to copy, and checks that the page has the same code.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
-#[allow(unreachable_pub)] // As a reader has it, in a crate of his own.
+#[allow(unreachable_pub)] // As in the reader's own crate.
 mod service {
     use forensics_tokio::{Builder, ShutdownGuard, ShutdownReport};
     use std::time::Duration;
@@ -24,7 +24,7 @@ mod service {
 
     use tokio_util::sync::CancellationToken;
 
-    /// One that never ends, so that the drain takes all its time.
+    /// A service that never ends, so that the drain uses all its time.
     async fn server(_: CancellationToken) {
         std::future::pending::<()>().await;
     }
@@ -94,14 +94,14 @@ mod the_program {
     }
 }
 
-/// The lines of code in a text, whatever their indentation; a binary of ours for the reader's.
+/// The lines of code in a text, without indentation, and with our binary instead of the reader's.
 fn lines(code: &str) -> Vec<String> {
     let ours = code.replace("env!(\"CARGO_BIN_EXE_my-service\")", "example(\"minimal\")");
     ours.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect()
 }
 
 #[test]
-fn the_pages_code_is_what_is_run_here() {
+fn the_code_of_the_page_is_the_code_of_these_tests() {
     let page = include_str!("../../docs/testing.md");
     let ran = lines(include_str!("testing_page.rs")).join("\n");
     let blocks = page.split("```rust\n").skip(1).filter_map(|rest| rest.split("```").next());

@@ -1,4 +1,4 @@
-//! Whatever the user's code does, the process says so and ends by its deadline.
+//! Faults in the user's code. The process reports each, and ends by its deadline.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
@@ -26,7 +26,7 @@ fn aborting() -> PathBuf {
     target.join("abort/trouble")
 }
 
-/// A program in trouble, and the folder of its records.
+/// A program with a fault, and the folder of its records.
 struct Trouble {
     program: Program,
     dir: TempDir,
@@ -49,7 +49,8 @@ impl Trouble {
         Self { program, dir }
     }
 
-    /// Waits for its end. Returns that, what its record says, and whether the flush hook has run.
+    /// Waits until it has ended. Returns its output, the post-mortem, and whether the hook of a
+    /// forced exit has run.
     fn end(self) -> (Ended, PostMortem, bool) {
         let records: PathBuf = self.dir.path().join("records");
         let ended = self.program.wait();
@@ -57,7 +58,7 @@ impl Trouble {
         (ended, verdict, records.join("flushed").exists())
     }
 
-    /// The same for one that is forced, and so recorded, after the flush hook has run.
+    /// The same for a forced exit. Asserts that it is recorded and that the hook has run.
     fn forced_end(self) -> (Ended, PostMortem) {
         let (ended, verdict, flushed) = self.end();
         assert_eq!(ended.code(), 70, "{}", ended.stderr);
@@ -68,7 +69,7 @@ impl Trouble {
 }
 
 #[test]
-fn a_blocked_current_thread_runtime_is_said_and_ended_at_the_deadline() {
+fn a_blocked_current_thread_runtime_is_reported_and_ended_at_the_deadline() {
     for (kind, ready) in [("blocked_phase", "ready"), ("blocked_task", "blocked")] {
         let trouble = Trouble::start(kind);
         trouble.program.wait_for_stdout(ready);
@@ -78,7 +79,7 @@ fn a_blocked_current_thread_runtime_is_said_and_ended_at_the_deadline() {
         assert!(said.contains("trouble(") && said.contains("futex"), "{said}");
         assert!(said.contains("; runtime: 1 workers, "), "{said}");
         assert!(said.contains("phase blocks has run for") == (kind == "blocked_phase"), "{said}");
-        // Said at once, whether or not the runtime ever gets to it.
+        // Logged at once, even if the runtime never runs again.
         let context = ended.line("Shutdown context: signal=SIGTERM");
         assert!(!context.contains("the runtime has not"), "{context}");
         ended.line("the deadline is near");
@@ -92,10 +93,10 @@ fn with_every_worker_blocked_the_stop_is_still_watched_and_ended() {
     let trouble = Trouble::start("blocked_workers");
     trouble.program.wait_for_stdout("blocked");
     trouble.program.kill("-TERM");
-    // Comes 200 ms after the signal at the soonest: then another is a request of its own.
+    // This comes at least 200 ms after the signal, so the next signal counts as another request.
     trouble.program.wait_for_stderr("the runtime has not answered");
     trouble.program.kill("-INT");
-    // Said at once, and not with the last words.
+    // Logged at once, and not only before the forced exit.
     trouble.program.wait_for_stderr("another SIGINT: ");
     let (ended, _) = trouble.forced_end();
     assert!(ended.line("another SIGINT: ").contains(" sender_pid="), "{}", ended.stderr);
@@ -105,7 +106,7 @@ fn with_every_worker_blocked_the_stop_is_still_watched_and_ended() {
 }
 
 #[test]
-fn with_the_subscriber_stuck_as_well_the_alarm_on_stderr_has_the_context() {
+fn if_the_subscriber_is_stuck_too_the_warning_on_stderr_has_the_context() {
     let trouble = Trouble::start("all_stuck");
     trouble.program.wait_for_stdout("blocked");
     trouble.program.kill("-TERM");
@@ -128,7 +129,7 @@ fn a_stuck_subscriber_stops_no_phase_and_the_context_is_on_stderr() {
 fn a_subscriber_that_blocks_in_the_first_line_hides_no_later_signal() {
     let trouble = Trouble::start("stuck_and_impatient");
     trouble.program.kill("-TERM");
-    // Comes 200 ms after the signal at the soonest: then another is a request of its own.
+    // This comes at least 200 ms after the signal, so the next signal counts as another request.
     trouble.program.wait_for_stderr("shutdown: Shutdown context: signal=SIGTERM");
     trouble.program.kill("-INT");
     let (ended, _) = trouble.forced_end();
@@ -136,7 +137,7 @@ fn a_subscriber_that_blocks_in_the_first_line_hides_no_later_signal() {
 }
 
 #[test]
-fn a_blocking_task_that_never_returns_does_not_hold_the_process() {
+fn a_blocking_task_that_never_returns_does_not_keep_the_process_alive() {
     let trouble = Trouble::start("blocked_pool");
     trouble.program.kill("-TERM");
     let (ended, verdict, _) = trouble.end();
@@ -148,7 +149,7 @@ fn a_blocking_task_that_never_returns_does_not_hold_the_process() {
 }
 
 #[test]
-fn a_main_that_does_not_return_is_ended_without_being_asked() {
+fn a_main_that_does_not_return_is_ended_by_default() {
     let trouble = Trouble::start("goes_on");
     trouble.program.kill("-TERM");
     let (ended, _) = trouble.forced_end();
@@ -156,9 +157,9 @@ fn a_main_that_does_not_return_is_ended_without_being_asked() {
 }
 
 #[test]
-fn a_test_or_a_program_that_may_go_on_is_not_ended_after_its_teardown() {
+fn a_test_or_a_program_without_enforce_exit_is_not_ended_after_its_teardown() {
     let dir = tempfile::tempdir().unwrap();
-    // Cargo gives a test such a name.
+    // Cargo names the program of a test like this.
     let test = dir.path().join("trouble-0123456789abcdef");
     std::fs::copy(env!("CARGO_BIN_EXE_trouble"), &test).unwrap();
     for trouble in [Trouble::start_program(&test, "goes_on"), Trouble::start("may_go_on")] {
@@ -191,11 +192,11 @@ fn the_end_of_one_guard_does_not_end_a_process_that_has_another() {
 }
 
 #[test]
-fn an_impatient_policy_ends_it_at_the_second_signal_after_the_flush() {
+fn with_the_policy_exit_the_second_signal_ends_it_after_the_hook() {
     let trouble = Trouble::start("impatient");
     trouble.program.kill("-INT");
     trouble.program.wait_for_stderr("Teardown started");
-    // Within 200 ms it would be the same request; that is a rule of real time.
+    // Within 200 ms it would be the same request. Those are real time.
     thread::sleep(Duration::from_millis(250));
     trouble.program.kill("-INT");
     let (ended, _) = trouble.forced_end();
@@ -204,15 +205,15 @@ fn an_impatient_policy_ends_it_at_the_second_signal_after_the_flush() {
 }
 
 #[test]
-fn a_signal_heard_twice_does_not_end_a_process_whose_teardown_was_quick() {
-    // Where the machine lets 200 ms pass, the second one is a request of its own.
+fn a_signal_received_twice_does_not_end_a_process_whose_teardown_was_quick() {
+    // If the machine is slow and 200 ms pass, the second one is another request.
     let said = (0..20).map(|_| {
         let trouble = Trouble::start("heard_twice");
         trouble.program.kill("-INT");
         let (ended, verdict, _) = trouble.end();
         assert!(verdict.is_clean(), "{verdict}");
         assert!(!ended.stderr.contains("another"), "{}", ended.stderr);
-        // And then it is given back.
+        // Then the signal has its default action again.
         assert_eq!(ended.status.signal(), Some(2), "{}", ended.stderr);
         ended.stdout.clone()
     });
@@ -241,7 +242,7 @@ fn a_panic_that_aborts_is_in_its_record() {
 }
 
 #[test]
-fn a_panic_that_is_caught_is_not_taken_for_the_end() {
+fn a_caught_panic_is_not_recorded_as_the_end() {
     let (ended, verdict, _) = Trouble::start("panic_in_service").end();
     assert_eq!(ended.code(), 1, "{}", ended.stderr);
     assert_eq!(verdict.outcome, RunOutcome::Clean, "{verdict}");
@@ -263,7 +264,7 @@ fn a_durable_record_is_on_the_disk_before_the_process_ends() {
     strace.arg(&calls).arg(env!("CARGO_BIN_EXE_trouble")).arg("durable").arg(&records);
     let program = Program::start(&mut strace);
     program.wait_for_stdout("ready");
-    // strace passes on no signal; the program is its only child.
+    // strace does not forward signals. The program is its only child.
     let children = format!("/proc/{0}/task/{0}/children", program.pid());
     let child = std::fs::read_to_string(children).unwrap();
     assert!(Command::new("/bin/kill").arg(child.trim()).status().unwrap().success());
@@ -276,9 +277,9 @@ fn a_durable_record_is_on_the_disk_before_the_process_ends() {
 }
 
 #[test]
-fn a_run_that_the_kernel_killed_for_want_of_memory_is_told_so() {
+fn a_run_that_was_oom_killed_is_reported_as_that() {
     let (Some(small), Ok(_)) = (Small::new(32 << 20), std::fs::File::open("/dev/kmsg")) else {
-        eprintln!("skipped: needs a control group of its own, and the kernel's log");
+        eprintln!("skipped: needs a new control group and the kernel's log");
         return;
     };
     let trouble = Trouble::start("eats_memory");
@@ -295,7 +296,7 @@ fn a_run_that_the_kernel_killed_for_want_of_memory_is_told_so() {
 }
 
 #[test]
-fn reserves_that_do_not_fit_are_said_before_any_signal() {
+fn reserves_that_do_not_fit_are_reported_before_any_signal() {
     let trouble = Trouble::start("reserves");
     let said = trouble.program.wait_for_stderr("The deadline is shorter than the reserves need");
     assert!(said.contains("at most 3.00s, though 5.00s are reserved in all"), "{said}");

@@ -94,7 +94,7 @@ fn build(ours: &Path, dependency: &str, main: &str) -> Result<Built> {
          [dependencies]\n{dependency}{DEPENDENCIES}\n[profile.release]\nstrip = true\n[workspace]\n"
     );
     fs::write(dir.join("Cargo.toml"), manifest)?;
-    // That of the workspace, or of the package if this is built from a published one.
+    // The lock file of the workspace, or of the package if this is a published one.
     let locks = ours.ancestors().map(|dir| dir.join("Cargo.lock"));
     let lock = locks.into_iter().find(|lock| lock.exists()).ok_or("there is no Cargo.lock")?;
     fs::copy(lock, dir.join("Cargo.lock"))?;

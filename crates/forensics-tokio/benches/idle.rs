@@ -1,7 +1,7 @@
 //! What a guard costs while no stop is requested: wake-ups, threads, memory.
 //!
-//! Two processes of this program, one with a guard and one without; both listen for SIGTERM. This
-//! process reads their counters in `/proc` after they have started.
+//! This program starts itself twice, with a guard and without. Both processes listen for SIGTERM.
+//! This process reads their counters in `/proc` after they have started.
 
 #![forbid(unsafe_code)]
 
@@ -20,9 +20,10 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// The log thread ends a second after the last line.
 const SETTLE: Duration = Duration::from_secs(3);
-/// How long the two are watched.
+/// How long both processes are measured.
 const WATCHED: Duration = Duration::from_secs(10);
-/// The allocator of each process behaves differently, so the medians of several pairs are taken.
+/// The number of pairs. The allocator behaves differently in each process, so the bench uses
+/// medians.
 const PAIRS: usize = 5;
 
 fn main() -> ExitCode {
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs until the end of its input.
+/// Runs until its input ends.
 fn serve(guarded: bool) -> Result<()> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     tracing::info!("starting");

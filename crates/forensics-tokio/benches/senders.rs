@@ -1,12 +1,13 @@
-//! How many senders that exit at once stay unnamed, and what the short time slice costs.
+//! How many senders that exit at once are not named, and what the short time slice costs.
 //!
 //! Each trial starts a service with a guard at its default settings and stops it with `/bin/kill`,
-//! which this process waits for at once, as a shell does. The context line must name it, or leave
-//! the name open. The trials with load alternate with those without: six clients on the loopback
-//! interface then send requests to the service as fast as it answers.
+//! which this process waits for at once, as a shell does. The context line must name it correctly
+//! or not at all. Trials without and with load alternate. With load, six clients on the loopback
+//! interface send requests to the service as fast as it answers.
 //!
-//! The cost of the short slice on a current-thread runtime is the number of requests that two
-//! services answer to six clients, one with `low_latency_capture`, in alternating trials.
+//! For the cost of the short slice on a current-thread runtime, the bench compares how many
+//! requests of six clients two services answer, one of them with `low_latency_capture`, in
+//! alternating trials.
 
 #![forbid(unsafe_code)]
 
@@ -37,7 +38,7 @@ const SETTLED: Duration = Duration::from_millis(10);
 /// How often the throughput is measured, and how long each time.
 const THROUGHPUT_TRIALS: usize = 8;
 const THROUGHPUT_TIME: Duration = Duration::from_secs(1);
-/// A service that takes longer to answer than this is an error.
+/// If a service takes longer than this to answer, the bench fails.
 const LIMIT: Duration = Duration::from_secs(30);
 
 const REQUEST: [u8; 64] = [b'r'; 64];
@@ -142,7 +143,7 @@ impl Clients {
         self.changed.notify_all();
     }
 
-    /// Sends no more to the service on this port.
+    /// Sends no more requests to the service on this port.
     fn stop(&self, port: u16) {
         let mut current = self.port();
         if *current == port {
@@ -154,7 +155,7 @@ impl Clients {
         self.answered.load(Ordering::Relaxed)
     }
 
-    /// Waits for so many more answers.
+    /// Waits for `count` more answers.
     fn await_answers(&self, count: u64) -> Result<()> {
         let (begin, until) = (Instant::now(), self.answered() + count);
         while self.answered() < until {
@@ -205,7 +206,7 @@ impl Service {
             return Err("kill failed".into());
         }
         let line = self.next("Shutdown context: ")?;
-        // The rest of the log, so that the service never writes to a closed pipe.
+        // Reads the rest of the log, so that the service never writes to a closed pipe.
         self.log.by_ref().for_each(drop);
         self.process.wait()?;
         let field = |key| line.split(' ').find_map(|field| field.strip_prefix(key)).unwrap_or("?");
@@ -218,7 +219,7 @@ impl Service {
     }
 }
 
-/// What the context line says of a sender.
+/// What the context line says about a sender.
 enum Sender {
     Named,
     Unnamed,

@@ -1,15 +1,15 @@
 //! How much later a signal reaches a service through the guard than through `tokio::signal` alone,
 //! on an idle host and on a busy one.
 //!
-//! Each trial starts a service and stops it by one signal, alternating between one with a guard at
-//! its default settings and one with listeners of `tokio::signal`. This process sends the signals,
-//! stays alive, and all times are read from one clock. The listeners of the bare service have been
+//! Each trial starts a service and stops it by one signal. Trials with a guard at its default
+//! settings alternate with trials with listeners of `tokio::signal`. This process sends the signals
+//! and keeps running. All times are read from one clock. The listeners of the bare service were
 //! woken once before the measurement, which favours them: the guard is never woken before a stop.
 //!
-//! The log goes to a file, and the measured times to a pipe when all is over. A reader of the log
+//! The log goes to a file, and the measured times go to a pipe at the end. A reader of the log
 //! would be woken by each line and compete for the processors during the measurement.
 //!
-//! The busy host has four processes a processor that compute without a pause.
+//! On the busy host, four processes per processor compute without a pause.
 
 #![forbid(unsafe_code)]
 
@@ -34,10 +34,10 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const TRIALS: usize = 300;
 const BUSY_LOOPS_PER_CPU: usize = 4;
-/// How long a service must not have been scheduled before it is stopped.
+/// How long a service must have been asleep before it is stopped.
 const SETTLED: Duration = Duration::from_millis(2);
 
-/// When the context line had been written.
+/// When the context line was written, in nanoseconds.
 static WRITTEN: AtomicU64 = AtomicU64::new(0);
 
 fn main() -> ExitCode {
@@ -85,7 +85,7 @@ async fn bare() -> Result<()> {
         let token = CancellationToken::new();
         let mut listener = signal(SignalKind::terminate())?;
         let cancelled = token.clone();
-        // Tasks of the runtime, as those of a server.
+        // Tasks of the runtime, as in a server.
         let heard = tokio::spawn(async move {
             cancelled.cancelled().await;
             now_ns()
@@ -93,7 +93,7 @@ async fn bare() -> Result<()> {
         let line = tokio::spawn(async move {
             listener.recv().await;
             token.cancel();
-            println!("a line of its own");
+            println!("a line");
             now_ns()
         });
         eprintln!("ready");
@@ -102,7 +102,7 @@ async fn bare() -> Result<()> {
     Ok(())
 }
 
-/// Notes when the context line has been written.
+/// A writer that stores when it has written the context line.
 struct Stamped;
 
 impl Write for Stamped {
@@ -134,7 +134,7 @@ async fn guarded() -> Result<()> {
     Ok(())
 }
 
-/// Processes that compute, ended when this is dropped.
+/// Processes that compute. They are ended when this is dropped.
 struct BusyLoops(Vec<Child>);
 
 impl BusyLoops {
@@ -186,7 +186,7 @@ impl Service {
         })
     }
 
-    /// The next line that `take` makes something of.
+    /// The result of `take` for the first line for which it returns one.
     fn next<T>(&mut self, take: impl Fn(&str) -> Option<T>) -> Result<T> {
         for line in &mut self.lines {
             if let Some(taken) = take(&line?) {
@@ -209,7 +209,7 @@ impl Service {
         }
     }
 
-    /// How often the threads went to sleep in all, if all sleep.
+    /// How often the threads have gone to sleep in total. `None` if a thread is running.
     fn switches(&self) -> Result<Option<u64>> {
         let mut all = 0;
         for task in std::fs::read_dir(format!("/proc/{}/task", self.process.id()))? {
@@ -226,7 +226,7 @@ impl Service {
     }
 }
 
-/// The times of the bare and the guarded service: those of the token, and those of the line.
+/// The times of the bare and of the guarded service, each for the token and for the line.
 fn measure() -> Result<[[Vec<u64>; 2]; 2]> {
     let mut samples = [const { [Vec::new(), Vec::new()] }; 2];
     for _ in 0..TRIALS {

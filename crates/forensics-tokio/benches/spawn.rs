@@ -1,7 +1,7 @@
 //! Starting the diagnostic from a process with much memory resident: it must not copy page tables.
 //!
-//! Once the `spawn()` alone, of a command made as `diag` makes it, and once a whole stop with a
-//! diagnostic that does nothing, through the guard.
+//! It measures `spawn()` alone, of a command like the diagnostic's, and a whole stop through the
+//! guard, with a diagnostic that does nothing.
 
 #![forbid(unsafe_code)]
 
@@ -25,7 +25,7 @@ fn main() -> Result<()> {
     let mut spawns = Vec::new();
     let mut stops = Vec::new();
     for gib in [0, 1, 4] {
-        // Written to, so that every page is there.
+        // Written to, so that every page is resident.
         let resident = vec![1_u8; gib << 30];
         let [spawn, stop] = measure::in_turns(
             TRIALS,
@@ -48,7 +48,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// As in `diag`: no hook before exec, which would make std fork.
+/// A command like the diagnostic's. It has no hook before exec, which would make std use fork.
 async fn spawn() -> Result<u64> {
     let begin = std::time::Instant::now();
     let mut child = Command::new("/bin/true")

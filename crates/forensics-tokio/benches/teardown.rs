@@ -1,8 +1,9 @@
-//! What a teardown itself costs: phases that do nothing, and many tasks drained in one phase.
+//! The cost of the teardown itself: phases that do nothing, and many tasks drained in one phase.
 //!
-//! Compared with tokio-graceful-shutdown that stops as many subsystems. A bare `JoinSet` that runs as
-//! many empty tasks, one after another or all at once, is shown for orientation. There is no
-//! subscriber and no record; what a record adds has a row of its own.
+//! It is compared with tokio-graceful-shutdown that stops the same number of subsystems. A bare
+//! `JoinSet` that runs the same number of empty tasks, one after another or all at once, is shown
+//! for orientation. There is no subscriber and no record. A separate row shows the cost of a
+//! record.
 
 #![forbid(unsafe_code)]
 
@@ -106,7 +107,7 @@ async fn peer(subsystems: usize) -> Duration {
     let begin = Arc::new(Mutex::new(Instant::now()));
     let noted = begin.clone();
     let asking = async move |top: &mut SubsystemHandle| {
-        // By then all have started.
+        // By now all have started.
         tokio::time::sleep(Duration::from_millis(5)).await;
         if let Ok(mut begin) = noted.lock() {
             *begin = Instant::now();
@@ -141,7 +142,7 @@ async fn bare(tasks: usize, group: bool) -> Duration {
     begin.elapsed()
 }
 
-/// What a record on the disk adds.
+/// The additional cost of a record on the disk.
 fn recorded(runtime: &Runtime) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let samples = measure::in_turns(

@@ -1,12 +1,12 @@
 //! The processes that we start during a stop.
 //!
-//! Each has a process group of its own, so that it can be killed with all processes that it started. That
-//! happens as soon as its [`Group`] is dropped. So a task that is dropped leaves no process behind, except
-//! one that left the group by setsid(2). None needs `/dev/null` for its input, because an empty root
-//! does not have it, and the output that is read is bounded.
+//! Each is the leader of a new process group. When its [`Group`] is dropped, it is killed with all
+//! processes that it started. So no process remains after a task is dropped, except one that left
+//! the group by setsid(2). The input of a child is a pipe, because an empty root has no
+//! `/dev/null`. The output that is read is bounded.
 //!
-//! A child is started by posix_spawn. It never has a `pre_exec` hook: then std would fork, which takes a
-//! quarter of a second in a process with 8 GiB resident.
+//! A child is started by posix_spawn. It must not have a `pre_exec` hook, because std would then
+//! use fork, which takes a quarter of a second in a process with 8 GiB resident.
 
 use std::io;
 use std::process::{ExitStatus, Output, Stdio};
@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 
-/// More than any of systemd's programs prints.
+/// Systemd's programs print less than this.
 const MAX_OUTPUT: u64 = 1024 * 1024;
 
 /// A child and all processes that it started. They are killed if this is dropped before the child was
@@ -40,8 +40,8 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // Its pid is the id of its group. It has none after it was waited for. Until then, the kernel
-        // gives the number to no other process.
+        // Its pid is the id of its group. `id` returns `None` after the child was waited for. Until
+        // then the kernel does not reuse the pid.
         if let Some(pid) = self.0.id().and_then(|pid| i32::try_from(pid).ok()) {
             let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
         }

@@ -83,7 +83,7 @@ const AFTER_PHASES: Duration = Duration::from_secs(1);
 /// How long before SIGKILL the teardown ends, so that the process can end by itself.
 const SAFETY_MARGIN: Duration = Duration::from_secs(1);
 
-/// The same for a supervisor that waits for `granted`: at most a quarter of that.
+/// The safety margin for a supervisor that waits for `granted`: at most a quarter of that.
 pub(crate) fn safety_margin(granted: Duration) -> Duration {
     SAFETY_MARGIN.min(granted / 4)
 }

@@ -1,7 +1,7 @@
 //! Asks systemd why it stops us. That takes too long to do before the context line.
 //!
-//! It happens in a task of its own, so that no phase waits. The answer is one event, within a second or not
-//! at all.
+//! This is a separate task, so that no phase waits for it. The answer is logged as one event. After
+//! a second the task gives up.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +16,9 @@ use crate::{events, systemctl};
 /// How long systemd may take to answer. Two questions are asked at the same time.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
-/// Asks systemd why it stops us, unless the cause says that it does not. After that it notifies systemd
-/// that we are stopping. This order matters: from the notification on, systemd shows the unit as stopping,
-/// and no longer why.
+/// Asks systemd why it stops us, unless the cause shows that systemd did not request the stop. Then
+/// notifies systemd that we are stopping. The order matters: after the notification systemd shows
+/// the unit as stopping, and no longer shows the reason.
 pub(crate) async fn explain_stop(shutdown: Arc<Shutdown>, context: Arc<ShutdownContext>) {
     ask(&shutdown, &context).await;
     // This starts systemd's stop timeout, if it is not running yet.

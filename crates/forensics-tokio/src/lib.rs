@@ -31,7 +31,7 @@
 //!
 //! - [`ShutdownGuard`] is what `main` holds. Its [`Builder`] has the settings.
 //! - [`PhaseContext`] is what a phase receives: the cause of the stop, its own deadline, and
-//!   [`record`](PhaseContext::record) for figures.
+//!   [`record`](PhaseContext::record) for values to log and record.
 //! - [`ShutdownReport`] says how the stop went, and is the exit status of `main`.
 //!
 //! Other parts of the program use a [`ShutdownHandle`], to request a stop or to wait for one. Everything
@@ -44,9 +44,9 @@
 //! |---|---|
 //! | `logging` (default) | the module `logging`: a subscriber for services that have none, to stderr or the journal |
 //! | `axum` | the module `probes`: `/readyz` and `/livez` as an axum router |
-//! | `metrics` | the module `metrics`: figures on the previous run, through the `metrics` facade |
+//! | `metrics` | the module `metrics`: metrics of the previous run, through the `metrics` facade |
 //! | `tower` | a layer for [`inflight`], which counts the HTTP requests of a tower service |
-//! | `testing` | the module `testing`, for tests of a service's own shutdown |
+//! | `testing` | the module `testing`: for tests of your service's shutdown |
 
 #![forbid(unsafe_code)]
 // docs.rs shows which feature an item needs.

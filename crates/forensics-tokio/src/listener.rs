@@ -1,7 +1,9 @@
-//! The guard's task in the runtime: it hears what tokio hears, and shows that the runtime runs.
+//! The guard's task in the runtime. It listens for signals through tokio. It also answers the
+//! shutdown thread, and so shows that the runtime makes progress.
 //!
-//! It runs from `install()` on. Normally the shutdown thread has brought a signal before tokio
-//! hears it. If it has not within a second, this task brings the signal itself.
+//! It runs from `install()` on. Normally the shutdown thread handles a signal first. If it has not
+//! done so within a second after tokio has received the signal, this task forwards the signal
+//! itself.
 
 use std::sync::Arc;
 use std::task::Poll;
@@ -15,7 +17,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::machine::Event;
 use crate::shutdown::Shutdown;
 
-/// How long the shutdown thread has for a signal that tokio has heard.
+/// How long the shutdown thread may take to handle a signal that tokio has received.
 const FORWARD_AFTER: Duration = Duration::from_secs(1);
 
 /// tokio's listeners for the guard's signals. Without a signal it needs no I/O driver.
@@ -47,7 +49,7 @@ impl Listeners {
 
 /// Listens until the guard aborts it, after the teardown.
 pub(crate) async fn listen(shutdown: Arc<Shutdown>, mut listeners: Listeners) {
-    // A signal that tokio has heard, and when the shutdown thread must have brought it.
+    // A signal that tokio has received, and when this task forwards it.
     let mut heard: Option<(Signal, Instant)> = None;
     let mut is_cancelled = false;
     loop {

@@ -2,7 +2,7 @@
 //!
 //! A thread that wakes up on a busy host waits until the running thread has used up its slice, and
 //! the path of a stop wakes several threads. `forensics_core::capture` explains what a short slice
-//! does. Our own threads pass it on to the threads that they start, and start no processes.
+//! does. The threads that our own threads start inherit it. Our own threads start no processes.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -26,8 +26,8 @@ fn decide(configured: Option<bool>, multi_threaded: bool, may_be_killed: bool) -
     }
 }
 
-/// Asks for the main thread as configured, and remembers it for our own threads. Must be called
-/// before they are started.
+/// Requests a short slice for the main thread as configured, and stores whether our own threads
+/// request one. Must be called before those are started.
 pub(crate) fn apply(configured: Option<bool>, runtime: &Handle) {
     let multi_threaded = runtime.runtime_flavor() == RuntimeFlavor::MultiThread;
     let may_be_killed = capture::may_be_killed_for_short_slice();
@@ -35,14 +35,15 @@ pub(crate) fn apply(configured: Option<bool>, runtime: &Handle) {
     OWN_THREADS.store(own_threads, Ordering::Relaxed);
     if main_thread
         && let Err(error) = capture::request_short_slice_for_main_thread()
-        // By default an old kernel may refuse it silently.
+        // If it was not configured, a refusal by an old kernel is not logged.
         && configured.is_some()
     {
         events::no_low_latency_capture(&error.into());
     }
 }
 
-/// Asks for the calling thread. To be called first in each thread that takes part in a stop.
+/// Requests a short slice for the calling thread. Each thread that takes part in a stop calls this
+/// first.
 pub(crate) fn request_for_own_thread() {
     if OWN_THREADS.load(Ordering::Relaxed) {
         // Without it a stop on a busy host is slower, and nothing else changes.
@@ -55,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_main_thread_asks_by_default_only_where_it_waits_for_workers() {
+    fn by_default_the_main_thread_asks_only_if_it_waits_for_workers() {
         let cases = [
             // configured, multi-threaded, may be killed: main thread, own threads
             (None, true, false, (true, true)),

@@ -1,12 +1,12 @@
 //! The termination message: what `kubectl describe pod` shows about the end of a container.
 //!
-//! The kubelet creates a file (`terminationMessagePath`) and reads at most 4096 bytes of it after the
-//! container has ended, however it ended. So we write to the file from the beginning of a stop, and again
-//! at each change: after a SIGKILL it has the last state.
+//! The kubelet creates a file (`terminationMessagePath`) and reads at most 4096 bytes of it after
+//! the container has ended, also after a SIGKILL. So we write to the file at the beginning of a
+//! stop and at each change. After a SIGKILL it has the last state.
 //!
-//! The file is opened at the start. Each message is one write, on a thread of its own, because it may block.
-//! A newer message replaces one that has not been written yet. The end of the teardown waits for the last
-//! one, with a limit.
+//! The file is opened at the start. Each message is one write on a separate thread, because a write
+//! may block. A newer message replaces one that has not been written yet. The end of the teardown
+//! waits for the last message, with a limit.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -23,11 +23,11 @@ use crate::lock::lock;
 /// Where the kubelet looks by default.
 pub(crate) const DEFAULT_PATH: &str = "/dev/termination-log";
 
-/// How long opening the file may take. On a busy machine that is the time to run a thread.
+/// How long opening the file may take. A busy machine may need that long to run a thread.
 const OPEN_LIMIT: Duration = Duration::from_millis(500);
 
-/// How long the last message is waited for. A busy machine may need that long to run a thread, and nothing
-/// else waits by then.
+/// How long to wait until the last message is written. A busy machine may need that long to run a
+/// thread. By then nothing else is waiting.
 const WRITE_LIMIT: Duration = Duration::from_millis(500);
 
 /// The file, if there is one; see the module's documentation.
@@ -65,7 +65,7 @@ impl TerminationMessage {
         let name = path.display().to_string();
         match run_with_timeout(OPEN_LIMIT, move || open(&path)) {
             Some(Ok(file)) => Ok(Self::new(move |text| write(&file, text))),
-            // Whether it exists is asked again: without a free descriptor the error above is another one.
+            // Not by the error: without a free descriptor it does not say whether the file exists.
             Some(Err(_)) if is_default && fs::symlink_metadata(DEFAULT_PATH).is_err() => {
                 Ok(Self::default())
             }
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_message_stays_and_a_shorter_one_leaves_nothing_of_a_longer() {
+    fn the_last_message_stays_and_a_shorter_one_replaces_a_longer_one_completely() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         fs::write(&path, "x".repeat(9000)).unwrap();
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_regular_file_that_is_there_is_written_to() {
+    fn only_an_existing_regular_file_is_written_to() {
         let dir = tempfile::tempdir().unwrap();
         let [missing, link, fifo, hard] =
             ["missing", "link", "fifo", "hard"].map(|name| dir.path().join(name));
@@ -233,7 +233,7 @@ mod tests {
         write_now(&log, "ended".to_owned(), true);
         assert!(began.elapsed() < WRITE_LIMIT, "no caller waits before the end");
         log.finish();
-        // The wait ended at its limit and not with the write. The last message is not written yet.
+        // The wait ended at its limit, before the last message was written.
         assert!(began.elapsed() >= WRITE_LIMIT);
         release.send(()).unwrap();
         assert_eq!(written.recv().unwrap(), "ended");

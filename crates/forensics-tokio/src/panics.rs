@@ -1,4 +1,5 @@
-//! The panic hook. It keeps the message of a panic, for the record of a run that the panic ends.
+//! The panic hook. It keeps the message of a panic, so that the record can say which panic ended
+//! the run.
 //!
 //! A panic that is caught does not end the run: tokio catches those of tasks, and we catch those of the
 //! service. So the hook only keeps the message, and the code that sees the run end records it. With

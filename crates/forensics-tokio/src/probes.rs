@@ -6,8 +6,8 @@
 //! Liveness says whether to kill the process. It succeeds as long as the runtime answers, also during
 //! the teardown: a service must not be killed because it is stopping.
 //!
-//! The server may close its listener during the drain. If anything other than the kubelet asks, serve
-//! the probes on a port of their own. The kubelet asks a pod that is terminating only for its readiness.
+//! The server may close its listener during the drain. The kubelet queries only the readiness of a
+//! pod that is terminating. If anything else queries the probes, serve them on a separate port.
 
 use std::sync::Arc;
 

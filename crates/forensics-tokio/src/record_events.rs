@@ -1,4 +1,4 @@
-//! The events of a stop as the record has them: converts our types to the record's.
+//! Converts our types to the events of the record.
 
 use std::time::Duration;
 
@@ -27,8 +27,8 @@ pub(crate) fn begun(context: &ShutdownContext) -> SignalEvent {
     }
 }
 
-/// A later signal, and how many requests there were with it. One that counts as the same request as the
-/// one before adds none.
+/// A later signal, and the number of requests so far. A signal that counts as the same request as
+/// the one before does not increase that number.
 pub(crate) fn repeated(repeated: &RepeatedSignal, requests: u32) -> Event {
     let sender = repeated.sender.as_ref();
     Event::Signal(SignalEvent {

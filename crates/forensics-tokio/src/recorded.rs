@@ -1,4 +1,5 @@
-//! The values that a phase records. They go into the report, and others read them while the phase runs.
+//! The values that a phase records. They go into the report. While the phase runs, log lines and
+//! systemd's status show them.
 
 use std::sync::Mutex;
 use std::time::Duration;

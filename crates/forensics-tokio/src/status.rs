@@ -14,7 +14,8 @@ use crate::events;
 use crate::machine::{Event, Seconds, Snapshot};
 use crate::shutdown::Shutdown;
 
-/// How often the machine is read, unless the unit's stop timeout is shorter than five times this.
+/// How often the machine is read. If the unit's stop timeout is shorter than five times this, more
+/// often.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Runs until it is dropped; never returns.
@@ -38,7 +39,7 @@ pub(crate) async fn update(shutdown: Arc<Shutdown>) {
             continue;
         };
         shutdown.notifier.status(&describe(&snapshot));
-        // Even a timeout of one second has to be extended in time.
+        // So that even a stop timeout of one second is extended in time.
         let every = extension.map_or(EVERY, |extension| EVERY.min(extension.granted / 5));
         if let Some(extension) = extension
             && snapshot.progress != seen

@@ -14,10 +14,11 @@ use tokio::time::{sleep, timeout};
 
 use crate::child;
 
-/// How often a program is started if systemd's signal to our cgroup keeps ending it.
+/// How often a program is started at most, if systemd's signal to our cgroup ends it.
 const ATTEMPTS: u32 = 3;
 
-/// How long systemd may take to find no new process in our cgroup. It does nothing else meanwhile.
+/// How long systemd may take until it finds no new process in our cgroup. It does nothing else
+/// meanwhile.
 const SIGNAL_ROUND: Duration = Duration::from_millis(50);
 
 /// Asks for the properties of `unit`.
@@ -60,8 +61,8 @@ pub(crate) async fn run(
             let mut command = Command::new(name);
             // The texts that we read must be neither translated nor coloured.
             command.env("LC_ALL", "C").env("SYSTEMD_COLORS", "0");
-            // It would notify our manager in its own name. The manager would reject that, with a line in
-            // the journal.
+            // Otherwise the program would notify our manager. The manager would reject that and log
+            // it to the journal.
             command.env_remove("NOTIFY_SOCKET");
             configure(&mut command, attempt);
             let output = child::output(command).await?;
@@ -81,11 +82,12 @@ pub(crate) async fn run(
     Err(format!("{name}: {}: {}", output.status, truncate(why.trim(), MAX_TEXT_CHARS)))
 }
 
-/// Whether a process that we started was ended by the same signal as we are, at a stop or by the watchdog.
+/// Whether a process that we started was ended by the signal of the stop or of the watchdog.
 ///
-/// systemd signals the processes of our cgroup until it finds no new one. So a process that we start in
-/// the first moment of a stop can be signalled, too. It can be started again once systemd has found no new
-/// process. This waits for that before it returns true. Cancel safe.
+/// systemd signals the processes of our cgroup until it finds no new one. So it can also signal a
+/// process that we start in the first moment of a stop. That process can be started again once
+/// systemd has found no new process. This function waits for that before it returns true. Cancel
+/// safe.
 pub(crate) async fn may_start_again(ended: ExitStatus) -> bool {
     let signals = [Signal::SIGTERM, Signal::SIGABRT].map(|signal| signal as i32);
     let was_signalled = ended.signal().is_some_and(|signal| signals.contains(&signal));
@@ -102,7 +104,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn only_what_systemds_signal_ended_is_started_again_after_its_round() {
+    async fn only_a_process_ended_by_systemds_signal_is_started_again_after_a_delay() {
         // As in wait(2): a signal, or an exit status shifted by a byte.
         let cases = [(15, true), (6, true), (9, false), (0, false), (15 << 8, false)];
         for (ended, again) in cases {

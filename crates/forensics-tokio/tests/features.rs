@@ -1,4 +1,4 @@
-//! What the documentation says of features, held to the manifest.
+//! Checks that the features in the documentation are those of the manifest.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 

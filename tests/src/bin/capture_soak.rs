@@ -1,9 +1,9 @@
-//! Names the sender of each SIGTERM twice: by what the handler saw, and by what a task reads that
-//! `tokio::signal` has woken, as a program without the capture would. The pid is the handler's in
-//! both, as tokio tells none.
+//! Names the sender of each SIGTERM twice: from what the handler read, and from what a task reads
+//! that `tokio::signal` has woken, as a program without the capture would. Both use the pid from
+//! the handler, because tokio does not provide it.
 //!
-//! Prints `ready PID`, then a line of JSON a signal. Runs until it is killed. With `--fast` its
-//! main thread asks for a short time slice, as `low_latency_capture` does.
+//! Prints `ready PID`, then a line of JSON for each signal. Runs until it is killed. With `--fast`
+//! its main thread asks for a short time slice, as `low_latency_capture` does.
 
 #![forbid(unsafe_code)]
 
@@ -27,7 +27,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("ready {}", std::process::id());
     for trial in 0.. {
         terminated.recv().await;
-        // The capture was registered first, so it is complete when the task wakes.
+        // Our handler was registered first, so the capture is complete when the task wakes.
         let captured =
             capture::drain().pop().ok_or("the task woke before the capture was there")?;
         let by_task = ProcessSummary::read_stat(captured.pid.ok_or("a signal without a sender")?);

@@ -1,7 +1,7 @@
-//! Does once, or so many times, what `tests/cost.rs` counts the cost of.
+//! Runs the pieces of work whose cost `tests/cost.rs` measures.
 //!
-//! `cost signal` is stopped by a signal and says `cancelled` as soon as its token is. `cost WHAT N`
-//! does WHAT, one of `context record timespan`, N times.
+//! `cost signal` waits for a signal and prints `cancelled` as soon as its token is cancelled. `cost
+//! WHAT N` runs WHAT, one of `context record timespan`, N times.
 
 #![forbid(unsafe_code)]
 
@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                     "timespan" => {
                         black_box(cost::timespan_read()?);
                     }
-                    other => return Err(format!("no such thing: {other}").into()),
+                    other => return Err(format!("unknown WHAT: {other}").into()),
                 }
             }
             Ok(())

@@ -1,7 +1,7 @@
-//! A guarded program that stands still at the edges of its life, for tests to signal it there.
+//! A guarded program that waits before or after `run()`, so that tests can send it signals there.
 //!
-//! `edges before`: between `install()` and `run()`. `edges after`: after `run()`. In both it says
-//! `here` and waits for a line on stdin, so that its test decides when it goes on.
+//! `edges before` waits between `install()` and `run()`, `edges after` waits after `run()`. It
+//! prints `here` and waits for a line on stdin, so that the test decides when it continues.
 
 #![forbid(unsafe_code)]
 
@@ -17,20 +17,20 @@ fn main() -> Result<ShutdownReport, Box<dyn Error>> {
         let guard = ShutdownGuard::builder("edges").install()?;
         guard.phase("db_close", async |_| {});
         if edge == "before" {
-            stand_still()?;
+            wait_for_test()?;
         } else {
             guard.handle().request_shutdown("to get to its end");
         }
         let service = guard.token().cancelled_owned();
         let report = guard.run(service).await;
         if edge == "after" {
-            stand_still()?;
+            wait_for_test()?;
         }
         Ok(report)
     })
 }
 
-fn stand_still() -> std::io::Result<()> {
+fn wait_for_test() -> std::io::Result<()> {
     println!("here");
     std::io::stdin().lock().read_line(&mut String::new()).map(drop)
 }

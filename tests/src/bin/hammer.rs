@@ -1,7 +1,7 @@
-//! Clients that ask the gateway while a command runs, and say what became of their requests.
+//! Clients that send requests to the gateway while a command runs, and report the results.
 //!
-//! `hammer ADDRESS CLIENTS COMMAND [ARG...]`, with so many clients of each habit. It ends as the
-//! command does, and prints one line, and one more for each request that was lost.
+//! `hammer ADDRESS CLIENTS COMMAND [ARG...]` starts CLIENTS clients of each kind. It exits with the
+//! status of the command. It prints one line, and another one for each lost request.
 
 #![forbid(unsafe_code)]
 
@@ -17,7 +17,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let crowd = Crowd::start(&address, clients);
     crowd.wait_for_answers(1);
     let status = Command::new(command).args(arguments).status()?;
-    // Whoever served to the end of the command goes on serving.
+    // The gateway still serves after the command, so the clients must be told to end.
     crowd.wait_for_answers(1);
     let account = crowd.leave();
     println!("{account}");

@@ -1,6 +1,7 @@
-//! A guarded program that lives for some milliseconds, to be signalled at any of them.
+//! A guarded program that runs for only some milliseconds, for tests that signal it at any moment.
 //!
-//! `hasty [RECORDS]`. It says `ready` once its signals are its own; its service then ends by itself.
+//! `hasty [RECORDS]`. It prints `ready` once its guard is installed. Then its service ends by
+//! itself.
 
 #![forbid(unsafe_code)]
 

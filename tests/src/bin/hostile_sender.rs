@@ -1,6 +1,7 @@
-//! Calls itself what it is told, sends SIGTERM, and stays until its input ends.
+//! Takes the given name, sends SIGTERM, and runs until its input ends.
 //!
-//! `hostile_sender PID NAME ANYTHING...`; the name may be any bytes but NUL, and 15 of them count.
+//! `hostile_sender PID NAME ANYTHING...`. The name can be any bytes except NUL. The kernel keeps 15
+//! of them.
 
 #![forbid(unsafe_code)]
 

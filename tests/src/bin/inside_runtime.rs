@@ -1,4 +1,4 @@
-//! A guarded program under `#[tokio::main]`, so that its diagnostic starts inside a runtime, too.
+//! A guarded program under `#[tokio::main]`. Its diagnostic also starts inside a runtime.
 
 #![forbid(unsafe_code)]
 

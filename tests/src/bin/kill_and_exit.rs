@@ -1,4 +1,4 @@
-//! `kill_and_exit PID`: sends SIGTERM and is gone, as fast as a program can be.
+//! `kill_and_exit PID`: sends SIGTERM and exits as fast as possible.
 
 #![forbid(unsafe_code)]
 

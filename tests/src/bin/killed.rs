@@ -1,6 +1,6 @@
-//! A teardown to be killed in: phases of some milliseconds, each of which says on stdout, by a
-//! write of its own, when it begins and when it ends. What arrived there is the judge of what the
-//! record says.
+//! A program that a test kills during its teardown. Its phases take some milliseconds. Each prints
+//! a line when it starts and when it ends, each with one write. The test compares this output with
+//! the record.
 //!
 //! `killed RECORDS`
 
@@ -32,7 +32,7 @@ async fn phase(cx: PhaseContext) {
     say(&format!("-{}", cx.name()));
 }
 
-/// One write(2), as the line is complete; nobody is left to tell where it fails.
+/// One write(2), because the line is complete. An error means that the test has ended.
 fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }

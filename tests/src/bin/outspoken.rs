@@ -1,10 +1,13 @@
-//! A guarded program all of whose own texts are hostile: its name, its phases' names, errors, panics
-//! and values, its reason to stop.
+//! A guarded program whose own texts are all hostile: its name, the names, errors, panics and
+//! values of its phases, and its reason to stop.
 //!
-//! `outspoken LOG STOP RECORDS DIAG_LOG ANYTHING...`. LOG is `concise` for the subscriber that comes
-//! with the guard, `plain` for tracing-subscriber's own. STOP is `request`, by itself; `descriptors`, at a signal, once it has said `ready`, with a diagnostic that
-//! lists its descriptors; `block`, at a signal, with a phase that blocks its thread until the end is
-//! forced.
+//! `outspoken LOG STOP RECORDS DIAG_LOG ANYTHING...`. LOG is `concise` for the guard's own
+//! subscriber, or `plain` for tracing-subscriber's. STOP is
+//!
+//! - `request`: it requests the stop itself;
+//! - `descriptors`: it prints `ready`, waits for a signal, and its diagnostic lists the open
+//!   descriptors;
+//! - `block`: it waits for a signal, and a phase blocks its thread until the exit is forced.
 
 #![forbid(unsafe_code)]
 
@@ -26,7 +29,7 @@ fn main() -> Result<ShutdownReport, Box<dyn Error>> {
         "plain" => tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init(),
         _ => drop(logging::init()),
     }
-    // What std would say of a panic is its own, and raw.
+    // Without the default hook, because std would print the panic's message unescaped.
     std::panic::set_hook(Box::new(|_| {}));
     let long = HOSTILE.repeat(20_000);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -1,13 +1,13 @@
-//! The program that the tests of senders have signalled.
+//! The program that receives the signals in the tests of senders.
 //!
 //! Prints `ready PID` once its guard is installed, and the report as one line of JSON after the
-//! stop, and exits with the report's code. Its log goes to stderr.
+//! stop. Exits with the report's status. Its log goes to stderr.
 //!
 //! | option | what it does |
 //! |---|---|
 //! | `--signals NAME,…` | guards these signals instead of the default ones |
-//! | `--hold` | has a phase that lasts until SIGWINCH comes, so that later signals are seen |
-//! | `--no-descriptors` | can open no file from when it is ready until its teardown |
+//! | `--hold` | has a phase that lasts until SIGWINCH arrives, so that it receives later signals |
+//! | `--no-descriptors` | cannot open a file from when it is ready until its teardown |
 //! | `--own kill\|raise\|timer` | sends itself a SIGTERM in this way |
 
 #![forbid(unsafe_code)]
@@ -24,7 +24,7 @@ use nix::time::ClockId;
 use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// It ends by itself after this, so that a test that failed leaves nothing behind.
+/// It ends by itself after this time, so that no process remains after a failed test.
 const LIFETIME: Duration = Duration::from_secs(120);
 
 #[derive(Default)]
@@ -56,7 +56,7 @@ async fn serve(options: Options) -> Result<ShutdownReport, Box<dyn Error>> {
                 release.recv().await;
             }
         })
-        // Goes on after a second signal, too.
+        // The reserve lets it continue after a second signal.
         .reserve(Duration::from_secs(40));
 
     println!("ready {}", std::process::id());
@@ -96,7 +96,8 @@ impl Options {
     }
 }
 
-/// While it lives, no descriptor can be had: none is free below the limit, whatever other threads close.
+/// While this exists, no descriptor can be opened, because the limit is below any number that
+/// becomes free.
 struct Descriptors {
     soft: u64,
     hard: u64,
@@ -105,7 +106,7 @@ struct Descriptors {
 impl Descriptors {
     fn refuse() -> nix::Result<Self> {
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-        // Those below are our standard streams.
+        // The numbers below are our standard streams.
         setrlimit(Resource::RLIMIT_NOFILE, 3, hard)?;
         Ok(Self { soft, hard })
     }
@@ -118,7 +119,7 @@ impl Drop for Descriptors {
     }
 }
 
-/// Returns what must live until the signal has come.
+/// Returns a timer that must not be dropped before the signal has arrived.
 fn signal_ourselves(how: &str) -> Result<Option<Timer>, Box<dyn Error>> {
     match how {
         "kill" => kill(Pid::this(), Nix::SIGTERM)?,

@@ -1,6 +1,7 @@
-//! A guarded program, mostly on a current-thread runtime, that gets into the trouble of its argument.
+//! A guarded program with a fault that its argument selects. It mostly uses a current-thread
+//! runtime.
 //!
-//! `trouble KIND RECORDS`. It says `ready` once it can be signalled.
+//! `trouble KIND RECORDS`. It prints `ready` once its guard is installed.
 
 #![forbid(unsafe_code)]
 
@@ -117,7 +118,7 @@ fn main() -> Result<ShutdownReport, Box<dyn Error>> {
             | "wedged_diagnostic"
             | "wedged_diagnostic_at_deadline" => {}
             "eats_memory" => {
-                // Far more than the test allows, and each page is written to.
+                // Far more than the test allows. Every page is written to, so it is resident.
                 guard.phase("eats", async |_| {
                     let eaten: Vec<Vec<u8>> = (0..512).map(|_| vec![1; 1 << 20]).collect();
                     std::future::pending::<()>().await;
@@ -154,15 +155,15 @@ fn main() -> Result<ShutdownReport, Box<dyn Error>> {
                 guard.phase("one", async |_| {}).reserve(Duration::from_secs(2));
                 guard.phase("two", async |_| {}).reserve(Duration::from_secs(2));
             }
-            _ => return Err("no such trouble".into()),
+            _ => return Err("unknown KIND".into()),
         }
-        // Has a longer deadline, and its own teardown.
+        // Another guard, with a longer deadline and another teardown.
         let another = (kind == "has_another").then(|| ShutdownGuard::builder("another").install());
         guard.phase("db_close", async |_| {}).reserve(Duration::from_secs(1));
         let service = guard.token().cancelled_owned();
         let report = guard.run(service).await;
         match kind.as_str() {
-            // As a `main` that does not return.
+            // Like a `main` that does not return.
             "goes_on" | "may_go_on" => thread::sleep(AFTERWARDS),
             "starts_again" => {
                 let _ = ShutdownGuard::builder("again").install()?.run(sleep(AFTERWARDS)).await;
@@ -177,7 +178,7 @@ fn main() -> Result<ShutdownReport, Box<dyn Error>> {
             println!("after {} ms", report.total.as_millis());
             kill(Pid::this(), SIGINT)?;
             println!("survived");
-            // Until it ends the process.
+            // Until the signal ends the process.
             loop {
                 kill(Pid::this(), SIGINT)?;
                 thread::sleep(Duration::from_millis(10));
@@ -187,8 +188,8 @@ fn main() -> Result<ShutdownReport, Box<dyn Error>> {
     })
 }
 
-/// What the program does after a teardown: longer than its deadline of a second, and the half second
-/// that it is late before it is ended.
+/// How long the program runs after a teardown: longer than its deadline of a second plus the half
+/// second after which it is ended.
 const AFTERWARDS: Duration = Duration::from_secs(3);
 
 /// A diagnostic that never ends and ignores SIGTERM, and so does the process that it starts.

@@ -1,4 +1,5 @@
-//! A container as a runtime makes one: namespaces, an empty root, mounts, a user without rights.
+//! A container like that of a container runtime: namespaces, an empty root, mounts, a user without
+//! privileges.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,8 +9,8 @@ use std::process::{Command, Stdio};
 use forensics_tests::{Ended, Program, can, root_can, static_gateway, until};
 use tempfile::TempDir;
 
-/// Makes the root on a tmpfs at `$root` and starts the program in it. `$volumes` are pairs of a
-/// folder and where it is to be, `$message` is the file for the termination message.
+/// Creates the root on a tmpfs at `$root` and starts the program in it. `$volumes` are pairs of a
+/// folder and its mount point, `$message` is the file for the termination message.
 const SCRIPT: &str = r#"
 mount -t tmpfs -o mode=755 none "$root"
 cp "$program" "$root/gateway"
@@ -45,20 +46,20 @@ exec setpriv --no-new-privs --inh-caps=-all \
     --bounding-set=-all,+sys_chroot,+setuid,+setgid chroot "$@"
 "#;
 
-/// How a container is to be.
+/// The settings of a container.
 pub(crate) struct Container {
     pub(crate) user: String,
     pub(crate) read_only: bool,
-    /// The environment, all of it.
+    /// The whole environment.
     pub(crate) env: Vec<(String, String)>,
     pub(crate) message_path: String,
-    /// Where a folder that everybody may write to is mounted, as the kubelet makes an `emptyDir`.
+    /// Mount points of folders that everyone can write to, such as the kubelet's `emptyDir`.
     pub(crate) volumes: Vec<String>,
-    /// With another process 1, as by `shareProcessNamespace`.
+    /// Another process is process 1, as with `shareProcessNamespace`.
     pub(crate) shared: bool,
 }
 
-/// What a runtime of today gives whom nothing else was told.
+/// The defaults of a present-day runtime.
 impl Default for Container {
     fn default() -> Self {
         Self {
@@ -75,13 +76,13 @@ impl Default for Container {
 /// A gateway in a container, listening.
 pub(crate) struct Running {
     pub(crate) program: Program,
-    /// Its pid, seen from here.
+    /// Its pid in our namespace.
     pub(crate) pid: u32,
-    /// Holds what it was given.
+    /// The folder with its files.
     outside: TempDir,
 }
 
-/// One that has ended.
+/// A gateway that has ended.
 pub(crate) struct Stopped {
     pub(crate) ended: Ended,
     /// The termination message.
@@ -89,7 +90,7 @@ pub(crate) struct Stopped {
     outside: TempDir,
 }
 
-/// Whether containers can be made here.
+/// Whether this machine can run containers.
 pub(crate) fn can_contain() -> bool {
     let mut probe = unshare("mount -t tmpfs none /mnt && ip link set lo up");
     root_can(&mut probe) && can(Command::new("setpriv").arg("--version"))
@@ -108,7 +109,7 @@ impl Container {
         self.start_with(tempfile::tempdir().unwrap(), arguments)
     }
 
-    /// The same after one that has ended, with what that left in its volumes.
+    /// Starts another container with the volumes of `before`, which has ended.
     pub(crate) fn start_again(&self, before: Stopped, arguments: &[&str]) -> Running {
         self.start_with(before.outside, arguments)
     }
@@ -151,7 +152,7 @@ fn volume(outside: &Path, place: usize) -> PathBuf {
     outside.join(format!("volume-{place}"))
 }
 
-/// The pid, seen from here, of the gateway that was started below `pid`.
+/// The pid in our namespace of the gateway that is a descendant of `pid`.
 pub(crate) fn gateway_below(mut pid: u32) -> u32 {
     while name_of(pid) != "gateway" {
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
@@ -166,13 +167,14 @@ fn name_of(pid: u32) -> String {
 }
 
 impl Running {
-    /// Sends the gateway a signal from out here, as a runtime does.
+    /// Sends the gateway a signal from outside, as a runtime does.
     pub(crate) fn kill(&self, signal: &str) {
         let killed = Command::new("/bin/kill").args([signal, &self.pid.to_string()]).status();
         assert!(killed.unwrap().success());
     }
 
-    /// Asks for a page from inside of its network; `None` where nobody listens any more.
+    /// Sends a request from inside its network namespace. `None` if the server does not listen any
+    /// more.
     pub(crate) fn get(&self, port: u16, path: &str) -> Option<(u16, String)> {
         const CLIENT: &str = r#"
 import sys, http.client
@@ -194,18 +196,18 @@ print(answer.status, answer.read().decode().strip())
         Some((status.parse().unwrap(), body.to_owned()))
     }
 
-    /// Waits until it says that it is ready: it listens before that.
+    /// Waits until it is ready. It listens before that.
     pub(crate) fn wait_until_ready(&self, port: u16) {
         let is_ready = || self.get(port, "/readyz").is_some_and(|(status, _)| status == 200);
         until("it is ready", is_ready);
     }
 
-    /// The termination message as it stands now.
+    /// The present termination message.
     pub(crate) fn message(&self) -> String {
         fs::read_to_string(self.outside.path().join("message")).unwrap()
     }
 
-    /// Waits until the termination message has this text in it.
+    /// Waits until the termination message contains this text.
     pub(crate) fn wait_for_message(&self, text: &str) -> String {
         let end = std::time::Instant::now() + forensics_tests::LIMIT;
         loop {
@@ -218,7 +220,7 @@ print(answer.status, answer.read().decode().strip())
         }
     }
 
-    /// Waits for its end.
+    /// Waits until it has ended.
     pub(crate) fn wait(self) -> Stopped {
         let ended = self.program.wait();
         let message = fs::read_to_string(self.outside.path().join("message")).unwrap();
@@ -226,7 +228,7 @@ print(answer.status, answer.read().decode().strip())
         Stopped { ended, message, outside: self.outside }
     }
 
-    /// Stops it by SIGTERM and waits for its end.
+    /// Stops it by SIGTERM and waits until it has ended.
     pub(crate) fn stop(self) -> Stopped {
         self.kill("-TERM");
         self.wait()
@@ -234,18 +236,18 @@ print(answer.status, answer.read().decode().strip())
 }
 
 impl Stopped {
-    /// The folder that was mounted in this place.
+    /// The folder that was mounted as volume `place`.
     pub(crate) fn volume(&self, place: usize) -> PathBuf {
         volume(self.outside.path(), place)
     }
 
-    /// A field of the context line, of which only the first word counts.
+    /// The first word of a field of the context line.
     pub(crate) fn field(&self, key: &str) -> Option<&str> {
         let line = self.ended.line("Shutdown context: ");
         line.split(' ').find_map(|field| field.strip_prefix(key)?.strip_prefix('='))
     }
 
-    /// The lines of warnings.
+    /// The lines of the log that are warnings.
     pub(crate) fn warnings(&self) -> Vec<&str> {
         self.ended.stderr.lines().filter(|line| line.contains(" WARN ")).collect()
     }

@@ -1,4 +1,5 @@
-//! The gateway's Dockerfile, followed by hand: what it builds, copies, and starts as whom.
+//! Checks the gateway's Dockerfile without docker: what it builds, what it copies, and as which
+//! user it starts the program.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +13,7 @@ fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-/// The instructions in their order: the word, and the rest of its line.
+/// The instructions in their order: the keyword and the rest of the line.
 fn instructions() -> Vec<(String, String)> {
     let text = fs::read_to_string(repository().join("examples/gateway/Dockerfile")).unwrap();
     let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -30,7 +31,7 @@ fn only<'a>(instructions: &'a [(String, String)], word: &str) -> &'a str {
 }
 
 #[test]
-fn what_it_copies_is_what_it_builds_and_it_starts_as_nobody_without_a_shell() {
+fn it_copies_what_it_builds_and_starts_it_without_a_shell_as_a_user_other_than_root() {
     let all = instructions();
     let from: Vec<_> = all.iter().filter(|(word, _)| word == "FROM").collect();
     assert_eq!(from.last().unwrap().1, "scratch");
@@ -38,9 +39,10 @@ fn what_it_copies_is_what_it_builds_and_it_starts_as_nobody_without_a_shell() {
     let image = all.iter().rposition(|(word, _)| word == "FROM").unwrap();
     let (build, image) = all.split_at(image);
 
-    // Its own command, but for the profile, which would take minutes, and the place.
+    // The command of the file, but in the debug profile, because a release build takes minutes, and
+    // with another target folder.
     let static_gateway = static_gateway();
-    // Of `target/TRIPLE/debug/gateway`.
+    // The path is `target/TRIPLE/debug/gateway`.
     let target = static_gateway.ancestors().nth(3).unwrap();
     let command = only(build, "RUN").replace(" --release", "");
     let mut shell = Command::new("sh");

@@ -1,5 +1,5 @@
-//! Real inits of containers, which pass a signal on: tini, dumb-init and catatonit, as Debian has
-//! them. The init is process 1, and is signalled from outside.
+//! Real inits of containers, which forward signals: tini, dumb-init and catatonit, from Debian. The
+//! init is process 1, and receives a signal from outside.
 
 use std::fs;
 use std::process::Command;
@@ -8,7 +8,7 @@ use forensics_tests::{Ended, Program, can, outcomes, root_can, static_gateway};
 
 use crate::container::gateway_below;
 
-/// `unshare` into pids of their own, with a `/proc` that shows them.
+/// `unshare` into a new pid namespace with its own `/proc`.
 fn unshare() -> Command {
     let mut unshare = Command::new("unshare");
     unshare.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
@@ -19,9 +19,9 @@ fn can_run(init: &str) -> bool {
     root_can(unshare().arg("true")) && can(Command::new(init).arg("-h").arg("--help").arg("true"))
 }
 
-/// Starts the gateway below an init and ends the init by SIGTERM, which is process 1 in there.
-/// Returns what it said and its termination message. `GATEWAY` in the command is the gateway with
-/// its options.
+/// Starts the gateway below an init, which is process 1, and sends SIGTERM to the init. Returns the
+/// output and the termination message. `GATEWAY` in the command is replaced by the gateway with its
+/// options.
 fn stopped_below(command: &[&str], options: &str) -> (Ended, String) {
     let message = tempfile::NamedTempFile::new().unwrap();
     let gateway = format!(
@@ -44,7 +44,7 @@ fn stopped_below(command: &[&str], options: &str) -> (Ended, String) {
 }
 
 #[test]
-fn a_signal_that_an_init_forwards_is_the_containers_and_said_to_be_forwarded() {
+fn a_signal_that_an_init_forwards_is_a_container_stop_and_marked_as_forwarded() {
     for init in ["tini", "tini-static", "dumb-init", "catatonit"] {
         if !can_run(init) {
             continue;
@@ -67,11 +67,11 @@ fn a_signal_that_an_init_forwards_is_the_containers_and_said_to_be_forwarded() {
 }
 
 #[test]
-fn dumb_init_signals_all_below_it_and_is_known_where_it_is_not_our_parent() {
+fn dumb_init_signals_all_descendants_and_is_recognised_even_if_it_is_not_our_parent() {
     if !can_run("dumb-init") {
         return;
     }
-    // A shell that waits for the gateway whatever it is sent.
+    // A shell that ignores the signal and waits for the gateway.
     let script = "trap : TERM; GATEWAY; true";
     let (ended, message) = stopped_below(&["dumb-init", "--", "bash", "-c", script], "");
     let line = ended.line("Shutdown context: ");
@@ -82,15 +82,15 @@ fn dumb_init_signals_all_below_it_and_is_known_where_it_is_not_our_parent() {
 }
 
 #[test]
-fn below_a_plain_shell_that_an_init_runs_the_gateway_dies_with_the_init_in_its_teardown() {
+fn if_an_init_runs_a_shell_the_gateway_is_killed_with_the_init_during_its_teardown() {
     if !can_run("dumb-init") {
         return;
     }
-    // The shell dies of its signal, the init ends with it, and the kernel kills what is left.
+    // The signal kills the shell, then the init ends, and the kernel kills the other processes.
     let shell = ["dumb-init", "--", "sh", "-c", "GATEWAY; true"];
     let (ended, _) = stopped_below(&shell, "--wedge drain");
     assert!(!ended.stderr.contains("Shutdown complete"), "{}", ended.stderr);
-    // `exec` takes the shell out of the way.
+    // With `exec` the gateway replaces the shell.
     let (ended, _) = stopped_below(&["dumb-init", "--", "sh", "-c", "exec GATEWAY"], "");
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
     ended.line("Shutdown complete");

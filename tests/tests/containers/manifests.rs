@@ -1,5 +1,5 @@
-//! The manifests of docs/kubernetes.md: parsed, checked for what belongs together, and run as the
-//! kubelet would run them.
+//! The manifests of docs/kubernetes.md: parsed, checked for consistency, and run as the kubelet
+//! would run them.
 
 use std::fs;
 use std::thread;
@@ -46,7 +46,7 @@ impl Workload {
         values.next()
     }
 
-    /// The port that a probe names, and its path.
+    /// The port and the path of a probe.
     fn probe(&self, probe: &str) -> (u16, &str) {
         let get = &self.container[probe]["httpGet"];
         let ports = self.container["ports"].as_array().unwrap();
@@ -55,7 +55,7 @@ impl Workload {
         (port.try_into().unwrap(), get["path"].as_str().unwrap())
     }
 
-    /// What the kubelet makes of it, in the pod `shop/NAME`.
+    /// The container that the kubelet would start, in the pod `shop/NAME`.
     fn container(&self, name: &str) -> Container {
         let fields = [("metadata.name", name), ("metadata.namespace", "shop")];
         let env = self.container["env"].as_array().unwrap().iter().map(|variable| {
@@ -77,7 +77,7 @@ impl Workload {
 }
 
 #[test]
-fn what_belongs_together_in_them_agrees() {
+fn the_settings_of_the_manifests_are_consistent() {
     if !page::can_read_yaml() {
         return;
     }
@@ -119,16 +119,17 @@ fn what_belongs_together_in_them_agrees() {
     }
 }
 
-/// Waits for the lead and ends it by a second signal, as nobody in here has to notice anything.
+/// Waits for the pre-stop delay and ends it by a second signal, because there is no load balancer
+/// to wait for.
 fn end_the_lead(running: &Running) {
     running.program.wait_for_stderr("Pre-stop delay of ");
-    // The rule of 200 ms is one of real time.
+    // The 200 ms in which signals count as one request are real time.
     thread::sleep(Duration::from_millis(250));
     running.kill("-TERM");
 }
 
 #[test]
-fn each_of_them_runs_and_stops_as_it_should() {
+fn each_manifest_runs_and_stops_as_it_should() {
     if !page::can_read_yaml() || !can_contain() {
         return;
     }
@@ -151,7 +152,7 @@ fn each_of_them_runs_and_stops_as_it_should() {
         let stderr = &stopped.ended.stderr;
         assert_eq!(stopped.ended.code(), 0, "{stderr}");
         assert_eq!(stopped.ended.phases(), outcomes(["ok", "ok", "ok", "ok"]), "{stderr}");
-        // That of the second signal is the only one: the grace period is long enough.
+        // Only the second signal is a warning, because the grace period is long enough.
         assert_eq!(stopped.warnings().len(), 1, "{stderr}");
         assert_eq!(stopped.field("pod"), Some("shop/gateway-0"));
         let planned = ", as planned; SIGTERM, cause container_stop";

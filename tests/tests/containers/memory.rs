@@ -1,4 +1,5 @@
-//! Memory: what the control group counts, in the context and after the kernel has killed.
+//! Memory: the counters of the control group, in the context and after the kernel has killed a
+//! process.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,10 +10,10 @@ use forensics_tokio::core::record::{PostMortem, Reason, RunOutcome};
 
 const LIMIT_BYTES: u64 = 48 << 20;
 
-/// A control group that ends with its test.
+/// A control group that is removed at the end of its test.
 struct Group(PathBuf);
 
-/// Where groups with a memory controller are made, and the file of their limit.
+/// Where groups with a memory controller can be created, and the file of their limit.
 fn hierarchy() -> (&'static Path, &'static str) {
     let v1 = Path::new("/sys/fs/cgroup/memory");
     match v1.join("memory.limit_in_bytes").exists() {
@@ -23,7 +24,7 @@ fn hierarchy() -> (&'static Path, &'static str) {
 
 fn can_limit_memory() -> bool {
     let (root, limit) = hierarchy();
-    // The first line where a manager has not yet switched the controller on.
+    // The first line enables the controller, if no manager has done that yet.
     let script = "echo +memory 2>/dev/null >\"$1\"/cgroup.subtree_control || true
         group=$(mktemp -d \"$1\"/forensics-probe-XXXXXX)
         test -w \"$group\"/$2 && can=0 || can=1
@@ -38,12 +39,12 @@ impl Group {
         let group = Self(root.join(format!("forensics-{name}-{}", std::process::id())));
         fs::create_dir(&group.0).unwrap();
         fs::write(group.0.join(limit), LIMIT_BYTES.to_string()).unwrap();
-        // Or it would go to swap instead, where there is any.
+        // Otherwise the pages would go to swap, if there is any.
         let _ = fs::write(group.0.join("memory.swap.max"), "0");
         group
     }
 
-    /// A program as process 1 of pids of its own, in this group from its beginning on.
+    /// A program as process 1 of a new pid namespace, in this group from its start on.
     fn command(&self, program: &Path, arguments: &[&str]) -> Command {
         let script = "echo $$ >\"$1\"/cgroup.procs; shift; exec unshare --pid --fork --kill-child \
                       --mount-proc \"$@\"";
@@ -98,7 +99,7 @@ fn the_context_has_what_the_control_group_counts() {
 }
 
 #[test]
-fn after_an_oom_kill_its_own_group_tells_and_a_new_one_says_what_it_cannot() {
+fn after_an_oom_kill_the_same_group_proves_it_and_a_new_group_cannot() {
     if !can_limit_memory() {
         return;
     }
@@ -122,7 +123,7 @@ fn after_an_oom_kill_its_own_group_tells_and_a_new_one_says_what_it_cannot() {
     let ended = program.wait();
     assert!(!ended.status.success(), "{}", ended.stderr);
 
-    // A container that is made anew has a new group.
+    // A new container has a new group.
     let other = Group::new("second");
     let program = start(&other, "durable");
     let said = program.wait_for_stderr("Previous run: ");
@@ -131,7 +132,7 @@ fn after_an_oom_kill_its_own_group_tells_and_a_new_one_says_what_it_cannot() {
     stop(&program);
     program.wait();
 
-    // Where it is the same one, that counts on.
+    // If the group is the same, its counter continues.
     let program = start(&group, "eats_memory");
     stop(&program);
     program.wait();

@@ -1,5 +1,5 @@
-//! What is different for process 1 of a pid namespace: it inherits orphans, and the kernel ignores
-//! every signal for it that it has no handler for.
+//! Process 1 of a pid namespace: it inherits orphans, and the kernel ignores every signal for which
+//! it has no handler.
 
 use std::fs;
 use std::process::Command;
@@ -22,8 +22,8 @@ fn children(pid: u32) -> Vec<(String, char)> {
         .collect()
 }
 
-/// Runs a shell's script among the processes of the container, as `kubectl exec` does, and returns
-/// whether it lived to succeed.
+/// Runs a shell script in the container, as `kubectl exec` does, and returns whether it succeeded
+/// before the container ended.
 fn exec(running: &Running, script: &str) -> bool {
     let mut nsenter = Command::new("nsenter");
     nsenter.args(["--pid", "--target", &running.pid.to_string(), "sh", "-c", script]);
@@ -31,12 +31,12 @@ fn exec(running: &Running, script: &str) -> bool {
 }
 
 #[test]
-fn orphans_of_others_stay_zombies_and_hold_up_no_stop() {
+fn inherited_orphans_stay_zombies_and_delay_no_stop() {
     if !can_contain() {
         return;
     }
     let running = Container::default().start(&[]);
-    // The shell ends before its child, which is then the gateway's.
+    // The shell ends before its child, so the gateway inherits the child.
     assert!(exec(&running, "sleep 0.1 & exit"));
     let is_zombie = ("sleep".to_owned(), 'Z');
     until("its orphan has ended", || children(running.pid).contains(&is_zombie));
@@ -46,7 +46,7 @@ fn orphans_of_others_stay_zombies_and_hold_up_no_stop() {
 }
 
 #[test]
-fn the_diagnostic_and_what_it_starts_leave_nothing_behind() {
+fn no_process_of_the_diagnostic_remains() {
     if !can_contain() {
         return;
     }
@@ -70,24 +70,24 @@ fn a_signal_without_a_handler_does_nothing_and_one_from_inside_is_named() {
         return;
     }
     let running = Container::default().start(&[]);
-    // Each would end any other process.
+    // Each of these signals would end any other process.
     running.kill("-USR1");
     running.kill("-ALRM");
     assert!(exec(&running, "kill -KILL 1"));
-    // All in the container ends with its process 1.
+    // When process 1 ends, the kernel kills all processes of the container.
     let outlived = exec(&running, "kill -TERM 1; sleep 60");
     let stopped = running.wait();
     assert!(!outlived, "{}", stopped.ended.stderr);
     assert_eq!(stopped.ended.code(), 0, "{}", stopped.ended.stderr);
     assert_eq!(stopped.field("sender_name"), Some("sh"));
     assert_eq!(stopped.field("sender_forwards"), None);
-    // A session of its own, without a terminal: `kubectl exec` without -t.
+    // A new session without a terminal, like `kubectl exec` without -t.
     assert_ne!(stopped.field("cause"), Some("container_stop"));
     assert!(stopped.message.contains("\nsender: sh("), "{}", stopped.message);
 }
 
 #[test]
-fn in_pids_that_a_pod_shares_it_is_not_process_one_and_a_sidecar_that_kills_it_is_named() {
+fn in_a_shared_pid_namespace_it_is_not_process_one_and_a_sidecar_that_kills_it_is_named() {
     if !can_contain() {
         return;
     }

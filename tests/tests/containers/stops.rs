@@ -1,4 +1,5 @@
-//! Stops from outside: what is left for `kubectl describe pod`, the lead, the grace period.
+//! Stops from outside: the termination message for `kubectl describe pod`, the pre-stop delay, the
+//! grace period.
 
 use std::thread;
 use std::time::Duration;
@@ -14,7 +15,7 @@ const PORT: u16 = 8080;
 const LISTEN: [&str; 2] = ["--listen", "127.0.0.1:8080"];
 
 #[test]
-fn a_planned_end_leaves_its_account_in_the_termination_message() {
+fn the_termination_message_describes_a_planned_end() {
     if !can_contain() {
         return;
     }
@@ -56,12 +57,12 @@ fn a_run_that_is_ended_at_its_deadline_says_so_before_it_ends() {
 }
 
 #[test]
-fn a_kill_in_the_middle_leaves_the_account_of_that_moment() {
+fn after_a_kill_the_termination_message_describes_the_last_state() {
     if !can_contain() {
         return;
     }
     let running = Container::default().start(&["--wedge", "drain"]);
-    assert_eq!(running.message(), "", "nothing to tell before a stop");
+    assert_eq!(running.message(), "", "there is no message before a stop");
     running.kill("-TERM");
     running.wait_for_message("\nrunning: drain for ");
     running.kill("-KILL");
@@ -88,7 +89,7 @@ fn a_message_that_cannot_be_written_costs_a_warning() {
 }
 
 #[test]
-fn it_serves_on_during_the_lead_and_a_second_signal_ends_that_and_no_phase() {
+fn during_the_pre_stop_delay_it_still_serves_and_a_second_signal_ends_only_the_delay() {
     if !can_contain() {
         return;
     }
@@ -102,10 +103,10 @@ fn it_serves_on_during_the_lead_and_a_second_signal_ends_that_and_no_phase() {
     running.program.wait_for_stderr("Pre-stop delay of 40.00s: not ready any more, still serving");
     assert_eq!(get("/readyz").as_deref(), Some("503 stopping"));
     assert_eq!(get("/livez").as_deref(), Some("200 alive"));
-    // A connection made anew.
+    // On a new connection.
     assert_eq!(get("/").as_deref(), Some("200 ok"));
     assert!(running.message().starts_with("gateway was stopping, "));
-    // The rule of 200 ms is one of real time.
+    // The 200 ms in which signals count as one request are real time.
     thread::sleep(Duration::from_millis(250));
     running.kill("-TERM");
     running
@@ -120,7 +121,7 @@ fn it_serves_on_during_the_lead_and_a_second_signal_ends_that_and_no_phase() {
 }
 
 #[test]
-fn a_lead_passes_by_itself() {
+fn the_pre_stop_delay_ends_by_itself() {
     if !can_contain() {
         return;
     }
@@ -136,7 +137,7 @@ fn a_lead_passes_by_itself() {
 }
 
 #[test]
-fn the_stop_timeout_bounds_the_teardown_and_one_that_is_too_short_is_warned_of_with_the_fix() {
+fn the_stop_timeout_limits_the_teardown_and_a_warning_with_the_fix_says_if_it_is_too_short() {
     if !can_contain() {
         return;
     }
@@ -147,7 +148,8 @@ fn the_stop_timeout_bounds_the_teardown_and_one_that_is_too_short_is_warned_of_w
         running.wait_until_ready(PORT);
         running.kill("-TERM");
         running.program.wait_for_stderr("Pre-stop delay of 5.00s");
-        // The rule of 200 ms is one of real time. A second signal ends the delay.
+        // The 200 ms in which signals count as one request are real time. A second signal ends the
+        // delay.
         thread::sleep(Duration::from_millis(250));
         running.stop()
     };
@@ -173,7 +175,7 @@ fn the_stop_timeout_bounds_the_teardown_and_one_that_is_too_short_is_warned_of_w
 }
 
 #[test]
-fn a_kill_at_the_end_of_the_grace_period_is_put_down_to_that() {
+fn a_kill_at_the_end_of_the_grace_period_is_explained_by_it() {
     if !can_contain() {
         return;
     }
@@ -183,9 +185,9 @@ fn a_kill_at_the_end_of_the_grace_period_is_put_down_to_that() {
     let running = container.start(&["--wedge", "drain", "--grace", "3s", "--records", &shutdown]);
     running.kill("-TERM");
     running.wait_for_message("\nrunning: drain for ");
-    // Frozen, as by a node that has no time for it: it misses its own deadline.
+    // Stopped by SIGSTOP, as on an overloaded node, so that it misses its own deadline.
     kill(Pid::from_raw(running.pid as i32), Signal::SIGSTOP).unwrap();
-    // The grace period is one of real time.
+    // The grace period is real time.
     thread::sleep(Duration::from_secs(3));
     running.kill("-KILL");
     let stopped = running.wait();

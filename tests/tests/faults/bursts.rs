@@ -12,10 +12,10 @@ use nix::unistd::Pid;
 
 use crate::scene::{Scene, count};
 
-/// How many later signals are listed at most: 32, and the second and the third request.
+/// The largest number of later signals that are listed: 32, plus the second and the third request.
 const LISTED: usize = 34;
 
-/// Four shells that send SIGTERM so often each, as fast as they can, and are done.
+/// Runs four shells, each of which sends SIGTERM `each` times as fast as possible.
 fn burst(program: &Program, each: u32) {
     let script = "for _ in $(seq $2); do kill -TERM $1 2>/dev/null || exit 0; done";
     let sender = |_| {
@@ -29,11 +29,11 @@ fn burst(program: &Program, each: u32) {
     }
 }
 
-/// Sends signals that are taken one by one, so that none is merged with another.
+/// Sends signals one by one, and waits for each, so that the kernel merges none with another.
 fn one_by_one(program: &Program, signals: u32) {
     let pid = Pid::from_raw(i32::try_from(program.pid()).unwrap());
     for _ in 0..signals {
-        // It may have ended meanwhile.
+        // The program may have ended meanwhile.
         let _ = kill(pid, Signal::SIGTERM);
         until("the signal is taken", || {
             let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -43,14 +43,14 @@ fn one_by_one(program: &Program, signals: u32) {
     }
 }
 
-/// The most memory that it ever had resident, in KiB.
+/// Its peak resident memory, in KiB.
 fn peak(gateway: &Gateway) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", gateway.program.pid())).unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     peak.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// Asserts that so many signals have not filled the log or the record, and returns the record.
+/// Asserts that the signals have not filled the log or the record, and returns the record.
 fn assert_bounded(ended: &Ended, scene: &Scene) -> Record {
     assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
     let said = count(&ended.stderr, "another SIGTERM: ");
@@ -77,7 +77,8 @@ fn ten_thousand_signals_at_once_are_one_request_and_a_few_lines() {
     let Event::Stopped(stopped) = &record.entries.last().unwrap().event else {
         panic!("{record:?}")
     };
-    // On a busy machine no signal may come for 200 ms, and the next one counts as another request.
+    // On a busy machine 200 ms can pass without a signal. Then the next one counts as another
+    // request.
     let requests = count(&ended.stderr, "another SIGTERM: the running phase is cut short");
     match requests {
         0 => {
@@ -93,15 +94,15 @@ fn ten_thousand_signals_at_once_are_one_request_and_a_few_lines() {
 }
 
 #[test]
-fn three_bursts_are_three_requests_of_which_the_last_ends_it_at_once() {
+fn three_bursts_are_three_requests_and_the_third_ends_it_at_once() {
     let scene = Scene::new();
     let mut trouble = Command::new(env!("CARGO_BIN_EXE_trouble"));
-    // Its phase hangs, with a reserve that outlasts the second request.
+    // The phase hangs, and its reserve lets it continue after the second request.
     let program = Program::start(trouble.arg("patient").arg(scene.records()));
     program.wait_for_stdout("ready");
     for _ in 0..3 {
         burst(&program, 800);
-        // Longer than what counts as one request; that is a rule of real time.
+        // Longer than the 200 ms in which signals count as one request, which are real time.
         thread::sleep(Duration::from_millis(300));
     }
     let ended = program.wait();

@@ -1,7 +1,6 @@
 //! The wall clock is set while the gateway stops.
 //!
-//! By libfaketime, in the gateway alone: its `CLOCK_REALTIME` is moved, its `CLOCK_MONOTONIC` is the
-//! machine's.
+//! libfaketime changes only the gateway's `CLOCK_REALTIME`. Its `CLOCK_MONOTONIC` is the machine's.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,7 +13,7 @@ use forensics_tokio::core::record::{Event, RunOutcome};
 use crate::scene::Scene;
 
 #[test]
-fn the_last_run_is_told_of_though_one_before_it_lay_in_the_future() {
+fn the_last_run_is_reported_even_if_an_earlier_one_has_a_later_time() {
     let Some(library) = libfaketime() else { return };
     let scene = Scene::new();
     let run = |gateway: &mut Command| {
@@ -34,7 +33,7 @@ fn the_last_run_is_told_of_though_one_before_it_lay_in_the_future() {
     assert!(said.contains(&format!(" pid={last} ")), "{said}");
 }
 
-/// Debian's package `faketime`. Its path has the machine's architecture in it.
+/// The library of Debian's package `faketime`. Its path contains the machine's architecture.
 fn libfaketime() -> Option<PathBuf> {
     let found =
         Command::new("sh").args(["-c", "ls /usr/lib/*/faketime/libfaketimeMT.so.1"]).output();
@@ -48,7 +47,7 @@ fn a_step_of_the_wall_clock_moves_no_deadline_and_no_verdict() {
     for (first, then) in [("+0", "+7200"), ("+0", "-7200")] {
         let scene = Scene::new();
         let clock = scene.dir.path().join("clock");
-        // Renamed into its place, so that it is never half written.
+        // Renamed to its final name, so that it is never incomplete.
         let set = |offset: &str| {
             let new = scene.dir.path().join("new");
             fs::write(&new, format!("{offset}\n")).unwrap();
@@ -75,7 +74,7 @@ fn a_step_of_the_wall_clock_moves_no_deadline_and_no_verdict() {
         assert!(verdict.after_signal_us.unwrap() < 20_000_000, "{verdict}");
         let us = |n: usize| record.entries[n].mono_us;
         assert!((1..record.entries.len()).all(|n| us(n) >= us(n - 1)), "{record:?}");
-        // The clock was set, as is seen by the times alone.
+        // Only the times show that the clock was set.
         let hours = |n: usize| record.entries[n].ts.to_string()[..13].to_owned();
         assert_ne!(hours(0), hours(record.entries.len() - 1));
         assert!(matches!(record.entries.last().unwrap().event, Event::Stopped(_)));

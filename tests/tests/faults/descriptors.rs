@@ -9,17 +9,18 @@ use forensics_tokio::core::process::ProcessSummary;
 
 use crate::scene::{Scene, count, in_flight, only_child, terminate};
 
-/// Lets the process `pid` open no more than it has open: nothing is free below the limit, whatever it
-/// closes from now on.
+/// Lowers the limit of the process `pid`, so that it can open nothing, even if it closes
+/// descriptors.
 fn take_the_rest(pid: u32) {
     let mut prlimit = Command::new("prlimit");
-    // Those below are its standard streams.
+    // The numbers below are its standard streams.
     prlimit.arg(format!("--pid={pid}")).arg("--nofile=3:3");
     assert!(prlimit.status().unwrap().success());
 }
 
 #[test]
-fn with_no_descriptor_left_all_that_was_accepted_is_answered_and_only_the_diagnostic_is_missing() {
+fn without_a_free_descriptor_every_accepted_request_is_answered_and_only_the_diagnostic_is_missing()
+{
     const REQUESTS: usize = 40;
     let scene = Scene::new();
     let gateway = Program::gateway_by(&mut scene.gateway(&[]));
@@ -36,7 +37,7 @@ fn with_no_descriptor_left_all_that_was_accepted_is_answered_and_only_the_diagno
     ended.assert_well(1);
     assert!(ended.line("Diagnostic failed").contains("Too many open files"));
     let context = ended.line("Shutdown context");
-    // What the kernel hands over needs no file.
+    // The facts from siginfo and getppid(2) need no file.
     assert!(context.contains("signal=SIGTERM cause="), "{context}");
     assert!(context.contains("sender_pid=") && context.contains("parent_pid="), "{context}");
     assert!(!context.contains("cmdline"), "{context}");
@@ -44,7 +45,7 @@ fn with_no_descriptor_left_all_that_was_accepted_is_answered_and_only_the_diagno
 }
 
 #[test]
-fn with_none_left_for_the_record_the_run_has_none() {
+fn without_a_descriptor_for_the_record_the_run_has_no_record() {
     if !can(Command::new("strace").args(["--quiet=all", "--output=/dev/null", "true"])) {
         return;
     }
@@ -52,7 +53,7 @@ fn with_none_left_for_the_record_the_run_has_none() {
     fs::create_dir(scene.records()).unwrap();
     let mut strace = Command::new("strace");
     strace.args(["--follow-forks", "--quiet=all", "--output=/dev/null"]);
-    // What the kernel says where none is left, to whoever would open this folder.
+    // The error that the kernel returns for any open of this folder if no descriptor is left.
     strace.arg("--trace-path").arg(scene.records()).arg("--inject=openat:error=EMFILE");
     strace.arg(example("gateway"));
     scene.with_arguments(&mut strace, &[]);
@@ -66,7 +67,7 @@ fn with_none_left_for_the_record_the_run_has_none() {
 }
 
 #[test]
-fn with_too_few_it_says_so_at_the_start_and_with_enough_it_ends_well() {
+fn with_too_few_descriptors_it_says_so_at_the_start_and_with_enough_it_ends_well() {
     let mut started = 0;
     for limit in 4..24 {
         let scene = Scene::new();
@@ -74,13 +75,13 @@ fn with_too_few_it_says_so_at_the_start_and_with_enough_it_ends_well() {
         let stderr = &ended.stderr;
         let by_tokio = ["failed to create UnixStream", "Failed building the Runtime"];
         if by_tokio.iter().any(|by_tokio| stderr.contains(by_tokio)) {
-            // A panic of tokio when it builds the runtime, before there is a guard.
+            // tokio panics when it builds the runtime, before there is a guard.
             continue;
         }
         assert!(!stderr.contains("panicked"), "{limit}: {stderr}");
         if stderr.contains("Shutdown context") {
             started += 1;
-            // The record and the diagnostic.
+            // Warnings for the record and the diagnostic.
             ended.assert_well(2);
         } else {
             assert_eq!(ended.code(), 1, "{limit}: {stderr}");
@@ -92,12 +93,12 @@ fn with_too_few_it_says_so_at_the_start_and_with_enough_it_ends_well() {
     assert!(started > 0);
 }
 
-/// Starts the gateway with so few, and stops it where it comes up.
+/// Starts the gateway with this limit, and stops it if it starts to listen.
 fn start_with(limit: u32, scene: &Scene) -> Ended {
     let script = format!("exec prlimit --nofile={limit}:{limit} \"$0\" \"$@\" >\"$LISTENS\"");
     let listens = scene.dir.path().join("listens");
     let mut gateway = scene.by(&script, &[]);
-    // A backtrace takes descriptors, and long.
+    // A backtrace would need descriptors, and take long.
     let program = Program::start(gateway.env("LISTENS", &listens).env("RUST_BACKTRACE", "0"));
     let pid = i32::try_from(program.pid()).unwrap();
     let says_so = || fs::metadata(&listens).is_ok_and(|said| said.len() > 0);

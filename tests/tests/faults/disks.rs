@@ -1,6 +1,7 @@
-//! The disk is full, or only to be read.
+//! The disk is full, read-only, or blocks.
 //!
-//! Each in a mount namespace of the gateway's own, so that nothing is left of it. Root's to set up.
+//! Each test uses a separate mount namespace, so that nothing remains mounted. These tests need
+//! root.
 
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
@@ -13,17 +14,17 @@ use tempfile::TempDir;
 
 use crate::scene::{assert_recorded_well, count};
 
-/// The gateway with a file system of its own for its records and its diagnostics.
+/// The gateway with a separate file system for its records and its diagnostics.
 struct Mounted {
     gateway: Gateway,
-    /// Keeps that file system alive when the gateway and its namespace are gone.
+    /// Keeps that file system mounted after the gateway and its namespace have ended.
     root: File,
     dir: TempDir,
 }
 
 impl Mounted {
-    /// Mounts by `script`, which finds the place as `$M`, and starts the gateway with its records and
-    /// its log there. `None` where that cannot be done here.
+    /// Runs `script`, which mounts a file system at `$M`, and starts the gateway with its records
+    /// and its log there. `None` if this machine cannot do that.
     fn start(script: &str) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let place = dir.path().join("mounted");
@@ -44,7 +45,7 @@ impl Mounted {
         Some(Self { gateway, root, dir })
     }
 
-    /// A path in there.
+    /// A path on that file system.
     fn path(&self, name: &str) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.root.as_raw_fd())).join(name)
     }
@@ -53,7 +54,7 @@ impl Mounted {
         fill(&self.path("fill"));
     }
 
-    /// Mounts it anew with these options, as the gateway sees it.
+    /// Remounts it with these options, in the gateway's namespace.
     fn remount(&self, options: &str) {
         let mut nsenter = Command::new("nsenter");
         nsenter.arg(format!("--target={}", self.gateway.program.pid())).arg("--mount");
@@ -62,14 +63,14 @@ impl Mounted {
         assert!(nsenter.status().unwrap().success());
     }
 
-    /// Stops the gateway. Returns its end, and what keeps the file system alive.
+    /// Stops the gateway. Returns its output, and what keeps the file system mounted.
     fn stop(self) -> (Ended, Left) {
         self.gateway.program.kill("-TERM");
         (self.gateway.program.wait(), Left { root: self.root, _dir: self.dir })
     }
 }
 
-/// What is left of [`Mounted`].
+/// The rest of [`Mounted`] after the gateway has ended.
 struct Left {
     root: File,
     _dir: TempDir,
@@ -81,7 +82,7 @@ impl Left {
     }
 }
 
-/// Writes until nothing more goes in.
+/// Writes until the disk is full.
 fn fill(path: &Path) {
     use std::io::Write;
     let mut file = File::options().append(true).create(true).open(path).unwrap();
@@ -99,7 +100,7 @@ fn a_disk_full_at_the_start_costs_the_record_and_the_diagnostic() {
     ended.assert_well(2);
     assert!(ended.line("Not all of this run is recorded").contains("No space left"));
     assert!(ended.line("Diagnostic failed").contains("No space left"));
-    // An empty one would be in the way of the record before it.
+    // An empty record would hide the record of the run before.
     assert_eq!(runs(&left.path("records")).unwrap(), Vec::<PathBuf>::new());
 }
 
@@ -114,8 +115,8 @@ fn a_disk_that_fills_up_before_the_signal_costs_the_diagnostic_and_not_the_recor
 }
 
 #[test]
-fn a_disk_with_room_for_a_few_lines_has_them_and_one_warning_tells_of_the_rest() {
-    // One page: more than the first line takes, and less than can be set aside.
+fn a_disk_with_room_for_a_few_lines_gets_them_and_one_warning_reports_the_rest() {
+    // One page: more than the first line needs, and less than is allocated in advance.
     let almost = format!("{TMPFS}; {FILL}; truncate -s -4k \"$M/fill\"");
     let Some(mounted) = Mounted::start(&almost) else { return };
     let (ended, left) = mounted.stop();
@@ -139,9 +140,9 @@ fn a_read_only_file_system_costs_the_record_and_the_diagnostic() {
 }
 
 #[test]
-fn a_file_system_that_turns_read_only_by_itself_costs_what_comes_after() {
-    // As the kernel does where a disk fails (`errors=remount-ro`): also what is open for writing can
-    // be written to no more, which mount(8) alone would refuse to do.
+fn a_file_system_that_becomes_read_only_costs_the_rest_of_the_record() {
+    // As the kernel does if a disk fails (`errors=remount-ro`): files that are open for writing
+    // cannot be written to any more. mount(8) would refuse to do that.
     const EXT4: &str = "truncate -s 4M \"$IMAGE\"; mkfs.ext4 -q \"$IMAGE\"; \
         mount -o loop \"$IMAGE\" \"$M\"; chmod 700 \"$M\"";
     let Some(mounted) = Mounted::start(EXT4) else { return };
@@ -150,13 +151,13 @@ fn a_file_system_that_turns_read_only_by_itself_costs_what_comes_after() {
     ended.assert_well(2);
     assert!(ended.line("Not all of this run is recorded").contains("Read-only file system"));
     assert!(ended.line("Diagnostic failed").contains("Read-only file system"));
-    // All that is known of it is that it began.
+    // The record only says that the run has begun.
     let verdict = PostMortem::of_last(&left.path("records")).unwrap().unwrap();
     assert_eq!(verdict.outcome, RunOutcome::Vanished, "{verdict}");
 }
 
 #[test]
-fn a_log_that_turns_read_only_costs_the_diagnostic_alone() {
+fn a_log_that_becomes_read_only_costs_only_the_diagnostic() {
     let dir = tempfile::tempdir().unwrap();
     let script = format!("{TMPFS}; mkdir \"$M/records\"; mount --bind '{}' \"$M/records\"", {
         dir.path().display()
@@ -170,7 +171,7 @@ fn a_log_that_turns_read_only_costs_the_diagnostic_alone() {
 }
 
 #[test]
-fn a_log_that_is_no_file_costs_the_diagnostic_alone() {
+fn a_log_that_is_not_a_regular_file_costs_only_the_diagnostic() {
     let dir = tempfile::tempdir().unwrap();
     let records = dir.path().join("records");
     let arguments = ["--records", records.to_str().unwrap(), "--diag-log", "/dev/full"];
@@ -182,7 +183,7 @@ fn a_log_that_is_no_file_costs_the_diagnostic_alone() {
     assert_recorded_well(&records);
 }
 
-/// A file system to which nothing can be written until this is dropped.
+/// A frozen file system. A write to it blocks until this is dropped.
 struct Frozen(PathBuf);
 
 impl Frozen {
@@ -217,7 +218,7 @@ fn a_disk_that_blocks_delays_the_first_phase_a_little_and_no_other() {
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
     assert_eq!(ended.stderr.matches("outcome=ok").count(), 6, "{}", ended.stderr);
     assert!(ended.line("Not all of this run is recorded").contains("disk"), "{}", ended.stderr);
-    // A phase waits once, and the end once more; the diagnostic, on that disk, is given up.
+    // One phase waits, and the end waits once more. The diagnostic, on that disk, is abandoned.
     let total = complete.split_once("total_usec=").unwrap().1.split(' ').next().unwrap();
     assert!(total.parse::<u64>().unwrap() < 10_000_000, "{complete}");
 }

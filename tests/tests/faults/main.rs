@@ -1,11 +1,11 @@
-//! The example gateway on its worst day: a real signal while something that every process takes for
-//! granted is not to be had. Each time all phases run, it ends as it should, and what is missing costs
-//! one warning.
+//! The example gateway receives a real signal while a resource that every process needs is missing.
+//! Each time all phases run, the exit status is correct, and there is one warning for what is
+//! missing.
 //!
 //! The table in docs/reliability.md has a row for each.
 
 #![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used)] // Clippy spares `#[test]` functions, and not what they share.
+#![allow(clippy::unwrap_used)] // Clippy allows it in `#[test]` functions, but not in their helpers.
 
 mod bursts;
 mod clocks;

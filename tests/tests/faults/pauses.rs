@@ -1,4 +1,4 @@
-//! The process stands still in the middle of its teardown.
+//! The process is stopped by SIGSTOP in the middle of its teardown.
 
 use std::io::Read;
 use std::thread;
@@ -10,7 +10,8 @@ use forensics_tokio::core::record::RunOutcome;
 
 use crate::scene::{Scene, in_flight};
 
-/// Stops it for so long. That is the fault itself: there is no event to wait for.
+/// Stops the process for this time. The pause is the fault itself, so there is no event to wait
+/// for.
 fn stand_still(program: &Program, time: Duration) {
     let pid = i32::try_from(program.pid()).unwrap();
     program.kill("-STOP");
@@ -20,7 +21,7 @@ fn stand_still(program: &Program, time: Duration) {
 }
 
 #[test]
-fn a_stop_within_the_deadline_delays_and_loses_nothing() {
+fn a_pause_within_the_deadline_delays_but_loses_nothing() {
     let scene = Scene::new();
     let gateway = Program::gateway_by(&mut scene.gateway(&[]));
     let mut requests = in_flight(&gateway.address, 1, 2000);
@@ -36,7 +37,7 @@ fn a_stop_within_the_deadline_delays_and_loses_nothing() {
 }
 
 #[test]
-fn a_stop_past_the_deadline_leaves_no_time_and_it_ends_by_itself_with_one_word() {
+fn after_a_pause_past_the_deadline_no_phase_runs_and_one_end_is_recorded() {
     let scene = Scene::new();
     let gateway =
         Program::gateway_by(&mut scene.gateway(&["--wedge", "drain", "--deadline", "3s"]));
@@ -46,7 +47,7 @@ fn a_stop_past_the_deadline_leaves_no_time_and_it_ends_by_itself_with_one_word()
     stand_still(&gateway.program, Duration::from_secs(5));
     let ended = gateway.program.wait();
     let after = stopped.elapsed() - Duration::from_secs(5);
-    // The deadline has not moved: what is left is not run, also where time was reserved for it.
+    // The deadline has not moved. The remaining phases are not run, even if they have a reserve.
     let expected = outcomes(["ok", "timed_out", "skipped", "skipped"]);
     assert_eq!(ended.phases(), expected, "{}", ended.stderr);
     assert!(ended.line("phase=db_close").contains("no time is left"), "{}", ended.stderr);

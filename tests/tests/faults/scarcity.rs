@@ -13,20 +13,20 @@ use forensics_tokio::core::record::{ExitKind, RunOutcome};
 
 use crate::scene::Scene;
 
-/// A user who has no process but those of one test, and whom RLIMIT_NPROC binds, as it does not root.
-struct Somebody {
+/// A user without other processes. RLIMIT_NPROC applies to this user, but not to root.
+struct OtherUser {
     uid: u32,
     scene: Scene,
 }
 
-impl Somebody {
-    /// `None` where we may not become somebody else.
+impl OtherUser {
+    /// `None` if we cannot change the user.
     fn new() -> Option<Self> {
         if !root_can(Command::new("setpriv").args(["--reuid", "1", "true"])) {
             return None;
         }
         let scene = Scene::new();
-        // Of all tests that run at once each has another folder.
+        // Each of the tests that run concurrently has another folder, so the uid is unique.
         let uid = std::os::unix::fs::MetadataExt::ino(&fs::metadata(scene.dir.path()).unwrap());
         let uid = 1_000_000 + u32::try_from(uid % 1_000_000_000).unwrap();
         chown(scene.dir.path(), Some(uid), Some(uid)).unwrap();
@@ -41,11 +41,11 @@ impl Somebody {
         setpriv
     }
 
-    /// A copy of a program where they may run it.
+    /// A copy of a program that this user can run.
     fn copy(&self, program: &Path) -> PathBuf {
         let copy = self.scene.dir.path().join("program");
-        // Not by ourselves: a program started meanwhile would hold it open for writing, as we do, and
-        // such a file cannot be run.
+        // By cp(1): a child that another test starts meanwhile would inherit our descriptor, and a
+        // file that is open for writing cannot be run.
         assert!(Command::new("cp").args([program, copy.as_path()]).status().unwrap().success());
         copy
     }
@@ -56,14 +56,14 @@ impl Somebody {
         Program::gateway_by(&mut gateway)
     }
 
-    /// Lets them start no thread or process from now on, once the guard's threads that had something to
-    /// do at the start are gone.
+    /// Waits until the guard's threads of the start have ended. Then lowers the limit, so that the
+    /// user can start no thread or process.
     fn take_threads(&self, program: &Program) {
         let pid = program.pid();
         let name = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("comm"));
         until("only the shutdown thread is left", || {
             let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-            // One that has ended meanwhile has no name.
+            // A thread that has ended meanwhile has no name.
             let names = threads.filter_map(|thread| name(thread.unwrap()).ok());
             let is_idle = |name: &String| name.trim() == "shutdown-thread";
             names.into_iter().all(|name| is_idle(&name) || !name.starts_with("shutdown-"))
@@ -75,29 +75,29 @@ impl Somebody {
 }
 
 #[test]
-fn where_no_thread_can_be_had_only_the_diagnostic_is_missing() {
-    let Some(somebody) = Somebody::new() else { return };
-    let gateway = somebody.gateway(&[]);
-    somebody.take_threads(&gateway.program);
+fn if_no_thread_can_be_started_only_the_diagnostic_is_missing() {
+    let Some(user) = OtherUser::new() else { return };
+    let gateway = user.gateway(&[]);
+    user.take_threads(&gateway.program);
     gateway.program.kill("-TERM");
     let ended = gateway.program.wait();
     ended.assert_well(1);
     assert!(ended.line("Diagnostic failed").contains("cannot start a thread"));
     assert!(ended.line("INFO shutdown: Shutdown context").contains("signal=SIGTERM"));
-    // In time: nothing has waited for a thread.
-    let (_, verdict) = somebody.scene.recorded();
+    // It ended in time, so nothing has waited for a thread.
+    let (_, verdict) = user.scene.recorded();
     assert!(verdict.after_signal_us.unwrap() < 10_000_000, "{verdict}");
-    somebody.scene.assert_recorded_well();
+    user.scene.assert_recorded_well();
 }
 
 #[test]
-fn where_no_thread_can_be_had_further_signals_and_the_forced_end_are_recorded() {
-    let Some(somebody) = Somebody::new() else { return };
-    let gateway = somebody.gateway(&["--wedge", "db_close", "--deadline", "55s"]);
-    somebody.take_threads(&gateway.program);
+fn if_no_thread_can_be_started_later_signals_and_the_forced_end_are_recorded() {
+    let Some(user) = OtherUser::new() else { return };
+    let gateway = user.gateway(&["--wedge", "db_close", "--deadline", "55s"]);
+    user.take_threads(&gateway.program);
     gateway.program.kill("-TERM");
     gateway.program.wait_for_stderr("phase finished phase=adapters");
-    // Within 200 ms it would be the same request; that is a rule of real time.
+    // Within 200 ms it would be the same request. Those are real time.
     thread::sleep(Duration::from_millis(250));
     gateway.program.kill("-TERM");
     gateway.program.wait_for_stderr("another SIGTERM: the running phase is cut short");
@@ -107,45 +107,45 @@ fn where_no_thread_can_be_had_further_signals_and_the_forced_end_are_recorded() 
     assert_eq!(ended.code(), 70, "{}", ended.stderr);
     ended.line("Shutdown forced: another SIGTERM asked for an end at once");
     assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
-    let (_, verdict) = somebody.scene.recorded();
+    let (_, verdict) = user.scene.recorded();
     assert_eq!(verdict.how, Some(ExitKind::Forced), "{verdict}");
     assert!(verdict.evidence.contains("stop request number 3"), "{verdict}");
 }
 
 #[test]
-fn where_no_thread_can_be_had_a_flush_that_hangs_does_not_keep_the_process() {
-    let Some(somebody) = Somebody::new() else { return };
-    let trouble = somebody.copy(Path::new(env!("CARGO_BIN_EXE_trouble")));
-    let mut command = somebody.command(trouble);
-    let program = Program::start(command.arg("stuck_flush").arg(somebody.scene.records()));
+fn if_no_thread_can_be_started_a_hook_that_hangs_does_not_keep_the_process_alive() {
+    let Some(user) = OtherUser::new() else { return };
+    let trouble = user.copy(Path::new(env!("CARGO_BIN_EXE_trouble")));
+    let mut command = user.command(trouble);
+    let program = Program::start(command.arg("stuck_flush").arg(user.scene.records()));
     program.wait_for_stdout("ready");
-    somebody.take_threads(&program);
+    user.take_threads(&program);
     program.kill("-TERM");
     program.wait_for_stderr("Teardown started");
-    // As above.
+    // As in the test above.
     thread::sleep(Duration::from_millis(250));
     program.kill("-TERM");
     let ended = program.wait();
-    // The kernel's timer: nobody is left in the process who could end it.
+    // By the kernel's timer, because no thread of the process can end it.
     assert_eq!(ended.status.signal(), Some(9), "{}", ended.stderr);
     ended.line("Shutdown forced: another SIGTERM asked for an end at once");
-    let (_, verdict) = somebody.scene.recorded();
+    let (_, verdict) = user.scene.recorded();
     assert_eq!(verdict.outcome, RunOutcome::Forced, "{verdict}");
 }
 
 #[test]
 fn at_the_limit_of_its_memory_it_ends_well() {
-    // The gateway takes some 10 MiB, and its diagnostic as much.
+    // The gateway needs some 10 MiB, and its diagnostic the same.
     let Some(small) = Small::new(40 << 20) else {
-        eprintln!("skipped: needs a control group of its own, with a memory controller");
+        eprintln!("skipped: needs a new control group with a memory controller");
         return;
     };
     let scene = Scene::new();
     let moves_in = format!("echo $$ > '{}'; ", small.processes().display());
     let gateway =
         Program::gateway_by(&mut scene.by(&format!("{moves_in} exec \"$0\" \"$@\""), &[]));
-    // On a disk, as a tmpfs's pages cannot be taken back: more than there is room for, so that each
-    // page more has to be had from another.
+    // On a disk, because the pages of a tmpfs cannot be reclaimed. The file is larger than the
+    // limit, so every new page needs another one to be reclaimed.
     let filling =
         Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fill-{}", std::process::id()));
     let fill = format!("{moves_in} exec dd if=/dev/zero of=\"$0\" bs=1M count=96 status=none");
@@ -157,7 +157,7 @@ fn at_the_limit_of_its_memory_it_ends_well() {
     gateway.program.kill("-TERM");
     let ended = gateway.program.wait();
     ended.assert_well(0);
-    assert_eq!(small.events().1, 0, "nobody was killed");
+    assert_eq!(small.events().1, 0, "no process was killed");
     scene.assert_recorded_well();
     assert!(fs::read_to_string(scene.log()).unwrap().contains("--- end of diagnostic"));
 }

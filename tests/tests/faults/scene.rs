@@ -1,4 +1,4 @@
-//! What the gateway writes, and what is read of it once it has ended.
+//! The files that the gateway writes, and their content after it has ended.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -28,8 +28,8 @@ impl Scene {
         self.dir.path().join("diag.log")
     }
 
-    /// The gateway, by a command that becomes it: `sh -c SCRIPT GATEWAY ARGUMENTS`. The script runs
-    /// it as `"$0" "$@"`.
+    /// A command that execs the gateway: `sh -c SCRIPT GATEWAY ARGUMENTS`. The script runs it as
+    /// `"$0" "$@"`.
     pub(crate) fn by(&self, script: &str, arguments: &[&str]) -> Command {
         let mut sh = Command::new("sh");
         sh.args(["-c", script]).arg(example("gateway"));
@@ -49,7 +49,7 @@ impl Scene {
         command.args(arguments);
     }
 
-    /// The record of the newest run, and the verdict on it.
+    /// The record of the newest run, and its post-mortem.
     pub(crate) fn recorded(&self) -> (Record, PostMortem) {
         recorded(&self.records())
     }
@@ -59,7 +59,7 @@ impl Scene {
         until_started(&self.records(), phase);
     }
 
-    /// Asserts that the newest run left a whole record of a teardown in which all went well.
+    /// Asserts that the newest record is complete, and that its teardown succeeded.
     pub(crate) fn assert_recorded_well(&self) {
         assert_recorded_well(&self.records());
     }
@@ -70,7 +70,7 @@ fn recorded(records: &Path) -> (Record, PostMortem) {
     (Record::read(&newest).unwrap(), PostMortem::of(&newest).unwrap())
 }
 
-/// As [`Scene::assert_recorded_well`], of the newest record in a folder.
+/// As [`Scene::assert_recorded_well`], for the newest record in a folder.
 pub(crate) fn assert_recorded_well(records: &Path) {
     let (record, verdict) = recorded(records);
     assert_eq!((record.corrupt, record.torn), (0, false));
@@ -79,7 +79,7 @@ pub(crate) fn assert_recorded_well(records: &Path) {
     assert_eq!(verdict.exit_code, Some(0));
 }
 
-/// The phases and their outcomes, in the order in which they ended; without a group's members.
+/// The phases and their outcomes, in the order in which they ended, without the members of groups.
 pub(crate) fn finished(record: &Record) -> Vec<String> {
     let finished = |entry: &Entry| match &entry.event {
         Event::PhaseFinished(phase) if phase.group.is_none() => {
@@ -90,8 +90,8 @@ pub(crate) fn finished(record: &Record) -> Vec<String> {
     record.entries.iter().filter_map(finished).collect()
 }
 
-/// Connects so often, and sends requests each of which is answered after `ms`. Returns once they are
-/// accepted: the gateway accepts in order, and has answered one that came after them, the last.
+/// Opens `requests` connections, and sends a request on each that is answered after `ms`. Returns
+/// once all are accepted: the gateway accepts in order, and has answered a later request.
 pub(crate) fn in_flight(address: &str, requests: usize, ms: u32) -> Vec<TcpStream> {
     let ask = |ms: u32| {
         let mut stream = TcpStream::connect(address).unwrap();
@@ -111,12 +111,12 @@ pub(crate) fn terminate(pid: u32) {
     assert!(killed.unwrap().success());
 }
 
-/// How many lines of a program's log so far have `text` in them.
+/// How many lines of the log contain `text`.
 pub(crate) fn count(stderr: &str, text: &str) -> usize {
     stderr.lines().filter(|line| line.contains(text)).count()
 }
 
-/// Its only child.
+/// The only child of the program.
 pub(crate) fn only_child(program: &Program) -> u32 {
     let pid = program.pid();
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();

@@ -1,4 +1,4 @@
-//! Standard streams that are closed, broken, full, or held.
+//! Standard streams that are closed, broken, full, or locked.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -9,7 +9,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::scene::{Scene, terminate};
 
-/// Asserts that it ends well, going by its exit code and its record, as nothing else can be seen.
+/// Asserts that it ends well, by its exit code and its record. Its output cannot be read.
 fn assert_ends_well(mut gateway: Child, scene: &Scene) {
     terminate(gateway.id());
     assert_eq!(gateway.wait().unwrap().code(), Some(0));
@@ -29,7 +29,7 @@ fn until_listening(gateway: &mut Child) {
 }
 
 #[test]
-fn streams_closed_at_the_start_let_nothing_else_become_them() {
+fn no_other_file_gets_the_number_of_a_stream_that_was_closed_at_the_start() {
     for closed in ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"] {
         let scene = Scene::new();
         let mut gateway = scene.by(&format!("exec \"$0\" \"$@\" {closed}"), &[]);
@@ -40,7 +40,7 @@ fn streams_closed_at_the_start_let_nothing_else_become_them() {
             let open = fs::read_link(format!("/proc/{}/fd/{stream}", gateway.id())).unwrap();
             assert_eq!(open.to_str(), Some("/dev/null"), "{stream} of {closed}");
         }
-        // The record is read line by line, each of which is JSON.
+        // Every line of the record is JSON, so nothing else was written to it.
         assert_ends_well(gateway, &scene);
         let log = fs::read_to_string(scene.log()).unwrap();
         assert!(log.starts_with("=== gateway["), "{log}");
@@ -49,7 +49,7 @@ fn streams_closed_at_the_start_let_nothing_else_become_them() {
 }
 
 #[test]
-fn whose_readers_are_gone_ends_well() {
+fn streams_without_a_reader_disturb_nothing() {
     for streams in [[true, false], [false, true], [true, true]] {
         let scene = Scene::new();
         let (out_reader, out) = std::io::pipe().unwrap();
@@ -67,9 +67,9 @@ fn whose_readers_are_gone_ends_well() {
 }
 
 #[test]
-fn what_takes_no_byte_from_the_start_on_keeps_it_from_nothing() {
+fn streams_that_are_full_from_the_start_disturb_nothing() {
     let scene = Scene::new();
-    // From the second run on it has something to say before it listens: how the last one ended.
+    // From the second run on it logs before it listens: how the last run ended.
     for _ in 0..2 {
         let full = || File::options().write(true).open("/dev/full").unwrap();
         let mut gateway = scene.gateway(&[]);
@@ -81,10 +81,10 @@ fn what_takes_no_byte_from_the_start_on_keeps_it_from_nothing() {
 }
 
 #[test]
-fn a_log_reader_that_stopped_reading_holds_up_no_phase() {
+fn a_log_reader_that_stops_reading_delays_no_phase() {
     let scene = Scene::new();
     let (_reader, writer) = std::io::pipe().unwrap();
-    // Full to the last byte, with the writer left as it was.
+    // Fills the pipe completely, without a change to the writer's flags.
     let flags = OFlag::from_bits_truncate(fcntl(&writer, FcntlArg::F_GETFL).unwrap());
     fcntl(&writer, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).unwrap();
     while (&writer).write(&[b'x'; 4096]).is_ok() {}
@@ -99,7 +99,7 @@ fn a_log_reader_that_stopped_reading_holds_up_no_phase() {
 }
 
 #[test]
-fn while_the_logs_lock_is_held_the_context_is_said_and_what_follows_when_it_is_let_go() {
+fn while_stderr_is_locked_the_context_is_logged_and_the_rest_after_the_lock_is_released() {
     let scene = Scene::new();
     let (reader, writer) = std::io::pipe().unwrap();
     let mut trouble = Command::new(env!("CARGO_BIN_EXE_trouble"));
@@ -108,7 +108,7 @@ fn while_the_logs_lock_is_held_the_context_is_said_and_what_follows_when_it_is_l
     program.wait_for_stdout("held");
     program.kill("-TERM");
     let context = program.wait_for_stderr("Shutdown context");
-    // Not by the subscriber, which waits for the lock.
+    // Not written by the subscriber, which waits for the lock.
     assert!(context.starts_with("shutdown: Shutdown context: signal=SIGTERM"), "{context}");
     (&writer).write_all(b"\n").unwrap();
     let ended = program.wait();

@@ -1,5 +1,5 @@
-//! A listening socket that is passed to the gateway as sd_listen_fds(3) has it, by
-//! systemd-socket-activate. (Restarts behind a socket that stays are in tests/systemd.)
+//! A listening socket that systemd-socket-activate passes to the gateway (sd_listen_fds(3)).
+//! Restarts behind a socket that stays open are in tests/systemd.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::Command;
@@ -7,26 +7,26 @@ use std::process::Command;
 use forensics_tests::client::{Client, Fate};
 use forensics_tests::{Program, example};
 
-/// An address that nobody listens at. On a host of its own, so that nobody who is given any free port
-/// meanwhile is given this one.
+/// An address without a listener. It has another loopback address, so that no other test gets this
+/// port when it asks for a free one.
 fn free_address() -> String {
     let listener = TcpListener::bind((Ipv4Addr::new(127, 77, 7, 7), 0)).unwrap();
     listener.local_addr().unwrap().to_string()
 }
 
 #[test]
-fn a_socket_that_was_passed_is_served_and_kept_from_children() {
+fn a_passed_socket_is_served_and_not_inherited_by_children() {
     let address = free_address();
     let mut activate = Command::new("systemd-socket-activate");
     let elsewhere = ["--listen", "127.0.0.1:0"];
     let program =
         Program::start(activate.args(["-l", &address]).arg(example("gateway")).args(elsewhere));
     program.wait_for_stderr("Listening on");
-    // The first to come starts it, and is answered by it.
+    // The first request starts the gateway, which answers it.
     let mut client = Client::new(&address);
     assert_eq!(client.ask(Some(1)), Fate::Answered);
     program.wait_for_stdout(&format!("listening on http://{address}"));
-    // The option of the same name, octal: <asm-generic/fcntl.h>.
+    // O_CLOEXEC, in octal: <asm-generic/fcntl.h>.
     let passed = std::fs::read_to_string(format!("/proc/{}/fdinfo/3", program.pid())).unwrap();
     let flags = passed.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
     let flags = u32::from_str_radix(flags.trim(), 8).unwrap();
@@ -40,7 +40,7 @@ fn a_socket_that_was_passed_is_served_and_kept_from_children() {
 }
 
 #[test]
-fn a_socket_that_is_none_of_tcp_is_refused_with_its_reason() {
+fn a_socket_other_than_tcp_is_refused_with_a_reason() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("socket");
     let mut activate = Command::new("systemd-socket-activate");
@@ -54,7 +54,7 @@ fn a_socket_that_is_none_of_tcp_is_refused_with_its_reason() {
 
 #[test]
 fn variables_that_are_meant_for_another_process_are_left_alone() {
-    // What a wrapper leaves behind: sd_listen_fds(3) compares the pid.
+    // A wrapper can leave such variables. sd_listen_fds(3) compares the pid.
     let mut gateway = Command::new(example("gateway"));
     let program = Program::start(gateway.env("LISTEN_PID", "1").env("LISTEN_FDS", "1"));
     let line = program.wait_for_stdout("listening on http://");

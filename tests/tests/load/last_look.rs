@@ -1,5 +1,5 @@
-//! The moment between the gateway's last look into a socket and its close: some microseconds, in
-//! which no load would often hit. strace makes three seconds of it.
+//! The time between the gateway's last look into a socket and its close. It is some microseconds,
+//! which a load would rarely hit. strace extends it to three seconds.
 
 use std::process::Command;
 use std::thread;
@@ -8,23 +8,25 @@ use std::time::Duration;
 use forensics_tests::Program;
 use forensics_tests::client::{Client, Fate};
 
-/// A client whose connection is open, and idle.
+/// A client with an open, idle connection.
 fn idle(address: &str) -> Client {
     let mut client = Client::new(address);
     assert_eq!(client.ask(None), Fate::Answered);
     client
 }
 
-/// Stops a gateway whose system call `held` takes three seconds longer, and asks in the midst of it.
+/// Stops a gateway whose system call `held` takes three seconds longer, and sends a request during
+/// it.
 fn asked_in_the_midst_of(held: &str, client: fn(&str) -> Client) -> (Client, Fate) {
     held_up(held, client, |client| {
-        // Held up is real time: far behind its beginning, and far before its end.
+        // The delay is real time. This is well after its beginning and well before its end.
         thread::sleep(Duration::from_millis(1200));
         client.ask(None)
     })
 }
 
-/// Stops a gateway whose system call `held` takes three seconds longer, and has the client ask by `ask`.
+/// Stops a gateway whose system call `held` takes three seconds longer. The client sends its
+/// request by `ask`.
 fn held_up(held: &str, client: fn(&str) -> Client, ask: fn(&mut Client) -> Fate) -> (Client, Fate) {
     let gateway = Program::gateway(&[]);
     let mut client = client(&gateway.address);
@@ -36,7 +38,7 @@ fn held_up(held: &str, client: fn(&str) -> Client, ask: fn(&mut Client) -> Fate)
     gateway.program.kill("-TERM");
     gateway.program.wait_for_stderr("Shutdown context");
     let fate = ask(&mut client);
-    // Two calls in a row take six seconds, and a phase that takes five is named.
+    // Two calls in a row take six seconds, and a phase that runs for five seconds is logged.
     gateway.program.wait().assert_well(1);
     strace.wait();
     (client, fate)
@@ -51,17 +53,18 @@ fn a_connection_that_comes_after_the_last_look_into_the_queue_is_refused_and_not
 #[test]
 fn a_request_that_comes_after_the_last_look_into_its_connection_was_never_received() {
     let (client, fate) = asked_in_the_midst_of("shutdown:delay_enter", idle);
-    // On the connection that it had, which looked as if it were still open.
+    // On the existing connection, which looked open.
     assert_eq!((fate, client.account.closed_idle), (Fate::TurnedAway, 0));
 }
 
 #[test]
 fn a_request_that_crosses_the_end_of_its_connection_was_never_received() {
-    // The socket's filters are set by setsockopt(2): the last one between its end and its close.
+    // setsockopt(2) sets the filters of the socket. The last call is between the end of the stream
+    // and the close.
     let (_, fate) = held_up("setsockopt:delay_exit", idle, |client| {
         client.wait_for_the_end();
         thread::sleep(Duration::from_millis(1200));
-        client.ask_without_a_look()
+        client.ask_without_check()
     });
     assert_eq!(fate, Fate::TurnedAway);
 }

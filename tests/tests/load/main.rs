@@ -1,7 +1,8 @@
-//! The gateway under full load, stopped many times in a row: what it has been sent it answers.
+//! The gateway under full load, stopped many times in a row. It answers every request that it
+//! received.
 //!
-//! wrk makes the load, and beside it clients of our own know of each request what became of it.
-//! docs/reliability.md says what is claimed here, and what cannot be.
+//! wrk makes the load. In addition, our own clients know the result of each request.
+//! docs/reliability.md says what is claimed here, and what cannot be guaranteed.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.

@@ -1,4 +1,4 @@
--- What wrk asks for: every twentieth request is a slow one.
+-- The requests of wrk: every twentieth one is a slow one.
 local nth = 0
 
 request = function()

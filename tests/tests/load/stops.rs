@@ -13,15 +13,15 @@ use crate::wrk::{self, CONNECTIONS, Counted, Wrk};
 
 const STOPS: u64 = 100;
 
-/// Clients of ours, of each habit.
+/// The number of our clients of each kind.
 const CLIENTS: usize = 6;
 
-/// Waits until the gateway has so many sockets open.
+/// Waits until the gateway has `enough` open sockets.
 fn until_sockets(gateway: &Gateway, enough: usize) {
     let folder = format!("/proc/{}/fd", gateway.program.pid());
     let sockets = || {
         let descriptors = fs::read_dir(&folder).unwrap();
-        // One that is closed meanwhile cannot be looked at any more.
+        // A descriptor that is closed meanwhile cannot be read.
         let targets = descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
         targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
     };
@@ -33,7 +33,7 @@ fn until_sockets(gateway: &Gateway, enough: usize) {
 }
 
 #[test]
-fn in_a_hundred_stops_under_load_no_request_that_was_received_goes_unanswered() {
+fn in_a_hundred_stops_under_load_every_received_request_is_answered() {
     if !wrk::is_there() {
         return;
     }
@@ -44,9 +44,9 @@ fn in_a_hundred_stops_under_load_no_request_that_was_received_goes_unanswered() 
         let load = Wrk::start(&gateway.address);
         let crowd = Crowd::start(&gateway.address, CLIENTS);
         crowd.wait_for_answers(60);
-        // wrk, too, is at work.
+        // wrk is connected, too.
         until_sockets(&gateway, CONNECTIONS + CLIENTS);
-        // Some moment: the clients' rounds are not to be in step with the stops.
+        // A random moment, so that the stops are not synchronised with the clients.
         thread::sleep(Duration::from_millis(RandomState::new().hash_one(nth) % 50));
         gateway.program.kill("-TERM");
         gateway.program.wait().assert_well(0);
@@ -54,7 +54,7 @@ fn in_a_hundred_stops_under_load_no_request_that_was_received_goes_unanswered() 
         let counted = load.stop();
         let account = crowd.refused();
         assert_eq!(account.lost, [""; 0], "stop {nth}: {account}");
-        // Each client ended with the connection that was refused, and none before it.
+        // Each client ended with a refused connection, and not before.
         assert_eq!(account.refused, 3 * CLIENTS as u64, "stop {nth}: {account}");
         assert_eq!(counted.not_ok, 0, "stop {nth}: {counted:?}");
         assert!(counted.answered > 0, "stop {nth}: {counted:?}");
@@ -62,9 +62,9 @@ fn in_a_hundred_stops_under_load_no_request_that_was_received_goes_unanswered() 
         all.add(account);
         generated.add(&counted);
     }
-    // wrk cannot tell a request that was received and lost from one that never arrived, as where a
-    // handshake was under way, or it got no processor during the last call. That our own clients
-    // lose nothing is the proof; this is to see a loss as large as axum::serve's, 1876.
+    // wrk cannot tell a request that was received and lost from one that never arrived, for example
+    // because a handshake was in progress. Our own clients prove that nothing is lost. This detects
+    // a loss as large as that of axum::serve, 1876.
     assert!(generated.unanswered <= STOPS / 10, "{generated:?}");
     println!("{STOPS} stops in {:.1?}: {all}; {generated:?}", began.elapsed());
 }

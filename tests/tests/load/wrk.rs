@@ -1,4 +1,4 @@
-//! The load generator wrk: as many requests as it can send, and its own count of what went wrong.
+//! The load generator wrk. It sends as many requests as it can, and counts the failures.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -6,20 +6,20 @@ use std::process::{Command, Stdio};
 
 use forensics_tests::Program;
 
-/// How many it holds open, and never idle.
+/// The number of its connections, which are never idle.
 pub(crate) const CONNECTIONS: usize = 32;
 
-/// wrk, while it runs.
+/// A running wrk.
 pub(crate) struct Wrk(Program);
 
-/// What it counted.
+/// The counts of wrk.
 #[derive(Debug, Default)]
 pub(crate) struct Counted {
     /// Requests that were answered.
     pub(crate) answered: u64,
     /// Connections that ended or were reset while it waited for an answer.
     pub(crate) unanswered: u64,
-    /// Answers with another status than 200 or its like.
+    /// Answers with a status other than 2xx and 3xx.
     pub(crate) not_ok: u64,
 }
 
@@ -31,7 +31,7 @@ impl Counted {
     }
 }
 
-/// Whether there is a wrk. Says so where there is none, which with `CI=true` is a failure.
+/// Whether wrk is installed. If not, the test is skipped, or fails with `CI=true`.
 pub(crate) fn is_there() -> bool {
     let found = Command::new("wrk").arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status();
     let missing = found.is_err_and(|e| e.kind() == ErrorKind::NotFound);
@@ -43,7 +43,7 @@ pub(crate) fn is_there() -> bool {
 }
 
 impl Wrk {
-    /// Starts it against this address.
+    /// Starts it for this address.
     pub(crate) fn start(address: &str) -> Self {
         let mix = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/load/mix.lua");
         let mut command = Command::new("wrk");

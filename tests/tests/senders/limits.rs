@@ -1,4 +1,4 @@
-//! A process that has nothing left to look with, or whose shutdown thread gets no processor.
+//! A process without a free file descriptor, or whose shutdown thread gets no processor.
 
 use std::fs;
 use std::path::Path;
@@ -22,7 +22,7 @@ fn without_a_free_descriptor_the_sender_is_named_by_its_program() {
     assert!(stop.ended.line("Shutdown complete").contains("exit_status=0"));
 }
 
-/// The shutdown thread, once it sleeps.
+/// The id of the shutdown thread. Waits until the thread sleeps.
 fn sleeping_shutdown_thread(subject: &Subject) -> String {
     let tasks = Path::new("/proc").join(subject.pid.to_string()).join("task");
     let asleep = |task: &Path| {
@@ -39,7 +39,7 @@ fn sleeping_shutdown_thread(subject: &Subject) -> String {
 }
 
 #[test]
-fn where_the_shutdown_thread_comes_late_the_sender_is_named_all_the_same() {
+fn if_the_shutdown_thread_is_late_the_sender_is_still_named() {
     if !can(Command::new("strace").arg("--version")) {
         return;
     }

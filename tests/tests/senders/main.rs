@@ -1,12 +1,12 @@
-//! Real senders signal a real guarded program, which must say who it was, or why it cannot tell;
-//! never a wrong name.
+//! Real senders signal a real guarded program. It must name the sender or say why it cannot, and
+//! never give a wrong name.
 //!
-//! Where a test needs the sender's name for sure, the sender stays: it waits for its input to end,
-//! or is not waited for by us and so remains a zombie, which still has its name. How often one
-//! that goes at once is caught is the business of the soak (`sender_soak`).
+//! If a test needs the sender's name, the sender must remain: it waits for the end of its input, or
+//! the test does not wait for it, so that it is a zombie, which still has its name. `sender_soak`
+//! measures how often a sender that exits at once is named.
 
 #![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used)] // Clippy spares `#[test]` functions, and not what they share.
+#![allow(clippy::unwrap_used)] // Clippy allows it in `#[test]` functions, but not in their helpers.
 
 mod limits;
 mod namespaces;

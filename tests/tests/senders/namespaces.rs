@@ -1,4 +1,4 @@
-//! Senders whom another pid namespace or a guarded `/proc` keeps from sight. Root's to set up.
+//! Senders that are hidden by another pid namespace or by `hidepid=`. These tests need root.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,14 +9,14 @@ use forensics_tokio::core::cause::Cause;
 
 use crate::subject::{SUBJECT, Subject, bash, kill};
 
-/// `unshare` into a pid namespace, with what else `options` say; all in it ends with it.
+/// `unshare` into a pid namespace, with more `options`. Its processes end with it.
 fn unshare(options: &[&str]) -> Command {
     let mut unshare = Command::new("unshare");
     unshare.args(["--pid", "--fork", "--kill-child"]).args(options);
     unshare
 }
 
-/// The pid, seen from here, of the only child of `program`.
+/// The pid in our namespace of the only child of `program`.
 fn only_child(program: &Program) -> u32 {
     let pid = program.pid();
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
@@ -24,7 +24,7 @@ fn only_child(program: &Program) -> u32 {
 }
 
 #[test]
-fn a_sender_outside_our_pid_namespace_is_the_containers() {
+fn a_sender_outside_our_pid_namespace_is_a_container_stop() {
     if !root_can(unshare(&["--mount-proc"]).arg("true")) {
         return;
     }
@@ -38,11 +38,12 @@ fn a_sender_outside_our_pid_namespace_is_the_containers() {
 }
 
 #[test]
-fn nobody_is_named_from_a_proc_of_another_pid_namespace() {
+fn no_sender_is_named_from_a_proc_of_another_pid_namespace() {
     if !root_can(unshare(&[]).arg("true")) {
         return;
     }
-    // Its /proc is still ours, where 1 is another than the shell that is 1 in there.
+    // Its /proc is still ours. There, process 1 is not the shell that is process 1 in the new
+    // namespace.
     let script = "trap 'kill -TERM $!' USR1; \"$0\" & wait; wait";
     let subject = Subject::under(unshare(&[]).args(["bash", "-c", script, SUBJECT]));
     let shell = only_child(&subject.program);
@@ -56,7 +57,7 @@ fn nobody_is_named_from_a_proc_of_another_pid_namespace() {
 }
 
 #[test]
-fn a_sender_whom_hidepid_hides_is_said_to_be_hidden() {
+fn a_sender_that_hidepid_hides_is_reported_as_hidden() {
     const AS_NOBODY: &str = "mount -t proc -o hidepid=2 proc /proc && \
         exec setpriv --reuid 65534 --regid 65534 --clear-groups -- \"$0\"";
     let as_nobody = |program: &str| {
@@ -67,12 +68,12 @@ fn a_sender_whom_hidepid_hides_is_said_to_be_hidden() {
     if !root_can(&mut as_nobody("true")) {
         return;
     }
-    // Where everyone may run it.
+    // A folder from which every user can run it.
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let program = dir.path().join("subject");
-    // Not by ourselves: a program started meanwhile would hold it open for writing, as we do, and
-    // such a file cannot be run.
+    // By cp(1): a child that another test starts meanwhile would inherit our descriptor, and a file
+    // that is open for writing cannot be run.
     assert!(
         Command::new("cp").args([SUBJECT.as_ref(), program.as_path()]).status().unwrap().success()
     );

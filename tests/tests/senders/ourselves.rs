@@ -5,7 +5,7 @@ use forensics_tokio::core::cause::Cause;
 use crate::subject::Subject;
 
 #[test]
-fn what_the_process_sends_itself_is_told_from_its_timer() {
+fn a_signal_from_itself_is_distinguished_from_one_of_its_timer() {
     let cases = [
         ("kill", Cause::SelfSent, "the sender is this process", Some("subject")),
         ("raise", Cause::SelfSent, "the sender is this process", Some("subject")),

@@ -7,7 +7,7 @@ use forensics_tokio::core::cause::Cause;
 
 use crate::subject::{SUBJECT, Subject};
 
-/// A shell that starts the subject by `start` and kills it when it is sent SIGUSR1.
+/// A shell that starts the subject by `start` and kills it when it receives SIGUSR1.
 fn parent(start: &str) -> Command {
     let script = format!("trap 'kill -TERM $!' USR1; {start} \"$0\" & wait; wait");
     let mut bash = Command::new("bash");
@@ -18,7 +18,7 @@ fn parent(start: &str) -> Command {
 const WITH_DEATH_SIGNAL: &str = "setpriv --pdeathsig TERM --";
 
 #[test]
-fn the_death_of_the_parent_is_told_from_a_kill_by_it() {
+fn the_death_of_the_parent_is_distinguished_from_a_kill_by_it() {
     if !can(Command::new("setpriv").args(["--pdeathsig", "TERM", "--", "true"])) {
         return;
     }
@@ -34,7 +34,7 @@ fn the_death_of_the_parent_is_told_from_a_kill_by_it() {
     assert_eq!(stop.field("sender_name").as_deref(), Some("bash"));
     assert_ne!(stop.field("parent_pid"), Some(bash.to_string()));
 
-    // The same signal by a parent that lives.
+    // The same signal, sent by a parent that is still running.
     let subject = Subject::under(&mut parent(WITH_DEATH_SIGNAL));
     let bash = subject.program.pid();
     subject.program.kill("-USR1");

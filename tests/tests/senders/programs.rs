@@ -1,4 +1,4 @@
-//! Programs that kill.
+//! Programs that send signals.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use forensics_tokio::core::cause::Cause;
 
 use crate::subject::{KILL_AND_EXIT, Lingering, Stop, Subject, bash, kill, our_uid, this_test};
 
-/// Starts a subject and lets the sender that `sender` makes of its pid stop it.
+/// Starts a subject and stops it by the command that `sender` returns for its pid.
 fn stopped_by(sender: impl FnOnce(u32) -> Command) -> (Stop, u32) {
     let subject = Subject::start(&[]);
     let pid = subject.pid;
@@ -47,7 +47,7 @@ fn a_living_sender_shows_its_command_line_and_a_dead_one_none() {
     let exe = stop.sender().exe.clone().unwrap();
     assert!(exe.ends_with("/bash"), "{exe}");
 
-    // Stopped while the sender dies, so that it is surely dead when it is looked at.
+    // Stopped until the sender has ended, so that the sender is dead when its name is read.
     let subject = Subject::start(&[]);
     subject.pause();
     let killer = Lingering::start(&mut kill("-TERM", subject.pid));
@@ -63,7 +63,8 @@ fn a_living_sender_shows_its_command_line_and_a_dead_one_none() {
 
 #[test]
 fn a_subshells_kill_is_named_with_the_shell_that_ran_it() {
-    // The command after it keeps the shell from becoming its own subshell.
+    // Because of the second command the shell runs a real subshell, instead of execing the first
+    // one.
     let (stop, shell) = stopped_by(|pid| bash("(kill -TERM $1; read -r _); true", pid));
     let sender = stop.sender().process.pid;
     assert_ne!(sender as u32, shell);
@@ -95,7 +96,7 @@ fn a_script_is_named_by_its_interpreter() {
 }
 
 #[test]
-fn a_sender_that_is_gone_is_said_to_be_gone() {
+fn a_sender_that_is_gone_is_reported_as_gone() {
     let subject = Subject::start(&[]);
     subject.pause();
     let mut killer = kill("-TERM", subject.pid).spawn().unwrap();
@@ -134,7 +135,7 @@ fn a_hostile_name_neither_forges_a_field_nor_shifts_one() {
     }
 }
 
-/// Has the kernel say of the signal what we write, by `rt_sigqueueinfo(2)`: `code`, pid 1, uid 0.
+/// Sends a signal with a siginfo that we write, by `rt_sigqueueinfo(2)`: `code`, pid 1, uid 0.
 fn forged(code: i32, pid: u32) -> Command {
     const FORGE: &str = "
 import ctypes, os, platform, struct, sys
@@ -149,7 +150,7 @@ sys.exit(ctypes.CDLL(None).syscall(number, pid, 15, info) != 0)
 }
 
 #[test]
-fn what_a_sender_may_write_itself_is_never_taken_for_a_name() {
+fn what_a_sender_can_write_itself_is_never_used_as_a_name() {
     const SI_QUEUE: i32 = -1;
     const SI_TIMER: i32 = -2;
     const SI_MESGQ: i32 = -3;

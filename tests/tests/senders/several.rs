@@ -1,4 +1,4 @@
-//! Many signals at once: each is told, with its own sender.
+//! Many signals at once. Each is reported with its own sender.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use forensics_tokio::core::capture::Signal;
 
 use crate::subject::{Lingering, Stop, Subject, bash, kill};
 
-/// Sixteen, of which the last four are real-time signals.
+/// Sixteen signals. The last four are real-time signals.
 const BURST: [&str; 16] = [
     "SIGHUP",
     "SIGINT",
@@ -26,7 +26,7 @@ const BURST: [&str; 16] = [
     "SIG50",
 ];
 
-/// Waits until the subject has said of each signal that it came, then lets it end.
+/// Waits until the subject has logged each signal, then lets it end.
 fn stopped_after(subject: Subject, signals: &[&str]) -> Stop {
     for signal in signals {
         subject.program.wait_for_stderr(&format!("signal={signal} "));
@@ -35,7 +35,7 @@ fn stopped_after(subject: Subject, signals: &[&str]) -> Stop {
     subject.stopped()
 }
 
-/// Each signal of the report with its sender's pid and name, in the order of arrival.
+/// Each signal in the report with the pid and the name of its sender, in the order of arrival.
 fn senders(stop: &Stop) -> Vec<(Signal, i32, Option<&str>)> {
     let context = &stop.report.context;
     let first = (context.signal().unwrap(), context.sender.as_ref());
@@ -50,7 +50,7 @@ fn senders(stop: &Stop) -> Vec<(Signal, i32, Option<&str>)> {
 }
 
 #[test]
-fn several_signals_by_one_sender_are_all_told() {
+fn several_signals_by_one_sender_are_all_reported() {
     let subject = Subject::start(&["--hold"]);
     let script = "kill -TERM $1; kill -INT $1; kill -HUP $1; read -r _ || true";
     let sender = Lingering::start(&mut bash(script, subject.pid));
@@ -66,7 +66,8 @@ fn several_signals_by_one_sender_are_all_told() {
 #[test]
 fn a_burst_of_sixteen_nested_signals_keeps_every_sender_apart() {
     let subject = Subject::start(&["--hold", "--signals", &BURST.join(",")]);
-    // Stopped, so that all are pending when it goes on and their handlers nest.
+    // The subject is stopped, so that all signals are pending when it continues, and their handlers
+    // nest.
     subject.pause();
     let mut expected = BTreeMap::new();
     let mut killers = Vec::new();
@@ -106,7 +107,7 @@ fn the_kernel_keeps_only_the_first_sender_of_a_signal_that_is_pending_and_each_o
         told.iter().filter(|(s, ..)| *s == signal).map(|(_, pid, _)| *pid).collect()
     };
     assert_eq!(by(Signal::TERM), pids[..1]);
-    // Two threads can each take one of them, and be told of in either order.
+    // Two threads can each receive one of them, so they can be reported in either order.
     let mut of_real_time = by(Signal::from_raw(40));
     of_real_time.sort_by_key(|pid| pids.iter().position(|one| one == pid));
     assert_eq!(of_real_time, pids[2..]);

@@ -1,4 +1,4 @@
-//! Starting the subject and its senders, and reading what it says.
+//! Starts the subject and its senders, and reads its output.
 
 use std::process::{Child, Command, Stdio};
 
@@ -13,14 +13,14 @@ use nix::unistd::Pid;
 pub(crate) const SUBJECT: &str = env!("CARGO_BIN_EXE_subject");
 pub(crate) const KILL_AND_EXIT: &str = env!("CARGO_BIN_EXE_kill_and_exit");
 
-/// The guarded program, ready.
+/// The running guarded program.
 pub(crate) struct Subject {
     pub(crate) program: Program,
-    /// Its pid, as it sees it.
+    /// Its pid in its own namespace.
     pub(crate) pid: u32,
 }
 
-/// What it said of its stop.
+/// Its report and log after the stop.
 pub(crate) struct Stop {
     pub(crate) report: ShutdownReport,
     pub(crate) ended: Ended,
@@ -31,7 +31,7 @@ impl Subject {
         Self::under(Command::new(SUBJECT).args(options))
     }
 
-    /// By a command that starts it in some way.
+    /// Starts it by a command that ends with the subject and its options.
     pub(crate) fn under(command: &mut Command) -> Self {
         let program = Program::start(command);
         let ready = program.wait_for_stdout("ready ");
@@ -39,30 +39,30 @@ impl Subject {
         Self { program, pid }
     }
 
-    /// Stops it as Ctrl-Z does, and waits until it stands still.
+    /// Sends SIGSTOP, and waits until it is stopped.
     pub(crate) fn pause(&self) {
         self.program.kill("-STOP");
         waitid(Id::Pid(Pid::from_raw(self.program.pid() as i32)), WaitPidFlag::WSTOPPED).unwrap();
     }
 
-    /// Lets it go on.
+    /// Sends SIGCONT.
     pub(crate) fn resume(&self) {
         self.program.kill("-CONT");
     }
 
-    /// Waits for its end.
+    /// Waits until it has ended.
     pub(crate) fn stopped(self) -> Stop {
         let ended = self.program.wait();
         let json = ended.stdout.lines().find(|line| line.starts_with('{'));
         let json = json.unwrap_or_else(|| panic!("no report; stderr:\n{}", ended.stderr));
         let report: ShutdownReport = serde_json::from_str(json).unwrap();
-        // The log and the report are one story.
+        // The log and the report must say the same.
         ended.line(&format!("Shutdown context: {} signal=", report.context));
         assert_eq!(report.exit_status, 0, "{}", ended.stderr);
         Stop { report, ended }
     }
 
-    /// Lets `sender` signal it, waits for its end, and only then for the sender's.
+    /// Lets `sender` signal it, waits until it has ended, and only then waits for the sender.
     pub(crate) fn stopped_by(self, sender: &mut Command) -> (Stop, u32) {
         let sender = Lingering::start(sender);
         let pid = sender.pid();
@@ -99,13 +99,13 @@ impl Stop {
         self.report.context.evidence().unwrap()
     }
 
-    /// Checks the cause and that the evidence has these words.
+    /// Checks the cause, and that the evidence contains this text.
     pub(crate) fn assert_cause(&self, cause: Cause, evidence: &str) {
         assert_eq!(self.cause(), cause, "{} / {}", self.line(), self.evidence());
         assert!(self.evidence().contains(evidence), "{} / {evidence}", self.evidence());
     }
 
-    /// Checks that the sender is named by this line, which starts with `sender_pid=`.
+    /// Checks the sender's fields in the line. `fields` starts with `sender_pid=`.
     pub(crate) fn assert_sender(&self, fields: &str) {
         assert!(
             self.line().contains(&format!(" {fields} parent_pid=")),
@@ -114,8 +114,8 @@ impl Stop {
         );
     }
 
-    /// Checks the cause of a signal from some process below this test, and its evidence: who runs
-    /// the tests from a terminal or a login is an operator.
+    /// Checks the cause of a signal from a descendant of this test, and its evidence. The cause is
+    /// `operator` if the tests run in a terminal or a login session.
     pub(crate) fn assert_sent_by(&self, sender: &str) {
         match a_person_runs_the_tests() {
             true => self.assert_cause(Cause::Operator, ""),
@@ -127,8 +127,8 @@ impl Stop {
     }
 }
 
-/// A sender that is not waited for until the subject has looked at it. Its input stays open, so
-/// that one that reads it lives until then; one that exits remains a zombie.
+/// A sender that the test does not wait for until the subject has ended. Its input stays open, so a
+/// sender that reads it keeps running. A sender that exits remains a zombie.
 pub(crate) struct Lingering(Child);
 
 impl Lingering {
@@ -146,13 +146,13 @@ impl Lingering {
         waitid(pid, WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
     }
 
-    /// Closes its input and waits for its end.
+    /// Closes its input and waits until it has ended.
     pub(crate) fn end(mut self) {
         assert!(self.0.wait().unwrap().success());
     }
 }
 
-/// `kill -SIGNAL PID`, the program.
+/// The program kill(1), as `kill -SIGNAL PID`.
 pub(crate) fn kill(signal: &str, pid: u32) -> Command {
     let mut kill = Command::new("/bin/kill");
     kill.args([signal, &pid.to_string()]);
@@ -166,7 +166,7 @@ pub(crate) fn bash(script: &str, pid: u32) -> Command {
     bash
 }
 
-/// This test, as a line names it.
+/// This test, as the context line names it.
 pub(crate) fn this_test() -> ProcessSummary {
     ProcessSummary::read(std::process::id() as i32)
 }

@@ -1,4 +1,4 @@
-//! Signals that come by a terminal, a pseudo terminal of our own.
+//! Signals from a terminal, here a pseudo terminal of the test.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
 
 use crate::subject::{SUBJECT, Subject};
 
-/// The master's end of a new terminal, and the other end's path.
+/// The master end of a new pseudo terminal, and the path of the other end.
 fn terminal() -> (PtyMaster, PathBuf) {
-    // Not openpty(3), whose master every program that another test starts meanwhile would inherit:
-    // the terminal would not hang up.
+    // Not openpty(3): a child that another test starts meanwhile would inherit the master, and the
+    // terminal would not hang up.
     let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).unwrap();
     grantpt(&master).unwrap();
     unlockpt(&master).unwrap();
@@ -21,8 +21,8 @@ fn terminal() -> (PtyMaster, PathBuf) {
     (master, path)
 }
 
-/// `bash -c SCRIPT ARGUMENT` as the leader of a session of its own on the terminal at `path`, which
-/// is its input.
+/// `bash -c SCRIPT ARGUMENT` as the leader of a new session with the terminal at `path`, which is
+/// also its input.
 fn on_terminal(path: &Path, script: &str, argument: &str) -> Command {
     let mut command = Command::new("sh");
     let start = "exec setsid --ctty bash -c \"$1\" \"$2\" <\"$0\"";
@@ -31,7 +31,7 @@ fn on_terminal(path: &Path, script: &str, argument: &str) -> Command {
 }
 
 #[test]
-fn a_key_at_the_terminal_and_its_hangup_come_from_no_process() {
+fn a_key_and_a_hangup_of_the_terminal_come_from_the_kernel() {
     type Act = fn(PtyMaster) -> Option<PtyMaster>;
     let cases: [(Act, &str, Cause, &str); 3] = [
         (|master| pressed(master, 0x03), "SIGINT", Cause::CtrlC, "a key at the terminal"),
@@ -55,7 +55,7 @@ fn pressed(mut master: PtyMaster, key: u8) -> Option<PtyMaster> {
 }
 
 #[test]
-fn a_hangup_that_the_sessions_shell_passes_on_is_a_hangup() {
+fn a_hangup_that_the_session_leader_forwards_is_a_hangup() {
     let mut bash = Command::new("setsid");
     let script = "trap 'kill -HUP $!' USR1; \"$0\" & wait; wait";
     let subject = Subject::under(bash.args(["bash", "-c", script, SUBJECT]));

@@ -1,5 +1,6 @@
-//! Files of `/proc` and of cgroups that never answer, as lxcfs serves them through FUSE and its server
-//! has died: from some moment after the start on, for as long as the gateway lives.
+//! Files of `/proc` and of cgroups that never answer, from some moment after the start until the
+//! gateway has ended. This happens if the server of lxcfs, which serves them through FUSE, has
+//! died.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::under::unshare;
 
-/// A gateway in a mount namespace of its own, and the process that keeps files from answering there.
+/// A gateway in a separate mount namespace, and the process that makes files block there.
 struct Blocked {
     gateway: Program,
     blocker: Program,
@@ -23,8 +24,8 @@ struct Blocked {
 }
 
 impl Blocked {
-    /// Starts the gateway, and then lets `files` of it no longer answer. `PID` in a path is its pid,
-    /// `PPID` its parent's. `None` where that cannot be set up.
+    /// Starts the gateway, and then makes `files` block. `PID` in a path is its pid, `PPID` its
+    /// parent's. `None` if this machine cannot do that.
     fn start(files: &[&str], arguments: &[&str]) -> Option<Self> {
         if !root_can(&mut unshare(&[], "exec true")) || !can(Command::new("nsenter").arg("-V")) {
             return None;
@@ -51,7 +52,7 @@ impl Blocked {
         Some(Self { gateway, blocker, dir })
     }
 
-    /// Waits for the end of the gateway. Only then may the files answer again.
+    /// Waits until the gateway has ended. Only then do the files answer again.
     fn wait(self) -> (forensics_tests::Ended, TempDir) {
         let ended = self.gateway.wait();
         drop(self.blocker);
@@ -59,7 +60,7 @@ impl Blocked {
     }
 }
 
-/// The files of the gateway's memory cgroup, in whichever version there is.
+/// The files of the gateway's memory cgroup, version 1 or 2.
 fn memory_files() -> Vec<String> {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let mut found = Vec::new();
@@ -81,12 +82,12 @@ fn memory_files() -> Vec<String> {
 }
 
 #[test]
-fn whichever_files_do_not_answer_the_stop_goes_on_and_ends_well() {
+fn the_stop_ends_well_whichever_files_do_not_answer() {
     let memory = memory_files();
     let mut all: Vec<&str> =
         vec!["/proc/loadavg", "/proc/PID/status", "/proc/PID/cgroup", "/proc/PPID/stat"];
     all.extend(memory.iter().map(String::as_str));
-    // Each alone, and all at once.
+    // Each file alone, then all at once.
     let mut cases: Vec<Vec<&str>> = all.iter().map(|file| vec![*file]).collect();
     cases.push(all);
     for files in cases {
@@ -110,7 +111,7 @@ fn whichever_files_do_not_answer_the_stop_goes_on_and_ends_well() {
 
 #[test]
 fn a_sender_whose_own_file_does_not_answer_is_reported_without_its_name() {
-    // The OS handler itself reads this file.
+    // The signal handler itself reads this file.
     let Some(blocked) = Blocked::start(&["/proc/PPID/stat"], &[]) else { return };
     let pid = Pid::from_raw(blocked.gateway.pid().cast_signed());
     kill(pid, Signal::SIGTERM).unwrap();
@@ -128,7 +129,7 @@ fn with_files_that_do_not_answer_a_third_signal_still_ends_the_process() {
     let Some(blocked) = Blocked::start(&files, &arguments) else { return };
     blocked.gateway.kill("-TERM");
     blocked.gateway.wait_for_stderr("phase finished phase=adapters");
-    // Within 200 ms it would be the same request; that is a rule of real time.
+    // Within 200 ms it would be the same request. Those are real time.
     thread::sleep(Duration::from_millis(250));
     blocked.gateway.kill("-TERM");
     blocked.gateway.wait_for_stderr("another SIGTERM: ");
@@ -141,13 +142,13 @@ fn with_files_that_do_not_answer_a_third_signal_still_ends_the_process() {
 
 #[test]
 fn with_threads_that_cannot_be_read_the_deadline_still_ends_the_process() {
-    // What the report about a stall reads of each thread.
+    // These files are read for each thread to describe a stall.
     let files = ["/proc/loadavg", "/proc/PID/task/PID/stat", "/proc/PID/task/PID/wchan"];
     let arguments = ["--block", "drain", "--deadline", "2s"];
     let Some(blocked) = Blocked::start(&files, &arguments) else { return };
     blocked.gateway.kill("-TERM");
     let (ended, _dir) = blocked.wait();
-    // A multi-threaded runtime may still run the other phases.
+    // A multi-threaded runtime can still run the other phases.
     assert!([0, 70].contains(&ended.code()), "{}", ended.stderr);
     ended.line("Shutdown context: signal=SIGTERM");
 }

@@ -1,4 +1,4 @@
-//! A diagnostic that never ends and hears no SIGTERM, and one that meets files that do not answer.
+//! A diagnostic that never ends and ignores SIGTERM, and one that reads files that do not answer.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,9 +10,9 @@ use forensics_tokio::core::record::PostMortem;
 use crate::under::unshare;
 
 #[test]
-fn it_is_ended_at_its_limit_or_at_the_deadline_with_all_it_started() {
-    // Five seconds is what a diagnostic may take. Of the three that the second teardown may take in
-    // all the last 0.4 are not the diagnostic's.
+fn it_is_ended_at_its_limit_or_at_the_deadline_with_all_its_processes() {
+    // A diagnostic may take five seconds. The second teardown may take three seconds, and the
+    // diagnostic must end 0.4 s before that.
     let cases = [
         ("wedged_diagnostic", "ended after 5s, its time limit", 5000),
         ("wedged_diagnostic_at_deadline", "ended at the deadline", 2600),
@@ -28,11 +28,11 @@ fn it_is_ended_at_its_limit_or_at_the_deadline_with_all_it_started() {
         let took = signalled.elapsed();
         assert_eq!(ended.code(), 0, "{}", ended.stderr);
         assert!(ended.line("phase=db_close").contains("outcome=ok"));
-        // Said once, and nothing else is.
+        // There is one warning, and no other.
         assert_eq!(ended.stderr.matches(" WARN ").count(), 1, "{}", ended.stderr);
         assert!(ended.line("Diagnostic failed").contains(why), "{}", ended.stderr);
         assert!(!ended.stderr.contains("ERROR"), "{}", ended.stderr);
-        // Not past its bound: the rest is for a busy machine.
+        // The bound, plus a margin for a busy machine.
         let bound = Duration::from_millis(millis);
         assert!((bound..bound + Duration::from_secs(5)).contains(&took), "{took:?}");
 
@@ -52,7 +52,7 @@ fn it_is_ended_at_its_limit_or_at_the_deadline_with_all_it_started() {
 #[test]
 fn files_that_do_not_answer_are_named_and_the_rest_is_shown() {
     const SCRIPT: &str = r#"exec python3 "$hang" "$files" "$@""#;
-    // A process whose command line blocks, as while its memory map is locked.
+    // The command line of this process blocks, as if its memory map were locked.
     let mut sleeper = Command::new("sleep").arg("3600").stdin(Stdio::null()).spawn().unwrap();
     let pid = sleeper.id().to_string();
     let under = |program: &str| {
@@ -84,11 +84,11 @@ fn files_that_do_not_answer_are_named_and_the_rest_is_shown() {
     assert!(row.ends_with("(sleep) (no answer within 1.0s)"), "{text}");
     assert!(text.contains("--- kernel log") && text.contains("--- busiest processes"), "{text}");
     assert!(text.lines().last().unwrap().starts_with("--- end of diagnostic ("), "{text}");
-    // A second for each of two sections; the rest is for a busy machine.
+    // One second for each of two sections, plus a margin for a busy machine.
     assert!(took < Duration::from_secs(10), "{took:?}");
 }
 
-/// The process that waits for orphans takes a moment.
+/// Waits until the process is gone. Its new parent may need a moment to wait for it.
 fn assert_gone(pid: i32) {
     let has_gone = || matches!(ProcessSummary::read_stat(pid).state, None | Some('Z'));
     until(&format!("{pid} has gone"), has_gone);

@@ -1,6 +1,6 @@
-"""hang.py PATH[:PATH...] PROGRAM [ARG...]: runs it with a file system at each PATH, a folder or a file,
-that answers nothing, as one whose server is away. They end with the program, which inherits the servers'
-ends."""
+"""hang.py PATH[:PATH...] PROGRAM [ARG...]: runs PROGRAM with a FUSE file system at each PATH, which is a
+folder or a file. The file systems never answer, as if their server had died. They end with PROGRAM, which
+inherits the descriptors of the servers."""
 import ctypes
 import os
 import sys

@@ -1,14 +1,13 @@
-//! The example gateway where something of its surroundings is missing, broken or hangs: `/proc`,
-//! `/dev`, the file system, system calls, the programs beside it, or the time to start.
+//! The example gateway in environments where something is missing, broken or blocks: `/proc`,
+//! `/dev`, the file system, system calls, other programs, or the time to start.
 //!
-//! Each test stops a real process by a real signal and reads all it said and wrote. What must hold
-//! everywhere: every phase runs, nothing panics, the exit status is the right one, and what is not
-//! to be had is absent, with one warning for it at most. What each costs is the table in
-//! docs/reliability.md. That of a sick `systemctl` is in the test target `systemd`, as it takes a
-//! real systemd.
+//! Each test stops a real process by a real signal and reads all its output. In each, every phase
+//! runs, nothing panics, the exit status is correct, and a fact that cannot be obtained is left
+//! out, with at most one warning. The table in docs/reliability.md says what each fault costs. The
+//! tests of a faulty `systemctl` need a real systemd, and are in the test target `systemd`.
 
 #![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used)] // Clippy spares `#[test]` functions, and not what they share.
+#![allow(clippy::unwrap_used)] // Clippy allows it in `#[test]` functions, but not in their helpers.
 
 mod blocking;
 mod diagnostic;

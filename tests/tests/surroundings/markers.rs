@@ -1,5 +1,5 @@
-//! Whatever lies where a marker is looked for. What its content means is tested beside the parser,
-//! in forensics-core.
+//! All kinds of files at the path of a marker. The tests of its content are next to the parser, in
+//! forensics-core.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::under::{Folder, IN_PIDS, Stopped, Under, unshare};
 
-/// What lies there; the value of the field, if there is one; and what the record says is wrong.
+/// How to create the file; the value of the field, if any; and the problem in the record.
 struct Case {
     name: &'static str,
     lay: fn(&Path),
@@ -58,7 +58,12 @@ const CASES: [Case; 20] = [
         field: Some("yes"),
         problem: NOT_REGULAR,
     },
-    Case { name: "a link to nothing", lay: |at| link(at, "nowhere"), field: None, problem: None },
+    Case {
+        name: "a link to a missing file",
+        lay: |at| link(at, "nowhere"),
+        field: None,
+        problem: None,
+    },
     Case {
         name: "a link to itself",
         lay: |at| link(at, at.to_str().unwrap()),
@@ -122,25 +127,25 @@ const CASES: [Case; 20] = [
         problem: Some("not JSON: EOF"),
     },
     Case {
-        name: "no text",
+        name: "invalid UTF-8",
         lay: |at| write(at, b"{\"target_pid\": \"\xff\"}"),
         field: Some("yes"),
         problem: Some("not JSON: invalid unicode"),
     },
     Case {
-        name: "deeper than a stack",
+        name: "60,000 levels",
         lay: |at| write(at, "[".repeat(60_000).as_bytes()),
         field: Some("yes"),
         problem: Some("not JSON: recursion limit"),
     },
     Case {
-        name: "a number beyond all",
+        name: "a number out of range",
         lay: |at| write(at, br#"{"target_pid": 1e999}"#),
         field: Some("yes"),
         problem: Some("not JSON: number out of range"),
     },
     Case {
-        name: "a text that would be two fields",
+        name: "a text that looks like two fields",
         lay: |at| write(at, b"yes cause=operator\n"),
         field: Some("yes"),
         problem: Some("not JSON: expected value"),
@@ -150,7 +155,7 @@ const CASES: [Case; 20] = [
 const FILES: [(&str, &str); 2] =
     [("takeover", "takeover.json"), ("planned_stop", "planned-stop.json")];
 
-/// What the record says is wrong with the marker of this name.
+/// The problem in the record for the marker of this name.
 fn problem(folder: &Folder, marker: &str) -> Option<String> {
     let record = fs::read_dir(folder.path().join("records")).unwrap().next().unwrap().unwrap();
     let content = fs::read_to_string(record.path()).unwrap();
@@ -161,7 +166,7 @@ fn problem(folder: &Folder, marker: &str) -> Option<String> {
     Some(ours["problem"].as_str()?.to_owned())
 }
 
-/// Checks both markers, which lie there as these cases say.
+/// Checks both markers. They were created as these cases say.
 fn assert_markers(stopped: &Stopped, folder: &Folder, cases: &[Case]) {
     for ((marker, _), case) in FILES.iter().zip(cases) {
         let field = stopped.field(&format!("{marker}_marker_present"));
@@ -174,7 +179,7 @@ fn assert_markers(stopped: &Stopped, folder: &Folder, cases: &[Case]) {
 }
 
 #[test]
-fn whatever_lies_at_a_markers_path_costs_no_more_than_the_marker() {
+fn any_file_at_the_path_of_a_marker_costs_at_most_the_marker() {
     for cases in CASES.chunks(FILES.len()) {
         let folder = Folder::new();
         for ((_, file), case) in FILES.iter().zip(cases) {
@@ -188,7 +193,7 @@ fn whatever_lies_at_a_markers_path_costs_no_more_than_the_marker() {
 }
 
 #[test]
-fn a_marker_that_names_the_gateway_is_its_own() {
+fn a_marker_that_names_the_gateway_is_reported_as_self() {
     let folder = Folder::new();
     let mut command = Command::new(example("gateway"));
     let gateway = Under::start(command.arg("--markers").arg(folder.path()));
@@ -202,7 +207,7 @@ fn a_marker_that_names_the_gateway_is_its_own() {
 }
 
 #[test]
-fn a_marker_that_only_root_may_read_or_make_is_there_and_names_nobody() {
+fn a_marker_that_cannot_be_read_is_present_but_names_no_process() {
     const AS_NOBODY: &str = "exec setpriv --reuid 65534 --regid 65534 --clear-groups -- \"$@\"";
     if !root_can(unshare(&[], AS_NOBODY).arg("true")) {
         return;
@@ -211,7 +216,7 @@ fn a_marker_that_only_root_may_read_or_make_is_there_and_names_nobody() {
     let secret = folder.path().join("takeover.json");
     write(&secret, br#"{"target_pid": 1}"#);
     fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    // A block device: an unused minor of the loop driver, so that nothing is behind it.
+    // A block device: an unused minor number of the loop driver, so that there is no device.
     let device = folder.path().join("planned-stop.json");
     mknod(&device, SFlag::S_IFBLK, Mode::S_IRWXU, makedev(7, 250)).unwrap();
     let mut command = unshare(&[], AS_NOBODY);
@@ -226,7 +231,7 @@ fn a_marker_that_only_root_may_read_or_make_is_there_and_names_nobody() {
 }
 
 #[test]
-fn markers_on_a_file_system_whose_server_is_away_do_not_hold_the_stop() {
+fn markers_on_a_file_system_without_its_server_do_not_block_the_stop() {
     const SCRIPT: &str = r#"exec python3 "$hang" "$markers" "$@""#;
     let folder = Folder::new();
     let markers = folder.path().join("markers");
@@ -244,7 +249,7 @@ fn markers_on_a_file_system_whose_server_is_away_do_not_hold_the_stop() {
     command.arg(example("gateway")).args(folder.options_here()).arg("--markers").arg(&markers);
     let stopped = Under::start(&mut command).stop(0);
     stopped.assert_absent(&["takeover_marker_present", "planned_stop_marker_present"]);
-    // The stop waits for either marker for 100 ms.
+    // The stop waits 100 ms for each marker.
     let complete = stopped.ended.line("Shutdown complete");
     let total = complete.split_once("total_usec=").unwrap().1.split(' ').next().unwrap();
     assert!(total.parse::<u64>().unwrap() >= 200_000, "{complete}");

@@ -1,4 +1,4 @@
-//! A `/proc` that is not there, goes away, hides, or is masked as in a container.
+//! A `/proc` that is missing, is removed later, hides processes, or is masked as in a container.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use crate::under::{Folder, IN_PIDS, Stopped, Under, unshare};
 
 const WITHOUT: &str = r#"mount -t tmpfs none /proc; exec "$@""#;
 
-/// What docker masks and what it makes read-only, by default (its `oci/defaults.go`).
+/// The paths that docker masks and makes read-only by default (its `oci/defaults.go`).
 const MASKED: &str = r#"
 mount -t proc proc /proc
 for file in interrupts kcore keys latency_stats sched_debug timer_list timer_stats; do
@@ -29,8 +29,8 @@ fn can(options: &[&str], script: &str) -> bool {
     root_can(unshare(options, script).arg("true"))
 }
 
-/// What a stop is like of a service that never had a `/proc`: the sender's pid and uid are the kernel's,
-/// and nothing else is known.
+/// Checks the stop of a service that never had a `/proc`: the kernel gives the pid and the uid of
+/// the sender, and nothing else is known.
 fn assert_blind(stopped: &Stopped, folder: &Folder) {
     let own = std::process::id().to_string();
     assert_eq!(stopped.field("cause"), Some("unknown"));
@@ -43,7 +43,7 @@ fn assert_blind(stopped: &Stopped, folder: &Folder) {
     assert_no_diagnostic(stopped, folder);
 }
 
-/// The diagnostic looks at `/proc`. Without it, it says that it has failed.
+/// Checks that the diagnostic has failed and says so, because it needs `/proc`.
 fn assert_no_diagnostic(stopped: &Stopped, folder: &Folder) {
     let warning = "Diagnostic failed: cannot start \"/proc/self/exe\": No such file or directory";
     assert!(stopped.warnings()[0].contains(warning), "{:?}", stopped.warnings());
@@ -75,7 +75,8 @@ fn a_proc_that_is_mounted_over_before_the_signal_still_answers() {
     let mounted = nsenter.args(["mount", "-t", "tmpfs", "none", "/proc"]).status().unwrap();
     assert!(mounted.success());
     let stopped = gateway.stop(1);
-    // The folder was opened at the start, and the files that cannot block are read through it.
+    // `/proc` was opened at the start, and the files that cannot block are read through that
+    // descriptor.
     let own = std::process::id().to_string();
     assert_eq!(stopped.field("parent_pid"), Some(own.as_str()));
     assert_ne!(stopped.field("parent_name"), Some("?"));
@@ -84,7 +85,7 @@ fn a_proc_that_is_mounted_over_before_the_signal_still_answers() {
 }
 
 #[test]
-fn without_a_proc_process_1_of_a_container_knows_who_stops_it() {
+fn without_a_proc_process_1_of_a_container_knows_that_the_container_is_stopped() {
     if !can(IN_PIDS, WITHOUT) {
         return;
     }
@@ -96,8 +97,8 @@ fn without_a_proc_process_1_of_a_container_knows_who_stops_it() {
 }
 
 #[test]
-fn a_proc_that_hides_others_shows_who_is_of_the_same_user() {
-    // A user of whom there are no other processes: those of other tests would be shown, too.
+fn with_hidepid_a_sender_of_the_same_user_is_named() {
+    // A user without other processes, because those of other tests would be shown, too.
     let uid = (1_000_000 + std::process::id()).to_string();
     let as_user = format!("setpriv --reuid {uid} --regid {uid} --clear-groups --");
     let script = format!("mount -t proc -o hidepid=2 proc /proc; exec {as_user} \"$@\"");
@@ -131,7 +132,8 @@ fn a_proc_that_hides_others_shows_who_is_of_the_same_user() {
 
 #[test]
 fn process_1_of_a_container_is_stopped_from_outside_and_its_zombies_are_shown() {
-    // A signal before its time, too: the kernel keeps it from a process 1 that has no handler.
+    // Also a signal before the guard is installed. The kernel does not deliver it to a process 1
+    // without a handler.
     let script = format!("{MASKED} kill -TERM $$; exec \"$@\"");
     if !can(IN_PIDS, &script) {
         return;
@@ -139,7 +141,7 @@ fn process_1_of_a_container_is_stopped_from_outside_and_its_zombies_are_shown() 
     let folder = Folder::new();
     let mut command = unshare(IN_PIDS, &script);
     let gateway = Under::start(command.arg(example("gateway")).args(folder.options_here()));
-    // An orphan in there, which falls to process 1 and which nobody waits for.
+    // An orphan inside. Process 1 inherits it and does not wait for it.
     let mut orphan = Command::new("nsenter");
     orphan.args(["--target", &gateway.pid.to_string(), "--pid", "--mount"]);
     let left = orphan.args(["sh", "-c", "sleep 0 & exec true"]).status().unwrap();
@@ -149,7 +151,7 @@ fn process_1_of_a_container_is_stopped_from_outside_and_its_zombies_are_shown() 
     assert_eq!(stopped.field("cause"), Some("container_stop"));
     assert_eq!(stopped.field("sender_pid"), Some("0"));
     assert!(stopped.field("loadavg_1m").is_some());
-    // Its parent lives outside.
+    // Its parent is outside.
     stopped.assert_absent(&["parent_pid", "sender_parent"]);
     let diagnostic = folder.assert_diagnostic();
     let is_zombie = |line: &str| line.contains(" Z ") && line.contains("(sleep) defunct");
@@ -158,7 +160,7 @@ fn process_1_of_a_container_is_stopped_from_outside_and_its_zombies_are_shown() 
 }
 
 #[test]
-fn in_a_container_with_an_init_of_its_own_nothing_is_missing() {
+fn in_a_container_with_an_init_nothing_is_missing() {
     let script = format!("{MASKED} \"$@\" & wait $!");
     if !can(IN_PIDS, &script) {
         return;

@@ -1,6 +1,6 @@
-"""refuse.py ERRNO NUMBER,... PROGRAM [ARG...]: runs it with a seccomp filter that refuses these
-system calls with this errno, or with `kill` for ERRNO kills the process, and with no_new_privs. It
-calls prctl(2) directly, because no program of a bare Debian does."""
+"""refuse.py ERRNO NUMBER,... PROGRAM [ARG...]: runs PROGRAM with no_new_privs and a seccomp filter that
+refuses these system calls with ERRNO. If ERRNO is `kill`, the filter kills the process. It calls
+prctl(2) directly, because a bare Debian has no program for that."""
 import ctypes
 import os
 import struct
@@ -12,7 +12,7 @@ SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_ERRNO, SECCOMP_RET_ALLOW = 0x80000000, 0x0
 
 errno, numbers, command = sys.argv[1], sys.argv[2].split(","), sys.argv[3:]
 refusal = SECCOMP_RET_KILL_PROCESS if errno == "kill" else SECCOMP_RET_ERRNO | int(errno)
-# The filter sees the number of the call in its first word. All calls are of the native architecture.
+# The first word of the filter's input is the number of the call. All calls are of the native architecture.
 program = [(LOAD, 0, 0, 0)]
 for number in numbers:
     program += [(JUMP_IF_EQUAL, 0, 1, int(number)), (RETURN, 0, 0, refusal)]

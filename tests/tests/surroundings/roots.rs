@@ -1,4 +1,4 @@
-//! A root with nothing in it but the gateway, as in an image `FROM scratch`: no shell, no `ps`, no
+//! A root that contains only the gateway, as in an image `FROM scratch`: no shell, no `ps`, no
 //! `systemctl`, no libraries, no `/etc`, no `/dev`.
 
 use std::path::Path;
@@ -7,7 +7,7 @@ use forensics_tests::{root_can, static_gateway};
 
 use crate::under::{Folder, IN_PIDS, Stopped, Under, unshare};
 
-/// Makes an empty root of a tmpfs at `$root`, with the program `$program` in it, and starts that.
+/// Creates an empty root on a tmpfs at `$root`, copies `$program` into it, and starts it.
 const EMPTY: &str = r#"
 mount -t tmpfs -o mode=755 none "$root"
 cp "$program" "$root/gateway"
@@ -17,13 +17,13 @@ cp "$program" "$root/gateway"
 exec chroot --userspec="$user" "$root" /gateway "$@"
 "#;
 
-/// What there is beside the program.
+/// What the root contains besides the program.
 #[derive(Default)]
 struct Root<'a> {
     proc: bool,
     data: Option<&'a Folder>,
     read_only: bool,
-    /// Nobody instead of root.
+    /// The user nobody instead of root.
     nobody: bool,
 }
 
@@ -40,7 +40,7 @@ impl Root<'_> {
             .env("read_only", flag(self.read_only))
             .env("user", if self.nobody { "65534:65534" } else { "0:0" })
             .args(options);
-        // The mounts on it are in there alone.
+        // The mounts on it are only in the new namespace.
         Under::start(&mut command)
     }
 }
@@ -57,7 +57,7 @@ fn assert_stopped_from_outside(stopped: &Stopped) {
 }
 
 #[test]
-fn with_nothing_but_itself_it_is_stopped_as_it_should_be() {
+fn in_a_root_with_only_itself_it_stops_as_it_should() {
     if !can_mount() {
         return;
     }
@@ -103,7 +103,7 @@ fn without_a_proc_it_still_records() {
 }
 
 #[test]
-fn what_a_read_only_root_does_not_take_is_said_once_each() {
+fn each_file_that_a_read_only_root_refuses_is_reported_once() {
     if !can_mount() {
         return;
     }

@@ -1,8 +1,8 @@
-//! System calls refused by a seccomp filter, one at a time, as a hardened unit or a container's
-//! profile does: with `EPERM`, or as if the kernel did not have them.
+//! System calls that a seccomp filter refuses, one at a time, as in a hardened unit or a container:
+//! with `EPERM`, or with `ENOSYS`, as if the kernel did not have them.
 //!
-//! What systemd's own settings cost is the table in docs/systemd.md, which the test target `systemd`
-//! checks.
+//! The table in docs/systemd.md says what systemd's own settings cost. The test target `systemd`
+//! checks it.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -13,23 +13,23 @@ use nix::libc::{self, ENOSYS, EPERM, c_long};
 
 use crate::under::{Folder, Under};
 
-/// What is lost where a call is refused.
+/// What is lost if a call is refused.
 #[derive(Clone, Copy, PartialEq)]
 enum Costs {
     Nothing,
-    /// The record, which has to be locked.
+    /// The record, because it cannot be locked.
     Record,
     /// The diagnostic, with a warning.
     Diagnostic,
-    /// A warning that it could not be waited for.
+    /// A warning that the diagnostic could not be waited for.
     Waiting,
-    /// A warning that old records are not pruned.
+    /// A warning that old records are not removed.
     Pruning,
-    /// The sender's name: nobody can tell whose `/proc` it is.
+    /// The sender's name, because it is not known to which pid namespace `/proc` belongs.
     Names,
 }
 
-/// What the gateway calls, its runtime or its libraries; and some that a newer one may.
+/// The calls of the gateway, its runtime and its libraries, and some that a newer version may use.
 const CALLS: [(&str, c_long, Costs); 22] = [
     ("clone", libc::SYS_clone, Costs::Nothing),
     ("close_range", libc::SYS_close_range, Costs::Nothing),
@@ -38,7 +38,7 @@ const CALLS: [(&str, c_long, Costs); 22] = [
     ("getdents64", libc::SYS_getdents64, Costs::Pruning),
     ("getrandom", libc::SYS_getrandom, Costs::Nothing),
     ("io_uring_setup", libc::SYS_io_uring_setup, Costs::Nothing),
-    // Only asked whether a sender that /proc does not show is gone or hidden.
+    // Only used to find out whether a sender that /proc does not show is gone or hidden.
     ("kill", libc::SYS_kill, Costs::Nothing),
     ("memfd_create", libc::SYS_memfd_create, Costs::Nothing),
     ("openat2", libc::SYS_openat2, Costs::Nothing),
@@ -61,7 +61,7 @@ const READLINK: c_long = libc::SYS_readlink;
 #[cfg(not(target_arch = "x86_64"))]
 const READLINK: c_long = libc::SYS_readlinkat;
 
-/// `refuse.py`, then the program of this path.
+/// Runs `program` under `refuse.py`.
 fn refusing(call: c_long, errno: i32, program: PathBuf) -> Command {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/surroundings/refuse.py");
     let mut python = Command::new("python3");
@@ -74,7 +74,7 @@ fn can_refuse() -> bool {
 }
 
 #[test]
-fn a_refused_system_call_costs_what_it_is_for_and_no_phase() {
+fn a_refused_system_call_costs_only_its_purpose_and_no_phase() {
     if !can_refuse() {
         return;
     }
@@ -108,7 +108,7 @@ fn a_refused_system_call_costs_what_it_is_for_and_no_phase() {
 
 /// systemd's `SystemCallFilter=~@resources` kills a process that calls sched_setattr(2).
 #[test]
-fn no_short_time_slice_is_requested_by_default_where_a_filter_of_systemd_may_kill() {
+fn no_short_time_slice_is_requested_by_default_if_a_filter_of_systemd_might_kill() {
     if !can_refuse() {
         return;
     }
@@ -127,20 +127,20 @@ fn no_short_time_slice_is_requested_by_default_where_a_filter_of_systemd_may_kil
     assert!(Command::new("/bin/kill").args(["-TERM", &pid]).status().unwrap().success());
     gateway.wait().assert_well(0);
 
-    // The filter does what it says, and the operator's word counts.
+    // The filter works: with the option enabled, the process is killed.
     let ended = killing("yes").wait();
     assert_eq!(ended.status.signal(), Some(libc::SIGSYS), "{ended:?}");
 }
 
 #[test]
-fn without_the_calls_of_its_runtime_it_does_not_start_and_records_nothing() {
+fn without_the_system_calls_of_its_runtime_it_does_not_start_and_records_nothing() {
     if !can_refuse() {
         return;
     }
     let calls = [
         (libc::SYS_eventfd2, EPERM),
         (libc::SYS_eventfd2, ENOSYS),
-        // As if it were not there it is not missed: threads are then made by clone(2).
+        // With ENOSYS the C library uses clone(2) instead.
         (libc::SYS_clone3, EPERM),
         (libc::SYS_socketpair, EPERM),
     ];
@@ -150,7 +150,7 @@ fn without_the_calls_of_its_runtime_it_does_not_start_and_records_nothing() {
         let ended = Program::start(command.args(folder.options_here())).wait();
         assert_ne!(ended.code(), 0, "{call}: {ended:?}");
         assert!(!ended.stdout.contains("listening on"), "{call}: {ended:?}");
-        // By tokio, which builds the runtime before the guard is installed.
+        // tokio reports it, because the runtime is built before the guard is installed.
         let panicked = ended.stderr.matches("panicked at").count();
         let by_tokio = ["tokio-1.", "Failed building the Runtime"];
         let by_tokio = by_tokio.iter().any(|by_tokio| ended.stderr.contains(by_tokio));

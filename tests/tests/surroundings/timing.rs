@@ -1,7 +1,7 @@
-//! A signal while the process still starts. Before `install()` it does what it does to any program;
-//! from then on it asks for a stop, which is complete whenever it comes. There is nothing between.
+//! A signal while the process starts. Before `install()` it has its default action. After it, the
+//! signal requests a stop, which is always complete. There is no third case.
 //!
-//! What comes later in a life is the business of the test target `random_signals`.
+//! The test target `random_signals` tests later signals.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -16,18 +16,18 @@ use forensics_tests::{Ended, Program, can, example};
 use forensics_tokio::core::record::{PostMortem, RunOutcome};
 use nix::sys::signal::Signal;
 
-/// What a signal did to one run.
+/// The effect of a signal on one run.
 #[derive(Debug, PartialEq)]
 enum Met {
-    /// It ended a program that was not guarded yet.
+    /// It ended the program before the guard was installed.
     Unguarded,
-    /// It asked for the stop.
+    /// It requested the stop.
     Guarded,
-    /// The stop was under way or over.
+    /// The stop had already begun or was over.
     Late,
 }
 
-/// Checks that the run is one of them, whole, with a record that says the same.
+/// Returns the effect, and checks that output and record agree with it.
 fn judge(ended: &Ended, records: &Path, ready: &str, nth: impl Debug) -> Met {
     let killed = ended.status.signal() == Some(Signal::SIGTERM as i32);
     let verdict = PostMortem::of_last(records).ok().flatten();
@@ -36,7 +36,7 @@ fn judge(ended: &Ended, records: &Path, ready: &str, nth: impl Debug) -> Met {
     else {
         assert!(killed, "{nth:?}: {ended:?}");
         assert!(!ended.stdout.contains(ready), "guarded, and not stopped, {nth:?}: {ended:?}");
-        // It can have begun, as a record is opened before a signal can be taken.
+        // The record may exist, because it is created before the signal handlers are installed.
         let ended = |verdict: &PostMortem| {
             matches!(verdict.outcome, RunOutcome::Vanished | RunOutcome::KilledBeforeTeardown)
         };
@@ -49,21 +49,21 @@ fn judge(ended: &Ended, records: &Path, ready: &str, nth: impl Debug) -> Met {
     match ended.status.code() {
         Some(0) if asked => Met::Guarded,
         Some(0) => Met::Late,
-        // After its teardown the signal does again what it did before.
+        // After the teardown the signal has its default action again.
         _ if killed && !asked => Met::Late,
         _ => panic!("{nth:?}: {ended:?}"),
     }
 }
 
-/// The program under strace, its main thread alone.
+/// The program under strace, which traces only its main thread.
 fn traced(options: &[&str], records: &Path) -> Program {
     let mut strace = Command::new("strace");
     strace.arg("-qq").args(options).arg(env!("CARGO_BIN_EXE_hasty")).arg(records);
     Program::start(&mut strace)
 }
 
-/// The system calls of its main thread, from exec on to some after it is ready: the name of each,
-/// and which of that name it is.
+/// The system calls of its main thread, from exec until shortly after it is ready. Each is the name
+/// and the number of the call with that name.
 fn calls() -> Vec<(String, usize)> {
     let dir = tempfile::tempdir().unwrap();
     let trace = dir.path().join("trace");
@@ -79,12 +79,12 @@ fn calls() -> Vec<(String, usize)> {
         *nth += 1;
         Some((name.to_owned(), *nth))
     };
-    // But for exec itself.
+    // Except exec itself.
     lines[..ready + 20].iter().filter_map(&mut numbered).skip(1).collect()
 }
 
 #[test]
-fn at_each_system_call_of_its_start_a_signal_ends_it_or_has_it_stop_in_full() {
+fn at_each_system_call_of_the_start_a_signal_ends_it_or_causes_a_complete_stop() {
     if !can(Command::new("strace").args(["-qq", "-o", "/dev/null", "true"])) {
         return;
     }
@@ -92,7 +92,7 @@ fn at_each_system_call_of_its_start_a_signal_ends_it_or_has_it_stop_in_full() {
     let run = |(call, nth): &(String, usize)| {
         let dir = tempfile::tempdir().unwrap();
         let records = dir.path().join("records");
-        // On its way into the call.
+        // strace sends the signal when the call begins.
         let inject = format!("--inject={call}:signal=SIGTERM:when={nth}");
         let ended = traced(&["-o", "/dev/null", &inject], &records).wait();
         judge(&ended, &records, "ready", (call, nth))
@@ -107,15 +107,15 @@ fn at_each_system_call_of_its_start_a_signal_ends_it_or_has_it_stop_in_full() {
     let count = |kind| met.iter().filter(|met| **met == kind).count();
     let (ended, stopped) = (count(Met::Unguarded), count(Met::Guarded));
     eprintln!("of {} calls {ended} ended it and {stopped} had it stop", calls.len());
-    // The rest came too late, on a machine that had the service end first.
+    // The other signals came too late, because the service had ended first.
     assert!(ended > 100 && stopped >= 3, "{met:?}");
 }
 
 #[test]
-fn as_soon_as_it_is_started_a_kill_ends_the_gateway_or_has_it_stop_in_full() {
+fn right_after_the_start_a_kill_ends_the_gateway_or_causes_a_complete_stop() {
     const RUNS: u32 = 60;
-    // Some come before it is guarded, others after, on a machine of any speed: the last comes right
-    // after it listens, and how long that takes is what the others are spread over.
+    // On any machine some signals come before the guard is installed and some after it. The last
+    // one comes right after the gateway listens, and the others are spread over that time.
     let mut spread = Duration::from_millis(100);
     let mut met = Vec::new();
     for nth in 0..RUNS {

@@ -1,4 +1,4 @@
-//! The gateway under a wrapper that changes what it finds around itself.
+//! The gateway under a wrapper that changes its environment.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,21 +9,21 @@ use forensics_tests::{Ended, Program, forensics, until};
 use forensics_tokio::core::process::ProcessSummary;
 use tempfile::TempDir;
 
-/// Listening.
+/// A gateway that listens.
 pub(crate) struct Under {
     program: Program,
-    /// Its pid, seen from here.
+    /// Its pid in our namespace.
     pub(crate) pid: u32,
 }
 
-/// Stopped, as it should be but for what its test says.
+/// A gateway that was stopped.
 pub(crate) struct Stopped {
     pub(crate) ended: Ended,
 }
 
 impl Under {
-    /// Starts it by a command that ends in the gateway and its arguments. What the command starts
-    /// first is gone by then or has the gateway for its first child.
+    /// Starts it by a command that ends with the gateway and its arguments. The process of the
+    /// command must become the gateway, or have it as its first child.
     pub(crate) fn start(command: &mut Command) -> Self {
         let program = Program::start(command);
         program.wait_for_stdout("listening on ");
@@ -34,7 +34,7 @@ impl Under {
         Self { program, pid }
     }
 
-    /// Waits until it has a child that has ended and was not waited for.
+    /// Waits until it has a zombie child.
     pub(crate) fn wait_for_zombie(&self) {
         let zombie = |pid: i32| ProcessSummary::read_stat(pid).state == Some('Z');
         until("its child is a zombie", || {
@@ -42,22 +42,22 @@ impl Under {
         });
     }
 
-    /// Stops it by SIGTERM from `/bin/kill`, and checks that its teardown went well, with this many
-    /// warnings at most.
+    /// Stops it by SIGTERM from `/bin/kill`, and checks that its teardown succeeded, with at most
+    /// this many warnings.
     pub(crate) fn stop(self, warnings: usize) -> Stopped {
         self.stop_by(Command::new("/bin/kill"), warnings)
     }
 
-    /// The same by another command, to which `-TERM` and its pid, seen from here, are added.
+    /// Stops it by another command, to which `-TERM` and its pid in our namespace are added.
     ///
-    /// It is waited for after the gateway, so that there is a sender to look at, if a zombie.
+    /// The command is waited for after the gateway, so that the sender exists, even if as a zombie.
     pub(crate) fn stop_by(self, mut kill: Command, warnings: usize) -> Stopped {
         let mut killer = kill.args(["-TERM", &self.pid.to_string()]).spawn().unwrap();
         let ended = self.program.wait();
         assert!(killer.wait().unwrap().success(), "{kill:?}");
         ended.assert_well(warnings);
         let stopped = Stopped { ended };
-        // Whatever is missing, these are there.
+        // These fields are always present.
         assert_eq!(stopped.field("signal"), Some("SIGTERM"));
         assert_eq!(stopped.field("under_systemd"), Some("no"));
         stopped
@@ -70,7 +70,7 @@ impl Stopped {
         self.ended.line("Shutdown context: ")
     }
 
-    /// A field of it, of which only the first word counts.
+    /// The first word of a field of the context line.
     pub(crate) fn field(&self, key: &str) -> Option<&str> {
         self.line().split(' ').find_map(|field| field.strip_prefix(key)?.strip_prefix('='))
     }
@@ -82,13 +82,13 @@ impl Stopped {
         }
     }
 
-    /// What it warned of.
+    /// Its warnings.
     pub(crate) fn warnings(&self) -> Vec<&str> {
         self.ended.stderr.lines().filter(|line| line.contains(" WARN ")).collect()
     }
 }
 
-/// A folder that every user can write to, as `/tmp`, for what the gateway writes.
+/// A folder for the gateway's files. Every user can write to it, as to `/tmp`.
 pub(crate) struct Folder(TempDir);
 
 impl Folder {
@@ -102,29 +102,29 @@ impl Folder {
         self.0.path()
     }
 
-    /// Puts a program into it, where every user can start it.
+    /// Copies a program into it, where every user can start it.
     pub(crate) fn with(&self, program: &Path) -> PathBuf {
         let copy = self.path().join(program.file_name().unwrap());
-        // Not by ourselves: a program started meanwhile by another test would hold it open for
-        // writing, as we do, and such a file cannot be run.
+        // By cp(1): a child that another test starts meanwhile would inherit our descriptor, and a
+        // file that is open for writing cannot be run.
         let copied = Command::new("cp").args([program, &copy]).status().unwrap();
         assert!(copied.success());
         copy
     }
 
-    /// The options for a record and a diagnostic in this folder, under the path where the gateway
-    /// sees it.
+    /// The options for a record and a diagnostic in this folder, which the gateway finds at
+    /// `seen_as`.
     pub(crate) fn options(&self, seen_as: &str) -> [String; 4] {
         let at = |file| format!("{seen_as}/{file}");
         ["--records".to_owned(), at("records"), "--diag-log".to_owned(), at("diag.log")]
     }
 
-    /// The same where the gateway sees it as we do.
+    /// The same options, if the gateway finds the folder at the same path as we do.
     pub(crate) fn options_here(&self) -> [String; 4] {
         self.options(self.path().to_str().unwrap())
     }
 
-    /// What the diagnostic wrote.
+    /// The output of the diagnostic.
     pub(crate) fn diagnostic(&self) -> String {
         fs::read_to_string(self.path().join("diag.log")).unwrap()
     }
@@ -136,7 +136,7 @@ impl Folder {
         diagnostic
     }
 
-    /// Checks what `forensics last` says of the run, and that its exit status is for a clean one.
+    /// Checks that `forensics last` reports a clean run, also by its exit status.
     pub(crate) fn assert_clean(&self) {
         let mut last = Command::new(forensics());
         let last = Program::start(last.arg("last").arg(self.path().join("records"))).wait();
@@ -161,5 +161,5 @@ pub(crate) fn unshare(options: &[&str], script: &str) -> Command {
     unshare
 }
 
-/// The options of [`unshare`] for a pid namespace whose processes end with us.
+/// The options of [`unshare`] for a pid namespace whose processes end with this test.
 pub(crate) const IN_PIDS: &[&str] = &["--pid", "--fork", "--kill-child"];

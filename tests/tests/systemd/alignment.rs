@@ -1,13 +1,13 @@
-//! The stop timeout that counts, of units of all kinds, as the gateway and the command line see it.
+//! The effective stop timeout of units of all kinds, as the gateway and the command line report it.
 
 use crate::harness::{assert_says, under_systemd};
 
 #[test]
-fn the_timeout_in_force_is_found_wherever_it_is_set() {
+fn the_effective_timeout_is_found_wherever_it_is_set() {
     let Some(said) = under_systemd(
         r#"mkdir -p /run/systemd/system.conf.d
         printf '[Manager]\nDefaultTimeoutStopSec=7s\n' >/run/systemd/system.conf.d/default.conf
-        # system.conf is read at the start alone.
+        # system.conf is only read at the start.
         systemctl daemon-reexec; until systemctl is-system-running -q; do sleep .05; done
         cd /run/systemd/system
         service="[Service]\nExecStart=$GATEWAY --drain-timeout 10s\n"
@@ -45,7 +45,7 @@ END
             "default.service: systemd gives 7s",
             "gw@a.service: systemd gives 50s, drain 10s + headroom 30s = 40s is needed: aligned",
             r"gw@b\x2dc.service: systemd gives 20s",
-            // As it is to be typed.
+            // The command, ready to be typed.
             r"fix: `systemctl edit 'gw@b\x2dc.service'` with [Service] TimeoutStopSec=40s",
             "delegated.service: systemd gives 6s",
             "/system.slice/delegated.service/ours",
@@ -68,7 +68,7 @@ END
 }
 
 #[test]
-fn what_else_bears_on_a_stop_is_found_in_real_units() {
+fn other_settings_that_affect_a_stop_are_found_in_real_units() {
     let Some(said) = under_systemd(
         "systemd-run -q --unit=odd -p KillMode=none -p SendSIGKILL=no -p WatchdogSec=9 \
              -p Type=notify -p NotifyAccess=none -p TimeoutStopSec=infinity --no-block sleep 1000
@@ -88,7 +88,7 @@ fn what_else_bears_on_a_stop_is_found_in_real_units() {
             "warning: SendSIGKILL=no: ",
             "ok: WatchdogSec=9s: ",
             "warning: KillMode=process: ",
-            // systemd does not leave a unit of Type=notify without it.
+            // systemd sets it for every unit with Type=notify.
             "NotifyAccess=main",
         ],
     );
@@ -99,12 +99,12 @@ fn what_else_bears_on_a_stop_is_found_in_real_units() {
 }
 
 #[test]
-fn a_unit_of_a_users_manager_is_asked_of_that_stopped_by_that_and_looks_around_in_it() {
+fn a_user_unit_asks_its_own_manager_is_stopped_by_it_and_runs_its_diagnostic_there() {
     let Some(said) = under_systemd(
         "echo 'svc:x:1777:1777::/home/svc:/bin/sh' >>/etc/passwd
          echo 'svc:x:1777:' >>/etc/group
          mkdir -p /home/svc; chown 1777:1777 /home/svc
-         # Without logind and its PAM module, which want a system bus.
+         # Without logind and its PAM module, which need a system bus.
          mkdir -p /run/systemd/system/user{,-runtime-dir}@1777.service.d
          printf '[Service]\\nPAMName=\\nEnvironment=XDG_RUNTIME_DIR=/run/user/1777\\n' \
              >/run/systemd/system/user@1777.service.d/plain.conf

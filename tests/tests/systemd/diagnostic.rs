@@ -1,9 +1,10 @@
-//! The diagnostic of a unit that is killed at its stop timeout, and of one that goes down with all.
+//! The diagnostic of a unit that is killed at its stop timeout, and of one that is stopped by a
+//! shutdown of the system.
 
 use crate::harness::{assert_says, under_systemd};
 
-/// Lowers the stop timeout of a unit that has asked for it already, so that its guard keeps a
-/// deadline that comes too late.
+/// Lowers the stop timeout of a unit after its guard has read it, so that the guard's deadline is
+/// too late.
 const LOWER: &str = "
 lower() {
     mkdir -p /run/systemd/system/$1.service.d
@@ -36,18 +37,18 @@ fn it_outlives_a_unit_that_is_killed_at_its_stop_timeout() {
             "Diagnostic continues in its own unit log=/tmp/gw.log unit=\"shutdown-diagnostic-",
             "=== gateway[",
             "--- subtree of ",
-            // Three seconds after the signal, and two after the unit was killed.
+            // Three seconds after the signal, which is two seconds after the unit was killed.
             "late\n--- end of diagnostic",
             "Shutdown diagnostic of gateway[",
             "Shutdown diagnostic of trouble[",
         ],
     );
     assert_eq!(said.matches("\n--- end of diagnostic").count(), 2, "{said}");
-    assert!(!said.contains("not in a unit of its own"), "{said}");
+    assert!(!said.contains("not in a separate unit"), "{said}");
 }
 
 #[test]
-fn without_rights_it_is_a_child_that_is_done_before_the_unit_is_killed() {
+fn without_privileges_it_is_a_child_that_ends_before_the_unit_is_killed() {
     let Some(said) = under_systemd(
         "ALIGNMENT='Stop timeout not checked'
          start gw DynamicUser=yes StateDirectory=gw TimeoutStopSec=2 \
@@ -62,12 +63,12 @@ fn without_rights_it_is_a_child_that_is_done_before_the_unit_is_killed() {
 }
 
 #[test]
-fn it_is_written_while_the_system_goes_down() {
+fn it_is_written_while_the_system_shuts_down() {
     let Some(said) =
         under_systemd("start gw -- --diag-log $SHARED/log; systemctl poweroff; sleep 20")
     else {
         return;
     };
     assert_says(&said, &["=== gateway[", "--- end of diagnostic"]);
-    assert!(!said.contains("not in a unit of its own"), "{said}");
+    assert!(!said.contains("not in a separate unit"), "{said}");
 }

@@ -1,4 +1,4 @@
-//! What a hardened unit loses: the table in docs/systemd.md, row by row.
+//! What hardening settings cost: checks each row of the table in docs/systemd.md.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::harness::{assert_says, under_systemd};
 
-/// The rows of the table in docs/systemd.md, the cells as they are but for backquotes.
+/// The rows of the table in docs/systemd.md, without backquotes.
 fn documented() -> Vec<Vec<String>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let text = std::fs::read_to_string(root.join("docs/systemd.md")).unwrap();
@@ -18,7 +18,7 @@ fn documented() -> Vec<Vec<String>> {
     table.take_while(|line| line.starts_with('|')).map(row).collect()
 }
 
-/// What a run under these settings shows, in the words of the table.
+/// The observations of a run, in the words of the table.
 fn observed(entries: &[Value], diagnostic: &str) -> [String; 5] {
     let field = |name: &str| entries.iter().find_map(|entry| entry[name].as_str());
     let says = |text: &str| {
@@ -42,7 +42,7 @@ fn observed(entries: &[Value], diagnostic: &str) -> [String; 5] {
         false => "no",
     };
     assert!(field("MESSAGE").is_some(), "nothing in the journal");
-    // What none of the settings may cost.
+    // No setting may cost these.
     for text in [
         "cause=systemd",
         "phase=drain outcome=timed_out",
@@ -67,7 +67,7 @@ run() {
     systemctl stop $name
     result=$(systemctl show $name -P Result)
     [ $result = success ] || { echo "$name: $result"; log $name; exit 1; }
-    # It ended as planned, but for the drain.
+    # It ended as planned, except for the drain.
     $FORENSICS show --json /var/lib/$name/records/* | grep -q '"outcome":"timed_out"' || exit 1
     for _ in $(seq 400); do
         grep -q '^--- end of' /var/lib/$name/diag.log && return; sleep .05
@@ -100,7 +100,7 @@ fn each_setting_costs_what_the_table_says() {
             settings => settings.split(", ").map(|one| format!("'{one}'")).collect(),
         };
         script.push_str(&format!("run row{n} {} &\n", settings.join(" ")));
-        // A few at a time: systemd has a second to start a diagnostic.
+        // Only a few at a time, because systemd has one second to start a diagnostic.
         if n % 2 == 1 {
             script.push_str(WAIT);
         }
@@ -127,7 +127,7 @@ fn each_setting_costs_what_the_table_says() {
 }
 
 #[test]
-fn the_unit_to_copy_runs_and_tells_after_its_end_how_it_ended() {
+fn the_unit_to_copy_runs_and_reports_after_its_end_how_it_ended() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let text = std::fs::read_to_string(root.join("docs/systemd.md")).unwrap();
     let (_, unit) = text.split_once("```ini\n").unwrap();
@@ -148,7 +148,7 @@ fn the_unit_to_copy_runs_and_tells_after_its_end_how_it_ended() {
             "systemd gives 1min, drain 30s + headroom 30s = 1min is needed: aligned",
             "Result=success",
             "cause=systemd under_systemd=yes sender_pid=1 sender_name=? sender_hidden=yes",
-            // By ExecStopPost=, after a stop and after a SIGKILL.
+            // Written by ExecStopPost=, after a stop and after a SIGKILL.
             "outcome=clean service=gateway",
             "outcome=vanished service=gateway",
         ],

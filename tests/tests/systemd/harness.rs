@@ -5,13 +5,13 @@ use std::process::Command;
 
 use forensics_tests::{example, forensics};
 
-/// `boot`'s exit status where it cannot run here.
+/// The exit status of `boot` if this machine cannot run it.
 const CANNOT: i32 = 77;
 
-/// Shell functions for the scripts. Waiting is looking again, up to 20 s.
+/// Shell functions for the scripts. They wait by polling, for at most 20 s.
 const PRELUDE: &str = r#"
 set -u
-# Where a unit with a /tmp or a /home of its own sees them, too.
+# A path that is also visible to a unit with a private /tmp or /home.
 cp "$GATEWAY" "$FORENSICS" "$SUBJECT" "$TROUBLE" "$HAMMER" /usr/local/bin/
 GATEWAY=/usr/local/bin/gateway FORENSICS=/usr/local/bin/forensics
 SUBJECT=/usr/local/bin/subject TROUBLE=/usr/local/bin/trouble HAMMER=/usr/local/bin/hammer
@@ -42,9 +42,9 @@ start() {
 }
 "#;
 
-/// Runs a script under a systemd of its own; `None` where there can be none. It finds the gateway
-/// as `$GATEWAY`, the command line as `$FORENSICS`, this package's programs as `$SUBJECT`, `$TROUBLE`
-/// and `$HAMMER`, and a folder shared with the host as `$SHARED`.
+/// Boots a systemd and runs a script in it. `None` if this machine cannot boot one. The script
+/// finds the gateway as `$GATEWAY`, the command line tool as `$FORENSICS`, this package's programs
+/// as `$SUBJECT`, `$TROUBLE` and `$HAMMER`, and a folder shared with the host as `$SHARED`.
 pub(crate) fn under_systemd(script: &str) -> Option<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let (gateway, forensics) = (example("gateway"), forensics());
@@ -79,7 +79,7 @@ pub(crate) fn under_systemd(script: &str) -> Option<String> {
         return None;
     }
     let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
-    // A script that takes the system down does not live to print its log.
+    // A script that shuts the system down is ended before it can print its log.
     if let Ok(log) = std::fs::read_to_string(shared.path().join("log")) {
         said.push_str(&log);
     } else {
@@ -88,7 +88,7 @@ pub(crate) fn under_systemd(script: &str) -> Option<String> {
     Some(said)
 }
 
-/// Asserts that each of these is in a line of the text.
+/// Asserts that the text contains each of these.
 pub(crate) fn assert_says(text: &str, expected: &[&str]) {
     for expected in expected {
         assert!(text.contains(expected), "no `{expected}` in:\n{text}");

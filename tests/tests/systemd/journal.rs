@@ -1,4 +1,4 @@
-//! What the journal holds of a stop, and how it is found there.
+//! The entries of a stop in the journal, and how to find them.
 
 use std::path::Path;
 
@@ -47,14 +47,14 @@ fn a_stop_is_found_by_its_fields_and_explained_by_the_catalog() {
     ] {
         assert_eq!(json[field], value, "{field} in {json}");
     }
-    // The drain, and nothing else.
+    // Only the drain.
     assert_eq!(part("warnings").lines().count(), 1, "{said}");
     assert_says(part("warnings"), &["phase=drain"]);
     assert_says(
         part("explained"),
         &[
             "░░ Subject: A service is asked to stop, and this is who asked",
-            "░░ SIGTERM, sent by process 1 (systemd), as the kernel says.",
+            "░░ SIGTERM, sent by process 1 (systemd), according to the kernel.",
         ],
     );
 }
@@ -77,7 +77,7 @@ fn without_the_journals_socket_lines_on_stderr_keep_their_priority() {
 }
 
 #[test]
-fn a_journal_that_is_stuck_holds_up_no_phase() {
+fn a_journal_that_is_stuck_delays_no_phase() {
     let Some(said) = under_systemd(
         "start gw -- --records /tmp/records
          kill -STOP $(systemctl show systemd-journald -P MainPID)

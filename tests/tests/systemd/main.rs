@@ -1,7 +1,8 @@
-//! The gateway as a unit of a real systemd, booted by `tests/systemd/boot` in namespaces of its own.
+//! The gateway as a unit of a real systemd, which `tests/systemd/boot` boots in separate
+//! namespaces.
 //!
-//! Where this machine cannot boot one (no root, no systemd, no cgroup2) these tests say so and pass,
-//! except with `CI=true`, where that is a failure.
+//! If this machine cannot boot one (no root, no systemd, no cgroup2), these tests are skipped and
+//! say so. With `CI=true` they fail.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.

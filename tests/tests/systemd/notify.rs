@@ -1,4 +1,4 @@
-//! What systemd is told by sd_notify, and what it makes of it.
+//! The messages of sd_notify, and their effect in systemd.
 
 use crate::harness::{assert_says, under_systemd};
 
@@ -15,7 +15,7 @@ fn a_unit_of_type_notify_is_up_when_the_gateway_runs_and_shows_the_phase_it_is_i
 }
 
 #[test]
-fn a_kill_by_somebody_starts_the_stop_timeout_of_a_unit_that_hears_of_it() {
+fn a_kill_by_another_process_starts_the_stop_timeout_if_systemd_is_notified() {
     let Some(said) = under_systemd(
         "start gw Type=notify TimeoutStopSec=3 -- --wedge drain --drain-timeout 20s
          kill $(systemctl show gw -P MainPID); until_gone gw
@@ -35,7 +35,7 @@ fn a_kill_by_somebody_starts_the_stop_timeout_of_a_unit_that_hears_of_it() {
 }
 
 #[test]
-fn a_kill_by_systemctl_is_told_from_a_stop_though_systemd_hears_of_the_teardown() {
+fn a_kill_by_systemctl_is_distinguished_from_a_stop_although_systemd_is_notified() {
     let Some(said) = under_systemd(
         "start gw Type=notify TimeoutStopSec=60 -- --wedge drain --drain-timeout 20s
          systemctl kill gw; until_log gw 'explained by systemd'
@@ -47,12 +47,12 @@ fn a_kill_by_systemctl_is_told_from_a_stop_though_systemd_hears_of_the_teardown(
         return;
     };
     assert_says(&said, &["explained by systemd: no stop of the unit is under way"]);
-    // By STOPPING=1 alone: nobody asked systemd for a stop.
+    // Only because of STOPPING=1. systemd was not asked for a stop.
     assert_says(&said, &["state=stop-sigterm"]);
 }
 
 #[test]
-fn the_stop_timeout_is_extended_while_requests_are_answered_and_not_for_one_that_hangs() {
+fn the_stop_timeout_is_extended_while_requests_are_answered_but_not_for_a_stalled_one() {
     let script = |requests: &str| {
         format!(
             "start gw Type=notify TimeoutStopSec=6 -- --drain-timeout 60s --extend 20s
@@ -68,7 +68,7 @@ fn the_stop_timeout_is_extended_while_requests_are_answered_and_not_for_one_that
              for ms in {requests}; do
                  until [ -e /tmp/sent.$ms ]; do sleep .02; done
              done
-             # Until the gateway has read each of them: its end of a connection holds nothing more.
+             # Waits until the gateway has read each of them: its sockets have no unread bytes.
              hex=$(printf %04X $port)
              while awk -v port=:$hex '$4 == \"01\" && $2 ~ port && $5 !~ /:00000000$/' \
                  /proc/net/tcp | grep -q .; do sleep .02; done
@@ -106,7 +106,8 @@ fn the_watchdog_is_fed_while_the_runtime_answers_and_its_signal_is_named() {
              $SUBJECT --signals SIGABRT,SIGTERM --hold || exit 1
          until_gone blocked; systemctl show blocked -p Result
          until_log unfed 'explained by systemd'; log unfed
-         # Both missed theirs by now, and would it have done, too.
+         # By now both have missed their watchdog timeout. Without WATCHDOG=1 this unit would have,
+         # too.
          systemctl is-active gw; log gw",
     ) else {
         return;

@@ -1,8 +1,8 @@
-//! A `systemctl` or `systemd-run` that is not what it should be, first in the unit's `PATH`.
+//! A faulty `systemctl` or `systemd-run`, first in the unit's `PATH`.
 
 use crate::harness::{assert_says, under_systemd};
 
-/// What each fake says or does, and what is said of it at the start.
+/// The script of each fake, and the message about it at the start.
 const FAKES: [(&str, &str, &str); 6] = [
     ("sleeps", "exec sleep 1000", "systemctl did not answer within 5s"),
     ("deaf", "trap '' TERM INT HUP; sleep 1000; sleep 1000", "systemctl did not answer within 5s"),
@@ -13,7 +13,7 @@ const FAKES: [(&str, &str, &str); 6] = [
 ];
 
 #[test]
-fn a_systemctl_that_hangs_or_lies_costs_what_it_would_tell_and_no_more() {
+fn a_systemctl_that_hangs_or_lies_costs_only_its_information() {
     let mut script = "declare -A said\n".to_owned();
     for (name, does, said) in FAKES {
         script.push_str(&format!(
@@ -39,12 +39,13 @@ fn a_systemctl_that_hangs_or_lies_costs_what_it_would_tell_and_no_more() {
     for (name, ..) in FAKES {
         let phases = format!("{name}: 6 phases, warnings of {name}: 0");
         assert_says(&said, &[&format!("{name}: success "), &phases]);
-        // What it asks at the signal may take a second, beside the phases, and holds up nothing.
+        // The question to systemd at the signal may take a second. It runs concurrently and delays
+        // nothing.
         let (_, took) = said.split_once(&format!("{name}: success ")).unwrap();
         let took: u32 = took.split(' ').next().unwrap().parse().unwrap();
         assert!(took < 10_000, "{said}");
     }
-    // Neither they nor what they started, and nothing that systemd had to end.
+    // No fake and no process that it started remains, and systemd had to end none.
     assert_says(&said, &["left: 0"]);
     for by_force in ["Killing process", "final-sigterm", "left-over process"] {
         assert!(!said.contains(by_force), "{said}");
@@ -52,7 +53,7 @@ fn a_systemctl_that_hangs_or_lies_costs_what_it_would_tell_and_no_more() {
 }
 
 #[test]
-fn a_systemd_run_that_hangs_is_given_up_for_a_child_after_a_second() {
+fn a_systemd_run_that_hangs_is_replaced_by_a_child_after_a_second() {
     let Some(said) = under_systemd(
         r#"mkdir /fake; printf '#!/bin/sh\ntrap "" TERM; sleep 1000; :\n' >/fake/systemd-run
         chmod +x /fake/systemd-run
@@ -68,7 +69,7 @@ fn a_systemd_run_that_hangs_is_given_up_for_a_child_after_a_second() {
             "Result=success",
             "Diagnostic written log=/tmp/diag.log",
             "warnings of gw: 0",
-            "--- not in a unit of its own: systemd-run did not answer within 1s",
+            "--- not in a separate unit: systemd-run did not answer within 1s",
             "--- end of diagnostic",
             "left: 0",
         ],

@@ -1,5 +1,5 @@
-//! Restarts behind a `.socket` unit under full load: systemd holds the listening socket open, so
-//! that whoever comes while nobody serves waits for the next gateway.
+//! Restarts behind a `.socket` unit under full load. systemd keeps the listening socket open, so
+//! connections between two runs wait for the next gateway.
 
 use crate::harness::{assert_says, under_systemd};
 
@@ -24,11 +24,11 @@ Type=notify
 ExecStart=$GATEWAY --drain-timeout 10s
 UNIT
 systemctl daemon-reload && systemctl start gw.socket || exit 1
-# Nobody serves yet: the first request starts the service.
+# No gateway runs yet. The first request starts the service.
 wrk -t 1 -c 32 -d 10m --timeout 30s -s /run/mix.lua http://127.0.0.1:8080/ >/run/wrk & load=$!
 $HAMMER 127.0.0.1:8080 6 bash -c '
     for nth in $(seq {RESTARTS}); do
-        # Some moment, out of step with the clients.
+        # A random moment, so that the restarts are not synchronised with the clients.
         sleep .0$((RANDOM % 10))
         systemctl restart gw.service || exit 1
     done' || exit 1
@@ -47,11 +47,11 @@ cat /run/wrk; warnings gw; journalctl -q -o cat -p warning -u gw"#,
     for none in [" refused=0 ", " lost=0"] {
         assert!(account.contains(none), "{said}");
     }
-    // A request that crossed the end of its idle connection: nothing of it was received. Rare.
+    // Rarely a request crosses the end of its idle connection. Nothing of it was received.
     let (_, turned_away) = account.split_once(" turned_away=").unwrap();
     let turned_away: u32 = turned_away.split(' ').next().unwrap().parse().unwrap();
     assert!(turned_away <= RESTARTS / 10, "{account}");
-    // What wrk prints only where there is something to print.
+    // wrk prints these lines only if the counts are not zero.
     assert!(!said.contains("Socket errors") && !said.contains("Non-2xx"), "{said}");
     println!("{account}; wrk: {}", said.lines().find(|line| line.contains("requests in")).unwrap());
 }

@@ -1,4 +1,4 @@
-//! Stops of all kinds, and what the gateway makes of them.
+//! Stops of all kinds, and how the gateway reports them.
 
 use crate::harness::{assert_says, under_systemd};
 
@@ -44,22 +44,23 @@ fn roomy_and_infinite_timeouts_are_aligned_and_do_not_shorten_the_deadline() {
 }
 
 #[test]
-fn a_kill_by_somebody_is_not_taken_for_systemds() {
+fn a_kill_by_another_process_is_not_attributed_to_systemd() {
     let Some(said) = under_systemd(
         "start gw TimeoutStopSec=3 -- --drain-timeout 10s
          kill $(systemctl show -P MainPID gw); until_gone gw; log gw",
     ) else {
         return;
     };
-    // A builtin of the shell that runs the script, which has neither terminal nor login.
+    // A builtin of the shell that runs the script. The shell has neither a terminal nor a login
+    // session.
     assert_says(&said, &["cause=process under_systemd=yes", "sender_name=bash"]);
-    // No stop timeout runs for it.
+    // systemd's stop timer does not run for it.
     assert_says(&said, &["(deadline 25.00s)"]);
     assert!(!said.contains("explained by systemd"), "{said}");
 }
 
 #[test]
-fn what_systemd_does_to_the_unit_is_told_apart() {
+fn the_reasons_of_systemd_are_distinguished() {
     let cases = [
         ("", "systemctl restart gw", "a restart job, as by systemctl restart"),
         ("", "systemctl kill gw", "no stop of the unit is under way"),
@@ -83,7 +84,7 @@ fn what_systemd_does_to_the_unit_is_told_apart() {
 }
 
 #[test]
-fn a_system_that_goes_down_is_told_from_a_stop() {
+fn a_shutdown_of_the_system_is_distinguished_from_a_stop() {
     let Some(said) = under_systemd(
         "ALIGNMENT='listening on'
          start gw StandardError=append:$SHARED/log -- --wedge drain --drain-timeout 1s
@@ -95,8 +96,9 @@ fn a_system_that_goes_down_is_told_from_a_stop() {
 }
 
 #[test]
-fn a_run_that_systemd_killed_is_told_at_the_next_start_and_after_the_stop() {
-    // Without systemctl in its PATH it cannot know of the timeout, and keeps its own deadline.
+fn a_run_that_systemd_killed_is_reported_at_the_next_start_and_after_the_stop() {
+    // Without systemctl in its PATH the gateway does not know the timeout, and keeps its own
+    // deadline.
     let Some(said) = under_systemd(
         "ALIGNMENT='Stop timeout not checked'
          start gw TimeoutStopSec=2 Environment=PATH=/nonexistent \
@@ -109,16 +111,16 @@ fn a_run_that_systemd_killed_is_told_at_the_next_start_and_after_the_stop() {
         return;
     };
     assert_says(&said, &["Result=timeout", "Previous run: outcome=killed_in_phase"]);
-    // By ExecStopPost, right away.
+    // By ExecStopPost=, directly after the stop.
     let post = said.lines().find(|line| line.starts_with("outcome=killed_in_phase")).unwrap();
     assert_says(post, &["phase=drain", "signal=SIGTERM cause=systemd", "sender_name=systemd"]);
 }
 
 #[test]
-fn a_hardened_unit_loses_no_more_than_the_name_it_may_not_see() {
+fn a_hardened_unit_loses_only_the_name_that_it_cannot_read() {
     let Some(said) = under_systemd(
-        // Nor can it ask systemd for its timeout here: there is no system bus, and the private
-        // socket is root's alone.
+        // It cannot ask systemd for its timeout, either: there is no system bus, and only root can
+        // use the private socket.
         "ALIGNMENT='Stop timeout not checked'
          start gw DynamicUser=yes NoNewPrivileges=yes ProtectSystem=strict ProtectProc=invisible \
              PrivateTmp=yes StateDirectory=gw SystemCallFilter=@system-service \
@@ -132,7 +134,7 @@ fn a_hardened_unit_loses_no_more_than_the_name_it_may_not_see() {
         &said,
         &[
             "Result=success",
-            // Process 1 is hidden by ProtectProc=, and known by its pid and our unit.
+            // ProtectProc= hides process 1, but it is known by its pid and our unit.
             "cause=systemd under_systemd=yes sender_pid=1 sender_name=? sender_hidden=yes",
             "phase=db_close outcome=ok",
             "--- end of diagnostic",

@@ -1,18 +1,18 @@
 //! The diagnostic: a process, started at the signal, that writes down what this process and the machine
 //! are doing.
 //!
-//! By default it is this program itself, run again, which then does nothing but [`Diagnostic`]. So the
-//! image needs no shell and no `ps`. [`run_if_child`] must be called at the beginning of `main` for
-//! that: it takes over in the second run. A program that has not called it is never run again; a shell
-//! command takes the place of the built-in diagnostic then.
+//! By default the program starts itself again, and the second process only writes a [`Diagnostic`].
+//! So the image needs no shell and no `ps`. For this, `main` must first call [`run_if_child`],
+//! which writes the diagnostic in the second process and exits. A program that has not called it is
+//! never started again. A shell command then replaces the built-in diagnostic.
 //!
 //! If the stop of a unit takes too long, systemd kills the whole cgroup of the unit, and a diagnostic in
 //! it as well. So the diagnostic of a service is started as a transient unit if that is allowed; see
 //! `transient_unit`. Otherwise it is a child.
 //!
-//! A child does not handle SIGTERM, so it ends when systemd signals the whole cgroup again. A process
-//! that remains would turn a clean stop into a failed one. A command that does not end is killed, with
-//! all processes that it started, at its time limit or at the teardown's deadline.
+//! A child does not handle SIGTERM, so it ends when systemd signals the whole cgroup again. If a
+//! process remained, systemd would report a clean stop as failed. A command that does not end is
+//! killed, with all processes that it started, at its time limit or at the teardown's deadline.
 
 mod transient_unit;
 
@@ -48,7 +48,7 @@ use crate::systemctl::may_start_again;
 const ARGUMENT: &str = "shutdown-diagnostic";
 const PID_VARIABLE: &str = "FORENSICS_PID";
 const CONTEXT_VARIABLE: &str = "FORENSICS_CONTEXT";
-/// Set if secrets are shown. It is the operator's setting, passed on as it is.
+/// Set if secrets are shown. The operator sets the same variable for the service.
 const SECRETS_VARIABLE: &str = "FORENSICS_SHOW_SECRETS";
 
 /// How long a diagnostic may take.
@@ -59,8 +59,8 @@ static INITIALISED: AtomicBool = AtomicBool::new(false);
 /// Runs the diagnostic and exits, if this process was started as the diagnostic of another run of the
 /// program. Otherwise it returns at once.
 ///
-/// Call it as the first line of `main`, before anything is opened or started. It also works inside a
-/// runtime, as under `#[tokio::main]`.
+/// Call it in the first line of `main`, before anything is opened or started. It also works inside
+/// a runtime, such as under `#[tokio::main]`.
 pub fn run_if_child() {
     INITIALISED.store(true, Ordering::Release);
     let arguments: Vec<_> = std::env::args_os().take(4).collect();
@@ -81,11 +81,11 @@ fn diagnose(pid: i32) -> i32 {
     i32::from(written.is_err())
 }
 
-/// What runs at a stop as the diagnostic.
+/// The command that runs as the diagnostic at a stop.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DiagCommand {
-    /// This program itself if it has called [`run_if_child`], otherwise a shell with `ps`.
+    /// This program itself if it has called [`run_if_child`], otherwise a shell command with `ps`.
     #[default]
     BuiltIn,
     /// A command line for `/bin/sh -c`.
@@ -95,7 +95,7 @@ pub enum DiagCommand {
 }
 
 impl DiagCommand {
-    /// The program and its arguments. `own_program` is the path of this one.
+    /// The program and its arguments. `own_program` is the path of this program.
     fn resolve(&self, own_program: PathBuf) -> (PathBuf, Vec<OsString>) {
         let shell = |line: &str| ("/bin/sh".into(), vec!["-c".into(), line.into()]);
         match self {
@@ -108,7 +108,8 @@ impl DiagCommand {
         }
     }
 
-    /// Whether this program itself is the diagnostic. It then also writes how the diagnostic ended.
+    /// Whether this program itself is the diagnostic. It then also writes the line that says how
+    /// the diagnostic ended.
     fn is_own_program(&self) -> bool {
         *self == DiagCommand::BuiltIn && INITIALISED.load(Ordering::Acquire)
     }
@@ -127,11 +128,11 @@ pub(crate) struct Plan {
     pub(crate) deadline: Arc<Notify>,
 }
 
-/// Why there is no diagnostic, or only part of one.
+/// Why the diagnostic is missing or incomplete.
 #[derive(Debug, thiserror::Error)]
 #[error("{text}")]
 pub(crate) struct DiagError {
-    /// The word for it in the record.
+    /// The state in the record.
     pub(crate) state: DiagState,
     text: String,
 }
@@ -165,8 +166,8 @@ pub(crate) async fn run(plan: Plan, line: String) -> Result<Option<String>, Diag
     match transient_unit::start(&plan, &log, &line).await {
         Ok(None) => {}
         Ok(unit) => return Ok(unit),
-        // An operator who misses something looks in the log.
-        Err(why) => drop(writeln!(log, "--- not in a unit of its own: {}", Escaped(&why))),
+        // Written to the diagnostic's log, because an operator reads it if something is missing.
+        Err(why) => drop(writeln!(log, "--- not in a separate unit: {}", Escaped(&why))),
     }
     let ended = run_child(&plan, &line, &log).await;
     let end = match &ended {
@@ -174,7 +175,7 @@ pub(crate) async fn run(plan: Plan, line: String) -> Result<Option<String>, Diag
         Ok(()) => "--- end of diagnostic\n".to_owned(),
         Err(e) => format!("--- diagnostic incomplete: {}\n", Escaped(&e.text)),
     };
-    // If this fails, the log has the whole output and ends without this line.
+    // If this fails, only this last line is missing.
     let _ = log.write_all(end.as_bytes());
     ended.map(|()| None)
 }
@@ -193,7 +194,7 @@ async fn run_child(plan: &Plan, line: &str, log: &File) -> Result<(), DiagError>
         .stdout(output()?)
         .stderr(output()?);
     let mut status = run_once(plan, &mut command, &cannot_start).await?;
-    // Only once more: a sender that means the diagnostic signals it again.
+    // Only once more: if the signal was meant for the diagnostic, its sender can send it again.
     if !status.success() && may_start_again(status).await {
         status = run_once(plan, &mut command, &cannot_start).await?;
     }
@@ -264,7 +265,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failure_is_reported_and_leaves_the_heading() {
+    async fn a_failure_is_reported_and_the_heading_stays() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("diag.log");
         let missing = DiagCommand::Program("/nonexistent".into(), Vec::new());
@@ -278,8 +279,8 @@ mod tests {
         assert!(text.ends_with("--- diagnostic incomplete: exit status: 3\n"), "{text}");
     }
 
-    /// Starts one that ignores SIGTERM and waits for a child for an hour, and returns that child's
-    /// pid, too. It is to be ended by `deadline`.
+    /// Starts a diagnostic that ignores SIGTERM and waits an hour for its child. Returns also the
+    /// pid of that child. `deadline` ends it.
     async fn start_endless(
         log: &Path,
         deadline: &Arc<Notify>,
@@ -287,7 +288,7 @@ mod tests {
         let command = DiagCommand::Shell("trap '' TERM; sleep 3600 & echo $!; wait".into());
         let plan = Plan { deadline: deadline.clone(), ..plan(command, log.to_owned()) };
         let running = tokio::spawn(run(plan, "line".into()));
-        // The child is real: the clock may jump only once it has written its child's pid.
+        // The processes are real, so the clock must not jump before the pid is in the log.
         let sleeper = loop {
             let text = fs::read_to_string(log).unwrap_or_default();
             if let Some((pid, _)) =
@@ -300,7 +301,8 @@ mod tests {
         (sleeper, running)
     }
 
-    /// Waits until it has ended or is a zombie: its parent, which has ended too, cannot have waited for it.
+    /// Waits until it has ended or is a zombie. Its parent has ended, too, so it may remain a
+    /// zombie.
     fn assert_ends(sleeper: i32) {
         while nix::sys::signal::kill(Pid::from_raw(sleeper), None).is_ok() {
             let state = forensics_core::process::ProcessSummary::read_stat(sleeper).state;
@@ -312,7 +314,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn at_its_time_limit_it_is_ended_with_all_that_it_started() {
+    async fn at_its_time_limit_it_is_ended_with_all_processes_that_it_started() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("diag.log");
         let (sleeper, running) = start_endless(&log, &Arc::default()).await;
@@ -340,7 +342,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn if_it_is_dropped_no_process_is_left_behind() {
+    async fn if_it_is_dropped_no_process_remains() {
         let dir = tempfile::tempdir().unwrap();
         let (sleeper, running) = start_endless(&dir.path().join("diag.log"), &Arc::default()).await;
         running.abort();

@@ -1,13 +1,14 @@
-//! The diagnostic in a transient unit: outside our cgroup, where it outlives us.
+//! The diagnostic in a transient unit. It is outside our cgroup, so it can outlive us.
 //!
-//! systemd-run(1) starts it without `--wait` and `--pipe`, so no message bus is needed. The unit opens the
-//! log through our file descriptor. So it writes to the file that we opened, whatever the path of that file
-//! is outside. Seen with systemd 252: such a unit survives the SIGKILL at our stop timeout, and with
-//! `DefaultDependencies=no` it also starts while the machine shuts down.
+//! systemd-run(1) starts it without `--wait` and `--pipe`, so no message bus is needed. The unit
+//! opens the log through our file descriptor. So it writes to the file that we opened, even if that
+//! file has another path in systemd's mount namespace. Observed with systemd 252: the unit survives
+//! the SIGKILL at our stop timeout, and with `DefaultDependencies=no` it also starts while the
+//! machine shuts down.
 //!
-//! Only a manager that runs the unit with no more rights than ours is asked: the system's if we are root,
-//! the user's for a unit of the user. And the program must be the same file outside, because a service
-//! can have a root of its own.
+//! The unit must not have more rights than we have. So the system's manager is asked only if we are
+//! root, and the user's manager only for a unit of that user. Also, the path of the program must
+//! name the same file for systemd, because a service can have another root directory.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -25,10 +26,10 @@ use nix::unistd::geteuid;
 use super::{CONTEXT_VARIABLE, PID_VARIABLE, Plan, SECRETS_VARIABLE, TIME_LIMIT};
 use crate::systemctl;
 
-/// How long systemd may take to start it before a child is started instead.
+/// How long systemd may take to start it. After that a child is started instead.
 const START_LIMIT: Duration = Duration::from_secs(1);
 
-/// Runs a command and writes how it ended, because we may have exited by then.
+/// A script that runs a command and writes how it ended, because we may have exited by then.
 const WITH_END: &str = r#""$@"; status=$?
 case $status in
 0) echo "--- end of diagnostic" ;;
@@ -44,7 +45,7 @@ exit $status"#;
 pub(super) async fn start(plan: &Plan, log: &File, line: &str) -> Result<Option<String>, String> {
     let Some((manager, command)) = command(plan) else { return Ok(None) };
     let pid = std::process::id();
-    // A path that systemd can open, whatever namespaces we are in.
+    // systemd can open this path from any namespace.
     let output = format!("append:/proc/{pid}/fd/{}", log.as_raw_fd());
     let mut unit = String::new();
     let configure = |systemd_run: &mut tokio::process::Command, attempt: u32| {

@@ -86,7 +86,7 @@ impl<B: Body> Body for TrackedBody<B> {
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let this = self.project();
         let frame = ready!(this.inner.poll_frame(cx));
-        // After an error nothing else comes, either.
+        // An error also ends the body.
         if !matches!(frame, Some(Ok(_))) {
             this.guard.take();
         }

@@ -72,8 +72,8 @@ impl InFlight {
     /// (`active_at_start`) and how many there are (`active_now`). Each one that ends counts as progress
     /// of the phase ([`extend_stop_timeout`](crate::Builder::extend_stop_timeout)).
     ///
-    /// It wakes when the count changes, and does not poll. It also waits for those that begin meanwhile.
-    /// Cancel safe.
+    /// It also waits for those that begin meanwhile. It does not poll: a change of the count wakes
+    /// it. Cancel safe.
     pub async fn wait_idle(&self, cx: &PhaseContext) {
         self.wait(cx, std::future::ready(())).await;
     }
@@ -99,7 +99,7 @@ impl InFlight {
     }
 }
 
-/// One that is in flight, until this is dropped. [`InFlight::track`] returns it.
+/// Counts as one in flight until it is dropped. [`InFlight::track`] returns it.
 #[derive(Debug)]
 #[must_use = "the count goes down again as soon as this is dropped"]
 pub struct InFlightGuard(Arc<watch::Sender<usize>>);

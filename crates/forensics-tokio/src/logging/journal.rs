@@ -1,18 +1,21 @@
 //! Writes events to the journal, with their fields, by systemd's native journal protocol
 //! (<https://systemd.io/JOURNAL_NATIVE_PROTOCOL>).
 //!
-//! This is not the crate tracing-journald (0.3.2), because these tests show what it cannot do:
+//! The crate tracing-journald (0.3.2) is not used, because it would fail these tests:
 //!
 //! - `a_journal_that_does_not_read_blocks_nothing_and_lost_events_are_counted`, and
-//!   `a_journal_that_is_stuck_holds_up_no_phase` in `tests/tests/systemd/journal.rs`. Its send blocks as
-//!   long as the journal reads nothing, and its socket is private, so no timeout can be set. Every event
-//!   of the service would block, not only those on the log thread. Events that it drops are not counted.
-//! - `an_event_of_ours_has_its_id_its_prefix_and_the_phases_it_is_in`. It has one prefix for all targets.
-//!   Two of its layers, one for each prefix, cannot share a registry: both keep a span's fields under
-//!   the same type, and the second panics. Its `MESSAGE` has no fields, so `journalctl` would not show
-//!   them, and its `MESSAGE_ID` would have to be a field, which every other subscriber would show.
-//! - `megabytes_are_cut_at_a_character_and_names_are_made_to_fit` and `fields_that_find_no_room_are_counted`.
-//!   It passes a large message on as a file, of any size.
+//!   `a_journal_that_is_stuck_delays_no_phase` in `tests/tests/systemd/journal.rs`. Its send blocks
+//!   as long as the journal reads nothing, and its socket is private, so no timeout can be set.
+//!   Every event of the service would block, not only those on the log thread. Events that it drops
+//!   are not counted.
+//! - `an_event_of_ours_has_its_id_its_prefix_and_its_phases`. It has one prefix for all targets.
+//!   Two of its layers, one for each prefix, cannot share a registry: both store a span's fields
+//!   under the same type, and the second one panics. Its `MESSAGE` has no fields, so `journalctl`
+//!   would not show them. Its `MESSAGE_ID` would have to be a field, which every other subscriber
+//!   would show.
+//! - `megabytes_are_cut_at_a_character_and_names_are_made_valid` and
+//!   `fields_that_do_not_fit_are_counted`. It passes a large message as a file, without a limit on
+//!   the size.
 
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
@@ -56,16 +59,16 @@ const MAX_DATAGRAM: usize = 128 << 10;
 /// A value longer than 16 KiB is cut and then ends in `…`. Fields that do not fit into a message are
 /// counted in `SHUTDOWN_LOST_FIELDS`.
 ///
-/// The journal's queue is short (10 messages by default, see `net.unix.max_dgram_qlen`). An event waits
-/// 100 ms at most for room in it, and not at all if the event before it found none. An event that
-/// finds no room is lost. The next one that is sent carries the number of lost events in
-/// `SHUTDOWN_LOST_EVENTS`.
+/// The journal's queue is short (10 messages by default, see `net.unix.max_dgram_qlen`). If it is
+/// full, an event waits for at most 100 ms, and not at all if the event before it was lost. An
+/// event that does not fit by then is lost. The next event that is sent has the number of lost
+/// events in `SHUTDOWN_LOST_EVENTS`.
 #[derive(Debug)]
 pub struct JournaldLayer {
     socket: UnixDatagram,
     identifier: String,
     lost: AtomicU64,
-    /// The last event found no room in time. As long as this is so, the socket is non-blocking.
+    /// The last event could not be sent in time. While this is set, the socket is non-blocking.
     is_stuck: AtomicBool,
 }
 
@@ -73,7 +76,7 @@ impl JournaldLayer {
     /// Connects to the system's journal.
     ///
     /// # Errors
-    /// If there is none, or if this process may not write to it.
+    /// If there is no journal, or if this process may not write to it.
     pub fn connect() -> io::Result<Self> {
         Self::connect_to(Path::new(SOCKET))
     }
@@ -99,7 +102,7 @@ impl JournaldLayer {
             let _ = self.socket.set_nonblocking(!is_sent);
         }
         if is_sent {
-            // Events that other threads lost meanwhile are left for the next one.
+            // The next event reports those that other threads lost meanwhile.
             self.lost.fetch_sub(lost, Ordering::Relaxed);
         } else {
             self.lost.fetch_add(1, Ordering::Relaxed);
@@ -107,7 +110,8 @@ impl JournaldLayer {
     }
 }
 
-/// Whether file descriptor 2 is the journal's, by `JOURNAL_STREAM` (systemd.exec(5)).
+/// Whether file descriptor 2 is connected to the journal, according to `JOURNAL_STREAM`
+/// (systemd.exec(5)).
 pub(super) fn takes_stderr() -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
     let Ok(stderr) = fs::metadata("/proc/self/fd/2") else { return false };
@@ -167,7 +171,7 @@ impl Visit for Fields {
     }
 }
 
-/// A name that the journal accepts: capitals, digits and `_`, at most 64 bytes.
+/// Returns a name that the journal accepts: capitals, digits and `_`, at most 64 bytes.
 fn field_name(prefix: &str, name: &str) -> String {
     let fits = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
     format!("{prefix}_{name}").chars().map(fits).take(64).collect()
@@ -275,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_of_ours_has_its_id_its_prefix_and_the_phases_it_is_in() {
+    fn an_event_of_ours_has_its_id_its_prefix_and_its_phases() {
         let (journal, reader) = journal();
         let subscriber = tracing_subscriber::registry().with(journal);
         tracing::subscriber::with_default(subscriber, || {
@@ -335,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn megabytes_are_cut_at_a_character_and_names_are_made_to_fit() {
+    fn megabytes_are_cut_at_a_character_and_names_are_made_valid() {
         let (journal, reader) = journal();
         let subscriber = tracing_subscriber::registry().with(journal);
         let large = "ä".repeat(1 << 20);
@@ -350,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_that_find_no_room_are_counted() {
+    fn fields_that_do_not_fit_are_counted() {
         let (journal, reader) = journal();
         let subscriber = tracing_subscriber::registry().with(journal);
         let large = "x".repeat(MAX_VALUE);

@@ -1,7 +1,7 @@
 //! The ids of our events in the journal, for `journalctl MESSAGE_ID=…` and the catalog.
 
-/// The events that this crate emits: the name in `tracing`, and the `MESSAGE_ID=`. They do not change.
-/// `docs/shutdown-forensics.catalog` explains them to `journalctl -x`.
+/// The events that this crate emits: the name in `tracing`, and the `MESSAGE_ID=`. Both never
+/// change. `docs/shutdown-forensics.catalog` explains them to `journalctl -x`.
 pub const MESSAGE_IDS: &[(&str, &str)] = &[
     ("shutdown_context", "2eb97ec889c2526a26536dcddde71e1c"),
     ("stop_explained", "0465a81a724266e65afc41522b58d47f"),
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_event_has_an_id_of_its_own_and_no_other_has_one() {
+    fn every_event_has_a_unique_id_and_nothing_else_has_one() {
         let events = include_str!("../events.rs");
         let named = events.split("name: \"").skip(1).filter_map(|rest| rest.split('"').next());
         let named: HashSet<&str> = named.collect();

@@ -1,9 +1,10 @@
-//! A subscriber for services that have none of their own.
+//! A subscriber for services that have none.
 //!
-//! [`init`] writes events to the journal if stderr is connected to it, and lines to stderr otherwise. Any
-//! other subscriber works as well, and [`init`] never replaces one that the service has installed. It
-//! differs from the plain `tracing_subscriber::fmt` in one way: the messages of `Shutdown context: …` and
-//! `Previous run: …` contain all their facts, so their fields are not repeated ([`CompactFields`]).
+//! [`init`] writes events to the journal if stderr is connected to it, and otherwise lines to
+//! stderr. Any other subscriber works as well, and [`init`] never replaces one that the service has
+//! installed. The lines differ from those of `tracing_subscriber::fmt` in one way: the messages
+//! `Shutdown context: …` and `Previous run: …` already contain all facts, so their fields are not
+//! repeated ([`CompactFields`]).
 
 mod journal;
 mod message_id;
@@ -27,14 +28,15 @@ pub use self::message_id::MESSAGE_IDS;
 type FormatLine =
     fn(&FmtContext<'_, Registry, CompactFields>, Writer<'_>, &Event<'_>) -> fmt::Result;
 
-/// Installs a subscriber for events of level `INFO` and above. Returns `false` if the program already has
-/// one, which then stays.
+/// Installs a subscriber for events of level `INFO` and above. If the program already has a
+/// subscriber, it is kept, and this returns `false`.
 ///
-/// If file descriptor 2 is the journal's (systemd sets `JOURNAL_STREAM`), events go to the journal with
-/// their fields, see [`JournaldLayer`]. If the journal cannot be reached, they are lines on stderr that
-/// begin with their priority, such as `<4>` (sd-daemon(3)). Otherwise they are plain lines on stderr.
-/// A line that cannot be written, for example because the disk is full, is lost. A `fmt` subscriber of
-/// your own panics in that case unless it has `.log_internal_errors(false)`.
+/// If file descriptor 2 is connected to the journal (systemd sets `JOURNAL_STREAM`), events go to
+/// the journal with their fields, see [`JournaldLayer`]. If the journal cannot be reached, they are
+/// written to stderr as lines that begin with their priority, such as `<4>` (sd-daemon(3)). Without
+/// a journal they are plain lines on stderr. A line that cannot be written, for example because the
+/// disk is full, is lost. Your own `fmt` subscriber would panic in that case unless it has
+/// `.log_internal_errors(false)`.
 pub fn init() -> bool {
     let is_journal = journal::takes_stderr();
     if is_journal && let Ok(is_installed) = init_journal() {
@@ -42,7 +44,7 @@ pub fn init() -> bool {
     }
     let lines = tracing_subscriber::fmt()
         .with_writer(io::stderr)
-        // Another crate may have turned on the feature `ansi`. Only a terminal gets colour.
+        // Another crate may have enabled the feature `ansi`. Only a terminal gets colours.
         .with_ansi(io::stderr().is_terminal())
         .log_internal_errors(false)
         .fmt_fields(CompactFields::default());
@@ -57,7 +59,8 @@ pub fn init() -> bool {
     }
 }
 
-/// Installs the subscriber for the journal, even if file descriptor 2 is not the journal's.
+/// Installs the subscriber for the journal, even if file descriptor 2 is not connected to it.
+/// Returns `false` if the program already has a subscriber.
 ///
 /// # Errors
 /// If the journal cannot be reached.
@@ -68,7 +71,7 @@ pub fn init_journal() -> io::Result<bool> {
 }
 
 /// Formats fields as tracing-subscriber does, except for those of a context event, whose message already
-/// contains them. For a `fmt` subscriber of your own: `.fmt_fields(CompactFields::default())`.
+/// contains them. To use it in your own `fmt` subscriber: `.fmt_fields(CompactFields::default())`.
 #[derive(Debug, Default)]
 pub struct CompactFields(DefaultFields);
 

@@ -1,9 +1,9 @@
 //! Tells the service manager the state of the service, by the protocol of `sd_notify(3)`.
 //!
-//! This is our own code, because the crates for it lack what a teardown needs. `sd-notify` and `libsystemd`
-//! block while the manager's queue is full: a teardown would block with them. Here a message waits in a
-//! queue, where it replaces an earlier one that sets the same variable, and a task sends it when the
-//! socket has room. So nothing blocks and nothing grows.
+//! The crates `sd-notify` and `libsystemd` are not used, because they block while the manager's
+//! queue is full, and would block a teardown. Here a message waits in a queue, where it replaces an
+//! earlier one that sets the same variable. A task sends it when the socket has room. So nothing
+//! blocks, and the queue does not grow.
 //!
 //! If `NOTIFY_SOCKET` is not set, all of this does nothing.
 
@@ -26,11 +26,11 @@ use tokio::time::timeout;
 use crate::lock::lock;
 use crate::os::abstract_address;
 
-/// Longest status, in characters. systemd takes a message of 4096 bytes (`NOTIFY_BUFFER_MAX`), and
-/// an escaped character has at most 10 bytes.
+/// Longest status, in characters. systemd accepts messages of up to 4096 bytes
+/// (`NOTIFY_BUFFER_MAX`), and an escaped character has at most 10 bytes.
 const MAX_STATUS: usize = 400;
 
-/// How long sending an extension may take. A late one would be of no use.
+/// How long sending an extension may take. Later it would be useless.
 const EXTEND_LIMIT: Duration = Duration::from_millis(500);
 
 /// The connection to the service manager; see the module's documentation. Clones share it.
@@ -90,7 +90,7 @@ impl Notifier {
         self.push(&format!("STATUS={}", Escaped(&truncate(text, MAX_STATUS))));
     }
 
-    /// Queues a message, in place of an earlier one that sets the same variable.
+    /// Queues a message. It replaces an earlier one that sets the same variable.
     pub(crate) fn push(&self, message: &str) {
         let Some(connection) = &self.0 else { return };
         let mut queue = lock(&connection.queue);
@@ -100,8 +100,8 @@ impl Notifier {
         connection.changed.notify_one();
     }
 
-    /// Asks systemd to wait for this much longer, from now on. Returns whether systemd has the message. It
-    /// may still ignore it.
+    /// Asks systemd to wait for this time, from now on. Returns whether the message was sent.
+    /// systemd may still ignore it.
     pub(crate) async fn extend(&self, by: Duration) -> bool {
         let Some(connection) = &self.0 else { return false };
         let message = format!("EXTEND_TIMEOUT_USEC={}", by.as_micros());
@@ -111,8 +111,9 @@ impl Notifier {
 
     /// Sends the queued messages while it is polled. Never returns.
     ///
-    /// A message that cannot be sent for another reason than a full queue is dropped. A manager that
-    /// re-executes itself refuses messages for a moment, and the next status reaches it.
+    /// If a message cannot be sent for a reason other than a full queue, it is dropped. For
+    /// example, a manager that re-executes itself refuses messages for a moment, and receives the
+    /// next status.
     pub(crate) async fn send(&self) {
         let Some(connection) = &self.0 else { return std::future::pending().await };
         loop {
@@ -197,7 +198,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_manager_that_does_not_read_blocks_no_caller_and_gets_the_latest_once_it_does() {
+    async fn a_manager_that_does_not_read_blocks_no_caller_and_gets_the_latest_message_later() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify");
         let socket = StdDatagram::bind(&path).unwrap();

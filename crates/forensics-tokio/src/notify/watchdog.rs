@@ -16,7 +16,7 @@ pub(crate) fn interval_of_environment() -> Option<Duration> {
 }
 
 fn interval_for(usec: Option<String>, pid: Option<String>, ours: u32) -> Option<Duration> {
-    // The variables were set for a parent, which has passed on its environment.
+    // The variables were set for another process, whose environment we inherited.
     if pid.is_some_and(|pid| pid.parse() != Ok(ours)) {
         return None;
     }

@@ -10,13 +10,15 @@ use nix::sys::signal::{SIGKILL, SigEvent, SigevNotify};
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
 
-/// The diagnostic if this program cannot be run again, for `/bin/sh -c`. It shows names without command
-/// lines, because nothing would remove the secrets from those. The second `ps` is for busybox.
+/// The command line for `/bin/sh -c` that runs as the diagnostic if this program cannot be started
+/// again. It shows names without command lines, because the shell cannot remove secrets from those.
+/// The second `ps` is for busybox.
 pub(crate) const SHELL: &str = "date; cat /proc/loadavg; columns=pid,ppid,user,stat,time,comm; \
     { ps ax -o $columns,pcpu,rss,wchan:24 --sort=-pcpu 2>/dev/null || ps -o $columns; } | head -n 60";
 
-/// Lets the kernel kill the process after that time, unless the returned timer is dropped before. It is
-/// for a forced exit that blocks: if no thread can be started, it calls hooks on its own thread.
+/// Lets the kernel kill the process after that time, unless the returned timer is dropped before.
+/// It is for a forced exit that blocks: if no thread can be started, hooks run on the exiting
+/// thread itself.
 pub(crate) fn kill_after(after: Duration) -> Option<Timer> {
     let kill = SigevNotify::SigevSignal { signal: SIGKILL, si_value: 0 };
     let mut timer = Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(kill)).ok()?;
@@ -29,7 +31,7 @@ pub(crate) fn own_program() -> PathBuf {
     "/proc/self/exe".into()
 }
 
-/// The address of a socket that has a name and no file.
+/// The address of an abstract socket (unix(7)), which has a name but no file.
 pub(crate) fn abstract_address(name: &[u8]) -> io::Result<SocketAddr> {
     SocketAddr::from_abstract_name(name)
 }

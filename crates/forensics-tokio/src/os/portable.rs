@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use nix::unistd::alarm;
 
-/// The diagnostic if this program cannot be run again, for `/bin/sh -c`. It shows names without command
-/// lines, because nothing would remove the secrets from those.
+/// The command line for `/bin/sh -c` that runs as the diagnostic if this program cannot be started
+/// again. It shows names without command lines, because the shell cannot remove secrets from those.
 pub(crate) const SHELL: &str =
     "date; uptime; ps ax -o pid,ppid,user,stat,time,pcpu,rss,comm | head -n 60";
 
 /// Ends the process after that time by SIGALRM, unless the program handles that signal. It is for a
-/// forced exit that blocks, and is not undone.
+/// forced exit that blocks, so it is never cancelled.
 pub(crate) fn kill_after(after: Duration) -> Option<u32> {
     alarm::set(u32::try_from(after.as_secs() + 1).unwrap_or(u32::MAX))
 }
 
-/// The program of this process, by its path: the file that is there now.
+/// The program of this process, by its path. If the file was replaced, that is the new file.
 pub(crate) fn own_program() -> PathBuf {
     std::env::current_exe().unwrap_or_default()
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crate::lock::lock;
 
-/// One stream of a program's output. A thread reads it, so that the program never waits.
+/// One stream of a program's output. A thread reads it, so that the program never waits for a
+/// reader.
 #[derive(Debug, Default)]
 pub(super) struct Output {
     read: Mutex<SoFar>,

@@ -1,4 +1,4 @@
-//! Starts your own program, stops it by real signals, and reads the record that it leaves.
+//! Starts your own program, stops it by real signals, and reads its record.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -19,19 +19,20 @@ use crate::machine::SAME_REQUEST;
 /// The variable that says where a program writes its records.
 const RECORD_DIR: &str = "FORENSICS_RECORD_DIR";
 
-/// How long the harness waits by default. It is far more than anything takes on a busy machine.
+/// How long the harness waits by default. Even on a busy machine everything takes far less.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// How far apart two signals must be to count as two: what the guard requires, and a margin for a busy
-/// machine.
+/// How far apart two signals must be to count as two requests: what the guard requires, plus a
+/// margin for a busy machine.
 const APART: Duration = SAME_REQUEST.saturating_add(Duration::from_millis(50));
 
-/// A running program. Its methods block the thread: they are for tests with `#[test]`, and for tests
-/// with `#[tokio::test]` that have nothing else to do on that thread.
+/// A running program. Its methods block the thread. So use it in tests with `#[test]`, or in tests
+/// with `#[tokio::test]` that have nothing else to run on that thread.
 ///
 /// The program writes its record to a temporary folder. The harness sets the variable
-/// `FORENSICS_RECORD_DIR`, which overrides the program's own setting. The program does not get the other
-/// `FORENSICS_` variables of the test's environment. It gets those that are set on the [`Command`].
+/// `FORENSICS_RECORD_DIR`, which overrides the program's own setting. The program does not inherit
+/// the other `FORENSICS_` variables of the test's environment. To set one, set it on the
+/// [`Command`].
 ///
 /// Every wait has a limit. If it passes, the test fails and shows all the output so far. The program is
 /// killed with SIGKILL when this is dropped.
@@ -56,13 +57,13 @@ pub struct Process {
     stdout: Arc<Output>,
     stderr: Arc<Output>,
     records: PathBuf,
-    /// The temporary folder. Absent if the command names a folder itself.
+    /// The temporary folder. `None` if the command names a folder itself.
     made: Option<TempDir>,
     limit: Duration,
 }
 
 impl Process {
-    /// Starts a program that has no input.
+    /// Starts a program without input.
     ///
     /// # Panics
     /// If it cannot be started.
@@ -71,7 +72,7 @@ impl Process {
         Self::start_reading(command, Stdio::null())
     }
 
-    /// Starts a program that has this input.
+    /// Starts a program with `stdin` as its input.
     ///
     /// # Panics
     /// If it cannot be started.
@@ -95,25 +96,26 @@ impl Process {
         command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
         if made.is_some() {
-            // So that a second start of the same command gets a folder of its own.
+            // So that a second start of the same command gets another folder.
             command.env_remove(RECORD_DIR);
         }
         let (stdout, stderr) = (Output::of(child.stdout.take()), Output::of(child.stderr.take()));
         Self { child, stdout, stderr, records, made, limit: LIMIT }
     }
 
-    /// Sets how long anything may take. The default is a minute.
+    /// Sets how long each wait may take. The default is a minute.
     pub fn limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
         self
     }
 
-    /// Its process id.
+    /// The process id of the program.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Where it writes its record. Give it to a second start, which then reports how this run ended.
+    /// The folder in which it writes its record. If a second start gets the same folder, it reports
+    /// how this run ended.
     pub fn records(&self) -> &Path {
         &self.records
     }
@@ -121,7 +123,7 @@ impl Process {
     /// Waits for a line on stdout that contains `text`, and returns it.
     ///
     /// # Panics
-    /// If there is no such line.
+    /// If no such line is written within the limit.
     #[track_caller]
     pub fn wait_for_stdout(&self, text: &str) -> String {
         self.wait_for(&self.stdout, "stdout", text)
@@ -130,7 +132,7 @@ impl Process {
     /// Waits for a line on stderr that contains `text`, and returns it.
     ///
     /// # Panics
-    /// If there is no such line.
+    /// If no such line is written within the limit.
     #[track_caller]
     pub fn wait_for_stderr(&self, text: &str) -> String {
         self.wait_for(&self.stderr, "stderr", text)
@@ -168,13 +170,13 @@ impl Process {
         self.signal(signal);
     }
 
-    /// Waits for its end.
+    /// Waits until the program has ended.
     ///
     /// # Panics
-    /// If it does not end.
+    /// If it does not end within the limit.
     #[track_caller]
     pub fn wait(mut self) -> Run {
-        // Its output streams are closed at its end, or at that of a process that it started and left.
+        // The streams are closed when the program has ended, and every process that inherited them.
         let closed = self.stdout.wait_closed(self.limit) && self.stderr.wait_closed(self.limit);
         assert!(closed, "it does not end; stderr so far:\n{}", self.stderr.text());
         let status = self.child.wait().unwrap_or_else(|e| panic!("cannot wait for it: {e}"));
@@ -204,15 +206,15 @@ impl Drop for Process {
 pub struct Run {
     /// Its exit status.
     pub status: ExitStatus,
-    /// All it wrote to stdout.
+    /// Everything that it wrote to stdout.
     pub stdout: String,
-    /// All it wrote to stderr.
+    /// Everything that it wrote to stderr.
     pub stderr: String,
-    /// Its record. Absent if it wrote none.
+    /// Its record. `None` if it wrote none.
     pub record: Option<Record>,
-    /// What the next start would report about it.
+    /// The post-mortem of the run, as the next start would report it.
     pub verdict: Option<PostMortem>,
-    /// Kept as long as this is.
+    /// Deleted when this is dropped.
     _records: Option<TempDir>,
 }
 
@@ -230,7 +232,7 @@ impl Run {
     /// The cause of its stop, in one word. Empty if nothing asked it to stop.
     ///
     /// # Panics
-    /// If it left no record.
+    /// If it wrote no record.
     #[track_caller]
     pub fn cause(&self) -> &str {
         let none = || panic!("it left no record\n{}", self.stderr);
@@ -254,7 +256,7 @@ impl Run {
         own.map(|phase| (phase.phase.as_str(), phase.outcome)).collect()
     }
 
-    /// The phase of that name, or the member of a group.
+    /// The phase or group member with that name.
     ///
     /// # Panics
     /// If it has not ended.

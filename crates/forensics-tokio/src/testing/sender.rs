@@ -8,9 +8,10 @@ use forensics_core::process::ProcessSummary;
 
 use crate::capture_context::Caught;
 
-/// The sender of a signal that a test delivers. The guard takes it for what the kernel says.
+/// The sender of a signal that a test delivers. The guard treats it as if the kernel had reported
+/// it.
 ///
-/// A test names the sender and not the cause. The cause is decided from the sender, as from a real one
+/// A test chooses the sender, not the cause. The cause follows from the sender, as from a real one
 /// ([`forensics_core::cause`]):
 ///
 /// | sender | cause |
@@ -27,7 +28,7 @@ use crate::capture_context::Caught;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "give it to `TestHarness::signal_from`"]
 pub struct Sender {
-    /// Absent for the kernel.
+    /// `None` for the kernel.
     known: Option<context::Sender>,
 }
 
@@ -55,12 +56,12 @@ impl Sender {
         Self::process(nix::unistd::getppid().as_raw(), "supervisor")
     }
 
-    /// The init of a container, which forwards what its runtime sends.
+    /// The init of a container, which forwards the signals of the container runtime.
     pub fn container_init() -> Self {
         Self::process(1, "tini").uid(0)
     }
 
-    /// The kernel, on behalf of a key that was pressed at the terminal.
+    /// The kernel, because of a key that was pressed at the terminal.
     pub fn kernel() -> Self {
         Self { known: None }
     }
@@ -70,7 +71,7 @@ impl Sender {
         Self::process(process::id().cast_signed(), "service")
     }
 
-    /// A process that exited, and was waited for, before its name could be read.
+    /// A process that had exited, and was waited for, before its name could be read.
     pub fn gone(pid: i32) -> Self {
         let mut gone = context::Sender::new(ProcessSummary::unknown(pid), SiCode::User);
         gone.absence = Some(SnapshotError::Gone);
@@ -114,7 +115,7 @@ impl Sender {
         self
     }
 
-    /// A signal from it, as if it had just been received.
+    /// A signal from this sender, as if it had just been received.
     pub(super) fn sends(&self, signal: Signal) -> Caught {
         let known = self.known.as_ref();
         let code = known.map_or(SiCode::Kernel, |sender| sender.code);

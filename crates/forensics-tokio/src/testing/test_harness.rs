@@ -23,16 +23,18 @@ use crate::testing::Sender;
 
 /// A guard without signal handlers. The test says which signal came, and from whom.
 ///
-/// Everything from the captured signal on is what a service gets: context, cause, deadline, phases,
-/// escalation, record. What belongs to a process, and not to a test inside it, is left out:
+/// Everything after the capture of the signal works as in a service: context, cause, deadline,
+/// phases, escalation, record. Everything that concerns the whole process is left out:
 ///
-/// - No handler is installed and no signal is listened for. Real signals do what they did before.
-/// - The shutdown thread does not watch the teardown. [`run_to_exit`](Self::run_to_exit) enforces the
-///   deadline by the runtime's clock. It ends no process, but returns [`ForcedExit`]. For a phase that
-///   blocks its thread use [`Process`](crate::testing::Process).
-/// - systemd is neither asked nor notified, and no supervisor counts as known. The test's own unit,
-///   container, pod and `FORENSICS_` variables have no effect, and no termination message is written.
-/// - No diagnostic is started, whatever the builder says.
+/// - No handler is installed, and the guard does not listen for signals. Real signals have the same
+///   effect as without a guard.
+/// - The shutdown thread does not watch the teardown. [`run_to_exit`](Self::run_to_exit) enforces
+///   the deadline by the runtime's clock. Instead of ending the process it returns [`ForcedExit`].
+///   To test a phase that blocks its thread, use [`Process`](crate::testing::Process).
+/// - systemd is neither asked nor notified, and no supervisor is detected. The test's own unit,
+///   container, pod and `FORENSICS_` variables have no effect, and no termination message is
+///   written.
+/// - No diagnostic is started, even if the builder configures one.
 ///
 /// Records are written if the builder names a folder.
 ///
@@ -95,7 +97,8 @@ impl TestHarness {
         self.shutdown.handle(Event::UnitKnown(unit));
     }
 
-    /// Delivers a signal from [an operator](Sender::operator), now by the runtime's clock.
+    /// Delivers a signal from [an operator](Sender::operator), at the present time of the runtime's
+    /// clock.
     ///
     /// The first one begins the stop, the second cuts the running phase short, and the third forces an
     /// exit. A signal within 200 ms of the last one counts as the same request. Under a paused clock the
@@ -104,21 +107,23 @@ impl TestHarness {
         self.signal_from(signal, &Sender::operator());
     }
 
-    /// Delivers a signal from this sender. Any signal is taken, also one that the builder did not name.
-    /// After the end of the teardown none is, because the guard has given up its signals then.
+    /// Delivers a signal from `sender`. It can be any signal, also one that the builder did not
+    /// name. After the end of the teardown it has no effect, because the guard no longer handles
+    /// signals.
     pub fn signal_from(&self, signal: Signal, sender: &Sender) {
         let (signal, at) = (Box::new(sender.sends(signal)), self.shutdown.now());
         self.shutdown.handle(Event::SignalArrived { signal, at });
         self.exit_if_asked();
     }
 
-    /// Runs `work` to its end or to a forced exit. `work` is something that ends with the teardown, such
-    /// as the guard's [`run`](ShutdownGuard::run), or the whole of the service's own `serve(guard)`.
+    /// Runs `work` until it ends or an exit is forced. `work` is a future that ends with the
+    /// teardown, such as [`run`](ShutdownGuard::run) of the guard, or your service's own
+    /// `serve(guard)`.
     ///
     /// # Errors
-    /// If a real process would have been ended by force: by a third signal, or because it was not over by
-    /// its deadline. `work` is dropped then. Phases that are still running are left to the runtime; in a
-    /// real process they would have ended with it.
+    /// If a real process would have been ended by force: by a third signal, or because the teardown
+    /// was not over at its deadline. `work` is then dropped. Phases that are still running continue
+    /// on the runtime; in a real process they would have ended with it.
     pub async fn run_to_exit<T>(&self, work: impl Future<Output = T>) -> Result<T, ForcedExit> {
         tokio::select! {
             biased;
@@ -151,7 +156,7 @@ impl TestHarness {
         }
     }
 
-    /// If the process is to be ended, does what the shutdown thread would do before that.
+    /// If the process would be ended now, does what the shutdown thread would do before that.
     fn exit_if_asked(&self) {
         let Some(reason) = self.shutdown.machine().exit_reason() else { return };
         if self.forced.initialized() {
@@ -169,7 +174,7 @@ impl TestHarness {
     }
 }
 
-/// A process would have been ended by force here.
+/// The error that stands in for a forced exit: a real process would have been ended here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("ended by force {} after the signal: {why}{}", Seconds(*after), in_phases(phases))]
 #[non_exhaustive]
