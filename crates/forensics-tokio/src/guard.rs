@@ -52,8 +52,8 @@ use crate::{shutdown_thread, status};
 ///
 /// If it is dropped before its teardown has ended, the record says that the run was abandoned.
 ///
-/// When `run` has returned or the guard is dropped, the signals do again what they did before. For
-/// 200 ms after the last signal they are still ignored, because another one may be the same request.
+/// When `run` has returned or the guard is dropped, the previous signal actions are restored. This
+/// happens 200 ms after the last signal, because another one until then may be the same request.
 #[must_use = "signals are only handled while the guard lives"]
 pub struct ShutdownGuard {
     handle: ShutdownHandle,
@@ -119,7 +119,7 @@ impl ShutdownGuard {
     /// Registers a phase of the teardown. Phases run one after another, in the order in which they
     /// are registered.
     ///
-    /// `work` is called when the phase starts. Its future runs as a task of its own. It returns `()`
+    /// `work` is called when the phase starts. Its future runs as a separate task. It returns `()`
     /// or a `Result`; [`IntoOutcome`] says which errors it can have.
     ///
     /// When the time of the phase is up, its future is dropped at its next `.await`. So the future
@@ -187,7 +187,7 @@ impl ShutdownGuard {
     }
 
     /// Runs the service until a stop is requested or the service ends, then runs the phases. Returns
-    /// how it went.
+    /// the report of the stop.
     ///
     /// The service's future is still polled during the teardown, so that it can finish what it has
     /// accepted. A phase can wait for its end with
@@ -202,7 +202,7 @@ impl ShutdownGuard {
     /// [`enforce_exit`](crate::Builder::enforce_exit).
     ///
     /// Not cancel safe. Dropping the future drops the guard and the service. Phases that have started
-    /// go on as tasks of the runtime, and no other phase starts.
+    /// continue as tasks of the runtime, and no other phase starts.
     pub async fn run<S, Kind>(self, service: S) -> ShutdownReport
     where
         S: Future,
@@ -258,7 +258,7 @@ impl fmt::Debug for ShutdownGuard {
     }
 }
 
-/// Drops the service, and brings how it ended. `None` means that it has not ended.
+/// Drops the service, and tells the machine how it ended. `None` means that it has not ended.
 fn service_ended<F, T: IntoOutcome<Kind>, Kind>(
     shutdown: &Arc<Shutdown>,
     service: &mut Option<Pin<Box<F>>>,

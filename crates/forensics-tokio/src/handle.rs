@@ -53,7 +53,7 @@ impl ShutdownHandle {
         self.shutdown.handle(Event::Escalated);
     }
 
-    /// Says that the service is up: [`readiness`](Self::readiness) becomes true, and systemd receives
+    /// Reports that the service is up: [`readiness`](Self::readiness) becomes true, and systemd receives
     /// `READY=1`, which a unit with `Type=notify` waits for.
     ///
     /// Only needed with [`auto_ready(false)`](crate::Builder::auto_ready). Never blocks.

@@ -27,7 +27,7 @@ pub enum ServiceOutcome {
 }
 
 impl ServiceOutcome {
-    /// What it failed or panicked with.
+    /// Its error or panic message.
     pub(crate) fn error(&self) -> Option<String> {
         match self {
             ServiceOutcome::Failed(error) => Some(error.clone()),
@@ -65,14 +65,14 @@ impl ServiceOutcome {
     note = "`.map(drop)` drops an `Ok` value, `.map_err(|e| e.to_string())` makes any error a text"
 )]
 pub trait IntoOutcome<Kind> {
-    /// The text of the error, if it is one.
+    /// Returns the text of the error. `None` if there is no error.
     fn into_error(self) -> Option<String>;
 }
 
 /// An error that can be shown with its sources. It is implemented for every type that [`IntoOutcome`]
 /// lists.
 pub trait IntoBoxedError<Kind> {
-    /// Converts it, if it is not boxed yet.
+    /// Converts the error into a boxed one.
     fn into_boxed(self) -> Box<dyn Error>;
 }
 

@@ -41,8 +41,8 @@ impl Phase {
         Self { id: shutdown.register(name, push, Some(boxed(work))), shutdown: shutdown.clone() }
     }
 
-    /// Sets the longest that it may take. It is then dropped, and the next phase starts. By default
-    /// it has the time until the deadline, less what later phases reserve.
+    /// Sets the timeout of the phase. When the time is up, the phase is dropped and the next one
+    /// starts. By default a phase has the time until the deadline, minus what later phases reserve.
     ///
     /// For a group, this limits the group as a whole.
     pub fn timeout(self, timeout: Duration) -> Self {
@@ -50,15 +50,15 @@ impl Phase {
         self
     }
 
-    /// Reserves time for it that earlier phases cannot use. Only phases with a reserve still run
-    /// after a second request to stop.
+    /// Reserves time for the phase that earlier phases cannot use. Only phases with a reserve still
+    /// run after a second request to stop.
     pub fn reserve(self, reserve: Duration) -> Self {
         self.shutdown.machine().plan.reserve(self.id, reserve);
         self
     }
 
-    /// Skips it unless that phase or group has ended with outcome `ok`, for example to not close a
-    /// store that is still in use. Can be called several times.
+    /// Skips this phase unless the phase or group `earlier` has ended with outcome `ok`. For example,
+    /// a store should not be closed while it is still in use. Can be called several times.
     ///
     /// Only a phase that runs earlier can be required.
     pub fn requires(self, earlier: PhaseId) -> Self {
@@ -66,7 +66,7 @@ impl Phase {
         self
     }
 
-    /// Returns its id, for a later phase that [requires](Self::requires) it.
+    /// Returns the id of the phase, for a later one that [requires](Self::requires) it.
     pub fn id(&self) -> PhaseId {
         PhaseId(self.id)
     }
@@ -105,18 +105,18 @@ impl Group {
 pub struct GroupPhase(Phase);
 
 impl GroupPhase {
-    /// Sets the longest that this phase may take. It never has longer than its group.
+    /// Sets the timeout of this phase. The timeout of the group also limits it.
     pub fn timeout(self, timeout: Duration) -> Self {
         Self(self.0.timeout(timeout))
     }
 
-    /// Skips this phase unless that phase or group has ended with outcome `ok`. The phases of a
-    /// group start together, so it must be one that runs before the group.
+    /// Skips this phase unless the phase or group `earlier` has ended with outcome `ok`. The phases of
+    /// a group start together, so `earlier` must run before the group.
     pub fn requires(self, earlier: PhaseId) -> Self {
         Self(self.0.requires(earlier))
     }
 
-    /// Returns its id, for a later phase that [requires](Phase::requires) it.
+    /// Returns the id of the phase, for a later one that [requires](Phase::requires) it.
     pub fn id(&self) -> PhaseId {
         self.0.id()
     }

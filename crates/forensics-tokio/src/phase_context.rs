@@ -58,15 +58,14 @@ impl PhaseContext {
         self.state.context.signal()
     }
 
-    /// Returns everything that is known of the stop: the sender, the cause with its evidence, markers
-    /// and more.
+    /// Returns the context of the stop: the sender, the cause with its evidence, markers and more.
     pub fn context(&self) -> &Arc<ShutdownContext> {
         &self.state.context
     }
 
     /// Returns when the phase will be dropped if it has not ended. This can change: a second request
-    /// brings it closer, and [more time from systemd](crate::Builder::extend_stop_timeout) moves it
-    /// back.
+    /// makes it earlier, and [more time from systemd](crate::Builder::extend_stop_timeout) makes it
+    /// later.
     pub fn deadline(&self) -> Instant {
         // If it has none any more, the phase was given up.
         let end = self.shutdown.machine().phase_end(self.state.id);

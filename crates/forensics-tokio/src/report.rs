@@ -1,4 +1,4 @@
-//! What a stop was, for the program that was stopped.
+//! The report of a stop, for the program that was stopped.
 
 use std::process::{ExitCode, Termination};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::outcome::{Outcome, ServiceOutcome};
 
-/// How a stop went. [`ShutdownGuard::run`](crate::ShutdownGuard::run) returns it.
+/// The report of a stop. [`ShutdownGuard::run`](crate::ShutdownGuard::run) returns it.
 ///
 /// Return it from `main`, which then ends with [`exit_status`](Self::exit_status):
 ///
@@ -44,7 +44,7 @@ pub struct ShutdownReport {
     /// third request.
     #[serde(default, rename = "later_signals", skip_serializing_if = "Vec::is_empty")]
     pub repeated_signals: Vec<RepeatedSignal>,
-    /// How many more signals came than are listed in `repeated_signals`.
+    /// How many signals arrived that are not listed in `repeated_signals`.
     #[serde(default, rename = "more_signals", skip_serializing_if = "is_zero")]
     pub unlisted_signals: u64,
     /// Mistakes in the registration of phases.
@@ -67,8 +67,8 @@ pub struct ShutdownReport {
     /// - 1: a phase or the service failed or panicked, or a phase was registered wrongly.
     ///   [`failure_status`](crate::Builder::failure_status) sets another number.
     ///
-    /// It is 0 after SIGTERM as well. systemd takes 0 for success, and 143 (a shell's number for
-    /// SIGTERM) for a failure.
+    /// It is also 0 after SIGTERM. For systemd 0 is a success, while 143 (a shell's number for SIGTERM)
+    /// is a failure.
     pub exit_status: u8,
 }
 
@@ -115,7 +115,7 @@ pub struct PhaseReport {
     pub name: String,
     /// How it ended. A group has the worst outcome of its members.
     pub outcome: Outcome,
-    /// What it failed or panicked with, or why it was skipped, cut short or dropped.
+    /// Its error or panic message, or why it was skipped, cut short or dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// How long after the signal it started.

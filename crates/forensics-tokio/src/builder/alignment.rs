@@ -33,7 +33,7 @@ pub(crate) fn check_configured(config: &Config) {
     }
 }
 
-/// Asks for the unit's stop timeout, brings it to the machine, and logs whether it is long enough.
+/// Asks systemd for the stop timeout of the unit, passes it to the machine, and logs whether it is long enough.
 pub(crate) async fn check(shutdown: Arc<Shutdown>, unit: Option<CgroupUnit>) {
     let Some(unit) = unit.filter(CgroupUnit::has_stop_timeout) else { return };
     let log = &shutdown.log;

@@ -21,7 +21,7 @@ const PREFIX: &str = "FORENSICS_";
 /// Set for the process of the diagnostic, whose children may inherit them.
 const NOT_SETTINGS: [&str; 2] = ["FORENSICS_PID", "FORENSICS_CONTEXT"];
 
-/// How many letters a name may be off and still be taken for a misspelt one.
+/// The largest distance at which a name counts as a misspelling of another one.
 const MISSPELT: usize = 4;
 
 /// Why a value is invalid, and which values are allowed.
@@ -135,7 +135,7 @@ fn nearest(name: &str) -> Option<&'static str> {
     distances.min().filter(|&(distance, _)| distance <= MISSPELT).map(|(_, known)| known)
 }
 
-/// How many letters have to be put in, taken out or changed to make `b` of `a` (Levenshtein).
+/// The Levenshtein distance: how many letters must be inserted, removed or changed to turn `a` into `b`.
 fn distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.bytes().enumerate() {
@@ -161,7 +161,7 @@ mod tests {
         apply(&mut config, variables).map(|found| (config, found))
     }
 
-    /// What of the configuration a variable of that value changes, as `Debug` shows it.
+    /// The `Debug` output of the configuration that a variable with this value changes.
     fn change(variable: &str, value: &str) -> String {
         let shown = |config: &Config| format!("{config:#?}");
         let before = shown(&Config::new("test".to_owned()));
@@ -269,7 +269,7 @@ mod tests {
         for (name, text, expected) in cases {
             let error = with(&[(name, text)]).unwrap_err();
             assert_eq!(error.to_string(), format!("environment variable {expected}"));
-            // As `main` shows it that returns it.
+            // The form in which `main` shows it if it returns it.
             assert_eq!(format!("{error:?}"), error.to_string());
             assert!(matches!(error, InstallError::Environment { variable, value, .. }
                 if variable == name && value == text));

@@ -77,9 +77,9 @@ impl Builder {
 
     /// Sets how long the whole teardown may take, measured from the signal.
     ///
-    /// It is shortened to end one second before the supervisor's SIGKILL: in a stop by systemd to the
-    /// unit's stop timeout less a second, in a stop by any signal to the
-    /// [stop timeout](Self::stop_timeout) less a second.
+    /// It is shortened to end one second before the supervisor's SIGKILL. If systemd stops the service,
+    /// it is at most the unit's stop timeout minus one second. For a stop by any signal, it is at most
+    /// the [stop timeout](Self::stop_timeout) minus one second.
     ///
     /// Default: the pre-stop delay, the drain timeout and 15 s together. Environment:
     /// `FORENSICS_DEADLINE`.
@@ -93,8 +93,8 @@ impl Builder {
     /// in a container cannot find it out. systemd is asked for its stop timeout, so it need not be set
     /// there.
     ///
-    /// Every stop by a signal then takes at most this time less a second (less a quarter if it is below
-    /// 4 s), whoever sent the signal. At the start it is compared with the pre-stop delay, the drain
+    /// Every stop by a signal, from any sender, then takes at most this time minus one second (minus a
+    /// quarter if it is below 4 s). At the start it is compared with the pre-stop delay, the drain
     /// timeout and the headroom; if it is too short, a warning names the fix. A `preStop` hook uses up
     /// part of the same time before the signal: subtract that.
     ///
@@ -103,7 +103,7 @@ impl Builder {
         self.set(|config| config.set_stop_timeout(timeout))
     }
 
-    /// Sets how long the service goes on serving after the request to stop.
+    /// Sets how long the service continues to serve after the request to stop.
     ///
     /// During the delay only the [readiness](crate::ShutdownHandle::readiness) is false. The token is
     /// cancelled after it. It is for a service behind a load balancer or Kubernetes endpoints, which
@@ -130,7 +130,8 @@ impl Builder {
         self.set(|config| config.termination_message = Some(path.into()))
     }
 
-    /// Sets how long to wait for the service's own future after the last phase. It is then dropped.
+    /// Sets how long to wait for the service's own future after the last phase. Then the future is
+    /// dropped.
     ///
     /// It never lasts past the deadline.
     ///
@@ -202,15 +203,15 @@ impl Builder {
     /// more.
     ///
     /// Default: the guard's own threads ask, and the main thread asks in a multi-threaded runtime,
-    /// where it only waits. Nothing asks in a systemd service with a seccomp filter, because such a
-    /// filter can kill a process that does; set `true` if yours allows `sched_setattr`. Environment:
+    /// where it only waits. In a systemd service with a seccomp filter no thread asks, because such a
+    /// filter can kill the process for it. Set `true` if yours allows `sched_setattr`. Environment:
     /// `FORENSICS_LOW_LATENCY_CAPTURE`.
     pub fn low_latency_capture(self, low_latency: bool) -> Self {
         self.set(|config| config.low_latency_capture = Some(low_latency))
     }
 
     /// Sets whether command lines are shown with their secrets, in the log, the record and the
-    /// diagnostic. This holds for the whole process.
+    /// diagnostic. The setting applies to the whole process.
     ///
     /// Default: no. What looks like a secret is shown as `***`. Environment:
     /// `FORENSICS_SHOW_SECRETS`.
@@ -228,8 +229,8 @@ impl Builder {
 
     /// Adds a function to call before the process is ended by force, when no destructor runs.
     ///
-    /// It should write what a log writer or an exporter has buffered. Each function has 200 ms, on a
-    /// thread of its own. They are not called when the process ends as planned.
+    /// It should write what a log writer or an exporter has buffered. Each function runs on a separate
+    /// thread, and has 200 ms. They are not called when the process ends as planned.
     ///
     /// With tracing-appender's non-blocking writer, whose guard writes the rest when it is dropped:
     ///
@@ -313,7 +314,7 @@ impl Builder {
         self.set(|config| config.ignores_environment = true)
     }
 
-    /// Installs the signal handlers. From now on a signal requests a stop and does not end the process.
+    /// Installs the signal handlers. From now on a signal requests a stop instead of ending the process.
     ///
     /// Environment variables override the settings, unless
     /// [`ignore_environment`](Self::ignore_environment) was called. The log shows which were set.
