@@ -361,10 +361,10 @@ fn where_others_could_interfere_there_is_a_warning_and_no_file_and_the_teardown_
     let cases = [
         ("--records", his.clone(), "belongs to uid 65534, not to root; chown it"),
         ("--records", open.clone(), "(mode 0777) lets other users replace files; chmod go-w it"),
-        ("--records", place.path("link"), "must be a folder of this user, and no symbolic link"),
+        ("--records", place.path("link"), "must be a folder of this user, not a symbolic link"),
         ("--diag-log", within(&his), "belongs to uid 65534, not to root; chown it"),
         ("--diag-log", within(&open), "(mode 0777) lets other users replace files; chmod go-w it"),
-        ("--diag-log", place.path("link"), "no symbolic link"),
+        ("--diag-log", place.path("link"), "not a symbolic link"),
         ("--diag-log", place.path("hard"), "2 hard links"),
         ("--diag-log", place.path("fifo"), "is not a regular file; remove it"),
     ];

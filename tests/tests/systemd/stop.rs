@@ -63,7 +63,7 @@ fn a_kill_by_another_process_is_not_attributed_to_systemd() {
 fn the_reasons_of_systemd_are_distinguished() {
     let cases = [
         ("", "systemctl restart gw", "a restart job, as by systemctl restart"),
-        ("", "systemctl kill gw", "no stop of the unit is under way"),
+        ("", "systemctl kill gw", "the unit is not being stopped: only a signal was sent"),
         ("RuntimeMaxSec=2", ":", "RuntimeMaxSec= ran out"),
         (
             "BindsTo=other.service After=other.service",
