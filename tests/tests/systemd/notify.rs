@@ -46,7 +46,10 @@ fn a_kill_by_systemctl_is_distinguished_from_a_stop_although_systemd_is_notified
     ) else {
         return;
     };
-    assert_says(&said, &["explained by systemd: the unit is not being stopped: only a signal was sent"]);
+    assert_says(
+        &said,
+        &["explained by systemd: the unit is not being stopped: only a signal was sent"],
+    );
     // Only because of STOPPING=1. systemd was not asked for a stop.
     assert_says(&said, &["state=stop-sigterm"]);
 }
