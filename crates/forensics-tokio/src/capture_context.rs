@@ -83,17 +83,17 @@ fn run(
     let mut may_block = VecDeque::new();
     for probe in probes {
         match probe.try_run(context, startup) {
-            Some(finding) => context.apply(finding),
+            Some(result) => context.apply(result),
             None => may_block.push_back(probe),
         }
     }
     let mut probes = may_block;
     while !probes.is_empty() && began.elapsed() < limit {
-        let Some(findings) = run_on_thread(context, startup, &probes) else {
+        let Some(results) = run_on_thread(context, startup, &probes) else {
             return run_here(context, startup, probes);
         };
-        while let Ok(finding) = findings.recv_timeout(PROBE_LIMIT) {
-            context.apply(finding);
+        while let Ok(result) = results.recv_timeout(PROBE_LIMIT) {
+            context.apply(result);
             probes.pop_front();
         }
         // Either all are done, or the first of those that are left does not answer.
@@ -107,28 +107,28 @@ fn run_on_thread(
     startup: &Arc<StartupInfo>,
     probes: &VecDeque<Probe>,
 ) -> Option<Receiver<ProbeResult>> {
-    let (sender, findings) = mpsc::channel();
+    let (sender, results) = mpsc::channel();
     let (mut known, startup, probes) = (context.clone(), startup.clone(), probes.clone());
     let work = move || {
         for probe in probes {
-            let finding = probe.run(&known, &startup);
-            known.apply(finding.clone());
-            if sender.send(finding).is_err() {
+            let result = probe.run(&known, &startup);
+            known.apply(result.clone());
+            if sender.send(result).is_err() {
                 // The thread was left behind.
                 return;
             }
         }
     };
     spawn_detached("shutdown-probe", work).ok()?;
-    Some(findings)
+    Some(results)
 }
 
 /// Runs the probes here, except those that block most often.
 fn run_here(context: &mut ShutdownContext, startup: &StartupInfo, probes: VecDeque<Probe>) {
     for probe in probes {
         if !matches!(probe, Probe::SenderCmdline | Probe::Marker(_)) {
-            let finding = probe.run(context, startup);
-            context.apply(finding);
+            let result = probe.run(context, startup);
+            context.apply(result);
         }
     }
 }

@@ -240,7 +240,7 @@ impl<'a> StopTimer<'a> {
         let (timeout, name) = (Span(self.timeout_us), self.name);
         let (from, signal) = (signal_from(self.signal), signal_name(self.signal));
         let lived = Span(run.last_us.saturating_sub(self.began_us));
-        let blocked = run.wedged.is_some_and(|wedged| wedged.what == StalledWhat::Runtime);
+        let blocked = run.stalled.is_some_and(|stalled| stalled.what == StalledWhat::Runtime);
         let what_to_do = if blocked {
             "move its blocking calls off the runtime (spawn_blocking)".to_owned()
         } else if run.teardown_began() {
@@ -340,8 +340,8 @@ fn state(run: &Summary<'_>) -> String {
 }
 
 fn stalled(run: &Summary<'_>) -> String {
-    let Some(wedged) = run.wedged else { return String::new() };
-    let (what, since, detail) = (wedged.what, Span(wedged.for_us), shown(&wedged.detail));
+    let Some(stalled) = run.stalled else { return String::new() };
+    let (what, since, detail) = (stalled.what, Span(stalled.for_us), shown(&stalled.detail));
     format!(" (the {what} was stalled for {since}: {detail})")
 }
 

@@ -32,7 +32,7 @@ pub(super) struct Summary<'a> {
     /// The phases that have ended.
     pub(super) ended: Vec<&'a PhaseFinished>,
     /// The last stall, if there was no progress since.
-    pub(super) wedged: Option<&'a Stalled>,
+    pub(super) stalled: Option<&'a Stalled>,
     pub(super) stopped: Option<&'a Stopped>,
 }
 
@@ -49,7 +49,7 @@ impl<'a> Summary<'a> {
             asked_by_systemd: None,
             open: Vec::new(),
             ended: Vec::new(),
-            wedged: None,
+            stalled: None,
             stopped: None,
         };
         // A map by name, because a record may hold a million events. The line is kept for sorting.
@@ -75,7 +75,7 @@ impl<'a> Summary<'a> {
                     open.remove(&(&phase.phase, &phase.group));
                     run.ended.push(phase);
                 }
-                Event::Stalled(wedged) => run.wedged = Some(wedged),
+                Event::Stalled(stalled) => run.stalled = Some(stalled),
                 Event::Stopped(stopped) => run.stopped = Some(stopped),
                 Event::RunStarted(_) | Event::Diag(_) | Event::Unknown(_) => {}
             }
@@ -88,9 +88,9 @@ impl<'a> Summary<'a> {
 
     /// The runtime made progress, and this phase began or ended.
     fn moved(&mut self, phase: Option<&str>) {
-        self.wedged = self.wedged.filter(|wedged| {
-            wedged.what != StalledWhat::Runtime
-                && (phase.is_none() || wedged.phase.as_deref() != phase)
+        self.stalled = self.stalled.filter(|stalled| {
+            stalled.what != StalledWhat::Runtime
+                && (phase.is_none() || stalled.phase.as_deref() != phase)
         });
     }
 
@@ -116,7 +116,7 @@ impl<'a> Summary<'a> {
         let budget_us = |(began_us, phase): &(u64, &PhaseStarted)| {
             Some(began_us.saturating_add(phase.timeout_us?).saturating_add(SLACK_US))
         };
-        let budgets = self.open.iter().filter(|_| self.wedged.is_none()).filter_map(budget_us);
+        let budgets = self.open.iter().filter(|_| self.stalled.is_none()).filter_map(budget_us);
         // An instant before the last event is ignored: it is from another clock, or the expected
         // event was lost.
         budgets.chain(now_us).filter(|&us| us >= self.last_us).min()

@@ -86,9 +86,9 @@ fn length(work: &Work, nth: u32) -> u64 {
 /// What must become of a phase: outcome, start and length in milliseconds.
 type Expected = (Outcome, u64, u64);
 
-/// The model: a few lines over integers, without tasks, clocks or tokio. `hurry` is when haste is
-/// asked for.
-fn expect(steps: &[Step], deadline_ms: u64, hurry: u64) -> HashMap<String, Expected> {
+/// The model: a few lines over integers, without tasks, clocks or tokio. `escalated` is the time at
+/// which the stop is escalated.
+fn expect(steps: &[Step], deadline_ms: u64, escalated: u64) -> HashMap<String, Expected> {
     let mut expected: HashMap<String, Expected> = HashMap::new();
     let mut now = 0;
     let mut nth = 0;
@@ -106,17 +106,18 @@ fn expect(steps: &[Step], deadline_ms: u64, hurry: u64) -> HashMap<String, Expec
             Some(before) => matches!(expected.get(&step_name(before)), Some((Outcome::Ok, ..))),
         };
         let own_requires = if step.is_group { step.requires } else { step.members[0].requires };
-        let hasty = |reserve: u64| hurry <= now && reserve == 0;
-        if !met(own_requires) || budget == 0 || hasty(step.reserve) {
+        let is_skipped = |reserve: u64| escalated <= now && reserve == 0;
+        if !met(own_requires) || budget == 0 || is_skipped(step.reserve) {
             expected.insert(step_name(i), (Outcome::Skipped, now, 0));
             continue;
         }
         let run = |work: &Work, nth: u32, budget: u64| {
             let length = length(work, nth);
             let natural = if work.end == End::Never { u64::MAX } else { length };
-            // Haste comes while it runs: without a reserve it is cut, with one it keeps that much.
+            // If it is escalated while it runs: without a reserve it is cut short, otherwise it has
+            // its reserve.
             let ends_at = now + natural.min(budget);
-            let cut = now.max(hurry);
+            let cut = now.max(escalated);
             if cut < ends_at && step.reserve == 0 {
                 return (Outcome::CutShort, now, cut - now);
             }
@@ -227,20 +228,20 @@ impl World {
     }
 
     /// Lets time pass until the teardown has ended.
-    fn run(&mut self, hurry: Option<Duration>) -> ShutdownReport {
+    fn run(&mut self, escalated: Option<Duration>) -> ShutdownReport {
         self.bring(Event::RunStarted);
         self.bring(Event::ServiceEnded(ServiceOutcome::Ended));
-        let mut hurry = hurry.map(|after| self.driven.start + after);
+        let mut escalated = escalated.map(|after| self.driven.start + after);
         loop {
             if let Some(report) = self.driven.machine.report() {
                 return report;
             }
             let ends = self.ends.keys().next().copied();
             let timer = self.driven.machine.awaited().timer;
-            let next = [ends, timer, hurry].into_iter().flatten().min().expect("it goes on");
+            let next = [ends, timer, escalated].into_iter().flatten().min().expect("it goes on");
             self.driven.now = next.max(self.driven.now);
-            if hurry == Some(next) {
-                hurry = None;
+            if escalated == Some(next) {
+                escalated = None;
                 self.bring(Event::Escalated);
             } else if let Some((phase, end)) = self.ends.remove(&next) {
                 let end = match end {
@@ -275,12 +276,12 @@ proptest! {
         steps in proptest::collection::vec(step(), 0..=MAX_STEPS),
         deadline in 3..20_u64,
         // Half a piece's length off the units: no instant of a plan is the same.
-        hurry in proptest::option::weighted(0.5, 0..12_u64),
+        escalated in proptest::option::weighted(0.5, 0..12_u64),
     ) {
-        let hurry = hurry.map(|units| ms(units * UNIT_MS + 300));
-        let at_ms = hurry.map_or(u64::MAX, |at| at.as_millis() as u64);
+        let escalated = escalated.map(|units| ms(units * UNIT_MS + 300));
+        let at_ms = escalated.map_or(u64::MAX, |at| at.as_millis() as u64);
         let expected = expect(&steps, deadline * UNIT_MS, at_ms);
-        let report = World::new(&steps, deadline * UNIT_MS).run(hurry);
+        let report = World::new(&steps, deadline * UNIT_MS).run(escalated);
         // Order, and each step once.
         let names: Vec<_> = report.phases.iter().map(|phase| phase.name.clone()).collect();
         prop_assert_eq!(names, (0..steps.len()).map(step_name).collect::<Vec<_>>());

@@ -72,12 +72,12 @@ fn each_event_has_its_actions_in_each_state() {
         ("a second request has no effect", tearing_down, request(), vec![]),
         ("a tick before anything is due has no effect", tearing_down, Event::Tick, vec![]),
         (
-            "the program's haste drops a phase without a reserve",
+            "the program's escalation drops a phase without a reserve",
             tearing_down,
             Event::Escalated,
             vec!["DropPhase"],
         ),
-        ("haste before a stop has no effect", running, Event::Escalated, vec![]),
+        ("an escalation before a stop has no effect", running, Event::Escalated, vec![]),
         ("the program says that the service is up", running, Event::Ready, vec!["BecomeReady"]),
         ("a service that stops is never ready again", tearing_down, Event::Ready, vec![]),
         (
