@@ -196,7 +196,7 @@ fn each_policy_says_what_a_repeated_signal_does() {
 }
 
 #[test]
-fn haste_asked_for_before_a_phase_starts_is_not_missed() {
+fn an_escalation_before_a_phase_starts_is_not_missed() {
     let mut driven = Driven::new(config());
     driven.phase("drain");
     let close = driven.phase("db_close");
