@@ -1,7 +1,8 @@
-//! The account of a stop in a few lines for people: what the termination message says.
+//! The text of the termination message: a summary of the stop for people.
 //!
-//! What matters most comes first, because the message may be cut when it is shown: how it ended, why
-//! it stops, who asked, what did not go well. It is never longer than [`MAX_BYTES`].
+//! The most important facts come first, because the message may be cut when it is shown: how the
+//! run ended, why it stopped, who requested that, and which phases did not end with `ok`. It is
+//! never longer than [`MAX_BYTES`].
 
 use std::fmt::Write;
 
@@ -14,13 +15,13 @@ use super::{Action, Machine, Seconds, Stop, Turn};
 use crate::outcome::Outcome;
 use crate::report::{PhaseReport, ShutdownReport};
 
-/// The kubelet takes no more (`MaxContainerTerminationMessageLength`).
+/// The kubelet reads no more (`MaxContainerTerminationMessageLength`).
 pub(crate) const MAX_BYTES: usize = 4096;
 
 impl Machine {
-    /// Writes the termination message. `head` says how the run stands, after the name of the service.
-    /// `seen` is what was seen of a stall, if anything. If `is_last`, nothing but another last one can
-    /// replace it.
+    /// Writes the termination message. Its first line is the name of the service and `head`, which
+    /// is the state of the run. `seen` describes a stall, if there is one. A message with `is_last`
+    /// can only be replaced by another one with `is_last`.
     pub(super) fn write_message(
         &self,
         head: &str,
@@ -34,8 +35,8 @@ impl Machine {
         }
     }
 
-    /// Writes that the service is stopping. If the message still says so when the run is dead, it was
-    /// killed.
+    /// Writes that the service is stopping. If this message is still there after the process has
+    /// ended, the process was killed.
     pub(super) fn tell_stopping(&self, seen: Option<&str>, turn: &mut Turn) {
         let Some(stop) = &self.stop else { return };
         let head = format!(
@@ -46,7 +47,7 @@ impl Machine {
         self.write_message(&head, seen, false, turn);
     }
 
-    /// The text, lines apart by newlines, with all foreign text escaped.
+    /// The text of the message. Lines are separated by newlines, and foreign text is escaped.
     fn account(&self, head: &str, seen: Option<&str>, now: Instant) -> String {
         let mut lines = vec![format!("{} {head}", Escaped(&self.config.service))];
         if let Some(stop) = &self.stop {
@@ -61,7 +62,8 @@ impl Machine {
 }
 
 impl Stop {
-    /// What became of the phases so far.
+    /// The lines about the phases: those that run, those that did not end with `ok`, the slowest
+    /// one, and all that have ended.
     fn phases(&self, now: Instant) -> Vec<String> {
         let mut lines = Vec::new();
         let running = self.running.values();
@@ -86,7 +88,7 @@ impl Stop {
     }
 }
 
-/// The head of a run that has ended by itself.
+/// The `head` of a message about a run that has ended by itself.
 pub(super) fn ended(report: &ShutdownReport) -> String {
     let how = if report.is_failed() {
         format!(", and failed: {}", Escaped(&report.failure()))
@@ -165,7 +167,8 @@ mod tests {
         }
     }
 
-    /// A machine whose stop was requested for this reason at that time, and whose phases ended so.
+    /// A machine whose stop was requested for `reason` at `began`, and whose phases ended with
+    /// `reports`. Also returns the context of the stop.
     fn stopping(
         service: &str,
         reason: &str,

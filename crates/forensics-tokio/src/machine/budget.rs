@@ -1,8 +1,8 @@
 //! How much time each phase gets: pure arithmetic over one deadline.
 //!
-//! A phase gets the smaller of its own timeout and what remains until the deadline less the
-//! reserves of the phases after it. So no phase can eat what a later one has reserved, and with
-//! reserves that fit into the deadline every one of them is honoured, whatever happens before.
+//! A phase gets the time that remains until the deadline, less the reserves of the phases after it,
+//! and never more than its timeout. So no phase can use the time that a later one has reserved. If
+//! all reserves fit into the deadline, each phase gets its reserve, whatever happens before.
 
 use std::fmt::{self, Display};
 use std::time::Duration;
@@ -10,27 +10,27 @@ use std::time::Duration;
 use forensics_core::logfmt::Value;
 use tokio::time::Instant;
 
-/// What the arithmetic needs to know of a phase.
+/// What a phase asks for: its timeout and its reserve.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Claim {
     pub(crate) name: String,
-    /// The most it may take; `None` for as long as there is time.
+    /// The longest time that the phase may take. `None` means as long as there is time.
     pub(crate) timeout: Option<Duration>,
-    /// What earlier phases must leave to it.
+    /// The time that earlier phases must leave for this one.
     pub(crate) reserve: Duration,
 }
 
 impl Claim {
-    /// The pre-stop delay's: it has its time, and nothing is reserved for it.
+    /// The claim of the pre-stop delay, which has a timeout and no reserve.
     pub(crate) fn pre_stop_delay(delay: Duration) -> Self {
         Self { name: "pre_stop_delay".to_owned(), timeout: Some(delay), reserve: Duration::ZERO }
     }
 }
 
-/// What a phase gets when it starts with `remaining` left until the deadline, while the phases
-/// after it have reserved `later` in all.
+/// The time that a phase gets if it starts `remaining` before the deadline, and the phases after it
+/// have reserved `later` in all.
 ///
-/// Its own reserve is its due even where the later ones ask for more than there is.
+/// A phase gets its own reserve even if the later phases reserve more than is left.
 fn allowance(
     timeout: Option<Duration>,
     reserve: Duration,
@@ -42,46 +42,45 @@ fn allowance(
     timeout.map_or(open, |timeout| timeout.min(open))
 }
 
-/// What a phase that has started may take, and what of it is its own even after an escalation.
+/// The time of a phase that has started. After an escalation it may use only its reserve.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Budget {
     pub(crate) started: Instant,
     timeout: Option<Duration>,
     pub(crate) reserve: Duration,
-    /// What the phases after it have reserved.
+    /// The sum of the reserves of the phases after it.
     later: Duration,
 }
 
 impl Budget {
-    /// For a phase that starts at `started`.
+    /// The budget of a phase that starts at `started`.
     pub(crate) fn new(claim: &Claim, later: Duration, started: Instant) -> Self {
         let Claim { timeout, reserve, .. } = *claim;
         Self { started, timeout, reserve, later }
     }
 
-    /// A member's of the group whose budget this is: it shares the group's time, and its reserve.
+    /// The budget of a member of this group. A member shares the time and the reserve of its group.
     pub(crate) fn of_member(self, timeout: Option<Duration>) -> Self {
         Self { timeout: self.timeout.into_iter().chain(timeout).min(), ..self }
     }
 
-    /// All of it, with this deadline.
+    /// The time that the phase may take with this deadline.
     pub(crate) fn all(&self, deadline: Instant) -> Duration {
         let remaining = deadline.saturating_duration_since(self.started);
         allowance(self.timeout, self.reserve, remaining, self.later)
     }
 
-    /// What it would be, were it not for what the phases after it have reserved.
+    /// The time that the phase could take if the phases after it had no reserves.
     pub(crate) fn unreserved(&self, deadline: Instant) -> Duration {
         Self { later: Duration::ZERO, ..*self }.all(deadline)
     }
 }
 
-/// The longest that a teardown can take. [`ShutdownGuard::worst_case`](crate::ShutdownGuard::worst_case)
-/// returns it.
+/// The longest time that a teardown can take.
+/// [`ShutdownGuard::worst_case`](crate::ShutdownGuard::worst_case) returns it.
 ///
-/// Its `Display` shows how it comes about, such as
-/// `pre_stop_delay 5.00s + drain 30.00s + db_close (open, 5.00s reserved) = at most 50.00s`. `open`
-/// means that the phase has no timeout.
+/// Its `Display` shows the sum, such as `pre_stop_delay 5.00s + drain 30.00s + db_close (open,
+/// 5.00s reserved) = at most 50.00s`. `open` means that the phase has no timeout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorstCase {
     claims: Vec<Claim>,
@@ -93,13 +92,13 @@ impl WorstCase {
         Self { claims, deadline }
     }
 
-    /// The pre-stop delay and the timeouts of all phases together, and never more than the deadline. It
-    /// is the deadline if a phase has no timeout.
+    /// The sum of the pre-stop delay and the timeouts of all phases, but never more than the
+    /// deadline. If a phase has no timeout, it is the deadline.
     pub fn duration(&self) -> Duration {
         self.timeouts().map_or(self.deadline, |sum| sum.min(self.deadline))
     }
 
-    /// Whether the deadline covers all reserves. If not, the last phases may have no time.
+    /// Whether the deadline covers all reserves. If not, the last phases may get no time.
     pub(crate) fn is_possible(&self) -> bool {
         self.reserves() <= self.deadline
     }
@@ -147,7 +146,7 @@ impl Display for WorstCase {
     }
 }
 
-/// A span of time as the log shows it: `1.25s`.
+/// A duration as the log shows it: `1.25s`.
 pub(crate) struct Seconds(pub(crate) Duration);
 
 impl Display for Seconds {
@@ -176,7 +175,7 @@ mod tests {
             (None, 5, 5, 0, 5),
             (Some(3), 5, 5, 0, 3),
             (None, 5, 4, 0, 4),
-            // More is reserved than there is: first come, first served.
+            // More is reserved than there is time. The earlier phase gets its reserve.
             (None, 5, 8, 5, 5),
             (None, 5, 3, 5, 3),
         ];

@@ -1,4 +1,4 @@
-//! What the machine takes in, and what it gives back: plain data.
+//! The events that the machine handles and the actions that it returns: plain data.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,14 +20,15 @@ use crate::report::{PhaseReport, RepeatedSignal};
 /// Something that happened.
 #[derive(Debug, Clone)]
 pub(crate) enum Event {
-    /// The OS handler saw a signal, at that time.
+    /// The OS handler received a signal at the time `at`.
     SignalArrived {
         signal: Box<Caught>,
         at: Instant,
     },
-    /// The program asked for a stop, or tokio heard a signal that the shutdown thread has not brought.
+    /// The program requested a stop, or tokio received a signal that the shutdown thread has not
+    /// handled.
     Requested(Trigger),
-    /// The program cancelled the guard's token, which asks for a stop as well.
+    /// The program cancelled the guard's token, which requests a stop as well.
     TokenCancelled,
     /// [`Action::CaptureContext`] is done.
     ContextCaptured(Box<ShutdownContext>),
@@ -37,42 +38,44 @@ pub(crate) enum Event {
     SignalRepeated(Box<RepeatedSignal>),
     /// The program escalated the stop.
     Escalated,
-    /// The program said that the service is up.
+    /// The program reported that the service is ready.
     Ready,
     /// `run` was called.
     RunStarted,
     ServiceEnded(ServiceOutcome),
-    /// A phase recorded something: these are all its values.
+    /// A phase recorded a value. These are all its values.
     PhaseProgressed(StepId, Values),
-    /// A phase's task has ended, with all its values.
+    /// A phase's task has ended. These are all values of the phase.
     PhaseEnded(StepId, PhaseEnd, Values),
     /// The diagnostic's task has ended.
     DiagnosticEnded,
-    /// systemd has told us about our unit.
+    /// systemd has reported the properties of our unit.
     UnitKnown(Unit),
-    /// systemd was asked for more time: how long the teardown may take now.
+    /// systemd was asked for more time. The stop may take this long in all now.
     Extended(Duration),
     /// The runtime has answered [`Action::AskRuntime`].
     RuntimeAnswered,
     /// The timer of [`Awaited`](super::Awaited) is due.
     Tick,
-    /// The shutdown thread looks whether something stalls. So many signals found no free slot in the OS
-    /// handler since the guard was installed.
+    /// The shutdown thread checks the stop. `missed` is how many signals found no free slot in the
+    /// OS handler since the guard was installed.
     Watched {
         missed: u64,
     },
-    /// [`Action::ReportStall`] is done: with everything that may explain it, safe to show.
+    /// [`Action::ReportStall`] is done. `detail` is one line with everything that may explain the
+    /// stall, safe to show.
     StallDescribed {
         stalled: Vec<Stalled>,
         detail: String,
     },
-    /// [`Action::Exit`] is under way: with everything that may explain it, safe to show.
+    /// The shutdown thread is about to end the process. The text is one line with the reason and
+    /// everything that may explain it, safe to show.
     ExitDescribed(String),
-    /// `run` has written everything that was left to write, and returns.
+    /// `run` has flushed the record, the log and the termination message, and returns.
     Closed,
-    /// The process is expected to end from now on, as the teardown of every guard has ended.
+    /// The process is expected to end from now on, because the teardown of every guard has ended.
     ExitExpected,
-    /// The guard was dropped, with or without the future of `run`; or this panic ends the process.
+    /// The guard was dropped, or the future of `run` that holds it, or this panic ends the process.
     GuardDropped(Option<Panic>),
 }
 
@@ -82,64 +85,64 @@ pub(crate) enum PhaseEnd {
     Ok,
     Failed(String),
     Panicked(String),
-    /// It was dropped before it was done.
+    /// The task was dropped before the phase had ended.
     Dropped,
 }
 
-/// Something to do.
+/// Something that the caller of the machine must do.
 #[derive(Debug, Clone)]
 pub(crate) enum Action {
-    /// The service takes traffic from now on.
+    /// The service is ready for traffic from now on.
     BecomeReady,
-    /// The service takes no more traffic.
+    /// The service is not ready for traffic any more.
     EndReadiness,
-    /// Capture what the context line shows, and bring [`Event::ContextCaptured`].
+    /// Capture what the context line shows, then handle [`Event::ContextCaptured`].
     CaptureContext {
         trigger: Trigger,
         signal: Option<Box<Caught>>,
     },
-    /// Read what the record shows beside that, and bring [`Event::ContextCompleted`].
+    /// Read what only the record shows, then handle [`Event::ContextCompleted`].
     CompleteContext(Arc<ShutdownContext>),
-    /// Find out who sent this signal, and bring [`Event::SignalRepeated`] with that.
+    /// Find out who sent this signal, then handle [`Event::SignalRepeated`] with the sender.
     ResolveSender(Box<Caught>, Box<RepeatedSignal>),
     CancelToken,
     Log(LogEvent),
     Record(record::Event),
-    /// The line that `systemctl status` shows.
+    /// Set the status line that `systemctl status` shows.
     SetStatus(String),
     /// Ask systemd why it stops us, and then tell it that we are stopping.
     ExplainStop(Arc<ShutdownContext>),
     StartDiagnostic(Arc<ShutdownContext>),
     EndDiagnostic,
-    /// The phase runs in a stop with this context.
+    /// Start the task of a phase. The context is that of the stop.
     StartPhase(PhaseKey, Arc<ShutdownContext>),
-    /// Abort the task of a phase, and bring [`Event::PhaseProgressed`] with its last values.
+    /// Abort the task of a phase, then handle [`Event::PhaseProgressed`] with its last values.
     DropPhase(StepId),
     /// Write the termination message.
     WriteMessage {
         text: String,
         is_last: bool,
     },
-    /// Ask the runtime for a sign of life.
+    /// Ask the runtime to answer with [`Event::RuntimeAnswered`].
     AskRuntime,
-    /// The stop has to be watched from now on.
+    /// Wake the shutdown thread, because it must watch the stop from now on.
     WakeShutdownThread,
-    /// `what` was seen, and these stall. Find out what may explain it, and bring
-    /// [`Event::StallDescribed`].
+    /// Report a stall. `what` says what was seen, and `stalled` are the parts that do not progress.
+    /// Find out what may explain it, then handle [`Event::StallDescribed`].
     ReportStall {
         what: String,
         stalled: Vec<Stalled>,
     },
-    /// Bring [`Event::ExitDescribed`], and end the process. Only on the shutdown thread.
+    /// Handle [`Event::ExitDescribed`], then end the process. Only the shutdown thread does this.
     Exit,
 }
 
-/// Names a phase or a group.
+/// Identifies a phase or a group.
 #[derive(Debug, Clone)]
 pub(crate) struct PhaseKey {
     pub(crate) id: StepId,
     pub(crate) name: Arc<str>,
-    /// The group that it belongs to.
+    /// The group that the phase is a member of.
     pub(crate) group: Option<Box<PhaseKey>>,
 }
 
@@ -149,21 +152,22 @@ impl PhaseKey {
     }
 }
 
-/// Why the process is ended.
+/// Why the process is ended by force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ExitReason {
-    /// Another signal asked for it.
+    /// Another signal requested it.
     Signal(Signal),
     /// The teardown did not end by its deadline.
     Deadline,
-    /// The teardown has ended, and what it left to write is not written.
+    /// The teardown has ended, but `run` has not finished writing the record, the log and the
+    /// termination message.
     NotClosed,
-    /// The teardown has ended, and the process has not.
+    /// The teardown has ended, but the process has not.
     NoExit,
 }
 
 impl ExitReason {
-    /// The word for it in the record.
+    /// The value of `forced_by` in the record.
     pub(crate) fn by(self) -> ForcedBy {
         match self {
             ExitReason::Signal(_) => ForcedBy::Signal,
@@ -172,7 +176,7 @@ impl ExitReason {
         }
     }
 
-    /// The same in words.
+    /// The reason as text, for the log and the record.
     pub(crate) fn text(self) -> String {
         match self {
             ExitReason::Signal(signal) => format!("another {signal} asked for an end at once"),
@@ -189,16 +193,16 @@ impl ExitReason {
     }
 }
 
-/// What the machine has to say in the log. The texts are in [`crate::events`].
+/// An event that the machine logs. The texts are in [`crate::events`].
 #[derive(Debug, Clone)]
 pub(crate) enum LogEvent {
     Context(Arc<ShutdownContext>),
     Repeated(Box<RepeatedSignal>, Escalation),
     ImpossibleReserves(String),
     DelayStarted(Duration),
-    /// How long it lasted, and what the line adds if it was cut short.
+    /// How long the delay lasted, and the end of the line if it was cut short.
     DelayEnded(Duration, &'static str),
-    /// What the phases may take, and how the deadline came about.
+    /// How long the phases may take, and where the deadline comes from.
     TeardownStarted {
         sum: String,
         deadline: String,

@@ -1,4 +1,4 @@
-//! How long a teardown may take: what was configured, and what the supervisor grants.
+//! How long a teardown may take, by the configuration and by the supervisor's stop timeout.
 
 use std::time::Duration;
 
@@ -9,26 +9,27 @@ use forensics_core::duration::Timespan;
 use super::{Machine, Seconds};
 use crate::config::safety_margin;
 
-/// What systemd has said of our unit.
+/// What systemd has reported about our unit.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Unit {
     pub(crate) stop_timeout: Timespan,
-    /// Whether it accepts what this process sends with sd_notify.
+    /// Whether systemd accepts what this process sends with sd_notify.
     pub(crate) heeds_us: bool,
 }
 
-/// How systemd's stop timeout may be moved: each sign of progress starts it again, up to a ceiling.
+/// How systemd's stop timeout may be extended: progress of the phases restarts it, up to a ceiling.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Extension {
     /// The unit's stop timeout.
     pub(crate) granted: Duration,
-    /// The longest the whole teardown may be allowed.
+    /// The longest time that the whole teardown may be allowed.
     pub(crate) ceiling: Duration,
 }
 
 impl Extension {
-    /// After so long, with so much `allowed`: what shall be allowed, and how long systemd has to
-    /// wait from now on. `None` if that is no more than there is.
+    /// The next extension, at `elapsed` after the request, if the teardown may take `allowed` so
+    /// far. Returns how long the teardown may take then, and how long systemd must wait from now
+    /// on. `None` if this is not longer than `allowed`.
     pub(crate) fn next(self, elapsed: Duration, allowed: Duration) -> Option<(Duration, Duration)> {
         let margin = safety_margin(self.granted);
         let next = (elapsed + self.granted).saturating_sub(margin).min(self.ceiling);
@@ -37,11 +38,13 @@ impl Extension {
 }
 
 impl Machine {
-    /// How long a teardown may take that this context began, and why so long.
+    /// How long a teardown with this context may take, and a text that says where the limit comes
+    /// from.
     ///
-    /// systemd's stop timeout counts if systemd may be the sender, and if it receives `STOPPING=1`:
-    /// `kill PID` does not start systemd's timer, and `STOPPING=1` does. A configured stop timeout counts
-    /// for every signal, because the sender does not show who waits.
+    /// systemd's stop timeout counts if systemd may be the sender. It also counts if systemd
+    /// receives `STOPPING=1`: `kill PID` does not start systemd's timer, but `STOPPING=1` does. A
+    /// configured stop timeout counts for every signal, because the sender does not show which
+    /// supervisor waits.
     pub(super) fn limit(&self, context: &ShutdownContext) -> (Duration, String) {
         let configured = self.config.deadline();
         let by_systemd = matches!(context.cause(), Cause::Systemd | Cause::Reboot | Cause::Unknown);
@@ -68,8 +71,8 @@ impl Machine {
         self.unit?.stop_timeout.to_std()
     }
 
-    /// How the deadline may be moved by asking systemd for more time. `None` where the user does
-    /// not want that, systemd would not accept it, or there is nothing to gain.
+    /// How the deadline may be extended by asking systemd for more time. `None` if this is not
+    /// configured, if systemd would not accept it, or if there is nothing to gain.
     pub(crate) fn extension(&self) -> Option<Extension> {
         let granted = self.granted()?;
         let asked = self.config.extend_ceiling?;
@@ -80,8 +83,8 @@ impl Machine {
     }
 }
 
-/// How long a teardown may take at most whose time may be extended so far: no longer than the
-/// deadline, nor than the supervisor waits.
+/// The longest time that a teardown may be extended to: `asked`, but no longer than the deadline,
+/// and no longer than the supervisor waits.
 fn highest(asked: Duration, deadline: Duration, stop_timeout: Option<Duration>) -> Duration {
     let stop_timeout = stop_timeout
         .map_or(Duration::MAX, |stop_timeout| stop_timeout - safety_margin(stop_timeout));

@@ -1,9 +1,9 @@
-//! The state of a stop, and what follows from each event.
+//! The state machine of a stop: its states, and the actions that each event causes.
 //!
-//! [`Machine::handle`] takes an event and the present time, changes the state, and returns the
-//! actions that follow. It is pure: it reads no clock, takes no lock, and does no I/O. The caller
-//! performs the actions (see [`crate::shutdown`]). So every rule of a stop can be tested without
-//! threads, and two events can never be handled half.
+//! [`Machine::handle`] takes an event and the current time, changes the state, and returns actions.
+//! It is pure: it reads no clock, takes no lock, and does no I/O. The caller performs the actions
+//! (see [`crate::shutdown`]). So every rule of a stop can be tested without threads, and each event
+//! is handled completely before the next one.
 
 mod account;
 mod budget;
@@ -53,39 +53,39 @@ use crate::report::{PhaseReport, RepeatedSignal, ShutdownReport};
 #[derive(Clone)]
 pub(crate) struct Machine {
     config: Arc<Config>,
-    /// Whether a service manager hears what we send it.
+    /// Whether a service manager receives our notifications.
     notifies: bool,
     /// Whether a termination message is written.
     writes_message: bool,
-    /// What systemd said of our unit.
+    /// What systemd has reported about our unit.
     unit: Option<Unit>,
-    /// The phases that have not started.
+    /// The phases and groups that have not started.
     pub(crate) plan: Plan,
     requests: Requests,
     service: Service,
     state: State,
-    /// What is known of the stop. Absent until its context is captured.
+    /// The facts of the stop. `None` until its context is captured.
     stop: Option<Stop>,
 }
 
-/// The state of a stop. There is no other: everything else says what is known in a state.
+/// The state of a stop. The other fields of [`Machine`] and [`Stop`] only hold what is known in it.
 #[derive(Clone)]
 enum State {
     /// No stop has been requested.
     Running {
-        /// Whether the service takes traffic.
+        /// Whether the service is ready for traffic.
         ready: bool,
     },
-    /// A stop has been requested, and its context is being captured. A separate state, so that the
-    /// end of the service in this moment is not taken for the cause.
+    /// A stop has been requested, and its context is being captured. This is a separate state, so
+    /// that a service that ends meanwhile is not taken for the cause.
     Capturing {
         at: Instant,
-        /// Whether the service goes on for the pre-stop delay.
+        /// Whether a pre-stop delay may follow.
         may_delay: bool,
-        /// Signals that came meanwhile.
+        /// Signals that arrived while the context is being captured.
         repeated: Vec<RepeatedSignal>,
     },
-    /// The service is no longer ready, and still serves until then.
+    /// The service is not ready any more, but still serves until this time.
     PreStopDelay {
         until: Instant,
         /// The stage in which the teardown begins.
@@ -93,23 +93,24 @@ enum State {
     },
     /// The token is cancelled, and the phases run.
     TearingDown(Stage),
-    /// The teardown has ended, and `run` has returned; or the guard is gone, with or without a stop.
+    /// The teardown has ended and `run` returns, or the guard was dropped, with or without a stop.
     Finished,
-    /// The teardown has ended, and since then the process is expected to end.
+    /// The teardown of every guard has ended. The process is expected to end since this time.
     ExitExpected(Instant),
     /// We end the process.
     Exiting(ExitReason),
 }
 
-/// How far a teardown has come.
+/// How far the teardown has progressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// What only the record shows is still being read. No phase is recorded before the stop is.
+    /// The part of the context that only the record shows is still being read. No phase starts
+    /// before that, because the stop is recorded before its phases.
     Recording,
     /// `run` has not been called yet.
     BeforeRun,
     Phases,
-    /// Every phase has ended, and the service has until then to end.
+    /// Every phase has ended. The service must end by `until`.
     Service {
         since: Instant,
         until: Instant,
@@ -118,21 +119,21 @@ enum Stage {
     DroppingService {
         since: Instant,
     },
-    /// The diagnostic has until then to end.
+    /// The diagnostic must end by `until`.
     Diagnostic {
         until: Instant,
     },
-    /// It has been told to end at once.
+    /// The diagnostic was told to end at once. After `until` it is not waited for.
     EndingDiagnostic {
         until: Instant,
     },
-    /// All has ended, and `run` is about to return.
+    /// Everything has ended, and `run` is about to return.
     Closing {
         since: Instant,
     },
 }
 
-/// The service's own future.
+/// The state of the service's own future.
 #[derive(Clone)]
 enum Service {
     /// `run` has not been called.
@@ -141,38 +142,40 @@ enum Service {
     Ended(ServiceOutcome),
 }
 
-/// A stop that has begun.
+/// The facts of a stop that has begun.
 #[derive(Clone)]
 struct Stop {
     context: Arc<ShutdownContext>,
-    /// When it was requested.
+    /// When the stop was requested.
     began: Instant,
-    /// How long it may take from then on, and why so long.
+    /// How long the stop may take from `began` on, and a text that says where this limit comes
+    /// from.
     allowed: Duration,
     allowed_why: String,
-    /// How long the pre-stop delay may last, and how long it lasted.
+    /// How long the pre-stop delay may last, and how long it has lasted.
     delay: Duration,
     delayed: Duration,
     pace: Pace,
     /// Signals after the first.
     repeated: Vec<RepeatedSignal>,
     running: BTreeMap<StepId, RunningPhase>,
-    /// The group whose members run.
+    /// The group that runs now.
     group: Option<RunningGroup>,
-    /// The phases and groups that have ended, in order.
+    /// The phases and groups that have ended, in order. The report of a group has those of its
+    /// members.
     reports: Vec<PhaseReport>,
-    /// No later than the next instant at which something is due in a running phase.
+    /// When the running phases must be looked at next. It may be too early, but is never too late.
     phase_timer: Option<Instant>,
     /// Whether the diagnostic's task runs.
     diagnostic_runs: bool,
-    /// Grows with everything that a phase gets done.
+    /// Counts the progress of the phases: it grows when a phase starts, records a value, or ends.
     progress: u64,
-    /// The progress at which the termination message was last written.
+    /// The value of `progress` when the termination message was last written.
     told: Option<u64>,
     stall: Stall,
 }
 
-/// What still runs.
+/// Which phases may still run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pace {
     Full,
@@ -180,20 +183,21 @@ enum Pace {
     ReservedOnly,
 }
 
-/// A phase that has not ended.
+/// A phase that has started and has not ended.
 #[derive(Clone)]
 struct RunningPhase {
     key: PhaseKey,
     due: Budget,
-    /// When it is dropped, as it stands now.
+    /// When the phase is dropped. It changes with the deadline, and after an escalation.
     end: Instant,
-    /// When it is named the next time as still running.
+    /// When the log reports it next as still running.
     next_notice: Instant,
     dropped: Option<Dropped>,
     values: Values,
 }
 
-/// Why a phase was dropped, and until when its future has to be gone.
+/// Why a phase was dropped, and by when its future must be gone. After that the phase is given up:
+/// it is reported as ended, although it still blocks its thread.
 #[derive(Debug, Clone)]
 struct Dropped {
     outcome: Outcome,
@@ -205,11 +209,11 @@ struct Dropped {
 struct RunningGroup {
     key: PhaseKey,
     started: Instant,
-    /// The members that have ended. Their ids are in the order of registration.
+    /// The members that have ended. Their ids have the order of registration.
     members: BTreeMap<StepId, PhaseReport>,
 }
 
-/// One call of [`Machine::handle`]: the time, and the actions so far.
+/// One call of [`Machine::handle`]: the current time, and the actions that it returns.
 struct Turn {
     now: Instant,
     actions: Vec<Action>,
@@ -233,18 +237,18 @@ impl Turn {
     }
 }
 
-/// What `run()` waits for. It sleeps until this changes, so that no other event wakes it.
+/// What `run()` waits for. It is woken only when this changes, and not by every event.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Awaited {
-    /// [`Machine::report`] has the report to return.
+    /// The teardown has ended, and [`Machine::report`] returns the report.
     pub(crate) is_finished: bool,
-    /// The service's future is to be dropped.
+    /// `run()` must drop the service's future.
     pub(crate) drops_service: bool,
     /// When [`Event::Tick`] is due.
     pub(crate) timer: Option<Instant>,
 }
 
-/// What others may know of a stop.
+/// The facts of a stop for code outside the machine.
 pub(crate) struct Snapshot {
     pub(crate) running: Vec<(String, Duration, serde_json::Map<String, serde_json::Value>)>,
     /// How long ago the stop was requested.
@@ -268,7 +272,7 @@ impl Machine {
         }
     }
 
-    /// Takes in an event. The actions are to be performed in their order.
+    /// Handles an event, and returns actions. The caller must perform them in this order.
     pub(crate) fn handle(&mut self, event: Event, now: Instant) -> Vec<Action> {
         let turn = &mut Turn { now, actions: Vec::new() };
         match event {
@@ -316,7 +320,8 @@ impl Machine {
         }
     }
 
-    /// Whether [`Event::Watched`] is due four times a second.
+    /// Whether the shutdown thread must check the stop four times a second, with
+    /// [`Event::Watched`].
     pub(crate) fn is_watched(&self) -> bool {
         !matches!(self.state, State::Running { .. } | State::Finished | State::Exiting(_))
     }
@@ -331,13 +336,13 @@ impl Machine {
         matches!(self.state, State::TearingDown(_))
     }
 
-    /// Whether signals mean nothing to us any more. A teardown that is [closing](Stage::Closing) is not
-    /// over.
+    /// Whether signals have no effect any more. They still have one while a teardown is
+    /// [closing](Stage::Closing).
     pub(crate) fn is_over(&self) -> bool {
         matches!(self.state, State::Finished | State::ExitExpected(_) | State::Exiting(_))
     }
 
-    /// Why the process is to be ended, if it is.
+    /// Why the process must be ended, if it must.
     pub(crate) fn exit_reason(&self) -> Option<ExitReason> {
         match self.state {
             State::Exiting(reason) => Some(reason),
@@ -351,7 +356,7 @@ impl Machine {
         Awaited { is_finished: self.is_closing(), drops_service, timer: self.next_timer() }
     }
 
-    /// The report of a teardown that has ended, while `run` is about to return.
+    /// The report of a teardown that has ended. `None` unless `run` is about to return.
     pub(crate) fn report(&self) -> Option<ShutdownReport> {
         let State::TearingDown(Stage::Closing { since }) = self.state else { return None };
         let stop = self.stop.as_ref()?;
@@ -379,12 +384,12 @@ impl Machine {
         Some(report)
     }
 
-    /// For how long another signal is the same request as the last one.
+    /// For how long another signal counts as the same request as the last one.
     pub(crate) fn same_request_for(&self, now: Instant) -> Duration {
         self.requests.same_for(now)
     }
 
-    /// When a stop that has begun must have ended.
+    /// The deadline of a stop that has begun.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.stop.as_ref().map(Stop::deadline)
@@ -404,12 +409,12 @@ impl Machine {
         })
     }
 
-    /// When a phase that runs is dropped.
+    /// When a running phase is dropped if it has not ended by then.
     pub(crate) fn phase_end(&self, phase: StepId) -> Option<Instant> {
         Some(self.stop.as_ref()?.running.get(&phase)?.end)
     }
 
-    /// What the pre-stop delay and the phases registered so far may take.
+    /// The longest time that the pre-stop delay and the phases registered so far may take.
     pub(crate) fn sum(&self) -> WorstCase {
         self.plan.sum(self.config.pre_stop_delay, self.config.deadline())
     }
@@ -473,7 +478,7 @@ impl Machine {
         }
     }
 
-    /// The first request of all begins the stop; every other one has no effect.
+    /// Begins the stop if this is the first request. Later requests have no effect.
     fn request(
         &mut self,
         trigger: Trigger,
@@ -483,24 +488,24 @@ impl Machine {
         turn: &mut Turn,
     ) {
         let State::Running { ready } = self.state else { return };
-        // Traffic is only sent to a service that is ready.
+        // A service that is not ready gets no traffic, so it needs no pre-stop delay.
         let may_delay = may_delay && ready;
         self.state = State::Capturing { at, may_delay, repeated: Vec::new() };
         turn.act(Action::EndReadiness);
         turn.act(Action::CaptureContext { trigger, signal });
     }
 
-    /// The context is there: from here on the stop is under way.
+    /// Begins the stop, now that its context is captured.
     fn begin(&mut self, context: ShutdownContext, turn: &mut Turn) {
         let State::Capturing { at, may_delay, repeated } = &mut self.state else { return };
         let (began, may_delay, repeated) = (*at, *may_delay, std::mem::take(repeated));
         let (allowed, allowed_why) = self.limit(&context);
         let context = Arc::new(context);
-        // The line is queued before the token is cancelled.
+        // The context line must be queued before the token is cancelled.
         turn.log(LogEvent::Context(context.clone()));
         let planned =
             if may_delay { self.config.pre_stop_delay.min(allowed) } else { Duration::ZERO };
-        // What the phases have reserved is theirs.
+        // The delay must not use the time that the phases have reserved.
         let delay = planned.min(allowed.saturating_sub(self.plan.reserved()));
         if delay.is_zero() {
             turn.act(Action::CancelToken);
@@ -540,7 +545,7 @@ impl Machine {
         }
     }
 
-    /// The context has all that the record shows: now the stop is recorded.
+    /// Records the stop, now that the context has everything that the record shows.
     fn record_begin(&mut self, context: Arc<ShutdownContext>, turn: &mut Turn) {
         let (State::PreStopDelay { first: stage, .. } | State::TearingDown(stage)) =
             &mut self.state
@@ -556,11 +561,11 @@ impl Machine {
             stop_timeout_us: self.unit.map(|unit| unit.stop_timeout),
             ..record_events::begun(&stop.context)
         }));
-        // The deadline is watched from here on, by the thread that needs no runtime.
+        // From now on the shutdown thread watches the deadline, because it needs no runtime.
         turn.act(Action::WakeShutdownThread);
     }
 
-    /// Takes in a signal after the first one, whose sender is known by now.
+    /// Handles a signal after the first one, once its sender has been looked up.
     fn repeat(&mut self, mut repeated: Box<RepeatedSignal>, turn: &mut Turn) {
         if let State::Capturing { repeated: waiting, .. } = &mut self.state {
             return waiting.push(*repeated);
@@ -582,14 +587,14 @@ impl Machine {
             Escalation::Exit => ordinal >= Some(2),
             Escalation::Ignore => false,
         };
-        // A teardown that has ended needs no force.
+        // A teardown that has ended is not ended by force.
         if exits && !self.is_closing() {
             self.force(ExitReason::Signal(signal), turn);
         }
     }
 
-    /// Ends the pre-stop delay, or leaves only the phases with a reserve to run. Returns whether it
-    /// was the delay.
+    /// Escalates the stop: ends the pre-stop delay, or else lets only the phases with a reserve
+    /// run. Returns whether it ended the delay.
     fn escalate(&mut self, turn: &mut Turn) -> bool {
         let ends_delay = self.end_delay(", cut short by an escalation", turn);
         if !ends_delay && let Some(stop) = self.tearing_down() {
@@ -599,8 +604,8 @@ impl Machine {
         ends_delay
     }
 
-    /// Ends the pre-stop delay if it has begun; otherwise there will be none. Returns whether it had begun.
-    /// The log says `why` after `Pre-stop delay over`.
+    /// Ends the pre-stop delay. If the context is still being captured, there will be no delay.
+    /// Returns whether a delay had begun. The log line is `Pre-stop delay over`, followed by `why`.
     fn end_delay(&mut self, why: &'static str, turn: &mut Turn) -> bool {
         if let State::Capturing { may_delay, .. } = &mut self.state {
             *may_delay = false;
@@ -641,7 +646,7 @@ impl Machine {
         }
     }
 
-    /// The stop, while its teardown runs.
+    /// The stop, if its teardown is running.
     fn tearing_down(&mut self) -> Option<&mut Stop> {
         self.stop.as_mut().filter(|_| matches!(self.state, State::TearingDown(_)))
     }
@@ -662,11 +667,13 @@ impl Machine {
         }
     }
 
-    /// The guard goes before its teardown has ended: `main` returned early, or a panic ends the run.
+    /// Handles the end of a guard before its teardown has ended: `main` returned early, or a panic
+    /// ends the process.
     fn guard_dropped(&mut self, panic: Option<Panic>, turn: &mut Turn) {
-        // The status of a Rust program that panicked. With `panic = "abort"` it dies by SIGABRT instead.
+        // The exit status of a Rust program that panicked. With `panic = "abort"` it dies by
+        // SIGABRT instead.
         const PANIC_STATUS: u8 = 101;
-        // The end of a teardown is recorded once.
+        // If the teardown has ended, its end is already recorded.
         self.closed();
         if self.is_over() {
             return;
@@ -685,7 +692,8 @@ impl Machine {
         self.state = State::Finished;
     }
 
-    /// The last event of the record: the run has ended. The exit status is absent if it is not known.
+    /// The last event of the record, which says how the run has ended. `status` is `None` if the
+    /// exit status is not known.
     fn stopped(&self, how: ExitKind, status: Option<u8>, turn: &Turn) -> Stopped {
         let total = self.stop.as_ref().map_or(Duration::ZERO, |stop| turn.since(stop.began));
         let mut stopped = Stopped::new(how, status.map(i32::from), micros(total));
@@ -699,7 +707,7 @@ impl Stop {
         self.began + self.allowed
     }
 
-    /// The phases and groups that have ended; the members of a group before it.
+    /// The phases and groups that have ended. The members of a group come before it.
     fn ended(&self) -> impl Iterator<Item = &PhaseReport> {
         self.reports.iter().flat_map(|step| step.members.iter().chain([step]))
     }

@@ -1,4 +1,5 @@
-//! The phases to run, in order, until each is taken to be run.
+//! The plan: the steps that have not run, in order. The teardown takes each from the plan to run
+//! it.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -13,38 +14,40 @@ use super::budget::{Claim, WorstCase};
 pub(crate) struct Step {
     pub(super) id: StepId,
     pub(super) claim: Claim,
-    /// The phases that must have ended well.
+    /// The names of the steps that must have ended with `ok`.
     pub(super) requires: Vec<String>,
     pub(super) work: Work,
 }
 
 #[derive(Clone)]
 pub(crate) enum Work {
-    /// Its closure is kept by [`crate::phases`].
+    /// A phase. Its closure is in [`crate::phases`].
     Phase,
-    /// Each of them a step whose work is a phase; their reserves are not used.
+    /// A group. Each member is a step whose work is a phase. The reserve of a member is not used.
     Group(Vec<Step>),
 }
 
-/// Names a step while it is in the plan.
+/// Identifies a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct StepId(pub(super) usize);
 
-/// All steps that have not been taken yet. Phases can still be added while the teardown runs.
+/// All steps that have not been taken from the plan. Phases can still be added while the teardown
+/// runs.
 #[derive(Clone, Default)]
 pub(crate) struct Plan {
     waiting: VecDeque<Step>,
-    /// What all of these have reserved, in nanoseconds: the sum may not fit into a `Duration`.
+    /// The sum of the reserves of these steps in nanoseconds. It may not fit into a `Duration`.
     reserved: u128,
-    /// The name of every step ever registered, by its id: a later phase may require one that has run.
+    /// The names of all steps ever registered, by id. A later phase may require one that has run.
     names: Vec<Arc<str>>,
     taken: HashSet<Arc<str>>,
-    /// What was wrong with the registrations so far. Each has been logged.
+    /// All registration errors so far. Each has been logged.
     pub(super) errors: Vec<String>,
 }
 
 impl Plan {
-    /// Adds a phase, or an empty group, at the end. Returns what is wrong with it, too, if anything.
+    /// Adds a phase, or an empty group, at the end. Returns its id, and what is wrong with the
+    /// registration, if anything.
     pub(crate) fn push(&mut self, name: &str, work: Work) -> (StepId, Option<String>) {
         let (step, error) = self.step(name, work);
         let id = step.id;
@@ -52,11 +55,12 @@ impl Plan {
         (id, error)
     }
 
-    /// Adds a member to the group `group`. If that has begun already, adds a phase at the end.
+    /// Adds a member to a group. If the group has already been taken from the plan, adds a phase at
+    /// the end instead.
     pub(crate) fn push_member(&mut self, group: StepId, name: &str) -> (StepId, Option<String>) {
         let (member, error) = self.step(name, Work::Phase);
         let id = member.id;
-        // Most likely the one registered last.
+        // Searched from the end, because it is most likely the group registered last.
         let group = self.waiting.iter_mut().rev().find(|step| step.id == group);
         match group.map(|step| &mut step.work) {
             Some(Work::Group(members)) => members.push(member),
@@ -65,7 +69,8 @@ impl Plan {
         (id, error)
     }
 
-    /// A name that is taken is told apart by a number: work that was registered is never lost.
+    /// Makes a step. If its name is in use, a number is appended to it, so that no registered work
+    /// is lost.
     fn step(&mut self, name: &str, work: Work) -> (Step, Option<String>) {
         let name = truncate(name, MAX_NAME_CHARS);
         let (mut unique, mut copies) = (Arc::from(&*name), 1_u64);
@@ -81,9 +86,9 @@ impl Plan {
         (Step { id: StepId(self.names.len()), claim, requires: Vec::new(), work }, error)
     }
 
-    /// Changes a step that has not been taken yet.
+    /// Changes a step that has not been taken from the plan.
     fn edit(&mut self, id: StepId, change: impl FnOnce(&mut Step)) {
-        // From the end: what is changed was most likely registered last.
+        // Searched from the end, because it is most likely the step registered last.
         for step in self.waiting.iter_mut().rev() {
             if step.id == id {
                 self.reserved -= step.claim.reserve.as_nanos();
@@ -99,28 +104,29 @@ impl Plan {
         }
     }
 
-    /// Gives a step so much time.
+    /// Sets the timeout of a step.
     pub(crate) fn limit(&mut self, id: StepId, timeout: Duration) {
         self.edit(id, |step| step.claim.timeout = Some(timeout));
     }
 
-    /// Keeps so much time for a step.
+    /// Sets the reserve of a step.
     pub(crate) fn reserve(&mut self, id: StepId, reserve: Duration) {
         self.edit(id, |step| step.claim.reserve = reserve);
     }
 
-    /// Requires of a step that another one has ended well.
+    /// Makes a step require that another step has ended with `ok`.
     pub(crate) fn require(&mut self, id: StepId, required: StepId) {
         let name = self.names.get(required.0 - 1).map(ToString::to_string);
-        // Without a name it is another guard's.
+        // An id without a name belongs to another guard.
         let name = name.unwrap_or_else(|| "a phase of another guard".to_owned());
         self.edit(id, |step| step.requires.push(name));
     }
 
-    /// Takes the next step, and says how much the ones after it have reserved.
+    /// Takes the next step from the plan. Also returns the sum of the reserves of the steps after
+    /// it.
     pub(super) fn take_next(&mut self) -> Option<(Step, Duration)> {
         let step = self.waiting.pop_front()?;
-        // Kept up to date instead of added up here, which would make a teardown quadratic.
+        // The sum is kept up to date. Adding up the reserves here would make a teardown quadratic.
         self.reserved -= step.claim.reserve.as_nanos();
         Some((step, self.reserved()))
     }
@@ -129,19 +135,20 @@ impl Plan {
         self.waiting.is_empty()
     }
 
-    /// What a pre-stop delay and the steps not yet taken may take.
+    /// The longest time that a pre-stop delay and the steps in the plan may take.
     pub(super) fn sum(&self, delay: Duration, deadline: Duration) -> WorstCase {
         let delay = (!delay.is_zero()).then(|| Claim::pre_stop_delay(delay));
         let claims = delay.into_iter().chain(self.waiting.iter().map(Step::effective_claim));
         WorstCase::of(claims.collect(), deadline)
     }
 
-    /// What the steps not yet taken have reserved in all.
+    /// The sum of the reserves of the steps in the plan.
     pub(super) fn reserved(&self) -> Duration {
         Duration::from_nanos_u128(self.reserved.min(Duration::MAX.as_nanos()))
     }
 
-    /// Finds the phases that require one which does not run before them. Before the first is taken.
+    /// Finds the phases that require a step that does not run before them. Must be called before
+    /// the first step is taken from the plan.
     pub(super) fn check_requirements(&mut self) -> Vec<String> {
         let mut earlier = HashSet::new();
         let mut errors = Vec::new();
@@ -162,15 +169,15 @@ impl Plan {
         errors
     }
 
-    /// The names of the steps not yet taken.
+    /// The names of the steps in the plan.
     pub(crate) fn names(&self) -> Vec<String> {
         self.waiting.iter().map(|step| step.claim.name.clone()).collect()
     }
 }
 
 impl Step {
-    /// A group without a timeout of its own can take no longer than its slowest member, if all
-    /// members have one.
+    /// The claim of the step, for the worst case. A group without a timeout can take no longer than
+    /// its slowest member, if all members have a timeout.
     fn effective_claim(&self) -> Claim {
         let mut claim = self.claim.clone();
         if let (Work::Group(members), None) = (&self.work, claim.timeout) {

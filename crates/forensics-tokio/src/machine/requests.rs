@@ -1,15 +1,15 @@
-//! Which signals are requests of their own.
+//! Tells which signals are separate requests, and which repeat the last one.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Two signals closer together than this are one request delivered twice: a terminal signals the
-/// whole process group, and a wrapper forwards what it got as well.
+/// Two signals less than this apart count as one request. A terminal signals the whole process
+/// group, and a wrapper forwards the signal that it got as well.
 pub(crate) const SAME_REQUEST: Duration = Duration::from_millis(200);
 
-/// How many repeated signals are listed in the log, the record and the report. The second and the
-/// third request always are. The others are only counted.
+/// How many repeated signals are listed in the log, the record and the report. All others are only
+/// counted, except the second and the third request, which are always listed.
 const MAX_LISTED: u32 = 32;
 
 /// Counts the signals of a stop.
@@ -17,7 +17,7 @@ const MAX_LISTED: u32 = 32;
 pub(super) struct Requests {
     /// How many requests there were.
     pub(super) count: u32,
-    /// When the last signal came.
+    /// When the last signal arrived.
     last: Option<Instant>,
     listed: u32,
     unlisted: u64,
@@ -26,7 +26,7 @@ pub(super) struct Requests {
 }
 
 impl Requests {
-    /// Counts a signal. Returns its number among the requests, `None` if it is the same request
+    /// Counts a signal. Returns its number among the requests, or `None` if it is the same request
     /// as the signal before it.
     pub(super) fn add(&mut self, at: Instant) -> Option<u32> {
         let repeated =
@@ -39,7 +39,7 @@ impl Requests {
         Some(self.count)
     }
 
-    /// Whether a repeated signal is to be listed; otherwise it is only counted.
+    /// Whether to list a repeated signal. If not, it is only counted.
     pub(super) fn may_list(&mut self, ordinal: Option<u32>) -> bool {
         let lists = self.listed < MAX_LISTED || matches!(ordinal, Some(2 | 3));
         if lists {
@@ -50,12 +50,12 @@ impl Requests {
         lists
     }
 
-    /// How many signals were only counted.
+    /// How many signals were only counted, or found no free slot in the OS handler.
     pub(super) fn unlisted(&self) -> u64 {
         self.unlisted.saturating_add(self.missed)
     }
 
-    /// For how long from `now` on a signal would still be the same request as the last one.
+    /// For how long from `now` on another signal counts as the same request as the last one.
     pub(super) fn same_for(&self, now: Instant) -> Duration {
         let since = self.last.map_or(SAME_REQUEST, |last| now.saturating_duration_since(last));
         SAME_REQUEST.saturating_sub(since)

@@ -1,5 +1,5 @@
-//! What the shutdown thread looks for while a stop is under way: a runtime that does not answer, a
-//! deadline that is near or over, a process that does not end.
+//! The checks of the shutdown thread during a stop: whether the runtime answers, whether the
+//! deadline is near or over, and whether the process ends.
 
 use std::time::Duration;
 
@@ -10,34 +10,34 @@ use tokio::time::Instant;
 use super::{Action, ExitReason, LogEvent, Machine, Seconds, Stage, State, Stop, Turn};
 use crate::record_events::micros;
 
-/// How long the runtime may leave a question unanswered.
+/// How long the runtime may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
-/// How long before the deadline what still runs is named.
+/// How long before the deadline the phases that still run are reported.
 const NEAR: Duration = Duration::from_millis(500);
 
-/// How long a process that is late is watched before it is ended. One that was stopped (SIGSTOP, a
-/// frozen cgroup) then has as long to end by itself as one that was not.
+/// How long a process that is late is watched before it is ended. So a process that was stopped
+/// (SIGSTOP, a frozen cgroup) also has this long to end by itself.
 pub(crate) const LATE_AFTER: Duration = Duration::from_millis(500);
 
-/// How long a process that is about to end has at least.
+/// How long a process has at least to end after its teardown.
 const TO_END: Duration = Duration::from_secs(1);
 
 /// The exit status of a forced end (`EX_SOFTWARE` of sysexits.h).
 pub(crate) const FORCED_STATUS: u8 = 70;
 
-/// How long before its deadline a teardown that may take so long is near it.
+/// How long before its deadline a teardown counts as near it. `allowed` is how long it may take.
 pub(super) fn near(allowed: Duration) -> Duration {
     NEAR.min(allowed / 10)
 }
 
-/// What has been seen of one stop so far.
+/// What the checks have seen of one stop so far.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Stall {
     runtime: Runtime,
-    /// The deadline that was said to be near.
+    /// The deadline that was last reported as near.
     said_near: Option<Instant>,
-    /// Since when the process is late.
+    /// When the process was first seen to be late.
     late: Option<Instant>,
 }
 
@@ -47,12 +47,12 @@ enum Runtime {
     #[default]
     Answers,
     Asked(Instant),
-    /// It has not answered, and this has been reported.
+    /// The runtime has not answered, and this has been reported.
     Silent,
 }
 
 impl Stall {
-    /// Whether `end` has passed, and that has been seen for a while.
+    /// Whether `end` has passed, and this was first seen at least `LATE_AFTER` ago.
     fn is_overdue(&mut self, end: Instant, now: Instant) -> bool {
         if now < end {
             self.late = None;
@@ -64,14 +64,14 @@ impl Stall {
 }
 
 impl Machine {
-    /// The shutdown thread looks.
+    /// Checks the stop, on the shutdown thread.
     pub(super) fn watch(&mut self, missed: u64, turn: &mut Turn) {
         self.requests.missed = missed;
         if let Some(reason) = self.overdue(turn.now) {
             return self.force(reason, turn);
         }
-        // `run` brings ticks in time, but it is not polled if the service blocks. In a runtime that does
-        // not answer, no phase could begin or end.
+        // Normally `run` handles the ticks in time, but it is not polled if the service blocks. If
+        // the runtime does not answer, a tick is useless, because no phase could start or end.
         if self.stop.as_ref().is_some_and(|stop| stop.stall.runtime == Runtime::Answers) {
             self.tick(turn);
         }
@@ -89,7 +89,7 @@ impl Machine {
         }
     }
 
-    /// Why the process has to be ended now, if it has.
+    /// Why the process must be ended now, if it must.
     fn overdue(&mut self, now: Instant) -> Option<ExitReason> {
         let (ended, reason) = match self.state {
             State::TearingDown(Stage::Closing { since }) => (Some(since), ExitReason::NotClosed),
@@ -109,13 +109,13 @@ impl Machine {
         }
     }
 
-    /// Ends the process: from here on there is no other end.
+    /// Ends the process by force. No later event can change that.
     pub(super) fn force(&mut self, reason: ExitReason, turn: &mut Turn) {
         self.state = State::Exiting(reason);
         turn.act(Action::Exit);
     }
 
-    /// Says, records and tells how the process is ended.
+    /// Logs, records and writes to the termination message how the process is ended.
     pub(super) fn exit_described(&mut self, detail: String, turn: &mut Turn) {
         let why = detail.split(';').next().unwrap_or_default();
         let head = format!("was ended by force, exit status {FORCED_STATUS}: {}", Escaped(why));

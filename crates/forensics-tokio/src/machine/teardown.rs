@@ -1,7 +1,8 @@
 //! The teardown: the steps of the plan, one after another, under one deadline.
 //!
-//! A step is a phase, or a group of phases that run concurrently. Here it is decided what runs, with
-//! how much time, and what became of it; the tasks themselves are [`crate::phases`]'.
+//! A step is a phase, or a group of phases that run concurrently. This module decides which steps
+//! run, how much time each gets, and with which outcome it ends. The tasks are in
+//! [`crate::phases`].
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,18 +23,18 @@ use crate::record_events::{self, micros};
 use crate::recorded::Values;
 use crate::report::PhaseReport;
 
-/// How often a phase that runs long is named.
+/// How often the log reports a phase that still runs.
 const STILL_RUNNING_EVERY: Duration = Duration::from_secs(5);
 
-/// How long a dropped phase has until its future is gone. A future is dropped when it yields, which
-/// is at once unless it blocks its thread.
+/// How long the future of a dropped phase may still exist. The future is dropped when it yields,
+/// which is at once unless it blocks its thread.
 const GONE_WITHIN: Duration = Duration::from_millis(100);
 
-/// How long the diagnostic's task has to end its process, and to say so.
+/// How long the diagnostic's task has to end its process and to report that.
 const DIAGNOSTIC_ENDS: Duration = Duration::from_millis(100);
 
 impl Machine {
-    /// Goes on with the teardown as far as it can.
+    /// Advances the teardown until it has to wait for an event.
     pub(super) fn advance(&mut self, turn: &mut Turn) {
         while let (State::TearingDown(stage), Some(stop)) = (&mut self.state, &mut self.stop) {
             let has_ended = matches!(self.service, Service::Ended(_));
@@ -65,7 +66,7 @@ impl Machine {
                     Stage::Service { since: turn.now, until: until.min(stop.deadline()) }
                 }
                 Stage::Service { .. } if has_ended => stop.await_diagnostic(),
-                // `run` polls it once more before it drops it.
+                // `run` polls the service once more before it drops it.
                 Stage::Service { since, until } if turn.now >= until => {
                     Stage::DroppingService { since }
                 }
@@ -76,7 +77,7 @@ impl Machine {
                     stop.await_diagnostic()
                 }
                 Stage::Service { .. } | Stage::DroppingService { .. } => return,
-                // Added while the service ended.
+                // A phase was registered while the service or the diagnostic was ending.
                 Stage::Diagnostic { .. } if !self.plan.is_empty() => Stage::Phases,
                 Stage::Diagnostic { .. } if !stop.diagnostic_runs => {
                     return self.end_teardown(turn);
@@ -97,7 +98,7 @@ impl Machine {
         }
     }
 
-    /// Everything has ended: records how, and lets `run` return.
+    /// Records the outcome of a teardown that has ended, and lets `run` return.
     fn end_teardown(&mut self, turn: &mut Turn) {
         self.state = State::TearingDown(Stage::Closing { since: turn.now });
         let Some(report) = self.report() else { return };
@@ -135,12 +136,12 @@ impl Machine {
     ) {
         let runs = matches!(self.service, Service::Running);
         let Some(stop) = self.tearing_down() else { return };
-        // Otherwise it was given up before, as it blocked its thread.
+        // A phase that blocked its thread may already have been given up.
         let Some(mut phase) = stop.running.remove(&id) else { return };
         phase.values = values;
         let (outcome, error) = match (end, phase.dropped.take()) {
             (PhaseEnd::Dropped, Some(dropped)) => phase.end_of_dropped(dropped, ""),
-            // The runtime is shutting down under us: no other phase can run.
+            // The runtime is shutting down, so no other phase can run.
             (PhaseEnd::Dropped, None) => {
                 let why = "the runtime has dropped it".to_owned();
                 stop.finish_phase(phase, Outcome::CutShort, Some(why), turn);
@@ -149,7 +150,7 @@ impl Machine {
                 }
                 return;
             }
-            // Even if it was being dropped: it ended by itself at the same moment.
+            // The phase may have been dropped as well, but it ended by itself first.
             (PhaseEnd::Ok, _) => (Outcome::Ok, None),
             (PhaseEnd::Failed(error), _) => (Outcome::Failed, Some(error)),
             (PhaseEnd::Panicked(message), _) => (Outcome::Panicked, Some(message)),
@@ -160,13 +161,14 @@ impl Machine {
 
 impl Stop {
     fn await_diagnostic(&self) -> Stage {
-        // It is ended before the deadline is near: what is left to do by then is to end.
+        // The diagnostic is ended before the deadline is near, so that the teardown has time to
+        // end.
         let before = near(self.allowed) + DIAGNOSTIC_ENDS;
         let deadline = self.deadline();
         Stage::Diagnostic { until: deadline.checked_sub(before).unwrap_or(deadline) }
     }
 
-    /// Starts a phase or a group, or skips it. `group` is the one that it is a member of.
+    /// Starts a phase or a group, or skips it. `group` is the group of a member.
     fn start_step(&mut self, step: Step, group: Option<PhaseKey>, due: Budget, turn: &mut Turn) {
         let refusal = self.refusal(&step, due);
         let name = step.claim.name.into();
@@ -213,14 +215,14 @@ impl Stop {
         if self.pace == Pace::ReservedOnly {
             phase.end = phase.reserved_end(phase.end);
         }
-        // Something is due by then.
+        // The timer must not be later than the next time at which this phase must be looked at.
         let by = phase.next_look();
         self.phase_timer = Some(self.phase_timer.map_or(by, |timer| timer.min(by)));
         self.running.insert(key.id, phase);
         turn.act(Action::StartPhase(key, self.context.clone()));
     }
 
-    /// Why a step is not to run at all.
+    /// Why a step must be skipped, if it must.
     fn refusal(&self, step: &Step, due: Budget) -> Option<String> {
         let unmet = step.requires.iter().find(|name| self.outcome(name) != Some(Outcome::Ok));
         if let Some(name) = unmet {
@@ -244,7 +246,7 @@ impl Stop {
         Some(why.to_owned())
     }
 
-    /// How the phase or group of that name has ended, if it has.
+    /// The outcome of the phase or group with this name, if it has ended.
     fn outcome(&self, name: &str) -> Option<Outcome> {
         self.ended().find(|report| report.name == name).map(|report| report.outcome)
     }
@@ -262,7 +264,7 @@ impl Stop {
         self.finish_group(turn);
     }
 
-    /// Ends the group once its last member has ended.
+    /// Ends the group if its last member has ended.
     fn finish_group(&mut self, turn: &mut Turn) {
         if !self.running.is_empty() {
             return;
@@ -297,7 +299,7 @@ impl Stop {
         }
     }
 
-    /// Records and logs how a phase or group has ended, and keeps it for the report.
+    /// Records and logs the outcome of a phase or group, and keeps its report.
     fn end_step(&mut self, key: PhaseKey, report: PhaseReport, turn: &mut Turn) {
         self.progress += 1;
         turn.record(record_events::phase_finished(&key, &report));
@@ -310,8 +312,8 @@ impl Stop {
         turn.log(LogEvent::PhaseFinished { phase: key, report });
     }
 
-    /// Drops phases whose time is up, names those that run long, and gives up those that were dropped
-    /// and still block their threads.
+    /// Drops the phases whose time is over, logs those that still run, and gives up dropped phases
+    /// that still block their threads.
     pub(super) fn look_at_phases(&mut self, turn: &mut Turn) {
         if self.phase_timer.is_none_or(|timer| turn.now < timer) {
             return;
@@ -347,8 +349,8 @@ impl Stop {
         self.phase_timer = self.running.values().map(RunningPhase::next_look).min();
     }
 
-    /// Gives each running phase its time again, as the deadline has moved, or only what is reserved
-    /// is left.
+    /// Computes the end of each running phase again, because the deadline has changed or the stop
+    /// was escalated.
     pub(super) fn adjust(&mut self, turn: &mut Turn) {
         let deadline = self.deadline();
         for phase in self.running.values_mut() {
@@ -369,12 +371,12 @@ impl Stop {
 }
 
 impl RunningPhase {
-    /// For how long it has run at that time.
+    /// How long the phase has run at the time `at`.
     pub(super) fn ran(&self, at: Instant) -> Duration {
         at.saturating_duration_since(self.due.started)
     }
 
-    /// When something is to be done about it.
+    /// When this phase must be looked at next.
     fn next_look(&self) -> Instant {
         match &self.dropped {
             Some(dropped) => dropped.gone_by,
@@ -382,7 +384,7 @@ impl RunningPhase {
         }
     }
 
-    /// The end of a phase that would end by `end` and has only its reserve left.
+    /// The end of a phase that may use only its reserve, and must end by `end` in any case.
     fn reserved_end(&self, end: Instant) -> Instant {
         let reserved = self.due.started.checked_add(self.due.reserve);
         reserved.map_or(end, |reserved| end.min(reserved))
@@ -393,7 +395,8 @@ impl RunningPhase {
         turn.act(Action::DropPhase(self.key.id));
     }
 
-    /// How it ended that was dropped: why, what that was due to, and what it recorded last.
+    /// The outcome and the error text of a dropped phase: why it was dropped, the cause, and the
+    /// last recorded value.
     fn end_of_dropped(&self, dropped: Dropped, due_to: &str) -> (Outcome, Option<String>) {
         let mut what = dropped.what + due_to;
         if let Some(last) = &self.values.last {
