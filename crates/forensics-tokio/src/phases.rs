@@ -1,8 +1,8 @@
-//! The tasks of the phases: started and dropped as the machine says.
+//! The tasks of the phases, started and dropped as the machine's actions say.
 //!
-//! Each phase is a task of its own. So a phase that blocks its thread stops no other phase if the runtime
-//! has another thread, and neither does a panic. However the task ends, it brings [`Event::PhaseEnded`],
-//! also when it is dropped.
+//! Each phase is a separate task. So a phase that panics stops no other phase. Neither does a phase
+//! that blocks its thread, if the runtime has another thread. However the task ends, even if it is
+//! dropped, [`Event::PhaseEnded`] is handled.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -25,7 +25,7 @@ use crate::phase_context::{PhaseContext, PhaseFn, PhaseState};
 use crate::recorded::{Recorded, Values};
 use crate::shutdown::Shutdown;
 
-/// The phases of a guard, as far as they are code and tasks. Clones are the same.
+/// The closures, tasks and spans of a guard's phases. Clones share them.
 #[derive(Clone, Default)]
 pub(crate) struct Phases(Arc<Mutex<Inner>>);
 
@@ -35,16 +35,17 @@ struct Inner {
     phases: HashMap<StepId, Phase>,
     /// The span in which `run` was called.
     outer: Option<Span>,
-    /// The service and the context of the stop, for the span of the whole teardown; and the span.
+    /// The name of the service and the context of the stop, for the span of the whole teardown.
     stop: Option<(String, Arc<ShutdownContext>)>,
     teardown: Arc<OnceLock<Span>>,
     spans: HashMap<StepId, Arc<OnceLock<Span>>>,
 }
 
-/// A phase that has not ended. The machine may drop it before the thread that starts it has done so.
+/// A phase that has not ended. It may be dropped before the thread that starts it has started the
+/// task.
 #[derive(Default)]
 struct Phase {
-    /// Its closure, until it starts.
+    /// Its closure, until the task is started.
     work: Option<PhaseFn>,
     is_dropped: bool,
     state: Option<Arc<PhaseState>>,
@@ -52,24 +53,24 @@ struct Phase {
 }
 
 impl Phases {
-    /// Keeps the closure of a phase that is registered.
+    /// Keeps the closure of a registered phase.
     pub(crate) fn add(&self, id: StepId, work: PhaseFn) {
         self.lock().phases.insert(id, Phase { work: Some(work), ..Phase::default() });
     }
 
-    /// Notes the present span as the one in which `run` was called.
+    /// Stores the current span as the one in which `run` was called.
     pub(crate) fn set_outer_span(&self) {
         let outer = Some(Span::current());
         self.lock().outer = outer;
     }
 
-    /// Notes what the span of the whole teardown shows.
+    /// Stores what the span of the whole teardown shows.
     pub(crate) fn set_stop(&self, service: &str, context: Arc<ShutdownContext>) {
         self.lock().stop = Some((service.to_owned(), context));
     }
 
-    /// The span of a phase or group, made when it is first asked for. Calls the subscriber: only the
-    /// log thread and the tasks of phases may ask.
+    /// The span of a phase or group. The first call creates it and calls the subscriber, so only
+    /// the log thread and the tasks of the phases may call this.
     pub(crate) fn span(&self, key: &PhaseKey) -> Span {
         let cell = self.lock().spans.entry(key.id).or_default().clone();
         let make = || {
@@ -82,7 +83,7 @@ impl Phases {
         cell.get_or_init(make).clone()
     }
 
-    /// Forgets the span of a phase or group that has ended.
+    /// Removes and returns the span of a phase or group that has ended.
     pub(crate) fn take_span(&self, key: &PhaseKey) -> Span {
         let span = self.span(key);
         self.lock().spans.remove(&key.id);
@@ -97,23 +98,23 @@ impl Phases {
         drop(inner);
         let make = || {
             let span = events::teardown_span(&service, &context, &outer);
-            // If it is disabled, the phases are in the span in which `run` was called.
+            // If it is disabled, the parent of the phases is the span in which `run` was called.
             if span.is_disabled() { outer } else { span }
         };
         cell.get_or_init(make).clone()
     }
 
-    /// Closes the spans that are left, so that they are exported before the process ends.
+    /// Closes the remaining spans, so that they are exported before the process ends.
     pub(crate) fn end_spans(&self) {
         let mut inner = self.lock();
         let spans = std::mem::take(&mut inner.spans);
         let rest = (std::mem::take(&mut inner.teardown), inner.outer.take(), spans);
         drop(inner);
-        // Not under the lock: it calls the subscriber.
+        // Dropped after the lock is released, because this calls the subscriber.
         drop(rest);
     }
 
-    /// Starts a phase, from any thread.
+    /// Starts the task of a phase. Any thread may call this.
     pub(crate) fn start(
         &self,
         shutdown: &Arc<Shutdown>,
@@ -133,7 +134,8 @@ impl Phases {
         drop(inner);
         let context = PhaseContext { state, shutdown: shutdown.clone() };
         let ends = BringsEnd { context: context.clone(), end: PhaseEnd::Dropped };
-        // Not under the lock: a runtime that shuts down drops the future at once.
+        // Started without the lock, because a runtime that is shutting down drops the future at
+        // once, and this takes the lock.
         let phases = self.clone();
         let task = shutdown.runtime.spawn(async move {
             let span = phases.span(&key);
@@ -149,8 +151,8 @@ impl Phases {
         }
     }
 
-    /// Aborts the task of a phase, which drops its future when it next yields. Returns what it has
-    /// recorded, if it has started.
+    /// Aborts the task of a phase, whose future is dropped when it next yields. Returns the values
+    /// that the phase has recorded, or `None` if it has not started.
     pub(crate) fn drop_phase(&self, id: StepId) -> Option<Values> {
         let mut inner = self.lock();
         let phase = inner.phases.get_mut(&id)?;
@@ -170,7 +172,7 @@ impl Phases {
 }
 
 async fn run(work: PhaseFn, context: PhaseContext, mut ends: BringsEnd) {
-    // The start of a phase is on disk before its work runs.
+    // The start of a phase must be written to the record before its work runs.
     context.shutdown.record.wait_until_written();
     ends.end = match catch_panic(async move { work(context).await }).await {
         Ok(None) => PhaseEnd::Ok,
@@ -179,7 +181,7 @@ async fn run(work: PhaseFn, context: PhaseContext, mut ends: BringsEnd) {
     };
 }
 
-/// Brings the end of a phase when it is dropped, however its task ends.
+/// Handles [`Event::PhaseEnded`] when it is dropped, and so however the task of the phase ends.
 struct BringsEnd {
     context: PhaseContext,
     end: PhaseEnd,
@@ -191,7 +193,8 @@ impl Drop for BringsEnd {
         shutdown.phases.lock().phases.remove(&state.id);
         let mut end = std::mem::replace(&mut self.end, PhaseEnd::Dropped);
         if matches!(end, PhaseEnd::Dropped) && std::thread::panicking() {
-            // Not the phase's work, whose panic is caught, but what is around it: the subscriber.
+            // Panics of the phase's work are caught. This one comes from the code around it: the
+            // subscriber.
             end = PhaseEnd::Panicked(panics::last().message);
         }
         shutdown.handle(Event::PhaseEnded(state.id, end, state.recorded.get()));
@@ -200,7 +203,7 @@ impl Drop for BringsEnd {
 
 /// The output of `future`, or the message of its panic.
 ///
-/// Cancel safe. One that has panicked is not polled again.
+/// Cancel safe. A future that has panicked is not polled again.
 pub(crate) async fn catch_panic<F: Future>(future: F) -> Result<F::Output, String> {
     let mut future = pin!(future);
     std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {

@@ -1,8 +1,9 @@
-//! A guard's machine, and everything that its actions need.
+//! A guard's state machine, and everything that its actions need.
 //!
-//! An event is brought by the thread or task in which it happens: it is handed to the machine under
-//! its mutex, and then the same thread performs the actions. Log lines, records and termination
-//! messages are queued before the mutex is released, so that their order is the machine's.
+//! Each event is handled by the thread or task in which it happens: it passes the event to the
+//! machine, under a mutex, and then performs the returned actions. Log lines, records and
+//! termination messages are queued before the mutex is released, so that they have the order of the
+//! machine.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -45,22 +46,22 @@ pub(crate) struct Shutdown {
     pub(crate) record: Recorder,
     pub(crate) message: TerminationMessage,
     pub(crate) notifier: Notifier,
-    /// Whether the service takes traffic.
+    /// Whether the service is ready for traffic.
     pub(crate) ready: watch::Sender<bool>,
     pub(crate) phases: Phases,
-    /// What the service waits for.
+    /// The token that is cancelled when the teardown begins. The service waits for it.
     pub(crate) token: CancellationToken,
     /// The runtime in which the guard was installed.
     pub(crate) runtime: Handle,
     /// What `run()` waits for.
     pub(crate) awaited: watch::Sender<Awaited>,
-    /// Changes with every event.
+    /// Notified after every event.
     pub(crate) changed: watch::Sender<()>,
     /// The context of the stop, once it has begun.
     pub(crate) context: SetOnce<Arc<ShutdownContext>>,
-    /// Whether the service's future is there.
+    /// Whether the service's future still exists.
     pub(crate) service_running: watch::Sender<bool>,
-    /// The shutdown thread asks the runtime for a sign of life.
+    /// Notified when the runtime has to show that it still answers.
     pub(crate) runtime_asked: Notify,
     /// Tells the diagnostic that no time is left for it.
     diagnostic_deadline: Arc<Notify>,
@@ -68,7 +69,7 @@ pub(crate) struct Shutdown {
     pub(crate) previous: Option<PostMortem>,
     /// How many signals had found no free slot when the guard was installed.
     missed_before: u64,
-    /// The threads soon after the stop began, for the CPU time of each.
+    /// The threads soon after the stop began, to compute the CPU time that each uses from then on.
     pub(crate) threads_before: OnceLock<Vec<Thread>>,
 }
 
@@ -121,21 +122,22 @@ impl Shutdown {
         })
     }
 
-    /// Now, on the clock that everything about a stop is measured by: the runtime's. It is the real
-    /// one, unless a test has paused it.
+    /// The current time of the runtime's clock, which measures everything about a stop. It is the
+    /// real clock, unless a test has paused it.
     pub(crate) fn now(&self) -> Instant {
         let _in = self.runtime.enter();
         Instant::now()
     }
 
-    /// Brings an event: hands it to the machine, and performs what follows.
+    /// Handles an event: passes it to the machine, and performs the returned actions.
     pub(crate) fn handle(self: &Arc<Self>, event: Event) {
         let actions = self.decide(event);
         self.perform(actions);
     }
 
-    /// The first half of [`handle`](Self::handle), which never blocks. Returns the actions that are left
-    /// for [`perform`](Self::perform).
+    /// The first half of [`handle`](Self::handle), which never blocks: passes an event to the
+    /// machine, and performs the actions that cannot block. Returns the other actions, for
+    /// [`perform`](Self::perform).
     pub(crate) fn decide(&self, event: Event) -> Vec<Action> {
         let now = self.now();
         let mut left = Vec::new();
@@ -153,7 +155,7 @@ impl Shutdown {
                 other => left.push(other),
             }
         }
-        // Under the lock, so that the last one is sent last.
+        // Sent under the lock, so that the last value is sent last.
         let awaited = machine.awaited();
         self.awaited.send_if_modified(|before| std::mem::replace(before, awaited) != awaited);
         drop(machine);
@@ -161,7 +163,8 @@ impl Shutdown {
         left
     }
 
-    /// The second half.
+    /// The second half of [`handle`](Self::handle): performs the actions that `decide` has
+    /// returned.
     pub(crate) fn perform(self: &Arc<Self>, actions: Vec<Action>) {
         let actions = self.perform_urgent(actions);
         self.log.queue.start();
@@ -172,9 +175,9 @@ impl Shutdown {
         }
     }
 
-    /// Performs the first part of the second half: what the service waits for. Returns the actions that
-    /// are left. The threads of the log and the like are started only with those, because starting a
-    /// thread takes longer on a busy host than all of this.
+    /// Performs only the actions that the service waits for, and returns the others. The threads of
+    /// the log, the record and the message are not started before, because starting a thread takes
+    /// longer on a busy host than all of this.
     pub(crate) fn perform_urgent(&self, actions: Vec<Action>) -> Vec<Action> {
         let mut left = Vec::new();
         for action in actions {
@@ -197,7 +200,7 @@ impl Shutdown {
             LogEvent::Context(context) => Some(format!("Shutdown context: {context}")),
             LogEvent::Stalled(detail) => Some(format!("Shutdown stalled: {detail}")),
             LogEvent::Forced(detail) => Some(format!("Shutdown forced: {detail}")),
-            // The subscriber is not asked whether it wants them, since it may block.
+            // The subscriber is not asked whether it wants these events, because it may block.
             LogEvent::PhaseStarted { .. } if LevelFilter::current() < LevelFilter::DEBUG => return,
             LogEvent::PhaseFinished { report, .. }
                 if report.outcome == Outcome::Ok && LevelFilter::current() < LevelFilter::INFO =>
@@ -212,7 +215,7 @@ impl Shutdown {
 
     fn perform_one(self: &Arc<Self>, action: Action) {
         match action {
-            // By `decide` and `perform_urgent`.
+            // Already performed by `decide` or `perform_urgent`.
             Action::Log(_)
             | Action::Record(_)
             | Action::WriteMessage { .. }
@@ -223,7 +226,7 @@ impl Shutdown {
             Action::CompleteContext(mut context) => {
                 self.phases.set_stop(&self.config.service, context.clone());
                 capture_context::complete(&self.startup, Arc::make_mut(&mut context));
-                // A stop begins once, so this is the first.
+                // It is not set yet, because a stop begins only once.
                 let _ = self.context.set(context.clone());
                 self.handle(Event::ContextCompleted(context));
             }
@@ -255,13 +258,13 @@ impl Shutdown {
         }
     }
 
-    /// Asks for a stop without a signal. One that is already on its way comes first.
+    /// Requests a stop without a signal. A signal that has already arrived is handled first.
     pub(crate) fn request(self: &Arc<Self>, event: Event) {
         shutdown_thread::perform(shutdown_thread::take_in());
         self.handle(event);
     }
 
-    /// When the OS handler saw this signal, by [`now`](Self::now).
+    /// When the OS handler received this signal, by the clock of [`now`](Self::now).
     pub(crate) fn time_of(&self, captured: &SignalInfo) -> Instant {
         let since = clock::mono_us().saturating_sub(captured.mono_ns / 1000);
         let now = self.now();
@@ -288,7 +291,7 @@ impl Shutdown {
         let is_late = machine.is_over();
         let (id, error) = push(&mut machine);
         if let Some(work) = work.filter(|_| !is_late) {
-            // Under the lock, so that it is there when the machine starts the phase.
+            // Added under the lock, so that the closure is there when the machine starts the phase.
             self.phases.add(id, work);
         }
         drop(machine);
@@ -299,8 +302,8 @@ impl Shutdown {
         id
     }
 
-    /// Records and logs that the process is ended by force, and writes out what is buffered. Blocks, with
-    /// a limit on each step if a thread can be started.
+    /// Records and logs that the process is ended by force, and flushes the record, the log and the
+    /// termination message. Blocks, with a limit on each step if a thread can be started.
     pub(crate) fn last_words(self: &Arc<Self>, reason: ExitReason) {
         let detail = match reason {
             ExitReason::Signal(_) => reason.text(),
@@ -316,7 +319,7 @@ impl Shutdown {
         self.message.finish();
     }
 
-    /// Writes everything that is left to write at the end of a teardown.
+    /// Flushes the record, the log and the termination message at the end of a teardown.
     pub(crate) fn close(self: &Arc<Self>, report: &ShutdownReport) {
         self.record.flush(FINISH_LIMIT);
         if let Some(failure) = self.record.failure_to_log() {
@@ -339,7 +342,8 @@ impl Shutdown {
         self.handle(Event::Closed);
     }
 
-    /// Writes what is left if no teardown has ended: the guard is dropped, or a panic ends the run.
+    /// Flushes the record and the termination message if no teardown has ended, because the guard
+    /// is dropped or a panic ends the process.
     pub(crate) fn flush(&self) {
         self.record.flush(FINISH_LIMIT);
         self.message.finish();

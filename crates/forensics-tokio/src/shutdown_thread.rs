@@ -1,16 +1,16 @@
-//! The shutdown thread: the one OS thread that takes in signals and enforces the deadline.
+//! The shutdown thread: the one OS thread that receives signals and enforces the deadline.
 //!
-//! It sleeps in a blocking read from the installation of the first guard on, without a timer, and
-//! costs nothing there. The OS handler wakes it. It brings each signal to every guard, and from then
-//! on looks four times a second whether the runtime still answers, whether the deadline is near, and
-//! whether it is over. Since it needs no runtime, a stop begins, is watched, and ends, also where
-//! every worker of the runtime is blocked. It writes to no disk, unless no thread can be started that
-//! does.
+//! It runs from the installation of the first guard on. It sleeps in a blocking read without a
+//! timer until the OS handler wakes it, and uses no CPU time meanwhile. It passes each signal to
+//! every guard. During a stop it checks four times a second whether the runtime still answers, and
+//! whether the deadline is near or over. It needs no runtime, so a stop begins, is watched, and
+//! ends even if every worker of the runtime is blocked. It does not write to a disk, unless no
+//! thread can be started for that.
 //!
-//! The thread that has taken in the signal of a stop also emits the context line. A new thread would
-//! have to wait for its turn first, which takes milliseconds on a busy host. Since the subscriber
-//! may block, the thread first starts another one that goes on in its place, and is the log thread
-//! from then on.
+//! The thread that receives the signal of a stop also emits the context line. A new thread would
+//! first have to wait until it is scheduled, which takes milliseconds on a busy host. Because the
+//! subscriber may block, the thread first starts a new shutdown thread that replaces it, and then
+//! becomes the log thread.
 
 use std::ffi::OsStr;
 use std::io;
@@ -31,7 +31,7 @@ use crate::os::kill_after;
 use crate::panics::Panic;
 use crate::shutdown::Shutdown;
 
-/// How often a stop under way is looked at.
+/// How often a running stop is checked.
 const EVERY: Duration = Duration::from_millis(250);
 
 const NAME: &str = "shutdown-thread";
@@ -42,7 +42,7 @@ type Pending = Vec<(Arc<Shutdown>, Vec<Action>)>;
 struct Registry {
     is_started: bool,
     guards: Vec<Weak<Shutdown>>,
-    /// The guard whose teardown ended last. It is kept alive to see that the process ends.
+    /// The guard whose teardown ended last. It is kept alive to check that the process ends.
     ended: Option<Arc<Shutdown>>,
     /// The handlers of guards that are gone, and when to uninstall them.
     handlers: Vec<(Instant, HandlerGuard)>,
@@ -55,10 +55,10 @@ static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
     handlers: Vec::new(),
 });
 
-/// Serves this guard from now on, for as long as it lives.
+/// Serves this guard from now on, until it is dropped.
 ///
 /// # Errors
-/// If the thread cannot be started, for the first guard.
+/// If the thread cannot be started. It is started for the first guard.
 pub(crate) fn attach(guard: Weak<Shutdown>) -> io::Result<()> {
     let mut registry = lock(&REGISTRY);
     if !registry.is_started {
@@ -67,15 +67,16 @@ pub(crate) fn attach(guard: Weak<Shutdown>) -> io::Result<()> {
     }
     registry.guards.retain(|guard| guard.strong_count() > 0);
     registry.guards.push(guard);
-    // The program goes on. What the guard still holds is not dropped under the lock.
+    // A new guard shows that the program goes on, so the process is no longer expected to end. The
+    // earlier guard is not dropped under the lock.
     let ended = registry.ended.take();
     drop(registry);
     drop(ended);
     Ok(())
 }
 
-/// Expects that the process ends, now that the teardown of this guard has ended. If it does not, it is
-/// ended once no other guard has a teardown to run.
+/// Expects the process to end, because the teardown of this guard has ended. If the process does
+/// not end, it is ended by force once no other guard has a teardown to run.
 pub(crate) fn expect_exit(shutdown: &Arc<Shutdown>) {
     let program = std::env::current_exe().unwrap_or_default();
     if !shutdown.config.enforce_exit || is_test_program(&program) {
@@ -96,14 +97,14 @@ pub(crate) fn expect_exit(shutdown: &Arc<Shutdown>) {
 fn is_test_program(path: &Path) -> bool {
     let mut parts = path.iter().map(OsStr::to_string_lossy);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    // The kernel adds this if the program was built again since it started.
+    // The kernel appends this if the program file was replaced after the start.
     let name = name.trim_end_matches(" (deleted)");
     let is_hash = |hash: &str| hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit());
     name.rsplit_once('-').is_some_and(|(_, hash)| is_hash(hash))
         || parts.any(|part| part.starts_with("rustdoctest"))
 }
 
-/// Gives signals back after so long.
+/// Uninstalls the handlers after `delay`.
 pub(crate) fn release_after(delay: Duration, handlers: HandlerGuard) {
     if !delay.is_zero() {
         lock(&REGISTRY).handlers.push((Instant::now() + delay, handlers));
@@ -111,15 +112,16 @@ pub(crate) fn release_after(delay: Duration, handlers: HandlerGuard) {
     }
 }
 
-/// Brings the signals that have arrived to every guard, and returns what is to be performed. Also
-/// called by those who would otherwise bring an event that came after a signal before it.
+/// Passes the signals that have arrived to every guard, and returns the actions to perform. Also
+/// called before an event that came after a signal is handled, so that they keep their order.
 pub(crate) fn take_in() -> Pending {
-    // Held until each guard's machine knows of the signals, so that no later event overtakes them.
+    // Held until each guard's machine has handled the signals, so that no later event is handled
+    // first.
     static TAKING_IN: Mutex<()> = Mutex::new(());
     let mut pending = Vec::new();
     let _taking_in = lock(&TAKING_IN);
     let signals = capture::drain();
-    // Not before: a guard may have been installed meanwhile.
+    // Listed after the signals are read, because a guard may have been installed meanwhile.
     let guards = guards();
     for captured in signals {
         let wants = |guard: &&Arc<Shutdown>| guard.config.signals.contains(&captured.signal);
@@ -140,11 +142,11 @@ pub(crate) fn record_panic(panic: &Panic) {
     }
 }
 
-/// The shutdown thread, which begins with what the previous one has left.
+/// Runs the shutdown thread, beginning with the actions that the previous shutdown thread has left.
 fn run(pending: Pending) {
-    // In place of another thread, it also has to watch what that one watched.
+    // If this thread replaces another one, it must also check what that one watched, at once.
     let mut timeout = (!pending.is_empty()).then_some(Duration::ZERO);
-    // A panic of ours must not end the watch over the process.
+    // A panic in our code must not end this thread, because it watches the process.
     let _ = catch_unwind(AssertUnwindSafe(|| perform(pending)));
     loop {
         capture::wait(timeout);
@@ -158,9 +160,9 @@ fn run(pending: Pending) {
 
 /// How a round of the shutdown thread has ended.
 enum Round {
-    /// The next one is due so soon, whether or not a signal arrives.
+    /// The next round is due after this time, or earlier if a signal arrives.
     Done(Option<Duration>),
-    /// Another thread is the shutdown thread now. This one emits what the guard logs.
+    /// Another thread is the shutdown thread now. This one becomes the log thread of this guard.
     HandedOver(Arc<Shutdown>),
 }
 
@@ -169,7 +171,7 @@ fn serve() -> Round {
     let begins = |actions: &[Action]| {
         actions.iter().any(|action| matches!(action, Action::CaptureContext { .. }))
     };
-    // The guard that this thread can log for, of those whose stop begins.
+    // A guard whose stop begins and that has no log thread. This thread can become its log thread.
     let logging =
         pending.iter().find(|(guard, actions)| begins(actions) && guard.log.queue.claim());
     let logging = logging.map(|(guard, _)| guard.clone());
@@ -196,7 +198,7 @@ fn serve() -> Round {
         if (is_ended || !guard.machine().is_over()) && watch(&guard) {
             timeout = Some(timeout.map_or(EVERY, |sooner| sooner.min(EVERY)));
         }
-        // Not within the `if`: the machine would stay locked.
+        // A separate statement, because the machine would stay locked within the `if`.
         let exit = guard.machine().exit_reason();
         if let Some(reason) = exit {
             end_process(&guard, reason);
@@ -205,15 +207,15 @@ fn serve() -> Round {
     Round::Done(timeout)
 }
 
-/// Starts another shutdown thread in place of this one. Gives `pending` back if that fails.
+/// Starts a new shutdown thread that replaces this one. Returns `pending` if that fails.
 fn hand_over(pending: Pending) -> Result<(), Pending> {
-    // Sent only after the start, because `pending` stays here if that fails.
+    // `pending` is sent after the start, because this thread needs it if the start fails.
     let (sender, receiver) = mpsc::channel();
     let started = spawn_detached(NAME, move || run(receiver.recv().unwrap_or_default()));
     if started.is_err() {
         return Err(pending);
     }
-    // There is no error, because the thread waits for it.
+    // This cannot fail, because the new thread waits for it.
     let _ = sender.send(pending);
     Ok(())
 }
@@ -224,7 +226,7 @@ pub(crate) fn perform(pending: Pending) {
     }
 }
 
-/// Watches a guard's stop, if there is one. Returns whether to watch it again.
+/// Checks a guard's stop, if there is one. Returns whether to check it again.
 fn watch(guard: &Arc<Shutdown>) -> bool {
     guard.log.write_overdue(EMIT_LIMIT);
     let snapshot = guard.machine().snapshot(guard.now());
@@ -237,7 +239,8 @@ fn watch(guard: &Arc<Shutdown>) -> bool {
     guard.machine().is_watched()
 }
 
-/// Ends the process, without its destructors or the runtime's, which could block.
+/// Ends the process. Neither its destructors nor those of the runtime run, because they could
+/// block.
 fn end_process(guard: &Arc<Shutdown>, reason: ExitReason) -> ! {
     let hooks = u32::try_from(guard.config.on_forced_exit.len()).unwrap_or(u32::MAX);
     let _last_resort = kill_after(EMIT_LIMIT.saturating_mul(hooks.saturating_add(12)));
@@ -245,7 +248,7 @@ fn end_process(guard: &Arc<Shutdown>, reason: ExitReason) -> ! {
     capture::exit_now(FORCED_STATUS.into())
 }
 
-/// Gives back the signals whose time has come, and says how long the next ones have.
+/// Uninstalls the handlers that are due. Returns how long it takes until the next ones are due.
 fn release_handlers() -> Option<Duration> {
     let now = Instant::now();
     let mut registry = lock(&REGISTRY);
@@ -253,7 +256,8 @@ fn release_handlers() -> Option<Duration> {
     registry.handlers.iter().map(|(at, _)| *at - now).min()
 }
 
-/// The guards that are alive. Not served under the lock: one may be installed or dropped meanwhile.
+/// The guards that are alive. The lock is released before they are served, because a guard may be
+/// installed or dropped meanwhile.
 fn guards() -> Vec<Arc<Shutdown>> {
     lock(&REGISTRY).guards.iter().filter_map(Weak::upgrade).collect()
 }

@@ -1,17 +1,17 @@
-//! Every sequence of events up to a length, over two phases and a group, against what must hold in
-//! all of them.
+//! Tries every sequence of up to `LENGTH` events with two phases and a group, and checks the rules
+//! that hold in all of them.
 
 use std::collections::BTreeMap;
 
 use super::*;
 
-/// How many events a sequence has at most. As many as fit into half a minute.
+/// How many events a sequence has at most. The test may take half a minute.
 const LENGTH: usize = 7;
 
 /// What has been seen in one sequence so far.
 #[derive(Clone, Default)]
 struct Seen {
-    /// The steps in the order of their registration, with how often each started and ended.
+    /// How often each step has started and ended. The ids have the order of registration.
     steps: BTreeMap<StepId, (u32, u32)>,
     contexts: u32,
     cancelled: u32,
@@ -31,7 +31,7 @@ struct World {
     has_registered: bool,
     /// The report of a teardown that has ended as planned.
     report: Option<ShutdownReport>,
-    /// What has happened, for the message of a failure.
+    /// All moves so far, for the message of a failed assertion.
     history: Vec<Move>,
 }
 
@@ -44,7 +44,7 @@ enum Move {
     PhaseEnds(usize, bool),
     /// Time passes to the next timer.
     Tick,
-    /// Time passes to the deadline and beyond, while the shutdown thread looks.
+    /// Time passes beyond the deadline, and the shutdown thread checks the stop.
     PassDeadline,
     RegisterPhase,
     RunReturns,
@@ -105,7 +105,7 @@ impl World {
         let driven = &mut self.driven;
         let actions = match one {
             Move::Signal => {
-                // A request of its own.
+                // Late enough to count as a separate request.
                 driven.now += ms(201);
                 let event = signal(driven.now);
                 driven.bring(event)
@@ -134,7 +134,7 @@ impl World {
                 actions
             }
             Move::RegisterPhase => {
-                // After the end there is nothing left to run it in.
+                // A phase that is registered after the end of the teardown does not run.
                 self.has_registered = driven.machine.report().is_none();
                 driven.phase("late");
                 driven.bring(Event::Tick)
@@ -200,7 +200,8 @@ impl World {
         let step = self.seen.steps.entry(id).or_default();
         step.0 += 1;
         assert_eq!(*step, (1, 0), "a phase starts once, and before it ends");
-        // Order: everything registered before it has ended, but for members of its own group.
+        // Order: every step registered before this one has ended, except the group and other
+        // members of the same group.
         let is_member = |id: &StepId| self.members.contains(id);
         for earlier in
             [self.phases[0], self.group, self.members[0], self.members[1], self.phases[1]]
@@ -229,13 +230,13 @@ impl World {
         self.running.push(id);
     }
 
-    /// The place of a step in the plan; a late one is last.
+    /// The position of a step in the plan. A phase that was registered late is last.
     fn order(&self, id: StepId) -> usize {
         let order = [self.phases[0], self.group, self.members[0], self.members[1], self.phases[1]];
         order.iter().position(|one| *one == id).unwrap_or(order.len())
     }
 
-    /// Lets everything end well from here on: then every phase has run or was skipped, once.
+    /// Lets everything else end with `ok`, and checks that each phase has run or was skipped, once.
     fn finish(mut self) {
         if self.driven.machine.is_running() {
             self.make(Move::Signal);
@@ -270,7 +271,7 @@ impl World {
 fn explore(world: &World, left: usize, count: &mut u64) {
     *count += 1;
     if left == 0 || world.driven.machine.is_over() {
-        // Every so often the sequence is taken to its end.
+        // To save time, only every 16th sequence is continued to the end of the stop.
         if count.is_multiple_of(16) {
             world.clone().finish();
         }

@@ -1,4 +1,4 @@
-//! The machine, driven directly: no thread, no runtime, no clock.
+//! Tests of the machine without threads, a runtime or a clock.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
@@ -20,7 +20,7 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// A context with this trigger, of which no more is known.
+/// A context of which only the trigger is set.
 fn context(trigger: Trigger) -> ShutdownContext {
     static STARTUP: OnceLock<ShutdownContext> = OnceLock::new();
     let base = STARTUP.get_or_init(|| {
@@ -37,8 +37,8 @@ fn signal(at: Instant) -> Event {
     Event::SignalArrived { signal: Box::new(caught), at }
 }
 
-/// A machine, its time, and the actions that are left to the test: those that only bring another
-/// event are performed at once, as their performers would.
+/// A machine and its time. Actions that only lead to another event are performed at once. All other
+/// actions are left to the test.
 #[derive(Clone)]
 struct Driven {
     machine: Machine,
@@ -52,7 +52,7 @@ impl Driven {
         Self { machine: Machine::new(Arc::new(config), false, false), start: now, now }
     }
 
-    /// Brings an event, and returns every action that follows, in order.
+    /// Handles an event and the events that follow from it. Returns all actions, in order.
     fn bring(&mut self, event: Event) -> Vec<Action> {
         let mut all = Vec::new();
         for action in self.machine.handle(event, self.now) {
@@ -86,7 +86,7 @@ impl Driven {
         self.machine.plan.push(name, Work::Group(Vec::new())).0
     }
 
-    /// Lets time pass up to the next timer, where there is one, and brings the tick.
+    /// Advances the time to the next timer, if there is one, and handles a tick.
     fn tick(&mut self) -> Vec<Action> {
         if let Some(timer) = self.machine.awaited().timer {
             self.now = self.now.max(timer);

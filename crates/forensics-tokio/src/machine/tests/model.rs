@@ -1,8 +1,8 @@
-//! Random teardowns against a model that says what must run, when, and how it ends.
+//! Compares random teardowns with a model that computes what must run, when, and how it ends.
 //!
-//! Time is a number here, so every instant is exact. Each piece of work has a length of its own (a power
-//! of two times 600 ms on top of whole units of 20 s, while all limits are whole units), so that no two
-//! instants are the same, and every order is decided.
+//! Time is a number here, so every instant is exact. All limits are whole units of 20 s. The work
+//! of each phase takes a number of whole units, plus 600 ms times a power of two that differs for
+//! each phase. So no two instants are the same, and the order of the events is always defined.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,10 +10,10 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What all limits are multiples of. The numbers of a plan count it.
+/// The unit of time. All limits are multiples of it, and the numbers of a plan are in this unit.
 const UNIT_MS: u64 = 20_000;
 
-/// Six pieces of work at most: 600 ms times 2^5 is less than a unit.
+/// At most six pieces of work, because 600 ms times 2^5 is less than a unit.
 const MAX_STEPS: usize = 3;
 const MAX_MEMBERS: usize = 2;
 
@@ -30,13 +30,13 @@ struct Work {
     units: u64,
     end: End,
     timeout: Option<u64>,
-    /// Requires the step so many before it, where there is one.
+    /// How many steps before this one the required step is. Ignored if there is no step there.
     requires: Option<usize>,
 }
 
 #[derive(Debug, Clone)]
 struct Step {
-    /// One for a phase; more for a group.
+    /// The work of a phase, or of each member of a group.
     members: Vec<Work>,
     is_group: bool,
     timeout: Option<u64>,
@@ -78,16 +78,16 @@ fn member_name(step: usize, member: usize) -> String {
     format!("step{step}_{member}")
 }
 
-/// What a piece of work takes by itself, in milliseconds; `nth` of all.
+/// How long the `nth` piece of work takes if it is not dropped, in milliseconds.
 fn length(work: &Work, nth: u32) -> u64 {
     work.units * UNIT_MS + (600 << nth)
 }
 
-/// What must become of a phase: outcome, start and length in milliseconds.
+/// The expected outcome, start and length of a phase. Times are in milliseconds.
 type Expected = (Outcome, u64, u64);
 
-/// The model: a few lines over integers, without tasks, clocks or tokio. `escalated` is the time at
-/// which the stop is escalated.
+/// The model: integer arithmetic, without tasks, clocks or tokio. `escalated` is when the stop is
+/// escalated.
 fn expect(steps: &[Step], deadline_ms: u64, escalated: u64) -> HashMap<String, Expected> {
     let mut expected: HashMap<String, Expected> = HashMap::new();
     let mut now = 0;
@@ -114,8 +114,8 @@ fn expect(steps: &[Step], deadline_ms: u64, escalated: u64) -> HashMap<String, E
         let run = |work: &Work, nth: u32, budget: u64| {
             let length = length(work, nth);
             let natural = if work.end == End::Never { u64::MAX } else { length };
-            // If it is escalated while it runs: without a reserve it is cut short, otherwise it has
-            // its reserve.
+            // If the stop is escalated while the phase runs, a phase without a reserve is cut
+            // short, and one with a reserve keeps its reserve.
             let ends_at = now + natural.min(budget);
             let cut = now.max(escalated);
             if cut < ends_at && step.reserve == 0 {
@@ -155,11 +155,11 @@ fn expect(steps: &[Step], deadline_ms: u64, escalated: u64) -> HashMap<String, E
     expected
 }
 
-/// The teardown under way, with the work of each phase.
+/// A running teardown, and the work of each phase.
 struct World {
     driven: Driven,
     work: HashMap<StepId, (u64, End)>,
-    /// When the work of a running phase is done, and how.
+    /// When the work of each running phase is done, and how it ends.
     ends: BTreeMap<Instant, (StepId, End)>,
 }
 
@@ -275,17 +275,19 @@ proptest! {
     fn a_teardown_does_what_its_plan_says(
         steps in proptest::collection::vec(step(), 0..=MAX_STEPS),
         deadline in 3..20_u64,
-        // Half a piece's length off the units: no instant of a plan is the same.
+        // The escalation is 300 ms after a whole unit, so it is never at the same instant as
+        // another event.
         escalated in proptest::option::weighted(0.5, 0..12_u64),
     ) {
         let escalated = escalated.map(|units| ms(units * UNIT_MS + 300));
         let at_ms = escalated.map_or(u64::MAX, |at| at.as_millis() as u64);
         let expected = expect(&steps, deadline * UNIT_MS, at_ms);
         let report = World::new(&steps, deadline * UNIT_MS).run(escalated);
-        // Order, and each step once.
+        // Each step is reported once, in order.
         let names: Vec<_> = report.phases.iter().map(|phase| phase.name.clone()).collect();
         prop_assert_eq!(names, (0..steps.len()).map(step_name).collect::<Vec<_>>());
-        // Outcome, start and length of each, by which deadline and reserves are honoured.
+        // Outcome, start and length of each phase are as expected. So the deadline and the reserves
+        // are honoured.
         for phase in &report.phases {
             check(phase, &expected)?;
         }

@@ -1,8 +1,8 @@
-//! Which actions follow from an event, in each state.
+//! Checks which actions the machine returns for an event, in each state.
 
 use super::*;
 
-/// An action's name, with what tells it from others of its kind.
+/// The name of an action. A log or record action also has the name of what is logged or recorded.
 fn name(action: &Action) -> String {
     let text = match action {
         Action::Log(event) => format!("log {}", first_word(&format!("{event:?}"))),
@@ -174,7 +174,8 @@ fn a_second_signal_cuts_and_a_third_one_ends_and_none_does_when_all_has_ended() 
 #[test]
 fn each_policy_says_what_a_repeated_signal_does() {
     use Escalation::{Exit, Ignore, SkipThenExit};
-    // Policy, and the number of the signal that cuts and of the one that ends the process.
+    // The policy, the number of the signal that cuts the running phase short, and the number of the
+    // signal that ends the process.
     let cases = [(SkipThenExit, Some(2), Some(3)), (Exit, None, Some(2)), (Ignore, None, None)];
     for (escalation, cuts, ends) in cases {
         let mut driven = Driven::new(Config { escalation, ..config() });
@@ -221,7 +222,7 @@ fn an_escalation_before_a_phase_starts_is_not_missed() {
 fn a_signal_while_the_context_is_captured_is_not_lost() {
     let mut machine = Driven::new(config()).machine;
     let now = Instant::now();
-    // The signal is captured by one thread while another one brings the second.
+    // One thread captures the context of the first signal, while another thread handles the second.
     let first = machine.handle(signal(now), now);
     assert!(matches!(first[..], [Action::EndReadiness, Action::CaptureContext { .. }]));
     let ended = machine.handle(Event::ServiceEnded(ServiceOutcome::Ended), now);
@@ -301,7 +302,7 @@ fn a_phase_has_an_end_until_it_is_given_up() {
     assert_eq!(driven.machine.phase_end(StepId(1)), Some(driven.start + ms(10_000)));
     driven.bring(Event::Escalated);
     assert!(driven.machine.phase_end(StepId(1)).is_some(), "its future is not gone yet");
-    // It blocks its thread.
+    // The phase blocks its thread, so it is given up.
     driven.now += ms(100);
     assert!(names(&driven.bring(Event::Tick)).contains(&"record PhaseFinished".to_owned()));
     assert_eq!(driven.machine.phase_end(StepId(1)), None);
@@ -311,7 +312,8 @@ fn a_phase_has_an_end_until_it_is_given_up() {
 fn near_the_deadline_only_what_still_runs_is_recorded_as_stalled() {
     let setups: [(Setup, &[&str]); 2] = [
         (tearing_down, &["AskRuntime", "ReportStall", "record Stalled", "log Stalled"]),
-        // The service does not end. The runtime does nothing wrong.
+        // Only the service still runs. It is neither a phase nor the runtime, so no stall is
+        // recorded.
         (
             |driven| {
                 driven.machine.config =
@@ -335,7 +337,7 @@ fn near_the_deadline_only_what_still_runs_is_recorded_as_stalled() {
 
 #[test]
 fn a_process_is_ended_half_a_second_after_it_was_seen_to_be_late() {
-    // How far the stop has come, when it is late, and why it is then ended.
+    // The state of the stop, when it is late in milliseconds, and why the process is then ended.
     let cases: [(Setup, u64, ExitReason); 3] = [
         (tearing_down, 10_000, ExitReason::Deadline),
         (closing, 10_000, ExitReason::NotClosed),
@@ -346,7 +348,7 @@ fn a_process_is_ended_half_a_second_after_it_was_seen_to_be_late() {
                 driven.bring(Event::Closed);
                 driven.bring(Event::ExitExpected);
             },
-            // However late the teardown ended, the process has a second to end.
+            // The process has at least a second to end after its teardown.
             10_900,
             ExitReason::NoExit,
         ),
@@ -371,7 +373,7 @@ fn a_process_is_ended_half_a_second_after_it_was_seen_to_be_late() {
 
 #[test]
 fn the_shutdown_thread_does_what_a_run_that_is_not_polled_leaves_undone() {
-    // A phase whose time is up.
+    // A phase whose time is over.
     let mut driven = Driven::new(config());
     let drain = driven.phase("drain");
     driven.machine.plan.limit(drain, ms(2000));
