@@ -1,10 +1,10 @@
-//! Work that may block forever, on threads of its own.
+//! Work that may block forever, on separate threads.
 //!
-//! A subscriber, a disk, or a file of /proc that a FUSE server serves may block without limit. All
-//! such work goes through this module, which waits for it with a limit.
+//! A subscriber, a disk, or a file of /proc that a FUSE server serves may block without limit. Work
+//! on these goes through this module, which limits how long the caller waits.
 //!
-//! tokio's `spawn_blocking` does not fit: if no thread can be started it panics, or leaves the work in
-//! its queue.
+//! tokio's `spawn_blocking` is not used, because it panics or leaves the work in its queue if no
+//! thread can be started.
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use crate::low_latency;
 
-/// How long the thread of a queue stays after its last job.
+/// How long the thread of a queue waits for another job before it ends.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Starts a thread and does not wait for it.
@@ -34,8 +34,9 @@ pub(crate) fn spawn_detached(name: &str, work: impl FnOnce() + Send + 'static) -
     thread.spawn(work).map(drop)
 }
 
-/// The result of `work`, or `None` if it takes longer than `limit`, panics, or no thread can be started.
-/// Blocks for at most `limit`. Work that takes longer goes on without the caller.
+/// Runs `work` on a thread and returns its result. Returns `None` if it takes longer than `limit`,
+/// if it panics, or if no thread can be started. Blocks for at most `limit`. Work that takes longer
+/// continues on its thread.
 pub(crate) fn run_with_timeout<T: Send + 'static>(
     limit: Duration,
     work: impl FnOnce() -> T + Send + 'static,
@@ -45,8 +46,9 @@ pub(crate) fn run_with_timeout<T: Send + 'static>(
     receiver.recv_timeout(limit).ok()
 }
 
-/// Does `work` in the same way, for what must be done in any case: if no thread can be started, it is
-/// done here, and blocks the caller for as long as it takes.
+/// Runs `work` on a thread and waits for it for at most `limit`. If no thread can be started, runs
+/// it on the calling thread, for as long as it takes. This is for work that must be done in any
+/// case.
 pub(crate) fn run_with_timeout_or_here(limit: Duration, work: impl FnOnce() + Send + 'static) {
     let queue = WorkQueue::new("shutdown-work");
     queue.push(work);
@@ -54,7 +56,8 @@ pub(crate) fn run_with_timeout_or_here(limit: Duration, work: impl FnOnce() + Se
     queue.flush(limit);
 }
 
-/// The result of `work`, for a task. Cancel safe: if it is dropped, the work goes on.
+/// Runs `work` on a thread and returns its result, without blocking the calling task's thread.
+/// Cancel safe: if the future is dropped, the work continues.
 ///
 /// # Errors
 /// If no thread can be started, or if `work` panics.
@@ -62,7 +65,7 @@ pub(crate) async fn off_runtime<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
     let (sender, receiver) = oneshot::channel();
-    // The receiver is gone if the caller no longer waits.
+    // The result cannot be sent if the caller no longer waits.
     spawn_detached("shutdown-work", move || drop(sender.send(work())))
         .map_err(|e| io::Error::new(e.kind(), format!("cannot start a thread: {e}")))?;
     receiver.await.map_err(|_| io::Error::other("it panicked"))
@@ -70,10 +73,10 @@ pub(crate) async fn off_runtime<T: Send + 'static>(
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Jobs that are done one after another on one thread. Clones are the same queue.
+/// Jobs that are done one after another on one thread. Clones share one queue.
 ///
 /// The thread starts with the first job and ends a second after the last, so that an idle guard has
-/// none. If no thread can be started, [`start`](Self::start) does the jobs itself.
+/// no thread. If no thread can be started, [`start`](Self::start) does the jobs itself.
 #[derive(Clone)]
 pub(crate) struct WorkQueue(Arc<Inner>);
 
@@ -89,7 +92,7 @@ struct State {
     /// How many jobs were ever pushed, and how many of them are done.
     pushed: u64,
     done: u64,
-    /// Whether a thread does the jobs now.
+    /// Whether the queue has a thread that does the jobs.
     has_worker: bool,
 }
 
@@ -99,7 +102,8 @@ impl WorkQueue {
         Self(Arc::new(Inner { thread_name, state, changed }))
     }
 
-    /// Adds a job, to be done after [`start`](Self::start). Returns its number. Never blocks.
+    /// Adds a job, which is done after a call of [`start`](Self::start). Returns its number. Never
+    /// blocks.
     pub(crate) fn push(&self, job: impl FnOnce() + Send + 'static) -> u64 {
         let mut state = self.lock();
         state.waiting.push_back(Box::new(job));
@@ -107,7 +111,8 @@ impl WorkQueue {
         state.pushed
     }
 
-    /// Starts doing the jobs. Blocks only if no thread can be started.
+    /// Starts the thread that does the jobs, or wakes it. If no thread can be started, does the
+    /// jobs itself, and blocks until they are done.
     pub(crate) fn start(&self) {
         let mut state = self.lock();
         if state.waiting.is_empty() {
@@ -121,13 +126,13 @@ impl WorkQueue {
         drop(state);
         let queue = self.clone();
         if spawn_detached(self.0.thread_name, move || queue.work()).is_err() {
-            // Better done here than not at all.
+            // No thread can be started. The jobs are done here, because they must not be lost.
             let mut state = self.do_waiting(self.lock());
             state.has_worker = false;
         }
     }
 
-    /// The number of the job that was pushed last; 0 before the first.
+    /// The number of the job that was pushed last. It is 0 before the first.
     pub(crate) fn last(&self) -> u64 {
         self.lock().pushed
     }
@@ -146,8 +151,8 @@ impl WorkQueue {
         waited.unwrap_or_else(PoisonError::into_inner).0.done >= last
     }
 
-    /// Makes the calling thread the one that does the jobs, if there is none. Returns whether it is;
-    /// then [`work`](Self::work) or [`release`](Self::release) must follow.
+    /// Makes the calling thread the thread of this queue, if the queue has none. If this returns
+    /// `true`, the caller must call [`work`](Self::work) or [`release`](Self::release) afterwards.
     pub(crate) fn claim(&self) -> bool {
         !std::mem::replace(&mut self.lock().has_worker, true)
     }
@@ -156,7 +161,7 @@ impl WorkQueue {
         self.lock().has_worker = false;
     }
 
-    /// Does the jobs, until there has been none for a second.
+    /// Does the jobs. Returns when there has been no job for a second.
     pub(crate) fn work(&self) {
         let mut state = self.lock();
         loop {
@@ -174,7 +179,7 @@ impl WorkQueue {
     fn do_waiting<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         while let Some(job) = state.waiting.pop_front() {
             drop(state);
-            // One that panics must not keep the others from being done.
+            // A job that panics must not stop the other jobs.
             let _ = catch_unwind(AssertUnwindSafe(job));
             state = self.lock();
             state.done += 1;

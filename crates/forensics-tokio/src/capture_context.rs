@@ -1,12 +1,12 @@
-//! Capturing the context: running its probes, with a bound on each.
+//! Captures the context: runs its probes, with a limit on each.
 //!
-//! Most probes read small files that the kernel itself answers at once. They run on the calling
-//! thread, since starting a thread takes longer than they do, and much longer on a busy host.
+//! Most probes read small files that the kernel itself provides at once. They run on the calling
+//! thread, because starting a thread takes longer than they do, and much longer on a busy host.
 //!
-//! The others may block forever: a file of `/proc`, `/sys` or a cgroup if lxcfs serves it through
-//! FUSE, a command line if its process has locked its memory map, and a marker if its file server is
-//! away. They run on a thread of their own. If one does not answer, it is left behind with its thread,
-//! its fact is missing, and the others go on.
+//! The other probes may block forever: a file of `/proc`, `/sys` or a cgroup if lxcfs serves it
+//! through FUSE, a command line if its process has locked its memory map, and a marker if its file
+//! server does not respond. They run on a separate thread. If a probe does not answer, its thread
+//! is abandoned, its fact is missing, and the other probes continue on a new thread.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,17 +18,17 @@ use forensics_core::context::{Probe, ProbeResult, Sender, ShutdownContext, Start
 
 use crate::blocking::spawn_detached;
 
-/// How long a probe may take: as long as a busy machine may need to run a thread.
+/// How long a probe may take. A busy machine may need this long to run a thread.
 const PROBE_LIMIT: Duration = Duration::from_millis(100);
 
-/// How long all of them together may take if several do not answer.
+/// How long all probes together may take if several do not answer.
 const TOTAL_LIMIT: Duration = Duration::from_millis(300);
 
 /// A signal that arrived.
 #[derive(Debug, Clone)]
 pub(crate) struct Caught {
     pub(crate) captured: SignalInfo,
-    /// Its sender, if a test names one.
+    /// The sender, if a test provides one.
     pub(crate) sender: Option<Sender>,
 }
 
@@ -38,7 +38,7 @@ impl Caught {
     }
 }
 
-/// The context of a stop, as far as its line shows it. Takes about 200 µs, and at most [`TOTAL_LIMIT`]
+/// Captures the facts that the context line shows. Takes about 200 µs, and at most [`TOTAL_LIMIT`]
 /// and one [`PROBE_LIMIT`].
 pub(crate) fn capture(
     startup: &Arc<StartupInfo>,
@@ -50,12 +50,13 @@ pub(crate) fn capture(
     context
 }
 
-/// Adds what the record shows beside the line, with the same bound.
+/// Adds the facts that only the record shows, with the same limit.
 pub(crate) fn complete(startup: &Arc<StartupInfo>, context: &mut ShutdownContext) {
     run(context, startup, Probe::OF_RECORD.to_vec(), TOTAL_LIMIT);
 }
 
-/// Who sent a repeated signal. It takes at most [`PROBE_LIMIT`], because there may be many of them.
+/// Finds out who sent a repeated signal. It takes at most [`PROBE_LIMIT`], because there may be
+/// many repeated signals.
 pub(crate) fn resolve_sender(startup: &Arc<StartupInfo>, signal: &Caught) -> Option<Sender> {
     let trigger = Trigger::Signal { signal: signal.captured.signal };
     let mut context = start(startup, trigger, Some(signal));
@@ -72,7 +73,7 @@ fn start(startup: &StartupInfo, trigger: Trigger, signal: Option<&Caught>) -> Sh
     context
 }
 
-/// Adds what these probes find. No round of probes starts after `limit`.
+/// Runs these probes and adds what they find. No round of probes starts after `limit`.
 fn run(
     context: &mut ShutdownContext,
     startup: &Arc<StartupInfo>,
@@ -96,12 +97,12 @@ fn run(
             context.apply(result);
             probes.pop_front();
         }
-        // Either all are done, or the first of those that are left does not answer.
+        // Either no probe is left, or the first one that is left does not answer.
         probes.pop_front();
     }
 }
 
-/// Runs the probes one after another on a thread. `None` if no thread can be started.
+/// Runs the probes one after another on a thread. Returns `None` if no thread can be started.
 fn run_on_thread(
     context: &ShutdownContext,
     startup: &Arc<StartupInfo>,
@@ -114,7 +115,7 @@ fn run_on_thread(
             let result = probe.run(&known, &startup);
             known.apply(result.clone());
             if sender.send(result).is_err() {
-                // The thread was left behind.
+                // The receiver no longer waits for this thread.
                 return;
             }
         }
@@ -123,7 +124,7 @@ fn run_on_thread(
     Some(results)
 }
 
-/// Runs the probes here, except those that block most often.
+/// Runs the probes on the calling thread, except those that block most often.
 fn run_here(context: &mut ShutdownContext, startup: &StartupInfo, probes: VecDeque<Probe>) {
     for probe in probes {
         if !matches!(probe, Probe::SenderCmdline | Probe::Marker(_)) {

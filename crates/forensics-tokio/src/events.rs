@@ -1,10 +1,10 @@
 //! The log: every event of the target `shutdown` is in this file.
 //!
-//! Each is one line with the plain `fmt` subscriber, and a set of fields with any other. In messages,
-//! text of other processes and of the service is escaped. In string fields it is not, because every
-//! subscriber that shows a field escapes it itself: `fmt` by `Debug`, JSON, the journal in its binary
-//! form. Only a name that needs no quotes is recorded by its `Display`, so that `fmt` shows it
-//! without quotes (`named`).
+//! The plain `fmt` subscriber shows each event as one line. Any other subscriber gets a set of
+//! fields. In messages, text of other processes and of the service is escaped. In string fields it
+//! is not, because every subscriber that shows a field escapes it itself: `fmt` by `Debug`, JSON by
+//! its format, and the journal by its binary form. Only a name that needs no quotes is recorded by
+//! its `Display`, so that `fmt` shows it without quotes (see `named`).
 
 use std::io;
 use std::path::Path;
@@ -27,8 +27,8 @@ use crate::phases::Phases;
 use crate::record_events::micros;
 use crate::report::{PhaseReport, RepeatedSignal, ShutdownReport};
 
-/// Defines a function for each event. The line below it has the level, the name in `tracing`, the fields,
-/// and the message.
+/// Defines a function for each event. The lines after its arguments have the level, the name in
+/// `tracing`, the fields, and the message.
 macro_rules! events {
     ($(
         $(#[$doc:meta])*
@@ -43,15 +43,15 @@ macro_rules! events {
 }
 
 events! {
-    /// Why systemd stops us, as it says itself.
+    /// systemd reported why it stops us.
     pub(crate) fn explained(cause: Cause, unit: &str, why: &StopReason) =>
         info(name: "stop_explained", cause = %cause, unit, "Shutdown explained by systemd: {why}");
 
-    /// systemd did not say why it stops us.
+    /// systemd did not report why it stops us.
     pub(crate) fn unexplained(why: &str) =>
         info(name: "stop_unexplained", "Shutdown not explained by systemd: {}", Escaped(why));
 
-    /// How many signals came that have no line of their own.
+    /// There were signals that have no log line. `more` is their number.
     pub(crate) fn unlisted_signals(more: u64) =>
         warn(name: "more_signals", more, "and {more} more signals");
 
@@ -59,15 +59,15 @@ events! {
     pub(crate) fn not_recorded(why: &str) =>
         warn(name: "not_recorded", "Not all of this run is recorded: {}", Escaped(why));
 
-    /// The termination message is missing, or is not the last one.
+    /// The termination message is missing, or the last one could not be written.
     pub(crate) fn no_termination_message(why: &str) =>
         warn(name: "no_termination_message", "Termination message missing or incomplete: {}", Escaped(why));
 
-    /// The service manager has a socket for us, and it cannot be used.
+    /// The service manager's socket cannot be used.
     pub(crate) fn not_notified(why: &str) =>
         warn(name: "not_notified", "Service manager not notified: {}", Escaped(why));
 
-    /// The unit has a watchdog, and the program did not leave it to the guard.
+    /// The unit has a watchdog, but the guard is not configured to feed it.
     pub(crate) fn watchdog_not_fed(every: Duration) =>
         info(name: "watchdog_not_fed", "WatchdogSec={every:?} is not fed by the guard: call \
             Builder::watchdog(true), or send WATCHDOG=1 from a check of your own");
@@ -81,7 +81,8 @@ events! {
     pub(crate) fn hangup_stays_ignored() =>
         info(name: "hangup_ignored", "SIGHUP stays ignored: it was ignored at the start, as by nohup(1)");
 
-    /// The request of [`low_latency`](crate::low_latency) failed, and the operator or the program made it.
+    /// The kernel refused the request of [`low_latency`](crate::low_latency), which the operator or
+    /// the program had configured.
     pub(crate) fn no_low_latency_capture(error: &io::Error) =>
         info(name: "no_low_latency_capture",
             "The kernel refused the short time slice for low_latency_capture: {error}");
@@ -156,14 +157,14 @@ events! {
             exit_status = report.exit_status, "+{} Shutdown complete", Seconds(report.total));
 }
 
-/// The settings that the operator made in the environment.
+/// The settings that the operator made through environment variables.
 pub(crate) fn configured(settings: &[(&'static str, String)]) {
     let show = |(variable, value): &(_, String)| format!(" {variable}={}", Value(value));
     let settings: String = settings.iter().map(show).collect();
     info!(name: "configured", target: "shutdown", "Configured by the environment:{settings}");
 }
 
-/// A variable that looks like a setting and is none.
+/// An environment variable that looks like a setting but is not one.
 pub(crate) fn not_a_setting(variable: &str, nearest: Option<&str>) {
     let meant = nearest.map(|nearest| format!("; did you mean {nearest}?")).unwrap_or_default();
     warn!(
@@ -219,7 +220,7 @@ fn repeated(repeated: &RepeatedSignal, escalation: Escalation) {
     );
 }
 
-/// What a repeated signal does.
+/// The text that says what a repeated signal does.
 fn consequence(repeated: &RepeatedSignal, escalation: Escalation) -> &'static str {
     match (repeated.ordinal, escalation) {
         _ if repeated.ended_delay => "the pre-stop delay is over, and the teardown begins",
@@ -259,13 +260,14 @@ pub(crate) fn diagnostic_ended(log: &Path, ended: Result<Option<String>, DiagErr
     }
 }
 
-/// The span of a phase or of a group. The parent of a member's span is its group's.
+/// The span of a phase or of a group. The parent of a member's span is the span of its group.
 pub(crate) fn phase_span(name: &str, parent: &Span) -> Span {
     info_span!(target: "shutdown", parent: parent.id(), "phase", phase = named(name))
 }
 
-/// The span of a whole teardown, with what began it: the parent of its phases, for traces. Its level is
-/// `DEBUG`, so that it does not appear in the lines of an ordinary log.
+/// The span of a whole teardown, with the facts that began it. It is the parent of the phases'
+/// spans, for traces. Its level is `DEBUG`, so that it does not appear in the lines of an ordinary
+/// log.
 pub(crate) fn teardown_span(service: &str, context: &ShutdownContext, parent: &Span) -> Span {
     let who = context.sender.as_ref().map(|sender| &sender.process);
     debug_span!(
@@ -324,7 +326,7 @@ fn phase_finished(report: &PhaseReport) {
     }
 }
 
-/// A name as a field: without quotes if that is unambiguous, otherwise like any other text.
+/// A name as a field: without quotes if that is unambiguous, otherwise like all other text.
 fn named(name: &str) -> Box<dyn tracing::Value + '_> {
     if needs_quotes(name) { Box::new(name) } else { Box::new(display(name)) }
 }

@@ -1,9 +1,9 @@
 //! The guard's task in the runtime. It listens for signals through tokio. It also answers the
-//! shutdown thread, and so shows that the runtime makes progress.
+//! shutdown thread, which shows that the runtime makes progress.
 //!
 //! It runs from `install()` on. Normally the shutdown thread handles a signal first. If it has not
-//! done so within a second after tokio has received the signal, this task forwards the signal
-//! itself.
+//! done so within a second after tokio has received the signal, this task handles the signal
+//! instead.
 
 use std::sync::Arc;
 use std::task::Poll;
@@ -20,12 +20,12 @@ use crate::shutdown::Shutdown;
 /// How long the shutdown thread may take to handle a signal that tokio has received.
 const FORWARD_AFTER: Duration = Duration::from_secs(1);
 
-/// tokio's listeners for the guard's signals. Without a signal it needs no I/O driver.
+/// tokio's listeners for the guard's signals. If the guard has no signals, no I/O driver is needed.
 #[derive(Default)]
 pub(crate) struct Listeners(Vec<(Signal, unix::Signal)>);
 
 impl Listeners {
-    /// Registers with tokio, which must come after our own handlers are installed.
+    /// Registers with tokio. Our own handlers must be installed before.
     pub(crate) fn register(signals: &[Signal]) -> std::io::Result<Self> {
         let listen = |&signal: &Signal| {
             let kind = unix::SignalKind::from_raw(signal.as_raw());
@@ -49,7 +49,7 @@ impl Listeners {
 
 /// Listens until the guard aborts it, after the teardown.
 pub(crate) async fn listen(shutdown: Arc<Shutdown>, mut listeners: Listeners) {
-    // A signal that tokio has received, and when this task forwards it.
+    // A signal that tokio has received, and when this task handles it.
     let mut heard: Option<(Signal, Instant)> = None;
     let mut is_cancelled = false;
     loop {
@@ -64,7 +64,7 @@ pub(crate) async fn listen(shutdown: Arc<Shutdown>, mut listeners: Listeners) {
             }
             () = shutdown.token.cancelled(), if !is_cancelled => {
                 is_cancelled = true;
-                // The program has the token as well, and may cancel it to stop us.
+                // The program also has the token, and may cancel it to request a stop.
                 shutdown.request(Event::TokenCancelled);
             }
             () = sleep_until(due), if heard.is_some() => {

@@ -1,9 +1,9 @@
-//! The log thread: it calls the `tracing` subscriber, which may block.
+//! The log thread, which calls the `tracing` subscriber.
 //!
-//! A subscriber blocks in a pipe that is not read any more, or in a journal that is stuck. A teardown
-//! that called it would block with it. So everything we log is queued, and the log thread emits it
-//! in order. What matters carries its text as well: if it is not emitted in time, the text is
-//! written to file descriptor 2 directly.
+//! A subscriber may block, for example on a pipe that is not read any more, or on a journal that is
+//! stuck. A teardown that called it would block as well. So all our events are queued, and the log
+//! thread emits them in order. An important event also has a text. If the event is not emitted in
+//! time, its text is written to file descriptor 2 directly.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -18,16 +18,18 @@ use tracing::subscriber::NoSubscriber;
 use crate::blocking::{WorkQueue, run_with_timeout_or_here};
 use crate::lock::lock;
 
-/// How long an event that matters may take to be emitted before its text goes to file descriptor 2.
+/// How long an important event may take to be emitted before its text is written to file descriptor
+/// 2.
 pub(crate) const EMIT_LIMIT: Duration = Duration::from_millis(200);
 
 /// See the module's documentation.
 pub(crate) struct LogThread {
-    /// The thread that works on it is the log thread.
+    /// The queue of the events. The thread that does its jobs is the log thread.
     pub(crate) queue: WorkQueue,
-    /// The subscriber of the thread that installed the guard, for threads that have none.
+    /// The subscriber of the thread that installed the guard. It gets the events of threads that
+    /// have no subscriber.
     home: Dispatch,
-    /// What matters and is not emitted yet.
+    /// The important events that are not emitted yet.
     pending: Mutex<Vec<Pending>>,
 }
 
@@ -35,7 +37,7 @@ struct Pending {
     number: u64,
     since: Instant,
     text: String,
-    /// Whether the text went to file descriptor 2.
+    /// Whether the text was written to file descriptor 2.
     is_written: bool,
 }
 
@@ -45,14 +47,14 @@ impl LogThread {
         Self { queue: WorkQueue::new("shutdown-log"), home, pending: Mutex::default() }
     }
 
-    /// Has `event` emitted soon, by the present subscriber.
+    /// Queues `event`, and starts the log thread. The current subscriber gets the event.
     pub(crate) fn emit(&self, event: impl FnOnce() + Send + 'static) {
         self.push(None, event);
         self.queue.start();
     }
 
-    /// Queues `event`. [`WorkQueue::start`] must follow. `text` goes to file descriptor 2 if the event
-    /// is not emitted in time. Never blocks.
+    /// Queues `event`. Never blocks. The caller must call [`WorkQueue::start`] afterwards. `text`
+    /// is written to file descriptor 2 if the event is not emitted in time.
     pub(crate) fn push(&self, text: Option<String>, event: impl FnOnce() + Send + 'static) {
         let here = dispatcher::get_default(Dispatch::clone);
         let dispatch = if here.is::<NoSubscriber>() { self.home.clone() } else { here };
@@ -63,22 +65,22 @@ impl LogThread {
         }
     }
 
-    /// The texts that the subscriber has not taken yet.
+    /// The texts of the important events that are not emitted yet.
     pub(crate) fn unsaid(&self) -> Vec<String> {
         let pending = lock(&self.pending);
         let unsaid = pending.iter().filter(|pending| !self.queue.has_done(pending.number));
         unsaid.map(|pending| pending.text.clone()).collect()
     }
 
-    /// Waits until everything is emitted, for at most `limit`. Then what matters goes to file descriptor
-    /// 2.
+    /// Waits until all events are emitted, for at most `limit`. Then writes the texts of the
+    /// important events that are still not emitted to file descriptor 2.
     pub(crate) fn finish(&self, limit: Duration) {
         self.queue.flush(limit);
         self.write_overdue(Duration::ZERO);
     }
 
-    /// Writes what matters, and was not emitted within `limit`, to file descriptor 2. Blocks for at most
-    /// [`EMIT_LIMIT`] for each such text.
+    /// Writes the texts of the important events that were not emitted within `limit` to file
+    /// descriptor 2. Blocks for at most [`EMIT_LIMIT`] for each of them.
     pub(crate) fn write_overdue(&self, limit: Duration) {
         let mut overdue = Vec::new();
         lock(&self.pending).retain_mut(|pending| {
@@ -92,21 +94,22 @@ impl LogThread {
         });
         for text in overdue {
             let line = format!("shutdown: {text}\n");
-            // A write to a full pipe blocks as well.
+            // A write to a full pipe may block as well.
             run_with_timeout_or_here(EMIT_LIMIT, move || write_to_stderr(line.as_bytes()));
         }
     }
 }
 
 /// Writes to file descriptor 2 directly. `eprintln!` would wait for the lock of `std::io::Stderr`,
-/// which the thread that blocks may hold, and it panics if the pipe is not read any more.
+/// which the blocked thread may hold, and it panics if the pipe has no reader any more.
 ///
-/// What a full pipe has no room for is lost, so that this blocks in none unless its writers race.
+/// Text that does not fit into a full pipe is lost. So this does not block, unless another writer
+/// fills the pipe between poll(2) and write(2).
 fn write_to_stderr(line: &[u8]) {
     let stderr = io::stderr();
     let mut ready = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
     let limit = PollTimeout::try_from(EMIT_LIMIT).unwrap_or(PollTimeout::ZERO);
-    // No more at once than a pipe with any room takes without blocking (`PIPE_BUF`).
+    // A pipe that is ready for writing takes this many bytes without blocking (`PIPE_BUF`).
     for part in line.chunks(4096) {
         if !matches!(poll(&mut ready, limit), Ok(1..)) || write(&stderr, part).is_err() {
             return;

@@ -1,8 +1,8 @@
-//! Short time slices, so that a stop is prompt on a busy host.
+//! Short time slices for our threads, so that a stop is prompt on a busy host.
 //!
 //! A thread that wakes up on a busy host waits until the running thread has used up its slice, and
-//! the path of a stop wakes several threads. `forensics_core::capture` explains what a short slice
-//! does. The threads that our own threads start inherit it. Our own threads start no processes.
+//! a stop wakes several threads. `forensics_core::capture` explains what a short slice does. The
+//! threads that our own threads start inherit it. Our own threads start no processes.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,14 +11,14 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::events;
 
-/// Whether this crate's own threads ask for a short slice. Process-wide, as the threads are.
+/// Whether this crate's own threads request a short slice. It applies to the whole process.
 static OWN_THREADS: AtomicBool = AtomicBool::new(false);
 
-/// Whether the main thread and our own threads ask for a short slice. `configured` is what the program
-/// or the operator set, if anything.
+/// Whether the main thread and our own threads request a short slice. `configured` is what the
+/// program or the operator set, if anything.
 ///
-/// By default the main thread asks only if the runtime is multi-threaded: it then waits for the
-/// workers and computes little. In a current-thread runtime it is the service itself.
+/// By default the main thread requests one only if the runtime is multi-threaded. It then waits for
+/// the workers and computes little. In a current-thread runtime it runs the service itself.
 fn decide(configured: Option<bool>, multi_threaded: bool, may_be_killed: bool) -> (bool, bool) {
     match configured {
         Some(wanted) => (wanted, wanted),
@@ -27,7 +27,7 @@ fn decide(configured: Option<bool>, multi_threaded: bool, may_be_killed: bool) -
 }
 
 /// Requests a short slice for the main thread as configured, and stores whether our own threads
-/// request one. Must be called before those are started.
+/// request one. Must be called before our own threads are started.
 pub(crate) fn apply(configured: Option<bool>, runtime: &Handle) {
     let multi_threaded = runtime.runtime_flavor() == RuntimeFlavor::MultiThread;
     let may_be_killed = capture::may_be_killed_for_short_slice();
@@ -46,7 +46,7 @@ pub(crate) fn apply(configured: Option<bool>, runtime: &Handle) {
 /// first.
 pub(crate) fn request_for_own_thread() {
     if OWN_THREADS.load(Ordering::Relaxed) {
-        // Without it a stop on a busy host is slower, and nothing else changes.
+        // If this fails, a stop on a busy host is slower. Nothing else changes.
         let _ = capture::request_short_slice();
     }
 }

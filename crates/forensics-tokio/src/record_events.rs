@@ -11,7 +11,7 @@ use forensics_core::record::{Event, PhaseFinished, SignalEvent, SignalKind};
 use crate::machine::PhaseKey;
 use crate::report::{PhaseReport, RepeatedSignal};
 
-/// What began the stop.
+/// The event for the signal or the request that began the stop.
 pub(crate) fn begun(context: &ShutdownContext) -> SignalEvent {
     SignalEvent {
         kind: match context.trigger {
@@ -27,13 +27,13 @@ pub(crate) fn begun(context: &ShutdownContext) -> SignalEvent {
     }
 }
 
-/// A later signal, and the number of requests so far. A signal that counts as the same request as
-/// the one before does not increase that number.
+/// The event for a later signal. `requests` is the number of requests so far. A signal that counts
+/// as the same request as the one before does not increase it.
 pub(crate) fn repeated(repeated: &RepeatedSignal, requests: u32) -> Event {
     let sender = repeated.sender.as_ref();
     Event::Signal(SignalEvent {
         ordinal: requests,
-        // Its cause would need the context, which belongs to the first signal.
+        // The cause is unknown, because the context is captured only for the first signal.
         cause: Cause::Unknown.to_string(),
         context: sender.map(json::to_value).unwrap_or_default(),
         ..signal(Some(repeated.signal), sender)

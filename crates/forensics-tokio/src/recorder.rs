@@ -1,12 +1,12 @@
 //! Writes the record of this run.
 //!
-//! Each event is one write(2), on a thread of its own: a disk may block, and neither the runtime nor the
-//! deadline may wait for it. The events are written in the order in which they are queued, which is
-//! the machine's.
+//! Each event is one write(2) on a separate thread, because a disk may block, and neither the
+//! runtime nor the deadline may wait for it. The events are written in the order in which they are
+//! queued, which is the order of the machine.
 //!
-//! The start of a phase has to be on disk before its work runs. So the task of a phase waits for the
+//! The start of a phase must be written before its work runs. So the task of a phase waits for the
 //! queue. That takes about ten microseconds on a healthy disk, and at most [`WRITE_LIMIT`]. After a
-//! wait that timed out, no other phase waits until the disk has taken that event.
+//! wait that timed out, no other phase waits until that event is written.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -23,11 +23,11 @@ use crate::blocking::{WorkQueue, run_with_timeout};
 use crate::config::Config;
 use crate::record_events::micros;
 
-/// How long a phase waits for its start to be written.
+/// How long a phase waits at most for its start to be written.
 const WRITE_LIMIT: Duration = Duration::from_millis(100);
 
-/// How long the end of a teardown waits for the record, and for the log. It is longer, because nothing
-/// else waits by then.
+/// How long the end of a teardown waits for the record, and for the log. It is longer than the
+/// limit of a phase, because nothing else waits any more.
 pub(crate) const FINISH_LIMIT: Duration = Duration::from_millis(500);
 
 /// How long a forced exit waits for the last event.
@@ -38,20 +38,21 @@ const OOM_LIMIT: Duration = Duration::from_millis(100);
 
 /// The record of this run.
 pub(crate) struct Recorder {
-    /// Absent if no record is wanted, or if it could not be created. Then nothing is written.
+    /// `None` if no record is configured, or if it could not be created. Then nothing is written.
     file: Option<Arc<record::Recorder>>,
     pub(crate) queue: WorkQueue,
-    /// Syncs after each event, if that is wanted. It is a queue of its own, so that no phase waits for it.
+    /// Syncs the file after each event, if that is configured. It is a separate queue, so that no
+    /// phase waits for it.
     sync: Option<WorkQueue>,
-    /// What went wrong first.
+    /// The first error.
     failure: Arc<OnceLock<String>>,
     is_failure_logged: AtomicBool,
-    /// The number of the event whose wait timed out last.
+    /// The number of the event for which a wait timed out last.
     late: AtomicU64,
 }
 
 impl Recorder {
-    /// Begins the record of this run, if one is wanted, and removes the oldest records.
+    /// Begins the record of this run, if one is configured, and removes the oldest records.
     pub(crate) fn open(config: &Config, startup: &StartupInfo) -> Self {
         let mut recorder = Self {
             file: None,
@@ -65,7 +66,7 @@ impl Recorder {
         match record::Recorder::create(dir, run_started(config, startup)) {
             Ok(file) => {
                 recorder.file = Some(Arc::new(file));
-                // The first line is written. It may have to be synced.
+                // The first line is already written, but may have to be synced.
                 recorder.write(|_| Ok(()));
                 recorder.queue.start();
             }
@@ -77,15 +78,15 @@ impl Recorder {
         recorder
     }
 
-    /// What went wrong first, if anything has. Only the first call returns it.
+    /// The first error, if there was one. It is returned only once.
     pub(crate) fn failure_to_log(&self) -> Option<String> {
         let failure = self.failure.get()?.clone();
         (!self.is_failure_logged.swap(true, Ordering::Relaxed)).then_some(failure)
     }
 
-    /// Queues an event. [`WorkQueue::start`] must follow. Never blocks.
+    /// Queues an event. Never blocks. The caller must call [`WorkQueue::start`] afterwards.
     pub(crate) fn push(&self, mut event: Event) {
-        // The time at which it happened. The disk may take it later.
+        // The time at which the event happened. It may be written later.
         let (ts, mono_us) = (Utc::now(), clock::mono_us());
         self.write(move |file| {
             if let Event::Stopped(stopped) = &mut event {
@@ -111,8 +112,8 @@ impl Recorder {
         });
     }
 
-    /// Waits until what is queued is written, at most for [`WRITE_LIMIT`], and not at all if the disk is
-    /// known not to answer.
+    /// Waits until all queued events are written, for at most [`WRITE_LIMIT`]. Does not wait if an
+    /// earlier wait timed out and its event is still not written.
     pub(crate) fn wait_until_written(&self) {
         let is_late = !self.queue.has_done(self.late.load(Ordering::Relaxed));
         let last = self.queue.last();
@@ -121,7 +122,8 @@ impl Recorder {
         }
     }
 
-    /// Waits until everything is written, and then synced if that is wanted, each for at most `limit`.
+    /// Waits until everything is written, and then until it is synced if that is configured, each
+    /// for at most `limit`.
     pub(crate) fn flush(&self, limit: Duration) {
         if !self.queue.flush(limit) {
             fail(&self.failure, "the disk did not take the last events in time".to_owned());
@@ -132,7 +134,7 @@ impl Recorder {
     }
 }
 
-/// Keeps the first failure.
+/// Stores an error if it is the first.
 fn fail(failure: &OnceLock<String>, why: String) {
     failure.get_or_init(|| why);
 }
@@ -181,7 +183,7 @@ mod tests {
         recorder.push(Event::Diag(Diag::new(DiagState::Started)));
         recorder.queue.start();
         let after = clock::mono_us();
-        // After a wait that timed out, no other waits.
+        // This wait times out. After that no other call waits.
         recorder.wait_until_written();
         assert!(recorder.late.load(Ordering::Relaxed) > 0);
         while clock::mono_us() < after + 1000 {
