@@ -56,8 +56,8 @@ pub(crate) fn run_with_timeout_or_here(limit: Duration, work: impl FnOnce() + Se
     queue.flush(limit);
 }
 
-/// Runs `work` on a thread and returns its result, without blocking the calling task's thread.
-/// Cancel safe: if the future is dropped, the work continues.
+/// Runs `work` on a thread and returns its result, without blocking the runtime. Cancel safe: if
+/// the future is dropped, the work continues.
 ///
 /// # Errors
 /// If no thread can be started, or if `work` panics.

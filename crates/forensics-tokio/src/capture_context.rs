@@ -39,7 +39,7 @@ impl Caught {
 }
 
 /// Captures the facts that the context line shows. Takes about 200 µs, and at most [`TOTAL_LIMIT`]
-/// and one [`PROBE_LIMIT`].
+/// plus one [`PROBE_LIMIT`].
 pub(crate) fn capture(
     startup: &Arc<StartupInfo>,
     trigger: Trigger,

@@ -81,8 +81,8 @@ events! {
     pub(crate) fn hangup_stays_ignored() =>
         info(name: "hangup_ignored", "SIGHUP stays ignored: it was ignored at the start, as by nohup(1)");
 
-    /// The kernel refused the request of [`low_latency`](crate::low_latency), which the operator or
-    /// the program had configured.
+    /// The kernel refused a request of [`low_latency`](crate::low_latency) that the operator or the
+    /// program had configured.
     pub(crate) fn no_low_latency_capture(error: &io::Error) =>
         info(name: "no_low_latency_capture",
             "The kernel refused the short time slice for low_latency_capture: {error}");

@@ -41,8 +41,7 @@ struct Inner {
     spans: HashMap<StepId, Arc<OnceLock<Span>>>,
 }
 
-/// A phase that has not ended. It may be dropped before the thread that starts it has started the
-/// task.
+/// A phase that has not ended. The machine may drop it before another thread has started its task.
 #[derive(Default)]
 struct Phase {
     /// Its closure, until the task is started.
@@ -181,7 +180,7 @@ async fn run(work: PhaseFn, context: PhaseContext, mut ends: BringsEnd) {
     };
 }
 
-/// Handles [`Event::PhaseEnded`] when it is dropped, and so however the task of the phase ends.
+/// Handles [`Event::PhaseEnded`] when it is dropped. So the event is handled however the task ends.
 struct BringsEnd {
     context: PhaseContext,
     end: PhaseEnd,

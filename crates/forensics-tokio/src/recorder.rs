@@ -47,7 +47,7 @@ pub(crate) struct Recorder {
     /// The first error.
     failure: Arc<OnceLock<String>>,
     is_failure_logged: AtomicBool,
-    /// The number of the event for which a wait timed out last.
+    /// The number of the last event for which a wait timed out.
     late: AtomicU64,
 }
 

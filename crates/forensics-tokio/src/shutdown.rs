@@ -176,8 +176,8 @@ impl Shutdown {
     }
 
     /// Performs only the actions that the service waits for, and returns the others. The threads of
-    /// the log, the record and the message are not started before, because starting a thread takes
-    /// longer on a busy host than all of this.
+    /// the log, the record and the message are started later, because on a busy host starting a
+    /// thread takes longer than these actions.
     pub(crate) fn perform_urgent(&self, actions: Vec<Action>) -> Vec<Action> {
         let mut left = Vec::new();
         for action in actions {

@@ -92,8 +92,9 @@ pub(crate) fn expect_exit(shutdown: &Arc<Shutdown>) {
     }
 }
 
-/// Whether this is the path of a test, a benchmark or a documentation example. Such a program runs on
-/// after a teardown. [`Builder::enforce_exit`](crate::Builder::enforce_exit) documents the rule.
+/// Whether this is the path of a test, a benchmark or a documentation example. These programs
+/// continue after a teardown. [`Builder::enforce_exit`](crate::Builder::enforce_exit) documents the
+/// rule.
 fn is_test_program(path: &Path) -> bool {
     let mut parts = path.iter().map(OsStr::to_string_lossy);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -113,7 +114,7 @@ pub(crate) fn release_after(delay: Duration, handlers: HandlerGuard) {
 }
 
 /// Passes the signals that have arrived to every guard, and returns the actions to perform. Also
-/// called before an event that came after a signal is handled, so that they keep their order.
+/// called before another event is handled, so that a signal that arrived earlier is handled first.
 pub(crate) fn take_in() -> Pending {
     // Held until each guard's machine has handled the signals, so that no later event is handled
     // first.
@@ -248,7 +249,7 @@ fn end_process(guard: &Arc<Shutdown>, reason: ExitReason) -> ! {
     capture::exit_now(FORCED_STATUS.into())
 }
 
-/// Uninstalls the handlers that are due. Returns how long it takes until the next ones are due.
+/// Uninstalls the handlers that are due. Returns the time until the next ones are due.
 fn release_handlers() -> Option<Duration> {
     let now = Instant::now();
     let mut registry = lock(&REGISTRY);

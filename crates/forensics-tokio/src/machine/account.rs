@@ -20,8 +20,8 @@ pub(crate) const MAX_BYTES: usize = 4096;
 
 impl Machine {
     /// Writes the termination message. Its first line is the name of the service and `head`, which
-    /// is the state of the run. `seen` describes a stall, if there is one. A message with `is_last`
-    /// can only be replaced by another one with `is_last`.
+    /// says what state the run is in. `seen` describes a stall, if there is one. A message with
+    /// `is_last` can only be replaced by another one with `is_last`.
     pub(super) fn write_message(
         &self,
         head: &str,
@@ -100,7 +100,7 @@ pub(super) fn ended(report: &ShutdownReport) -> String {
     format!("ended in {}, exit status {}{how}", Seconds(report.total), report.exit_status)
 }
 
-/// `; SIGTERM, cause operator: sender kill(4242) has a terminal`
+/// The signal and the cause: `; SIGTERM, cause operator: sender kill(4242) has a terminal`
 fn cause(context: &ShutdownContext) -> String {
     let signal = match context.trigger {
         Some(Trigger::Signal { signal }) => signal.to_string(),
@@ -110,7 +110,7 @@ fn cause(context: &ShutdownContext) -> String {
     format!("; {signal}, cause {}: {}", context.cause(), Escaped(evidence))
 }
 
-/// `sender: kill(4242), uid 1000, by bash(4201)`
+/// The sender: `sender: kill(4242), uid 1000, by bash(4201)`
 fn sender(context: &ShutdownContext) -> Option<String> {
     let sender = context.sender.as_ref()?;
     let mut line = match sender.process.pid {

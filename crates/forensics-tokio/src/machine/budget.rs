@@ -79,8 +79,9 @@ impl Budget {
 /// The longest time that a teardown can take.
 /// [`ShutdownGuard::worst_case`](crate::ShutdownGuard::worst_case) returns it.
 ///
-/// Its `Display` shows the sum, such as `pre_stop_delay 5.00s + drain 30.00s + db_close (open,
-/// 5.00s reserved) = at most 50.00s`. `open` means that the phase has no timeout.
+/// Its `Display` shows the sum, such as
+/// `pre_stop_delay 5.00s + drain 30.00s + db_close (open, 5.00s reserved) = at most 50.00s`. `open`
+/// means that the phase has no timeout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorstCase {
     claims: Vec<Claim>,

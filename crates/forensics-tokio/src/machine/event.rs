@@ -75,7 +75,8 @@ pub(crate) enum Event {
     Closed,
     /// The process is expected to end from now on, because the teardown of every guard has ended.
     ExitExpected,
-    /// The guard was dropped, or the future of `run` that holds it, or this panic ends the process.
+    /// The guard, or the future of `run` that holds it, was dropped. Or this panic ends the
+    /// process.
     GuardDropped(Option<Panic>),
 }
 

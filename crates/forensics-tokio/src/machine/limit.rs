@@ -22,7 +22,7 @@ pub(crate) struct Unit {
 pub(crate) struct Extension {
     /// The unit's stop timeout.
     pub(crate) granted: Duration,
-    /// The longest time that the whole teardown may be allowed.
+    /// The longest time that the whole teardown may take.
     pub(crate) ceiling: Duration,
 }
 

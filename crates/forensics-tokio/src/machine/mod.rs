@@ -95,9 +95,9 @@ enum State {
     TearingDown(Stage),
     /// The teardown has ended and `run` returns, or the guard was dropped, with or without a stop.
     Finished,
-    /// The teardown of every guard has ended. The process is expected to end since this time.
+    /// The teardown of every guard has ended. Since this time the process is expected to end.
     ExitExpected(Instant),
-    /// We end the process.
+    /// The shutdown thread ends the process, for this reason.
     Exiting(ExitReason),
 }
 
@@ -161,10 +161,10 @@ struct Stop {
     running: BTreeMap<StepId, RunningPhase>,
     /// The group that runs now.
     group: Option<RunningGroup>,
-    /// The phases and groups that have ended, in order. The report of a group has those of its
-    /// members.
+    /// The phases and groups that have ended, in order. A group's report contains the reports of
+    /// its members.
     reports: Vec<PhaseReport>,
-    /// When the running phases must be looked at next. It may be too early, but is never too late.
+    /// When the running phases must be checked next. It may be too early, but is never too late.
     phase_timer: Option<Instant>,
     /// Whether the diagnostic's task runs.
     diagnostic_runs: bool,
@@ -209,7 +209,7 @@ struct Dropped {
 struct RunningGroup {
     key: PhaseKey,
     started: Instant,
-    /// The members that have ended. Their ids have the order of registration.
+    /// The members that have ended, sorted by id, which is the order of registration.
     members: BTreeMap<StepId, PhaseReport>,
 }
 
@@ -237,7 +237,7 @@ impl Turn {
     }
 }
 
-/// What `run()` waits for. It is woken only when this changes, and not by every event.
+/// What `run()` waits for. `run()` is woken only when this changes, not by every event.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Awaited {
     /// The teardown has ended, and [`Machine::report`] returns the report.
@@ -336,13 +336,13 @@ impl Machine {
         matches!(self.state, State::TearingDown(_))
     }
 
-    /// Whether signals have no effect any more. They still have one while a teardown is
+    /// Whether signals have no effect any more. They still have an effect while a teardown is
     /// [closing](Stage::Closing).
     pub(crate) fn is_over(&self) -> bool {
         matches!(self.state, State::Finished | State::ExitExpected(_) | State::Exiting(_))
     }
 
-    /// Why the process must be ended, if it must.
+    /// The reason to end the process, if there is one.
     pub(crate) fn exit_reason(&self) -> Option<ExitReason> {
         match self.state {
             State::Exiting(reason) => Some(reason),

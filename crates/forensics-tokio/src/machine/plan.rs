@@ -1,5 +1,5 @@
-//! The plan: the steps that have not run, in order. The teardown takes each from the plan to run
-//! it.
+//! The plan: the steps that have not run, in order. A step is taken from the plan when the teardown
+//! reaches it.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;

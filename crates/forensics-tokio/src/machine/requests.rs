@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Two signals less than this apart count as one request. A terminal signals the whole process
-/// group, and a wrapper forwards the signal that it got as well.
+/// Two signals less than this apart count as one request. For example, a terminal signals the whole
+/// process group, and a wrapper that is in the group forwards its signal as well.
 pub(crate) const SAME_REQUEST: Duration = Duration::from_millis(200);
 
 /// How many repeated signals are listed in the log, the record and the report. All others are only

@@ -16,8 +16,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// How long before the deadline the phases that still run are reported.
 const NEAR: Duration = Duration::from_millis(500);
 
-/// How long a process that is late is watched before it is ended. So a process that was stopped
-/// (SIGSTOP, a frozen cgroup) also has this long to end by itself.
+/// How long a process is watched after it was first seen to be late, before it is ended. So a
+/// process that was stopped past its deadline (SIGSTOP, a frozen cgroup) has this long to end by
+/// itself.
 pub(crate) const LATE_AFTER: Duration = Duration::from_millis(500);
 
 /// How long a process has at least to end after its teardown.
@@ -89,7 +90,7 @@ impl Machine {
         }
     }
 
-    /// Why the process must be ended now, if it must.
+    /// The reason to end the process now, if there is one.
     fn overdue(&mut self, now: Instant) -> Option<ExitReason> {
         let (ended, reason) = match self.state {
             State::TearingDown(Stage::Closing { since }) => (Some(since), ExitReason::NotClosed),
@@ -115,7 +116,7 @@ impl Machine {
         turn.act(Action::Exit);
     }
 
-    /// Logs, records and writes to the termination message how the process is ended.
+    /// Writes how the process is ended to the termination message, the record and the log.
     pub(super) fn exit_described(&mut self, detail: String, turn: &mut Turn) {
         let why = detail.split(';').next().unwrap_or_default();
         let head = format!("was ended by force, exit status {FORCED_STATUS}: {}", Escaped(why));

@@ -215,14 +215,14 @@ impl Stop {
         if self.pace == Pace::ReservedOnly {
             phase.end = phase.reserved_end(phase.end);
         }
-        // The timer must not be later than the next time at which this phase must be looked at.
+        // The phase must be checked by then.
         let by = phase.next_look();
         self.phase_timer = Some(self.phase_timer.map_or(by, |timer| timer.min(by)));
         self.running.insert(key.id, phase);
         turn.act(Action::StartPhase(key, self.context.clone()));
     }
 
-    /// Why a step must be skipped, if it must.
+    /// The reason to skip a step, if there is one.
     fn refusal(&self, step: &Step, due: Budget) -> Option<String> {
         let unmet = step.requires.iter().find(|name| self.outcome(name) != Some(Outcome::Ok));
         if let Some(name) = unmet {
@@ -376,7 +376,7 @@ impl RunningPhase {
         at.saturating_duration_since(self.due.started)
     }
 
-    /// When this phase must be looked at next.
+    /// When this phase must be checked next.
     fn next_look(&self) -> Instant {
         match &self.dropped {
             Some(dropped) => dropped.gone_by,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 
-/// How many events a sequence has at most. The test may take half a minute.
+/// How many events a sequence has at most. With this number the test takes up to half a minute.
 const LENGTH: usize = 7;
 
 /// What has been seen in one sequence so far.

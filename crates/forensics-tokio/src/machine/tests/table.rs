@@ -21,7 +21,7 @@ fn names(actions: &[Action]) -> Vec<String> {
     actions.iter().map(name).collect()
 }
 
-/// Brings a machine into a state.
+/// Puts a machine into a state.
 type Setup = fn(&mut Driven);
 
 fn running(driven: &mut Driven) {
