@@ -40,7 +40,7 @@ pub(crate) struct Plan {
     reserved: u128,
     /// The names of all steps ever registered, by id. A later phase may require one that has run.
     names: Vec<Arc<str>>,
-    taken: HashSet<Arc<str>>,
+    names_in_use: HashSet<Arc<str>>,
     /// All registration errors so far. Each has been logged.
     pub(super) errors: Vec<String>,
 }
@@ -74,7 +74,7 @@ impl Plan {
     fn step(&mut self, name: &str, work: Work) -> (Step, Option<String>) {
         let name = truncate(name, MAX_NAME_CHARS);
         let (mut unique, mut copies) = (Arc::from(&*name), 1_u64);
-        while !self.taken.insert(Arc::clone(&unique)) {
+        while !self.names_in_use.insert(Arc::clone(&unique)) {
             copies += 1;
             unique = format!("{name}#{copies}").into();
         }
