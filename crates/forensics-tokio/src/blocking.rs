@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::lock::lock;
 use crate::low_latency;
 
 /// How long the thread of a queue waits for another job before it ends.
@@ -105,7 +106,7 @@ impl WorkQueue {
     /// Adds a job, which is done after a call of [`start`](Self::start). Returns its number. Never
     /// blocks.
     pub(crate) fn push(&self, job: impl FnOnce() + Send + 'static) -> u64 {
-        let mut state = self.lock();
+        let mut state = lock(&self.0.state);
         state.waiting.push_back(Box::new(job));
         state.pushed += 1;
         state.pushed
@@ -114,7 +115,7 @@ impl WorkQueue {
     /// Starts the thread that does the jobs, or wakes it. If no thread can be started, does the
     /// jobs itself, and blocks until they are done.
     pub(crate) fn start(&self) {
-        let mut state = self.lock();
+        let mut state = lock(&self.0.state);
         if state.waiting.is_empty() {
             return;
         }
@@ -127,24 +128,24 @@ impl WorkQueue {
         let queue = self.clone();
         if spawn_detached(self.0.thread_name, move || queue.work()).is_err() {
             // No thread can be started. The jobs are done here, because they must not be lost.
-            let mut state = self.do_waiting(self.lock());
+            let mut state = self.do_waiting(lock(&self.0.state));
             state.has_worker = false;
         }
     }
 
     /// The number of the job that was pushed last. It is 0 before the first.
     pub(crate) fn last(&self) -> u64 {
-        self.lock().pushed
+        lock(&self.0.state).pushed
     }
 
     /// Whether the job of this number, and all before it, are done.
     pub(crate) fn has_done(&self, number: u64) -> bool {
-        self.lock().done >= number
+        lock(&self.0.state).done >= number
     }
 
     /// Waits until all jobs pushed so far are done, for `limit` at most. Returns whether they are.
     pub(crate) fn flush(&self, limit: Duration) -> bool {
-        let state = self.lock();
+        let state = lock(&self.0.state);
         let last = state.pushed;
         let behind = |state: &mut State| state.done < last;
         let waited = self.0.changed.wait_timeout_while(state, limit, behind);
@@ -154,16 +155,16 @@ impl WorkQueue {
     /// Makes the calling thread the thread of this queue, if the queue has none. If this returns
     /// `true`, the caller must call [`work`](Self::work) or [`release`](Self::release) afterwards.
     pub(crate) fn claim(&self) -> bool {
-        !std::mem::replace(&mut self.lock().has_worker, true)
+        !std::mem::replace(&mut lock(&self.0.state).has_worker, true)
     }
 
     pub(crate) fn release(&self) {
-        self.lock().has_worker = false;
+        lock(&self.0.state).has_worker = false;
     }
 
     /// Does the jobs. Returns when there has been no job for a second.
     pub(crate) fn work(&self) {
-        let mut state = self.lock();
+        let mut state = lock(&self.0.state);
         loop {
             state = self.do_waiting(state);
             let idle = |state: &mut State| state.waiting.is_empty();
@@ -181,15 +182,11 @@ impl WorkQueue {
             drop(state);
             // A job that panics must not stop the other jobs.
             let _ = catch_unwind(AssertUnwindSafe(job));
-            state = self.lock();
+            state = lock(&self.0.state);
             state.done += 1;
             self.0.changed.notify_all();
         }
         state
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
