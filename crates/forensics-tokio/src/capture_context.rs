@@ -38,8 +38,7 @@ impl Caught {
     }
 }
 
-/// Captures the facts that the context line shows. Takes about 200 µs, and at most [`TOTAL_LIMIT`]
-/// plus one [`PROBE_LIMIT`].
+/// Captures the facts that the context line shows. Takes about 200 µs, and at most [`TOTAL_LIMIT`].
 pub(crate) fn capture(
     startup: &Arc<StartupInfo>,
     trigger: Trigger,
@@ -73,7 +72,7 @@ fn start(startup: &StartupInfo, trigger: Trigger, signal: Option<&Caught>) -> Sh
     context
 }
 
-/// Runs these probes and adds what they find. No round of probes starts after `limit`.
+/// Runs these probes and adds what they find. Takes at most `limit`, unless no thread can be started.
 fn run(
     context: &mut ShutdownContext,
     startup: &Arc<StartupInfo>,
@@ -93,7 +92,8 @@ fn run(
         let Some(results) = run_on_thread(context, startup, &probes) else {
             return run_here(context, startup, probes);
         };
-        while let Ok(result) = results.recv_timeout(PROBE_LIMIT) {
+        let time_left = || limit.saturating_sub(began.elapsed());
+        while let Ok(result) = results.recv_timeout(PROBE_LIMIT.min(time_left())) {
             context.apply(result);
             probes.pop_front();
         }

@@ -40,7 +40,7 @@ impl ShutdownHandle {
     /// been requested.
     ///
     /// Can be called on any thread. It captures the context, which usually takes some 100 µs, and at
-    /// most 0.7 s if files of `/proc` block.
+    /// most 0.6 s if files of `/proc` block.
     pub fn request_shutdown(&self, reason: impl Into<String>) {
         let reason = truncate(reason.into(), MAX_TEXT_CHARS);
         self.shutdown.request(Event::Requested(Trigger::Request { reason }));
