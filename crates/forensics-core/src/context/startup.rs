@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use super::{Pod, Probe};
 use crate::cgroupfs::MemoryCgroup;
 use crate::escape::{MAX_NAME_CHARS, truncate};
-use crate::os;
 use crate::process::{self, ProcessSummary};
 use crate::procfile;
 use crate::systemd::{CgroupUnit, container_of_cgroup_file};
@@ -71,8 +70,6 @@ impl StartupInfo {
     pub fn collect() -> Self {
         let variable =
             |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
-        // Opens `/proc` before something can be mounted over it.
-        let _ = os::procfs();
         Self::of(own_pid(), &variable)
     }
 
