@@ -23,8 +23,8 @@ struct Root<'a> {
     proc: bool,
     data: Option<&'a Folder>,
     read_only: bool,
-    /// The user nobody instead of root.
-    nobody: bool,
+    /// The unprivileged user 65534 instead of root.
+    unprivileged: bool,
 }
 
 impl Root<'_> {
@@ -38,7 +38,7 @@ impl Root<'_> {
             .env("proc", flag(self.proc))
             .env("data", self.data.map_or(Path::new(""), Folder::path))
             .env("read_only", flag(self.read_only))
-            .env("user", if self.nobody { "65534:65534" } else { "0:0" })
+            .env("user", if self.unprivileged { "65534:65534" } else { "0:0" })
             .args(options);
         // The mounts on it are only in the new namespace.
         Under::start(&mut command)
@@ -61,8 +61,8 @@ fn in_a_root_with_only_itself_it_stops_as_it_should() {
     if !can_mount() {
         return;
     }
-    for nobody in [false, true] {
-        let stopped = Root { nobody, ..Root::default() }.start(&[]).stop(0);
+    for unprivileged in [false, true] {
+        let stopped = Root { unprivileged, ..Root::default() }.start(&[]).stop(0);
         assert_stopped_from_outside(&stopped);
         stopped.assert_absent(&["loadavg_1m"]);
     }
@@ -76,9 +76,9 @@ fn the_diagnostic_needs_no_shell_and_no_dev_null() {
     if !can_mount() {
         return;
     }
-    for nobody in [false, true] {
+    for unprivileged in [false, true] {
         let folder = Folder::new();
-        let root = Root { proc: true, data: Some(&folder), read_only: nobody, nobody };
+        let root = Root { proc: true, data: Some(&folder), read_only: unprivileged, unprivileged };
         let stopped = root.start(&folder.options("/data")).stop(0);
         assert_stopped_from_outside(&stopped);
         let diagnostic = folder.assert_diagnostic();
