@@ -1,13 +1,14 @@
 //! The handler, and the functions that the reader calls.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
-use nix::libc::{self, c_int, siginfo_t};
+use nix::libc::{c_int, siginfo_t};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::time::ClockId;
 
 use super::Signal;
 use super::os::{self, Waker};
@@ -63,9 +64,9 @@ pub(super) fn prepare() -> nix::Result<()> {
         WAKE_FD.store(waker.write_fd(), Ordering::Release);
     }
     PROC_IS_OURS.store(procfile::is_ours(), Ordering::Release);
-    let procfs = crate::os::procfs().map_or(-1, |fd| fd.as_raw_fd());
-    PROC_DEVICE.store(raw::device_of(procfs), Ordering::Release);
-    PROC_FD.store(procfs, Ordering::Release);
+    let procfs = crate::os::procfs();
+    PROC_DEVICE.store(procfs.map_or(0, raw::device_of), Ordering::Release);
+    PROC_FD.store(procfs.map_or(-1, |folder| folder.as_raw_fd()), Ordering::Release);
     PARENT_DEATH_SIGNAL.store(os::parent_death_signal(), Ordering::Release);
     OWNER.store(raw::own_pid(), Ordering::Release);
     Ok(())
@@ -73,13 +74,13 @@ pub(super) fn prepare() -> nix::Result<()> {
 
 /// The handler. Async-signal-safe; the documentation of `capture` says what that means.
 pub(super) fn on_signal(info: &siginfo_t) {
-    let mono_ns = raw::clock_ns(libc::CLOCK_MONOTONIC);
+    let mono_ns = raw::clock_ns(ClockId::CLOCK_MONOTONIC);
     if raw::own_pid() != OWNER.load(Ordering::Acquire) {
         return;
     }
     // The interrupted code may be about to read errno after a failed call.
     let errno = Errno::last_raw();
-    let wall_ns = raw::clock_ns(libc::CLOCK_REALTIME);
+    let wall_ns = raw::clock_ns(ClockId::CLOCK_REALTIME);
     if !CAPTURED.put(|| capture(info, mono_ns, wall_ns)) {
         OVERFLOW_COUNT.fetch_add(1, Ordering::Relaxed);
     }
@@ -109,7 +110,7 @@ fn capture(info: &siginfo_t, mono_ns: u64, wall_ns: u64) -> Raw {
         took_ns: 0,
     };
     if pid > 0 && !PROC_IS_OURS.load(Ordering::Acquire) {
-        raw.stat = Err(absence(pid, libc::ENOENT));
+        raw.stat = Err(absence(pid, Errno::ENOENT));
     } else if pid > 0 {
         let procfs = procfs();
         // This file disappears first and contains most of the facts, so it is read first.
@@ -140,24 +141,26 @@ fn capture(info: &siginfo_t, mono_ns: u64, wall_ns: u64) -> Raw {
         0 => PARENT_DEATH_SIGNAL.load(Ordering::Acquire),
         signal => signal,
     };
-    raw.took_ns = raw::clock_ns(libc::CLOCK_MONOTONIC).saturating_sub(mono_ns);
+    raw.took_ns = raw::clock_ns(ClockId::CLOCK_MONOTONIC).saturating_sub(mono_ns);
     raw
 }
 
-/// The folder `/proc` if its descriptor is still open, and -1 otherwise.
-pub(super) fn procfs() -> c_int {
+/// The folder `/proc` if its descriptor is still open.
+pub(super) fn procfs() -> Option<BorrowedFd<'static>> {
     let fd = PROC_FD.load(Ordering::Acquire);
-    if raw::device_of(fd) == PROC_DEVICE.load(Ordering::Acquire) { fd } else { -1 }
+    // SAFETY: it is not -1. We never close it, and it is not used if the program has.
+    let folder = (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) });
+    folder.filter(|folder| raw::device_of(*folder) == PROC_DEVICE.load(Ordering::Acquire))
 }
 
 /// Another file system is mounted over the file.
-const FOREIGN: SnapshotError = SnapshotError::Unreadable(libc::EXDEV);
+const FOREIGN: SnapshotError = SnapshotError::Unreadable(Errno::EXDEV as c_int);
 
-fn absence(pid: c_int, errno: c_int) -> SnapshotError {
+fn absence(pid: c_int, errno: Errno) -> SnapshotError {
     match errno {
-        libc::ENOENT | libc::ESRCH if !raw::exists(pid) => SnapshotError::Gone,
-        libc::ENOENT | libc::ESRCH | libc::EACCES | libc::EPERM => SnapshotError::Hidden,
-        errno => SnapshotError::Unreadable(errno),
+        Errno::ENOENT | Errno::ESRCH if !raw::exists(pid) => SnapshotError::Gone,
+        Errno::ENOENT | Errno::ESRCH | Errno::EACCES | Errno::EPERM => SnapshotError::Hidden,
+        errno => SnapshotError::Unreadable(errno as c_int),
     }
 }
 

@@ -49,11 +49,6 @@ impl Waker {
     }
 }
 
-/// Not supported.
-pub(super) fn open_in(_: c_int, _: &[u8], _: c_int) -> Result<c_int, c_int> {
-    Err(nix::libc::ENOSYS)
-}
-
 /// None: other Unix has no such signal, or does not say which it is.
 pub(super) fn parent_death_signal() -> c_int {
     0

@@ -86,7 +86,7 @@ fn a_short_slice_is_inherited_only_if_requested() {
     use super::slice::SLICE_NS;
 
     fn slice_of(tid: i32) -> u64 {
-        os::sched_attr(tid).unwrap().runtime
+        os::attributes(tid).unwrap().sched_runtime
     }
 
     for is_inherited in [false, true] {
@@ -101,7 +101,7 @@ fn a_short_slice_is_inherited_only_if_requested() {
                 return;
             }
             assert_eq!(slice_of(0), SLICE_NS);
-            if !is_inherited && os::sched_attr(0).unwrap().nice < 0 {
+            if !is_inherited && os::attributes(0).unwrap().sched_nice < 0 {
                 eprintln!("skipped: with a negative nice value it is inherited, as documented");
                 return;
             }
@@ -129,12 +129,11 @@ fn a_descriptor_of_proc_that_has_become_another_folder_is_not_used() {
 
     use nix::libc;
 
-    use super::{handler, raw};
+    use super::handler;
 
     let _procfs = PROCFS.lock().unwrap();
     handler::prepare().unwrap();
-    let procfs = handler::procfs();
-    assert!(procfs >= 0);
+    let procfs = handler::procfs().unwrap().as_raw_fd();
     let proc = std::fs::File::open("/proc").unwrap();
     let other = tempfile::tempdir().unwrap();
     let other = std::fs::File::open(other.path()).unwrap();
@@ -142,10 +141,9 @@ fn a_descriptor_of_proc_that_has_become_another_folder_is_not_used() {
     // time then open the files by their whole path.
     // SAFETY: both are open descriptors, and nothing relies on which file `procfs` is.
     unsafe { libc::dup2(other.as_raw_fd(), procfs) };
-    assert_eq!(handler::procfs(), -1);
+    assert!(handler::procfs().is_none());
     assert!(crate::os::open_in_procfs(std::path::Path::new("loadavg")).is_err());
     // SAFETY: as above.
     unsafe { libc::dup2(proc.as_raw_fd(), procfs) };
-    assert_eq!(handler::procfs(), procfs);
-    assert_eq!(raw::device_of(-1), 0);
+    assert_eq!(handler::procfs().map(|folder| folder.as_raw_fd()), Some(procfs));
 }

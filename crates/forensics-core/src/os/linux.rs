@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use nix::NixPath;
 use nix::errno::Errno;
 use nix::fcntl::{
     FallocateFlags, OFlag, OpenHow, ResolveFlag, fallocate, open, openat, openat2, readlinkat,
@@ -43,9 +44,18 @@ pub(crate) fn procfs() -> Option<BorrowedFd<'static>> {
 pub(crate) fn open_in_procfs(path: &Path) -> nix::Result<File> {
     // A program may have closed all its descriptors, and this one may be another folder now.
     let procfs = procfs().filter(|folder| is_procfs(*folder)).ok_or(Errno::EXDEV)?;
-    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    open_within(procfs, path).map(File::from)
+}
+
+/// Opens the file at `path` below `folder` to read it, if no other file system is mounted on the way
+/// to it. A file system that is served by a process may block forever. The OS handler calls this,
+/// with a `CStr`, for which nix does not allocate.
+pub(crate) fn open_within(
+    folder: BorrowedFd<'_>,
+    path: &(impl NixPath + ?Sized),
+) -> nix::Result<OwnedFd> {
     let resolve = ResolveFlag::RESOLVE_NO_XDEV | ResolveFlag::RESOLVE_NO_SYMLINKS;
-    openat2(procfs, path, OpenHow::new().flags(flags).resolve(resolve)).map(File::from)
+    openat2(folder, path, OpenHow::new().flags(READ).resolve(resolve))
 }
 
 fn is_procfs(folder: BorrowedFd<'_>) -> bool {

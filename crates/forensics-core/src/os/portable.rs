@@ -4,6 +4,7 @@
 //! replaced in between, the opened file is another one, and is refused. A link cannot be opened, so
 //! it is followed only if no other user could have replaced it; see [`LINKS_ARE_HELD`].
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -29,6 +30,11 @@ pub(crate) fn procfs() -> Option<BorrowedFd<'static>> {
 
 /// There is no such `/proc`.
 pub(crate) fn open_in_procfs(_: &Path) -> nix::Result<File> {
+    Err(Errno::ENOSYS)
+}
+
+/// Not supported.
+pub(crate) fn open_within(_: BorrowedFd<'_>, _: &CStr) -> nix::Result<OwnedFd> {
     Err(Errno::ENOSYS)
 }
 
