@@ -10,7 +10,7 @@
 //!
 //! #[tokio::main]
 //! async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
-//!     diagnostic::run_if_child(); // first: in the diagnostic's own process it does not return
+//!     diagnostic::run_if_child(); // must be first: runs the diagnostic if this process was started for it
 //!     logging::init(); // or your own tracing subscriber
 //!     let guard = ShutdownGuard::builder("gateway")
 //!         .drain_timeout(Duration::from_secs(30))
