@@ -77,10 +77,19 @@ pub fn truncate(text: impl AsRef<str> + Into<String>, max: usize) -> String {
     kept.chain((max > 0).then_some('…')).collect()
 }
 
-/// An error and what caused it, each after a colon. Not escaped.
+/// An error and its sources, each after a colon: `cannot read config.toml: permission denied`. Not
+/// escaped.
 pub fn error_chain(error: &(dyn Error + 'static)) -> String {
-    let chain = iter::successors(Some(error), |&error| error.source());
-    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    let mut chain = error.to_string();
+    // Bounded, because an error can be its own source.
+    for source in iter::successors(error.source(), |&source| source.source()).take(32) {
+        let source = source.to_string();
+        // Many errors show their source themselves.
+        if !chain.ends_with(&source) {
+            chain = format!("{chain}: {source}");
+        }
+    }
+    chain
 }
 
 #[cfg(test)]

@@ -115,21 +115,16 @@ impl WorkQueue {
     /// Starts the thread that does the jobs, or wakes it. If no thread can be started, does the
     /// jobs itself, and blocks until they are done.
     pub(crate) fn start(&self) {
-        let mut state = lock(&self.0.state);
-        if state.waiting.is_empty() {
+        if lock(&self.0.state).waiting.is_empty() {
             return;
         }
-        if state.has_worker {
-            self.0.changed.notify_all();
-            return;
+        if !self.claim() {
+            return self.0.changed.notify_all();
         }
-        state.has_worker = true;
-        drop(state);
         let queue = self.clone();
         if spawn_detached(self.0.thread_name, move || queue.work()).is_err() {
             // No thread can be started. The jobs are done here, because they must not be lost.
-            let mut state = self.do_waiting(lock(&self.0.state));
-            state.has_worker = false;
+            self.do_waiting(lock(&self.0.state)).has_worker = false;
         }
     }
 

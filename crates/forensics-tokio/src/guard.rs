@@ -1,7 +1,7 @@
 //! The guard: what a service's `main` holds.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -175,9 +175,9 @@ impl ShutdownGuard {
     /// # }
     /// ```
     pub fn group<R>(&self, name: impl Into<String>, members: impl FnOnce(&Group) -> R) -> Phase {
-        let group = Group::register(self.shutdown(), &name.into());
+        let group = Group(Phase::register(self.shutdown(), &name.into(), None, None));
         members(&group);
-        group.into_phase()
+        group.0
     }
 
     /// Returns the longest that the teardown can take with the phases registered so far. Its `Display`

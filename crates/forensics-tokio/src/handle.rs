@@ -1,7 +1,5 @@
 //! The handle: what parts of the program other than `main` hold.
 
-use std::fmt;
-use std::future::Future;
 use std::sync::Arc;
 
 use forensics_core::context::{ShutdownContext, Trigger};
@@ -12,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::machine::Event;
 use crate::notify::Notifier;
 use crate::outcome::IntoOutcome;
-use crate::phase::Phase;
+use crate::phase::{Phase, boxed};
 use crate::phase_context::PhaseContext;
 use crate::shutdown::Shutdown;
 
@@ -21,7 +19,7 @@ use crate::shutdown::Shutdown;
 ///
 /// Clones are cheap. A handle does not keep the guard alive. Once the guard is gone, no stop can be
 /// requested, and phases that are registered do not run.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct ShutdownHandle {
     pub(crate) shutdown: Arc<Shutdown>,
 }
@@ -92,7 +90,7 @@ impl ShutdownHandle {
         F: FnOnce(PhaseContext) -> Fut + Send + 'static,
         Fut: Future<Output: IntoOutcome<Kind>> + Send + 'static,
     {
-        Phase::register(&self.shutdown, &name.into(), work)
+        Phase::register(&self.shutdown, &name.into(), None, Some(boxed(work)))
     }
 
     /// Waits until a stop has begun, and returns who asked for it and why. After that it returns at
@@ -104,13 +102,8 @@ impl ShutdownHandle {
     }
 }
 
-impl fmt::Debug for ShutdownHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ShutdownHandle").finish_non_exhaustive()
-    }
-}
-
 /// Tells systemd that the reload is over when it is dropped. See [`ShutdownHandle::reloading`].
+#[derive(Debug)]
 #[must_use = "the reload ends when this is dropped"]
 pub struct Reloading {
     notifier: Notifier,
@@ -119,11 +112,5 @@ pub struct Reloading {
 impl Drop for Reloading {
     fn drop(&mut self) {
         self.notifier.ready();
-    }
-}
-
-impl fmt::Debug for Reloading {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reloading").finish_non_exhaustive()
     }
 }

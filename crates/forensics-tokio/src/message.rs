@@ -31,18 +31,16 @@ const OPEN_LIMIT: Duration = Duration::from_millis(500);
 const WRITE_LIMIT: Duration = Duration::from_millis(500);
 
 /// The file, if there is one; see the module's documentation.
-#[derive(Default)]
-pub(crate) struct TerminationMessage(Option<Arc<Log>>);
-
-struct Log {
-    write: Write,
-    queue: WorkQueue,
-    next: Mutex<Next>,
-    failure: OnceLock<String>,
+pub(crate) struct TerminationMessage {
+    /// Writes a message to the file. May block. `None` if there is no file.
+    write: Option<Arc<Write>>,
+    pub(crate) queue: WorkQueue,
+    next: Arc<Mutex<Next>>,
+    /// The first error.
+    failure: Arc<OnceLock<String>>,
 }
 
-/// Writes a message to the file. May block.
-type Write = Box<dyn Fn(&str) -> io::Result<()> + Send + Sync>;
+type Write = dyn Fn(&str) -> io::Result<()> + Send + Sync;
 
 #[derive(Default)]
 struct Next {
@@ -50,6 +48,13 @@ struct Next {
     text: Option<String>,
     /// The last message was pushed. Only another last one can replace it.
     is_closed: bool,
+}
+
+impl Default for TerminationMessage {
+    fn default() -> Self {
+        let queue = WorkQueue::new("shutdown-msg");
+        Self { write: None, queue, next: Arc::default(), failure: Arc::default() }
+    }
 }
 
 impl TerminationMessage {
@@ -75,57 +80,42 @@ impl TerminationMessage {
     }
 
     fn new(write: impl Fn(&str) -> io::Result<()> + Send + Sync + 'static) -> Self {
-        let (next, failure) = (Mutex::default(), OnceLock::new());
-        let queue = WorkQueue::new("shutdown-msg");
-        Self(Some(Arc::new(Log { write: Box::new(write), queue, next, failure })))
+        Self { write: Some(Arc::new(write)), ..Self::default() }
     }
 
     /// Whether anything is written at all.
     pub(crate) fn is_open(&self) -> bool {
-        self.0.is_some()
+        self.write.is_some()
     }
 
-    /// Queues a message, unless the last one was pushed before. [`start`](Self::start) must follow. Never
-    /// blocks.
+    /// Queues a message, unless the last one was pushed before. Never blocks. The caller must call
+    /// [`WorkQueue::start`] afterwards.
     pub(crate) fn push(&self, text: String, is_last: bool) {
-        let Some(log) = &self.0 else { return };
-        let mut next = lock(&log.next);
+        let Some(write) = self.write.clone() else { return };
+        let mut next = lock(&self.next);
         if next.is_closed && !is_last {
             return;
         }
         next.is_closed |= is_last;
         if next.text.replace(text).is_none() {
-            let log = log.clone();
-            log.queue.clone().push(move || log.write_next());
-        }
-    }
-
-    /// Starts writing what is queued. Blocks only if no thread can be started.
-    pub(crate) fn start(&self) {
-        if let Some(log) = &self.0 {
-            log.queue.start();
+            let (next, failure) = (self.next.clone(), self.failure.clone());
+            self.queue.push(move || {
+                let Some(text) = lock(&next).text.take() else { return };
+                if let Err(e) = write(&text) {
+                    failure.get_or_init(|| e.to_string());
+                }
+            });
         }
     }
 
     /// Waits until everything is written, for at most 500 ms.
     pub(crate) fn finish(&self) {
-        if let Some(log) = &self.0 {
-            log.queue.flush(WRITE_LIMIT);
-        }
+        self.queue.flush(WRITE_LIMIT);
     }
 
     /// What went wrong first, if anything has.
     pub(crate) fn failure(&self) -> Option<String> {
-        self.0.as_ref()?.failure.get().cloned()
-    }
-}
-
-impl Log {
-    fn write_next(&self) {
-        let Some(text) = lock(&self.next).text.take() else { return };
-        if let Err(e) = (self.write)(&text) {
-            self.failure.get_or_init(|| e.to_string());
-        }
+        self.failure.get().cloned()
     }
 }
 
@@ -163,7 +153,7 @@ mod tests {
 
     fn write_now(log: &TerminationMessage, text: String, is_last: bool) {
         log.push(text, is_last);
-        log.start();
+        log.queue.start();
     }
 
     #[test]

@@ -4,12 +4,9 @@ use std::any::Any;
 use std::convert::Infallible;
 use std::error::Error;
 
-use forensics_core::escape::{MAX_TEXT_CHARS, truncate};
+use forensics_core::escape::{MAX_TEXT_CHARS, error_chain, truncate};
 pub use forensics_core::record::PhaseOutcome as Outcome;
 use serde::{Deserialize, Serialize};
-
-/// How many causes of an error are shown at most. An error can be its own cause.
-const MAX_CAUSES: usize = 32;
 
 /// How the service's own future ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,7 +99,7 @@ impl<T: IntoOutcome<A>, E: IntoBoxedError<B>, A, B> IntoOutcome<(A, B)> for Resu
     fn into_error(self) -> Option<String> {
         match self {
             Ok(value) => value.into_error(),
-            Err(error) => Some(with_sources(&*error.into_boxed())),
+            Err(error) => Some(truncate(error_chain(&*error.into_boxed()), MAX_TEXT_CHARS)),
         }
     }
 }
@@ -141,20 +138,6 @@ impl IntoOutcome<kind::Never> for <fn() -> ! as Returns>::Output {
     fn into_error(self) -> Option<String> {
         self
     }
-}
-
-/// The text of an error with all its sources: `cannot read config.toml: permission denied`.
-fn with_sources(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    for cause in std::iter::successors(error.source(), |&cause| cause.source()).take(MAX_CAUSES) {
-        let cause = cause.to_string();
-        // Many errors show their source themselves.
-        if !text.ends_with(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
-    }
-    truncate(&text, MAX_TEXT_CHARS)
 }
 
 /// The message of a panic, if it is text.

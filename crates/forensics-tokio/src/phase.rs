@@ -1,15 +1,15 @@
 //! Phases and groups, as the program registers them.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::machine::{Machine, StepId, Work};
+use crate::machine::StepId;
 use crate::outcome::IntoOutcome;
 use crate::phase_context::{PhaseContext, PhaseFn};
 use crate::shutdown::Shutdown;
 
-fn boxed<F, Fut, Kind>(work: F) -> PhaseFn
+/// The closure of a phase, with one type for all phases.
+pub(crate) fn boxed<F, Fut, Kind>(work: F) -> PhaseFn
 where
     F: FnOnce(PhaseContext) -> Fut + Send + 'static,
     Fut: Future<Output: IntoOutcome<Kind>> + Send + 'static,
@@ -32,13 +32,14 @@ pub struct Phase {
 }
 
 impl Phase {
-    pub(crate) fn register<F, Fut, Kind>(shutdown: &Arc<Shutdown>, name: &str, work: F) -> Self
-    where
-        F: FnOnce(PhaseContext) -> Fut + Send + 'static,
-        Fut: Future<Output: IntoOutcome<Kind>> + Send + 'static,
-    {
-        let push = |machine: &mut Machine| machine.plan.push(name, Work::Phase);
-        Self { id: shutdown.register(name, push, Some(boxed(work))), shutdown: shutdown.clone() }
+    /// Registers a phase, which may be a member of `group`, or a group if there is no `work`.
+    pub(crate) fn register(
+        shutdown: &Arc<Shutdown>,
+        name: &str,
+        group: Option<StepId>,
+        work: Option<PhaseFn>,
+    ) -> Self {
+        Self { id: shutdown.register(name, group, work), shutdown: shutdown.clone() }
     }
 
     /// Sets the timeout of the phase. When the time is up, the phase is dropped and the next one
@@ -75,28 +76,17 @@ impl Phase {
 /// The members of a group, while they are being registered. See
 /// [`ShutdownGuard::group`](crate::ShutdownGuard::group).
 #[derive(Debug)]
-pub struct Group(Phase);
+pub struct Group(pub(crate) Phase);
 
 impl Group {
-    pub(crate) fn register(shutdown: &Arc<Shutdown>, name: &str) -> Self {
-        let push = |machine: &mut Machine| machine.plan.push(name, Work::Group(Vec::new()));
-        Self(Phase { id: shutdown.register(name, push, None), shutdown: shutdown.clone() })
-    }
-
-    pub(crate) fn into_phase(self) -> Phase {
-        self.0
-    }
-
     /// Adds a phase that runs at the same time as the others of this group.
     pub fn phase<F, Fut, Kind>(&self, name: impl Into<String>, work: F) -> GroupPhase
     where
         F: FnOnce(PhaseContext) -> Fut + Send + 'static,
         Fut: Future<Output: IntoOutcome<Kind>> + Send + 'static,
     {
-        let (Phase { shutdown, id: group }, name) = (&self.0, name.into());
-        let push = |machine: &mut Machine| machine.plan.push_member(*group, &name);
-        let id = shutdown.register(&name, push, Some(boxed(work)));
-        GroupPhase(Phase { shutdown: shutdown.clone(), id })
+        let Phase { shutdown, id: group } = &self.0;
+        GroupPhase(Phase::register(shutdown, &name.into(), Some(*group), Some(boxed(work))))
     }
 }
 

@@ -1,7 +1,6 @@
 //! What a running phase knows of its stop, and what it can report.
 
 use std::fmt;
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +37,7 @@ pub(crate) struct PhaseState {
     pub(crate) context: Arc<ShutdownContext>,
     /// Cancelled when the phase is dropped.
     pub(crate) token: CancellationToken,
-    pub(crate) recorded: Recorded,
+    pub(crate) recorded: Arc<Recorded>,
 }
 
 impl PhaseContext {

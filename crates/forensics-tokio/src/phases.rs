@@ -5,14 +5,12 @@
 //! dropped, [`Event::PhaseEnded`] is handled.
 
 use std::collections::HashMap;
-use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::Poll;
 
 use forensics_core::context::ShutdownContext;
-use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
@@ -37,8 +35,8 @@ struct Inner {
     outer: Option<Span>,
     /// The name of the service and the context of the stop, for the span of the whole teardown.
     stop: Option<(String, Arc<ShutdownContext>)>,
-    teardown: Arc<OnceLock<Span>>,
-    spans: HashMap<StepId, Arc<OnceLock<Span>>>,
+    /// The spans of the phases and groups, and with the key `None` the span of the whole teardown.
+    spans: HashMap<Option<StepId>, Arc<OnceLock<Span>>>,
 }
 
 /// A phase that has not ended. The machine may drop it before another thread has started its task.
@@ -46,9 +44,10 @@ struct Inner {
 struct Phase {
     /// Its closure, until the task is started.
     work: Option<PhaseFn>,
-    is_dropped: bool,
-    state: Option<Arc<PhaseState>>,
-    task: Option<AbortHandle>,
+    /// Cancelled when the phase is dropped. The phase itself gets a child of this token, because
+    /// cancelling that must not drop the phase.
+    dropped: CancellationToken,
+    recorded: Arc<Recorded>,
 }
 
 impl Phases {
@@ -71,21 +70,19 @@ impl Phases {
     /// The span of a phase or group. The first call creates it and calls the subscriber, so only
     /// the log thread and the tasks of the phases may call this.
     pub(crate) fn span(&self, key: &PhaseKey) -> Span {
-        let cell = self.lock().spans.entry(key.id).or_default().clone();
-        let make = || {
+        self.get_or_create_span(Some(key.id), || {
             let parent = match &key.group {
                 Some(group) => self.span(group),
                 None => self.teardown_span(),
             };
             events::phase_span(&key.name, &parent)
-        };
-        cell.get_or_init(make).clone()
+        })
     }
 
     /// Removes and returns the span of a phase or group that has ended.
     pub(crate) fn take_span(&self, key: &PhaseKey) -> Span {
         let span = self.span(key);
-        self.lock().spans.remove(&key.id);
+        self.lock().spans.remove(&Some(key.id));
         span
     }
 
@@ -93,24 +90,27 @@ impl Phases {
         let inner = self.lock();
         let outer = inner.outer.clone().unwrap_or_else(Span::none);
         let Some((service, context)) = inner.stop.clone() else { return outer };
-        let cell = inner.teardown.clone();
         drop(inner);
-        let make = || {
+        self.get_or_create_span(None, || {
             let span = events::teardown_span(&service, &context, &outer);
             // If it is disabled, the parent of the phases is the span in which `run` was called.
             if span.is_disabled() { outer } else { span }
-        };
-        cell.get_or_init(make).clone()
+        })
+    }
+
+    fn get_or_create_span(&self, id: Option<StepId>, create: impl FnOnce() -> Span) -> Span {
+        // Created without the lock, because the subscriber may block.
+        let cell = self.lock().spans.entry(id).or_default().clone();
+        cell.get_or_init(create).clone()
     }
 
     /// Closes the remaining spans, so that they are exported before the process ends.
     pub(crate) fn end_spans(&self) {
         let mut inner = self.lock();
-        let spans = std::mem::take(&mut inner.spans);
-        let rest = (std::mem::take(&mut inner.teardown), inner.outer.take(), spans);
+        let spans = (std::mem::take(&mut inner.spans), inner.outer.take());
         drop(inner);
         // Dropped after the lock is released, because this calls the subscriber.
-        drop(rest);
+        drop(spans);
     }
 
     /// Starts the task of a phase. Any thread may call this.
@@ -120,49 +120,33 @@ impl Phases {
         key: PhaseKey,
         context: Arc<ShutdownContext>,
     ) {
-        let id = key.id;
+        let (id, name) = (key.id, key.name.clone());
         let mut inner = self.lock();
-        let Some(phase) = inner.phases.get_mut(&id) else { return };
-        let Some(work) = phase.work.take() else { return };
-        let (token, recorded) = (CancellationToken::new(), Recorded::default());
-        let state = Arc::new(PhaseState { id, name: key.name.clone(), context, token, recorded });
-        phase.state = Some(state.clone());
-        if phase.is_dropped {
-            state.token.cancel();
-        }
+        let Some(Phase { work, dropped, recorded }) = inner.phases.get_mut(&id) else { return };
+        let Some(work) = work.take() else { return };
+        let (dropped, recorded) = (dropped.clone(), recorded.clone());
+        // The task is started without the lock, because a runtime that is shutting down drops the
+        // future at once, and this takes the lock.
         drop(inner);
-        let context = PhaseContext { state, shutdown: shutdown.clone() };
+        let state = PhaseState { id, name, context, token: dropped.child_token(), recorded };
+        let context = PhaseContext { state: Arc::new(state), shutdown: shutdown.clone() };
         let ends = BringsEnd { context: context.clone(), end: PhaseEnd::Dropped };
-        // Started without the lock, because a runtime that is shutting down drops the future at
-        // once, and this takes the lock.
         let phases = self.clone();
-        let task = shutdown.runtime.spawn(async move {
+        shutdown.runtime.spawn(async move {
             let span = phases.span(&key);
-            run(work, context, ends).instrument(span).await;
+            run(work, context, dropped, ends).instrument(span).await;
         });
-        let mut inner = self.lock();
-        let Some(phase) = inner.phases.get_mut(&id) else { return };
-        phase.task = Some(task.abort_handle());
-        let is_dropped = phase.is_dropped;
-        drop(inner);
-        if is_dropped {
-            task.abort();
-        }
     }
 
-    /// Aborts the task of a phase, whose future is dropped when it next yields. Returns the values
-    /// that the phase has recorded, or `None` if it has not started.
+    /// Drops the future of a phase when it next yields. Returns the values that the phase has
+    /// recorded, or `None` if it has ended.
     pub(crate) fn drop_phase(&self, id: StepId) -> Option<Values> {
-        let mut inner = self.lock();
-        let phase = inner.phases.get_mut(&id)?;
-        phase.is_dropped = true;
-        let (state, task) = (phase.state.clone()?, phase.task.clone());
+        let inner = self.lock();
+        let phase = inner.phases.get(&id)?;
+        let (dropped, recorded) = (phase.dropped.clone(), phase.recorded.clone());
         drop(inner);
-        state.token.cancel();
-        if let Some(task) = task {
-            task.abort();
-        }
-        Some(state.recorded.get())
+        dropped.cancel();
+        Some(recorded.get())
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -170,13 +154,22 @@ impl Phases {
     }
 }
 
-async fn run(work: PhaseFn, context: PhaseContext, mut ends: BringsEnd) {
+async fn run(
+    work: PhaseFn,
+    context: PhaseContext,
+    dropped: CancellationToken,
+    mut ends: BringsEnd,
+) {
     // The start of a phase must be written to the record before its work runs.
     context.shutdown.record.wait_until_written();
-    ends.end = match catch_panic(async move { work(context).await }).await {
-        Ok(None) => PhaseEnd::Ok,
-        Ok(Some(error)) => PhaseEnd::Failed(error),
-        Err(message) => PhaseEnd::Panicked(message),
+    ends.end = tokio::select! {
+        biased;
+        () = dropped.cancelled() => PhaseEnd::Dropped,
+        ended = catch_panic(async move { work(context).await }) => match ended {
+            Ok(None) => PhaseEnd::Ok,
+            Ok(Some(error)) => PhaseEnd::Failed(error),
+            Err(message) => PhaseEnd::Panicked(message),
+        },
     };
 }
 

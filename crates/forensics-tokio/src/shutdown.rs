@@ -27,7 +27,7 @@ use crate::config::Config;
 use crate::diagnostic;
 use crate::lock::lock;
 use crate::log_thread::{EMIT_LIMIT, LogThread};
-use crate::machine::{Action, Awaited, Event, ExitReason, LogEvent, Machine, StepId};
+use crate::machine::{Action, Awaited, Event, ExitReason, LogEvent, Machine, StepId, Work};
 use crate::message::TerminationMessage;
 use crate::notify::Notifier;
 use crate::outcome::Outcome;
@@ -169,7 +169,7 @@ impl Shutdown {
         let actions = self.perform_urgent(actions);
         self.log.queue.start();
         self.record.queue.start();
-        self.message.start();
+        self.message.queue.start();
         for action in actions {
             self.perform_one(action);
         }
@@ -280,16 +280,20 @@ impl Shutdown {
         lock(&self.machine)
     }
 
-    /// Registers a phase with the plan, and keeps its closure.
+    /// Registers a phase with the plan, and keeps its closure. Without a closure it is a group.
     pub(crate) fn register(
         &self,
         name: &str,
-        push: impl FnOnce(&mut Machine) -> (StepId, Option<String>),
+        group: Option<StepId>,
         work: Option<PhaseFn>,
     ) -> StepId {
         let mut machine = self.machine();
         let is_late = machine.is_over();
-        let (id, error) = push(&mut machine);
+        let (id, error) = match (group, &work) {
+            (Some(group), _) => machine.plan.push_member(group, name),
+            (None, Some(_)) => machine.plan.push(name, Work::Phase),
+            (None, None) => machine.plan.push(name, Work::Group(Vec::new())),
+        };
         if let Some(work) = work.filter(|_| !is_late) {
             // Added under the lock, so that the closure is there when the machine starts the phase.
             self.phases.add(id, work);

@@ -20,28 +20,6 @@ pub(crate) struct Claim {
     pub(crate) reserve: Duration,
 }
 
-impl Claim {
-    /// The claim of the pre-stop delay, which has a timeout and no reserve.
-    pub(crate) fn pre_stop_delay(delay: Duration) -> Self {
-        Self { name: "pre_stop_delay".to_owned(), timeout: Some(delay), reserve: Duration::ZERO }
-    }
-}
-
-/// The time that a phase gets if it starts `remaining` before the deadline, and the phases after it
-/// have reserved `later` in all.
-///
-/// A phase gets its own reserve even if the later phases reserve more than is left.
-fn allowance(
-    timeout: Option<Duration>,
-    reserve: Duration,
-    remaining: Duration,
-    later: Duration,
-) -> Duration {
-    let due = reserve.min(remaining);
-    let open = remaining.saturating_sub(later).max(due);
-    timeout.map_or(open, |timeout| timeout.min(open))
-}
-
 /// The time of a phase that has started. After an escalation it may use only its reserve.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Budget {
@@ -64,10 +42,12 @@ impl Budget {
         Self { timeout: self.timeout.into_iter().chain(timeout).min(), ..self }
     }
 
-    /// The time that the phase may take with this deadline.
+    /// The time that the phase may take with this deadline. It gets its own reserve even if the later
+    /// phases reserve more than is left.
     pub(crate) fn all(&self, deadline: Instant) -> Duration {
         let remaining = deadline.saturating_duration_since(self.started);
-        allowance(self.timeout, self.reserve, remaining, self.later)
+        let open = remaining.saturating_sub(self.later).max(self.reserve.min(remaining));
+        self.timeout.map_or(open, |timeout| timeout.min(open))
     }
 
     /// The time that the phase could take if the phases after it had no reserves.
@@ -84,15 +64,11 @@ impl Budget {
 /// means that the phase has no timeout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorstCase {
-    claims: Vec<Claim>,
-    deadline: Duration,
+    pub(super) claims: Vec<Claim>,
+    pub(super) deadline: Duration,
 }
 
 impl WorstCase {
-    pub(crate) fn of(claims: Vec<Claim>, deadline: Duration) -> Self {
-        Self { claims, deadline }
-    }
-
     /// The sum of the pre-stop delay and the timeouts of all phases, but never more than the
     /// deadline. If a phase has no timeout, it is the deadline.
     pub fn duration(&self) -> Duration {
@@ -129,16 +105,10 @@ impl Display for WorstCase {
         if self.claims.is_empty() {
             f.write_str("no phases")?;
         }
-        match self.timeouts() {
-            Some(sum) if sum > self.deadline => {
-                write!(
-                    f,
-                    " = {}, cut at the deadline of {}",
-                    Seconds(sum),
-                    Seconds(self.deadline)
-                )?;
-            }
-            _ => write!(f, " = at most {}", Seconds(self.duration()))?,
+        let deadline = Seconds(self.deadline);
+        match self.timeouts().filter(|&sum| sum > self.deadline) {
+            Some(sum) => write!(f, " = {}, cut at the deadline of {deadline}", Seconds(sum))?,
+            None => write!(f, " = at most {}", Seconds(self.duration()))?,
         }
         if !self.is_possible() {
             write!(f, ", though {} are reserved in all", Seconds(self.reserves()))?;
@@ -183,8 +153,9 @@ mod tests {
         for (timeout, reserve, remaining, later, expected) in cases {
             let [remaining, later, expected] =
                 [remaining, later, expected].map(Duration::from_secs);
-            let Claim { timeout, reserve, .. } = claim(timeout, reserve);
-            assert_eq!(allowance(timeout, reserve, remaining, later), expected);
+            let started = Instant::now();
+            let budget = Budget::new(&claim(timeout, reserve), later, started);
+            assert_eq!(budget.all(started + remaining), expected);
         }
     }
 
@@ -212,7 +183,7 @@ mod tests {
             (vec![], "no phases = at most 0.00s", 0),
         ];
         for (claims, text, worst) in cases {
-            let sum = WorstCase::of(claims, Duration::from_secs(45));
+            let sum = WorstCase { claims, deadline: Duration::from_secs(45) };
             assert_eq!(sum.to_string(), text);
             assert_eq!(sum.duration(), Duration::from_secs(worst));
             assert_eq!(sum.is_possible(), !text.contains("though"));

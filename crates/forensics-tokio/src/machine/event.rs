@@ -117,7 +117,7 @@ pub(crate) enum Action {
     EndDiagnostic,
     /// Start the task of a phase. The context is that of the stop.
     StartPhase(PhaseKey, Arc<ShutdownContext>),
-    /// Abort the task of a phase, then handle [`Event::PhaseProgressed`] with its last values.
+    /// Drop the future of a phase, then handle [`Event::PhaseProgressed`] with its last values.
     DropPhase(StepId),
     /// Write the termination message.
     WriteMessage {

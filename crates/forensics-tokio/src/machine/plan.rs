@@ -137,9 +137,13 @@ impl Plan {
 
     /// The longest time that a pre-stop delay and the steps in the plan may take.
     pub(super) fn sum(&self, delay: Duration, deadline: Duration) -> WorstCase {
-        let delay = (!delay.is_zero()).then(|| Claim::pre_stop_delay(delay));
-        let claims = delay.into_iter().chain(self.waiting.iter().map(Step::effective_claim));
-        WorstCase::of(claims.collect(), deadline)
+        let mut claims = Vec::new();
+        if !delay.is_zero() {
+            let name = "pre_stop_delay".to_owned();
+            claims.push(Claim { name, timeout: Some(delay), reserve: Duration::ZERO });
+        }
+        claims.extend(self.waiting.iter().map(Step::effective_claim));
+        WorstCase { claims, deadline }
     }
 
     /// The sum of the reserves of the steps in the plan.

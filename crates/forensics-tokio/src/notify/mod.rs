@@ -34,9 +34,10 @@ const MAX_STATUS: usize = 400;
 const EXTEND_LIMIT: Duration = Duration::from_millis(500);
 
 /// The connection to the service manager; see the module's documentation. Clones share it.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Notifier(Option<Arc<Connection>>);
 
+#[derive(Debug)]
 struct Connection {
     socket: UnixDatagram,
     /// At most one message for each variable.

@@ -1,6 +1,5 @@
 //! A guard that a test drives.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
