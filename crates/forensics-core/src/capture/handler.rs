@@ -18,25 +18,7 @@ use super::{SLOTS, SenderSnapshot, SiCode, SignalInfo, SnapshotError};
 use crate::process::login_id;
 use crate::procfile;
 
-/// What the handler captures: plain data of a fixed size.
-#[derive(Clone, Copy)]
-struct Raw {
-    signal: c_int,
-    code: c_int,
-    /// 0 unless the code has a sender.
-    pid: c_int,
-    uid: u32,
-    stat: Result<Bytes<512>, SnapshotError>,
-    exe: Bytes<256>,
-    login_uid: Bytes<12>,
-    login_session: Bytes<12>,
-    parent_death_signal: c_int,
-    wall_ns: u64,
-    mono_ns: u64,
-    took_ns: u64,
-}
-
-static CAPTURED: Slots<Raw, SLOTS> = Slots::new();
+static CAPTURED: Slots<SignalInfo, SLOTS> = Slots::new();
 static OVERFLOW_COUNT: AtomicU64 = AtomicU64::new(0);
 /// The pid of the process that installed the handler. A forked child has another pid.
 static OWNER: AtomicI32 = AtomicI32::new(0);
@@ -88,61 +70,61 @@ pub(super) fn on_signal(info: &siginfo_t) {
     Errno::set_raw(errno);
 }
 
-fn capture(info: &siginfo_t, mono_ns: u64, wall_ns: u64) -> Raw {
-    let (pid, uid) = if SiCode::from_raw(info.si_code).has_sender() {
-        // SAFETY: for these codes the kernel fills in pid and uid in the union of `siginfo_t`.
-        unsafe { (info.si_pid(), info.si_uid()) }
-    } else {
-        (0, 0)
-    };
-    let mut raw = Raw {
-        signal: info.si_signo,
-        code: info.si_code,
-        pid,
-        uid,
-        stat: Err(SnapshotError::Outside),
-        exe: Bytes::EMPTY,
-        login_uid: Bytes::EMPTY,
-        login_session: Bytes::EMPTY,
-        parent_death_signal: 0,
-        wall_ns,
-        mono_ns,
-        took_ns: 0,
-    };
-    if pid > 0 && !PROC_IS_OURS.load(Ordering::Acquire) {
-        raw.stat = Err(absence(pid, Errno::ENOENT));
-    } else if pid > 0 {
-        let procfs = procfs();
-        // This file disappears first and contains most of the facts, so it is read first.
-        raw.stat =
-            raw::read(procfs, &raw::proc_path(pid, b"stat")).map_err(|errno| absence(pid, errno));
-        // A process without a session has no login uid, because the kernel sets both together. A
-        // user namespace can hide the uid alone, so the session decides.
-        if let Ok(session) = raw::read(procfs, &raw::proc_path(pid, b"sessionid"))
-            && login_id(session.as_slice()).is_some()
-        {
-            raw.login_session = session;
-            if let Ok(id) = raw::read(procfs, &raw::proc_path(pid, b"loginuid")) {
-                raw.login_uid = id;
-            }
-        }
-        // This needs no descriptor, so it works in a process that has none left. It is not tried
-        // for a sender that has exited, which has no `exe` any more, and not if another file system
-        // serves the folder of the process, because that might block.
-        let tries_exe = match raw.stat {
-            Ok(_) => true,
-            Err(absence) => !matches!(absence, SnapshotError::Gone | FOREIGN),
-        };
-        if tries_exe && let Some(exe) = raw::read_link(&raw::proc_path(pid, b"exe")) {
-            raw.exe = exe;
-        }
-    }
-    raw.parent_death_signal = match os::parent_death_signal() {
+fn capture(info: &siginfo_t, mono_ns: u64, wall_ns: u64) -> SignalInfo {
+    let code = SiCode::from_raw(info.si_code);
+    // SAFETY: for these codes the kernel fills in pid and uid in the union of `siginfo_t`.
+    let sender = code.has_sender().then(|| unsafe { (info.si_pid(), info.si_uid()) });
+    // On Linux 0 is a sender outside our pid namespace, on other Unix it is no sender.
+    let sender = sender.filter(|&(pid, _)| pid > 0 || crate::os::HAS_PROC);
+    let parent_death_signal = match os::parent_death_signal() {
         0 => PARENT_DEATH_SIGNAL.load(Ordering::Acquire),
         signal => signal,
     };
-    raw.took_ns = raw::clock_ns(ClockId::CLOCK_MONOTONIC).saturating_sub(mono_ns);
-    raw
+    SignalInfo {
+        signal: Signal::from_raw(info.si_signo),
+        code,
+        pid: sender.map(|(pid, _)| pid),
+        uid: sender.map(|(_, uid)| uid),
+        snapshot: sender.map(|(pid, _)| look_at(pid)).unwrap_or_default(),
+        is_parent_death_signal: parent_death_signal == info.si_signo,
+        wall: SystemTime::UNIX_EPOCH + Duration::from_nanos(wall_ns),
+        mono_ns,
+        took_ns: raw::clock_ns(ClockId::CLOCK_MONOTONIC).saturating_sub(mono_ns),
+    }
+}
+
+/// What `/proc` shows of a sender.
+fn look_at(pid: c_int) -> SenderSnapshot {
+    let mut seen = SenderSnapshot::default();
+    if pid <= 0 {
+        seen.absence = Some(SnapshotError::Outside);
+        return seen;
+    }
+    if !PROC_IS_OURS.load(Ordering::Acquire) {
+        seen.absence = Some(absence(pid, Errno::ENOENT));
+        return seen;
+    }
+    let procfs = procfs();
+    // This file disappears first and contains most of the facts, so it is read first.
+    match raw::read(procfs, &raw::proc_path(pid, b"stat")) {
+        Ok(stat) => seen.stat = Some(stat),
+        Err(errno) => seen.absence = Some(absence(pid, errno)),
+    }
+    // A process without a session has no login uid, because the kernel sets both together. A user
+    // namespace can hide the uid alone, so the session decides.
+    let id = |file| {
+        let content: Bytes<12> = raw::read(procfs, &raw::proc_path(pid, file)).ok()?;
+        login_id(&content)
+    };
+    seen.login_session = id(b"sessionid");
+    seen.login_uid = seen.login_session.and_then(|_| id(b"loginuid"));
+    // This needs no descriptor, so it works in a process that has none left. It is not tried for a
+    // sender that has exited, which has no `exe` any more, and not if another file system serves the
+    // folder of the process, because that might block.
+    if !matches!(seen.absence, Some(SnapshotError::Gone | FOREIGN)) {
+        seen.exe = raw::read_link(&raw::proc_path(pid, b"exe"));
+    }
+    seen
 }
 
 /// The folder `/proc` if its descriptor is still open.
@@ -170,7 +152,7 @@ fn absence(pid: c_int, errno: Errno) -> SnapshotError {
 /// returned by the next call, and [`wait`] returns for it.
 pub fn drain() -> Vec<SignalInfo> {
     let mut drained = Vec::new();
-    CAPTURED.drain(|raw| drained.push(SignalInfo::from(&raw)));
+    CAPTURED.drain(|captured| drained.push(captured));
     drained.sort_by_key(|captured: &SignalInfo| captured.mono_ns);
     drained
 }
@@ -209,29 +191,4 @@ pub fn wake() {
 /// no buffer is flushed, because any of them may block.
 pub fn exit_now(status: i32) -> ! {
     raw::exit(status)
-}
-
-impl From<&Raw> for SignalInfo {
-    fn from(raw: &Raw) -> Self {
-        let code = SiCode::from_raw(raw.code);
-        // On Linux 0 is a sender outside our pid namespace, on other Unix it is no sender.
-        let has_sender = code.has_sender() && (raw.pid > 0 || crate::os::HAS_PROC);
-        Self {
-            signal: Signal::from_raw(raw.signal),
-            code,
-            pid: has_sender.then_some(raw.pid),
-            uid: has_sender.then_some(raw.uid),
-            snapshot: SenderSnapshot {
-                stat: raw.stat.ok().map(|stat| stat.as_slice().to_vec()),
-                absence: raw.stat.err().filter(|_| has_sender),
-                exe: Some(raw.exe.as_slice().to_vec()).filter(|exe| !exe.is_empty()),
-                login_uid: login_id(raw.login_uid.as_slice()),
-                login_session: login_id(raw.login_session.as_slice()),
-            },
-            is_parent_death_signal: raw.parent_death_signal == raw.signal,
-            wall: SystemTime::UNIX_EPOCH + Duration::from_nanos(raw.wall_ns),
-            mono_ns: raw.mono_ns,
-            took_ns: raw.took_ns,
-        }
-    }
 }

@@ -68,6 +68,7 @@ pub use signal::{Signal, UnknownSignal};
 pub use self::{
     handler::exit_now,
     install::is_ignored,
+    raw::Bytes,
     slice::{
         may_be_killed_for_short_slice, request_short_slice, request_short_slice_for_main_thread,
     },
@@ -127,13 +128,13 @@ impl SignalInfo {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[doc(hidden)]
 pub struct SenderSnapshot {
-    /// The content of `/proc/PID/stat`.
-    pub stat: Option<Vec<u8>>,
+    /// The content of `/proc/PID/stat`, cut if it is longer.
+    pub stat: Option<Bytes<512>>,
     /// Why `stat` is absent. `None` as well if there was no sender to look at.
     pub absence: Option<SnapshotError>,
-    /// The target of `/proc/PID/exe`. Absent for a zombie, and for a process of another user that we
+    /// The target of `/proc/PID/exe`, cut if it is longer. Absent for a zombie, and for a process of another user that we
     /// may not inspect.
-    pub exe: Option<Vec<u8>>,
+    pub exe: Option<Bytes<256>>,
     /// `/proc/PID/loginuid`, if the sender belongs to a login session.
     pub login_uid: Option<u32>,
     /// `/proc/PID/sessionid`, if the sender belongs to a login session.

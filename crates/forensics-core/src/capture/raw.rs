@@ -4,6 +4,7 @@
 //! only makes the call. Every function called here is on the list in signal-safety(7).
 
 use std::ffi::CStr;
+use std::ops::Deref;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
@@ -18,9 +19,9 @@ use nix::unistd::{self, Pid};
 use crate::os::open_within;
 use crate::secure_fs::READ;
 
-/// Bytes with a length, without an allocation.
-#[derive(Clone, Copy)]
-pub(super) struct Bytes<const N: usize> {
+/// At most `N` bytes, without an allocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bytes<const N: usize> {
     bytes: [u8; N],
     len: usize,
 }
@@ -28,16 +29,20 @@ pub(super) struct Bytes<const N: usize> {
 impl<const N: usize> Bytes<N> {
     pub(super) const EMPTY: Self = Self { bytes: [0; N], len: 0 };
 
-    pub(super) fn as_slice(&self) -> &[u8] {
-        &self.bytes[..self.len.min(N)]
-    }
-
     /// Appends as much of `more` as fits.
-    fn push(&mut self, more: &[u8]) {
+    pub(super) fn push(&mut self, more: &[u8]) {
         for (free, &byte) in self.bytes.iter_mut().skip(self.len).zip(more) {
             *free = byte;
             self.len += 1;
         }
+    }
+}
+
+impl<const N: usize> Deref for Bytes<N> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.len.min(N)]
     }
 }
 
@@ -74,11 +79,11 @@ pub(super) fn read<const N: usize>(
     procfs: Option<BorrowedFd<'_>>,
     path: &Bytes<64>,
 ) -> nix::Result<Bytes<N>> {
-    let below = c_str(&path.as_slice()[PROC.len()..])?;
+    let below = c_str(&path[PROC.len()..])?;
     let file = match procfs.ok_or(Errno::EBADF).and_then(|procfs| open_within(procfs, below)) {
         // An old kernel or a seccomp filter does not know openat2(2).
         Err(Errno::ENOSYS | Errno::EPERM | Errno::EBADF) => {
-            open(c_str(path.as_slice())?, READ, Mode::empty())?
+            open(c_str(path)?, READ, Mode::empty())?
         }
         opened => opened?,
     };
@@ -95,7 +100,7 @@ pub(super) fn device_of(file: BorrowedFd<'_>) -> u64 {
 
 /// The target of the symbolic link at `path`, which must come from [`proc_path`].
 pub(super) fn read_link<const N: usize>(path: &Bytes<64>) -> Option<Bytes<N>> {
-    let path = c_str(path.as_slice()).ok()?.as_ptr();
+    let path = c_str(path).ok()?.as_ptr();
     let mut target = Bytes::EMPTY;
     // SAFETY: `path` is a C string; the buffer is valid for the length given. nix would allocate.
     let len = unsafe { libc::readlink(path, target.bytes.as_mut_ptr().cast(), N) };
@@ -141,9 +146,9 @@ mod tests {
         let cases =
             [(1, "/proc/1/stat\0"), (4_194_304, "/proc/4194304/stat\0"), (0, "/proc/0/stat\0")];
         for (pid, path) in cases {
-            assert_eq!(proc_path(pid, b"stat").as_slice(), path.as_bytes());
+            assert_eq!(*proc_path(pid, b"stat"), *path.as_bytes());
         }
-        assert_eq!(proc_path(i32::MAX, b"sessionid").as_slice(), b"/proc/2147483647/sessionid\0");
+        assert_eq!(*proc_path(i32::MAX, b"sessionid"), *b"/proc/2147483647/sessionid\0");
         let too_long = proc_path(1, &[b'x'; 64]);
         assert_eq!(read::<8>(None, &too_long).err(), Some(Errno::ENAMETOOLONG));
         assert!(read_link::<8>(&too_long).is_none());
@@ -156,14 +161,14 @@ mod tests {
         // Without the folder the file is opened by its whole path.
         for procfs in [crate::os::procfs(), None] {
             let stat: Bytes<1024> = read(procfs, &proc_path(pid, b"stat")).unwrap();
-            assert!(stat.as_slice().starts_with(format!("{pid} (").as_bytes()));
+            assert!(stat.starts_with(format!("{pid} (").as_bytes()));
             let cut: Bytes<4> = read(procfs, &proc_path(pid, b"stat")).unwrap();
-            assert_eq!(cut.as_slice(), &stat.as_slice()[..4]);
+            assert_eq!(*cut, stat[..4]);
             let missing = read::<8>(procfs, &proc_path(pid, b"nothing"));
             assert_eq!(missing.err(), Some(Errno::ENOENT));
         }
         let exe: Bytes<4096> = read_link(&proc_path(pid, b"exe")).unwrap();
-        assert_eq!(exe.as_slice(), std::env::current_exe().unwrap().as_os_str().as_encoded_bytes());
+        assert_eq!(*exe, *std::env::current_exe().unwrap().as_os_str().as_encoded_bytes());
         assert!(exists(pid) && exists(1) && !exists(i32::MAX) && !exists(0));
     }
 }

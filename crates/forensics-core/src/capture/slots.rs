@@ -31,7 +31,7 @@ pub(super) struct Slots<T, const N: usize> {
 // between threads whenever a `T` may be sent from one to another.
 unsafe impl<T: Send, const N: usize> Sync for Slots<T, N> {}
 
-impl<T: Copy, const N: usize> Slots<T, N> {
+impl<T, const N: usize> Slots<T, N> {
     /// Claims a free slot, fills it with what `fill` returns, and publishes it. If no slot is free,
     /// returns `false` without calling `fill`. Async-signal-safe if `fill` is.
     pub(super) fn put(&self, fill: impl FnOnce() -> T) -> bool {
@@ -41,7 +41,7 @@ impl<T: Copy, const N: usize> Slots<T, N> {
         };
         let value = fill();
         // SAFETY: the swap to WRITING succeeded, so no other thread accesses the content until the
-        // store below. Overwriting leaks nothing, because a `T: Copy` needs no drop.
+        // store below. Nothing is overwritten: a free slot's content was moved out, or never there.
         content.with_mut(|content| unsafe { (*content).write(value) });
         state.store(READY, Ordering::Release);
         true
@@ -51,8 +51,8 @@ impl<T: Copy, const N: usize> Slots<T, N> {
     pub(super) fn drain(&self, mut each: impl FnMut(T)) {
         for (state, content) in self.slots().filter(|(state, _)| moved(state, READY, READING)) {
             // SAFETY: the swap from READY succeeded, so the content is initialised, and no other
-            // thread accesses it until the store below.
-            let value = content.with(|content| unsafe { (*content).assume_init() });
+            // thread accesses it until the store below. After that it counts as moved out.
+            let value = content.with(|content| unsafe { (*content).assume_init_read() });
             state.store(FREE, Ordering::Release);
             each(value);
         }

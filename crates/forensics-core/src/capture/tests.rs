@@ -2,10 +2,18 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::Bytes;
 use super::slots::Slots;
 
 /// For tests that need the descriptor of `/proc`, or replace it.
 pub(crate) static PROCFS: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+/// A file's content as the handler captures it.
+pub(crate) fn bytes<const N: usize>(content: impl AsRef<[u8]>) -> Option<Bytes<N>> {
+    let mut bytes = Bytes::EMPTY;
+    bytes.push(content.as_ref());
+    Some(bytes)
+}
 
 #[test]
 fn a_full_table_refuses_and_accepts_again_once_drained() {

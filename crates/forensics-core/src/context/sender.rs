@@ -149,6 +149,7 @@ pub(super) fn user_in_passwd(passwd: &str, uid: u32) -> Option<String> {
 mod tests {
     use super::*;
     use crate::capture::Signal;
+    use crate::capture::tests::bytes;
     use crate::context::{ShutdownContext, StartupInfo, Trigger};
     use std::time::SystemTime;
 
@@ -180,8 +181,7 @@ mod tests {
             std::process::id(),
             "0 ".repeat(29)
         );
-        let snapshot =
-            SenderSnapshot { stat: Some(stat.into_bytes()), ..SenderSnapshot::default() };
+        let snapshot = SenderSnapshot { stat: bytes(stat), ..SenderSnapshot::default() };
         let sender = resolve(&captured(SiCode::User, 999_999_999, snapshot));
         assert_eq!(sender.process.name.as_deref(), Some("kill"));
         assert_eq!(sender.parent().unwrap().pid, std::process::id() as i32);
@@ -194,8 +194,7 @@ mod tests {
         let pid = std::process::id() as i32;
         let stat =
             format!("{pid} (old) Z 1 1 1 0 0 0 0 0 0 0 0 0 0 0 20 0 1 0 1 {}0\n", "0 ".repeat(29));
-        let snapshot =
-            SenderSnapshot { stat: Some(stat.into_bytes()), ..SenderSnapshot::default() };
+        let snapshot = SenderSnapshot { stat: bytes(stat), ..SenderSnapshot::default() };
         let sender = resolve(&captured(SiCode::User, pid, snapshot));
         assert_eq!(sender.process.name.as_deref(), Some("old"));
         assert_eq!(sender.process.unit, None);
@@ -206,7 +205,7 @@ mod tests {
     fn the_pid_in_a_sigqueue_is_reported_and_not_looked_up() {
         let pid = std::process::id() as i32;
         let stat = std::fs::read("/proc/self/stat").unwrap();
-        let snapshot = SenderSnapshot { stat: Some(stat), ..SenderSnapshot::default() };
+        let snapshot = SenderSnapshot { stat: bytes(stat), ..SenderSnapshot::default() };
         let sender = resolve(&captured(SiCode::Queue, pid, snapshot));
         assert_eq!(sender.process, ProcessSummary { uid: Some(0), ..ProcessSummary::unknown(pid) });
         assert_eq!(sender.ancestors, []);
@@ -218,7 +217,7 @@ mod tests {
     fn a_process_of_another_user_with_the_senders_pid_is_not_the_sender() {
         let pid = std::process::id() as i32;
         let stat = std::fs::read("/proc/self/stat").unwrap();
-        let snapshot = SenderSnapshot { stat: Some(stat), ..SenderSnapshot::default() };
+        let snapshot = SenderSnapshot { stat: bytes(stat), ..SenderSnapshot::default() };
         let not_ours = Some(nix::unistd::getuid().as_raw() + 1);
         let captured = SignalInfo { uid: not_ours, ..captured(SiCode::User, pid, snapshot) };
         let sender = resolve(&captured);
@@ -252,7 +251,7 @@ mod tests {
     fn without_a_free_descriptor_the_program_gives_the_name() {
         let snapshot = SenderSnapshot {
             absence: Some(SnapshotError::Unreadable(nix::libc::EMFILE)),
-            exe: Some(b"/usr/bin/python3.11 (deleted)".to_vec()),
+            exe: bytes("/usr/bin/python3.11 (deleted)"),
             ..SenderSnapshot::default()
         };
         let sender = resolve(&captured(SiCode::User, 999_999_999, snapshot));

@@ -4,6 +4,7 @@
 use std::time::SystemTime;
 
 use super::*;
+use crate::capture::tests::bytes;
 use crate::capture::{SenderSnapshot, SiCode, SnapshotError};
 use crate::{escape, logfmt, marker, process};
 use nix::unistd::getuid;
@@ -186,7 +187,7 @@ fn this_process_is_really_probed() {
         pid: Some(startup.process.pid),
         uid: Some(0),
         snapshot: SenderSnapshot {
-            stat: std::fs::read("/proc/self/stat").ok(),
+            stat: bytes(std::fs::read("/proc/self/stat").unwrap()),
             ..SenderSnapshot::default()
         },
         is_parent_death_signal: false,
@@ -209,7 +210,7 @@ fn this_process_is_really_probed() {
 fn signal_from(pid: i32, stat: String) -> SignalInfo {
     let mut signal = SignalInfo::new(Signal::TERM, SiCode::User);
     (signal.pid, signal.uid) = (Some(pid), Some(getuid().as_raw()));
-    signal.snapshot.stat = Some(stat.into_bytes());
+    signal.snapshot.stat = bytes(stat);
     signal
 }
 
