@@ -179,6 +179,25 @@ impl Client {
     }
 }
 
+/// Opens `requests` connections, and sends a request on each that is answered after `ms`. Returns
+/// once all are accepted: the gateway accepts in order, and has answered a later request, whose
+/// connection is the last one returned.
+///
+/// # Panics
+/// If there is no server.
+pub fn in_flight(address: &str, requests: usize, ms: u32) -> Vec<TcpStream> {
+    let ask = |ms: u32| {
+        let mut stream = TcpStream::connect(address).expect("it connects");
+        write!(stream, "GET /slow?ms={ms} HTTP/1.1\r\nHost: gateway\r\n\r\n").expect("it is sent");
+        stream
+    };
+    let mut streams: Vec<_> = (0..requests).map(|_| ask(ms)).collect();
+    let mut quick = ask(0);
+    quick.read_exact(&mut [0; 12]).expect("it is answered");
+    streams.push(quick);
+    streams
+}
+
 /// The bytes of an answer that have arrived.
 #[derive(Debug, Default)]
 struct Answer(Vec<u8>);

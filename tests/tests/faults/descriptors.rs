@@ -4,10 +4,11 @@ use std::fs;
 use std::io::Read;
 use std::process::Command;
 
+use forensics_tests::client::in_flight;
 use forensics_tests::{Ended, Program, can, example, until};
 use forensics_tokio::core::process::ProcessSummary;
 
-use crate::scene::{Scene, count, in_flight, only_child, terminate};
+use crate::scene::{Scene, count, only_child, terminate};
 
 /// Lowers the limit of the process `pid`, so that it can open nothing, even if it closes
 /// descriptors.

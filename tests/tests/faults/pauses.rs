@@ -4,11 +4,12 @@ use std::io::Read;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use forensics_tests::client::in_flight;
 use forensics_tests::{Program, outcomes, until};
 use forensics_tokio::core::process::ProcessSummary;
 use forensics_tokio::core::record::RunOutcome;
 
-use crate::scene::{Scene, in_flight};
+use crate::scene::Scene;
 
 /// Stops the process for this time. The pause is the fault itself, so there is no event to wait
 /// for.

@@ -1,8 +1,6 @@
 //! The files that the gateway writes, and their content after it has ended.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -88,21 +86,6 @@ pub(crate) fn finished(record: &Record) -> Vec<String> {
         _ => None,
     };
     record.entries.iter().filter_map(finished).collect()
-}
-
-/// Opens `requests` connections, and sends a request on each that is answered after `ms`. Returns
-/// once all are accepted: the gateway accepts in order, and has answered a later request.
-pub(crate) fn in_flight(address: &str, requests: usize, ms: u32) -> Vec<TcpStream> {
-    let ask = |ms: u32| {
-        let mut stream = TcpStream::connect(address).unwrap();
-        write!(stream, "GET /slow?ms={ms} HTTP/1.1\r\nHost: gateway\r\n\r\n").unwrap();
-        stream
-    };
-    let mut streams: Vec<_> = (0..requests).map(|_| ask(ms)).collect();
-    let mut quick = ask(0);
-    quick.read_exact(&mut [0; 12]).unwrap();
-    streams.push(quick);
-    streams
 }
 
 /// Sends SIGTERM by /bin/kill.

@@ -44,10 +44,11 @@ pub fn init() -> bool {
     }
     let lines = tracing_subscriber::fmt()
         .with_writer(io::stderr)
-        // Another crate may have enabled the feature `ansi`. Only a terminal gets colours.
-        .with_ansi(io::stderr().is_terminal())
         .log_internal_errors(false)
         .fmt_fields(CompactFields::default());
+    // There are colours if some crate has enabled the feature `ansi`. Only a terminal gets them.
+    // Without the feature, `with_ansi(true)` would panic or print a warning.
+    let lines = if io::stderr().is_terminal() { lines } else { lines.with_ansi(false) };
     if is_journal {
         let with_priority: FormatLine = |context, mut writer, event| {
             write!(writer, "<{}>", journal::priority(*event.metadata().level()))?;
