@@ -16,11 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::handle::ShutdownHandle;
 use crate::machine::{Awaited, Event, WorstCase};
-use crate::outcome::{IntoOutcome, ServiceOutcome, panic_message};
+use crate::outcome::{IntoOutcome, ServiceOutcome, outcome_of, panic_message};
 use crate::panics;
 use crate::phase::{Group, Phase};
 use crate::phase_context::PhaseContext;
-use crate::phases::catch_panic;
 use crate::report::ShutdownReport;
 use crate::shutdown::Shutdown;
 use crate::{shutdown_thread, status};
@@ -213,7 +212,8 @@ impl ShutdownGuard {
         shutdown.phases.set_outer_span();
         let mut awaited = shutdown.awaited.subscribe();
         shutdown.handle(Event::RunStarted);
-        let mut service = Some(Box::pin(catch_panic(service)));
+        let service = async move { service.await.into_error() };
+        let mut service = Some(Box::pin(outcome_of(service)));
         let mut status = pin!(status::update(shutdown.clone()));
         loop {
             let Awaited { is_finished, drops_service, timer } = *awaited.borrow_and_update();
@@ -259,22 +259,14 @@ impl fmt::Debug for ShutdownGuard {
 }
 
 /// Drops the service, and tells the machine how it ended. `None` means that it has not ended.
-fn service_ended<F, T: IntoOutcome<Kind>, Kind>(
+fn service_ended<F>(
     shutdown: &Arc<Shutdown>,
     service: &mut Option<Pin<Box<F>>>,
-    ended: Option<Result<T, String>>,
+    ended: Option<ServiceOutcome>,
 ) {
-    let outcome = match ended {
-        None => ServiceOutcome::Dropped,
-        Some(Ok(output)) => match output.into_error() {
-            None => ServiceOutcome::Ended,
-            Some(error) => ServiceOutcome::Failed(error),
-        },
-        Some(Err(message)) => ServiceOutcome::Panicked(message),
-    };
     let dropped = catch_unwind(AssertUnwindSafe(|| drop(service.take())));
     let outcome = match dropped {
-        Ok(()) => outcome,
+        Ok(()) => ended.unwrap_or(ServiceOutcome::Dropped),
         Err(payload) => ServiceOutcome::Panicked(panic_message(&*payload)),
     };
     shutdown.service_running.send_replace(false);

@@ -3,6 +3,9 @@
 use std::any::Any;
 use std::convert::Infallible;
 use std::error::Error;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
 
 use forensics_core::escape::{MAX_TEXT_CHARS, error_chain, truncate};
 pub use forensics_core::record::PhaseOutcome as Outcome;
@@ -140,6 +143,20 @@ impl IntoOutcome<kind::Never> for <fn() -> ! as Returns>::Output {
     }
 }
 
+/// Runs a future that returns the text of its error, and returns how it ended.
+///
+/// Cancel safe. A future that has panicked is not polled again.
+pub(crate) async fn outcome_of(future: impl Future<Output = Option<String>>) -> ServiceOutcome {
+    let mut future = pin!(future);
+    std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(None)) => Poll::Ready(ServiceOutcome::Ended),
+        Ok(Poll::Ready(Some(error))) => Poll::Ready(ServiceOutcome::Failed(error)),
+        Err(payload) => Poll::Ready(ServiceOutcome::Panicked(panic_message(&*payload))),
+    })
+    .await
+}
+
 /// The message of a panic, if it is text.
 pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().copied();
@@ -217,6 +234,20 @@ mod tests {
     #[test]
     fn an_error_that_is_its_own_source_has_a_bounded_text() {
         assert!(text(Err::<(), _>(Loop)).len() < 40 * 401);
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_the_text_of_an_error_is_an_outcome() {
+        #[derive(Debug)]
+        struct Unshowable;
+        impl fmt::Display for Unshowable {
+            fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+                panic!("no text")
+            }
+        }
+        impl Error for Unshowable {}
+        let outcome = outcome_of(async { Err::<(), _>(Unshowable).into_error() }).await;
+        assert_eq!(outcome, ServiceOutcome::Panicked("no text".to_owned()));
     }
 
     #[test]

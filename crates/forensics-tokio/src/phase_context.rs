@@ -26,40 +26,35 @@ pub(crate) type PhaseFn = Box<dyn FnOnce(PhaseContext) -> PhaseFuture + Send>;
 /// Clones are cheap, and belong to the same phase. Tasks that the phase spawns can keep one.
 #[derive(Clone)]
 pub struct PhaseContext {
-    pub(crate) state: Arc<PhaseState>,
-    pub(crate) shutdown: Arc<Shutdown>,
-}
-
-/// The state of a running phase, for the phase and for [`Phases`](crate::phases::Phases).
-pub(crate) struct PhaseState {
     pub(crate) id: StepId,
     pub(crate) name: Arc<str>,
     pub(crate) context: Arc<ShutdownContext>,
     /// Cancelled when the phase is dropped.
     pub(crate) token: CancellationToken,
     pub(crate) recorded: Arc<Recorded>,
+    pub(crate) shutdown: Arc<Shutdown>,
 }
 
 impl PhaseContext {
     /// Returns the name of the phase.
     pub fn name(&self) -> &str {
-        &self.state.name
+        &self.name
     }
 
     /// Returns why the service stops.
     pub fn cause(&self) -> Cause {
-        self.state.context.cause()
+        self.context.cause()
     }
 
     /// Returns the signal that requested the stop. `None` if the program requested it, or the service
     /// ended by itself.
     pub fn signal(&self) -> Option<Signal> {
-        self.state.context.signal()
+        self.context.signal()
     }
 
     /// Returns the context of the stop: the sender, the cause with its evidence, markers and more.
     pub fn context(&self) -> &Arc<ShutdownContext> {
-        &self.state.context
+        &self.context
     }
 
     /// Returns when the phase will be dropped if it has not ended. This can change: a second request
@@ -67,7 +62,7 @@ impl PhaseContext {
     /// later.
     pub fn deadline(&self) -> Instant {
         // If it has none any more, the phase was given up.
-        let end = self.shutdown.machine().phase_end(self.state.id);
+        let end = self.shutdown.machine().phase_end(self.id);
         end.unwrap_or_else(|| self.shutdown.now())
     }
 
@@ -79,7 +74,7 @@ impl PhaseContext {
     /// Returns a token that is cancelled when the time of the phase is up or it is cut short. It is
     /// for tasks that the phase spawned, which are not dropped with it.
     pub fn token(&self) -> &CancellationToken {
-        &self.state.token
+        &self.token
     }
 
     /// Records a value under a name, for the log, the report and the record. It replaces an earlier
@@ -88,8 +83,8 @@ impl PhaseContext {
     /// It is cheap, and can be called for each request that ends. The record's file is written at
     /// most four times a second, and when the phase ends.
     pub fn record(&self, key: impl Into<String>, value: impl Into<Value>) {
-        if let Some(values) = self.state.recorded.set(key.into(), value.into()) {
-            self.shutdown.handle(Event::PhaseProgressed(self.state.id, values));
+        if let Some(values) = self.recorded.set(key.into(), value.into()) {
+            self.shutdown.handle(Event::PhaseProgressed(self.id, values));
         }
     }
 
@@ -112,6 +107,6 @@ impl PhaseContext {
 
 impl fmt::Debug for PhaseContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PhaseContext").field("name", &self.state.name).finish_non_exhaustive()
+        f.debug_struct("PhaseContext").field("name", &self.name).finish_non_exhaustive()
     }
 }

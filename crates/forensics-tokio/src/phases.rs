@@ -5,10 +5,7 @@
 //! dropped, [`Event::PhaseEnded`] is handled.
 
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
-use std::task::Poll;
 
 use forensics_core::context::ShutdownContext;
 use tokio_util::sync::CancellationToken;
@@ -17,9 +14,9 @@ use tracing::{Instrument, Span};
 use crate::events;
 use crate::lock::lock;
 use crate::machine::{Event, PhaseEnd, PhaseKey, StepId};
-use crate::outcome::panic_message;
+use crate::outcome::outcome_of;
 use crate::panics;
-use crate::phase_context::{PhaseContext, PhaseFn, PhaseState};
+use crate::phase_context::{PhaseContext, PhaseFn};
 use crate::recorded::{Recorded, Values};
 use crate::shutdown::Shutdown;
 
@@ -128,13 +125,13 @@ impl Phases {
         // The task is started without the lock, because a runtime that is shutting down drops the
         // future at once, and this takes the lock.
         drop(inner);
-        let state = PhaseState { id, name, context, token: dropped.child_token(), recorded };
-        let context = PhaseContext { state: Arc::new(state), shutdown: shutdown.clone() };
-        let ends = BringsEnd { context: context.clone(), end: PhaseEnd::Dropped };
-        let phases = self.clone();
-        shutdown.runtime.spawn(async move {
-            let span = phases.span(&key);
-            run(work, context, dropped, ends).instrument(span).await;
+        let (token, shutdown) = (dropped.child_token(), shutdown.clone());
+        let runtime = shutdown.runtime.clone();
+        let context = PhaseContext { id, name, context, token, recorded, shutdown };
+        let ends = BringsEnd { context, end: PhaseEnd::Dropped };
+        runtime.spawn(async move {
+            let span = ends.context.shutdown.phases.span(&key);
+            run(work, dropped, ends).instrument(span).await;
         });
     }
 
@@ -154,22 +151,14 @@ impl Phases {
     }
 }
 
-async fn run(
-    work: PhaseFn,
-    context: PhaseContext,
-    dropped: CancellationToken,
-    mut ends: BringsEnd,
-) {
+async fn run(work: PhaseFn, dropped: CancellationToken, mut ends: BringsEnd) {
+    let context = ends.context.clone();
     // The start of a phase must be written to the record before its work runs.
     context.shutdown.record.wait_until_written();
     ends.end = tokio::select! {
         biased;
         () = dropped.cancelled() => PhaseEnd::Dropped,
-        ended = catch_panic(async move { work(context).await }) => match ended {
-            Ok(None) => PhaseEnd::Ok,
-            Ok(Some(error)) => PhaseEnd::Failed(error),
-            Err(message) => PhaseEnd::Panicked(message),
-        },
+        end = outcome_of(async move { work(context).await }) => end,
     };
 }
 
@@ -181,27 +170,14 @@ struct BringsEnd {
 
 impl Drop for BringsEnd {
     fn drop(&mut self) {
-        let PhaseContext { state, shutdown } = &self.context;
-        shutdown.phases.lock().phases.remove(&state.id);
+        let PhaseContext { id, recorded, shutdown, .. } = &self.context;
+        shutdown.phases.lock().phases.remove(id);
         let mut end = std::mem::replace(&mut self.end, PhaseEnd::Dropped);
         if matches!(end, PhaseEnd::Dropped) && std::thread::panicking() {
             // Panics of the phase's work are caught. This one comes from the code around it: the
             // subscriber.
             end = PhaseEnd::Panicked(panics::last().message);
         }
-        shutdown.handle(Event::PhaseEnded(state.id, end, state.recorded.get()));
+        shutdown.handle(Event::PhaseEnded(*id, end, recorded.get()));
     }
-}
-
-/// The output of `future`, or the message of its panic.
-///
-/// Cancel safe. A future that has panicked is not polled again.
-pub(crate) async fn catch_panic<F: Future>(future: F) -> Result<F::Output, String> {
-    let mut future = pin!(future);
-    std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-        Ok(Poll::Pending) => Poll::Pending,
-        Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
-        Err(payload) => Poll::Ready(Err(panic_message(&*payload))),
-    })
-    .await
 }

@@ -101,11 +101,6 @@ fn finite(value: &OsStr) -> Result<Duration, Invalid> {
     Some(span).filter(|&span| span < Duration::MAX).ok_or_else(infinite)
 }
 
-/// Whether the value of a variable means yes. Anything that is not a boolean means no.
-pub(crate) fn is_yes(value: &OsStr) -> bool {
-    yes_or_no(value) == Ok(true)
-}
-
 /// As systemd's `parse_boolean()` (`src/basic/parse-util.c`).
 fn yes_or_no(value: &OsStr) -> Result<bool, Invalid> {
     match value.to_string_lossy().to_ascii_lowercase().as_str() {

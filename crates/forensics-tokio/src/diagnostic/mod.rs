@@ -39,7 +39,6 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::blocking::off_runtime;
-use crate::builder::environment::is_yes;
 use crate::child::Group;
 use crate::os::{SHELL, own_program};
 use crate::systemctl::may_start_again;
@@ -48,7 +47,8 @@ use crate::systemctl::may_start_again;
 const ARGUMENT: &str = "shutdown-diagnostic";
 const PID_VARIABLE: &str = "FORENSICS_PID";
 const CONTEXT_VARIABLE: &str = "FORENSICS_CONTEXT";
-/// Set if secrets are shown. The operator sets the same variable for the service.
+/// `1` if the service shows secrets, otherwise `0`. It replaces the variable that the operator may
+/// have set for the service, because the service may ignore that.
 const SECRETS_VARIABLE: &str = "FORENSICS_SHOW_SECRETS";
 
 /// How long a diagnostic may take.
@@ -73,7 +73,7 @@ pub fn run_if_child() {
 }
 
 fn diagnose(pid: i32) -> i32 {
-    secret::show(std::env::var_os(SECRETS_VARIABLE).is_some_and(|value| is_yes(&value)));
+    secret::show(std::env::var_os(SECRETS_VARIABLE).is_some_and(|shown| shown == "1"));
     // `Stdout` would write each line separately.
     let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
     let start = |work| std::thread::Builder::new().spawn(work).map(drop);
@@ -189,7 +189,7 @@ async fn run_child(plan: &Plan, line: &str, log: &File) -> Result<(), DiagError>
         .args(arguments)
         .env(PID_VARIABLE, std::process::id().to_string())
         .env(CONTEXT_VARIABLE, line)
-        .envs(secret::is_shown().then_some((SECRETS_VARIABLE, "1")))
+        .env(SECRETS_VARIABLE, u8::from(secret::is_shown()).to_string())
         .env_remove("NOTIFY_SOCKET")
         .stdout(output()?)
         .stderr(output()?);
@@ -238,6 +238,15 @@ mod tests {
             "=== gateway[{pid}] signal=SIGTERM\nsignal=SIGTERM of {pid}\n--- end of diagnostic\n"
         );
         assert_eq!(fs::read_to_string(&log).unwrap(), expected);
+    }
+
+    #[tokio::test]
+    async fn it_shows_secrets_only_if_this_process_does_whatever_the_environment_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("diag.log");
+        let command = DiagCommand::Shell(format!("echo shown: ${SECRETS_VARIABLE}"));
+        run(plan(command, log.clone()), "line".to_owned()).await.unwrap();
+        assert!(fs::read_to_string(&log).unwrap().contains("\nshown: 0\n"));
     }
 
     #[tokio::test]

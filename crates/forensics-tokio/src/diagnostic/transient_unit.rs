@@ -63,7 +63,7 @@ pub(super) async fn start(plan: &Plan, log: &File, line: &str) -> Result<Option<
             .arg(format!("--property=StandardError={output}"))
             .arg(format!("--setenv={PID_VARIABLE}={pid}"))
             .arg(format!("--setenv={CONTEXT_VARIABLE}={line}"))
-            .args(secret::is_shown().then(|| format!("--setenv={SECRETS_VARIABLE}=1")))
+            .arg(format!("--setenv={SECRETS_VARIABLE}={}", u8::from(secret::is_shown())))
             .arg("--")
             .args(&command);
     };

@@ -19,32 +19,27 @@ use crate::report::{PhaseReport, ShutdownReport};
 pub(crate) const MAX_BYTES: usize = 4096;
 
 impl Machine {
-    /// Writes the termination message. Its first line is the name of the service and `head`, which
-    /// says what state the run is in. `seen` describes a stall, if there is one. A message with
-    /// `is_last` can only be replaced by another one with `is_last`.
-    pub(super) fn write_message(
-        &self,
-        head: &str,
-        seen: Option<&str>,
-        is_last: bool,
-        turn: &mut Turn,
-    ) {
+    /// Writes the last termination message, which only another last one can replace. Its first line
+    /// is the name of the service and `head`, which says how the run has ended. `seen` describes a
+    /// stall, if there is one.
+    pub(super) fn tell_end(&self, head: &str, seen: Option<&str>, turn: &mut Turn) {
         if self.writes_message {
             let text = self.account(head, seen, turn.now);
-            turn.act(Action::WriteMessage { text, is_last });
+            turn.act(Action::WriteMessage { text, is_last: true });
         }
     }
 
     /// Writes that the service is stopping. If this message is still there after the process has
     /// ended, the process was killed.
     pub(super) fn tell_stopping(&self, seen: Option<&str>, turn: &mut Turn) {
-        let Some(stop) = &self.stop else { return };
+        let Some(stop) = self.stop.as_ref().filter(|_| self.writes_message) else { return };
         let head = format!(
             "was stopping, {} of at most {} so far, and killed if nothing else stands here",
             Seconds(turn.since(stop.began)),
             Seconds(stop.allowed)
         );
-        self.write_message(&head, seen, false, turn);
+        let text = self.account(&head, seen, turn.now);
+        turn.act(Action::WriteMessage { text, is_last: false });
     }
 
     /// The text of the message. Lines are separated by newlines, and foreign text is escaped.

@@ -80,15 +80,8 @@ pub(crate) enum Event {
     GuardDropped(Option<Panic>),
 }
 
-/// How a phase's task ended.
-#[derive(Debug, Clone)]
-pub(crate) enum PhaseEnd {
-    Ok,
-    Failed(String),
-    Panicked(String),
-    /// The task was dropped before the phase had ended.
-    Dropped,
-}
+/// How the future of a phase ended. It can end in the same ways as the future of the service.
+pub(crate) type PhaseEnd = ServiceOutcome;
 
 /// Something that the caller of the machine must do.
 #[derive(Debug, Clone)]

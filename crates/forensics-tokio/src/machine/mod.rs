@@ -681,11 +681,11 @@ impl Machine {
         let stopped = if let Some(Panic { message, location }) = panic {
             let at = location.iter().map(|place| format!(" at {}", Escaped(place)));
             let at: String = at.collect();
-            self.write_message(&format!("panicked{at}: {}", Escaped(&message)), None, true, turn);
+            self.tell_end(&format!("panicked{at}: {}", Escaped(&message)), None, turn);
             let stopped = self.stopped(ExitKind::Panicked, Some(PANIC_STATUS), turn);
             Stopped { panic: Some(message), location, ..stopped }
         } else {
-            self.write_message("left its guard before its teardown had ended", None, true, turn);
+            self.tell_end("left its guard before its teardown had ended", None, turn);
             self.stopped(ExitKind::Abandoned, None, turn)
         };
         turn.record(record::Event::Stopped(stopped));

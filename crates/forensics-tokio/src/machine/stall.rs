@@ -120,7 +120,7 @@ impl Machine {
     pub(super) fn exit_described(&mut self, detail: String, turn: &mut Turn) {
         let why = detail.split(';').next().unwrap_or_default();
         let head = format!("was ended by force, exit status {FORCED_STATUS}: {}", Escaped(why));
-        self.write_message(&head, Some(&detail), true, turn);
+        self.tell_end(&head, Some(&detail), turn);
         turn.record(record::Event::Stopped(Stopped {
             forced_by: self.exit_reason().map(ExitReason::by),
             detail: Some(detail.clone()),

@@ -111,7 +111,7 @@ impl Machine {
         };
         let stopped = self.stopped(how, Some(report.exit_status), turn);
         turn.record(record::Event::Stopped(stopped));
-        self.write_message(&account::ended(&report), None, true, turn);
+        self.tell_end(&account::ended(&report), None, turn);
     }
 
     pub(super) fn phase_progressed(&mut self, id: StepId, values: Values, turn: &mut Turn) {
@@ -151,7 +151,7 @@ impl Machine {
                 return;
             }
             // The phase may have been dropped as well, but it ended by itself first.
-            (PhaseEnd::Ok, _) => (Outcome::Ok, None),
+            (PhaseEnd::Ended, _) => (Outcome::Ok, None),
             (PhaseEnd::Failed(error), _) => (Outcome::Failed, Some(error)),
             (PhaseEnd::Panicked(message), _) => (Outcome::Panicked, Some(message)),
         };

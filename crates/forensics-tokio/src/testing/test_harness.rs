@@ -157,10 +157,8 @@ impl TestHarness {
 
     /// If the process would be ended now, does what the shutdown thread would do before that.
     fn exit_if_asked(&self) {
-        let Some(reason) = self.shutdown.machine().exit_reason() else { return };
-        if self.forced.initialized() {
-            return;
-        }
+        let reason = self.shutdown.machine().exit_reason();
+        let Some(reason) = reason.filter(|_| !self.forced.initialized()) else { return };
         let snapshot = self.shutdown.machine().snapshot(self.shutdown.now());
         let (phases, after) = snapshot.map_or_else(Default::default, |snapshot| {
             let names = snapshot.running.into_iter().map(|(name, ..)| name);

@@ -115,7 +115,7 @@ impl World {
             Move::PhaseEnds(place, ends_well) => {
                 let phase = self.running.remove(place);
                 let end =
-                    if ends_well { PhaseEnd::Ok } else { PhaseEnd::Failed("test".to_owned()) };
+                    if ends_well { PhaseEnd::Ended } else { PhaseEnd::Failed("test".to_owned()) };
                 driven.now += ms(1);
                 driven.bring(Event::PhaseEnded(phase, end, Values::default()))
             }

@@ -247,7 +247,7 @@ impl World {
                 let end = match end {
                     End::Fails => PhaseEnd::Failed("failed".to_owned()),
                     End::Panics => PhaseEnd::Panicked("panicked".to_owned()),
-                    End::Ok | End::Never => PhaseEnd::Ok,
+                    End::Ok | End::Never => PhaseEnd::Ended,
                 };
                 self.bring(Event::PhaseEnded(phase, end, Values::default()));
             } else {

@@ -126,7 +126,7 @@ fn each_event_has_its_actions_in_each_state() {
         (
             "a phase that ended",
             tearing_down,
-            Event::PhaseEnded(StepId(1), PhaseEnd::Ok, Values::default()),
+            Event::PhaseEnded(StepId(1), PhaseEnd::Ended, Values::default()),
             drained.to_vec(),
         ),
     ];
