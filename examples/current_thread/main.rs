@@ -17,7 +17,7 @@ use forensics_tokio::{ShutdownGuard, ShutdownReport, diagnostic, logging};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
-    diagnostic::run_if_child(); // First: in the diagnostic's own process it does not return.
+    diagnostic::run_if_child(); // Must be first: runs the diagnostic if this process was started for it.
     logging::init();
     let blocks = std::env::args().nth(1).as_deref() == Some("block");
     let guard =

@@ -37,7 +37,7 @@ use crate::store::Store;
 
 #[tokio::main]
 async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
-    // First: in the diagnostic's own process it does not return.
+    // Must be first: runs the diagnostic if this process was started for it.
     diagnostic::run_if_child();
     let options = Options::parse();
     // Under systemd both do the same.

@@ -49,7 +49,7 @@ pub struct Tick {
 
 #[tokio::main]
 async fn main() -> Result<ExitCode, Box<dyn Error>> {
-    diagnostic::run_if_child(); // First: in the diagnostic's own process it does not return.
+    diagnostic::run_if_child(); // Must be first: runs the diagnostic if this process was started for it.
     logging::init();
     let mut arguments = std::env::args().skip(1);
     match (arguments.next().as_deref(), arguments.next()) {

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
 async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
-    diagnostic::run_if_child(); // First: in the diagnostic's own process it does not return.
+    diagnostic::run_if_child(); // Must be first: runs the diagnostic if this process was started for it.
     logging::init();
     let guard = ShutdownGuard::builder("hyper").install()?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;

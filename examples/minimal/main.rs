@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
 async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
-    diagnostic::run_if_child(); // First: in the diagnostic's own process it does not return.
+    diagnostic::run_if_child(); // Must be first: runs the diagnostic if this process was started for it.
     logging::init();
     let guard = ShutdownGuard::builder("minimal").deadline(Duration::from_secs(10)).install()?;
     guard.phase("drain", async |cx| cx.service_ended().await);

@@ -22,7 +22,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 #[tokio::main]
 async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
-    diagnostic::run_if_child(); // First: in the diagnostic's own process it does not return.
+    diagnostic::run_if_child(); // Must be first: runs the diagnostic if this process was started for it.
     let collector = std::env::args().nth(1).ok_or("usage: otel COLLECTOR")?;
     let exporter = SpanExporter::builder()
         .with_tonic()

@@ -29,7 +29,7 @@ const FINISH: Duration = Duration::from_secs(1);
 
 #[tokio::main]
 async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
-    diagnostic::run_if_child(); // First: in the diagnostic's own process it does not return.
+    diagnostic::run_if_child(); // Must be first: runs the diagnostic if this process was started for it.
     logging::init();
     let queue = PathBuf::from(std::env::args_os().nth(1).ok_or("usage: worker QUEUE")?);
     let guard = ShutdownGuard::builder("worker").install()?;

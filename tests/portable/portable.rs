@@ -101,7 +101,7 @@ fn a_second_signal_keeps_the_phase_with_a_reserve_and_a_third_ends_the_process()
     }
     let run = service.wait();
     assert_eq!(run.code(), 70, "{}", run.stderr);
-    run.line("another SIGTERM asked for an end at once");
+    run.line("another SIGTERM requested an immediate exit");
     assert_eq!(run.verdict.unwrap().outcome, RunOutcome::Forced);
 }
 

@@ -48,7 +48,7 @@ pub fn assert_tame(text: &str) {
 /// After this time a test fails. Even on a busy machine everything takes far less.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
-/// The path of the example `name`, built from the present sources.
+/// The path of the example `name`, built from the current sources.
 ///
 /// # Panics
 /// If it does not build.
@@ -66,7 +66,7 @@ pub fn example(name: &str) -> PathBuf {
     target_dir().join("examples").join(name)
 }
 
-/// The path of the example gateway, built from the present sources and linked statically, so that
+/// The path of the example gateway, built from the current sources and linked statically, so that
 /// it runs in an empty root.
 ///
 /// # Panics
@@ -90,7 +90,7 @@ pub fn static_gateway() -> &'static Path {
     })
 }
 
-/// The path of the binary `forensics`, built from the present sources.
+/// The path of the binary `forensics`, built from the current sources.
 ///
 /// # Panics
 /// If it does not build.

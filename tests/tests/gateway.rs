@@ -184,7 +184,7 @@ fn a_third_signal_ends_it_at_once_even_if_the_runtime_is_blocked() {
         signal_again(&gateway.program, "");
         let ended = gateway.program.wait();
         assert_eq!(ended.code(), 70, "{}", ended.stderr);
-        ended.line("Shutdown forced: another SIGTERM asked for an end at once");
+        ended.line("Shutdown forced: another SIGTERM requested an immediate exit");
     }
 }
 

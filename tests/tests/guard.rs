@@ -464,7 +464,7 @@ async fn a_phase_without_time_because_of_reserves_says_so() {
     let report = stop(guard).await;
     assert_eq!(outcomes(&report), [("drain", Outcome::Skipped), ("db_close", Outcome::Ok)]);
     let why = report.phases[0].error.as_deref();
-    assert_eq!(why, Some("what time is left is reserved for later phases"));
+    assert_eq!(why, Some("the remaining time is reserved for later phases"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -160,5 +160,5 @@ fn one_thread_is_enough_unless_a_phase_blocks_it() {
     let ended = blocked.wait();
     assert_eq!(ended.code(), 70, "{}", ended.stderr);
     assert!(ended.line("the runtime has not answered").contains("phase flush has run for"));
-    ended.line("Shutdown forced: the deadline is over");
+    ended.line("Shutdown forced: the deadline has passed");
 }

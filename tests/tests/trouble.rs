@@ -83,7 +83,7 @@ fn a_blocked_current_thread_runtime_is_reported_and_ended_at_the_deadline() {
         let context = ended.line("Shutdown context: signal=SIGTERM");
         assert!(!context.contains("the runtime has not"), "{context}");
         ended.line("the deadline is near");
-        ended.line("Shutdown forced: the deadline is over");
+        ended.line("Shutdown forced: the deadline has passed");
         assert_eq!(verdict.signal.as_deref(), Some("SIGTERM"));
     }
 }
@@ -298,7 +298,7 @@ fn a_run_that_was_oom_killed_is_reported_as_that() {
 #[test]
 fn reserves_that_do_not_fit_are_reported_before_any_signal() {
     let trouble = Trouble::start("reserves");
-    let said = trouble.program.wait_for_stderr("The deadline is shorter than the reserves need");
+    let said = trouble.program.wait_for_stderr("Phases reserve more time than the deadline allows");
     assert!(said.contains("at most 3.00s, though 5.00s are reserved in all"), "{said}");
     trouble.program.kill("-TERM");
     assert_eq!(trouble.end().0.code(), 0);

@@ -64,7 +64,7 @@ pub enum Cause {
     Operator,
     /// Some other process.
     Process,
-    /// The program itself, through `request`.
+    /// The program itself, through `request_shutdown`.
     Requested,
     /// The service's future ended by itself.
     ServiceEnded,
@@ -122,7 +122,7 @@ pub(crate) fn decide(
         }
         Trigger::Signal { signal } => match known.code {
             Some(code) => of_signal(*signal, code, sender, process, known),
-            None => (Cause::Unknown, "the signal handler recorded nothing".to_owned()),
+            None => (Cause::Unknown, "the signal handler did not see the signal".to_owned()),
         },
     };
     CauseDecision { cause, evidence }
@@ -260,7 +260,7 @@ mod tests {
         unit: Option<CgroupUnit>,
         is_parent_death_signal: bool,
         in_pid_namespace: bool,
-        /// Our present parent.
+        /// Our current parent.
         ppid: i32,
         session: i32,
     }
@@ -464,7 +464,7 @@ mod tests {
             (
                 Trigger::Signal { signal: Signal::TERM },
                 Cause::Unknown,
-                "the signal handler recorded nothing",
+                "the signal handler did not see the signal",
             ),
         ];
         for (trigger, cause, evidence) in cases {

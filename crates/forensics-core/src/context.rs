@@ -169,7 +169,7 @@ impl ShutdownContext {
         Self::start(startup, trigger, signal).with_all_probes(startup)
     }
 
-    /// The present facts, without a stop. May block, as [`capture`](Self::capture) may.
+    /// The current facts, without a stop. May block, as [`capture`](Self::capture) may.
     pub fn snapshot(startup: &StartupInfo) -> Self {
         Self::without_trigger(startup).with_all_probes(startup)
     }
@@ -183,7 +183,7 @@ impl ShutdownContext {
     }
 
     fn without_trigger(startup: &StartupInfo) -> Self {
-        // The probes read again whatever can have changed since the start.
+        // The probes read again what can have changed since the start.
         let mut process = ProcessSummary { tracer_pid: None, ..startup.process.clone() };
         if process.pid == own_pid() {
             // Our parent changes when it dies. This asks the kernel and needs no /proc.

@@ -9,7 +9,7 @@
 //!
 //! The crate `systemd-duration` is not used. Its version 0.3.1 gives systemd's answer in 164 of the 238
 //! cases in `testdata/timespan_vectors.tsv`: its months and years have another length, it refuses
-//! `infinity` and a blank at the end, and it panics on a number that is too large.
+//! `infinity` and white space at the end, and it panics on a number that is too large.
 
 mod grammar;
 

@@ -7,7 +7,7 @@
 //!
 //! [`char::escape_debug`] decides what is unsafe ([`is_safe`]): all control characters, the
 //! bidirectional controls, invisible, combining and unassigned characters and separators other than
-//! a blank. The few letters and symbols that are displayed as nothing are unsafe as well. Letters
+//! a space. The few letters and symbols that are displayed as nothing are unsafe as well. Letters
 //! that only look like others, or like a quote or `=`, are not escaped.
 
 use std::error::Error;
@@ -104,7 +104,7 @@ mod tests {
         // C0, DEL and C1: newlines, ESC, CSI, OSC, DCS, NUL.
         0x00..=0x1f,
         0x7f..=0x9f,
-        // Special blanks, the soft hyphen, joiners, zero-width characters.
+        // Special spaces, the soft hyphen, joiners, zero-width characters.
         0xa0..=0xa0,
         0xad..=0xad,
         0x34f..=0x34f,

@@ -37,7 +37,7 @@ pub struct ProcessSummary {
     /// Its real user id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
-    /// Its arguments, joined by blanks and cut at 300 characters. Absent for a zombie and a kernel
+    /// Its arguments, joined by spaces and cut at 300 characters. Absent for a zombie and a kernel
     /// thread.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cmdline: Option<String>,
@@ -151,7 +151,7 @@ impl Display for ProcessSummary {
     }
 }
 
-/// The command line of the process `pid`, joined by blanks, cut at 300 characters.
+/// The command line of the process `pid`, joined by spaces, cut at 300 characters.
 ///
 /// This can block for as long as that process holds the lock of its memory map. Call it on a thread
 /// that may block. `None` for a process that has exited, a zombie, a kernel thread, or a process

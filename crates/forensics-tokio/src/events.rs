@@ -53,7 +53,7 @@ events! {
 
     /// There were signals that have no log line. `more` is their number.
     pub(crate) fn unlisted_signals(more: u64) =>
-        warn(name: "more_signals", more, "and {more} more signals");
+        warn(name: "more_signals", more, "{more} more signals arrived");
 
     /// The record is missing or has gaps.
     pub(crate) fn not_recorded(why: &str) =>
@@ -114,7 +114,7 @@ events! {
         info(name: "stop_timeout_unknown", "Stop timeout not checked: {}", Escaped(why));
 
     fn impossible_reserves(sum: &str) =>
-        error(name: "impossible_reserves", "The deadline is shorter than the reserves need: {sum}");
+        error(name: "impossible_reserves", "Phases reserve more time than the deadline allows: {sum}");
 
     fn delay_started(delay: Duration) =>
         info(name: "lead_started",

@@ -49,10 +49,11 @@ use crate::{shutdown_thread, status};
 /// }
 /// ```
 ///
-/// If it is dropped before its teardown has ended, the record says that the run was abandoned.
+/// If the guard is dropped before its teardown has ended, the record says that the run was
+/// abandoned.
 ///
-/// When `run` has returned or the guard is dropped, the previous signal actions are restored. This
-/// happens 200 ms after the last signal, because another one until then may be the same request.
+/// When `run` has returned or the guard is dropped, the previous signal actions are restored, but
+/// not sooner than 200 ms after the last signal. A signal in that time may be the same request.
 #[must_use = "signals are only handled while the guard lives"]
 pub struct ShutdownGuard {
     handle: ShutdownHandle,
@@ -230,7 +231,8 @@ impl ShutdownGuard {
                 service_ended(shutdown, &mut service, ended);
                 continue;
             }
-            // Unconstrained, because a busy service may have used up the task's budget in this poll.
+            // Unconstrained, because a busy service may have used up the task's cooperative budget
+            // (`tokio::task::coop`) in this poll.
             tokio::select! {
                 biased;
                 ended = poll_service(&mut service) => service_ended(shutdown, &mut service, Some(ended)),

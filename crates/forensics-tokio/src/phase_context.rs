@@ -1,4 +1,4 @@
-//! What a running phase knows of its stop, and what it can report.
+//! The context of a running phase.
 
 use std::fmt;
 use std::pin::Pin;
@@ -21,7 +21,8 @@ type PhaseFuture = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
 /// The closure of a phase. Its future returns the text of an error.
 pub(crate) type PhaseFn = Box<dyn FnOnce(PhaseContext) -> PhaseFuture + Send>;
 
-/// What a running phase knows of its stop, and what it can report.
+/// The context of a running phase: why the service stops, how much time the phase has left, and how
+/// it reports its progress.
 ///
 /// Clones are cheap, and belong to the same phase. Tasks that the phase spawns can keep one.
 #[derive(Clone)]
@@ -61,7 +62,7 @@ impl PhaseContext {
     /// makes it earlier, and [more time from systemd](crate::Builder::extend_stop_timeout) makes it
     /// later.
     pub fn deadline(&self) -> Instant {
-        // If it has none any more, the phase was given up.
+        // A phase that was given up has no end any more.
         let end = self.shutdown.machine().phase_end(self.id);
         end.unwrap_or_else(|| self.shutdown.now())
     }

@@ -154,7 +154,7 @@ pub struct RepeatedSignal {
     pub ended_delay: bool,
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref)] // serde wants it so.
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde requires this signature.
 fn is_zero(number: &u64) -> bool {
     *number == 0
 }

@@ -59,7 +59,7 @@ pub(crate) struct Container {
     pub(crate) shared: bool,
 }
 
-/// The defaults of a present-day runtime.
+/// The defaults of a current runtime.
 impl Default for Container {
     fn default() -> Self {
         Self {
@@ -202,7 +202,7 @@ print(answer.status, answer.read().decode().strip())
         until("it is ready", is_ready);
     }
 
-    /// The present termination message.
+    /// The current termination message.
     pub(crate) fn message(&self) -> String {
         fs::read_to_string(self.outside.path().join("message")).unwrap()
     }

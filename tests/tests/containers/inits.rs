@@ -60,7 +60,7 @@ fn a_signal_that_an_init_forwards_is_a_container_stop_and_marked_as_forwarded() 
         assert!(line.contains(&expected), "{line}");
         let evidence = format!(
             "cause container_stop: forwarded by the container's init {init}(1), our parent\n\
-             sender: {init}(1), uid 0, which passed it on\n"
+             sender: {init}(1), uid 0, which forwarded the signal\n"
         );
         assert!(message.contains(&evidence), "{message}");
     }

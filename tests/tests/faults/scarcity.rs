@@ -105,7 +105,7 @@ fn if_no_thread_can_be_started_later_signals_and_the_forced_end_are_recorded() {
     gateway.program.kill("-TERM");
     let ended = gateway.program.wait();
     assert_eq!(ended.code(), 70, "{}", ended.stderr);
-    ended.line("Shutdown forced: another SIGTERM asked for an end at once");
+    ended.line("Shutdown forced: another SIGTERM requested an immediate exit");
     assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
     let (_, verdict) = user.scene.recorded();
     assert_eq!(verdict.how, Some(ExitKind::Forced), "{verdict}");
@@ -128,7 +128,7 @@ fn if_no_thread_can_be_started_a_hook_that_hangs_does_not_keep_the_process_alive
     let ended = program.wait();
     // By the kernel's timer, because no thread of the process can end it.
     assert_eq!(ended.status.signal(), Some(9), "{}", ended.stderr);
-    ended.line("Shutdown forced: another SIGTERM asked for an end at once");
+    ended.line("Shutdown forced: another SIGTERM requested an immediate exit");
     let (_, verdict) = user.scene.recorded();
     assert_eq!(verdict.outcome, RunOutcome::Forced, "{verdict}");
 }

@@ -53,7 +53,7 @@ fn a_stop_is_found_by_its_fields_and_explained_by_the_catalog() {
     assert_says(
         part("explained"),
         &[
-            "░░ Subject: A service is asked to stop, and this is who asked",
+            "░░ Subject: A service was asked to stop",
             "░░ SIGTERM, sent by process 1 (systemd), according to the kernel.",
         ],
     );

@@ -6,7 +6,7 @@ use crate::harness::{assert_says, under_systemd};
 const FAKES: [(&str, &str, &str); 6] = [
     ("sleeps", "exec sleep 1000", "systemctl did not answer within 5s"),
     ("deaf", "trap '' TERM INT HUP; sleep 1000; sleep 1000", "systemctl did not answer within 5s"),
-    ("garbage", "head -c 4096 /dev/urandom", "systemctl names no TimeoutStopUSec"),
+    ("garbage", "head -c 4096 /dev/urandom", "systemctl reports no TimeoutStopUSec"),
     ("floods", "exec cat /dev/zero", "it printed more than 1 MiB"),
     ("fails", "echo 'no bus for you' >&2; exit 7", "systemctl: exit status: 7: no bus for you"),
     ("forks", "sleep 1000 & exit 0", "systemctl did not answer within 5s"),

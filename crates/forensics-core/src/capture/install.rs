@@ -125,7 +125,7 @@ fn add_guard(registrations: &mut Vec<Registration>, signal: Signal) -> io::Resul
 /// The action to restore, given the one that was installed.
 ///
 /// A process may be started with a signal ignored, as a shell starts background jobs with SIGINT
-/// ignored. A program that installs a handler wants this signal to stop it, so the default action
+/// ignored. A program that installs a handler expects this signal to stop it, so the default action
 /// is restored instead.
 fn not_ignored(mut action: libc::sigaction) -> libc::sigaction {
     if action.sa_sigaction == libc::SIG_IGN {

@@ -3,9 +3,9 @@
 //! # The problem
 //!
 //! `siginfo_t` identifies the process that sent a signal by its pid. Most senders exit at once:
-//! `/bin/kill` does, and when a task of an async runtime has been woken, `/proc/PID` still exists in
-//! some 6 % of the cases. While the handler runs, it exists in over 90 %: the sender is still
-//! exiting, or is a zombie, whose `stat` can be read. So it must be read in the handler.
+//! `/bin/kill` does. By the time that a task of an async runtime has been woken, `/proc/PID` still
+//! exists in only some 6 % of the cases. While the handler runs, it exists in over 90 %: the sender
+//! is still exiting, or is a zombie, whose `stat` can be read. So it must be read in the handler.
 //!
 //! # What a handler may do
 //!

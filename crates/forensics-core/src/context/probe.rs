@@ -186,7 +186,7 @@ fn cmdline(sender: &Sender, our_parent: Option<&ProcessSummary>) -> Option<Strin
     process::cmdline(process.pid).filter(|_| sender.is_still_there())
 }
 
-/// Our present parent. If it is the same process as at the start, the facts known then are kept.
+/// Our current parent. If it is the same process as at the start, the facts known then are kept.
 fn parent(context: &ShutdownContext, startup: &StartupInfo) -> Option<ProcessSummary> {
     let process = &context.process;
     let ppid = if process.pid == own_pid() {

@@ -88,7 +88,7 @@ pub fn parse(text: &str) -> Result<Timespan, ParseError> {
 
         let unit = after.trim_start_matches(BLANKS);
         let known = known_unit(unit);
-        // Without a unit, the number must end at a blank or at the end of the text.
+        // Without a unit, the number must end at white space or at the end of the text.
         if known.is_none() && !unit.is_empty() && unit.len() == after.len() {
             return Err(unknown_unit(text, unit, word(unit)));
         }
@@ -178,7 +178,7 @@ fn unknown_unit(text: &str, rest: &str, unit: &str) -> ParseError {
     invalid(text, rest, &format!("unknown unit `{}`", excerpt(unit)), UNKNOWN_UNIT)
 }
 
-/// The letters that `text` begins with, or everything up to a blank if it begins with none.
+/// The letters that `text` begins with, or everything up to white space if it begins with none.
 fn word(text: &str) -> &str {
     match letters(text) {
         "" => text.split(BLANKS).next().unwrap_or(text),

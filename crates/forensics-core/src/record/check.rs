@@ -17,11 +17,11 @@ use crate::clock::{boot_id, mono_us};
 pub struct HostState {
     /// Whether the record's lock is held.
     pub running: bool,
-    /// The id of the present boot.
+    /// The id of the current boot.
     pub boot_id: Option<String>,
     /// `CLOCK_MONOTONIC` now, in microseconds. A run that is dead has ended by then.
     pub mono_us: Option<u64>,
-    /// The present `oom_kill` counter of the cgroup that the run recorded.
+    /// The current `oom_kill` counter of the cgroup that the run recorded.
     pub oom_kill: Option<u64>,
     /// The inode of that cgroup's folder. If it is not the recorded one, this is a new cgroup with
     /// a new counter, which proves nothing.

@@ -55,7 +55,7 @@ pub struct RunStarted {
     /// The path of the executable.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exe: Option<String>,
-    /// The command line, its arguments joined by blanks.
+    /// The command line, its arguments joined by spaces.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cmdline: Option<String>,
     /// The systemd unit; absent outside of systemd.

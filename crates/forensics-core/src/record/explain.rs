@@ -116,10 +116,10 @@ fn forced(run: &Summary<'_>) -> Texts {
                 None => "it was ended at once".to_owned(),
             };
             let wait = match deadline {
-                Some(deadline) => format!("give it its deadline of {deadline}"),
-                None => "wait for it".to_owned(),
+                Some(deadline) => format!("wait for its deadline of {deadline}"),
+                None => "wait for its end".to_owned(),
             };
-            (evidence, format!("{wait} before a further signal"))
+            (evidence, format!("{wait} before you send another signal"))
         }
     };
     let (state, timeouts) = (state(run) + &stalled(run), timeouts(run));

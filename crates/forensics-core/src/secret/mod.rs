@@ -9,8 +9,9 @@
 //! - the password in a URL, the path of a webhook, well-known tokens, long random words (`patterns`);
 //! - the value of a short option that takes a secret in some program, such as `-p`.
 //!
-//! It is a guess that prefers to hide too much. Only commands that stop something, such as `kill`
-//! or `docker stop`, are known not to take secrets in short options and plain words (`programs`).
+//! The redaction guesses what a secret is, and rather hides too much than too little. Only commands
+//! that stop something, such as `kill` or `docker stop`, are known not to take secrets in short
+//! options and plain words (`programs`).
 //!
 //! A secret that no name, place or shape reveals is shown: `app hunter2`. So is text that the
 //! service itself writes, such as a phase's error. [`show`] turns the redaction off for the whole
@@ -43,7 +44,7 @@ pub fn is_shown() -> bool {
 }
 
 /// A command line without its secrets. Arguments are separated by NUL, as in `/proc/PID/cmdline`. A
-/// text without NUL is split at blanks, as a shell would split it.
+/// text without NUL is split at spaces, as a shell would split it.
 ///
 /// ```
 /// use forensics_core::secret::redact;
@@ -190,7 +191,7 @@ impl Command {
         let show = |part: &str| {
             if has_blanks { redact_words(part, depth) } else { without_tokens(part, is_harmless) }
         };
-        // The value may contain blanks and extends to the end. In a script a blank ends it.
+        // The value may contain spaces and extends to the end. In a script a space ends it.
         let value = self.secret_value(&argument).filter(|_| !(has_blanks && is_script));
         if let Some((end, likelihood)) = value {
             let (name, value) = argument.split_at(end);

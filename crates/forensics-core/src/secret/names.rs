@@ -156,7 +156,7 @@ fn in_name(c: char) -> bool {
     c.is_alphanumeric() || matches!(c, '-' | '_' | '.')
 }
 
-/// The words of a name, in lower case and separated by blanks. `db-password` and `dbPassword` give
+/// The words of a name, in lower case and separated by spaces. `db-password` and `dbPassword` give
 /// the same.
 fn separated(name: &str) -> String {
     let mut words = String::with_capacity(name.len() + 4);

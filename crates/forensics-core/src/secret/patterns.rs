@@ -152,7 +152,7 @@ pub(super) fn is_switch_word(value: &str) -> bool {
     is_in("true false yes no on off none null 1 0 ask prompt", &value.to_ascii_lowercase())
 }
 
-/// The position at which the first word of a text ends: at a blank that is not quoted as in a
+/// The position at which the first word of a text ends: at a space that is not quoted as in a
 /// shell.
 pub(super) fn end_of_word(text: &str, is_shell: bool) -> usize {
     let mut at = 0;

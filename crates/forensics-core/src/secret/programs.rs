@@ -21,7 +21,7 @@ const SYSTEMCTL: &str = "stop restart try-restart reload reload-or-restart kill 
 /// Programs that run another one.
 const WRAPPERS: &str = "sudo doas env nohup setsid timeout nice ionice xargs exec";
 
-/// Whether the word is in a list, whose words are separated by blanks.
+/// Whether the word is in a list, whose words are separated by spaces.
 pub(super) fn is_in(list: &str, word: &str) -> bool {
     list.split(' ').any(|one| one == word)
 }

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Command lines of real tools. `hunter2` and every word with `S3cr3t` in it are secrets. A blank
-/// separates the arguments; `|` is a blank in an argument. A line with `#` is a title.
+/// Command lines of real tools. `hunter2` and every word with `S3cr3t` in it are secrets. A space
+/// separates the arguments; `|` is a space in an argument. A line with `#` is a title.
 const SECRETS: &str = r##"
 # JSON and bodies
 curl -d {"password"|:|"hunter2"} https://db/
@@ -594,7 +594,7 @@ fn a_harmless_command_still_hides_values_with_the_name_or_shape_of_a_secret() {
 
 #[test]
 fn the_options_of_real_tools_lose_their_secrets() {
-    // A blank separates the arguments here; `|` is a blank in an argument.
+    // A space separates the arguments here; `|` is a space in an argument.
     let cases = [
         ("mysql -u root -phunter2 db", "mysql -u root -p*** db"),
         ("mysqldump --password=hunter2 --host=db", "mysqldump --password=*** --host=db"),
@@ -653,7 +653,7 @@ fn the_options_of_real_tools_lose_their_secrets() {
         ("env PWD=/home/ops sh", "env PWD=/home/ops sh"),
         ("rsync ops@db:/var/x .", "rsync ops@db:/var/x ."),
         ("nginx: master process", "nginx: master process"),
-        // Values with blanks, and with characters that end other values.
+        // Values with spaces, and with characters that end other values.
         ("app --password correct|horse|battery --port 80", "app --password *** --port 80"),
         ("app --password=correct|horse --port 80", "app --password=*** --port 80"),
         ("app --password=a&b;c,d@e --port 80", "app --password=*** --port 80"),

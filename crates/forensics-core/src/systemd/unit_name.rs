@@ -1,9 +1,9 @@
 //! Checks names of units as systemd does (`unit_name_is_valid()` in `src/basic/unit-name.c`).
 //!
-//! A valid name is safe to show unescaped: it has no blank, quote or control character. Its `\`,
+//! A valid name is safe to show unescaped: it has no space, quote or control character. Its `\`,
 //! which systemd-escape(1) writes, is the only character that a shell would interpret.
 
-/// The types with which a name may end, as of systemd 252 (`unit_type_table`).
+/// The types with which a name may end, in systemd 252 (`unit_type_table`).
 const TYPES: &str = "service mount swap socket target device automount timer path slice scope";
 
 /// `UNIT_NAME_MAX`; a name must be shorter.

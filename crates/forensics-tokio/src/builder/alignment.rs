@@ -42,7 +42,7 @@ pub(crate) async fn check(shutdown: Arc<Shutdown>, unit: Option<CgroupUnit>) {
         Err(why) => return log.emit(move || events::alignment_unknown(&why)),
     };
     let Some(granted) = properties.stop_timeout() else {
-        return log.emit(|| events::alignment_unknown("systemctl names no TimeoutStopUSec"));
+        return log.emit(|| events::alignment_unknown("systemctl reports no TimeoutStopUSec"));
     };
     let heeds_us = properties.takes_notifications_of(std::process::id());
     shutdown.handle(Event::UnitKnown(Unit { stop_timeout: granted, heeds_us }));

@@ -1,9 +1,9 @@
 //! The settings of the operator: environment variables that override the settings of the program.
 //!
 //! [`install`](crate::Builder::install) reads them once. An invalid value is an error, because the
-//! service would otherwise not run as the operator wants. A variable that begins with `FORENSICS_` and
-//! is not a setting is logged as a warning. `docs/configuration.md` has the same table, and a test
-//! compares the two.
+//! service would otherwise run with other settings than the operator intended. A variable that begins
+//! with `FORENSICS_` and is not a setting is logged as a warning. `docs/configuration.md` has the same
+//! table, and a test compares the two.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

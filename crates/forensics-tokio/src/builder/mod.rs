@@ -171,8 +171,8 @@ impl Builder {
 
     /// Sets whether each event of the record is synced to the disk (`fdatasync(2)`).
     ///
-    /// The record then also survives a power loss. No phase waits for it. At the end, the teardown
-    /// waits up to 100 ms.
+    /// The record then also survives a power loss. No phase waits for the sync. At the end, `run`
+    /// waits for it for up to 500 ms.
     ///
     /// Default: no. Environment: `FORENSICS_FSYNC_RECORDS`.
     pub fn fsync_records(self, fsync: bool) -> Self {
@@ -314,7 +314,7 @@ impl Builder {
         self.set(|config| config.ignores_environment = true)
     }
 
-    /// Installs the signal handlers. From now on a signal requests a stop instead of ending the process.
+    /// Installs the signal handlers. From then on a signal requests a stop instead of ending the process.
     ///
     /// Environment variables override the settings, unless
     /// [`ignore_environment`](Self::ignore_environment) was called. The log shows which were set.

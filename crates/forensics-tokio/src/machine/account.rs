@@ -34,7 +34,7 @@ impl Machine {
     pub(super) fn tell_stopping(&self, seen: Option<&str>, turn: &mut Turn) {
         let Some(stop) = self.stop.as_ref().filter(|_| self.writes_message) else { return };
         let head = format!(
-            "was stopping, {} of at most {} so far, and killed if nothing else stands here",
+            "was stopping, {} of at most {} so far, and was killed if this is its last message",
             Seconds(turn.since(stop.began)),
             Seconds(stop.allowed)
         );
@@ -105,7 +105,7 @@ fn cause(context: &ShutdownContext) -> String {
     format!("; {signal}, cause {}: {}", context.cause(), Escaped(evidence))
 }
 
-/// The sender: `sender: kill(4242), uid 1000, by bash(4201)`
+/// The sender: `sender: kill(4242), uid 1000, parent bash(4201)`
 fn sender(context: &ShutdownContext) -> Option<String> {
     let sender = context.sender.as_ref()?;
     let mut line = match sender.process.pid {
@@ -116,10 +116,10 @@ fn sender(context: &ShutdownContext) -> Option<String> {
         let _ = write!(line, ", uid {uid}");
     }
     if let Some(parent) = sender.parent() {
-        let _ = write!(line, ", by {parent}");
+        let _ = write!(line, ", parent {parent}");
     }
     if sender.forwards {
-        line.push_str(", which passed it on");
+        line.push_str(", which forwarded the signal");
     }
     Some(line)
 }
@@ -223,19 +223,19 @@ mod tests {
         }
         let mut turn = Turn { now: began + seconds(2), actions: Vec::new() };
         machine.tell_stopping(Some("slow"), &mut turn);
-        let detail = "the deadline is over; threads: 1".to_owned();
+        let detail = "the deadline has passed; threads: 1".to_owned();
         machine.clone().exit_described(detail, &mut turn);
         let written = turn.actions.into_iter().filter_map(|action| match action {
             Action::WriteMessage { text, .. } => Some(text),
             _ => None,
         });
         let expected = [
-            "gateway was stopping, 2.00s of at most 45.00s so far, and killed if nothing else \
-             stands here"
+            "gateway was stopping, 2.00s of at most 45.00s so far, and was killed if this is its \
+             last message"
                 .to_owned()
                 + &rest("seen: slow\n"),
-            "gateway was ended by force, exit status 70: the deadline is over".to_owned()
-                + &rest("seen: the deadline is over; threads: 1\n"),
+            "gateway was ended by force, exit status 70: the deadline has passed".to_owned()
+                + &rest("seen: the deadline has passed; threads: 1\n"),
         ];
         assert_eq!(written.collect::<Vec<_>>(), expected);
     }

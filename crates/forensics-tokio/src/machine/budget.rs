@@ -1,8 +1,9 @@
 //! How much time each phase gets: pure arithmetic over one deadline.
 //!
-//! A phase gets the time that remains until the deadline, less the reserves of the phases after it,
-//! and never more than its timeout. So no phase can use the time that a later one has reserved. If
-//! all reserves fit into the deadline, each phase gets its reserve, whatever happens before.
+//! A phase gets the time that remains until the deadline, minus the reserves of the phases after
+//! it, and never more than its timeout. So no phase can use the time that a later one has reserved.
+//! If all reserves fit into the deadline, each phase gets its reserve, even if earlier phases time
+//! out.
 
 use std::fmt::{self, Display};
 use std::time::Duration;

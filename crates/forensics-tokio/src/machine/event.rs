@@ -173,15 +173,17 @@ impl ExitReason {
     /// The reason as text, for the log and the record.
     pub(crate) fn text(self) -> String {
         match self {
-            ExitReason::Signal(signal) => format!("another {signal} asked for an end at once"),
+            ExitReason::Signal(signal) => format!("another {signal} requested an immediate exit"),
             ExitReason::Deadline => {
-                "the deadline is over and the teardown has not ended".to_owned()
+                "the deadline has passed, and the teardown has not ended".to_owned()
             }
             ExitReason::NotClosed => {
-                "the teardown has ended, but not what is to be recorded of that".to_owned()
+                "the teardown has ended, but the record, the log or the termination message is \
+                 not written"
+                    .to_owned()
             }
-            ExitReason::NoExit => "the process did not end after its teardown: the runtime's drop \
-                waits for a blocked thread"
+            ExitReason::NoExit => "the process did not end after its teardown, maybe because a \
+                blocked thread keeps the runtime from ending"
                 .to_owned(),
         }
     }

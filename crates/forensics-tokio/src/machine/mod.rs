@@ -68,7 +68,8 @@ pub(crate) struct Machine {
     stop: Option<Stop>,
 }
 
-/// The state of a stop. The other fields of [`Machine`] and [`Stop`] only hold what is known in it.
+/// The state of a stop. The other fields of [`Machine`] and [`Stop`] only hold the facts that are
+/// known in this state.
 #[derive(Clone)]
 enum State {
     /// No stop has been requested.
@@ -685,7 +686,7 @@ impl Machine {
             let stopped = self.stopped(ExitKind::Panicked, Some(PANIC_STATUS), turn);
             Stopped { panic: Some(message), location, ..stopped }
         } else {
-            self.tell_end("left its guard before its teardown had ended", None, turn);
+            self.tell_end("dropped its guard before its teardown had ended", None, turn);
             self.stopped(ExitKind::Abandoned, None, turn)
         };
         turn.record(record::Event::Stopped(stopped));

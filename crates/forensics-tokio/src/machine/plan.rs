@@ -80,7 +80,7 @@ impl Plan {
         }
         self.names.push(unique.clone());
         let error = (*unique != *name)
-            .then(|| format!("there is a phase `{name}` already: the new one runs as `{unique}`"));
+            .then(|| format!("a phase named `{name}` already exists: this one runs as `{unique}`"));
         self.errors.extend(error.clone());
         let claim = Claim { name: unique.to_string(), timeout: None, reserve: Duration::ZERO };
         (Step { id: StepId(self.names.len()), claim, requires: Vec::new(), work }, error)

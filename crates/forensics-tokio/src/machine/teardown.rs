@@ -241,7 +241,7 @@ impl Stop {
         let why = if due.unreserved(deadline).is_zero() {
             "no time is left for it before the deadline"
         } else {
-            "what time is left is reserved for later phases"
+            "the remaining time is reserved for later phases"
         };
         Some(why.to_owned())
     }

@@ -96,7 +96,7 @@ impl TestHarness {
         self.shutdown.handle(Event::UnitKnown(unit));
     }
 
-    /// Delivers a signal from [an operator](Sender::operator), at the present time of the runtime's
+    /// Delivers a signal from [an operator](Sender::operator), at the current time of the runtime's
     /// clock.
     ///
     /// The first one begins the stop, the second cuts the running phase short, and the third forces an
@@ -133,7 +133,7 @@ impl TestHarness {
         Err(self.forced.wait().await.clone())
     }
 
-    /// Looks at the teardown as the shutdown thread would, when its deadline is over. Never returns.
+    /// Checks the teardown as the shutdown thread would, when its deadline has passed. Never returns.
     async fn exit_at_deadline(&self) {
         let mut changed = self.shutdown.changed.subscribe();
         loop {

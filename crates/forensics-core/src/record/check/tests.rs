@@ -211,7 +211,7 @@ fn each_case_gets_its_outcome_reason_and_phase() {
             RunOutcome::Forced,
             Reason::Recorded,
             "drain",
-            "phase drain was still running: give it its deadline of 2.7s before a further signal",
+            "phase drain was still running: wait for its deadline of 2.7s before you send another signal",
         ),
         (
             vec![by_systemd(), drain(), again, stopped(S, ExitKind::Forced, 70)],

@@ -27,7 +27,7 @@ pub(super) struct Record {
 
 impl Record {
     /// Parses `PRIORITY,SEQUENCE,MICROSECONDS,FLAGS[,…];MESSAGE`. Further lines, each starting with
-    /// a blank, name the device concerned; they are dropped.
+    /// a space, name the device concerned; they are dropped.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let line = bytes.split(|&b| b == b'\n').next()?;
         let head_end = line.iter().position(|&b| b == b';')?;
