@@ -82,7 +82,7 @@ pub struct ShutdownContext {
     #[doc(hidden)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capture_ns: Option<u64>,
-    /// Our parent, which is not the sender.
+    /// Our parent. It can be the sender, but is usually another process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<ProcessSummary>,
     /// This process.

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `--signals NAME,…` | guards these signals instead of the default ones |
 //! | `--hold` | has a phase that lasts until SIGWINCH arrives, so that it receives later signals |
-//! | `--no-descriptors` | cannot open a file from when it is ready until its teardown |
+//! | `--no-descriptors` | cannot open files between `ready` and its teardown |
 //! | `--own kill\|raise\|timer` | sends itself a SIGTERM in this way |
 
 #![forbid(unsafe_code)]
