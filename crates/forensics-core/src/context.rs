@@ -163,13 +163,13 @@ impl ShutdownContext {
         self.decide();
     }
 
-    /// The whole context of a stop, for a caller that may block: [`start`](Self::start), and all
-    /// probes one after another.
+    /// Captures the whole context of a stop, for a caller that may block: [`start`](Self::start),
+    /// and all probes one after another.
     pub fn capture(startup: &StartupInfo, trigger: Trigger, signal: Option<&SignalInfo>) -> Self {
         Self::start(startup, trigger, signal).with_all_probes(startup)
     }
 
-    /// The current facts, without a stop. May block, as [`capture`](Self::capture) may.
+    /// Captures the current facts, without a stop. May block, as [`capture`](Self::capture) may.
     pub fn snapshot(startup: &StartupInfo) -> Self {
         Self::without_trigger(startup).with_all_probes(startup)
     }
@@ -217,18 +217,18 @@ impl ShutdownContext {
         }
     }
 
-    /// The cause of the stop. [`Cause::Unknown`] without a stop.
+    /// Returns the cause of the stop. [`Cause::Unknown`] without a stop.
     pub fn cause(&self) -> Cause {
         self.decision.as_ref().map_or(Cause::Unknown, |decision| decision.cause)
     }
 
-    /// The evidence for the cause, as text for people. It contains text from other processes:
-    /// escape it.
+    /// Returns the evidence for the cause, as text for people. It contains text from other
+    /// processes: escape it.
     pub fn evidence(&self) -> Option<&str> {
         self.decision.as_ref().map(|decision| decision.evidence.as_str())
     }
 
-    /// The signal that requested the stop, if one did.
+    /// Returns the signal that requested the stop, if one did.
     pub fn signal(&self) -> Option<Signal> {
         match self.trigger {
             Some(Trigger::Signal { signal }) => Some(signal),

@@ -68,13 +68,13 @@ impl Timespan {
     /// The longest finite span, some 584 542 years.
     pub const MAX_FINITE: Self = Self::Finite(u64::MAX - 1);
 
-    /// A span from the number that systemd uses, on D-Bus for example: microseconds, where `u64::MAX`
-    /// (`USEC_INFINITY`) means infinite.
+    /// Returns the span for a number that systemd uses, on D-Bus for example: microseconds, where
+    /// `u64::MAX` (`USEC_INFINITY`) means infinite.
     pub const fn from_micros(micros: u64) -> Self {
         if micros == u64::MAX { Self::Infinite } else { Self::Finite(micros) }
     }
 
-    /// The microseconds, or `None` if the span is infinite.
+    /// Returns the microseconds, or `None` if the span is infinite.
     pub const fn as_micros(self) -> Option<u64> {
         match self {
             Self::Finite(micros) => Some(micros),
@@ -82,7 +82,7 @@ impl Timespan {
         }
     }
 
-    /// The standard library's form, or `None` if the span is infinite.
+    /// Returns the standard library's form, or `None` if the span is infinite.
     pub fn to_std(self) -> Option<Duration> {
         self.as_micros().map(Duration::from_micros)
     }

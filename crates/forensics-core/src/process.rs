@@ -90,7 +90,7 @@ impl ProcessSummary {
         format!("{}({})", self.name_or_unknown(), self.pid)
     }
 
-    /// The parent, its parent, and so on up to process 1, at most `limit` of them.
+    /// Returns the parent, its parent, and so on up to process 1, at most `limit` of them.
     ///
     /// A parent cannot have started after its child. If one seems to, its pid has been reused, and
     /// the list ends before it.
@@ -151,7 +151,7 @@ impl Display for ProcessSummary {
     }
 }
 
-/// The command line of the process `pid`, joined by spaces, cut at 300 characters.
+/// Reads the command line of the process `pid`, joined by spaces, cut at 300 characters.
 ///
 /// This can block for as long as that process holds the lock of its memory map. Call it on a thread
 /// that may block. `None` for a process that has exited, a zombie, a kernel thread, or a process

@@ -17,7 +17,8 @@ use axum::routing::get;
 
 use crate::ShutdownGuard;
 
-/// `GET /readyz`: 200 `ready`; 503 `starting` or `stopping`. `GET /livez`: 200 `alive`.
+/// Returns a router for the probes. `GET /readyz`: 200 `ready`; 503 `starting` or `stopping`. `GET
+/// /livez`: 200 `alive`.
 ///
 /// The router does not keep the guard alive. Merge it into the service's own router:
 ///

@@ -73,19 +73,20 @@ pub struct ShutdownReport {
 }
 
 impl ShutdownReport {
-    /// The [`exit_status`](Self::exit_status) as the standard library's type.
+    /// Returns the [`exit_status`](Self::exit_status) as the standard library's type.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.exit_status)
     }
 
-    /// The phase or group of that name, wherever it ran.
+    /// Returns the phase or group with that name, including members of groups.
     pub fn phase(&self, name: &str) -> Option<&PhaseReport> {
         let mut all =
             self.phases.iter().flat_map(|phase| [phase].into_iter().chain(&phase.members));
         all.find(|phase| phase.name == name)
     }
 
-    /// Whether a phase or the service failed or panicked, or a phase was registered wrongly.
+    /// Returns whether a phase or the service failed or panicked, or a phase was registered
+    /// wrongly.
     pub fn is_failed(&self) -> bool {
         !self.failure().is_empty()
     }

@@ -157,7 +157,7 @@ pub fn drain() -> Vec<SignalInfo> {
     drained
 }
 
-/// How many signals have found no free slot since the process started.
+/// Returns how many signals have found no free slot since the process started.
 pub fn overflow_count() -> u64 {
     OVERFLOW_COUNT.load(Ordering::Relaxed)
 }

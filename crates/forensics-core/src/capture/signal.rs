@@ -27,12 +27,12 @@ impl Signal {
     /// Sent by systemd to a service that missed its watchdog.
     pub const ABRT: Self = Self(Nix::SIGABRT as c_int);
 
-    /// The signal with this number. A number that no kernel knows is kept as it is.
+    /// Returns the signal with this number. A number that no kernel knows is kept as it is.
     pub const fn from_raw(number: c_int) -> Self {
         Self(number)
     }
 
-    /// Its number.
+    /// Returns the number of the signal.
     pub const fn as_raw(self) -> c_int {
         self.0
     }

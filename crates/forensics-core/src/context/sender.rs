@@ -104,13 +104,13 @@ impl Sender {
         }
     }
 
-    /// The sender's parent, usually the shell that ran it. If the parent has exited, this is the
-    /// process that adopted the sender.
+    /// Returns the sender's parent, usually the shell that ran it. If the parent has exited, this
+    /// is the process that adopted the sender.
     pub fn parent(&self) -> Option<&ProcessSummary> {
         self.ancestors.first()
     }
 
-    /// Whether the kernel reported the pid, and the sender did not choose it.
+    /// Returns whether the kernel reported the pid, and the sender did not choose it.
     pub fn is_verified(&self) -> bool {
         self.code != SiCode::Queue
     }

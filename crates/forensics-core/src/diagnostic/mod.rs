@@ -57,7 +57,7 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
-    /// A diagnostic of the process `pid`, its cgroup, its descendants and the machine.
+    /// Returns a diagnostic of the process `pid`, its cgroup, its descendants and the machine.
     pub fn of(pid: i32) -> Self {
         Self {
             pid,

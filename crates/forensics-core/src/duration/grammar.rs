@@ -27,7 +27,7 @@ pub struct ParseError {
 }
 
 impl ParseError {
-    /// Whether systemd reports ERANGE. It reports EINVAL for all other errors.
+    /// Returns whether systemd reports ERANGE. It reports EINVAL for all other errors.
     pub fn is_out_of_range(&self) -> bool {
         self.is_out_of_range
     }

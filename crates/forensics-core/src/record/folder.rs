@@ -38,7 +38,7 @@ fn is_record_name(name: &str) -> bool {
         && pid.iter().all(u8::is_ascii_digit)
 }
 
-/// The records in a folder, oldest first: all regular files with the name of a record.
+/// Lists the records in a folder, oldest first: all regular files with the name of a record.
 ///
 /// The newest may be the caller's own. It may be empty if its run has just begun.
 ///

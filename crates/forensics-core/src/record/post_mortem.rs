@@ -152,13 +152,13 @@ pub struct PostMortem {
 }
 
 impl PostMortem {
-    /// Whether the run ended as planned and nothing failed.
+    /// Returns whether the run ended as planned and nothing failed.
     pub fn is_clean(&self) -> bool {
         self.outcome == RunOutcome::Clean && self.how == Some(ExitKind::Clean)
     }
 
-    /// How the run ended, in one word: the run's own word, such as `failed`, if it ended by itself;
-    /// otherwise its outcome.
+    /// Returns how the run ended, in one word: the run's own word, such as `failed`, if it ended by
+    /// itself; otherwise its outcome.
     pub fn ended(&self) -> String {
         match self.how {
             Some(how) if self.outcome == RunOutcome::Clean => how.to_string(),

@@ -16,9 +16,9 @@ use crate::secure_fs::{Folder, Links, OpenError, open_path};
 use crate::{clock, procfile};
 
 impl PostMortem {
-    /// The post-mortem of the record at `path`. It uses everything that this process can find out:
-    /// the lock, the boot, the OOM kills in our cgroup since then, and, if the record has no end,
-    /// the kernel log about an OOM kill of the run.
+    /// Reads the post-mortem of the record at `path`. It uses everything that this process can find
+    /// out: the lock, the boot, the OOM kills in our cgroup since then, and, if the record has no
+    /// end, the kernel log about an OOM kill of the run.
     ///
     /// # Errors
     /// If the record cannot be read.
@@ -26,8 +26,8 @@ impl PostMortem {
         Ok(Run::read(path)?.post_mortem)
     }
 
-    /// The post-mortem of the newest run that has ended, or of a running one if there is no other.
-    /// `None` if the folder has no readable record.
+    /// Reads the post-mortem of the newest run that has ended, or of a running one if there is no
+    /// other. `None` if the folder has no readable record.
     ///
     /// # Errors
     /// If the folder cannot be read.
@@ -46,7 +46,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// The run whose record is at `path`, with its [`PostMortem::of`].
+    /// Reads the run whose record is at `path`, with its [`PostMortem::of`].
     ///
     /// # Errors
     /// If the record cannot be read.

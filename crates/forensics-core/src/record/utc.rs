@@ -29,7 +29,7 @@ pub struct Utc {
 }
 
 impl Utc {
-    /// The wall clock now.
+    /// Returns the current time of the wall clock.
     pub fn now() -> Self {
         SystemTime::now().into()
     }

@@ -86,7 +86,7 @@ impl Alignment {
         Self { stop_timeout, supervisor, pre_stop_delay, drain, headroom, needed, missing }
     }
 
-    /// Whether the supervisor waits long enough.
+    /// Returns whether the supervisor waits long enough.
     pub fn is_aligned(&self) -> bool {
         self.missing.is_zero()
     }

@@ -66,7 +66,7 @@ impl CgroupUnit {
     }
 }
 
-/// The unit, from the content of `/proc/PID/cgroup`. `None` if there is none.
+/// Returns the unit, from the content of `/proc/PID/cgroup`. `None` if there is none.
 ///
 /// The line of the version 2 hierarchy decides, because systemd keeps its units there if it exists,
 /// even on a hybrid system (`cg_pid_get_path()`; the version 1 hierarchy `name=systemd` is then a

@@ -70,8 +70,8 @@ pub struct WorstCase {
 }
 
 impl WorstCase {
-    /// The sum of the pre-stop delay and the timeouts of all phases, but never more than the
-    /// deadline. If a phase has no timeout, it is the deadline.
+    /// Returns the sum of the pre-stop delay and the timeouts of all phases, but never more than
+    /// the deadline. If a phase has no timeout, it is the deadline.
     pub fn duration(&self) -> Duration {
         self.timeouts().map_or(self.deadline, |sum| sum.min(self.deadline))
     }

@@ -109,13 +109,13 @@ impl Process {
         self
     }
 
-    /// The process id of the program.
+    /// Returns the process id of the program.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// The folder in which it writes its record. If a second start gets the same folder, it reports
-    /// how this run ended.
+    /// Returns the folder in which the program writes its record. If a second start gets the same
+    /// folder, it reports how this run ended.
     pub fn records(&self) -> &Path {
         &self.records
     }
@@ -219,7 +219,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// The exit code.
+    /// Returns the exit code.
     ///
     /// # Panics
     /// If a signal ended it.
@@ -229,7 +229,7 @@ impl Run {
         self.status.code().unwrap_or_else(|| panic!("ended by signal {signal:?}\n{}", self.stderr))
     }
 
-    /// The cause of its stop, in one word. Empty if nothing asked it to stop.
+    /// Returns the cause of its stop, in one word. Empty if nothing asked it to stop.
     ///
     /// # Panics
     /// If it wrote no record.
@@ -239,8 +239,8 @@ impl Run {
         self.verdict.as_ref().unwrap_or_else(none).cause.as_deref().unwrap_or_default()
     }
 
-    /// The phases and groups that ended, in the order in which they ended. The members of a group come
-    /// before it.
+    /// Returns the phases and groups that ended, in the order in which they ended. The members of a
+    /// group come before it.
     pub fn phases(&self) -> impl Iterator<Item = &PhaseFinished> {
         let entries = self.record.iter().flat_map(|record| &record.entries);
         entries.filter_map(|entry| match &entry.event {
@@ -249,14 +249,14 @@ impl Run {
         })
     }
 
-    /// The outcomes of the phases and groups, in the order in which they ended, without the members of
-    /// groups.
+    /// Returns the outcomes of the phases and groups, in the order in which they ended, without the
+    /// members of groups.
     pub fn outcomes(&self) -> Vec<(&str, PhaseOutcome)> {
         let own = self.phases().filter(|phase| phase.group.is_none());
         own.map(|phase| (phase.phase.as_str(), phase.outcome)).collect()
     }
 
-    /// The phase or group member with that name.
+    /// Returns the phase or group member with that name.
     ///
     /// # Panics
     /// If it has not ended.
@@ -266,7 +266,7 @@ impl Run {
         found.unwrap_or_else(|| panic!("no phase {name} has ended\n{}", self.stderr))
     }
 
-    /// The first line of stderr that contains `text`.
+    /// Returns the first line of stderr that contains `text`.
     ///
     /// # Panics
     /// If there is none.
