@@ -26,10 +26,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::capture::SiCode;
-use crate::capture::Signal;
-use crate::context::Sender;
-use crate::context::Trigger;
+use crate::capture::{SiCode, Signal};
+use crate::context::{Sender, Trigger};
 use crate::process::ProcessSummary;
 use crate::systemd::{CgroupUnit, Manager};
 
@@ -114,11 +112,9 @@ pub(crate) fn decide(
 ) -> CauseDecision {
     let (cause, evidence) = match trigger {
         Trigger::Request { reason } => (Cause::Requested, format!("requested: {reason}")),
-        Trigger::ServiceEnded { error: None } => {
-            (Cause::ServiceEnded, "the service's future ended".to_owned())
-        }
-        Trigger::ServiceEnded { error: Some(error) } => {
-            (Cause::ServiceEnded, format!("the service's future failed: {error}"))
+        Trigger::ServiceEnded { error } => {
+            let how = error.as_ref().map_or("ended".to_owned(), |error| format!("failed: {error}"));
+            (Cause::ServiceEnded, format!("the service's future {how}"))
         }
         Trigger::Signal { signal } => match known.code {
             Some(code) => of_signal(*signal, code, sender, process, known),
@@ -218,15 +214,15 @@ fn service_manager(who: &ProcessSummary, our_unit: Option<&CgroupUnit>) -> Optio
 /// The evidence that a person sent the signal.
 fn person(sender: &Sender) -> Option<String> {
     let who = &sender.process;
-    if let Some(tty) = &who.tty {
-        return Some(format!("the sender {who} runs on {tty}"));
-    }
-    let by_tty = |ancestor: &ProcessSummary| {
-        Some(format!("the sender's ancestor {ancestor} runs on {}", ancestor.tty.as_ref()?))
+    let by_tty = |role: &str, process: &ProcessSummary| {
+        Some(format!("the {role} {process} runs on {}", process.tty.as_ref()?))
     };
     let by_session =
         || Some(format!("the sender {who} belongs to login session {}", who.login_session?));
-    sender.ancestors.iter().find_map(by_tty).or_else(by_session)
+    let mut ancestors = sender.ancestors.iter();
+    by_tty("sender", who)
+        .or_else(|| ancestors.find_map(|ancestor| by_tty("sender's ancestor", ancestor)))
+        .or_else(by_session)
 }
 
 #[cfg(test)]

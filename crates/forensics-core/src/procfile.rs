@@ -68,7 +68,7 @@ pub(crate) fn is_in_initial_pid_namespace(proc: &str) -> Option<bool> {
 /// system without [`/proc`](os::HAS_PROC).
 pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     if !os::HAS_PROC {
-        return Err(io::Error::from_raw_os_error(libc::ENOENT));
+        return Err(Errno::ENOENT.into());
     }
     let file = open(path.as_ref())?;
     let mut content = Vec::with_capacity(2048);
@@ -128,11 +128,7 @@ fn open(path: &Path) -> io::Result<File> {
 /// # Errors
 /// As [`read`], and `ENOENT` if `/proc` is not [ours](is_ours).
 pub(crate) fn read_of(pid: i32, file: &str) -> io::Result<Vec<u8>> {
-    if is_ours() {
-        read(format!("/proc/{pid}/{file}"))
-    } else {
-        Err(io::Error::from_raw_os_error(libc::ENOENT))
-    }
+    if is_ours() { read(format!("/proc/{pid}/{file}")) } else { Err(Errno::ENOENT.into()) }
 }
 
 /// The content of `path` as text. `None` if it cannot be read.
@@ -150,7 +146,7 @@ pub(crate) fn text_of(pid: i32, file: &str) -> Option<String> {
 /// # Errors
 /// As [`read`].
 pub(crate) fn list(path: &str) -> io::Result<ReadDir> {
-    if os::HAS_PROC { fs::read_dir(path) } else { Err(io::Error::from_raw_os_error(libc::ENOENT)) }
+    if os::HAS_PROC { fs::read_dir(path) } else { Err(Errno::ENOENT.into()) }
 }
 
 /// Whether the file or folder exists.

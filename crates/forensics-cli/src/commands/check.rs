@@ -1,26 +1,25 @@
 //! `forensics check`
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::process::{Command, ExitCode, Output, Stdio};
+use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 use forensics_core::duration::Timespan;
 use forensics_core::escape::{MAX_TEXT_CHARS, truncate};
 use forensics_core::systemd::{Alignment, DropIn, Manager, UnitProperties, lint, show_arguments};
 use forensics_core::{json, secure_fs};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::format::text;
 
 /// How long systemctl may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
-
-/// How often to look whether systemctl has exited. std has no wait with a timeout.
-const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Longest drop-in read, in bytes.
 const MAX_DROP_IN: u64 = 256 << 10;
@@ -152,46 +151,23 @@ fn systemctl(arguments: &[String]) -> io::Result<String> {
     let mut command = Command::new("systemctl");
     command.args(arguments).env("LC_ALL", "C").env("SYSTEMD_COLORS", "0");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let deadline = Instant::now() + ANSWER_LIMIT;
-    let no_answer =
-        || io::Error::other(format!("systemctl did not answer within {ANSWER_LIMIT:?}"));
     let cannot_run = |e| io::Error::other(format!("cannot run systemctl: {e}"));
-    let mut child = command.spawn().map_err(cannot_run)?;
-    let (stdout, stderr) = (read(child.stdout.take()), read(child.stderr.take()));
-    let status = loop {
-        if let Some(status) = child.try_wait().map_err(cannot_run)? {
-            break status;
-        }
-        if Instant::now() >= deadline {
-            let _ = child.kill(); // fails only if it has just exited
-            let _ = child.wait();
-            return Err(no_answer());
-        }
-        thread::sleep(POLL_INTERVAL);
+    let child = command.spawn().map_err(cannot_run)?;
+    let pid = Pid::from_raw(child.id().cast_signed());
+    let (sender, answer) = mpsc::channel();
+    thread::spawn(move || sender.send(child.wait_with_output()));
+    // A process that systemctl started may hold its output open, even if systemctl has exited.
+    let Ok(output) = answer.recv_timeout(ANSWER_LIMIT) else {
+        let _ = kill(pid, Signal::SIGKILL); // fails only if it has just exited
+        let _ = answer.recv_timeout(Duration::from_secs(1)); // so that the thread has waited for it
+        return Err(io::Error::other(format!("systemctl did not answer within {ANSWER_LIMIT:?}")));
     };
-    // A process that systemctl started may hold its output open.
-    let text = |stream: Receiver<Vec<u8>>| {
-        let left = deadline.saturating_duration_since(Instant::now());
-        stream.recv_timeout(left).map_err(|_| no_answer())
-    };
-    let (stdout, stderr) = (text(stdout)?, text(stderr)?);
+    let Output { status, stdout, stderr } = output.map_err(cannot_run)?;
     if status.success() {
         return Ok(String::from_utf8_lossy(&stdout).into_owned());
     }
     let text = [stdout, stderr].concat();
     Err(io::Error::other(format!("systemctl: {}", String::from_utf8_lossy(&text).trim())))
-}
-
-/// Reads a stream to its end on another thread, so that the writer never waits for a full pipe.
-fn read(stream: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
-    let (sender, text) = mpsc::channel();
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        // After an error, only the bytes read so far are used.
-        let _ = stream.map(|mut stream| stream.read_to_end(&mut bytes));
-        sender.send(bytes)
-    });
-    text
 }
 
 #[cfg(test)]

@@ -54,15 +54,7 @@ impl Sender {
     pub fn new(process: ProcessSummary, code: SiCode) -> Self {
         let name = process.name.as_deref();
         let forwards = name.is_some_and(|name| CONTAINER_INITS.contains(&name));
-        Self {
-            process,
-            code,
-            user: None,
-            exe: None,
-            absence: None,
-            forwards,
-            ancestors: Vec::new(),
-        }
+        Self { process, code, user: None, exe: None, absence: None, forwards, ancestors: vec![] }
     }
 
     /// The sender of a signal, as the handler saw it. `None` if the kernel or a timer sent it.

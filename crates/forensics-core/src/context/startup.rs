@@ -126,11 +126,11 @@ impl StartupInfo {
     /// serve are last.
     #[doc(hidden)]
     pub fn line_probes(&self) -> Vec<Probe> {
-        use Probe::{CauseAncestors, Load, Parent, Tracer};
-        use Probe::{Marker, Sender, SenderCmdline, SenderParent, SenderUser};
-        let first = [Sender, SenderParent, CauseAncestors, Parent, Tracer];
-        let last = [SenderCmdline, SenderUser, Load].into_iter();
-        first.into_iter().chain(last).chain((0..self.markers.len()).map(Marker)).collect()
+        use Probe::*;
+        let mut probes = vec![Sender, SenderParent, CauseAncestors, Parent, Tracer];
+        probes.extend([SenderCmdline, SenderUser, Load]);
+        probes.extend((0..self.markers.len()).map(Marker));
+        probes
     }
 }
 

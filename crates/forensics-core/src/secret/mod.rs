@@ -192,8 +192,8 @@ impl Command {
             if has_blanks { redact_words(part, depth) } else { without_tokens(part, is_harmless) }
         };
         // The value may contain spaces and extends to the end. In a script a space ends it.
-        let value = self.secret_value(&argument).filter(|_| !(has_blanks && is_script));
-        if let Some((end, likelihood)) = value {
+        let value = secret_value(&argument).filter(|_| !(has_blanks && is_script));
+        if let Some((end, likelihood)) = value.filter(|(_, likelihood)| self.counts(*likelihood)) {
             let (name, value) = argument.split_at(end);
             // The value of `Authorization:`, `"password":` or `Authorization: Basic` comes next.
             let is_scheme = value.len() < 10 && value.chars().all(|c| c.is_ascii_alphabetic());
@@ -211,9 +211,9 @@ impl Command {
         shown.unwrap_or_else(|| show(&argument))
     }
 
-    fn secret_value(&self, text: &str) -> Option<(usize, Likelihood)> {
-        secret_value(text)
-            .filter(|(_, likelihood)| !self.is_harmless || *likelihood == Likelihood::Clear)
+    /// Whether a name that indicates a secret with this likelihood counts in this command.
+    fn counts(&self, likelihood: Likelihood) -> bool {
+        !self.is_harmless || likelihood == Likelihood::Clear
     }
 
     /// The value of the preceding option, with its secret hidden. `None` if it is shown like any
@@ -242,11 +242,9 @@ impl Command {
             let is_hidden = self.hides_words && !is_evident(value);
             return is_hidden.then(|| format!("{start}={REDACTED}"));
         }
-        let likelihood =
-            likelihood(name).filter(|_| (is_long || name.len() > 1) && !is_switch(name));
-        if let Some(likelihood) =
-            likelihood.filter(|likelihood| !self.is_harmless || *likelihood == Likelihood::Clear)
-        {
+        let has_value = (is_long || name.len() > 1) && !is_switch(name);
+        let likelihood = likelihood(name).filter(|likelihood| self.counts(*likelihood));
+        if let Some(likelihood) = likelihood.filter(|_| has_value) {
             self.next = Some(Next::Value(likelihood));
         } else if is_long {
             self.next = is_in(LOGINS, name).then_some(Next::Login);

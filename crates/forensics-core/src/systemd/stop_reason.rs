@@ -85,24 +85,23 @@ fn job(line: &str) -> Option<(&str, &str)> {
 
 impl std::fmt::Display for StopReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            StopReason::Kill => f.write_str(
-                "the unit is not being stopped: only a signal was sent, as by systemctl kill",
-            ),
-            StopReason::Stop => f.write_str("a stop job, as by systemctl stop"),
-            StopReason::Restart => f.write_str("a restart job, as by systemctl restart"),
+        f.write_str(match self {
             StopReason::Dependency { units } => {
-                let units = units.join(", ");
-                let units = Escaped(&truncate(&units, MAX_UNITS * MAX_NAME_CHARS)).to_string();
-                write!(f, "a stop job, with jobs of other units: {units}")
+                let units = truncate(units.join(", "), MAX_UNITS * MAX_NAME_CHARS);
+                return write!(f, "a stop job, with jobs of other units: {}", Escaped(&units));
             }
-            StopReason::Reboot { target } => write!(f, "the system is going down to {target}"),
-            StopReason::RuntimeMax => f.write_str("RuntimeMaxSec= ran out"),
-            StopReason::Watchdog => f.write_str("the unit missed its watchdog message"),
-            StopReason::Unclear => {
-                f.write_str("the unit is being stopped, but there is no job for it")
+            StopReason::Reboot { target } => {
+                return write!(f, "the system is going down to {target}");
             }
-        }
+            StopReason::Kill => {
+                "the unit is not being stopped: only a signal was sent, as by systemctl kill"
+            }
+            StopReason::Stop => "a stop job, as by systemctl stop",
+            StopReason::Restart => "a restart job, as by systemctl restart",
+            StopReason::RuntimeMax => "RuntimeMaxSec= ran out",
+            StopReason::Watchdog => "the unit missed its watchdog message",
+            StopReason::Unclear => "the unit is being stopped, but there is no job for it",
+        })
     }
 }
 

@@ -37,12 +37,13 @@ pub(super) fn write(
     let mount = mount.to_owned();
     let find = move |controller| Ok(find(controller, &text(&groups)?, &mount));
     for ((name, ..), found) in CONTROLLERS.into_iter().zip(reads.all(CONTROLLERS.to_vec(), find)) {
-        let (folder, files) = match found {
-            Ok((folder, files)) => (Ok(folder), files),
-            Err(error) => (Err(error), Vec::new()),
-        };
-        facts::write_one(out, name, folder)?;
-        facts::write(out, reads, files)?;
+        match found {
+            Ok((folder, files)) => {
+                facts::write_one(out, name, Ok(folder))?;
+                facts::write(out, reads, files)?;
+            }
+            Err(error) => facts::write_one(out, name, Err(error))?,
+        }
     }
     Ok(())
 }
