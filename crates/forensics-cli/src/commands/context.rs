@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::Args;
 use forensics_core::context::{ShutdownContext, StartupInfo};
@@ -31,7 +30,7 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    pub(crate) fn run(&self, out: &mut dyn Write) -> io::Result<ExitCode> {
+    pub(crate) fn run(&self, out: &mut dyn Write) -> io::Result<()> {
         secret::show(self.show_secrets);
         let mut startup = self.pid.map_or_else(StartupInfo::collect, StartupInfo::collect_pid);
         if startup.process.name.is_none() {
@@ -40,8 +39,7 @@ impl Context {
         startup.markers.clone_from(&self.markers);
         let context = ShutdownContext::snapshot(&startup);
         let text = if self.json { json::to_string(&context)? } else { context.to_string() };
-        writeln!(out, "{text}")?;
-        Ok(ExitCode::SUCCESS)
+        writeln!(out, "{text}")
     }
 }
 

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::process::ExitCode;
 use std::thread;
 
 use clap::Args;
@@ -26,13 +25,12 @@ pub(crate) struct Diag {
 }
 
 impl Diag {
-    pub(crate) fn run(&self) -> io::Result<ExitCode> {
+    pub(crate) fn run(&self) -> io::Result<()> {
         secret::show(self.show_secrets);
         let caller = || i32::try_from(std::os::unix::process::parent_id()).unwrap_or(1);
         // `Stdout` would write each line separately.
         let mut out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
         let start = |work| thread::Builder::new().spawn(work).map(drop);
-        Diagnostic::of(self.pid.unwrap_or_else(caller)).write_to(&mut out, start)?;
-        Ok(ExitCode::SUCCESS)
+        Diagnostic::of(self.pid.unwrap_or_else(caller)).write_to(&mut out, start)
     }
 }

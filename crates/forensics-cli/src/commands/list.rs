@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::Args;
 use forensics_core::escape::{Escaped, error_chain};
@@ -41,7 +40,7 @@ pub(crate) struct List {
 }
 
 impl List {
-    pub(crate) fn run(&self, out: &mut dyn Write) -> io::Result<ExitCode> {
+    pub(crate) fn run(&self, out: &mut dyn Write) -> io::Result<()> {
         let paths = runs(&self.dir).map_err(io::Error::other)?;
         if self.stats {
             let stats = Stats::of(&paths);
@@ -50,7 +49,7 @@ impl List {
             } else {
                 stats.print(out)?;
             }
-            return Ok(ExitCode::SUCCESS);
+            return Ok(());
         }
         for path in paths {
             match PostMortem::of(&path) {
@@ -59,7 +58,7 @@ impl List {
                 Err(e) => eprintln!("forensics: {}", Escaped(&error_chain(&e))),
             }
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(())
     }
 }
 

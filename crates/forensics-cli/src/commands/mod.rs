@@ -53,22 +53,22 @@ impl Command {
     /// Runs the command, which writes its output to `out`.
     pub(crate) fn run(&self, out: &mut dyn Write) -> io::Result<ExitCode> {
         match self {
-            Command::Timespan(command) => command.run(out),
-            Command::Context(command) => command.run(out),
-            Command::Check(command) => command.run(out),
-            Command::Diag(command) => command.run(),
-            Command::Last(command) => command.run(out),
-            Command::List(command) => command.run(out),
-            Command::Show(command) => command.run(out),
+            Command::Timespan(command) => return command.run(out),
+            Command::Check(command) => return command.run(out),
+            Command::Last(command) => return command.run(out),
+            Command::Context(command) => command.run(out)?,
+            Command::Diag(command) => command.run()?,
+            Command::List(command) => command.run(out)?,
+            Command::Show(command) => command.run(out)?,
             Command::Completions { shell } => {
                 // clap_complete panics if it cannot write.
                 let mut script = Vec::new();
                 let mut cli = crate::Cli::command();
                 clap_complete::generate(*shell, &mut cli, "forensics", &mut script);
                 out.write_all(&script)?;
-                Ok(ExitCode::SUCCESS)
             }
         }
+        Ok(ExitCode::SUCCESS)
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use clap::{Args, ColorChoice};
 use forensics_core::json;
@@ -41,7 +40,7 @@ pub(crate) struct Show {
 }
 
 impl Show {
-    pub(crate) fn run(&self, out: &mut dyn Write) -> io::Result<ExitCode> {
+    pub(crate) fn run(&self, out: &mut dyn Write) -> io::Result<()> {
         let read = Run::read(&self.file).map_err(io::Error::other)?;
         let (record, run) = (read.record, read.post_mortem);
         if let Some(path) = &self.html {
@@ -64,6 +63,6 @@ impl Show {
                 writeln!(out, "{unread}")?;
             }
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(())
     }
 }
