@@ -24,12 +24,6 @@ pub(crate) enum Version {
     V2,
 }
 
-/// The version 2 hierarchy below `mount`. Only its root has the file `cgroup.controllers`; on a
-/// hybrid system it is mounted a level lower.
-fn unified(mount: &Path) -> PathBuf {
-    if mount.join("cgroup.controllers").exists() { mount.to_owned() } else { mount.join("unified") }
-}
-
 /// The hierarchy below `mount` that has the controller, its folder, and the process's path in it,
 /// from its `/proc/PID/cgroup`.
 pub(crate) fn place(
@@ -43,7 +37,10 @@ pub(crate) fn place(
         return Some((Version::V1, mount.join(controller), group.pathname.clone()));
     }
     let group = groups.into_iter().find(is_unified)?;
-    Some((Version::V2, unified(mount), group.pathname))
+    // Only its root has this file. On a hybrid system it is mounted a level lower.
+    let is_root = mount.join("cgroup.controllers").exists();
+    let root = if is_root { mount.to_owned() } else { mount.join("unified") };
+    Some((Version::V2, root, group.pathname))
 }
 
 /// The folder of a group. `None` for a group outside our cgroup namespace, which the kernel shows

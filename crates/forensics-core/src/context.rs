@@ -25,7 +25,7 @@ use crate::cause::{self, Basis, Cause, CauseDecision};
 use crate::cgroupfs::Memory;
 use crate::clock;
 use crate::marker::Marker;
-use crate::process::ProcessSummary;
+use crate::process::{ProcessSummary, own_pid};
 use crate::record::Utc;
 pub use kubernetes::Pod;
 use probe::Found;
@@ -35,7 +35,6 @@ pub use sender::Sender;
 pub use startup::StartupInfo;
 #[doc(hidden)]
 pub use startup::SystemdMarkers;
-use startup::own_pid;
 
 /// What requested the stop.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -66,19 +66,17 @@ pub struct Marker {
 /// replacing a link.
 #[doc(hidden)]
 pub fn read(name: &str, path: &Path, pid: u32) -> Option<Marker> {
-    let (target, problem) = match secure_fs::read(path, MAX_MARKER_BYTES) {
-        Ok(bytes) => target(&bytes, pid).map_or_else(
-            |error| (Target::Unstated, Some(format!("not JSON: {error}"))),
-            |target| (target, None),
-        ),
+    let target = match secure_fs::read(path, MAX_MARKER_BYTES) {
+        Ok(bytes) => target(&bytes, pid).map_err(|error| format!("not JSON: {error}")),
         Err(OpenError::System(error))
             if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
         {
             return None;
         }
-        Err(error) => (Target::Unstated, Some(error.to_string())),
+        Err(error) => Err(error.to_string()),
     };
-    Some(Marker { name: name.to_owned(), target, problem })
+    let problem = target.as_ref().err().cloned();
+    Some(Marker { name: name.to_owned(), target: target.unwrap_or(Target::Unstated), problem })
 }
 
 /// The process that the content of a marker names.

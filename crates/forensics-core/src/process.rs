@@ -10,6 +10,7 @@
 
 use std::fmt::{self, Display};
 
+use nix::unistd::getpid;
 use serde::{Deserialize, Serialize};
 
 use crate::escape::{MAX_CMDLINE_CHARS, truncate};
@@ -167,6 +168,11 @@ pub(crate) fn login_id(content: &[u8]) -> Option<u32> {
     let id = std::str::from_utf8(content).ok()?.trim().parse();
     // `(uid_t) -1` means no login (`Documentation/ABI/stable/procfs-audit_loginuid`).
     id.ok().filter(|&id| id != u32::MAX)
+}
+
+/// The pid of this process. The kernel is asked each time, so it is right in a forked child.
+pub(crate) fn own_pid() -> i32 {
+    getpid().as_raw()
 }
 
 /// The systemd unit that the process `pid` belongs to.

@@ -53,10 +53,7 @@ pub(crate) fn is_ours() -> bool {
 /// namespace, whose inode is always the same (`PROC_PID_INIT_INO`, `include/linux/proc_ns.h`).
 /// `None` if that cannot be read.
 pub(crate) fn is_in_initial_pid_namespace(proc: &str) -> Option<bool> {
-    if !os::HAS_PROC {
-        return None;
-    }
-    let namespace = fs::read_link(format!("{proc}/ns/pid")).ok()?;
+    let namespace = os::HAS_PROC.then(|| fs::read_link(format!("{proc}/ns/pid")))?.ok()?;
     Some(namespace.as_os_str() == "pid:[4026531836]")
 }
 

@@ -15,7 +15,7 @@ use super::os::{self, Waker};
 use super::raw::{self, Bytes};
 use super::slots::Slots;
 use super::{SLOTS, SenderSnapshot, SiCode, SignalInfo, SnapshotError};
-use crate::process::login_id;
+use crate::process::{login_id, own_pid};
 use crate::procfile;
 
 static CAPTURED: Slots<SignalInfo, SLOTS> = Slots::new();
@@ -50,14 +50,14 @@ pub(super) fn prepare() -> nix::Result<()> {
     PROC_DEVICE.store(procfs.map_or(0, raw::device_of), Ordering::Release);
     PROC_FD.store(procfs.map_or(-1, |folder| folder.as_raw_fd()), Ordering::Release);
     PARENT_DEATH_SIGNAL.store(os::parent_death_signal(), Ordering::Release);
-    OWNER.store(raw::own_pid(), Ordering::Release);
+    OWNER.store(own_pid(), Ordering::Release);
     Ok(())
 }
 
 /// The handler. Async-signal-safe; the documentation of `capture` says what that means.
 pub(super) fn on_signal(info: &siginfo_t) {
     let mono_ns = raw::clock_ns(ClockId::CLOCK_MONOTONIC);
-    if raw::own_pid() != OWNER.load(Ordering::Acquire) {
+    if own_pid() != OWNER.load(Ordering::Acquire) {
         return;
     }
     // The interrupted code may be about to read errno after a failed call.

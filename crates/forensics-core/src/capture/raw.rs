@@ -113,11 +113,6 @@ pub(super) fn exists(pid: c_int) -> bool {
     pid > 0 && matches!(kill(Pid::from_raw(pid), None), Ok(()) | Err(Errno::EPERM))
 }
 
-/// The pid of this process. The kernel is asked each time, so it is right in a forked child.
-pub(super) fn own_pid() -> c_int {
-    Pid::this().as_raw()
-}
-
 /// The time of a clock in nanoseconds, or 0 if the kernel lacks this clock.
 pub(super) fn clock_ns(clock: ClockId) -> u64 {
     clock_gettime(clock).map_or(0, |now| Duration::from(now).as_nanos() as u64)
@@ -157,7 +152,7 @@ mod tests {
     #[test]
     #[cfg_attr(miri, ignore = "Miri shows no /proc")]
     fn our_own_files_are_read_and_missing_ones_give_their_errno() {
-        let pid = own_pid();
+        let pid = Pid::this().as_raw();
         // Without the folder the file is opened by its whole path.
         for procfs in [crate::os::procfs(), None] {
             let stat: Bytes<1024> = read(procfs, &proc_path(pid, b"stat")).unwrap();

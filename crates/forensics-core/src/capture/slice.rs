@@ -11,7 +11,8 @@
 //! again, so it is not set for a thread with a negative nice value. Threads and processes started
 //! by such a thread inherit the slice.
 
-use super::{os, raw};
+use super::os;
+use crate::process::own_pid;
 
 /// The shortest slice that the kernel grants, in nanoseconds.
 pub(super) const SLICE_NS: u64 = 100_000;
@@ -37,7 +38,7 @@ pub fn request_short_slice() -> nix::Result<()> {
 /// # Errors
 /// As [`request_short_slice`].
 pub fn request_short_slice_for_main_thread() -> nix::Result<()> {
-    os::request_slice(raw::own_pid(), SLICE_NS, false)
+    os::request_slice(own_pid(), SLICE_NS, false)
 }
 
 /// Whether a request may end the process with SIGSYS, because systemd started it with a seccomp

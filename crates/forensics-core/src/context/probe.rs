@@ -9,12 +9,11 @@
 //! A process is named only if it is known to be the sender: its start time and its user are compared.
 //! Nothing is looked up by a pid that the sender could choose itself, as in a sigqueue(3).
 
-use super::startup::own_pid;
 use super::{ShutdownContext, StartupInfo};
 use crate::cgroupfs::Memory;
 use crate::context::sender::{Sender, user_in_passwd};
 use crate::marker::{self, Marker};
-use crate::process::{self, ProcessSummary};
+use crate::process::{self, ProcessSummary, own_pid};
 use crate::procfile;
 use crate::systemd::CgroupUnit;
 

@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use nix::unistd::{getpid, getppid};
+use nix::unistd::getppid;
 use serde::{Deserialize, Serialize};
 
 use super::{Pod, Probe};
 use crate::cgroupfs::MemoryCgroup;
 use crate::escape::{MAX_NAME_CHARS, truncate};
-use crate::process::{self, ProcessSummary};
+use crate::process::{self, ProcessSummary, own_pid};
 use crate::procfile;
 use crate::systemd::{CgroupUnit, container_of_cgroup_file};
 
@@ -132,10 +132,6 @@ impl StartupInfo {
         probes.extend((0..self.markers.len()).map(Marker));
         probes
     }
-}
-
-pub(super) fn own_pid() -> i32 {
-    getpid().as_raw()
 }
 
 /// The container runtime, from the variable `container` of systemd's container interface, from a

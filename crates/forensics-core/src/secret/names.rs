@@ -94,15 +94,12 @@ pub(super) fn secret_value(text: &str) -> Option<(usize, Likelihood)> {
         start += piece.len();
         let signs = behind.trim_start_matches(BETWEEN).trim_start_matches("%22");
         let is_encoded = |sign| signs.get(..3).is_some_and(|s| s.eq_ignore_ascii_case(sign));
-        let length = if is_encoded("%3d") || is_encoded("%3a") {
-            3
-        } else if signs.starts_with(['=', ':', '>', ',']) {
-            1
-        } else {
-            continue;
+        let value = match signs.strip_prefix(['=', ':', '>', ',']) {
+            None if is_encoded("%3d") || is_encoded("%3a") => &signs[3..],
+            None => continue,
+            Some(value) => value,
         };
         // The scheme of a URL, or one whose password has been hidden.
-        let value = &signs[length..];
         if value.starts_with("//") || value.starts_with("***@") {
             continue;
         }

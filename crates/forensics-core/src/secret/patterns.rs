@@ -102,9 +102,6 @@ fn hide_runs(text: &str, in_run: impl Fn(char) -> bool, is_secret: fn(&str) -> b
 }
 
 fn is_token(run: &str) -> bool {
-    if run.len() < MIN_TOKEN {
-        return false;
-    }
     // Names with the same prefix, such as `npm_config_user_agent`, are in lower case.
     let is_mixed =
         |rest: &str| rest.contains(|c: char| c.is_ascii_digit() || c.is_ascii_uppercase());
@@ -137,10 +134,10 @@ pub(super) fn is_evident(value: &str) -> bool {
     // Base64 may begin with a slash, too.
     let is_folder = |name: &str| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     let folder = value.strip_prefix('/').and_then(|path| path.split_once('/'));
-    let is_path = ["./", "../", "~/"].iter().any(|start| value.starts_with(start))
-        || [".pem", ".key", ".crt", ".json", ".yml", ".yaml"]
-            .iter()
-            .any(|end| value.ends_with(end))
+    let is_relative = ["./", "../", "~/"].iter().any(|start| value.starts_with(start));
+    let ends = [".pem", ".key", ".crt", ".json", ".yml", ".yaml"];
+    let is_path = is_relative
+        || ends.iter().any(|end| value.ends_with(end))
         || folder.is_some_and(|(folder, _)| is_folder(folder));
     let is_plain = !value.contains([',', ';', '=', '&', ':', '+']);
     let is_number = value.len() <= 3 && value.bytes().all(|byte| byte.is_ascii_digit());

@@ -56,9 +56,8 @@ pub(super) fn of_process(proc: &Path, pid: i32) -> Vec<Fact> {
     vec![
         file("status", home.join("status"), |text| pick(text, &STATUS, "no known line")),
         ("open files".to_owned(), Box::new(move || Ok(open_files(&fd)?.to_string()))),
-        file("limits", home.join("limits"), |text| match nofile(text) {
-            Some((soft, hard)) => format!("nofile soft {soft}, hard {hard}"),
-            None => "no line `Max open files`".to_owned(),
+        file("limits", home.join("limits"), |text| {
+            nofile(text).unwrap_or_else(|| "no line `Max open files`".to_owned())
         }),
         file("oom_score_adj", home.join("oom_score_adj"), joined),
         file("cgroup", home.join("cgroup"), joined),
@@ -90,10 +89,10 @@ fn open_files(fd: &Path) -> io::Result<u64> {
 }
 
 /// Soft and hard limit on open files, from `/proc/PID/limits`.
-fn nofile(limits: &str) -> Option<(&str, &str)> {
+fn nofile(limits: &str) -> Option<String> {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     let mut words = line.split_whitespace();
-    Some((words.next()?, words.next()?))
+    Some(format!("nofile soft {}, hard {}", words.next()?, words.next()?))
 }
 
 #[cfg(test)]
@@ -105,16 +104,16 @@ mod tests {
         let head = "Limit                     Soft Limit           Hard Limit           Units\n";
         let cases = [
             ("Max open files            1024                 524288               files\n", {
-                Some(("1024", "524288"))
+                Some("nofile soft 1024, hard 524288")
             }),
             ("Max open files            unlimited            unlimited            files\n", {
-                Some(("unlimited", "unlimited"))
+                Some("nofile soft unlimited, hard unlimited")
             }),
             ("Max open files            1024\n", None),
             ("Max file size             unlimited            unlimited            bytes\n", None),
         ];
         for (line, found) in cases {
-            assert_eq!(nofile(&format!("{head}{line}")), found);
+            assert_eq!(nofile(&format!("{head}{line}")).as_deref(), found);
         }
     }
 }
