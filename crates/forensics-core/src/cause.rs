@@ -13,7 +13,7 @@
 //! | `self_sent` | the sender is this process |
 //! | `unverified` | `SI_QUEUE`, where the sender itself chose pid and uid |
 //! | `parent_died` | the signal is our parent-death signal, from the process that was our parent |
-//! | `container_stop` | the sender is outside our pid namespace, or is a container's init |
+//! | `container_stop` | the sender is outside our pid namespace, or is a container's init, or we are in a container and it is a container runtime |
 //! | `watchdog` | SIGABRT from the service manager |
 //! | `systemd` | from the service manager: process 1, or the user manager that owns our cgroup |
 //! | `supervisor` | from our parent, if that is not systemd |
@@ -101,7 +101,13 @@ pub(crate) struct Basis {
     pub(crate) first_parent: Option<i32>,
     /// Whether we are in a pid namespace below the machine's own.
     pub(crate) in_pid_namespace: bool,
+    /// Whether we are in a container, which may share the machine's pid namespace.
+    pub(crate) in_container: bool,
 }
+
+/// The names of the programs by which podman, docker and Kubernetes send a signal. The last one is
+/// as long as the kernel stores names.
+const CONTAINER_RUNTIMES: [&str; 4] = ["runc", "crun", "conmon", "containerd-shim"];
 
 /// Decides the cause by the table above.
 pub(crate) fn decide(
@@ -172,6 +178,9 @@ fn of_signal(
     } else if sender.forwards {
         let parent = if is_parent { ", our parent" } else { "" };
         (Cause::ContainerStop, format!("forwarded by the container's init {who}{parent}"))
+    } else if known.in_container && is_container_runtime(who) {
+        // A person who calls it asks the runtime to stop us, not us to hurry.
+        (Cause::ContainerStop, format!("sent by the container runtime {who}"))
     } else if let Some(manager) = service_manager(who, us.unit.as_ref()) {
         match signal {
             Signal::ABRT => (Cause::Watchdog, format!("SIGABRT from {manager}")),
@@ -192,6 +201,11 @@ fn of_signal(
         let why = why.unwrap_or_default();
         (Cause::Unknown, format!("sent by pid {}, about which nothing could be read{why}", who.pid))
     }
+}
+
+/// Whether `who` has the name of a container runtime.
+fn is_container_runtime(who: &ProcessSummary) -> bool {
+    who.name.as_deref().is_some_and(|name| CONTAINER_RUNTIMES.contains(&name))
 }
 
 /// The name of the service manager, if `who` is one that could stop us.
@@ -256,6 +270,7 @@ mod tests {
         unit: Option<CgroupUnit>,
         is_parent_death_signal: bool,
         in_pid_namespace: bool,
+        in_container: bool,
         /// Our current parent.
         ppid: i32,
         session: i32,
@@ -271,6 +286,7 @@ mod tests {
             unit: None,
             is_parent_death_signal: false,
             in_pid_namespace: false,
+            in_container: false,
             ppid: PARENT,
             session: 300,
         }
@@ -293,6 +309,7 @@ mod tests {
             is_parent_death_signal: case.is_parent_death_signal,
             first_parent: Some(PARENT),
             in_pid_namespace: case.in_pid_namespace,
+            in_container: case.in_container,
         };
         let sender = case.code.has_sender().then_some(&sender);
         decide(&Trigger::Signal { signal: case.signal }, sender, &process, basis)
@@ -365,6 +382,20 @@ mod tests {
                 "forwarded by the container's init dumb-init(1)",
             ),
             (from(named(PARENT, "tini")), Cause::ContainerStop, "init tini(400), our parent"),
+            // A container in the machine's pid namespace, stopped by a person.
+            (
+                Case { in_container: true, ..from(with_tty("runc")) },
+                Cause::ContainerStop,
+                "the container runtime runc(77)",
+            ),
+            (
+                Case { in_container: true, ..from(named(PARENT, "containerd-shim")) },
+                Cause::ContainerStop,
+                "the container runtime containerd-shim(400)",
+            ),
+            (Case { in_container: true, ..from(with_tty("bash")) }, Cause::Operator, "pts/1"),
+            // The name alone proves nothing.
+            (from(named(77, "runc")), Cause::Process, "runc(77)"),
             (from(named(1, "systemd")), Cause::Systemd, "systemd(1)"),
             (
                 Case { signal: Signal::ABRT, ..from(named(1, "systemd")) },
@@ -440,6 +471,7 @@ mod tests {
                 is_parent_death_signal: false,
                 first_parent: None,
                 in_pid_namespace: false,
+                in_container: false,
             };
             let decision = decide(trigger, None, &us, basis);
             (decision.cause, decision.evidence)

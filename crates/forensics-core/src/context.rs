@@ -131,6 +131,7 @@ impl ShutdownContext {
             is_parent_death_signal: signal.is_some_and(|signal| signal.is_parent_death_signal),
             first_parent: startup.parent.as_ref().map(|parent| parent.pid),
             in_pid_namespace: startup.in_pid_namespace,
+            in_container: startup.container.is_some(),
         });
         context.decide();
         context

@@ -1,5 +1,7 @@
 //! What is process 1 of the container: the gateway, an init, a shell, or a process of the host.
 
+use std::process::Command;
+
 use serde_json::Value;
 
 use crate::engine::{Engine, RECORDS, Stopped};
@@ -67,11 +69,28 @@ fn a_shell_that_forwards_the_signal_is_named_as_the_sender() {
 #[test]
 fn in_the_hosts_pid_namespace_the_runtime_is_named_as_the_sender() {
     let Some(engine) = Engine::new() else { return };
-    let container = engine.run(&["--pid=host"], &[RECORDS]);
-    container.ok(&["stop"]);
-    let stopped = container.wait();
-    let context = stopped.context();
-    assert!(context.contains(" sender_name=runc sender_uid=0 "), "{context}");
-    assert!(context.contains(" parent_name=conmon "), "{context}");
-    stopped.assert_well();
+    for by_a_person in [false, true] {
+        let container = engine.run(&["--pid=host"], &[RECORDS]);
+        let mut stop = container.podman(&["stop"]);
+        if by_a_person {
+            stop = on_a_terminal(&stop);
+        }
+        assert!(stop.output().unwrap().status.success());
+        let stopped = container.wait();
+        let context = stopped.context();
+        assert!(context.starts_with("signal=SIGTERM cause=container_stop "), "{context}");
+        assert!(context.contains(" sender_name=runc sender_uid=0 "), "{context}");
+        assert!(context.contains(" parent_name=conmon "), "{context}");
+        stopped.assert_well();
+    }
+}
+
+/// The same command on a new pseudo-terminal.
+fn on_a_terminal(command: &Command) -> Command {
+    let words = [command.get_program()].into_iter().chain(command.get_args());
+    let words: Vec<_> = words.map(|word| word.to_str().unwrap()).collect();
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--command", &words.join(" "), "/dev/null"]);
+    script.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    script
 }
