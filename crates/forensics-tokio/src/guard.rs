@@ -1,11 +1,10 @@
 //! The guard: what a service's `main` holds.
 
 use std::fmt;
-use std::future::poll_fn;
+use std::future::ready;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
 
 use forensics_core::capture::HandlerGuard;
 use forensics_core::record::PostMortem;
@@ -225,17 +224,15 @@ impl ShutdownGuard {
                 shutdown_thread::expect_exit(shutdown);
                 return report;
             }
-            if drops_service && service.is_some() {
-                // It may have ended in the meantime.
-                let ended = poll_once(&mut service).await;
-                service_ended(shutdown, &mut service, ended);
-                continue;
-            }
             // Unconstrained, because a busy service may have used up the task's cooperative budget
             // (`tokio::task::coop`) in this poll.
             tokio::select! {
                 biased;
-                ended = poll_service(&mut service) => service_ended(shutdown, &mut service, Some(ended)),
+                ended = poll_service(&mut service) => service_ended(shutdown, &mut service, ended),
+                // Only after the service was polled, because it may have ended in the meantime.
+                () = ready(()), if drops_service && service.is_some() => {
+                    service_ended(shutdown, &mut service, ServiceOutcome::Dropped);
+                }
                 // There is no error, because the sender is in `shutdown`.
                 _ = unconstrained(awaited.changed()) => {}
                 () = unconstrained(sleep_until(timer.unwrap_or_else(Instant::now))), if timer.is_some() => {
@@ -260,15 +257,15 @@ impl fmt::Debug for ShutdownGuard {
     }
 }
 
-/// Drops the service, and tells the machine how it ended. `None` means that it has not ended.
+/// Drops the service, and tells the machine how it ended.
 fn service_ended<F>(
     shutdown: &Arc<Shutdown>,
     service: &mut Option<Pin<Box<F>>>,
-    ended: Option<ServiceOutcome>,
+    outcome: ServiceOutcome,
 ) {
     let dropped = catch_unwind(AssertUnwindSafe(|| drop(service.take())));
     let outcome = match dropped {
-        Ok(()) => ended.unwrap_or(ServiceOutcome::Dropped),
+        Ok(()) => outcome,
         Err(payload) => ServiceOutcome::Panicked(panic_message(&*payload)),
     };
     shutdown.service_running.send_replace(false);
@@ -281,16 +278,4 @@ async fn poll_service<F: Future>(service: &mut Option<Pin<Box<F>>>) -> F::Output
         Some(service) => service.await,
         None => std::future::pending().await,
     }
-}
-
-/// Polls the service once, and returns its output if it has ended.
-async fn poll_once<F: Future>(service: &mut Option<Pin<Box<F>>>) -> Option<F::Output> {
-    poll_fn(|cx| {
-        let polled = service.as_mut().map(|service| service.as_mut().poll(cx));
-        Poll::Ready(polled.and_then(|polled| match polled {
-            Poll::Ready(output) => Some(output),
-            Poll::Pending => None,
-        }))
-    })
-    .await
 }
