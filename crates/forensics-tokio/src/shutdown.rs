@@ -289,11 +289,8 @@ impl Shutdown {
     ) -> StepId {
         let mut machine = self.machine();
         let is_late = machine.is_over();
-        let (id, error) = match (group, &work) {
-            (Some(group), _) => machine.plan.push_member(group, name),
-            (None, Some(_)) => machine.plan.push(name, Work::Phase),
-            (None, None) => machine.plan.push(name, Work::Group(Vec::new())),
-        };
+        let kind = if work.is_some() { Work::Phase } else { Work::Group(Vec::new()) };
+        let (id, error) = machine.plan.push(name, group, kind);
         if let Some(work) = work.filter(|_| !is_late) {
             // Added under the lock, so that the closure is there when the machine starts the phase.
             self.phases.add(id, work);

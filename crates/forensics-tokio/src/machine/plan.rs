@@ -46,44 +46,36 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Adds a phase, or an empty group, at the end. Returns its id, and what is wrong with the
-    /// registration, if anything.
-    pub(crate) fn push(&mut self, name: &str, work: Work) -> (StepId, Option<String>) {
-        let (step, error) = self.step(name, work);
-        let id = step.id;
-        self.waiting.push_back(step);
-        (id, error)
-    }
-
-    /// Adds a member to a group. If the group has already been taken from the plan, adds a phase at
-    /// the end instead.
-    pub(crate) fn push_member(&mut self, group: StepId, name: &str) -> (StepId, Option<String>) {
-        let (member, error) = self.step(name, Work::Phase);
-        let id = member.id;
-        // Searched from the end, because it is most likely the group registered last.
-        let group = self.waiting.iter_mut().rev().find(|step| step.id == group);
-        match group.map(|step| &mut step.work) {
-            Some(Work::Group(members)) => members.push(member),
-            _ => self.waiting.push_back(member),
-        }
-        (id, error)
-    }
-
-    /// Makes a step. If its name is in use, a number is appended to it, so that no registered work
-    /// is lost.
-    fn step(&mut self, name: &str, work: Work) -> (Step, Option<String>) {
+    /// Adds a phase or an empty group, at the end or as a member of `group`. If `group` has already
+    /// been taken from the plan, adds it at the end as well. Returns its id, and what is wrong with
+    /// the registration, if anything. If the name is in use, a number is appended to it, so that no
+    /// registered work is lost.
+    pub(crate) fn push(
+        &mut self,
+        name: &str,
+        group: Option<StepId>,
+        work: Work,
+    ) -> (StepId, Option<String>) {
         let name = truncate(name, MAX_NAME_CHARS);
         let (mut unique, mut copies) = (Arc::from(&*name), 1_u64);
         while !self.names_in_use.insert(Arc::clone(&unique)) {
             copies += 1;
             unique = format!("{name}#{copies}").into();
         }
-        self.names.push(unique.clone());
         let error = (*unique != *name)
             .then(|| format!("a phase named `{name}` already exists: this one runs as `{unique}`"));
         self.errors.extend(error.clone());
         let claim = Claim { name: unique.to_string(), timeout: None, reserve: Duration::ZERO };
-        (Step { id: StepId(self.names.len()), claim, requires: Vec::new(), work }, error)
+        self.names.push(unique);
+        let id = StepId(self.names.len());
+        let step = Step { id, claim, requires: Vec::new(), work };
+        // Searched from the end, because it is most likely the group registered last.
+        let mut groups = self.waiting.iter_mut().rev();
+        match group.and_then(|group| groups.find(|step| step.id == group)) {
+            Some(Step { work: Work::Group(members), .. }) => members.push(step),
+            _ => self.waiting.push_back(step),
+        }
+        (id, error)
     }
 
     /// Changes a step that has not been taken from the plan.

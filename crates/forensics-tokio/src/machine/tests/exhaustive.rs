@@ -57,7 +57,7 @@ impl World {
         let mut driven = Driven::new(config());
         let first = driven.phase("first");
         let group = driven.group("group");
-        let members = ["one", "two"].map(|name| driven.machine.plan.push_member(group, name).0);
+        let members = ["one", "two"].map(|name| driven.member(group, name));
         let last = driven.phase("last");
         driven.machine.plan.limit(first, Duration::from_secs(8));
         driven.machine.plan.reserve(last, Duration::from_secs(3));

@@ -79,11 +79,15 @@ impl Driven {
     }
 
     fn phase(&mut self, name: &str) -> StepId {
-        self.machine.plan.push(name, Work::Phase).0
+        self.machine.plan.push(name, None, Work::Phase).0
     }
 
     fn group(&mut self, name: &str) -> StepId {
-        self.machine.plan.push(name, Work::Group(Vec::new())).0
+        self.machine.plan.push(name, None, Work::Group(Vec::new())).0
+    }
+
+    fn member(&mut self, group: StepId, name: &str) -> StepId {
+        self.machine.plan.push(name, Some(group), Work::Phase).0
     }
 
     /// Advances the time to the next timer, if there is one, and handles a tick.

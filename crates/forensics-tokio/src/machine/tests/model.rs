@@ -183,8 +183,7 @@ impl World {
             world.limit(id, timeout, required(requires));
             for (m, work) in step.members.iter().enumerate() {
                 let member = if step.is_group {
-                    let plan = &mut world.driven.machine.plan;
-                    let member = plan.push_member(id, &member_name(i, m)).0;
+                    let member = world.driven.member(id, &member_name(i, m));
                     world.limit(member, work.timeout, required(work.requires));
                     member
                 } else {
