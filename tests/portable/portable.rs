@@ -23,6 +23,8 @@ const PORTABLE: bool = cfg!(forensics_portable) || cfg!(not(target_os = "linux")
 fn command(what: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_service"));
     command.arg(what).env_remove("container");
+    // By default only a person's signals speed up a stop, and a test is none.
+    command.env("FORENSICS_ESCALATION", "any_signal");
     command
 }
 

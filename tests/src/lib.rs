@@ -232,6 +232,10 @@ impl Program {
     }
 }
 
+/// The variable that lets every repeated signal speed up a stop. By default only those of a person
+/// do, and a test is none.
+pub const ANY_SIGNAL: (&str, &str) = ("FORENSICS_ESCALATION", "any_signal");
+
 /// Sends a process a signal, by the program `/bin/kill`, such as `-TERM`.
 ///
 /// # Panics

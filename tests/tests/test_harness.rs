@@ -9,7 +9,9 @@ use std::time::Duration;
 use forensics_tokio::core::duration::Timespan;
 use forensics_tokio::core::record::{Event, ForcedBy, PostMortem, Record, RunOutcome, runs};
 use forensics_tokio::testing::{Sender, TestHarness};
-use forensics_tokio::{Builder, Escalation, Outcome, ShutdownGuard, ShutdownReport, Signal};
+use forensics_tokio::{
+    Builder, Escalation, ExitKind, Outcome, ShutdownGuard, ShutdownReport, Signal,
+};
 use tokio::time::sleep;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -142,7 +144,7 @@ async fn a_second_signal_cuts_short_and_one_within_200_ms_is_the_same() {
     assert!(
         report.repeated_signals[0].sender.is_some() && report.repeated_signals[1].sender.is_none()
     );
-    assert_eq!(report.exit_status, 0);
+    assert_eq!((report.how, report.exit_status), (ExitKind::CutShort, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -211,7 +213,7 @@ async fn signals_after_the_end_have_no_effect() {
 #[tokio::test(start_paused = true)]
 async fn the_escalation_of_the_builder_is_used() {
     for (escalation, signals, is_forced) in
-        [(Escalation::Exit, 2, true), (Escalation::Ignore, 5, false)]
+        [(Escalation::Exit, 2, true), (Escalation::Never, 5, false)]
     {
         let (harness, guard) = wedged(builder().escalation(escalation));
         let script = async {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use forensics_tests::{example, until_started};
+use forensics_tests::{ANY_SIGNAL, example, until_started};
 use forensics_tokio::Signal;
 use forensics_tokio::core::record::{PhaseOutcome, RunOutcome};
 use forensics_tokio::testing::{Process, Run};
@@ -54,7 +54,10 @@ fn a_group_ends_after_its_members() {
 
 #[test]
 fn second_and_third_signal_escalate_without_a_wait_in_the_test() {
-    let process = gateway(&["--wedge", "db_close", "--deadline", "55s"]);
+    let mut command = Command::new(example("gateway"));
+    command.args(["--wedge", "db_close", "--deadline", "55s"]).envs([ANY_SIGNAL]);
+    let process = Process::start(&mut command);
+    process.wait_for_stdout("listening on");
     process.signal(Signal::TERM);
     process.second_signal(Signal::TERM);
     process.second_signal(Signal::TERM);

@@ -52,7 +52,7 @@ pub(crate) fn page(record: &Record, run: &PostMortem) -> String {
         css = include_str!("html.css"),
         service = value(&run.service),
         pid = run.pid,
-        ended = run.ended(),
+        ended = run.outcome,
         tone = tone.class,
         evidence = escaped(&run.evidence),
         advice = escaped(run.advice.as_deref().unwrap_or_default()),

@@ -79,7 +79,7 @@ impl Stats {
         let run = post_mortem(&record, &host);
         self.runs += 1;
         self.corrupt_lines += record.corrupt;
-        *self.outcomes.entry(run.ended()).or_default() += 1;
+        *self.outcomes.entry(run.outcome.to_string()).or_default() += 1;
         if let Some(cause) = run.cause {
             *self.causes.entry(shown(&cause)).or_default() += 1;
         }

@@ -14,6 +14,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use forensics_core::capture::SignalInfo;
+use forensics_core::cause::Cause;
 use forensics_core::context::{Probe, ProbeResult, Sender, ShutdownContext, StartupInfo, Trigger};
 
 use crate::blocking::spawn_detached;
@@ -54,13 +55,17 @@ pub(crate) fn complete(startup: &Arc<StartupInfo>, context: &mut ShutdownContext
     run(context, startup, Probe::OF_RECORD.to_vec(), TOTAL_LIMIT);
 }
 
-/// Finds out who sent a repeated signal. It takes at most [`PROBE_LIMIT`], because there may be
-/// many repeated signals.
-pub(crate) fn resolve_sender(startup: &Arc<StartupInfo>, signal: &Caught) -> Option<Sender> {
+/// Finds out who sent a repeated signal, and why. It takes at most [`PROBE_LIMIT`], because there may
+/// be many repeated signals.
+pub(crate) fn resolve_sender(
+    startup: &Arc<StartupInfo>,
+    signal: &Caught,
+) -> (Option<Sender>, Cause) {
     let trigger = Trigger::Signal { signal: signal.captured.signal };
     let mut context = start(startup, trigger, Some(signal));
     run(&mut context, startup, Probe::OF_SENDER.to_vec(), PROBE_LIMIT);
-    context.sender
+    let cause = context.cause();
+    (context.sender, cause)
 }
 
 fn start(startup: &StartupInfo, trigger: Trigger, signal: Option<&Caught>) -> ShutdownContext {

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forensics_core::capture::Signal;
+use forensics_core::cause::Cause;
 use forensics_core::duration::Timespan;
 use forensics_core::escape::{MAX_NAME_CHARS, truncate};
+use forensics_core::record::ExitKind;
 use forensics_core::systemd::{Alignment, DEFAULT_HEADROOM, Supervisor};
 
 use crate::diagnostic::DiagCommand;
@@ -28,7 +30,9 @@ pub(crate) struct Config {
     pub(crate) record_dir: Option<PathBuf>,
     pub(crate) fsync_records: bool,
     pub(crate) markers: Vec<(String, PathBuf)>,
-    pub(crate) failure_status: u8,
+    /// The exit statuses that differ from [`ExitKind::default_status`].
+    pub(crate) exit_statuses: Vec<(ExitKind, u8)>,
+    pub(crate) exit_by_signal: bool,
     /// `None`: depends on the runtime, see [`low_latency`](crate::low_latency).
     pub(crate) low_latency_capture: Option<bool>,
     pub(crate) show_secrets: bool,
@@ -47,18 +51,38 @@ pub(crate) struct Config {
     pub(crate) ignores_environment: bool,
 }
 
-/// What a second and a third request to stop do.
+/// Which repeated signals speed up a stop, and how.
+///
+/// Signals within 200 ms of the first one of a request belong to that request. Every signal is
+/// logged and recorded with its sender and cause, whether it has an effect or not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Escalation {
-    /// The second one cuts the running phase short, and only phases with a reserve run after it.
-    /// The third one ends the process at once.
+    /// Only those of a person: with the cause [`ctrl_c`](Cause::CtrlC) or
+    /// [`operator`](Cause::Operator). The first one cuts the running phase short, and only phases
+    /// with a reserve run after it. The next one ends the process at once.
+    ///
+    /// Other senders often repeat their signal without meaning anything by it: systemd after an
+    /// `ExecStop=`, s6, a wrapper that forwards signals, a CI runner.
     #[default]
-    SkipThenExit,
-    /// The second one ends the process at once.
+    Person,
+    /// Every signal has the effect described there.
+    AnySignal,
+    /// Every signal after the first request ends the process at once.
     Exit,
-    /// They are logged and recorded, and change nothing.
-    Ignore,
+    /// None has an effect.
+    Never,
+}
+
+impl Escalation {
+    /// Whether a repeated signal with this cause has an effect.
+    pub(crate) fn counts(self, cause: Cause) -> bool {
+        match self {
+            Escalation::Person => matches!(cause, Cause::CtrlC | Cause::Operator),
+            Escalation::AnySignal | Escalation::Exit => true,
+            Escalation::Never => false,
+        }
+    }
 }
 
 /// A function of the program, to be called later.
@@ -88,6 +112,9 @@ pub(crate) fn safety_margin(granted: Duration) -> Duration {
     SAFETY_MARGIN.min(granted / 4)
 }
 
+/// The exit status for an end that has no status of its own.
+const FAILURE: u8 = 1;
+
 impl Config {
     pub(crate) fn new(service: String) -> Self {
         Self {
@@ -95,7 +122,6 @@ impl Config {
             signals: vec![Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT],
             drain_timeout: Duration::from_secs(30),
             headroom: DEFAULT_HEADROOM,
-            failure_status: 1,
             enforce_exit: true,
             auto_ready: true,
             ..Self::default()
@@ -112,6 +138,12 @@ impl Config {
         self.deadline.unwrap_or(default.saturating_add(self.pre_stop_delay)).min(FOREVER)
     }
 
+    /// The exit status of a process that ends this way.
+    pub(crate) fn exit_status(&self, how: ExitKind) -> u8 {
+        let set = self.exit_statuses.iter().rev().find(|(kind, _)| *kind == how);
+        set.map(|&(_, status)| status).or(how.default_status()).unwrap_or(FAILURE)
+    }
+
     /// How long to wait for the service's future after `phases` phases.
     pub(crate) fn service_timeout(&self, phases: usize) -> Duration {
         let default = if phases == 0 { self.drain_timeout } else { AFTER_PHASES };
@@ -122,5 +154,40 @@ impl Config {
     pub(crate) fn alignment(&self, supervisor: Supervisor, granted: Timespan) -> Alignment {
         let Self { pre_stop_delay, drain_timeout, headroom, .. } = *self;
         Alignment::check_all(supervisor, granted, pre_stop_delay, drain_timeout, headroom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documented_exit_statuses_are_those_of_the_code() {
+        let page = include_str!("../docs/exit-status.md");
+        let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
+        let rows: Vec<(&str, Option<u8>)> = rows
+            .map(|row| {
+                let mut cells = row.split(" | ");
+                let word = cells.next().unwrap().trim_end_matches('`');
+                (word, cells.next().unwrap().parse().ok())
+            })
+            .collect();
+        let kinds = [
+            ExitKind::Clean,
+            ExitKind::TimedOut,
+            ExitKind::CutShort,
+            ExitKind::Failed,
+            ExitKind::Forced,
+            ExitKind::Panicked,
+            ExitKind::Abandoned,
+        ];
+        let words = kinds.map(|kind| kind.to_string());
+        assert_eq!(rows.iter().map(|(word, _)| *word).collect::<Vec<_>>(), words);
+        for ((word, documented), kind) in rows.into_iter().zip(kinds) {
+            let decided = kind.default_status();
+            // Rust decides the status after a panic.
+            let expected = if kind == ExitKind::Panicked { Some(101) } else { decided };
+            assert_eq!(documented, expected, "{word}");
+        }
     }
 }

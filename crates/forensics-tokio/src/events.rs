@@ -19,9 +19,8 @@ use forensics_core::systemd::StopReason;
 use tracing::field::display;
 use tracing::{Span, debug_span, error, info, info_span, warn};
 
-use crate::config::Escalation;
 use crate::diagnostic::DiagError;
-use crate::machine::{FORCED_STATUS, LogEvent, Seconds};
+use crate::machine::{Effect, LogEvent, Seconds};
 use crate::outcome::Outcome;
 use crate::phases::Phases;
 use crate::record_events::micros;
@@ -147,14 +146,15 @@ events! {
     fn stalled(detail: &str) =>
         warn(name: "shutdown_hangs", "Shutdown stalled: {detail}");
 
-    fn forced(detail: &str) =>
-        error(name: "shutdown_forced", exit_status = FORCED_STATUS, "Shutdown forced: {detail}");
+    fn forced(detail: &str, status: u8) =>
+        error(name: "shutdown_forced", exit_status = status, "Shutdown forced: {detail}");
 
     /// The teardown has ended.
     pub(crate) fn complete(report: &ShutdownReport) =>
-        info(name: "shutdown_complete", cause = %report.context.cause(), phases = report.phases.len(),
-            timed_out = report.timed_out, total_usec = micros(report.total),
-            exit_status = report.exit_status, "+{} Shutdown complete", Seconds(report.total));
+        info(name: "shutdown_complete", cause = %report.context.cause(), outcome = %report.how,
+            phases = report.phases.len(), timed_out = report.timed_out, total_usec = micros(report.total),
+            exit_status = report.exit_status, exit_signal = report.exit_signal.map(display),
+            "+{} Shutdown complete", Seconds(report.total));
 }
 
 /// The settings that the operator made through environment variables.
@@ -208,29 +208,31 @@ fn context(context: &ShutdownContext) {
 }
 
 /// A signal after the one that began the stop.
-fn repeated(repeated: &RepeatedSignal, escalation: Escalation) {
+fn repeated(repeated: &RepeatedSignal, effect: Effect) {
     let who = repeated.sender.as_ref().map(|sender| &sender.process);
     warn!(
         name: "later_signal", target: "shutdown",
         signal = %repeated.signal,
+        cause = %repeated.cause,
         sender_pid = who.map(|who| who.pid),
         sender_name = who.map(|who| who.name.as_deref().unwrap_or("?")),
         sender_uid = who.and_then(|who| who.uid),
-        "+{} another {}: {}", Seconds(repeated.received_after), repeated.signal, consequence(repeated, escalation),
+        "+{} another {}: {}", Seconds(repeated.received_after), repeated.signal, effect.text(),
     );
 }
 
-/// The text that says what a repeated signal does.
-fn consequence(repeated: &RepeatedSignal, escalation: Escalation) -> &'static str {
-    match (repeated.ordinal, escalation) {
-        _ if repeated.ended_delay => "the pre-stop delay is over, and the teardown begins",
-        (None, _) => "counts as the same request",
-        (Some(1), _) => "the stop has already begun",
-        (_, Escalation::Ignore) => "the teardown goes on as before",
-        (Some(2), Escalation::SkipThenExit) => {
-            "the running phase is cut short, and only phases with a reserve go on"
+impl Effect {
+    fn text(self) -> &'static str {
+        match self {
+            Effect::SameRequest => "belongs to the same request",
+            Effect::FirstSignal => "the stop has already begun",
+            Effect::Nothing => "the teardown goes on as before",
+            Effect::EndsDelay => "the pre-stop delay is over, and the teardown begins",
+            Effect::CutsShort => {
+                "the running phase is cut short, and only phases with a reserve go on"
+            }
+            Effect::EndsProcess => "the process ends at once",
         }
-        _ => "the process ends at once",
     }
 }
 
@@ -283,7 +285,7 @@ pub(crate) fn teardown_span(service: &str, context: &ShutdownContext, parent: &S
 pub(crate) fn emit(event: LogEvent, phases: &Phases) {
     match event {
         LogEvent::Context(about) => context(&about),
-        LogEvent::Repeated(signal, escalation) => repeated(&signal, escalation),
+        LogEvent::Repeated(signal, effect) => repeated(&signal, effect),
         LogEvent::ImpossibleReserves(sum) => impossible_reserves(&sum),
         LogEvent::DelayStarted(delay) => delay_started(delay),
         LogEvent::DelayEnded(lasted, why) => delay_ended(lasted, why),
@@ -302,7 +304,7 @@ pub(crate) fn emit(event: LogEvent, phases: &Phases) {
         LogEvent::ServiceDropped(waited) => service_dropped(waited),
         LogEvent::DiagnosticLeftBehind => diagnostic_left_behind(),
         LogEvent::Stalled(detail) => stalled(&detail),
-        LogEvent::Forced(detail) => forced(&detail),
+        LogEvent::Forced(detail, status) => forced(&detail, status),
     }
 }
 
@@ -329,39 +331,4 @@ fn phase_finished(report: &PhaseReport) {
 /// A name as a field: without quotes if that is unambiguous, otherwise like all other text.
 fn named(name: &str) -> Box<dyn tracing::Value + '_> {
     if needs_quotes(name) { Box::new(name) } else { Box::new(display(name)) }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use forensics_core::capture::Signal;
-
-    use super::*;
-
-    #[test]
-    fn what_follows_from_a_later_signal_is_said_as_it_was_set() {
-        use Escalation::{Exit, Ignore, SkipThenExit};
-        let cases = [
-            (None, SkipThenExit, "counts as the same request"),
-            (Some(1), Exit, "the stop has already begun"),
-            (Some(2), SkipThenExit, "the running phase is cut short"),
-            (Some(3), SkipThenExit, "the process ends at once"),
-            (Some(2), Exit, "the process ends at once"),
-            (Some(2), Ignore, "the teardown goes on as before"),
-            (Some(3), Ignore, "the teardown goes on as before"),
-        ];
-        for (ordinal, escalation, expected) in cases {
-            let (signal, received_after) = (Signal::TERM, Duration::ZERO);
-            let later = RepeatedSignal {
-                signal,
-                sender: None,
-                ordinal,
-                received_after,
-                ended_delay: false,
-            };
-            let said = consequence(&later, escalation);
-            assert!(said.starts_with(expected), "{ordinal:?} {escalation:?}: {said}");
-        }
-    }
 }

@@ -101,6 +101,7 @@ pub use forensics_core as core;
 pub use forensics_core::capture::Signal;
 pub use forensics_core::cause::Cause;
 pub use forensics_core::context::ShutdownContext;
+pub use forensics_core::record::ExitKind;
 pub use guard::ShutdownGuard;
 pub use handle::{Reloading, ShutdownHandle};
 pub use machine::WorstCase;

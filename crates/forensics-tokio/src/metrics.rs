@@ -27,7 +27,7 @@ pub(crate) fn report(run: &Run) {
         return;
     }
     describe();
-    let (service, outcome) = (run.record.start.service.clone(), post_mortem.ended());
+    let (service, outcome) = (run.record.start.service.clone(), post_mortem.outcome.to_string());
     let cause = post_mortem.cause.clone().unwrap_or_default();
     counter!(
         "shutdown_runs_total", "service" => service.clone(), "outcome" => outcome.clone(),

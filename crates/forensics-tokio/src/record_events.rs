@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use forensics_core::capture::Signal;
-use forensics_core::cause::Cause;
 use forensics_core::context::{Sender, ShutdownContext, Trigger};
 use forensics_core::json;
 use forensics_core::record::{Event, PhaseFinished, SignalEvent, SignalKind};
@@ -33,8 +32,7 @@ pub(crate) fn repeated(repeated: &RepeatedSignal, requests: u32) -> Event {
     let sender = repeated.sender.as_ref();
     Event::Signal(SignalEvent {
         ordinal: requests,
-        // The cause is unknown, because the context is captured only for the first signal.
-        cause: Cause::Unknown.to_string(),
+        cause: repeated.cause.to_string(),
         context: sender.map(json::to_value).unwrap_or_default(),
         ..signal(Some(repeated.signal), sender)
     })

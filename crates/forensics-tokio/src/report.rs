@@ -1,11 +1,14 @@
 //! The report of a stop, for the program that was stopped.
 
+use std::io::{self, Write};
 use std::process::{ExitCode, Termination};
 use std::time::Duration;
 
-use forensics_core::capture::Signal;
+use forensics_core::capture::{self, Signal};
+use forensics_core::cause::Cause;
 use forensics_core::context::Sender;
 use forensics_core::context::ShutdownContext;
+use forensics_core::record::ExitKind;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -40,8 +43,7 @@ pub struct ShutdownReport {
     pub phases: Vec<PhaseReport>,
     /// How the service's own future ended.
     pub service_outcome: ServiceOutcome,
-    /// The signals after the first one: at most 32, and always those that were the second and the
-    /// third request.
+    /// The signals after the first one: at most 32, and always those that escalated the stop.
     #[serde(default, rename = "later_signals", skip_serializing_if = "Vec::is_empty")]
     pub repeated_signals: Vec<RepeatedSignal>,
     /// How many signals arrived that are not listed in `repeated_signals`.
@@ -61,15 +63,19 @@ pub struct ShutdownReport {
     pub total: Duration,
     /// Whether a phase was dropped because its time was up.
     pub timed_out: bool,
-    /// The status for the process to end with.
-    ///
-    /// - 0: the teardown ended within its deadline. A phase may have timed out.
-    /// - 1: a phase or the service failed or panicked, or a phase was registered wrongly.
-    ///   [`failure_status`](crate::Builder::failure_status) sets another number.
+    /// How the teardown ended.
+    pub how: ExitKind,
+    /// The status for the process to end with: see [`exit_status`](crate::Builder::exit_status).
     ///
     /// It is also 0 after SIGTERM. For systemd 0 is a success, while 143 (a shell's number for SIGTERM)
-    /// is a failure.
+    /// is a failure. If [`exit_signal`](Self::exit_signal) is set, it is 128 plus the number of the
+    /// signal.
     pub exit_status: u8,
+    /// The signal for the process to end by, if [`exit_by_signal`](crate::Builder::exit_by_signal) is
+    /// set. Only a report that `main` returns ends the process by it; [`exit_code`](Self::exit_code)
+    /// does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_signal: Option<Signal>,
 }
 
 impl ShutdownReport {
@@ -104,6 +110,11 @@ impl ShutdownReport {
 
 impl Termination for ShutdownReport {
     fn report(self) -> ExitCode {
+        if let Some(signal) = self.exit_signal {
+            // Its buffer is otherwise written when the process exits.
+            let _ = io::stdout().flush();
+            capture::end_by(signal);
+        }
         self.exit_code()
     }
 }
@@ -142,8 +153,10 @@ pub struct RepeatedSignal {
     /// Who sent it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sender: Option<Sender>,
+    /// Its cause, as of the first signal.
+    pub cause: Cause,
     /// Its number among the requests to stop: 2 for the second request. Absent if it came within
-    /// 200 ms of the signal before it, and so was the same request.
+    /// 200 ms of the first signal of a request, and so belongs to that request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ordinal: Option<u32>,
     /// How long after the first signal it came.

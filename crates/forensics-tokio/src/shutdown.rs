@@ -199,7 +199,7 @@ impl Shutdown {
         let text = match &event {
             LogEvent::Context(context) => Some(format!("Shutdown context: {context}")),
             LogEvent::Stalled(detail) => Some(format!("Shutdown stalled: {detail}")),
-            LogEvent::Forced(detail) => Some(format!("Shutdown forced: {detail}")),
+            LogEvent::Forced(detail, _) => Some(format!("Shutdown forced: {detail}")),
             // The subscriber is not asked whether it wants these events, because it may block.
             LogEvent::PhaseStarted { .. } if LevelFilter::current() < LevelFilter::DEBUG => return,
             LogEvent::PhaseFinished { report, .. }
@@ -231,7 +231,8 @@ impl Shutdown {
                 self.handle(Event::ContextCompleted(context));
             }
             Action::ResolveSender(signal, mut repeated) => {
-                repeated.sender = capture_context::resolve_sender(&self.startup, &signal);
+                (repeated.sender, repeated.cause) =
+                    capture_context::resolve_sender(&self.startup, &signal);
                 self.handle(Event::SignalRepeated(repeated));
             }
             Action::SetStatus(text) => self.notifier.status(&text),

@@ -20,13 +20,14 @@ use std::sync::{Arc, Mutex, Weak, mpsc};
 use std::time::{Duration, Instant};
 
 use forensics_core::capture::{self, HandlerGuard};
+use forensics_core::record::ExitKind;
 
 use crate::blocking::spawn_detached;
 use crate::capture_context::Caught;
 use crate::describe;
 use crate::lock::lock;
 use crate::log_thread::EMIT_LIMIT;
-use crate::machine::{Action, Event, ExitReason, FORCED_STATUS};
+use crate::machine::{Action, Event, ExitReason};
 use crate::os::kill_after;
 use crate::panics::Panic;
 use crate::shutdown::Shutdown;
@@ -246,7 +247,7 @@ fn end_process(guard: &Arc<Shutdown>, reason: ExitReason) -> ! {
     let hooks = u32::try_from(guard.config.on_forced_exit.len()).unwrap_or(u32::MAX);
     let _last_resort = kill_after(EMIT_LIMIT.saturating_mul(hooks.saturating_add(12)));
     guard.last_words(reason);
-    capture::exit_now(FORCED_STATUS.into())
+    capture::exit_now(guard.config.exit_status(ExitKind::Forced).into())
 }
 
 /// Uninstalls the handlers that are due. Returns the time until the next ones are due.

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use forensics_tests::{Ended, Program, can, root_can, static_gateway, until};
+use forensics_tests::{ANY_SIGNAL, Ended, Program, can, root_can, static_gateway, until};
 use tempfile::TempDir;
 
 /// Creates the root on a tmpfs at `$root` and starts the program in it. `$volumes` are pairs of a
@@ -70,6 +70,14 @@ impl Default for Container {
             volumes: Vec::new(),
             shared: false,
         }
+    }
+}
+
+impl Container {
+    /// A container whose stop every repeated signal speeds up.
+    pub(crate) fn impatient() -> Self {
+        let (name, value) = ANY_SIGNAL;
+        Self { env: vec![(name.to_owned(), value.to_owned())], ..Self::default() }
     }
 }
 

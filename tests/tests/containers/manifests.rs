@@ -135,7 +135,10 @@ fn each_manifest_runs_and_stops_as_it_should() {
     }
     for kind in ["Deployment", "StatefulSet"] {
         let workload = Workload::of(kind);
-        let running = workload.container("gateway-0").start(&workload.arguments());
+        let mut container = workload.container("gateway-0");
+        // To end the pre-stop delay.
+        container.env.extend(Container::impatient().env);
+        let running = container.start(&workload.arguments());
         let status = fs::read_to_string(format!("/proc/{}/status", running.pid)).unwrap();
         for line in ["Uid:\t65532\t65532", "CapEff:\t0000000000000000", "NoNewPrivs:\t1"] {
             assert!(status.contains(line), "{line} in {status}");

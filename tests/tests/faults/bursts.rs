@@ -5,7 +5,7 @@ use std::process::{Child, Command};
 use std::thread;
 use std::time::Duration;
 
-use forensics_tests::{Ended, Gateway, Program, outcomes, until};
+use forensics_tests::{ANY_SIGNAL, Ended, Gateway, Program, outcomes, until};
 use forensics_tokio::core::record::{Event, ForcedBy, Record, RunOutcome};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -65,8 +65,9 @@ fn assert_bounded(ended: &Ended, scene: &Scene) -> Record {
 #[test]
 fn ten_thousand_signals_at_once_are_one_request_and_a_few_lines() {
     let scene = Scene::new();
-    let gateway =
-        Program::gateway_by(&mut scene.gateway(&["--wedge", "drain", "--deadline", "8s"]));
+    let gateway = Program::gateway_by(
+        scene.gateway(&["--wedge", "drain", "--deadline", "8s"]).envs([ANY_SIGNAL]),
+    );
     let before = peak(&gateway);
     burst(&gateway.program, 2500);
     one_by_one(&gateway.program, 100);
@@ -97,6 +98,7 @@ fn ten_thousand_signals_at_once_are_one_request_and_a_few_lines() {
 fn three_bursts_are_three_requests_and_the_third_ends_it_at_once() {
     let scene = Scene::new();
     let mut trouble = Command::new(env!("CARGO_BIN_EXE_trouble"));
+    trouble.envs([ANY_SIGNAL]);
     // The phase hangs, and its reserve lets it continue after the second request.
     let program = Program::start(trouble.arg("patient").arg(scene.records()));
     program.wait_for_stdout("ready");

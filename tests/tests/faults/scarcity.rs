@@ -8,7 +8,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use forensics_tests::{Gateway, Program, Small, example, root_can, until};
+use forensics_tests::{ANY_SIGNAL, Gateway, Program, Small, example, root_can, until};
 use forensics_tokio::core::record::{ExitKind, RunOutcome};
 
 use crate::scene::Scene;
@@ -53,7 +53,7 @@ impl OtherUser {
     fn gateway(&self, arguments: &[&str]) -> Gateway {
         let mut gateway = self.command(self.copy(&example("gateway")));
         self.scene.with_arguments(&mut gateway, arguments);
-        Program::gateway_by(&mut gateway)
+        Program::gateway_by(gateway.envs([ANY_SIGNAL]))
     }
 
     /// Waits until the guard's threads of the start have ended. Then lowers the limit, so that the

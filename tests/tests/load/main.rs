@@ -9,5 +9,6 @@
 
 mod activation;
 mod last_look;
+mod repeats;
 mod stops;
 mod wrk;

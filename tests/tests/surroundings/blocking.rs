@@ -8,7 +8,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use forensics_tests::{Program, can, example, root_can};
+use forensics_tests::{ANY_SIGNAL, Program, can, example, root_can};
 use forensics_tokio::core::process::ProcessSummary;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -33,7 +33,7 @@ impl Blocked {
         let dir = tempfile::tempdir().unwrap();
         let mut command = unshare(&[], r#"exec "$@""#);
         command.arg(example("gateway")).arg("--records").arg(dir.path().join("records"));
-        let gateway = Program::start(command.args(arguments));
+        let gateway = Program::start(command.args(arguments).envs([ANY_SIGNAL]));
         gateway.wait_for_stdout("listening on ");
         let pid = gateway.pid();
         let ppid = ProcessSummary::read_stat(pid.cast_signed()).ppid.unwrap();

@@ -64,7 +64,8 @@ impl List {
 
 fn print(out: &mut dyn Write, run: &PostMortem) -> io::Result<()> {
     let name = |text: &str| format::name(text, MAX_NAME);
-    write!(out, "{}  {:<22}  {}[{}]", run.started, run.ended(), name(&run.service), run.pid)?;
+    let outcome = run.outcome.to_string();
+    write!(out, "{}  {outcome:<22}  {}[{}]", run.started, name(&run.service), run.pid)?;
     if let Some(signal) = &run.signal {
         write!(out, "  {}", name(signal))?;
     }

@@ -192,3 +192,11 @@ pub fn wake() {
 pub fn exit_now(status: i32) -> ! {
     raw::exit(status)
 }
+
+/// Ends the process by the default action of this signal, without a core dump. As
+/// [`exit_now`], it flushes nothing. Returns if that is not possible: process 1 of a pid namespace
+/// cannot end by its own signal.
+pub fn end_by(signal: Signal) {
+    os::forbid_core_dump();
+    raw::end_by(signal.as_raw());
+}

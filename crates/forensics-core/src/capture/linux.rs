@@ -38,6 +38,13 @@ pub(super) fn parent_death_signal() -> c_int {
     signal
 }
 
+/// Keeps this process from dumping core, also through a pipe to a program, which `RLIMIT_CORE` does
+/// not prevent (core(5)).
+pub(super) fn forbid_core_dump() {
+    // It can only fail for another value.
+    let _ = nix::sys::prctl::set_dumpable(false);
+}
+
 /// Whether a seccomp filter applies to this thread.
 pub(super) fn has_seccomp_filter() -> bool {
     // SAFETY: PR_GET_SECCOMP takes no further arguments.

@@ -66,7 +66,7 @@ pub use signal::{Signal, UnknownSignal};
 
 #[doc(hidden)]
 pub use self::{
-    handler::exit_now,
+    handler::{end_by, exit_now},
     install::is_ignored,
     raw::Bytes,
     slice::{

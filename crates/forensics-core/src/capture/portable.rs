@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc::c_int;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, setrlimit};
 
 /// Wakes the reader: a pipe. A full one holds thousands of unread wake-ups, so the reader wakes even
 /// if one more is lost.
@@ -52,6 +53,12 @@ impl Waker {
 /// None: other Unix has no such signal, or does not say which it is.
 pub(super) fn parent_death_signal() -> c_int {
     0
+}
+
+/// Keeps this process from dumping core.
+pub(super) fn forbid_core_dump() {
+    // Lowering a limit is always allowed.
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
 }
 
 /// There are none.

@@ -36,6 +36,17 @@ impl Signal {
     pub const fn as_raw(self) -> c_int {
         self.0
     }
+
+    /// Whether its default action ends the process (signal(7)).
+    #[doc(hidden)]
+    pub fn ends_process(self) -> bool {
+        use Nix::*;
+        let known = Nix::try_from(self.0);
+        !matches!(
+            known,
+            Ok(SIGCHLD | SIGCONT | SIGURG | SIGWINCH | SIGSTOP | SIGTSTP | SIGTTIN | SIGTTOU)
+        )
+    }
 }
 
 impl Display for Signal {

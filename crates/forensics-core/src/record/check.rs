@@ -51,10 +51,7 @@ impl HostState {
 ///
 /// | there is | outcome | reason |
 /// |---|---|---|
-/// | `stopped`: clean, failed, abandoned, or an unknown word | `clean` | recorded |
-/// | `stopped`: timed out | `timed_out` | recorded |
-/// | `stopped`: forced | `forced` | recorded |
-/// | `stopped`: panicked | `panicked` | panic |
+/// | `stopped` | the same word; `unknown` for a word of a newer version | recorded; panic if it panicked |
 /// | the lock | `running` | alive |
 /// | another boot id now | `rebooted` | reboot |
 /// | a phase that began or ended | `killed_in_phase` | see the next table |
@@ -113,6 +110,7 @@ pub fn post_mortem(record: &Record, host: &HostState) -> PostMortem {
         deadline_us: first.and_then(|signal| signal.deadline_us),
         how: run.stopped.map(|stopped| stopped.how),
         exit_code: run.stopped.and_then(|stopped| stopped.exit_code),
+        exit_signal: run.stopped.and_then(|stopped| stopped.exit_signal.clone()),
         reason,
         evidence,
         advice: Some(advice).filter(|advice| !advice.is_empty()),
@@ -121,10 +119,12 @@ pub fn post_mortem(record: &Record, host: &HostState) -> PostMortem {
 
 fn outcome(run: &Summary<'_>, host: &HostState) -> RunOutcome {
     match run.stopped.map(|stopped| stopped.how) {
-        Some(ExitKind::Clean | ExitKind::Failed | ExitKind::Abandoned | ExitKind::Other) => {
-            RunOutcome::Clean
-        }
+        Some(ExitKind::Clean) => RunOutcome::Clean,
         Some(ExitKind::TimedOut) => RunOutcome::TimedOut,
+        Some(ExitKind::CutShort) => RunOutcome::CutShort,
+        Some(ExitKind::Failed) => RunOutcome::Failed,
+        Some(ExitKind::Abandoned) => RunOutcome::Abandoned,
+        Some(ExitKind::Other) => RunOutcome::Unknown,
         Some(ExitKind::Forced) => RunOutcome::Forced,
         Some(ExitKind::Panicked) => RunOutcome::Panicked,
         None if host.running => RunOutcome::Running,

@@ -248,14 +248,17 @@ impl Diag {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ExitKind {
-    /// As planned.
+    /// As planned: the service and every phase ended without an error.
     #[default]
     Clean,
-    /// A phase timed out, or the deadline passed.
+    /// A phase timed out, or was skipped because no time was left for it.
     TimedOut,
-    /// The service or a phase failed.
+    /// A phase was cut short or skipped, because the stop was escalated.
+    CutShort,
+    /// The service or a phase failed or panicked, or a phase was registered wrongly.
     Failed,
-    /// A further signal ended the process at once.
+    /// The process was ended at once: by a further signal, at the deadline, or because it did not
+    /// end after its teardown.
     Forced,
     /// A panic ended it.
     Panicked,
@@ -265,6 +268,22 @@ pub enum ExitKind {
     /// A value of a newer version. The file has its name.
     #[serde(other)]
     Other,
+}
+
+impl ExitKind {
+    /// The exit status of a process that ends this way, if nothing else is configured. `None` if
+    /// the guard does not decide it.
+    pub fn default_status(self) -> Option<u8> {
+        match self {
+            // For systemd, 0 is a success. A phase that timed out has used the time that it was
+            // given, so it is not a failure of the unit.
+            ExitKind::Clean | ExitKind::TimedOut => Some(0),
+            ExitKind::CutShort | ExitKind::Failed => Some(1),
+            // `EX_SOFTWARE` of sysexits.h.
+            ExitKind::Forced => Some(70),
+            ExitKind::Panicked | ExitKind::Abandoned | ExitKind::Other => None,
+        }
+    }
 }
 
 /// What made a run end at once.
@@ -290,9 +309,13 @@ pub struct Stopped {
     /// How it ended.
     pub how: ExitKind,
     /// The exit status that the process is about to return; absent if it is not known, as after
-    /// `Abandoned`.
+    /// `Abandoned`, or if the process ends by a signal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
+    /// The signal that the process is about to end by, such as `SIGTERM`; absent if it ends with an
+    /// exit status.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_signal: Option<String>,
     /// Microseconds from the first signal, or from the start if there was none.
     pub total_us: u64,
     /// The panic's message, if it panicked.

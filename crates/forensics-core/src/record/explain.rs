@@ -31,8 +31,11 @@ pub(super) fn explain(
 ) -> (Reason, Texts, Option<u64>) {
     let timer = StopTimer::of(run);
     let (reason, texts) = match outcome {
-        RunOutcome::Clean => (Reason::Recorded, clean(run)),
+        RunOutcome::Clean | RunOutcome::CutShort | RunOutcome::Failed | RunOutcome::Unknown => {
+            (Reason::Recorded, texts(ended(run), ""))
+        }
         RunOutcome::TimedOut => (Reason::Recorded, timed_out(run)),
+        RunOutcome::Abandoned => (Reason::Recorded, abandoned(run)),
         RunOutcome::Forced => (Reason::Recorded, forced(run)),
         RunOutcome::Panicked => (Reason::Panic, panicked(run)),
         RunOutcome::Running => {
@@ -48,18 +51,17 @@ pub(super) fn explain(
     (reason, texts, timer.map(|timer| timer.over_us().max(run.last_us)))
 }
 
-fn clean(run: &Summary<'_>) -> Texts {
+/// The evidence for a run that ended by itself.
+fn ended(run: &Summary<'_>) -> String {
     let evidence = match (run.stopped.map(|stop| stop.how), bad_phases(run, |_| true)) {
-        (Some(ExitKind::Abandoned), _) => return abandoned(run),
-        (Some(ExitKind::Clean), None) => "it ended as planned".to_owned(),
-        (Some(ExitKind::Failed), None) => "it ended by itself, but the service failed".to_owned(),
-        // In a clean end, bad phases were cut short or skipped.
-        (Some(ExitKind::Clean | ExitKind::Failed), Some(bad)) => {
-            format!("it ended by itself, but {bad}")
+        (Some(ExitKind::Other), _) => {
+            "it ended by itself, in a way that this version does not know".to_owned()
         }
-        _ => "it ended by itself, in a way that this version does not know".to_owned(),
+        (_, Some(bad)) => format!("it ended by itself, but {bad}"),
+        (Some(ExitKind::Failed), None) => "it ended by itself, but the service failed".to_owned(),
+        (_, None) => "it ended as planned".to_owned(),
     };
-    texts(evidence + &exit(run), "")
+    evidence + &exit(run)
 }
 
 fn abandoned(run: &Summary<'_>) -> Texts {
@@ -81,7 +83,10 @@ fn abandoned(run: &Summary<'_>) -> Texts {
 }
 
 fn timed_out(run: &Summary<'_>) -> Texts {
-    if let Some(late) = bad_phases(run, |phase| phase.outcome == PhaseOutcome::TimedOut) {
+    let late = |phase: &PhaseFinished| {
+        matches!(phase.outcome, PhaseOutcome::TimedOut | PhaseOutcome::Skipped)
+    };
+    if let Some(late) = bad_phases(run, late) {
         return texts(late, "raise the timeout, or find what the phase waited for");
     }
     let advice = match deadline(run) {
@@ -385,7 +390,9 @@ fn first_of(mut texts: Vec<String>, separator: &str) -> String {
 }
 
 fn exit(run: &Summary<'_>) -> String {
-    optional(", exit code ", run.stopped.and_then(|stopped| stopped.exit_code))
+    let code = optional(", exit code ", run.stopped.and_then(|stopped| stopped.exit_code));
+    let signal = run.stopped.and_then(|stopped| stopped.exit_signal.as_deref());
+    code + &optional(", ended by ", signal.map(shown))
 }
 
 fn deadline(run: &Summary<'_>) -> Option<Span> {

@@ -20,11 +20,16 @@ pub(super) const MAX_SHOWN: usize = 160;
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RunOutcome {
-    /// It ended by itself and within its limits. The service may still have failed; see
-    /// [`PostMortem::is_clean`].
+    /// It ended as planned: the service and every phase ended without an error.
     Clean,
-    /// It ended by itself, but a phase timed out or the deadline passed.
+    /// It ended by itself, but a phase timed out or was skipped because no time was left for it.
     TimedOut,
+    /// It ended by itself, but a phase was cut short or skipped, because the stop was escalated.
+    CutShort,
+    /// It ended by itself, but the service or a phase failed.
+    Failed,
+    /// Its guard was dropped before the end of the teardown.
+    Abandoned,
     /// It was ended at once, by a further signal or at the deadline.
     Forced,
     /// It was killed in a phase or between two phases.
@@ -39,6 +44,8 @@ pub enum RunOutcome {
     Rebooted,
     /// It is alive.
     Running,
+    /// It ended by itself, in a way that this version does not know.
+    Unknown,
 }
 
 /// Why it ended as it did, if there is evidence.
@@ -142,6 +149,9 @@ pub struct PostMortem {
     /// The exit status that the run was about to return.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
+    /// The signal that the run was about to end by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_signal: Option<String>,
     /// Why it ended this way.
     pub reason: Reason,
     /// The evidence for the reason, as text.
@@ -152,18 +162,9 @@ pub struct PostMortem {
 }
 
 impl PostMortem {
-    /// Returns whether the run ended as planned and nothing failed.
+    /// Returns whether the run ended as planned, and nothing failed, timed out, or was skipped.
     pub fn is_clean(&self) -> bool {
-        self.outcome == RunOutcome::Clean && self.how == Some(ExitKind::Clean)
-    }
-
-    /// Returns how the run ended, in one word: the run's own word, such as `failed`, if it ended by
-    /// itself; otherwise its outcome.
-    pub fn ended(&self) -> String {
-        match self.how {
-            Some(how) if self.outcome == RunOutcome::Clean => how.to_string(),
-            _ => self.outcome.to_string(),
-        }
+        self.outcome == RunOutcome::Clean
     }
 }
 
@@ -193,6 +194,7 @@ impl Display for PostMortem {
             ("after_signal", self.after_signal_us.map(span)),
             ("deadline", self.deadline_us.map(span)),
             ("exit_code", self.exit_code.map(|code| code.to_string())),
+            ("exit_signal", self.exit_signal.as_ref().map(name)),
             ("last_event", Some(self.last.to_string())),
             ("reason", Some(self.reason.to_string())),
             ("evidence", Some(self.evidence.clone())),

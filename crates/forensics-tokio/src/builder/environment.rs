@@ -44,6 +44,7 @@ const SETTINGS: &[(&str, Set)] = &[
     ("FORENSICS_TERMINATION_MESSAGE", |c, v| path(v).map(|new| c.termination_message = Some(new))),
     ("FORENSICS_DIAG_LOG", |c, v| path(v).map(|new| c.diag_log = Some(new))),
     ("FORENSICS_ESCALATION", |c, v| escalation(v).map(|new| c.escalation = new)),
+    ("FORENSICS_EXIT_BY_SIGNAL", |c, v| yes_or_no(v).map(|new| c.exit_by_signal = new)),
     ("FORENSICS_WATCHDOG", |c, v| yes_or_no(v).map(|new| c.watchdog = new)),
     ("FORENSICS_LOW_LATENCY_CAPTURE", |c, v| {
         yes_or_no(v).map(|new| c.low_latency_capture = Some(new))
@@ -117,10 +118,13 @@ fn path(value: &OsStr) -> Result<PathBuf, Invalid> {
 
 fn escalation(value: &OsStr) -> Result<Escalation, Invalid> {
     match value.to_str() {
-        Some("skip_then_exit") => Ok(Escalation::SkipThenExit),
+        Some("person") => Ok(Escalation::Person),
+        Some("any_signal") => Ok(Escalation::AnySignal),
         Some("exit") => Ok(Escalation::Exit),
-        Some("ignore") => Ok(Escalation::Ignore),
-        _ => Err(("not an escalation policy".to_owned(), "`skip_then_exit`, `exit`, `ignore`")),
+        Some("never") => Ok(Escalation::Never),
+        _ => {
+            Err(("not an escalation policy".to_owned(), "`person`, `any_signal`, `exit`, `never`"))
+        }
     }
 }
 
@@ -187,7 +191,9 @@ mod tests {
             ("FORENSICS_TERMINATION_MESSAGE", "/run/m", "termination_message: Some( \"/run/m\","),
             ("FORENSICS_DIAG_LOG", "/var/log/x", "diag_log: Some( \"/var/log/x\","),
             ("FORENSICS_ESCALATION", "exit", "escalation: Exit,"),
-            ("FORENSICS_ESCALATION", "ignore", "escalation: Ignore,"),
+            ("FORENSICS_ESCALATION", "never", "escalation: Never,"),
+            ("FORENSICS_ESCALATION", "any_signal", "escalation: AnySignal,"),
+            ("FORENSICS_EXIT_BY_SIGNAL", "yes", "exit_by_signal: true,"),
             ("FORENSICS_WATCHDOG", "On", "watchdog: true,"),
             ("FORENSICS_LOW_LATENCY_CAPTURE", "1", "low_latency_capture: Some( true,"),
             ("FORENSICS_SHOW_SECRETS", "T", "show_secrets: true,"),
@@ -257,8 +263,8 @@ mod tests {
             (
                 "FORENSICS_ESCALATION",
                 "Exit",
-                "FORENSICS_ESCALATION=Exit: not an escalation policy; allowed: `skip_then_exit`, \
-                 `exit`, `ignore`",
+                "FORENSICS_ESCALATION=Exit: not an escalation policy; allowed: `person`, `any_signal`, \
+                 `exit`, `never`",
             ),
         ];
         for (name, text, expected) in cases {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use forensics_core::capture::Signal;
 use forensics_core::capture::{install, is_ignored};
 use forensics_core::context::StartupInfo;
+use forensics_core::record::ExitKind;
 use forensics_core::{process, secret};
 use tokio::runtime::Handle;
 
@@ -110,7 +111,8 @@ impl Builder {
     /// keep sending requests until they notice.
     ///
     /// The delay counts against the deadline, and does not use what phases
-    /// [reserve](crate::Phase::reserve). A second request ends it, and the phases then run in full.
+    /// [reserve](crate::Phase::reserve). A signal that [escalates](Self::escalation) the stop ends
+    /// it, and the phases then run in full.
     /// There is no delay if the service has ended or was never ready.
     ///
     /// Default: zero. Environment: `FORENSICS_PRE_STOP_DELAY`.
@@ -187,11 +189,38 @@ impl Builder {
         self.set(|config| config.markers.push((name.into(), path.into())))
     }
 
-    /// Sets the exit status if a phase or the service failed or panicked.
+    /// Sets the exit status of a process that ends in this way.
     ///
-    /// Default: 1.
-    pub fn failure_status(self, status: u8) -> Self {
-        self.set(|config| config.failure_status = status)
+    /// | how it ends | default | |
+    /// |---|---|---|
+    /// | `Clean` | 0 | as planned |
+    /// | `TimedOut` | 0 | a phase timed out, or was skipped because no time was left for it |
+    /// | `CutShort` | 1 | a phase was cut short or skipped, because the stop was escalated |
+    /// | `Failed` | 1 | the service or a phase failed or panicked, or a phase was registered wrongly |
+    /// | `Forced` | 70 | the process was ended at once: by a further signal, at the deadline, or because it did not end after its teardown |
+    ///
+    /// If several rows apply, the last one counts. The guard does not decide the status of the other
+    /// kinds, so setting it has no effect: a panic that ends the process gives 101, and a program
+    /// that drops its guard ends as it likes.
+    pub fn exit_status(self, how: ExitKind, status: u8) -> Self {
+        self.set(|config| config.exit_statuses.push((how, status)))
+    }
+
+    /// Sets whether the process ends by the signal that stopped it, instead of with an exit status.
+    ///
+    /// A shell ends its loop on Ctrl-C only if the program in it has died by SIGINT, and a Kubernetes
+    /// Job or a CI runner counts exit status 0 as finished work. With this setting the teardown runs
+    /// as usual. When `main` returns the [report](crate::ShutdownReport), the default action of the
+    /// signal is restored, and the process sends it to itself. It does not dump core. systemd counts
+    /// SIGTERM, SIGINT and SIGHUP as a success.
+    ///
+    /// It applies to every stop by a signal whose teardown has ended, also if a phase failed. A stop
+    /// without a signal has its exit status, and a forced end has status 70. Process 1 of a container
+    /// cannot end by a signal of its own: it ends with 128 plus the number of the signal.
+    ///
+    /// Default: no. Environment: `FORENSICS_EXIT_BY_SIGNAL`.
+    pub fn exit_by_signal(self, by_signal: bool) -> Self {
+        self.set(|config| config.exit_by_signal = by_signal)
     }
 
     /// Sets whether the main thread and the guard's own threads ask the scheduler for a short time
@@ -219,10 +248,10 @@ impl Builder {
         self.set(|config| config.show_secrets = show)
     }
 
-    /// Sets what a second and a third request to stop do.
+    /// Sets which repeated signals speed up a stop.
     ///
-    /// Default: [`Escalation::SkipThenExit`]. Environment: `FORENSICS_ESCALATION`
-    /// (`skip_then_exit`, `exit`, `ignore`).
+    /// Default: [`Escalation::Person`]. Environment: `FORENSICS_ESCALATION` (`person`, `any_signal`,
+    /// `exit`, `never`).
     pub fn escalation(self, escalation: Escalation) -> Self {
         self.set(|config| config.escalation = escalation)
     }

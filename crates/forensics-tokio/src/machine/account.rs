@@ -9,6 +9,7 @@ use std::fmt::Write;
 use forensics_core::context::{ShutdownContext, Trigger};
 use forensics_core::escape::Escaped;
 use forensics_core::logfmt::Value;
+use forensics_core::record::ExitKind;
 use tokio::time::Instant;
 
 use super::{Action, Machine, Seconds, Stop, Turn};
@@ -87,12 +88,19 @@ impl Stop {
 pub(super) fn ended(report: &ShutdownReport) -> String {
     let how = if report.is_failed() {
         format!(", and failed: {}", Escaped(&report.failure()))
-    } else if report.timed_out {
-        ", though a phase timed out".to_owned()
     } else {
-        ", as planned".to_owned()
+        let how = match report.how {
+            ExitKind::Clean => ", as planned",
+            ExitKind::CutShort => ", though the stop was escalated",
+            _ => ", though a phase timed out",
+        };
+        how.to_owned()
     };
-    format!("ended in {}, exit status {}{how}", Seconds(report.total), report.exit_status)
+    let status = match report.exit_signal {
+        Some(signal) => format!("by {signal}"),
+        None => format!("exit status {}", report.exit_status),
+    };
+    format!("ended in {}, {status}{how}", Seconds(report.total))
 }
 
 /// The signal and the cause: `; SIGTERM, cause operator: sender kill(4242) has a terminal`
@@ -143,6 +151,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
+    use forensics_core::capture::Signal;
     use forensics_core::context::StartupInfo;
 
     use super::*;
@@ -205,14 +214,23 @@ mod tests {
         let report = closing.report().unwrap();
         let timed_out = ShutdownReport { total: seconds(31), ..report.clone() };
         let failed = ShutdownReport {
+            how: ExitKind::Failed,
             errors: vec!["disk\ngone".to_owned()],
             exit_status: 1,
             ..timed_out.clone()
         };
         let cases = [
             (
-                ShutdownReport { timed_out: false, ..report },
+                ShutdownReport { how: ExitKind::Clean, ..report.clone() },
                 "gateway ended in 3.00s, exit status 0, as planned",
+            ),
+            (
+                ShutdownReport {
+                    how: ExitKind::CutShort,
+                    exit_signal: Some(Signal::INT),
+                    ..report
+                },
+                "gateway ended in 3.00s, by SIGINT, though the stop was escalated",
             ),
             (timed_out, "gateway ended in 31.00s, exit status 0, though a phase timed out"),
             (failed, r"gateway ended in 31.00s, exit status 1, and failed: disk\ngone"),

@@ -11,7 +11,6 @@ use tokio::time::Instant;
 use super::StepId;
 use super::limit::Unit;
 use crate::capture_context::Caught;
-use crate::config::Escalation;
 use crate::outcome::ServiceOutcome;
 use crate::panics::Panic;
 use crate::recorded::Values;
@@ -34,7 +33,7 @@ pub(crate) enum Event {
     ContextCaptured(Box<ShutdownContext>),
     /// [`Action::CompleteContext`] is done.
     ContextCompleted(Arc<ShutdownContext>),
-    /// [`Action::ResolveSender`] is done.
+    /// [`Action::ResolveSender`] is done. The signal now has its sender and its cause.
     SignalRepeated(Box<RepeatedSignal>),
     /// The program escalated the stop.
     Escalated,
@@ -189,11 +188,25 @@ impl ExitReason {
     }
 }
 
+/// What a repeated signal does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// It belongs to the same request as the signal before.
+    SameRequest,
+    /// It is the first signal of a stop that began without one.
+    FirstSignal,
+    /// The escalation policy does not count it, or the teardown has ended.
+    Nothing,
+    EndsDelay,
+    CutsShort,
+    EndsProcess,
+}
+
 /// An event that the machine logs. The texts are in [`crate::events`].
 #[derive(Debug, Clone)]
 pub(crate) enum LogEvent {
     Context(Arc<ShutdownContext>),
-    Repeated(Box<RepeatedSignal>, Escalation),
+    Repeated(Box<RepeatedSignal>, Effect),
     ImpossibleReserves(String),
     DelayStarted(Duration),
     /// How long the delay lasted, and the end of the line if it was cut short.
@@ -223,5 +236,6 @@ pub(crate) enum LogEvent {
     ServiceDropped(Duration),
     DiagnosticLeftBehind,
     Stalled(String),
-    Forced(String),
+    /// What is known about a forced end, and the exit status.
+    Forced(String, u8),
 }

@@ -20,6 +20,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use forensics_core::capture::SiCode;
+use forensics_core::cause::Cause;
 use forensics_core::context::{ShutdownContext, Trigger};
 use forensics_core::escape::Escaped;
 use forensics_core::record::{self, ExitKind, SignalEvent, Stopped};
@@ -27,13 +29,12 @@ use tokio::time::Instant;
 
 pub(crate) use self::budget::Seconds;
 pub use self::budget::WorstCase;
-pub(crate) use self::event::{Action, Event, ExitReason, LogEvent, PhaseEnd, PhaseKey};
+pub(crate) use self::event::{Action, Effect, Event, ExitReason, LogEvent, PhaseEnd, PhaseKey};
 pub(crate) use self::limit::Unit;
 use self::plan::Plan;
 pub(crate) use self::plan::{StepId, Work};
 #[cfg(feature = "testing")]
 pub(crate) use self::requests::SAME_REQUEST;
-pub(crate) use self::stall::FORCED_STATUS;
 #[cfg(feature = "testing")]
 pub(crate) use self::stall::LATE_AFTER;
 
@@ -361,11 +362,12 @@ impl Machine {
     pub(crate) fn report(&self) -> Option<ShutdownReport> {
         let State::TearingDown(Stage::Closing { since }) = self.state else { return None };
         let stop = self.stop.as_ref()?;
-        let timed_out = |phase: &PhaseReport| phase.outcome == Outcome::TimedOut;
+        let any = |outcome: Outcome| stop.ended().any(|phase| phase.outcome == outcome);
         let mut report = ShutdownReport {
             service: self.config.service.clone(),
             context: ShutdownContext::clone(&stop.context),
-            timed_out: stop.ended().any(timed_out),
+            timed_out: any(Outcome::TimedOut),
+            how: ExitKind::Clean,
             phases: stop.reports.clone(),
             service_outcome: match &self.service {
                 Service::Ended(outcome) => outcome.clone(),
@@ -378,10 +380,28 @@ impl Machine {
             pre_stop_delay: stop.delayed,
             total: since.saturating_duration_since(stop.began),
             exit_status: 0,
+            exit_signal: None,
         };
-        if report.is_failed() {
-            report.exit_status = self.config.failure_status;
-        }
+        report.how = if report.is_failed() {
+            ExitKind::Failed
+        } else if any(Outcome::CutShort)
+            || (any(Outcome::Skipped) && stop.pace == Pace::ReservedOnly)
+        {
+            ExitKind::CutShort
+        } else if report.timed_out || any(Outcome::Skipped) {
+            ExitKind::TimedOut
+        } else {
+            ExitKind::Clean
+        };
+        report.exit_signal = stop
+            .context
+            .signal()
+            .filter(|signal| self.config.exit_by_signal && signal.ends_process());
+        report.exit_status = match report.exit_signal {
+            // The number that a shell shows for a process that a signal has ended.
+            Some(signal) => 128 + signal.as_raw().unsigned_abs() as u8,
+            None => self.config.exit_status(report.how),
+        };
         Some(report)
     }
 
@@ -467,10 +487,12 @@ impl Machine {
             State::Capturing { at, .. } => *at,
             _ => self.stop.as_ref().map_or(at, |stop| stop.began),
         };
-        if self.requests.may_list(ordinal) {
+        let is_from_kernel = signal.captured.code == SiCode::Kernel;
+        if self.requests.may_look_up(at, is_from_kernel) {
             let repeated = RepeatedSignal {
                 signal: signal.captured.signal,
                 sender: None,
+                cause: Cause::Unknown,
                 ordinal,
                 received_after: at.saturating_duration_since(began),
                 ended_delay: false,
@@ -574,23 +596,36 @@ impl Machine {
         if self.is_over() {
             return;
         }
-        let escalation = self.config.escalation;
-        let (signal, ordinal) = (repeated.signal, repeated.ordinal);
-        let cuts = escalation == Escalation::SkipThenExit && ordinal >= Some(2);
-        repeated.ended_delay = cuts && self.escalate(turn);
-        turn.log(LogEvent::Repeated(repeated.clone(), escalation));
-        turn.record(record_events::repeated(&repeated, self.requests.count));
+        let Some(began) = self.stop.as_ref().map(|stop| stop.began) else { return };
+        let policy = self.config.escalation;
+        // A teardown that has ended is neither cut short nor ended by force.
+        let counts = policy.counts(repeated.cause) && !self.is_closing();
+        let request =
+            if counts { self.requests.escalate(began + repeated.received_after) } else { None };
+        if !self.requests.may_list(request.is_some()) {
+            return;
+        }
+        let effect = match (request, repeated.ordinal) {
+            (None, None) => Effect::SameRequest,
+            (None, Some(1)) => Effect::FirstSignal,
+            (None, Some(_)) => Effect::Nothing,
+            (Some(..=2), _) if policy != Escalation::Exit => {
+                if self.escalate(turn) {
+                    Effect::EndsDelay
+                } else {
+                    Effect::CutsShort
+                }
+            }
+            (Some(_), _) => Effect::EndsProcess,
+        };
+        repeated.ended_delay = effect == Effect::EndsDelay;
+        turn.log(LogEvent::Repeated(repeated.clone(), effect));
+        turn.record(record_events::repeated(&repeated, self.requests.count()));
+        if effect == Effect::EndsProcess {
+            self.force(ExitReason::Signal(repeated.signal), turn);
+        }
         if let Some(stop) = &mut self.stop {
             stop.repeated.push(*repeated);
-        }
-        let exits = match escalation {
-            Escalation::SkipThenExit => ordinal >= Some(3),
-            Escalation::Exit => ordinal >= Some(2),
-            Escalation::Ignore => false,
-        };
-        // A teardown that has ended is not ended by force.
-        if exits && !self.is_closing() {
-            self.force(ExitReason::Signal(signal), turn);
         }
     }
 

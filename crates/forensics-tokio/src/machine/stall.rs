@@ -24,9 +24,6 @@ pub(crate) const LATE_AFTER: Duration = Duration::from_millis(500);
 /// How long a process has at least to end after its teardown.
 const TO_END: Duration = Duration::from_secs(1);
 
-/// The exit status of a forced end (`EX_SOFTWARE` of sysexits.h).
-pub(crate) const FORCED_STATUS: u8 = 70;
-
 /// How long before its deadline a teardown counts as near it. `allowed` is how long it may take.
 pub(super) fn near(allowed: Duration) -> Duration {
     NEAR.min(allowed / 10)
@@ -119,14 +116,15 @@ impl Machine {
     /// Writes how the process is ended to the termination message, the record and the log.
     pub(super) fn exit_described(&mut self, detail: String, turn: &mut Turn) {
         let why = detail.split(';').next().unwrap_or_default();
-        let head = format!("was ended by force, exit status {FORCED_STATUS}: {}", Escaped(why));
+        let status = self.config.exit_status(ExitKind::Forced);
+        let head = format!("was ended by force, exit status {status}: {}", Escaped(why));
         self.tell_end(&head, Some(&detail), turn);
         turn.record(record::Event::Stopped(Stopped {
             forced_by: self.exit_reason().map(ExitReason::by),
             detail: Some(detail.clone()),
-            ..self.stopped(ExitKind::Forced, Some(FORCED_STATUS), turn)
+            ..self.stopped(ExitKind::Forced, Some(status), turn)
         }));
-        turn.log(LogEvent::Forced(detail));
+        turn.log(LogEvent::Forced(detail, status));
     }
 
     pub(super) fn stall_described(

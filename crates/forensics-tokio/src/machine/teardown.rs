@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use forensics_core::record::{self, ExitKind, PhaseProgress, PhaseStarted};
+use forensics_core::record::{self, PhaseProgress, PhaseStarted, Stopped};
 use tokio::time::Instant;
 
 use super::account;
@@ -102,15 +102,12 @@ impl Machine {
     fn end_teardown(&mut self, turn: &mut Turn) {
         self.state = State::TearingDown(Stage::Closing { since: turn.now });
         let Some(report) = self.report() else { return };
-        let how = if report.is_failed() {
-            ExitKind::Failed
-        } else if report.timed_out {
-            ExitKind::TimedOut
-        } else {
-            ExitKind::Clean
-        };
-        let stopped = self.stopped(how, Some(report.exit_status), turn);
-        turn.record(record::Event::Stopped(stopped));
+        let status = report.exit_signal.is_none().then_some(report.exit_status);
+        let stopped = self.stopped(report.how, status, turn);
+        turn.record(record::Event::Stopped(Stopped {
+            exit_signal: report.exit_signal.map(|signal| signal.to_string()),
+            ..stopped
+        }));
         self.tell_end(&account::ended(&report), None, turn);
     }
 

@@ -158,8 +158,11 @@ impl Process {
         sent.unwrap_or_else(|e| panic!("cannot send {signal}: {e}"));
     }
 
-    /// Sends it another signal, more than 200 ms after the last one. Before that it would count as the
-    /// same signal delivered twice.
+    /// Sends it another signal, more than 200 ms after the last one. Before that it could belong to
+    /// the same request.
+    ///
+    /// By default only the signals of a person speed up a stop, and a test is none. Set
+    /// `FORENSICS_ESCALATION=any_signal` in the environment of the program for that.
     ///
     /// # Panics
     /// If there is no such signal.

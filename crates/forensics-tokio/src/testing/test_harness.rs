@@ -6,7 +6,7 @@ use std::time::Duration;
 use forensics_core::capture::Signal;
 use forensics_core::context::{StartupInfo, SystemdMarkers};
 use forensics_core::duration::Timespan;
-use forensics_core::record::ForcedBy;
+use forensics_core::record::{ExitKind, ForcedBy};
 use tokio::sync::SetOnce;
 use tokio::time::{sleep, timeout_at};
 
@@ -14,7 +14,7 @@ use crate::builder::install_error::InstallError;
 use crate::builder::{Builder, check};
 use crate::guard::ShutdownGuard;
 use crate::listener::{Listeners, listen};
-use crate::machine::{Event, FORCED_STATUS, LATE_AFTER, Seconds, Unit};
+use crate::machine::{Event, LATE_AFTER, Seconds, Unit};
 use crate::message::TerminationMessage;
 use crate::notify::Notifier;
 use crate::shutdown::Shutdown;
@@ -100,7 +100,7 @@ impl TestHarness {
     /// clock.
     ///
     /// The first one begins the stop, the second cuts the running phase short, and the third forces an
-    /// exit. A signal within 200 ms of the last one counts as the same request. Under a paused clock the
+    /// exit. A signal within 200 ms of the first one of a request belongs to that request. Under a paused clock the
     /// test has to let that time pass: `tokio::time::sleep(Duration::from_millis(200)).await`.
     pub fn signal(&self, signal: Signal) {
         self.signal_from(signal, &Sender::operator());
@@ -167,7 +167,8 @@ impl TestHarness {
         let (by, why) = (reason.by(), reason.text());
         self.shutdown.last_words(reason);
         // If another thread was faster, its value stays.
-        let _ = self.forced.set(ForcedExit { by, why, phases, after, exit_status: FORCED_STATUS });
+        let exit_status = self.shutdown.config.exit_status(ExitKind::Forced);
+        let _ = self.forced.set(ForcedExit { by, why, phases, after, exit_status });
     }
 }
 
@@ -184,7 +185,7 @@ pub struct ForcedExit {
     pub phases: Vec<String>,
     /// How long after the first signal.
     pub after: Duration,
-    /// The exit status that the process would have had: 70.
+    /// The exit status that the process would have had: 70 by default.
     pub exit_status: u8,
 }
 

@@ -121,6 +121,10 @@ fn each_case_gets_its_outcome_reason_and_phase() {
         (T0 + S, Event::Signal(signal))
     };
     let drain = || begins(10_000, "drain", 30 * S);
+    let by_signal = Stopped {
+        exit_signal: Some("SIGTERM".to_owned()),
+        ..Stopped::new(ExitKind::Clean, None, S)
+    };
     // The events; the outcome, its reason, the phase; and parts of the texts.
     let cases = [
         (
@@ -139,51 +143,69 @@ fn each_case_gets_its_outcome_reason_and_phase() {
             vec![
                 by_systemd(),
                 ends(S, "drain", PhaseOutcome::CutShort),
-                stopped(S, ExitKind::Clean, 0),
+                stopped(S, ExitKind::CutShort, 1),
             ],
+            RunOutcome::CutShort,
+            Reason::Recorded,
+            "",
+            "it ended by itself, but phase drain was cut short after 1s, exit code 1",
+        ),
+        (
+            vec![
+                by_systemd(),
+                ends(S, "drain", PhaseOutcome::Skipped),
+                stopped(S, ExitKind::TimedOut, 0),
+            ],
+            RunOutcome::TimedOut,
+            Reason::Recorded,
+            "",
+            "phase drain was skipped after 1s raise the timeout",
+        ),
+        (
+            vec![by_systemd(), (T0 + S, Event::Stopped(by_signal))],
             RunOutcome::Clean,
             Reason::Recorded,
             "",
-            "it ended by itself, but phase drain was cut short after 1s, exit code 0",
+            "it ended as planned, ended by SIGTERM",
         ),
         (
             vec![stopped(S, ExitKind::Abandoned, None)],
-            RunOutcome::Clean,
+            RunOutcome::Abandoned,
             Reason::Recorded,
             "",
             "without a teardown, because nothing had requested one: main returned early see what",
         ),
         (
             vec![by_systemd(), stopped(S, ExitKind::Abandoned, None)],
-            RunOutcome::Clean,
+            RunOutcome::Abandoned,
             Reason::Recorded,
             "",
             "before a phase had begun wait for run()",
         ),
         (
             vec![by_systemd(), drain(), stopped(S, ExitKind::Abandoned, None)],
-            RunOutcome::Clean,
+            RunOutcome::Abandoned,
             Reason::Recorded,
             "drain",
             "in the middle of its teardown phase drain was still running: wait for run()",
         ),
         (
             vec![drain(), ends(S, "drain", PhaseOutcome::Failed), stopped(S, ExitKind::Failed, 1)],
-            RunOutcome::Clean,
+            RunOutcome::Failed,
             Reason::Recorded,
             "",
             "phase drain failed after 1s: disk gone, exit code 1",
         ),
         (
             vec![request, stopped(S, ExitKind::Failed, 1)],
-            RunOutcome::Clean,
+            RunOutcome::Failed,
             Reason::Recorded,
             "",
             "the service failed, exit code 1",
         ),
         (
             vec![by_systemd(), stopped(S, ExitKind::Other, 3)],
-            RunOutcome::Clean,
+            RunOutcome::Unknown,
             Reason::Recorded,
             "",
             "a way that this version does not know, exit code 3",
@@ -401,6 +423,7 @@ fn only_a_run_that_ended_as_planned_is_clean() {
         (ExitKind::Clean, true),
         (ExitKind::Failed, false),
         (ExitKind::TimedOut, false),
+        (ExitKind::CutShort, false),
         (ExitKind::Forced, false),
         (ExitKind::Panicked, false),
         (ExitKind::Abandoned, false),
@@ -589,6 +612,10 @@ fn the_words_in_json_are_those_of_the_log() {
     check(&[
         (Clean, "clean"),
         (TimedOut, "timed_out"),
+        (CutShort, "cut_short"),
+        (Failed, "failed"),
+        (Abandoned, "abandoned"),
+        (RunOutcome::Unknown, "unknown"),
         (Forced, "forced"),
         (KilledInPhase, "killed_in_phase"),
         (KilledBeforeTeardown, "killed_before_teardown"),
@@ -610,6 +637,7 @@ fn the_words_in_json_are_those_of_the_log() {
     check(&[
         (ExitKind::Clean, "clean"),
         (ExitKind::TimedOut, "timed_out"),
+        (ExitKind::CutShort, "cut_short"),
         (ExitKind::Failed, "failed"),
         (ExitKind::Forced, "forced"),
         (ExitKind::Panicked, "panicked"),

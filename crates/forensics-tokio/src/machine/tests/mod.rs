@@ -44,12 +44,15 @@ struct Driven {
     machine: Machine,
     start: Instant,
     now: Instant,
+    /// The cause of every repeated signal.
+    cause: Cause,
 }
 
 impl Driven {
     fn new(config: Config) -> Self {
         let now = Instant::now();
-        Self { machine: Machine::new(Arc::new(config), false, false), start: now, now }
+        let machine = Machine::new(Arc::new(config), false, false);
+        Self { machine, start: now, now, cause: Cause::Operator }
     }
 
     /// Handles an event and the events that follow from it. Returns all actions, in order.
@@ -61,7 +64,10 @@ impl Driven {
                     Some(Event::ContextCaptured(Box::new(context(trigger.clone()))))
                 }
                 Action::CompleteContext(context) => Some(Event::ContextCompleted(context.clone())),
-                Action::ResolveSender(_, repeated) => Some(Event::SignalRepeated(repeated.clone())),
+                Action::ResolveSender(_, repeated) => {
+                    let repeated = RepeatedSignal { cause: self.cause, ..*repeated.clone() };
+                    Some(Event::SignalRepeated(Box::new(repeated)))
+                }
                 Action::ReportStall { what, stalled } => {
                     let (stalled, detail) = (stalled.clone(), what.clone());
                     Some(Event::StallDescribed { stalled, detail })

@@ -292,5 +292,7 @@ proptest! {
         }
         prop_assert!(report.total <= ms(deadline * UNIT_MS));
         prop_assert!(report.errors.is_empty());
+        let all_ok = report.phases.iter().all(|phase| phase.outcome == Outcome::Ok);
+        prop_assert_eq!(report.how == ExitKind::Clean, all_ok);
     }
 }

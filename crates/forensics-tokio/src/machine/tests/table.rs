@@ -143,22 +143,19 @@ fn request() -> Event {
 }
 
 #[test]
-fn a_second_signal_cuts_and_a_third_one_ends_and_none_does_when_all_has_ended() {
+fn a_second_signal_of_a_person_cuts_and_a_third_one_ends_and_none_does_when_all_has_ended() {
+    let repeated = ["ResolveSender", "log Repeated", "record Signal"];
+    let cuts = ["ResolveSender", "DropPhase", "log Repeated", "record Signal"];
+    let ends = [&repeated[..], &["exit", "record Stopped", "log Forced"]].concat();
     let mut driven = Driven::new(config());
     tearing_down(&mut driven);
-    let second = signal(driven.now);
-    assert_eq!(
-        names(&driven.bring(second)),
-        ["ResolveSender", "DropPhase", "log Repeated", "record Signal"]
-    );
-    driven.now += ms(199);
-    let same = signal(driven.now);
-    assert_eq!(names(&driven.bring(same)), ["ResolveSender", "log Repeated", "record Signal"]);
-    driven.now += ms(200);
-    let third = signal(driven.now);
-    let expected =
-        ["ResolveSender", "log Repeated", "record Signal", "exit", "record Stopped", "log Forced"];
-    assert_eq!(names(&driven.bring(third)), expected);
+    let signals = [(0, &cuts[..]), (199, &repeated), (200, &ends)];
+    let second = driven.now;
+    for (after, expected) in signals {
+        driven.now = second + ms(after);
+        let event = signal(driven.now);
+        assert_eq!(names(&driven.bring(event)), expected, "{after} ms after the second");
+    }
     assert!(driven.machine.is_over());
 
     let mut driven = Driven::new(config());
@@ -171,28 +168,137 @@ fn a_second_signal_cuts_and_a_third_one_ends_and_none_does_when_all_has_ended() 
     }
 }
 
-#[test]
-fn each_policy_says_what_a_repeated_signal_does() {
-    use Escalation::{Exit, Ignore, SkipThenExit};
-    // The policy, the number of the signal that cuts the running phase short, and the number of the
-    // signal that ends the process.
-    let cases = [(SkipThenExit, Some(2), Some(3)), (Exit, None, Some(2)), (Ignore, None, None)];
-    for (escalation, cuts, ends) in cases {
-        let mut driven = Driven::new(Config { escalation, ..config() });
-        tearing_down(&mut driven);
-        for number in 2..5 {
-            if driven.machine.is_over() {
-                break;
+/// What signal number 2, 3 and 4 do under this policy, with this cause. The log names each effect.
+fn effects(escalation: Escalation, cause: Cause) -> Vec<Effect> {
+    let mut driven = Driven::new(Config { escalation, ..config() });
+    tearing_down(&mut driven);
+    driven.cause = cause;
+    let mut effects = Vec::new();
+    for _ in 2..5 {
+        let event = signal(driven.now);
+        for action in driven.bring(event) {
+            if let Action::Log(LogEvent::Repeated(_, effect)) = action {
+                effects.push(effect);
             }
-            let event = signal(driven.now);
-            let actions = driven.bring(event);
-            let has = |wanted: fn(&Action) -> bool| actions.iter().any(wanted);
-            let drops = has(|action| matches!(action, Action::DropPhase(_)));
-            let exits = has(|action| matches!(action, Action::Exit));
-            assert_eq!(drops, cuts == Some(number), "{escalation:?} {number}");
-            assert_eq!(exits, ends == Some(number), "{escalation:?} {number}");
-            driven.now += ms(300);
         }
+        driven.now += ms(300);
+    }
+    assert_eq!(effects.contains(&Effect::EndsProcess), driven.machine.is_over(), "{effects:?}");
+    effects
+}
+
+#[test]
+fn the_policy_and_the_cause_decide_what_a_repeated_signal_does() {
+    use Effect::{CutsShort, EndsProcess, Nothing};
+    let all: Vec<Cause> = serde_json::from_str(
+        r#"["ctrl_c", "hangup", "self_sent", "timer", "unverified", "parent_died", "container_stop",
+            "systemd", "reboot", "watchdog", "supervisor", "operator", "process", "unknown"]"#,
+    )
+    .unwrap();
+    let none = [Nothing, Nothing, Nothing];
+    for cause in all {
+        let is_person = matches!(cause, Cause::CtrlC | Cause::Operator);
+        let expected = if is_person { &[CutsShort, EndsProcess][..] } else { &none };
+        assert_eq!(effects(Escalation::Person, cause), expected, "{cause}");
+        assert_eq!(effects(Escalation::AnySignal, cause), [CutsShort, EndsProcess], "{cause}");
+        assert_eq!(effects(Escalation::Exit, cause), [EndsProcess], "{cause}");
+        assert_eq!(effects(Escalation::Never, cause), none, "{cause}");
+    }
+}
+
+#[test]
+fn signals_of_others_do_not_use_up_those_of_a_person() {
+    let mut driven = Driven::new(config());
+    tearing_down(&mut driven);
+    // The cause of each signal, and whether it cuts the phase short, or ends the process.
+    let signals = [
+        (Cause::Systemd, None),
+        (Cause::Supervisor, None),
+        (Cause::Operator, Some("DropPhase")),
+        (Cause::Process, None),
+        (Cause::CtrlC, Some("exit")),
+    ];
+    for (cause, effect) in signals {
+        driven.cause = cause;
+        driven.now += ms(300);
+        let event = signal(driven.now);
+        let actions = names(&driven.bring(event));
+        let has = |name: &str| actions.iter().any(|action| action == name);
+        assert_eq!(has("DropPhase"), effect == Some("DropPhase"), "{cause}: {actions:?}");
+        assert_eq!(has("exit"), effect == Some("exit"), "{cause}: {actions:?}");
+    }
+}
+
+#[test]
+fn a_person_at_a_terminal_is_heard_through_a_flood_of_other_signals() {
+    let mut driven = Driven::new(config());
+    tearing_down(&mut driven);
+    for n in 0..500 {
+        driven.now += ms(3);
+        let code = if n == 400 { SiCode::Kernel } else { SiCode::User };
+        driven.cause = if n == 400 { Cause::CtrlC } else { Cause::Process };
+        let caught = Caught::of(SignalInfo::new(Signal::INT, code));
+        let (signal, at) = (Box::new(caught), driven.now);
+        let actions = names(&driven.bring(Event::SignalArrived { signal, at }));
+        assert_eq!(actions.contains(&"DropPhase".to_owned()), n == 400, "{n}: {actions:?}");
+    }
+}
+
+/// The report of a stop by `begin`, whose only phase ends like this, after the event `then`.
+fn report(config: Config, begin: Event, then: Option<Event>, end: PhaseEnd) -> ShutdownReport {
+    let mut driven = Driven::new(config);
+    let drain = driven.phase("drain");
+    running(&mut driven);
+    driven.bring(begin);
+    driven.bring(Event::ServiceEnded(ServiceOutcome::Ended));
+    if let Some(then) = then {
+        driven.now = driven.machine.deadline().unwrap();
+        driven.bring(then);
+    }
+    driven.bring(Event::PhaseEnded(drain, end, Values::default()));
+    driven.machine.report().unwrap()
+}
+
+#[test]
+fn how_a_teardown_ended_follows_from_its_phases_and_decides_the_exit_status() {
+    let failed = || PhaseEnd::Failed("no".to_owned());
+    let panicked = PhaseEnd::Panicked("no".to_owned());
+    let cases = [
+        (None, PhaseEnd::Ok, ExitKind::Clean, 0),
+        (Some(Event::Tick), PhaseEnd::Dropped, ExitKind::TimedOut, 0),
+        (Some(Event::Escalated), PhaseEnd::Dropped, ExitKind::CutShort, 1),
+        (Some(Event::Escalated), failed(), ExitKind::Failed, 1),
+        (None, failed(), ExitKind::Failed, 1),
+        (None, panicked, ExitKind::Failed, 1),
+    ];
+    for (then, end, how, status) in cases {
+        let ended = report(config(), request(), then.clone(), end.clone());
+        assert_eq!((ended.how, ended.exit_status), (how, status));
+        // The last setting counts.
+        let set = Config { exit_statuses: vec![(how, 3), (how, 4)], ..config() };
+        assert_eq!(report(set, request(), then, end).exit_status, 4, "{how}");
+    }
+}
+
+#[test]
+fn only_a_stop_by_a_signal_ends_the_process_by_it() {
+    let by_signal = || Config { exit_by_signal: true, ..config() };
+    let of = |signal| {
+        let caught = Box::new(Caught::of(SignalInfo::new(signal, SiCode::User)));
+        Event::SignalArrived { signal: caught, at: Instant::now() }
+    };
+    // SIGCHLD does not end a process by default.
+    let chld = Signal::from_raw(nix::sys::signal::Signal::SIGCHLD as i32);
+    let cases = [
+        (config(), of(Signal::TERM), None, 0),
+        (by_signal(), request(), None, 0),
+        (by_signal(), of(Signal::TERM), Some(Signal::TERM), 128 + 15),
+        (by_signal(), of(Signal::from_raw(34)), Some(Signal::from_raw(34)), 128 + 34),
+        (by_signal(), of(chld), None, 0),
+    ];
+    for (config, begin, signal, status) in cases {
+        let ended = report(config, begin, None, PhaseEnd::Ok);
+        assert_eq!((ended.exit_signal, ended.exit_status), (signal, status));
     }
 }
 
@@ -230,6 +336,7 @@ fn a_signal_while_the_context_is_captured_is_not_lost() {
     let repeated = RepeatedSignal {
         signal: Signal::INT,
         sender: None,
+        cause: Cause::Operator,
         ordinal: Some(2),
         received_after: ms(300),
         ended_delay: false,
