@@ -264,7 +264,7 @@ fn how_a_teardown_ended_follows_from_its_phases_and_decides_the_exit_status() {
     let failed = || PhaseEnd::Failed("no".to_owned());
     let panicked = PhaseEnd::Panicked("no".to_owned());
     let cases = [
-        (None, PhaseEnd::Ok, ExitKind::Clean, 0),
+        (None, PhaseEnd::Ended, ExitKind::Clean, 0),
         (Some(Event::Tick), PhaseEnd::Dropped, ExitKind::TimedOut, 0),
         (Some(Event::Escalated), PhaseEnd::Dropped, ExitKind::CutShort, 1),
         (Some(Event::Escalated), failed(), ExitKind::Failed, 1),
@@ -297,7 +297,7 @@ fn only_a_stop_by_a_signal_ends_the_process_by_it() {
         (by_signal(), of(chld), None, 0),
     ];
     for (config, begin, signal, status) in cases {
-        let ended = report(config, begin, None, PhaseEnd::Ok);
+        let ended = report(config, begin, None, PhaseEnd::Ended);
         assert_eq!((ended.exit_signal, ended.exit_status), (signal, status));
     }
 }
