@@ -28,9 +28,8 @@ use crate::marker::Marker;
 use crate::process::{ProcessSummary, own_pid};
 use crate::record::Utc;
 pub use kubernetes::Pod;
-use probe::Found;
 #[doc(hidden)]
-pub use probe::{Probe, ProbeResult};
+pub use probe::{Found, Probe, ProbeResult};
 pub use sender::Sender;
 pub use startup::StartupInfo;
 #[doc(hidden)]
@@ -143,7 +142,7 @@ impl ShutdownContext {
     /// turned out not to be the sender is dropped.
     #[doc(hidden)]
     pub fn apply(&mut self, result: ProbeResult) {
-        let Some(found) = result.0 else { return };
+        let Some(found) = result else { return };
         match found {
             Found::Sender(sender) => self.sender = Some(sender),
             Found::Parent(parent) => {

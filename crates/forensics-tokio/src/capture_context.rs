@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 
 use forensics_core::capture::SignalInfo;
 use forensics_core::cause::Cause;
-use forensics_core::context::{Probe, ProbeResult, Sender, ShutdownContext, StartupInfo, Trigger};
+use forensics_core::context::{
+    Found, Probe, ProbeResult, Sender, ShutdownContext, StartupInfo, Trigger,
+};
 
 use crate::blocking::spawn_detached;
 
@@ -72,7 +74,7 @@ fn start(startup: &StartupInfo, trigger: Trigger, signal: Option<&Caught>) -> Sh
     let captured = signal.map(|signal| &signal.captured);
     let mut context = ShutdownContext::start(startup, trigger, captured);
     if let Some(sender) = signal.and_then(|signal| signal.sender.clone()) {
-        context.apply(ProbeResult::sender(sender));
+        context.apply(Some(Found::Sender(sender)));
     }
     context
 }

@@ -50,31 +50,33 @@ pub enum Probe {
 }
 
 /// What a probe found, possibly nothing. See [`ShutdownContext::apply`].
-#[derive(Debug, Clone)]
-pub struct ProbeResult(pub(super) Option<Found>);
+pub type ProbeResult = Option<Found>;
 
-impl ProbeResult {
+/// A fact about a stop.
+#[derive(Debug, Clone)]
+pub enum Found {
     /// A sender that is known by other means, as in a test. It replaces the one that the handler
     /// saw.
-    pub fn sender(sender: Sender) -> Self {
-        Self(Some(Found::Sender(sender)))
-    }
-}
-
-#[derive(Debug, Clone)]
-pub(crate) enum Found {
     Sender(Sender),
     /// Another process runs under the pid that the handler saw.
     SenderIsAnother,
+    /// The name of the sender's user.
     SenderUser(String),
+    /// The sender's command line.
     SenderCmdline(String),
+    /// The sender's systemd unit.
     SenderUnit(CgroupUnit),
     /// The sender's parent, and those above it.
     SenderAncestors(Vec<ProcessSummary>),
+    /// Our parent.
     Parent(ProcessSummary),
+    /// The process that traces us.
     Tracer(i32),
+    /// The load averages.
     Load([f32; 3]),
+    /// A marker file that exists.
     Marker(Marker),
+    /// The memory counters of our control group.
     Memory(Memory),
 }
 
@@ -90,18 +92,6 @@ impl Probe {
     /// `context` is what is known so far. A probe that is not needed finds nothing and reads little
     /// or nothing, such as the probe for the command line of a sender that has exited.
     pub fn run(self, context: &ShutdownContext, startup: &StartupInfo) -> ProbeResult {
-        ProbeResult(self.find(context, startup))
-    }
-
-    /// The same, without blocking. `None` if the probe needs something that might block.
-    pub fn try_run(self, context: &ShutdownContext, startup: &StartupInfo) -> Option<ProbeResult> {
-        if let Probe::Marker(_) = self {
-            return None;
-        }
-        procfile::without_blocking(|| self.run(context, startup))
-    }
-
-    fn find(self, context: &ShutdownContext, startup: &StartupInfo) -> Option<Found> {
         let sender = context.sender.as_ref();
         match self {
             Probe::Sender => verified(sender?),
@@ -142,6 +132,14 @@ impl Probe {
             }
             Probe::Memory => Some(Found::Memory(startup.memory_cgroup.as_ref()?.read())),
         }
+    }
+
+    /// The same, without blocking. `None` if the probe needs something that might block.
+    pub fn try_run(self, context: &ShutdownContext, startup: &StartupInfo) -> Option<ProbeResult> {
+        if let Probe::Marker(_) = self {
+            return None;
+        }
+        procfile::without_blocking(|| self.run(context, startup))
     }
 }
 

@@ -252,15 +252,15 @@ fn what_a_probe_finds_can_change_the_cause() {
     let mut context = start(&startup, &signal_from(77, stat));
     assert_eq!(context.cause(), Cause::Process);
     let shell = ProcessSummary { tty: Some("pts/3".into()), ..process(76, "bash", "") };
-    context.apply(ProbeResult(Some(Found::SenderAncestors(vec![shell]))));
+    context.apply(Some(Found::SenderAncestors(vec![shell])));
     assert_eq!(context.cause(), Cause::Operator);
     // A snapshot and a context from a record have no cause to decide.
     let mut snapshot = ShutdownContext::snapshot(&startup);
-    snapshot.apply(ProbeResult(Some(Found::Load([1.0; 3]))));
+    snapshot.apply(Some(Found::Load([1.0; 3])));
     assert_eq!(snapshot.decision, None);
     let json = serde_json::to_string(&context).unwrap();
     let mut read: ShutdownContext = serde_json::from_str(&json).unwrap();
-    read.apply(ProbeResult(Some(Found::Load([1.0; 3]))));
+    read.apply(Some(Found::Load([1.0; 3])));
     assert_eq!(read.decision, context.decision);
 }
 
@@ -273,7 +273,7 @@ fn a_result_about_a_process_that_was_not_the_sender_is_dropped() {
     let late: Vec<ProbeResult> = [Probe::SenderParent, Probe::SenderCmdline, Probe::SenderUnit]
         .map(|probe| probe.run(&context, &startup))
         .into();
-    assert!(late[0].0.is_some() && late[1].0.is_some());
+    assert!(late[0].is_some() && late[1].is_some());
     run(&mut context, Probe::Sender, &startup);
     for finding in late {
         context.apply(finding);
@@ -327,7 +327,7 @@ fn ancestors_that_cannot_decide_the_cause_are_read_only_for_the_record() {
     assert_eq!(all, ProcessSummary::read_stat(own_pid()).ancestors(8).len());
     // A late result removes nothing.
     let parent = ProcessSummary::read_stat(own_pid()).ancestors(1);
-    context.apply(ProbeResult(Some(Found::SenderAncestors(parent))));
+    context.apply(Some(Found::SenderAncestors(parent)));
     assert_eq!(count(&context), all);
 }
 
@@ -362,7 +362,7 @@ fn a_probe_that_is_not_needed_finds_nothing() {
     let request = Trigger::Request { reason: "upgrade".into() };
     let context = ShutdownContext::start(&startup, request, None);
     for probe in Probe::OF_SENDER.into_iter().chain([Probe::SenderCmdline, Probe::Marker(0)]) {
-        assert!(probe.run(&context, &startup).0.is_none(), "{probe:?}");
+        assert!(probe.run(&context, &startup).is_none(), "{probe:?}");
     }
 }
 
@@ -371,7 +371,7 @@ fn a_sender_known_by_other_means_replaces_the_one_that_the_handler_saw() {
     let startup = StartupInfo::collect();
     let mut context = start(&startup, &own_signal());
     let process = ProcessSummary { tty: Some("pts/3".into()), ..process(4242, "kill", "kill 1") };
-    context.apply(ProbeResult::sender(Sender::new(process, SiCode::User)));
+    context.apply(Some(Found::Sender(Sender::new(process, SiCode::User))));
     assert_eq!(context.cause(), Cause::Operator);
     let sender = context.sender.clone();
     for probe in Probe::OF_SENDER {
