@@ -106,6 +106,8 @@ impl Client {
         let fate = match self.connected() {
             Ok(stream) => self.ask_on(stream, ms),
             Err(e) if e.kind() == ErrorKind::ConnectionRefused => Fate::Refused,
+            // The listener was closed during the handshake.
+            Err(e) if e.kind() == ErrorKind::ConnectionReset => Fate::TurnedAway,
             Err(e) => Fate::Lost(format!("not connected: {e}")),
         };
         match &fate {

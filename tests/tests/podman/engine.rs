@@ -254,6 +254,8 @@ impl Container<'_> {
     pub(crate) fn wait(self) -> Stopped {
         let ended = self.program.wait();
         let state = self.engine.inspect(&self.name, STATE);
+        // With its copy of the image.
+        self.engine.ok(&["rm", &self.name]);
         Stopped { ended, state, verdict: self.engine.verdict() }
     }
 }

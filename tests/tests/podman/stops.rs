@@ -50,6 +50,24 @@ fn every_signal_of_the_runtime_is_a_container_stop_from_outside() {
 }
 
 #[test]
+fn a_container_that_ends_by_the_signal_has_its_exit_status() {
+    let Some(engine) = Engine::new() else { return };
+    let by_signal = "--env=FORENSICS_EXIT_BY_SIGNAL=yes";
+    let cases: [(&[&str], &str, i32); 3] = [
+        // Process 1 cannot die by its own signal, and ends with this status itself.
+        (&[by_signal], "--signal=TERM", 143),
+        (&[by_signal], "--signal=INT", 130),
+        // Here it dies by the signal, and the init passes that on.
+        (&[by_signal, "--init"], "--signal=TERM", 143),
+    ];
+    for (options, signal, code) in cases {
+        let container = engine.run(options, &[RECORDS]);
+        container.ok(&["kill", signal]);
+        container.wait().assert_ended(["ok", "ok", "ok", "ok"], code, "clean");
+    }
+}
+
+#[test]
 fn sigkill_leaves_the_record_of_the_phase_that_was_running() {
     let Some(engine) = Engine::new() else { return };
     let container = engine.run(&[], &[RECORDS]);
