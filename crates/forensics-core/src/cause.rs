@@ -179,7 +179,8 @@ fn of_signal(
         let parent = if is_parent { ", our parent" } else { "" };
         (Cause::ContainerStop, format!("forwarded by the container's init {who}{parent}"))
     } else if known.in_container && is_container_runtime(who) {
-        // A person who calls it asks the runtime to stop us, not us to hurry.
+        // Checked before `operator`: a person at a terminal may have run `podman stop`, but it is
+        // the runtime that stops us, and it may repeat its signal.
         (Cause::ContainerStop, format!("sent by the container runtime {who}"))
     } else if let Some(manager) = service_manager(who, us.unit.as_ref()) {
         match signal {

@@ -62,15 +62,15 @@ pub enum Escalation {
     /// [`operator`](Cause::Operator). The first one cuts the running phase short, and only phases
     /// with a reserve run after it. The next one ends the process at once.
     ///
-    /// Other senders often repeat their signal without meaning anything by it: systemd after an
-    /// `ExecStop=`, s6, a wrapper that forwards signals, a CI runner.
+    /// Other senders often repeat their signal although they do not want to speed up the stop:
+    /// systemd after an `ExecStop=`, s6, a wrapper that forwards signals, a CI runner.
     #[default]
     Person,
-    /// Every signal has the effect described there.
+    /// Every signal has the effect that [`Person`](Self::Person) describes.
     AnySignal,
     /// Every signal after the first request ends the process at once.
     Exit,
-    /// None has an effect.
+    /// No repeated signal has an effect.
     Never,
 }
 

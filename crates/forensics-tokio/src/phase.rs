@@ -52,7 +52,7 @@ impl Phase {
     }
 
     /// Reserves time for the phase that earlier phases cannot use. Only phases with a reserve still
-    /// run after a second request to stop.
+    /// run after the stop was [escalated](crate::Builder::escalation).
     pub fn reserve(self, reserve: Duration) -> Self {
         self.shutdown.machine().plan.reserve(self.id, reserve);
         self

@@ -58,9 +58,9 @@ impl PhaseContext {
         &self.context
     }
 
-    /// Returns when the phase will be dropped if it has not ended. This can change: a second request
-    /// makes it earlier, and [more time from systemd](crate::Builder::extend_stop_timeout) makes it
-    /// later.
+    /// Returns when the phase will be dropped if it has not ended. This can change: an
+    /// [escalation](crate::Builder::escalation) makes it earlier, and
+    /// [more time from systemd](crate::Builder::extend_stop_timeout) makes it later.
     pub fn deadline(&self) -> Instant {
         // A phase that was given up has no end any more.
         let end = self.shutdown.machine().phase_end(self.id);

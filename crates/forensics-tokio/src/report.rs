@@ -153,7 +153,7 @@ pub struct RepeatedSignal {
     /// Who sent it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sender: Option<Sender>,
-    /// Its cause, as of the first signal.
+    /// Why it was sent, decided as for the first signal.
     pub cause: Cause,
     /// Its number among the requests to stop: 2 for the second request. Absent if it came within
     /// 200 ms of the first signal of a request, and so belongs to that request.

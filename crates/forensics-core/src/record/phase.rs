@@ -60,10 +60,10 @@ impl PhaseProgress {
 pub enum PhaseOutcome {
     /// It returned without an error.
     Ok,
-    /// It did not run, because a phase that it requires did not end well, no time was left, or a
-    /// second signal came.
+    /// It did not run, because a phase that it requires did not end well, no time was left, or the
+    /// stop was escalated.
     Skipped,
-    /// A second signal ended it.
+    /// It was dropped because the stop was escalated, for example by a second Ctrl-C.
     CutShort,
     /// It was dropped when its time was up.
     TimedOut,

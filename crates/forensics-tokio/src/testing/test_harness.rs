@@ -99,8 +99,8 @@ impl TestHarness {
     /// Delivers a signal from [an operator](Sender::operator), at the current time of the runtime's
     /// clock.
     ///
-    /// The first one begins the stop, the second cuts the running phase short, and the third forces an
-    /// exit. A signal within 200 ms of the first one of a request belongs to that request. Under a paused clock the
+    /// The first one begins the stop, the second cuts the running phase short, and the third forces
+    /// an exit. A signal within 200 ms of the first one of a request belongs to that request. So the
     /// test has to let that time pass: `tokio::time::sleep(Duration::from_millis(200)).await`.
     pub fn signal(&self, signal: Signal) {
         self.signal_from(signal, &Sender::operator());
