@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use forensics_core::escape::{Escaped, error_chain};
-use forensics_core::record::{Event, PhaseOutcome, Record, post_mortem};
+use forensics_core::record::{Event, PhaseOutcome, Record, phase_name, post_mortem};
 use serde::Serialize;
 
 use crate::format::{self, seconds};
@@ -105,8 +105,7 @@ impl Stats {
     }
 
     fn phase(&mut self, name: &str, group: Option<&str>) -> &mut Phase {
-        let name = group.map_or(name.to_owned(), |group| format!("{group}/{name}"));
-        self.phases.entry(name).or_default()
+        self.phases.entry(phase_name(name, group)).or_default()
     }
 
     pub(crate) fn print(&self, out: &mut dyn Write) -> io::Result<()> {

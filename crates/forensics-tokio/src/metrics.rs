@@ -17,7 +17,7 @@
 
 use std::time::Duration;
 
-use forensics_core::record::{Event, PhaseOutcome, Run, RunOutcome};
+use forensics_core::record::{Event, PhaseOutcome, Run, RunOutcome, phase_name};
 use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 
 /// Reports the metrics of a run that has ended.
@@ -43,7 +43,7 @@ pub(crate) fn report(run: &Run) {
             Event::PhaseFinished(phase) if phase.outcome != PhaseOutcome::Skipped => {
                 histogram!(
                     "shutdown_phase_seconds", "service" => service.clone(),
-                    "phase" => label(phase.group.as_deref(), &phase.phase),
+                    "phase" => phase_name(&phase.phase, phase.group.as_deref()),
                     "outcome" => phase.outcome.to_string(),
                 )
                 .record(Duration::from_micros(phase.took_us));
@@ -54,14 +54,10 @@ pub(crate) fn report(run: &Run) {
     for open in &post_mortem.phases {
         counter!(
             "shutdown_phases_unfinished_total", "service" => service.clone(),
-            "phase" => label(open.group.as_deref(), &open.phase),
+            "phase" => phase_name(&open.phase, open.group.as_deref()),
         )
         .increment(1);
     }
-}
-
-fn label(group: Option<&str>, phase: &str) -> String {
-    group.map_or_else(|| phase.to_owned(), |group| format!("{group}/{phase}"))
 }
 
 fn describe() {

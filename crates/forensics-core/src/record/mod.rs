@@ -57,6 +57,7 @@ pub use self::{
     },
     folder::{DEFAULT_RETENTION, prune},
     phase::{PhaseProgress, PhaseStarted, value_field, values_line},
+    post_mortem::phase_name,
     reader::{ContentError, MAX_RECORD},
     run::Run,
     shorten::MAX_LINE,

@@ -208,7 +208,7 @@ impl Display for PostMortem {
 }
 
 /// `GROUP/PHASE`, or `PHASE` if it is in no group.
-pub(super) fn phase_name(phase: &str, group: Option<&str>) -> String {
+pub fn phase_name(phase: &str, group: Option<&str>) -> String {
     match group {
         Some(group) => format!("{group}/{phase}"),
         None => phase.to_owned(),
