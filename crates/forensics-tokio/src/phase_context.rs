@@ -9,6 +9,7 @@ use forensics_core::capture::Signal;
 use forensics_core::cause::Cause;
 use forensics_core::context::ShutdownContext;
 use serde_json::Value;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -30,10 +31,18 @@ pub struct PhaseContext {
     pub(crate) id: StepId,
     pub(crate) name: Arc<str>,
     pub(crate) context: Arc<ShutdownContext>,
+    pub(crate) state: Arc<PhaseState>,
+    pub(crate) shutdown: Arc<Shutdown>,
+}
+
+/// The state of a phase, for the phase and for [`Phases`](crate::phases::Phases).
+#[derive(Default)]
+pub(crate) struct PhaseState {
+    /// Notified when the phase must be dropped.
+    pub(crate) dropped: Notify,
     /// Cancelled when the phase is dropped.
     pub(crate) token: CancellationToken,
-    pub(crate) recorded: Arc<Recorded>,
-    pub(crate) shutdown: Arc<Shutdown>,
+    pub(crate) recorded: Recorded,
 }
 
 impl PhaseContext {
@@ -75,7 +84,7 @@ impl PhaseContext {
     /// Returns a token that is cancelled when the time of the phase is up or it is cut short. It is
     /// for tasks that the phase spawned, which are not dropped with it.
     pub fn token(&self) -> &CancellationToken {
-        &self.token
+        &self.state.token
     }
 
     /// Records a value under a name, for the log, the report and the record. It replaces an earlier
@@ -84,7 +93,7 @@ impl PhaseContext {
     /// It is cheap, and can be called for each request that ends. The record's file is written at
     /// most four times a second, and when the phase ends.
     pub fn record(&self, key: impl Into<String>, value: impl Into<Value>) {
-        if let Some(values) = self.recorded.set(key.into(), value.into()) {
+        if let Some(values) = self.state.recorded.set(key.into(), value.into()) {
             self.shutdown.handle(Event::PhaseProgressed(self.id, values));
         }
     }

@@ -8,7 +8,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use forensics_core::context::ShutdownContext;
-use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
 use crate::events;
@@ -16,8 +15,8 @@ use crate::lock::lock;
 use crate::machine::{Event, PhaseEnd, PhaseKey, StepId};
 use crate::outcome::outcome_of;
 use crate::panics;
-use crate::phase_context::{PhaseContext, PhaseFn};
-use crate::recorded::{Recorded, Values};
+use crate::phase_context::{PhaseContext, PhaseFn, PhaseState};
+use crate::recorded::Values;
 use crate::shutdown::Shutdown;
 
 /// The closures, tasks and spans of a guard's phases. Clones share them.
@@ -41,10 +40,7 @@ struct Inner {
 struct Phase {
     /// Its closure, until the task is started.
     work: Option<PhaseFn>,
-    /// Cancelled when the phase is dropped. The phase itself gets a child of this token, because
-    /// cancelling that must not drop the phase.
-    dropped: CancellationToken,
-    recorded: Arc<Recorded>,
+    state: Arc<PhaseState>,
 }
 
 impl Phases {
@@ -119,31 +115,26 @@ impl Phases {
     ) {
         let (id, name) = (key.id, key.name.clone());
         let mut inner = self.lock();
-        let Some(Phase { work, dropped, recorded }) = inner.phases.get_mut(&id) else { return };
-        let Some(work) = work.take() else { return };
-        let (dropped, recorded) = (dropped.clone(), recorded.clone());
+        let Some(phase) = inner.phases.get_mut(&id) else { return };
+        let (Some(work), state) = (phase.work.take(), phase.state.clone()) else { return };
         // The task is started without the lock, because a runtime that is shutting down drops the
         // future at once, and this takes the lock.
         drop(inner);
-        let (token, shutdown) = (dropped.child_token(), shutdown.clone());
-        let runtime = shutdown.runtime.clone();
-        let context = PhaseContext { id, name, context, token, recorded, shutdown };
+        let context = PhaseContext { id, name, context, state, shutdown: shutdown.clone() };
         let ends = BringsEnd { context, end: PhaseEnd::Dropped };
-        runtime.spawn(async move {
+        shutdown.runtime.spawn(async move {
             let span = ends.context.shutdown.phases.span(&key);
-            run(work, dropped, ends).instrument(span).await;
+            run(work, ends).instrument(span).await;
         });
     }
 
     /// Drops the future of a phase when it next yields. Returns the values that the phase has
     /// recorded, or `None` if it has ended.
     pub(crate) fn drop_phase(&self, id: StepId) -> Option<Values> {
-        let inner = self.lock();
-        let phase = inner.phases.get(&id)?;
-        let (dropped, recorded) = (phase.dropped.clone(), phase.recorded.clone());
-        drop(inner);
-        dropped.cancel();
-        Some(recorded.get())
+        let state = self.lock().phases.get(&id)?.state.clone();
+        state.dropped.notify_one();
+        state.token.cancel();
+        Some(state.recorded.get())
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -151,13 +142,13 @@ impl Phases {
     }
 }
 
-async fn run(work: PhaseFn, dropped: CancellationToken, mut ends: BringsEnd) {
-    let context = ends.context.clone();
+async fn run(work: PhaseFn, mut ends: BringsEnd) {
+    let (context, state) = (ends.context.clone(), ends.context.state.clone());
     // The start of a phase must be written to the record before its work runs.
     context.shutdown.record.wait_until_written();
     ends.end = tokio::select! {
         biased;
-        () = dropped.cancelled() => PhaseEnd::Dropped,
+        () = state.dropped.notified() => PhaseEnd::Dropped,
         end = outcome_of(async move { work(context).await }) => end,
     };
 }
@@ -170,7 +161,7 @@ struct BringsEnd {
 
 impl Drop for BringsEnd {
     fn drop(&mut self) {
-        let PhaseContext { id, recorded, shutdown, .. } = &self.context;
+        let PhaseContext { id, state, shutdown, .. } = &self.context;
         shutdown.phases.lock().phases.remove(id);
         let mut end = std::mem::replace(&mut self.end, PhaseEnd::Dropped);
         if matches!(end, PhaseEnd::Dropped) && std::thread::panicking() {
@@ -178,6 +169,6 @@ impl Drop for BringsEnd {
             // subscriber.
             end = PhaseEnd::Panicked(panics::last().message);
         }
-        shutdown.handle(Event::PhaseEnded(*id, end, recorded.get()));
+        shutdown.handle(Event::PhaseEnded(*id, end, state.recorded.get()));
     }
 }
