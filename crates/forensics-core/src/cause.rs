@@ -13,7 +13,7 @@
 //! | `self_sent` | the sender is this process |
 //! | `unverified` | `SI_QUEUE`, where the sender itself chose pid and uid |
 //! | `parent_died` | the signal is our parent-death signal, from the process that was our parent |
-//! | `container_stop` | the sender is outside our pid namespace, or is a container's init, or we are in a container and it is a container runtime |
+//! | `container_stop` | the sender is outside our pid namespace, and we are not a service of systemd; or it is a container's init; or we are in a container and it is a container runtime |
 //! | `watchdog` | SIGABRT from the service manager |
 //! | `systemd` | from the service manager: process 1, or the user manager that owns our cgroup |
 //! | `supervisor` | from our parent, if that is not systemd |
@@ -103,6 +103,9 @@ pub(crate) struct Basis {
     pub(crate) in_pid_namespace: bool,
     /// Whether we are in a container, which may share the machine's pid namespace.
     pub(crate) in_container: bool,
+    /// Whether we are a service of systemd. The pid namespace can then be the unit's own
+    /// (`PrivatePIDs=`).
+    pub(crate) is_service: bool,
 }
 
 /// The names of the programs by which podman, docker and Kubernetes send a signal. The last one is
@@ -174,7 +177,15 @@ fn of_signal(
     {
         (Cause::ParentDied, format!("the parent-death signal of pid {}, our parent", who.pid))
     } else if who.pid == 0 && known.in_pid_namespace {
-        (Cause::ContainerStop, "the sender is outside our pid namespace".to_owned())
+        let evidence = "the sender is outside our pid namespace";
+        if known.is_service {
+            let unit = us.unit.as_ref().map_or("a unit", |unit| unit.unit.as_str());
+            let who =
+                format!("systemd, which runs us in {unit}, or another process of the machine");
+            (Cause::Unknown, format!("{evidence}: {who}"))
+        } else {
+            (Cause::ContainerStop, evidence.to_owned())
+        }
     } else if sender.forwards {
         let parent = if is_parent { ", our parent" } else { "" };
         (Cause::ContainerStop, format!("forwarded by the container's init {who}{parent}"))
@@ -272,6 +283,7 @@ mod tests {
         is_parent_death_signal: bool,
         in_pid_namespace: bool,
         in_container: bool,
+        is_service: bool,
         /// Our current parent.
         ppid: i32,
         session: i32,
@@ -288,6 +300,7 @@ mod tests {
             is_parent_death_signal: false,
             in_pid_namespace: false,
             in_container: false,
+            is_service: false,
             ppid: PARENT,
             session: 300,
         }
@@ -311,6 +324,7 @@ mod tests {
             first_parent: Some(PARENT),
             in_pid_namespace: case.in_pid_namespace,
             in_container: case.in_container,
+            is_service: case.is_service,
         };
         let sender = case.code.has_sender().then_some(&sender);
         decide(&Trigger::Signal { signal: case.signal }, sender, &process, basis)
@@ -364,6 +378,23 @@ mod tests {
                 Case { in_pid_namespace: true, ..from(ProcessSummary::unknown(0)) },
                 Cause::ContainerStop,
                 "outside our pid namespace",
+            ),
+            // `PrivatePIDs=`: systemd, or any other process of the machine.
+            (
+                Case {
+                    in_pid_namespace: true,
+                    is_service: true,
+                    unit: system_unit(),
+                    ..from(ProcessSummary::unknown(0))
+                },
+                Cause::Unknown,
+                "outside our pid namespace: systemd, which runs us in gateway.service, or another",
+            ),
+            // A container's init is known by its name.
+            (
+                Case { in_pid_namespace: true, is_service: true, ..from(named(1, "tini")) },
+                Cause::ContainerStop,
+                "tini(1)",
             ),
             (from(ProcessSummary::unknown(0)), Cause::Unknown, "pid 0"),
             (Case { ppid: 0, ..from(ProcessSummary::unknown(0)) }, Cause::Unknown, "pid 0"),
@@ -473,6 +504,7 @@ mod tests {
                 first_parent: None,
                 in_pid_namespace: false,
                 in_container: false,
+                is_service: false,
             };
             let decision = decide(trigger, None, &us, basis);
             (decision.cause, decision.evidence)

@@ -131,6 +131,7 @@ impl ShutdownContext {
             first_parent: startup.parent.as_ref().map(|parent| parent.pid),
             in_pid_namespace: startup.in_pid_namespace,
             in_container: startup.container.is_some(),
+            is_service: startup.is_service(),
         });
         context.decide();
         context

@@ -42,6 +42,8 @@ async fn ask(shutdown: &Shutdown, context: &ShutdownContext) {
         let cause = match reason {
             StopReason::Reboot { .. } => Cause::Reboot,
             StopReason::Watchdog => Cause::Watchdog,
+            // Then systemd does not say who sent the signal.
+            StopReason::Kill | StopReason::Reload | StopReason::Unclear => context.cause(),
             _ => Cause::Systemd,
         };
         log.emit(move || events::explained(cause, &unit.unit, &reason));

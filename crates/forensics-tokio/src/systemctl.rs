@@ -9,6 +9,7 @@ use std::time::Duration;
 use forensics_core::escape::{MAX_TEXT_CHARS, truncate};
 use forensics_core::systemd::{CgroupUnit, Manager, UnitProperties, show_arguments};
 use nix::sys::signal::Signal;
+use nix::unistd::geteuid;
 use tokio::process::Command;
 use tokio::time::{sleep, timeout};
 
@@ -20,6 +21,15 @@ const ATTEMPTS: u32 = 3;
 /// How long systemd may take until it finds no new process in our cgroup. It does nothing else
 /// meanwhile.
 const SIGNAL_ROUND: Duration = Duration::from_millis(50);
+
+/// How often systemctl is started again if its connection was closed, and after how long. In all
+/// this is about as long as a `daemon-reexec` takes.
+const RETRIES: u32 = 5;
+const RETRY_AFTER: Duration = Duration::from_millis(150);
+
+/// What root's systemctl says in a pid namespace other than systemd's (`PrivatePIDs=`): it uses a
+/// socket of systemd, and the kernel does not tell it the pid of systemd. The bus works there.
+const NO_PEER: &str = "No data available";
 
 /// Asks for the properties of `unit`.
 ///
@@ -38,11 +48,46 @@ pub(crate) async fn list_jobs(manager: Manager, limit: Duration) -> Result<Strin
     systemctl(&[manager.option(), "--no-pager", "--no-legend", "list-jobs"], limit).await
 }
 
+/// Runs systemctl. Runs it again if its connection to systemd breaks, as during `systemctl
+/// daemon-reexec`, or if it can reach systemd only over the bus.
 async fn systemctl(arguments: &[impl AsRef<OsStr>], limit: Duration) -> Result<String, String> {
-    let configure = |command: &mut Command, _| {
-        command.args(arguments);
+    let attempts = async {
+        let (mut retries, mut over_bus) = (RETRIES, false);
+        loop {
+            let configure = |command: &mut Command, _| {
+                command.args(arguments);
+                if over_bus {
+                    command.env("SYSTEMCTL_FORCE_BUS", "1");
+                }
+            };
+            let answer = run("systemctl", limit, configure).await;
+            match &answer {
+                Err(why) if why.contains(NO_PEER) && !over_bus => over_bus = true,
+                Err(why) if is_disconnected(why) && retries > 0 => {
+                    retries -= 1;
+                    sleep(RETRY_AFTER).await;
+                }
+                _ => return answer,
+            }
+        }
     };
-    run("systemctl", limit, configure).await
+    timeout(limit, attempts).await.unwrap_or_else(|_| Err(no_answer("systemctl", limit)))
+}
+
+/// Whether systemd or the bus has closed the connection of systemctl.
+fn is_disconnected(why: &str) -> bool {
+    let always = [
+        "Connection refused",
+        "Connection reset by peer",
+        "disconnected from message bus without replying",
+    ];
+    // dbus-daemon also closes each connection of a user whose name it cannot look up (DynamicUser=).
+    let only_root = "Transport endpoint is not connected";
+    always.iter().any(|text| why.contains(text)) || (geteuid().is_root() && why.contains(only_root))
+}
+
+fn no_answer(name: &str, limit: Duration) -> String {
+    format!("{name} did not answer within {limit:?}")
 }
 
 /// Runs the program `name` and returns its output. `configure` adds the arguments. It is also given the
@@ -73,7 +118,7 @@ pub(crate) async fn run(
         }
     };
     let output = timeout(limit, attempts).await;
-    let output = output.map_err(|_| format!("{name} did not answer within {limit:?}"))?;
+    let output = output.map_err(|_| no_answer(name, limit))?;
     let output = output.map_err(|e| format!("{name}: {e}"))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());

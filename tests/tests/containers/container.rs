@@ -138,6 +138,8 @@ impl Container {
         let mut unshare = unshare(SCRIPT);
         unshare
             .env_clear()
+            // So that it is a container even if these tests run in a systemd service.
+            .env("container", "test")
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .env("root", &root)

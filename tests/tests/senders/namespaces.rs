@@ -13,6 +13,8 @@ use crate::subject::{SUBJECT, Subject, bash, kill};
 fn unshare(options: &[&str]) -> Command {
     let mut unshare = Command::new("unshare");
     unshare.args(["--pid", "--fork", "--kill-child"]).args(options);
+    // So that it is a container even if these tests run in a systemd service.
+    unshare.env("container", "test").env_remove("INVOCATION_ID");
     unshare
 }
 
@@ -35,6 +37,22 @@ fn a_sender_outside_our_pid_namespace_is_a_container_stop() {
     stop.assert_cause(Cause::ContainerStop, "the sender is outside our pid namespace");
     assert!(stop.line().contains("sender_pid=0 sender_name=? sender_uid=0"), "{}", stop.line());
     assert_eq!(stop.sender().user, None);
+}
+
+#[test]
+fn a_service_of_systemd_does_not_call_a_sender_outside_its_pid_namespace_a_container() {
+    if !root_can(unshare(&["--mount-proc"]).arg("true")) {
+        return;
+    }
+    // As systemd runs a service with PrivatePIDs=.
+    let mut service = unshare(&["--mount-proc"]);
+    service.env_remove("container").env("INVOCATION_ID", "0123456789abcdef0123456789abcdef");
+    let subject = Subject::under(service.arg(SUBJECT));
+    let outside = only_child(&subject.program);
+    let (stop, _) = subject.stopped_by(&mut kill("-TERM", outside));
+    let evidence = "outside our pid namespace: systemd, which runs us in ";
+    stop.assert_cause(Cause::Unknown, evidence);
+    assert!(stop.line().contains("sender_pid=0 sender_name=? sender_uid=0"), "{}", stop.line());
 }
 
 #[test]

@@ -158,6 +158,8 @@ fn first_child(pid: u32) -> Option<u32> {
 pub(crate) fn unshare(options: &[&str], script: &str) -> Command {
     let mut unshare = Command::new("unshare");
     unshare.arg("--mount").args(options).args(["sh", "-e", "-c", script, "sh"]);
+    // So that it is a container even if these tests run in a systemd service.
+    unshare.env("container", "test").env_remove("INVOCATION_ID");
     unshare
 }
 

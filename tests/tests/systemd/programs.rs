@@ -53,6 +53,39 @@ fn a_systemctl_that_hangs_or_lies_costs_only_its_information() {
 }
 
 #[test]
+fn a_systemctl_that_loses_its_connection_is_started_again() {
+    let Some(said) = under_systemd(
+        r#"mkdir -p /fake/breaks /fake/no-peer
+        # As during `systemctl daemon-reexec`: twice at the start, and twice at the stop.
+        cat >/fake/breaks/systemctl <<'END'
+#!/bin/sh
+mkdir /tmp/1 2>/dev/null || mkdir /tmp/2 2>/dev/null || {
+    [ -e /tmp/stop ] && { mkdir /tmp/3 2>/dev/null || mkdir /tmp/4 2>/dev/null; }
+} || exec /usr/bin/systemctl "$@"
+echo 'Failed to connect to system scope bus via local transport: Connection refused' >&2
+exit 1
+END
+        # As with PrivatePIDs=.
+        cat >/fake/no-peer/systemctl <<'END'
+#!/bin/sh
+[ -n "$SYSTEMCTL_FORCE_BUS" ] && unset SYSTEMCTL_FORCE_BUS && exec /usr/bin/systemctl "$@"
+echo 'Failed to connect to system scope bus via local transport: No data available' >&2
+exit 1
+END
+        chmod +x /fake/*/systemctl
+        for fake in breaks no-peer; do
+            start $fake "Environment=PATH=/fake/$fake:/usr/bin:/bin" -- --wedge drain --drain-timeout 2s
+            : >/tmp/stop; systemctl stop $fake; log $fake
+        done; ls -d /tmp/[1-4]"#,
+    ) else {
+        return;
+    };
+    assert_says(&said, &["breaks.service: systemd gives 1min", "no-peer.service: systemd gives"]);
+    assert_eq!(said.matches("explained by systemd: a stop job").count(), 2, "{said}");
+    assert_says(&said, &["/tmp/1\n/tmp/2\n/tmp/3\n/tmp/4"]);
+}
+
+#[test]
 fn a_systemd_run_that_hangs_is_replaced_by_a_child_after_a_second() {
     let Some(said) = under_systemd(
         r#"mkdir /fake; printf '#!/bin/sh\ntrap "" TERM; sleep 1000; :\n' >/fake/systemd-run

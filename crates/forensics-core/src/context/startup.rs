@@ -121,6 +121,13 @@ impl StartupInfo {
         }
     }
 
+    /// Whether we are a service of systemd, and not a container in one. A container's runtime does
+    /// not pass on `INVOCATION_ID`.
+    pub(super) fn is_service(&self) -> bool {
+        let in_container = self.container.is_some() || self.pod.is_some();
+        self.systemd.invocation_id.is_some() || (self.systemd.is_managed() && !in_container)
+    }
+
     /// The probes for the context line and the cause, in the order in which to run them. The sender
     /// is first, because it may exit at any moment. Files that lxcfs or another file server may
     /// serve are last.

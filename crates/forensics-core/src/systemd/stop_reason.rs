@@ -2,7 +2,7 @@
 //!
 //! For `systemctl stop`, `restart`, `kill` and a reboot, the service receives the same SIGTERM from
 //! the manager. The unit's state, its job and the other jobs at that moment differ, as observed
-//! with systemd 252. Who asked systemd for the job is not logged by default.
+//! with systemd 252 and 257. Who asked systemd for the job is not logged by default.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,9 @@ use crate::escape::{Escaped, MAX_NAME_CHARS, truncate};
 pub enum StopReason {
     /// The unit is not being stopped: `systemctl kill`, or another sender than the manager.
     Kill,
+    /// The unit is being reloaded: `systemctl reload`. With `Type=notify-reload`, systemd sends
+    /// `ReloadSignal=`, SIGHUP by default.
+    Reload,
     /// A stop job for this unit: `systemctl stop`.
     Stop,
     /// A restart job for this unit: `systemctl restart`, or one of a unit it is part of.
@@ -55,7 +58,8 @@ pub fn stop_reason(unit: &str, properties: &UnitProperties, jobs: &str) -> Optio
     }
     Some(match jobs.iter().find(|(name, _)| *name == unit).map(|(_, kind)| *kind) {
         _ if sub_state == "stop-watchdog" => StopReason::Watchdog,
-        _ if state == "active" || state == "reloading" => StopReason::Kill,
+        _ if state == "reloading" => StopReason::Reload,
+        _ if state == "active" => StopReason::Kill,
         Some("restart" | "try-restart") => StopReason::Restart,
         Some("stop") => {
             // The start of another unit is unrelated to our stop, unless it conflicts with ours.
@@ -96,6 +100,9 @@ impl std::fmt::Display for StopReason {
             StopReason::Kill => {
                 "the unit is not being stopped: only a signal was sent, as by systemctl kill"
             }
+            StopReason::Reload => {
+                "the unit is not being stopped: it is reloaded, as by systemctl reload"
+            }
             StopReason::Stop => "a stop job, as by systemctl stop",
             StopReason::Restart => "a restart job, as by systemctl restart",
             StopReason::RuntimeMax => "RuntimeMaxSec= ran out",
@@ -112,6 +119,7 @@ mod tests {
     #[test]
     fn each_reason_is_recognized_by_what_systemd_reports_about_the_unit() {
         let stop = "  812 gateway.service stop running\n";
+        let reload = "812 gateway.service reload running\n";
         let dependency = "812 gateway.service stop running\n815 db.service stop waiting\n";
         let start = "812 gateway.service stop running\n815 dbus.service start running\n";
         let conflict = "812 gateway.service stop running\n815 rival.service start waiting\n";
@@ -123,6 +131,7 @@ mod tests {
         let cases = [
             ("active", "running", "success", "", StopReason::Kill),
             ("active", "running", "success", "7 other.service stop running\n", StopReason::Kill),
+            ("reloading", "reload-signal", "success", reload, StopReason::Reload),
             ("deactivating", "stop-sigterm", "success", stop, StopReason::Stop),
             (
                 "deactivating",
@@ -158,6 +167,7 @@ mod tests {
         let units = vec!["db.service".to_owned(), "cache.service".to_owned()];
         let cases = [
             (StopReason::Kill, "systemctl kill"),
+            (StopReason::Reload, "systemctl reload"),
             (StopReason::Stop, "systemctl stop"),
             (StopReason::Restart, "systemctl restart"),
             (StopReason::Dependency { units }, "db.service, cache.service"),
