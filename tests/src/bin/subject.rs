@@ -8,6 +8,7 @@
 //! | `--signals NAME,…` | guards these signals instead of the default ones |
 //! | `--hold` | has a phase that lasts until SIGWINCH arrives, so that it receives later signals |
 //! | `--no-descriptors` | cannot open files between `ready` and its teardown |
+//! | `--reload` | takes a SIGHUP for a reload, and prints `reloaded` |
 //! | `--own kill\|raise\|timer` | sends itself a SIGTERM in this way |
 
 #![forbid(unsafe_code)]
@@ -32,6 +33,7 @@ struct Options {
     signals: Option<Vec<Signal>>,
     hold: bool,
     no_descriptors: bool,
+    reload: bool,
     own: Option<String>,
 }
 
@@ -61,7 +63,17 @@ async fn serve(options: Options) -> Result<ShutdownReport, Box<dyn Error>> {
 
     println!("ready {}", std::process::id());
     let timer = options.own.as_deref().map(signal_ourselves).transpose()?;
-    let token = guard.token();
+    let (token, handle) = (guard.token(), guard.handle());
+    if options.reload {
+        let mut hangup = signal(SignalKind::hangup())?;
+        tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                let reloading = handle.reloading();
+                println!("reloaded");
+                drop(reloading);
+            }
+        });
+    }
     let report = guard
         .run(async move {
             tokio::select! {
@@ -88,6 +100,7 @@ impl Options {
                 }
                 "--hold" => options.hold = true,
                 "--no-descriptors" => options.no_descriptors = true,
+                "--reload" => options.reload = true,
                 "--own" => options.own = Some(value()?),
                 _ => return Err(format!("unknown option {argument}").into()),
             }

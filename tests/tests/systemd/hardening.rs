@@ -4,19 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::harness::{assert_says, under_systemd};
-
-/// The rows of the table in docs/systemd.md, without backquotes.
-fn documented() -> Vec<Vec<String>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let text = std::fs::read_to_string(root.join("docs/systemd.md")).unwrap();
-    let (_, section) = text.split_once("## Hardening\n").unwrap();
-    let table = section.lines().skip_while(|line| !line.starts_with("|---")).skip(1);
-    let row = |line: &str| {
-        line.trim_matches('|').split('|').map(|cell| cell.trim().replace('`', "")).collect()
-    };
-    table.take_while(|line| line.starts_with('|')).map(row).collect()
-}
+use crate::harness::{assert_says, table, under_systemd};
 
 /// The observations of a run, in the words of the table.
 fn observed(entries: &[Value], diagnostic: &str) -> [String; 5] {
@@ -91,11 +79,11 @@ echo "= end"
 
 #[test]
 fn each_setting_costs_what_the_table_says() {
-    let rows = documented();
+    let rows = table("## Hardening");
     assert!(rows.len() > 10, "{rows:?}");
     let mut script = RUN.to_owned();
     for (n, row) in rows.iter().enumerate() {
-        let settings: Vec<String> = match row[0].as_str() {
+        let settings: Vec<String> = match row[0].replace('`', "").as_str() {
             "(none)" => Vec::new(),
             settings => settings.split(", ").map(|one| format!("'{one}'")).collect(),
         };

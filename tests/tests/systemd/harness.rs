@@ -42,10 +42,25 @@ start() {
 }
 "#;
 
-/// Boots a systemd and runs a script in it. `None` if this machine cannot boot one. The script
-/// finds the gateway as `$GATEWAY`, the command line tool as `$FORENSICS`, this package's programs
-/// as `$SUBJECT`, `$TROUBLE` and `$HAMMER`, and a folder shared with the host as `$SHARED`.
+/// A system to boot.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum System {
+    /// The host's systemd, without a system bus.
+    Host,
+    /// The host's systemd, with a system bus.
+    HostWithBus,
+    /// The systemd of Debian trixie, with a system bus. `tests/systemd/trixie` makes its root.
+    Trixie,
+}
+
+/// Boots the host's systemd, without a system bus, and runs a script in it, as [`under`].
 pub(crate) fn under_systemd(script: &str) -> Option<String> {
+    under(System::Host, script)
+}
+
+/// Boots a systemd and runs a script in it. `None` if this machine cannot boot it. The script finds the gateway as `$GATEWAY`, the command line tool as `$FORENSICS`, this package's programs
+/// as `$SUBJECT`, `$TROUBLE` and `$HAMMER`, and a folder shared with the host as `$SHARED`.
+pub(crate) fn under(system: System, script: &str) -> Option<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let (gateway, forensics) = (example("gateway"), forensics());
     let subject = PathBuf::from(env!("CARGO_BIN_EXE_subject"));
@@ -62,7 +77,14 @@ pub(crate) fn under_systemd(script: &str) -> Option<String> {
         hammer.display(),
         shared.path().display(),
     );
-    let output = Command::new(root.join("systemd/boot"))
+    let trixie = root.join("../target/trixie");
+    let mut boot = Command::new(root.join("systemd/boot"));
+    match system {
+        System::Host => {}
+        System::HostWithBus => drop(boot.arg("-d")),
+        System::Trixie => drop(boot.arg("-d").arg("-r").arg(&trixie)),
+    }
+    let output = boot
         .arg("-b")
         .arg(folder(&gateway))
         .arg("-b")
@@ -86,6 +108,17 @@ pub(crate) fn under_systemd(script: &str) -> Option<String> {
         assert!(output.status.success(), "{stderr}\n{said}");
     }
     Some(said)
+}
+
+/// The rows of the first table below a heading of docs/systemd.md.
+pub(crate) fn table(heading: &str) -> Vec<Vec<String>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let text = std::fs::read_to_string(root.join("docs/systemd.md")).unwrap();
+    let (_, section) = text.split_once(&format!("{heading}\n")).unwrap();
+    let table = section.lines().skip_while(|line| !line.starts_with("|---")).skip(1);
+    let row =
+        |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect();
+    table.take_while(|line| line.starts_with('|')).map(row).collect()
 }
 
 /// Asserts that the text contains each of these.

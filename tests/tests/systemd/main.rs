@@ -16,3 +16,4 @@ mod notify;
 mod programs;
 mod restarts;
 mod stop;
+mod versions;
