@@ -245,7 +245,7 @@ fn a_panic_that_aborts_is_in_its_record() {
 fn a_caught_panic_is_not_recorded_as_the_end() {
     let (ended, verdict, _) = Trouble::start("panic_in_service").end();
     assert_eq!(ended.code(), 1, "{}", ended.stderr);
-    assert_eq!(verdict.outcome, RunOutcome::Clean, "{verdict}");
+    assert_eq!(verdict.outcome, RunOutcome::Failed, "{verdict}");
     assert_eq!(verdict.exit_code, Some(1));
 }
 
