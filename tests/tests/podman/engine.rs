@@ -51,13 +51,15 @@ impl Engine {
         let engine = Self { dir: tempfile::tempdir().unwrap() };
         fs::write(engine.path("containers.conf"), CONTAINERS_CONF).unwrap();
         let runs = RUNS.get().is_some();
-        if !runs && !root_can(&mut engine.podman(&["info"])) {
+        if !runs && !root_can(Command::new("podman").arg("--version")) {
             return None;
         }
         // Like the kubelet's `emptyDir`: the user of the container is often not root.
         fs::create_dir(engine.shared()).unwrap();
         fs::set_permissions(engine.shared(), fs::Permissions::from_mode(0o777)).unwrap();
-        engine.import();
+        if !can(&mut engine.import()) {
+            return None;
+        }
         if !runs && !can(&mut engine.podman(&["run", "--rm", "--network=none", IMAGE, "--help"])) {
             return None;
         }
@@ -74,7 +76,8 @@ impl Engine {
         self.path("shared")
     }
 
-    fn import(&self) {
+    /// Makes the files of the image. Returns the command that imports them.
+    fn import(&self) -> Command {
         let copy = |from: &Path, to: &str| {
             let to = self.path("image").join(to.trim_start_matches('/'));
             fs::create_dir_all(to.parent().unwrap()).unwrap();
@@ -89,7 +92,7 @@ impl Engine {
         let (image, tar) = (self.path("image"), self.path("image.tar"));
         said(Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(&image).arg("."));
         let entry_point = r#"ENTRYPOINT ["/bin/gateway"]"#;
-        self.ok(&["import", "--quiet", "--change", entry_point, tar.to_str().unwrap(), IMAGE]);
+        self.podman(&["import", "--quiet", "--change", entry_point, tar.to_str().unwrap(), IMAGE])
     }
 
     /// A command of podman.
