@@ -7,8 +7,9 @@
 use std::collections::HashMap;
 use std::ptr;
 
+use forensics_core::duration::Timespan;
 use forensics_core::escape::{MAX_NAME_CHARS, MAX_TEXT_CHARS};
-use forensics_core::record::{Event, PhaseOutcome, Record, values_line};
+use forensics_core::record::{Entry, Event, PhaseOutcome, Record, values_line};
 use serde_json::{Map, Value};
 
 use crate::format::{name, seconds, text};
@@ -88,7 +89,7 @@ impl<'a> Timeline<'a> {
         // The bars that have not ended, by name and group, oldest first.
         let mut open: HashMap<_, Vec<usize>> = HashMap::new();
         let mut marks = Vec::new();
-        for entry in entries {
+        for &entry in &entries {
             let (at, event) = (entry.mono_us.saturating_sub(zero), &entry.event);
             match event {
                 Event::PhaseStarted(started) => {
@@ -119,17 +120,26 @@ impl<'a> Timeline<'a> {
                         bar.values = Some(&finished.values);
                     }
                 }
-                Event::Signal(_) | Event::Stalled(_) | Event::Diag(_) | Event::Stopped(_) => {
+                Event::Signal(_)
+                | Event::DeadlineMoved(_)
+                | Event::Stalled(_)
+                | Event::Diag(_)
+                | Event::Stopped(_) => {
                     let is_first = first.is_some_and(|first| ptr::eq(first, entry));
                     marks.push(Mark { at, event, is_first });
                 }
                 _ => {}
             }
         }
-        let deadline = first.and_then(|first| match &first.event {
-            Event::Signal(signal) => signal.deadline_us,
+        let moved = entries.iter().rev().find_map(|entry| match &entry.event {
+            Event::DeadlineMoved(moved) => moved.deadline_us,
             _ => None,
         });
+        let first_deadline = |first: &Entry| match &first.event {
+            Event::Signal(signal) => signal.deadline_us,
+            _ => None,
+        };
+        let deadline = moved.or_else(|| first.and_then(first_deadline));
         let near = deadline.filter(|&deadline| deadline <= end.saturating_mul(3));
         let span = near.unwrap_or(0).max(end).max(1);
         let more = bars.len().saturating_sub(MAX_BARS) + marks.len().saturating_sub(MAX_MARKS);
@@ -206,6 +216,16 @@ impl Mark<'_> {
                     text += &format!(", cause {}", name(&signal.cause));
                 }
                 text
+            }
+            Event::DeadlineMoved(moved) => {
+                let [mut to, mut by] = [String::new(), String::new()];
+                if let Some(us) = moved.deadline_us {
+                    to = format!(" to {}", Timespan::Finite(us));
+                }
+                if let Some(timeout) = moved.stop_timeout_us {
+                    by = format!(": systemd gives {timeout}");
+                }
+                format!("deadline moved{to}{by}")
             }
             Event::Stalled(stall) => {
                 let phase = stall.phase.as_ref().map(|phase| format!(" in {}", name(phase)));

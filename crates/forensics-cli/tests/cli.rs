@@ -8,9 +8,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use forensics_core::duration::Timespan;
 use forensics_core::record::{
-    Diag, DiagState, Event, ExitKind, PhaseFinished, PhaseOutcome, PhaseProgress, PhaseStarted,
-    Recorder, RunStarted, SignalEvent, SignalKind, Stalled, StalledWhat, Stopped,
+    DeadlineMoved, Diag, DiagState, Event, ExitKind, PhaseFinished, PhaseOutcome, PhaseProgress,
+    PhaseStarted, Recorder, RunStarted, SignalEvent, SignalKind, Stalled, StalledWhat, Stopped,
 };
 use nix::errno::Errno;
 use nix::sys::signal::kill;
@@ -320,6 +321,10 @@ fn a_timeline_has_every_kind_of_event_and_counts_unreadable_lines() {
     let values = |text: &str| serde_json::from_str(text).unwrap();
     let mut signal = SignalEvent::new(SignalKind::Request, 1, "requested");
     signal.deadline_us = Some(45_000_000);
+    let moved = DeadlineMoved {
+        deadline_us: Some(40_000_000),
+        stop_timeout_us: Some(Timespan::Finite(41_000_000)),
+    };
     let mut drained = PhaseFinished::new("drain", PhaseOutcome::CutShort, 200, 300);
     drained.values = values(r#"{"active_now":3,"who":"slack"}"#);
     let mut wedged = Stalled::new(StalledWhat::Phase, 11, "sleeps in futex");
@@ -328,6 +333,7 @@ fn a_timeline_has_every_kind_of_event_and_counts_unreadable_lines() {
     diag.error = Some("no such file".to_owned());
     let events = [
         Event::Signal(signal),
+        Event::DeadlineMoved(moved),
         Event::Diag(diag),
         Event::PhaseStarted(PhaseStarted::new("drain", 100)),
         Event::PhaseProgress(PhaseProgress::new("drain", values(r#"{"active_now":7}"#), 150)),
@@ -352,6 +358,7 @@ fn a_timeline_has_every_kind_of_event_and_counts_unreadable_lines() {
         "skipped",
         "left=1",
         "stalled in drain: sleeps in futex",
+        "deadline moved to 40s: systemd gives 41s",
         "diagnostic failed: no such file",
         "1 lines could not be read, and the last line is torn",
     ] {

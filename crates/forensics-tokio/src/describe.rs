@@ -13,7 +13,7 @@ use crate::shutdown::Shutdown;
 const MAX_THREADS: usize = 64;
 
 /// How long reading the threads may take.
-const READ_LIMIT: Duration = Duration::from_millis(200);
+pub(crate) const READ_LIMIT: Duration = Duration::from_millis(200);
 
 /// How long after the beginning of a stop the threads' CPU time starts to count. At first, everything
 /// that handles the signal needs CPU time.
@@ -22,17 +22,17 @@ const COUNT_CPU_AFTER: Duration = Duration::from_millis(100);
 /// Reads the threads once, soon after the stop began, for later comparison.
 pub(crate) fn sample_threads(shutdown: &Shutdown, since: Duration) {
     if since >= COUNT_CPU_AFTER {
-        shutdown.threads_before.get_or_init(threads);
+        shutdown.threads_before.get_or_init(|| threads(READ_LIMIT));
     }
 }
 
-fn threads() -> Vec<Thread> {
-    run_with_timeout(READ_LIMIT, || Thread::all(MAX_THREADS)).unwrap_or_default()
+fn threads(limit: Duration) -> Vec<Thread> {
+    run_with_timeout(limit, || Thread::all(MAX_THREADS)).unwrap_or_default()
 }
 
 /// Returns `what`, the running phases, the runtime's figures, and all threads, as one line that is safe to
-/// show.
-pub(crate) fn describe(shutdown: &Shutdown, what: &str) -> String {
+/// show. Reading the threads takes at most `limit`.
+pub(crate) fn describe(shutdown: &Shutdown, what: &str, limit: Duration) -> String {
     let mut parts = vec![what.to_owned()];
     let unsaid = shutdown.log.unsaid().into_iter();
     parts.extend(unsaid.filter(|text| text.starts_with("Shutdown context")));
@@ -45,7 +45,7 @@ pub(crate) fn describe(shutdown: &Shutdown, what: &str) -> String {
     let queued = metrics.global_queue_depth();
     parts.push(format!("runtime: {workers} workers, {tasks} tasks, {queued} queued"));
     let before = shutdown.threads_before.get();
-    let threads = threads().into_iter().map(|thread| {
+    let threads = threads(limit).into_iter().map(|thread| {
         let Some(before) = before else { return thread.to_string() };
         let before = before.iter().find(|one| one.tid == thread.tid).map_or(0, |one| one.cpu_ticks);
         // A clock tick is 10 ms on every Linux that Rust runs on (USER_HZ).

@@ -125,6 +125,9 @@ events! {
     fn teardown_started(deadline: &str, sum: &str) =>
         info(name: "teardown_started", "Teardown started ({deadline}): {sum}");
 
+    fn deadline_moved(deadline: &str) =>
+        info(name: "deadline_moved", "Deadline moved by systemd's answer ({deadline})");
+
     fn phase_started(phase: &str, offset: Duration, budget: Duration) =>
         debug(name: "phase_started", phase = named(phase), budget = %Seconds(budget),
             "+{} phase started", Seconds(offset));
@@ -290,6 +293,7 @@ pub(crate) fn emit(event: LogEvent, phases: &Phases) {
         LogEvent::DelayStarted(delay) => delay_started(delay),
         LogEvent::DelayEnded(lasted, why) => delay_ended(lasted, why),
         LogEvent::TeardownStarted { sum, deadline } => teardown_started(&deadline, &sum),
+        LogEvent::DeadlineMoved(deadline) => deadline_moved(&deadline),
         LogEvent::RegistrationError(what) => registration_error(&what),
         LogEvent::PhaseStarted { phase, offset, budget } => {
             phases.span(&phase).in_scope(|| phase_started(&phase.name, offset, budget));

@@ -93,6 +93,7 @@ mod status;
 mod systemctl;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod unit;
 
 pub use builder::Builder;
 pub use builder::install_error::InstallError;

@@ -28,7 +28,7 @@ const OPEN_LIMIT: Duration = Duration::from_millis(500);
 
 /// How long to wait until the last message is written. A busy machine may need that long to run a
 /// thread. By then nothing else is waiting.
-const WRITE_LIMIT: Duration = Duration::from_millis(500);
+pub(crate) const WRITE_LIMIT: Duration = Duration::from_millis(500);
 
 /// The file, if there is one; see the module's documentation.
 pub(crate) struct TerminationMessage {
@@ -108,9 +108,9 @@ impl TerminationMessage {
         }
     }
 
-    /// Waits until everything is written, for at most 500 ms.
-    pub(crate) fn finish(&self) {
-        self.queue.flush(WRITE_LIMIT);
+    /// Waits until everything is written, for at most `limit`.
+    pub(crate) fn finish(&self, limit: Duration) {
+        self.queue.flush(limit);
     }
 
     /// What went wrong first, if anything has.
@@ -166,10 +166,10 @@ mod tests {
         write_now(&log, "stopping".to_owned(), false);
         write_now(&log, "ended".to_owned(), true);
         write_now(&log, "too late".to_owned(), false);
-        log.finish();
+        log.finish(WRITE_LIMIT);
         assert_eq!(fs::read_to_string(&path).unwrap(), "ended");
         write_now(&log, "forced".to_owned(), true);
-        log.finish();
+        log.finish(WRITE_LIMIT);
         assert_eq!(fs::read_to_string(&path).unwrap(), "forced");
         assert_eq!(log.failure(), None);
     }
@@ -205,7 +205,7 @@ mod tests {
         let file = File::open(tempfile::NamedTempFile::new().unwrap().path()).unwrap();
         let log = TerminationMessage::new(move |text| write(&file, text));
         write_now(&log, "ended".to_owned(), true);
-        log.finish();
+        log.finish(WRITE_LIMIT);
         assert!(log.failure().unwrap().contains("Bad file descriptor"));
 
         let (release, blocks) = mpsc::channel::<()>();
@@ -222,7 +222,7 @@ mod tests {
         write_now(&log, "stopping, phase drain".to_owned(), false);
         write_now(&log, "ended".to_owned(), true);
         assert!(began.elapsed() < WRITE_LIMIT, "no caller waits before the end");
-        log.finish();
+        log.finish(WRITE_LIMIT);
         // The wait ended at its limit, before the last message was written.
         assert!(began.elapsed() >= WRITE_LIMIT);
         release.send(()).unwrap();

@@ -24,11 +24,12 @@ use tracing::level_filters::LevelFilter;
 use crate::blocking::run_with_timeout_or_here;
 use crate::capture_context;
 use crate::config::Config;
+use crate::describe::READ_LIMIT;
 use crate::diagnostic;
 use crate::lock::lock;
 use crate::log_thread::{EMIT_LIMIT, LogThread};
 use crate::machine::{Action, Awaited, Event, ExitReason, LogEvent, Machine, StepId, Work};
-use crate::message::TerminationMessage;
+use crate::message::{TerminationMessage, WRITE_LIMIT};
 use crate::notify::Notifier;
 use crate::outcome::Outcome;
 use crate::phase_context::PhaseFn;
@@ -63,6 +64,8 @@ pub(crate) struct Shutdown {
     pub(crate) service_running: watch::Sender<bool>,
     /// Notified when the runtime has to show that it still answers.
     pub(crate) runtime_asked: Notify,
+    /// Notified when systemd has to be asked about the stop again.
+    pub(crate) ask_again: Notify,
     /// Tells the diagnostic that no time is left for it.
     diagnostic_deadline: Arc<Notify>,
     /// How the previous run ended.
@@ -115,6 +118,7 @@ impl Shutdown {
             context: SetOnce::new(),
             service_running: watch::Sender::new(true),
             runtime_asked: Notify::new(),
+            ask_again: Notify::new(),
             diagnostic_deadline: Arc::default(),
             previous: previous.map(|run| run.post_mortem),
             missed_before: capture::overflow_count(),
@@ -231,6 +235,8 @@ impl Shutdown {
                 self.handle(Event::ContextCompleted(context));
             }
             Action::ResolveSender(signal, mut repeated) => {
+                // It may be that systemd has begun to stop the unit.
+                self.ask_again.notify_one();
                 (repeated.sender, repeated.cause) =
                     capture_context::resolve_sender(&self.startup, &signal);
                 self.handle(Event::SignalRepeated(repeated));
@@ -251,7 +257,7 @@ impl Shutdown {
             }
             Action::AskRuntime => self.runtime_asked.notify_one(),
             Action::ReportStall { what, stalled } => {
-                let detail = describe::describe(self, &what);
+                let detail = describe::describe(self, &what, READ_LIMIT);
                 self.handle(Event::StallDescribed { stalled, detail });
             }
             // Only the shutdown thread ends the process.
@@ -270,6 +276,13 @@ impl Shutdown {
         let since = clock::mono_us().saturating_sub(captured.mono_ns / 1000);
         let now = self.now();
         now.checked_sub(Duration::from_micros(since)).unwrap_or(now)
+    }
+
+    /// The time `mono_us` of `CLOCK_MONOTONIC`, by the clock of [`now`](Self::now). `None` if it is
+    /// in the future.
+    pub(crate) fn instant_of(&self, mono_us: u64) -> Option<Instant> {
+        let since = clock::mono_us().checked_sub(mono_us)?;
+        self.now().checked_sub(Duration::from_micros(since))
     }
 
     /// How many signals have found no free slot since the guard was installed.
@@ -305,20 +318,29 @@ impl Shutdown {
     }
 
     /// Records and logs that the process is ended by force, and flushes the record, the log and the
-    /// termination message. Blocks, with a limit on each step if a thread can be started.
+    /// termination message. Blocks, with a limit on each step if a thread can be started. All steps
+    /// together end before the supervisor's SIGKILL, if the time of that is known.
     pub(crate) fn last_words(self: &Arc<Self>, reason: ExitReason) {
+        let left = self.machine().killed_at().map(|at| at.saturating_duration_since(self.now()));
+        // The last third of that is for a busy host.
+        let by = left.filter(|left| !left.is_zero()).map(|left| self.now() + left * 2 / 3);
+        let within = |limit: Duration| {
+            by.map_or(limit, |by| limit.min(by.saturating_duration_since(self.now())))
+        };
         let detail = match reason {
             ExitReason::Signal(_) => reason.text(),
-            _ => describe::describe(self, &reason.text()),
+            _ => describe::describe(self, &reason.text(), within(READ_LIMIT) / 2),
         };
-        self.handle(Event::ExitDescribed(detail));
-        self.record.flush(LAST_WRITE_LIMIT);
-        self.log.finish(EMIT_LIMIT);
+        self.handle(Event::ExitDescribed(detail.clone()));
+        self.record.flush(within(LAST_WRITE_LIMIT));
+        self.log.finish(within(EMIT_LIMIT));
         for hook in &self.config.on_forced_exit {
             let hook = hook.clone();
-            run_with_timeout_or_here(EMIT_LIMIT, move || (hook.0)());
+            run_with_timeout_or_here(within(EMIT_LIMIT), move || (hook.0)());
         }
-        self.message.finish();
+        self.handle(Event::Exiting(detail));
+        self.message.finish(within(WRITE_LIMIT));
+        self.record.flush(within(LAST_WRITE_LIMIT));
     }
 
     /// Flushes the record, the log and the termination message at the end of a teardown.
@@ -340,7 +362,7 @@ impl Shutdown {
             phases.end_spans();
         });
         self.log.finish(FINISH_LIMIT);
-        self.message.finish();
+        self.message.finish(WRITE_LIMIT);
         self.handle(Event::Closed);
     }
 
@@ -348,7 +370,7 @@ impl Shutdown {
     /// is dropped or a panic ends the process.
     pub(crate) fn flush(&self) {
         self.record.flush(FINISH_LIMIT);
-        self.message.finish();
+        self.message.finish(WRITE_LIMIT);
     }
 
     /// Runs the diagnostic, and logs and records how it ended.

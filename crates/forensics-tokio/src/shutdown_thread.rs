@@ -197,8 +197,10 @@ fn serve() -> Round {
     }
     for guard in guards {
         let is_ended = ended.as_ref().is_some_and(|ended| Arc::ptr_eq(ended, &guard));
-        if (is_ended || !guard.machine().is_over()) && watch(&guard) {
-            timeout = Some(timeout.map_or(EVERY, |sooner| sooner.min(EVERY)));
+        if (is_ended || !guard.machine().is_over())
+            && let Some(next) = watch(&guard)
+        {
+            timeout = Some(timeout.map_or(next, |sooner| sooner.min(next)));
         }
         // A separate statement, because the machine would stay locked within the `if`.
         let exit = guard.machine().exit_reason();
@@ -228,8 +230,8 @@ pub(crate) fn perform(pending: Pending) {
     }
 }
 
-/// Checks a guard's stop, if there is one. Returns whether to check it again.
-fn watch(guard: &Arc<Shutdown>) -> bool {
+/// Checks a guard's stop, if there is one. Returns when to check it again.
+fn watch(guard: &Arc<Shutdown>) -> Option<Duration> {
     guard.log.write_overdue(EMIT_LIMIT);
     let snapshot = guard.machine().snapshot(guard.now());
     if let Some(snapshot) = snapshot {
@@ -238,7 +240,12 @@ fn watch(guard: &Arc<Shutdown>) -> bool {
     if guard.machine().is_watched() {
         guard.handle(Event::Watched { missed: guard.missed() });
     }
-    guard.machine().is_watched()
+    let now = guard.now();
+    let machine = guard.machine();
+    let due = machine.watch_by().map(|by| by.saturating_duration_since(now));
+    machine
+        .is_watched()
+        .then(|| due.filter(|due| !due.is_zero()).map_or(EVERY, |due| due.min(EVERY)))
 }
 
 /// Ends the process. Neither its destructors nor those of the runtime run, because they could

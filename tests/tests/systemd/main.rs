@@ -15,5 +15,7 @@ mod journal;
 mod notify;
 mod programs;
 mod restarts;
+mod roles;
 mod stop;
+mod timeouts;
 mod versions;

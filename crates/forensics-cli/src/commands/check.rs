@@ -10,7 +10,9 @@ use std::time::Duration;
 use clap::Args;
 use forensics_core::duration::Timespan;
 use forensics_core::escape::{MAX_TEXT_CHARS, truncate};
-use forensics_core::systemd::{Alignment, DropIn, Manager, UnitProperties, lint, show_arguments};
+use forensics_core::systemd::{
+    Alignment, CgroupUnit, DropIn, Finding, Manager, Severity, UnitProperties, lint, show_arguments,
+};
 use forensics_core::{json, secure_fs};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -43,7 +45,7 @@ pub(crate) struct Check {
     /// How much of the stop timeout must remain after the drain
     #[arg(long, value_name = "T", value_parser = super::finite, default_value = "30s")]
     headroom: Duration,
-    /// Ask the user's manager instead of the system's
+    /// Ask the user's manager instead of the system's, and check the service of that manager as well
     #[arg(long)]
     user: bool,
     /// Print JSON, on one line
@@ -67,47 +69,100 @@ impl Check {
                 return Ok(ExitCode::from(CANNOT_TELL));
             }
         };
-        let granted = properties.stop_timeout();
-        let alignment = granted.map(|granted| Alignment::check(granted, self.drain, self.headroom));
-        let short = alignment.filter(|alignment| !alignment.is_aligned());
-        let drop_in = short.and_then(|short| DropIn::new(&unit, manager, short.needed));
-        let code = match (alignment, short) {
-            (None, _) => CANNOT_TELL,
-            (_, None) => ALIGNED,
-            _ => NOT_ALIGNED,
+        let own = Checked::new(self, CgroupUnit { unit, manager }, &properties);
+        let mut findings = lint(&properties);
+        // The stop timeout of the user manager's own service also limits its units.
+        let outer = own.unit.manager_unit();
+        let outer =
+            outer.and_then(|unit| match systemctl(&show_arguments(unit.manager, &unit.unit)) {
+                Ok(output) => Some(Checked::new(self, unit, &UnitProperties::parse(&output))),
+                Err(why) => {
+                    let why = text(&why.to_string(), MAX_TEXT_CHARS);
+                    let what =
+                        format!("{} also limits a stop, but can't be checked: {why}", unit.unit);
+                    findings.push(Finding { severity: Severity::Unknown, what, fix: None });
+                    None
+                }
+            });
+        let all = [Some(&own), outer.as_ref()].into_iter().flatten();
+        let code = match own.alignment {
+            None => CANNOT_TELL,
+            Some(_) if all.clone().any(|checked| checked.short().is_some()) => NOT_ALIGNED,
+            Some(_) => ALIGNED,
         };
         if self.json {
-            let answer = json!({
-                "unit": unit,
-                "aligned": alignment.map(|alignment| alignment.is_aligned()),
-                "timeout_stop_us": alignment.map(|alignment| alignment.stop_timeout),
-                "needed_us": alignment.and_then(|it| Timespan::from(it.needed).as_micros()),
-                "summary": alignment.map(|alignment| alignment.to_string()),
-                "drop_in": drop_in.as_ref().map(|drop_in| json!({
-                    "edit": drop_in.edit_command,
-                    "section": drop_in.section,
-                    "setting": drop_in.setting,
-                    "script": drop_in.script,
-                    "overruled_by": overruling(&properties),
-                })),
-                "findings": lint(&properties),
-            });
+            let mut answer = own.json();
+            answer["aligned"] = json!(own.alignment.map(|_| code == ALIGNED));
+            answer["findings"] = json!(findings);
+            if let Some(outer) = &outer {
+                answer["user_manager"] = outer.json();
+            }
             writeln!(out, "{}", json::to_string(&answer)?)?;
         } else {
-            let summary = alignment.map(|alignment| alignment.to_string());
-            let unknown = || "can't tell: systemd does not report a stop timeout".to_owned();
-            writeln!(out, "{}: {}", to_copy(&unit), summary.unwrap_or_else(unknown))?;
-            for finding in lint(&properties) {
+            for checked in all.clone() {
+                let summary = checked.alignment.map(|alignment| alignment.to_string());
+                let unknown = || "can't tell: systemd does not report a stop timeout".to_owned();
+                let unit = to_copy(&checked.unit.unit);
+                writeln!(out, "{unit}: {}", summary.unwrap_or_else(unknown))?;
+            }
+            for finding in &findings {
                 writeln!(out, "{}: {}", finding.severity, finding.what)?;
                 if let Some(fix) = &finding.fix {
                     writeln!(out, "  fix: {fix}")?;
                 }
             }
-            if let Some(drop_in) = &drop_in {
-                print_fix(out, drop_in, overruling(&properties))?;
+            for checked in all {
+                if let Some(drop_in) = checked.drop_in() {
+                    print_fix(out, &drop_in, checked.overruling.clone())?;
+                }
             }
         }
         Ok(ExitCode::from(code))
+    }
+}
+
+/// A unit whose stop timeout limits a stop.
+struct Checked {
+    unit: CgroupUnit,
+    /// `None` if systemd does not report a stop timeout.
+    alignment: Option<Alignment>,
+    /// The drop-in that overrides the one of `systemctl edit`.
+    overruling: Option<String>,
+}
+
+impl Checked {
+    fn new(check: &Check, unit: CgroupUnit, properties: &UnitProperties) -> Self {
+        let granted = properties.stop_timeout();
+        let alignment =
+            granted.map(|granted| Alignment::check(granted, check.drain, check.headroom));
+        Self { unit, alignment, overruling: overruling(properties) }
+    }
+
+    fn short(&self) -> Option<Alignment> {
+        self.alignment.filter(|alignment| !alignment.is_aligned())
+    }
+
+    /// The fix, if the stop timeout is too short.
+    fn drop_in(&self) -> Option<DropIn> {
+        DropIn::new(&self.unit.unit, self.unit.manager, self.short()?.needed)
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let alignment = self.alignment;
+        json!({
+            "unit": self.unit.unit,
+            "aligned": alignment.map(|alignment| alignment.is_aligned()),
+            "timeout_stop_us": alignment.map(|alignment| alignment.stop_timeout),
+            "needed_us": alignment.and_then(|it| Timespan::from(it.needed).as_micros()),
+            "summary": alignment.map(|alignment| alignment.to_string()),
+            "drop_in": self.drop_in().map(|drop_in| json!({
+                "edit": drop_in.edit_command,
+                "section": drop_in.section,
+                "setting": drop_in.setting,
+                "script": drop_in.script,
+                "overruled_by": self.overruling,
+            })),
+        })
     }
 }
 

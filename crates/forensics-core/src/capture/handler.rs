@@ -22,6 +22,8 @@ static CAPTURED: Slots<SignalInfo, SLOTS> = Slots::new();
 static OVERFLOW_COUNT: AtomicU64 = AtomicU64::new(0);
 /// The pid of the process that installed the handler. A forked child has another pid.
 static OWNER: AtomicI32 = AtomicI32::new(0);
+/// By signal, whether its action would be the default one without our handler. Linux has 64 signals.
+static IS_DEFAULT: [AtomicBool; 65] = [const { AtomicBool::new(false) }; 65];
 /// Whether pids in `/proc` are those of our pid namespace.
 static PROC_IS_OURS: AtomicBool = AtomicBool::new(false);
 /// The parent-death signal of the thread that installed the handler, or 0. Each thread has its own,
@@ -58,7 +60,7 @@ pub(super) fn prepare() -> nix::Result<()> {
 pub(super) fn on_signal(info: &siginfo_t) {
     let mono_ns = raw::clock_ns(ClockId::CLOCK_MONOTONIC);
     if own_pid() != OWNER.load(Ordering::Acquire) {
-        return;
+        return act_as_without_us(info.si_signo);
     }
     // The interrupted code may be about to read errno after a failed call.
     let errno = Errno::last_raw();
@@ -68,6 +70,24 @@ pub(super) fn on_signal(info: &siginfo_t) {
     }
     raw::notify(WAKE_FD.load(Ordering::Acquire));
     Errno::set_raw(errno);
+}
+
+/// Does in a forked child what the signal would do without our handler, because a child has no thread
+/// that serves the handler. If the action was the default one, the signal takes effect when the
+/// handler returns. Another handler has already been called, and an ignored signal stays ignored.
+fn act_as_without_us(signal: c_int) {
+    let known = usize::try_from(signal).ok().and_then(|signal| IS_DEFAULT.get(signal));
+    if known.is_some_and(|is_default| is_default.load(Ordering::Acquire)) {
+        raw::raise_by_default(signal);
+    }
+}
+
+/// Stores whether the action of a signal is the default one without our handler.
+pub(super) fn set_default(signal: Signal, is_default: bool) {
+    let known = usize::try_from(signal.as_raw()).ok().and_then(|signal| IS_DEFAULT.get(signal));
+    if let Some(known) = known {
+        known.store(is_default, Ordering::Release);
+    }
 }
 
 fn capture(info: &siginfo_t, mono_ns: u64, wall_ns: u64) -> SignalInfo {

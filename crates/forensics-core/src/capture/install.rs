@@ -107,14 +107,18 @@ impl Drop for HandlerGuard {
 
 fn add_guard(registrations: &mut Vec<Registration>, signal: Signal) -> io::Result<()> {
     if let Some(known) = registrations.iter_mut().find(|known| known.signal == signal) {
-        if let Some(handler) = &known.uninstalled {
-            known.before = not_ignored(sigaction(signal, Some(handler))?);
+        if let Some(installed) = &known.uninstalled {
+            let before = sigaction(signal, Some(installed))?;
+            handler::set_default(signal, before.sa_sigaction == libc::SIG_DFL);
+            known.before = not_ignored(before);
             known.uninstalled = None;
         }
         known.guards += 1;
         return Ok(());
     }
-    let before = not_ignored(sigaction(signal, None)?);
+    let before = sigaction(signal, None)?;
+    handler::set_default(signal, before.sa_sigaction == libc::SIG_DFL);
+    let before = not_ignored(before);
     // SAFETY: `on_signal` is async-signal-safe, does not panic and does not block, as the module
     // `handler` documents.
     unsafe { signal_hook_registry::register_sigaction(signal.as_raw(), handler::on_signal) }?;

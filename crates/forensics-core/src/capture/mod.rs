@@ -30,7 +30,7 @@
 //! measurements are in docs/performance.md. Handlers of different signals can nest (the registry
 //! installs them with an empty mask), and each uses its own slot. A forked child that has not called
 //! exec inherits the handler; it compares its pid with that of the process that installed it, and
-//! returns at once.
+//! does what the signal would have done without the handler.
 //!
 //! # Uninstalling
 //!
@@ -42,6 +42,7 @@
 #![allow(unsafe_code)] // Only in this module; see ARCHITECTURE.md.
 
 mod code;
+mod fork;
 mod handler;
 mod install;
 #[cfg_attr(all(target_os = "linux", not(forensics_portable)), path = "linux.rs")]
@@ -60,6 +61,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 pub use code::SiCode;
+pub(crate) use fork::NotInChildren;
 pub use handler::{drain, overflow_count, wait, wake};
 pub use install::{HandlerError, HandlerGuard, install};
 pub use signal::{Signal, UnknownSignal};

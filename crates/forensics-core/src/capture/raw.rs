@@ -118,6 +118,38 @@ pub(super) fn clock_ns(clock: ClockId) -> u64 {
     clock_gettime(clock).map_or(0, |now| Duration::from(now).as_nanos() as u64)
 }
 
+/// Restores the default action of a signal, and sends it to this thread. In a handler of this signal
+/// it takes effect when the handler returns, because it is blocked until then.
+pub(super) fn raise_by_default(signal: c_int) {
+    // SAFETY: both functions are async-signal-safe. The default action needs no function of ours.
+    unsafe {
+        libc::signal(signal, libc::SIG_DFL);
+        libc::raise(signal);
+    }
+}
+
+/// Opens a file for writing, or returns -1. `path` ends in a NUL.
+pub(super) fn open_for_writing(path: &std::ffi::CStr) -> c_int {
+    // SAFETY: `path` ends in a NUL and outlives the call.
+    unsafe { libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC) }
+}
+
+/// Makes `fd` refer to the same file as `to`. Async-signal-safe.
+pub(super) fn replace(fd: c_int, to: c_int) {
+    // SAFETY: any numbers may be given as descriptors. The caller owns both.
+    unsafe {
+        libc::dup2(to, fd);
+        libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
+    }
+}
+
+/// Calls `in_child` in every child that this process forks from now on, before `fork` returns there.
+pub(super) fn at_fork(in_child: extern "C" fn()) {
+    // SAFETY: `in_child` stays valid, because code is never unloaded. It is async-signal-safe, which
+    // a child of a process with several threads requires.
+    unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+}
+
 /// Ends the process with this status at once, without destructors, exit handlers or flushes.
 pub(super) fn exit(status: c_int) -> ! {
     // SAFETY: _exit(2) has no preconditions, and does not return.

@@ -3,6 +3,12 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Bytes;
+use nix::libc;
+use nix::sys::signal::kill;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork};
+
+use super::Signal;
 use super::slots::Slots;
 
 /// For tests that need the descriptor of `/proc`, or replace it.
@@ -154,4 +160,78 @@ fn a_descriptor_of_proc_that_has_become_another_folder_is_not_used() {
     // SAFETY: as above.
     unsafe { libc::dup2(proc.as_raw_fd(), procfs) };
     assert_eq!(handler::procfs().map(|folder| folder.as_raw_fd()), Some(procfs));
+}
+
+/// A child that was forked, executes no other program, and only waits. Killed when it is dropped.
+pub(crate) struct ForkedChild(Pid);
+
+impl ForkedChild {
+    pub(crate) fn new() -> Self {
+        // SAFETY: the child calls only functions that are async-signal-safe.
+        match unsafe { fork() }.unwrap() {
+            ForkResult::Parent { child } => Self(child),
+            ForkResult::Child => loop {
+                // SAFETY: pause(2) has no preconditions.
+                unsafe { libc::pause() };
+            },
+        }
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        waitpid(self.0, Some(WaitPidFlag::WNOHANG)) == Ok(WaitStatus::StillAlive)
+    }
+
+    /// Sends it a signal, and waits until it has handled it. Returns the signal that has ended it.
+    fn ended_by(self, signal: Signal) -> Option<i32> {
+        // SAFETY: kill(2) has no preconditions; the pid is that of our child, which is not reaped.
+        assert_eq!(unsafe { libc::kill(self.0.as_raw(), signal.as_raw()) }, 0);
+        let handled = |status: String| {
+            let is = |line: &str, key: &str, value: &str| {
+                line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with(value))
+            };
+            let has = |key: &str, value: &str| status.lines().any(|line| is(line, key, value));
+            let none = "0000000000000000";
+            has("State:", "Z")
+                || (has("State:", "S") && has("SigPnd:", none) && has("ShdPnd:", none))
+        };
+        while !handled(std::fs::read_to_string(format!("/proc/{}/status", self.0)).unwrap()) {
+            std::thread::yield_now();
+        }
+        let mut status = 0;
+        // SAFETY: the pointer is valid for an int. `waitpid` of nix does not know real-time signals.
+        let ended = unsafe { libc::waitpid(self.0.as_raw(), &raw mut status, libc::WNOHANG) };
+        let ended_by = (ended != 0 && libc::WIFSIGNALED(status)).then(|| libc::WTERMSIG(status));
+        if ended_by.is_some() {
+            // Its pid may be another process by now.
+            std::mem::forget(self);
+        }
+        ended_by
+    }
+}
+
+impl Drop for ForkedChild {
+    fn drop(&mut self) {
+        let _ = kill(self.0, nix::sys::signal::Signal::SIGKILL);
+        let _ = waitpid(self.0, None);
+    }
+}
+
+extern "C" fn handler_of_the_program(_: libc::c_int) {}
+
+#[test]
+#[cfg_attr(miri, ignore = "Miri cannot fork")]
+fn a_signal_does_in_a_forked_child_what_it_does_without_a_guard() {
+    // Signals that no other test uses, and what they did before.
+    let first = libc::SIGRTMAX() - 8;
+    let handler = handler_of_the_program as extern "C" fn(libc::c_int) as libc::sighandler_t;
+    let cases = [(libc::SIG_DFL, true), (libc::SIG_IGN, false), (handler, false)];
+    for (signal, (before, dies)) in (first..).zip(cases) {
+        let signal = Signal::from_raw(signal);
+        // SAFETY: the action is one of the constants, or a function of the right type that does nothing.
+        unsafe { libc::signal(signal.as_raw(), before) };
+        let guard = super::install(&[signal]).unwrap();
+        let ended_by = ForkedChild::new().ended_by(signal);
+        assert_eq!(ended_by, dies.then_some(signal.as_raw()), "{signal}");
+        drop(guard);
+    }
 }

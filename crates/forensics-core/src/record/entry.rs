@@ -174,6 +174,14 @@ mod tests {
                     "line": "" }),
             ),
             (
+                Event::DeadlineMoved(DeadlineMoved {
+                    deadline_us: Some(3_000_000),
+                    stop_timeout_us: Some(Timespan::Infinite),
+                }),
+                json!({ "event": "deadline_moved", "deadline_us": 3_000_000,
+                    "stop_timeout_us": "infinity" }),
+            ),
+            (
                 Event::PhaseStarted(started),
                 json!({ "event": "phase_started", "phase": "telegram", "group": "adapters", "timeout_us": 9,
                     "offset_us": 5 }),

@@ -18,6 +18,8 @@ pub enum Event {
     RunStarted(RunStarted),
     /// A request to stop.
     Signal(SignalEvent),
+    /// The deadline has moved, because systemd has reported its stop timeout.
+    DeadlineMoved(DeadlineMoved),
     /// A phase began.
     PhaseStarted(PhaseStarted),
     /// A phase reported its progress.
@@ -160,6 +162,17 @@ impl SignalEvent {
     pub fn new(kind: SignalKind, ordinal: u32, cause: impl Into<String>) -> Self {
         Self { kind, ordinal, cause: cause.into(), ..Self::default() }
     }
+}
+
+/// systemd has reported its stop timeout during the stop, and it differs from what was known.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct DeadlineMoved {
+    /// [`SignalEvent::deadline_us`], from now on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline_us: Option<u64>,
+    /// [`RunStarted::stop_timeout_us`], from now on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_timeout_us: Option<Timespan>,
 }
 
 /// What is stalled.

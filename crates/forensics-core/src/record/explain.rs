@@ -396,7 +396,7 @@ fn exit(run: &Summary<'_>) -> String {
 }
 
 fn deadline(run: &Summary<'_>) -> Option<Span> {
-    run.asked.and_then(|(_, signal)| signal.deadline_us).map(Span)
+    run.deadline_us.map(Span)
 }
 
 /// The value with `prefix` before it, or an empty text.

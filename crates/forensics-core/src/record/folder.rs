@@ -59,8 +59,7 @@ pub(super) fn names(folder: &Folder) -> Result<Vec<OsString>, AccessError> {
 
 /// Whether the run that writes this record is alive: whether its lock is held.
 ///
-/// A forked child of the run that never executed another program shares the lock. The run then
-/// looks alive until that child exits. This function tries a shared lock, so that two readers do
+/// This function tries a shared lock, so that two readers do
 /// not mistake each other for the run.
 pub(super) fn is_locked(file: &File) -> io::Result<bool> {
     match file.try_lock_shared() {

@@ -52,8 +52,8 @@ pub use self::{
     check::{HostState, post_mortem},
     entry::{Entry, VERSION},
     event::{
-        Diag, DiagState, Event, RunStarted, SignalEvent, SignalKind, Stalled, StalledWhat, Stopped,
-        Unknown,
+        DeadlineMoved, Diag, DiagState, Event, RunStarted, SignalEvent, SignalKind, Stalled,
+        StalledWhat, Stopped, Unknown,
     },
     folder::{DEFAULT_RETENTION, prune},
     phase::{PhaseProgress, PhaseStarted, value_field, values_line},

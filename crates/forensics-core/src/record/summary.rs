@@ -25,6 +25,10 @@ pub(super) struct Summary<'a> {
     pub(super) asked_last: Option<&'a SignalEvent>,
     /// systemd's stop timeout, from the first line or from the line of the first signal.
     pub(super) stop_timeout: Option<Timespan>,
+    /// The deadline, from the first signal on.
+    pub(super) deadline_us: Option<u64>,
+    /// When the deadline moved last. The budgets of phases that began before are not known.
+    moved_us: Option<u64>,
     /// The first signal from systemd, which starts its stop timeout.
     pub(super) asked_by_systemd: Option<(u64, &'a SignalEvent)>,
     /// The phases that have not ended, in the order in which they began, with their start times.
@@ -46,6 +50,8 @@ impl<'a> Summary<'a> {
             asked: None,
             asked_last: None,
             stop_timeout: record.start.stop_timeout_us,
+            deadline_us: None,
+            moved_us: None,
             asked_by_systemd: None,
             open: Vec::new(),
             ended: Vec::new(),
@@ -58,12 +64,18 @@ impl<'a> Summary<'a> {
             let at_us = entry.mono_us;
             match &entry.event {
                 Event::Signal(signal) => {
-                    run.asked.get_or_insert((at_us, signal));
+                    let (_, first) = *run.asked.get_or_insert((at_us, signal));
+                    run.deadline_us = run.deadline_us.or(first.deadline_us);
                     run.asked_last = Some(signal);
                     run.stop_timeout = signal.stop_timeout_us.or(run.stop_timeout);
                     if matches!(signal.cause.as_str(), "systemd" | "reboot") {
                         run.asked_by_systemd.get_or_insert((at_us, signal));
                     }
+                }
+                Event::DeadlineMoved(moved) => {
+                    run.stop_timeout = moved.stop_timeout_us.or(run.stop_timeout);
+                    run.deadline_us = moved.deadline_us.or(run.deadline_us);
+                    run.moved_us = Some(at_us);
                 }
                 Event::PhaseStarted(phase) => {
                     run.moved(Some(&phase.phase));
@@ -116,7 +128,10 @@ impl<'a> Summary<'a> {
         let budget_us = |(began_us, phase): &(u64, &PhaseStarted)| {
             Some(began_us.saturating_add(phase.timeout_us?).saturating_add(SLACK_US))
         };
-        let budgets = self.open.iter().filter(|_| self.stalled.is_none()).filter_map(budget_us);
+        let is_known = |(began_us, _): &&(u64, &PhaseStarted)| {
+            self.stalled.is_none() && self.moved_us.is_none_or(|moved_us| moved_us <= *began_us)
+        };
+        let budgets = self.open.iter().filter(is_known).filter_map(budget_us);
         // An instant before the last event is ignored: it is from another clock, or the expected
         // event was lost.
         budgets.chain(now_us).filter(|&us| us >= self.last_us).min()

@@ -7,6 +7,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +16,7 @@ use super::entry::line;
 use super::folder;
 use super::{Event, RunStarted, Utc};
 use crate::access::AccessError;
+use crate::capture::NotInChildren;
 use crate::clock::mono_us;
 use crate::os;
 use crate::secure_fs::Folder;
@@ -73,13 +75,15 @@ pub enum RecordError {
 /// The lock (`flock(2)`) belongs to the open file, not to the process. A child that executes another
 /// program, as every child of `std::process::Command` does, loses the file at its `execve`
 /// (`O_CLOEXEC`), so a diagnostic that outlives the run does not make it look alive. A child that only
-/// forks shares the file and keeps the lock until it ends.
+/// forks has `/dev/null` in place of the file (`capture::fork`).
 ///
 /// A write beyond `RLIMIT_FSIZE` raises `SIGXFSZ`, which kills the process unless it is ignored. Do not
 /// set that limit below some hundred kilobytes for a service that writes a record.
 #[derive(Debug)]
 #[must_use = "dropping it releases the lock that shows that the run is alive"]
 pub struct Recorder {
+    /// Before `file`, because it must be dropped first.
+    _not_in_children: NotInChildren,
     file: File,
     path: PathBuf,
     /// Whether the file may end in the middle of a line, so that the next one needs a newline first.
@@ -124,7 +128,9 @@ impl Recorder {
         // moment, and `prune` may remove it.
         let locked = file.try_lock();
         if locked.is_ok() && file.metadata().is_ok_and(|meta| meta.nlink() > 0) {
-            return Ok(Some(Self { file, path, torn: AtomicBool::new(false) }));
+            let torn = AtomicBool::new(false);
+            let _not_in_children = NotInChildren::keep(file.as_fd());
+            return Ok(Some(Self { _not_in_children, file, path, torn }));
         }
         remove(folder, name);
         match locked {
@@ -220,8 +226,10 @@ mod tests {
     use crate::escape::error_chain;
 
     fn recorder(file: impl Into<File>) -> Recorder {
+        let file = file.into();
         Recorder {
-            file: file.into(),
+            _not_in_children: NotInChildren::keep(file.as_fd()),
+            file,
             path: "/run/gateway/x.jsonl".into(),
             torn: AtomicBool::new(false),
         }
@@ -229,6 +237,20 @@ mod tests {
 
     fn phase(name: impl Into<String>) -> Event {
         Event::PhaseStarted(PhaseStarted::new(name, 0))
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "Miri cannot fork")]
+    fn a_forked_child_does_not_keep_the_lock() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = tmp.path().join("shutdown");
+        let recorder = Recorder::create(&dir, RunStarted::new("gateway", 4100)).unwrap();
+        let path = recorder.path().to_owned();
+        let child = crate::capture::tests::ForkedChild::new();
+        let is_locked = || folder::is_locked(&File::open(&path).unwrap()).unwrap();
+        assert!(is_locked());
+        drop(recorder);
+        assert!(child.is_alive() && !is_locked());
     }
 
     #[test]

@@ -64,6 +64,15 @@ impl CgroupUnit {
         let is_scope = self.unit.ends_with(".scope") && self.unit != "init.scope";
         self.unit.ends_with(".service") || (is_scope && !self.unit.starts_with("session-"))
     }
+
+    /// The service of the system manager that runs the user manager of this unit. Its stop timeout
+    /// also limits a stop of this unit. `None` for a unit of the system manager. Slices have no
+    /// stop timeout.
+    #[doc(hidden)]
+    pub fn manager_unit(&self) -> Option<CgroupUnit> {
+        let Manager::User { uid } = self.manager else { return None };
+        Some(CgroupUnit { unit: format!("user@{uid}.service"), manager: Manager::System })
+    }
 }
 
 /// Returns the unit, from the content of `/proc/PID/cgroup`. `None` if there is none.
@@ -344,6 +353,15 @@ mod tests {
         for (unit, expected) in cases {
             let unit = CgroupUnit { unit: unit.to_owned(), manager: Manager::System };
             assert_eq!(unit.has_stop_timeout(), expected, "{unit:?}");
+            assert_eq!(unit.manager_unit(), None);
         }
+    }
+
+    #[test]
+    fn a_user_unit_is_inside_the_service_of_its_manager() {
+        let path = "/user.slice/user-7.slice/user@7.service/app.slice/a.service";
+        let outer = unit_of_cgroup_path(path).unwrap().manager_unit().unwrap();
+        let expected = CgroupUnit { unit: "user@7.service".into(), manager: Manager::System };
+        assert_eq!(outer, expected);
     }
 }

@@ -25,6 +25,6 @@ pub use self::{
     container::container_of_cgroup_file,
     drop_in::DropIn,
     lint::{Finding, Severity, lint},
-    show::{UnitProperties, show_arguments},
+    show::{StopTimer, UnitProperties, show_arguments},
     stop_reason::{StopReason, stop_reason},
 };

@@ -11,8 +11,8 @@ use crate::duration::{self, Timespan};
 
 /// The properties to ask for, separated by commas: all that [`UnitProperties::parse`] reads.
 const PROPERTIES: &str = "Id,LoadState,ActiveState,SubState,Result,Transient,\
-    NeedDaemonReload,NotifyAccess,MainPID,KillMode,SendSIGKILL,TimeoutStopUSec,WatchdogUSec,\
-    DropInPaths,Conflicts,ConflictedBy";
+    NeedDaemonReload,NotifyAccess,MainPID,KillMode,SendSIGKILL,TimeoutStopUSec,TimeoutAbortUSec,\
+    StateChangeTimestampMonotonic,WatchdogUSec,DropInPaths,Conflicts,ConflictedBy";
 
 /// The arguments for systemctl(1) to print the output that [`UnitProperties::parse`] reads.
 ///
@@ -60,6 +60,10 @@ pub struct UnitProperties {
     /// The effective stop timeout. Zero means SIGKILL at once, and is possible only for a transient
     /// unit: `TimeoutStopSec=0` in a file means infinite and is shown as infinite.
     pub timeout_stop: Option<Timespan>,
+    /// The effective `TimeoutAbortSec=`: how long systemd waits after the signal of its watchdog.
+    pub timeout_abort: Option<Timespan>,
+    /// When the detailed state was entered, in microseconds of `CLOCK_MONOTONIC`; absent if never.
+    pub state_change_us: Option<u64>,
     /// The effective watchdog timeout. Absent if there is none, or if the service does not run,
     /// because systemd then always shows `infinity`.
     pub watchdog: Option<Timespan>,
@@ -112,6 +116,10 @@ impl UnitProperties {
             kill_mode: text("KillMode"),
             send_sigkill: switch("SendSIGKILL"),
             timeout_stop: span("TimeoutStopUSec"),
+            timeout_abort: span("TimeoutAbortUSec"),
+            state_change_us: value("StateChangeTimestampMonotonic")
+                .and_then(|us| us.parse().ok())
+                .filter(|&us| us != 0),
             watchdog: span("WatchdogUSec")
                 .filter(|&span| span != Timespan::Finite(0) && span != Timespan::Infinite),
             drop_in_paths: list("DropInPaths"),
@@ -124,6 +132,24 @@ impl UnitProperties {
     /// if the unit is not loaded and systemd reports its default.
     pub fn stop_timeout(&self) -> Option<Timespan> {
         self.timeout_stop.filter(|_| self.load_state.as_deref() == Some("loaded"))
+    }
+
+    /// The timer of systemd that runs while it stops the unit. `None` if it is not stopping it.
+    ///
+    /// This was observed with systemd 252: each state of a stop starts its own timer. While
+    /// `ExecStop=` runs, its end leads to SIGTERM and to another full stop timeout. A
+    /// `daemon-reload` in the middle changes the length of the timer, but not its start.
+    pub fn stop_timer(&self) -> Option<StopTimer> {
+        if self.active_state.as_deref() != Some("deactivating") {
+            return None;
+        }
+        let timeout = self.stop_timeout()?;
+        let (timeout, kills) = match self.sub_state.as_deref()? {
+            "stop" | "stop-post" => (timeout, false),
+            "stop-watchdog" | "final-watchdog" => (self.timeout_abort.unwrap_or(timeout), true),
+            _ => (timeout, true),
+        };
+        Some(StopTimer { timeout, since_us: self.state_change_us, kills })
     }
 
     /// The drop-ins that are read after the `override.conf` of `systemctl edit`, and so override
@@ -143,6 +169,18 @@ impl UnitProperties {
             _ => false,
         }
     }
+}
+
+/// A timer that systemd has started for the stop of a unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StopTimer {
+    /// How long it runs.
+    pub timeout: Timespan,
+    /// When it was started, in microseconds of `CLOCK_MONOTONIC`, if systemd reports it.
+    pub since_us: Option<u64>,
+    /// Whether SIGKILL follows at its end. Otherwise it limits a command, `ExecStop=` or
+    /// `ExecStopPost=`, and the unit fails if the command takes longer.
+    pub kills: bool,
 }
 
 /// The words of a list. Some are in double quotes, with `\` before special characters of a shell
@@ -182,6 +220,7 @@ Type=simple
 NotifyAccess=none
 MainPID=4100
 TimeoutStopUSec=1min 30s
+TimeoutAbortUSec=1min 30s
 WatchdogUSec=0
 Result=success
 KillMode=mixed
@@ -190,6 +229,7 @@ Id=aligned.service
 LoadState=loaded
 ActiveState=deactivating
 SubState=stop-sigterm
+StateChangeTimestampMonotonic=791330613
 FragmentPath=/etc/systemd/system/aligned.service
 DropInPaths=/etc/systemd/system/aligned.service.d/override.conf \
 \"/etc/systemd/system/aligned.service.d/with space.conf\"
@@ -216,6 +256,8 @@ Transient=no
             kill_mode: some("mixed"),
             send_sigkill: Some(true),
             timeout_stop: Some(Timespan::Finite(90 * SECOND)),
+            timeout_abort: Some(Timespan::Finite(90 * SECOND)),
+            state_change_us: Some(791_330_613),
             watchdog: None,
             drop_in_paths: vec![
                 "/etc/systemd/system/aligned.service.d/override.conf".to_owned(),
@@ -266,6 +308,40 @@ Transient=no
         // system.slice has no stop timeout at all.
         assert_eq!(UnitProperties::parse("LoadState=loaded\nTransient=no\n").stop_timeout(), None);
         assert_eq!(UnitProperties::parse("TimeoutStopUSec=3s\n").stop_timeout(), None);
+    }
+
+    #[test]
+    fn each_state_of_a_stop_has_its_timer() {
+        // As observed with systemd 252: ActiveState, SubState, and the timer's length and effect.
+        let cases = [
+            ("active", "running", None),
+            ("activating", "start", None),
+            ("failed", "failed", None),
+            ("deactivating", "stop", Some((9, false))),
+            ("deactivating", "stop-sigterm", Some((9, true))),
+            ("deactivating", "stop-sigkill", Some((9, true))),
+            ("deactivating", "stop-post", Some((9, false))),
+            ("deactivating", "final-sigterm", Some((9, true))),
+            ("deactivating", "stop-watchdog", Some((4, true))),
+            ("deactivating", "final-watchdog", Some((4, true))),
+        ];
+        for (active, sub, expected) in cases {
+            let show = format!(
+                "LoadState=loaded\nActiveState={active}\nSubState={sub}\nTimeoutStopUSec=9s\n\
+                 TimeoutAbortUSec=4s\nStateChangeTimestampMonotonic=17\n"
+            );
+            let expected = expected.map(|(seconds, kills)| StopTimer {
+                timeout: Timespan::Finite(seconds * SECOND),
+                since_us: Some(17),
+                kills,
+            });
+            assert_eq!(UnitProperties::parse(&show).stop_timer(), expected, "{active} {sub}");
+        }
+        let bare = "LoadState=loaded\nActiveState=deactivating\nSubState=stop-watchdog\n\
+                    TimeoutStopUSec=9s\nStateChangeTimestampMonotonic=0\n";
+        let timeout = Timespan::Finite(9 * SECOND);
+        let expected = StopTimer { timeout, since_us: None, kills: true };
+        assert_eq!(UnitProperties::parse(bare).stop_timer(), Some(expected));
     }
 
     #[test]
@@ -333,6 +409,8 @@ Transient=no
             ("NeedDaemonReload", "yes"),
             ("SendSIGKILL", "yes"),
             ("TimeoutStopUSec", "1s"),
+            ("TimeoutAbortUSec", "1s"),
+            ("StateChangeTimestampMonotonic", "1"),
             ("WatchdogUSec", "1s"),
         ]);
         for property in PROPERTIES.split(',') {

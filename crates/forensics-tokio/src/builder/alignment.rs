@@ -11,9 +11,9 @@ use forensics_core::escape::Escaped;
 use forensics_core::systemd::{CgroupUnit, Supervisor};
 
 use crate::config::Config;
-use crate::machine::{Event, Unit};
+use crate::machine::Event;
 use crate::shutdown::Shutdown;
-use crate::{events, systemctl};
+use crate::{events, unit};
 
 /// How long systemd may take to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -33,24 +33,40 @@ pub(crate) fn check_configured(config: &Config) {
     }
 }
 
-/// Asks systemd for the stop timeout of the unit, passes it to the machine, and logs whether it is long enough.
-pub(crate) async fn check(shutdown: Arc<Shutdown>, unit: Option<CgroupUnit>) {
-    let Some(unit) = unit.filter(CgroupUnit::has_stop_timeout) else { return };
+/// Asks systemd for the stop timeout of the unit, and for that of the user manager that runs it.
+/// Passes them to the machine, and logs whether they are long enough.
+pub(crate) async fn check(shutdown: Arc<Shutdown>, own: Option<CgroupUnit>) {
+    let Some(own) = own.filter(CgroupUnit::has_stop_timeout) else { return };
     let log = &shutdown.log;
-    let properties = match systemctl::show(&unit, ANSWER_LIMIT).await {
-        Ok(properties) => properties,
+    let answer = match unit::ask(&own, ANSWER_LIMIT).await {
+        Ok(answer) => answer,
         Err(why) => return log.emit(move || events::alignment_unknown(&why)),
     };
-    let Some(granted) = properties.stop_timeout() else {
+    shutdown.notifier.set_role(answer.role());
+    if answer.properties.stop_timeout().is_none() {
         return log.emit(|| events::alignment_unknown("systemctl reports no TimeoutStopUSec"));
-    };
-    let heeds_us = properties.takes_notifications_of(std::process::id());
-    shutdown.handle(Event::UnitKnown(Unit { stop_timeout: granted, heeds_us }));
-    let alignment = shutdown.config.alignment(Supervisor::Systemd, granted);
-    if let Some(warning) = alignment.warning(&unit.unit, unit.manager) {
-        log.emit(move || events::misaligned(&warning));
-    } else if !unit.unit.ends_with(".scope") {
-        // A program that was started at a terminal can be in a scope, whose timeout means nothing here.
-        log.emit(move || events::aligned(&format!("{}: {alignment}", unit.unit)));
     }
+    shutdown.handle(Event::UnitKnown(answer.known(&shutdown, false)));
+    let mut checked: Vec<_> = [(&answer.unit, &answer.properties)]
+        .into_iter()
+        .chain(answer.outer.iter().map(|(unit, properties)| (unit, properties)))
+        .filter_map(|(unit, properties)| {
+            let granted = properties.stop_timeout()?;
+            Some((unit, shutdown.config.alignment(Supervisor::Systemd, granted)))
+        })
+        .collect();
+    // The one that is over first counts. The first of equal ones is the unit's own.
+    checked.sort_by_key(|(_, alignment)| alignment.stop_timeout.to_std().unwrap_or(Duration::MAX));
+    for (unit, alignment) in &checked {
+        if let Some(warning) = alignment.warning(&unit.unit, unit.manager) {
+            log.emit(move || events::misaligned(&warning));
+        }
+    }
+    let first = checked.first().filter(|(_, alignment)| alignment.is_aligned());
+    // A program that was started at a terminal can be in a scope, whose timeout means nothing here.
+    if let Some((unit, alignment)) = first.filter(|(unit, _)| !unit.unit.ends_with(".scope")) {
+        let summary = format!("{}: {alignment}", unit.unit);
+        log.emit(move || events::aligned(&summary));
+    }
+    unit::watch_role(&shutdown, &own, ANSWER_LIMIT).await;
 }

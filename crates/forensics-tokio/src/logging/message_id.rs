@@ -14,6 +14,7 @@ pub const MESSAGE_IDS: &[(&str, &str)] = &[
     ("lead_started", "af6802f4954c4d0e9a795ea4f48ca3e2"),
     ("lead_ended", "d3c11b1360e741ddbdbfe1d98f6e38f3"),
     ("teardown_started", "aaba243b24e554091387dc488eca20f6"),
+    ("deadline_moved", "5b3f0c9e7d1a4e0c9d6e2f7a81c4b35d"),
     ("configured", "648041b9d5ef4fa79b9fcf8914521063"),
     ("not_a_setting", "0d9712b5a44a4e8dacff7576c3cd6eef"),
     ("previous_run", "6a5e678f8045fb104018c68892d0631b"),

@@ -37,7 +37,7 @@ impl Machine {
         let head = format!(
             "was stopping, {} of at most {} so far, and was killed if this is its last message",
             Seconds(turn.since(stop.began)),
-            Seconds(stop.allowed)
+            Seconds(stop.limit.allowed)
         );
         let text = self.account(&head, seen, turn.now);
         turn.act(Action::WriteMessage { text, is_last: false });
@@ -199,7 +199,7 @@ mod tests {
         ];
         let began = Instant::now();
         let seconds = Duration::from_secs;
-        let (machine, context) = stopping("gateway", "upgrade", reports, began);
+        let (mut machine, context) = stopping("gateway", "upgrade", reports, began);
         let rest = |seen: &str| {
             format!(
                 "; no signal, cause requested: requested: upgrade\n\
@@ -242,7 +242,8 @@ mod tests {
         let mut turn = Turn { now: began + seconds(2), actions: Vec::new() };
         machine.tell_stopping(Some("slow"), &mut turn);
         let detail = "the deadline has passed; threads: 1".to_owned();
-        machine.clone().exit_described(detail, &mut turn);
+        machine.exit_described(detail.clone(), &mut turn);
+        machine.exiting(&detail, &mut turn);
         let written = turn.actions.into_iter().filter_map(|action| match action {
             Action::WriteMessage { text, .. } => Some(text),
             _ => None,

@@ -48,7 +48,7 @@ pub(crate) enum Event {
     PhaseEnded(StepId, PhaseEnd, Values),
     /// The diagnostic's task has ended.
     DiagnosticEnded,
-    /// systemd has reported the properties of our unit.
+    /// systemd has reported the properties of our unit, at the start or during the stop.
     UnitKnown(Unit),
     /// systemd was asked for more time. The stop may take this long in all now.
     Extended(Duration),
@@ -70,6 +70,9 @@ pub(crate) enum Event {
     /// The shutdown thread is about to end the process. The text is one line with the reason and
     /// everything that may explain it, safe to show.
     ExitDescribed(String),
+    /// Everything else about the forced end is done, and the process exits now. The text is that of
+    /// [`Event::ExitDescribed`].
+    Exiting(String),
     /// `run` has flushed the record, the log and the termination message, and returns.
     Closed,
     /// The process is expected to end from now on, because the teardown of every guard has ended.
@@ -103,7 +106,7 @@ pub(crate) enum Action {
     Record(record::Event),
     /// Set the status line that `systemctl status` shows.
     SetStatus(String),
-    /// Ask systemd why it stops us, and then tell it that we are stopping.
+    /// Ask systemd why it stops us and by when, and then tell it that we are stopping.
     ExplainStop(Arc<ShutdownContext>),
     StartDiagnostic(Arc<ShutdownContext>),
     EndDiagnostic,
@@ -217,6 +220,8 @@ pub(crate) enum LogEvent {
         deadline: String,
     },
     RegistrationError(String),
+    /// The deadline has moved, because systemd has reported its stop timeout. The text says to what.
+    DeadlineMoved(String),
     PhaseStarted {
         phase: PhaseKey,
         offset: Duration,

@@ -5,16 +5,88 @@ use std::time::Duration;
 use forensics_core::cause::Cause;
 use forensics_core::context::ShutdownContext;
 use forensics_core::duration::Timespan;
+use forensics_core::record::{self, DeadlineMoved};
+use tokio::time::Instant;
 
-use super::{Machine, Seconds};
+use super::{LogEvent, Machine, Seconds, Stage, State, Turn};
 use crate::config::safety_margin;
+use crate::record_events::micros;
+
+/// The smallest change of a deadline that is logged and recorded.
+const NOTICEABLE: Duration = Duration::from_millis(50);
 
 /// What systemd has reported about our unit.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Unit {
-    pub(crate) stop_timeout: Timespan,
+    /// The timers of systemd that limit a stop: that of the unit first, then that of its user
+    /// manager.
+    pub(crate) timers: Vec<Timer>,
     /// Whether systemd accepts what this process sends with sd_notify.
     pub(crate) heeds_us: bool,
+    /// Whether systemd is stopping the unit. `None` if it was asked before the stop.
+    pub(crate) is_stopping: Option<bool>,
+}
+
+/// How long systemd waits for the end of a stop.
+#[derive(Debug, Clone)]
+pub(crate) struct Timer {
+    pub(crate) timeout: Timespan,
+    /// Whose timeout it is, for the log.
+    pub(crate) whose: String,
+    /// When the timer was started. `None` if it does not run yet, or if that is not known.
+    pub(crate) since: Option<Instant>,
+    /// Whether SIGKILL follows at its end. Otherwise it limits `ExecStop=`.
+    pub(crate) kills: bool,
+}
+
+impl Unit {
+    /// The shortest of its stop timeouts, if one is known.
+    pub(crate) fn shortest(&self) -> Option<Timespan> {
+        let timeout = |timer: &Timer| timer.timeout.to_std().unwrap_or(Duration::MAX);
+        self.timers.iter().min_by_key(|timer| timeout(timer)).map(|timer| timer.timeout)
+    }
+}
+
+/// How long a teardown may take. All times count from the request.
+#[derive(Debug, Clone)]
+pub(super) struct Limit {
+    /// When the teardown must have ended.
+    pub(super) allowed: Duration,
+    /// What sets this limit, for the log.
+    pub(super) why: String,
+    /// When the supervisor's time is over, if that is known.
+    pub(super) supervisor: Option<Supervisor>,
+}
+
+/// When a supervisor's time is over, counted from the request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Supervisor {
+    pub(super) over: Duration,
+    /// When a teardown must have ended, so that the process can end by itself before that.
+    pub(super) last_end: Duration,
+    kills: bool,
+}
+
+impl Timer {
+    /// When this timer is over for a stop that began at `began`, and a text for the log. If systemd
+    /// was asked for more time, the timer lasts until `extended`.
+    fn over(&self, began: Instant, extended: Duration) -> Option<(Supervisor, String)> {
+        let timeout = self.timeout.to_std()?;
+        let since = self.since.unwrap_or(began);
+        let before = began.saturating_duration_since(since);
+        let after = since.saturating_duration_since(began);
+        let offset = match (before >= NOTICEABLE, after >= NOTICEABLE) {
+            (true, _) => format!(", which began {} before the request,", Seconds(before)),
+            (_, true) => format!(", which began {} after the request,", Seconds(after)),
+            _ => String::new(),
+        };
+        let over = timeout.saturating_add(after).saturating_sub(before).max(extended);
+        let margin = safety_margin(timeout);
+        let supervisor =
+            Supervisor { over, last_end: over.saturating_sub(margin), kills: self.kills };
+        let (timeout, margin) = (Seconds(timeout), Seconds(margin));
+        Some((supervisor, format!("{} of {timeout}{offset} less {margin}", self.whose)))
+    }
 }
 
 /// How systemd's stop timeout may be extended: progress of the phases restarts it, up to a ceiling.
@@ -38,37 +110,122 @@ impl Extension {
 }
 
 impl Machine {
-    /// How long a teardown with this context may take, and a text that says where the limit comes
-    /// from.
+    /// How long a teardown that began at `began` with this context may take.
     ///
-    /// systemd's stop timeout counts if systemd may be the sender. It also counts if systemd
-    /// receives `STOPPING=1`: `kill PID` does not start systemd's timer, but `STOPPING=1` does. A
-    /// configured stop timeout counts for every signal, because the sender does not show which
-    /// supervisor waits.
-    pub(super) fn limit(&self, context: &ShutdownContext) -> (Duration, String) {
-        let configured = self.config.deadline();
+    /// systemd's stop timeouts count if systemd says that it is stopping the unit, whoever sent the
+    /// signal. They also count if systemd receives `STOPPING=1`: `kill PID` does not start systemd's
+    /// timer, but `STOPPING=1` does. As long as systemd has not answered, they count if systemd may
+    /// be the sender. A configured stop timeout counts for every signal, because the sender does
+    /// not show which supervisor waits.
+    pub(super) fn limit(&self, context: &ShutdownContext, began: Instant) -> Limit {
         let by_systemd = matches!(context.cause(), Cause::Systemd | Cause::Reboot | Cause::Unknown);
-        let told = self.notifies && self.unit.is_some_and(|unit| unit.heeds_us);
-        let by_unit = self.granted().filter(|_| by_systemd || told);
-        let by_unit = by_unit.map(|granted| (granted, "the unit's stop timeout"));
+        let counts = |unit: &&Unit| unit.is_stopping.unwrap_or(by_systemd) || self.tells();
+        let timers = self.unit.as_ref().filter(counts).map_or(&[][..], |unit| &unit.timers);
+        let extended = self.stop.as_ref().map_or(Duration::ZERO, |stop| stop.extended);
+        let by_unit = timers.iter().enumerate().filter_map(|(nth, timer)| {
+            // Only the timer of the unit itself can be extended.
+            timer.over(began, if nth == 0 { extended } else { Duration::ZERO })
+        });
         let by_config = self.config.stop_timeout.filter(|_| context.signal().is_some());
-        let by_config = by_config.map(|granted| (granted, "the configured stop timeout"));
-        if let Some((granted, whose)) = by_unit.into_iter().chain(by_config).min() {
-            let margin = safety_margin(granted);
-            let allowed = granted - margin;
-            if allowed < configured {
-                let (granted, margin) = (Seconds(granted), Seconds(margin));
-                let deadline = Seconds(allowed);
-                let why = format!("deadline {deadline}: {whose} of {granted} less {margin}");
-                return (allowed, why);
+        let by_config = by_config.and_then(|timeout| {
+            let whose = "the configured stop timeout".to_owned();
+            let timeout = Timespan::from(timeout);
+            Timer { timeout, whose, since: None, kills: true }.over(began, Duration::ZERO)
+        });
+        let nearest = by_unit.chain(by_config).min_by_key(|(supervisor, _)| supervisor.last_end);
+        let supervisor = nearest.as_ref().map(|(supervisor, _)| *supervisor);
+        let configured = self.config.deadline();
+        match nearest {
+            Some((supervisor, text)) if supervisor.last_end < configured => {
+                let allowed = supervisor.last_end;
+                let why = format!("deadline {}: {text}", Seconds(allowed));
+                Limit { allowed, why, supervisor: Some(supervisor) }
+            }
+            _ => {
+                let why = format!("deadline {}", Seconds(configured));
+                Limit { allowed: configured, why, supervisor }
             }
         }
-        (configured, format!("deadline {}", Seconds(configured)))
+    }
+
+    /// Whether systemd receives what we send with sd_notify.
+    fn tells(&self) -> bool {
+        self.notifies && self.unit.as_ref().is_some_and(|unit| unit.heeds_us)
+    }
+
+    /// Handles an answer of systemd, and moves the deadline of a stop that has begun.
+    pub(super) fn unit_known(&mut self, unit: Unit, turn: &mut Turn) {
+        // The answer to the question of the start may come late.
+        let answers_stop = |unit: &Unit| unit.is_stopping.is_some();
+        if self.unit.as_ref().is_some_and(answers_stop) && !answers_stop(&unit) {
+            return;
+        }
+        let before = self.unit.replace(unit).and_then(|unit| unit.shortest());
+        let Some(stop) = &self.stop else { return };
+        let mut limit = self.limit(&stop.context, stop.began);
+        if let Some(Supervisor { kills: false, .. }) = limit.supervisor {
+            // No SIGKILL follows yet, so nothing is gained by taking time from the reserves.
+            let reserved = turn.since(stop.began).saturating_add(self.reserved());
+            let least = reserved.min(stop.limit.allowed);
+            if limit.allowed < least {
+                limit.allowed = least;
+                limit.why = format!("deadline {}: what is reserved", Seconds(least));
+            }
+        }
+        let timeout = self.unit.as_ref().and_then(Unit::shortest);
+        let is_moved = limit.allowed.abs_diff(stop.limit.allowed) >= NOTICEABLE;
+        let has_ended = self.is_closing() || self.is_over();
+        if !has_ended && (before != timeout || is_moved) {
+            turn.record(record::Event::DeadlineMoved(DeadlineMoved {
+                deadline_us: Some(micros(limit.allowed)),
+                stop_timeout_us: timeout,
+            }));
+            turn.log(LogEvent::DeadlineMoved(limit.why.clone()));
+        }
+        self.set_limit(limit, turn);
+    }
+
+    /// systemd was asked for more time, so that the stop may take `allowed` in all.
+    pub(super) fn extend(&mut self, allowed: Duration, turn: &mut Turn) {
+        let margin = self.granted().map_or(Duration::ZERO, safety_margin);
+        if let Some(stop) = &mut self.stop {
+            stop.extended = allowed.saturating_add(margin);
+        }
+        let Some(stop) = &self.stop else { return };
+        let limit = self.limit(&stop.context, stop.began);
+        self.set_limit(limit, turn);
+    }
+
+    /// Moves the deadline, and every time that was computed from it.
+    fn set_limit(&mut self, limit: Limit, turn: &mut Turn) {
+        let reserved = self.plan.reserved();
+        let Some(stop) = &mut self.stop else { return };
+        stop.limit = limit;
+        stop.adjust(turn);
+        let deadline = stop.deadline();
+        match &mut self.state {
+            State::PreStopDelay { until, .. } => {
+                stop.delay = self.config.pre_stop_delay.min(stop.limit.allowed);
+                *until = stop.began + stop.delay.min(stop.limit.allowed.saturating_sub(reserved));
+            }
+            State::TearingDown(Stage::Service { until, .. }) => *until = deadline.min(*until),
+            State::TearingDown(stage @ Stage::Diagnostic { .. }) => {
+                *stage = stop.await_diagnostic();
+            }
+            _ => {}
+        }
+    }
+
+    /// What the phases that have not ended have reserved.
+    fn reserved(&self) -> Duration {
+        let running = self.stop.iter().flat_map(|stop| stop.running.values());
+        let running = running.map(|phase| phase.due.reserve).max().unwrap_or_default();
+        self.plan.reserved().saturating_add(running)
     }
 
     /// The unit's stop timeout, if it is known and finite.
     fn granted(&self) -> Option<Duration> {
-        self.unit?.stop_timeout.to_std()
+        self.unit.as_ref()?.timers.first()?.timeout.to_std()
     }
 
     /// How the deadline may be extended by asking systemd for more time. `None` if this is not
@@ -77,9 +234,12 @@ impl Machine {
         let granted = self.granted()?;
         let asked = self.config.extend_ceiling?;
         let ceiling = highest(asked, self.config.deadline(), self.config.stop_timeout);
-        let heeded = self.unit?.heeds_us && self.notifies;
-        let allowed = self.stop.as_ref()?.allowed;
-        (heeded && ceiling > allowed).then_some(Extension { granted, ceiling })
+        let stop = self.stop.as_ref().filter(|_| self.tells())?;
+        // A timer of the user manager is not extended.
+        let others = self.unit.iter().flat_map(|unit| unit.timers.iter().skip(1));
+        let others = others.filter_map(|timer| timer.over(stop.began, Duration::ZERO));
+        let ceiling = others.map(|(other, _)| other.last_end).fold(ceiling, Duration::min);
+        (ceiling > stop.limit.allowed).then_some(Extension { granted, ceiling })
     }
 }
 

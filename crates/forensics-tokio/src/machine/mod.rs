@@ -30,7 +30,8 @@ use tokio::time::Instant;
 pub(crate) use self::budget::Seconds;
 pub use self::budget::WorstCase;
 pub(crate) use self::event::{Action, Effect, Event, ExitReason, LogEvent, PhaseEnd, PhaseKey};
-pub(crate) use self::limit::Unit;
+use self::limit::Limit;
+pub(crate) use self::limit::{Timer, Unit};
 use self::plan::Plan;
 pub(crate) use self::plan::{StepId, Work};
 #[cfg(feature = "testing")]
@@ -150,10 +151,11 @@ struct Stop {
     context: Arc<ShutdownContext>,
     /// When the stop was requested.
     began: Instant,
-    /// How long the stop may take from `began` on, and a text that says where this limit comes
-    /// from.
-    allowed: Duration,
-    allowed_why: String,
+    /// How long the stop may take from `began` on.
+    limit: Limit,
+    /// How long the unit's stop timeout lasts, from `began` on, because systemd was asked for more
+    /// time. Zero if it was not.
+    extended: Duration,
     /// How long the pre-stop delay may last, and how long it has lasted.
     delay: Duration,
     delayed: Duration,
@@ -291,7 +293,7 @@ impl Machine {
             Event::PhaseProgressed(phase, values) => self.phase_progressed(phase, values, turn),
             Event::PhaseEnded(phase, end, values) => self.phase_ended(phase, end, values, turn),
             Event::DiagnosticEnded => self.diagnostic_ended(),
-            Event::UnitKnown(unit) => drop(self.unit.get_or_insert(unit)),
+            Event::UnitKnown(unit) => self.unit_known(unit, turn),
             Event::Extended(allowed) => self.extend(allowed, turn),
             Event::RuntimeAnswered => self.runtime_answered(),
             Event::Tick => self.tick(turn),
@@ -300,6 +302,7 @@ impl Machine {
                 self.stall_described(stalled, detail, turn);
             }
             Event::ExitDescribed(detail) => self.exit_described(detail, turn),
+            Event::Exiting(detail) => self.exiting(&detail, turn),
             Event::Closed => self.closed(),
             Event::ExitExpected => self.exit_expected(now),
             Event::GuardDropped(panic) => self.guard_dropped(panic, turn),
@@ -376,7 +379,7 @@ impl Machine {
             repeated_signals: stop.repeated.clone(),
             unlisted_signals: self.requests.unlisted(),
             errors: self.plan.errors.clone(),
-            deadline: stop.allowed,
+            deadline: stop.limit.allowed,
             pre_stop_delay: stop.delayed,
             total: since.saturating_duration_since(stop.began),
             exit_status: 0,
@@ -425,7 +428,7 @@ impl Machine {
         Some(Snapshot {
             running: running.collect(),
             since: now.saturating_duration_since(stop.began),
-            allowed: stop.allowed,
+            allowed: stop.limit.allowed,
             progress: stop.progress,
         })
     }
@@ -522,7 +525,8 @@ impl Machine {
     fn begin(&mut self, context: ShutdownContext, turn: &mut Turn) {
         let State::Capturing { at, may_delay, repeated } = &mut self.state else { return };
         let (began, may_delay, repeated) = (*at, *may_delay, std::mem::take(repeated));
-        let (allowed, allowed_why) = self.limit(&context);
+        let limit = self.limit(&context, began);
+        let allowed = limit.allowed;
         let context = Arc::new(context);
         // The context line must be queued before the token is cancelled.
         turn.log(LogEvent::Context(context.clone()));
@@ -548,8 +552,8 @@ impl Machine {
         self.stop = Some(Stop {
             context,
             began,
-            allowed,
-            allowed_why,
+            limit,
+            extended: Duration::ZERO,
             delay: planned,
             delayed: Duration::ZERO,
             pace: Pace::Full,
@@ -579,9 +583,9 @@ impl Machine {
         *stage = Stage::BeforeRun;
         stop.context = context;
         turn.record(record::Event::Signal(SignalEvent {
-            deadline_us: Some(micros(stop.allowed)),
+            deadline_us: Some(micros(stop.limit.allowed)),
             lead_us: Some(micros(stop.delay)).filter(|&delay| delay > 0),
-            stop_timeout_us: self.unit.map(|unit| unit.stop_timeout),
+            stop_timeout_us: self.unit.as_ref().and_then(Unit::shortest),
             ..record_events::begun(&stop.context)
         }));
         // From now on the shutdown thread watches the deadline, because it needs no runtime.
@@ -662,13 +666,6 @@ impl Machine {
         }
     }
 
-    fn extend(&mut self, allowed: Duration, turn: &mut Turn) {
-        if let Some(stop) = &mut self.stop {
-            stop.allowed = allowed;
-            stop.adjust(turn);
-        }
-    }
-
     fn tick(&mut self, turn: &mut Turn) {
         match self.state {
             State::PreStopDelay { until, .. } if turn.now >= until => {
@@ -740,7 +737,7 @@ impl Machine {
 
 impl Stop {
     fn deadline(&self) -> Instant {
-        self.began + self.allowed
+        self.began + self.limit.allowed
     }
 
     /// The phases and groups that have ended. The members of a group come before it.

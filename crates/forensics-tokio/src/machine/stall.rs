@@ -18,10 +18,10 @@ const NEAR: Duration = Duration::from_millis(500);
 
 /// How long a process is watched after it was first seen to be late, before it is ended. So a
 /// process that was stopped past its deadline (SIGSTOP, a frozen cgroup) has this long to end by
-/// itself.
+/// itself. It has half of what is left before the supervisor's SIGKILL if that is less.
 pub(crate) const LATE_AFTER: Duration = Duration::from_millis(500);
 
-/// How long a process has at least to end after its teardown.
+/// How long a process has to end after its teardown, if the supervisor waits that long.
 const TO_END: Duration = Duration::from_secs(1);
 
 /// How long before its deadline a teardown counts as near it. `allowed` is how long it may take.
@@ -50,14 +50,13 @@ enum Runtime {
 }
 
 impl Stall {
-    /// Whether `end` has passed, and this was first seen at least `LATE_AFTER` ago.
-    fn is_overdue(&mut self, end: Instant, now: Instant) -> bool {
-        if now < end {
-            self.late = None;
-            return false;
-        }
-        let late = *self.late.get_or_insert(now);
-        now.saturating_duration_since(late) >= LATE_AFTER
+    /// When a process that must have ended by `end` is ended by force, if it was first seen to be
+    /// late at `late`. The supervisor's time is over at `over`.
+    fn exit_at(late: Instant, over: Option<Instant>) -> Instant {
+        // Once that has passed, the supervisor evidently does not kill.
+        let left =
+            over.map(|over| over.saturating_duration_since(late)).filter(|left| !left.is_zero());
+        late + left.map_or(LATE_AFTER, |left| LATE_AFTER.min(left / 2))
     }
 }
 
@@ -89,16 +88,41 @@ impl Machine {
 
     /// The reason to end the process now, if there is one.
     fn overdue(&mut self, now: Instant) -> Option<ExitReason> {
+        let (reason, end) = self.must_end()?;
+        let stop = self.stop.as_mut()?;
+        if now < end {
+            stop.stall.late = None;
+            return None;
+        }
+        let late = *stop.stall.late.get_or_insert(now);
+        (now >= Stall::exit_at(late, stop.killed_at())).then_some(reason)
+    }
+
+    /// By when the process must have ended, and the reason to end it if it has not.
+    fn must_end(&self) -> Option<(ExitReason, Instant)> {
         let (ended, reason) = match self.state {
             State::TearingDown(Stage::Closing { since }) => (Some(since), ExitReason::NotClosed),
             State::PreStopDelay { .. } | State::TearingDown(_) => (None, ExitReason::Deadline),
             State::ExitExpected(since) => (Some(since), ExitReason::NoExit),
             _ => return None,
         };
-        let stop = self.stop.as_mut()?;
-        let deadline = stop.deadline();
-        let end = ended.map_or(deadline, |ended| deadline.max(ended + TO_END));
-        stop.stall.is_overdue(end, now).then_some(reason)
+        let stop = self.stop.as_ref()?;
+        let end = ended.map_or(stop.deadline(), |ended| stop.deadline().max(ended + TO_END));
+        let last_end = stop.limit.supervisor.map(|supervisor| stop.began + supervisor.last_end);
+        Some((reason, last_end.map_or(end, |last| end.min(last.max(stop.deadline())))))
+    }
+
+    /// When the shutdown thread must handle [`Event::Watched`](super::Event::Watched) again at the
+    /// latest.
+    pub(crate) fn watch_by(&self) -> Option<Instant> {
+        let (_, end) = self.must_end()?;
+        let stop = self.stop.as_ref()?;
+        Some(stop.stall.late.map_or(end, |late| Stall::exit_at(late, stop.killed_at())))
+    }
+
+    /// When the supervisor kills the process, if that is known.
+    pub(crate) fn killed_at(&self) -> Option<Instant> {
+        self.stop.as_ref()?.killed_at()
     }
 
     pub(super) fn runtime_answered(&mut self) {
@@ -113,18 +137,29 @@ impl Machine {
         turn.act(Action::Exit);
     }
 
-    /// Writes how the process is ended to the termination message, the record and the log.
+    /// Writes to the record and the log that the process is being ended by force.
     pub(super) fn exit_described(&mut self, detail: String, turn: &mut Turn) {
+        turn.record(self.forced(None, &detail, turn));
+        turn.log(LogEvent::Forced(detail, self.config.exit_status(ExitKind::Forced)));
+    }
+
+    /// Writes the exit status to the termination message and to the record. That is the last thing
+    /// before the exit, so that a process that is killed meanwhile has not recorded a status with
+    /// which it did not exit.
+    pub(super) fn exiting(&mut self, detail: &str, turn: &mut Turn) {
         let why = detail.split(';').next().unwrap_or_default();
         let status = self.config.exit_status(ExitKind::Forced);
         let head = format!("was ended by force, exit status {status}: {}", Escaped(why));
-        self.tell_end(&head, Some(&detail), turn);
-        turn.record(record::Event::Stopped(Stopped {
+        self.tell_end(&head, Some(detail), turn);
+        turn.record(self.forced(Some(status), detail, turn));
+    }
+
+    fn forced(&self, status: Option<u8>, detail: &str, turn: &Turn) -> record::Event {
+        record::Event::Stopped(Stopped {
             forced_by: self.exit_reason().map(ExitReason::by),
-            detail: Some(detail.clone()),
-            ..self.stopped(ExitKind::Forced, Some(status), turn)
-        }));
-        turn.log(LogEvent::Forced(detail, status));
+            detail: Some(detail.to_owned()),
+            ..self.stopped(ExitKind::Forced, status, turn)
+        })
     }
 
     pub(super) fn stall_described(
@@ -142,6 +177,10 @@ impl Machine {
 }
 
 impl Stop {
+    fn killed_at(&self) -> Option<Instant> {
+        Some(self.began + self.limit.supervisor?.over)
+    }
+
     fn watch(&mut self, turn: &mut Turn) {
         match self.stall.runtime {
             Runtime::Answers => {
@@ -157,7 +196,7 @@ impl Stop {
             Runtime::Asked(_) | Runtime::Silent => {}
         }
         let deadline = self.deadline();
-        let is_near = turn.now + near(self.allowed) >= deadline && turn.now < deadline;
+        let is_near = turn.now + near(self.limit.allowed) >= deadline && turn.now < deadline;
         if is_near && self.stall.said_near != Some(deadline) {
             self.stall.said_near = Some(deadline);
             let stalled = self.running.values().map(|phase| {

@@ -44,8 +44,8 @@ impl Machine {
                     if let Service::NotRun = self.service {
                         return;
                     }
-                    let sum = self.plan.sum(stop.delayed, stop.allowed).to_string();
-                    let deadline = stop.allowed_why.clone();
+                    let sum = self.plan.sum(stop.delayed, stop.limit.allowed).to_string();
+                    let deadline = stop.limit.why.clone();
                     turn.log(LogEvent::TeardownStarted { sum, deadline });
                     for error in self.plan.check_requirements() {
                         turn.log(LogEvent::RegistrationError(error));
@@ -157,10 +157,10 @@ impl Machine {
 }
 
 impl Stop {
-    fn await_diagnostic(&self) -> Stage {
+    pub(super) fn await_diagnostic(&self) -> Stage {
         // The diagnostic is ended before the deadline is near, so that the teardown has time to
         // end.
-        let before = near(self.allowed) + DIAGNOSTIC_ENDS;
+        let before = near(self.limit.allowed) + DIAGNOSTIC_ENDS;
         let deadline = self.deadline();
         Stage::Diagnostic { until: deadline.checked_sub(before).unwrap_or(deadline) }
     }

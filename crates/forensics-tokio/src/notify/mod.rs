@@ -33,6 +33,35 @@ const MAX_STATUS: usize = 400;
 /// How long sending an extension may take. Later it would be useless.
 const EXTEND_LIMIT: Duration = Duration::from_millis(500);
 
+/// Whether this process is the main process of its unit.
+///
+/// systemd reads a message as one about the whole unit. With `NotifyAccess=all` it accepts those of
+/// every process of the unit. So the end of a helper process, or of the old process after a handover
+/// (`MAINPID=`), must not be reported as the end of the unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Main,
+    Other,
+    /// Neither systemd nor the environment says it: systemd before version 248, or a container
+    /// whose runtime passes `NOTIFY_SOCKET` on.
+    Unknown,
+}
+
+impl Role {
+    /// The role by `SYSTEMD_EXEC_PID`, the process that systemd has started.
+    pub(crate) fn of_environment() -> Self {
+        Self::of(std::env::var("SYSTEMD_EXEC_PID").ok().as_deref(), std::process::id())
+    }
+
+    fn of(started: Option<&str>, ours: u32) -> Self {
+        match started {
+            Some(pid) if pid.parse() == Ok(ours) => Role::Main,
+            Some(_) => Role::Other,
+            None => Role::Unknown,
+        }
+    }
+}
+
 /// The connection to the service manager; see the module's documentation. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Notifier(Option<Arc<Connection>>);
@@ -43,6 +72,7 @@ struct Connection {
     /// At most one message for each variable.
     queue: Mutex<VecDeque<String>>,
     changed: Notify,
+    role: Mutex<Role>,
 }
 
 impl Notifier {
@@ -67,7 +97,20 @@ impl Notifier {
         socket.set_nonblocking(true)?;
         let socket = UnixDatagram::from_std(socket)?;
         let (queue, changed) = (Mutex::default(), Notify::default());
-        Ok(Self(Some(Arc::new(Connection { socket, queue, changed }))))
+        let role = Mutex::new(Role::of_environment());
+        Ok(Self(Some(Arc::new(Connection { socket, queue, changed, role }))))
+    }
+
+    /// Sets the role, because systemd has reported it.
+    pub(crate) fn set_role(&self, role: Role) {
+        if let Some(connection) = &self.0 {
+            *lock(&connection.role) = role;
+        }
+    }
+
+    /// The role, if there is a service manager to notify.
+    pub(crate) fn role(&self) -> Option<Role> {
+        Some(*lock(&self.0.as_ref()?.role))
     }
 
     /// Whether there is a service manager to notify.
@@ -76,23 +119,47 @@ impl Notifier {
     }
 
     /// The service is up, or was reloaded.
+    ///
+    /// Sent by every process: behind a wrapper script, and in a handover, the process that is ready
+    /// is not the main process or not yet, and without this message the start would never end.
     pub(crate) fn ready(&self) {
         self.push("READY=1");
     }
 
     /// The configuration is being reloaded. `Type=notify-reload` needs the time of that.
     pub(crate) fn reloading(&self) {
-        self.push(&format!("RELOADING=1\nMONOTONIC_USEC={}", clock::mono_us()));
+        self.push_unless_other(&format!("RELOADING=1\nMONOTONIC_USEC={}", clock::mono_us()));
     }
 
     /// Sets the line in `systemctl status`.
     pub(crate) fn status(&self, text: &str) {
         // Escaped, because a newline would begin another assignment.
-        self.push(&format!("STATUS={}", Escaped(&truncate(text, MAX_STATUS))));
+        self.push_unless_other(&format!("STATUS={}", Escaped(&truncate(text, MAX_STATUS))));
+    }
+
+    /// systemd's watchdog is satisfied.
+    pub(crate) fn feed_watchdog(&self) {
+        self.push_unless_other("WATCHDOG=1");
+    }
+
+    /// The unit is stopping. Sent only by a process that is known to be the main process, because
+    /// systemd ends the whole unit after this message. Returns whether it is sent.
+    pub(crate) fn stopping(&self) -> bool {
+        let is_main = self.role() == Some(Role::Main);
+        if is_main {
+            self.push("STOPPING=1");
+        }
+        is_main
+    }
+
+    fn push_unless_other(&self, message: &str) {
+        if self.role() != Some(Role::Other) {
+            self.push(message);
+        }
     }
 
     /// Queues a message. It replaces an earlier one that sets the same variable.
-    pub(crate) fn push(&self, message: &str) {
+    fn push(&self, message: &str) {
         let Some(connection) = &self.0 else { return };
         let mut queue = lock(&connection.queue);
         queue.retain(|queued| queued.split('=').next() != message.split('=').next());
@@ -104,7 +171,9 @@ impl Notifier {
     /// Asks systemd to wait for this time, from now on. Returns whether the message was sent.
     /// systemd may still ignore it.
     pub(crate) async fn extend(&self, by: Duration) -> bool {
-        let Some(connection) = &self.0 else { return false };
+        let Some(connection) = self.0.as_ref().filter(|_| self.role() == Some(Role::Main)) else {
+            return false;
+        };
         let message = format!("EXTEND_TIMEOUT_USEC={}", by.as_micros());
         let sent = timeout(EXTEND_LIMIT, connection.socket.send(message.as_bytes())).await;
         matches!(sent, Ok(Ok(_)))
@@ -171,16 +240,51 @@ mod tests {
         ];
         for (socket, address) in sockets {
             let notifier = Notifier::connect(&address).unwrap();
+            notifier.set_role(Role::Main);
             notifier.status("starting");
             notifier.ready();
-            notifier.push("WATCHDOG=1");
-            notifier.push("WATCHDOG=1");
+            notifier.feed_watchdog();
+            notifier.feed_watchdog();
             notifier.status("two\nlines\nREADY=1");
-            notifier.push("STOPPING=1");
+            assert!(notifier.stopping());
             let expected = ["READY=1", "WATCHDOG=1", r"STATUS=two\nlines\nREADY=1", "STOPPING=1"];
             assert_eq!(delivered(&notifier, &socket, 4).await, expected);
             assert!(notifier.extend(Duration::from_secs(4)).await);
             assert_eq!(received(&socket), ["EXTEND_TIMEOUT_USEC=4000000"]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_process_sends_only_what_its_role_allows() {
+        let cases = [
+            (Role::Main, &["STATUS=s", "WATCHDOG=1", "STOPPING=1", "READY=1"][..], true),
+            (Role::Unknown, &["STATUS=s", "WATCHDOG=1", "READY=1"], false),
+            (Role::Other, &["READY=1"], false),
+        ];
+        for (role, expected, extends) in cases {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("notify");
+            let socket = StdDatagram::bind(&path).unwrap();
+            let notifier = Notifier::connect(path.as_os_str()).unwrap();
+            notifier.set_role(role);
+            if role == Role::Other {
+                notifier.reloading();
+            }
+            notifier.status("s");
+            notifier.feed_watchdog();
+            assert_eq!(notifier.stopping(), role == Role::Main);
+            notifier.ready();
+            assert_eq!(delivered(&notifier, &socket, expected.len()).await, expected, "{role:?}");
+            assert_eq!(notifier.extend(Duration::from_secs(1)).await, extends, "{role:?}");
+            assert_eq!(received(&socket).len(), usize::from(extends), "{role:?}");
+        }
+    }
+
+    #[test]
+    fn the_environment_tells_the_process_that_systemd_started() {
+        let cases = [(Some("7"), Role::Main), (Some("8"), Role::Other), (None, Role::Unknown)];
+        for (started, expected) in cases {
+            assert_eq!(Role::of(started, 7), expected, "{started:?}");
         }
     }
 
@@ -204,6 +308,7 @@ mod tests {
         let path = dir.path().join("notify");
         let socket = StdDatagram::bind(&path).unwrap();
         let notifier = Notifier::connect(path.as_os_str()).unwrap();
+        notifier.set_role(Role::Main);
         let sending = tokio::spawn({
             let notifier = notifier.clone();
             async move { notifier.send().await }
@@ -221,7 +326,7 @@ mod tests {
         }
         assert!(last < 9_999, "the socket is never full");
         notifier.status("the latest");
-        notifier.push("STOPPING=1");
+        assert!(notifier.stopping());
         let mut all = received(&socket);
         while all.last().is_none_or(|last| last != "STOPPING=1") {
             tokio::task::yield_now().await;

@@ -27,7 +27,7 @@ fn interval_for(usec: Option<String>, pid: Option<String>, ours: u32) -> Option<
 /// Sends `WATCHDOG=1`, twice as often as systemd expects it. Never returns.
 pub(crate) async fn feed(notifier: Notifier, every: Duration) {
     loop {
-        notifier.push("WATCHDOG=1");
+        notifier.feed_watchdog();
         // Not zero, which would never yield to the timer.
         sleep((every / 2).max(Duration::from_micros(1))).await;
     }

@@ -14,7 +14,7 @@ use crate::builder::install_error::InstallError;
 use crate::builder::{Builder, check};
 use crate::guard::ShutdownGuard;
 use crate::listener::{Listeners, listen};
-use crate::machine::{Event, LATE_AFTER, Seconds, Unit};
+use crate::machine::{Event, LATE_AFTER, Seconds, Timer, Unit};
 use crate::message::TerminationMessage;
 use crate::notify::Notifier;
 use crate::shutdown::Shutdown;
@@ -90,9 +90,12 @@ impl TestHarness {
     }
 
     /// Sets systemd's stop timeout. It shortens the deadline of a stop by [systemd](Sender::systemd) or by
-    /// an unknown sender. Only the first call has an effect.
+    /// an unknown sender.
     pub fn stop_timeout(&self, timeout: Duration) {
-        let unit = Unit { stop_timeout: Timespan::from(timeout), heeds_us: false };
+        let whose = "the unit's stop timeout".to_owned();
+        let timeout = Timespan::from(timeout);
+        let own = Timer { timeout, whose, since: None, kills: true };
+        let unit = Unit { timers: vec![own], heeds_us: false, is_stopping: None };
         self.shutdown.handle(Event::UnitKnown(unit));
     }
 

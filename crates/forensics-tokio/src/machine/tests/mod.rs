@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
 mod exhaustive;
+mod limit;
 mod model;
 mod table;
 

@@ -1,0 +1,107 @@
+//! Asks systemd about our unit: how long it waits for a stop, whether it is stopping the unit, and
+//! whether we are its main process.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use forensics_core::systemd::{CgroupUnit, UnitProperties};
+use tokio::time::sleep;
+
+use crate::machine::{Event, Timer, Unit};
+use crate::notify::Role;
+use crate::shutdown::Shutdown;
+use crate::systemctl;
+
+/// How long after the start a process that is not the main process asks first whether it has become
+/// it. Each later question comes after twice that time.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
+
+/// The longest time between two of these questions.
+const LAST_LOOK: Duration = Duration::from_secs(64);
+
+/// systemd's answer about our unit.
+pub(crate) struct Answer {
+    pub(crate) unit: CgroupUnit,
+    pub(crate) properties: UnitProperties,
+    /// The service of the user manager that runs the unit, and its properties.
+    pub(crate) outer: Option<(CgroupUnit, UnitProperties)>,
+}
+
+/// Asks systemd, and for a user unit also the system manager about the service of the user manager.
+/// Without its answer the timeout of the unit alone counts. It cannot be asked by an unprivileged
+/// process without a system bus.
+///
+/// # Errors
+/// A text, if systemd does not answer within `limit`.
+pub(crate) async fn ask(unit: &CgroupUnit, limit: Duration) -> Result<Answer, String> {
+    let outer = unit.manager_unit();
+    let ask_outer = async {
+        let outer = outer?;
+        let properties = systemctl::show(&outer, limit).await.ok()?;
+        Some((outer, properties))
+    };
+    let (properties, outer) = tokio::join!(systemctl::show(unit, limit), ask_outer);
+    Ok(Answer { unit: unit.clone(), properties: properties?, outer })
+}
+
+/// Waits until this process has become the main process, for about two minutes. In a handover the
+/// new process is told to systemd (`MAINPID=`) some time after its start. If it was ready by then,
+/// systemd is told again, because it may have refused the first message.
+pub(crate) async fn watch_role(shutdown: &Arc<Shutdown>, unit: &CgroupUnit, limit: Duration) {
+    let mut wait = FIRST_LOOK;
+    while shutdown.notifier.role() == Some(Role::Other) && wait <= LAST_LOOK {
+        sleep(wait).await;
+        wait *= 2;
+        let Ok(answer) = ask(unit, limit).await else { return };
+        shutdown.notifier.set_role(answer.role());
+        shutdown.handle(Event::UnitKnown(answer.known(shutdown, false)));
+        if answer.role() == Role::Main && *shutdown.ready.borrow() {
+            shutdown.notifier.ready();
+        }
+    }
+}
+
+impl Answer {
+    /// Whether systemd is stopping the unit, or the user manager that runs it.
+    pub(crate) fn is_stopping(&self) -> bool {
+        let outer = self.outer.iter().map(|(_, properties)| properties);
+        outer.chain([&self.properties]).any(|properties| properties.stop_timer().is_some())
+    }
+
+    /// Whether systemd waits for the end of `ExecStop=`, which may wait for us.
+    pub(crate) fn waits_for_a_command(&self) -> bool {
+        self.properties.stop_timer().is_some_and(|timer| !timer.kills)
+    }
+
+    /// Whether this process is the main process of the unit.
+    pub(crate) fn role(&self) -> Role {
+        let pid = std::process::id();
+        // With `PrivatePIDs=` systemd and the process have different pids for it.
+        if pid == 1 && Role::of_environment() == Role::Main {
+            return Role::Main;
+        }
+        if self.properties.main_pid == Some(pid) { Role::Main } else { Role::Other }
+    }
+
+    /// What the machine needs to know. `during_stop` says that a stop of this process has begun.
+    pub(crate) fn known(&self, shutdown: &Shutdown, during_stop: bool) -> Unit {
+        let outer = self.outer.iter().map(|(unit, properties)| {
+            let whose = format!("the stop timeout of {}", unit.unit);
+            timer(shutdown, properties, whose)
+        });
+        let own = timer(shutdown, &self.properties, "the unit's stop timeout".to_owned());
+        let access = self.properties.notify_access.as_deref();
+        Unit {
+            timers: own.into_iter().chain(outer.flatten()).collect(),
+            heeds_us: self.role() == Role::Main && matches!(access, Some("main" | "exec" | "all")),
+            is_stopping: during_stop.then(|| self.is_stopping()),
+        }
+    }
+}
+
+fn timer(shutdown: &Shutdown, properties: &UnitProperties, whose: String) -> Option<Timer> {
+    let running = properties.stop_timer();
+    let since = running.and_then(|timer| shutdown.instant_of(timer.since_us?));
+    let timeout = running.map(|timer| timer.timeout).or_else(|| properties.stop_timeout())?;
+    Some(Timer { timeout, whose, since, kills: running.is_none_or(|timer| timer.kills) })
+}
