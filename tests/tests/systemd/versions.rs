@@ -62,7 +62,7 @@ mkdir -p /var/lib/scoped
 systemd-run -q --scope --unit=scoped -p TimeoutStopSec=20 $GATEWAY --drain-timeout 10s \
     --records /var/lib/scoped/records --diag-log /var/lib/scoped/diag.log &>/tmp/scoped.log &
 until grep -q "$ALIGNMENT" /tmp/scoped.log; do sleep .05; done
-(request scoped 800; wait); systemctl stop scoped.scope; report scoped
+request scoped 800; systemctl stop scoped.scope; report scoped
 
 gateway reexec Type=notify
 request reexec 1200; systemctl stop --no-block reexec; systemctl daemon-reexec
@@ -86,12 +86,17 @@ else
     for name in reload reload-hup; do echo "= $name"; echo "$refused"; done
 fi
 
+until_log watchdog 'explained by systemd'
+echo '= watchdog'; log watchdog; systemctl show watchdog -p Result
+systemctl kill -s KILL watchdog
+
 # systemd 257 sometimes takes the process for not its child. It is then killed at once in a stop.
+# So it is started again. Journal and record are emptied, because they show how that process ended.
 own_pids() {
     gateway "$@"
     while log $1 | grep -q 'which is not our child'; do
         systemctl kill -s KILL $1; until_gone $1; systemctl reset-failed $1
-        journalctl --rotate; journalctl --vacuum-time=1us
+        journalctl --rotate; journalctl --vacuum-time=1us; rm -rf /var/lib/$1/*
         gateway "$@"
     done
 }
@@ -104,9 +109,6 @@ else
     for name in pids pids-user; do echo "= $name"; echo "$refused"; done
 fi
 
-until_log watchdog 'explained by systemd'
-echo '= watchdog'; log watchdog; systemctl show watchdog -p Result
-systemctl kill -s KILL watchdog
 echo '= end'
 "#;
 
