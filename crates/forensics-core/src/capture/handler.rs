@@ -150,7 +150,8 @@ fn look_at(pid: c_int) -> SenderSnapshot {
 /// The folder `/proc` if its descriptor is still open.
 pub(super) fn procfs() -> Option<BorrowedFd<'static>> {
     let fd = PROC_FD.load(Ordering::Acquire);
-    // SAFETY: it is not -1. We never close it, and it is not used if the program has.
+    // SAFETY: it is not -1, and we never close it. If the program has, fstat(2) below fails or shows
+    // another device, and nothing else is done with it.
     let folder = (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) });
     folder.filter(|folder| raw::device_of(*folder) == PROC_DEVICE.load(Ordering::Acquire))
 }

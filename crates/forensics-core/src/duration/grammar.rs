@@ -36,14 +36,17 @@ impl ParseError {
 /// A mistake in `text` where `rest`, the end of `text`, begins.
 fn invalid(text: &str, rest: &str, what: &str, advice: &str) -> ParseError {
     let (at, what) = (text.len() - rest.len(), Escaped(what));
-    let text = truncate(text, MAX_EXCERPT_CHARS);
-    let message = format!("`{}`: {what} at byte {at}{advice}", Escaped(&text));
+    let message = format!("`{}`: {what} at byte {at}{advice}", Escaped(&excerpt(text)));
     ParseError { message, is_out_of_range: false }
 }
 
 /// The same for a negative number, one above `i64::MAX`, or a sum of `u64::MAX` microseconds or more.
 fn out_of_range(text: &str, rest: &str, what: &str, advice: &str) -> ParseError {
     ParseError { is_out_of_range: true, ..invalid(text, rest, what, advice) }
+}
+
+fn excerpt(text: &str) -> String {
+    truncate(text, MAX_EXCERPT_CHARS)
 }
 
 /// Reads a time span as systemd 252 does (`parse_time()` with seconds as the unit of bare numbers,
@@ -167,17 +170,12 @@ fn not_a_number(text: &str, rest: &str) -> ParseError {
     if rest.starts_with("infinity") {
         invalid(text, rest, "`infinity`", " must stand alone")
     } else {
-        invalid(text, rest, &format!("`{}`", truncate(word(rest), MAX_EXCERPT_CHARS)), NOT_A_NUMBER)
+        invalid(text, rest, &format!("`{}`", excerpt(word(rest))), NOT_A_NUMBER)
     }
 }
 
 fn unknown_unit(text: &str, rest: &str, unit: &str) -> ParseError {
-    invalid(
-        text,
-        rest,
-        &format!("unknown unit `{}`", truncate(unit, MAX_EXCERPT_CHARS)),
-        UNKNOWN_UNIT,
-    )
+    invalid(text, rest, &format!("unknown unit `{}`", excerpt(unit)), UNKNOWN_UNIT)
 }
 
 /// The letters that `text` begins with, or everything up to white space if it begins with none.
