@@ -124,12 +124,13 @@ impl Recorder {
             Err(source) if source.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
             Err(source) => return Err(RecordError::System { action: "create", path, source }),
         };
+        // Before it is locked, so that no child can share the lock.
+        let _not_in_children = NotInChildren::keep(file.as_fd());
         // Until it is locked, it looks like the record of a dead run. A reader may lock it for a
         // moment, and `prune` may remove it.
         let locked = file.try_lock();
         if locked.is_ok() && file.metadata().is_ok_and(|meta| meta.nlink() > 0) {
             let torn = AtomicBool::new(false);
-            let _not_in_children = NotInChildren::keep(file.as_fd());
             return Ok(Some(Self { _not_in_children, file, path, torn }));
         }
         remove(folder, name);
@@ -250,7 +251,13 @@ mod tests {
         let is_locked = || folder::is_locked(&File::open(&path).unwrap()).unwrap();
         assert!(is_locked());
         drop(recorder);
-        assert!(child.is_alive() && !is_locked());
+        // A process that another test starts shares the file until its execve.
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while is_locked() {
+            assert!(std::time::Instant::now() < until, "it is still locked");
+            std::thread::yield_now();
+        }
+        assert!(child.is_alive());
     }
 
     #[test]
