@@ -156,20 +156,18 @@ pub(super) fn exit(status: c_int) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-/// Restores the default action of this signal, and sends it to this process. Returns if the kernel
-/// refuses either, or if the default action does not end the process.
+/// As [`raise_by_default`], but takes effect at once, also if this thread blocks the signal. Returns
+/// if the kernel does not end the process by it.
 pub(super) fn end_by(signal: c_int) {
-    // SAFETY: the default action is valid for every signal. The pointers are valid for the calls, or
-    // null where that is allowed. `sigset_t` is plain data, which sigemptyset(3) initializes.
+    // SAFETY: `sigset_t` is plain data, which sigemptyset(3) initializes, and the pointers to it are
+    // valid for the calls.
     unsafe {
-        libc::signal(signal, libc::SIG_DFL);
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
         libc::sigaddset(&raw mut set, signal);
         libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
-        // To this thread, so that the process has ended before the call returns.
-        libc::raise(signal);
     }
+    raise_by_default(signal);
 }
 
 /// Wakes the reader of the [`Waker`](super::os::Waker) with this descriptor. Does not block.
