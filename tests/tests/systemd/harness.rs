@@ -84,6 +84,8 @@ pub(crate) fn under(system: System, script: &str) -> Option<String> {
         System::HostWithBus => drop(boot.arg("-d")),
         System::Trixie => drop(boot.arg("-d").arg("-r").arg(&trixie)),
     }
+    // In seconds. `STOPS` asks for many more stops than usual.
+    let limit = if std::env::var_os("STOPS").is_some() { "1800" } else { "100" };
     let output = boot
         .arg("-b")
         .arg(folder(&gateway))
@@ -91,7 +93,7 @@ pub(crate) fn under(system: System, script: &str) -> Option<String> {
         .arg(folder(&forensics))
         .arg("-b")
         .arg(shared.path())
-        .args(["timeout", "100", "bash", "-c", &format!("{variables}{PRELUDE}{script}")])
+        .args(["timeout", limit, "bash", "-c", &format!("{variables}{PRELUDE}{script}")])
         .output()
         .unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);

@@ -1,10 +1,55 @@
-//! Restarts behind a `.socket` unit under full load. systemd keeps the listening socket open, so
-//! connections between two runs wait for the next gateway.
+//! Stops and restarts by systemd under load.
 
 use crate::harness::{assert_says, under_systemd};
 
 const RESTARTS: u32 = 50;
 
+/// The stops of each kind. A few, unless the variable `STOPS` names another number.
+fn stops() -> usize {
+    std::env::var("STOPS").map_or(10, |stops| stops.parse().unwrap())
+}
+
+#[test]
+fn a_stop_by_systemd_or_by_a_kill_in_exec_stop_loses_no_request() {
+    let script = r#"
+        for stop in '' '/bin/kill $MAINPID' '/bin/sh -c "kill $MAINPID; sleep .3"'; do
+            cat >/run/systemd/system/gw.service <<UNIT
+[Unit]
+StartLimitIntervalSec=0
+[Service]
+Type=notify
+ExecStart=$GATEWAY --listen 127.0.0.1:8080 --drain-timeout 10s
+ExecStop=$stop
+UNIT
+            systemctl daemon-reload
+            for nth in $(seq STOPS); do
+                systemctl start gw || exit 1
+                # A random moment, so that the stops are not synchronised with the clients.
+                $HAMMER --stop 127.0.0.1:8080 4 \
+                    bash -c 'sleep .0$((RANDOM % 10)); systemctl stop gw' || exit 1
+                systemctl show gw -p Result
+            done
+        done
+        echo "clean: $(log gw | grep -c 'Shutdown complete .* outcome=clean ')""#;
+    let script = script.replace("STOPS", &stops().to_string());
+    let Some(said) = under_systemd(&script) else { return };
+    let count = |text: &str| said.lines().filter(|line| line.contains(text)).count();
+    let all = 3 * stops();
+    assert_says(&said, &[&format!("clean: {all}\n")]);
+    assert_eq!(
+        (count("Result=success"), count("requests="), count(" lost=0")),
+        (all, all, all),
+        "{said}"
+    );
+    let sum = |key: &str| -> u64 {
+        let values = said.lines().filter_map(|line| line.split_once(key)?.1.split(' ').next());
+        values.filter_map(|value| value.parse::<u64>().ok()).sum()
+    };
+    println!("{all} stops: requests={} answered={}", sum("requests="), sum(" answered="));
+}
+
+/// systemd keeps the listening socket open, so connections between two runs wait for the next
+/// gateway.
 #[test]
 fn fifty_restarts_behind_a_socket_unit_lose_no_request_and_refuse_no_connection() {
     let script = format!(
