@@ -10,6 +10,7 @@ pub mod client;
 pub mod cost;
 pub mod crowd;
 pub mod page;
+pub mod preload;
 mod skip;
 mod small;
 mod until;

@@ -171,6 +171,50 @@ fn a_unit_is_checked_and_the_exit_status_gives_the_result() {
 }
 
 #[test]
+fn the_signals_of_a_unit_are_checked_against_those_of_the_guard() {
+    let reload = "{ path=/bin/kill ; argv[]=/bin/kill -HUP $MAINPID ; ignore_errors=no ; pid=0 }";
+    let show = format!(
+        "cat <<'E'\nLoadState=loaded\nTimeoutStopUSec=90s\nKillSignal=10\nRestartKillSignal=10\n\
+         FinalKillSignal=9\nExecReload={reload}\nE"
+    );
+    let (code, stdout, _) = check(Some(&show), &[]);
+    assert_eq!(code, 0, "the stop timeout is long enough: {stdout}");
+    for line in [
+        "error: KillSignal=SIGUSR1 is not among the guard's signals (SIGTERM, SIGINT, SIGHUP, SIGQUIT)",
+        "  fix: KillSignal=SIGTERM\n",
+        "warning: ExecReload=/bin/kill -HUP $MAINPID sends SIGHUP, which the guard takes for a request",
+        "ok: the guard's signals are assumed to be SIGTERM, SIGINT, SIGHUP, SIGQUIT; see --signals\n",
+    ] {
+        assert!(stdout.contains(line), "{line}:\n{stdout}");
+    }
+    let (code, stdout, _) = check(Some(&show), &["--signals", "SIGUSR1,SIGTERM"]);
+    assert_eq!(code, 0);
+    let about_signals = ["KillSignal", "ExecReload", "assumed"];
+    assert!(!about_signals.iter().any(|word| stdout.contains(word)), "{stdout}");
+    let (code, _, stderr) = check(Some(&show), &["--signals", "TERM"]);
+    assert_eq!(code, 2);
+    assert!(stderr.contains("write a name such as SIGTERM"), "{stderr}");
+    let (_, stdout, _) = check(Some("echo LoadState=not-found"), &[]);
+    assert!(!stdout.contains("assumed"), "{stdout}");
+}
+
+#[test]
+fn a_template_is_refused_and_an_instance_is_not() {
+    for (unit, instance) in [("gw@", "gw@1"), ("gw@.service", "gw@1"), ("a.b@.socket", "a.b@1")] {
+        let (code, stdout, stderr) = run(&["check", unit, "--drain", "60s"]);
+        assert_eq!((code, stdout.as_str()), (2, ""));
+        let expected = format!("it is a template: name one of its instances, such as `{instance}`");
+        assert!(stderr.contains(&expected), "{stderr}");
+    }
+    let bin = tempfile::tempdir().unwrap();
+    for unit in ["gw@1", "gw@a.service"] {
+        let check = forensics(&["check", unit, "--drain", "60s"]).env("PATH", bin.path()).output();
+        let (code, _, stderr) = said(check.unwrap());
+        assert_eq!(code, 3, "{unit}: {stderr}");
+    }
+}
+
+#[test]
 fn a_drop_in_that_overrides_the_fix_is_named_as_the_place_to_fix() {
     let dir = tempfile::tempdir().unwrap();
     let [early, late, silent] = ["50-a.conf", "zz-limits.conf", "zzz-other.conf"]

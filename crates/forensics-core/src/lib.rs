@@ -38,6 +38,8 @@ pub mod secret;
 pub mod secure_fs;
 #[doc(hidden)]
 pub mod threads;
+#[doc(hidden)]
+pub mod unheard;
 
 mod access;
 mod os;

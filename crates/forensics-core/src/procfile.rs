@@ -182,6 +182,12 @@ fn parse_status(text: &str) -> (Option<u32>, Option<i32>) {
     (uid, tracer.filter(|&pid| pid != 0))
 }
 
+/// A signal mask from the content of a file such as `/proc/PID/status`, by its label there.
+pub(crate) fn mask(text: &str, label: &str) -> Option<u64> {
+    let mask = text.lines().find_map(|line| line.strip_prefix(label))?;
+    u64::from_str_radix(mask.trim(), 16).ok()
+}
+
 /// Parses the content of `/proc/loadavg`: the averages over 1, 5 and 15 minutes.
 pub(crate) fn parse_load(content: &[u8]) -> Option<[f32; 3]> {
     let load = LoadAverage::from_read(content).ok()?;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use forensics_core::capture::Signal;
 use forensics_core::capture::{
-    self, HandlerError, SLOTS, SiCode, SignalInfo, SnapshotError, install,
+    self, Disposition, HandlerError, SLOTS, SiCode, SignalInfo, SnapshotError, install,
 };
 use nix::errno::Errno;
 use nix::libc::EMFILE;
@@ -123,7 +123,7 @@ fn dropping_the_guard_restores_the_default_action_for_a_signal_that_was_ignored_
     let cases = [(Signal::from_raw(41), DEFAULT), (Signal::from_raw(Nix::SIGPIPE as i32), IGNORED)];
     for (signal, before) in cases {
         assert_eq!(disposition(signal), before);
-        assert_eq!(capture::is_ignored(signal), before == IGNORED);
+        assert_eq!(capture::disposition(signal) == Some(Disposition::Ignored), before == IGNORED);
         let first = install(&[signal]).unwrap();
         let second = install(&[signal]).unwrap();
         drop(first);

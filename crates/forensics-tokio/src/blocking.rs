@@ -14,6 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::signal::{SigSet, Signal};
 use tokio::sync::oneshot;
 
 use crate::lock::lock;
@@ -24,12 +25,17 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// Starts a thread and does not wait for it.
 ///
+/// A write to a pipe without a reader fails on this thread, even if SIGPIPE has its default action,
+/// which would end the process. So a log line of ours never ends it.
+///
 /// # Errors
 /// If the thread cannot be started.
 pub(crate) fn spawn_detached(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let thread = thread::Builder::new().name(name.to_owned());
     let work = move || {
         low_latency::request_for_own_thread();
+        // This cannot fail, because the arguments are valid.
+        let _ = SigSet::from(Signal::SIGPIPE).thread_block();
         work();
     };
     thread.spawn(work).map(drop)

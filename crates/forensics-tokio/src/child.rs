@@ -9,8 +9,9 @@
 //! use fork, which takes a quarter of a second in a process with 8 GiB resident.
 
 use std::io;
-use std::process::{ExitStatus, Output, Stdio};
+use std::process::{ExitStatus, Stdio};
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -22,30 +23,51 @@ const MAX_OUTPUT: u64 = 1024 * 1024;
 /// A child and all processes that it started. They are killed if this is dropped before the child was
 /// waited for.
 #[derive(Debug)]
-pub(crate) struct Group(Child);
+pub(crate) struct Group {
+    child: Child,
+    /// Whether the child has ended without leaving an exit status.
+    is_gone: bool,
+}
 
 impl Group {
     /// Starts `command` with an empty input.
     pub(crate) fn spawn(command: &mut Command) -> io::Result<Self> {
         // The write end is dropped here, so the child reads the end of the file.
         let empty = io::pipe().map_or_else(|_| Stdio::null(), |(reader, _)| reader.into());
-        command.stdin(empty).process_group(0).spawn().map(Self)
+        let child = command.stdin(empty).process_group(0).spawn()?;
+        Ok(Self { child, is_gone: false })
     }
 
-    /// Waits for the end of the child itself. Cancel safe.
-    pub(crate) async fn wait(&mut self) -> io::Result<ExitStatus> {
-        self.0.wait().await
+    /// Waits for the end of the child itself. `None` if its exit status is not known, because this
+    /// process ignores SIGCHLD: then the kernel keeps no exit status. Cancel safe.
+    pub(crate) async fn wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        match self.child.wait().await {
+            Err(error) if error.raw_os_error() == Some(Errno::ECHILD as i32) => {
+                self.is_gone = true;
+                Ok(None)
+            }
+            ended => ended.map(Some),
+        }
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
         // Its pid is the id of its group. `id` returns `None` after the child was waited for. Until
-        // then the kernel does not reuse the pid.
-        if let Some(pid) = self.0.id().and_then(|pid| i32::try_from(pid).ok()) {
+        // then the kernel does not reuse the pid, unless it keeps no exit status.
+        let pid = self.child.id().filter(|_| !self.is_gone);
+        if let Some(pid) = pid.and_then(|pid| i32::try_from(pid).ok()) {
             let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
         }
     }
+}
+
+/// What a child has printed, and how it ended.
+pub(crate) struct Output {
+    /// As [`Group::wait`] returns it.
+    pub(crate) status: Option<ExitStatus>,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
 }
 
 /// Runs `command` and returns its output. Cancel safe: the process is killed, with all processes that it
@@ -55,7 +77,7 @@ impl Drop for Group {
 /// If it cannot be started or read, or if it prints more than 1 MiB.
 pub(crate) async fn output(mut command: Command) -> io::Result<Output> {
     let mut group = Group::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
-    let (stdout, stderr) = (group.0.stdout.take(), group.0.stderr.take());
+    let (stdout, stderr) = (group.child.stdout.take(), group.child.stderr.take());
     let (stdout, stderr) = tokio::try_join!(read_all(stdout), read_all(stderr))?;
     Ok(Output { status: group.wait().await?, stdout, stderr })
 }
@@ -85,7 +107,7 @@ mod tests {
     async fn the_whole_output_is_read_and_the_input_is_empty() {
         let said = output(sh("cat; echo out; echo err >&2; exit 3")).await.unwrap();
         assert_eq!((said.stdout, said.stderr), (b"out\n".to_vec(), b"err\n".to_vec()));
-        assert_eq!(said.status.code(), Some(3));
+        assert_eq!(said.status.and_then(|status| status.code()), Some(3));
     }
 
     #[tokio::test]

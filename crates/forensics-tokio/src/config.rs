@@ -10,7 +10,7 @@ use forensics_core::cause::Cause;
 use forensics_core::duration::Timespan;
 use forensics_core::escape::{MAX_NAME_CHARS, truncate};
 use forensics_core::record::ExitKind;
-use forensics_core::systemd::{Alignment, DEFAULT_HEADROOM, Supervisor};
+use forensics_core::systemd::{Alignment, DEFAULT_HEADROOM, DEFAULT_SIGNALS, Supervisor};
 
 use crate::diagnostic::DiagCommand;
 
@@ -119,7 +119,7 @@ impl Config {
     pub(crate) fn new(service: String) -> Self {
         Self {
             service: truncate(service, MAX_NAME_CHARS),
-            signals: vec![Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT],
+            signals: DEFAULT_SIGNALS.to_vec(),
             drain_timeout: Duration::from_secs(30),
             headroom: DEFAULT_HEADROOM,
             enforce_exit: true,

@@ -10,12 +10,14 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use forensics_core::capture::Signal;
 use forensics_core::cause::Cause;
 use forensics_core::context::ShutdownContext;
 use forensics_core::escape::Escaped;
 use forensics_core::logfmt::{Value, needs_quotes};
 use forensics_core::record::{PostMortem, values_line};
-use forensics_core::systemd::StopReason;
+use forensics_core::systemd::{Finding, StopReason};
+use forensics_core::unheard::Obstacle;
 use tracing::field::display;
 use tracing::{Span, debug_span, error, info, info_span, warn};
 
@@ -79,6 +81,33 @@ events! {
     /// SIGHUP was ignored when the guard was installed.
     pub(crate) fn hangup_stays_ignored() =>
         info(name: "hangup_ignored", "SIGHUP stays ignored: it was ignored at the start, as by nohup(1)");
+
+    /// One of the guard's signals may not reach it.
+    pub(crate) fn signal_unheard(signal: Signal, why: &Obstacle) =>
+        warn(name: "signal_unheard", signal = %signal, "{signal} {why}");
+
+    /// One of the guard's signals was blocked when the guard was installed.
+    pub(crate) fn signal_unblocked(signal: Signal) =>
+        info(name: "signal_unblocked", signal = %signal, "{signal} was blocked in every thread that can be \
+            seen, as in a process that is started with it blocked: unblocked in this thread");
+
+    /// SIGPIPE has its default action.
+    pub(crate) fn broken_pipes_kill() =>
+        warn(name: "broken_pipes_kill", "SIGPIPE has its default action: a write to a pipe or socket \
+            without a reader ends the process, and no teardown runs; fix: ignore SIGPIPE, as Rust does. \
+            The guard ignores it from the beginning of a stop on");
+
+    /// A shell is process 1 and our parent.
+    pub(crate) fn shell_is_process_one(shell: &str) =>
+        warn(name: "shell_is_process_one", "Process 1, our parent, is a shell ({}) without a handler for \
+            SIGTERM: a SIGTERM to process 1, which is how a container is stopped, has no effect, and \
+            SIGKILL follows; fix: start this program with `exec`", Escaped(shell));
+
+    /// A signal that the unit sends does not do what it should. The fix contains settings to copy, so it
+    /// is not escaped.
+    pub(crate) fn unit_signal(unit: &str, found: &Finding) =>
+        warn(name: "unit_signal", unit, "{unit}: {}; fix: {}", found.what,
+            found.fix.as_deref().unwrap_or_default());
 
     /// The kernel refused a request of [`low_latency`](crate::low_latency) that the operator or the
     /// program had configured.

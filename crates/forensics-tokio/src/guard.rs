@@ -21,6 +21,7 @@ use crate::phase::{Group, Phase};
 use crate::phase_context::PhaseContext;
 use crate::report::ShutdownReport;
 use crate::shutdown::Shutdown;
+use crate::signal_check::SignalCheck;
 use crate::{shutdown_thread, status};
 
 /// Handles the signals of a service, and runs its teardown.
@@ -63,6 +64,8 @@ pub struct ShutdownGuard {
 struct Installed {
     /// Absent in the test harness, which has no signals.
     handlers: Option<HandlerGuard>,
+    /// The check of the signals, until `run` continues it.
+    check: Option<SignalCheck>,
     tasks: Vec<JoinHandle<()>>,
     shutdown: Arc<Shutdown>,
 }
@@ -89,11 +92,12 @@ impl Drop for Installed {
 impl ShutdownGuard {
     pub(crate) fn new(
         shutdown: Arc<Shutdown>,
-        handlers: Option<HandlerGuard>,
+        signals: Option<(HandlerGuard, SignalCheck)>,
         tasks: Vec<JoinHandle<()>>,
     ) -> Self {
+        let (handlers, check) = signals.unzip();
         let handle = ShutdownHandle { shutdown: shutdown.clone() };
-        Self { handle, installed: Installed { handlers, tasks, shutdown } }
+        Self { handle, installed: Installed { handlers, check, tasks, shutdown } }
     }
 
     /// Returns a handle for other parts of the program: to request a stop, to report readiness, or to
@@ -207,11 +211,14 @@ impl ShutdownGuard {
         S: Future,
         S::Output: IntoOutcome<Kind>,
     {
-        let Self { handle, installed } = self;
+        let Self { handle, mut installed } = self;
         let shutdown = &handle.shutdown;
         shutdown.phases.set_outer_span();
         let mut awaited = shutdown.awaited.subscribe();
         shutdown.handle(Event::RunStarted);
+        if let Some(check) = installed.check.take() {
+            installed.tasks.push(shutdown.runtime.spawn(check.go_on(shutdown.clone())));
+        }
         let service = async move { service.await.into_error() };
         let mut service = Some(Box::pin(outcome_of(service)));
         let mut status = pin!(status::update(shutdown.clone()));

@@ -89,6 +89,7 @@ mod recorder;
 mod report;
 mod shutdown;
 mod shutdown_thread;
+mod signal_check;
 mod status;
 mod systemctl;
 #[cfg(feature = "testing")]

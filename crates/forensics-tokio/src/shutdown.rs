@@ -187,6 +187,8 @@ impl Shutdown {
         for action in actions {
             match action {
                 Action::CaptureContext { trigger, signal } => {
+                    // Before the first line is logged. The reader of stderr may be gone.
+                    capture::survive_broken_pipes();
                     let context =
                         capture_context::capture(&self.startup, trigger, signal.as_deref());
                     let actions = self.decide(Event::ContextCaptured(Box::new(context)));

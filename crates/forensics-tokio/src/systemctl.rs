@@ -15,6 +15,9 @@ use tokio::time::{sleep, timeout};
 
 use crate::child;
 
+/// The exit status of a program, in a message.
+pub(crate) const UNKNOWN_STATUS: &str = "exit status unknown (SIGCHLD is ignored)";
+
 /// How often a program is started at most, if systemd's signal to our cgroup ends it.
 const ATTEMPTS: u32 = 3;
 
@@ -40,12 +43,12 @@ pub(crate) async fn show(unit: &CgroupUnit, limit: Duration) -> Result<UnitPrope
     Ok(UnitProperties::parse(&output))
 }
 
-/// Lists the jobs of `manager`, one a line.
+/// Lists the jobs of `manager`, one a line, between lines for people.
 ///
 /// # Errors
 /// As [`run`].
 pub(crate) async fn list_jobs(manager: Manager, limit: Duration) -> Result<String, String> {
-    systemctl(&[manager.option(), "--no-pager", "--no-legend", "list-jobs"], limit).await
+    systemctl(&[manager.option(), "--no-pager", "list-jobs"], limit).await
 }
 
 /// Runs systemctl. Runs it again if its connection to systemd breaks, as during `systemctl
@@ -120,22 +123,30 @@ pub(crate) async fn run(
     let output = timeout(limit, attempts).await;
     let output = output.map_err(|_| no_answer(name, limit))?;
     let output = output.map_err(|e| format!("{name}: {e}"))?;
-    if output.status.success() {
+    let why = String::from_utf8_lossy(&output.stderr);
+    let has_answered = match output.status {
+        Some(status) => status.success(),
+        // Each of these programs prints something if it succeeds: systemctl to stdout, systemd-run this.
+        None => !output.stdout.is_empty() || why.starts_with("Running "),
+    };
+    if has_answered {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    let why = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{name}: {}: {}", output.status, truncate(why.trim(), MAX_TEXT_CHARS)))
+    let status =
+        output.status.map_or_else(|| UNKNOWN_STATUS.to_owned(), |status| status.to_string());
+    Err(format!("{name}: {status}: {}", truncate(why.trim(), MAX_TEXT_CHARS)))
 }
 
 /// Whether a process that we started was ended by the signal of the stop or of the watchdog.
 ///
 /// systemd signals the processes of our cgroup until it finds no new one. So it can also signal a
 /// process that we start in the first moment of a stop. That process can be started again once
-/// systemd has found no new process. This function waits for that before it returns true. Cancel
-/// safe.
-pub(crate) async fn may_start_again(ended: ExitStatus) -> bool {
+/// systemd has found no new process. This function waits for that before it returns true. If the exit
+/// status is not known, it returns false. Cancel safe.
+pub(crate) async fn may_start_again(ended: Option<ExitStatus>) -> bool {
     let signals = [Signal::SIGTERM, Signal::SIGABRT].map(|signal| signal as i32);
-    let was_signalled = ended.signal().is_some_and(|signal| signals.contains(&signal));
+    let signal = ended.and_then(|ended| ended.signal());
+    let was_signalled = signal.is_some_and(|signal| signals.contains(&signal));
     if was_signalled {
         sleep(SIGNAL_ROUND).await;
     }
@@ -154,7 +165,8 @@ mod tests {
         let cases = [(15, true), (6, true), (9, false), (0, false), (15 << 8, false)];
         for (ended, again) in cases {
             let began = Instant::now();
-            assert_eq!(may_start_again(ExitStatus::from_raw(ended)).await, again, "{ended}");
+            let status = Some(ExitStatus::from_raw(ended));
+            assert_eq!(may_start_again(status).await, again, "{ended}");
             assert_eq!(began.elapsed() >= SIGNAL_ROUND, again, "{ended}");
         }
     }

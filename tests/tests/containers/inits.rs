@@ -82,6 +82,35 @@ fn dumb_init_signals_all_descendants_and_is_recognised_even_if_it_is_not_our_par
 }
 
 #[test]
+fn if_process_one_is_a_shell_that_ignores_sigterm_there_is_one_warning() {
+    if !root_can(unshare().arg("true")) {
+        return;
+    }
+    let cases: [(&[&str], usize); 4] = [
+        // The second command keeps the shell from replacing itself.
+        (&["sh", "-c", "GATEWAY; true"], 1),
+        (&["bash", "-c", "GATEWAY; true"], 1),
+        (&["bash", "-c", "exec GATEWAY"], 0),
+        // A handler may forward the signal.
+        (&["bash", "-c", "trap 'kill $!' TERM; GATEWAY & wait"], 0),
+    ];
+    for (command, expected) in cases {
+        let gateway = static_gateway().display().to_string();
+        let command = command.iter().map(|word| word.replace("GATEWAY", &gateway));
+        let program = Program::start(unshare().args(command));
+        program.wait_for_stdout("listening on ");
+        let pid = gateway_below(program.pid());
+        assert!(Command::new("/bin/kill").arg(pid.to_string()).status().unwrap().success());
+        let ended = program.wait();
+        ended.line("Shutdown complete");
+        let warnings = ended.stderr.lines().filter(|line| line.contains(" WARN "));
+        let warnings: Vec<_> = warnings.collect();
+        assert_eq!(warnings.len(), expected, "{}", ended.stderr);
+        assert!(warnings.iter().all(|warning| warning.contains("start this program with `exec`")));
+    }
+}
+
+#[test]
 fn if_an_init_runs_a_shell_the_gateway_is_killed_with_the_init_during_its_teardown() {
     if !can_run("dumb-init") {
         return;

@@ -95,7 +95,7 @@ fn other_settings_that_affect_a_stop_are_found_in_real_units() {
     let json = said.lines().find(|line| line.starts_with('{')).unwrap();
     let json: serde_json::Value = serde_json::from_str(json).unwrap();
     assert_eq!(json["timeout_stop_us"], "infinity");
-    assert_eq!(json["findings"].as_array().unwrap().len(), 5, "{json}");
+    assert_eq!(json["findings"].as_array().unwrap().len(), 6, "{json}");
 }
 
 #[test]

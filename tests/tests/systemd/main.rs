@@ -16,6 +16,7 @@ mod notify;
 mod programs;
 mod restarts;
 mod roles;
+mod signals;
 mod stop;
 mod timeouts;
 mod versions;

@@ -8,10 +8,12 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Args;
+use forensics_core::capture::Signal;
 use forensics_core::duration::Timespan;
 use forensics_core::escape::{MAX_TEXT_CHARS, truncate};
 use forensics_core::systemd::{
-    Alignment, CgroupUnit, DropIn, Finding, Manager, Severity, UnitProperties, lint, show_arguments,
+    Alignment, CgroupUnit, DEFAULT_SIGNALS, DropIn, Finding, Manager, Severity, UnitProperties,
+    lint, lint_signals, list_signals, show_arguments,
 };
 use forensics_core::{json, secure_fs};
 use nix::sys::signal::{Signal, kill};
@@ -37,7 +39,8 @@ Exit status: 0 aligned, 1 not aligned, 3 can't tell.
 Example:
   forensics check gateway.service --drain 60s")]
 pub(crate) struct Check {
-    /// The unit; a name without a type is a `.service`
+    /// The unit, such as `gateway` or `gateway@1`; a name without a type is a `.service`
+    #[arg(value_parser = instance)]
     unit: String,
     /// How long the service drains, such as `60s`
     #[arg(long, value_name = "T", value_parser = super::finite)]
@@ -45,6 +48,9 @@ pub(crate) struct Check {
     /// How much of the stop timeout must remain after the drain
     #[arg(long, value_name = "T", value_parser = super::finite, default_value = "30s")]
     headroom: Duration,
+    /// The signals that the service's guard handles [default: SIGTERM,SIGINT,SIGHUP,SIGQUIT]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    signals: Vec<Signal>,
     /// Ask the user's manager instead of the system's, and check the service of that manager as well
     #[arg(long)]
     user: bool,
@@ -70,7 +76,7 @@ impl Check {
             }
         };
         let own = Checked::new(self, CgroupUnit { unit, manager }, &properties);
-        let mut findings = lint(&properties);
+        let mut findings = self.findings(&properties);
         // The stop timeout of the user manager's own service also limits its units.
         let outer = own.unit.manager_unit();
         let outer =
@@ -119,6 +125,30 @@ impl Check {
         }
         Ok(ExitCode::from(code))
     }
+
+    fn findings(&self, properties: &UnitProperties) -> Vec<Finding> {
+        let is_assumed = self.signals.is_empty();
+        let signals = if is_assumed { &DEFAULT_SIGNALS } else { self.signals.as_slice() };
+        let mut found = lint(properties);
+        found.extend(lint_signals(properties, signals));
+        if is_assumed && properties.load_state.as_deref() == Some("loaded") {
+            let signals = list_signals(signals);
+            let what = format!("the guard's signals are assumed to be {signals}; see --signals");
+            found.push(Finding { severity: Severity::Ok, what, fix: None });
+        }
+        found
+    }
+}
+
+/// Accepts the name of a unit that can run, and not that of a template, for which systemd shows
+/// nothing.
+fn instance(name: &str) -> Result<String, String> {
+    let prefix = name.rsplit_once('.').map_or(name, |(prefix, _)| prefix);
+    if prefix.ends_with('@') {
+        let example = to_copy(&format!("{prefix}1"));
+        return Err(format!("it is a template: name one of its instances, such as `{example}`"));
+    }
+    Ok(name.to_owned())
 }
 
 /// A unit whose stop timeout limits a stop.

@@ -8,6 +8,8 @@
 //!
 //! There is no finding for `NotifyAccess=none` with `Type=notify` or `WatchdogSec=`, because
 //! systemd then changes it to `main` (`service_add_extras()`).
+//!
+//! The signals that a unit sends are checked by [`lint_signals`](super::lint_signals).
 
 use serde::Serialize;
 
@@ -45,7 +47,7 @@ pub struct Finding {
 }
 
 /// Makes a finding. An empty `fix` means none.
-fn finding(severity: Severity, what: impl Into<String>, fix: &str) -> Finding {
+pub(super) fn finding(severity: Severity, what: impl Into<String>, fix: &str) -> Finding {
     Finding { severity, what: what.into(), fix: (!fix.is_empty()).then(|| fix.to_owned()) }
 }
 

@@ -11,6 +11,7 @@ mod container;
 mod drop_in;
 mod lint;
 mod show;
+mod signals;
 mod stop_reason;
 mod unit_name;
 
@@ -26,5 +27,6 @@ pub use self::{
     drop_in::DropIn,
     lint::{Finding, Severity, lint},
     show::{StopTimer, UnitProperties, show_arguments},
+    signals::{DEFAULT_SIGNALS, lint_signals, list_signals},
     stop_reason::{StopReason, stop_reason},
 };

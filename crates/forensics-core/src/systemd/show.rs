@@ -7,12 +7,14 @@
 use serde::{Deserialize, Serialize};
 
 use super::cgroup::Manager;
+use crate::capture::Signal;
 use crate::duration::{self, Timespan};
 
 /// The properties to ask for, separated by commas: all that [`UnitProperties::parse`] reads.
 const PROPERTIES: &str = "Id,LoadState,ActiveState,SubState,Result,Transient,\
-    NeedDaemonReload,NotifyAccess,MainPID,KillMode,SendSIGKILL,TimeoutStopUSec,TimeoutAbortUSec,\
-    StateChangeTimestampMonotonic,WatchdogUSec,DropInPaths,Conflicts,ConflictedBy";
+    NeedDaemonReload,Type,NotifyAccess,MainPID,KillMode,SendSIGKILL,TimeoutStopUSec,TimeoutAbortUSec,\
+    StateChangeTimestampMonotonic,WatchdogUSec,KillSignal,RestartKillSignal,FinalKillSignal,\
+    ReloadSignal,ExecReload,DropInPaths,Conflicts,ConflictedBy";
 
 /// The arguments for systemctl(1) to print the output that [`UnitProperties::parse`] reads.
 ///
@@ -48,6 +50,9 @@ pub struct UnitProperties {
     pub transient: Option<bool>,
     /// Whether the unit's files have changed since systemd read them.
     pub need_daemon_reload: Option<bool>,
+    /// `simple`, `exec`, `notify`, `notify-reload`, `forking`, …
+    #[serde(rename = "type")]
+    pub service_type: Option<String>,
     /// Whose messages by `sd_notify(3)` are accepted: `none`, `main`, `exec`, `all`. Never `none`
     /// with `Type=notify` or `WatchdogSec=`, even if the file says so (`service_add_extras()`).
     pub notify_access: Option<String>,
@@ -67,6 +72,16 @@ pub struct UnitProperties {
     /// The effective watchdog timeout. Absent if there is none, or if the service does not run,
     /// because systemd then always shows `infinity`.
     pub watchdog: Option<Timespan>,
+    /// The signal of a stop.
+    pub kill_signal: Option<Signal>,
+    /// The signal of a stop that is part of a restart.
+    pub restart_kill_signal: Option<Signal>,
+    /// The signal for processes that are left when the stop timeout is over.
+    pub final_kill_signal: Option<Signal>,
+    /// The signal of a reload, with `Type=notify-reload`. Since systemd 253.
+    pub reload_signal: Option<Signal>,
+    /// The commands of `ExecReload=`, with their arguments joined by blanks.
+    pub exec_reload: Vec<String>,
     /// Its drop-in files, in the order in which they apply.
     pub drop_in_paths: Vec<String>,
     /// The units in `Conflicts=`: starting one of them stops this unit, and the other way round.
@@ -77,8 +92,8 @@ pub struct UnitProperties {
 
 impl UnitProperties {
     /// Reads the output of [`show_arguments`]' command. Unknown keys are skipped. If a key is
-    /// repeated, the first one counts, and so does the first of several units, as shown for a
-    /// pattern.
+    /// repeated, the first one counts, except for `ExecReload`. The first of several units counts, as
+    /// shown for a pattern.
     ///
     /// ```
     /// use forensics_core::duration::Timespan;
@@ -103,6 +118,7 @@ impl UnitProperties {
             _ => None,
         };
         let span = |key| duration::parse(value(key)?).ok();
+        let signal = |key| value(key)?.parse().ok().map(Signal::from_raw);
         Self {
             id: text("Id"),
             load_state: text("LoadState"),
@@ -122,6 +138,16 @@ impl UnitProperties {
                 .filter(|&us| us != 0),
             watchdog: span("WatchdogUSec")
                 .filter(|&span| span != Timespan::Finite(0) && span != Timespan::Infinite),
+            service_type: text("Type"),
+            kill_signal: signal("KillSignal"),
+            restart_kill_signal: signal("RestartKillSignal"),
+            final_kill_signal: signal("FinalKillSignal"),
+            reload_signal: signal("ReloadSignal"),
+            exec_reload: pairs
+                .iter()
+                .filter(|(key, _)| *key == "ExecReload")
+                .filter_map(|(_, value)| arguments(value))
+                .collect(),
             drop_in_paths: list("DropInPaths"),
             conflicts: list("Conflicts"),
             conflicted_by: list("ConflictedBy"),
@@ -183,6 +209,13 @@ pub struct StopTimer {
     pub kills: bool,
 }
 
+/// The arguments in `{ path=/bin/kill ; argv[]=/bin/kill -HUP 42 ; ignore_errors=no ; … }`.
+fn arguments(command: &str) -> Option<String> {
+    let (_, rest) = command.split_once(" argv[]=")?;
+    // An argument may contain the separator.
+    rest.rsplit_once(" ; ignore_errors=").map(|(arguments, _)| arguments.to_owned())
+}
+
 /// The words of a list. Some are in double quotes, with `\` before special characters of a shell
 /// (`shell_maybe_quote()`).
 fn words(list: &str) -> Vec<String> {
@@ -224,7 +257,14 @@ TimeoutAbortUSec=1min 30s
 WatchdogUSec=0
 Result=success
 KillMode=mixed
+KillSignal=15
+RestartKillSignal=2
+FinalKillSignal=9
 SendSIGKILL=yes
+ExecReload={ path=/bin/kill ; argv[]=/bin/kill -HUP $MAINPID ; ignore_errors=no ; start_time=[n/a] ; \
+stop_time=[n/a] ; pid=0 ; code=(null) ; status=0/0 }
+ExecReload={ path=/bin/sh ; argv[]=/bin/sh -c a ; ignore_errors= ; ignore_errors=yes ; \
+start_time=[n/a] ; stop_time=[n/a] ; pid=0 ; code=(null) ; status=0/0 }
 Id=aligned.service
 LoadState=loaded
 ActiveState=deactivating
@@ -259,6 +299,15 @@ Transient=no
             timeout_abort: Some(Timespan::Finite(90 * SECOND)),
             state_change_us: Some(791_330_613),
             watchdog: None,
+            service_type: some("simple"),
+            kill_signal: Some(Signal::TERM),
+            restart_kill_signal: Some(Signal::INT),
+            final_kill_signal: Some(Signal::from_raw(9)),
+            reload_signal: None,
+            exec_reload: vec![
+                "/bin/kill -HUP $MAINPID".to_owned(),
+                "/bin/sh -c a ; ignore_errors=".to_owned(),
+            ],
             drop_in_paths: vec![
                 "/etc/systemd/system/aligned.service.d/override.conf".to_owned(),
                 "/etc/systemd/system/aligned.service.d/with space.conf".to_owned(),
@@ -412,6 +461,11 @@ Transient=no
             ("TimeoutAbortUSec", "1s"),
             ("StateChangeTimestampMonotonic", "1"),
             ("WatchdogUSec", "1s"),
+            ("KillSignal", "15"),
+            ("RestartKillSignal", "15"),
+            ("FinalKillSignal", "9"),
+            ("ReloadSignal", "1"),
+            ("ExecReload", "{ path=a ; argv[]=a ; ignore_errors=no ; pid=0 }"),
         ]);
         for property in PROPERTIES.split(',') {
             let line = format!("{property}={}", samples.get(property).unwrap_or(&"x"));

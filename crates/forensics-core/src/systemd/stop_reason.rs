@@ -47,8 +47,8 @@ const MAX_UNITS: usize = 5;
 const GOING_DOWN: &str = "reboot.target poweroff.target halt.target kexec.target \
     soft-reboot.target exit.target shutdown.target umount.target";
 
-/// Why `unit` is being stopped, from its properties and the output of `systemctl list-jobs
-/// --no-legend` at that moment. `None` if its state is not known.
+/// Why `unit` is being stopped, from its properties and the output of `systemctl list-jobs`
+/// at that moment. `None` if its state is not known.
 pub fn stop_reason(unit: &str, properties: &UnitProperties, jobs: &str) -> Option<StopReason> {
     let state = properties.active_state.as_deref()?;
     let sub_state = properties.sub_state.as_deref().unwrap_or_default();

@@ -1,14 +1,14 @@
 //! Checks at the start whether the supervisor waits long enough for the teardown.
 //!
 //! systemd is asked with `systemctl show`, in the background and with a limit. If it does not answer,
-//! the log says so. The kubelet cannot be asked, so the stop timeout of the builder is checked. Without
-//! either there is no check.
+//! the log says so. The answer also shows which signals systemd sends. The kubelet cannot be asked, so
+//! the stop timeout of the builder is checked. Without either there is no check.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use forensics_core::escape::Escaped;
-use forensics_core::systemd::{CgroupUnit, Supervisor};
+use forensics_core::systemd::{CgroupUnit, Supervisor, UnitProperties, lint_signals};
 
 use crate::config::Config;
 use crate::machine::Event;
@@ -43,6 +43,7 @@ pub(crate) async fn check(shutdown: Arc<Shutdown>, own: Option<CgroupUnit>) {
         Err(why) => return log.emit(move || events::alignment_unknown(&why)),
     };
     shutdown.notifier.set_role(answer.role());
+    check_signals(&shutdown, &own, &answer.properties);
     if answer.properties.stop_timeout().is_none() {
         return log.emit(|| events::alignment_unknown("systemctl reports no TimeoutStopUSec"));
     }
@@ -69,4 +70,16 @@ pub(crate) async fn check(shutdown: Arc<Shutdown>, own: Option<CgroupUnit>) {
         log.emit(move || events::aligned(&summary));
     }
     unit::watch_role(&shutdown, &own, ANSWER_LIMIT).await;
+}
+
+/// Logs which signals of the unit do not do what they should. Another process of the unit is not its
+/// main one, so the signals are not meant for it.
+fn check_signals(shutdown: &Shutdown, unit: &CgroupUnit, properties: &UnitProperties) {
+    if properties.main_pid.is_some_and(|pid| pid != std::process::id()) {
+        return;
+    }
+    for finding in lint_signals(properties, &shutdown.config.signals) {
+        let unit = unit.unit.clone();
+        shutdown.log.emit(move || events::unit_signal(&unit, &finding));
+    }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forensics_core::capture::Signal;
-use forensics_core::capture::{install, is_ignored};
+use forensics_core::capture::{Disposition, disposition, install};
 use forensics_core::context::StartupInfo;
 use forensics_core::record::ExitKind;
 use forensics_core::{process, secret};
@@ -24,6 +24,7 @@ use crate::listener::Listeners;
 use crate::message::TerminationMessage;
 use crate::notify::{Notifier, watchdog};
 use crate::shutdown::Shutdown;
+use crate::signal_check::SignalCheck;
 use crate::{events, listener, low_latency, panics, shutdown_thread};
 
 /// How long to wait for the parent's command line at the start.
@@ -353,6 +354,13 @@ impl Builder {
     /// line cannot be read, and for up to 500 ms if the file of the termination message cannot be
     /// opened.
     ///
+    /// Install the guard after other libraries that handle signals, such as a Java or Python runtime or
+    /// the crate ctrlc. Their handlers then still run, before the guard's. If one is installed over the
+    /// guard's, if a signal is blocked, or if SIGPIPE has its default action, a warning says so: now,
+    /// when `run` begins, or one second later. A signal that no thread accepts, as in a process that was
+    /// started with it blocked, is unblocked in this thread, unless a thread waits for it by sigwait(3)
+    /// or there is a signalfd(2) for it.
+    ///
     /// # Errors
     /// If there is no tokio runtime, the name of a marker or an environment variable is invalid, or the
     /// handlers, tokio's listeners or the thread cannot be set up.
@@ -370,7 +378,9 @@ impl Builder {
         for (variable, nearest) in &found.unknown {
             events::not_a_setting(variable, *nearest);
         }
-        if config.signals.contains(&Signal::HUP) && is_ignored(Signal::HUP) {
+        if config.signals.contains(&Signal::HUP)
+            && disposition(Signal::HUP) == Some(Disposition::Ignored)
+        {
             events::hangup_stays_ignored();
             config.signals.retain(|&signal| signal != Signal::HUP);
         }
@@ -383,7 +393,7 @@ impl Builder {
             parent.cmdline =
                 run_with_timeout(CMDLINE_LIMIT, move || process::cmdline(pid)).flatten();
         }
-        let unit = startup.systemd.unit.clone();
+        let (unit, parent) = (startup.systemd.unit.clone(), startup.parent.clone());
         let signals = config.signals.clone();
         low_latency::apply(config.low_latency_capture, &runtime);
         panics::watch(shutdown_thread::record_panic);
@@ -400,6 +410,7 @@ impl Builder {
         shutdown_thread::attach(Arc::downgrade(&shutdown)).map_err(InstallError::ShutdownThread)?;
         let handlers = install(&signals)?;
         let listeners = Listeners::register(&signals).map_err(InstallError::Listen)?;
+        let check = SignalCheck::at_install(signals, parent.as_ref());
         let listener = tokio::spawn(listener::listen(shutdown.clone(), listeners));
         let mut tasks = vec![listener, tokio::spawn(alignment::check(shutdown.clone(), unit))];
         if notifier.is_connected() {
@@ -412,7 +423,7 @@ impl Builder {
             }
             tasks.push(tokio::spawn(async move { notifier.send().await }));
         }
-        Ok(ShutdownGuard::new(shutdown, Some(handlers), tasks))
+        Ok(ShutdownGuard::new(shutdown, Some((handlers, check)), tasks))
     }
 }
 

@@ -19,9 +19,9 @@ mod transient_unit;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,7 +41,7 @@ use tokio::time::timeout;
 use crate::blocking::off_runtime;
 use crate::child::Group;
 use crate::os::{SHELL, own_program};
-use crate::systemctl::may_start_again;
+use crate::systemctl::{UNKNOWN_STATUS, may_start_again};
 
 /// The first argument of this program when it runs as the diagnostic.
 const ARGUMENT: &str = "shutdown-diagnostic";
@@ -53,6 +53,9 @@ const SECRETS_VARIABLE: &str = "FORENSICS_SHOW_SECRETS";
 
 /// How long a diagnostic may take.
 pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(5);
+
+/// More bytes than the last line of our own diagnostic has.
+const LAST_LINE: u64 = 100;
 
 static INITIALISED: AtomicBool = AtomicBool::new(false);
 
@@ -171,16 +174,18 @@ pub(crate) async fn run(plan: Plan, line: String) -> Result<Option<String>, Diag
     }
     let ended = run_child(&plan, &line, &log).await;
     let end = match &ended {
-        Ok(()) if plan.command.is_own_program() => String::new(),
-        Ok(()) => "--- end of diagnostic\n".to_owned(),
+        Ok(_) if plan.command.is_own_program() => String::new(),
+        Ok(Some(_)) => "--- end of diagnostic\n".to_owned(),
+        Ok(None) => format!("--- end of diagnostic, {UNKNOWN_STATUS}\n"),
         Err(e) => format!("--- diagnostic incomplete: {}\n", Escaped(&e.text)),
     };
     // If this fails, only this last line is missing.
     let _ = log.write_all(end.as_bytes());
-    ended.map(|()| None)
+    ended.map(|_| None)
 }
 
-async fn run_child(plan: &Plan, line: &str, log: &File) -> Result<(), DiagError> {
+/// Returns the exit status, if it is known.
+async fn run_child(plan: &Plan, line: &str, log: &File) -> Result<Option<ExitStatus>, DiagError> {
     let (program, arguments) = plan.command.resolve(own_program());
     let cannot_start = format!("cannot start {program:?}");
     let mut command = Command::new(program);
@@ -195,14 +200,40 @@ async fn run_child(plan: &Plan, line: &str, log: &File) -> Result<(), DiagError>
         .stderr(output()?);
     let mut status = run_once(plan, &mut command, &cannot_start).await?;
     // Only once more: if the signal was meant for the diagnostic, its sender can send it again.
-    if !status.success() && may_start_again(status).await {
+    if may_start_again(status).await {
         status = run_once(plan, &mut command, &cannot_start).await?;
     }
-    let failed = || DiagError { state: DiagState::Failed, text: status.to_string() };
-    status.success().then_some(()).ok_or_else(failed)
+    let failed = |text| DiagError { state: DiagState::Failed, text };
+    match status {
+        Some(status) if !status.success() => Err(failed(status.to_string())),
+        None if plan.command.is_own_program() && !is_complete(&plan.log).await => {
+            Err(failed(UNKNOWN_STATUS.to_owned()))
+        }
+        status => Ok(status),
+    }
 }
 
-async fn run_once(plan: &Plan, command: &mut Command, what: &str) -> Result<ExitStatus, DiagError> {
+/// Whether the log ends with the last line of our own diagnostic.
+async fn is_complete(log: &Path) -> bool {
+    let log = log.to_owned();
+    let tail = move || {
+        let mut log = File::open(log)?;
+        let length = log.metadata()?.len();
+        log.seek(SeekFrom::Start(length.saturating_sub(LAST_LINE)))?;
+        let mut tail = Vec::new();
+        log.take(LAST_LINE).read_to_end(&mut tail)?;
+        io::Result::Ok(String::from_utf8_lossy(&tail).contains("\n--- end of diagnostic"))
+    };
+    // Not on the runtime, because the disk may block.
+    let read = timeout(TIME_LIMIT, off_runtime(tail)).await;
+    matches!(read, Ok(Ok(Ok(true))))
+}
+
+async fn run_once(
+    plan: &Plan,
+    command: &mut Command,
+    what: &str,
+) -> Result<Option<ExitStatus>, DiagError> {
     let mut child = Group::spawn(command).map_err(failed(what))?;
     tokio::select! {
         biased;
@@ -216,7 +247,6 @@ async fn run_once(plan: &Plan, command: &mut Command, what: &str) -> Result<Exit
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::Path;
 
     use nix::unistd::Pid;
     use tokio::task::JoinHandle;
@@ -271,6 +301,28 @@ mod tests {
         assert!(!INITIALISED.load(Ordering::Acquire));
         let (program, _) = DiagCommand::BuiltIn.resolve("/own".into());
         assert_eq!(program, Path::new("/bin/sh"));
+    }
+
+    #[tokio::test]
+    async fn a_log_is_complete_if_it_ends_with_the_diagnostics_last_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("diag.log");
+        let heading = "x".repeat(200);
+        let cases = [
+            ("", false),
+            ("--- end of diagnostic (7 ms)", false),
+            ("\n--- end of diagnostic (7 ms)\n", true),
+            (
+                "\n--- end of diagnostic (7 ms)\n=== gateway[1] signal=SIGTERM cause=operator \
+              under_systemd=no sender_pid=4242 sender_name=kill sender_uid=1000\n",
+                false,
+            ),
+        ];
+        for (text, expected) in cases {
+            fs::write(&log, format!("{heading}{text}")).unwrap();
+            assert_eq!(is_complete(&log).await, expected, "{text}");
+        }
+        assert!(!is_complete(&dir.path().join("missing")).await);
     }
 
     #[tokio::test]

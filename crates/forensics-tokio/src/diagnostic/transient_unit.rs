@@ -54,7 +54,7 @@ pub(super) async fn start(plan: &Plan, log: &File, line: &str) -> Result<Option<
         unit = format!("shutdown-diagnostic-{pid}{suffix}.service");
         systemd_run
             .arg(manager.option())
-            .args(["--quiet", "--collect", "--no-ask-password", "--service-type=exec"])
+            .args(["--collect", "--no-ask-password", "--service-type=exec"])
             .arg(format!("--unit={unit}"))
             .arg(format!("--description=Shutdown diagnostic of {}[{pid}]", Escaped(&plan.service)))
             .arg("--property=DefaultDependencies=no")

@@ -76,6 +76,10 @@ pub(super) const MORE: [More; 9] = [
             "Compares the unit's stop timeout, as systemctl(1) prints it, with the drain plus the \
              headroom. If it is too short, prints a drop-in that makes it long enough. Also reports \
              other settings of the unit that affect its stop.",
+            "The settings include the signals that systemd sends: KillSignal=, RestartKillSignal=, \
+             FinalKillSignal=, and what ExecReload= or Type=notify-reload sends. Which signals the \
+             service's guard handles is in its program, so say so with --signals if they are not the \
+             default ones.",
         ],
         sections: &[("ENVIRONMENT", &[("PATH", "The folders in which to look for systemctl(1).")])],
         see_also: &["systemctl(1)", "systemd.kill(5)", "systemd.service(5)", "systemd.time(7)"],
