@@ -63,6 +63,7 @@ impl Drop for Group {
 }
 
 /// What a child has printed, and how it ended.
+#[derive(Debug)]
 pub(crate) struct Output {
     /// As [`Group::wait`] returns it.
     pub(crate) status: Option<ExitStatus>,

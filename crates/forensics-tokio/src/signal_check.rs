@@ -1,8 +1,8 @@
 //! Checks whether the guard's signals reach it, and warns if one does not.
 //!
 //! It checks at `install()`, when `run()` begins, and one second later, when other libraries have
-//! installed their handlers. That is the last time that an idle guard wakes up. Each warning is logged
-//! once. docs/reliability.md lists them.
+//! installed their handlers. That is the last time that an idle guard wakes up. There is one warning
+//! per signal. docs/reliability.md lists them.
 //!
 //! A signal that is blocked at `install()` is unblocked in the calling thread, as if the process had
 //! not been started with it blocked, unless something else can be seen that takes it. One that is
@@ -28,26 +28,12 @@ const LIMIT: Duration = Duration::from_millis(200);
 /// When to check for the last time, from the beginning of `run()`.
 const LAST_CHECK: Duration = Duration::from_secs(1);
 
-/// The signals to check, and what was found.
+const SIGPIPE: Signal = Signal::from_raw(libc::SIGPIPE);
+
+/// The signals to check, and those that were reported.
 pub(crate) struct SignalCheck {
     signals: Vec<Signal>,
-    reported: Vec<Finding>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Finding {
-    Unheard(Signal, Obstacle),
-    /// SIGPIPE has its default action.
-    BrokenPipesKill,
-}
-
-impl Finding {
-    fn log(self) {
-        match self {
-            Finding::Unheard(signal, obstacle) => events::signal_unheard(signal, &obstacle),
-            Finding::BrokenPipesKill => events::broken_pipes_kill(),
-        }
-    }
+    reported: Vec<Signal>,
 }
 
 impl SignalCheck {
@@ -67,7 +53,7 @@ impl SignalCheck {
                 });
             }
         }
-        check.new_findings(found).into_iter().for_each(Finding::log);
+        check.select_new(found).iter().for_each(log);
         check
     }
 
@@ -86,20 +72,27 @@ impl SignalCheck {
                 found = explained;
             }
         }
-        for finding in self.new_findings(found) {
-            shutdown.log.emit(|| finding.log());
+        for finding in self.select_new(found) {
+            shutdown.log.emit(move || log(&finding));
         }
     }
 
-    /// What was not found before.
-    fn new_findings(&mut self, unheard: Vec<(Signal, Obstacle)>) -> Vec<Finding> {
-        let pipe = disposition(Signal::from_raw(libc::SIGPIPE));
-        let kills = (pipe == Some(Disposition::Default)).then_some(Finding::BrokenPipesKill);
-        let unheard = unheard.into_iter().map(|(signal, why)| Finding::Unheard(signal, why));
-        let is_new = |finding: &Finding| !self.reported.contains(finding);
-        let new: Vec<Finding> = unheard.chain(kills).filter(is_new).collect();
-        self.reported.extend_from_slice(&new);
-        new
+    /// What was found about signals that were not reported yet. Adds SIGPIPE.
+    fn select_new(&mut self, mut found: Vec<(Signal, Obstacle)>) -> Vec<(Signal, Obstacle)> {
+        if disposition(SIGPIPE) == Some(Disposition::Default) {
+            found.push((SIGPIPE, Obstacle::Default));
+        }
+        found.retain(|(signal, _)| !self.reported.contains(signal));
+        self.reported.extend(found.iter().map(|(signal, _)| signal));
+        found
+    }
+}
+
+fn log((signal, obstacle): &(Signal, Obstacle)) {
+    if (*signal, obstacle) == (SIGPIPE, &Obstacle::Default) {
+        events::broken_pipes_kill();
+    } else {
+        events::signal_unheard(*signal, obstacle);
     }
 }
 
