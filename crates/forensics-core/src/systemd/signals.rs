@@ -32,7 +32,7 @@ pub fn lint_signals(unit: &UnitProperties, guarded: &[Signal]) -> Vec<Finding> {
     let restart = unit.restart_kill_signal.filter(|_| unit.restart_kill_signal != unit.kill_signal);
     if let Some(signal) = restart.filter(|signal| !is_heard(signal)) {
         let what =
-            format!("RestartKillSignal={signal} is not among {guard}: a restart runs no teardown");
+            format!("RestartKillSignal={signal} is not among {guard}, so it starts no teardown");
         add(Severity::Warning, what, &format!("RestartKillSignal={heard}"));
     }
     let last = unit.final_kill_signal.filter(|&signal| signal != SIGKILL);
