@@ -106,7 +106,7 @@ events! {
     /// A signal that the unit sends does not do what it should. The fix contains settings to copy, so it
     /// is not escaped.
     pub(crate) fn unit_signal(unit: &str, found: &Finding) =>
-        warn(name: "unit_signal", unit, "{unit}: {}; fix: {}", found.what,
+        warn(name: "unit_signal", unit, "{}; fix: {}", found.what,
             found.fix.as_deref().unwrap_or_default());
 
     /// The kernel refused a request of [`low_latency`](crate::low_latency) that the operator or the

@@ -37,17 +37,14 @@ fn signals_that_the_guard_does_not_expect_are_reported_and_the_fixes_work() {
         ("FinalKillSignal=SIGABRT", "FinalKillSignal=SIGKILL"),
     ];
     for (setting, fix) in signals {
-        assert_says(
-            before,
-            &[&format!("deaf.service: {setting} is not among {guarded}; fix: {fix}\n")],
-        );
+        assert_says(before, &[&format!("{setting} is not among {guarded}; fix: {fix} unit=")]);
         assert_says(before, &[&format!(": {setting} is not among {guarded}\n  fix: {fix}\n")]);
     }
     let reload = "ExecReload=/bin/kill -HUP $MAINPID sends SIGHUP, which the guard takes for a request to stop";
     assert_says(
         before,
         &[
-            &format!("reloads.service: {reload}; fix: an empty ExecReload="),
+            &format!("\n{reload}; fix: an empty ExecReload="),
             &format!("warning: {reload}\n  fix: an empty ExecReload="),
             "warnings of reloads: 1\n",
             "warnings of deaf: 3\n",
