@@ -16,7 +16,7 @@ use forensics_core::systemd::{
     lint, lint_signals, list_signals, show_arguments,
 };
 use forensics_core::{json, secure_fs};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SIGKILL, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 
@@ -243,7 +243,7 @@ fn systemctl(arguments: &[String]) -> io::Result<String> {
     thread::spawn(move || sender.send(child.wait_with_output()));
     // A process that systemctl started may hold its output open, even if systemctl has exited.
     let Ok(output) = answer.recv_timeout(ANSWER_LIMIT) else {
-        let _ = kill(pid, Signal::SIGKILL); // fails only if it has just exited
+        let _ = kill(pid, SIGKILL); // fails only if it has just exited
         let _ = answer.recv_timeout(Duration::from_secs(1)); // so that the thread has waited for it
         return Err(io::Error::other(format!("systemctl did not answer within {ANSWER_LIMIT:?}")));
     };
