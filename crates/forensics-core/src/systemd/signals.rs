@@ -219,7 +219,7 @@ mod tests {
             (format!("LoadState=not-found\nKillSignal={usr1}"), None),
         ];
         for (lines, expected) in cases {
-            let unit = UnitProperties::parse(&format!("{lines}\n{PLAIN}").trim_start());
+            let unit = UnitProperties::parse(format!("{lines}\n{PLAIN}").trim_start());
             let found = lint_signals(&unit, &DEFAULT_SIGNALS);
             assert_eq!(found.len(), usize::from(expected.is_some()), "{lines}: {found:?}");
             if let Some((what, fix)) = expected {
