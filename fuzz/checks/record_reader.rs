@@ -52,7 +52,7 @@ fn has_float(value: &Value) -> bool {
 /// What can be known about the host: nothing, that the process still runs, or everything.
 fn known() -> [HostState; 3] {
     let (mut running, mut all) = (HostState::default(), HostState::default());
-    running.running = true;
+    running.locked = true;
     all.boot_id = Some("b".to_owned());
     all.mono_us = Some(60_000_000);
     all.oom_kill = Some(1);

@@ -359,11 +359,15 @@ fn where_others_could_interfere_there_is_a_warning_and_no_file_and_the_teardown_
     nix::unistd::mkfifo(&place.path("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     let within = |folder: &Path| folder.join("x");
     let cases = [
-        ("--records", his.clone(), "belongs to uid 65534, not to root; chown it"),
-        ("--records", open.clone(), "(mode 0777) lets other users replace files; chmod go-w it"),
-        ("--records", place.path("link"), "must be a folder of this user, not a symbolic link"),
-        ("--diag-log", within(&his), "belongs to uid 65534, not to root; chown it"),
-        ("--diag-log", within(&open), "(mode 0777) lets other users replace files; chmod go-w it"),
+        ("--records", his.clone(), "belongs to uid 65534, not to root; run `chown 0 "),
+        ("--records", open.clone(), "(mode 0777) lets other users replace files; run `chmod go-w "),
+        ("--records", place.path("link"), "cannot create the folder"),
+        ("--diag-log", within(&his), "belongs to uid 65534, not to root; run `chown 0 "),
+        (
+            "--diag-log",
+            within(&open),
+            "(mode 0777) lets other users replace files; run `chmod go-w ",
+        ),
         ("--diag-log", place.path("link"), "not a symbolic link"),
         ("--diag-log", place.path("hard"), "2 hard links"),
         ("--diag-log", place.path("fifo"), "is not a regular file; remove it"),
@@ -378,7 +382,7 @@ fn where_others_could_interfere_there_is_a_warning_and_no_file_and_the_teardown_
         let said = if option == "--records" {
             "Not all of this run is recorded"
         } else {
-            "Diagnostic failed"
+            "No diagnostic can be written"
         };
         let warning = ended.line(said);
         assert!(warning.contains(why) && warning.contains(" WARN "), "{warning}");

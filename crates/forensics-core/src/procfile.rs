@@ -12,7 +12,7 @@
 use std::cell::Cell;
 use std::fs::{self, File, OpenOptions, ReadDir};
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -55,6 +55,12 @@ pub(crate) fn is_ours() -> bool {
 pub(crate) fn is_in_initial_pid_namespace(proc: &str) -> Option<bool> {
     let namespace = os::HAS_PROC.then(|| fs::read_link(format!("{proc}/ns/pid")))?.ok()?;
     Some(namespace.as_os_str() == "pid:[4026531836]")
+}
+
+/// The inode of our pid namespace. The kernel gives it to no other namespace of this boot as long as
+/// one of its processes lives.
+pub(crate) fn pid_namespace() -> Option<u64> {
+    os::HAS_PROC.then(|| fs::metadata("/proc/self/ns/pid").ok().map(|meta| meta.ino())).flatten()
 }
 
 /// The content of `path`, at most its first 64 KiB.

@@ -95,9 +95,9 @@ fn services_share_a_folder_and_a_kill_unlocks_the_record_even_if_a_child_lives()
     let dir = tmp.path().join("records");
     let (mut first, mut second) = (Service::start(&dir), Service::start(&dir));
     assert_eq!(runs(&dir).unwrap().len(), 2);
-    let is_running = |service: &Service| Record::read_with_host(&service.record).unwrap().1.running;
+    let is_running = |service: &Service| Record::read_with_host(&service.record).unwrap().1.locked;
     assert!(is_running(&first) && is_running(&second));
-    assert_eq!(prune(&dir, 0).unwrap(), 0);
+    assert_eq!(prune(&dir, "svc", 0).unwrap(), 0);
     let judge = |service: &Service| {
         let run = PostMortem::of(&service.record).unwrap();
         (run.outcome, run.phases[0].phase.clone(), run.pid == service.child.id())
@@ -107,10 +107,10 @@ fn services_share_a_folder_and_a_kill_unlocks_the_record_even_if_a_child_lives()
     first.kill();
     assert_eq!(judge(&first), (RunOutcome::KilledInPhase, "drain".to_owned(), true));
     assert_eq!(judge(&second).0, RunOutcome::Running);
-    assert_eq!(prune(&dir, 0).unwrap(), 1);
+    assert_eq!(prune(&dir, "svc", 0).unwrap(), 1);
     assert_eq!(runs(&dir).unwrap(), [second.record.clone()]);
     second.kill();
-    assert_eq!(prune(&dir, 0).unwrap(), 1);
+    assert_eq!(prune(&dir, "svc", 0).unwrap(), 1);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use forensics_core::cause::Cause;
 use forensics_core::context::ShutdownContext;
 use forensics_core::escape::Escaped;
 use forensics_core::logfmt::{Value, needs_quotes};
-use forensics_core::record::{PostMortem, values_line};
+use forensics_core::record::{Loss, PostMortem, values_line};
 use forensics_core::systemd::{Finding, StopReason};
 use forensics_core::unheard::Obstacle;
 use tracing::field::display;
@@ -59,6 +59,18 @@ events! {
     /// The record is missing or has gaps.
     pub(crate) fn not_recorded(why: &str) =>
         warn(name: "not_recorded", "Not all of this run is recorded: {}", Escaped(why));
+
+    /// A record newer than the one that was reported as the previous run cannot be read.
+    pub(crate) fn previous_unreadable(why: &str) =>
+        warn(name: "previous_unreadable", "A newer run may be the previous one: {}", Escaped(why));
+
+    fn record_written_again(record: &str, why: Loss) =>
+        info(name: "record_restored", record = named(record), "The record has been written again, \
+            because {why} while the service ran");
+
+    fn shared_record_dir(dir: &str, others: &str) =>
+        warn(name: "record_dir_shared", dir = named(dir), others, "The record folder is shared with \
+            {}: give each service and each replica its own folder", Escaped(others));
 
     /// The termination message is missing, or the last one could not be written.
     pub(crate) fn no_termination_message(why: &str) =>
@@ -127,6 +139,14 @@ events! {
 
     fn diagnostic_failed(log: &str, why: &str) =>
         warn(name: "diagnostic_failed", log = named(log), "Diagnostic failed: {}", Escaped(why));
+
+    /// The same, if the start has already warned that the log cannot be opened.
+    fn diagnostic_failed_as_expected(log: &str, why: &str) =>
+        info(name: "diagnostic_failed", log = named(log), "Diagnostic failed: {}", Escaped(why));
+
+    /// The diagnostic's log cannot be opened at the start.
+    pub(crate) fn no_diagnostic_log(why: &str) =>
+        warn(name: "no_diagnostic_log", "No diagnostic can be written: {}", Escaped(why));
 
     /// systemd's stop timeout is too short. The advice is our own text and contains a command to copy, so
     /// it is not escaped.
@@ -284,12 +304,34 @@ pub(crate) fn previous(post_mortem: &PostMortem) {
     if post_mortem.is_clean() { previous!(info) } else { previous!(warn) }
 }
 
+/// The record was lost while the service ran, and has been written again.
+pub(crate) fn record_restored(record: &Path, why: Loss) {
+    record_written_again(&record.to_string_lossy(), why);
+}
+
+/// Other services or replicas write to the record's folder, too.
+pub(crate) fn record_dir_shared(dir: &Path, others: &[String]) {
+    /// How many of them are named.
+    const MAX_OTHERS: usize = 5;
+    let mut named = others[..others.len().min(MAX_OTHERS)].join(", ");
+    if let Some(more) = others.len().checked_sub(MAX_OTHERS).filter(|&more| more > 0) {
+        named.push_str(&format!(" and {more} more"));
+    }
+    shared_record_dir(&dir.to_string_lossy(), &named);
+}
+
 /// The diagnostic is complete, continues in a transient unit, or failed.
-pub(crate) fn diagnostic_ended(log: &Path, ended: Result<Option<String>, DiagError>) {
+/// `is_known`: the start has already warned that the log cannot be opened.
+pub(crate) fn diagnostic_ended(
+    log: &Path,
+    ended: Result<Option<String>, DiagError>,
+    is_known: bool,
+) {
     let log = log.to_string_lossy();
     match ended {
         Ok(None) => diagnostic_finished(&log),
         Ok(Some(unit)) => diagnostic_elsewhere(&log, &unit),
+        Err(e) if is_known => diagnostic_failed_as_expected(&log, &e.to_string()),
         Err(e) => diagnostic_failed(&log, &e.to_string()),
     }
 }

@@ -8,6 +8,7 @@
 //! queue. That takes about ten microseconds on a healthy disk, and at most [`WRITE_LIMIT`]. After a
 //! wait that timed out, no other phase waits until that event is written.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -16,7 +17,9 @@ use forensics_core::cgroupfs::{MemoryCgroup, OomKills};
 use forensics_core::clock::{self, Utc};
 use forensics_core::context::StartupInfo;
 use forensics_core::escape::error_chain;
-use forensics_core::record::{self, DEFAULT_RETENTION, Event, RecordError, RunStarted};
+use forensics_core::record::{
+    self, DEFAULT_RETENTION, Event, Loss, Place, RecordError, RunStarted,
+};
 use forensics_core::systemd::Manager;
 
 use crate::blocking::{WorkQueue, run_with_timeout};
@@ -47,6 +50,8 @@ pub(crate) struct Recorder {
     /// The first error.
     failure: Arc<OnceLock<String>>,
     is_failure_logged: AtomicBool,
+    /// Why the record was written again.
+    restored: Arc<OnceLock<Loss>>,
     /// The number of the last event for which a wait timed out.
     late: AtomicU64,
 }
@@ -60,6 +65,7 @@ impl Recorder {
             sync: config.fsync_records.then(|| WorkQueue::new("shutdown-sync")),
             failure: Arc::default(),
             is_failure_logged: AtomicBool::new(false),
+            restored: Arc::default(),
             late: AtomicU64::new(0),
         };
         let Some(dir) = &config.record_dir else { return recorder };
@@ -67,12 +73,12 @@ impl Recorder {
             Ok(file) => {
                 recorder.file = Some(Arc::new(file));
                 // The first line is already written, but may have to be synced.
-                recorder.write(|_| Ok(()));
+                recorder.write(|_| Ok(None));
                 recorder.queue.start();
             }
             Err(e) => fail(&recorder.failure, error_chain(&e)),
         }
-        if let Err(e) = record::prune(dir, DEFAULT_RETENTION) {
+        if let Err(e) = record::prune(dir, &config.service, DEFAULT_RETENTION) {
             fail(&recorder.failure, error_chain(&e));
         }
         recorder
@@ -82,6 +88,11 @@ impl Recorder {
     pub(crate) fn failure_to_log(&self) -> Option<String> {
         let failure = self.failure.get()?.clone();
         (!self.is_failure_logged.swap(true, Ordering::Relaxed)).then_some(failure)
+    }
+
+    /// Why the record had to be written again, and its path.
+    pub(crate) fn restored(&self) -> Option<(Loss, &Path)> {
+        Some((*self.restored.get()?, self.file.as_ref()?.path()))
     }
 
     /// Queues an event. Never blocks. The caller must call [`WorkQueue::start`] afterwards.
@@ -99,12 +110,17 @@ impl Recorder {
 
     fn write(
         &self,
-        write: impl FnOnce(&record::Recorder) -> Result<(), RecordError> + Send + 'static,
+        write: impl FnOnce(&record::Recorder) -> Result<Option<Loss>, RecordError> + Send + 'static,
     ) {
         let Some(file) = self.file.clone() else { return };
         let (sync, failure) = (self.sync.clone(), self.failure.clone());
+        let restored = self.restored.clone();
         self.queue.push(move || {
-            write(&file).unwrap_or_else(|e| fail(&failure, error_chain(&e)));
+            match write(&file) {
+                Ok(None) => {}
+                Ok(Some(loss)) => drop(restored.set(loss)),
+                Err(e) => fail(&failure, error_chain(&e)),
+            }
             if let Some(sync) = sync {
                 sync.push(move || file.sync().unwrap_or_else(|e| fail(&failure, error_chain(&e))));
                 sync.start();
@@ -151,7 +167,7 @@ fn run_started(config: &Config, startup: &StartupInfo) -> RunStarted {
         Manager::User { .. } => "user".to_owned(),
         _ => "system".to_owned(),
     });
-    start.pod = startup.pod.as_ref().map(ToString::to_string);
+    start.set_place(Place::here());
     start.grace_us = config.stop_timeout.map(micros);
     start.deadline_us = Some(micros(config.deadline()));
     start.drain_timeout_us = Some(micros(config.drain_timeout));

@@ -12,7 +12,8 @@ use std::time::Duration;
 use forensics_core::capture::{self, SignalInfo};
 use forensics_core::clock;
 use forensics_core::context::{ShutdownContext, StartupInfo};
-use forensics_core::record::{self, Diag, DiagState, PostMortem, Run};
+use forensics_core::escape::error_chain;
+use forensics_core::record::{self, Before, Diag, DiagState, PostMortem};
 use forensics_core::secure_fs::Folder;
 use forensics_core::threads::Thread;
 use tokio::runtime::Handle;
@@ -25,7 +26,7 @@ use crate::blocking::run_with_timeout_or_here;
 use crate::capture_context;
 use crate::config::Config;
 use crate::describe::READ_LIMIT;
-use crate::diagnostic;
+use crate::diagnostic::{self, OpenedLog};
 use crate::lock::lock;
 use crate::log_thread::{EMIT_LIMIT, LogThread};
 use crate::machine::{Action, Awaited, Event, ExitReason, LogEvent, Machine, StepId, Work};
@@ -68,6 +69,8 @@ pub(crate) struct Shutdown {
     pub(crate) ask_again: Notify,
     /// Tells the diagnostic that no time is left for it.
     diagnostic_deadline: Arc<Notify>,
+    /// The log of the diagnostic, as it was opened at the start.
+    diag_log: OpenedLog,
     /// How the previous run ended.
     pub(crate) previous: Option<PostMortem>,
     /// How many signals had found no free slot when the guard was installed.
@@ -88,17 +91,24 @@ impl Shutdown {
         startup.markers.clone_from(&config.markers);
         // A folder that does not exist yet has no last run. `Recorder::open` reports a folder that cannot
         // be read, or that another user could have written to.
-        let last = |dir| Run::last_in(&Folder::open(dir).ok()?).ok().flatten();
-        let previous = config.record_dir.as_deref().and_then(last);
-        if let Some(run) = &previous {
+        let read = |dir| Before::read(&Folder::open(dir).ok()?, &config.service).ok();
+        let before = config.record_dir.as_deref().and_then(read).unwrap_or_default();
+        if let Some(run) = &before.previous {
             events::previous(&run.post_mortem);
             #[cfg(feature = "metrics")]
             crate::metrics::report(run);
+        }
+        if let Some(error) = &before.unreadable {
+            events::previous_unreadable(&error_chain(error));
+        }
+        if let Some(dir) = config.record_dir.as_deref().filter(|_| !before.others.is_empty()) {
+            events::record_dir_shared(dir, &before.others);
         }
         let record = Recorder::open(&config, &startup);
         if let Some(failure) = record.failure_to_log() {
             events::not_recorded(&failure);
         }
+        let diag_log = config.diag_log.as_deref().map(OpenedLog::open).unwrap_or_default();
         let config = Arc::new(config);
         let machine = Machine::new(config.clone(), notifier.is_connected(), message.is_open());
         Arc::new(Self {
@@ -120,7 +130,8 @@ impl Shutdown {
             runtime_asked: Notify::new(),
             ask_again: Notify::new(),
             diagnostic_deadline: Arc::default(),
-            previous: previous.map(|run| run.post_mortem),
+            diag_log,
+            previous: before.previous.map(|run| run.post_mortem),
             missed_before: capture::overflow_count(),
             threads_before: OnceLock::new(),
         })
@@ -351,6 +362,10 @@ impl Shutdown {
         if let Some(failure) = self.record.failure_to_log() {
             self.log.emit(move || events::not_recorded(&failure));
         }
+        if let Some((loss, path)) = self.record.restored() {
+            let path = path.to_owned();
+            self.log.emit(move || events::record_restored(&path, loss));
+        }
         if report.unlisted_signals > 0 {
             let more = report.unlisted_signals;
             self.log.emit(move || events::unlisted_signals(more));
@@ -387,6 +402,7 @@ impl Shutdown {
         let plan = diagnostic::Plan {
             command: self.config.diag_command.clone(),
             log: path.clone(),
+            opened: self.diag_log.clone(),
             service: self.config.service.clone(),
             unit: context.systemd.unit.clone(),
             deadline: self.diagnostic_deadline.clone(),
@@ -397,7 +413,8 @@ impl Shutdown {
             Ok(None) => note(DiagState::Finished, None),
             Err(e) => note(e.state, Some(e.to_string())),
         }
-        self.log.emit(move || events::diagnostic_ended(&path, ended));
+        let is_known = self.diag_log.is_refused;
+        self.log.emit(move || events::diagnostic_ended(&path, ended, is_known));
         self.handle(Event::DiagnosticEnded);
     }
 }

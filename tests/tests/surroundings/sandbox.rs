@@ -17,8 +17,6 @@ use crate::under::{Folder, Under};
 #[derive(Clone, Copy, PartialEq)]
 enum Costs {
     Nothing,
-    /// The record, because it cannot be locked.
-    Record,
     /// The diagnostic, with a warning.
     Diagnostic,
     /// A warning that the diagnostic could not be waited for.
@@ -34,7 +32,7 @@ const CALLS: [(&str, c_long, Costs); 22] = [
     ("clone", libc::SYS_clone, Costs::Nothing),
     ("close_range", libc::SYS_close_range, Costs::Nothing),
     ("fdatasync", libc::SYS_fdatasync, Costs::Nothing),
-    ("flock", libc::SYS_flock, Costs::Record),
+    ("flock", libc::SYS_flock, Costs::Nothing),
     ("getdents64", libc::SYS_getdents64, Costs::Pruning),
     ("getrandom", libc::SYS_getrandom, Costs::Nothing),
     ("io_uring_setup", libc::SYS_io_uring_setup, Costs::Nothing),
@@ -88,7 +86,6 @@ fn a_refused_system_call_costs_only_its_purpose_and_no_phase() {
             let stopped = gateway.stop(if free { 0 } else { 1 });
             let warned = match costs {
                 Costs::Nothing | Costs::Names => "",
-                Costs::Record => "Not all of this run is recorded: cannot lock the record",
                 Costs::Diagnostic => "Diagnostic failed: cannot start",
                 Costs::Waiting => "Diagnostic failed: cannot wait for it",
                 Costs::Pruning => "Not all of this run is recorded: cannot list the folder",
@@ -96,9 +93,7 @@ fn a_refused_system_call_costs_only_its_purpose_and_no_phase() {
             assert!(stopped.warnings().concat().contains(warned), "{:?}", stopped.warnings());
             let sender = if costs == Costs::Names { "?" } else { "kill" };
             assert_eq!(stopped.field("sender_name"), Some(sender), "{}", stopped.line());
-            if costs != Costs::Record {
-                folder.assert_clean();
-            }
+            folder.assert_clean();
             if costs != Costs::Diagnostic {
                 folder.assert_diagnostic();
             }

@@ -145,6 +145,27 @@ fn a_hardened_unit_loses_only_the_name_that_it_cannot_read() {
 }
 
 #[test]
+fn the_state_directory_of_a_dynamic_user_is_used_although_it_is_a_symbolic_link() {
+    let Some(said) = under_systemd(
+        "ALIGNMENT='Stop timeout not checked'
+         for private in no yes; do
+             for run in 1 2; do
+                 start gw DynamicUser=yes StateDirectory=gw PrivateUsers=$private \
+                     -- --records /var/lib/gw --diag-log /var/lib/gw/diag.log
+                 systemctl stop gw; systemctl reset-failed gw || :
+             done
+         done
+         stat -c '%F %U' /var/lib/gw; log gw; warnings gw
+         ls /var/lib/private/gw; grep -c 'end of diagnostic' /var/lib/private/gw/diag.log",
+    ) else {
+        return;
+    };
+    assert_says(&said, &["symbolic link root", "warnings of gw: 0\n", "\n4\n"]);
+    assert_eq!(said.matches("Previous run: outcome=clean").count(), 3, "{said}");
+    assert_eq!(said.matches("Z-").count(), 4, "{said}");
+}
+
+#[test]
 fn the_command_line_checks_a_real_unit() {
     let Some(said) = under_systemd(
         "systemd-run -q --unit=gw -p TimeoutStopSec=45 sleep 1000

@@ -9,6 +9,7 @@ use std::fmt::{self, Display};
 
 use serde::{Deserialize, Serialize};
 
+use super::startup::own_variable;
 use crate::escape::truncate;
 use crate::procfile;
 
@@ -30,6 +31,11 @@ pub struct Pod {
 }
 
 impl Pod {
+    /// The pod of this process.
+    pub(crate) fn ours() -> Option<Self> {
+        Self::of("/proc/self", &own_variable)
+    }
+
     /// The pod of the process with that folder of `/proc` (`/proc/self`) and that environment.
     /// `None` if its name is not known.
     pub(crate) fn of(proc: &str, variable: &dyn Fn(&str) -> Option<String>) -> Option<Self> {

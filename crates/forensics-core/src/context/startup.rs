@@ -68,9 +68,7 @@ impl StartupInfo {
     /// Collects the facts about this process. Reads our environment and files of `/proc`; cannot
     /// fail.
     pub fn collect() -> Self {
-        let variable =
-            |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
-        Self::of(own_pid(), &variable)
+        Self::of(own_pid(), &own_variable)
     }
 
     /// Collects the facts about another process. Also reads the command line and environment of
@@ -92,10 +90,7 @@ impl StartupInfo {
     }
 
     fn of(pid: i32, variable: &dyn Fn(&str) -> Option<String>) -> Self {
-        let variable = |name: &str| {
-            let value = variable(name).filter(|value| !value.is_empty())?;
-            Some(truncate(&value, MAX_NAME_CHARS))
-        };
+        let variable = |name: &str| variable(name).and_then(usable);
         let mut process = ProcessSummary::read(pid);
         process.cmdline = process::cmdline(pid);
         // `self` is right even if /proc belongs to another pid namespace.
@@ -139,6 +134,16 @@ impl StartupInfo {
         probes.extend((0..self.markers.len()).map(Marker));
         probes
     }
+}
+
+/// A variable of our environment.
+pub(super) fn own_variable(name: &str) -> Option<String> {
+    usable(std::env::var_os(name)?.to_string_lossy().into_owned())
+}
+
+/// The value of a variable, cut to a reasonable length. An empty variable counts as unset.
+fn usable(value: String) -> Option<String> {
+    (!value.is_empty()).then(|| truncate(value, MAX_NAME_CHARS))
 }
 
 /// The container runtime, from the variable `container` of systemd's container interface, from a

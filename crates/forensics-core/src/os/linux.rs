@@ -1,6 +1,7 @@
 //! Linux: `O_PATH` keeps a reference to the file that was found, and `/proc/self/fd` opens this
 //! same file.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -15,6 +16,8 @@ use nix::fcntl::{
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::time::{ClockId, clock_gettime};
+use rustix::fs::fgetxattr_query;
+use rustix::io::Errno as XattrError;
 
 use super::Found;
 use crate::secure_fs::{Links, OpenError, READ, is_regular, kind};
@@ -100,6 +103,20 @@ pub(crate) fn open_regular(
         opened => opened?,
     };
     Ok((file, stat))
+}
+
+/// Whether the file or folder has an access control list (`acl(5)`), or that cannot be found out.
+pub(crate) fn has_acl(file: &File) -> bool {
+    const ACL: &CStr = c"system.posix_acl_access";
+    // A folder of `begin` or `step` has been opened with `O_PATH`, which does not allow this call.
+    let opened =
+        openat(file, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
+    let found = match opened {
+        Ok(folder) => fgetxattr_query(&folder, ACL),
+        Err(Errno::ENOTDIR) => fgetxattr_query(file, ACL),
+        Err(_) => return true,
+    };
+    !matches!(found, Err(XattrError::NODATA | XattrError::OPNOTSUPP))
 }
 
 /// Reserves disk space for future writes to the file, if its file system can.

@@ -8,15 +8,24 @@ use std::fs::File;
 
 use super::explain::explain;
 use super::folder::is_locked;
+use super::identity::{Liveness, Place, ProcessState, lock_id};
 use super::summary::Summary;
-use super::{ExitKind, OpenPhase, PostMortem, Record, RunOutcome, SignalKind, SignalSender};
+use super::{
+    ExitKind, OpenPhase, PostMortem, Record, RunOutcome, RunStarted, SignalKind, SignalSender,
+};
 use crate::clock::{boot_id, mono_us};
 
 /// The state of the host at the time of the post-mortem. A fact that is `None` is not known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HostState {
     /// Whether the record's lock is held.
-    pub running: bool,
+    pub locked: bool,
+    /// The file that was looked at, as [`RunStarted::lock`](super::RunStarted::lock).
+    pub lock: Option<String>,
+    /// What the pid of the run shows.
+    pub process: ProcessState,
+    /// Where we run.
+    pub place: Place,
     /// The id of the current boot.
     pub boot_id: Option<String>,
     /// `CLOCK_MONOTONIC` now, in microseconds. A run that is dead has ended by then.
@@ -32,19 +41,29 @@ pub struct HostState {
 }
 
 impl HostState {
-    /// Reads whether the record in `file` is locked, the boot id and the clock. The caller sets the
-    /// facts about memory.
-    pub(super) fn of_file(file: &File) -> Self {
-        let running = is_locked(file).unwrap_or(false);
+    /// Looks at the process that `start` names, and at the lock of the record in `file`. The caller
+    /// sets the facts about memory.
+    pub(super) fn of_file(file: &File, start: Option<&RunStarted>) -> Self {
+        let locked = is_locked(file).unwrap_or(false);
         // Unlocked at once, so that a new run can lock its file while we read it. If this fails,
         // the lock ends when the file is closed.
         let _ = file.unlock();
-        Self { running, boot_id: boot_id(), mono_us: Some(mono_us()), ..Self::default() }
+        let (boot_id, place) = (boot_id(), Place::here());
+        let look = |start| ProcessState::look(start, boot_id.as_deref(), &place);
+        Self {
+            locked,
+            lock: lock_id(file),
+            process: start.map(look).unwrap_or_default(),
+            mono_us: Some(mono_us()),
+            boot_id,
+            place,
+            ..Self::default()
+        }
     }
 }
 
-/// Decides how a run ended: by its own last line if there is one, otherwise by the lock, the boot,
-/// and the progress of its teardown.
+/// Decides how a run ended: by its own last line if there is one, otherwise by whether it lives, the
+/// boot, and the progress of its teardown.
 ///
 /// The first matching row decides. `stopped` is the last line that a run writes, so it comes before
 /// the lock, which a forked child may still hold.
@@ -52,7 +71,8 @@ impl HostState {
 /// | there is | outcome | reason |
 /// |---|---|---|
 /// | `stopped` | the same word; `unknown` for a word of a newer version | recorded; panic if it panicked |
-/// | the lock | `running` | alive |
+/// | its process, or the lock (see `HostState::liveness`) | `running` | alive |
+/// | no way to see whether it lives | `maybe_alive` | unknown |
 /// | another boot id now | `rebooted` | reboot |
 /// | a phase that began or ended | `killed_in_phase` | see the next table |
 /// | a signal | `killed_before_teardown` | see the next table |
@@ -74,7 +94,7 @@ pub fn post_mortem(record: &Record, host: &HostState) -> PostMortem {
     let outcome = outcome(&run, host);
     let (reason, (evidence, advice), killed_us) = explain(outcome, &run, host);
     let ended_us = match outcome {
-        RunOutcome::Running => None,
+        RunOutcome::Running | RunOutcome::MaybeAlive => None,
         _ if run.stopped.is_some() => Some(run.last_us),
         _ => killed_us.or_else(|| run.dead_by_us(host)),
     };
@@ -90,6 +110,8 @@ pub fn post_mortem(record: &Record, host: &HostState) -> PostMortem {
         outcome,
         service: run.start.service.clone(),
         pid: run.start.pid,
+        pod: run.start.pod.clone(),
+        host: run.start.host.clone().filter(|name| host.place.host.as_ref() != Some(name)),
         started: record.started,
         last: run.last,
         phases: open.collect(),
@@ -127,11 +149,14 @@ fn outcome(run: &Summary<'_>, host: &HostState) -> RunOutcome {
         Some(ExitKind::Other) => RunOutcome::Unknown,
         Some(ExitKind::Forced) => RunOutcome::Forced,
         Some(ExitKind::Panicked) => RunOutcome::Panicked,
-        None if host.running => RunOutcome::Running,
-        None if run.rebooted(host) => RunOutcome::Rebooted,
-        None if run.teardown_began() => RunOutcome::KilledInPhase,
-        None if run.asked.is_some() => RunOutcome::KilledBeforeTeardown,
-        None => RunOutcome::Vanished,
+        None => match host.liveness(run.start) {
+            Liveness::Alive => RunOutcome::Running,
+            Liveness::Unknown => RunOutcome::MaybeAlive,
+            Liveness::Ended if run.rebooted(host) => RunOutcome::Rebooted,
+            Liveness::Ended if run.teardown_began() => RunOutcome::KilledInPhase,
+            Liveness::Ended if run.asked.is_some() => RunOutcome::KilledBeforeTeardown,
+            Liveness::Ended => RunOutcome::Vanished,
+        },
     }
 }
 

@@ -69,6 +69,21 @@ pub struct RunStarted {
     /// The Kubernetes pod, `NAMESPACE/NAME` or `NAME`; absent outside of one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
+    /// The host name; in a container usually its id, or the pod's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// `/etc/machine-id`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub machine_id: Option<String>,
+    /// The inode of the pid namespace to which `pid` belongs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid_namespace: Option<u64>,
+    /// The locked file, as `DEVICE:INODE`; absent if its file system has no locks. [`Recorder::create`]
+    /// sets it.
+    ///
+    /// [`Recorder::create`]: super::Recorder::create
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lock: Option<String>,
     /// systemd's stop timeout (`TimeoutStopUSec`), in microseconds or `"infinity"`; absent if
     /// it is not known.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -6,8 +6,8 @@ use std::fmt::Display;
 use super::post_mortem::{MAX_SHOWN, Span, phase_name};
 use super::summary::{SLACK_US, Summary};
 use super::{
-    ExitKind, ForcedBy, HostState, PhaseFinished, PhaseOutcome, PhaseStarted, Reason, RunOutcome,
-    SignalEvent, SignalKind, StalledWhat,
+    ExitKind, ForcedBy, HostState, PhaseFinished, PhaseOutcome, PhaseStarted, ProcessState, Reason,
+    RunOutcome, SignalEvent, SignalKind, StalledWhat,
 };
 use crate::duration::Timespan;
 use crate::escape::{Escaped, truncate};
@@ -39,9 +39,15 @@ pub(super) fn explain(
         RunOutcome::Forced => (Reason::Recorded, forced(run)),
         RunOutcome::Panicked => (Reason::Panic, panicked(run)),
         RunOutcome::Running => {
+            let evidence = if host.process == ProcessState::Alive {
+                "its process lives: the same pid and start time"
+            } else {
+                "a living process holds the lock on its record"
+            };
             let advice = format!("if it should have ended, look at process {}", run.start.pid);
-            (Reason::Alive, texts("a living process holds the lock on its record", advice))
+            (Reason::Alive, texts(evidence, advice))
         }
+        RunOutcome::MaybeAlive => (Reason::Unknown, texts(not_visible(run), "")),
         RunOutcome::Rebooted => (Reason::Reboot, rebooted(run, host)),
         RunOutcome::Vanished | RunOutcome::KilledInPhase | RunOutcome::KilledBeforeTeardown => {
             killed(run, host, timer.as_ref())
@@ -49,6 +55,20 @@ pub(super) fn explain(
     };
     let timer = timer.filter(|timer| timer.reason == reason);
     (reason, texts, timer.map(|timer| timer.over_us().max(run.last_us)))
+}
+
+/// Why it is not known whether the run lives.
+fn not_visible(run: &Summary<'_>) -> String {
+    let host = run.start.host.as_deref().map(shown);
+    let place = match &run.start.pod {
+        Some(pod) => format!("pod {}", shown(pod)),
+        None => format!("host or container {}", host.unwrap_or_else(|| "?".to_owned())),
+    };
+    format!(
+        "its record has no end, and neither its process (pid {} in {place}) nor its lock can be \
+         seen from here; it may still be alive",
+        run.start.pid
+    )
 }
 
 /// The evidence for a run that ended by itself.
@@ -181,6 +201,11 @@ fn killed(run: &Summary<'_>, host: &HostState, timer: Option<&StopTimer<'_>>) ->
             return (Reason::GracePeriod, texts(evidence, advice));
         }
         (None, None) if !run.teardown_began() => {
+            if host.process == ProcessState::Own {
+                let evidence = "it is this very process, by its pid and start time: it has executed \
+                                a program since (exec), or has dropped its guard";
+                return (Reason::Unknown, texts(evidence, ""));
+            }
             let same_boot = run.start.boot_id.is_some() && host.boot_id.is_some();
             let power = if same_boot { "" } else { ", or the machine went down" };
             let evidence = format!(

@@ -1,7 +1,8 @@
-//! The folder of the records: their names, their locks, and the removal of old ones.
+//! The folder of the records: their names, their order, and the removal of old ones.
 //!
 //! [`crate::secure_fs`] says into which folders records are written. Only regular files of our own
-//! user with the name of a record are removed, and never one whose run is still alive.
+//! user with the name of a record are removed, only those of the same service and pod, and never one
+//! whose run may be alive.
 
 use std::ffi::OsString;
 use std::fs::{File, TryLockError};
@@ -11,11 +12,12 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
 
-use super::Utc;
+use super::reader::head;
+use super::{HostState, Record, Run, RunOutcome, RunStarted, Utc, post_mortem};
 use crate::access::AccessError;
 use crate::secure_fs::{Folder, OpenError};
 
-/// How many records are kept by default.
+/// How many records of a service are kept by default; of each pod in Kubernetes.
 pub const DEFAULT_RETENTION: usize = 50;
 
 const EXTENSION: &str = ".jsonl";
@@ -69,25 +71,101 @@ pub(super) fn is_locked(file: &File) -> io::Result<bool> {
     }
 }
 
-/// Removes the oldest of the folder's [`runs`] until `keep` remain. Returns how many it removed.
+/// A record of which only the first line has been read.
+pub(super) struct Found {
+    pub(super) name: OsString,
+    /// Its first line, and the time of it; `None` if it cannot be read.
+    pub(super) head: Option<(RunStarted, u64)>,
+    pub(super) host: HostState,
+    /// Whether the file belongs to our user.
+    is_our_users: bool,
+}
+
+impl Found {
+    fn read(folder: &Folder, name: OsString) -> Self {
+        let mut found = Self { name, head: None, host: HostState::default(), is_our_users: false };
+        if let Ok(file) = folder.read(Path::new(&found.name)) {
+            found.head = head(&file).ok().flatten();
+            found.host = HostState::of_file(&file, found.head.as_ref().map(|(start, _)| start));
+            let owner = file.metadata().map(|meta| meta.uid());
+            found.is_our_users = owner.is_ok_and(|uid| uid == geteuid().as_raw());
+        }
+        found
+    }
+
+    /// Whether it is a record of this service, and of our pod or machine. One that cannot be read
+    /// may be.
+    pub(super) fn may_be_ours(&self, service: &str) -> bool {
+        let is_ours =
+            |(start, _): &(RunStarted, u64)| start.service == service && self.host.is_ours(start);
+        self.head.as_ref().is_none_or(is_ours)
+    }
+
+    /// Reads it completely.
+    pub(super) fn run(&self, folder: &Folder) -> Result<Run, super::ReadError> {
+        Run::of_file(folder.read(Path::new(&self.name)), &folder.path().join(&self.name))
+    }
+
+    /// When it began, on the clock of this boot; `None` for another boot.
+    fn began_us(&self) -> Option<u64> {
+        let (start, mono_us) = self.head.as_ref()?;
+        (start.boot_id.is_some() && start.boot_id == self.host.boot_id).then_some(*mono_us)
+    }
+
+    /// Whether it is of an earlier boot of this machine. Other machines may have run at any time.
+    fn is_of_earlier_boot(&self) -> bool {
+        let is_earlier =
+            |(start, _): &(RunStarted, u64)| start.pod.is_none() && self.host.is_ours(start);
+        self.began_us().is_none() && self.head.as_ref().is_some_and(is_earlier)
+    }
+}
+
+/// The records of a folder, in the order in which their runs began.
 ///
-/// A record stays, and counts as kept, if its run is alive, if it belongs to another user, or if it
-/// cannot be removed.
+/// Names have the time of the wall clock, which may have been set. So runs of this boot are ordered
+/// by the monotonic clock, and come after those of earlier boots. Otherwise the name decides.
+pub(super) fn found(folder: &Folder) -> Result<Vec<Found>, AccessError> {
+    let mut found: Vec<_> =
+        names(folder)?.into_iter().map(|name| Found::read(folder, name)).collect();
+    // A stable sort, which keeps the order of the names.
+    found.sort_by_key(|record| !record.is_of_earlier_boot());
+    let is_of_this_boot = |record: &Found| record.began_us().is_some();
+    let places: Vec<_> = (0..found.len()).filter(|&at| is_of_this_boot(&found[at])).collect();
+    let (mut ordered, others): (Vec<_>, Vec<_>) = found.into_iter().partition(is_of_this_boot);
+    ordered.sort_by_key(Found::began_us);
+    let (mut ordered, mut others) = (ordered.into_iter(), others.into_iter());
+    let count = ordered.len() + others.len();
+    let next = |at: usize| if places.contains(&at) { ordered.next() } else { others.next() };
+    Ok((0..count).filter_map(next).collect())
+}
+
+/// Removes the oldest records of this service and of our pod or machine until `keep` of them remain.
+/// Returns how many it removed.
+///
+/// A record stays, and counts as kept, if its run may be alive, or if it cannot be removed. Files of
+/// other users stay, and do not count.
 ///
 /// # Errors
 /// If the folder cannot be opened or listed, or other users may change it.
-pub fn prune(dir: &Path, keep: usize) -> Result<usize, AccessError> {
+pub fn prune(dir: &Path, service: &str, keep: usize) -> Result<usize, AccessError> {
     let folder = Folder::open(dir)?;
-    let names = names(&folder)?;
-    let surplus = names[..names.len().saturating_sub(keep)].iter();
-    Ok(surplus.filter(|name| remove_dead(&folder, Path::new(name)).unwrap_or(false)).count())
+    let mut ours = found(&folder)?;
+    ours.retain(|record| record.is_our_users && record.may_be_ours(service));
+    let surplus = ours[..ours.len().saturating_sub(keep)].iter();
+    Ok(surplus.filter(|record| remove_dead(&folder, record).unwrap_or(false)).count())
 }
 
-/// Removes a record if it is ours and its run has ended; returns whether it did.
-fn remove_dead(folder: &Folder, name: &Path) -> Result<bool, OpenError> {
+/// Removes a record if its run has ended; returns whether it did.
+fn remove_dead(folder: &Folder, record: &Found) -> Result<bool, OpenError> {
+    let name = Path::new(&record.name);
+    let outcome = Record::of_file(folder.read(name), name)
+        .map(|(record, host)| post_mortem(&record, &host).outcome);
+    if matches!(outcome, Ok(RunOutcome::Running | RunOutcome::MaybeAlive)) {
+        return Ok(false);
+    }
     let file = folder.read(name)?;
-    let meta = file.metadata()?;
-    if meta.uid() != geteuid().as_raw() || is_locked(&file)? {
+    // A record that cannot be read may be that of a run that has just begun.
+    if is_locked(&file).unwrap_or(false) && outcome.is_err() {
         return Ok(false);
     }
     // Our lock is held until the file is removed. A run that has just created this file and not
@@ -159,12 +237,12 @@ mod tests {
         fs::write(&his, "").unwrap();
         fs::write(&ours, "").unwrap();
         std::os::unix::fs::chown(&his, Some(65534), None).unwrap();
-        assert_eq!(prune(&folder, 0).unwrap(), 1);
+        assert_eq!(prune(&folder, "gateway", 0).unwrap(), 1);
         assert!(his.exists() && !ours.exists());
         std::os::unix::fs::chown(&folder, Some(65534), None).unwrap();
         let foreign = "belongs to uid 65534";
         assert!(Folder::create(&folder).is_err_and(|e| e.to_string().contains(foreign)));
-        assert!(prune(&folder, 0).is_err_and(|e| e.to_string().contains(foreign)));
+        assert!(prune(&folder, "gateway", 0).is_err_and(|e| e.to_string().contains(foreign)));
     }
 
     #[test]
@@ -185,16 +263,16 @@ mod tests {
         let left = || runs(folder).unwrap();
 
         assert_eq!(left(), [2, 3, 4, 5, 6, 7, 8].map(path));
-        assert_eq!(prune(folder, 50).unwrap(), 0);
-        assert_eq!(prune(folder, 4).unwrap(), 2);
+        assert_eq!(prune(folder, "gateway", 50).unwrap(), 0);
+        assert_eq!(prune(folder, "gateway", 4).unwrap(), 2);
         assert_eq!(left(), [3, 5, 6, 7, 8].map(path));
         // Unlocks the file explicitly. Closing is not enough, because a child that another test
         // just forked may share it.
         living.unlock().unwrap();
-        assert_eq!(prune(folder, 4).unwrap(), 1);
-        assert_eq!(prune(folder, 4).unwrap(), 0);
+        assert_eq!(prune(folder, "gateway", 4).unwrap(), 1);
+        assert_eq!(prune(folder, "gateway", 4).unwrap(), 0);
         assert_eq!(left(), [5, 6, 7, 8].map(path));
-        assert_eq!(prune(folder, 0).unwrap(), 4);
+        assert_eq!(prune(folder, "gateway", 0).unwrap(), 4);
         assert_eq!(fs::read_dir(folder).unwrap().count(), 4);
     }
 
@@ -215,7 +293,7 @@ mod tests {
         let fifo = tmp.path().join(nth(1));
         mkfifo(&fifo, Mode::S_IRWXU).unwrap();
         let folder = Folder::open(tmp.path()).unwrap();
-        assert!(remove_dead(&folder, Path::new(&nth(1))).is_err());
+        assert!(remove_dead(&folder, &Found::read(&folder, nth(1).into())).is_err());
         let refused = error_chain(&super::super::Record::read(&fifo).unwrap_err());
         assert!(refused.contains("not a regular file"), "{refused}");
     }

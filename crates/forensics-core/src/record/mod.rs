@@ -20,7 +20,7 @@
 //!     assert_eq!(run.outcome, RunOutcome::KilledInPhase);
 //!     assert_eq!(run.phases[0].phase, "drain");
 //! }
-//! # prune(&dir, DEFAULT_RETENTION)?;
+//! # prune(&dir, "gateway", DEFAULT_RETENTION)?;
 //! # Ok(())
 //! # }
 //! ```
@@ -30,6 +30,7 @@ mod entry;
 mod event;
 mod explain;
 mod folder;
+mod identity;
 mod phase;
 mod post_mortem;
 mod reader;
@@ -56,11 +57,12 @@ pub use self::{
         StalledWhat, Stopped, Unknown,
     },
     folder::{DEFAULT_RETENTION, prune},
+    identity::{Place, ProcessState},
     phase::{PhaseProgress, PhaseStarted, value_field, values_line},
     post_mortem::phase_name,
     reader::{ContentError, MAX_RECORD},
-    run::Run,
+    run::{Before, Run},
     shorten::MAX_LINE,
     utc::ParseUtcError,
-    writer::{RecordError, Recorder},
+    writer::{Loss, RecordError, Recorder},
 };

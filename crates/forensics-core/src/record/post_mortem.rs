@@ -44,6 +44,9 @@ pub enum RunOutcome {
     Rebooted,
     /// It is alive.
     Running,
+    /// It has recorded no end, and from here it cannot be seen whether it is alive: it ran on another
+    /// machine, or in another pod or container.
+    MaybeAlive,
     /// It ended by itself, in a way that this version does not know.
     Unknown,
 }
@@ -65,7 +68,7 @@ pub enum Reason {
     OutOfMemory,
     /// The machine's boot id has changed.
     Reboot,
-    /// Its lock is held.
+    /// Its process lives, or its lock is held.
     Alive,
     /// The record does not show it.
     Unknown,
@@ -117,6 +120,12 @@ pub struct PostMortem {
     pub service: String,
     /// The process.
     pub pid: u32,
+    /// The pod that it ran in, `NAMESPACE/NAME` or `NAME`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// The name of the host or container that it ran on, if that is not ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
     /// When the record began.
     pub started: Utc,
     /// When the last event was written: the run lived at least until then.
@@ -182,6 +191,8 @@ impl Display for PostMortem {
             ("outcome", Some(self.outcome.to_string())),
             ("service", Some(name(&self.service))),
             ("pid", Some(self.pid.to_string())),
+            ("pod", self.pod.as_ref().map(name)),
+            ("host", self.host.as_ref().map(name)),
             ("phase", first.map(|_| name(&phases))),
             ("phase_for", first.map(|phase| span(phase.at_least_us))),
             ("phase_for_at_most", first.and_then(|phase| phase.at_most_us).map(span)),

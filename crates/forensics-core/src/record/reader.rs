@@ -6,6 +6,7 @@
 
 use std::error::Error;
 use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use super::{Entry, Event, HostState, MAX_LINE, RunStarted, Utc, VERSION};
@@ -91,8 +92,8 @@ impl Record {
                 OpenError::NotRegular => "not a regular file; name one that ends in .jsonl".into(),
                 error => Box::<dyn Error + Send + Sync>::from(error),
             })?;
-            // Read before the content: if the run ends in between, the content shows it.
-            let host = HostState::of_file(&file);
+            // Before the content is read: if the run ends in between, the content shows it.
+            let host = HostState::of_file(&file, head(&file)?.as_ref().map(|(start, _)| start));
             Ok((Self::parse(&read_open(&file, MAX_RECORD as u64)?)?, host))
         };
         read().map_err(|source| ReadError { path: path.to_owned(), source })
@@ -129,6 +130,19 @@ impl Record {
         let newer = entries.iter().any(|entry| entry.v > VERSION);
         Ok(Self { start, started, entries, corrupt, torn, newer })
     }
+}
+
+/// Reads the first line of a record, and the time of it. `None` if it is not a `run_started`.
+pub(super) fn head(mut file: &File) -> io::Result<Option<(RunStarted, u64)>> {
+    /// More than any first line has in practice, in bytes.
+    const HEAD: u64 = 64 << 10;
+    let mut line = Vec::new();
+    BufReader::new(file.take(HEAD)).read_until(b'\n', &mut line)?;
+    file.rewind()?;
+    Ok(match Entry::parse(&line) {
+        Ok(Entry { event: Event::RunStarted(start), mono_us, .. }) => Some((start, mono_us)),
+        _ => None,
+    })
 }
 
 #[cfg(test)]

@@ -1,19 +1,20 @@
 //! Reads a run from its folder, with its post-mortem.
 
-use std::ffi::OsString;
+use std::collections::HashSet;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::time::Duration;
 
+use nix::unistd::getppid;
+
 use super::check;
-use super::folder::names;
-use super::{Entry, Event, PostMortem, ReadError, Record, RunOutcome};
+use super::folder::found;
+use super::{PostMortem, ReadError, Record, RunOutcome, RunStarted};
 use crate::access::AccessError;
 use crate::cgroupfs::OomKills;
 use crate::diagnostic::killed_for_memory;
+use crate::procfile;
 use crate::secure_fs::{Folder, Links, OpenError, open_path};
-use crate::{clock, procfile};
 
 impl PostMortem {
     /// Reads the post-mortem of the record at `path`. It uses everything that this process can find
@@ -26,8 +27,11 @@ impl PostMortem {
         Ok(Run::read(path)?.post_mortem)
     }
 
-    /// Reads the post-mortem of the newest run that has ended, or of a running one if there is no
-    /// other. `None` if the folder has no readable record.
+    /// Reads the post-mortem of the newest run that is not alive, or of a running one if there is no
+    /// other.
+    /// It may be of any service and pod that writes to the folder. The newest is the one that began
+    /// last by the monotonic clock, because the wall clock, which names the files, may have been set
+    /// since. Among other boots and machines the name decides. `None` if the folder has no readable record.
     ///
     /// # Errors
     /// If the folder cannot be read.
@@ -54,22 +58,10 @@ impl Run {
         Self::of_file(open_path(path, Links::Refuse), path)
     }
 
-    /// The newest run of an open folder that has ended, as for [`PostMortem::of_last`].
-    ///
-    /// The newest is the one that began last in this boot, by the monotonic clock: the wall clock,
-    /// which names the files, may have been set since. Among other boots the name decides.
-    ///
-    /// # Errors
-    /// If the folder cannot be read.
-    pub fn last_in(folder: &Folder) -> Result<Option<Self>, AccessError> {
-        let boot = clock::boot_id();
-        let mut names = names(folder)?;
-        // A stable sort: runs of other boots come first, in the order of their names.
-        names.sort_by_cached_key(|name| began_us(folder, Path::new(name), boot.as_deref()));
-        let read = |name: &OsString| {
-            Self::of_file(folder.read(Path::new(name)), &folder.path().join(name)).ok()
-        };
-        let mut newest_first = names.iter().rev().filter_map(read);
+    /// The newest run of an open folder that is not alive, as for [`PostMortem::of_last`].
+    fn last_in(folder: &Folder) -> Result<Option<Self>, AccessError> {
+        let found = found(folder)?;
+        let mut newest_first = found.iter().rev().filter_map(|record| record.run(folder).ok());
         let is_over = |run: &Self| run.post_mortem.outcome != RunOutcome::Running;
         let newest = newest_first.next();
         if newest.as_ref().is_none_or(is_over) {
@@ -79,7 +71,7 @@ impl Run {
     }
 
     /// The run of an opened record; `path` is for errors.
-    fn of_file(opened: Result<File, OpenError>, path: &Path) -> Result<Self, ReadError> {
+    pub(super) fn of_file(opened: Result<File, OpenError>, path: &Path) -> Result<Self, ReadError> {
         let (record, mut host) = Record::of_file(opened, path)?;
         if let Some(oom) = OomKills::read() {
             host.oom_kill = Some(oom.count);
@@ -100,27 +92,84 @@ impl Run {
     }
 }
 
-/// When the run of this record began, on this boot's monotonic clock. `None` for a run of another
-/// boot, or if the record cannot be read.
-fn began_us(folder: &Folder, name: &Path, boot: Option<&str>) -> Option<u64> {
-    /// More than any first line has in practice, in bytes.
-    const HEAD: u64 = 64 << 10;
-    let mut line = Vec::new();
-    BufReader::new(folder.read(name).ok()?.take(HEAD)).read_until(b'\n', &mut line).ok()?;
-    let Entry { event: Event::RunStarted(start), mono_us, .. } = Entry::parse(&line).ok()? else {
-        return None;
-    };
-    (start.boot_id.as_deref()? == boot?).then_some(mono_us)
+/// What a folder shows to a run of a service that is about to begin.
+#[derive(Debug, Default)]
+pub struct Before {
+    /// The newest run of the service in our pod, or on our machine outside of Kubernetes, that is not
+    /// alive. If there is none: the newest run of the service that has ended elsewhere.
+    pub previous: Option<Run>,
+    /// Why a newer record of that service cannot be read.
+    pub unreadable: Option<ReadError>,
+    /// The others that write to the folder: other services, and other runs that may be alive.
+    pub others: Vec<String>,
+}
+
+impl Before {
+    /// Reads the records of a folder for a service.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn read(folder: &Folder, service: &str) -> Result<Self, AccessError> {
+        let mut before = Self::default();
+        let (ours, others): (Vec<_>, Vec<_>) =
+            found(folder)?.into_iter().rev().partition(|record| record.may_be_ours(service));
+        for record in &ours {
+            match record.run(folder) {
+                Ok(run) if run.post_mortem.outcome != RunOutcome::Running => {
+                    before.previous = Some(run);
+                    break;
+                }
+                Ok(run) => before.add_other(&run.record.start, service),
+                // Without a line and locked: a run that is just beginning.
+                Err(_) if record.host.locked => {}
+                Err(error) => drop(before.unreadable.get_or_insert(error)),
+            }
+        }
+        // The newest run of each other service and pod is enough.
+        let mut seen = HashSet::new();
+        for record in &others {
+            let Some((start, _)) = &record.head else { continue };
+            if !seen.insert((&start.service, &start.pod, &start.host)) {
+                continue;
+            }
+            let run = record.run(folder).ok();
+            let may_live = run.as_ref().is_some_and(|run| {
+                matches!(run.post_mortem.outcome, RunOutcome::Running | RunOutcome::MaybeAlive)
+            });
+            if may_live || start.service != service {
+                before.add_other(start, service);
+            } else if before.previous.is_none() {
+                before.previous = run;
+            }
+        }
+        Ok(before)
+    }
+
+    fn add_other(&mut self, start: &RunStarted, service: &str) {
+        // The process that started us hands over to us.
+        if start.service == service && start.pid.cast_signed() == getppid().as_raw() {
+            return;
+        }
+        let place = match (&start.pod, &start.host) {
+            (Some(pod), _) => format!(" in pod {pod}"),
+            (None, Some(host)) => format!(" on {host}"),
+            (None, None) => String::new(),
+        };
+        let other = format!("{}[{}]{place}", start.service, start.pid);
+        if !self.others.contains(&other) {
+            self.others.push(other);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
 
-    use super::super::RunStarted;
-    use super::super::Utc;
     use super::super::entry::line;
+    use super::super::{Event, Utc};
     use super::*;
+    use crate::clock;
 
     #[test]
     fn the_last_run_is_the_last_to_begin_even_if_the_wall_clock_was_set() {

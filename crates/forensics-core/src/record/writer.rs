@@ -2,18 +2,22 @@
 //!
 //! An event is serialised and then handed to the kernel by one `write(2)` on a descriptor opened
 //! with `O_APPEND`. The data then survives any death of the process. It survives a crash of the
-//! machine only after [`Recorder::sync`]. No lock is held during a write, so a thread that blocks
-//! in one does not keep the others from writing.
+//! machine only after [`Recorder::sync`].
+//!
+//! Something else may remove, rename, replace, truncate or hide the file while the service runs. So
+//! each write first looks for it, and writes it again if necessary.
 
-use std::fs::{File, TryLockError};
-use std::io::{self, Write};
+use std::fmt::{self, Display};
+use std::fs::{self, File, Metadata, TryLockError};
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::entry::line;
 use super::folder;
+use super::identity::lock_id;
 use super::{Event, RunStarted, Utc};
 use crate::access::AccessError;
 use crate::capture::NotInChildren;
@@ -24,6 +28,9 @@ use crate::secure_fs::Folder;
 /// How many names [`Recorder::create`] tries. Each contains a later time, so a second one is rarely
 /// needed.
 const ATTEMPTS: usize = 8;
+
+/// How often a record is written again. More often than that, something keeps removing it.
+const MAX_RESTORATIONS: u32 = 8;
 
 /// How many bytes of the disk are reserved at the start: ten times the record of a simple run.
 const SET_ASIDE: i64 = 32 << 10;
@@ -37,17 +44,9 @@ pub enum RecordError {
     /// A system call failed. A failed write has written nothing.
     #[error("cannot {action} the record {}", path.display())]
     System {
-        /// What was tried: `create`, `write to` or `sync`. If `sync` failed, the data is written
+        /// What was tried: `create`, `locate`, `write to`, `write again` or `sync`. If `sync` failed, the data is written
         /// but may not be on the disk.
         action: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// The error of the system.
-        source: io::Error,
-    },
-    /// The file could not be locked: its file system has no locks.
-    #[error("cannot lock the record {} (name a folder on a local file system)", path.display())]
-    Lock {
         /// The file.
         path: PathBuf,
         /// The error of the system.
@@ -70,24 +69,106 @@ pub enum RecordError {
     },
 }
 
+/// What happened to the file of a record while its run wrote it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// It was removed or renamed, or its folder was, or another file system hides the folder.
+    Gone,
+    /// Another file has its name.
+    Replaced,
+    /// It was truncated, for example by the `copytruncate` of logrotate(8).
+    Truncated,
+}
+
+impl Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Loss::Gone => "it was removed, renamed or unmounted",
+            Loss::Replaced => "another file had replaced it",
+            Loss::Truncated => "it was truncated",
+        })
+    }
+}
+
 /// The record of this run, open and locked for as long as this lives.
 ///
 /// The lock (`flock(2)`) belongs to the open file, not to the process. A child that executes another
 /// program, as every child of `std::process::Command` does, loses the file at its `execve`
 /// (`O_CLOEXEC`), so a diagnostic that outlives the run does not make it look alive. A child that only
-/// forks has `/dev/null` in place of the file (`capture::fork`).
+/// forks has `/dev/null` in place of the file (`capture::fork`). If the file system has no locks, the
+/// record is written without one.
 ///
 /// A write beyond `RLIMIT_FSIZE` raises `SIGXFSZ`, which kills the process unless it is ignored. Do not
 /// set that limit below some hundred kilobytes for a service that writes a record.
 #[derive(Debug)]
 #[must_use = "dropping it releases the lock that shows that the run is alive"]
 pub struct Recorder {
+    path: PathBuf,
+    /// The folder as an absolute path, because the program may change its working directory.
+    folder: PathBuf,
+    name: PathBuf,
+    /// Our root directory. After a chroot(2), the absolute path leads to another folder.
+    root: Option<FileId>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The file at the path of the record. After a [`Loss`] also the earlier files that still have a
+    /// name somewhere, because their folder may get its old name back, or be mounted again.
+    files: Vec<Output>,
+    /// The first line: its time and its event.
+    first: (Utc, u64, RunStarted),
+    /// The other lines, in case the record must be written again. Progress is left out, because the
+    /// end of a phase contains it.
+    lines: Vec<u8>,
+    /// How often the record may be written again.
+    restorations: u32,
+}
+
+/// A file that we write to.
+#[derive(Debug)]
+struct Output {
     /// Before `file`, because it must be dropped first.
     _not_in_children: NotInChildren,
-    file: File,
-    path: PathBuf,
-    /// Whether the file may end in the middle of a line, so that the next one needs a newline first.
-    torn: AtomicBool,
+    file: Arc<File>,
+    /// How many bytes we have written.
+    length: u64,
+    /// Whether it may end in the middle of a line, so that the next one needs a newline first.
+    is_torn: bool,
+}
+
+impl Output {
+    fn new(file: File) -> Self {
+        let _not_in_children = NotInChildren::keep(file.as_fd());
+        Self { _not_in_children, file: Arc::new(file), length: 0, is_torn: false }
+    }
+
+    /// Appends a line with one write(2).
+    fn write(&mut self, line: &[u8], path: &Path) -> Result<(), RecordError> {
+        let newline: &[u8] = if self.is_torn { b"\n" } else { b"" };
+        let line = [newline, line].concat();
+        let written = loop {
+            match (&*self.file).write(&line) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => break result.map_err(|source| failed("write to", path, source))?,
+            }
+        };
+        self.length += written as u64;
+        if written < line.len() {
+            self.is_torn |= written > 0;
+            return Err(RecordError::Short { path: path.to_owned(), written, len: line.len() });
+        }
+        self.is_torn = false;
+        Ok(())
+    }
+}
+
+/// Device and inode.
+type FileId = (u64, u64);
+
+fn file_id(meta: &Metadata) -> FileId {
+    (meta.dev(), meta.ino())
 }
 
 impl Recorder {
@@ -99,89 +180,76 @@ impl Recorder {
     ///
     /// # Errors
     /// If the folder cannot be created or is not safe from other users, or if the file cannot be
-    /// created, locked, or written. No file remains then.
+    /// created or written. No file remains then.
     pub fn create(dir: &Path, start: RunStarted) -> Result<Self, RecordError> {
         let folder = Folder::create(dir)?;
-        let pid = start.pid;
-        let start = Event::RunStarted(start);
+        let first = (Utc::now(), mono_us(), start);
         for _ in 0..ATTEMPTS {
-            let name = folder::name(Utc::now(), pid);
-            let Some(recorder) = Self::claim(&folder, &name)? else { continue };
-            // So that the end can be recorded even if the disk is full by then.
-            os::set_aside(&recorder.file, SET_ASIDE);
-            recorder.record(&start).inspect_err(|_| remove(&folder, &name))?;
-            return Ok(recorder);
+            let name = PathBuf::from(folder::name(Utc::now(), first.2.pid));
+            let Some(mut output) = claim(&folder, &name)? else { continue };
+            let path = dir.join(&name);
+            begin(&folder, &name, &path, &mut output, &first)?;
+            let absolute = std::path::absolute(dir);
+            return Ok(Self {
+                folder: absolute.map_err(|source| failed("locate", &path, source))?,
+                path,
+                name,
+                root: fs::metadata("/").ok().as_ref().map(file_id),
+                state: Mutex::new(State {
+                    files: vec![output],
+                    first,
+                    lines: Vec::new(),
+                    restorations: MAX_RESTORATIONS,
+                }),
+            });
         }
         let source = io::Error::other("another process locked every new file first");
-        Err(RecordError::System { action: "create", path: dir.to_owned(), source })
+        Err(failed("create", dir, source))
     }
 
-    /// Creates a new file and locks it; `None` if another process was faster.
-    fn claim(folder: &Folder, name: &str) -> Result<Option<Self>, RecordError> {
-        let path = folder.path().join(name);
-        let file = match folder.create_new(Path::new(name)) {
-            Ok(file) => file,
-            Err(source) if source.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
-            Err(source) => return Err(RecordError::System { action: "create", path, source }),
-        };
-        // Before it is locked, so that no child can share the lock.
-        let _not_in_children = NotInChildren::keep(file.as_fd());
-        // Until it is locked, it looks like the record of a dead run. A reader may lock it for a
-        // moment, and `prune` may remove it.
-        let locked = file.try_lock();
-        if locked.is_ok() && file.metadata().is_ok_and(|meta| meta.nlink() > 0) {
-            let torn = AtomicBool::new(false);
-            return Ok(Some(Self { _not_in_children, file, path, torn }));
-        }
-        remove(folder, name);
-        match locked {
-            Err(TryLockError::Error(source)) => Err(RecordError::Lock { path, source }),
-            _ => Ok(None),
-        }
+    /// Appends an event, stamped with the time of this call. See [`record_at`](Self::record_at).
+    ///
+    /// # Errors
+    /// As [`record_at`](Self::record_at).
+    pub fn record(&self, event: &Event) -> Result<(), RecordError> {
+        self.record_at(Utc::now(), mono_us(), event).map(drop)
     }
 
-    /// Appends an event, stamped with the time of this call.
+    /// Appends an event that happened at `ts`, which is `mono_us` on `CLOCK_MONOTONIC`.
     ///
     /// Any number of threads may call this at once; their lines do not mix. It returns when the
     /// kernel has the line, which is usually a copy into the page cache and takes microseconds. But
     /// an overloaded disk, a frozen file system, or a network file system without its server can
     /// block `write(2)` for a long time, so a teardown must not wait for this call without a limit.
     ///
-    /// # Errors
-    /// If the line was not written, or only a part of it. The record stays usable. A line that
-    /// another thread writes right after an incomplete one may be lost with it.
-    pub fn record(&self, event: &Event) -> Result<(), RecordError> {
-        self.record_at(Utc::now(), mono_us(), event)
-    }
-
-    /// The same for an event that happened earlier: at `ts`, which is `mono_us` on `CLOCK_MONOTONIC`.
+    /// If the file is no longer at its path, or has been truncated, all lines so far are first
+    /// written to a new file at that path, without the progress of phases. The result says what had
+    /// happened.
     ///
     /// # Errors
-    /// As [`record`](Self::record).
-    pub fn record_at(&self, ts: Utc, mono_us: u64, event: &Event) -> Result<(), RecordError> {
-        let mut line = line(ts, mono_us, event)?;
-        // Relaxed: the flag publishes no other memory.
-        let torn = self.torn.swap(false, Ordering::Relaxed);
-        if torn {
-            line.insert(0, b'\n');
+    /// If the line was not written, or only a part of it, or if the record is lost and cannot be
+    /// written again. The record stays usable.
+    pub fn record_at(
+        &self,
+        ts: Utc,
+        mono_us: u64,
+        event: &Event,
+    ) -> Result<Option<Loss>, RecordError> {
+        let line = line(ts, mono_us, event)?;
+        let mut state = self.state();
+        let loss = self.loss(&state.files[0]);
+        let restored = loss.map_or(Ok(()), |_| self.restore(&mut state));
+        if !matches!(event, Event::PhaseProgress(_)) {
+            state.lines.extend_from_slice(&line);
         }
-        let written = loop {
-            match (&self.file).write(&line) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => break result,
-            }
-        };
-        match written {
-            Ok(written) if written == line.len() => Ok(()),
-            Ok(written) => {
-                self.torn.store(torn || written > 0, Ordering::Relaxed);
-                Err(RecordError::Short { path: self.path.clone(), written, len: line.len() })
-            }
-            Err(source) => {
-                self.torn.fetch_or(torn, Ordering::Relaxed);
-                Err(self.failed("write to", source))
+        let mut written = Ok(());
+        for (n, file) in state.files.iter_mut().enumerate() {
+            let result = file.write(&line, &self.path);
+            if n == 0 {
+                written = result;
             }
         }
+        restored.and(written).map(|()| loss)
     }
 
     /// Waits until everything written is on the disk (`fdatasync(2)`), so that it survives a power
@@ -191,7 +259,8 @@ impl Recorder {
     /// If the disk failed. Data that the kernel could not write may then be lost, even if a later
     /// call succeeds.
     pub fn sync(&self) -> Result<(), RecordError> {
-        self.file.sync_data().map_err(|source| self.failed("sync", source))
+        let file = self.state().files[0].file.clone();
+        file.sync_data().map_err(|source| failed("sync", &self.path, source))
     }
 
     /// The path of the record: the folder as it was passed in, and the file's name.
@@ -199,14 +268,102 @@ impl Recorder {
         &self.path
     }
 
-    fn failed(&self, action: &'static str, source: io::Error) -> RecordError {
-        RecordError::System { action, path: self.path.clone(), source }
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A thread that panicked has at most lost its own line.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether our file is no longer the record.
+    fn loss(&self, output: &Output) -> Option<Loss> {
+        let ours = output.file.metadata().ok()?;
+        if ours.len() < output.length {
+            return Some(Loss::Truncated);
+        }
+        let is_unlinked = || (ours.nlink() == 0).then_some(Loss::Gone);
+        if self.root != fs::metadata("/").ok().as_ref().map(file_id) {
+            return is_unlinked();
+        }
+        match fs::symlink_metadata(self.folder.join(&self.name)) {
+            Ok(found) if file_id(&found) == file_id(&ours) => None,
+            Ok(_) => Some(Loss::Replaced),
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                Some(Loss::Gone)
+            }
+            // For example, we have dropped the right to search the folder.
+            Err(_) => is_unlinked(),
+        }
+    }
+
+    /// Writes the record again: to a new file, which then gets the name of the record.
+    fn restore(&self, state: &mut State) -> Result<(), RecordError> {
+        let lost = |source| failed("write again", &self.path, source);
+        state.restorations = state.restorations.checked_sub(1).ok_or_else(|| {
+            lost(io::Error::other(format!("it was lost more than {MAX_RESTORATIONS} times")))
+        })?;
+        let folder = Folder::create(&self.folder)?;
+        // Not the name of a record, so that nothing reads it too early.
+        let temporary = self.name.with_extension("new");
+        let _ = folder.remove(&temporary);
+        let mut output = Output::new(folder.create_new(&temporary).map_err(lost)?);
+        begin(&folder, &temporary, &self.path, &mut output, &state.first)?;
+        let written = output
+            .write(&state.lines, &self.path)
+            .and_then(|()| folder.rename(&temporary, &self.name).map_err(lost));
+        if let Err(error) = written {
+            let _ = folder.remove(&temporary);
+            return Err(error);
+        }
+        state.files.insert(0, output);
+        let has_name = |output: &Output| output.file.metadata().is_ok_and(|meta| meta.nlink() > 0);
+        state.files.retain(has_name);
+        Ok(())
     }
 }
 
+/// Creates a new file and locks it; `None` if another process was faster.
+fn claim(folder: &Folder, name: &Path) -> Result<Option<Output>, RecordError> {
+    let output = match folder.create_new(name) {
+        // It is kept out of children before it is locked, so that none can share the lock.
+        Ok(file) => Output::new(file),
+        Err(source) if source.kind() == ErrorKind::AlreadyExists => return Ok(None),
+        Err(source) if source.kind() == ErrorKind::PermissionDenied => {
+            return Err(folder.not_writable(source).into());
+        }
+        Err(source) => return Err(failed("create", &folder.path().join(name), source)),
+    };
+    // Until it is locked, it looks like the record of a dead run. A reader may lock it for a
+    // moment, and `prune` may remove it.
+    let is_locked_by_other = matches!(output.file.try_lock(), Err(TryLockError::WouldBlock));
+    if !is_locked_by_other && output.file.metadata().is_ok_and(|meta| meta.nlink() > 0) {
+        return Ok(Some(output));
+    }
+    remove(folder, name);
+    Ok(None)
+}
+
+/// Locks a new file, writes the first line to it, and reserves space so that the end can be recorded even if
+/// the disk is full by then. Removes the file if that fails.
+fn begin(
+    folder: &Folder,
+    name: &Path,
+    path: &Path,
+    output: &mut Output,
+    (ts, mono_us, start): &(Utc, u64, RunStarted),
+) -> Result<(), RecordError> {
+    os::set_aside(&output.file, SET_ASIDE);
+    let mut start = start.clone();
+    start.lock = lock_id(&output.file).filter(|_| output.file.try_lock().is_ok());
+    let first = line(*ts, *mono_us, &Event::RunStarted(start))?;
+    output.write(&first, path).inspect_err(|_| remove(folder, name))
+}
+
+fn failed(action: &'static str, path: &Path, source: io::Error) -> RecordError {
+    RecordError::System { action, path: path.to_owned(), source }
+}
+
 /// Removes an empty record, which would hide the one before it from a reader of the last run.
-fn remove(folder: &Folder, name: &str) {
-    let _ = folder.remove(Path::new(name));
+fn remove(folder: &Folder, name: &Path) {
+    let _ = folder.remove(name);
 }
 
 #[cfg(test)]
@@ -226,14 +383,9 @@ mod tests {
     use super::*;
     use crate::escape::error_chain;
 
-    fn recorder(file: impl Into<File>) -> Recorder {
-        let file = file.into();
-        Recorder {
-            _not_in_children: NotInChildren::keep(file.as_fd()),
-            file,
-            path: "/run/gateway/x.jsonl".into(),
-            torn: AtomicBool::new(false),
-        }
+    /// Writes an event to a file that is not a record.
+    fn write(output: &mut Output, event: &Event) -> Result<(), RecordError> {
+        output.write(&line(Utc::now(), 1, event)?, Path::new("/run/gateway/x.jsonl"))
     }
 
     fn phase(name: impl Into<String>) -> Event {
@@ -270,8 +422,9 @@ mod tests {
         run.record(&phase("drain")).unwrap();
         run.sync().unwrap();
         let (read, host) = Record::read_with_host(run.path()).unwrap();
-        assert!(host.running);
-        assert_eq!(read.start, RunStarted::new("gateway", 4100));
+        assert!(host.locked);
+        let lock = read.start.lock.clone();
+        assert_eq!(read.start, RunStarted { lock, ..RunStarted::new("gateway", 4100) });
         assert_eq!(read.entries[1].event, phase("drain"));
         assert!(read.entries[0].mono_us <= read.entries[1].mono_us);
         assert_eq!((read.entries.len(), read.corrupt, read.torn, read.newer), (2, 0, false, false));
@@ -279,8 +432,97 @@ mod tests {
 
         // Unlocks it, as the end of the process would. Closing is not enough, because a child that
         // another test just forked may share it.
-        run.file.unlock().unwrap();
+        run.state().files[0].file.unlock().unwrap();
         assert_eq!(PostMortem::of(run.path()).unwrap().outcome, RunOutcome::KilledInPhase);
+    }
+
+    /// Each way to lose the file, what is then found, and whether the old file still gets all lines.
+    #[test]
+    fn a_record_that_is_lost_is_written_again_completely() {
+        type Lose = fn(&Path, &Path);
+        let cases: [(Lose, Loss, Option<&str>); 9] = [
+            (|file, _| fs::remove_file(file).unwrap(), Loss::Gone, None),
+            (|_, dir| fs::remove_dir_all(dir).unwrap(), Loss::Gone, None),
+            (|_, dir| fs::remove_dir_all(dir.parent().unwrap()).unwrap(), Loss::Gone, None),
+            (
+                |file, _| fs::rename(file, file.with_extension("1")).unwrap(),
+                Loss::Gone,
+                Some("r/{}.1"),
+            ),
+            (
+                |_, dir| fs::rename(dir, dir.with_extension("old")).unwrap(),
+                Loss::Gone,
+                Some("r.old/{}.jsonl"),
+            ),
+            (
+                |_, dir| {
+                    fs::remove_dir_all(dir).unwrap();
+                    fs::create_dir(dir).unwrap();
+                },
+                Loss::Gone,
+                None,
+            ),
+            (
+                |file, _| {
+                    let copy = file.with_extension("copy");
+                    fs::copy(file, &copy).unwrap();
+                    fs::rename(copy, file).unwrap();
+                },
+                Loss::Replaced,
+                None,
+            ),
+            (
+                |file, _| {
+                    let aside = file.with_extension("aside");
+                    fs::rename(file, &aside).unwrap();
+                    std::os::unix::fs::symlink(aside, file).unwrap();
+                },
+                Loss::Replaced,
+                Some("r/{}.aside"),
+            ),
+            (
+                |file, _| File::options().write(true).open(file).unwrap().set_len(0).unwrap(),
+                Loss::Truncated,
+                None,
+            ),
+        ];
+        for (n, (lose, loss, old)) in cases.into_iter().enumerate() {
+            let tmp = tempfile::tempdir().unwrap();
+            let dir = tmp.path().join("above/r");
+            let run = Recorder::create(&dir, RunStarted::new("gateway", 4100)).unwrap();
+            let write = |name: &str| run.record_at(Utc::now(), mono_us(), &phase(name)).unwrap();
+            assert_eq!(write("first"), None, "case {n}");
+            lose(run.path(), &dir);
+            assert_eq!(write("second"), Some(loss), "case {n}");
+            assert_eq!(write("third"), None, "case {n}");
+            let mut all = vec![run.path().to_owned()];
+            let stem = run.path().file_stem().unwrap().to_str().unwrap();
+            all.extend(old.map(|old| tmp.path().join("above").join(old.replace("{}", stem))));
+            for path in all {
+                let record = Record::read(&path).unwrap();
+                let phases: Vec<_> = record.entries[1..].iter().map(|e| e.event.clone()).collect();
+                assert_eq!(phases, ["first", "second", "third"].map(phase), "case {n}: {path:?}");
+                assert_eq!((record.corrupt, record.torn), (0, false), "case {n}");
+            }
+            let (record, host) = Record::read_with_host(run.path()).unwrap();
+            assert!(host.locked && record.start.lock == host.lock, "case {n}");
+            assert_eq!(runs(&dir).unwrap(), [run.path()], "case {n}");
+        }
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_written_again_is_an_error_and_the_old_file_is_continued() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = tmp.path().join("r");
+        let run = Recorder::create(&dir, RunStarted::new("gateway", 4100)).unwrap();
+        fs::rename(&dir, tmp.path().join("old")).unwrap();
+        fs::write(&dir, "").unwrap();
+        for _ in 0..2 * MAX_RESTORATIONS {
+            assert!(run.record(&phase("drain")).is_err());
+        }
+        let old = runs(&tmp.path().join("old")).unwrap().pop().unwrap();
+        let lines = Record::read(&old).unwrap().entries.len();
+        assert_eq!(lines, 1 + 2 * MAX_RESTORATIONS as usize);
     }
 
     #[test]
@@ -307,7 +549,7 @@ mod tests {
     #[test]
     fn a_full_disk_is_an_error_and_loses_only_that_event() {
         let full = open("/dev/full", OFlag::O_WRONLY | OFlag::O_APPEND, Mode::empty()).unwrap();
-        let error = recorder(full).record(&phase("drain")).unwrap_err();
+        let error = write(&mut Output::new(full.into()), &phase("drain")).unwrap_err();
         assert_eq!(
             error_chain(&error),
             "cannot write to the record /run/gateway/x.jsonl: No space left on device (os error 28)"
@@ -320,21 +562,21 @@ mod tests {
         let (reader, writer) = pipe().unwrap();
         fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
         let size = usize::try_from(fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).unwrap()).unwrap();
-        let run = recorder(writer);
+        let mut run = Output::new(writer.into());
         let long = phase("x".repeat(2 * size));
-        let error = run.record(&long).unwrap_err();
+        let error = write(&mut run, &long).unwrap_err();
         assert!(matches!(error, RecordError::Short { written, .. } if written == size), "{error}");
         // Now nothing fits at all. The writer must still remember the torn line.
         assert!(matches!(
-            run.record(&phase("lost")),
+            write(&mut run, &phase("lost")),
             Err(RecordError::System { action: "write to", .. })
         ));
 
         let mut reader = File::from(reader);
         let mut written = vec![0; size];
         reader.read_exact(&mut written).unwrap();
-        run.record(&phase("drain")).unwrap();
-        run.record(&phase("db_close")).unwrap();
+        write(&mut run, &phase("drain")).unwrap();
+        write(&mut run, &phase("db_close")).unwrap();
         drop(run);
         reader.read_to_end(&mut written).unwrap();
         let lines: Vec<_> = written.split(|&byte| byte == b'\n').collect();

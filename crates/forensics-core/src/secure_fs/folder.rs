@@ -6,14 +6,9 @@
 //! its path (`openat(2)`, `O_NOFOLLOW`). The opened folder is checked, and everything in it is
 //! accessed through that descriptor. Replacing the folder later has no effect.
 //!
-//! | found | as root | as another user |
-//! |---|---|---|
-//! | the folder belongs to another user | refused | allowed if the file permissions allow it |
-//! | the folder is writable by its group or by everyone | refused, unless it is sticky as `/tmp` is | the same |
-//! | a symbolic link on the path | followed if root made it, as `/var/run` | also followed if we made it, or if only the folder's owner can have made it |
-//! | a symbolic link in place of a record folder or a file | refused | refused |
-//! | a file that belongs to another user | refused | allowed if the file permissions allow it |
-//! | a file that is writable by others, has several hard links, or is not regular | refused | refused |
+//! [`super::trust`] has the rules about owners, groups and modes. A symbolic link is followed, also in
+//! place of the folder, if root or our user made it, as `/var/run`, or `/var/lib/NAME` under systemd's
+//! `DynamicUser=`. A link in place of a file is refused, and so is a file that is not regular.
 //!
 //! On Unix other than Linux, a link cannot be kept open while it is checked. A link that other
 //! users could replace meanwhile is therefore refused as well; see `os/portable.rs`.
@@ -26,23 +21,20 @@ use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, open, openat};
-use nix::sys::stat::{FileStat, Mode, fstat, fstatat, mkdirat};
+use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
-use super::regular::{self, Links, OpenError, is_regular};
+use super::regular::{self, Links, OpenError, is_regular, kind};
+use super::trust::{Facts, Us, follows_link, problem};
 use crate::access::{AccessError, Attempt};
 use crate::os::{self, Found};
-
-const STICKY: u32 = 0o1000;
-const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 /// How many symbolic links a path may contain, as in the kernel (`MAXSYMLINKS`).
 const MAX_LINKS: usize = 40;
@@ -51,8 +43,7 @@ const MAX_LINKS: usize = 40;
 const LIST: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 
 const CREATE: Attempt = ("create the folder", " (create it, or name another)");
-const OPEN: Attempt =
-    ("open the folder", " (it must be a folder of this user, not a symbolic link)");
+const OPEN: Attempt = ("open the folder", " (it must be a folder of this user)");
 const LIST_FOLDER: Attempt = ("list the folder", "");
 const OPEN_FILE: Attempt = ("open", " (it must be a file of this user, not a symbolic link)");
 
@@ -68,9 +59,9 @@ impl Folder {
     /// if no other user can change it. Existing folders keep their modes.
     ///
     /// # Errors
-    /// If it cannot be created or opened, is a symbolic link, or another user could change it.
+    /// If it cannot be created or opened, or another user could change it.
     pub fn create(path: &Path) -> Result<Self, AccessError> {
-        Self::checked(path, walk(path, Missing::Create, Links::Refuse)?)
+        Self::checked(path, walk(path, Missing::Create)?)
     }
 
     /// Opens the folder if it exists and no other user can change it.
@@ -78,7 +69,7 @@ impl Folder {
     /// # Errors
     /// As for [`create`](Self::create).
     pub fn open(path: &Path) -> Result<Self, AccessError> {
-        Self::checked(path, walk(path, Missing::Refuse, Links::Refuse)?)
+        Self::checked(path, walk(path, Missing::Refuse)?)
     }
 
     /// Opens any folder for reading its entries.
@@ -117,13 +108,28 @@ impl Folder {
         regular::open_at(self.file.as_fd(), name, Links::Refuse)
     }
 
+    /// Renames a file, and replaces a file that has the new name.
+    pub(crate) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Ok(renameat(&self.file, from, &self.file, to)?)
+    }
+
     pub(crate) fn remove(&self, name: &Path) -> io::Result<()> {
         Ok(unlinkat(&self.file, name, UnlinkatFlags::NoRemoveDir)?)
     }
 
-    /// The names of its regular files, in no particular order.
+    /// The error if we may not create files in it.
+    pub(crate) fn not_writable(&self, source: io::Error) -> AccessError {
+        AccessError::command("write to the folder", &self.path, &["chown UID"], source)
+    }
+
+    /// The names of its regular files, in no particular order. If any user can create files in the
+    /// folder, as in `/tmp`, only those of root, of our user and of the folder's owner.
     pub(crate) fn files(&self) -> Result<Vec<OsString>, AccessError> {
         let failed = |errno: Errno| AccessError::system(LIST_FOLDER, &self.path, errno);
+        let (own, us) = (fstat(&self.file).map_err(failed)?, Us::now());
+        let is_public = facts(&self.file, &own).is_public(&us);
+        let is_trusted =
+            |stat: &FileStat| !is_public || [0, us.uid, own.st_uid].contains(&stat.st_uid);
         let mut names = Vec::new();
         let mut dir = Dir::openat(&self.file, ".", LIST, Mode::empty()).map_err(failed)?;
         for entry in dir.iter() {
@@ -131,7 +137,7 @@ impl Folder {
             let name = Path::new(OsStr::from_bytes(entry.file_name().to_bytes()));
             // A file that has been removed meanwhile is skipped.
             let stat = fstatat(&self.file, name, AtFlags::AT_SYMLINK_NOFOLLOW);
-            if stat.is_ok_and(|stat| is_regular(&stat)) {
+            if stat.is_ok_and(|stat| is_regular(&stat) && is_trusted(&stat)) {
                 names.push(name.into());
             }
         }
@@ -150,11 +156,18 @@ pub fn append_to(path: &Path) -> Result<File, AccessError> {
     let name = path.file_name().ok_or_else(|| failed(io::ErrorKind::IsADirectory.into()))?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
-    let folder = Folder::checked(parent, walk(parent, Missing::Create, Links::Follow)?)?;
+    let folder = Folder::checked(parent, walk(parent, Missing::Create)?)?;
     match folder.append(Path::new(name), OFlag::empty()) {
         Ok(file) => checked(file, path, OPEN_FILE),
         // A folder, or a FIFO without a reader.
         Err(Errno::EISDIR | Errno::ENXIO) => Err(AccessError::refused(not_a_file(path))),
+        Err(Errno::EACCES) => {
+            let source = Errno::EACCES.into();
+            match fstatat(&folder.file, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+                Ok(_) => Err(AccessError::command("open", path, &["chown UID"], source)),
+                Err(_) => Err(folder.not_writable(source)),
+            }
+        }
         Err(errno) => Err(failed(errno.into())),
     }
 }
@@ -165,27 +178,32 @@ fn not_a_file(path: &Path) -> String {
 
 /// Returns an open file or folder if no other user can change it.
 fn checked(file: File, path: &Path, attempt: Attempt) -> Result<File, AccessError> {
-    let metadata = file.metadata().map_err(|error| AccessError::system(attempt, path, error))?;
-    let (shown, mode, links) = (path.display(), metadata.mode() & 0o7777, metadata.nlink());
-    let (is_file, owner) = (metadata.is_file(), metadata.uid());
-    let is_shared = mode & WRITABLE_BY_OTHERS != 0;
-    Err(AccessError::refused(if !is_file && !metadata.is_dir() {
-        not_a_file(path)
-    } else if geteuid().is_root() && owner != 0 {
-        // That user could replace our files, or read them.
-        format!("{shown} belongs to uid {owner}, not to root; chown it, or name another")
-    } else if is_file && links > 1 {
-        // Another user may have linked a file that we must not write to.
-        format!(
-            "{shown} has {links} hard links, so it may really be another file; remove it, \
-             or name another"
-        )
-    } else if is_shared && (is_file || mode & STICKY == 0) {
-        let what = if is_file { "write to it" } else { "replace files" };
-        format!("{shown} (mode {mode:04o}) lets other users {what}; chmod go-w it, or name another")
-    } else {
-        return Ok(file);
-    }))
+    let stat = fstat(&file).map_err(|errno| AccessError::system(attempt, path, errno))?;
+    let facts = facts(&file, &stat);
+    if facts.is_file && !is_regular(&stat) {
+        return Err(AccessError::refused(not_a_file(path)));
+    }
+    match problem(&facts, &Us::now()) {
+        None => Ok(file),
+        Some((what, commands)) => {
+            let fix = AccessError::fix(path, &commands);
+            Err(AccessError::refused(format!("{} {what}; {fix}", path.display())))
+        }
+    }
+}
+
+/// What decides whether a folder or a file is used.
+fn facts(file: &File, stat: &FileStat) -> Facts {
+    const BY_GROUP: u32 = 0o020;
+    let mode = permissions(stat);
+    Facts {
+        is_file: kind(stat) != SFlag::S_IFDIR,
+        owner: stat.st_uid,
+        group: stat.st_gid,
+        mode,
+        hard_links: hard_links(stat),
+        has_acl: mode & BY_GROUP != 0 && os::has_acl(file),
+    }
 }
 
 /// Whether to create a folder that does not exist.
@@ -195,8 +213,8 @@ enum Missing {
     Refuse,
 }
 
-/// Walks to a folder step by step. `last` is for a symbolic link in place of the folder itself.
-fn walk(path: &Path, missing: Missing, last: Links) -> Result<OwnedFd, AccessError> {
+/// Walks to a folder step by step.
+fn walk(path: &Path, missing: Missing) -> Result<OwnedFd, AccessError> {
     let failed = |errno: Errno| match missing {
         Missing::Create if errno != Errno::ELOOP => AccessError::system(CREATE, path, errno),
         _ => AccessError::system(OPEN, path, errno),
@@ -209,11 +227,25 @@ fn walk(path: &Path, missing: Missing, last: Links) -> Result<OwnedFd, AccessErr
     let mut steps: VecDeque<OsString> = steps(path).collect();
     let mut links = 0;
     while let Some(step) = steps.pop_front() {
-        match step_to(at.as_fd(), Path::new(&step), missing).map_err(failed)? {
+        let step = Path::new(&step);
+        let mut found = os::step(at.as_fd(), step);
+        if missing == Missing::Create && matches!(found, Err(Errno::ENOENT)) {
+            found = match mkdirat(&at, step, Mode::S_IRWXU) {
+                // Another process may have created it first. It is checked like any other folder.
+                Ok(()) | Err(Errno::EEXIST) => os::step(at.as_fd(), step),
+                Err(errno @ (Errno::EACCES | Errno::EPERM)) => {
+                    let command = ["install -d -m 700 -o UID"];
+                    let (what, source) = ("create the folder", errno.into());
+                    return Err(AccessError::command(what, path, &command, source));
+                }
+                Err(errno) => Err(errno),
+            };
+        }
+        match found.map_err(failed)? {
             Found::Folder(found) => at = found,
             Found::Link(stat, target) => {
                 links += 1;
-                if links > MAX_LINKS || (steps.is_empty() && last == Links::Refuse) {
+                if links > MAX_LINKS {
                     return Err(failed(Errno::ELOOP));
                 }
                 let folder = fstat(&at).map_err(failed)?;
@@ -222,7 +254,7 @@ fn walk(path: &Path, missing: Missing, last: Links) -> Result<OwnedFd, AccessErr
                         "on the way to the folder {} the symbolic link {} belongs to uid {}; chown \
                          it to root, or name the folder it leads to",
                         path.display(),
-                        Path::new(&step).display(),
+                        step.display(),
                         stat.st_uid
                     )));
                 }
@@ -244,35 +276,16 @@ fn steps(path: &Path) -> impl Iterator<Item = OsString> {
     path.components().filter(is_step).map(|part| part.as_os_str().to_owned())
 }
 
-fn step_to(at: BorrowedFd<'_>, name: &Path, missing: Missing) -> nix::Result<Found> {
-    let found = os::step(at, name);
-    if missing == Missing::Refuse || !matches!(found, Err(Errno::ENOENT)) {
-        return found;
-    }
-    match mkdirat(at, name, Mode::S_IRWXU) {
-        // Another process may have created it first. It is checked like any other folder.
-        Ok(()) | Err(Errno::EEXIST) => os::step(at, name),
-        Err(errno) => Err(errno),
-    }
-}
-
-/// Whether a link can be followed, because only root or our user can have put it there. A link with
-/// several hard links is not trusted, because another user may have made a hard link to one of
-/// root's links.
+/// Whether a link that was found in this folder can be followed.
 fn is_trusted_link(link: &FileStat, folder: &FileStat) -> bool {
-    let us = geteuid();
-    let is_ours = link.st_uid == 0 || link.st_uid == us.as_raw();
-    // In a user namespace, root's links can appear to belong to any user.
-    let is_its_owners = !us.is_root() && permissions(folder) & WRITABLE_BY_OTHERS == 0;
-    (is_ours && link.st_nlink == 1 && (os::LINKS_ARE_HELD || keeps_its_links(folder)))
-        || is_its_owners
+    let us = geteuid().as_raw();
+    let folder = (folder.st_uid, permissions(folder));
+    follows_link(us, (link.st_uid, hard_links(link)), folder, os::LINKS_ARE_HELD)
 }
 
-/// Whether only root and our user can replace one of our files there.
-fn keeps_its_links(folder: &FileStat) -> bool {
-    let is_ours = folder.st_uid == 0 || folder.st_uid == geteuid().as_raw();
-    let mode = permissions(folder);
-    is_ours && (mode & WRITABLE_BY_OTHERS == 0 || mode & STICKY != 0)
+#[allow(clippy::useless_conversion)] // Its type differs between systems.
+fn hard_links(stat: &FileStat) -> u64 {
+    u64::from(stat.st_nlink)
 }
 
 /// The permission bits, including the sticky, setuid and setgid bits.

@@ -5,6 +5,7 @@
 
 mod folder;
 mod regular;
+mod trust;
 
 pub use folder::{Folder, append_to};
 pub(crate) use regular::{Links, READ, is_regular, kind, open_path, read_open};

@@ -30,16 +30,18 @@ use std::time::Duration;
 use forensics_core::diagnostic::Diagnostic;
 use forensics_core::escape::{Escaped, error_chain};
 use forensics_core::logfmt::Value;
-use forensics_core::record::DiagState;
+use forensics_core::record::{AccessError, DiagState};
 use forensics_core::secret;
 use forensics_core::secure_fs::append_to;
 use forensics_core::systemd::CgroupUnit;
+use nix::unistd::geteuid;
 use tokio::process::Command;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use crate::blocking::off_runtime;
+use crate::blocking::{off_runtime, run_with_timeout};
 use crate::child::Group;
+use crate::events;
 use crate::os::{SHELL, own_program};
 use crate::systemctl::{UNKNOWN_STATUS, may_start_again};
 
@@ -118,11 +120,50 @@ impl DiagCommand {
     }
 }
 
+/// How long opening the log may take at the start.
+const OPEN_LIMIT: Duration = Duration::from_secs(1);
+
+/// The log of the diagnostic as it was opened at the start.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct OpenedLog {
+    /// Kept open by root, who may drop the right to open it again.
+    kept: Option<Arc<File>>,
+    /// Whether it could not be opened, which was then logged.
+    pub(crate) is_refused: bool,
+}
+
+impl OpenedLog {
+    /// Creates the log if it does not exist, so that a problem is reported at the start and not only
+    /// when the diagnostic is needed.
+    pub(crate) fn open(path: &Path) -> Self {
+        let log = path.to_owned();
+        match run_with_timeout(OPEN_LIMIT, move || append_to(&log)) {
+            Some(Ok(log)) => {
+                let kept = geteuid().is_root().then(|| Arc::new(log));
+                Self { kept, is_refused: false }
+            }
+            Some(Err(e)) => {
+                events::no_diagnostic_log(&error_chain(&e));
+                Self { kept: None, is_refused: true }
+            }
+            // The disk blocks, or there is no thread. It is opened at the signal.
+            None => Self::default(),
+        }
+    }
+
+    /// Opens the log at its path. If that fails, uses the one that was opened at the start.
+    fn again(&self, path: &Path) -> Result<File, AccessError> {
+        let kept = || self.kept.as_ref()?.try_clone().ok();
+        append_to(path).or_else(|e| kept().ok_or(e))
+    }
+}
+
 /// What to start at the signal.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) command: DiagCommand,
     pub(crate) log: PathBuf,
+    pub(crate) opened: OpenedLog,
     /// The service, for the heading.
     pub(crate) service: String,
     /// The service's unit, if it runs in one.
@@ -157,9 +198,10 @@ pub(crate) async fn run(plan: Plan, line: String) -> Result<Option<String>, Diag
     let cannot_write = format!("cannot write to the log {:?}", plan.log);
     let heading = format!("=== {}[{}] {line}\n", Value(&plan.service), std::process::id());
     let (path, what) = (plan.log.clone(), cannot_write.clone());
+    let before = plan.opened.clone();
     // Not on the runtime, because the disk may block.
     let opened = off_runtime(move || {
-        let mut log = append_to(&path).map_err(|e| failed("no log")(error_chain(&e)))?;
+        let mut log = before.again(&path).map_err(|e| failed("no log")(error_chain(&e)))?;
         log.write_all(heading.as_bytes()).map_err(failed(what))?;
         Ok(log)
     });
@@ -254,7 +296,8 @@ mod tests {
     use super::*;
 
     fn plan(command: DiagCommand, log: PathBuf) -> Plan {
-        Plan { command, log, service: "gateway".into(), unit: None, deadline: Arc::default() }
+        let (opened, deadline) = (OpenedLog::default(), Arc::default());
+        Plan { command, log, opened, service: "gateway".into(), unit: None, deadline }
     }
 
     #[tokio::test]

@@ -43,12 +43,12 @@ fn start() -> RunStarted {
 
 fn now() -> HostState {
     HostState {
-        running: false,
+        locked: false,
         boot_id: Some("boot-1".to_owned()),
         mono_us: Some(T0 + 60 * S),
         oom_kill: Some(2),
         cgroup_inode: Some(1260),
-        oom_line: None,
+        ..HostState::default()
     }
 }
 
@@ -440,9 +440,9 @@ fn the_state_of_the_host_decides_if_the_record_does_not() {
     let drain = begins(0, "drain", 30 * S);
     let in_drain = [by_systemd(), drain];
     let ended = [by_systemd(), stopped(S, ExitKind::Clean, 0)];
-    let locked = HostState { running: true, ..now() };
+    let locked = HostState { locked: true, ..now() };
     let rebooted = HostState { boot_id: Some("boot-2".to_owned()), ..now() };
-    let elsewhere = HostState { running: true, ..rebooted.clone() };
+    let elsewhere = HostState { locked: true, ..rebooted.clone() };
     let unknown_boot = HostState { boot_id: None, ..now() };
     let killed = HostState { oom_kill: Some(3), ..now() };
     let told =
@@ -570,7 +570,7 @@ fn a_phases_time_lies_between_the_last_event_and_the_likely_kill() {
             S * 3 / 2,
             Some(S * 31),
         ),
-        (HostState { running: true, ..now() }, S * 3 / 2, None),
+        (HostState { locked: true, ..now() }, S * 3 / 2, None),
     ];
     for (now, at_least, at_most) in cases {
         let report = post_mortem(&record(start(), &events(2 * S)), &now);
@@ -778,13 +778,13 @@ proptest! {
     fn the_post_mortem_of_any_record_is_one_line_of_fields(
         service in any::<String>(), unit in any::<Option<String>>(), timeout in any::<u64>(),
         events in proptest::collection::vec((any::<u64>(), any_event()), 0..8),
-        running in any::<bool>(), mono_us in any::<Option<u64>>(),
+        locked in any::<bool>(), mono_us in any::<Option<u64>>(),
         oom_line in any::<Option<String>>(),
     ) {
         let mut start = RunStarted::new(service, 1);
         start.unit = unit;
         start.stop_timeout_us = Some(Timespan::Finite(timeout));
-        let now = HostState { running, mono_us, oom_line, ..HostState::default() };
+        let now = HostState { locked, mono_us, oom_line, ..HostState::default() };
         let report = post_mortem(&record(start, &events), &now);
         let shown = report.to_string();
         prop_assert!(!shown.chars().any(char::is_control));
