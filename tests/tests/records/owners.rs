@@ -51,7 +51,8 @@ fn record_and_diagnostic_work_or_the_command_that_the_start_prints_makes_them_wo
     }
     let pod = format!("0,{FS_GROUP}");
     // uid, groups, and the folder: owner, group, mode. Then whether it works at once.
-    let cases: [(u32, &str, (u32, u32, u32), bool); 10] = [
+    type Case<'a> = (u32, &'a str, (u32, u32, u32), bool);
+    let cases: [Case<'_>; 10] = [
         // OpenShift: a folder of the image, with the group 0; volumes with an fsGroup.
         (POD, &pod, (0, 0, 0o775), true),
         (POD, &pod, (0, 0, 0o2775), true),

@@ -144,11 +144,11 @@ mod tests {
         let unknown = Unknown { event: "moon_phase".to_owned(), fields: map(json!({ "full": 1 })) };
         let cases = [
             (
-                Event::RunStarted(start),
+                Event::RunStarted(start.into()),
                 json!({ "event": "run_started", "service": "gateway", "pid": 4100, "version": "0.1.0" }),
             ),
             (
-                Event::RunStarted(full),
+                Event::RunStarted(full.into()),
                 json!({ "event": "run_started", "service": "gateway", "pid": 4100, "start_time": 123, "boot_id": "b",
                     "exe": "/usr/bin/gateway", "cmdline": "gateway --listen :80",
                     "unit": "gateway.service", "manager": "system", "stop_timeout_us": 3_000_000,
@@ -156,7 +156,7 @@ mod tests {
                     "version": "0.1.0", "oom_kill": 0, "cgroup_inode": 1260 }),
             ),
             (
-                Event::RunStarted(endless),
+                Event::RunStarted(endless.into()),
                 json!({ "event": "run_started", "service": "gateway", "pid": 4100, "stop_timeout_us": "infinity",
                     "version": "0.1.0" }),
             ),

@@ -15,7 +15,7 @@ use crate::duration::Timespan;
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// The first line: the run and its limits.
-    RunStarted(RunStarted),
+    RunStarted(Box<RunStarted>),
     /// A request to stop.
     Signal(SignalEvent),
     /// The deadline has moved, because systemd has reported its stop timeout.

@@ -123,7 +123,7 @@ impl Record {
             }
         }
         let start = entries.iter().find_map(|entry| match &entry.event {
-            Event::RunStarted(start) => Some((start.clone(), entry.ts)),
+            Event::RunStarted(start) => Some((RunStarted::clone(start), entry.ts)),
             _ => None,
         });
         let (start, started) = start.ok_or(ContentError::NoRunStarted { lines })?;
@@ -140,7 +140,7 @@ pub(super) fn head(mut file: &File) -> io::Result<Option<(RunStarted, u64)>> {
     BufReader::new(file.take(HEAD)).read_until(b'\n', &mut line)?;
     file.rewind()?;
     Ok(match Entry::parse(&line) {
-        Ok(Entry { event: Event::RunStarted(start), mono_us, .. }) => Some((start, mono_us)),
+        Ok(Entry { event: Event::RunStarted(start), mono_us, .. }) => Some((*start, mono_us)),
         _ => None,
     })
 }
@@ -163,7 +163,7 @@ mod tests {
     }
 
     fn start() -> Event {
-        Event::RunStarted(RunStarted::new("gateway", 4100))
+        Event::RunStarted(RunStarted::new("gateway", 4100).into())
     }
 
     fn phase(name: &str) -> Event {

@@ -178,7 +178,7 @@ mod tests {
         let run = |year: u32, pid: u32, boot: Option<&str>, mono_us: u64| {
             let mut start = RunStarted::new("gateway", pid);
             start.boot_id = boot.map(str::to_owned);
-            let line = line(Utc::now(), mono_us, &Event::RunStarted(start)).unwrap();
+            let line = line(Utc::now(), mono_us, &Event::RunStarted(start.into())).unwrap();
             let name = format!("{year}1123T101500.000000Z-{pid}.jsonl");
             fs::write(dir.path().join(name), line).unwrap();
         };

@@ -353,7 +353,7 @@ fn begin(
     os::set_aside(&output.file, SET_ASIDE);
     let mut start = start.clone();
     start.lock = lock_id(&output.file).filter(|_| output.file.try_lock().is_ok());
-    let first = line(*ts, *mono_us, &Event::RunStarted(start))?;
+    let first = line(*ts, *mono_us, &Event::RunStarted(start.into()))?;
     output.write(&first, path).inspect_err(|_| remove(folder, name))
 }
 

@@ -13,7 +13,7 @@
 //!
 //! [`problem`] decides, as a function of plain data.
 
-use nix::unistd::{getegid, geteuid, getgroups};
+use nix::unistd::{Gid, getegid, geteuid, getgroups};
 
 use super::read;
 
@@ -46,7 +46,7 @@ impl Us {
         let map = text("/proc/self/uid_map");
         Self {
             uid: geteuid().as_raw(),
-            groups: [getegid()].into_iter().chain(more).map(|gid| gid.as_raw()).collect(),
+            groups: [getegid()].into_iter().chain(more).map(Gid::as_raw).collect(),
             in_user_namespace: !map.is_empty() && !maps(&map, OVERFLOW_UID),
             passwd: text("/etc/passwd"),
             group: text("/etc/group"),

@@ -22,7 +22,7 @@ fn record(start: RunStarted, events: &[(u64, Event)]) -> Record {
         let back = std::time::Duration::from_micros(us % 60_000_000);
         (std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_795_428_900) - back).into()
     };
-    let mut bytes = line(ts(T0 - 50 * S), T0 - 50 * S, &Event::RunStarted(start)).unwrap();
+    let mut bytes = line(ts(T0 - 50 * S), T0 - 50 * S, &Event::RunStarted(start.into())).unwrap();
     for (us, event) in events {
         bytes.extend(line(ts(*us), *us, event).unwrap());
     }
