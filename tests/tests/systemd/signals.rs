@@ -54,7 +54,7 @@ fn signals_that_the_guard_does_not_expect_are_reported_and_the_fixes_work() {
     assert!(!after.contains("warning: ") && !after.contains("error: "), "{after}");
     assert_says(
         after,
-        &["reload=1\nactive\n", "signal=SIGTERM cause=systemd", "Shutdown complete"],
+        &["reload=3\nactive\n", "signal=SIGTERM cause=systemd", "Shutdown complete"],
     );
 }
 
