@@ -112,11 +112,11 @@ impl Extension {
 impl Machine {
     /// How long a teardown that began at `began` with this context may take.
     ///
-    /// systemd's stop timeouts count if systemd says that it is stopping the unit, whoever sent the
-    /// signal. They also count if systemd receives `STOPPING=1`: `kill PID` does not start systemd's
-    /// timer, but `STOPPING=1` does. As long as systemd has not answered, they count if systemd may
-    /// be the sender. A configured stop timeout counts for every signal, because the sender does
-    /// not show which supervisor waits.
+    /// systemd's stop timeouts count if systemd says that it is stopping the unit, no matter which
+    /// process sent the signal. They also count if systemd receives `STOPPING=1`: `kill PID` does not
+    /// start systemd's timer, but `STOPPING=1` does. As long as systemd has not answered, they count
+    /// if systemd may be the sender. A configured stop timeout counts for every signal, because the
+    /// sender does not show which supervisor waits.
     pub(super) fn limit(&self, context: &ShutdownContext, began: Instant) -> Limit {
         let by_systemd = matches!(context.cause(), Cause::Systemd | Cause::Reboot | Cause::Unknown);
         let counts = |unit: &&Unit| unit.is_stopping.unwrap_or(by_systemd) || self.tells();
