@@ -55,7 +55,7 @@ impl Us {
 
     /// Whether a folder or file of this user can be used: no other user can replace it.
     fn trusts_owner(&self, owner: u32) -> bool {
-        // For root, nobody else's. For another user also root's, which may be unmapped.
+        // Root trusts only its own files. Other users trust those of root as well, who may be unmapped.
         owner == self.uid
             || (self.uid != 0 && (owner == 0 || (owner == OVERFLOW_UID && self.in_user_namespace)))
     }
