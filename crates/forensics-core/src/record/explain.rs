@@ -209,8 +209,8 @@ fn killed(run: &Summary<'_>, host: &HostState, timer: Option<&StopTimer<'_>>) ->
             let same_boot = run.start.boot_id.is_some() && host.boot_id.is_some();
             let power = if same_boot { "" } else { ", or the machine went down" };
             let evidence = format!(
-                "nothing asked it to stop, and its record has no end: SIGKILL, a crash or a \
-                 call of exit(){power}{memory}"
+                "nothing asked it to stop, and its record has no end: SIGKILL, another \
+                 signal that it does not handle, a crash or a call of exit(){power}{memory}"
             );
             return (Reason::Unknown, texts(evidence, ask_the_supervisor(run)));
         }

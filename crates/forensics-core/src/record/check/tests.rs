@@ -395,7 +395,13 @@ fn each_case_gets_its_outcome_reason_and_phase() {
             "",
             "no phase had begun: see what journalctl -u gateway.service says for 2026-11-23T",
         ),
-        (vec![], Vanished, Reason::Unknown, "", "SIGKILL, a crash or a call of exit()"),
+        (
+            vec![],
+            Vanished,
+            Reason::Unknown,
+            "",
+            "SIGKILL, another signal that it does not handle, a crash or a call of exit()",
+        ),
     ];
     for (events, outcome, reason, phase, text) in cases {
         let report = post_mortem(&record(start(), &events), &now());
