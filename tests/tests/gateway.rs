@@ -53,7 +53,7 @@ fn under_load_every_accepted_request_is_answered() {
     }
     let ended = gateway.program.wait();
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
-    assert!(ended.stderr.lines().next().unwrap().contains("Shutdown context: signal=SIGTERM"));
+    ended.line("Shutdown context: signal=SIGTERM");
     assert_eq!(ended.phases(), outcomes(["ok", "ok", "ok", "ok"]), "{}", ended.stderr);
     let drain = ended.line("phase finished phase=drain");
     assert!(drain.contains("active_at_start=51 active_now=0"), "{drain}");
