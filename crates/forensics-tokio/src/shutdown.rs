@@ -353,6 +353,7 @@ impl Shutdown {
         }
         self.handle(Event::Exiting(detail));
         self.message.finish(within(WRITE_LIMIT));
+        self.notifier.flush();
         self.record.flush(within(LAST_WRITE_LIMIT));
     }
 
@@ -380,6 +381,7 @@ impl Shutdown {
         });
         self.log.finish(FINISH_LIMIT);
         self.message.finish(WRITE_LIMIT);
+        self.notifier.flush();
         self.handle(Event::Closed);
     }
 
@@ -388,6 +390,7 @@ impl Shutdown {
     pub(crate) fn flush(&self) {
         self.record.flush(FINISH_LIMIT);
         self.message.finish(WRITE_LIMIT);
+        self.notifier.flush();
     }
 
     /// Runs the diagnostic, and logs and records how it ended.

@@ -69,6 +69,8 @@ pub(crate) struct Notifier(Option<Arc<Connection>>);
 #[derive(Debug)]
 struct Connection {
     socket: UnixDatagram,
+    /// The same socket, for a message that must be sent without the runtime.
+    direct: StdDatagram,
     /// At most one message for each variable.
     queue: Mutex<VecDeque<String>>,
     changed: Notify,
@@ -95,10 +97,11 @@ impl Notifier {
         let socket = StdDatagram::unbound()?;
         socket.connect_addr(&peer)?;
         socket.set_nonblocking(true)?;
+        let direct = socket.try_clone()?;
         let socket = UnixDatagram::from_std(socket)?;
         let (queue, changed) = (Mutex::default(), Notify::default());
         let role = Mutex::new(Role::of_environment());
-        Ok(Self(Some(Arc::new(Connection { socket, queue, changed, role }))))
+        Ok(Self(Some(Arc::new(Connection { socket, direct, queue, changed, role }))))
     }
 
     /// Sets the role, because systemd has reported it.
@@ -166,6 +169,16 @@ impl Notifier {
         queue.push_back(message.to_owned());
         drop(queue);
         connection.changed.notify_one();
+    }
+
+    /// Sends what is still queued, as far as the manager's queue has room. Does not block. Without
+    /// it, a process that ends soon after a message could end before its task has sent it.
+    pub(crate) fn flush(&self) {
+        let Some(connection) = &self.0 else { return };
+        // In a block, so that the lock is not held while the message is sent.
+        while let Some(message) = { lock(&connection.queue).pop_front() } {
+            let _ = connection.direct.send(message.as_bytes());
+        }
     }
 
     /// Asks systemd to wait for this time, from now on. Returns whether the message was sent.
@@ -300,6 +313,25 @@ mod tests {
         let messages = delivered(&notifier, &socket, 2).await;
         assert!(messages[0].starts_with("RELOADING=1\nMONOTONIC_USEC="), "{messages:?}");
         assert_eq!(messages[1], "READY=1");
+    }
+
+    #[tokio::test]
+    async fn the_last_messages_are_sent_without_the_task_and_without_waiting_for_a_manager() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let socket = StdDatagram::bind(&path).unwrap();
+        let notifier = Notifier::connect(path.as_os_str()).unwrap();
+        notifier.ready();
+        notifier.status("ends");
+        notifier.flush();
+        notifier.flush();
+        assert_eq!(received(&socket), ["READY=1", "STATUS=ends"]);
+        // Until the manager's queue is full. This would hang if a send could block.
+        for n in 0..10_000 {
+            notifier.status(&n.to_string());
+            notifier.flush();
+        }
+        assert!(received(&socket).len() < 10_000);
     }
 
     #[tokio::test]
