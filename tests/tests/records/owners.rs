@@ -129,7 +129,7 @@ fn a_daemon_that_drops_its_privileges_after_the_start_has_its_record_and_its_dia
         return;
     }
     let tmp = tempfile::tempdir().unwrap();
-    // The folder and the files are root's, and nobody else can open them.
+    // The folder and the files are root's, and no other user can open them.
     let folder = tmp.path().join("daemon");
     for run in 0..2 {
         let mut command = Command::new(env!("CARGO_BIN_EXE_drops_privileges"));

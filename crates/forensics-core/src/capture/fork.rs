@@ -8,7 +8,8 @@
 //!
 //! A child that is made by clone(2) or `_Fork` without this handler still shares the file.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::fs::File;
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd};
 use std::sync::Once;
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -34,7 +35,8 @@ impl NotInChildren {
     pub(crate) fn keep(file: BorrowedFd<'_>) -> Self {
         static PREPARED: Once = Once::new();
         PREPARED.call_once(|| {
-            NOTHING.store(raw::open_for_writing(c"/dev/null"), Ordering::Release);
+            let nothing = File::options().write(true).open("/dev/null");
+            NOTHING.store(nothing.map_or(NONE, IntoRawFd::into_raw_fd), Ordering::Release);
             raw::at_fork(in_child);
         });
         let claim = |slot: &&AtomicI32| {

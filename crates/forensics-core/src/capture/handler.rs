@@ -76,18 +76,20 @@ pub(super) fn on_signal(info: &siginfo_t) {
 /// that serves the handler. If the action was the default one, the signal takes effect when the
 /// handler returns. Another handler has already been called, and an ignored signal stays ignored.
 fn act_as_without_us(signal: c_int) {
-    let known = usize::try_from(signal).ok().and_then(|signal| IS_DEFAULT.get(signal));
-    if known.is_some_and(|is_default| is_default.load(Ordering::Acquire)) {
+    if is_default(signal).is_some_and(|is_default| is_default.load(Ordering::Acquire)) {
         raw::raise_by_default(signal);
     }
 }
 
 /// Stores whether the action of a signal is the default one without our handler.
-pub(super) fn set_default(signal: Signal, is_default: bool) {
-    let known = usize::try_from(signal.as_raw()).ok().and_then(|signal| IS_DEFAULT.get(signal));
-    if let Some(known) = known {
-        known.store(is_default, Ordering::Release);
+pub(super) fn set_default(signal: Signal, value: bool) {
+    if let Some(is_default) = is_default(signal.as_raw()) {
+        is_default.store(value, Ordering::Release);
     }
+}
+
+fn is_default(signal: c_int) -> Option<&'static AtomicBool> {
+    IS_DEFAULT.get(usize::try_from(signal).ok()?)
 }
 
 fn capture(info: &siginfo_t, mono_ns: u64, wall_ns: u64) -> SignalInfo {

@@ -128,12 +128,6 @@ pub(super) fn raise_by_default(signal: c_int) {
     }
 }
 
-/// Opens a file for writing, or returns -1. `path` ends in a NUL.
-pub(super) fn open_for_writing(path: &std::ffi::CStr) -> c_int {
-    // SAFETY: `path` ends in a NUL and outlives the call.
-    unsafe { libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC) }
-}
-
 /// Makes `fd` refer to the same file as `to`. Async-signal-safe.
 pub(super) fn replace(fd: c_int, to: c_int) {
     // SAFETY: any numbers may be given as descriptors. The caller owns both.
