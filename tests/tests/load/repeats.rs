@@ -68,10 +68,15 @@ fn stop((sender, signals): Sequence, nth: u64) -> Account {
         Event::Signal(SignalEvent { signal: Some(signal), cause, .. }) => Some((signal, cause)),
         _ => None,
     };
-    let recorded: Vec<_> =
+    let mut recorded: Vec<_> =
         record.entries.into_iter().filter_map(|entry| signal(entry.event)).collect();
     let cause = || "supervisor".to_owned();
-    let sent: Vec<_> = signals.iter().map(|(signal, _)| (signal.to_string(), cause())).collect();
+    let mut sent: Vec<_> =
+        signals.iter().map(|(signal, _)| (signal.to_string(), cause())).collect();
+    // The kernel delivers pending signals in an order of its own. On a busy machine several are
+    // pending at once. Only the first one, which began the stop, has a known place.
+    recorded[1..].sort();
+    sent[1..].sort();
     assert_eq!(recorded, sent, "{sender}, stop {nth}");
     account
 }
