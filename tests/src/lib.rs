@@ -41,8 +41,8 @@ pub const HOSTILE: &str = "a\nb\r\tc \u{1b}[31m\u{1b}]8;;http://x\u{1b}\\\u{1b}]
 pub fn assert_tame(text: &str) {
     let wild = |c: char| c != '\n' && !forensics_tokio::core::escape::is_safe(c);
     if let Some(at) = text.find(wild) {
-        let around = |c: usize| text.floor_char_boundary(c);
-        panic!("{:?}", &text[around(at.saturating_sub(80))..around((at + 80).min(text.len()))]);
+        let around: String = text[at..].chars().take(80).collect();
+        panic!("at byte {at}: {around:?}");
     }
 }
 

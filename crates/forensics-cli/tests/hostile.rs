@@ -81,8 +81,8 @@ fn is_json(text: &str) -> bool {
 
 fn assert_tame(name: &str, text: &str) {
     if let Some(at) = text.find(|c: char| c != '\n' && !is_safe(c)) {
-        let around = |at: usize| text.floor_char_boundary(at.min(text.len()));
-        panic!("{name}: {:?}", &text[around(at.saturating_sub(80))..around(at + 80)]);
+        let around: String = text[at..].chars().take(80).collect();
+        panic!("{name}, at byte {at}: {around:?}");
     }
 }
 

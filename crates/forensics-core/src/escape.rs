@@ -77,6 +77,18 @@ pub fn truncate(text: impl AsRef<str> + Into<String>, max: usize) -> String {
     kept.chain((max > 0).then_some('…')).collect()
 }
 
+/// Cuts `text` to at most `max` bytes, between characters. If it was longer, it ends with `mark`.
+pub fn truncate_bytes(text: &mut String, max: usize, mark: &str) {
+    if text.len() > max {
+        let mut end = max.saturating_sub(mark.len());
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push_str(mark);
+    }
+}
+
 /// An error and its sources, each after a colon: `cannot read config.toml: permission denied`. Not
 /// escaped.
 pub fn error_chain(error: &(dyn Error + 'static)) -> String {
@@ -144,6 +156,12 @@ mod tests {
 
     #[test]
     fn cutting_keeps_whole_characters() {
+        for (max, cut) in [(7, "aäbö"), (6, "aäbö"), (5, "aäb~"), (4, "aä~"), (3, "a~"), (1, "~")]
+        {
+            let mut text = "aäbö".to_owned();
+            truncate_bytes(&mut text, max, "~");
+            assert_eq!(text, cut);
+        }
         assert_eq!(truncate("abc", 3), "abc");
         assert_eq!(truncate("abcd", 3), "ab…");
         assert_eq!(truncate("äöüß", 3), "äö…");

@@ -7,8 +7,8 @@
 use std::fs::File;
 
 use super::explain::explain;
-use super::folder::is_locked;
 use super::identity::{Liveness, Place, ProcessState, lock_id};
+use super::lock::{is_locked, unlock};
 use super::summary::Summary;
 use super::{
     ExitKind, OpenPhase, PostMortem, Record, RunOutcome, RunStarted, SignalKind, SignalSender,
@@ -45,9 +45,8 @@ impl HostState {
     /// sets the facts about memory.
     pub(super) fn of_file(file: &File, start: Option<&RunStarted>) -> Self {
         let locked = is_locked(file).unwrap_or(false);
-        // Unlocked at once, so that a new run can lock its file while we read it. If this fails,
-        // the lock ends when the file is closed.
-        let _ = file.unlock();
+        // Unlocked at once, so that a new run can lock its file while we read it.
+        unlock(file);
         let (boot_id, place) = (boot_id(), Place::here());
         let look = |start| ProcessState::look(start, boot_id.as_deref(), &place);
         Self {

@@ -5,13 +5,12 @@
 //! whose run may be alive.
 
 use std::ffi::OsString;
-use std::fs::{File, TryLockError};
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
 
+use super::lock::is_locked;
 use super::reader::head;
 use super::{HostState, Record, Run, RunOutcome, RunStarted, Utc, post_mortem};
 use crate::access::AccessError;
@@ -57,18 +56,6 @@ pub(super) fn names(folder: &Folder) -> Result<Vec<OsString>, AccessError> {
     names.retain(|name| name.to_str().is_some_and(is_record_name));
     names.sort();
     Ok(names)
-}
-
-/// Whether the run that writes this record is alive: whether its lock is held.
-///
-/// This function tries a shared lock, so that two readers do
-/// not mistake each other for the run.
-pub(super) fn is_locked(file: &File) -> io::Result<bool> {
-    match file.try_lock_shared() {
-        Ok(()) => Ok(false),
-        Err(TryLockError::WouldBlock) => Ok(true),
-        Err(TryLockError::Error(error)) => Err(error),
-    }
 }
 
 /// A record of which only the first line has been read.
@@ -176,12 +163,13 @@ fn remove_dead(folder: &Folder, record: &Found) -> Result<bool, OpenError> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::fs::{self, File};
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use nix::sys::stat::Mode;
     use nix::unistd::mkfifo;
 
+    use super::super::lock::unlock;
     use super::*;
     use crate::escape::error_chain;
 
@@ -268,7 +256,7 @@ mod tests {
         assert_eq!(left(), [3, 5, 6, 7, 8].map(path));
         // Unlocks the file explicitly. Closing is not enough, because a child that another test
         // just forked may share it.
-        living.unlock().unwrap();
+        unlock(&living);
         assert_eq!(prune(folder, "gateway", 4).unwrap(), 1);
         assert_eq!(prune(folder, "gateway", 4).unwrap(), 0);
         assert_eq!(left(), [5, 6, 7, 8].map(path));

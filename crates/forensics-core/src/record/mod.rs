@@ -31,6 +31,7 @@ mod event;
 mod explain;
 mod folder;
 mod identity;
+mod lock;
 mod phase;
 mod post_mortem;
 mod reader;

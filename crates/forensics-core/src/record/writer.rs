@@ -8,7 +8,7 @@
 //! each write first looks for it, and writes it again if necessary.
 
 use std::fmt::{self, Display};
-use std::fs::{self, File, Metadata, TryLockError};
+use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::entry::line;
 use super::folder;
 use super::identity::lock_id;
+use super::lock::lock;
 use super::{Event, RunStarted, Utc};
 use crate::access::AccessError;
 use crate::capture::NotInChildren;
@@ -333,7 +334,8 @@ fn claim(folder: &Folder, name: &Path) -> Result<Option<Output>, RecordError> {
     };
     // Until it is locked, it looks like the record of a dead run. A reader may lock it for a
     // moment, and `prune` may remove it.
-    let is_locked_by_other = matches!(output.file.try_lock(), Err(TryLockError::WouldBlock));
+    let is_locked_by_other =
+        matches!(lock(&output.file), Err(error) if error.kind() == ErrorKind::WouldBlock);
     if !is_locked_by_other && output.file.metadata().is_ok_and(|meta| meta.nlink() > 0) {
         return Ok(Some(output));
     }
@@ -352,7 +354,7 @@ fn begin(
 ) -> Result<(), RecordError> {
     os::set_aside(&output.file, SET_ASIDE);
     let mut start = start.clone();
-    start.lock = lock_id(&output.file).filter(|_| output.file.try_lock().is_ok());
+    start.lock = lock_id(&output.file).filter(|_| lock(&output.file).is_ok());
     let first = line(*ts, *mono_us, &Event::RunStarted(start.into()))?;
     output.write(&first, path).inspect_err(|_| remove(folder, name))
 }
@@ -376,6 +378,7 @@ mod tests {
     use nix::sys::stat::Mode;
     use nix::unistd::pipe;
 
+    use super::super::lock::{is_locked, unlock};
     use super::super::{
         Entry, MAX_LINE, PhaseFinished, PhaseOutcome, PhaseProgress, PhaseStarted, PostMortem,
         Record, RunOutcome, runs,
@@ -400,7 +403,7 @@ mod tests {
         let recorder = Recorder::create(&dir, RunStarted::new("gateway", 4100)).unwrap();
         let path = recorder.path().to_owned();
         let child = crate::capture::tests::ForkedChild::new();
-        let is_locked = || folder::is_locked(&File::open(&path).unwrap()).unwrap();
+        let is_locked = || is_locked(&File::open(&path).unwrap()).unwrap();
         assert!(is_locked());
         drop(recorder);
         // A process that another test starts shares the file until its execve.
@@ -432,7 +435,7 @@ mod tests {
 
         // Unlocks it, as the end of the process would. Closing is not enough, because a child that
         // another test just forked may share it.
-        run.state().files[0].file.unlock().unwrap();
+        unlock(&run.state().files[0].file);
         assert_eq!(PostMortem::of(run.path()).unwrap().outcome, RunOutcome::KilledInPhase);
     }
 

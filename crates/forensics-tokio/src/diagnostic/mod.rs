@@ -16,6 +16,7 @@
 
 mod transient_unit;
 
+use std::convert::identity;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs::File;
@@ -205,8 +206,8 @@ pub(crate) async fn run(plan: Plan, line: String) -> Result<Option<String>, Diag
         log.write_all(heading.as_bytes()).map_err(failed(what))?;
         Ok(log)
     });
-    let opened = timeout(TIME_LIMIT, opened).await.map_err(io::Error::from).flatten();
-    let mut log = opened.map_err(failed(cannot_write)).flatten()?;
+    let opened = timeout(TIME_LIMIT, opened).await.map_err(io::Error::from).and_then(identity);
+    let mut log = opened.map_err(failed(cannot_write)).and_then(identity)?;
 
     match transient_unit::start(&plan, &log, &line).await {
         Ok(None) => {}

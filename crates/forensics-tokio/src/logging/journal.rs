@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use std::{fmt, fs, io};
 
+use forensics_core::escape::truncate_bytes;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Subscriber};
@@ -123,10 +124,7 @@ fn encode(fields: Vec<(String, String)>) -> Vec<u8> {
     let mut entry = Vec::new();
     let mut lost = 0;
     for (name, mut value) in fields {
-        if value.len() > MAX_VALUE {
-            value.truncate(value.floor_char_boundary(MAX_VALUE - "…".len()));
-            value.push('…');
-        }
+        truncate_bytes(&mut value, MAX_VALUE, "…");
         let end = entry.len();
         put(&mut entry, &name, &value);
         if entry.len() > MAX_DATAGRAM {

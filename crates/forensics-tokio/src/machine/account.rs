@@ -7,7 +7,7 @@
 use std::fmt::Write;
 
 use forensics_core::context::{ShutdownContext, Trigger};
-use forensics_core::escape::Escaped;
+use forensics_core::escape::{Escaped, truncate_bytes};
 use forensics_core::logfmt::Value;
 use forensics_core::record::ExitKind;
 use tokio::time::Instant;
@@ -138,11 +138,7 @@ fn took(phase: &PhaseReport) -> String {
 
 /// Cuts `text` to at most `max` bytes, between characters.
 fn fit(mut text: String, max: usize) -> String {
-    const CUT: &str = "…\n";
-    if text.len() > max {
-        text.truncate(text.floor_char_boundary(max - CUT.len()));
-        text.push_str(CUT);
-    }
+    truncate_bytes(&mut text, max, "…\n");
     text
 }
 

@@ -140,7 +140,10 @@ impl Plan {
 
     /// The sum of the reserves of the steps in the plan.
     pub(super) fn reserved(&self) -> Duration {
-        Duration::from_nanos_u128(self.reserved.min(Duration::MAX.as_nanos()))
+        let nanos = self.reserved.min(Duration::MAX.as_nanos());
+        let second = Duration::from_secs(1).as_nanos();
+        // Both fit, because `nanos` is at most `Duration::MAX`.
+        Duration::new((nanos / second) as u64, (nanos % second) as u32)
     }
 
     /// Finds the phases that require a step that does not run before them. Must be called before
