@@ -55,6 +55,7 @@ pub(crate) fn page(record: &Record, run: &PostMortem) -> String {
         ended = run.outcome,
         tone = tone.class,
         evidence = escaped(&run.evidence),
+        basis = escaped(&run.basis.sentence()),
         advice = escaped(run.advice.as_deref().unwrap_or_default()),
         facts = escaped(&facts.into_iter().flatten().collect::<Vec<_>>().join(" · ")),
         ticks = (0..=5).map(tick).collect::<String>(),

@@ -78,7 +78,9 @@ impl Tone {
 impl<'a> Timeline<'a> {
     pub(crate) fn of(record: &'a Record) -> Self {
         // Threads write concurrently, so lines can be out of order by some microseconds.
-        let mut entries: Vec<_> = record.entries.iter().collect();
+        // What a witness said is written after the run.
+        let of_run = |entry: &&Entry| !matches!(entry.event, Event::Witness(_));
+        let mut entries: Vec<_> = record.entries.iter().filter(of_run).collect();
         entries.sort_by_key(|entry| entry.mono_us);
         let last = entries.last().map_or(0, |entry| entry.mono_us);
         let first = entries.iter().copied().find(|entry| matches!(entry.event, Event::Signal(_)));
@@ -121,6 +123,7 @@ impl<'a> Timeline<'a> {
                     }
                 }
                 Event::Signal(_)
+                | Event::Explained(_)
                 | Event::DeadlineMoved(_)
                 | Event::Stalled(_)
                 | Event::Diag(_)
@@ -216,6 +219,15 @@ impl Mark<'_> {
                     text += &format!(", cause {}", name(&signal.cause));
                 }
                 text
+            }
+            Event::Explained(explained) => {
+                let [reason, basis] = [explained.reason.clone(), explained.basis.sentence()];
+                format!(
+                    "systemd: {} ({}), {}",
+                    detail(&explained.detail),
+                    name(&reason),
+                    detail(&basis)
+                )
             }
             Event::DeadlineMoved(moved) => {
                 let [mut to, mut by] = [String::new(), String::new()];

@@ -42,6 +42,7 @@ pub mod threads;
 pub mod unheard;
 
 mod access;
+mod basis;
 mod os;
 mod procfile;
 

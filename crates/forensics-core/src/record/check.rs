@@ -91,7 +91,8 @@ impl HostState {
 pub fn post_mortem(record: &Record, host: &HostState) -> PostMortem {
     let run = Summary::of(record);
     let outcome = outcome(&run, host);
-    let (reason, (evidence, advice), killed_us) = explain(outcome, &run, host);
+    let (verdict, killed_us) = explain(outcome, &run, host);
+    let (reason, basis, evidence, advice) = verdict.into_parts();
     let ended_us = match outcome {
         RunOutcome::Running | RunOutcome::MaybeAlive => None,
         _ if run.stopped.is_some() => Some(run.last_us),
@@ -132,9 +133,11 @@ pub fn post_mortem(record: &Record, host: &HostState) -> PostMortem {
         how: run.stopped.map(|stopped| stopped.how),
         exit_code: run.stopped.and_then(|stopped| stopped.exit_code),
         exit_signal: run.stopped.and_then(|stopped| stopped.exit_signal.clone()),
+        explained: run.explained.cloned(),
         reason,
+        basis,
         evidence,
-        advice: Some(advice).filter(|advice| !advice.is_empty()),
+        advice,
     }
 }
 

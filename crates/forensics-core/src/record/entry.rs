@@ -11,8 +11,8 @@ use crate::json;
 pub const VERSION: u32 = 1;
 
 /// The events of this version.
-const EVENTS: &str =
-    "run_started signal phase_started phase_progress phase_finished wedged diag stopped";
+const EVENTS: &str = "run_started signal explained deadline_moved phase_started phase_progress \
+    phase_finished wedged diag stopped witness";
 
 /// One line: an event and when it was written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -71,6 +71,7 @@ mod tests {
     use super::super::event::*;
     use super::super::phase::*;
     use super::*;
+    use crate::basis::{Basis, Source};
     use crate::duration::Timespan;
 
     const TS: &str = "2026-11-23T10:15:00.123456Z";
@@ -210,6 +211,28 @@ mod tests {
                 Event::Stopped(panicked),
                 json!({ "event": "stopped", "how": "panicked", "exit_code": 1, "total_us": 17, "panic": "oh",
                     "location": "src/main.rs:3:5", "oom_kill": 1 }),
+            ),
+            (
+                Event::Explained(Explained {
+                    units: vec!["db.service".to_owned()],
+                    ..Explained::new(
+                        "dependency",
+                        "with db.service",
+                        "systemd",
+                        Basis::observed(Source::Systemd),
+                    )
+                }),
+                json!({ "event": "explained", "reason": "dependency", "detail": "with db.service",
+                    "units": ["db.service"], "cause": "systemd",
+                    "basis": { "observed": { "by": "systemd" } } }),
+            ),
+            (
+                Event::Witness(Witness {
+                    source: Source::Systemd,
+                    fields: map(json!({ "service_result": "timeout", "exit_code": "killed" })),
+                }),
+                json!({ "event": "witness", "source": "systemd", "service_result": "timeout",
+                    "exit_code": "killed" }),
             ),
             (Event::Unknown(unknown), json!({ "event": "moon_phase", "full": 1 })),
         ];

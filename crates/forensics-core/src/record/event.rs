@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::phase::{PhaseFinished, PhaseProgress, PhaseStarted};
+use crate::basis::{Basis, Source};
 use crate::duration::Timespan;
 
 /// What happened. In JSON the fields of an event are next to the field `event`.
@@ -18,6 +19,8 @@ pub enum Event {
     RunStarted(Box<RunStarted>),
     /// A request to stop.
     Signal(SignalEvent),
+    /// systemd has shown why it stops the run.
+    Explained(Explained),
     /// The deadline has moved, because systemd has reported its stop timeout.
     DeadlineMoved(DeadlineMoved),
     /// A phase began.
@@ -33,6 +36,8 @@ pub enum Event {
     Diag(Diag),
     /// The last line of a run that ended by itself.
     Stopped(Stopped),
+    /// What a witness said about the end of the run, after that end.
+    Witness(Witness),
     /// An event of a newer writer. Only the reader makes these.
     #[serde(untagged)]
     Unknown(Unknown),
@@ -177,6 +182,48 @@ impl SignalEvent {
     pub fn new(kind: SignalKind, ordinal: u32, cause: impl Into<String>) -> Self {
         Self { kind, ordinal, cause: cause.into(), ..Self::default() }
     }
+}
+
+/// Why systemd stops the run, as systemd showed during the stop.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Explained {
+    /// The reason as one word, such as `restart_job`.
+    pub reason: String,
+    /// The reason as text, in which foreign text is escaped.
+    pub detail: String,
+    /// The other units that the reason names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub units: Vec<String>,
+    /// The cause of the stop, with what systemd showed taken into account.
+    pub cause: String,
+    /// What the reason rests on.
+    pub basis: Basis,
+}
+
+impl Explained {
+    /// An explanation that names no other unit.
+    #[doc(hidden)]
+    pub fn new(
+        reason: impl Into<String>,
+        detail: impl Into<String>,
+        cause: impl Into<String>,
+        basis: Basis,
+    ) -> Self {
+        let (reason, detail, cause) = (reason.into(), detail.into(), cause.into());
+        Self { reason, detail, units: Vec::new(), cause, basis }
+    }
+}
+
+/// What a witness said about the end of a run. It is written after the run, by `forensics last` or
+/// by the next start.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Witness {
+    /// The witness.
+    pub source: Source,
+    /// What it said, by the names of its fields.
+    #[serde(flatten)]
+    pub fields: Map<String, Value>,
 }
 
 /// systemd has reported its stop timeout during the stop, and it differs from what was known.

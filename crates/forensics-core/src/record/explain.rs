@@ -5,10 +5,12 @@ use std::fmt::Display;
 
 use super::post_mortem::{MAX_SHOWN, Span, phase_name};
 use super::summary::{SLACK_US, Summary};
+use super::verdict::Verdict;
 use super::{
     ExitKind, ForcedBy, HostState, PhaseFinished, PhaseOutcome, PhaseStarted, ProcessState, Reason,
     RunOutcome, SignalEvent, SignalKind, StalledWhat,
 };
+use crate::basis::{Basis, Source};
 use crate::duration::Timespan;
 use crate::escape::{Escaped, truncate};
 
@@ -22,22 +24,21 @@ fn texts(evidence: impl Into<String>, advice: impl Into<String>) -> Texts {
     (evidence.into(), advice.into())
 }
 
-/// The reason, the evidence and the advice for an outcome, and the likely time of the kill on the
-/// monotonic clock.
+/// The verdict for an outcome, and the likely time of the kill on the monotonic clock.
 pub(super) fn explain(
     outcome: RunOutcome,
     run: &Summary<'_>,
     host: &HostState,
-) -> (Reason, Texts, Option<u64>) {
+) -> (Verdict, Option<u64>) {
     let timer = StopTimer::of(run);
-    let (reason, texts) = match outcome {
+    let verdict = match outcome {
         RunOutcome::Clean | RunOutcome::CutShort | RunOutcome::Failed | RunOutcome::Unknown => {
-            (Reason::Recorded, texts(ended(run), ""))
+            recorded(Reason::Recorded, texts(ended(run), ""))
         }
-        RunOutcome::TimedOut => (Reason::Recorded, timed_out(run)),
-        RunOutcome::Abandoned => (Reason::Recorded, abandoned(run)),
-        RunOutcome::Forced => (Reason::Recorded, forced(run)),
-        RunOutcome::Panicked => (Reason::Panic, panicked(run)),
+        RunOutcome::TimedOut => recorded(Reason::Recorded, timed_out(run)),
+        RunOutcome::Abandoned => recorded(Reason::Recorded, abandoned(run)),
+        RunOutcome::Forced => recorded(Reason::Recorded, forced(run)),
+        RunOutcome::Panicked => recorded(Reason::Panic, panicked(run)),
         RunOutcome::Running => {
             let evidence = if host.process == ProcessState::Alive {
                 "its process lives: the same pid and start time"
@@ -45,16 +46,37 @@ pub(super) fn explain(
                 "a living process holds the lock on its record"
             };
             let advice = format!("if it should have ended, look at process {}", run.start.pid);
-            (Reason::Alive, texts(evidence, advice))
+            Verdict::new(Reason::Alive, Basis::observed(Source::Kernel), evidence, advice)
         }
-        RunOutcome::MaybeAlive => (Reason::Unknown, texts(not_visible(run), "")),
-        RunOutcome::Rebooted => (Reason::Reboot, rebooted(run, host)),
+        RunOutcome::MaybeAlive => {
+            let basis = no_end().and("neither its process nor its lock can be seen from here");
+            Verdict::new(Reason::Unknown, basis, not_visible(run), "")
+        }
+        RunOutcome::Rebooted => rebooted(run, host),
         RunOutcome::Vanished | RunOutcome::KilledInPhase | RunOutcome::KilledBeforeTeardown => {
             killed(run, host, timer.as_ref())
         }
     };
-    let timer = timer.filter(|timer| timer.reason == reason);
-    (reason, texts, timer.map(|timer| timer.over_us().max(run.last_us)))
+    let timer = timer.filter(|timer| timer.reason == verdict.reason());
+    (verdict, timer.map(|timer| timer.over_us().max(run.last_us)))
+}
+
+/// A verdict that the run recorded itself.
+fn recorded(reason: Reason, (evidence, advice): Texts) -> Verdict {
+    Verdict::new(reason, Basis::observed(Source::Program), evidence, advice)
+}
+
+/// The basis of each verdict about a run that did not record its end.
+fn no_end() -> Basis {
+    Basis::inferred("its record has no end")
+}
+
+/// The same, and what had asked it to stop.
+fn no_end_after(asked: Option<&SignalEvent>) -> Basis {
+    no_end().and(match asked {
+        Some(signal) => format!("{} had arrived", signal_from(signal)),
+        None => "nothing in its record had asked it to stop".to_owned(),
+    })
 }
 
 /// Why it is not known whether the run lives.
@@ -158,14 +180,15 @@ fn panicked(run: &Summary<'_>) -> Texts {
     texts(format!("panicked{at}{message}"), format!("fix the panic{at}"))
 }
 
-fn rebooted(run: &Summary<'_>, host: &HostState) -> Texts {
+fn rebooted(run: &Summary<'_>, host: &HostState) -> Verdict {
     let [then, now] =
         [&run.start.boot_id, &host.boot_id].map(|id| shown(id.as_deref().unwrap_or("?")));
     let boots = format!("the boot id was {then} and is {now} now");
+    let basis = no_end_after(run.asked.map(|(_, signal)| signal)).and(&boots);
     let Some((at_us, signal)) = run.asked else {
         let evidence = "nothing had asked it to stop: power loss, a crash or a hard reset";
         let advice = "look at the end of the log of the boot before: journalctl -b -1 -e";
-        return texts(format!("{boots}; {evidence}"), advice);
+        return Verdict::new(Reason::Reboot, basis, format!("{boots}; {evidence}"), advice);
     };
     let (signal, before) = (signal_from(signal), Span(run.last_us.saturating_sub(at_us)));
     let (state, timeouts) = (state(run), timeouts(run));
@@ -173,18 +196,20 @@ fn rebooted(run: &Summary<'_>, host: &HostState) -> Texts {
         "{state} when the machine went down: lower {timeouts}, or raise TimeoutStopSec= if the \
          machine may wait that long"
     );
-    texts(format!("{boots}; {signal} arrived {before} before the last event"), advice)
+    let evidence = format!("{boots}; {signal} arrived {before} before the last event");
+    Verdict::new(Reason::Reboot, basis, evidence, advice)
 }
 
-/// The reason for a run whose record has no end.
-fn killed(run: &Summary<'_>, host: &HostState, timer: Option<&StopTimer<'_>>) -> (Reason, Texts) {
-    if let Some(evidence) = out_of_memory(run, host) {
+/// The verdict on a run whose record has no end.
+fn killed(run: &Summary<'_>, host: &HostState, timer: Option<&StopTimer<'_>>) -> Verdict {
+    if let Some((basis, evidence)) = out_of_memory(run, host) {
         let advice = "raise MemoryMax= or the container's limit, or find what took the memory";
-        return (Reason::OutOfMemory, texts(evidence, advice));
+        return Verdict::new(Reason::OutOfMemory, basis, evidence, advice);
     }
     if let Some(timer) = timer.filter(|timer| timer.fits(run, host)) {
-        return (timer.reason, timer.texts(run));
+        return timer.verdict(run);
     }
+    let basis = no_end_after(run.asked.map(|(_, signal)| signal));
     let (memory, state) = (memory(run, host), state(run) + &stalled(run));
     let why_not_timer = match (timer, run.asked.map(|(_, signal)| signal)) {
         (Some(timer), _) => timer.why_not(run, host),
@@ -198,13 +223,13 @@ fn killed(run: &Summary<'_>, host: &HostState, timer: Option<&StopTimer<'_>>) ->
                 "{state}: raise the grace period (docker stop --time, \
                  terminationGracePeriodSeconds) or lower {timeouts}"
             );
-            return (Reason::GracePeriod, texts(evidence, advice));
+            return Verdict::new(Reason::GracePeriod, basis, evidence, advice);
         }
         (None, None) if !run.teardown_began() => {
             if host.process == ProcessState::Own {
                 let evidence = "it is this very process, by its pid and start time: it has executed \
                                 a program since (exec), or has dropped its guard";
-                return (Reason::Unknown, texts(evidence, ""));
+                return Verdict::new(Reason::Unknown, basis, evidence, "");
             }
             let same_boot = run.start.boot_id.is_some() && host.boot_id.is_some();
             let power = if same_boot { "" } else { ", or the machine went down" };
@@ -212,7 +237,7 @@ fn killed(run: &Summary<'_>, host: &HostState, timer: Option<&StopTimer<'_>>) ->
                 "nothing asked it to stop, and its record has no end: SIGKILL, another \
                  signal that it does not handle, a crash or a call of exit(){power}{memory}"
             );
-            return (Reason::Unknown, texts(evidence, ask_the_supervisor(run)));
+            return Verdict::new(Reason::Unknown, basis, evidence, ask_the_supervisor(run));
         }
         (None, Some(signal)) if run.asked_by_systemd.is_none() => {
             format!("; {} was not systemd's", signal_from(signal))
@@ -223,7 +248,8 @@ fn killed(run: &Summary<'_>, host: &HostState, timer: Option<&StopTimer<'_>>) ->
         (None, _) => "; systemd's stop timeout is not known".to_owned(),
     };
     let evidence = format!("killed, but the record does not show by what{why_not_timer}{memory}");
-    (Reason::Unknown, texts(evidence, format!("{state}: {}", ask_the_supervisor(run))))
+    let advice = format!("{state}: {}", ask_the_supervisor(run));
+    Verdict::new(Reason::Unknown, basis, evidence, advice)
 }
 
 /// How long a supervisor waits before SIGKILL, from its signal on.
@@ -266,7 +292,7 @@ impl<'a> StopTimer<'a> {
         not_longer && run.dead_by_us(host).is_none_or(until_then)
     }
 
-    fn texts(&self, run: &Summary<'_>) -> Texts {
+    fn verdict(&self, run: &Summary<'_>) -> Verdict {
         let (timeout, name) = (Span(self.timeout_us), self.name);
         let (from, signal) = (signal_from(self.signal), signal_name(self.signal));
         let lived = Span(run.last_us.saturating_sub(self.began_us));
@@ -282,7 +308,11 @@ impl<'a> StopTimer<'a> {
             "{from} began {name} of {timeout}; the last event came {lived} after it, and the record has no end"
         );
         let late = format!("{} {timeout} after {signal} and {name} is {timeout}", state(run));
-        texts(evidence, format!("{late}{}: {what_to_do}", stalled(run)))
+        let basis = no_end_after(Some(self.signal))
+            .and(format!("{name} is {timeout}"))
+            .and(format!("the last event came {lived} after the signal"));
+        let advice = format!("{late}{}: {what_to_do}", stalled(run));
+        Verdict::new(self.reason, basis, evidence, advice)
     }
 
     fn why_not(&self, run: &Summary<'_>, host: &HostState) -> String {
@@ -304,14 +334,17 @@ fn cgroup_is_gone(run: &Summary<'_>, host: &HostState) -> bool {
     inodes.is_some_and(|(then, now)| then != now)
 }
 
-/// The evidence that the kernel OOM-killed the run.
-fn out_of_memory(run: &Summary<'_>, host: &HostState) -> Option<String> {
+/// The basis and the evidence for an OOM kill of the run.
+fn out_of_memory(run: &Summary<'_>, host: &HostState) -> Option<(Basis, String)> {
     if let Some(line) = &host.oom_line {
-        return Some(format!("the kernel log says: {}", shown(line)));
+        let evidence = format!("the kernel log says: {}", shown(line));
+        return Some((Basis::observed(Source::Kernel), evidence));
     }
     let (then, now) = (run.start.oom_kill?, host.oom_kill?);
-    (now > then && !cgroup_is_gone(run, host))
-        .then(|| format!("its cgroup's oom_kill counter was {then} and is {now} now"))
+    (now > then && !cgroup_is_gone(run, host)).then(|| {
+        let evidence = format!("its cgroup's oom_kill counter was {then} and is {now} now");
+        (no_end().and(&evidence), evidence)
+    })
 }
 
 /// Other facts about its memory, if nothing proves that it was OOM-killed.

@@ -39,10 +39,12 @@ mod run;
 mod shorten;
 mod summary;
 mod utc;
+mod verdict;
 mod writer;
 
 pub use crate::access::AccessError;
-pub use event::{ExitKind, ForcedBy};
+pub use crate::basis::{Basis, Source};
+pub use event::{ExitKind, Explained, ForcedBy};
 pub use folder::runs;
 pub use phase::{PhaseFinished, PhaseOutcome};
 pub use post_mortem::{OpenPhase, PostMortem, Reason, RunOutcome, SignalSender};
@@ -55,7 +57,7 @@ pub use self::{
     entry::{Entry, VERSION},
     event::{
         DeadlineMoved, Diag, DiagState, Event, RunStarted, SignalEvent, SignalKind, Stalled,
-        StalledWhat, Stopped, Unknown,
+        StalledWhat, Stopped, Unknown, Witness,
     },
     folder::{DEFAULT_RETENTION, prune},
     identity::{Place, ProcessState},

@@ -8,7 +8,8 @@ use std::fmt::{self, Display};
 
 use serde::Serialize;
 
-use super::{ExitKind, Utc};
+use super::{ExitKind, Explained, Utc};
+use crate::basis::Basis;
 use crate::escape::truncate;
 use crate::logfmt::Value;
 
@@ -161,8 +162,13 @@ pub struct PostMortem {
     /// The signal that the run was about to end by.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_signal: Option<String>,
+    /// Why systemd stopped it, as systemd showed during the stop; absent if systemd showed nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub explained: Option<Explained>,
     /// Why it ended this way.
     pub reason: Reason,
+    /// What that rests on.
+    pub basis: Basis,
     /// The evidence for the reason, as text.
     pub evidence: String,
     /// What to change, as text; absent if there is nothing.
@@ -207,7 +213,9 @@ impl Display for PostMortem {
             ("exit_code", self.exit_code.map(|code| code.to_string())),
             ("exit_signal", self.exit_signal.as_ref().map(name)),
             ("last_event", Some(self.last.to_string())),
+            ("stop_reason", self.explained.as_ref().map(|explained| name(&explained.reason))),
             ("reason", Some(self.reason.to_string())),
+            ("basis", Some(self.basis.to_string())),
             ("evidence", Some(self.evidence.clone())),
             ("advice", self.advice.clone()),
         ];

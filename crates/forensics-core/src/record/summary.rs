@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use super::post_mortem::phase_name;
 use super::{
-    Event, HostState, PhaseFinished, PhaseStarted, Record, RunStarted, SignalEvent, Stalled,
-    StalledWhat, Stopped, Utc,
+    Entry, Event, Explained, HostState, PhaseFinished, PhaseStarted, Record, RunStarted,
+    SignalEvent, Stalled, StalledWhat, Stopped, Utc,
 };
 use crate::duration::Timespan;
 
@@ -23,6 +23,8 @@ pub(super) struct Summary<'a> {
     pub(super) asked: Option<(u64, &'a SignalEvent)>,
     /// The last signal.
     pub(super) asked_last: Option<&'a SignalEvent>,
+    /// Why systemd stopped it, as systemd showed last.
+    pub(super) explained: Option<&'a Explained>,
     /// systemd's stop timeout, from the first line or from the line of the first signal.
     pub(super) stop_timeout: Option<Timespan>,
     /// The deadline, from the first signal on.
@@ -42,13 +44,22 @@ pub(super) struct Summary<'a> {
 
 impl<'a> Summary<'a> {
     pub(super) fn of(record: &'a Record) -> Self {
+        // What a witness said is written after the run.
+        let of_run = |entry: &&Entry| !matches!(entry.event, Event::Witness(_));
         let mut run = Self {
             start: &record.start,
-            last: record.entries.last().map_or(record.started, |entry| entry.ts),
+            last: record.entries.iter().rfind(of_run).map_or(record.started, |entry| entry.ts),
             // Threads write concurrently, so the last line need not be the latest.
-            last_us: record.entries.iter().map(|entry| entry.mono_us).max().unwrap_or(0),
+            last_us: record
+                .entries
+                .iter()
+                .filter(of_run)
+                .map(|entry| entry.mono_us)
+                .max()
+                .unwrap_or(0),
             asked: None,
             asked_last: None,
+            explained: None,
             stop_timeout: record.start.stop_timeout_us,
             deadline_us: None,
             moved_us: None,
@@ -72,6 +83,7 @@ impl<'a> Summary<'a> {
                         run.asked_by_systemd.get_or_insert((at_us, signal));
                     }
                 }
+                Event::Explained(explained) => run.explained = Some(explained),
                 Event::DeadlineMoved(moved) => {
                     run.stop_timeout = moved.stop_timeout_us.or(run.stop_timeout);
                     run.deadline_us = moved.deadline_us.or(run.deadline_us);
@@ -89,7 +101,7 @@ impl<'a> Summary<'a> {
                 }
                 Event::Stalled(stalled) => run.stalled = Some(stalled),
                 Event::Stopped(stopped) => run.stopped = Some(stopped),
-                Event::RunStarted(_) | Event::Diag(_) | Event::Unknown(_) => {}
+                Event::RunStarted(_) | Event::Diag(_) | Event::Witness(_) | Event::Unknown(_) => {}
             }
         }
         let mut open: Vec<_> = open.into_values().collect();

@@ -599,7 +599,7 @@ fn the_line_for_the_log_has_everything_in_a_fixed_order() {
         "outcome=killed_in_phase service=gateway pid=4100 phase=drain phase_for=2.48s \
          phase_for_at_most=2.5s signal=SIGTERM cause=systemd sender_pid=1 sender_name=systemd \
          sender_uid=0 after_signal=2.98s deadline=2.7s last_event=2026-11-23T10:14:17.020000Z \
-         reason=stop_timeout evidence=\"SIGTERM from systemd(1) began systemd's stop timeout of \
+         reason=stop_timeout basis=inferred evidence=\"SIGTERM from systemd(1) began systemd's stop timeout of \
          3s; the last event came 2.98s after it, and the record has no end\" advice=\"phase drain was still \
          running 3s after SIGTERM and systemd's stop timeout is 3s: raise TimeoutStopSec= or \
          lower the phase's timeout (30s)\""
