@@ -2,9 +2,10 @@
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
+mod systemctl;
+
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -16,6 +17,7 @@ use forensics_core::record::{
 use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
+use systemctl::with_systemctl;
 
 fn forensics(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_forensics"));
@@ -130,20 +132,10 @@ fn completions_are_valid_shell_scripts() {
     assert!(Command::new("bash").arg("-n").arg(&script).status().unwrap().success());
 }
 
-/// Runs `forensics check gateway` with a `systemctl` in PATH that is this shell script.
+/// Runs `forensics check gateway` with this shell script in place of systemctl.
 fn check(script: Option<&str>, more: &[&str]) -> (i32, String, String) {
-    let bin = tempfile::tempdir().unwrap();
-    if let Some(script) = script {
-        let path = bin.path().join("systemctl");
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    }
-    let path = match script {
-        Some(_) => format!("{}:/usr/bin:/bin", bin.path().display()),
-        None => bin.path().display().to_string(),
-    };
     let arguments = [&["check", "gateway", "--drain", "60s"], more].concat();
-    said(forensics(&arguments).env("PATH", path).output().unwrap())
+    said(with_systemctl(script, &arguments))
 }
 
 #[test]
@@ -206,10 +198,8 @@ fn a_template_is_refused_and_an_instance_is_not() {
         let expected = format!("it is a template: name one of its instances, such as `{instance}`");
         assert!(stderr.contains(&expected), "{stderr}");
     }
-    let bin = tempfile::tempdir().unwrap();
     for unit in ["gw@1", "gw@a.service"] {
-        let check = forensics(&["check", unit, "--drain", "60s"]).env("PATH", bin.path()).output();
-        let (code, _, stderr) = said(check.unwrap());
+        let (code, _, stderr) = said(with_systemctl(None, &["check", unit, "--drain", "60s"]));
         assert_eq!(code, 3, "{unit}: {stderr}");
     }
 }

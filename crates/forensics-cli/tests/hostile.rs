@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
+mod systemctl;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,6 +13,7 @@ use std::process::Command;
 use forensics_core::escape::is_safe;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use systemctl::with_systemctl;
 
 /// Newlines, CSI, OSC 8 and 52, DCS, C1, NUL, DEL, bidirectional controls, zero-width characters,
 /// fillers, tags, variation selectors, separators, and text that could forge a field or a column.
@@ -278,28 +281,23 @@ fn a_hostile_name_of_a_file_or_folder_is_escaped_on_one_line() {
 
 #[test]
 fn the_output_of_systemctl_is_escaped_too() {
-    use std::os::unix::fs::PermissionsExt;
-    let bin = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().unwrap();
     let hostile = HOSTILE.replace(['\0', '\n', '\''], "");
-    let long = hostile.repeat(5000);
+    let long = dir.path().join("long");
     let scripts = [
         format!(
             "printf '%s\\n' 'LoadState=loaded' 'TimeoutStopUSec=1s' 'KillMode={hostile}' \
              'DropInPaths=/z/{hostile}.conf' 'Id={hostile}'"
         ),
         format!("printf '%s\\n' 'LoadState={hostile}'"),
-        format!("cat '{}' >&2; exit 1", bin.path().join("long").display()),
+        format!("cat '{}' >&2; exit 1", long.display()),
     ];
-    fs::write(bin.path().join("long"), &long).unwrap();
+    fs::write(&long, hostile.repeat(5000)).unwrap();
     for script in scripts {
-        let systemctl = bin.path().join("systemctl");
-        fs::write(&systemctl, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).unwrap();
         for more in [&[][..], &["--json"]] {
-            let mut check = Command::new(env!("CARGO_BIN_EXE_forensics"));
-            check.args(["check", &format!("gw{hostile}"), "--drain", "60s"]).args(more);
-            let path = format!("{}:/usr/bin:/bin", bin.path().display());
-            let output = check.env("PATH", path).output().unwrap();
+            let unit = format!("gw{hostile}");
+            let arguments = [&["check", &unit, "--drain", "60s"], more].concat();
+            let output = with_systemctl(Some(&script), &arguments);
             for said in [output.stdout, output.stderr] {
                 let said = String::from_utf8(said).unwrap();
                 assert_tame("check", &said);

@@ -33,6 +33,8 @@ pub mod json;
 #[doc(hidden)]
 pub mod logfmt;
 #[doc(hidden)]
+pub mod program;
+#[doc(hidden)]
 pub mod secret;
 #[doc(hidden)]
 pub mod secure_fs;

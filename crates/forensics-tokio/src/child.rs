@@ -11,6 +11,8 @@
 use std::io;
 use std::process::{ExitStatus, Stdio};
 
+use forensics_core::capture::is_secure_execution;
+use forensics_core::program;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -60,6 +62,19 @@ impl Drop for Group {
             let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
         }
     }
+}
+
+/// A command that starts the system's program `name`, such as `systemctl`.
+///
+/// # Errors
+/// If there is no such program; see [`program::find`].
+pub(crate) fn command(name: &str) -> io::Result<Command> {
+    let mut command = Command::new(program::find(name)?);
+    if is_secure_execution() {
+        // Our caller, who has fewer rights, has set our environment.
+        command.env_clear();
+    }
+    Ok(command)
 }
 
 /// What a child has printed, and how it ended.

@@ -1,4 +1,4 @@
-//! A faulty `systemctl` or `systemd-run`, first in the unit's `PATH`.
+//! A faulty `systemctl` or `systemd-run`, mounted over the system's own.
 
 use crate::harness::{assert_says, under_systemd};
 
@@ -25,7 +25,7 @@ fn a_systemctl_that_hangs_or_lies_costs_only_its_information() {
         r#"chmod +x /fake/*/systemctl
         run() {
             ALIGNMENT="Stop timeout not checked: .*${said[$1]}" start $1 Type=notify \
-                "Environment=PATH=/fake/$1:/usr/bin:/bin" TimeoutStopSec=20 -- --drain-timeout 1s
+                BindReadOnlyPaths=/fake/$1/systemctl:/usr/bin/systemctl TimeoutStopSec=20 -- --drain-timeout 1s
             before=$(date +%s%N); systemctl stop $1
             echo "$1: $(systemctl show $1 -P Result) $((($(date +%s%N) - before) / 1000000)) ms"
             echo "$1: $(log $1 | grep -c 'phase finished') phases, $(warnings $1)"
@@ -55,26 +55,26 @@ fn a_systemctl_that_hangs_or_lies_costs_only_its_information() {
 #[test]
 fn a_systemctl_that_loses_its_connection_is_started_again() {
     let Some(said) = under_systemd(
-        r#"mkdir -p /fake/breaks /fake/no-peer
+        r#"mkdir -p /fake/breaks /fake/no-peer /real; cp /usr/bin/systemctl /real
         # As during `systemctl daemon-reexec`: twice at the start, and twice at the stop.
         cat >/fake/breaks/systemctl <<'END'
 #!/bin/sh
 mkdir /tmp/1 2>/dev/null || mkdir /tmp/2 2>/dev/null || {
     [ -e /tmp/stop ] && { mkdir /tmp/3 2>/dev/null || mkdir /tmp/4 2>/dev/null; }
-} || exec /usr/bin/systemctl "$@"
+} || exec /real/systemctl "$@"
 echo 'Failed to connect to system scope bus via local transport: Connection refused' >&2
 exit 1
 END
         # As with PrivatePIDs=.
         cat >/fake/no-peer/systemctl <<'END'
 #!/bin/sh
-[ -n "$SYSTEMCTL_FORCE_BUS" ] && unset SYSTEMCTL_FORCE_BUS && exec /usr/bin/systemctl "$@"
+[ -n "$SYSTEMCTL_FORCE_BUS" ] && unset SYSTEMCTL_FORCE_BUS && exec /real/systemctl "$@"
 echo 'Failed to connect to system scope bus via local transport: No data available' >&2
 exit 1
 END
         chmod +x /fake/*/systemctl
         for fake in breaks no-peer; do
-            start $fake "Environment=PATH=/fake/$fake:/usr/bin:/bin" -- --wedge drain --drain-timeout 2s
+            start $fake BindReadOnlyPaths=/fake/$fake/systemctl:/usr/bin/systemctl -- --wedge drain --drain-timeout 2s
             : >/tmp/stop; systemctl stop $fake; log $fake
         done; ls -d /tmp/[1-4]"#,
     ) else {
@@ -90,7 +90,7 @@ fn a_systemd_run_that_hangs_is_replaced_by_a_child_after_a_second() {
     let Some(said) = under_systemd(
         r#"mkdir /fake; printf '#!/bin/sh\ntrap "" TERM; sleep 1000; :\n' >/fake/systemd-run
         chmod +x /fake/systemd-run
-        start gw Environment=PATH=/fake:/usr/bin:/bin TimeoutStopSec=90 -- --diag-log /tmp/diag.log
+        start gw BindReadOnlyPaths=/fake/systemd-run:/usr/bin/systemd-run TimeoutStopSec=90 -- --diag-log /tmp/diag.log
         systemctl stop gw; systemctl show gw -p Result; log gw; warnings gw; cat /tmp/diag.log
         echo "left: $(pgrep -c 'sleep|systemd-run')""#,
     ) else {

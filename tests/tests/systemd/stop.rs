@@ -97,16 +97,16 @@ fn a_shutdown_of_the_system_is_distinguished_from_a_stop() {
 
 #[test]
 fn a_run_that_systemd_killed_is_reported_at_the_next_start_and_after_the_stop() {
-    // Without systemctl in its PATH the gateway does not know the timeout, and keeps its own
+    // Without systemctl the gateway does not know the timeout, and keeps its own
     // deadline.
     let Some(said) = under_systemd(
         "ALIGNMENT='Stop timeout not checked'
-         start gw TimeoutStopSec=2 Environment=PATH=/nonexistent \
+         start gw TimeoutStopSec=2 InaccessiblePaths=/usr/bin/systemctl \
              \"ExecStopPost=$FORENSICS last $SHARED/records\" \
              -- --records $SHARED/records --wedge drain
          systemctl stop gw; systemctl show gw -p Result; log gw
          systemctl reset-failed gw
-         start gw Environment=PATH=/nonexistent -- --records $SHARED/records; log gw",
+         start gw InaccessiblePaths=/usr/bin/systemctl -- --records $SHARED/records; log gw",
     ) else {
         return;
     };

@@ -15,7 +15,7 @@ use forensics_core::systemd::{
     Alignment, CgroupUnit, DEFAULT_SIGNALS, DropIn, Finding, Manager, Severity, UnitProperties,
     lint, lint_signals, list_signals, show_arguments,
 };
-use forensics_core::{json, secure_fs};
+use forensics_core::{json, program, secure_fs};
 use nix::sys::signal::{SIGKILL, kill};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -233,10 +233,10 @@ fn overruling(properties: &UnitProperties) -> Option<String> {
 
 /// The output of systemctl. If it does not answer within [`ANSWER_LIMIT`], it is killed.
 fn systemctl(arguments: &[String]) -> io::Result<String> {
-    let mut command = Command::new("systemctl");
+    let cannot_run = |e| io::Error::other(format!("cannot run systemctl: {e}"));
+    let mut command = Command::new(program::find("systemctl").map_err(cannot_run)?);
     command.args(arguments).env("LC_ALL", "C").env("SYSTEMD_COLORS", "0");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let cannot_run = |e| io::Error::other(format!("cannot run systemctl: {e}"));
     let child = command.spawn().map_err(cannot_run)?;
     let pid = Pid::from_raw(child.id().cast_signed());
     let (sender, answer) = mpsc::channel();

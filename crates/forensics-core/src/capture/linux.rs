@@ -51,6 +51,13 @@ pub(super) fn has_seccomp_filter() -> bool {
     unsafe { libc::prctl(libc::PR_GET_SECCOMP) == libc::SECCOMP_MODE_FILTER as c_int }
 }
 
+/// Whether this program has rights that its caller lacks: it is set-user-ID or set-group-ID, or its
+/// file has capabilities. ld.so(8) calls this the secure-execution mode.
+pub(super) fn is_secure_execution() -> bool {
+    // SAFETY: getauxval(3) only looks up a number that the kernel has passed to this process.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
 /// The size of `struct sched_attr`, by which the kernel recognizes its version; see sched_setattr(2).
 const SCHED_ATTR_SIZE: u32 = size_of::<sched_attr>() as u32;
 

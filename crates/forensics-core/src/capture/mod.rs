@@ -78,6 +78,14 @@ pub use self::{
 
 use crate::clock;
 
+/// Whether this program has rights that its caller lacks: it is set-user-ID or set-group-ID, or its
+/// file has capabilities (`AT_SECURE` in getauxval(3)). Its environment and arguments are then not
+/// trusted.
+#[doc(hidden)]
+pub fn is_secure_execution() -> bool {
+    os::is_secure_execution()
+}
+
 /// How many signals can wait for [`drain`]. Further ones are only counted.
 #[doc(hidden)]
 pub const SLOTS: usize = 32;

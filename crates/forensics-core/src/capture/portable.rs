@@ -8,6 +8,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc::c_int;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, setrlimit};
+use nix::unistd::{getegid, geteuid, getgid, getuid};
 
 /// Wakes the reader: a pipe. A full one holds thousands of unread wake-ups, so the reader wakes even
 /// if one more is lost.
@@ -64,6 +65,11 @@ pub(super) fn forbid_core_dump() {
 /// There are none.
 pub(super) fn has_seccomp_filter() -> bool {
     false
+}
+
+/// Whether this program is set-user-ID or set-group-ID.
+pub(super) fn is_secure_execution() -> bool {
+    getuid() != geteuid() || getgid() != getegid()
 }
 
 /// Not supported.

@@ -63,7 +63,10 @@ pub(super) const MORE: [More; 9] = [
                         "COLUMNS",
                         "The width of the output of `show`, in characters. By default the terminal's.",
                     ),
-                    ("PATH", "The folders in which `check` looks for systemctl(1)."),
+                    (
+                        "PATH",
+                        "More folders in which `check` looks for systemctl(1), after those of the system.",
+                    ),
                 ],
             ),
             RECORDS,
@@ -81,7 +84,13 @@ pub(super) const MORE: [More; 9] = [
              service's guard handles is in its program, so say so with --signals if they are not the \
              default ones.",
         ],
-        sections: &[("ENVIRONMENT", &[("PATH", "The folders in which to look for systemctl(1).")])],
+        sections: &[(
+            "ENVIRONMENT",
+            &[(
+                "PATH",
+                "More folders in which to look for systemctl(1), after those of the system.",
+            )],
+        )],
         see_also: &["systemctl(1)", "systemd.kill(5)", "systemd.service(5)", "systemd.time(7)"],
     },
     More { of: "completions", description: &[], sections: &[], see_also: &["bash(1)"] },

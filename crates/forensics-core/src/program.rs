@@ -1,0 +1,93 @@
+//! Finds the programs that we start, such as systemctl(1).
+//!
+//! A user who can place a program where we look for one gets our rights. So the folders of the system
+//! come first, and only then those of `PATH`. A relative or empty entry of `PATH` is never used, and
+//! neither is a folder that another user can change. A program with rights that its caller lacks does
+//! not use `PATH` at all, because the caller has set it.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use crate::capture::is_secure_execution;
+use crate::secure_fs::Folder;
+
+/// The folders of the system's own programs; the last one is that of NixOS.
+const FOLDERS: [&str; 5] = ["/usr/bin", "/bin", "/usr/sbin", "/sbin", "/run/current-system/sw/bin"];
+
+/// The path of the program `name`.
+///
+/// # Errors
+/// If there is no such program.
+pub fn find(name: &str) -> io::Result<PathBuf> {
+    let path = std::env::var_os("PATH").filter(|_| !is_secure_execution());
+    let not_found = || io::Error::new(io::ErrorKind::NotFound, "the program was not found");
+    find_in(&FOLDERS, &path.unwrap_or_default(), name).ok_or_else(not_found)
+}
+
+fn find_in(folders: &[&str], path: &OsStr, name: &str) -> Option<PathBuf> {
+    let is_program = |file: &PathBuf| {
+        file.metadata().is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0)
+    };
+    let is_trusted = |folder: &PathBuf| folder.is_absolute() && Folder::open(folder).is_ok();
+    let on_path = std::env::split_paths(path).filter(is_trusted);
+    let folders = folders.iter().map(PathBuf::from).chain(on_path);
+    folders.map(|folder| folder.join(name)).find(is_program)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{chown, symlink};
+    use std::path::Path;
+
+    use nix::unistd::geteuid;
+
+    #[test]
+    fn a_folder_of_the_system_comes_first_and_a_folder_that_others_control_is_not_used() {
+        let dir = tempfile::tempdir_in(".").unwrap();
+        let below = fs::canonicalize(dir.path()).unwrap();
+        let at = |name: &str| below.join(name).into_os_string().into_string().unwrap();
+        for (folder, mode) in
+            [("system", 0o755), ("ours", 0o755), ("open", 0o777), ("theirs", 0o755)]
+        {
+            fs::create_dir(at(folder)).unwrap();
+            fs::set_permissions(at(folder), Permissions::from_mode(mode)).unwrap();
+            fs::write(at(&format!("{folder}/ask")), "").unwrap();
+            fs::set_permissions(at(&format!("{folder}/ask")), Permissions::from_mode(0o755))
+                .unwrap();
+        }
+        fs::write(at("ours/data"), "").unwrap();
+        fs::create_dir(at("ours/folder")).unwrap();
+        symlink("ours", at("link")).unwrap();
+        if geteuid().is_root() {
+            chown(at("theirs"), Some(65534), None).unwrap();
+        } else {
+            fs::remove_dir_all(at("theirs")).unwrap();
+        }
+        let system = at("system");
+        let here = fs::canonicalize(".").unwrap();
+        let relative = at("ours")[here.as_os_str().len() + 1..].to_owned();
+        assert!(Path::new(&relative).join("ask").exists());
+        let cases = [
+            (&[&*system][..], at("ours"), "ask", Some("system/ask")),
+            (&["/nonexistent"], at("ours"), "ask", Some("ours/ask")),
+            (&[], format!("::{relative}:{}", at("ours")), "ask", Some("ours/ask")),
+            (&[], at("link"), "ask", Some("link/ask")),
+            (&[], relative, "ask", None),
+            (&[], ".:".to_owned(), "Cargo.toml", None),
+            (&[], String::new(), "ask", None),
+            (&[], at("open"), "ask", None),
+            (&[], at("theirs"), "ask", None),
+            (&[], at("ours"), "data", None),
+            (&[], at("ours"), "folder", None),
+            (&[], at("ours"), "missing", None),
+        ];
+        for (folders, path, name, expected) in cases {
+            let found = find_in(folders, path.as_ref(), name);
+            assert_eq!(found, expected.map(|file| below.join(file)), "{path}");
+        }
+    }
+}
