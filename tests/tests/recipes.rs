@@ -9,7 +9,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use forensics_tests::{Ended, Program, can, example, kill, outcomes, page, until, until_guarded};
-use forensics_tokio::core::duration::parse;
+use forensics_tokio::core::context::{PLATFORMS, Platform};
+use forensics_tokio::core::duration::{Timespan, parse};
 use forensics_tokio::core::record::PostMortem;
 use forensics_tokio::testing::Process;
 
@@ -144,4 +145,46 @@ fn the_compose_file_has_valid_options_and_variables() {
         assert!(configured.contains(&format!("{name}=")), "{configured}");
     }
     assert!(PostMortem::of_last(records.path()).unwrap().unwrap().is_clean());
+}
+
+#[test]
+fn the_page_about_platforms_has_what_the_program_says() {
+    let page =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/platforms.md")).unwrap();
+    for platform in &PLATFORMS {
+        let row = page.lines().find(|line| line.starts_with(&format!("| {} |", platform.name)));
+        let row: Vec<_> = row.expect(platform.name).split(" | ").collect();
+        assert_eq!(row[1], format!("`{}`", platform.variable));
+        assert_eq!(parse(row[3]).unwrap(), platform.stop_timeout.into());
+        assert_eq!(row[4], platform.setting.unwrap_or("it cannot be changed"));
+        assert_eq!(row[5], format!("<{}> |", platform.source));
+    }
+}
+
+#[test]
+fn a_platform_is_named_and_its_default_stop_timeout_is_a_hint() {
+    let run = |platform: &Platform, stop_timeout: Option<&str>| {
+        let mut command = Command::new(example("gateway"));
+        command
+            .env(platform.variable, "x")
+            .envs(stop_timeout.map(|it| ("FORENSICS_STOP_TIMEOUT", it)));
+        let gateway = Program::gateway_by(&mut command).program;
+        gateway.kill("-TERM");
+        gateway.wait()
+    };
+    for platform in &PLATFORMS {
+        let ended = run(platform, None);
+        let context = ended.stderr.lines().find(|line| line.contains("Shutdown context:")).unwrap();
+        assert!(context.contains(&format!(" platform={} ", platform.id)), "{context}");
+        let hint = format!(
+            "gateway: on {} (inferred from {}) the default stop timeout is {}, ",
+            platform.name,
+            platform.variable,
+            Timespan::from(platform.stop_timeout),
+        );
+        assert!(ended.stderr.contains(&hint), "{hint}\n{}", ended.stderr);
+        // What the user has set is known, so there is nothing to infer.
+        let ended = run(platform, Some("5min"));
+        assert!(!ended.stderr.contains("default stop timeout"), "{}", ended.stderr);
+    }
 }

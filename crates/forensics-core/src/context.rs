@@ -11,6 +11,7 @@
 
 mod kubernetes;
 mod line;
+mod platform;
 mod probe;
 mod sender;
 mod startup;
@@ -28,6 +29,8 @@ use crate::marker::Marker;
 use crate::process::{ProcessSummary, own_pid};
 use crate::record::Utc;
 pub use kubernetes::Pod;
+#[doc(hidden)]
+pub use platform::{PLATFORMS, Platform};
 #[doc(hidden)]
 pub use probe::{Found, Probe, ProbeResult};
 pub use sender::Sender;
@@ -96,6 +99,9 @@ pub struct ShutdownContext {
     /// The Kubernetes pod, if we are in one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<Pod>,
+    /// The platform that runs us, such as `fly`, if our environment identifies it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
     /// The memory counters of our control group.
     #[doc(hidden)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -202,6 +208,7 @@ impl ShutdownContext {
             systemd: startup.systemd.clone(),
             container: startup.container.clone(),
             pod: startup.pod.clone(),
+            platform: startup.platform.map(|platform| platform.id.to_owned()),
             memory: None,
             load: None,
             markers: Vec::new(),

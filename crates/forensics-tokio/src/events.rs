@@ -153,6 +153,10 @@ events! {
     pub(crate) fn misaligned(advice: &str) =>
         warn(name: "stop_timeout_short", "{advice}");
 
+    /// The default stop timeout of the platform is too short. The advice is our own text.
+    pub(crate) fn platform_timeout_short(advice: &str) =>
+        warn(name: "platform_timeout_short", "{advice}");
+
     /// systemd's stop timeout is long enough.
     pub(crate) fn aligned(summary: &str) =>
         info(name: "stop_timeout_aligned", "{summary}");
@@ -253,6 +257,7 @@ fn context(context: &ShutdownContext) {
         loadavg_1m = context.load.map(|[one, ..]| one),
         sender_forwards = sender.and_then(|sender| sender.forwards.then_some(true)),
         pod = pod.as_deref().map(named),
+        platform = context.platform.as_deref().map(named),
         tracer_pid = context.process.tracer_pid,
         markers,
         "Shutdown context: {context}",

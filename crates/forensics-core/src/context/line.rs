@@ -61,6 +61,7 @@ impl ShutdownContext {
             fields.add("parent_name", Some(parent.name_or_unknown()));
         }
         fields.add("pod", self.pod.as_ref());
+        fields.add("platform", self.platform.as_ref());
         fields.add("loadavg_1m", self.load.map(|[one, ..]| format!("{one:.2}")));
         for marker in &self.markers {
             fields.add(&format!("{}_marker_present", marker.name), Some(marker.target.as_str()));

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use nix::unistd::getppid;
 use serde::{Deserialize, Serialize};
 
-use super::{Pod, Probe};
+use super::{Platform, Pod, Probe};
 use crate::cgroupfs::MemoryCgroup;
 use crate::escape::{MAX_NAME_CHARS, truncate};
 use crate::process::{self, ProcessSummary, own_pid};
@@ -52,6 +52,9 @@ pub struct StartupInfo {
     pub container: Option<String>,
     /// The Kubernetes pod, if we are in one.
     pub pod: Option<Pod>,
+    /// The platform that runs us, if our environment identifies it.
+    #[doc(hidden)]
+    pub platform: Option<&'static Platform>,
     /// The control group that counts our memory.
     #[doc(hidden)]
     pub memory_cgroup: Option<MemoryCgroup>,
@@ -107,6 +110,7 @@ impl StartupInfo {
             },
             container: container(&proc, variable("container")),
             pod: Pod::of(&proc, &variable),
+            platform: Platform::of(&variable),
             memory_cgroup: MemoryCgroup::of(&proc),
             in_pid_namespace: procfile::is_in_initial_pid_namespace(&proc)
                 .map_or_else(has_outside_parent, |is_initial| !is_initial),

@@ -53,6 +53,7 @@ fn example() -> ShutdownContext {
         systemd: SystemdMarkers::default(),
         container: None,
         pod: None,
+        platform: None,
         memory: None,
         load: Some([0.42, 0.3, 0.2]),
         markers: vec![

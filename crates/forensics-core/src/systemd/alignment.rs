@@ -59,6 +59,8 @@ pub enum Supervisor {
     /// The kubelet, by `terminationGracePeriodSeconds`, or another supervisor whose grace period was
     /// configured.
     GracePeriod,
+    /// A platform whose default is known, such as Heroku.
+    Platform,
 }
 
 impl Alignment {
@@ -121,6 +123,7 @@ impl Display for Alignment {
         let gives = match self.supervisor {
             Supervisor::Systemd => "systemd gives",
             Supervisor::GracePeriod => "the grace period is",
+            Supervisor::Platform => "the default stop timeout is",
         };
         write!(f, "{gives} {}, ", self.stop_timeout)?;
         if !self.pre_stop_delay.is_zero() {
@@ -180,6 +183,17 @@ mod tests {
         for ((grace, delay_ms), text, fix) in cases {
             assert_eq!(check(grace, delay_ms), (text.to_owned(), fix.to_owned()));
         }
+    }
+
+    #[test]
+    fn a_default_of_a_platform_is_called_that() {
+        let timeout = Timespan::Finite(5 * SECOND);
+        let none = Duration::ZERO;
+        let drain = Duration::from_secs(20);
+        let alignment = Alignment::check_all(Supervisor::Platform, timeout, none, drain, none);
+        let text =
+            "the default stop timeout is 5s, drain 20s + headroom 0 = 20s is needed: 15s short";
+        assert_eq!(alignment.to_string(), text);
     }
 
     #[test]

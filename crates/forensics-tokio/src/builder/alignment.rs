@@ -2,11 +2,13 @@
 //!
 //! systemd is asked with `systemctl show`, in the background and with a limit. If it does not answer,
 //! the log says so. The answer also shows which signals systemd sends. The kubelet cannot be asked, so
-//! the stop timeout of the builder is checked. Without either there is no check.
+//! the stop timeout of the builder is checked. Without either, the documented default of a platform is
+//! checked, if the environment identifies one.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use forensics_core::context::Platform;
 use forensics_core::escape::Escaped;
 use forensics_core::systemd::{CgroupUnit, Supervisor, UnitProperties, lint_signals};
 
@@ -31,6 +33,26 @@ pub(crate) fn check_configured(config: &Config) {
             "{service}: {alignment}; fix: set `{line}`, and the same stop_timeout in the service"
         ));
     }
+}
+
+/// Logs a hint if the platform waits too briefly by default, unless a stop timeout is configured.
+pub(crate) fn check_platform(config: &Config, platform: Option<&Platform>) {
+    let Some(platform) = platform.filter(|_| config.stop_timeout.is_none()) else { return };
+    let alignment = config.alignment(Supervisor::Platform, platform.stop_timeout.into());
+    if alignment.is_aligned() {
+        return;
+    }
+    let fix = match platform.setting {
+        Some(setting) => format!("raise {setting}, and set the same stop_timeout in the service"),
+        None => {
+            "it cannot be changed: set this stop_timeout and a shorter drain timeout".to_owned()
+        }
+    };
+    let Platform { name, variable, source, .. } = platform;
+    events::platform_timeout_short(&format!(
+        "{}: on {name} (inferred from {variable}) {alignment}; fix: {fix}; see {source}",
+        Escaped(&config.service)
+    ));
 }
 
 /// Asks systemd for the stop timeout of the unit, and for that of the user manager that runs it.

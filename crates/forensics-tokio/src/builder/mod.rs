@@ -393,6 +393,7 @@ impl Builder {
             parent.cmdline =
                 run_with_timeout(CMDLINE_LIMIT, move || process::cmdline(pid)).flatten();
         }
+        alignment::check_platform(&config, startup.platform);
         let (unit, parent) = (startup.systemd.unit.clone(), startup.parent.clone());
         let signals = config.signals.clone();
         low_latency::apply(config.low_latency_capture, &runtime);

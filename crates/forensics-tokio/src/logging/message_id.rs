@@ -41,6 +41,7 @@ pub const MESSAGE_IDS: &[(&str, &str)] = &[
     ("diagnostic_failed", "cc32bd41e558ac9a8e29222f5ebecfaa"),
     ("diagnostic_left_behind", "8c0efc7e2c32a127e2ff9b4334ad9ca2"),
     ("stop_timeout_short", "afd796d4157cdb8c0ca053868f2b590b"),
+    ("platform_timeout_short", "2e578172dbf849618ab10e3391ddedce"),
     ("stop_timeout_aligned", "9104d5dc14570b28c1ddc0534a89a897"),
     ("stop_timeout_unknown", "1e7b517d4e207fc5089ef93a6e5fecdf"),
     ("phase_started", "92d5b0da1ba1017395b1506604020cfb"),

@@ -80,7 +80,8 @@ impl TestHarness {
         let mut startup = StartupInfo::collect();
         startup.systemd = SystemdMarkers::default();
         startup.process.unit = None;
-        (startup.container, startup.pod, startup.memory_cgroup) = (None, None, None);
+        (startup.container, startup.pod, startup.platform) = (None, None, None);
+        startup.memory_cgroup = None;
         startup.in_pid_namespace = false;
         let (notifier, message) = (Notifier::default(), TerminationMessage::default());
         let shutdown = Shutdown::new(config, startup, notifier, message, runtime.clone());
