@@ -158,7 +158,7 @@ impl Display for ProcessSummary {
 /// that may block. `None` for a process that has exited, a zombie, a kernel thread, or a process
 /// that we may not read.
 pub fn cmdline(pid: i32) -> Option<String> {
-    joined_cmdline(&procfile::read_of(pid, "cmdline").ok()?)
+    joined_cmdline(&procfile::read_of(pid, "cmdline").ok()?, procfile::LIMIT - 1)
 }
 
 /// The id in the content of `/proc/PID/loginuid` or `sessionid`. `None` if there was no login.
@@ -180,9 +180,11 @@ pub(crate) fn unit(pid: i32) -> Option<CgroupUnit> {
     unit_of_cgroup_file(&procfile::text_of(pid, "cgroup")?)
 }
 
-fn joined_cmdline(raw: &[u8]) -> Option<String> {
+/// A command line whose arguments are separated by NUL, without its secrets. At most `max` bytes are
+/// shown.
+pub(crate) fn joined_cmdline(raw: &[u8], max: usize) -> Option<String> {
     let end = raw.iter().rposition(|&byte| byte != 0)? + 1;
-    let text = redact_some(&raw[..end], procfile::LIMIT - 1).replace('\0', " ");
+    let text = redact_some(&raw[..end], max).replace('\0', " ");
     Some(truncate(&text, MAX_CMDLINE_CHARS))
 }
 
@@ -276,11 +278,14 @@ mod tests {
 
     #[test]
     fn arguments_are_joined_and_cut_at_a_character_boundary() {
-        assert_eq!(joined_cmdline(b"kill\x00-9\x00\x00").as_deref(), Some("kill -9"));
-        assert_eq!(joined_cmdline(b""), None);
-        assert_eq!(joined_cmdline(b"\0\0"), None);
-        assert_eq!(joined_cmdline(b"a\xffb\0").as_deref(), Some("a\u{fffd}b"));
-        let long = joined_cmdline("ü".repeat(5000).as_bytes()).unwrap();
+        assert_eq!(
+            joined_cmdline(b"kill\x00-9\x00\x00", procfile::LIMIT).as_deref(),
+            Some("kill -9")
+        );
+        assert_eq!(joined_cmdline(b"", procfile::LIMIT), None);
+        assert_eq!(joined_cmdline(b"\0\0", procfile::LIMIT), None);
+        assert_eq!(joined_cmdline(b"a\xffb\0", procfile::LIMIT).as_deref(), Some("a\u{fffd}b"));
+        let long = joined_cmdline("ü".repeat(5000).as_bytes(), procfile::LIMIT).unwrap();
         assert_eq!(long.chars().count(), MAX_CMDLINE_CHARS);
         assert!(long.ends_with("ü…"));
     }

@@ -57,6 +57,24 @@ pub(crate) fn is_in_initial_pid_namespace(proc: &str) -> Option<bool> {
     Some(namespace.as_os_str() == "pid:[4026531836]")
 }
 
+/// Our pid in the machine's initial pid namespace. `None` if `/proc` does not show it, as in most
+/// containers.
+pub(crate) fn host_pid() -> Option<u32> {
+    if is_in_initial_pid_namespace("/proc/self") == Some(true) {
+        return u32::try_from(getpid().as_raw()).ok();
+    }
+    // Its process 1 is that of the initial namespace, so its pids are, too.
+    let is_hosts_proc = is_in_initial_pid_namespace("/proc/1") == Some(true);
+    let status = is_hosts_proc.then(|| text("/proc/self/status"))??;
+    status_field(&status, "NSpid:")?.parse().ok()
+}
+
+/// Whether user ids are those of the machine's initial user namespace (`PROC_USER_INIT_INO`).
+pub(crate) fn is_in_first_user_namespace() -> bool {
+    let namespace = os::HAS_PROC.then(|| fs::read_link("/proc/self/ns/user").ok()).flatten();
+    namespace.is_some_and(|namespace| namespace.as_os_str() == "user:[4026531837]")
+}
+
 /// The inode of our pid namespace. The kernel gives it to no other namespace of this boot as long as
 /// one of its processes lives.
 pub(crate) fn pid_namespace() -> Option<u64> {
@@ -179,13 +197,16 @@ pub(crate) fn uid_and_tracer(pid: i32) -> (Option<u32>, Option<i32>) {
 /// The same, from the content of `/proc/PID/status`. procfs is not used: it refuses the whole file if
 /// it lacks a field, as under gVisor, or if its list of groups was cut at [`LIMIT`].
 fn parse_status(text: &str) -> (Option<u32>, Option<i32>) {
-    let field = |name| {
-        let values = text.lines().find_map(|line| line.strip_prefix(name))?;
-        values.split_whitespace().next()
-    };
+    let field = |name| status_field(text, name);
     let uid = field("Uid:").and_then(|uid| uid.parse().ok());
     let tracer = field("TracerPid:").and_then(|pid| pid.parse().ok());
     (uid, tracer.filter(|&pid| pid != 0))
+}
+
+/// The first value of a line of `/proc/PID/status`.
+fn status_field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let values = text.lines().find_map(|line| line.strip_prefix(name))?;
+    values.split_whitespace().next()
 }
 
 /// A signal mask from the content of a file such as `/proc/PID/status`, by its label there.

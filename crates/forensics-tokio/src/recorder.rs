@@ -168,6 +168,7 @@ fn run_started(config: &Config, startup: &StartupInfo) -> RunStarted {
         _ => "system".to_owned(),
     });
     start.set_place(Place::here());
+    start.set_audit_identity(&startup.process);
     start.grace_us = config.stop_timeout.map(micros);
     start.deadline_us = Some(micros(config.deadline()));
     start.drain_timeout_us = Some(micros(config.drain_timeout));

@@ -71,6 +71,9 @@ pub struct RunStarted {
     /// Which systemd runs the unit, `system` or `user`; absent outside of systemd.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub manager: Option<String>,
+    /// The name that the kernel knows the process by (`/proc/self/comm`), which its log shows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process_name: Option<String>,
     /// The Kubernetes pod, `NAMESPACE/NAME` or `NAME`; absent outside of one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
@@ -83,6 +86,13 @@ pub struct RunStarted {
     /// The inode of the pid namespace to which `pid` belongs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid_namespace: Option<u64>,
+    /// The pid in the machine's first pid namespace, in which the audit log names processes; absent if
+    /// it is not visible.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_pid: Option<u32>,
+    /// The real user id; absent in a user namespace, in which it is another number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
     /// The locked file, as `DEVICE:INODE`; absent if its file system has no locks. [`Recorder::create`]
     /// sets it.
     ///

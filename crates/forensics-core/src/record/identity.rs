@@ -54,6 +54,13 @@ impl RunStarted {
         (self.host, self.machine_id, self.pod) = (host, machine_id, pod);
         self.pid_namespace = pid_namespace;
     }
+
+    /// Stores by what the audit log knows this process.
+    pub fn set_audit_identity(&mut self, process: &ProcessSummary) {
+        self.process_name.clone_from(&process.name);
+        self.host_pid = procfile::host_pid();
+        self.uid = process.uid.filter(|_| procfile::is_in_first_user_namespace());
+    }
 }
 
 /// What the pid of a run shows.

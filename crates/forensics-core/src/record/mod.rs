@@ -25,6 +25,7 @@
 //! # }
 //! ```
 
+mod audit;
 mod check;
 mod entry;
 mod event;
@@ -53,6 +54,7 @@ pub use utc::Utc;
 
 #[doc(hidden)]
 pub use self::{
+    audit::{AUDIT_KEY, AuditQuery, AuditSearch, SentSignal, is_signal_call, search_logs},
     check::{HostState, post_mortem},
     entry::{Entry, VERSION},
     event::{

@@ -34,6 +34,17 @@ impl Utc {
         SystemTime::now().into()
     }
 
+    /// The time that is this many microseconds after 1970-01-01T00:00:00Z. `None` outside of the
+    /// years 0 to 9999.
+    pub(super) fn from_micros(micros: i64) -> Option<Self> {
+        (MIN..=MAX).contains(&micros).then_some(Self { micros })
+    }
+
+    /// Microseconds since 1970-01-01T00:00:00Z.
+    pub(super) fn micros(self) -> i64 {
+        self.micros
+    }
+
     /// The form for file names: `20261123T101500.123456Z`. It sorts as text in the order of time.
     pub(super) fn compact(self) -> impl Display {
         self.to_string().replace(['-', ':'], "")
