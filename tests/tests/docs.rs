@@ -1,0 +1,100 @@
+//! Checks the pages in Markdown: each link leads to a file and a heading that exist, and the book has
+//! every page of docs.
+
+#![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// The pages in the repository. Links to pages are left out.
+fn pages() -> Vec<PathBuf> {
+    let list = Command::new("git").args(["ls-files", "*.md"]).current_dir(root()).output().unwrap();
+    assert!(list.status.success());
+    let names = String::from_utf8(list.stdout).unwrap();
+    let pages = names.lines().map(|name| root().join(name)).filter(|page| !page.is_symlink());
+    let pages: Vec<_> = pages.collect();
+    assert!(pages.len() > 15, "{pages:?}");
+    pages
+}
+
+struct Page {
+    links: Vec<String>,
+    /// The names by which a link can refer to the headings.
+    headings: HashSet<String>,
+}
+
+impl Page {
+    fn read(path: &Path) -> Self {
+        let text = fs::read_to_string(path).unwrap();
+        let mut page = Page { links: Vec::new(), headings: HashSet::new() };
+        let mut heading: Option<String> = None;
+        for event in Parser::new_ext(&text, Options::ENABLE_TABLES) {
+            match event {
+                Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. }) => {
+                    page.links.push(dest_url.into_string());
+                }
+                Event::Start(Tag::Heading { .. }) => heading = Some(String::new()),
+                Event::Text(text) | Event::Code(text) => {
+                    heading.iter_mut().for_each(|heading| heading.push_str(&text));
+                }
+                Event::End(TagEnd::Heading(_)) => {
+                    page.headings.extend(heading.take().map(|heading| anchor(&heading)));
+                }
+                _ => {}
+            }
+        }
+        page
+    }
+}
+
+/// The name of a heading in a link, as GitHub and mdBook make it.
+fn anchor(heading: &str) -> String {
+    let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+    heading.chars().filter(kept).collect::<String>().to_lowercase().replace(' ', "-")
+}
+
+#[test]
+fn every_link_leads_to_a_file_and_a_heading() {
+    let mut broken = Vec::new();
+    let mut checked = 0;
+    for path in pages() {
+        for link in Page::read(&path).links {
+            if link.contains("://") || link.starts_with("mailto:") {
+                continue;
+            }
+            checked += 1;
+            let (file, heading) = link.split_once('#').unwrap_or((&link, ""));
+            let target = match file {
+                "" => path.clone(),
+                file => path.parent().unwrap().join(file),
+            };
+            let is_known = match heading {
+                "" => target.exists(),
+                heading => target.is_file() && Page::read(&target).headings.contains(heading),
+            };
+            if !is_known {
+                broken.push(format!("{}: {link}", path.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+    assert!(checked > 100, "only {checked} links found");
+}
+
+#[test]
+fn the_book_has_every_page() {
+    let docs = root().join("docs");
+    let book: HashSet<_> = Page::read(&docs.join("SUMMARY.md")).links.into_iter().collect();
+    let names = pages().into_iter().filter(|page| page.parent() == Some(&docs));
+    let names = names.map(|page| page.file_name().unwrap().to_str().unwrap().to_owned());
+    let names: HashSet<_> = names.filter(|name| name != "SUMMARY.md").collect();
+    assert_eq!(book, names);
+}
