@@ -2,7 +2,7 @@
 
 use forensics_core::escape::{Escaped, truncate};
 use forensics_core::logfmt::Value;
-use forensics_core::record::Record;
+use forensics_core::record::Digest;
 
 /// A name of at most `max` characters, in quotes if it could be taken for more than one word.
 pub(crate) fn name(name: &str, max: usize) -> String {
@@ -20,7 +20,7 @@ pub(crate) fn seconds(us: u64) -> String {
 }
 
 /// The lines that could not be read, if there are any.
-pub(crate) fn unread_lines(record: &Record) -> Option<String> {
+pub(crate) fn unread_lines(record: &Digest) -> Option<String> {
     let torn = if record.torn { ", and the last line is torn" } else { "" };
     let unread = format!("{} lines could not be read{torn}", record.corrupt);
     (record.corrupt > 0 || record.torn).then_some(unread)

@@ -3,13 +3,16 @@
 //! A record holds foreign text. All of it goes through [`escaped`], and a policy in the head of the page
 //! forbids scripts.
 
+use std::fmt::{self, Display};
+use std::io::{self, Write};
+
 use forensics_core::escape::{Escaped, MAX_NAME_CHARS, is_safe, truncate};
 use forensics_core::json;
-use forensics_core::record::{Event, PostMortem, Record};
+use forensics_core::record::Run;
 use serde_json::Value;
 
 use crate::format::{seconds, unread_lines};
-use crate::timeline::{Bar, Mark, Timeline, Tone};
+use crate::timeline::{Bar, Kind, Mark, Timeline, Tone};
 
 /// Longest name or value shown, in characters. The events have it in full.
 const MAX_VALUE: usize = 2000;
@@ -24,53 +27,86 @@ const MAX_LINE: usize = 32 << 10;
 /// Longest tooltip, in characters.
 const MAX_TITLE: usize = 200;
 
-/// The page.
-pub(crate) fn page(record: &Record, run: &PostMortem) -> String {
-    let timeline = Timeline::of(record);
-    let tone = if run.is_clean() { Tone::GOOD } else { Tone::BAD };
-    let facts = [
-        Some(format!("started {}", run.started)),
-        Some(format!("last event {}", run.last)),
-        record.start.unit.as_ref().map(|unit| format!("unit {}", truncate(unit, MAX_VALUE))),
-        run.deadline_us.map(|us| format!("deadline {} after the signal", seconds(us))),
-        run.exit_code.map(|code| format!("exit status {code}")),
-        unread_lines(record),
-    ];
-    let tick = |fifth: u64| {
-        let at = seconds(timeline.span / 5 * fifth);
-        format!("<span style=\"left:{}%\">+{at}</span>", 20 * fifth)
-    };
-    let rows: String = timeline.bars.iter().map(|bar| row(bar, &timeline)).collect();
-    let no_rows = if rows.is_empty() { "No phase had begun." } else { "" };
-    let deadline = match timeline.deadline {
-        Some(at) if at <= timeline.span => "<i class=\"line deadline\"></i>deadline".to_owned(),
-        Some(at) => format!(" · deadline +{}, beyond the chart", seconds(at)),
-        None => String::new(),
-    };
-    format!(
-        include_str!("page.html"),
-        css = include_str!("html.css"),
-        service = value(&run.service),
-        pid = run.pid,
-        ended = run.outcome,
-        tone = tone.class,
-        evidence = escaped(&run.evidence),
-        basis = escaped(&run.basis.sentence()),
-        advice = escaped(run.advice.as_deref().unwrap_or_default()),
-        facts = escaped(&facts.into_iter().flatten().collect::<Vec<_>>().join(" · ")),
-        ticks = (0..=5).map(tick).collect::<String>(),
-        rows = rows,
-        notice = timeline.omitted.as_deref().unwrap_or(no_rows),
-        deadline = deadline,
-        marks = marks(&timeline),
-        context = context(record),
-        count = record.entries.len(),
-        events = events(record),
-    )
+/// A page that has not been written yet.
+pub(crate) struct Page<'a> {
+    pub(crate) run: &'a Run,
+    pub(crate) timeline: &'a Timeline,
+    /// The facts of the context, by [`facts`].
+    pub(crate) context: &'a [(String, String)],
 }
 
-fn row(bar: &Bar<'_>, timeline: &Timeline<'_>) -> String {
-    let (name, group) = (value(bar.name), value(bar.group.unwrap_or_default()));
+/// Each item as HTML, made only when it is written.
+struct Each<'a, T>(&'a [T], &'a dyn Fn(&T) -> String);
+
+impl<T> Display for Each<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|item| f.write_str(&(self.1)(item)))
+    }
+}
+
+impl Page<'_> {
+    /// Writes the page. The events are read from the record once more.
+    pub(crate) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        let Page { run: Run { record, post_mortem: run, file }, timeline, context } = self;
+        let tone = if run.is_clean() { Tone::GOOD } else { Tone::BAD };
+        let facts = [
+            Some(format!("started {}", run.started)),
+            Some(format!("last event {}", run.last)),
+            record.start.unit.as_ref().map(|unit| format!("unit {}", truncate(unit, MAX_VALUE))),
+            run.deadline_us.map(|us| format!("deadline {} after the signal", seconds(us))),
+            run.exit_code.map(|code| format!("exit status {code}")),
+            unread_lines(record),
+        ];
+        let tick = |fifth: u64| {
+            let at = seconds(timeline.span / 5 * fifth);
+            format!("<span style=\"left:{}%\">+{at}</span>", 20 * fifth)
+        };
+        let no_rows = if timeline.bars.is_empty() { "No phase had begun." } else { "" };
+        let deadline = match timeline.deadline {
+            Some(at) if at <= timeline.span => "<i class=\"line deadline\"></i>deadline".to_owned(),
+            Some(at) => format!(" · deadline +{}, beyond the chart", seconds(at)),
+            None => String::new(),
+        };
+        write!(
+            out,
+            include_str!("page.html"),
+            css = include_str!("html.css"),
+            service = value(&run.service),
+            pid = run.pid,
+            ended = run.outcome,
+            tone = tone.class,
+            evidence = escaped(&run.evidence),
+            basis = escaped(&run.basis.sentence()),
+            advice = escaped(run.advice.as_deref().unwrap_or_default()),
+            facts = escaped(&facts.into_iter().flatten().collect::<Vec<_>>().join(" · ")),
+            ticks = (0..=5).map(tick).collect::<String>(),
+            rows = Each(&timeline.bars, &|bar| row(bar, timeline)),
+            notice = timeline.omitted.as_deref().unwrap_or(no_rows),
+            deadline = deadline,
+            marks = Each(&timeline.marks, &mark),
+            context = Each(context, &fact),
+            count = record.read,
+        )?;
+        let (mut count, mut written) = (0, Ok(()));
+        let read = file.read(|_, line| {
+            count += 1;
+            if count <= MAX_EVENTS && written.is_ok() {
+                let line = json::safe_line(line);
+                let line = escaped(&truncate(String::from_utf8_lossy(&line), MAX_LINE));
+                written = writeln!(out, "<pre>{line}</pre>");
+            }
+        });
+        read.map_err(io::Error::other)?;
+        written?;
+        if let Some(more) = count.checked_sub(MAX_EVENTS).filter(|&more| more > 0) {
+            writeln!(out, "<p>… {more} more are in the record.</p>")?;
+        }
+        out.write_all(b"</div></details>\n</main>\n</body>\n</html>\n")
+    }
+}
+
+fn row(bar: &Bar, timeline: &Timeline) -> String {
+    let (name, group) = (value(&bar.name), value(bar.group.as_deref().unwrap_or_default()));
     let (tone, used, word) = (bar.tone().class, bar.used(), bar.word());
     let member = if bar.group.is_some() { " member" } else { "" };
     let open = if bar.outcome.is_some() { "" } else { " open" };
@@ -86,19 +122,17 @@ fn row(bar: &Bar<'_>, timeline: &Timeline<'_>) -> String {
     let mut track = place("budget", bar.from, budget, "budget");
     track += &place(&format!("bar {tone}{open}"), bar.from, bar.to, &word);
     for mark in timeline.marks.iter().take(MAX_IN_ROW) {
-        let class = match mark.event {
-            Event::Signal(_) => "at",
-            Event::Stalled(stall) if stall.phase.as_ref().is_none_or(|name| name == bar.name) => {
-                "wedge"
-            }
+        let class = match &mark.kind {
+            Kind::Signal { .. } => "at",
+            Kind::Stall { phase } if phase.as_ref().is_none_or(|name| *name == bar.name) => "wedge",
             _ => continue,
         };
-        track += &place(class, mark.at, mark.at, &mark.text());
+        track += &place(class, mark.at, mark.at, &mark.text);
     }
     if let Some(at) = timeline.deadline.filter(|&deadline| deadline <= timeline.span) {
         track += &place("deadline", at, at, &format!("deadline +{}", seconds(at)));
     }
-    let notes = [bar.error.unwrap_or_default(), &bar.recorded()]
+    let notes = [&bar.error, &bar.recorded]
         .map(|note| format!("<span class=\"note\">{}</span>", value(note)))
         .concat();
     format!(
@@ -110,45 +144,27 @@ fn row(bar: &Bar<'_>, timeline: &Timeline<'_>) -> String {
     )
 }
 
-fn marks(timeline: &Timeline<'_>) -> String {
-    let row = |mark: &Mark<'_>| {
-        let (at, tone, text) = (seconds(mark.at), mark.tone().class, value(&mark.text()));
-        format!(
-            "<tr><th scope=\"row\" class=\"time\">+{at}</th><td class=\"{tone}\">{text}</td></tr>\n"
-        )
-    };
-    timeline.marks.iter().map(row).collect()
+fn mark(mark: &Mark) -> String {
+    let (at, tone, text) = (seconds(mark.at), mark.tone().class, value(&mark.text));
+    format!(
+        "<tr><th scope=\"row\" class=\"time\">+{at}</th><td class=\"{tone}\">{text}</td></tr>\n"
+    )
 }
 
-fn context(record: &Record) -> String {
-    let context = record.entries.iter().find_map(|entry| match &entry.event {
-        Event::Signal(signal) if !signal.context.is_null() => Some(&signal.context),
-        _ => None,
-    });
+fn fact((name, fact): &(String, String)) -> String {
+    let (name, fact) = (escaped(name), value(fact));
+    format!("<tr><th scope=\"row\">{name}</th><td class=\"value\">{fact}</td></tr>\n")
+}
+
+/// The facts of a context.
+pub(crate) fn facts(context: &Value) -> Vec<(String, String)> {
     let mut facts = Vec::new();
-    flatten("", context.unwrap_or(&Value::Null), &mut facts);
+    flatten("", context, &mut facts);
     if facts.len() > MAX_FACTS {
         facts.truncate(MAX_FACTS);
         facts.push(("…".to_owned(), "more in the record".to_owned()));
     }
-    let row = |(name, fact): &(String, String)| {
-        let (name, fact) = (escaped(name), value(fact));
-        format!("<tr><th scope=\"row\">{name}</th><td class=\"value\">{fact}</td></tr>\n")
-    };
-    facts.iter().map(row).collect()
-}
-
-fn events(record: &Record) -> String {
-    let line = |entry| {
-        let line = json::to_string(entry).unwrap_or_default();
-        format!("<pre>{}</pre>\n", escaped(&truncate(&line, MAX_LINE)))
-    };
-    let mut events: String = record.entries.iter().take(MAX_EVENTS).map(line).collect();
-    if record.entries.len() > MAX_EVENTS {
-        let more = record.entries.len() - MAX_EVENTS;
-        events += &format!("<p>… {more} more are in the record.</p>\n");
-    }
-    events
+    facts
 }
 
 /// The leaves of a JSON value, by dotted names.
@@ -171,8 +187,8 @@ fn flatten(name: &str, value: &Value, facts: &mut Vec<(String, String)>) {
             values.for_each(|(n, value)| flatten(&below(&n.to_string()), value, facts));
         }
         Value::Null => {}
-        Value::String(text) => facts.push((name.to_owned(), text.clone())),
-        other => facts.push((name.to_owned(), other.to_string())),
+        Value::String(text) => facts.push((name.to_owned(), truncate(text, MAX_VALUE))),
+        other => facts.push((name.to_owned(), truncate(other.to_string(), MAX_VALUE))),
     }
 }
 

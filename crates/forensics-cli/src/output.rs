@@ -5,16 +5,19 @@
 //! page.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use tempfile::NamedTempFile;
 
-/// Writes the file at `path`, or replaces it.
+/// Writes the file at `path`, or replaces it, with what `write` writes.
 ///
 /// # Errors
 /// If it cannot be written, or if something other than a regular file is there.
-pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+pub(crate) fn replace(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
     // Any other error happens again below and is reported there.
     if fs::symlink_metadata(path).is_ok_and(|found| !found.is_file()) {
         return Err(io::Error::other(
@@ -22,9 +25,9 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
         ));
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let mut file = NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
-    file.write_all(content)?;
-    file.persist(path)?;
+    let mut file = BufWriter::new(NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?);
+    write(&mut file)?;
+    file.into_inner()?.persist(path)?;
     Ok(())
 }
 
@@ -41,6 +44,8 @@ mod tests {
         let at = |name: &str| dir.path().join(name);
         let (victim, page) = (at("victim"), at("page"));
         fs::write(&victim, "precious").unwrap();
+        let replace =
+            |path: &Path, content: &[u8]| super::replace(path, |out| out.write_all(content));
 
         replace(&page, b"new").unwrap();
         assert_eq!(fs::read_to_string(&page).unwrap(), "new");

@@ -1,14 +1,17 @@
 //! Figures over many records: how runs ended, who stopped them, and how long each phase took.
 //!
-//! One record is in memory at a time. Only counts are kept, and one number per phase of each run.
+//! One line of a record is in memory at a time. Only counts are kept, and one number per phase of each
+//! run, up to a limit.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use forensics_core::escape::{Escaped, error_chain};
-use forensics_core::record::{Event, PhaseOutcome, Record, phase_name, post_mortem};
+use forensics_core::escape::{Escaped, MAX_NAME_CHARS, error_chain, truncate};
+use forensics_core::record::{
+    Event, PhaseFinished, PhaseOutcome, ReadError, RecordFile, phase_name, post_mortem,
+};
 use serde::Serialize;
 
 use crate::format::{self, seconds};
@@ -22,6 +25,14 @@ const MAX_PHASES: usize = 1000;
 
 /// Longest name shown, in characters.
 const MAX_NAME: usize = 40;
+
+/// How many names are counted separately. A further one is counted as [`OTHERS`].
+const MAX_NAMES: usize = 10_000;
+const OTHERS: &str = "…";
+
+/// How many times are kept of each phase, and of all phases together. Later ones are not in the
+/// median, the 95th percentile and the maximum.
+const MAX_TIMES: usize = 1 << 21;
 
 /// Counts by name. Foreign names are escaped.
 type Counts = BTreeMap<String, usize>;
@@ -39,6 +50,9 @@ pub(crate) struct Stats {
     senders: Counts,
     /// By name; members of groups by `GROUP/PHASE`.
     phases: BTreeMap<String, Phase>,
+    /// How many times are kept.
+    #[serde(skip)]
+    times: usize,
 }
 
 /// One phase over all runs.
@@ -66,46 +80,60 @@ impl Stats {
     }
 
     fn add(&mut self, path: &Path) {
-        let (record, host) = match Record::read_with_host(path) {
-            Ok(read) => read,
-            Err(e) => {
-                self.unreadable += 1;
-                if self.unreadable <= MAX_COMPLAINTS {
-                    eprintln!("forensics: {}", Escaped(&error_chain(&e)));
-                }
-                return;
+        if let Err(e) = self.read(path) {
+            self.unreadable += 1;
+            if self.unreadable <= MAX_COMPLAINTS {
+                eprintln!("forensics: {}", Escaped(&error_chain(&e)));
             }
-        };
+        }
+    }
+
+    fn read(&mut self, path: &Path) -> Result<(), ReadError> {
+        let file = RecordFile::open(path)?;
+        let host = file.host()?;
+        let record = file.read(|_, _| ())?;
         let run = post_mortem(&record, &host);
         self.runs += 1;
         self.corrupt_lines += record.corrupt;
         *self.outcomes.entry(run.outcome.to_string()).or_default() += 1;
         if let Some(cause) = run.cause {
-            *self.causes.entry(shown(&cause)).or_default() += 1;
+            *entry(&mut self.causes, shown(&cause)) += 1;
         }
         if let Some(sender) = run.sender {
             let name = shown(sender.name.as_deref().unwrap_or("?"));
             let user = sender.uid.map(|uid| format!(" uid={uid}")).unwrap_or_default();
-            *self.senders.entry(name + &user).or_default() += 1;
+            *entry(&mut self.senders, name + &user) += 1;
         }
-        for entry in &record.entries {
-            let Event::PhaseFinished(finished) = &entry.event else { continue };
-            let phase = self.phase(&finished.phase, finished.group.as_deref());
-            if finished.outcome != PhaseOutcome::Skipped {
-                phase.took.push(finished.took_us);
+        // Read again, because a file that is not a record must not be counted.
+        file.read(|entry, _| {
+            if let Event::PhaseFinished(finished) = &entry.event {
+                self.finished(finished);
             }
-            if finished.outcome != PhaseOutcome::Ok {
-                *phase.not_ok.entry(finished.outcome.to_string()).or_default() += 1;
-            }
-        }
+        })?;
         for open in &run.phases {
             let phase = self.phase(&open.phase, open.group.as_deref());
             *phase.not_ok.entry("not finished".to_owned()).or_default() += 1;
         }
+        Ok(())
+    }
+
+    fn finished(&mut self, finished: &PhaseFinished) {
+        let has_room = self.times < MAX_TIMES;
+        let phase = self.phase(&finished.phase, finished.group.as_deref());
+        if finished.outcome != PhaseOutcome::Ok {
+            *phase.not_ok.entry(finished.outcome.to_string()).or_default() += 1;
+        }
+        if finished.outcome != PhaseOutcome::Skipped {
+            phase.runs += 1;
+            if has_room {
+                phase.took.push(finished.took_us);
+                self.times += 1;
+            }
+        }
     }
 
     fn phase(&mut self, name: &str, group: Option<&str>) -> &mut Phase {
-        self.phases.entry(phase_name(name, group)).or_default()
+        entry(&mut self.phases, truncate(phase_name(name, group), MAX_NAME_CHARS))
     }
 
     pub(crate) fn print(&self, out: &mut dyn Write) -> io::Result<()> {
@@ -148,11 +176,16 @@ impl Phase {
     /// Computes the figures after all runs have been added.
     fn finish(&mut self) {
         self.took.sort_unstable();
-        self.runs = self.took.len();
         [self.median_us, self.p95_us, self.max_us] =
             [50, 95, 100].map(|percent| percentile(&self.took, percent));
         self.timed_out = self.not_ok.get("timed_out").copied().unwrap_or(0);
     }
+}
+
+/// The value of that name.
+fn entry<T: Default>(values: &mut BTreeMap<String, T>, name: String) -> &mut T {
+    let is_counted = values.len() < MAX_NAMES || values.contains_key(&name);
+    values.entry(if is_counted { name } else { OTHERS.to_owned() }).or_default()
 }
 
 /// The nearest rank: the smallest value that this percentage of the values does not exceed. `None` if

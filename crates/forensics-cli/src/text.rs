@@ -45,7 +45,7 @@ impl Style {
 
 /// The columns of a drawing, in characters.
 struct Layout<'a> {
-    timeline: &'a Timeline<'a>,
+    timeline: &'a Timeline,
     style: Style,
     offset: usize,
     name: usize,
@@ -55,10 +55,10 @@ struct Layout<'a> {
 }
 
 /// Draws a timeline.
-pub(crate) fn draw(out: &mut dyn Write, timeline: &Timeline<'_>, style: Style) -> io::Result<()> {
+pub(crate) fn draw(out: &mut dyn Write, timeline: &Timeline, style: Style) -> io::Result<()> {
     let layout = Layout::new(timeline, style);
     for mark in &timeline.marks {
-        layout.line(out, &[(Tone::PLAIN, &layout.at(mark.at)), (mark.tone(), &mark.text())])?;
+        layout.line(out, &[(Tone::PLAIN, &layout.at(mark.at)), (mark.tone(), &mark.text)])?;
     }
     for bar in &timeline.bars {
         layout.row(out, bar)?;
@@ -79,9 +79,9 @@ pub(crate) fn draw(out: &mut dyn Write, timeline: &Timeline<'_>, style: Style) -
 }
 
 impl<'a> Layout<'a> {
-    fn new(timeline: &'a Timeline<'a>, style: Style) -> Self {
+    fn new(timeline: &'a Timeline, style: Style) -> Self {
         let longest =
-            |length: fn(&Bar<'_>) -> usize| timeline.bars.iter().map(length).max().unwrap_or(0);
+            |length: fn(&Bar) -> usize| timeline.bars.iter().map(length).max().unwrap_or(0);
         let name = longest(|bar| label(bar).chars().count()).max("deadline".len());
         let (used, word) = (longest(|bar| bar.used().len()), longest(|bar| bar.word().len()));
         let last = timeline.deadline.unwrap_or(0).max(timeline.end);
@@ -91,7 +91,7 @@ impl<'a> Layout<'a> {
         Self { timeline, style, offset, name, bar, used }
     }
 
-    fn row(&self, out: &mut dyn Write, bar: &Bar<'_>) -> io::Result<()> {
+    fn row(&self, out: &mut dyn Write, bar: &Bar) -> io::Result<()> {
         let (name, used, tone) = (self.name, self.used, bar.tone());
         let [before, full, left, after] = self.bar(bar);
         self.line(
@@ -104,11 +104,11 @@ impl<'a> Layout<'a> {
                 (tone, &bar.word()),
             ],
         )?;
-        let error = format::text(bar.error.unwrap_or_default(), self.style.width);
-        for (tone, text) in [(tone, error), (Tone::FAINT, bar.recorded())] {
+        let error = format::text(&bar.error, self.style.width);
+        for (tone, text) in [(tone, &error), (Tone::FAINT, &bar.recorded)] {
             if !text.is_empty() {
                 let indent = " ".repeat(self.offset + 2 + name + 2);
-                self.line(out, &[(Tone::PLAIN, &indent), (tone, &text)])?;
+                self.line(out, &[(Tone::PLAIN, &indent), (tone, text)])?;
             }
         }
         Ok(())
@@ -116,7 +116,7 @@ impl<'a> Layout<'a> {
 
     /// Four parts: the time before the phase, the used time, the remaining time, and the padding
     /// after it.
-    fn bar(&self, bar: &Bar<'_>) -> [String; 4] {
+    fn bar(&self, bar: &Bar) -> [String; 4] {
         let width = self.bar;
         if width == 0 {
             return Default::default();
@@ -160,35 +160,34 @@ fn offset(at: u64) -> String {
     format!("+{}", seconds(at))
 }
 
-fn label(bar: &Bar<'_>) -> String {
+fn label(bar: &Bar) -> String {
     let indent = if bar.group.is_some() { "  " } else { "" };
-    format!("{indent}{}", format::name(bar.name, MAX_NAME - indent.len()))
+    format!("{indent}{}", format::name(&bar.name, MAX_NAME - indent.len()))
 }
 
 #[cfg(test)]
 mod tests {
-    use forensics_core::record::Record;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::timeline::tests::timeline;
 
-    fn drawn(record: &Record, style: Style) -> String {
+    fn drawn(record: &str, style: Style) -> String {
         let mut text = Vec::new();
-        draw(&mut text, &Timeline::of(record), style).unwrap();
+        draw(&mut text, &timeline(record), style).unwrap();
         String::from_utf8(text).unwrap()
     }
 
-    fn record(phase: &str, began: u64, ended: u64, budget: u64) -> Record {
+    fn record(phase: &str, began: u64, ended: u64, budget: u64) -> String {
         let phase = serde_json::to_string(phase).unwrap();
         let head = r#""v":1,"ts":"2026-11-23T10:15:00Z","mono_us""#;
-        let lines = format!(
+        format!(
             r#"{{{head}:0,"event":"run_started","service":"gateway","pid":7,"version":"0"}}
 {{{head}:1,"event":"signal","kind":"signal","ordinal":1,"cause":{phase},"line":"","deadline_us":{budget}}}
 {{{head}:{began},"event":"phase_started","phase":{phase},"timeout_us":{budget},"offset_us":0}}
 {{{head}:{ended},"event":"phase_finished","phase":{phase},"outcome":"failed","error":{phase},"took_us":1,"offset_us":1,"values":{{"k":{phase}}}}}
 "#
-        );
-        Record::parse(lines.as_bytes()).unwrap()
+        )
     }
 
     #[test]

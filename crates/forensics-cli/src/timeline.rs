@@ -5,12 +5,10 @@
 //! their group, clocks out of order. Everything that is known is drawn.
 
 use std::collections::HashMap;
-use std::ptr;
 
 use forensics_core::duration::Timespan;
-use forensics_core::escape::{MAX_NAME_CHARS, MAX_TEXT_CHARS};
-use forensics_core::record::{Entry, Event, PhaseOutcome, Record, values_line};
-use serde_json::{Map, Value};
+use forensics_core::escape::{MAX_NAME_CHARS, MAX_TEXT_CHARS, truncate};
+use forensics_core::record::{Entry, Event, PhaseOutcome, values_line};
 
 use crate::format::{name, seconds, text};
 
@@ -19,8 +17,11 @@ use crate::format::{name, seconds, text};
 const MAX_BARS: usize = 1000;
 const MAX_MARKS: usize = 1000;
 
+/// Longest text of a phase, in characters.
+const MAX_CHARS: usize = 2000;
+
 /// A run, ready to be drawn.
-pub(crate) struct Timeline<'a> {
+pub(crate) struct Timeline {
     /// The time of the last event.
     pub(crate) end: u64,
     /// The time of the deadline.
@@ -28,18 +29,18 @@ pub(crate) struct Timeline<'a> {
     /// The length of the drawing: until the end of the run, or until the deadline if that is close.
     pub(crate) span: u64,
     /// In the order in which they began; each group is followed by its members.
-    pub(crate) bars: Vec<Bar<'a>>,
+    pub(crate) bars: Vec<Bar>,
     /// In the order in which they happened.
-    pub(crate) marks: Vec<Mark<'a>>,
+    pub(crate) marks: Vec<Mark>,
     /// A note about what is not drawn, if anything.
     pub(crate) omitted: Option<String>,
 }
 
 /// A phase, a group, or a member of a group.
 #[derive(Default)]
-pub(crate) struct Bar<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) group: Option<&'a str>,
+pub(crate) struct Bar {
+    pub(crate) name: String,
+    pub(crate) group: Option<String>,
     pub(crate) from: u64,
     /// When it ended, or when the run ended.
     pub(crate) to: u64,
@@ -47,17 +48,30 @@ pub(crate) struct Bar<'a> {
     pub(crate) budget: Option<u64>,
     /// Absent if the run ended before the phase did.
     pub(crate) outcome: Option<PhaseOutcome>,
-    pub(crate) error: Option<&'a str>,
-    /// What it recorded last.
-    values: Option<&'a Map<String, Value>>,
+    pub(crate) error: String,
+    /// What it recorded last, such as `active_now=3`.
+    pub(crate) recorded: String,
 }
 
 /// A signal, a stall, a diagnostic, or the end.
-pub(crate) struct Mark<'a> {
+pub(crate) struct Mark {
     pub(crate) at: u64,
-    pub(crate) event: &'a Event,
-    /// Whether this is the first signal, which has a cause.
-    is_first: bool,
+    pub(crate) kind: Kind,
+    /// As text, in which foreign text is escaped.
+    pub(crate) text: String,
+}
+
+#[derive(PartialEq)]
+pub(crate) enum Kind {
+    /// A signal. Of the first one the cause is shown.
+    Signal {
+        cause: String,
+    },
+    /// A stall, and the phase that is stalled.
+    Stall {
+        phase: Option<String>,
+    },
+    Other,
 }
 
 /// How good or bad something is: its class on the page, and its colour on a terminal as an SGR code.
@@ -75,84 +89,126 @@ impl Tone {
     pub(crate) const PLAIN: Self = Self { class: "", sgr: "" };
 }
 
-impl<'a> Timeline<'a> {
-    pub(crate) fn of(record: &'a Record) -> Self {
-        // Threads write concurrently, so lines can be out of order by some microseconds.
-        // What a witness said is written after the run.
-        let of_run = |entry: &&Entry| !matches!(entry.event, Event::Witness(_));
-        let mut entries: Vec<_> = record.entries.iter().filter(of_run).collect();
-        entries.sort_by_key(|entry| entry.mono_us);
-        let last = entries.last().map_or(0, |entry| entry.mono_us);
-        let first = entries.iter().copied().find(|entry| matches!(entry.event, Event::Signal(_)));
-        let zero = first.map_or(last, |entry| entry.mono_us);
-        let end = last.saturating_sub(zero);
+/// A phase by its name and its group.
+type Key = (String, Option<String>);
 
-        let mut bars: Vec<Bar<'_>> = Vec::new();
-        // The bars that have not ended, by name and group, oldest first.
-        let mut open: HashMap<_, Vec<usize>> = HashMap::new();
-        let mut marks = Vec::new();
-        for &entry in &entries {
-            let (at, event) = (entry.mono_us.saturating_sub(zero), &entry.event);
-            match event {
-                Event::PhaseStarted(started) => {
-                    let (name, group) = (started.phase.as_str(), started.group.as_deref());
-                    open.entry((name, group)).or_default().push(bars.len());
-                    let budget = started.timeout_us;
-                    bars.push(Bar { name, group, from: at, to: end, budget, ..Bar::default() });
+/// Collects a [`Timeline`] entry by entry, in the order of the record. Until the end, all times are
+/// those of the record.
+#[derive(Default)]
+pub(crate) struct Collector {
+    last: u64,
+    /// The first signal, and its deadline.
+    first: Option<(u64, Option<u64>)>,
+    /// When the deadline moved last, and where to.
+    moved: Option<(u64, u64)>,
+    bars: Vec<Bar>,
+    /// The bars that have not ended, oldest first.
+    open: HashMap<Key, Vec<usize>>,
+    marks: Vec<Mark>,
+    /// How many phases and marks are not drawn.
+    more: usize,
+}
+
+impl Collector {
+    pub(crate) fn add(&mut self, entry: &Entry) {
+        // What a witness said is written after the run.
+        if matches!(entry.event, Event::Witness(_)) {
+            return;
+        }
+        let at = entry.mono_us;
+        self.last = self.last.max(at);
+        let cut = |text: &str| truncate(text, MAX_CHARS);
+        let key = |phase: &str, group: Option<&str>| (cut(phase), group.map(cut));
+        match &entry.event {
+            Event::PhaseStarted(started) => {
+                let key = key(&started.phase, started.group.as_deref());
+                if let Some(n) = self.push(&key, at) {
+                    self.bars[n].budget = started.timeout_us;
+                    self.open.entry(key).or_default().push(n);
                 }
-                Event::PhaseProgress(progress) => {
-                    let open = open.get(&(progress.phase.as_str(), progress.group.as_deref()));
-                    if let Some(&bar) = open.and_then(|open| open.last()) {
-                        bars[bar].values = Some(&progress.values);
-                    }
+            }
+            Event::PhaseProgress(progress) => {
+                let key = key(&progress.phase, progress.group.as_deref());
+                if let Some(&n) = self.open.get(&key).and_then(|open| open.last()) {
+                    self.bars[n].recorded = cut(&values_line(&progress.values));
                 }
-                Event::PhaseFinished(finished) => {
-                    let (name, group) = (finished.phase.as_str(), finished.group.as_deref());
-                    let bar =
-                        open.get_mut(&(name, group)).and_then(Vec::pop).unwrap_or_else(|| {
-                            // A phase that was skipped never started.
-                            bars.push(Bar { name, group, from: at, ..Bar::default() });
-                            bars.len() - 1
-                        });
-                    let bar = &mut bars[bar];
-                    bar.to = at;
-                    bar.outcome = Some(finished.outcome);
-                    bar.error = finished.error.as_deref();
-                    if !finished.values.is_empty() {
-                        bar.values = Some(&finished.values);
-                    }
+            }
+            Event::PhaseFinished(finished) => {
+                let key = key(&finished.phase, finished.group.as_deref());
+                let ended = self.open.get_mut(&key).and_then(Vec::pop);
+                // A phase that was skipped never started. Another one has a bar, or is counted.
+                let is_counted = self.more > 0 && finished.outcome != PhaseOutcome::Skipped;
+                let ended = ended.or_else(|| (!is_counted).then(|| self.push(&key, at)).flatten());
+                let Some(bar) = ended.map(|n| &mut self.bars[n]) else { return };
+                (bar.to, bar.outcome) = (at, Some(finished.outcome));
+                bar.error = cut(finished.error.as_deref().unwrap_or_default());
+                if !finished.values.is_empty() {
+                    bar.recorded = cut(&values_line(&finished.values));
                 }
-                Event::Signal(_)
-                | Event::Explained(_)
-                | Event::DeadlineMoved(_)
-                | Event::Stalled(_)
-                | Event::Diag(_)
-                | Event::Stopped(_) => {
-                    let is_first = first.is_some_and(|first| ptr::eq(first, entry));
-                    marks.push(Mark { at, event, is_first });
+            }
+            event => {
+                if let Event::Signal(signal) = event
+                    && self.first.is_none_or(|(first, _)| at < first)
+                {
+                    self.first = Some((at, signal.deadline_us));
                 }
-                _ => {}
+                if let Event::DeadlineMoved(moved) = event
+                    && let Some(to) = moved.deadline_us
+                    && self.moved.is_none_or(|(last, _)| at >= last)
+                {
+                    self.moved = Some((at, to));
+                }
+                match mark(event) {
+                    Some(_) if self.marks.len() == MAX_MARKS => self.more += 1,
+                    Some((kind, text)) => self.marks.push(Mark { at, kind, text }),
+                    None => {}
+                }
             }
         }
-        let moved = entries.iter().rev().find_map(|entry| match &entry.event {
-            Event::DeadlineMoved(moved) => moved.deadline_us,
-            _ => None,
-        });
-        let first_deadline = |first: &Entry| match &first.event {
-            Event::Signal(signal) => signal.deadline_us,
-            _ => None,
-        };
-        let deadline = moved.or_else(|| first.and_then(first_deadline));
-        let near = deadline.filter(|&deadline| deadline <= end.saturating_mul(3));
-        let span = near.unwrap_or(0).max(end).max(1);
-        let more = bars.len().saturating_sub(MAX_BARS) + marks.len().saturating_sub(MAX_MARKS);
-        let omitted = format!("{more} more phases and events are not drawn: use --json for all");
-        let omitted = (more > 0).then_some(omitted);
-        bars.truncate(MAX_BARS);
-        marks.truncate(MAX_MARKS);
-        Self { end, deadline, span, bars: nest(bars), marks, omitted }
     }
 
+    /// A new bar that begins now. `None` if there are too many.
+    fn push(&mut self, (name, group): &Key, from: u64) -> Option<usize> {
+        if self.bars.len() == MAX_BARS {
+            self.more += 1;
+            return None;
+        }
+        let (name, group) = (name.clone(), group.clone());
+        self.bars.push(Bar { name, group, from, ..Bar::default() });
+        Some(self.bars.len() - 1)
+    }
+
+    pub(crate) fn timeline(self) -> Timeline {
+        let Self { last, first, moved, mut bars, mut marks, more, .. } = self;
+        let zero = first.map_or(last, |(at, _)| at);
+        let end = last.saturating_sub(zero);
+        for bar in &mut bars {
+            bar.from = bar.from.saturating_sub(zero);
+            bar.to = bar.outcome.map_or(end, |_| bar.to.saturating_sub(zero));
+        }
+        // Threads write concurrently, so lines can be out of order by some microseconds.
+        bars.sort_by_key(|bar| bar.from);
+        marks.sort_by_key(|mark| mark.at);
+        let mut is_first = true;
+        for mark in &mut marks {
+            if let Kind::Signal { cause } = &mark.kind {
+                if is_first && mark.at == zero {
+                    mark.text += &format!(", cause {}", name(cause, MAX_NAME_CHARS));
+                }
+                is_first = false;
+            }
+            mark.at = mark.at.saturating_sub(zero);
+        }
+        let deadline = moved.map(|(_, to)| to).or_else(|| first.and_then(|(_, deadline)| deadline));
+        let near = deadline.filter(|&deadline| deadline <= end.saturating_mul(3));
+        let span = near.unwrap_or(0).max(end).max(1);
+        let omitted = format!("{more} more phases and events are not drawn: use --json for all");
+        let omitted = (more > 0).then_some(omitted);
+        Timeline { end, deadline, span, bars: nest(bars), marks, omitted }
+    }
+}
+
+impl Timeline {
     /// The position of this time in the drawing, from 0 to 1.
     pub(crate) fn fraction(&self, at: u64) -> f64 {
         at.min(self.span) as f64 / self.span as f64
@@ -161,10 +217,10 @@ impl<'a> Timeline<'a> {
 
 /// Puts each member after the last group of that name that began before it. A member without such a
 /// group stays where it is.
-fn nest(flat: Vec<Bar<'_>>) -> Vec<Bar<'_>> {
-    let mut bars: Vec<Bar<'_>> = Vec::new();
+fn nest(flat: Vec<Bar>) -> Vec<Bar> {
+    let mut bars: Vec<Bar> = Vec::new();
     for bar in flat {
-        let is_its_group = |one: &Bar<'_>| one.group.is_none() && Some(one.name) == bar.group;
+        let is_its_group = |one: &Bar| one.group.is_none() && Some(&one.name) == bar.group.as_ref();
         let place = bars.iter().rposition(is_its_group).map_or(bars.len(), |group| {
             let behind = &bars[group + 1..];
             group + 1 + behind.iter().take_while(|one| one.group == bar.group).count()
@@ -174,7 +230,7 @@ fn nest(flat: Vec<Bar<'_>>) -> Vec<Bar<'_>> {
     bars
 }
 
-impl Bar<'_> {
+impl Bar {
     /// The word for its outcome.
     pub(crate) fn word(&self) -> String {
         self.outcome.map_or_else(|| "not finished".to_owned(), |outcome| outcome.to_string())
@@ -195,86 +251,85 @@ impl Bar<'_> {
         let took = seconds(self.to.saturating_sub(self.from));
         self.budget.map_or(took.clone(), |budget| format!("{took} of {}", seconds(budget)))
     }
-
-    /// What it recorded, such as `active_now=3`.
-    pub(crate) fn recorded(&self) -> String {
-        self.values.map(values_line).unwrap_or_default()
-    }
 }
 
-impl Mark<'_> {
-    /// As text, in which foreign text is escaped.
-    pub(crate) fn text(&self) -> String {
-        let name = |name_of: &str| name(name_of, MAX_NAME_CHARS);
-        let detail = |detail: &str| text(detail, MAX_TEXT_CHARS);
-        match self.event {
-            Event::Signal(signal) => {
-                let kind = signal.kind.to_string();
-                let mut text = name(signal.signal.as_deref().unwrap_or(&kind));
-                if let Some(pid) = signal.sender_pid {
-                    let sender = signal.sender_name.as_deref().unwrap_or("?");
-                    text += &format!(" from {}({pid})", name(sender));
-                }
-                if self.is_first {
-                    text += &format!(", cause {}", name(&signal.cause));
-                }
-                text
+/// The kind of an event that is a mark, and its text.
+fn mark(event: &Event) -> Option<(Kind, String)> {
+    let name = |name_of: &str| name(name_of, MAX_NAME_CHARS);
+    let detail = |detail: &str| text(detail, MAX_TEXT_CHARS);
+    Some(match event {
+        Event::Signal(signal) => {
+            let kind = signal.kind.to_string();
+            let mut text = name(signal.signal.as_deref().unwrap_or(&kind));
+            if let Some(pid) = signal.sender_pid {
+                let sender = signal.sender_name.as_deref().unwrap_or("?");
+                text += &format!(" from {}({pid})", name(sender));
             }
-            Event::Explained(explained) => {
-                let [reason, basis] = [explained.reason.clone(), explained.basis.sentence()];
-                format!(
-                    "systemd: {} ({}), {}",
-                    detail(&explained.detail),
-                    name(&reason),
-                    detail(&basis)
-                )
-            }
-            Event::DeadlineMoved(moved) => {
-                let [mut to, mut by] = [String::new(), String::new()];
-                if let Some(us) = moved.deadline_us {
-                    to = format!(" to {}", Timespan::Finite(us));
-                }
-                if let Some(timeout) = moved.stop_timeout_us {
-                    by = format!(": systemd gives {timeout}");
-                }
-                format!("deadline moved{to}{by}")
-            }
-            Event::Stalled(stall) => {
-                let phase = stall.phase.as_ref().map(|phase| format!(" in {}", name(phase)));
-                format!("stalled{}: {}", phase.unwrap_or_default(), detail(&stall.detail))
-            }
-            Event::Diag(diag) => {
-                let error = diag.error.as_ref().map(|error| format!(": {}", detail(error)));
-                format!("diagnostic {}{}", diag.state, error.unwrap_or_default())
-            }
-            Event::Stopped(stopped) => {
-                let status = stopped.exit_code.map(|code| format!(", exit status {code}"));
-                format!("ended {}{}", stopped.how, status.unwrap_or_default())
-            }
-            _ => String::new(),
+            (Kind::Signal { cause: truncate(&*signal.cause, MAX_NAME_CHARS) }, text)
         }
-    }
+        Event::Explained(explained) => {
+            let (reason, basis) = (name(&explained.reason), explained.basis.sentence());
+            let detail = [detail(&explained.detail), detail(&basis)];
+            (Kind::Other, format!("systemd: {} ({reason}), {}", detail[0], detail[1]))
+        }
+        Event::DeadlineMoved(moved) => {
+            let [mut to, mut by] = [String::new(), String::new()];
+            if let Some(us) = moved.deadline_us {
+                to = format!(" to {}", Timespan::Finite(us));
+            }
+            if let Some(timeout) = moved.stop_timeout_us {
+                by = format!(": systemd gives {timeout}");
+            }
+            (Kind::Other, format!("deadline moved{to}{by}"))
+        }
+        Event::Stalled(stall) => {
+            let phase = stall.phase.as_ref().map(|phase| format!(" in {}", name(phase)));
+            let text = format!("stalled{}: {}", phase.unwrap_or_default(), detail(&stall.detail));
+            let phase = stall.phase.as_deref().map(|phase| truncate(phase, MAX_CHARS));
+            (Kind::Stall { phase }, text)
+        }
+        Event::Diag(diag) => {
+            let error = diag.error.as_ref().map(|error| format!(": {}", detail(error)));
+            (Kind::Other, format!("diagnostic {}{}", diag.state, error.unwrap_or_default()))
+        }
+        Event::Stopped(stopped) => {
+            let status = stopped.exit_code.map(|code| format!(", exit status {code}"));
+            (Kind::Other, format!("ended {}{}", stopped.how, status.unwrap_or_default()))
+        }
+        _ => return None,
+    })
+}
 
+impl Mark {
     pub(crate) fn tone(&self) -> Tone {
-        match self.event {
-            Event::Signal(_) => Tone::WARNING,
-            Event::Stalled(_) => Tone::BAD,
-            _ => Tone::FAINT,
+        match self.kind {
+            Kind::Signal { .. } => Tone::WARNING,
+            Kind::Stall { .. } => Tone::BAD,
+            Kind::Other => Tone::FAINT,
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use forensics_core::record::Record;
+
     use super::*;
 
-    fn record(lines: &[(u64, &str)]) -> Record {
+    pub(crate) fn timeline(record: &str) -> Timeline {
+        let mut collector = Collector::default();
+        let record = Record::parse(record.as_bytes()).unwrap();
+        record.entries.iter().for_each(|entry| collector.add(entry));
+        collector.timeline()
+    }
+
+    fn drawn(lines: &[(u64, &str)]) -> Timeline {
         let head = r#""v":1,"ts":"2026-11-23T10:15:00Z","mono_us":"#;
         let start = format!(
             "{{{head}0,\"event\":\"run_started\",\"service\":\"gateway\",\"pid\":7,\"version\":\"0\"}}\n"
         );
         let lines = lines.iter().map(|(at, rest)| format!("{{{head}{at},{rest}}}\n"));
-        Record::parse((start + &lines.collect::<String>()).as_bytes()).unwrap()
+        timeline(&(start + &lines.collect::<String>()))
     }
 
     const SIGNAL: &str = r#""event":"signal","kind":"signal","signal":"SIGTERM","ordinal":1,"cause":"operator","line":"","deadline_us":5000"#;
@@ -295,7 +350,7 @@ mod tests {
 
     #[test]
     fn members_follow_their_group_and_phases_without_an_end_end_with_the_run() {
-        let record = record(&[
+        let timeline = drawn(&[
             (1000, SIGNAL),
             (1100, &started("adapters", None)),
             (1200, &started("slack", Some("adapters"))),
@@ -310,9 +365,8 @@ mod tests {
             ),
             (2000, r#""event":"wedged","what":"phase","phase":"slack","for_us":1,"detail":"d""#),
         ]);
-        let timeline = Timeline::of(&record);
         let rows: Vec<_> =
-            timeline.bars.iter().map(|bar| (bar.name, bar.from, bar.to, bar.word())).collect();
+            timeline.bars.iter().map(|bar| (&*bar.name, bar.from, bar.to, bar.word())).collect();
         let expected = [
             ("adapters", 100, 1000, "not finished"),
             ("irc", 100, 500, "failed"),
@@ -321,25 +375,24 @@ mod tests {
             ("stray", 600, 600, "skipped"),
         ];
         assert_eq!(rows, expected.map(|(name, from, to, word)| (name, from, to, word.to_owned())));
-        let members = timeline.bars.iter().filter(|bar| bar.group == Some("adapters"));
+        let members = timeline.bars.iter().filter(|bar| bar.group.as_deref() == Some("adapters"));
         assert_eq!(members.count(), 2);
         assert_eq!((timeline.end, timeline.deadline), (1000, Some(5000)));
         // The deadline is too far away to be drawn.
         assert_eq!(timeline.span, 1000);
-        let marks: Vec<_> = timeline.marks.iter().map(Mark::text).collect();
+        let marks: Vec<_> = timeline.marks.iter().map(|mark| &*mark.text).collect();
         assert_eq!(marks, ["SIGTERM, cause operator", "SIGINT", "stalled in slack: d"]);
     }
 
     #[test]
     fn a_run_without_a_signal_is_drawn_and_a_repeated_name_gives_two_bars() {
-        let record = record(&[
+        let timeline = drawn(&[
             (5, &started("a", None)),
             (6, &finished("a", None, "ok")),
             (7, &started("a", None)),
             (8, &finished("a", None, "timed_out")),
         ]);
-        let timeline = Timeline::of(&record);
-        let rows: Vec<_> = timeline.bars.iter().map(|bar| (bar.name, bar.word())).collect();
+        let rows: Vec<_> = timeline.bars.iter().map(|bar| (&*bar.name, bar.word())).collect();
         assert_eq!(rows, [("a", "ok".to_owned()), ("a", "timed_out".to_owned())]);
         assert_eq!((timeline.end, timeline.span), (0, 1));
     }

@@ -37,6 +37,14 @@ pub fn to_value(value: &impl Serialize) -> Value {
     to_vec(value).and_then(|json| serde_json::from_slice(&json)).unwrap_or_default()
 }
 
+/// JSON that another program wrote, on one line and safe to show. It must be valid.
+pub fn safe_line(json: &[u8]) -> Vec<u8> {
+    // In valid JSON these can only be between two tokens.
+    let is_space = |byte: &u8| matches!(byte, b'\t' | b'\n' | b'\r');
+    let json: Vec<_> = json.iter().map(|byte| if is_space(byte) { b' ' } else { *byte }).collect();
+    escaped(&json)
+}
+
 /// Escapes unsafe characters. Only strings can contain them: the rest of JSON is ASCII, and so are
 /// its existing escapes.
 fn escaped(json: &[u8]) -> Vec<u8> {
@@ -68,6 +76,15 @@ mod tests {
         let json = to_string(&value).unwrap();
         let expected = r#"{"a\u009b":"\u001b[2J\u007f\u202e\udb40\udc41\n\"\\'é","n":[1.5,null]}"#;
         assert_eq!(json, expected);
+    }
+
+    #[test]
+    fn json_of_others_becomes_one_line_that_reads_the_same() {
+        let foreign = "{\"a\"\r:\t[1,\n\"\u{202e}\\t\"]\n}";
+        let line = safe_line(foreign.as_bytes());
+        assert_eq!(line, br#"{"a" : [1, "\u202e\t"] }"#);
+        let read = |json| serde_json::from_slice::<Value>(json).unwrap();
+        assert_eq!(read(&line), read(foreign.as_bytes()));
     }
 
     #[test]

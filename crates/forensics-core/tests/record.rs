@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use forensics_core::record::{
-    Event, PhaseStarted, PostMortem, Record, RecordError, Recorder, RunOutcome, RunStarted,
-    SignalEvent, SignalKind, prune, runs,
+    Event, PhaseStarted, PostMortem, Record, RecordError, RecordFile, Recorder, RunOutcome,
+    RunStarted, SignalEvent, SignalKind, prune, runs,
 };
 
 const DIR: &str = "FORENSICS_TEST_DIR";
@@ -95,7 +95,8 @@ fn services_share_a_folder_and_a_kill_unlocks_the_record_even_if_a_child_lives()
     let dir = tmp.path().join("records");
     let (mut first, mut second) = (Service::start(&dir), Service::start(&dir));
     assert_eq!(runs(&dir).unwrap().len(), 2);
-    let is_running = |service: &Service| Record::read_with_host(&service.record).unwrap().1.locked;
+    let is_running =
+        |service: &Service| RecordFile::open(&service.record).unwrap().host().unwrap().locked;
     assert!(is_running(&first) && is_running(&second));
     assert_eq!(prune(&dir, "svc", 0).unwrap(), 0);
     let judge = |service: &Service| {

@@ -17,7 +17,7 @@
 
 use std::time::Duration;
 
-use forensics_core::record::{Event, PhaseOutcome, Run, RunOutcome, phase_name};
+use forensics_core::record::{Entry, Event, PhaseOutcome, Run, RunOutcome, phase_name};
 use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 
 /// Reports the metrics of a run that has ended.
@@ -34,23 +34,23 @@ pub(crate) fn report(run: &Run) {
         "cause" => cause, "reason" => post_mortem.reason.to_string(),
     )
     .increment(1);
-    for entry in &run.record.entries {
-        match &entry.event {
-            Event::Stopped(stopped) if post_mortem.cause.is_some() => {
-                histogram!("shutdown_seconds", "service" => service.clone(), "outcome" => outcome.clone())
+    let report = |entry: &Entry, _: &[u8]| match &entry.event {
+        Event::Stopped(stopped) if post_mortem.cause.is_some() => {
+            histogram!("shutdown_seconds", "service" => service.clone(), "outcome" => outcome.clone())
                     .record(Duration::from_micros(stopped.total_us));
-            }
-            Event::PhaseFinished(phase) if phase.outcome != PhaseOutcome::Skipped => {
-                histogram!(
-                    "shutdown_phase_seconds", "service" => service.clone(),
-                    "phase" => phase_name(&phase.phase, phase.group.as_deref()),
-                    "outcome" => phase.outcome.to_string(),
-                )
-                .record(Duration::from_micros(phase.took_us));
-            }
-            _ => {}
         }
-    }
+        Event::PhaseFinished(phase) if phase.outcome != PhaseOutcome::Skipped => {
+            histogram!(
+                "shutdown_phase_seconds", "service" => service.clone(),
+                "phase" => phase_name(&phase.phase, phase.group.as_deref()),
+                "outcome" => phase.outcome.to_string(),
+            )
+            .record(Duration::from_micros(phase.took_us));
+        }
+        _ => {}
+    };
+    // It has been read before, so it can be read again, unless somebody removes it meanwhile.
+    let _ = run.file.read(report);
     for open in &post_mortem.phases {
         counter!(
             "shutdown_phases_unfinished_total", "service" => service.clone(),

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ColorChoice};
 use forensics_core::json;
-use forensics_core::record::Run;
+use forensics_core::record::{Event, RecordFile, Run};
 
 use crate::format::{self, unread_lines};
 use crate::html;
 use crate::output::replace;
 use crate::text::{self, Style};
-use crate::timeline::Timeline;
+use crate::timeline::Collector;
 
 /// Longest name of a service shown, in characters.
 const MAX_SERVICE: usize = 160;
@@ -41,28 +41,55 @@ pub(crate) struct Show {
 
 impl Show {
     pub(crate) fn run(&self, out: &mut dyn Write) -> io::Result<()> {
-        let read = Run::read(&self.file).map_err(io::Error::other)?;
-        let (record, run) = (read.record, read.post_mortem);
+        let file = RecordFile::open(&self.file).map_err(io::Error::other)?;
+        let (mut collector, mut context) = (Collector::default(), Vec::new());
+        let run = Run::of(file, |entry| {
+            collector.add(entry);
+            if let Event::Signal(signal) = &entry.event
+                && context.is_empty()
+            {
+                context = html::facts(&signal.context);
+            }
+        });
+        let run = run.map_err(io::Error::other)?;
+        let timeline = collector.timeline();
         if let Some(path) = &self.html {
-            let page = html::page(&record, &run);
+            let page = html::Page { run: &run, timeline: &timeline, context: &context };
             if path == Path::new("-") {
-                out.write_all(page.as_bytes())?;
+                page.write(out)?;
             } else {
                 let failed = |e| format!("cannot write {}: {e}", path.display());
-                replace(path, page.as_bytes()).map_err(|e| io::Error::other(failed(e)))?;
+                replace(path, |out| page.write(out)).map_err(|e| io::Error::other(failed(e)))?;
             }
         } else if self.json {
-            let all = serde_json::json!({ "verdict": run, "events": record.entries });
-            writeln!(out, "{}", json::to_string(&all)?)?;
+            print_json(out, &run)?;
         } else {
-            let service = format::name(&run.service, MAX_SERVICE);
-            writeln!(out, "{service}[{}], started {}", run.pid, run.started)?;
-            text::draw(out, &Timeline::of(&record), Style::of_stdout(self.color))?;
-            writeln!(out, "{run}")?;
-            if let Some(unread) = unread_lines(&record) {
+            let post_mortem = &run.post_mortem;
+            let service = format::name(&post_mortem.service, MAX_SERVICE);
+            writeln!(out, "{service}[{}], started {}", post_mortem.pid, post_mortem.started)?;
+            text::draw(out, &timeline, Style::of_stdout(self.color))?;
+            writeln!(out, "{post_mortem}")?;
+            if let Some(unread) = unread_lines(&run.record) {
                 writeln!(out, "{unread}")?;
             }
         }
         Ok(())
     }
+}
+
+/// The verdict, and the events as they are in the record. They are read once more, because all of
+/// them at once may not fit into memory.
+fn print_json(out: &mut dyn Write, run: &Run) -> io::Result<()> {
+    write!(out, "{{\"verdict\":{},\"events\":[", json::to_string(&run.post_mortem)?)?;
+    let (mut separator, mut written) = ("", Ok(()));
+    let read = run.file.read(|_, line| {
+        if written.is_ok() {
+            let write = write!(out, "{separator}");
+            written = write.and_then(|()| out.write_all(&json::safe_line(line)));
+            separator = ",";
+        }
+    });
+    written?;
+    read.map_err(io::Error::other)?;
+    writeln!(out, "]}}")
 }

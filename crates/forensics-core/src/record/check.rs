@@ -11,7 +11,7 @@ use super::identity::{Liveness, Place, ProcessState, lock_id};
 use super::lock::{is_locked, unlock};
 use super::summary::Summary;
 use super::{
-    ExitKind, OpenPhase, PostMortem, Record, RunOutcome, RunStarted, SignalKind, SignalSender,
+    Digest, ExitKind, OpenPhase, PostMortem, RunOutcome, RunStarted, SignalKind, SignalSender,
 };
 use crate::clock::{boot_id, mono_us};
 
@@ -88,7 +88,7 @@ impl HostState {
 /// | none of these | unknown |
 ///
 /// This function is pure: the same record and the same [`HostState`] give the same result.
-pub fn post_mortem(record: &Record, host: &HostState) -> PostMortem {
+pub fn post_mortem(record: &Digest, host: &HostState) -> PostMortem {
     let run = Summary::of(record);
     let outcome = outcome(&run, host);
     let (verdict, killed_us) = explain(outcome, &run, host);

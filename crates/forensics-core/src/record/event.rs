@@ -7,12 +7,13 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::few::few_values;
 use super::phase::{PhaseFinished, PhaseProgress, PhaseStarted};
 use crate::basis::{Basis, Source};
 use crate::duration::Timespan;
 
 /// What happened. In JSON the fields of an event are next to the field `event`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// The first line: the run and its limits.
@@ -38,7 +39,7 @@ pub enum Event {
     Stopped(Stopped),
     /// What a witness said about the end of the run, after that end.
     Witness(Witness),
-    /// An event of a newer writer. Only the reader makes these.
+    /// An event of a newer writer, of which only the name is kept. Only the reader makes these.
     #[serde(untagged)]
     Unknown(Unknown),
 }
@@ -172,8 +173,8 @@ pub struct SignalEvent {
     pub cause: String,
     /// The context line of the log, as text.
     pub line: String,
-    /// The whole context. `null` if there is none. This crate does not interpret it.
-    #[serde(default, skip_serializing_if = "Value::is_null")]
+    /// The whole context. `null` if there is none.
+    #[serde(default, skip_serializing_if = "Value::is_null", deserialize_with = "few_values")]
     pub context: Value,
     /// The deadline of the teardown, in microseconds from this signal; absent if there is no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -227,7 +228,7 @@ impl Explained {
 
 /// What a witness said about the end of a run. It is written after the run, by `forensics last` or
 /// by the next start.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Witness {
     /// The witness.
     pub source: Source,
@@ -277,7 +278,7 @@ pub struct Stalled {
     pub detail: String,
     /// The threads and what each waits for. `null` if that is not known. This crate does not
     /// interpret it.
-    #[serde(default, skip_serializing_if = "Value::is_null")]
+    #[serde(default, skip_serializing_if = "Value::is_null", deserialize_with = "few_values")]
     pub threads: Value,
 }
 
@@ -430,12 +431,9 @@ impl Stopped {
     }
 }
 
-/// An event of a newer writer: its name, and its fields as they are.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// An event of a newer writer.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Unknown {
     /// The event's name.
     pub event: String,
-    /// Its own fields.
-    #[serde(flatten)]
-    pub fields: Map<String, Value>,
 }

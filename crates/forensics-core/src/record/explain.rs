@@ -388,8 +388,8 @@ fn ask_the_supervisor(run: &Summary<'_>) -> String {
 /// The state of the teardown, as the start of a sentence.
 fn state(run: &Summary<'_>) -> String {
     let names = run.open.iter().map(|(_, open)| shown_phase(&open.phase, open.group.as_deref()));
-    let names = first_of(names.collect(), ", ");
-    match (run.open.len(), run.between()) {
+    let names = first_of(names.collect(), ", ", run.more_open);
+    match (run.open.len() + run.more_open, run.between()) {
         (0, Some(last)) => {
             format!("the teardown was between phases ({} was the last to end)", shown(&last))
         }
@@ -421,7 +421,7 @@ fn timeouts(run: &Summary<'_>) -> String {
 /// The phases that did not end well and that `pick` accepts, as a sentence. `None` if there are
 /// none.
 fn bad_phases(run: &Summary<'_>, pick: fn(&PhaseFinished) -> bool) -> Option<String> {
-    let text = |phase: &&PhaseFinished| {
+    let text = |phase: &PhaseFinished| {
         let how = match phase.outcome {
             PhaseOutcome::Ok => return None,
             PhaseOutcome::TimedOut => "timed out",
@@ -434,13 +434,14 @@ fn bad_phases(run: &Summary<'_>, pick: fn(&PhaseFinished) -> bool) -> Option<Str
         let error = optional(": ", phase.error.as_deref().map(shown));
         Some(format!("phase {name} {how} after {took}{error}"))
     };
-    let bad: Vec<_> = run.ended.iter().filter(|phase| pick(phase)).filter_map(text).collect();
-    (!bad.is_empty()).then(|| first_of(bad, "; "))
+    let bad: Vec<_> = run.not_ok.iter().filter(|phase| pick(phase)).filter_map(text).collect();
+    (!bad.is_empty()).then(|| first_of(bad, "; ", run.more_not_ok))
 }
 
-/// The first texts of a list, and how many more there are.
-fn first_of(mut texts: Vec<String>, separator: &str) -> String {
-    if let Some(more) = texts.len().checked_sub(MAX_PHASES).filter(|&more| more > 0) {
+/// The first texts of a list, and how many more there are. `more` of them are not in the list.
+fn first_of(mut texts: Vec<String>, separator: &str, more: usize) -> String {
+    let more = more + texts.len().saturating_sub(MAX_PHASES);
+    if more > 0 {
         texts.truncate(MAX_PHASES);
         texts.push(format!("{more} more"));
     }

@@ -12,7 +12,7 @@ use nix::unistd::geteuid;
 
 use super::lock::is_locked;
 use super::reader::head;
-use super::{HostState, Record, Run, RunOutcome, RunStarted, Utc, post_mortem};
+use super::{HostState, RecordFile, Run, RunOutcome, RunStarted, Utc, post_mortem};
 use crate::access::AccessError;
 use crate::secure_fs::{Folder, OpenError};
 
@@ -145,8 +145,10 @@ pub fn prune(dir: &Path, service: &str, keep: usize) -> Result<usize, AccessErro
 /// Removes a record if its run has ended; returns whether it did.
 fn remove_dead(folder: &Folder, record: &Found) -> Result<bool, OpenError> {
     let name = Path::new(&record.name);
-    let outcome = Record::of_file(folder.read(name), name)
-        .map(|(record, host)| post_mortem(&record, &host).outcome);
+    let outcome = RecordFile::of(folder.read(name), name).and_then(|file| {
+        let host = file.host()?;
+        Ok(post_mortem(&file.read(|_, _| ())?, &host).outcome)
+    });
     if matches!(outcome, Ok(RunOutcome::Running | RunOutcome::MaybeAlive)) {
         return Ok(false);
     }

@@ -27,9 +27,11 @@
 
 mod audit;
 mod check;
+mod digest;
 mod entry;
 mod event;
 mod explain;
+mod few;
 mod folder;
 mod identity;
 mod lock;
@@ -56,6 +58,7 @@ pub use utc::Utc;
 pub use self::{
     audit::{AUDIT_KEY, AuditQuery, AuditSearch, SentSignal, is_signal_call, search_logs},
     check::{HostState, post_mortem},
+    digest::Digest,
     entry::{Entry, VERSION},
     event::{
         DeadlineMoved, Diag, DiagState, Event, RunStarted, SignalEvent, SignalKind, Stalled,
@@ -65,7 +68,7 @@ pub use self::{
     identity::{Place, ProcessState},
     phase::{PhaseProgress, PhaseStarted, value_field, values_line},
     post_mortem::phase_name,
-    reader::{ContentError, MAX_RECORD},
+    reader::{ContentError, MAX_RECORD, RecordFile},
     run::{Before, Run},
     shorten::MAX_LINE,
     utc::ParseUtcError,

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::few::few_fields;
 use crate::escape::{MAX_NAME_CHARS, MAX_TEXT_CHARS, truncate};
 use crate::logfmt::{self, Key};
 
@@ -40,7 +41,7 @@ pub struct PhaseProgress {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
     /// The values that the phase recorded, by names of its choice.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "few_fields")]
     pub values: Map<String, Value>,
     /// Microseconds since the first signal.
     pub offset_us: u64,
@@ -97,7 +98,7 @@ pub struct PhaseFinished {
     /// Microseconds since the first signal.
     pub offset_us: u64,
     /// Everything that the phase recorded.
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[serde(default, skip_serializing_if = "Map::is_empty", deserialize_with = "few_fields")]
     pub values: Map<String, Value>,
 }
 

@@ -1,6 +1,6 @@
 //! The post-mortem as data: how a run ended, why, and what to change.
 //!
-//! [`super::post_mortem()`] makes it from a [`super::Record`] and a [`super::HostState`].
+//! [`super::post_mortem()`] makes it from a [`super::Digest`] and a [`super::HostState`].
 //! `evidence` and `advice` are texts for people, in which foreign text is already escaped. The
 //! other texts are unescaped, as in the record; [`Display`] escapes them.
 

@@ -9,8 +9,9 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
-use super::{Entry, Event, HostState, MAX_LINE, RunStarted, Utc, VERSION};
-use crate::secure_fs::{Links, OpenError, open_path, read_open};
+use super::digest::{Collector, Digest};
+use super::{Entry, Event, HostState, MAX_LINE, RunStarted, Utc};
+use crate::secure_fs::{Links, OpenError, open_path};
 
 /// Largest record read, in bytes. A run writes a few kilobytes.
 pub const MAX_RECORD: usize = 64 << 20;
@@ -39,7 +40,8 @@ pub enum ContentError {
     },
 }
 
-/// The content of a record.
+/// The content of a record, with all its events in memory. For a record that another user may have
+/// written, use [`PostMortem`](super::PostMortem), which needs little memory for any record.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Record {
@@ -70,33 +72,18 @@ impl Record {
     /// # Errors
     /// If the file cannot be read, is not regular, too large, or not a record at all.
     pub fn read(path: &Path) -> Result<Self, ReadError> {
-        Self::read_with_host(path).map(|(record, _)| record)
+        Self::of(&RecordFile::open(path)?)
     }
 
-    /// Also reads the state of the host for this run. The file is opened once for both.
+    /// Reads an open record.
     ///
     /// # Errors
     /// As [`Record::read`].
     #[doc(hidden)]
-    pub fn read_with_host(path: &Path) -> Result<(Self, HostState), ReadError> {
-        Self::of_file(open_path(path, Links::Refuse), path)
-    }
-
-    /// The same for an opened file; `path` is for errors.
-    pub(super) fn of_file(
-        opened: Result<File, OpenError>,
-        path: &Path,
-    ) -> Result<(Self, HostState), ReadError> {
-        let read = || -> Result<_, Box<dyn Error + Send + Sync>> {
-            let file = opened.map_err(|error| match error {
-                OpenError::NotRegular => "not a regular file; name one that ends in .jsonl".into(),
-                error => Box::<dyn Error + Send + Sync>::from(error),
-            })?;
-            // Before the content is read: if the run ends in between, the content shows it.
-            let host = HostState::of_file(&file, head(&file)?.as_ref().map(|(start, _)| start));
-            Ok((Self::parse(&read_open(&file, MAX_RECORD as u64)?)?, host))
-        };
-        read().map_err(|source| ReadError { path: path.to_owned(), source })
+    pub fn of(file: &RecordFile) -> Result<Self, ReadError> {
+        let mut entries = Vec::new();
+        let digest = file.read(|entry, _| entries.push(entry.clone()))?;
+        Ok(Self::new(digest, entries))
     }
 
     /// Reads the bytes of a record.
@@ -105,30 +92,136 @@ impl Record {
     /// If there is no `run_started` among them.
     #[doc(hidden)]
     pub fn parse(bytes: &[u8]) -> Result<Self, ContentError> {
-        if bytes.is_empty() {
-            return Err(ContentError::Empty);
-        }
         let mut entries = Vec::new();
-        let (mut lines, mut corrupt, mut torn) = (0_usize, 0_usize, false);
-        // An empty line follows a torn line that lacked only its newline.
-        for line in bytes.split_inclusive(|&b| b == b'\n').filter(|&line| line != b"\n") {
-            lines += 1;
-            // A line that is too long is not parsed, because JSON takes many times its size in
-            // memory.
-            let entry = (line.len() <= MAX_LINE).then(|| Entry::parse(line).ok()).flatten();
-            match entry {
-                Some(entry) => entries.push(entry),
-                None if line.ends_with(b"\n") => corrupt += 1,
-                None => torn = true,
+        let digest = parse(bytes, |entry, _| entries.push(entry.clone()))?;
+        Ok(Self::new(digest, entries))
+    }
+
+    fn new(digest: Digest, entries: Vec<Entry>) -> Self {
+        let Digest { start, started, corrupt, torn, newer, .. } = digest;
+        Self { start, started, entries, corrupt, torn, newer }
+    }
+}
+
+impl Digest {
+    /// Reads the bytes of a record.
+    ///
+    /// # Errors
+    /// If there is no `run_started` among them.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ContentError> {
+        parse(bytes, |_, _| ())
+    }
+}
+
+/// An open record. It can be read several times, always up to the size that it had first.
+#[derive(Debug)]
+pub struct RecordFile {
+    file: File,
+    size: u64,
+    /// For errors.
+    path: PathBuf,
+}
+
+impl RecordFile {
+    /// Opens a record.
+    ///
+    /// # Errors
+    /// If it cannot be opened, is not a regular file, or is too large.
+    pub fn open(path: &Path) -> Result<Self, ReadError> {
+        Self::of(open_path(path, Links::Refuse), path)
+    }
+
+    /// The same for an opened file.
+    pub(super) fn of(opened: Result<File, OpenError>, path: &Path) -> Result<Self, ReadError> {
+        let open = || -> Result<_, Box<dyn Error + Send + Sync>> {
+            let file = opened.map_err(|error| match error {
+                OpenError::NotRegular => "not a regular file; name one that ends in .jsonl".into(),
+                error => Box::<dyn Error + Send + Sync>::from(error),
+            })?;
+            let size = file.metadata()?.len();
+            if size > MAX_RECORD as u64 {
+                return Err(OpenError::TooLarge(MAX_RECORD as u64).into());
             }
+            Ok(Self { file, size, path: path.to_owned() })
+        };
+        open().map_err(|source| ReadError { path: path.to_owned(), source })
+    }
+
+    /// Reads the record, and passes each readable entry and its line to `each`. At most one line is
+    /// in memory at a time.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is not a record.
+    pub fn read(&self, each: impl FnMut(&Entry, &[u8])) -> Result<Digest, ReadError> {
+        let read = || -> Result<_, Box<dyn Error + Send + Sync>> {
+            (&self.file).rewind()?;
+            Ok(scan(BufReader::new((&self.file).take(self.size)), each)??)
+        };
+        read().map_err(|source| ReadError { path: self.path.clone(), source })
+    }
+
+    /// The state of the host for this run. Call it before the record is read: if the run ends in
+    /// between, the record shows it.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn host(&self) -> Result<HostState, ReadError> {
+        let failed = |e: io::Error| ReadError { path: self.path.clone(), source: e.into() };
+        let head = head(&self.file).map_err(failed)?;
+        Ok(HostState::of_file(&self.file, head.as_ref().map(|(start, _)| start)))
+    }
+}
+
+fn parse(bytes: &[u8], each: impl FnMut(&Entry, &[u8])) -> Result<Digest, ContentError> {
+    // Reading from memory does not fail.
+    scan(bytes, each).unwrap_or(Err(ContentError::Empty))
+}
+
+/// Reads a record line by line.
+fn scan(
+    mut reader: impl BufRead,
+    mut each: impl FnMut(&Entry, &[u8]),
+) -> io::Result<Result<Digest, ContentError>> {
+    let (mut collected, mut line) = (Collector::default(), Vec::new());
+    let (mut is_empty, mut corrupt, mut torn) = (true, 0, false);
+    loop {
+        let length = read_line(&mut reader, &mut line)?;
+        if length == 0 {
+            break;
         }
-        let start = entries.iter().find_map(|entry| match &entry.event {
-            Event::RunStarted(start) => Some((RunStarted::clone(start), entry.ts)),
-            _ => None,
-        });
-        let (start, started) = start.ok_or(ContentError::NoRunStarted { lines })?;
-        let newer = entries.iter().any(|entry| entry.v > VERSION);
-        Ok(Self { start, started, entries, corrupt, torn, newer })
+        is_empty = false;
+        // An empty line follows a torn line that lacked only its newline.
+        if line == b"\n" {
+            continue;
+        }
+        // A line that is too long is not parsed.
+        let entry = (length <= MAX_LINE).then(|| Entry::parse(&line).ok()).flatten();
+        match entry {
+            Some(entry) => {
+                collected.add(&entry);
+                each(&entry, line.trim_ascii_end());
+            }
+            None if line.ends_with(b"\n") => corrupt += 1,
+            None => torn = true,
+        }
+    }
+    let lines = collected.read + corrupt + usize::from(torn);
+    let none = if is_empty { ContentError::Empty } else { ContentError::NoRunStarted { lines } };
+    Ok(collected.digest(corrupt, torn).ok_or(none))
+}
+
+/// Reads the next line, and returns its length, which is 0 at the end. Of a line that is too long,
+/// only parts are kept, the last one among them.
+fn read_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<usize> {
+    line.clear();
+    let mut length = 0;
+    loop {
+        line.truncate(MAX_LINE);
+        let part = reader.by_ref().take(64 << 10).read_until(b'\n', line)?;
+        length += part;
+        if part == 0 || line.ends_with(b"\n") {
+            return Ok(length);
+        }
     }
 }
 
@@ -227,6 +320,9 @@ mod tests {
         let large = tmp.path().join("large");
         File::create(&large).unwrap().set_len(MAX_RECORD as u64 + 1).unwrap();
         assert!(refused(&large).ends_with("larger than 65536 KiB"));
+        // One line without an end.
+        File::create(&large).unwrap().set_len(MAX_RECORD as u64).unwrap();
+        assert!(refused(&large).contains("no run_started event in 1 lines"));
     }
 
     proptest! {

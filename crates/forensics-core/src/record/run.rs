@@ -9,12 +9,12 @@ use nix::unistd::getppid;
 
 use super::check;
 use super::folder::found;
-use super::{PostMortem, ReadError, Record, RunOutcome, RunStarted};
+use super::{Digest, Entry, PostMortem, ReadError, RecordFile, RunOutcome, RunStarted};
 use crate::access::AccessError;
 use crate::cgroupfs::OomKills;
 use crate::diagnostic::killed_for_memory;
 use crate::procfile;
-use crate::secure_fs::{Folder, Links, OpenError, open_path};
+use crate::secure_fs::{Folder, OpenError};
 
 impl PostMortem {
     /// Reads the post-mortem of the record at `path`. It uses everything that this process can find
@@ -41,12 +41,14 @@ impl PostMortem {
 }
 
 /// A run: what it recorded, and how it ended.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Run {
-    /// Its record.
-    pub record: Record,
+    /// What it recorded.
+    pub record: Digest,
     /// See [`PostMortem::of`].
     pub post_mortem: PostMortem,
+    /// Its record.
+    pub file: RecordFile,
 }
 
 impl Run {
@@ -55,7 +57,7 @@ impl Run {
     /// # Errors
     /// If the record cannot be read.
     pub fn read(path: &Path) -> Result<Self, ReadError> {
-        Self::of_file(open_path(path, Links::Refuse), path)
+        Self::of(RecordFile::open(path)?, |_| ())
     }
 
     /// The newest run of an open folder that is not alive, as for [`PostMortem::of_last`].
@@ -72,7 +74,16 @@ impl Run {
 
     /// The run of an opened record; `path` is for errors.
     pub(super) fn of_file(opened: Result<File, OpenError>, path: &Path) -> Result<Self, ReadError> {
-        let (record, mut host) = Record::of_file(opened, path)?;
+        Self::of(RecordFile::of(opened, path)?, |_| ())
+    }
+
+    /// The run of an open record, each entry of which is passed to `each`.
+    ///
+    /// # Errors
+    /// If the record cannot be read.
+    pub fn of(file: RecordFile, mut each: impl FnMut(&Entry)) -> Result<Self, ReadError> {
+        let mut host = file.host()?;
+        let record = file.read(|entry, _| each(entry))?;
         if let Some(oom) = OomKills::read() {
             host.oom_kill = Some(oom.count);
             host.cgroup_inode = Some(oom.cgroup_inode);
@@ -84,11 +95,11 @@ impl Run {
         );
         // Last, because that log can be long. Its pids are those of the initial namespace.
         if is_unexplained && procfile::is_in_initial_pid_namespace("/proc/self") == Some(true) {
-            let began = record.entries.first().map_or(0, |entry| entry.mono_us);
-            host.oom_line = killed_for_memory(record.start.pid, Duration::from_micros(began));
+            let began = Duration::from_micros(record.end.began_us.unwrap_or(0));
+            host.oom_line = killed_for_memory(record.start.pid, began);
             post_mortem = check::post_mortem(&record, &host);
         }
-        Ok(Self { record, post_mortem })
+        Ok(Self { record, post_mortem, file })
     }
 }
 

@@ -1,11 +1,10 @@
-//! The facts of a record about the end of its run, collected in one pass for the post-mortem.
+//! The facts of a record about the end of its run, for the post-mortem.
 
-use std::collections::HashMap;
-
+use super::digest::{Digest, End};
 use super::post_mortem::phase_name;
 use super::{
-    Entry, Event, Explained, HostState, PhaseFinished, PhaseStarted, Record, RunStarted,
-    SignalEvent, Stalled, StalledWhat, Stopped, Utc,
+    Explained, HostState, PhaseFinished, PhaseStarted, RunStarted, SignalEvent, Stalled, Stopped,
+    Utc,
 };
 use crate::duration::Timespan;
 
@@ -35,96 +34,49 @@ pub(super) struct Summary<'a> {
     pub(super) asked_by_systemd: Option<(u64, &'a SignalEvent)>,
     /// The phases that have not ended, in the order in which they began, with their start times.
     pub(super) open: Vec<(u64, &'a PhaseStarted)>,
-    /// The phases that have ended.
-    pub(super) ended: Vec<&'a PhaseFinished>,
+    /// How many more.
+    pub(super) more_open: usize,
+    /// The phases that did not end well, and how many more.
+    pub(super) not_ok: &'a [PhaseFinished],
+    pub(super) more_not_ok: usize,
+    /// The phase that ended last.
+    ended_last: Option<&'a PhaseFinished>,
     /// The last stall, if there was no progress since.
     pub(super) stalled: Option<&'a Stalled>,
     pub(super) stopped: Option<&'a Stopped>,
 }
 
 impl<'a> Summary<'a> {
-    pub(super) fn of(record: &'a Record) -> Self {
-        // What a witness said is written after the run.
-        let of_run = |entry: &&Entry| !matches!(entry.event, Event::Witness(_));
-        let mut run = Self {
-            start: &record.start,
-            last: record.entries.iter().rfind(of_run).map_or(record.started, |entry| entry.ts),
-            // Threads write concurrently, so the last line need not be the latest.
-            last_us: record
-                .entries
-                .iter()
-                .filter(of_run)
-                .map(|entry| entry.mono_us)
-                .max()
-                .unwrap_or(0),
-            asked: None,
-            asked_last: None,
-            explained: None,
-            stop_timeout: record.start.stop_timeout_us,
-            deadline_us: None,
-            moved_us: None,
-            asked_by_systemd: None,
-            open: Vec::new(),
-            ended: Vec::new(),
-            stalled: None,
-            stopped: None,
-        };
-        // A map by name, because a record may hold a million events. The line is kept for sorting.
-        let mut open = HashMap::new();
-        for (line, entry) in record.entries.iter().enumerate() {
-            let at_us = entry.mono_us;
-            match &entry.event {
-                Event::Signal(signal) => {
-                    let (_, first) = *run.asked.get_or_insert((at_us, signal));
-                    run.deadline_us = run.deadline_us.or(first.deadline_us);
-                    run.asked_last = Some(signal);
-                    run.stop_timeout = signal.stop_timeout_us.or(run.stop_timeout);
-                    if matches!(signal.cause.as_str(), "systemd" | "reboot") {
-                        run.asked_by_systemd.get_or_insert((at_us, signal));
-                    }
-                }
-                Event::Explained(explained) => run.explained = Some(explained),
-                Event::DeadlineMoved(moved) => {
-                    run.stop_timeout = moved.stop_timeout_us.or(run.stop_timeout);
-                    run.deadline_us = moved.deadline_us.or(run.deadline_us);
-                    run.moved_us = Some(at_us);
-                }
-                Event::PhaseStarted(phase) => {
-                    run.moved(Some(&phase.phase));
-                    open.insert((&phase.phase, &phase.group), (line, at_us, phase));
-                }
-                Event::PhaseProgress(_) => run.moved(None),
-                Event::PhaseFinished(phase) => {
-                    run.moved(Some(&phase.phase));
-                    open.remove(&(&phase.phase, &phase.group));
-                    run.ended.push(phase);
-                }
-                Event::Stalled(stalled) => run.stalled = Some(stalled),
-                Event::Stopped(stopped) => run.stopped = Some(stopped),
-                Event::RunStarted(_) | Event::Diag(_) | Event::Witness(_) | Event::Unknown(_) => {}
-            }
+    pub(super) fn of(record: &'a Digest) -> Self {
+        let (start, end): (_, &End) = (&record.start, &record.end);
+        Self {
+            start,
+            last: end.last.unwrap_or(record.started),
+            last_us: end.last_us,
+            asked: end.asked.as_ref().map(|(at_us, signal)| (*at_us, signal)),
+            asked_last: end.asked_last.as_ref(),
+            stop_timeout: end.stop_timeout.or(start.stop_timeout_us),
+            deadline_us: end.deadline_us,
+            moved_us: end.moved_us,
+            explained: end.explained.as_ref(),
+            asked_by_systemd: end.asked_by_systemd.as_ref().map(|(at_us, it)| (*at_us, it)),
+            open: end.open(),
+            more_open: end.more_open,
+            not_ok: &end.not_ok,
+            more_not_ok: end.more_not_ok,
+            ended_last: end.ended_last.as_ref(),
+            stalled: end.stalled.as_ref(),
+            stopped: end.stopped.as_ref(),
         }
-        let mut open: Vec<_> = open.into_values().collect();
-        open.sort_by_key(|&(line, ..)| line);
-        run.open = open.into_iter().map(|(_, at_us, phase)| (at_us, phase)).collect();
-        run
-    }
-
-    /// The runtime made progress, and this phase began or ended.
-    fn moved(&mut self, phase: Option<&str>) {
-        self.stalled = self.stalled.filter(|stalled| {
-            stalled.what != StalledWhat::Runtime
-                && (phase.is_none() || stalled.phase.as_deref() != phase)
-        });
     }
 
     pub(super) fn teardown_began(&self) -> bool {
-        !self.open.is_empty() || !self.ended.is_empty()
+        !self.open.is_empty() || self.ended_last.is_some()
     }
 
     /// The phase that ended last, if none runs.
     pub(super) fn between(&self) -> Option<String> {
-        let last = self.ended.last().filter(|_| self.open.is_empty())?;
+        let last = self.ended_last.filter(|_| self.open.is_empty())?;
         Some(phase_name(&last.phase, last.group.as_deref()))
     }
 

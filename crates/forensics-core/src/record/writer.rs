@@ -382,7 +382,7 @@ mod tests {
     use super::super::lock::{is_locked, unlock};
     use super::super::{
         Entry, MAX_LINE, PhaseFinished, PhaseOutcome, PhaseProgress, PhaseStarted, PostMortem,
-        Record, RunOutcome, runs,
+        Record, RecordFile, RunOutcome, runs,
     };
     use super::*;
     use crate::escape::error_chain;
@@ -425,7 +425,8 @@ mod tests {
         assert_eq!(runs(&dir).unwrap(), [run.path()]);
         run.record(&phase("drain")).unwrap();
         run.sync().unwrap();
-        let (read, host) = Record::read_with_host(run.path()).unwrap();
+        let file = RecordFile::open(run.path()).unwrap();
+        let (host, read) = (file.host().unwrap(), Record::of(&file).unwrap());
         assert!(host.locked);
         let lock = read.start.lock.clone();
         assert_eq!(read.start, RunStarted { lock, ..RunStarted::new("gateway", 4100) });
@@ -508,7 +509,8 @@ mod tests {
                 assert_eq!(phases, ["first", "second", "third"].map(phase), "case {n}: {path:?}");
                 assert_eq!((record.corrupt, record.torn), (0, false), "case {n}");
             }
-            let (record, host) = Record::read_with_host(run.path()).unwrap();
+            let file = RecordFile::open(run.path()).unwrap();
+            let (host, record) = (file.host().unwrap(), Record::of(&file).unwrap());
             assert!(host.locked && record.start.lock == host.lock, "case {n}");
             assert_eq!(runs(&dir).unwrap(), [run.path()], "case {n}");
         }

@@ -8,5 +8,5 @@ mod regular;
 mod trust;
 
 pub use folder::{Folder, append_to};
-pub(crate) use regular::{Links, READ, is_regular, kind, open_path, read_open};
+pub(crate) use regular::{Links, READ, is_regular, kind, open_path};
 pub use regular::{OpenError, read};

@@ -101,7 +101,7 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, OpenError> {
 }
 
 /// The same for an open file.
-pub(crate) fn read_open(file: &File, limit: u64) -> Result<Vec<u8>, OpenError> {
+fn read_open(file: &File, limit: u64) -> Result<Vec<u8>, OpenError> {
     let mut bytes = Vec::new();
     file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {

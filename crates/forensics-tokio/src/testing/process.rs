@@ -189,7 +189,8 @@ impl Process {
         let paths = runs(&self.records).unwrap_or_default();
         let mut newest_first = paths.iter().rev().filter_map(|path| record::Run::read(path).ok());
         let run = newest_first.find(is_its);
-        let (record, verdict) = run.map(|run| (run.record, run.post_mortem)).unzip();
+        let record = run.as_ref().and_then(|run| Record::of(&run.file).ok());
+        let verdict = run.map(|run| run.post_mortem);
         let (stdout, stderr) = (self.stdout.text(), self.stderr.text());
         Run { status, stdout, stderr, record, verdict, _records: self.made.take() }
     }

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use self::line::{Addressed, Call, EventId, Line, Target, parse, parse_journal};
 use super::post_mortem::MAX_SHOWN;
 use super::summary::Summary;
-use super::{Event, Record, SignalEvent, SignalKind, Utc};
+use super::{Digest, SignalEvent, SignalKind, Utc};
 use crate::capture::Signal;
 use crate::escape::{Escaped, MAX_NAME_CHARS, truncate};
 
@@ -188,16 +188,13 @@ impl Asked {
 impl AuditQuery {
     /// What the audit log can tell about a run. `killed` says whether the run may have been killed.
     /// `None` if the record lacks nothing that the log could tell, or does not name the process.
-    pub fn of(record: &Record, killed: bool) -> Option<Self> {
+    pub fn of(record: &Digest, killed: bool) -> Option<Self> {
         let (start, run) = (&record.start, Summary::of(record));
         let program = || start.exe.as_deref()?.rsplit('/').next().map(str::to_owned);
         let name = start.process_name.clone().or_else(program)?;
         let in_first_namespace = start.pid_namespace == Some(FIRST_PID_NAMESPACE);
-        let asked = record.entries.iter().find_map(|entry| match &entry.event {
-            Event::Signal(signal) => Some(Asked::of(signal, entry.ts, in_first_namespace)),
-            _ => None,
-        });
-        let asked = asked.flatten();
+        let first = run.asked.zip(record.end.asked_at);
+        let asked = first.and_then(|((_, signal), at)| Asked::of(signal, at, in_first_namespace));
         (killed || asked.is_some()).then(|| Self {
             pid: start.pid,
             host_pid: if in_first_namespace { Some(start.pid) } else { start.host_pid },

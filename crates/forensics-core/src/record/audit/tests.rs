@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::*;
 use crate::record::entry::line as record_line;
-use crate::record::{Record, RunStarted};
+use crate::record::{Digest, Event, RunStarted};
 
 /// The second of most events here, as the log and as a record show it.
 const NOW: i64 = 1_795_878_157;
@@ -358,7 +358,7 @@ fn what_is_asked_follows_from_the_record() {
         let lines = [-60, 0].into_iter().zip(events).flat_map(|(seconds, event)| {
             record_line(at(seconds), seconds.unsigned_abs(), &event).unwrap()
         });
-        AuditQuery::of(&Record::parse(&lines.collect::<Vec<_>>()).unwrap(), killed)
+        AuditQuery::of(&Digest::parse(&lines.collect::<Vec<_>>()).unwrap(), killed)
     };
     let same = query(&|_, _| {}, true).unwrap();
     assert_eq!((same.name.as_str(), same.host_pid), ("a name that is ", Some(7)));

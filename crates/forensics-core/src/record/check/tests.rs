@@ -17,7 +17,7 @@ const T0: u64 = 100 * S;
 
 /// A record of those events, each with its time on the monotonic clock in microseconds. The wall
 /// clock goes backwards, which must have no effect.
-fn record(start: RunStarted, events: &[(u64, Event)]) -> Record {
+fn record(start: RunStarted, events: &[(u64, Event)]) -> Digest {
     let ts = |us: u64| -> Utc {
         let back = std::time::Duration::from_micros(us % 60_000_000);
         (std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_795_428_900) - back).into()
@@ -26,7 +26,7 @@ fn record(start: RunStarted, events: &[(u64, Event)]) -> Record {
     for (us, event) in events {
         bytes.extend(line(ts(*us), *us, event).unwrap());
     }
-    Record::parse(&bytes).unwrap()
+    Digest::parse(&bytes).unwrap()
 }
 
 /// A run under systemd with a stop timeout of 3 s.
