@@ -1,59 +1,23 @@
-//! The HTTP routes, and the requests and sessions in flight.
+//! The HTTP routes, and the sessions: answers that last until one side ends them.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::http::header::CONNECTION;
-use axum::http::{HeaderValue, StatusCode, Uri};
-use axum::middleware::{self, Next};
+use axum::extract::State;
+use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use axum::routing::get;
-use forensics_tokio::inflight::InFlight;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use forensics_tokio::streams::Streams;
 
-/// The requests in flight. A session is a request that lasts until one side ends it.
-#[derive(Debug, Default)]
-pub(crate) struct Traffic {
-    pub(crate) requests: InFlight,
-    sessions: TaskTracker,
-    goodbye: CancellationToken,
-}
-
-impl Traffic {
-    /// Asks the sessions to end, and returns how many there are.
-    pub(crate) fn say_goodbye(&self) -> usize {
-        self.goodbye.cancel();
-        self.sessions.len()
-    }
-}
-
-/// The routes. Once `stop` is cancelled, each answer has the header `Connection: close`. Requests to the
-/// probes are not counted.
-pub(crate) fn routes(traffic: Arc<Traffic>, probes: Router, stop: CancellationToken) -> Router {
+/// The routes.
+pub(crate) fn routes(sessions: Streams, probes: Router) -> Router {
     Router::new()
         .route("/", get(|| async { "ok\n" }))
         .route("/slow", get(slow))
         .route("/session", get(session))
-        .layer(middleware::from_fn_with_state(stop, say_close))
-        .layer(traffic.requests.http_layer())
-        .with_state(traffic)
+        .with_state(sessions)
         .merge(probes)
-}
-
-async fn say_close(
-    State(stop): State<CancellationToken>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let mut response = next.run(request).await;
-    if stop.is_cancelled() {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
 }
 
 /// Answers after the number of milliseconds in the query `ms=N`.
@@ -65,10 +29,9 @@ async fn slow(uri: Uri) -> Result<String, StatusCode> {
 }
 
 /// A stream with a line every second, until the server asks the sessions to end.
-async fn session(State(traffic): State<Arc<Traffic>>) -> Response {
+async fn session(State(sessions): State<Streams>) -> Response {
     let (mut say, hear) = tokio::io::duplex(64);
-    let goodbye = traffic.goodbye.clone();
-    traffic.sessions.spawn(async move {
+    tokio::spawn(sessions.run(async move |goodbye| {
         use tokio::io::AsyncWriteExt;
         let mut beat = tokio::time::interval(Duration::from_secs(1));
         loop {
@@ -81,6 +44,6 @@ async fn session(State(traffic): State<Arc<Traffic>>) -> Response {
                 return;
             }
         }
-    });
+    }));
     Response::new(Body::from_stream(tokio_util::io::ReaderStream::new(hear)))
 }

@@ -10,13 +10,9 @@
 #![forbid(unsafe_code)]
 
 mod adapter;
-mod door;
 mod http;
-mod listening;
 mod options;
-mod server;
 mod store;
-mod wire;
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -24,14 +20,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
+use forensics_tokio::connections::Connections;
+use forensics_tokio::serve::{self, serve};
+use forensics_tokio::streams::Streams;
 use forensics_tokio::{
     Builder, PhaseContext, ShutdownGuard, ShutdownReport, diagnostic, logging, probes,
 };
-use listenfd::ListenFd;
 
 use crate::adapter::Adapter;
-use crate::http::Traffic;
-use crate::listening::Listening;
 use crate::options::{Options, Trouble};
 use crate::store::Store;
 
@@ -48,22 +44,26 @@ async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
     }
     // A socket from systemd. This removes its variables from the environment, so that no child takes the
     // socket for its own. No other thread reads the environment yet.
-    let passed = ListenFd::from_env();
+    let passed = serve::inherited()?.into_iter().next();
     // From here on a signal requests a stop, also while the service starts.
     let guard = builder(&options).install()?;
 
-    let listening = Listening::open(passed, &options.listen).await?;
+    let listener = match passed {
+        Some(listener) => listener,
+        None => serve::Listener::bind(&options.listen).await?,
+    };
     // Not `println!`, which panics if stdout is closed.
-    let _ = writeln!(io::stdout(), "listening on http://{}", listening.address()?);
+    let _ = writeln!(io::stdout(), "listening on http://{}", listener.local_addr()?);
 
-    let traffic = Arc::new(Traffic::default());
+    let connections = Connections::new();
+    let sessions = Streams::new();
     let store = Arc::new(Store::default());
     let telegram = Adapter::start("telegram", store.clone());
     let slack = Adapter::start("slack", store.clone());
     let trouble = options.trouble();
 
     // Tell the connected clients, so that they can go elsewhere.
-    let told = traffic.clone();
+    let told = sessions.clone();
     guard.phase("notify", async move |cx| {
         trouble.befall(&cx).await;
         cx.record("sessions_told", told.say_goodbye());
@@ -71,7 +71,7 @@ async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
 
     // Since the token was cancelled, the server accepts nothing new. Wait for the accepted
     // requests.
-    let drain = traffic.requests.drain_phase();
+    let drain = connections.drain_phase();
     guard
         .phase("drain", async move |cx| {
             trouble.befall(&cx).await;
@@ -96,9 +96,9 @@ async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
         })
         .reserve(Duration::from_secs(1));
 
-    let stop = guard.token();
-    let routes = http::routes(traffic, probes::router(&guard), stop.clone());
-    Ok(guard.run(server::serve(listening, routes, stop)).await)
+    let routes = http::routes(sessions, probes::router(&guard));
+    let server = serve(listener, routes, &connections, guard.token());
+    Ok(guard.run(server).await)
 }
 
 /// The settings of the guard, from the command line.

@@ -1,6 +1,6 @@
 //! gRPC with tonic. The calls stream until the client or the server ends them. A graceful shutdown
 //! of the server waits for all calls, and would wait for these forever. So a phase before the drain
-//! asks them to end.
+//! asks them to end, and cuts those that do not. The drain closes the connections of silent clients.
 //!
 //! ```sh
 //! cargo run -p forensics-example-grpc --example grpc    # the server; prints its address
@@ -14,13 +14,13 @@ use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use forensics_tokio::connections::Connections;
+use forensics_tokio::streams::Streams;
 use forensics_tokio::{ShutdownGuard, ShutdownReport, diagnostic, logging};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 /// The code that `build.rs` generates.
@@ -64,29 +64,28 @@ async fn serve() -> Result<ShutdownReport, Box<dyn Error>> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("listening on http://{}", listener.local_addr()?);
 
-    let calls = Calls::default();
-    let told = calls.clone();
+    let calls = Streams::new();
+    let (told, goodbye) = (calls.clone(), calls.goodbye_phase(Duration::from_secs(2)));
     guard.phase("goodbye", async move |cx| {
-        cx.record("calls_told", told.running.len());
-        told.goodbye.cancel();
+        cx.record("calls_told", told.count());
+        goodbye(cx).await;
     });
-    guard.phase("drain", async |cx| cx.service_ended().await).timeout(Duration::from_secs(30));
+    let connections = Connections::new();
+    guard.phase("drain", connections.drain_phase()).timeout(Duration::from_secs(30));
 
     let server = tonic::transport::Server::builder()
-        .add_service(TickerServer::new(calls))
+        .layer(connections.http_layer())
+        .add_service(TickerServer::new(Calls(calls)))
         .serve_with_incoming_shutdown(
-            TcpListenerStream::new(listener),
+            connections.listener(listener),
             guard.token().cancelled_owned(),
         );
     Ok(guard.run(server).await)
 }
 
-/// The calls that are running.
-#[derive(Clone, Default)]
-struct Calls {
-    running: TaskTracker,
-    goodbye: CancellationToken,
-}
+/// The service, and its running calls.
+#[derive(Clone)]
+struct Calls(Streams);
 
 #[tonic::async_trait]
 impl Ticker for Calls {
@@ -94,8 +93,7 @@ impl Ticker for Calls {
 
     async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let (say, hear) = mpsc::channel(1);
-        let goodbye = self.goodbye.clone();
-        self.running.spawn(async move {
+        tokio::spawn(self.0.run(async move |goodbye| {
             let mut beat = tokio::time::interval(Duration::from_millis(100));
             for number in 0.. {
                 tokio::select! {
@@ -108,7 +106,7 @@ impl Ticker for Calls {
                     return;
                 }
             }
-        });
+        }));
         Ok(Response::new(Box::pin(ReceiverStream::new(hear))))
     }
 }

@@ -23,7 +23,8 @@ pub(crate) struct Config {
     pub(crate) headroom: Duration,
     /// `None`: the pre-stop delay, the drain timeout and [`BEYOND_DRAIN`] together.
     pub(crate) deadline: Option<Duration>,
-    /// `None`: [`AFTER_PHASES`], or the drain timeout if there are no phases.
+    /// `None`: [`AFTER_PHASES`], the drain timeout if there are no phases, or no time if a phase has
+    /// already waited for the service.
     pub(crate) service_timeout: Option<Duration>,
     pub(crate) diag_log: Option<PathBuf>,
     pub(crate) diag_command: DiagCommand,
@@ -144,9 +145,14 @@ impl Config {
         set.map(|&(_, status)| status).or(how.default_status()).unwrap_or(FAILURE)
     }
 
-    /// How long to wait for the service's future after `phases` phases.
-    pub(crate) fn service_timeout(&self, phases: usize) -> Duration {
-        let default = if phases == 0 { self.drain_timeout } else { AFTER_PHASES };
+    /// How long to wait for the service's future after `phases` phases. `is_awaited`: one of them has
+    /// already waited for it.
+    pub(crate) fn service_timeout(&self, phases: usize, is_awaited: bool) -> Duration {
+        let default = match phases {
+            0 => self.drain_timeout,
+            _ if is_awaited => Duration::ZERO,
+            _ => AFTER_PHASES,
+        };
         self.service_timeout.unwrap_or(default)
     }
 

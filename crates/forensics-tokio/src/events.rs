@@ -191,6 +191,14 @@ events! {
         warn(name: "phase_still_running", phase = named(phase), elapsed = %Seconds(elapsed),
             budget = %Seconds(budget), last_recorded = last, "+{} phase still running", Seconds(offset));
 
+    fn phase_waits(phase: &str, offset: Duration, what: &str) =>
+        info(name: "phase_waits", phase = named(phase), waits_for = what, "+{} phase waits",
+            Seconds(offset));
+
+    fn service_dropped_after_drain(waited: Duration, phase: &str) =>
+        warn(name: "service_dropped", waited = %Seconds(waited), "The service's future did not end while \
+            phase {} waited for it, and is dropped", Escaped(phase));
+
     fn service_dropped(waited: Duration) =>
         warn(name: "service_dropped", waited = %Seconds(waited), "The service's future did not end \
             after the last phase and is dropped: let it end when the guard's token is cancelled, and wait \
@@ -374,6 +382,9 @@ pub(crate) fn emit(event: LogEvent, phases: &Phases) {
         LogEvent::PhaseStarted { phase, offset, budget } => {
             phases.span(&phase).in_scope(|| phase_started(&phase.name, offset, budget));
         }
+        LogEvent::PhaseWaits { phase, offset, what } => {
+            phases.span(&phase).in_scope(|| phase_waits(&phase.name, offset, &what));
+        }
         LogEvent::PhaseStillRunning { phase, offset, elapsed, budget, last_value } => {
             let _in = phases.span(&phase).entered();
             phase_still_running(&phase.name, offset, elapsed, budget, last_value);
@@ -381,7 +392,8 @@ pub(crate) fn emit(event: LogEvent, phases: &Phases) {
         LogEvent::PhaseFinished { phase, report } => {
             phases.take_span(&phase).in_scope(|| phase_finished(&report));
         }
-        LogEvent::ServiceDropped(waited) => service_dropped(waited),
+        LogEvent::ServiceDropped(waited, None) => service_dropped(waited),
+        LogEvent::ServiceDropped(waited, Some(by)) => service_dropped_after_drain(waited, &by),
         LogEvent::DiagnosticLeftBehind => diagnostic_left_behind(),
         LogEvent::Stalled(detail) => stalled(&detail),
         LogEvent::Forced(detail, status) => forced(&detail, status),

@@ -44,6 +44,9 @@
 //! |---|---|
 //! | `logging` (default) | the module `logging`: a subscriber for services that have none, to stderr or the journal |
 //! | `axum` | the module `probes`: `/readyz` and `/livez` as an axum router |
+//! | `serve` | the module `serve`: an accept loop for HTTP/1 and HTTP/2 that loses no request at a stop |
+//! | `serve-http1` | the same without HTTP/2, and with fewer dependencies |
+//! | `tonic` | [`connections`] for a server of tonic |
 //! | `metrics` | the module `metrics`: metrics of the previous run, through the `metrics` facade |
 //! | `tower` | a layer for [`inflight`], which counts the HTTP requests of a tower service |
 //! | `testing` | the module `testing`: for tests of your service's shutdown |
@@ -57,6 +60,7 @@ mod builder;
 mod capture_context;
 mod child;
 mod config;
+pub mod connections;
 mod describe;
 pub mod diagnostic;
 mod events;
@@ -87,10 +91,13 @@ mod record_events;
 mod recorded;
 mod recorder;
 mod report;
+#[cfg(feature = "serve-http1")]
+pub mod serve;
 mod shutdown;
 mod shutdown_thread;
 mod signal_check;
 mod status;
+pub mod streams;
 mod systemctl;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -103,12 +103,23 @@ impl PhaseContext {
         self.record("progress", format!("{done}/{total}"));
     }
 
+    /// When the token of the guard was cancelled.
+    pub(crate) fn token_cancelled_at(&self) -> Instant {
+        self.shutdown.machine().token_cancelled_at().unwrap_or_else(|| self.shutdown.now())
+    }
+
+    /// Logs what the phase waits for.
+    pub(crate) fn log_waiting(&self, what: &str) {
+        self.shutdown.handle(Event::PhaseWaits(self.id, what.to_owned()));
+    }
+
     /// Waits until the service's own future, which was passed to [`run`](crate::ShutdownGuard::run),
     /// has ended. If the server ends by itself once the token is cancelled, a phase that waits for
     /// this is its drain.
     ///
     /// Cancel safe.
     pub async fn service_ended(&self) {
+        self.shutdown.handle(Event::PhaseAwaitsService(self.id));
         // There is no error, because the sender is in `self`.
         let mut running = self.shutdown.service_running.subscribe();
         let _ = running.wait_for(|running| !running).await;

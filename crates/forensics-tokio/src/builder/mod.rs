@@ -138,7 +138,8 @@ impl Builder {
     ///
     /// It never lasts past the deadline.
     ///
-    /// Default: 1 s, or the drain timeout if there are no phases. Environment:
+    /// Default: 1 s; the drain timeout if there are no phases; no time if a phase waited for the service
+    /// ([`service_ended`](crate::PhaseContext::service_ended)) until its own time was up. Environment:
     /// `FORENSICS_SERVICE_TIMEOUT`.
     pub fn service_timeout(self, timeout: Duration) -> Self {
         self.set(|config| config.service_timeout = Some(timeout))

@@ -5,7 +5,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use http::Response;
+use http::{Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
@@ -60,23 +60,27 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        let guard = Some(self.in_flight.track());
+        let mut guard = self.in_flight.track();
         let answer = self.inner.call(request);
-        Box::pin(async move { Ok(answer.await?.map(|inner| TrackedBody { inner, guard })) })
+        Box::pin(async move {
+            let answer = answer.await?;
+            guard.set_answered(answer.status() == StatusCode::SWITCHING_PROTOCOLS);
+            Ok(answer.map(|inner| TrackedBody { inner, guard: Some(guard) }))
+        })
     }
 }
 
 pin_project! {
     /// The body of an answer. Its request counts until the body has ended or is dropped.
     #[derive(Debug)]
-    pub struct TrackedBody<B> {
+    pub struct TrackedBody<B, G = InFlightGuard> {
         #[pin]
-        inner: B,
-        guard: Option<InFlightGuard>,
+        pub(crate) inner: B,
+        pub(crate) guard: Option<G>,
     }
 }
 
-impl<B: Body> Body for TrackedBody<B> {
+impl<B: Body, G> Body for TrackedBody<B, G> {
     type Data = B::Data;
     type Error = B::Error;
 

@@ -9,6 +9,7 @@ mod http_layer;
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -16,6 +17,9 @@ use crate::phase_context::PhaseContext;
 
 #[cfg(feature = "tower")]
 pub use self::http_layer::{HttpInFlightLayer, HttpInFlightService, TrackedBody};
+
+/// How long a drain waits before it logs what it waits for.
+pub(crate) const FIRST_NOTICE: Duration = Duration::from_secs(1);
 
 /// Counts what is in flight. Clones share one count.
 ///
@@ -34,7 +38,17 @@ pub use self::http_layer::{HttpInFlightLayer, HttpInFlightService, TrackedBody};
 /// # }
 /// ```
 #[derive(Debug, Clone, Default)]
-pub struct InFlight(Arc<watch::Sender<usize>>);
+pub struct InFlight(Arc<watch::Sender<Counts>>);
+
+/// What an [`InFlight`] counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) active: usize,
+    /// How many of these are HTTP requests whose handler has returned an answer, which is being sent.
+    pub(crate) answered: usize,
+    /// How many HTTP requests have changed the protocol of their connection, ever.
+    pub(crate) upgraded: usize,
+}
 
 impl InFlight {
     /// Returns a count of 0.
@@ -44,13 +58,18 @@ impl InFlight {
 
     /// Returns how many are in flight.
     pub fn count(&self) -> usize {
-        *self.0.borrow()
+        self.0.borrow().active
+    }
+
+    /// The counts, and their changes.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Counts> {
+        self.0.subscribe()
     }
 
     /// Counts one more until the returned guard is dropped.
     pub fn track(&self) -> InFlightGuard {
-        self.0.send_modify(|count| *count += 1);
-        InFlightGuard(self.0.clone())
+        self.0.send_modify(|counts| counts.active += 1);
+        InFlightGuard { counts: self.0.clone(), is_answered: false }
     }
 
     /// Returns the work of a phase that waits until the service's own future has ended and nothing is in
@@ -58,7 +77,9 @@ impl InFlight {
     ///
     /// It also waits for the service because the answer of a request that no longer counts may not have
     /// been sent yet, and because a connection that is kept open can bring another request. A server
-    /// that stops with the token returns once all of that is over. If the service's future does not end
+    /// that stops with the token returns once all of that is over. A connection that was upgraded, such as
+    /// a WebSocket, is not counted here. The phase records how many there were (`upgraded`).
+    /// [`Connections`](crate::connections::Connections) counts them until they are closed. If the service's future does not end
     /// at a stop, call `wait_idle` instead.
     pub fn drain_phase(
         &self,
@@ -80,12 +101,16 @@ impl InFlight {
 
     /// Waits until `ended` is ready and nothing is in flight.
     async fn wait(&self, cx: &PhaseContext, ended: impl Future<Output = ()>) {
-        let mut count = self.0.subscribe();
+        let mut counts = self.subscribe();
         cx.record("active_at_start", self.count());
         let mut ended = pin!(ended);
         let mut is_ended = false;
+        let mut notice = pin!(tokio::time::sleep(FIRST_NOTICE));
         loop {
-            let active = *count.borrow_and_update();
+            let Counts { active, upgraded, .. } = *counts.borrow_and_update();
+            if upgraded > 0 {
+                cx.record("upgraded", upgraded);
+            }
             cx.record("active_now", active);
             if active == 0 && is_ended {
                 return;
@@ -93,7 +118,13 @@ impl InFlight {
             tokio::select! {
                 () = &mut ended, if !is_ended => is_ended = true,
                 // This does not fail, because `self` holds the sender.
-                _ = count.changed() => {}
+                _ = counts.changed() => {}
+                () = &mut notice, if active == 0 && !notice.is_elapsed() => {
+                    let text = "the service, which has not ended; 0 requests are in flight, and \
+                        connections are not counted";
+                    cx.record("waited_for", text);
+                    cx.log_waiting(text);
+                }
             }
         }
     }
@@ -102,10 +133,28 @@ impl InFlight {
 /// Counts as one in flight until it is dropped. [`InFlight::track`] returns it.
 #[derive(Debug)]
 #[must_use = "the count goes down again as soon as this is dropped"]
-pub struct InFlightGuard(Arc<watch::Sender<usize>>);
+pub struct InFlightGuard {
+    counts: Arc<watch::Sender<Counts>>,
+    is_answered: bool,
+}
+
+#[cfg(feature = "tower")]
+impl InFlightGuard {
+    /// The handler of the HTTP request has returned an answer.
+    pub(crate) fn set_answered(&mut self, upgrades: bool) {
+        self.is_answered = true;
+        self.counts.send_modify(|counts| {
+            counts.answered += 1;
+            counts.upgraded += usize::from(upgrades);
+        });
+    }
+}
 
 impl Drop for InFlightGuard {
     fn drop(&mut self) {
-        self.0.send_modify(|count| *count -= 1);
+        self.counts.send_modify(|counts| {
+            counts.active -= 1;
+            counts.answered -= usize::from(self.is_answered);
+        });
     }
 }

@@ -44,6 +44,10 @@ pub(crate) enum Event {
     ServiceEnded(ServiceOutcome),
     /// A phase recorded a value. These are all its values.
     PhaseProgressed(StepId, Values),
+    /// A phase waits for the end of the service.
+    PhaseAwaitsService(StepId),
+    /// A phase waits for what the text says.
+    PhaseWaits(StepId, String),
     /// A phase's task has ended. These are all values of the phase.
     PhaseEnded(StepId, PhaseEnd, Values),
     /// The diagnostic's task has ended.
@@ -227,6 +231,12 @@ pub(crate) enum LogEvent {
         offset: Duration,
         budget: Duration,
     },
+    /// What a phase waits for.
+    PhaseWaits {
+        phase: PhaseKey,
+        offset: Duration,
+        what: String,
+    },
     PhaseStillRunning {
         phase: PhaseKey,
         offset: Duration,
@@ -238,7 +248,8 @@ pub(crate) enum LogEvent {
         phase: PhaseKey,
         report: PhaseReport,
     },
-    ServiceDropped(Duration),
+    /// How long it was waited for, and the phase that had already waited for it.
+    ServiceDropped(Duration, Option<String>),
     DiagnosticLeftBehind,
     Stalled(String),
     /// What is known about a forced end, and the exit status.

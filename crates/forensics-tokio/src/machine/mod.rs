@@ -170,6 +170,8 @@ struct Stop {
     reports: Vec<PhaseReport>,
     /// When the running phases must be checked next. It may be too early, but is never too late.
     phase_timer: Option<Instant>,
+    /// A phase that waited for the service until its own time was up.
+    service_awaited_by: Option<String>,
     /// Whether the diagnostic's task runs.
     diagnostic_runs: bool,
     /// Counts the progress of the phases: it grows when a phase starts, records a value, or ends.
@@ -197,6 +199,8 @@ struct RunningPhase {
     /// When the log reports it next as still running.
     next_notice: Instant,
     dropped: Option<Dropped>,
+    /// Whether it waits for the end of the service, or has waited for it.
+    awaits_service: bool,
     values: Values,
 }
 
@@ -291,6 +295,8 @@ impl Machine {
             Event::RunStarted => self.run_started(turn),
             Event::ServiceEnded(outcome) => self.service_ended(outcome, turn),
             Event::PhaseProgressed(phase, values) => self.phase_progressed(phase, values, turn),
+            Event::PhaseAwaitsService(phase) => self.phase_awaits_service(phase),
+            Event::PhaseWaits(phase, what) => self.phase_waits(phase, what, turn),
             Event::PhaseEnded(phase, end, values) => self.phase_ended(phase, end, values, turn),
             Event::DiagnosticEnded => self.diagnostic_ended(),
             Event::UnitKnown(unit) => self.unit_known(unit, turn),
@@ -433,6 +439,11 @@ impl Machine {
         })
     }
 
+    /// When the guard's token was cancelled.
+    pub(crate) fn token_cancelled_at(&self) -> Option<Instant> {
+        self.stop.as_ref().map(|stop| stop.began + stop.delayed)
+    }
+
     /// When a running phase is dropped if it has not ended by then.
     pub(crate) fn phase_end(&self, phase: StepId) -> Option<Instant> {
         Some(self.stop.as_ref()?.running.get(&phase)?.end)
@@ -562,6 +573,7 @@ impl Machine {
             group: None,
             reports: Vec::new(),
             phase_timer: None,
+            service_awaited_by: None,
             diagnostic_runs,
             progress: 0,
             told: None,

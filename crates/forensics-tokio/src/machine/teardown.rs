@@ -61,7 +61,8 @@ impl Machine {
                         stop.start_step(step, None, due, turn);
                         continue;
                     }
-                    let timeout = self.config.service_timeout(stop.reports.len());
+                    let is_awaited = stop.service_awaited_by.is_some();
+                    let timeout = self.config.service_timeout(stop.reports.len(), is_awaited);
                     let until = turn.now.checked_add(timeout).unwrap_or(stop.deadline());
                     Stage::Service { since: turn.now, until: until.min(stop.deadline()) }
                 }
@@ -72,7 +73,10 @@ impl Machine {
                 }
                 Stage::DroppingService { since } if has_ended => {
                     if let Service::Ended(ServiceOutcome::Dropped) = self.service {
-                        turn.log(LogEvent::ServiceDropped(turn.since(since)));
+                        turn.log(LogEvent::ServiceDropped(
+                            turn.since(since),
+                            stop.service_awaited_by.clone(),
+                        ));
                     }
                     stop.await_diagnostic()
                 }
@@ -122,6 +126,20 @@ impl Machine {
             values: phase.values.all.clone(),
             offset_us: micros(turn.since(stop.began)),
         }));
+    }
+
+    pub(super) fn phase_awaits_service(&mut self, id: StepId) {
+        let Some(stop) = self.tearing_down() else { return };
+        if let Some(phase) = stop.running.get_mut(&id) {
+            phase.awaits_service = true;
+        }
+    }
+
+    pub(super) fn phase_waits(&mut self, id: StepId, what: String, turn: &mut Turn) {
+        let Some(stop) = self.tearing_down() else { return };
+        let Some(phase) = stop.running.get(&id) else { return };
+        let (phase, offset) = (phase.key.clone(), turn.since(stop.began));
+        turn.log(LogEvent::PhaseWaits { phase, offset, what });
     }
 
     pub(super) fn phase_ended(
@@ -207,6 +225,7 @@ impl Stop {
             end: due.started + due.all(self.deadline()),
             next_notice: due.started + STILL_RUNNING_EVERY,
             dropped: None,
+            awaits_service: false,
             values: Values::default(),
         };
         if self.pace == Pace::ReservedOnly {
@@ -255,6 +274,9 @@ impl Stop {
         error: Option<String>,
         turn: &mut Turn,
     ) {
+        if phase.awaits_service && outcome != Outcome::Ok {
+            self.service_awaited_by = Some(phase.key.name.to_string());
+        }
         let report = self.report(&phase.key, outcome, phase.due.started, turn);
         let report = PhaseReport { error, values: phase.values.all, ..report };
         self.end_step(phase.key, report, turn);

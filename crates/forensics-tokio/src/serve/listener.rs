@@ -5,40 +5,66 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use axum::serve::Listener;
 use listenfd::ListenFd;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
 use tokio::time::sleep;
 
-use crate::door;
+use super::filter;
+use crate::connections::accept;
 
-pub(crate) struct Listening {
+/// A TCP listener for [`serve`](super::serve).
+#[derive(Debug)]
+pub struct Listener {
     listener: TcpListener,
     /// systemd also holds it, and passes it to the next process.
     inherited: bool,
 }
 
-impl Listening {
-    /// Takes the socket that systemd passed (sd_listen_fds(3)), or binds one to `address`.
+/// Returns the TCP listeners that systemd passed to this process
+/// ([sd_listen_fds(3)](https://www.freedesktop.org/software/systemd/man/latest/sd_listen_fds.html)), in
+/// the order of the socket unit. Empty if there are none.
+///
+/// It removes `LISTEN_FDS` and its like from the environment, so that no child process takes the
+/// sockets for its own. So call it early in `main`, before other threads read the environment. A second
+/// call returns nothing.
+///
+/// # Errors
+/// If one of the sockets is not a TCP listener.
+///
+/// # Panics
+/// If it is called outside a tokio runtime.
+pub fn inherited() -> io::Result<Vec<Listener>> {
+    let mut passed = ListenFd::from_env();
+    let mut listeners = Vec::with_capacity(passed.len());
+    for index in 0..passed.len() {
+        let Some(listener) = passed.take_tcp_listener(index)? else { continue };
+        listener.set_nonblocking(true)?;
+        listeners.push(Listener { listener: TcpListener::from_std(listener)?, inherited: true });
+    }
+    Ok(listeners)
+}
+
+impl Listener {
+    /// Binds a listener to this address.
     ///
     /// # Errors
-    /// If systemd passed something other than a TCP listener, or `address` cannot be bound.
-    pub(crate) async fn open(mut passed: ListenFd, address: &str) -> io::Result<Self> {
-        let Some(listener) = passed.take_tcp_listener(0)? else {
-            return Ok(Self { listener: TcpListener::bind(address).await?, inherited: false });
-        };
-        listener.set_nonblocking(true)?;
-        Ok(Self { listener: TcpListener::from_std(listener)?, inherited: true })
+    /// If the address cannot be bound.
+    pub async fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
+        Ok(TcpListener::bind(address).await?.into())
     }
 
-    pub(crate) fn address(&self) -> io::Result<SocketAddr> {
+    /// Returns the address that it is bound to.
+    ///
+    /// # Errors
+    /// If the operating system cannot tell it.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
     /// Accepts a connection. Waits if no file descriptor is free. Cancel safe.
-    pub(crate) async fn accept(&mut self) -> TcpStream {
-        Listener::accept(&mut self.listener).await.0
+    pub(super) async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+        accept(&self.listener).await
     }
 
     /// Closes the socket, and returns the connections that wait in its queue. Their clients may already
@@ -48,19 +74,19 @@ impl Listening {
     ///
     /// # Errors
     /// If the socket cannot be taken from the runtime.
-    pub(crate) async fn close(self) -> io::Result<Vec<TcpStream>> {
+    pub(super) async fn close(self) -> io::Result<Vec<(TcpStream, SocketAddr)>> {
         let mut waiting = Vec::new();
         if self.inherited {
             return Ok(waiting);
         }
-        door::shut(&self.listener);
+        filter::shut(&self.listener);
         // Directly, because the runtime may not know of the latest connections yet.
         let listener = self.listener.into_std()?;
         loop {
             match listener.accept() {
-                Ok((connection, _)) => {
+                Ok((connection, peer)) => {
                     connection.set_nonblocking(true)?;
-                    waiting.push(TcpStream::from_std(connection)?);
+                    waiting.push((TcpStream::from_std(connection)?, peer));
                 }
                 Err(e) => match e.kind() {
                     ErrorKind::WouldBlock => return Ok(waiting),
@@ -73,6 +99,12 @@ impl Listening {
                 },
             }
         }
+    }
+}
+
+impl From<TcpListener> for Listener {
+    fn from(listener: TcpListener) -> Self {
+        Self { listener, inherited: false }
     }
 }
 

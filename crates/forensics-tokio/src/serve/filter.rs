@@ -17,7 +17,7 @@ use socket2::SockRef;
 
 /// Receives nothing more: no connection for a listener, no bytes for a connection.
 #[cfg(target_os = "linux")]
-pub(crate) fn shut(socket: &impl AsFd) {
+pub(super) fn shut(socket: &impl AsFd) {
     /// Keep 0 bytes of any packet: `BPF_RET | BPF_K` of linux/filter.h, with 0.
     const NOTHING: [socket2::SockFilter; 1] = [socket2::SockFilter::new(0x06, 0, 0, 0)];
     let _ = SockRef::from(socket).attach_filter(&NOTHING);
@@ -26,7 +26,7 @@ pub(crate) fn shut(socket: &impl AsFd) {
 /// Receives no more data, but still acknowledgements. For a connection that is about to be closed, whose
 /// client has not acknowledged our end yet.
 #[cfg(target_os = "linux")]
-pub(crate) fn shut_to_bytes(socket: &impl AsFd) {
+pub(super) fn shut_to_bytes(socket: &impl AsFd) {
     // The comments have the names of linux/filter.h. A packet begins with its TCP header. The upper half of
     // byte 12 is its length in units of four bytes.
     const HEADER_ALONE: [socket2::SockFilter; 8] = [
@@ -44,21 +44,21 @@ pub(crate) fn shut_to_bytes(socket: &impl AsFd) {
 
 /// Receives again. The client's kernel retransmits what was dropped.
 #[cfg(target_os = "linux")]
-pub(crate) fn open(socket: &impl AsFd) {
+pub(super) fn open(socket: &impl AsFd) {
     let _ = SockRef::from(socket).detach_filter();
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn shut(_: &impl AsFd) {}
+pub(super) fn shut(_: &impl AsFd) {}
 
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn shut_to_bytes(_: &impl AsFd) {}
+pub(super) fn shut_to_bytes(_: &impl AsFd) {}
 
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn open(_: &impl AsFd) {}
+pub(super) fn open(_: &impl AsFd) {}
 
 /// Whether a connection has nothing to read: no bytes, and no end of the stream.
-pub(crate) fn is_empty(connection: &impl AsFd) -> bool {
+pub(super) fn is_empty(connection: &impl AsFd) -> bool {
     let peeked = SockRef::from(connection).peek(&mut [MaybeUninit::uninit()]);
     peeked.is_err_and(|e| e.kind() == ErrorKind::WouldBlock)
 }
