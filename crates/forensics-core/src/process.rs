@@ -17,7 +17,7 @@ use crate::escape::{MAX_CMDLINE_CHARS, truncate};
 use crate::logfmt::Value;
 use crate::procfile;
 use crate::secret::redact_some;
-use crate::systemd::{CgroupUnit, unit_of_cgroup_file};
+use crate::systemd::{CgroupUnit, Manager, unit_of_cgroup_file};
 
 /// The facts about a process at the time when it was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -178,6 +178,19 @@ pub(crate) fn own_pid() -> i32 {
 /// The systemd unit that the process `pid` belongs to.
 pub(crate) fn unit(pid: i32) -> Option<CgroupUnit> {
     unit_of_cgroup_file(&procfile::text_of(pid, "cgroup")?)
+}
+
+/// Whether this process has the same pid for the system manager as for itself.
+///
+/// It has not in a pid namespace of its own, as with `PrivatePIDs=`: the manager would take its pid
+/// for that of another process. Process 1 of a namespace is the manager if it is in the manager's
+/// control group, which no other process can enter without the rights of root.
+#[doc(hidden)]
+pub fn manager_shares_pids() -> bool {
+    let is_manager =
+        |unit: CgroupUnit| unit.unit == "init.scope" && unit.manager == Manager::System;
+    procfile::is_in_initial_pid_namespace("/proc/self") == Some(true)
+        || unit(1).is_some_and(is_manager)
 }
 
 /// A command line whose arguments are separated by NUL, without its secrets. At most `max` bytes are

@@ -13,8 +13,8 @@ use std::path::PathBuf;
 use crate::capture::is_secure_execution;
 use crate::secure_fs::Folder;
 
-/// The folders of the system's own programs; the last one is that of NixOS.
-const FOLDERS: [&str; 5] = ["/usr/bin", "/bin", "/usr/sbin", "/sbin", "/run/current-system/sw/bin"];
+/// The folders of the system's own programs, in the form of `PATH`. The last one is that of NixOS.
+pub const SYSTEM_PATH: &str = "/usr/bin:/bin:/usr/sbin:/sbin:/run/current-system/sw/bin";
 
 /// The path of the program `name`.
 ///
@@ -23,16 +23,16 @@ const FOLDERS: [&str; 5] = ["/usr/bin", "/bin", "/usr/sbin", "/sbin", "/run/curr
 pub fn find(name: &str) -> io::Result<PathBuf> {
     let path = std::env::var_os("PATH").filter(|_| !is_secure_execution());
     let not_found = || io::Error::new(io::ErrorKind::NotFound, "the program was not found");
-    find_in(&FOLDERS, &path.unwrap_or_default(), name).ok_or_else(not_found)
+    find_in(SYSTEM_PATH, &path.unwrap_or_default(), name).ok_or_else(not_found)
 }
 
-fn find_in(folders: &[&str], path: &OsStr, name: &str) -> Option<PathBuf> {
+fn find_in(system: &str, path: &OsStr, name: &str) -> Option<PathBuf> {
     let is_program = |file: &PathBuf| {
         file.metadata().is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0)
     };
     let is_trusted = |folder: &PathBuf| folder.is_absolute() && Folder::open(folder).is_ok();
     let on_path = std::env::split_paths(path).filter(is_trusted);
-    let folders = folders.iter().map(PathBuf::from).chain(on_path);
+    let folders = system.split(':').map(PathBuf::from).chain(on_path);
     folders.map(|folder| folder.join(name)).find(is_program)
 }
 
@@ -72,21 +72,21 @@ mod tests {
         let relative = at("ours")[here.as_os_str().len() + 1..].to_owned();
         assert!(Path::new(&relative).join("ask").exists());
         let cases = [
-            (&[&*system][..], at("ours"), "ask", Some("system/ask")),
-            (&["/nonexistent"], at("ours"), "ask", Some("ours/ask")),
-            (&[], format!("::{relative}:{}", at("ours")), "ask", Some("ours/ask")),
-            (&[], at("link"), "ask", Some("link/ask")),
-            (&[], relative, "ask", None),
-            (&[], ".:".to_owned(), "Cargo.toml", None),
-            (&[], String::new(), "ask", None),
-            (&[], at("open"), "ask", None),
-            (&[], at("theirs"), "ask", None),
-            (&[], at("ours"), "data", None),
-            (&[], at("ours"), "folder", None),
-            (&[], at("ours"), "missing", None),
+            (&*system, at("ours"), "ask", Some("system/ask")),
+            ("/nonexistent", at("ours"), "ask", Some("ours/ask")),
+            ("/nonexistent", format!("::{relative}:{}", at("ours")), "ask", Some("ours/ask")),
+            ("/nonexistent", at("link"), "ask", Some("link/ask")),
+            ("/nonexistent", relative, "ask", None),
+            ("/nonexistent", ".:".to_owned(), "Cargo.toml", None),
+            ("/nonexistent", String::new(), "ask", None),
+            ("/nonexistent", at("open"), "ask", None),
+            ("/nonexistent", at("theirs"), "ask", None),
+            ("/nonexistent", at("ours"), "data", None),
+            ("/nonexistent", at("ours"), "folder", None),
+            ("/nonexistent", at("ours"), "missing", None),
         ];
-        for (folders, path, name, expected) in cases {
-            let found = find_in(folders, path.as_ref(), name);
+        for (system, path, name, expected) in cases {
+            let found = find_in(system, path.as_ref(), name);
             assert_eq!(found, expected.map(|file| below.join(file)), "{path}");
         }
     }

@@ -90,6 +90,12 @@ events! {
         info(name: "stop_timeout_extended", "Phases make progress: systemd is asked to restart its stop \
             timeout of {}, up to {} in all", Seconds(granted), Seconds(ceiling));
 
+    /// There are `FORENSICS_` variables, and this program has rights that its caller lacks.
+    pub(crate) fn environment_not_trusted() =>
+        warn(name: "environment_not_trusted", "The FORENSICS_ variables are ignored: this program is \
+            set-user-ID or set-group-ID, or its file has capabilities, so its caller may have fewer \
+            rights; fix: set them in the program, or give the unit AmbientCapabilities=");
+
     /// SIGHUP was ignored when the guard was installed.
     pub(crate) fn hangup_stays_ignored() =>
         info(name: "hangup_ignored", "SIGHUP stays ignored: it was ignored at the start, as by nohup(1)");

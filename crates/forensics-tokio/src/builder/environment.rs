@@ -61,6 +61,11 @@ pub(crate) struct Variables {
     pub(crate) unknown: Vec<(String, Option<&'static str>)>,
 }
 
+/// Whether the variable can be a setting.
+pub(crate) fn is_ours(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(PREFIX.as_bytes())
+}
+
 /// Puts the settings among these variables into `config`. An empty variable counts as unset.
 ///
 /// # Errors
@@ -72,8 +77,11 @@ pub(crate) fn apply(
     let mut found = Variables::default();
     // Sorted, as the environment has no order.
     for (name, value) in variables.into_iter().collect::<BTreeMap<_, _>>() {
+        if !is_ours(&name) {
+            continue;
+        }
         let name = name.to_string_lossy();
-        if !name.starts_with(PREFIX) || value.is_empty() || NOT_SETTINGS.contains(&&*name) {
+        if value.is_empty() || NOT_SETTINGS.contains(&&*name) {
             continue;
         }
         let text = value.to_string_lossy().into_owned();

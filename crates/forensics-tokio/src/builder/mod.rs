@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forensics_core::capture::Signal;
-use forensics_core::capture::{Disposition, disposition, install};
+use forensics_core::capture::{Disposition, disposition, install, is_secure_execution};
 use forensics_core::context::StartupInfo;
 use forensics_core::record::ExitKind;
 use forensics_core::{process, secret};
@@ -370,8 +370,13 @@ impl Builder {
     /// If the runtime was built without its I/O driver or its time driver.
     pub fn install(self) -> Result<ShutdownGuard, InstallError> {
         let mut config = self.config;
-        let variables = (!config.ignores_environment).then(std::env::vars_os);
+        // A caller with fewer rights may have set the variables.
+        let is_trusted = !is_secure_execution();
+        let variables = (is_trusted && !config.ignores_environment).then(std::env::vars_os);
         let found = environment::apply(&mut config, variables.into_iter().flatten())?;
+        if !is_trusted && std::env::vars_os().any(|(name, _)| environment::is_ours(&name)) {
+            events::environment_not_trusted();
+        }
         let runtime = check(&config)?;
         if !found.settings.is_empty() {
             events::configured(&found.settings);

@@ -4,7 +4,8 @@
 //! By default the program starts itself again, and the second process only writes a [`Diagnostic`].
 //! So the image needs no shell and no `ps`. For this, `main` must first call [`run_if_child`],
 //! which writes the diagnostic in the second process and exits. A program that has not called it is
-//! never started again. A shell command then replaces the built-in diagnostic.
+//! never started again. A shell command then replaces the built-in diagnostic. The second process
+//! knows by a file on its input that it is the diagnostic; see [`Order`].
 //!
 //! If the stop of a unit takes too long, systemd kills the whole cgroup of the unit, and a diagnostic in
 //! it as well. So the diagnostic of a service is started as a transient unit if that is allowed; see
@@ -22,15 +23,18 @@ use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use forensics_core::capture::is_secure_execution;
 use forensics_core::diagnostic::Diagnostic;
 use forensics_core::escape::{Escaped, error_chain};
 use forensics_core::logfmt::Value;
+use forensics_core::program::{self, SYSTEM_PATH};
 use forensics_core::record::{AccessError, DiagState};
 use forensics_core::secret;
 use forensics_core::secure_fs::append_to;
@@ -41,17 +45,20 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::blocking::{off_runtime, run_with_timeout};
-use crate::child::Group;
+use crate::child::{Group, distrust_environment};
 use crate::events;
-use crate::os::{SHELL, own_program};
+use crate::os::{SHELL, is_sealed, own_program, sealed};
 use crate::systemctl::{UNKNOWN_STATUS, may_start_again};
 
 /// The first argument of this program when it runs as the diagnostic.
 const ARGUMENT: &str = "shutdown-diagnostic";
+/// The first word of an [`Order`], and the most bytes that one has.
+const ORDER: &str = "shutdown-diagnostic-of";
+const MAX_ORDER: u64 = 100;
 const PID_VARIABLE: &str = "FORENSICS_PID";
 const CONTEXT_VARIABLE: &str = "FORENSICS_CONTEXT";
-/// `1` if the service shows secrets, otherwise `0`. It replaces the variable that the operator may
-/// have set for the service, because the service may ignore that.
+/// For a `diag_command`: `1` if the service shows secrets, otherwise `0`. It replaces the variable that
+/// the operator may have set for the service, because the service may ignore that.
 const SECRETS_VARIABLE: &str = "FORENSICS_SHOW_SECRETS";
 
 /// How long a diagnostic may take.
@@ -69,22 +76,54 @@ static INITIALISED: AtomicBool = AtomicBool::new(false);
 /// a runtime, such as under `#[tokio::main]`.
 pub fn run_if_child() {
     INITIALISED.store(true, Ordering::Release);
-    let arguments: Vec<_> = std::env::args_os().take(4).collect();
-    if let [_, name, pid] = arguments.as_slice()
-        && name == ARGUMENT
-        && let Some(pid) = pid.to_str().and_then(|pid| pid.parse().ok())
-    {
-        std::process::exit(diagnose(pid));
+    let is_requested = std::env::args_os().nth(1).is_some_and(|name| name == ARGUMENT);
+    let order = || Order::read(io::stdin().as_fd().try_clone_to_owned().ok()?.into());
+    if is_requested && let Some(order) = order() {
+        std::process::exit(diagnose(&order));
     }
 }
 
-fn diagnose(pid: i32) -> i32 {
-    secret::show(std::env::var_os(SECRETS_VARIABLE).is_some_and(|shown| shown == "1"));
+fn diagnose(order: &Order) -> i32 {
+    secret::show(order.shows_secrets);
     // `Stdout` would write each line separately.
     let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
     let start = |work| std::thread::Builder::new().spawn(work).map(drop);
-    let written = stdout.and_then(|mut out| Diagnostic::of(pid).write_to(&mut out, start));
+    let written = stdout.and_then(|mut out| Diagnostic::of(order.pid).write_to(&mut out, start));
     i32::from(written.is_err())
+}
+
+/// What this program does when it runs as the diagnostic. It is passed as a sealed file on the input.
+///
+/// The argument alone would let any caller of the program run the diagnostic, for example one who may
+/// start it by sudo(8). A caller cannot make a file of the user as whom the program then runs. In a
+/// program with rights that its caller lacks, the file can be the caller's, so no order is accepted.
+#[derive(Debug, PartialEq, Eq)]
+struct Order {
+    /// The process to inspect.
+    pid: i32,
+    shows_secrets: bool,
+}
+
+impl Order {
+    /// The order to inspect this process.
+    fn to_file() -> io::Result<File> {
+        let shows_secrets = u8::from(secret::is_shown());
+        sealed(&format!("{ORDER} {} {shows_secrets}\n", std::process::id()))
+    }
+
+    fn read(mut input: File) -> Option<Self> {
+        let is_ours = input.metadata().is_ok_and(|it| it.uid() == geteuid().as_raw());
+        if is_secure_execution() || !is_ours || !is_sealed(&input) {
+            return None;
+        }
+        // A pipe, on other Unix, cannot and need not be rewound.
+        let _ = input.rewind();
+        let mut text = String::new();
+        input.take(MAX_ORDER).read_to_string(&mut text).ok()?;
+        let (pid, shows_secrets) =
+            text.trim_end().strip_prefix(ORDER)?.trim_start().split_once(' ')?;
+        Some(Self { pid: pid.parse().ok()?, shows_secrets: shows_secrets == "1" })
+    }
 }
 
 /// The command that runs as the diagnostic at a stop.
@@ -102,16 +141,32 @@ pub enum DiagCommand {
 
 impl DiagCommand {
     /// The program and its arguments. `own_program` is the path of this program.
-    fn resolve(&self, own_program: PathBuf) -> (PathBuf, Vec<OsString>) {
-        let shell = |line: &str| ("/bin/sh".into(), vec!["-c".into(), line.into()]);
-        match self {
+    ///
+    /// # Errors
+    /// A text, if it cannot be started safely, or not be found.
+    fn resolve(&self, own_program: PathBuf) -> Result<(PathBuf, Vec<OsString>), String> {
+        let shell = |line: String| ("/bin/sh".into(), vec!["-c".into(), line.into()]);
+        let (program, arguments) = match self {
+            DiagCommand::BuiltIn if is_secure_execution() => return Err(NOT_ITSELF.to_owned()),
             DiagCommand::BuiltIn if self.is_own_program() => {
                 (own_program, vec![ARGUMENT.into(), std::process::id().to_string().into()])
             }
-            DiagCommand::BuiltIn => shell(SHELL),
-            DiagCommand::Shell(line) => shell(line),
-            DiagCommand::Program(program, arguments) => (program.clone(), arguments.clone()),
+            DiagCommand::BuiltIn => shell(format!("PATH={SYSTEM_PATH}; {SHELL}")),
+            DiagCommand::Shell(line) => shell(line.clone()),
+            DiagCommand::Program(program, arguments) => {
+                let name = program.to_str().filter(|name| !name.contains('/'));
+                let found = name.map(program::find).transpose();
+                let found = found.map_err(|e| format!("cannot start {program:?}: {e}"))?;
+                (found.unwrap_or_else(|| program.clone()), arguments.clone())
+            }
+        };
+        if is_secure_execution() && !program.is_absolute() {
+            return Err(format!(
+                "cannot start {program:?}: its path must be absolute, because the \
+                caller of this program has chosen the current folder"
+            ));
         }
+        Ok((program, arguments))
     }
 
     /// Whether this program itself is the diagnostic. It then also writes the line that says how
@@ -120,6 +175,11 @@ impl DiagCommand {
         *self == DiagCommand::BuiltIn && INITIALISED.load(Ordering::Acquire)
     }
 }
+
+/// Why a program with rights that its caller lacks has no built-in diagnostic.
+const NOT_ITSELF: &str = "a program that is set-user-ID or set-group-ID, or whose file has \
+    capabilities, does not start itself as the diagnostic: set a diag_command, or give its unit \
+    AmbientCapabilities=";
 
 /// How long opening the log may take at the start.
 const OPEN_LIMIT: Duration = Duration::from_secs(1);
@@ -229,10 +289,12 @@ pub(crate) async fn run(plan: Plan, line: String) -> Result<Option<String>, Diag
 
 /// Returns the exit status, if it is known.
 async fn run_child(plan: &Plan, line: &str, log: &File) -> Result<Option<ExitStatus>, DiagError> {
-    let (program, arguments) = plan.command.resolve(own_program());
+    let failed_to = |text| DiagError { state: DiagState::Failed, text };
+    let (program, arguments) = plan.command.resolve(own_program()).map_err(failed_to)?;
     let cannot_start = format!("cannot start {program:?}");
     let mut command = Command::new(program);
     let output = || log.try_clone().map(Stdio::from).map_err(failed(&cannot_start));
+    distrust_environment(&mut command);
     command
         .args(arguments)
         .env(PID_VARIABLE, std::process::id().to_string())
@@ -246,11 +308,10 @@ async fn run_child(plan: &Plan, line: &str, log: &File) -> Result<Option<ExitSta
     if may_start_again(status).await {
         status = run_once(plan, &mut command, &cannot_start).await?;
     }
-    let failed = |text| DiagError { state: DiagState::Failed, text };
     match status {
-        Some(status) if !status.success() => Err(failed(status.to_string())),
+        Some(status) if !status.success() => Err(failed_to(status.to_string())),
         None if plan.command.is_own_program() && !is_complete(&plan.log).await => {
-            Err(failed(UNKNOWN_STATUS.to_owned()))
+            Err(failed_to(UNKNOWN_STATUS.to_owned()))
         }
         status => Ok(status),
     }
@@ -277,7 +338,9 @@ async fn run_once(
     command: &mut Command,
     what: &str,
 ) -> Result<Option<ExitStatus>, DiagError> {
-    let mut child = Group::spawn(command).map_err(failed(what))?;
+    let order = plan.command.is_own_program().then(Order::to_file).transpose();
+    let child = order.and_then(|order| Group::spawn(command, order));
+    let mut child = child.map_err(failed(what))?;
     tokio::select! {
         biased;
         ended = timeout(TIME_LIMIT, child.wait()) => ended
@@ -340,10 +403,43 @@ mod tests {
         assert!(error.to_string().contains("signal: 15"), "{error}");
     }
 
+    /// On other Unix it is a pipe.
+    #[cfg(all(target_os = "linux", not(forensics_portable)))]
+    #[test]
+    fn only_a_sealed_file_of_our_own_user_is_an_order() {
+        use std::os::unix::fs::fchown;
+
+        let pid = std::process::id() as i32;
+        let text = format!("{ORDER} {pid} 0\n");
+        let ours = Order { pid, shows_secrets: false };
+        assert_eq!(Order::read(Order::to_file().unwrap()), Some(ours));
+        let unsealed = || {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+            file
+        };
+        assert_eq!(Order::read(unsealed()), None);
+        let pipe = || {
+            let (reader, mut writer) = io::pipe().unwrap();
+            writer.write_all(text.as_bytes()).unwrap();
+            std::os::fd::OwnedFd::from(reader).into()
+        };
+        assert_eq!(Order::read(pipe()), None);
+        assert_eq!(Order::read(File::open("/dev/null").unwrap()), None);
+        for broken in ["", ORDER, "shutdown-diagnostic-of 7", "shutdown-diagnostic-of x 1", "7 1"] {
+            assert_eq!(Order::read(sealed(broken).unwrap()), None, "{broken}");
+        }
+        if geteuid().is_root() {
+            let theirs = sealed(&text).unwrap();
+            fchown(&theirs, Some(65534), None).unwrap();
+            assert_eq!(Order::read(theirs), None);
+        }
+    }
+
     #[tokio::test]
     async fn a_program_that_did_not_call_run_if_child_is_not_started_again() {
         assert!(!INITIALISED.load(Ordering::Acquire));
-        let (program, _) = DiagCommand::BuiltIn.resolve("/own".into());
+        let (program, _) = DiagCommand::BuiltIn.resolve("/own".into()).unwrap();
         assert_eq!(program, Path::new("/bin/sh"));
     }
 

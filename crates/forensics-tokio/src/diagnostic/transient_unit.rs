@@ -6,6 +6,8 @@
 //! the SIGKILL at our stop timeout, and with `DefaultDependencies=no` it also starts while the
 //! machine shuts down.
 //!
+//! systemd finds our files by our pid, so both must be in the same pid namespace.
+//!
 //! The unit must not have more rights than we have. So the system's manager is asked only if we are
 //! root, and the user's manager only for a unit of that user. Also, the path of the program must
 //! name the same file for systemd, because a service can have another root directory.
@@ -18,19 +20,24 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
+use forensics_core::capture::is_secure_execution;
 use forensics_core::escape::Escaped;
+use forensics_core::process::manager_shares_pids;
 use forensics_core::secret;
 use forensics_core::systemd::Manager;
 use nix::unistd::geteuid;
 
-use super::{CONTEXT_VARIABLE, PID_VARIABLE, Plan, SECRETS_VARIABLE, TIME_LIMIT};
+use super::{Order, PID_VARIABLE, Plan, SECRETS_VARIABLE, TIME_LIMIT};
+use crate::os::sealed;
 use crate::systemctl;
 
 /// How long systemd may take to start it. After that a child is started instead.
 const START_LIMIT: Duration = Duration::from_secs(1);
 
-/// A script that runs a command and writes how it ended, because we may have exited by then.
-const WITH_END: &str = r#""$@"; status=$?
+/// A script that runs a command and writes how it ended, because we may have exited by then. The input
+/// is the context line.
+const WITH_END: &str = r#"IFS= read -r FORENSICS_CONTEXT; export FORENSICS_CONTEXT
+"$@" </dev/null; status=$?
 case $status in
 0) echo "--- end of diagnostic" ;;
 *) echo "--- diagnostic incomplete: exit status: $status" ;;
@@ -45,8 +52,15 @@ exit $status"#;
 pub(super) async fn start(plan: &Plan, log: &File, line: &str) -> Result<Option<String>, String> {
     let Some((manager, command)) = command(plan) else { return Ok(None) };
     let pid = std::process::id();
-    // systemd can open this path from any namespace.
-    let output = format!("append:/proc/{pid}/fd/{}", log.as_raw_fd());
+    // Not an argument or a variable of the unit, because every user can read those.
+    let input = match plan.command.is_own_program() {
+        true => Order::to_file(),
+        false => sealed(&format!("{line}\n")),
+    };
+    let input = input.map_err(|e| format!("cannot pass the context: {e}"))?;
+    // systemd can open these paths from any mount namespace.
+    let path = |file: &File| format!("/proc/{pid}/fd/{}", file.as_raw_fd());
+    let (input, output) = (format!("file:{}", path(&input)), format!("append:{}", path(log)));
     let mut unit = String::new();
     let configure = |systemd_run: &mut tokio::process::Command, attempt: u32| {
         // A first attempt may have started its unit before it was ended, so a second uses another name.
@@ -59,10 +73,10 @@ pub(super) async fn start(plan: &Plan, log: &File, line: &str) -> Result<Option<
             .arg(format!("--description=Shutdown diagnostic of {}[{pid}]", Escaped(&plan.service)))
             .arg("--property=DefaultDependencies=no")
             .arg(format!("--property=RuntimeMaxSec={}", TIME_LIMIT.as_secs()))
+            .arg(format!("--property=StandardInput={input}"))
             .arg(format!("--property=StandardOutput={output}"))
             .arg(format!("--property=StandardError={output}"))
             .arg(format!("--setenv={PID_VARIABLE}={pid}"))
-            .arg(format!("--setenv={CONTEXT_VARIABLE}={line}"))
             .arg(format!("--setenv={SECRETS_VARIABLE}={}", u8::from(secret::is_shown())))
             .arg("--")
             .args(&command);
@@ -74,7 +88,11 @@ pub(super) async fn start(plan: &Plan, log: &File, line: &str) -> Result<Option<
 /// The manager to ask, and the command for the unit.
 fn command(plan: &Plan) -> Option<(Manager, Vec<OsString>)> {
     let unit = plan.unit.as_ref().filter(|unit| unit.has_stop_timeout())?;
-    let (program, arguments) = plan.command.resolve(std::env::current_exe().ok()?);
+    let (program, arguments) = plan.command.resolve(std::env::current_exe().ok()?).ok()?;
+    // systemd opens files of ours by our pid. With another pid there it would open a stranger's.
+    if is_secure_execution() || !manager_shares_pids() {
+        return None;
+    }
     let is_allowed = match unit.manager {
         Manager::User { .. } => program.is_absolute(),
         _ => geteuid().is_root() && is_same_outside(&program).unwrap_or(false),

@@ -1,6 +1,9 @@
 //! Other Unix: what the standard library and POSIX offer.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,6 +24,18 @@ pub(crate) fn kill_after(after: Duration) -> Option<u32> {
 /// The program of this process, by its path. If the file was replaced, that is the new file.
 pub(crate) fn own_program() -> PathBuf {
     std::env::current_exe().unwrap_or_default()
+}
+
+/// A pipe with this short content, and without a writer.
+pub(crate) fn sealed(content: &str) -> io::Result<File> {
+    let (reader, mut writer) = io::pipe()?;
+    writer.write_all(content.as_bytes())?;
+    Ok(OwnedFd::from(reader).into())
+}
+
+/// Whether the file is a pipe.
+pub(crate) fn is_sealed(file: &File) -> bool {
+    file.metadata().is_ok_and(|found| found.file_type().is_fifo())
 }
 
 /// Always an error.

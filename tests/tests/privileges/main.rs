@@ -1,0 +1,6 @@
+//! What a local user can do with a guarded program that has more rights: SECURITY.md says what is
+//! promised.
+
+#![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
+
+mod secure_execution;
