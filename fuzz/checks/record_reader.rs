@@ -3,7 +3,9 @@
 
 use forensics_core::duration::Timespan;
 use forensics_core::logfmt;
-use forensics_core::record::{Digest, Entry, Event, HostState, Record, VERSION, post_mortem};
+use forensics_core::record::{
+    Digest, Entry, Event, HostState, OomLog, Record, VERSION, post_mortem,
+};
 use serde_json::Value;
 
 pub(crate) fn check(data: &[u8]) {
@@ -59,7 +61,7 @@ fn known() -> [HostState; 3] {
     all.mono_us = Some(60_000_000);
     all.oom_kill = Some(1);
     all.cgroup_inode = Some(1260);
-    all.oom_line = Some("[    5.000042] Killed process 4100 (gateway)".to_owned());
+    all.oom_log = OomLog::Killed("[    5.000042] Killed process 4100 (gateway)".to_owned());
     [HostState::default(), running, all]
 }
 

@@ -47,7 +47,7 @@ impl<T> Display for Each<'_, T> {
 impl Page<'_> {
     /// Writes the page. The events are read from the record once more.
     pub(crate) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        let Page { run: Run { record, post_mortem: run, file }, timeline, context } = self;
+        let Page { run: Run { record, post_mortem: run, file, .. }, timeline, context } = self;
         let tone = if run.is_clean() { Tone::GOOD } else { Tone::BAD };
         let facts = [
             Some(format!("started {}", run.started)),

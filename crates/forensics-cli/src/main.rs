@@ -6,6 +6,7 @@ mod commands;
 mod format;
 mod html;
 mod output;
+mod program;
 mod stats;
 mod text;
 mod timeline;

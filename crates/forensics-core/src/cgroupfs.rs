@@ -65,6 +65,8 @@ pub(crate) fn home(root: &Path, path: &str) -> (PathBuf, bool) {
 pub struct MemoryCgroup {
     version: Version,
     home: PathBuf,
+    /// As in `/proc/PID/cgroup`.
+    path: String,
 }
 
 /// The kernel's counters of a group's memory, in bytes or events. A counter that is not known is
@@ -86,7 +88,20 @@ impl MemoryCgroup {
         let groups = procfile::text(format!("{proc}/cgroup"))?;
         let (version, root, path) = place(&groups, "memory", Path::new(MOUNT))?;
         let (home, _) = home(&root, &path);
-        home.is_dir().then_some(Self { version, home })
+        home.is_dir().then_some(Self { version, home, path })
+    }
+
+    /// The group with that path in our cgroup namespace. `None` if there is none.
+    pub(crate) fn at(path: &str) -> Option<Self> {
+        let groups = procfile::text("/proc/self/cgroup")?;
+        let (version, root, _) = place(&groups, "memory", Path::new(MOUNT))?;
+        let home = below(&root, path).filter(|home| home.is_dir())?;
+        Some(Self { version, home, path: path.to_owned() })
+    }
+
+    /// Its path, as the process's `/proc/PID/cgroup` shows it.
+    pub fn path(&self) -> &str {
+        &self.path
     }
 
     /// Reads its counters: four small files.
@@ -184,7 +199,7 @@ mod tests {
             ("memory.max", "2097152\n"),
             ("memory.events", "low 0\nhigh 0\nmax 7\noom 3\noom_kill 2\noom_group_kill 1\n"),
         ]);
-        let group = MemoryCgroup { version: Version::V2, home };
+        let group = MemoryCgroup { version: Version::V2, home, path: String::new() };
         let mut counts = memory(&[
             ("current", 1 << 20),
             ("max", 1 << 21),
@@ -199,7 +214,7 @@ mod tests {
             ("memory.failcnt", "7\n"),
             ("memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"),
         ]);
-        let group = MemoryCgroup { version: Version::V1, home };
+        let group = MemoryCgroup { version: Version::V1, home, path: String::new() };
         counts.remove("oom");
         assert_eq!(group.read(), counts);
     }
@@ -207,10 +222,13 @@ mod tests {
     #[test]
     fn no_limit_is_none_and_each_counter_can_be_missing_alone() {
         let (_v2, home) = folder(&[("memory.max", "max\n"), ("memory.events", "max x\noom 0\n")]);
-        let group = MemoryCgroup { version: Version::V2, home };
+        let group = MemoryCgroup { version: Version::V2, home, path: String::new() };
         assert_eq!(group.read(), memory(&[("oom", 0)]));
         let (_v1, home) = folder(&[("memory.limit_in_bytes", "9223372036854771712\n")]);
-        assert_eq!(MemoryCgroup { version: Version::V1, home }.read(), Memory::default());
+        assert_eq!(
+            MemoryCgroup { version: Version::V1, home, path: String::new() }.read(),
+            Memory::default()
+        );
     }
 
     #[test]

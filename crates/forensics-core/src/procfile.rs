@@ -49,12 +49,15 @@ pub(crate) fn is_ours() -> bool {
     is_ours
 }
 
+/// The inode of the machine's initial pid namespace (`PROC_PID_INIT_INO`,
+/// `include/linux/proc_ns.h`).
+pub(crate) const INITIAL_PID_NAMESPACE: u64 = 4_026_531_836;
+
 /// Whether the process of this folder of `/proc` (`/proc/self`) is in the machine's initial pid
-/// namespace, whose inode is always the same (`PROC_PID_INIT_INO`, `include/linux/proc_ns.h`).
-/// `None` if that cannot be read.
+/// namespace. `None` if that cannot be read.
 pub(crate) fn is_in_initial_pid_namespace(proc: &str) -> Option<bool> {
     let namespace = os::HAS_PROC.then(|| fs::read_link(format!("{proc}/ns/pid")))?.ok()?;
-    Some(namespace.as_os_str() == "pid:[4026531836]")
+    Some(namespace == Path::new(&format!("pid:[{INITIAL_PID_NAMESPACE}]")))
 }
 
 /// Our pid in the machine's initial pid namespace. `None` if `/proc` does not show it, as in most

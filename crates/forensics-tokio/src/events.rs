@@ -307,8 +307,17 @@ impl Effect {
     }
 }
 
-/// How the previous run ended.
+/// How the previous run ended, by its record.
 pub(crate) fn previous(post_mortem: &PostMortem) {
+    previous_run("Previous run", post_mortem);
+}
+
+/// The same, with what the journal says.
+pub(crate) fn previous_explained(post_mortem: &PostMortem) {
+    previous_run("Previous run, with systemd's journal", post_mortem);
+}
+
+fn previous_run(what: &str, post_mortem: &PostMortem) {
     let phase = post_mortem.phases.first().map(|open| open.phase.as_str());
     // tracing needs the level at compile time, so each level has its own call.
     macro_rules! previous {
@@ -316,7 +325,7 @@ pub(crate) fn previous(post_mortem: &PostMortem) {
             $level!(
                 name: "previous_run", target: "shutdown", outcome = %post_mortem.outcome, phase,
                 reason = %post_mortem.reason, previous_pid = post_mortem.pid,
-                advice = post_mortem.advice.as_deref(), "Previous run: {post_mortem}",
+                advice = post_mortem.advice.as_deref(), "{what}: {post_mortem}",
             )
         };
     }

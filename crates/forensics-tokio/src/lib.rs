@@ -85,6 +85,7 @@ mod panics;
 mod phase;
 mod phase_context;
 mod phases;
+mod previous_run;
 #[cfg(feature = "axum")]
 pub mod probes;
 mod record_events;

@@ -167,11 +167,17 @@ fn run_started(config: &Config, startup: &StartupInfo) -> RunStarted {
         Manager::User { .. } => "user".to_owned(),
         _ => "system".to_owned(),
     });
+    start.invocation_id.clone_from(&startup.systemd.invocation_id);
+    start.process_name.clone_from(&startup.process.name);
+    let parent = startup.parent.as_ref();
+    start.parent_pid = parent.and_then(|parent| parent.pid.try_into().ok());
+    start.parent_name = parent.and_then(|parent| parent.name.clone());
     start.set_place(Place::here());
     start.set_audit_identity(&startup.process);
     start.grace_us = config.stop_timeout.map(micros);
     start.deadline_us = Some(micros(config.deadline()));
     start.drain_timeout_us = Some(micros(config.drain_timeout));
+    start.cgroup = startup.memory_cgroup.as_ref().map(|group| group.path().to_owned());
     let oom = startup.memory_cgroup.as_ref().and_then(MemoryCgroup::oom_kills);
     start.oom_kill = oom.map(|oom| oom.count);
     start.cgroup_inode = oom.map(|oom| oom.cgroup_inode);

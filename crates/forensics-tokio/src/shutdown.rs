@@ -37,7 +37,7 @@ use crate::phase_context::PhaseFn;
 use crate::phases::Phases;
 use crate::recorder::{FINISH_LIMIT, LAST_WRITE_LIMIT, Recorder};
 use crate::report::ShutdownReport;
-use crate::{describe, events, explain, shutdown_thread};
+use crate::{describe, events, explain, previous_run, shutdown_thread};
 
 /// See the module's documentation.
 pub(crate) struct Shutdown {
@@ -110,6 +110,13 @@ impl Shutdown {
         }
         let diag_log = config.diag_log.as_deref().map(OpenedLog::open).unwrap_or_default();
         let config = Arc::new(config);
+        let previous = before.previous.map(|run| {
+            let post_mortem = run.post_mortem.clone();
+            if run.may_be_in_journal() {
+                runtime.spawn(previous_run::ask_journal(run));
+            }
+            post_mortem
+        });
         let machine = Machine::new(config.clone(), notifier.is_connected(), message.is_open());
         Arc::new(Self {
             config,
@@ -131,7 +138,7 @@ impl Shutdown {
             ask_again: Notify::new(),
             diagnostic_deadline: Arc::default(),
             diag_log,
-            previous: before.previous.map(|run| run.post_mortem),
+            previous,
             missed_before: capture::overflow_count(),
             threads_before: OnceLock::new(),
         })

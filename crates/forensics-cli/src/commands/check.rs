@@ -2,9 +2,7 @@
 
 use std::io::{self, Write};
 use std::path::Path;
-use std::process::{Command, ExitCode, Output, Stdio};
-use std::sync::mpsc;
-use std::thread;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
@@ -15,15 +13,11 @@ use forensics_core::systemd::{
     Alignment, CgroupUnit, DEFAULT_SIGNALS, DropIn, Finding, Manager, Severity, UnitProperties,
     lint, lint_signals, list_signals, show_arguments,
 };
-use forensics_core::{json, program, secure_fs};
-use nix::sys::signal::{SIGKILL, kill};
-use nix::unistd::Pid;
+use forensics_core::{json, secure_fs};
 use serde_json::json;
 
 use crate::format::text;
-
-/// How long systemctl may take.
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+use crate::program::output;
 
 /// Longest drop-in read, in bytes.
 const MAX_DROP_IN: u64 = 256 << 10;
@@ -68,7 +62,7 @@ impl Check {
         };
         let suffix = if self.unit.contains('.') { "" } else { ".service" };
         let unit = format!("{}{suffix}", self.unit);
-        let properties = match systemctl(&show_arguments(manager, &unit)) {
+        let properties = match output("systemctl", &show_arguments(manager, &unit)) {
             Ok(output) => UnitProperties::parse(&output),
             Err(why) => {
                 eprintln!("forensics: can't tell: {}", text(&why.to_string(), MAX_TEXT_CHARS));
@@ -79,8 +73,8 @@ impl Check {
         let mut findings = self.findings(&properties);
         // The stop timeout of the user manager's own service also limits its units.
         let outer = own.unit.manager_unit();
-        let outer =
-            outer.and_then(|unit| match systemctl(&show_arguments(unit.manager, &unit.unit)) {
+        let outer = outer.and_then(|unit| {
+            match output("systemctl", &show_arguments(unit.manager, &unit.unit)) {
                 Ok(output) => Some(Checked::new(self, unit, &UnitProperties::parse(&output))),
                 Err(why) => {
                     let why = text(&why.to_string(), MAX_TEXT_CHARS);
@@ -89,7 +83,8 @@ impl Check {
                     findings.push(Finding { severity: Severity::Unknown, what, fix: None });
                     None
                 }
-            });
+            }
+        });
         let all = [Some(&own), outer.as_ref()].into_iter().flatten();
         let code = match own.alignment {
             None => CANNOT_TELL,
@@ -229,30 +224,6 @@ fn overruling(properties: &UnitProperties) -> Option<String> {
     };
     let overrules = |path: &&str| secure_fs::read(Path::new(path), MAX_DROP_IN).is_ok_and(sets_it);
     properties.late_drop_ins().filter(overrules).last().map(str::to_owned)
-}
-
-/// The output of systemctl. If it does not answer within [`ANSWER_LIMIT`], it is killed.
-fn systemctl(arguments: &[String]) -> io::Result<String> {
-    let cannot_run = |e| io::Error::other(format!("cannot run systemctl: {e}"));
-    let mut command = Command::new(program::find("systemctl").map_err(cannot_run)?);
-    command.args(arguments).env("LC_ALL", "C").env("SYSTEMD_COLORS", "0");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = command.spawn().map_err(cannot_run)?;
-    let pid = Pid::from_raw(child.id().cast_signed());
-    let (sender, answer) = mpsc::channel();
-    thread::spawn(move || sender.send(child.wait_with_output()));
-    // A process that systemctl started may hold its output open, even if systemctl has exited.
-    let Ok(output) = answer.recv_timeout(ANSWER_LIMIT) else {
-        let _ = kill(pid, SIGKILL); // fails only if it has just exited
-        let _ = answer.recv_timeout(Duration::from_secs(1)); // so that the thread has waited for it
-        return Err(io::Error::other(format!("systemctl did not answer within {ANSWER_LIMIT:?}")));
-    };
-    let Output { status, stdout, stderr } = output.map_err(cannot_run)?;
-    if status.success() {
-        return Ok(String::from_utf8_lossy(&stdout).into_owned());
-    }
-    let text = [stdout, stderr].concat();
-    Err(io::Error::other(format!("systemctl: {}", String::from_utf8_lossy(&text).trim())))
 }
 
 #[cfg(test)]

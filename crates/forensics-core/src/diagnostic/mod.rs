@@ -17,7 +17,7 @@
 #[cfg_attr(not(all(target_os = "linux", not(forensics_portable))), path = "portable.rs")]
 mod system;
 
-pub(crate) use system::killed_for_memory;
+pub(crate) use system::oom_log;
 
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use super::{Diagnostic, Work};
+use crate::record::OomLog;
 
 pub(super) fn write(
     _: &Diagnostic,
@@ -13,6 +14,6 @@ pub(super) fn write(
     writeln!(out, "--- system\nnothing to read: this system has no /proc like Linux's")
 }
 
-pub(crate) fn killed_for_memory(_pid: u32, _since: Duration) -> Option<String> {
-    None
+pub(crate) fn oom_log(_pid: u32, _name: &str, _since: Duration) -> OomLog {
+    OomLog::Unknown
 }

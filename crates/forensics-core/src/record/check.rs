@@ -11,7 +11,8 @@ use super::identity::{Liveness, Place, ProcessState, lock_id};
 use super::lock::{is_locked, unlock};
 use super::summary::Summary;
 use super::{
-    Digest, ExitKind, OpenPhase, PostMortem, RunOutcome, RunStarted, SignalKind, SignalSender,
+    Digest, ExitKind, OpenPhase, PhaseOutcome, PostMortem, Reason, RunOutcome, RunStarted,
+    SignalKind, SignalSender, Stopped, UnitEnd,
 };
 use crate::clock::{boot_id, mono_us};
 
@@ -30,14 +31,25 @@ pub struct HostState {
     pub boot_id: Option<String>,
     /// `CLOCK_MONOTONIC` now, in microseconds. A run that is dead has ended by then.
     pub mono_us: Option<u64>,
-    /// The current `oom_kill` counter of the cgroup that the run recorded.
+    /// The current `oom_kill` counter of a cgroup: that of the run if it can be seen, else ours.
     pub oom_kill: Option<u64>,
-    /// The inode of that cgroup's folder. If it is not the recorded one, this is a new cgroup with
-    /// a new counter, which proves nothing.
+    /// The inode of that cgroup's folder. If it is not the recorded one, this is another cgroup,
+    /// whose counter proves nothing.
     pub cgroup_inode: Option<u64>,
-    /// The line of the kernel log about the OOM kill of this run's process. `None` if there is
-    /// none, or if the log cannot be read.
-    pub oom_line: Option<String>,
+    /// What the kernel log says about an OOM kill of this run's process.
+    pub oom_log: OomLog,
+}
+
+/// What the kernel log says about an OOM kill of a process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum OomLog {
+    /// It cannot be read, or may have lost the lines of that time.
+    #[default]
+    Unknown,
+    /// It has this line about the process.
+    Killed(String),
+    /// It has all lines of that time, and none about the process.
+    NotKilled,
 }
 
 impl HostState {
@@ -69,22 +81,25 @@ impl HostState {
 ///
 /// | there is | outcome | reason |
 /// |---|---|---|
-/// | `stopped` | the same word; `unknown` for a word of a newer version | recorded; panic if it panicked |
+/// | `stopped`, but systemd says that a signal ended it | `killed_after_teardown` | signal |
+/// | `stopped` | the same word, but not `clean` if a phase did not end well or the start failed; `unknown` for a word of a newer version | recorded; panic if it panicked |
 /// | its process, or the lock (see `HostState::liveness`) | `running` | alive |
 /// | no way to see whether it lives | `maybe_alive` | unknown |
-/// | another boot id now | `rebooted` | reboot |
+/// | another boot of the same machine | `rebooted` | reboot |
+/// | a witness that says that it exited | `exited` | exit |
 /// | a phase that began or ended | `killed_in_phase` | see the next table |
 /// | a signal | `killed_before_teardown` | see the next table |
 /// | none of these | `vanished` | out of memory, else unknown |
 ///
-/// The reason for the end of a run that was killed after a request to stop. Again the first
-/// matching row decides:
+/// The reason for the end of a run without `stopped`. The first matching row decides:
 ///
 /// | there is | reason |
 /// |---|---|
-/// | the kernel log says so, or the `oom_kill` counter grew | out of memory |
-/// | a signal from systemd, and the run can have lasted until the end of the stop timeout, but not longer | stop timeout |
-/// | the same with the grace period that was configured for the run, or a stop by a container runtime | grace period |
+/// | a line of the kernel log about this process | out of memory |
+/// | the word of systemd | what it says |
+/// | the word of the container runtime | what it says |
+/// | a supervisor's signal, a known stop timeout, and a run that was seen alive until shortly before its end | stop timeout, grace period |
+/// | another boot id | elsewhere |
 /// | none of these | unknown |
 ///
 /// This function is pure: the same record and the same [`HostState`] give the same result.
@@ -133,6 +148,12 @@ pub fn post_mortem(record: &Digest, host: &HostState) -> PostMortem {
         how: run.stopped.map(|stopped| stopped.how),
         exit_code: run.stopped.and_then(|stopped| stopped.exit_code),
         exit_signal: run.stopped.and_then(|stopped| stopped.exit_signal.clone()),
+        service_result: run.unit_end.as_ref().and_then(|end| end.service_result.clone()),
+        killed_by: run.unit_end.as_ref().and_then(UnitEnd::signal),
+        witnesses: run.witnesses.to_vec(),
+        died_within_us: ended_us
+            .filter(|_| run.stopped.is_none() && reason != Reason::Exec)
+            .map(|us| us.saturating_sub(run.last_us)),
         explained: run.explained.cloned(),
         reason,
         basis,
@@ -142,8 +163,18 @@ pub fn post_mortem(record: &Digest, host: &HostState) -> PostMortem {
 }
 
 fn outcome(run: &Summary<'_>, host: &HostState) -> RunOutcome {
+    // What the process did after its last event. The run itself could not record it.
+    if run.stopped.is_some_and(|stopped| contradicts(run, stopped)) {
+        return RunOutcome::KilledAfterTeardown;
+    }
     match run.stopped.map(|stopped| stopped.how) {
-        Some(ExitKind::Clean) => RunOutcome::Clean,
+        Some(ExitKind::Clean) if run.has_failed_to_start() => RunOutcome::Failed,
+        Some(ExitKind::Clean) => match run.worst_phase() {
+            PhaseOutcome::Ok => RunOutcome::Clean,
+            PhaseOutcome::Skipped | PhaseOutcome::TimedOut => RunOutcome::TimedOut,
+            PhaseOutcome::CutShort => RunOutcome::CutShort,
+            _ => RunOutcome::Failed,
+        },
         Some(ExitKind::TimedOut) => RunOutcome::TimedOut,
         Some(ExitKind::CutShort) => RunOutcome::CutShort,
         Some(ExitKind::Failed) => RunOutcome::Failed,
@@ -154,12 +185,21 @@ fn outcome(run: &Summary<'_>, host: &HostState) -> RunOutcome {
         None => match host.liveness(run.start) {
             Liveness::Alive => RunOutcome::Running,
             Liveness::Unknown => RunOutcome::MaybeAlive,
-            Liveness::Ended if run.rebooted(host) => RunOutcome::Rebooted,
+            Liveness::Ended if host.is_reboot(run.start) => RunOutcome::Rebooted,
+            Liveness::Ended if run.has_exited() => RunOutcome::Exited,
             Liveness::Ended if run.teardown_began() => RunOutcome::KilledInPhase,
             Liveness::Ended if run.asked.is_some() => RunOutcome::KilledBeforeTeardown,
             Liveness::Ended => RunOutcome::Vanished,
         },
     }
+}
+
+/// Whether systemd says that a signal ended the process, which the run had not recorded.
+fn contradicts(run: &Summary<'_>, stopped: &Stopped) -> bool {
+    let signal = run.unit_end.as_ref().and_then(UnitEnd::signal);
+    // After `abandoned` the program may go on.
+    let is_end = stopped.how != ExitKind::Abandoned;
+    is_end && signal.is_some() && signal != stopped.exit_signal
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{
     DeadlineMoved, Entry, Event, Explained, PhaseFinished, PhaseOutcome, PhaseStarted, RunStarted,
-    SignalEvent, Stalled, StalledWhat, Stopped, Utc, VERSION,
+    SignalEvent, Stalled, StalledWhat, Stopped, Utc, VERSION, Witness,
 };
 use crate::duration::Timespan;
 
@@ -19,6 +19,10 @@ const MAX_PHASES: usize = 4096;
 
 /// How many bytes of the names and errors of these phases are kept.
 const MAX_TEXT: usize = 2 << 20;
+
+/// How many statements of witnesses are kept, and how long each may be as JSON, in bytes.
+pub(super) const MAX_WITNESSES: usize = 16;
+const MAX_WITNESS: usize = 16 << 10;
 
 /// What a record says about its run, without the single events.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,6 +76,15 @@ pub(super) struct End {
     pub(super) explained: Option<Explained>,
     pub(super) stalled: Option<Stalled>,
     pub(super) stopped: Option<Stopped>,
+    /// What witnesses said.
+    pub(super) witnesses: Vec<Witness>,
+}
+
+impl Digest {
+    /// Adds what a witness said.
+    pub(super) fn add_witness(&mut self, witness: &Witness) {
+        self.end.witness(witness);
+    }
 }
 
 /// Collects a [`Digest`].
@@ -104,8 +117,8 @@ impl Collector {
 impl End {
     fn add(&mut self, line: usize, entry: &Entry) {
         // What a witness said is written after the run.
-        if matches!(entry.event, Event::Witness(_)) {
-            return;
+        if let Event::Witness(witness) = &entry.event {
+            return self.witness(witness);
         }
         let at_us = entry.mono_us;
         self.began_us.get_or_insert(at_us);
@@ -135,7 +148,18 @@ impl End {
             }
             Event::Stopped(stopped) => self.stopped = Some(stopped.clone()),
             Event::Explained(explained) => self.explained = Some(explained.clone()),
-            Event::RunStarted(_) | Event::Diag(_) | Event::Witness(_) | Event::Unknown(_) => {}
+            Event::RunStarted(_)
+            | Event::Alive
+            | Event::Diag(_)
+            | Event::Witness(_)
+            | Event::Unknown(_) => {}
+        }
+    }
+
+    fn witness(&mut self, witness: &Witness) {
+        let is_short = || serde_json::to_vec(witness).is_ok_and(|json| json.len() <= MAX_WITNESS);
+        if self.witnesses.len() < MAX_WITNESSES && is_short() {
+            self.witnesses.push(witness.clone());
         }
     }
 

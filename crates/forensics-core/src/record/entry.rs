@@ -84,6 +84,7 @@ impl Event {
             "phase_progress" => Event::PhaseProgress(from_str(line)?),
             "phase_finished" => Event::PhaseFinished(from_str(line)?),
             "wedged" => Event::Stalled(from_str(line)?),
+            "alive" => Event::Alive,
             "diag" => Event::Diag(from_str(line)?),
             "stopped" => Event::Stopped(from_str(line)?),
             _ => return Ok(None),
@@ -285,6 +286,7 @@ mod tests {
                 json!({ "event": "witness", "source": "systemd", "service_result": "timeout",
                     "exit_code": "killed" }),
             ),
+            (Event::Alive, json!({ "event": "alive" })),
             (Event::Unknown(unknown), json!({ "event": "moon_phase" })),
         ];
         for (event, fields) in cases {

@@ -33,6 +33,9 @@ pub enum Event {
     /// A phase or the runtime has exceeded its timeout or makes no progress.
     #[serde(rename = "wedged")]
     Stalled(Stalled),
+    /// The run is alive. It says so at least once a second during a stop, so that the time of a
+    /// kill is known.
+    Alive,
     /// The diagnostic was started, or ended.
     Diag(Diag),
     /// The last line of a run that ended by itself.
@@ -72,9 +75,21 @@ pub struct RunStarted {
     /// Which systemd runs the unit, `system` or `user`; absent outside of systemd.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub manager: Option<String>,
+    /// systemd's id of this invocation of the unit (`INVOCATION_ID`); absent outside of systemd.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub invocation_id: Option<String>,
+    /// The path of the cgroup that counts its memory, as its own `/proc/self/cgroup` shows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<String>,
     /// The name that the kernel knows the process by (`/proc/self/comm`), which its log shows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process_name: Option<String>,
+    /// The parent process at the start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent_pid: Option<u32>,
+    /// The parent's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent_name: Option<String>,
     /// The Kubernetes pod, `NAMESPACE/NAME` or `NAME`; absent outside of one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
@@ -228,7 +243,7 @@ impl Explained {
 
 /// What a witness said about the end of a run. It is written after the run, by `forensics last` or
 /// by the next start.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Witness {
     /// The witness.
     pub source: Source,

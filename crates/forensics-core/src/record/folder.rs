@@ -28,7 +28,7 @@ pub(super) fn name(start: Utc, pid: u32) -> String {
 }
 
 /// Whether a file has the name of a record.
-fn is_record_name(name: &str) -> bool {
+pub(super) fn is_record_name(name: &str) -> bool {
     /// A `0` matches any digit.
     const TIME: &[u8] = b"00000000T000000.000000Z-";
     let Some(stem) = name.strip_suffix(EXTENSION) else { return false };

@@ -136,6 +136,7 @@ impl HostState {
     ///
     /// | there is | it |
     /// |---|---|
+    /// | a process with that pid and start time, whose lock would be visible and is not held | has ended: it has executed another program |
     /// | a process with that pid and start time, in this boot and pid namespace | lives |
     /// | none, but this boot and pid namespace are those of the run | has ended, also if a forked child still holds the lock |
     /// | the lock | lives |
@@ -153,6 +154,7 @@ impl HostState {
             || (!is_same_boot && self.is_ours(start))
             || self.process == ProcessState::Own;
         match self.process {
+            _ if self.has_executed(start) => Liveness::Ended,
             ProcessState::Alive => Liveness::Alive,
             ProcessState::Gone => Liveness::Ended,
             _ if self.locked => Liveness::Alive,
@@ -163,6 +165,31 @@ impl HostState {
 
     fn is_same_boot(&self, start: &RunStarted) -> bool {
         start.boot_id.is_some() && start.boot_id == self.boot_id
+    }
+}
+
+impl HostState {
+    /// Whether this is another boot of the machine that the run ran on. In a container, the machine
+    /// id may be that of the image, and a pod may have moved.
+    pub(super) fn is_reboot(&self, start: &RunStarted) -> bool {
+        let here = &self.place;
+        let is_other_boot = matches!(
+            (&start.boot_id, &self.boot_id), (Some(then), Some(now)) if then != now
+        );
+        let is_same_machine = start.machine_id.is_some() && start.machine_id == here.machine_id;
+        let is_outside_containers = start.pod.is_none()
+            && here.pod.is_none()
+            && start.pid_namespace == Some(procfile::INITIAL_PID_NAMESPACE);
+        is_other_boot && is_same_machine && is_outside_containers
+    }
+
+    /// Whether the process of the run lives and has executed another program: its lock would be
+    /// visible here, and is not held.
+    pub(super) fn has_executed(&self, start: &RunStarted) -> bool {
+        let is_lock_visible = start.lock.is_some() && start.lock == self.lock;
+        let lives = matches!(self.process, ProcessState::Alive | ProcessState::Own);
+        let is_own = self.process == ProcessState::Own;
+        lives && !self.locked && self.is_same_boot(start) && (is_lock_visible || is_own)
     }
 }
 
@@ -216,10 +243,12 @@ mod tests {
         // The run: boot, host, machine, pod, file. Then the reader's pod, whether the file is
         // locked, and the process. Then whether the run is ours, and whether it lives.
         type Case<'a> = ([&'a str; 5], &'a str, bool, ProcessState, bool, Liveness);
-        let cases: [Case<'_>; 31] = [
+        let cases: [Case<'_>; 32] = [
             // The process can be seen. A lock that a forked child holds, or that is not shared, does
             // not count.
-            (["b1", "h1", "m1", "", "1:1"], "", false, Alive, true, Lives),
+            (["b1", "h1", "m1", "", "2:9"], "", false, Alive, true, Lives),
+            // The lock would be visible: it has executed another program.
+            (["b1", "h1", "m1", "", "1:1"], "", false, Alive, true, Ended),
             (["b1", "h1", "m1", "", "1:1"], "", true, Alive, true, Lives),
             (["b1", "h1", "m1", "", "1:1"], "", true, Gone, true, Ended),
             (["b1", "h1", "m1", "", "2:9"], "", false, Gone, true, Ended),

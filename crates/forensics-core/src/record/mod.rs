@@ -25,6 +25,7 @@
 //! # }
 //! ```
 
+mod append;
 mod audit;
 mod check;
 mod digest;
@@ -43,6 +44,7 @@ mod shorten;
 mod summary;
 mod utc;
 mod verdict;
+mod witness;
 mod writer;
 
 pub use crate::access::AccessError;
@@ -56,8 +58,9 @@ pub use utc::Utc;
 
 #[doc(hidden)]
 pub use self::{
+    append::{AppendError, append_witness},
     audit::{AUDIT_KEY, AuditQuery, AuditSearch, SentSignal, is_signal_call, search_logs},
-    check::{HostState, post_mortem},
+    check::{HostState, OomLog, post_mortem},
     digest::Digest,
     entry::{Entry, VERSION},
     event::{
@@ -72,5 +75,9 @@ pub use self::{
     run::{Before, Run},
     shorten::MAX_LINE,
     utc::ParseUtcError,
+    witness::{
+        ContainerEnd, InspectError, UnitAction, UnitEnd, journal_arguments, parse_inspect,
+        parse_journal,
+    },
     writer::{Loss, RecordError, Recorder},
 };

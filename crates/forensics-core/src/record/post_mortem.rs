@@ -8,7 +8,7 @@ use std::fmt::{self, Display};
 
 use serde::Serialize;
 
-use super::{ExitKind, Explained, Utc};
+use super::{ExitKind, Explained, Utc, Witness};
 use crate::basis::Basis;
 use crate::escape::truncate;
 use crate::logfmt::Value;
@@ -33,15 +33,19 @@ pub enum RunOutcome {
     Abandoned,
     /// It was ended at once, by a further signal or at the deadline.
     Forced,
+    /// It exited by itself without recording its end.
+    Exited,
     /// It was killed in a phase or between two phases.
     KilledInPhase,
     /// It was asked to stop and killed before the first phase began.
     KilledBeforeTeardown,
+    /// It recorded its end, and its process was killed before it had ended.
+    KilledAfterTeardown,
     /// A panic ended it.
     Panicked,
     /// It disappeared, and nothing had asked it to stop.
     Vanished,
-    /// The machine went down or crashed before the run ended.
+    /// The machine was booted again since, and the run had not recorded its end.
     Rebooted,
     /// It is alive.
     Running,
@@ -67,8 +71,28 @@ pub enum Reason {
     GracePeriod,
     /// The kernel OOM-killed it.
     OutOfMemory,
-    /// The machine's boot id has changed.
+    /// The machine was booted again since.
     Reboot,
+    /// It ran on another machine, or in another boot. Which of the two is not known.
+    Elsewhere,
+    /// A signal ended it. The evidence names the signal.
+    Signal,
+    /// It exited by itself, with a status.
+    Exit,
+    /// It missed systemd's watchdog.
+    Watchdog,
+    /// Its start took longer than systemd's `TimeoutStartSec=`.
+    StartTimeout,
+    /// It ran longer than systemd's `RuntimeMaxSec=`.
+    RuntimeMax,
+    /// One of systemd's timeouts was over. Which one is not known.
+    Timeout,
+    /// The kernel OOM-killed a process of its unit, and systemd stopped the unit.
+    OomPolicy,
+    /// Process 1 of its container ended.
+    ContainerEnded,
+    /// Its process has executed another program.
+    Exec,
     /// Its process lives, or its lock is held.
     Alive,
     /// The record does not show it.
@@ -165,6 +189,20 @@ pub struct PostMortem {
     /// Why systemd stopped it, as systemd showed during the stop; absent if systemd showed nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub explained: Option<Explained>,
+    /// The result of the unit in systemd's words, such as `timeout`; absent if systemd has not
+    /// reported it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_result: Option<String>,
+    /// The signal that ended it, as systemd reported it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub killed_by: Option<String>,
+    /// What witnesses said about its end.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub witnesses: Vec<Witness>,
+    /// From the last event to the latest time at which it can have died, in microseconds; absent if
+    /// it ended by itself, or if that time is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub died_within_us: Option<u64>,
     /// Why it ended this way.
     pub reason: Reason,
     /// What that rests on.
@@ -213,6 +251,9 @@ impl Display for PostMortem {
             ("exit_code", self.exit_code.map(|code| code.to_string())),
             ("exit_signal", self.exit_signal.as_ref().map(name)),
             ("last_event", Some(self.last.to_string())),
+            ("died_within", self.died_within_us.map(span)),
+            ("service_result", self.service_result.as_ref().map(name)),
+            ("killed_by", self.killed_by.as_ref().map(name)),
             ("stop_reason", self.explained.as_ref().map(|explained| name(&explained.reason))),
             ("reason", Some(self.reason.to_string())),
             ("basis", Some(self.basis.to_string())),

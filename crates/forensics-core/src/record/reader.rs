@@ -131,6 +131,11 @@ impl RecordFile {
         Self::of(open_path(path, Links::Refuse), path)
     }
 
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The same for an opened file.
     pub(super) fn of(opened: Result<File, OpenError>, path: &Path) -> Result<Self, ReadError> {
         let open = || -> Result<_, Box<dyn Error + Send + Sync>> {

@@ -8,12 +8,14 @@ use std::time::Duration;
 use nix::unistd::getppid;
 
 use super::check;
-use super::folder::found;
-use super::{Digest, Entry, PostMortem, ReadError, RecordFile, RunOutcome, RunStarted};
+use super::folder::{Found, found};
+use super::{
+    Digest, Entry, HostState, PostMortem, ReadError, RecordFile, RunOutcome, RunStarted, Witness,
+};
 use crate::access::AccessError;
-use crate::cgroupfs::OomKills;
-use crate::diagnostic::killed_for_memory;
-use crate::procfile;
+use crate::cgroupfs::{MemoryCgroup, OomKills};
+use crate::diagnostic::oom_log;
+use crate::procfile::{self, INITIAL_PID_NAMESPACE};
 use crate::secure_fs::{Folder, OpenError};
 
 impl PostMortem {
@@ -49,6 +51,7 @@ pub struct Run {
     pub post_mortem: PostMortem,
     /// Its record.
     pub file: RecordFile,
+    host: HostState,
 }
 
 impl Run {
@@ -58,6 +61,30 @@ impl Run {
     /// If the record cannot be read.
     pub fn read(path: &Path) -> Result<Self, ReadError> {
         Self::of(RecordFile::open(path)?, |_| ())
+    }
+
+    /// Reads the newest run of a folder, as [`PostMortem::of_last`].
+    ///
+    /// # Errors
+    /// As [`PostMortem::of_last`].
+    pub fn last(dir: &Path) -> Result<Option<Self>, AccessError> {
+        Self::last_in(&Folder::look(dir)?)
+    }
+
+    /// Reads the newest run of a folder that is not alive and whose first line has this invocation
+    /// id of systemd.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn of_invocation(dir: &Path, id: &str) -> Result<Option<Self>, AccessError> {
+        let folder = Folder::look(dir)?;
+        let found = found(&folder)?;
+        let is_its = |record: &&Found| {
+            let start = record.head.as_ref().map(|(start, _)| start);
+            start.is_some_and(|start| start.invocation_id.as_deref() == Some(id))
+        };
+        let mut runs = found.iter().rev().filter(is_its).filter_map(|it| it.run(&folder).ok());
+        Ok(runs.find(|run| run.post_mortem.outcome != RunOutcome::Running))
     }
 
     /// The newest run of an open folder that is not alive, as for [`PostMortem::of_last`].
@@ -84,23 +111,69 @@ impl Run {
     pub fn of(file: RecordFile, mut each: impl FnMut(&Entry)) -> Result<Self, ReadError> {
         let mut host = file.host()?;
         let record = file.read(|entry, _| each(entry))?;
-        if let Some(oom) = OomKills::read() {
+        if let Some(oom) = oom_kills(&record.start) {
             host.oom_kill = Some(oom.count);
             host.cgroup_inode = Some(oom.cgroup_inode);
         }
-        let mut post_mortem = check::post_mortem(&record, &host);
-        let is_unexplained = matches!(
-            post_mortem.outcome,
-            RunOutcome::KilledInPhase | RunOutcome::KilledBeforeTeardown | RunOutcome::Vanished
-        );
-        // Last, because that log can be long. Its pids are those of the initial namespace.
-        if is_unexplained && procfile::is_in_initial_pid_namespace("/proc/self") == Some(true) {
-            let began = Duration::from_micros(record.end.began_us.unwrap_or(0));
-            host.oom_line = killed_for_memory(record.start.pid, began);
-            post_mortem = check::post_mortem(&record, &host);
+        let post_mortem = check::post_mortem(&record, &host);
+        let mut run = Self { record, post_mortem, file, host };
+        // Last, because that log can be long.
+        if run.has_no_end() {
+            run.read_kernel_log();
         }
-        Ok(Self { record, post_mortem, file })
+        Ok(run)
     }
+
+    /// Where its record is.
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// Whether the run has ended without recording its end.
+    fn has_no_end(&self) -> bool {
+        matches!(
+            self.post_mortem.outcome,
+            RunOutcome::KilledInPhase
+                | RunOutcome::KilledBeforeTeardown
+                | RunOutcome::Vanished
+                | RunOutcome::Rebooted
+        )
+    }
+
+    /// Whether the journal of systemd may say more about its end than what is known.
+    pub fn may_be_in_journal(&self) -> bool {
+        let is_known =
+            |witness: &Witness| witness.unit_end().is_some_and(|end| end.ended.is_some());
+        self.has_no_end() && !self.post_mortem.witnesses.iter().any(is_known)
+    }
+
+    /// Takes what a witness said. This changes the post-mortem, and not the file; see
+    /// [`append_witness`](super::append_witness).
+    pub fn add(&mut self, witness: &Witness) {
+        self.record.add_witness(witness);
+        self.post_mortem = check::post_mortem(&self.record, &self.host);
+    }
+
+    /// Its pids are those of the initial namespace, and its clock that of this boot.
+    fn read_kernel_log(&mut self) {
+        let start = &self.record.start;
+        let has_its_pids = start.pid_namespace == Some(INITIAL_PID_NAMESPACE)
+            && procfile::is_in_initial_pid_namespace("/proc/self") == Some(true)
+            && start.boot_id.is_some()
+            && start.boot_id == self.host.boot_id;
+        let Some(name) = start.process_name.as_ref().filter(|_| has_its_pids) else { return };
+        // It lived until its last event.
+        let last = Duration::from_micros(self.record.end.last_us);
+        self.host.oom_log = oom_log(start.pid, name, last);
+        self.post_mortem = check::post_mortem(&self.record, &self.host);
+    }
+}
+
+/// The OOM kills in the cgroup of the run, if it can be seen from here, else in our own.
+fn oom_kills(start: &RunStarted) -> Option<OomKills> {
+    let of_run = start.cgroup.as_deref().and_then(MemoryCgroup::at);
+    let of_run = of_run.and_then(|group| group.oom_kills());
+    of_run.filter(|oom| start.cgroup_inode == Some(oom.cgroup_inode)).or_else(OomKills::read)
 }
 
 /// What a folder shows to a run of a service that is about to begin.

@@ -3,8 +3,8 @@
 use super::digest::{Digest, End};
 use super::post_mortem::phase_name;
 use super::{
-    Explained, HostState, PhaseFinished, PhaseStarted, RunStarted, SignalEvent, Stalled, Stopped,
-    Utc,
+    ContainerEnd, Explained, HostState, PhaseFinished, PhaseOutcome, PhaseStarted, RunStarted,
+    SignalEvent, Stalled, Stopped, UnitAction, UnitEnd, Utc, Witness,
 };
 use crate::duration::Timespan;
 
@@ -44,12 +44,19 @@ pub(super) struct Summary<'a> {
     /// The last stall, if there was no progress since.
     pub(super) stalled: Option<&'a Stalled>,
     pub(super) stopped: Option<&'a Stopped>,
+    /// What systemd and the container runtime said about the end.
+    pub(super) unit_end: Option<UnitEnd>,
+    pub(super) container_end: Option<ContainerEnd>,
+    /// What all witnesses said.
+    pub(super) witnesses: &'a [Witness],
+    /// When it died, as a witness says.
+    pub(super) died_us: Option<u64>,
 }
 
 impl<'a> Summary<'a> {
     pub(super) fn of(record: &'a Digest) -> Self {
         let (start, end): (_, &End) = (&record.start, &record.end);
-        Self {
+        let mut run = Self {
             start,
             last: end.last.unwrap_or(record.started),
             last_us: end.last_us,
@@ -67,7 +74,37 @@ impl<'a> Summary<'a> {
             ended_last: end.ended_last.as_ref(),
             stalled: end.stalled.as_ref(),
             stopped: end.stopped.as_ref(),
+            unit_end: None,
+            container_end: None,
+            witnesses: &end.witnesses,
+            died_us: None,
+        };
+        for witness in &end.witnesses {
+            run.add(witness);
         }
+        run.died_us = run.died_us();
+        run
+    }
+
+    /// Takes what a witness said. What was said first stays; what was not said yet is added.
+    fn add(&mut self, witness: &'a Witness) {
+        if let Some(end) = witness.unit_end() {
+            self.unit_end.get_or_insert_default().merge(end);
+        }
+        if let Some(end) = witness.container_end() {
+            self.container_end.get_or_insert(end);
+        }
+    }
+
+    /// When it died, as a witness says, on the clock of the run. A witness may round down to the
+    /// second, and the wall clock may have been set since the last event. A time before that event
+    /// is ignored.
+    fn died_us(&self) -> Option<u64> {
+        let systemd = self.unit_end.as_ref().and_then(|end| end.ended);
+        let container = || self.container_end.as_ref()?.finished_at;
+        let after = systemd.or_else(container)?.micros() - self.last.micros();
+        let is_after = after.saturating_add(SLACK_US.cast_signed()) >= 0;
+        is_after.then(|| self.last_us.saturating_add(u64::try_from(after).unwrap_or(0)))
     }
 
     pub(super) fn teardown_began(&self) -> bool {
@@ -80,7 +117,44 @@ impl<'a> Summary<'a> {
         Some(phase_name(&last.phase, last.group.as_deref()))
     }
 
-    /// Whether the machine has been booted since; `false` if that is not known.
+    /// Whether a witness says that the process exited by itself.
+    pub(super) fn has_exited(&self) -> bool {
+        let by_systemd = self.unit_end.as_ref().and_then(UnitEnd::status);
+        let by_runtime = self.container_end.as_ref().filter(|_| self.is_of_container());
+        let by_runtime = by_runtime.and_then(|end| end.exit_code).filter(|&code| code < 128);
+        by_systemd.or(by_runtime).is_some()
+    }
+
+    /// Whether the status of the container is that of this process: it was process 1, or the child
+    /// of an init that ends with the status of its child.
+    pub(super) fn is_of_container(&self) -> bool {
+        /// Inits for containers, which do so.
+        const INITS: [&str; 5] = ["tini", "docker-init", "dumb-init", "catatonit", "podman-init"];
+        let is_init = |name: &str| INITS.contains(&name);
+        let parent = self.start.parent_name.as_deref();
+        self.start.pid == 1 || (self.start.parent_pid == Some(1) && parent.is_some_and(is_init))
+    }
+
+    /// Whether systemd stopped it because it did not start in time.
+    pub(super) fn has_failed_to_start(&self) -> bool {
+        self.explained.is_some_and(|explained| explained.reason == "start_timeout")
+            || self.unit_end.as_ref().is_some_and(|end| end.did(UnitAction::StartTimeout))
+    }
+
+    /// The worst outcome of a phase that ended.
+    pub(super) fn worst_phase(&self) -> PhaseOutcome {
+        let rank = |outcome: PhaseOutcome| match outcome {
+            PhaseOutcome::Ok => 0,
+            PhaseOutcome::Skipped | PhaseOutcome::TimedOut => 1,
+            PhaseOutcome::CutShort => 2,
+            _ => 3,
+        };
+        let outcomes = self.not_ok.iter().map(|phase| phase.outcome);
+        outcomes.max_by_key(|&outcome| rank(outcome)).unwrap_or(PhaseOutcome::Ok)
+    }
+
+    /// Whether another boot runs here than the one of the run; `false` if that is not known. It
+    /// may be that of another machine.
     pub(super) fn rebooted(&self, host: &HostState) -> bool {
         matches!((&self.start.boot_id, &host.boot_id), (Some(then), Some(now)) if then != now)
     }
@@ -89,6 +163,8 @@ impl<'a> Summary<'a> {
     /// now, and a living run records when a phase exceeds its budget.
     pub(super) fn dead_by_us(&self, host: &HostState) -> Option<u64> {
         let now_us = host.mono_us.filter(|_| !self.rebooted(host));
+        // A witness may have rounded the time.
+        let died_us = self.died_us.map(|died_us| died_us.saturating_add(SLACK_US));
         let budget_us = |(began_us, phase): &(u64, &PhaseStarted)| {
             Some(began_us.saturating_add(phase.timeout_us?).saturating_add(SLACK_US))
         };
@@ -98,6 +174,6 @@ impl<'a> Summary<'a> {
         let budgets = self.open.iter().filter(is_known).filter_map(budget_us);
         // An instant before the last event is ignored: it is from another clock, or the expected
         // event was lost.
-        budgets.chain(now_us).filter(|&us| us >= self.last_us).min()
+        budgets.chain(now_us).chain(died_us).filter(|&us| us >= self.last_us).min()
     }
 }

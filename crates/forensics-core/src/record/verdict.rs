@@ -23,6 +23,12 @@ impl Verdict {
         Self { reason, basis, evidence: evidence.into(), advice: advice.into() }
     }
 
+    /// The same, with more evidence.
+    pub(super) fn with_evidence(mut self, more: &str) -> Self {
+        self.evidence = format!("{}; {more}", self.evidence);
+        self
+    }
+
     pub(super) fn reason(&self) -> Reason {
         self.reason
     }

@@ -108,6 +108,27 @@ impl Folder {
         regular::open_at(self.file.as_fd(), name, Links::Refuse)
     }
 
+    /// Opens an existing regular file to read it and to append to it, if no other user can change
+    /// it. A symbolic link is not followed, and neither is a device or a FIFO opened.
+    pub(crate) fn append_to(&self, name: &Path) -> Result<File, AccessError> {
+        let path = self.path.join(name);
+        let failed = |errno: Errno| AccessError::system(OPEN_FILE, &path, errno);
+        let open_error = |error: OpenError| match error {
+            OpenError::System(source) => AccessError::system(OPEN_FILE, &path, source),
+            _ => AccessError::refused(not_a_file(&path)),
+        };
+        let seen = fstat(self.read(name).map_err(open_error)?).map_err(failed)?;
+        let flags = OFlag::O_RDWR | OFlag::O_APPEND | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+        let flags = flags | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        let file =
+            openat(&self.file, name, flags, Mode::empty()).map(File::from).map_err(failed)?;
+        let opened = fstat(&file).map_err(failed)?;
+        if (opened.st_dev, opened.st_ino) != (seen.st_dev, seen.st_ino) {
+            return Err(AccessError::refused(format!("{} was replaced", path.display())));
+        }
+        checked(file, &path, OPEN_FILE)
+    }
+
     /// Renames a file, and replaces a file that has the new name.
     pub(crate) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         Ok(renameat(&self.file, from, &self.file, to)?)

@@ -86,7 +86,7 @@ impl<'writer> FormatFields<'writer> for CompactFields {
         fields.record(&mut |field: &Field, value: &dyn fmt::Debug| {
             if field.name() == "message" {
                 context = Some(format!("{value:?}")).filter(|text| {
-                    text.starts_with("Shutdown context: ") || text.starts_with("Previous run: ")
+                    text.starts_with("Shutdown context: ") || text.starts_with("Previous run")
                 });
             }
         });

@@ -21,6 +21,10 @@ const NEAR: Duration = Duration::from_millis(500);
 /// itself. It has half of what is left before the supervisor's SIGKILL if that is less.
 pub(crate) const LATE_AFTER: Duration = Duration::from_millis(500);
 
+/// How often the record says during a stop that the process is alive. If it is killed, this is how
+/// exactly the time is known.
+const ALIVE_EVERY: Duration = Duration::from_secs(1);
+
 /// How long a process has to end after its teardown, if the supervisor waits that long.
 const TO_END: Duration = Duration::from_secs(1);
 
@@ -37,6 +41,8 @@ pub(super) struct Stall {
     said_near: Option<Instant>,
     /// When the process was first seen to be late.
     late: Option<Instant>,
+    /// When the record last said that the process is alive.
+    alive: Option<Instant>,
 }
 
 /// Whether the runtime answers.
@@ -73,6 +79,11 @@ impl Machine {
             self.tick(turn);
         }
         let is_closing = self.is_closing();
+        let is_recorded = !matches!(
+            self.state,
+            State::PreStopDelay { first: Stage::Recording, .. }
+                | State::TearingDown(Stage::Recording)
+        );
         let (State::PreStopDelay { .. } | State::TearingDown(_), Some(stop)) =
             (&self.state, &mut self.stop)
         else {
@@ -80,6 +91,11 @@ impl Machine {
         };
         if !is_closing {
             stop.watch(turn);
+            // After the record of the stop itself.
+            if is_recorded && turn.since(stop.stall.alive.unwrap_or(stop.began)) >= ALIVE_EVERY {
+                stop.stall.alive = Some(turn.now);
+                turn.record(record::Event::Alive);
+            }
         }
         if stop.told.replace(stop.progress) != Some(stop.progress) {
             self.tell_stopping(None, turn);

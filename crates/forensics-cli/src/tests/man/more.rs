@@ -113,8 +113,24 @@ pub(super) const MORE: [More; 9] = [
              one is shown. One line is printed: the outcome, the phase that the run ended in, who \
              asked it to stop, the likely reason with the evidence for it, and what to change.",
         ],
-        sections: &[RECORDS],
-        see_also: &["forensics-list(1)", "forensics-show(1)", "systemd.service(5)"],
+        sections: &[
+            (
+                "ENVIRONMENT",
+                &[(
+                    "SERVICE_RESULT, EXIT_CODE, EXIT_STATUS, INVOCATION_ID",
+                    "In ExecStopPost=, set by systemd: how the unit and its main process ended. See \
+                     systemd.exec(5).",
+                )],
+            ),
+            RECORDS,
+        ],
+        see_also: &[
+            "forensics-list(1)",
+            "forensics-show(1)",
+            "journalctl(1)",
+            "podman-inspect(1)",
+            "systemd.service(5)",
+        ],
     },
     More {
         of: "list",

@@ -17,6 +17,7 @@ use self::record::{Record, stamp};
 use super::facts::write_one;
 use super::reads::Reads;
 use crate::clock;
+use crate::record::OomLog;
 
 /// How many of the matching lines are shown: the last ones.
 const SHOWN: usize = 20;
@@ -43,13 +44,15 @@ pub(super) fn write(out: &mut dyn Write, reads: &mut Reads<'_>, kmsg: &Path) -> 
     out.flush()
 }
 
-/// The kernel's own message, logged at `since` after the boot or later, that it killed this process
-/// because memory ran out: `Memory cgroup out of memory: Killed process 4100 (gateway) …`
-/// (`__oom_kill_process()`). `None` if there is none, or if its log cannot be read.
+/// What the kernel logged about an OOM kill of this process at `since` after the boot or later:
+/// `Memory cgroup out of memory: Killed process 4100 (gateway) …` (`__oom_kill_process()`).
 ///
-/// `pid` is that of the initial pid namespace, because the kernel logs no other.
-pub(crate) fn killed_for_memory(pid: u32, since: Duration) -> Option<String> {
-    line_on_kill(&mut open(Path::new("/dev/kmsg")).ok()?, pid, since).ok().flatten()
+/// `pid` is that of the initial pid namespace, because the kernel logs no other. `name` is the
+/// process's `comm`, because pids are used again.
+pub(crate) fn oom_log(pid: u32, name: &str, since: Duration) -> OomLog {
+    let log = open(Path::new("/dev/kmsg"));
+    let found = log.and_then(|mut log| search(&mut log, pid, name, since));
+    found.unwrap_or_default()
 }
 
 /// Opens the device so that a read after the last record fails with `EAGAIN` and does not wait.
@@ -57,16 +60,33 @@ fn open(kmsg: &Path) -> io::Result<File> {
     File::options().read(true).custom_flags(O_NONBLOCK).open(kmsg)
 }
 
-fn line_on_kill(log: &mut impl Read, pid: u32, since: Duration) -> io::Result<Option<String>> {
-    let killed = format!("Killed process {pid} (");
-    let is_on_kill = |record: &&Record| {
+fn search(log: &mut impl Read, pid: u32, name: &str, since: Duration) -> io::Result<OomLog> {
+    /// The clock of the log may run by 500 ppm faster or slower than `CLOCK_MONOTONIC`, which NTP
+    /// adjusts.
+    const DRIFT: u32 = 2000;
+    let since = since.saturating_sub(since / DRIFT + Duration::from_secs(1));
+    let killed = format!("Killed process {pid} ({name})");
+    let is_on_kill = |record: &Record| {
         // Only one of the kernel's own sentences may precede it. Other messages contain names of
         // cgroups, which a user may choose.
         let (why, rest) = record.message.split_once(": ").unwrap_or_default();
         let is_of_kernel = record.priority < 8 && OUT_OF_MEMORY.contains(&why);
         is_of_kernel && rest.starts_with(&killed) && record.since_boot >= since
     };
-    Ok(wanted(log)?.iter().rfind(is_on_kill).map(Record::shown))
+    let (mut line, mut oldest) = (None, None);
+    each(log, |record| {
+        oldest.get_or_insert(record.since_boot);
+        if is_on_kill(&record) {
+            line = Some(record.shown());
+        }
+    })?;
+    // An older line may have been overwritten.
+    let is_complete = oldest.is_some_and(|oldest| oldest <= since);
+    Ok(match line {
+        Some(line) => OomLog::Killed(line),
+        None if is_complete => OomLog::NotKilled,
+        None => OomLog::Unknown,
+    })
 }
 
 /// The last matching lines of a log, as they are shown.
@@ -75,15 +95,21 @@ fn last_matching(log: &mut impl Read) -> io::Result<Vec<String>> {
     Ok(records[records.len().saturating_sub(SHOWN)..].iter().map(Record::shown).collect())
 }
 
-/// The records about a kill or a crash, oldest first. The log gives one record per read, and fails
-/// with `EAGAIN` after the newest.
+/// The records about a kill or a crash, oldest first.
 fn wanted(log: &mut impl Read) -> io::Result<Vec<Record>> {
     let mut wanted = Vec::new();
+    each(log, |record| wanted.extend(Some(record).filter(Record::is_wanted)))?;
+    Ok(wanted)
+}
+
+/// Visits each record, oldest first. The log gives one record per read, and fails with `EAGAIN`
+/// after the newest.
+fn each(log: &mut impl Read, mut visit: impl FnMut(Record)) -> io::Result<()> {
     let mut buffer = [0; MAX_RECORD];
     for _ in 0..MAX_RECORDS {
         match log.read(&mut buffer) {
             Ok(0) => break,
-            Ok(read) => wanted.extend(Record::parse(&buffer[..read]).filter(Record::is_wanted)),
+            Ok(read) => Record::parse(&buffer[..read]).into_iter().for_each(&mut visit),
             Err(e) if e.kind() == ErrorKind::WouldBlock => break,
             // EPIPE: the record was overwritten before it was read. EINVAL: it is longer than the
             // buffer. In both cases the next read gives the next record.
@@ -91,7 +117,7 @@ fn wanted(log: &mut impl Read) -> io::Result<Vec<Record>> {
             Err(e) => return Err(e),
         }
     }
-    Ok(wanted)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -117,9 +143,11 @@ mod tests {
         let killed = "Memory cgroup out of memory: Killed process 4100 (gateway) total-vm:1kB";
         let cases = [
             (format!("3,1,5000042,-;{killed}"), true),
-            // Before the run began, about another process, and written by a program.
-            (format!("3,1,4000000,-;{killed}"), false),
+            // Before the last event of the run, about another process, and written by a program.
+            (format!("3,1,3000000,-;{killed}"), false),
             (format!("3,1,5000042,-;{}", killed.replace("4100", "41000")), false),
+            (format!("3,1,5000042,-;{}", killed.replace("gateway", "gateway2")), false),
+            (format!("3,1,5000042,-;{}", killed.replace("gateway", "hog")), false),
             (format!("12,1,5000042,-;{killed}"), false),
             ("3,1,5000042,-;oom_reaper: reaped process 4100 (gateway)".to_owned(), false),
             // Forged by a control group's name.
@@ -130,11 +158,22 @@ mod tests {
                 false,
             ),
         ];
-        for (record, found) in cases {
-            let mut log = Log([Ok(record.clone())].into_iter());
-            let line = line_on_kill(&mut log, 4100, Duration::from_secs(5)).unwrap();
-            assert_eq!(line, found.then(|| format!("[    5.000042] {killed}")), "{record}");
+        let found = |records: Vec<String>| {
+            let mut log = Log(records.into_iter().map(Ok));
+            search(&mut log, 4100, "gateway", Duration::from_secs(5)).unwrap()
+        };
+        for (record, is_found) in cases {
+            let expected = if is_found {
+                OomLog::Killed(format!("[    5.000042] {killed}"))
+            } else {
+                OomLog::NotKilled
+            };
+            let first = "6,0,0,-;Linux version".to_owned();
+            assert_eq!(found(vec![first, record.clone()]), expected, "{record}");
         }
+        // The lines of that time may have been overwritten.
+        assert_eq!(found(vec!["6,9,9000000,-;eth0: link up".to_owned()]), OomLog::Unknown);
+        assert_eq!(found(vec![]), OomLog::Unknown);
     }
 
     #[test]

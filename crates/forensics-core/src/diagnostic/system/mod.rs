@@ -8,7 +8,7 @@ mod processes;
 mod reads;
 mod tree;
 
-pub(crate) use kmsg::killed_for_memory;
+pub(crate) use kmsg::oom_log;
 
 use std::io::{self, Write};
 

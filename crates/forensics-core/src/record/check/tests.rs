@@ -10,6 +10,7 @@ use super::*;
 use crate::clock::Utc;
 use crate::duration::Timespan;
 use crate::logfmt;
+use crate::procfile::INITIAL_PID_NAMESPACE;
 
 const S: u64 = 1_000_000;
 /// The time of the signal, on the monotonic clock.
@@ -38,6 +39,8 @@ fn start() -> RunStarted {
     start.stop_timeout_us = Some(Timespan::Finite(3 * S));
     start.oom_kill = Some(2);
     start.cgroup_inode = Some(1260);
+    start.machine_id = Some("machine-1".to_owned());
+    start.pid_namespace = Some(INITIAL_PID_NAMESPACE);
     start
 }
 
@@ -48,6 +51,7 @@ fn now() -> HostState {
         mono_us: Some(T0 + 60 * S),
         oom_kill: Some(2),
         cgroup_inode: Some(1260),
+        place: Place { machine_id: Some("machine-1".to_owned()), ..Place::default() },
         ..HostState::default()
     }
 }
@@ -97,6 +101,10 @@ fn wedged(offset_us: u64, what: StalledWhat, phase: &str) -> (u64, Event) {
     let mut wedged = Stalled::new(what, S, "sleeps in nanosleep");
     wedged.phase = Some(phase.to_owned());
     (T0 + offset_us, Event::Stalled(wedged))
+}
+
+fn alive(offset_us: u64) -> (u64, Event) {
+    (T0 + offset_us, Event::Alive)
 }
 
 fn progress(offset_us: u64, phase: &str) -> (u64, Event) {
@@ -258,20 +266,19 @@ fn each_case_gets_its_outcome_reason_and_phase() {
         ),
         (vec![panic], RunOutcome::Panicked, Reason::Panic, "", r"at src/main.rs:3:5: oh\nno"),
         (
-            vec![by_systemd(), drain(), progress(2 * S, "drain")],
+            vec![by_systemd(), drain(), progress(2 * S, "drain"), alive(2 * S)],
             KilledInPhase,
             Reason::StopTimeout,
             "drain",
-            "phase drain was still running 3s after SIGTERM and systemd's stop timeout is 3s: \
-             raise TimeoutStopSec= or lower the phase's timeout (30s)",
+            "it died between 2s and 31.01s after SIGTERM, and the record has no end phase drain was still \
+             running when systemd's stop timeout of 3s was over: raise TimeoutStopSec= or lower the phase's timeout (30s)",
         ),
         (
-            vec![sigterm("reboot", 1, "systemd"), drain()],
+            vec![sigterm("reboot", 1, "systemd"), drain(), alive(2 * S)],
             KilledInPhase,
             Reason::StopTimeout,
             "drain",
-            "SIGTERM from systemd(1) began systemd's stop timeout of 3s; the last event came \
-             0.01s after it",
+            "SIGTERM from systemd(1) began systemd's stop timeout of 3s; it died between 2s and",
         ),
         (
             vec![
@@ -281,21 +288,27 @@ fn each_case_gets_its_outcome_reason_and_phase() {
                 begins(S, "adapters/telegram", 30 * S),
                 begins(S, "adapters/slack", 30 * S),
                 ends(2 * S, "other", PhaseOutcome::Ok),
+                alive(2 * S),
             ],
             KilledInPhase,
             Reason::StopTimeout,
             "adapters/telegram,adapters/slack",
-            "phases adapters/telegram, adapters/slack were still running 3s after SIGTERM",
+            "phases adapters/telegram, adapters/slack were still running when systemd",
         ),
         (
-            vec![by_systemd(), drain(), wedged(2 * S, StalledWhat::Runtime, "drain")],
+            vec![by_systemd(), drain(), wedged(2 * S, StalledWhat::Runtime, "drain"), alive(2 * S)],
             KilledInPhase,
             Reason::StopTimeout,
             "drain",
             "(the runtime was stalled for 1s: sleeps in nanosleep): move its blocking calls off",
         ),
         (
-            vec![by_systemd(), begins(0, "drain", S / 4), wedged(S, StalledWhat::Phase, "drain")],
+            vec![
+                by_systemd(),
+                begins(0, "drain", S / 4),
+                wedged(S, StalledWhat::Phase, "drain"),
+                alive(2 * S),
+            ],
             KilledInPhase,
             Reason::StopTimeout,
             "drain",
@@ -309,11 +322,12 @@ fn each_case_gets_its_outcome_reason_and_phase() {
                 drain(),
                 wedged(S, StalledWhat::Runtime, "drain"),
                 progress(2 * S, "drain"),
+                alive(2 * S),
             ],
             KilledInPhase,
             Reason::StopTimeout,
             "drain",
-            "systemd's stop timeout is 3s: raise TimeoutStopSec=",
+            "systemd's stop timeout of 3s was over: raise TimeoutStopSec=",
         ),
         (
             vec![
@@ -322,21 +336,22 @@ fn each_case_gets_its_outcome_reason_and_phase() {
                 wedged(S, StalledWhat::Phase, "drain"),
                 ends(S, "drain", PhaseOutcome::TimedOut),
                 begins(S, "db_close", 9 * S),
+                alive(2 * S),
             ],
             KilledInPhase,
             Reason::StopTimeout,
             "db_close",
-            "systemd's stop timeout is 3s: raise TimeoutStopSec= or lower the phase's timeout (9s)",
+            "stop timeout of 3s was over: raise TimeoutStopSec= or lower the phase's timeout (9s)",
         ),
         (
-            vec![by_systemd(), drain(), ends(S, "drain", PhaseOutcome::Ok)],
+            vec![by_systemd(), drain(), ends(S, "drain", PhaseOutcome::Ok), alive(2 * S)],
             KilledInPhase,
             Reason::StopTimeout,
             "after drain",
-            "the teardown was between phases (drain was the last to end) 3s after SIGTERM",
+            "the teardown was between phases (drain was the last to end) when systemd",
         ),
         (
-            vec![by_systemd(), ends(S, "drain", PhaseOutcome::Skipped)],
+            vec![by_systemd(), ends(S, "drain", PhaseOutcome::Skipped), alive(2 * S)],
             KilledInPhase,
             Reason::StopTimeout,
             "after drain",
@@ -360,9 +375,10 @@ fn each_case_gets_its_outcome_reason_and_phase() {
         (
             vec![sigterm("container_stop", 0, "?"), drain()],
             KilledInPhase,
-            Reason::GracePeriod,
+            Reason::Unknown,
             "drain",
-            "phase drain was still running: raise the grace period",
+            "it died between 0.01s and 31.01s after SIGTERM, with no end in its record; the container runtime \
+             sends SIGKILL only as its stop timeout",
         ),
         // An event long after the end of the timeout: the timeout was not the reason, or was
         // extended.
@@ -379,14 +395,14 @@ fn each_case_gets_its_outcome_reason_and_phase() {
             KilledInPhase,
             Reason::Unknown,
             "drain",
-            "it died 1.5s after SIGTERM at the latest",
+            "not by systemd's stop timeout of 3s: it died between 0s and 1.5s after SIGTERM",
         ),
         (
-            vec![by_systemd()],
+            vec![by_systemd(), alive(2 * S)],
             KilledBeforeTeardown,
             Reason::StopTimeout,
             "",
-            "no phase had begun 3s after SIGTERM and systemd's stop timeout is 3s: find what",
+            "no phase had begun when systemd's stop timeout of 3s was over: find what",
         ),
         (
             vec![sigterm("operator", 77, "bash")],
@@ -445,68 +461,67 @@ fn only_a_run_that_ended_as_planned_is_clean() {
 fn the_state_of_the_host_decides_if_the_record_does_not() {
     let drain = begins(0, "drain", 30 * S);
     let in_drain = [by_systemd(), drain];
+    let lived = [by_systemd(), begins(0, "drain", 30 * S), alive(2 * S)];
     let ended = [by_systemd(), stopped(S, ExitKind::Clean, 0)];
-    let locked = HostState { locked: true, ..now() };
+    let here = |pid_namespace| Place { pid_namespace, ..now().place };
+    let locked = HostState { locked: true, place: here(Some(INITIAL_PID_NAMESPACE)), ..now() };
+    let in_container = HostState { locked: true, place: here(Some(7)), ..now() };
     let rebooted = HostState { boot_id: Some("boot-2".to_owned()), ..now() };
+    let moved = HostState { place: Place::default(), ..rebooted.clone() };
     let elsewhere = HostState { locked: true, ..rebooted.clone() };
     let unknown_boot = HostState { boot_id: None, ..now() };
     let killed = HostState { oom_kill: Some(3), ..now() };
-    let told =
-        HostState { oom_line: Some("Out of memory: Killed process 4100\n".to_owned()), ..now() };
+    let told = HostState { oom_log: OomLog::Killed("Killed process 4100\n".to_owned()), ..now() };
+    let not_told = HostState { oom_log: OomLog::NotKilled, ..killed.clone() };
     // A new cgroup, whose counter proves nothing.
     let new_cgroup = HostState { oom_kill: Some(3), cgroup_inode: Some(1279), ..now() };
     let early =
         HostState { mono_us: Some(T0 + S), oom_kill: Some(0), cgroup_inode: Some(7), ..now() };
     let other_clock = HostState { mono_us: Some(5), ..now() };
     let none: &[(u64, Event)] = &[];
-    let cases = [
-        (&locked, &in_drain[..], RunOutcome::Running, Reason::Alive, "process 4100"),
-        (&locked, &ended[..], RunOutcome::Clean, Reason::Recorded, ""),
+    use Reason::{Alive, Elsewhere, OutOfMemory, Reboot, Recorded, StopTimeout, Unknown};
+    use RunOutcome::{Clean, KilledInPhase, Rebooted, Running, Vanished};
+    // The last column is in the texts, and the column after it is not.
+    type Case<'a> = (&'a HostState, &'a [(u64, Event)], RunOutcome, Reason, &'a str, &'a str);
+    let cases: [Case<'_>; 20] = [
+        (&locked, &in_drain, Running, Alive, "process 4100", ""),
+        // The pid is that of another process here.
+        (&in_container, &in_drain, Running, Alive, "a living process", "process 4100"),
+        (&locked, &ended, Clean, Recorded, "", ""),
         // A run of another machine, in a shared folder.
-        (&elsewhere, &in_drain[..], RunOutcome::Running, Reason::Alive, "process 4100"),
+        (&elsewhere, &in_drain, Running, Alive, "a living process", "process 4100"),
+        (&rebooted, &in_drain, Rebooted, Reboot, "was boot-1 and is boot-2", "power"),
+        (&rebooted, &in_drain[..1], Rebooted, Reboot, "no phase had begun at", "power"),
+        (&rebooted, none, Rebooted, Reboot, "journalctl -b boot1 -e", "power"),
+        (&rebooted, &ended, Clean, Recorded, "", ""),
+        // The same, but it may have been another machine.
+        (&moved, none, Vanished, Elsewhere, "on another machine, or in another boot", "power"),
+        (&moved, &in_drain, KilledInPhase, Elsewhere, "another machine", "TimeoutStopSec="),
+        (&unknown_boot, none, Vanished, Unknown, "or the machine went down", ""),
+        // A counter of the cgroup does not name the process.
         (
-            &rebooted,
-            &in_drain[..],
-            RunOutcome::Rebooted,
-            Reason::Reboot,
-            "was boot-1 and is boot-2",
+            &killed,
+            none,
+            Vanished,
+            Unknown,
+            "was 2 and is 3 now: processes of the cgroup",
+            "MemoryMax",
         ),
-        (
-            &rebooted,
-            &in_drain[..1],
-            RunOutcome::Rebooted,
-            Reason::Reboot,
-            "no phase had begun when",
-        ),
-        (&rebooted, none, RunOutcome::Rebooted, Reason::Reboot, "power loss"),
-        (&rebooted, &ended[..], RunOutcome::Clean, Reason::Recorded, ""),
-        (&unknown_boot, none, RunOutcome::Vanished, Reason::Unknown, "or the machine went down"),
-        (&killed, none, RunOutcome::Vanished, Reason::OutOfMemory, "was 2 and is 3 now"),
-        (&killed, &in_drain[..], RunOutcome::KilledInPhase, Reason::OutOfMemory, "MemoryMax="),
-        (&killed, &ended[..], RunOutcome::Clean, Reason::Recorded, ""),
-        (&told, none, RunOutcome::Vanished, Reason::OutOfMemory, r"Killed process 4100\n"),
-        (&new_cgroup, none, RunOutcome::Vanished, Reason::Unknown, ""),
-        (
-            &early,
-            &in_drain[..],
-            RunOutcome::KilledInPhase,
-            Reason::Unknown,
-            "died 1s after SIGTERM at the latest",
-        ),
-        (&other_clock, &in_drain[..], RunOutcome::KilledInPhase, Reason::StopTimeout, ""),
-        (
-            &HostState::default(),
-            &in_drain[..],
-            RunOutcome::KilledInPhase,
-            Reason::StopTimeout,
-            "raise TimeoutStopSec=",
-        ),
+        (&killed, &in_drain, KilledInPhase, Unknown, "perhaps this one", ""),
+        (&killed, &ended, Clean, Recorded, "", ""),
+        (&told, none, Vanished, OutOfMemory, r"Killed process 4100\n", ""),
+        (&not_told, none, Vanished, Unknown, "the kernel log shows no OOM kill of it", "perhaps"),
+        (&new_cgroup, none, Vanished, Unknown, "", "counter"),
+        (&early, &in_drain, KilledInPhase, Unknown, "it died between 0s and 1s after SIGTERM", ""),
+        (&other_clock, &lived, KilledInPhase, StopTimeout, "", ""),
+        (&HostState::default(), &lived, KilledInPhase, StopTimeout, "raise TimeoutStopSec=", ""),
     ];
-    for (now, events, outcome, reason, text) in cases {
+    for (now, events, outcome, reason, text, absent) in cases {
         let report = post_mortem(&record(start(), events), now);
         assert_eq!((report.outcome, report.reason), (outcome, reason), "{report}");
         let texts = format!("{} {}", report.evidence, report.advice.as_deref().unwrap_or(""));
         assert!(texts.contains(text), "{texts}");
+        assert!(absent.is_empty() || !texts.contains(absent), "{texts}");
     }
 }
 
@@ -534,7 +549,8 @@ fn the_stop_timeout_of_the_first_signal_counts_after_further_signals() {
     signal.stop_timeout_us = Some(Timespan::Finite(3 * S));
     let mut second = SignalEvent::new(SignalKind::Signal, 2, "unknown");
     second.signal = Some("SIGTERM".to_owned());
-    let events = [(at, first), begins(0, "drain", 30 * S), (T0 + S, Event::Signal(second))];
+    let events =
+        [(at, first), begins(0, "drain", 30 * S), (T0 + S, Event::Signal(second)), alive(2 * S)];
     let report = post_mortem(&record(start, &events), &now());
     assert_eq!(report.reason, Reason::StopTimeout, "{report}");
 }
@@ -563,11 +579,12 @@ fn a_phases_time_lies_between_the_last_event_and_the_likely_kill() {
         let late = (T0 + S, diag);
         [by_systemd(), begins(S / 2, "drain", 30 * S), progress(last_us, "drain"), late]
     };
+    let told = || OomLog::Killed("Killed process 4100".to_owned());
     let cases = [
         (now(), S * 3 / 2, Some(S * 5 / 2)),
         (HostState { mono_us: Some(T0 + 2 * S - S / 4), ..now() }, S * 3 / 2, Some(S * 5 / 2)),
         (
-            HostState { mono_us: Some(T0 + 2 * S), oom_kill: Some(9), ..now() },
+            HostState { mono_us: Some(T0 + 2 * S), oom_log: told(), ..now() },
             S * 3 / 2,
             Some(S * 3 / 2),
         ),
@@ -599,10 +616,10 @@ fn the_line_for_the_log_has_everything_in_a_fixed_order() {
         "outcome=killed_in_phase service=gateway pid=4100 phase=drain phase_for=2.48s \
          phase_for_at_most=2.5s signal=SIGTERM cause=systemd sender_pid=1 sender_name=systemd \
          sender_uid=0 after_signal=2.98s deadline=2.7s last_event=2026-11-23T10:14:17.020000Z \
-         reason=stop_timeout basis=inferred evidence=\"SIGTERM from systemd(1) began systemd's stop timeout of \
-         3s; the last event came 2.98s after it, and the record has no end\" advice=\"phase drain was still \
-         running 3s after SIGTERM and systemd's stop timeout is 3s: raise TimeoutStopSec= or \
-         lower the phase's timeout (30s)\""
+         died_within=0.02s reason=stop_timeout basis=inferred evidence=\"SIGTERM from systemd(1) began \
+         systemd's stop timeout of 3s; it died between 2.98s and 31.5s after SIGTERM, and the record has \
+         no end\" advice=\"phase drain was still running when systemd's stop timeout of 3s was over: raise \
+         TimeoutStopSec= or lower the phase's timeout (30s)\""
     );
 }
 
@@ -708,7 +725,7 @@ fn in_a_pod_the_grace_period_and_the_facts_about_memory_are_named() {
     let new_cgroup = || HostState { cgroup_inode: Some(8), oom_kill: Some(0), ..now() };
     let cases = [
         (
-            vec![sigterm("container_stop", 0, "?"), begins(0, "drain", 10 * S)],
+            vec![sigterm("container_stop", 0, "?"), begins(0, "drain", 10 * S), alive(2 * S)],
             new_cgroup(),
             KilledInPhase,
             Reason::GracePeriod,
@@ -719,9 +736,9 @@ fn in_a_pod_the_grace_period_and_the_facts_about_memory_are_named() {
             early,
             KilledBeforeTeardown,
             Reason::Unknown,
-            "not by the grace period of 3s: it died 1s after SIGTERM at the latest; its memory \
+            "not by the stop timeout of the kubelet of 3s: it died between 0s and 1s after SIGTERM; its memory \
              was at 1020 MiB of 1024 MiB when it was asked to stop; 2 other processes of its cgroup \
-             had been OOM-killed; no phase had begun (a pre-stop delay of 0.5s came first): \
+             had been OOM-killed; its cgroup counts no OOM kill since; no phase had begun (a pre-stop delay of 0.5s came first): \
              see Last State in kubectl describe pod web-1 -n shop",
         ),
         (
@@ -729,7 +746,7 @@ fn in_a_pod_the_grace_period_and_the_facts_about_memory_are_named() {
             new_cgroup(),
             Vanished,
             Reason::Unknown,
-            "a call of exit(); cannot tell whether it was OOM-killed: its cgroup is gone",
+            "a call of exit(); cannot tell whether it was OOM-killed: the counters of its cgroup cannot",
         ),
     ];
     for (events, now, outcome, reason, expected) in cases {
@@ -790,7 +807,7 @@ proptest! {
         let mut start = RunStarted::new(service, 1);
         start.unit = unit;
         start.stop_timeout_us = Some(Timespan::Finite(timeout));
-        let now = HostState { locked, mono_us, oom_line, ..HostState::default() };
+        let now = HostState { locked, mono_us, oom_log: oom_line.map_or(OomLog::Unknown, OomLog::Killed), ..HostState::default() };
         let report = post_mortem(&record(start, &events), &now);
         let shown = report.to_string();
         prop_assert!(!shown.chars().any(char::is_control));

@@ -391,7 +391,10 @@ fn a_runtime_that_does_not_answer_is_reported_once_each_time() {
     tearing_down(&mut driven);
     let watch = |driven: &mut Driven, after: u64| {
         driven.now += ms(after);
-        driven.bring(Event::Watched { missed: 0 }).iter().map(name).collect::<Vec<_>>()
+        let mut actions: Vec<_> =
+            driven.bring(Event::Watched { missed: 0 }).iter().map(name).collect();
+        actions.retain(|action| action != "record Alive");
+        actions
     };
     assert_eq!(watch(&mut driven, 0), ["AskRuntime"]);
     assert!(watch(&mut driven, 999).is_empty());
@@ -400,6 +403,19 @@ fn a_runtime_that_does_not_answer_is_reported_once_each_time() {
     assert!(watch(&mut driven, 1000).is_empty());
     driven.bring(Event::RuntimeAnswered);
     assert_eq!(watch(&mut driven, 1), ["AskRuntime"]);
+}
+
+#[test]
+fn the_record_says_once_a_second_that_the_process_is_alive() {
+    let mut driven = Driven::new(config());
+    tearing_down(&mut driven);
+    let mut signs = 0;
+    for _ in 0..40 {
+        driven.now += ms(250);
+        let actions = driven.bring(Event::Watched { missed: 0 });
+        signs += actions.iter().filter(|action| name(action) == "record Alive").count();
+    }
+    assert!((9..=10).contains(&signs), "{signs} in 10 s");
 }
 
 #[test]

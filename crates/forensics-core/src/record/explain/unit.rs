@@ -1,0 +1,230 @@
+//! Ends that systemd reports: the result of the unit, and how its main process ended.
+
+use super::words::{
+    is_stop_under_way, shown, signal_from, stalled, state, what_to_do_about_timeouts,
+};
+use super::{Texts, no_end_after, texts};
+use crate::basis::{Basis, Source};
+use crate::record::summary::Summary;
+use crate::record::verdict::Verdict;
+use crate::record::{Reason, UnitAction, UnitEnd};
+
+/// The verdict that follows from what systemd says about the end of the main process. `None` if
+/// systemd says nothing about it.
+pub(super) fn by_unit(run: &Summary<'_>) -> Option<Verdict> {
+    let end = run.unit_end.as_ref()?;
+    let (reason, basis, (evidence, advice)) = match end.service_result.as_deref() {
+        _ if end.did(UnitAction::OomdKill) => oomd(),
+        Some("oom-kill") => out_of_memory(run, end),
+        _ if end.did(UnitAction::OomKill) => out_of_memory(run, end),
+        Some("timeout") => timeout(run, end),
+        Some("watchdog") => watchdog(run, end),
+        result => match (end.signal(), end.status()) {
+            (Some(signal), _) => by_signal(run, end, &signal),
+            (None, Some(status)) => exited(run, status),
+            (None, None) => (
+                Reason::Unknown,
+                no_end_after(run.asked.map(|(_, signal)| signal)),
+                texts(
+                    format!("systemd does not say how its main process ended{}", unnamed(result)),
+                    "",
+                ),
+            ),
+        },
+    };
+    let advice = (advice + &then_ask(run)).trim_start_matches("; ").to_owned();
+    Some(Verdict::new(reason, basis, format!("{evidence}; {}", said(end)), advice))
+}
+
+fn unnamed(result: Option<&str>) -> &'static str {
+    if result.is_none() { ", and not the result of the unit" } else { "" }
+}
+
+/// What systemd said, in its own words.
+pub(super) fn said(end: &UnitEnd) -> String {
+    let result = end.service_result.as_ref().map(|word| format!("result={}", shown(word)));
+    let code = end.exit_code.as_ref().map(|word| format!("exit_code={}", shown(word)));
+    let status = end.exit_status.as_ref().map(|word| format!("exit_status={}", shown(word)));
+    let all = result.into_iter().chain(code).chain(status);
+    format!("systemd reports {}", all.collect::<Vec<_>>().join(" "))
+}
+
+type Found = (Reason, Basis, Texts);
+
+fn observed(reason: Reason, found: Texts) -> Found {
+    (reason, Basis::observed(Source::Systemd), found)
+}
+
+/// The end of one of systemd's timeouts.
+fn timeout(run: &Summary<'_>, end: &UnitEnd) -> Found {
+    let explained = run.explained.map(|explained| explained.reason.as_str());
+    let began = |action, word| end.did(action) || explained == Some(word);
+    let was_killed = end.signal().as_deref() == Some("SIGKILL");
+    let begun = if began(UnitAction::StartTimeout, "start_timeout") {
+        Some(Reason::StartTimeout)
+    } else if began(UnitAction::RuntimeMax, "runtime_max") {
+        Some(Reason::RuntimeMax)
+    } else {
+        None
+    };
+    let of_stop = end.did(UnitAction::StopTimeout);
+    if of_stop || (begun.is_none() && was_killed && is_stop_under_way(run)) {
+        let evidence = match run.asked {
+            Some((_, signal)) => {
+                format!("systemd's stop timeout was over after {}", signal_from(signal))
+            }
+            None => "systemd's stop timeout was over".to_owned(),
+        };
+        let advice = what_to_do_about_timeouts(run, "TimeoutStopSec=");
+        let advice = format!("{}{}: {advice}", state(run), stalled(run));
+        return observed(Reason::StopTimeout, texts(evidence, advice));
+    }
+    match begun {
+        Some(Reason::StartTimeout) => observed(
+            Reason::StartTimeout,
+            texts(
+                "its start took longer than TimeoutStartSec=",
+                "raise TimeoutStartSec=, or tell systemd sooner that it is ready",
+            ),
+        ),
+        Some(_) => observed(
+            Reason::RuntimeMax,
+            texts("it ran longer than RuntimeMaxSec=", "raise RuntimeMaxSec= if it may run longer"),
+        ),
+        None => observed(
+            Reason::Timeout,
+            texts(
+                "one of systemd's timeouts was over (TimeoutStartSec=, RuntimeMaxSec= or \
+                 TimeoutStopSec=); the result does not say which",
+                "",
+            ),
+        ),
+    }
+}
+
+fn watchdog(run: &Summary<'_>, end: &UnitEnd) -> Found {
+    let evidence = format!("it missed its watchdog (WatchdogSec=){}", stalled(run));
+    let advice = format!("find what kept it from answering{}", core(run, end));
+    observed(Reason::Watchdog, texts(evidence, advice))
+}
+
+fn oomd() -> Found {
+    observed(
+        Reason::OutOfMemory,
+        texts(
+            "systemd-oomd killed the unit, because memory was short",
+            "find what took the memory, or set ManagedOOMPreference=avoid",
+        ),
+    )
+}
+
+/// A process of the unit was OOM-killed. systemd does not say which one.
+fn out_of_memory(run: &Summary<'_>, end: &UnitEnd) -> Found {
+    let killed = "the kernel OOM-killed a process of the unit";
+    let advice = "raise MemoryMax=, or find what took the memory";
+    if let Some((_, signal)) = run.asked {
+        let from = signal_from(signal);
+        let basis = Basis::inferred(format!("systemd reports that {killed}"))
+            .and(format!("{from} had arrived before the end"));
+        let evidence = format!("{killed}, and this one received {from} before it ended");
+        return (Reason::OomPolicy, basis, texts(evidence, advice));
+    }
+    if end.signal().as_deref() == Some("SIGKILL") {
+        let basis = Basis::inferred(format!("systemd reports that {killed}"))
+            .and("its main process was ended by SIGKILL")
+            .and("nothing had asked it to stop");
+        let evidence = format!("{killed}, and its main process was ended by SIGKILL");
+        return (Reason::OutOfMemory, basis, texts(evidence, advice));
+    }
+    let evidence = format!("{killed}; systemd does not say which one");
+    observed(Reason::OomPolicy, texts(evidence, advice))
+}
+
+/// It was ended by a signal, and systemd reports no timeout.
+fn by_signal(run: &Summary<'_>, end: &UnitEnd, signal: &str) -> Found {
+    let by_client = end.client_signal.as_ref().is_some_and(|sent| signal == format!("SIG{sent}"));
+    let (evidence, advice) = super::words::ended_by_signal(signal, run);
+    if by_client {
+        let evidence = format!("{signal} was sent by `systemctl kill` or a program like it");
+        return observed(Reason::Signal, texts(evidence, ""));
+    }
+    let evidence = match signal {
+        "SIGKILL" => {
+            format!(
+                "{evidence}, not at the end of a timeout of systemd; who sent it is not recorded"
+            )
+        }
+        _ => evidence,
+    };
+    observed(Reason::Signal, texts(evidence, advice + &core(run, end)))
+}
+
+fn exited(run: &Summary<'_>, status: i32) -> Found {
+    let evidence = format!("it exited with status {status} and did not record its end");
+    let advice = if run.asked.is_some() {
+        format!("{}: return from main only after run(), and do not call exit()", state(run))
+    } else {
+        "main returned without run(), or something called exit()".to_owned()
+    };
+    observed(Reason::Exit, texts(evidence, advice))
+}
+
+/// Where its core dump is, if a signal that dumps core has ended it.
+fn core(run: &Summary<'_>, end: &UnitEnd) -> String {
+    const DUMP_CORE: [&str; 10] =
+        ["ABRT", "BUS", "FPE", "ILL", "QUIT", "SEGV", "SYS", "TRAP", "XCPU", "XFSZ"];
+    let status = end.exit_status.as_deref().unwrap_or_default();
+    match end.exit_code.as_deref() {
+        Some("dumped") => format!("; a core was dumped: coredumpctl info {}", run.start.pid),
+        Some("killed") if DUMP_CORE.contains(&status) => {
+            "; no core was dumped: LimitCORE= sets how large it may be".to_owned()
+        }
+        _ => String::new(),
+    }
+}
+
+/// The journal has more, except in a container.
+fn then_ask(run: &Summary<'_>) -> String {
+    match run.start.unit.as_deref() {
+        Some(unit) => format!("; see journalctl -u {}", shown(unit)),
+        None => String::new(),
+    }
+}
+
+/// A run that recorded its end, and whose process then ended in another way.
+pub(super) fn after_the_end(run: &Summary<'_>) -> Verdict {
+    let (end, container) = (run.unit_end.as_ref(), run.container_end.as_ref());
+    let signal = end.and_then(UnitEnd::signal);
+    let (evidence, advice) = match &signal {
+        Some(signal) => super::words::ended_by_signal(signal, run),
+        None => texts("it ended in another way", ""),
+    };
+    let how = super::ended::ended(run);
+    let (source, said) = match (end, container) {
+        (Some(end), _) => (Source::Systemd, said(end)),
+        (None, Some(end)) => (Source::ContainerRuntime, super::container::said(end)),
+        (None, None) => (Source::Other, String::new()),
+    };
+    let core = end.map(|end| core(run, end)).unwrap_or_default();
+    let evidence = format!("its record says: {how}; after that {evidence}; {said}");
+    Verdict::new(Reason::Signal, Basis::observed(source), evidence, advice + &core)
+}
+
+/// systemd stopped a run that had not started in time.
+pub(super) fn not_started(run: &Summary<'_>) -> Verdict {
+    let evidence = format!(
+        "systemd stopped it because its start took longer than TimeoutStartSec=; {}{}",
+        super::ended::ended(run),
+        result(run)
+    );
+    let advice = "raise TimeoutStartSec=, or tell systemd sooner that it is ready";
+    Verdict::new(Reason::StartTimeout, Basis::observed(Source::Systemd), evidence, advice)
+}
+
+/// The result of the unit, for a run that ended by itself although systemd counts it as failed.
+pub(super) fn result(run: &Summary<'_>) -> String {
+    let is_failure =
+        |end: &&UnitEnd| end.service_result.as_deref().is_some_and(|it| it != "success");
+    let end = run.unit_end.as_ref().filter(is_failure);
+    end.map(|end| format!("; {}", said(end))).unwrap_or_default()
+}
