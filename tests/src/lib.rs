@@ -58,9 +58,10 @@ pub fn example(name: &str) -> PathBuf {
     static LIGHT: OnceLock<()> = OnceLock::new();
     // An example is always built by the same command. Another selection of packages means other features,
     // and cargo would replace a program that another test may be about to start.
-    if matches!(name, "grpc" | "otel") {
-        let heavy = ["--package", "forensics-example-grpc", "--package", "forensics-example-otel"];
-        HEAVY.get_or_init(|| cargo_build(&[&heavy[..], &["--examples"]].concat()));
+    if matches!(name, "grpc" | "otel" | "streams") {
+        let heavy = ["grpc", "otel", "streams"].map(|name| format!("forensics-example-{name}"));
+        let heavy = heavy.iter().flat_map(|package| ["--package", package]);
+        HEAVY.get_or_init(|| cargo_build(&heavy.chain(["--examples"]).collect::<Vec<_>>()));
     } else {
         LIGHT.get_or_init(|| cargo_build(&["--package", "forensics-examples", "--examples"]));
     }

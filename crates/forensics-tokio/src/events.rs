@@ -201,8 +201,8 @@ events! {
         info(name: "phase_waits", phase = named(phase), waits_for = what, "+{} phase waits",
             Seconds(offset));
 
-    fn service_dropped_after_drain(waited: Duration, phase: &str) =>
-        warn(name: "service_dropped", waited = %Seconds(waited), "The service's future did not end while \
+    fn service_dropped_after_drain(phase: &str) =>
+        warn(name: "service_dropped", "The service's future did not end while \
             phase {} waited for it, and is dropped", Escaped(phase));
 
     fn service_dropped(waited: Duration) =>
@@ -408,7 +408,7 @@ pub(crate) fn emit(event: LogEvent, phases: &Phases) {
             phases.take_span(&phase).in_scope(|| phase_finished(&report));
         }
         LogEvent::ServiceDropped(waited, None) => service_dropped(waited),
-        LogEvent::ServiceDropped(waited, Some(by)) => service_dropped_after_drain(waited, &by),
+        LogEvent::ServiceDropped(_, Some(by)) => service_dropped_after_drain(&by),
         LogEvent::DiagnosticLeftBehind => diagnostic_left_behind(),
         LogEvent::Stalled(detail) => stalled(&detail),
         LogEvent::Forced(detail, status) => forced(&detail, status),

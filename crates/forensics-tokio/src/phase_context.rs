@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::machine::{Event, StepId};
-use crate::recorded::Recorded;
+use crate::recorded::{Recorded, Write};
 use crate::shutdown::Shutdown;
 
 type PhaseFuture = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
@@ -93,8 +93,16 @@ impl PhaseContext {
     /// It is cheap, and can be called for each request that ends. The record's file is written at
     /// most four times a second, and when the phase ends.
     pub fn record(&self, key: impl Into<String>, value: impl Into<Value>) {
-        if let Some(values) = self.state.recorded.set(key.into(), value.into()) {
-            self.shutdown.handle(Event::PhaseProgressed(self.id, values));
+        match self.state.recorded.set(key.into(), value.into()) {
+            Write::Now(values) => self.shutdown.handle(Event::PhaseProgressed(self.id, values)),
+            Write::After(delay) => {
+                let (id, state, shutdown) = (self.id, self.state.clone(), self.shutdown.clone());
+                self.shutdown.runtime.spawn(async move {
+                    tokio::time::sleep(delay).await;
+                    shutdown.handle(Event::PhaseProgressed(id, state.recorded.take_due()));
+                });
+            }
+            Write::Due => {}
         }
     }
 

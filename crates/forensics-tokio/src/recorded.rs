@@ -22,6 +22,8 @@ pub(crate) struct Recorded(Mutex<State>);
 struct State {
     values: Values,
     written: Option<Instant>,
+    /// Values that were set since then will be written.
+    is_due: bool,
 }
 
 /// The values that a phase has recorded.
@@ -32,9 +34,18 @@ pub(crate) struct Values {
     pub(crate) last: Option<String>,
 }
 
+/// When the values must be written to the record.
+pub(crate) enum Write {
+    Now(Values),
+    /// After this time, by [`Recorded::take_due`].
+    After(Duration),
+    /// An earlier value has asked for that.
+    Due,
+}
+
 impl Recorded {
-    /// Sets a value. Returns all values if it is time to write them to the record again.
-    pub(crate) fn set(&self, key: String, value: Value) -> Option<Values> {
+    /// Sets a value.
+    pub(crate) fn set(&self, key: String, value: Value) -> Write {
         let key = truncate(key, MAX_NAME_CHARS);
         let value = match value {
             Value::String(text) => Value::String(truncate(text, MAX_TEXT_CHARS)),
@@ -43,11 +54,24 @@ impl Recorded {
         let mut state = lock(&self.0);
         state.values.last = Some(value_field(&key, &value));
         state.values.all.insert(key, value);
-        if state.written.is_some_and(|written| written.elapsed() < WRITTEN_EVERY) {
-            return None;
+        if state.is_due {
+            return Write::Due;
+        }
+        let since = state.written.map_or(WRITTEN_EVERY, |written| written.elapsed());
+        if since < WRITTEN_EVERY {
+            state.is_due = true;
+            return Write::After(WRITTEN_EVERY - since);
         }
         state.written = Some(Instant::now());
-        Some(state.values.clone())
+        Write::Now(state.values.clone())
+    }
+
+    /// All values, to write them.
+    pub(crate) fn take_due(&self) -> Values {
+        let mut state = lock(&self.0);
+        state.is_due = false;
+        state.written = Some(Instant::now());
+        state.values.clone()
     }
 
     /// All values.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::inflight::InFlight;
+use crate::inflight::{FIRST_NOTICE, InFlight};
 use crate::phase_context::PhaseContext;
 
 /// The long streams of a service. Clones share one count.
@@ -109,9 +109,18 @@ impl Streams {
                 }
             }
         };
-        if tokio::time::timeout(cut_after, all_ended).await.is_err() {
-            cx.record("streams_cut", self.count());
-            self.cut.cancel();
+        let notice = async {
+            tokio::time::sleep(FIRST_NOTICE).await;
+            cx.log_waiting(&format!("{} long streams to end", self.count()));
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = all_ended => {}
+            () = notice => {}
+            () = tokio::time::sleep(cut_after) => {
+                cx.record("streams_cut", self.count());
+                self.cut.cancel();
+            }
         }
     }
 }

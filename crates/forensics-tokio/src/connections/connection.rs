@@ -44,6 +44,8 @@ struct Facts {
     /// The client does not read: the socket took no more bytes.
     write_blocked: bool,
     is_upgraded: bool,
+    /// Our side is closed. The client has a moment to close its own.
+    is_closing: bool,
     requests: Requests,
 }
 
@@ -78,6 +80,7 @@ impl Connection {
             unanswered_since: None,
             write_blocked: false,
             is_upgraded: false,
+            is_closing: false,
             requests: Requests::default(),
         };
         Self { peer, protocol, facts: Mutex::new(facts), cut: CancellationToken::new() }
@@ -143,6 +146,7 @@ impl Connection {
         let state = self.state(all);
         let (peer, facts) = (&self.peer, lock(&self.facts));
         match state {
+            _ if facts.is_closing => format!("closed by us, and not yet by {peer}"),
             State::Idle if facts.received == 0 => format!("no request from {peer}"),
             State::Idle if facts.received <= HTTP2_PREFACE.len() as u64 && facts.is_http2() => {
                 format!("HTTP/2 preface without a request from {peer}")
@@ -202,6 +206,10 @@ impl Connection {
 impl Connection {
     pub(crate) fn is_upgraded(&self) -> bool {
         lock(&self.facts).is_upgraded
+    }
+
+    pub(crate) fn set_closing(&self) {
+        lock(&self.facts).is_closing = true;
     }
 
     pub(crate) fn request_begun(&self) {

@@ -122,7 +122,11 @@ impl Wire {
                 Poll::Pending => break,
             }
         }
-        let linger = self.closing.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+        let connection = &self.socket.registered.connection;
+        let linger = self.closing.get_or_insert_with(|| {
+            connection.set_closing();
+            Box::pin(sleep(LINGER))
+        });
         linger.as_mut().poll(cx)
     }
 }
