@@ -145,6 +145,7 @@ async fn stop_axum(sent: &str, limit: Duration, is_layered: bool) -> (String, Ph
     }
     let server = axum::serve(connections.listener(listener), app)
         .with_graceful_shutdown(guard.token().cancelled_owned());
+    #[expect(clippy::async_yields_async)] // The task may have to be aborted.
     let client = async {
         let client = send(&address, sent).await;
         let address = address.clone();

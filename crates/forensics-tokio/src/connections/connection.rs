@@ -20,7 +20,7 @@ pub(crate) enum Protocol {
     /// An HTTP server of another crate. Only the sum of its requests may be known.
     Http,
     /// [`crate::serve`], which tells the connection about each of its requests.
-    #[cfg_attr(not(feature = "serve-http1"), expect(dead_code))]
+    #[cfg_attr(not(feature = "serve-http1"), allow(dead_code))]
     Served,
 }
 

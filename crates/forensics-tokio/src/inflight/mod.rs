@@ -106,12 +106,17 @@ impl InFlight {
         let mut ended = pin!(ended);
         let mut is_ended = false;
         let mut notice = pin!(tokio::time::sleep(FIRST_NOTICE));
+        let mut recorded = None;
         loop {
-            let Counts { active, upgraded, .. } = *counts.borrow_and_update();
-            if upgraded > 0 {
-                cx.record("upgraded", upgraded);
+            let now = *counts.borrow_and_update();
+            let Counts { active, upgraded, .. } = now;
+            // What it waits for must stay the last value until there is a new one.
+            if recorded.replace(now) != Some(now) {
+                if upgraded > 0 {
+                    cx.record("upgraded", upgraded);
+                }
+                cx.record("active_now", active);
             }
-            cx.record("active_now", active);
             if active == 0 && is_ended {
                 return;
             }
