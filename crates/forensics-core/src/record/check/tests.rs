@@ -6,7 +6,9 @@ use super::super::entry::line;
 use super::super::event::*;
 use super::super::phase::*;
 use super::super::post_mortem::Reason;
+use super::super::{ContainerEnd, UnitAction};
 use super::*;
+use crate::basis::{Basis, Source};
 use crate::clock::Utc;
 use crate::duration::Timespan;
 use crate::logfmt;
@@ -815,5 +817,147 @@ proptest! {
         prop_assert_eq!(read.iter().filter(|(key, _)| key == "outcome").count(), 1);
         prop_assert!(!report.evidence.chars().any(char::is_control));
         prop_assert!(!report.advice.iter().any(|text| text.chars().any(char::is_control)));
+    }
+}
+
+/// What a witness may say, most of it nonsense.
+fn any_witness() -> impl Strategy<Value = Witness> {
+    let one = |words: &'static [&'static str]| {
+        proptest::option::of(proptest::sample::select(words).prop_map(str::to_owned))
+    };
+    let results = one(&["timeout", "signal", "oom-kill", "watchdog", "exit-code", "success", "x"]);
+    let codes = one(&["killed", "exited", "dumped", "x"]);
+    let statuses = one(&["KILL", "SEGV", "TERM", "USR1", "3", "0"]);
+    let known = &[
+        UnitAction::StartTimeout,
+        UnitAction::RuntimeMax,
+        UnitAction::StopTimeout,
+        UnitAction::OomKill,
+        UnitAction::OomdKill,
+    ];
+    let actions = proptest::collection::vec(proptest::sample::select(&known[..]), 0..2);
+    let unit = (results, codes, statuses, actions).prop_map(
+        |(service_result, exit_code, exit_status, actions)| {
+            let end = UnitEnd { service_result, exit_code, exit_status, ..UnitEnd::default() };
+            Witness::from(&UnitEnd { actions, ..end })
+        },
+    );
+    let codes = proptest::sample::select(&[0, 1, 137, 139, 143][..]);
+    let container =
+        (codes, any::<bool>(), any::<Option<bool>>()).prop_map(|(code, is_known, oom_killed)| {
+            Witness::from(&ContainerEnd {
+                runtime: "podman".to_owned(),
+                exit_code: is_known.then_some(code),
+                oom_killed,
+                ..ContainerEnd::default()
+            })
+        });
+    prop_oneof![unit, container]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    /// Each claim of a verdict needs a fact of the record, of the host or of a witness.
+    #[test]
+    fn no_verdict_claims_more_than_is_known(
+        cause in proptest::sample::select(&["systemd", "operator", "supervisor", "container_stop"][..]),
+        (asked, in_phase, in_pod) in any::<(bool, bool, bool)>(),
+        (same_machine, other_boot) in any::<(bool, bool)>(),
+        lived_s in 0..8_u64,
+        timeout_s in proptest::option::of(1..6_u64),
+        grace_s in proptest::option::of(1..6_u64),
+        kills in 2..4_u64,
+        log in 0..3_usize,
+        witnesses in proptest::collection::vec(any_witness(), 0..2),
+    ) {
+        let mut start = start();
+        start.stop_timeout_us = timeout_s.map(|s| Timespan::Finite(s * S));
+        start.grace_us = grace_s.map(|s| s * S);
+        if in_pod {
+            (start.unit, start.pod) = (None, Some("shop/web-0".to_owned()));
+        }
+        let mut events = Vec::new();
+        if asked {
+            events.push(sigterm(cause, 1, if cause == "systemd" { "systemd" } else { "sh" }));
+        }
+        if in_phase {
+            events.push(begins(0, "drain", 60 * S));
+        }
+        events.push(alive(lived_s * S));
+        for witness in &witnesses {
+            events.push((T0 + 100 * S, Event::Witness(witness.clone())));
+        }
+        let mut host = HostState { oom_kill: Some(kills), ..now() };
+        let logs = [OomLog::Unknown, OomLog::NotKilled, OomLog::Killed("it".to_owned())];
+        host.oom_log = logs[log].clone();
+        if other_boot {
+            host.boot_id = Some("boot-2".to_owned());
+        }
+        if !same_machine {
+            host.place = Place::default();
+        }
+        if in_pod {
+            host.place.pod = Some("shop/web-0".to_owned());
+        }
+        let report = post_mortem(&record(start, &events), &host);
+        let texts = format!("{}; {}", report.evidence, report.advice.as_deref().unwrap_or(""));
+        let units: Vec<_> = witnesses.iter().filter_map(Witness::unit_end).collect();
+        let containers: Vec<_> = witnesses.iter().filter_map(Witness::container_end).collect();
+        let unit = |is: &dyn Fn(&UnitEnd) -> bool| units.iter().any(is);
+        let has_result = |result: &str| unit(&|end| end.service_result.as_deref() == Some(result));
+        let did = |action| unit(&|end| end.did(action));
+        let is_seen_until = |timeout_s: Option<u64>| {
+            timeout_s.is_some_and(|s| lived_s + 2 >= s && lived_s <= s + 1)
+        };
+        let by_systemd = asked && cause == "systemd";
+        let is_true = match report.reason {
+            Reason::StopTimeout => {
+                has_result("timeout") || (by_systemd && is_seen_until(timeout_s))
+            }
+            Reason::GracePeriod => asked && cause != "operator" && is_seen_until(grace_s),
+            Reason::OutOfMemory => {
+                let by_runtime = containers.iter().any(|end| end.oom_killed == Some(true));
+                let by_systemd = did(UnitAction::OomKill) || did(UnitAction::OomdKill);
+                log == 2 || has_result("oom-kill") || by_systemd || by_runtime
+            }
+            Reason::OomPolicy => has_result("oom-kill") || did(UnitAction::OomKill),
+            Reason::Watchdog => has_result("watchdog"),
+            Reason::StartTimeout | Reason::RuntimeMax | Reason::Timeout => has_result("timeout"),
+            Reason::Signal => unit(&|end| end.signal().is_some()) || !containers.is_empty(),
+            Reason::Exit => unit(&|end| end.status().is_some()) || !containers.is_empty(),
+            Reason::ContainerEnded => !containers.is_empty(),
+            Reason::Reboot => other_boot && same_machine && !in_pod,
+            Reason::Elsewhere => other_boot,
+            Reason::Unknown => true,
+            _ => false,
+        };
+        prop_assert!(is_true, "{report}");
+        // Nothing is observed without an observer.
+        let observed = |by| report.basis == Basis::observed(by);
+        prop_assert!(!observed(Source::Systemd) || !units.is_empty(), "{report}");
+        prop_assert!(!observed(Source::ContainerRuntime) || !containers.is_empty(), "{report}");
+        prop_assert!(!observed(Source::Kernel) || log == 2, "{report}");
+        prop_assert!(!observed(Source::Program), "{report}");
+        // Words that need a fact.
+        let was_terminated = unit(&|end| end.exit_status.as_deref() == Some("TERM"))
+            || containers.iter().any(|end| end.exit_code == Some(143));
+        let needs = [
+            ("systemd reports", !units.is_empty()),
+            ("podman reports", !containers.is_empty()),
+            ("the kernel log says", log == 2),
+            ("the kernel log shows no OOM kill", log == 1),
+            ("oom_kill counter", kills > 2),
+            ("another machine", other_boot),
+            ("booted again", other_boot && same_machine && !in_pod),
+            ("power loss", false),
+            ("cgroup is gone", false),
+            ("SIGTERM", asked || was_terminated),
+            ("phase drain", in_phase),
+            ("TimeoutStopSec=", !in_pod || by_systemd || !units.is_empty()),
+            ("journalctl", !in_pod),
+        ];
+        for (words, is_known) in needs {
+            prop_assert!(is_known || !texts.contains(words), "`{}` in {}", words, report);
+        }
     }
 }

@@ -94,7 +94,6 @@ fn after_request(
     // The default may have been changed.
     let timer = timer.filter(|timer| !timer.is_default);
     if let (None, Some(supervisor)) = (timer, Supervisor::of(run)) {
-        let setting = supervisor.setting;
         let evidence = format!(
             "{} had asked it to stop, and it died {range} after {name}, with no end in its record; \
              {}{memory}",
@@ -102,8 +101,11 @@ fn after_request(
             supervisor.habit()
         );
         let basis = basis.and(format!("it died {range} after {name}"));
-        let change =
-            format!("if {setting} is shorter than that, raise it or lower {}", timeouts(run));
+        let (who, setting) = (supervisor.name, supervisor.setting);
+        let change = format!(
+            "if it was {who} that sent SIGKILL, raise {setting} or lower {}",
+            timeouts(run)
+        );
         let advice = format!("{state}: {change}{}", ask_the_supervisor(run));
         return Verdict::new(Reason::Unknown, basis, evidence, advice);
     }
