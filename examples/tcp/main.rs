@@ -1,4 +1,4 @@
-//! A server of raw TCP sessions, which a `TaskTracker` counts.
+//! A server of raw TCP sessions, which `Connections` counts.
 //!
 //! ```sh
 //! cargo run --example tcp      # then, from another terminal: nc 127.0.0.1 PORT
@@ -10,11 +10,11 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
+use forensics_tokio::connections::{Connections, Tracked};
 use forensics_tokio::{ShutdownGuard, ShutdownReport, diagnostic, logging};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 #[tokio::main]
 async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
@@ -24,48 +24,38 @@ async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("listening on {}", listener.local_addr()?);
 
-    let sessions = TaskTracker::new();
+    let connections = Connections::new();
     let goodbye = CancellationToken::new();
-    let (told, say) = (sessions.clone(), goodbye.clone());
+    let (told, say) = (connections.clone(), goodbye.clone());
     guard.phase("goodbye", async move |cx| {
-        cx.record("sessions_told", told.len());
+        cx.record("sessions_told", told.open());
         say.cancel();
     });
-    // Each session may finish its current line. The timeout ends the others, and their number is in the
-    // log, the report and the record.
-    let left = sessions.clone();
+    // Each session may finish its current line. The timeout ends the others. The log, the report and the
+    // record say how many, and with whom.
+    let left = connections.clone();
     guard
-        .phase("sessions", async move |cx| {
-            left.close();
-            while !left.is_empty() {
-                cx.record("sessions_left", left.len());
-                tokio::select! {
-                    () = left.wait() => {}
-                    () = tokio::time::sleep(Duration::from_millis(250)) => {}
-                }
-            }
-            cx.record("sessions_left", 0);
-        })
+        .phase("sessions", async move |cx| left.wait_closed(&cx).await)
         .timeout(Duration::from_secs(3));
-    let server = accept(listener, sessions, guard.token(), goodbye);
+    let server = accept(listener, connections, guard.token(), goodbye);
     Ok(guard.run(server).await)
 }
 
 /// Accepts until `stop` is cancelled. The open sessions continue.
 async fn accept(
     listener: TcpListener,
-    sessions: TaskTracker,
+    connections: Connections,
     stop: CancellationToken,
     goodbye: CancellationToken,
 ) -> io::Result<()> {
     loop {
-        let stream = tokio::select! {
+        let (stream, peer) = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
-            accepted = listener.accept() => accepted?.0,
+            accepted = listener.accept() => accepted?,
         };
-        let goodbye = goodbye.clone();
-        sessions.spawn(async move {
+        let (stream, goodbye) = (connections.track(stream, peer), goodbye.clone());
+        tokio::spawn(async move {
             // An error means that the client has left.
             let _ = session(stream, goodbye).await;
         });
@@ -73,8 +63,8 @@ async fn accept(
 }
 
 /// Sends each line back, until the client leaves or `goodbye` is cancelled between two lines.
-async fn session(mut stream: TcpStream, goodbye: CancellationToken) -> io::Result<()> {
-    let (read, mut write) = stream.split();
+async fn session(stream: Tracked<TcpStream>, goodbye: CancellationToken) -> io::Result<()> {
+    let (read, mut write) = tokio::io::split(stream);
     let mut read = BufReader::new(read);
     let mut line = Vec::new();
     let mut told = false;

@@ -49,6 +49,18 @@ impl Server {
         self.program.wait_for_stderr("Teardown started");
     }
 
+    /// Stops it while its client does not run.
+    fn stop_during_stop_of(&mut self, client: Program) -> String {
+        client.kill("-STOP");
+        self.stopped = Some(Instant::now());
+        self.program.kill("-TERM");
+        self.program.wait_for_stderr("phase finished phase=drain");
+        let got = self.ended();
+        client.kill("-KILL");
+        client.wait();
+        got
+    }
+
     /// Waits until the server closes the connection, without another byte.
     fn end(&self, mut stream: TcpStream) -> String {
         let mut rest = Vec::new();
@@ -180,6 +192,14 @@ const ROWS: &[Row] = &[
         client.write_all(b"TP/1.1\r\nHost: h\r\n\r\n").unwrap();
         answer(&rest(client), "ok\n")
     }),
+    ("a request head that comes byte by byte", "streams", |server| {
+        let mut client = server.send("GET / HTTP/1.1\r\nX: ");
+        server.stop();
+        while client.write_all(b"x").is_ok() {
+            thread::sleep(Duration::from_millis(100));
+        }
+        server.ended()
+    }),
     ("half a request body", "streams", |server| {
         let client = server.send(UPLOAD);
         server.stop();
@@ -246,6 +266,13 @@ const ROWS: &[Row] = &[
         status.replace("HTTP/1.1", "the answer")
     }),
     ("a bare HTTP/2 preface", "streams", bare_preface),
+    ("an HTTP/2 client that is stopped (SIGSTOP) while it receives events", "streams", |server| {
+        let url = format!("http://{}/sse", server.address);
+        let mut curl = Command::new("curl");
+        let client = Program::start(curl.args(["--http2-prior-knowledge", "-sN", &url]));
+        client.wait_for_stdout("data: tick");
+        server.stop_during_stop_of(client)
+    }),
     ("a silent gRPC connection", "grpc", |server| {
         let client = server.connect();
         server.stop();
@@ -256,14 +283,7 @@ const ROWS: &[Row] = &[
         let address = format!("http://{}", server.address);
         let client = Program::start(Command::new(example("grpc")).args(["watch", &address]));
         client.wait_for_stdout("tick 1");
-        client.kill("-STOP");
-        server.stopped = Some(Instant::now());
-        server.program.kill("-TERM");
-        server.program.wait_for_stderr("phase finished phase=drain");
-        let got = server.ended();
-        client.kill("-KILL");
-        client.kill("-CONT");
-        got
+        server.stop_during_stop_of(client)
     }),
 ];
 

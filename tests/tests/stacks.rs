@@ -125,7 +125,10 @@ fn tcp_sessions_finish_their_line_and_get_a_goodbye() {
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
     assert!(phase(&ended, "goodbye").contains("sessions_told=2"), "{}", ended.stderr);
     let sessions = phase(&ended, "sessions");
-    assert!(sessions.contains("outcome=ok") && sessions.contains("sessions_left=0"), "{sessions}");
+    assert!(
+        sessions.contains("outcome=ok") && sessions.contains("connections_now=0"),
+        "{sessions}"
+    );
 }
 
 #[test]
@@ -140,7 +143,8 @@ fn a_tcp_session_that_never_ends_is_cut_and_counted() {
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
     let sessions = phase(&ended, "sessions");
     assert!(
-        sessions.contains("outcome=timed_out") && sessions.contains("sessions_left=1"),
+        sessions.contains("outcome=timed_out")
+            && sessions.contains("1 open connection: connection from 127.0.0.1:"),
         "{sessions}"
     );
 }
