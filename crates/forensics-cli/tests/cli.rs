@@ -51,6 +51,49 @@ fn timespans_are_printed_one_per_line_and_a_bad_one_is_named() {
     assert_eq!(run(&["timespan"]).0, 2);
 }
 
+/// A user can make the root of a process, as in a user namespace.
+#[test]
+fn no_file_is_read_through_the_root_of_another_process() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (secret, root) = (dir.path().join("secret"), dir.path().join("root"));
+    fs::write(&secret, "hunter2").unwrap();
+    let namespace = root.join("var/run/secrets/kubernetes.io/serviceaccount/namespace");
+    fs::create_dir_all(namespace.parent().unwrap()).unwrap();
+    let enter =
+        "import os, sys; os.chroot(sys.argv[1]); print('ready', flush=True); sys.stdin.read()";
+    for is_link in [true, false] {
+        for file in [&namespace, &root.join(".dockerenv")] {
+            let _ = fs::remove_file(file);
+            match is_link {
+                true => std::os::unix::fs::symlink(&secret, file).unwrap(),
+                // Stands for a mount of a file that the user may not read.
+                false => fs::hard_link(&secret, file).unwrap(),
+            }
+        }
+        let mut child = Command::new("python3")
+            .args(["-c", enter])
+            .arg(&root)
+            .envs([("KUBERNETES_SERVICE_HOST", "10.0.0.1"), ("HOSTNAME", "web-1")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let (_, stdout, stderr) = run(&["context", "--json", "--pid", &child.id().to_string()]);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!stdout.contains("hunter2") && stderr.is_empty(), "{stdout}{stderr}");
+        let json: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+        assert_eq!(json["pod"]["name"], "web-1");
+        let container = if is_link { serde_json::Value::Null } else { "docker".into() };
+        assert_eq!(json["container"], container);
+    }
+}
+
 #[test]
 fn the_context_of_another_process_describes_that_process() {
     let mut child = Command::new("sh")

@@ -9,17 +9,28 @@
 //! | `service_ended` | the service's own future ended |
 //! | `timer` | `SI_TIMER` |
 //! | `ctrl_c` | `SI_KERNEL` with SIGINT or SIGQUIT |
-//! | `hangup` | SIGHUP with `SI_KERNEL`, or from our session leader (an interactive bash forwards it) |
+//! | `hangup` | SIGHUP with `SI_KERNEL`, or from our session leader, which had a terminal and has none any more (an interactive bash forwards it) |
 //! | `self_sent` | the sender is this process |
 //! | `unverified` | `SI_QUEUE`, where the sender itself chose pid and uid |
 //! | `parent_died` | the signal is our parent-death signal, from the process that was our parent |
-//! | `container_stop` | the sender is outside our pid namespace, and we are not a service of systemd; or it is a container's init; or we are in a container and it is a container runtime |
-//! | `watchdog` | SIGABRT from the service manager |
+//! | `container_stop` | the sender is outside our pid namespace, and we are not a service of systemd; or it is a container's init; or it is a container runtime |
+//! | `watchdog` | SIGABRT from the service manager, and a watchdog message may be overdue |
 //! | `systemd` | from the service manager: process 1, or the user manager that owns our cgroup |
 //! | `supervisor` | from our parent, if that is not systemd |
-//! | `operator` | the sender or an ancestor has a terminal or a login session |
+//! | `operator` | the sender or an ancestor has a terminal, or the sender is in a login session whose login program still runs |
 //! | `process` | any other sender with a name |
 //! | `unknown` | nothing else matched |
+//!
+//! # Names
+//!
+//! A process chooses its own name, so a name never decides alone:
+//!
+//! | name | what else is required |
+//! |---|---|
+//! | a container's init (`CONTAINER_INITS`) | it is process 1 of our pid namespace, or one of our ancestors |
+//! | a container runtime (`CONTAINER_RUNTIMES`) | it is one of our ancestors; or its user is root, and we are in a container |
+//! | `systemd` | it is process 1; or it is in the control group of our user manager |
+//! | an OOM daemon (`OOM_DAEMONS`) | it is in the service of that name of the system manager, or its user is root |
 //!
 //! [`Cause::Reboot`] replaces `systemd` if the manager, which is asked later, says that the whole
 //! system is going down. No fact that can be read at once proves that.
@@ -103,10 +114,22 @@ pub(crate) struct Basis {
     pub(crate) in_pid_namespace: bool,
     /// Whether we are in a container, which may share the machine's pid namespace.
     pub(crate) in_container: bool,
+    /// Whether the sender is our parent, or was one of our ancestors at the start.
+    pub(crate) is_ancestor: bool,
+    /// Whether a watchdog message may be overdue.
+    pub(crate) has_watchdog: bool,
     /// Whether we are a service of systemd. The pid namespace can then be the unit's own
     /// (`PrivatePIDs=`).
     pub(crate) is_service: bool,
 }
+
+/// The names of inits of containers that forward signals. `docker-init` is docker's tini,
+/// `podman-init` is podman's catatonit.
+const CONTAINER_INITS: [&str; 6] =
+    ["tini", "tini-static", "docker-init", "dumb-init", "catatonit", "podman-init"];
+
+/// The names of daemons that end processes to free memory.
+const OOM_DAEMONS: [&str; 3] = ["earlyoom", "systemd-oomd", "nohang"];
 
 /// The names of the programs by which podman, docker and Kubernetes send a signal. The last one is
 /// as long as the kernel stores names.
@@ -163,8 +186,10 @@ fn of_signal(
     // all be 0 and be different processes.
     let is = |pid: Option<i32>| pid.is_some_and(|pid| pid > 0 && sender.is(pid));
     let is_parent = is(us.ppid);
-    if signal == Signal::HUP && is(us.session) && who.pid != us.pid {
-        (Cause::Hangup, format!("SIGHUP from our session's leader {who}"))
+    // The kernel takes the terminal away before it signals the leader.
+    let has_hung_up = us.tty.is_some() && who.tty.is_none() && who.start_time.is_some();
+    if signal == Signal::HUP && is(us.session) && who.pid != us.pid && has_hung_up {
+        (Cause::Hangup, format!("SIGHUP from our session's leader {who}, whose terminal hung up"))
     } else if is(Some(us.pid)) {
         (Cause::SelfSent, "the sender is this process".to_owned())
     } else if !sender.is_verified() {
@@ -189,15 +214,21 @@ fn of_signal(
     } else if sender.forwards {
         let parent = if is_parent { ", our parent" } else { "" };
         (Cause::ContainerStop, format!("forwarded by the container's init {who}{parent}"))
-    } else if known.in_container && is_container_runtime(who) {
+    } else if is_container_runtime(who)
+        && (known.is_ancestor || (known.in_container && who.uid == Some(0)))
+    {
         // Checked before `operator`: a person at a terminal may have run `podman stop`, but it is
         // the runtime that stops us, and it may repeat its signal.
         (Cause::ContainerStop, format!("sent by the container runtime {who}"))
     } else if let Some(manager) = service_manager(who, us.unit.as_ref()) {
         match signal {
-            Signal::ABRT => (Cause::Watchdog, format!("SIGABRT from {manager}")),
+            Signal::ABRT if known.has_watchdog => {
+                (Cause::Watchdog, format!("SIGABRT from {manager}"))
+            }
             _ => (Cause::Systemd, format!("sent by {manager}")),
         }
+    } else if let Some(evidence) = oom_daemon(who) {
+        (Cause::Process, evidence)
     } else if is_parent {
         // When the thread that started us ends, the parent-death signal is sent too, and looks the
         // same (prctl(2)).
@@ -206,6 +237,12 @@ fn of_signal(
         (Cause::Supervisor, format!("the sender {who} is our parent{thread}"))
     } else if let Some(presence) = person(sender) {
         (Cause::Operator, presence)
+    } else if let (Some(_), Some(session)) = (&who.name, login_session(who)) {
+        let no_proof = "it may be a daemon that has kept it, or a cron job";
+        (
+            Cause::Process,
+            format!("sent by {who}, which has no terminal. It has {session}, but {no_proof}"),
+        )
     } else if who.name.is_some() {
         (Cause::Process, format!("sent by {who}, which has no terminal and no login session"))
     } else {
@@ -215,9 +252,38 @@ fn of_signal(
     }
 }
 
+/// Whether this is a container's init that forwards signals.
+pub(crate) fn is_container_init(who: &ProcessSummary, is_ancestor: bool) -> bool {
+    has_name(who, &CONTAINER_INITS) && (who.pid == 1 || is_ancestor)
+}
+
 /// Whether `who` has the name of a container runtime.
-fn is_container_runtime(who: &ProcessSummary) -> bool {
-    who.name.as_deref().is_some_and(|name| CONTAINER_RUNTIMES.contains(&name))
+pub(crate) fn is_container_runtime(who: &ProcessSummary) -> bool {
+    has_name(who, &CONTAINER_RUNTIMES)
+}
+
+/// Whether `who` has the name of an OOM daemon.
+pub(crate) fn has_name_of_oom_daemon(who: &ProcessSummary) -> bool {
+    has_name(who, &OOM_DAEMONS)
+}
+
+fn has_name(who: &ProcessSummary, names: &[&str]) -> bool {
+    who.name.as_deref().is_some_and(|name| names.contains(&name))
+}
+
+/// The evidence that an OOM daemon sent the signal.
+fn oom_daemon(who: &ProcessSummary) -> Option<String> {
+    let unit = who.unit.as_ref().filter(|unit| unit.manager == Manager::System);
+    let service = unit.and_then(|unit| unit.unit.strip_suffix(".service"));
+    // nohang has a second unit, and can have the name of its interpreter.
+    let service = service.map(|name| name.strip_suffix("-desktop").unwrap_or(name));
+    if let Some(service) = service.filter(|name| OOM_DAEMONS.contains(name)) {
+        return Some(format!(
+            "sent by {who} of {service}.service, which ends processes to free memory"
+        ));
+    }
+    let is_daemon = has_name_of_oom_daemon(who) && who.uid == Some(0);
+    is_daemon.then(|| format!("sent by {who}, root's daemon that ends processes to free memory"))
 }
 
 /// The name of the service manager, if `who` is one that could stop us.
@@ -243,12 +309,33 @@ fn person(sender: &Sender) -> Option<String> {
     let by_tty = |role: &str, process: &ProcessSummary| {
         Some(format!("the {role} {process} runs on {}", process.tty.as_ref()?))
     };
-    let by_session =
-        || Some(format!("the sender {who} belongs to login session {}", who.login_session?));
     let mut ancestors = sender.ancestors.iter();
     by_tty("sender", who)
         .or_else(|| ancestors.find_map(|ancestor| by_tty("sender's ancestor", ancestor)))
-        .or_else(by_session)
+        .or_else(|| {
+            let login = login_program(sender)?;
+            let session = login_session(who)?;
+            Some(format!("the sender {who} has no terminal, but {session}, started by {login}"))
+        })
+}
+
+/// The login session in which a process was started.
+fn login_session(who: &ProcessSummary) -> Option<String> {
+    let user = who.login_uid.map(|uid| format!(" of uid {uid}")).unwrap_or_default();
+    Some(format!("login session {}{user}", who.login_session?))
+}
+
+/// The program that started the sender's login session, such as sshd, if it still runs.
+///
+/// A daemon keeps the login session in which it was started. It then is a service, or after the logout
+/// process 1 or the user manager adopts it.
+fn login_program(sender: &Sender) -> Option<&ProcessSummary> {
+    let session = sender.process.login_session?;
+    let unit = sender.process.unit.as_ref();
+    let is_service = unit.is_some_and(|unit| unit.unit.ends_with(".service"));
+    let outside = sender.ancestors.iter().find(|it| it.login_session != Some(session));
+    let adopts = |it: &ProcessSummary| it.pid == 1 || has_name(it, &["systemd"]);
+    outside.filter(|it| !is_service && !adopts(it))
 }
 
 #[cfg(test)]
@@ -258,6 +345,7 @@ mod tests {
 
     const US: i32 = 500;
     const PARENT: i32 = 400;
+    const ANCESTOR: i32 = 350;
 
     /// A process with a name and nothing else.
     fn named(pid: i32, name: &str) -> ProcessSummary {
@@ -284,9 +372,11 @@ mod tests {
         in_pid_namespace: bool,
         in_container: bool,
         is_service: bool,
+        has_watchdog: bool,
         /// Our current parent.
         ppid: i32,
         session: i32,
+        tty: Option<&'static str>,
     }
 
     fn from(sender: ProcessSummary) -> Case {
@@ -301,20 +391,25 @@ mod tests {
             in_pid_namespace: false,
             in_container: false,
             is_service: false,
+            has_watchdog: true,
             ppid: PARENT,
             session: 300,
+            tty: None,
         }
     }
 
     fn decision(case: &Case) -> CauseDecision {
+        let is_ancestor = [PARENT, ANCESTOR].contains(&case.sender.pid);
         let sender = Sender {
             absence: case.absence,
+            forwards: is_container_init(&case.sender, is_ancestor),
             ancestors: case.ancestors.clone(),
             ..Sender::new(case.sender.clone(), case.code)
         };
         let process = ProcessSummary {
             ppid: Some(case.ppid),
             session: Some(case.session),
+            tty: case.tty.map(str::to_owned),
             unit: case.unit.clone(),
             ..named(US, "gateway")
         };
@@ -324,6 +419,8 @@ mod tests {
             first_parent: Some(PARENT),
             in_pid_namespace: case.in_pid_namespace,
             in_container: case.in_container,
+            is_ancestor,
+            has_watchdog: case.has_watchdog,
             is_service: case.is_service,
         };
         let sender = case.code.has_sender().then_some(&sender);
@@ -333,7 +430,21 @@ mod tests {
     #[test]
     fn each_row_of_the_table_is_decided_by_its_evidence() {
         let with_tty = |name| ProcessSummary { tty: Some("pts/1".into()), ..named(77, name) };
-        let logged_in = ProcessSummary { login_session: Some(3), ..named(77, "kill") };
+        let logged_in = || ProcessSummary {
+            login_session: Some(3),
+            login_uid: Some(1000),
+            ..named(77, "kill")
+        };
+        let inside = |pid, name| ProcessSummary { login_session: Some(3), ..named(pid, name) };
+        let of_root = |name| ProcessSummary { uid: Some(0), ..named(77, name) };
+        let of_unit = |name, unit| ProcessSummary { unit, ..named(77, name) };
+        let service = |name: &str| Some(CgroupUnit { unit: name.into(), manager: Manager::System });
+        let leader = |tty: Option<&str>| ProcessSummary {
+            start_time: Some(9),
+            tty: tty.map(str::to_owned),
+            ..named(300, "bash")
+        };
+        let hangup = |sender| Case { signal: Signal::HUP, tty: Some("pts/1"), ..from(sender) };
         let manager_of =
             |uid| ProcessSummary { unit: user_unit("init.scope", uid), ..named(77, "systemd") };
         let kernel = |signal| Case { signal, code: SiCode::Kernel, ..from(named(0, "")) };
@@ -343,7 +454,17 @@ mod tests {
             (kernel(Signal::QUIT), Cause::CtrlC, "SIGQUIT from the kernel"),
             (kernel(Signal::HUP), Cause::Hangup, "terminal hung up"),
             (kernel(Signal::TERM), Cause::Unknown, "SIGTERM with si_code Kernel"),
-            (Case { signal: Signal::HUP, ..from(named(300, "bash")) }, Cause::Hangup, "bash(300)"),
+            (hangup(leader(None)), Cause::Hangup, "bash(300), whose terminal hung up"),
+            // `kill -HUP` in the shell, whose terminal is still there.
+            (hangup(leader(Some("pts/1"))), Cause::Operator, "bash(300) runs on pts/1"),
+            (hangup(named(300, "bash")), Cause::Process, "bash(300)"),
+            // A supervisor that leads a session without a terminal.
+            (Case { tty: None, ..hangup(leader(None)) }, Cause::Process, "bash(300)"),
+            (
+                Case { tty: None, session: PARENT, ..hangup(named(PARENT, "runsv")) },
+                Cause::Supervisor,
+                "runsv(400)",
+            ),
             (from(named(US, "gateway")), Cause::SelfSent, "this process"),
             (
                 Case { code: SiCode::Queue, ..from(ProcessSummary::unknown(1)) },
@@ -390,7 +511,9 @@ mod tests {
                 Cause::Unknown,
                 "outside our pid namespace: systemd, which runs us in gateway.service, or another",
             ),
-            // A container's init is known by its name.
+            // A container's init is process 1 or an ancestor.
+            (from(named(ANCESTOR, "tini")), Cause::ContainerStop, "init tini(350)"),
+            (from(named(77, "tini")), Cause::Process, "tini(77)"),
             (
                 Case { in_pid_namespace: true, is_service: true, ..from(named(1, "tini")) },
                 Cause::ContainerStop,
@@ -416,10 +539,19 @@ mod tests {
             (from(named(PARENT, "tini")), Cause::ContainerStop, "init tini(400), our parent"),
             // A container in the machine's pid namespace, stopped by a person.
             (
-                Case { in_container: true, ..from(with_tty("runc")) },
+                Case {
+                    in_container: true,
+                    ..from(ProcessSummary { uid: Some(0), ..with_tty("runc") })
+                },
                 Cause::ContainerStop,
                 "the container runtime runc(77)",
             ),
+            (
+                Case { in_container: true, ..from(with_tty("runc")) },
+                Cause::Operator,
+                "runc(77) runs on pts/1",
+            ),
+            (from(named(ANCESTOR, "conmon")), Cause::ContainerStop, "the container runtime conmon"),
             (
                 Case { in_container: true, ..from(named(PARENT, "containerd-shim")) },
                 Cause::ContainerStop,
@@ -428,11 +560,39 @@ mod tests {
             (Case { in_container: true, ..from(with_tty("bash")) }, Cause::Operator, "pts/1"),
             // The name alone proves nothing.
             (from(named(77, "runc")), Cause::Process, "runc(77)"),
+            (from(of_root("runc")), Cause::Process, "runc(77)"),
+            // OOM daemons.
+            (
+                from(of_root("earlyoom")),
+                Cause::Process,
+                "earlyoom(77), root's daemon that ends processes",
+            ),
+            (from(named(77, "earlyoom")), Cause::Process, "earlyoom(77), which has no terminal"),
+            (
+                from(of_unit("earlyoom", service("earlyoom.service"))),
+                Cause::Process,
+                "earlyoom(77) of earlyoom.service, which ends processes to free memory",
+            ),
+            (
+                from(of_unit("python3", service("nohang-desktop.service"))),
+                Cause::Process,
+                "python3(77) of nohang.service, which ends processes to free memory",
+            ),
+            (
+                from(of_unit("systemd-oomd", user_unit("systemd-oomd.service", 1000))),
+                Cause::Process,
+                "systemd-oomd(77), which has no terminal",
+            ),
             (from(named(1, "systemd")), Cause::Systemd, "systemd(1)"),
             (
                 Case { signal: Signal::ABRT, ..from(named(1, "systemd")) },
                 Cause::Watchdog,
                 "SIGABRT from systemd(1)",
+            ),
+            (
+                Case { signal: Signal::ABRT, has_watchdog: false, ..from(named(1, "systemd")) },
+                Cause::Systemd,
+                "sent by systemd(1)",
             ),
             (
                 Case { unit: system_unit(), ..from(ProcessSummary::unknown(1)) },
@@ -479,7 +639,43 @@ mod tests {
                 Cause::Operator,
                 "ancestor zsh(77) runs on pts/1",
             ),
-            (from(logged_in), Cause::Operator, "login session 3"),
+            // By ssh without a terminal: the daemon sshd is not in the session.
+            (
+                Case {
+                    ancestors: vec![inside(76, "sshd"), named(75, "sshd"), named(1, "systemd")],
+                    ..from(logged_in())
+                },
+                Cause::Operator,
+                "kill(77) has no terminal, but login session 3 of uid 1000, started by sshd(75)",
+            ),
+            // A daemon that a person has started, and one of its children.
+            (
+                from(logged_in()),
+                Cause::Process,
+                "no terminal. It has login session 3 of uid 1000, but it may be a daemon",
+            ),
+            (
+                Case { ancestors: vec![named(1, "init")], ..from(logged_in()) },
+                Cause::Process,
+                "login session 3",
+            ),
+            (
+                Case {
+                    ancestors: vec![inside(76, "pm2"), named(70, "systemd"), named(1, "systemd")],
+                    ..from(logged_in())
+                },
+                Cause::Process,
+                "login session 3",
+            ),
+            // A cron job.
+            (
+                Case {
+                    ancestors: vec![inside(76, "sh"), named(75, "cron"), named(1, "systemd")],
+                    ..from(ProcessSummary { unit: service("cron.service"), ..logged_in() })
+                },
+                Cause::Process,
+                "login session 3",
+            ),
             (from(named(77, "deploy")), Cause::Process, "deploy(77)"),
             (
                 Case { absence: Some(SnapshotError::Gone), ..from(ProcessSummary::unknown(77)) },
@@ -504,6 +700,8 @@ mod tests {
                 first_parent: None,
                 in_pid_namespace: false,
                 in_container: false,
+                is_ancestor: false,
+                has_watchdog: false,
                 is_service: false,
             };
             let decision = decide(trigger, None, &us, basis);

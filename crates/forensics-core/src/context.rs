@@ -130,17 +130,34 @@ impl ShutdownContext {
             context.capture_ns = Some(signal.took_ns);
             context.sender = Sender::of_signal(signal);
         }
+        let mut is_ancestor = false;
+        if let Some(sender) = &mut context.sender {
+            let is_parent = context.process.ppid.is_some_and(|ppid| ppid > 0 && sender.is(ppid));
+            is_ancestor = is_parent || startup.is_ancestor(&sender.process);
+            sender.forwards = cause::is_container_init(&sender.process, is_ancestor);
+        }
         context.trigger = Some(trigger);
         context.basis = Some(Basis {
             code: signal.map(|signal| signal.code),
             is_parent_death_signal: signal.is_some_and(|signal| signal.is_parent_death_signal),
             first_parent: startup.parent.as_ref().map(|parent| parent.pid),
             in_pid_namespace: startup.in_pid_namespace,
-            in_container: startup.container.is_some(),
+            in_container: startup.is_in_container(),
+            is_ancestor,
+            has_watchdog: true,
             is_service: startup.is_service(),
         });
         context.decide();
         context
+    }
+
+    /// States that no watchdog message is overdue. Then a SIGABRT of systemd has another reason.
+    #[doc(hidden)]
+    pub fn rule_out_watchdog(&mut self) {
+        if let Some(basis) = &mut self.basis {
+            basis.has_watchdog = false;
+        }
+        self.decide();
     }
 
     /// Adds the result of a probe, and decides the cause again from all facts. Pure.

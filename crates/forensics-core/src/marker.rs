@@ -4,8 +4,8 @@
 //! the stop was planned, or that a successor takes over. The pids are compared as JSON numbers, not
 //! as text, because `"target_pid": 12` is a prefix of `"target_pid": 123`.
 //!
-//! A marker's path may lead to anything, so [`read`] opens only regular files (see
-//! [`crate::secure_fs`]), reads at most 64 KiB, and reports anything else as [`Marker::problem`].
+//! A marker's path may lead to anything, so [`read`] opens only regular files that are stored
+//! somewhere, and not those of `/proc` or `/sys` (see [`crate::secure_fs`]), reads at most 64 KiB, and reports anything else as [`Marker::problem`].
 //! It never fails. On a file system whose server does not answer, open(2) itself blocks. To limit
 //! the wait, call it on a separate thread.
 
@@ -183,6 +183,12 @@ mod tests {
         assert!(problem("loop").contains("symbolic links"), "{}", problem("loop"));
         fs::File::create(at("gigabyte")).unwrap().set_len(1 << 30).unwrap();
         assert_eq!(problem("gigabyte"), "larger than 64 KiB");
+        // The kernel answers a read of these. Reading the log of the kernel would empty it.
+        for kernel in ["/proc/kmsg", "/proc/uptime", "/sys/kernel/uevent_seqnum"] {
+            let marker = read("takeover", Path::new(kernel), 123).expect(kernel);
+            let problem = marker.problem.expect(kernel);
+            assert_eq!(problem, "a file of the kernel, as in /proc or /sys", "{kernel}");
+        }
         fs::write(at("torn"), r#"{"target_pid": 12"#).unwrap();
         assert!(problem("torn").starts_with("not JSON"), "{}", problem("torn"));
     }

@@ -74,9 +74,8 @@ impl ProcessSummary {
     pub fn read(pid: i32) -> Self {
         let mut summary = Self::read_stat(pid);
         (summary.uid, summary.tracer_pid) = procfile::uid_and_tracer(pid);
-        let id = |file| login_id(&procfile::read_of(pid, file).ok()?);
-        summary.login_uid = id("loginuid");
-        summary.login_session = id("sessionid");
+        summary.login_uid = procfile::read_of(pid, "loginuid").ok().and_then(|id| login_id(&id));
+        summary.login_session = login_session(pid);
         summary.unit = unit(pid);
         summary
     }
@@ -168,6 +167,11 @@ pub(crate) fn login_id(content: &[u8]) -> Option<u32> {
     let id = std::str::from_utf8(content).ok()?.trim().parse();
     // `(uid_t) -1` means no login (`Documentation/ABI/stable/procfs-audit_loginuid`).
     id.ok().filter(|&id| id != u32::MAX)
+}
+
+/// The audit session id of the login in which the process `pid` was started.
+pub(crate) fn login_session(pid: i32) -> Option<u32> {
+    login_id(&procfile::read_of(pid, "sessionid").ok()?)
 }
 
 /// The pid of this process. The kernel is asked each time, so it is right in a forked child.

@@ -14,6 +14,7 @@ use std::fs::{self, File, OpenOptions, ReadDir};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::errno::Errno;
@@ -194,7 +195,27 @@ pub(crate) fn parse_stat(line: &[u8]) -> Option<Stat> {
 
 /// The real user's id of the process `pid`, and the pid of its tracer.
 pub(crate) fn uid_and_tracer(pid: i32) -> (Option<u32>, Option<i32>) {
-    parse_status(&text_of(pid, "status").unwrap_or_default())
+    let (uid, tracer) = parse_status(&text_of(pid, "status").unwrap_or_default());
+    (uid.filter(|&uid| is_known_uid(uid)), tracer)
+}
+
+/// The uid that the kernel shows for every user who has none in our user namespace
+/// (user_namespaces(7)). `None` in the initial namespace, where each user has one.
+///
+/// May block at the first call.
+pub(crate) fn overflow_uid() -> Option<u32> {
+    static OVERFLOW: OnceLock<Option<u32>> = OnceLock::new();
+    *OVERFLOW.get_or_init(|| {
+        let map = fs::read_to_string("/proc/self/uid_map").ok()?;
+        let overflow = fs::read_to_string("/proc/sys/kernel/overflowuid");
+        let overflow = overflow.ok().and_then(|uid| uid.trim().parse().ok()).unwrap_or(65534);
+        (!map.split_whitespace().eq(["0", "0", "4294967295"])).then_some(overflow)
+    })
+}
+
+/// Whether this uid, which the kernel has reported, is that of one user.
+pub(crate) fn is_known_uid(uid: u32) -> bool {
+    overflow_uid() != Some(uid)
 }
 
 /// The same, from the content of `/proc/PID/status`. procfs is not used: it refuses the whole file if

@@ -13,13 +13,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
-use forensics_core::capture::SignalInfo;
+use forensics_core::capture::{Signal, SignalInfo};
 use forensics_core::cause::Cause;
 use forensics_core::context::{
     Found, Probe, ProbeResult, Sender, ShutdownContext, StartupInfo, Trigger,
 };
 
 use crate::blocking::spawn_detached;
+use crate::notify::watchdog;
 
 /// How long a probe may take. A busy machine may need this long to run a thread.
 const PROBE_LIMIT: Duration = Duration::from_millis(100);
@@ -73,8 +74,12 @@ pub(crate) fn resolve_sender(
 fn start(startup: &StartupInfo, trigger: Trigger, signal: Option<&Caught>) -> ShutdownContext {
     let captured = signal.map(|signal| &signal.captured);
     let mut context = ShutdownContext::start(startup, trigger, captured);
-    if let Some(sender) = signal.and_then(|signal| signal.sender.clone()) {
-        context.apply(Some(Found::Sender(sender)));
+    match signal.and_then(|signal| signal.sender.clone()) {
+        Some(sender) => context.apply(Some(Found::Sender(sender))),
+        None if context.signal() == Some(Signal::ABRT) && !watchdog::may_be_overdue() => {
+            context.rule_out_watchdog();
+        }
+        None => {}
     }
     context
 }

@@ -104,6 +104,10 @@ async fn ask(
         let cause = match reason {
             StopReason::Reboot { .. } => Cause::Reboot,
             StopReason::Watchdog => Cause::Watchdog,
+            // The unit is not being stopped, so the watchdog has sent nothing.
+            StopReason::Kill | StopReason::Reload if context.cause() == Cause::Watchdog => {
+                Cause::Systemd
+            }
             // Then systemd does not say who sent the signal.
             StopReason::Kill | StopReason::Reload | StopReason::Unclear => context.cause(),
             _ => Cause::Systemd,

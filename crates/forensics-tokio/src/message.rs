@@ -8,14 +8,15 @@
 //! may block. A newer message replaces one that has not been written yet. The end of the teardown
 //! waits for the last message, with a limit.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use nix::libc;
+use forensics_core::escape::error_chain;
+use forensics_core::secure_fs::open_existing;
 
 use crate::blocking::{WorkQueue, run_with_timeout};
 use crate::lock::lock;
@@ -60,7 +61,7 @@ impl Default for TerminationMessage {
 impl TerminationMessage {
     /// Opens the file at `path`, or the kubelet's usual one if it exists.
     ///
-    /// Never follows a symbolic link in the last part of the path, and never waits longer than 500 ms.
+    /// Does not open a file that another user could have put there, and never waits longer than 500 ms.
     ///
     /// # Errors
     /// A text, if the file cannot be written to.
@@ -68,13 +69,13 @@ impl TerminationMessage {
         let is_default = path.is_none();
         let path = path.unwrap_or(Path::new(DEFAULT_PATH)).to_owned();
         let name = path.display().to_string();
-        match run_with_timeout(OPEN_LIMIT, move || open(&path)) {
+        match run_with_timeout(OPEN_LIMIT, move || open_existing(&path)) {
             Some(Ok(file)) => Ok(Self::new(move |text| write(&file, text))),
             // Not by the error: without a free descriptor it does not say whether the file exists.
             Some(Err(_)) if is_default && fs::symlink_metadata(DEFAULT_PATH).is_err() => {
                 Ok(Self::default())
             }
-            Some(Err(why)) => Err(format!("{name}: {why}")),
+            Some(Err(why)) => Err(error_chain(&why)),
             None => Err(format!("{name}: it could not be opened within 500 ms")),
         }
     }
@@ -116,25 +117,6 @@ impl TerminationMessage {
     /// What went wrong first, if anything has.
     pub(crate) fn failure(&self) -> Option<String> {
         self.failure.get().cloned()
-    }
-}
-
-fn open(path: &Path) -> Result<File, String> {
-    // With O_NONBLOCK a pipe without a reader is an error. Without it, opening such a pipe would wait.
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let file = OpenOptions::new().write(true).custom_flags(flags).open(path);
-    // The kubelet's file is writable by all, in a folder of the container. So its owner and mode are
-    // not checked.
-    let why = |e| format!("{e}: the kubelet creates the file that `terminationMessagePath` names");
-    let (found, file) = file.and_then(|file| Ok((file.metadata()?, file))).map_err(why)?;
-    if !found.is_file() {
-        Err("not a regular file: use the path in `terminationMessagePath`".to_owned())
-    } else if found.nlink() > 1 {
-        let why =
-            "it has several hard links, so it may be another file than it seems: use another path";
-        Err(why.to_owned())
-    } else {
-        Ok(file)
     }
 }
 
@@ -186,10 +168,10 @@ mod tests {
         let device = PathBuf::from("/dev/null");
         let cases = [
             (&missing, "No such file"),
-            (&link, "Too many levels of symbolic links"),
-            (&fifo, "No such device or address"),
-            (&hard, "several hard links"),
-            (&dir.path().to_owned(), "Is a directory"),
+            (&link, "not a regular file"),
+            (&fifo, "not a regular file"),
+            (&hard, "has 2 hard links"),
+            (&dir.path().to_owned(), "not a regular file"),
             (&device, "not a regular file"),
         ];
         for (path, expected) in cases {

@@ -72,7 +72,9 @@ fn main() -> Result<ShutdownReport, Box<dyn Error>> {
                 builder = builder
                     .deadline(Duration::from_secs(60))
                     .diag_log(records.join("diag.log"))
-                    .diag_command(DiagCommand::Shell("sleep 3; echo late".to_owned()));
+                    .diag_command(DiagCommand::Shell(
+                        "sleep 3; echo late with \"$FORENSICS_CONTEXT\"".to_owned(),
+                    ));
             }
             "wedged_diagnostic" | "wedged_diagnostic_at_deadline" => {
                 if kind == "wedged_diagnostic" {

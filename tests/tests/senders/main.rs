@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used)] // Clippy allows it in `#[test]` functions, but not in their helpers.
 
 mod limits;
+mod names;
 mod namespaces;
 mod ourselves;
 mod parents;

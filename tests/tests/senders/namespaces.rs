@@ -39,6 +39,25 @@ fn a_sender_outside_our_pid_namespace_is_a_container_stop() {
     assert_eq!(stop.sender().user, None);
 }
 
+/// The kernel reports such a user as 65534.
+#[test]
+fn the_user_of_a_sender_outside_our_user_namespace_is_unknown() {
+    let user = ["--reuid=1000", "--regid=1000", "--clear-groups", "unshare", "--user"];
+    let in_namespace = || {
+        let mut command = Command::new("setpriv");
+        command.args(user).arg("--map-root-user");
+        command
+    };
+    if !root_can(in_namespace().arg("true")) {
+        return;
+    }
+    let subject = Subject::under(in_namespace().arg(SUBJECT));
+    let mut sender = kill("-TERM", subject.pid);
+    let (stop, _) = subject.stopped_by(&mut sender);
+    assert!(stop.line().contains(" sender_name=kill sender_uid=? "), "{}", stop.line());
+    assert_eq!((stop.sender().process.uid, &stop.sender().user), (None, &None));
+}
+
 #[test]
 fn a_service_of_systemd_does_not_call_a_sender_outside_its_pid_namespace_a_container() {
     if !root_can(unshare(&["--mount-proc"]).arg("true")) {

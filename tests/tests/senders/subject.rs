@@ -115,10 +115,10 @@ impl Stop {
     }
 
     /// Checks the cause of a signal from a descendant of this test, and its evidence. The cause is
-    /// `operator` if the tests run in a terminal or a login session.
+    /// `operator` if the tests run in a terminal, and may be in a login session.
     pub(crate) fn assert_sent_by(&self, sender: &str) {
         match a_person_runs_the_tests() {
-            true => self.assert_cause(Cause::Operator, ""),
+            true => assert!(matches!(self.cause(), Cause::Operator | Cause::Process)),
             false => self.assert_cause(
                 Cause::Process,
                 &format!("sent by {sender}, which has no terminal and no login session"),

@@ -56,13 +56,30 @@ fn pressed(mut master: PtyMaster, key: u8) -> Option<PtyMaster> {
 
 #[test]
 fn a_hangup_that_the_session_leader_forwards_is_a_hangup() {
-    let mut bash = Command::new("setsid");
-    let script = "trap 'kill -HUP $!' USR1; \"$0\" & wait; wait";
-    let subject = Subject::under(bash.args(["bash", "-c", script, SUBJECT]));
+    let (master, path) = terminal();
+    let script = "trap 'kill -HUP $!' HUP; \"$0\" & wait; wait";
+    let subject = Subject::under(&mut on_terminal(&path, script, SUBJECT));
     let leader = subject.program.pid();
-    subject.program.kill("-USR1");
+    drop(master);
     let stop = subject.stopped();
-    stop.assert_cause(Cause::Hangup, &format!("SIGHUP from our session's leader bash({leader})"));
+    let evidence =
+        format!("SIGHUP from our session's leader bash({leader}), whose terminal hung up");
+    stop.assert_cause(Cause::Hangup, &evidence);
+}
+
+#[test]
+fn a_sighup_of_a_session_leader_whose_terminal_is_there_or_never_was_is_no_hangup() {
+    let script = "trap 'kill -HUP $!' USR1; \"$0\" & wait; wait";
+    let (_master, path) = terminal();
+    let mut without_terminal = Command::new("setsid");
+    without_terminal.args(["bash", "-c", script, SUBJECT]);
+    for mut bash in [on_terminal(&path, script, SUBJECT), without_terminal] {
+        let subject = Subject::under(&mut bash);
+        let leader = subject.program.pid();
+        subject.program.kill("-USR1");
+        let stop = subject.stopped();
+        stop.assert_cause(Cause::Supervisor, &format!("the sender bash({leader}) is our parent"));
+    }
 }
 
 #[test]

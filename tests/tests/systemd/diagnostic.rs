@@ -15,6 +15,7 @@ fn it_outlives_a_unit_that_is_killed_during_its_stop() {
          until_log slow 'systemd gives'
          systemctl stop --no-block gw slow
          until_log gw 'continues in its own unit'; until_log slow 'continues in its own unit'
+         systemctl show 'shutdown-diagnostic-*' -p Environment -p ExecStart -p Description
          systemctl kill -s KILL gw slow; until_gone gw; until_gone slow
          systemctl show gw slow -p Result; log gw; cat /tmp/gw.log
          until_end /tmp/slow/diag.log; cat /tmp/slow/diag.log
@@ -28,13 +29,36 @@ fn it_outlives_a_unit_that_is_killed_during_its_stop() {
             "=== gateway[",
             "--- subtree of ",
             // Three seconds after the signal, and after the unit was killed.
-            "late\n--- end of diagnostic",
+            "late with signal=SIGTERM cause=systemd",
+            "Environment=FORENSICS_PID=",
             "Shutdown diagnostic of gateway[",
             "Shutdown diagnostic of trouble[",
         ],
     );
     assert_eq!(said.matches("\n--- end of diagnostic").count(), 2, "{said}");
     assert!(!said.contains("not in a separate unit"), "{said}");
+    // Every user can read the settings of a unit.
+    let settings = |line: &&str| line.starts_with("Environment=") || line.starts_with("ExecStart=");
+    for line in said.lines().filter(settings) {
+        assert!(!line.contains("signal="), "{line}");
+    }
+}
+
+/// In a pid namespace of its own, the pid of the service is that of another process outside.
+#[test]
+fn in_a_pid_namespace_of_its_own_it_is_a_child() {
+    let Some(said) = under_systemd(
+        "start gw -- --diag-log /tmp/outside.log; systemctl stop gw
+         systemd-run -q --unit=inside -p Type=simple unshare --pid --fork --kill-child --mount-proc \
+             $GATEWAY --listen 127.0.0.1:0 --diag-log /tmp/inside.log || exit 1
+         until_log inside 'listening on'
+         systemctl kill inside; until_gone inside; log inside; cat /tmp/outside.log /tmp/inside.log
+         echo \"units: $(journalctl -q -o cat | grep -c 'Started.*Shutdown diagnostic')\"",
+    ) else {
+        return;
+    };
+    assert_eq!(said.matches("\n--- end of diagnostic").count(), 2, "{said}");
+    assert_says(&said, &["units: 1"]);
 }
 
 #[test]

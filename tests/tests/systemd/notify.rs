@@ -99,6 +99,41 @@ fn the_stop_timeout_is_extended_while_requests_are_answered_but_not_for_a_stalle
     );
 }
 
+/// `systemctl kill` of units without a watchdog, with one that the guard feeds, and with one that
+/// nothing feeds yet.
+#[test]
+fn a_sigabrt_by_systemctl_kill_is_no_missed_watchdog() {
+    let Some(said) = under_systemd(
+        "abort() {
+             name=$1; shift
+             systemd-run -q --unit=$name -p NotifyAccess=main -p LimitCORE=0 \"$@\" \
+                 $SUBJECT --signals SIGABRT,SIGTERM --hold || exit 1
+             until_log $name 'ready'; systemctl kill -s ABRT $name
+             until_log $name 'explained by systemd'; log $name | sed \"s/^/$name: /\"
+             systemctl kill -s KILL $name
+         }
+         abort none
+         abort fed -p WatchdogSec=1h -E FORENSICS_WATCHDOG=yes
+         abort unfed -p WatchdogSec=1h",
+    ) else {
+        return;
+    };
+    let lines = |unit: &str, text: &str| {
+        let start = format!("{unit}: ");
+        let mut lines = said.lines().filter(|line| line.starts_with(&start));
+        lines.find(|line| line.contains(text)).unwrap_or_else(|| panic!("{unit} {text}: {said}"))
+    };
+    for unit in ["none", "fed"] {
+        let line = lines(unit, "signal=SIGABRT");
+        assert!(line.contains("cause=systemd"), "{line}");
+    }
+    for unit in ["none", "fed", "unfed"] {
+        let explained = lines(unit, "Shutdown explained by systemd");
+        assert!(!explained.contains("cause=watchdog"), "{explained}");
+        assert!(explained.contains("only a signal was sent"), "{explained}");
+    }
+}
+
 #[test]
 fn the_watchdog_is_fed_while_the_runtime_answers_and_its_signal_is_named() {
     let Some(said) = under_systemd(

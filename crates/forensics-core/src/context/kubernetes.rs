@@ -33,16 +33,20 @@ pub struct Pod {
 impl Pod {
     /// The pod of this process.
     pub(crate) fn ours() -> Option<Self> {
-        Self::of("/proc/self", &own_variable)
+        Self::of(Some("/proc/self/root"), &own_variable)
     }
 
-    /// The pod of the process with that folder of `/proc` (`/proc/self`) and that environment.
-    /// `None` if its name is not known.
-    pub(crate) fn of(proc: &str, variable: &dyn Fn(&str) -> Option<String>) -> Option<Self> {
+    /// The pod of the process with that root and that environment. `None` if its name is not known.
+    ///
+    /// Without a root, nothing is read. In a pod the file is a link to a link.
+    pub(crate) fn of(
+        root: Option<&str>,
+        variable: &dyn Fn(&str) -> Option<String>,
+    ) -> Option<Self> {
         let in_kubernetes = variable("KUBERNETES_SERVICE_HOST").is_some();
         let host_name = || variable("HOSTNAME").filter(|_| in_kubernetes);
         let name = variable("POD_NAME").or_else(host_name)?;
-        let file = || procfile::text(format!("{proc}/root/{NAMESPACE_FILE}"));
+        let file = || procfile::text(format!("{}/{NAMESPACE_FILE}", root?));
         let namespace = variable("POD_NAMESPACE").or_else(file);
         let short = |text: String| truncate(text.trim(), MAX_NAME);
         let namespace = namespace.map(short).filter(|namespace| !namespace.is_empty());
@@ -78,19 +82,20 @@ mod tests {
             (&[name], Some("billing/web-2")),
         ];
         let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("root").join(NAMESPACE_FILE);
+        let root = dir.path().to_str();
+        let file = dir.path().join(NAMESPACE_FILE);
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         std::fs::write(&file, "billing").unwrap();
         for (set, expected) in cases {
             let variable = |name: &str| {
                 set.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
             };
-            let pod = Pod::of(dir.path().to_str().unwrap(), &variable);
+            let pod = Pod::of(root, &variable);
             assert_eq!(pod.map(|pod| pod.to_string()).as_deref(), expected, "{set:?}");
         }
         std::fs::remove_file(&file).unwrap();
         let named = |name: &str| (name == "POD_NAME").then(|| "x".repeat(1000));
-        let pod = Pod::of(dir.path().to_str().unwrap(), &named).unwrap();
+        let pod = Pod::of(root, &named).unwrap();
         assert_eq!((pod.name.chars().count(), pod.namespace), (MAX_NAME, None));
     }
 }

@@ -52,7 +52,8 @@ impl ShutdownContext {
                 Some(SnapshotError::Hidden) => fields.add("sender_hidden", Some("yes")),
                 _ => {}
             }
-            fields.add("sender_uid", who.uid);
+            // Unknown if it is that of no single user; see `procfile::is_known_uid`.
+            fields.add("sender_uid", Some(who.uid.map_or("?".to_owned(), |uid| uid.to_string())));
             fields.add("sender_parent", sender.parent().map(ProcessSummary::name_and_pid));
             fields.add("sender_forwards", sender.forwards.then_some("yes"));
         }

@@ -10,6 +10,7 @@
 //! Nothing is looked up by a pid that the sender could choose itself, as in a sigqueue(3).
 
 use super::{ShutdownContext, StartupInfo};
+use crate::cause;
 use crate::cgroupfs::Memory;
 use crate::context::sender::{Sender, user_in_passwd};
 use crate::marker::{self, Marker};
@@ -104,7 +105,14 @@ impl Probe {
             Probe::CauseAncestors | Probe::Ancestors => {
                 let [parent] = &sender?.ancestors[..] else { return None };
                 let above = parent.ancestors(MAX_ANCESTORS - 1);
-                Some(Found::SenderAncestors([vec![parent.clone()], above].concat()))
+                let mut all = [vec![parent.clone()], above].concat();
+                // They show whether the sender's login is still there.
+                if sender?.process.login_session.is_some() {
+                    for ancestor in &mut all {
+                        ancestor.login_session = process::login_session(ancestor.pid);
+                    }
+                }
+                Some(Found::SenderAncestors(all))
             }
             Probe::SenderCmdline => {
                 cmdline(sender?, context.parent.as_ref()).map(Found::SenderCmdline)
@@ -158,9 +166,12 @@ fn verified(sender: &Sender) -> Option<Found> {
     if uid.is_some() && uid != process.uid {
         return is_same_process().then_some(Found::SenderIsAnother);
     }
-    // Most likely a user's manager. Its unit says which user's.
+    // The unit shows whether it is a user's manager, a service that was started in a login session, or
+    // an OOM daemon.
     let is_manager = process.name.as_deref() == Some("systemd") && process.pid != 1;
-    let unit = if is_manager { process::unit(process.pid) } else { None };
+    let may_be_service = process.login_session.is_some() && process.tty.is_none();
+    let needs_unit = is_manager || may_be_service || cause::has_name_of_oom_daemon(process);
+    let unit = if needs_unit { process::unit(process.pid) } else { None };
     unit.filter(|_| is_same_process()).map(Found::SenderUnit)
 }
 

@@ -12,11 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::Found;
 use crate::capture::{SenderSnapshot, SiCode, SignalInfo, SnapshotError};
 use crate::process::ProcessSummary;
-
-/// The names of inits of containers that forward signals. `docker-init` is docker's tini,
-/// `podman-init` is podman's catatonit.
-const CONTAINER_INITS: [&str; 6] =
-    ["tini", "tini-static", "docker-init", "dumb-init", "catatonit", "podman-init"];
+use crate::procfile;
 
 /// A signal's sender.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,8 +35,8 @@ pub struct Sender {
     #[doc(hidden)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub absence: Option<SnapshotError>,
-    /// Whether its name is that of a container's init that forwards signals (tini, dumb-init,
-    /// catatonit). The process that signalled the init is not known.
+    /// Whether it is a container's init that forwards signals: process 1 or one of our ancestors, with
+    /// the name of one (tini, dumb-init, catatonit). The process that signalled the init is not known.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forwards: bool,
     /// Its parent, that one's parent, and so on, as far as they can be identified.
@@ -52,9 +48,8 @@ impl Sender {
     /// A sender of which only this much is known. The fields can be set.
     #[doc(hidden)]
     pub fn new(process: ProcessSummary, code: SiCode) -> Self {
-        let name = process.name.as_deref();
-        let forwards = name.is_some_and(|name| CONTAINER_INITS.contains(&name));
-        Self { process, code, user: None, exe: None, absence: None, forwards, ancestors: vec![] }
+        let (user, exe, absence, ancestors) = (None, None, None, Vec::new());
+        Self { process, code, user, exe, absence, forwards: false, ancestors }
     }
 
     /// The sender of a signal, as the handler saw it. `None` if the kernel or a timer sent it.
@@ -66,7 +61,7 @@ impl Sender {
             return Some(Self::new(process, signal.code));
         }
         let mut process = ProcessSummary::from_stat(pid, stat.as_deref().unwrap_or_default());
-        process.uid = signal.uid;
+        process.uid = signal.uid.filter(|&uid| procfile::is_known_uid(uid));
         let exe = exe.as_deref().map(|exe| String::from_utf8_lossy(exe).into_owned());
         if let Some(SnapshotError::Unreadable(_)) = absence {
             process.name = exe.as_deref().and_then(file_name);

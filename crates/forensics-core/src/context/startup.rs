@@ -6,11 +6,16 @@ use nix::unistd::getppid;
 use serde::{Deserialize, Serialize};
 
 use super::{Platform, Pod, Probe};
+use crate::cause;
 use crate::cgroupfs::MemoryCgroup;
 use crate::escape::{MAX_NAME_CHARS, truncate};
+use crate::os;
 use crate::process::{self, ProcessSummary, own_pid};
 use crate::procfile;
 use crate::systemd::{CgroupUnit, container_of_cgroup_file};
+
+/// How many of our ancestors are known.
+const MAX_ANCESTORS: usize = 16;
 
 /// What systemd passes to the processes that it starts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +50,8 @@ pub struct StartupInfo {
     /// Its parent at the start. [`StartupInfo::collect`] leaves out the command line, because that
     /// read can block. A caller that can limit the wait adds it here.
     pub parent: Option<ProcessSummary>,
+    /// The parent, its parent, and so on at the start.
+    pub(super) ancestors: Vec<ProcessSummary>,
     /// What systemd put into the environment and the cgroup's path.
     #[doc(hidden)]
     pub systemd: SystemdMarkers,
@@ -96,12 +103,19 @@ impl StartupInfo {
         let variable = |name: &str| variable(name).and_then(usable);
         let mut process = ProcessSummary::read(pid);
         process.cmdline = process::cmdline(pid);
+        let is_own = pid == own_pid();
         // `self` is right even if /proc belongs to another pid namespace.
-        let proc = if pid == own_pid() { "/proc/self".to_owned() } else { format!("/proc/{pid}") };
+        let proc = if is_own { "/proc/self".to_owned() } else { format!("/proc/{pid}") };
+        // The root of another process can be made by a user who has fewer rights than we. A link or a
+        // mount there can lead to a file that this user may not read.
+        let root = is_own.then(|| format!("{proc}/root"));
         // Without /proc: a parent without a pid here is in a namespace above ours. Process 1 of the
         // machine has no parent either, but receives no signals from outside.
-        let has_outside_parent = || pid == own_pid() && getppid().as_raw() == 0;
+        let has_outside_parent = || is_own && getppid().as_raw() == 0;
+        // Read here, because it may not be read later without blocking.
+        procfile::overflow_uid();
         Self {
+            ancestors: process.ancestors(MAX_ANCESTORS),
             parent: process.ppid.filter(|&ppid| ppid > 0).map(ProcessSummary::read),
             systemd: SystemdMarkers {
                 unit: process.unit.clone(),
@@ -109,7 +123,7 @@ impl StartupInfo {
                 journal_stream: variable("JOURNAL_STREAM"),
             },
             container: container(&proc, variable("container")),
-            pod: Pod::of(&proc, &variable),
+            pod: Pod::of(root.as_deref(), &variable),
             platform: Platform::of(&variable),
             memory_cgroup: MemoryCgroup::of(&proc),
             in_pid_namespace: procfile::is_in_initial_pid_namespace(&proc)
@@ -125,6 +139,18 @@ impl StartupInfo {
     pub(super) fn is_service(&self) -> bool {
         let in_container = self.container.is_some() || self.pod.is_some();
         self.systemd.invocation_id.is_some() || (self.systemd.is_managed() && !in_container)
+    }
+
+    /// Whether we are in a container, which may share the machine's pid namespace. Its runtime is then
+    /// above us.
+    pub(super) fn is_in_container(&self) -> bool {
+        let is_below_runtime = || self.ancestors.iter().any(cause::is_container_runtime);
+        self.container.is_some() || self.pod.is_some() || is_below_runtime()
+    }
+
+    /// Whether the process was above us at the start.
+    pub(super) fn is_ancestor(&self, process: &ProcessSummary) -> bool {
+        self.ancestors.iter().any(|ancestor| ancestor.is_same_as(process))
     }
 
     /// The probes for the context line and the cause, in the order in which to run them. The sender
@@ -153,7 +179,11 @@ fn usable(value: String) -> Option<String> {
 /// The container runtime, from the variable `container` of systemd's container interface, from a
 /// file, or from the form of the cgroup's path.
 fn container(proc: &str, variable: Option<String>) -> Option<String> {
-    let at_root = |file: &str| procfile::exists(&format!("{proc}/root/{file}"));
+    let root = format!("{proc}/root");
+    let at_root = |file: &str| match proc {
+        "/proc/self" => procfile::exists(&format!("{root}/{file}")),
+        _ => os::is_file_below(root.as_ref(), file.as_ref()),
+    };
     if variable.is_some() {
         return variable;
     }

@@ -14,9 +14,12 @@ use nix::fcntl::{
     FallocateFlags, OFlag, OpenHow, ResolveFlag, fallocate, open, openat, openat2, readlinkat,
 };
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
-use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::sys::statfs::{
+    BPF_FS_MAGIC, CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, DEBUGFS_MAGIC, FsType, PROC_SUPER_MAGIC,
+    SECURITYFS_MAGIC, SYSFS_MAGIC, TRACEFS_MAGIC, fstatfs,
+};
 use nix::time::{ClockId, clock_gettime};
-use rustix::fs::fgetxattr_query;
+use rustix::fs::{AtFlags, StatxAttributes, StatxFlags, fgetxattr_query, statx};
 use rustix::io::Errno as XattrError;
 
 use super::Found;
@@ -84,12 +87,25 @@ pub(crate) fn step(at: BorrowedFd<'_>, name: &Path) -> nix::Result<Found> {
     })
 }
 
-/// Opens the regular file of that name below `folder` to read it. Also returns the metadata from
-/// the check.
+/// The file systems in which the kernel itself answers. A read can have an effect there: one of
+/// `/proc/kmsg` removes the messages.
+const KERNEL: [FsType; 8] = [
+    PROC_SUPER_MAGIC,
+    SYSFS_MAGIC,
+    TRACEFS_MAGIC,
+    DEBUGFS_MAGIC,
+    SECURITYFS_MAGIC,
+    CGROUP_SUPER_MAGIC,
+    CGROUP2_SUPER_MAGIC,
+    BPF_FS_MAGIC,
+];
+
+/// Opens the regular file of that name below `folder`. Also returns the metadata from the check.
 pub(crate) fn open_regular(
     folder: BorrowedFd<'_>,
     name: &Path,
     links: Links,
+    access: OFlag,
 ) -> Result<(OwnedFd, FileStat), OpenError> {
     let flag = links.flag();
     let found = openat(folder, name, OFlag::O_PATH | OFlag::O_CLOEXEC | flag, Mode::empty())?;
@@ -97,12 +113,30 @@ pub(crate) fn open_regular(
     if !is_regular(&stat) {
         return Err(OpenError::NotRegular);
     }
+    if KERNEL.contains(&fstatfs(&found)?.filesystem_type()) {
+        return Err(OpenError::Kernel);
+    }
     let by_descriptor = format!("/proc/self/fd/{}", found.as_raw_fd());
-    let file = match open(Path::new(&by_descriptor), READ, Mode::empty()) {
-        Err(Errno::ENOENT) => openat(folder, name, READ | flag, Mode::empty())?,
+    let file = match open(Path::new(&by_descriptor), access, Mode::empty()) {
+        Err(Errno::ENOENT) => openat(folder, name, access | flag, Mode::empty())?,
         opened => opened?,
     };
     Ok((file, stat))
+}
+
+/// Whether the file itself is mounted at its path. Only root can mount it there.
+pub(crate) fn is_mounted(file: &File) -> bool {
+    let found = statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::empty());
+    found.is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+/// Whether there is a file of that path below `root`, without following a link.
+pub(crate) fn is_file_below(root: &Path, path: &Path) -> bool {
+    let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS;
+    let root = open(root, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
+    let found =
+        root.and_then(|root| openat2(root, path, OpenHow::new().flags(LOOK).resolve(resolve)));
+    found.and_then(fstat).is_ok_and(|stat| is_regular(&stat))
 }
 
 /// Whether the file or folder has an access control list (`acl(5)`), or that cannot be found out.

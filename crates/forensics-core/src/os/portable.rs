@@ -15,7 +15,7 @@ use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 
 use super::Found;
-use crate::secure_fs::{Links, OpenError, READ, is_regular, kind};
+use crate::secure_fs::{Links, OpenError, is_regular, kind};
 
 /// Whether the system has Linux's `/proc`. FreeBSD's is a different one.
 pub(crate) const HAS_PROC: bool = false;
@@ -57,12 +57,12 @@ pub(crate) fn step(at: BorrowedFd<'_>, name: &Path) -> nix::Result<Found> {
     })
 }
 
-/// Opens the regular file of that name below `folder` to read it. Also returns the metadata from
-/// the check.
+/// Opens the regular file of that name below `folder`. Also returns the metadata from the check.
 pub(crate) fn open_regular(
     folder: BorrowedFd<'_>,
     name: &Path,
     links: Links,
+    access: OFlag,
 ) -> Result<(OwnedFd, FileStat), OpenError> {
     let look = match links {
         Links::Follow => AtFlags::empty(),
@@ -72,7 +72,17 @@ pub(crate) fn open_regular(
     if !is_regular(&stat) {
         return Err(OpenError::NotRegular);
     }
-    Ok((openat(folder, name, READ | links.flag(), Mode::empty())?, stat))
+    Ok((openat(folder, name, access | links.flag(), Mode::empty())?, stat))
+}
+
+/// Unknown.
+pub(crate) fn is_mounted(_: &File) -> bool {
+    false
+}
+
+/// There are no roots of other processes.
+pub(crate) fn is_file_below(_: &Path, _: &Path) -> bool {
+    false
 }
 
 /// Unknown, so such a file or folder counts as writable by others.

@@ -78,6 +78,7 @@ pub(super) fn without_tokens(word: &str, only_known: bool) -> String {
     }
     let in_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let shown = hide_runs(word, in_token, is_token);
+    let shown = hide_runs(&shown, |c| in_token(c) || c == ':', is_bot_token);
     if only_known {
         return shown;
     }
@@ -107,6 +108,17 @@ fn is_token(run: &str) -> bool {
         |rest: &str| rest.contains(|c: char| c.is_ascii_digit() || c.is_ascii_uppercase());
     let mut rests = TOKENS.split_ascii_whitespace().filter_map(|prefix| run.strip_prefix(prefix));
     rests.any(|rest| rest.len() >= MIN_TOKEN && is_mixed(rest))
+}
+
+/// Whether it is the token of a Telegram bot: the bot's number, and 35 characters after a colon.
+fn is_bot_token(run: &str) -> bool {
+    let parts = run.split_once(':');
+    parts.is_some_and(|(bot, key)| {
+        bot.len() >= 6
+            && bot.bytes().all(|b| b.is_ascii_digit())
+            && key.len() == 35
+            && !key.contains(':')
+    })
 }
 
 /// Whether letters and digits alternate as often as in random text: at a quarter of the positions

@@ -296,6 +296,8 @@ sh -c chpasswd|<<<|'root:hunter2'
 oathtool --totp -b hunter2
 # Tokens and random words
 app 123456:AAHdqTcvCH1vGWJxfSS3cr3tK5PALDsaw
+app 123456789:AAS3cr3tPw9xabcdefghijklmnopqrstuvw
+app --bot=123456789:AAS3cr3tPw9xabcdefghijklmnopqrstuvw
 app xoxb-0123456789-S3cr3tPw9xAAAA
 app hf_S3cr3tPw9xAbCdEfGhIjKlMnOp
 app glpat-S3cr3tPw9xAbCdEfGh12

@@ -31,7 +31,7 @@ use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
-use super::regular::{self, Links, OpenError, is_regular, kind};
+use super::regular::{self, Links, OpenError, READ, is_regular, kind};
 use super::trust::{Facts, Us, follows_link, problem};
 use crate::access::{AccessError, Attempt};
 use crate::os::{self, Found};
@@ -45,6 +45,8 @@ const LIST: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLO
 const CREATE: Attempt = ("create the folder", " (create it, or name another)");
 const OPEN: Attempt = ("open the folder", " (it must be a folder of this user)");
 const LIST_FOLDER: Attempt = ("list the folder", "");
+const OPEN_MESSAGE: Attempt =
+    ("open", ": the kubelet creates the file that `terminationMessagePath` names");
 const OPEN_FILE: Attempt = ("open", " (it must be a file of this user, not a symbolic link)");
 
 /// An open folder. All operations use this folder, even if its path now leads to another one.
@@ -105,7 +107,7 @@ impl Folder {
 
     /// Opens a regular file to read it; a symbolic link is not followed.
     pub(crate) fn read(&self, name: &Path) -> Result<File, OpenError> {
-        regular::open_at(self.file.as_fd(), name, Links::Refuse)
+        regular::open_at(self.file.as_fd(), name, Links::Refuse, READ)
     }
 
     /// Opens an existing regular file to read it and to append to it, if no other user can change
@@ -174,11 +176,9 @@ impl Folder {
 /// If the folder or the file cannot be opened or created, or another user could change either.
 pub fn append_to(path: &Path) -> Result<File, AccessError> {
     let failed = |source: io::Error| AccessError::system(OPEN_FILE, path, source);
-    let name = path.file_name().ok_or_else(|| failed(io::ErrorKind::IsADirectory.into()))?;
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let parent = parent.unwrap_or(Path::new("."));
+    let (parent, name) = split(path, OPEN_FILE)?;
     let folder = Folder::checked(parent, walk(parent, Missing::Create)?)?;
-    match folder.append(Path::new(name), OFlag::empty()) {
+    match folder.append(name, OFlag::empty()) {
         Ok(file) => checked(file, path, OPEN_FILE),
         // A folder, or a FIFO without a reader.
         Err(Errno::EISDIR | Errno::ENXIO) => Err(AccessError::refused(not_a_file(path))),
@@ -193,6 +193,43 @@ pub fn append_to(path: &Path) -> Result<File, AccessError> {
     }
 }
 
+/// Opens an existing file to replace its content. Others may be able to write to it, as to the
+/// kubelet's termination message, but it must belong to us or root.
+///
+/// The folder must be one that no other user can change, unless the file itself is mounted there, as in
+/// a container. Then no user can replace it.
+///
+/// # Errors
+/// If the file cannot be opened, or could be another one than the path's owner meant.
+pub fn open_existing(path: &Path) -> Result<File, AccessError> {
+    const WRITE: OFlag = READ.difference(OFlag::O_RDONLY).union(OFlag::O_WRONLY);
+    let (parent, name) = split(path, OPEN_MESSAGE)?;
+    let folder = walk(parent, Missing::Refuse)?;
+    let file = match regular::open_at(folder.as_fd(), name, Links::Refuse, WRITE) {
+        Ok(file) => file,
+        Err(OpenError::System(source)) => {
+            return Err(AccessError::system(OPEN_MESSAGE, path, source));
+        }
+        Err(OpenError::NotRegular) => return Err(AccessError::refused(not_a_file(path))),
+        Err(why) => return Err(AccessError::refused(format!("{} is {why}", path.display()))),
+    };
+    if !os::is_mounted(&file) {
+        checked(File::from(folder), parent, OPEN)?;
+    }
+    let stat = fstat(&file).map_err(|errno| AccessError::system(OPEN_MESSAGE, path, errno))?;
+    // We only write, so it does not matter who else can.
+    refuse(&Facts { mode: 0, has_acl: false, ..facts(&file, &stat) }, path)?;
+    Ok(file)
+}
+
+/// The folder of a file, and its name there.
+fn split(path: &Path, attempt: Attempt) -> Result<(&Path, &Path), AccessError> {
+    let is_folder = || io::Error::from(io::ErrorKind::IsADirectory);
+    let name = path.file_name().ok_or_else(|| AccessError::system(attempt, path, is_folder()))?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    Ok((parent.unwrap_or(Path::new(".")), Path::new(name)))
+}
+
 fn not_a_file(path: &Path) -> String {
     format!("{} is not a regular file; remove it, or name another", path.display())
 }
@@ -204,13 +241,15 @@ fn checked(file: File, path: &Path, attempt: Attempt) -> Result<File, AccessErro
     if facts.is_file && !is_regular(&stat) {
         return Err(AccessError::refused(not_a_file(path)));
     }
-    match problem(&facts, &Us::now()) {
-        None => Ok(file),
-        Some((what, commands)) => {
-            let fix = AccessError::fix(path, &commands);
-            Err(AccessError::refused(format!("{} {what}; {fix}", path.display())))
-        }
-    }
+    refuse(&facts, path)?;
+    Ok(file)
+}
+
+/// The error if another user can change the file or folder.
+fn refuse(facts: &Facts, path: &Path) -> Result<(), AccessError> {
+    let Some((what, commands)) = problem(facts, &Us::now()) else { return Ok(()) };
+    let fix = AccessError::fix(path, &commands);
+    Err(AccessError::refused(format!("{} {what}; {fix}", path.display())))
 }
 
 /// What decides whether a folder or a file is used.

@@ -1,12 +1,12 @@
 //! Opens files and folders so that no other user can redirect us to others.
 //!
-//! [`Folder`] and [`append_to`] open what we write to; [`read`] opens what we read. Both refuse a file
+//! [`Folder`], [`append_to`] and [`open_existing`] open what we write to; [`read`] opens what we read. Both refuse a file
 //! that is not regular, and neither follows a link that another user put in its place.
 
 mod folder;
 mod regular;
 mod trust;
 
-pub use folder::{Folder, append_to};
+pub use folder::{Folder, append_to, open_existing};
 pub(crate) use regular::{Links, READ, is_regular, kind, open_path};
 pub use regular::{OpenError, read};

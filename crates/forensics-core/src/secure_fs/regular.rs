@@ -46,6 +46,9 @@ pub enum OpenError {
     /// It is a folder, a FIFO, a device, or a symbolic link that is not followed.
     #[error("not a regular file")]
     NotRegular,
+    /// It is not stored anywhere: the kernel itself answers.
+    #[error("a file of the kernel, as in /proc or /sys")]
+    Kernel,
     /// It was replaced by another file between the check and the opening.
     #[error("replaced by another file while it was being opened")]
     Exchanged,
@@ -70,7 +73,7 @@ pub(crate) fn kind(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
 }
 
-/// Opens the regular file of that name below `folder`, to read it.
+/// Opens the regular file of that name below `folder`, with these flags of open(2).
 ///
 /// # Errors
 /// Those of open(2), or if it is not a regular file.
@@ -78,8 +81,9 @@ pub(crate) fn open_at(
     folder: BorrowedFd<'_>,
     name: &Path,
     links: Links,
+    access: OFlag,
 ) -> Result<File, OpenError> {
-    let (file, stat) = os::open_regular(folder, name, links)?;
+    let (file, stat) = os::open_regular(folder, name, links, access)?;
     let opened = fstat(&file)?;
     if (opened.st_dev, opened.st_ino) != (stat.st_dev, stat.st_ino) {
         return Err(OpenError::Exchanged);
@@ -87,9 +91,9 @@ pub(crate) fn open_at(
     Ok(File::from(file))
 }
 
-/// The same for a path.
+/// The same for a path, to read it.
 pub(crate) fn open_path(path: &Path, links: Links) -> Result<File, OpenError> {
-    open_at(AT_FDCWD, path, links)
+    open_at(AT_FDCWD, path, links, READ)
 }
 
 /// Reads the regular file at `path` if it has at most `limit` bytes. Symbolic links are followed.

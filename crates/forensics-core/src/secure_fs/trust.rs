@@ -16,6 +16,7 @@
 use nix::unistd::{Gid, getegid, geteuid, getgroups};
 
 use super::read;
+use crate::procfile;
 
 const STICKY: u32 = 0o1000;
 const BY_GROUP: u32 = 0o020;
@@ -43,7 +44,7 @@ impl Us {
             String::from_utf8_lossy(&bytes).into_owned()
         };
         let more = getgroups().unwrap_or_default();
-        let map = text("/proc/self/uid_map");
+        let map = procfile::text("/proc/self/uid_map").unwrap_or_default();
         Self {
             uid: geteuid().as_raw(),
             groups: [getegid()].into_iter().chain(more).map(Gid::as_raw).collect(),

@@ -3,10 +3,12 @@
 //! It is only a task. If no worker of the runtime is free to run it, `WATCHDOG=1` is not sent, and systemd
 //! ends the service.
 
-use std::time::Duration;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
+use crate::lock::lock;
 use crate::notify::Notifier;
 
 /// How often systemd expects a message from this process (`sd_watchdog_enabled(3)`), if it expects any.
@@ -24,10 +26,20 @@ fn interval_for(usec: Option<String>, pid: Option<String>, ours: u32) -> Option<
     (usec > 0 && usec < u64::MAX).then(|| Duration::from_micros(usec))
 }
 
+/// When this process last sent `WATCHDOG=1`.
+static FED: Mutex<Option<Instant>> = Mutex::new(None);
+
+/// Whether a message may be overdue. If the guard does not send them, only the service knows.
+pub(crate) fn may_be_overdue() -> bool {
+    let fed = *lock(&FED);
+    interval_of_environment().is_some_and(|every| fed.is_none_or(|fed| fed.elapsed() >= every))
+}
+
 /// Sends `WATCHDOG=1`, twice as often as systemd expects it. Never returns.
 pub(crate) async fn feed(notifier: Notifier, every: Duration) {
     loop {
         notifier.feed_watchdog();
+        *lock(&FED) = Some(Instant::now());
         // Not zero, which would never yield to the timer.
         sleep((every / 2).max(Duration::from_micros(1))).await;
     }

@@ -58,7 +58,7 @@ impl Sender {
 
     /// The init of a container, which forwards the signals of the container runtime.
     pub fn container_init() -> Self {
-        Self::process(1, "tini").uid(0)
+        Self::process(1, "tini").uid(0).with(|sender| sender.forwards = true)
     }
 
     /// The kernel, because of a key that was pressed at the terminal.
