@@ -53,6 +53,7 @@ impl Page<'_> {
             Some(format!("started {}", run.started)),
             Some(format!("last event {}", run.last)),
             record.start.unit.as_ref().map(|unit| format!("unit {}", truncate(unit, MAX_VALUE))),
+            run.file_uid.map(|uid| format!("file of uid {uid}, who may have made it up")),
             run.deadline_us.map(|us| format!("deadline {} after the signal", seconds(us))),
             run.exit_code.map(|code| format!("exit status {code}")),
             unread_lines(record),

@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 
 use forensics_core::escape::{Escaped, MAX_NAME_CHARS, error_chain, truncate};
 use forensics_core::record::{
-    Event, PhaseFinished, PhaseOutcome, ReadError, RecordFile, phase_name, post_mortem,
+    Event, ForeignRecords, PhaseFinished, PhaseOutcome, ReadError, RecordFile, phase_name,
+    post_mortem,
 };
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::format::{self, seconds};
 
@@ -41,6 +42,9 @@ type Counts = BTreeMap<String, usize>;
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Stats {
     runs: usize,
+    /// Records of other users than the folder's owner, root and the reader. They are not counted.
+    #[serde(serialize_with = "count")]
+    foreign: ForeignRecords,
     unreadable: usize,
     /// Unreadable lines in readable records.
     corrupt_lines: usize,
@@ -90,6 +94,10 @@ impl Stats {
 
     fn read(&mut self, path: &Path) -> Result<(), ReadError> {
         let file = RecordFile::open(path)?;
+        if let Some(uid) = file.foreign_uid() {
+            self.foreign.add(uid);
+            return Ok(());
+        }
         let host = file.host()?;
         let record = file.read(|_, _| ())?;
         let run = post_mortem(&record, &host);
@@ -142,6 +150,9 @@ impl Stats {
             if count > 0 {
                 write!(out, "; {count} {what} could not be read")?;
             }
+        }
+        if self.foreign.count > 0 {
+            write!(out, "; not counted: {}", self.foreign)?;
         }
         writeln!(out, "\noutcomes  {}", most_frequent(&self.outcomes))?;
         writeln!(out, "causes    {}", most_frequent(&self.causes))?;
@@ -205,6 +216,10 @@ fn most_frequent(counts: &Counts) -> String {
         shown.push(format!("and {} more", counts.len() - MAX_COUNTS));
     }
     shown.join(", ")
+}
+
+fn count<S: Serializer>(foreign: &ForeignRecords, to: S) -> Result<S::Ok, S::Error> {
+    foreign.count.serialize(to)
 }
 
 fn shown(name: &str) -> String {

@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)] // Clippy allows it in `#[test]` functions, but not in their helpers.
 
+mod foreign;
 mod lost;
+mod memory;
 mod owners;
 mod shared;

@@ -10,7 +10,8 @@ use forensics_core::capture::is_secure_execution;
 use forensics_core::escape::{Escaped, error_chain};
 use forensics_core::json;
 use forensics_core::record::{
-    Run, UnitEnd, Witness, append_witness, journal_arguments, parse_inspect, parse_journal,
+    ForeignRecords, Run, UnitEnd, Witness, append_witness, journal_arguments, parse_inspect,
+    parse_journal,
 };
 
 use crate::program::output;
@@ -60,6 +61,11 @@ impl Last {
             add(&mut run, &Witness::from(&end.map_err(failed)?));
         }
         let last = &run.post_mortem;
+        if last.file_uid.is_none()
+            && let Ok(foreign @ ForeignRecords { count: 1.., .. }) = ForeignRecords::of(&self.dir)
+        {
+            eprintln!("forensics: not used: {foreign}");
+        }
         let text = if self.json { json::to_string(last)? } else { last.to_string() };
         writeln!(out, "{text}")?;
         Ok(ExitCode::from(u8::from(!last.is_clean())))

@@ -76,7 +76,11 @@ fn print(out: &mut dyn Write, run: &PostMortem) -> io::Result<()> {
         write!(out, "  in {}", name(&open.phase))?;
     }
     match run.phases.len().saturating_sub(MAX_PHASES) {
-        0 => writeln!(out),
-        more => writeln!(out, "  and {more} more"),
+        0 => {}
+        more => write!(out, "  and {more} more")?,
+    }
+    match run.file_uid {
+        Some(uid) => writeln!(out, "  (file of uid {uid})"),
+        None => writeln!(out),
     }
 }

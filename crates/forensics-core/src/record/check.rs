@@ -25,6 +25,8 @@ pub struct HostState {
     pub lock: Option<String>,
     /// What the pid of the run shows.
     pub process: ProcessState,
+    /// [`PostMortem::file_uid`].
+    pub file_uid: Option<u32>,
     /// Where we run.
     pub place: Place,
     /// The id of the current boot.
@@ -125,6 +127,7 @@ pub fn post_mortem(record: &Digest, host: &HostState) -> PostMortem {
         outcome,
         service: run.start.service.clone(),
         pid: run.start.pid,
+        file_uid: host.file_uid,
         pod: run.start.pod.clone(),
         host: run.start.host.clone().filter(|name| host.place.host.as_ref() != Some(name)),
         started: record.started,

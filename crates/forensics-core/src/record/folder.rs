@@ -4,7 +4,9 @@
 //! user with the name of a record are removed, only those of the same service and pod, and never one
 //! whose run may be alive.
 
-use std::ffi::OsString;
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::fmt::{self, Display};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +16,7 @@ use super::lock::is_locked;
 use super::reader::head;
 use super::{HostState, RecordFile, Run, RunOutcome, RunStarted, Utc, post_mortem};
 use crate::access::AccessError;
+use crate::escape::{MAX_NAME_CHARS, truncate};
 use crate::secure_fs::{Folder, OpenError};
 
 /// How many records of a service are kept by default; of each pod in Kubernetes.
@@ -39,41 +42,123 @@ pub(super) fn is_record_name(name: &str) -> bool {
         && pid.iter().all(u8::is_ascii_digit)
 }
 
-/// Lists the records in a folder, oldest first: all regular files with the name of a record.
+/// Lists the records in a folder, oldest first: all regular files with the name of a record, also
+/// those of other users.
 ///
 /// The newest may be the caller's own. It may be empty if its run has just begun.
 ///
 /// # Errors
 /// If the folder does not exist or cannot be listed.
 pub fn runs(dir: &Path) -> Result<Vec<PathBuf>, AccessError> {
-    let names = names(&Folder::look(dir)?)?;
+    let names = names(&Folder::look(dir)?.of_all_users(), |_| ())?;
     Ok(names.into_iter().map(|name| dir.join(name)).collect())
 }
 
-/// The same as [`runs`], as names in the folder.
-pub(super) fn names(folder: &Folder) -> Result<Vec<OsString>, AccessError> {
-    let mut names = folder.files()?;
-    names.retain(|name| name.to_str().is_some_and(is_record_name));
+/// The names of the records whose owners count. The owners of others go to `foreign`.
+fn names(folder: &Folder, foreign: impl FnMut(u32)) -> Result<Vec<OsString>, AccessError> {
+    let is_record = |name: &OsStr| name.to_str().is_some_and(is_record_name);
+    let mut names = folder.files(is_record, foreign)?;
     names.sort();
     Ok(names)
 }
 
+/// The records of a folder that belong to other users than the folder's owner, root and the reader.
+#[derive(Debug, Default)]
+pub struct ForeignRecords {
+    /// How many there are.
+    pub count: usize,
+    /// The users, at most a few.
+    uids: BTreeSet<u32>,
+}
+
+impl ForeignRecords {
+    /// How many users are named.
+    const MAX_UIDS: usize = 4;
+
+    /// Counts those in a folder.
+    ///
+    /// # Errors
+    /// If the folder cannot be listed.
+    pub fn of(dir: &Path) -> Result<Self, AccessError> {
+        let mut foreign = Self::default();
+        names(&Folder::look(dir)?, |uid| foreign.add(uid))?;
+        Ok(foreign)
+    }
+
+    /// Counts one of this user.
+    pub fn add(&mut self, uid: u32) {
+        self.count += 1;
+        if self.uids.len() <= Self::MAX_UIDS {
+            self.uids.insert(uid);
+        }
+    }
+}
+
+/// `3 records of other users (uid 1000, 1001)`.
+impl Display for ForeignRecords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let uids: Vec<_> = self.uids.iter().take(Self::MAX_UIDS).map(u32::to_string).collect();
+        let more = if self.uids.len() > Self::MAX_UIDS { ", …" } else { "" };
+        let records = if self.count == 1 { "record" } else { "records" };
+        write!(f, "{} {records} of other users (uid {}{more})", self.count, uids.join(", "))
+    }
+}
+
+/// How many records of a folder are looked at: the newest by name. A service keeps far fewer.
+const MAX_FOUND: usize = 10_000;
+
 /// A record of which only the first line has been read.
 pub(super) struct Found {
     pub(super) name: OsString,
-    /// Its first line, and the time of it; `None` if it cannot be read.
-    pub(super) head: Option<(RunStarted, u64)>,
-    pub(super) host: HostState,
+    /// `None` if its first line cannot be read.
+    pub(super) head: Option<Head>,
+    /// Whether its lock is held.
+    pub(super) locked: bool,
     /// Whether the file belongs to our user.
     is_our_users: bool,
 }
 
+/// What the first line says. Long names are cut.
+pub(super) struct Head {
+    pub(super) service: String,
+    pub(super) pid: u32,
+    pub(super) pod: Option<String>,
+    pub(super) host: Option<String>,
+    pub(super) invocation_id: Option<String>,
+    /// Whether it is of our pod or machine.
+    is_ours: bool,
+    /// When it began, on the clock of this boot; `None` for another boot.
+    began_us: Option<u64>,
+}
+
+impl Head {
+    fn of((start, mono_us): (RunStarted, u64), host: &HostState) -> Self {
+        let is_of_this_boot = start.boot_id.is_some() && start.boot_id == host.boot_id;
+        let cut = |text: String| truncate(text, MAX_NAME_CHARS);
+        Self {
+            is_ours: host.is_ours(&start),
+            began_us: is_of_this_boot.then_some(mono_us),
+            service: cut(start.service),
+            pid: start.pid,
+            pod: start.pod.map(cut),
+            host: start.host.map(cut),
+            invocation_id: start.invocation_id.map(cut),
+        }
+    }
+
+    pub(super) fn is_of(&self, service: &str) -> bool {
+        self.service == truncate(service, MAX_NAME_CHARS)
+    }
+}
+
 impl Found {
     fn read(folder: &Folder, name: OsString) -> Self {
-        let mut found = Self { name, head: None, host: HostState::default(), is_our_users: false };
+        let mut found = Self { name, head: None, locked: false, is_our_users: false };
         if let Ok(file) = folder.read(Path::new(&found.name)) {
-            found.head = head(&file).ok().flatten();
-            found.host = HostState::of_file(&file, found.head.as_ref().map(|(start, _)| start));
+            let head = head(&file).ok().flatten();
+            let host = HostState::of_file(&file, head.as_ref().map(|(start, _)| start));
+            found.head = head.map(|head| Head::of(head, &host));
+            found.locked = host.locked;
             let owner = file.metadata().map(|meta| meta.uid());
             found.is_our_users = owner.is_ok_and(|uid| uid == geteuid().as_raw());
         }
@@ -83,9 +168,7 @@ impl Found {
     /// Whether it is a record of this service, and of our pod or machine. One that cannot be read
     /// may be.
     pub(super) fn may_be_ours(&self, service: &str) -> bool {
-        let is_ours =
-            |(start, _): &(RunStarted, u64)| start.service == service && self.host.is_ours(start);
-        self.head.as_ref().is_none_or(is_ours)
+        self.head.as_ref().is_none_or(|head| head.is_of(service) && head.is_ours)
     }
 
     /// Reads it completely.
@@ -93,16 +176,13 @@ impl Found {
         Run::of_file(folder.read(Path::new(&self.name)), &folder.path().join(&self.name))
     }
 
-    /// When it began, on the clock of this boot; `None` for another boot.
     fn began_us(&self) -> Option<u64> {
-        let (start, mono_us) = self.head.as_ref()?;
-        (start.boot_id.is_some() && start.boot_id == self.host.boot_id).then_some(*mono_us)
+        self.head.as_ref()?.began_us
     }
 
     /// Whether it is of an earlier boot of this machine. Other machines may have run at any time.
     fn is_of_earlier_boot(&self) -> bool {
-        let is_earlier =
-            |(start, _): &(RunStarted, u64)| start.pod.is_none() && self.host.is_ours(start);
+        let is_earlier = |head: &Head| head.pod.is_none() && head.is_ours;
         self.began_us().is_none() && self.head.as_ref().is_some_and(is_earlier)
     }
 }
@@ -112,8 +192,9 @@ impl Found {
 /// Names have the time of the wall clock, which may have been set. So runs of this boot are ordered
 /// by the monotonic clock, and come after those of earlier boots. Otherwise the name decides.
 pub(super) fn found(folder: &Folder) -> Result<Vec<Found>, AccessError> {
-    let mut found: Vec<_> =
-        names(folder)?.into_iter().map(|name| Found::read(folder, name)).collect();
+    let mut names = names(folder, |_| ())?;
+    names.drain(..names.len().saturating_sub(MAX_FOUND));
+    let mut found: Vec<_> = names.into_iter().map(|name| Found::read(folder, name)).collect();
     // A stable sort, which keeps the order of the names.
     found.sort_by_key(|record| !record.is_of_earlier_boot());
     let is_of_this_boot = |record: &Found| record.began_us().is_some();
@@ -122,7 +203,10 @@ pub(super) fn found(folder: &Folder) -> Result<Vec<Found>, AccessError> {
     ordered.sort_by_key(Found::began_us);
     let (mut ordered, mut others) = (ordered.into_iter(), others.into_iter());
     let count = ordered.len() + others.len();
-    let next = |at: usize| if places.contains(&at) { ordered.next() } else { others.next() };
+    let next = |at: usize| match places.binary_search(&at) {
+        Ok(_) => ordered.next(),
+        Err(_) => others.next(),
+    };
     Ok((0..count).filter_map(next).collect())
 }
 

@@ -67,7 +67,7 @@ pub use self::{
         DeadlineMoved, Diag, DiagState, Event, RunStarted, SignalEvent, SignalKind, Stalled,
         StalledWhat, Stopped, Unknown, Witness,
     },
-    folder::{DEFAULT_RETENTION, prune},
+    folder::{DEFAULT_RETENTION, ForeignRecords, prune},
     identity::{Place, ProcessState},
     phase::{PhaseProgress, PhaseStarted, value_field, values_line},
     post_mortem::phase_name,

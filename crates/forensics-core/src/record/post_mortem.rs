@@ -145,6 +145,10 @@ pub struct PostMortem {
     pub service: String,
     /// The process.
     pub pid: u32,
+    /// The user who owns the record, if that is neither the owner of its folder, nor root, nor the
+    /// reader. Such a user may have made it up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_uid: Option<u32>,
     /// The pod that it ran in, `NAMESPACE/NAME` or `NAME`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
@@ -235,6 +239,7 @@ impl Display for PostMortem {
             ("outcome", Some(self.outcome.to_string())),
             ("service", Some(name(&self.service))),
             ("pid", Some(self.pid.to_string())),
+            ("file_uid", self.file_uid.map(|uid| uid.to_string())),
             ("pod", self.pod.as_ref().map(name)),
             ("host", self.host.as_ref().map(name)),
             ("phase", first.map(|_| name(&phases))),

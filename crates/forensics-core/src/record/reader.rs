@@ -5,9 +5,12 @@
 //! readable lines are read, and the others are counted.
 
 use std::error::Error;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Seek};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use nix::unistd::geteuid;
 
 use super::digest::{Collector, Digest};
 use super::{Entry, Event, HostState, MAX_LINE, RunStarted, Utc};
@@ -165,6 +168,14 @@ impl RecordFile {
         read().map_err(|source| ReadError { path: self.path.clone(), source })
     }
 
+    /// The owner of the file, if that is neither the owner of its folder, nor root, nor our user.
+    pub fn foreign_uid(&self) -> Option<u32> {
+        let uid = self.file.metadata().ok()?.uid();
+        let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let folder = fs::metadata(parent.unwrap_or(Path::new("."))).ok()?.uid();
+        (![folder, 0, geteuid().as_raw()].contains(&uid)).then_some(uid)
+    }
+
     /// The state of the host for this run. Call it before the record is read: if the run ends in
     /// between, the record shows it.
     ///
@@ -173,7 +184,8 @@ impl RecordFile {
     pub fn host(&self) -> Result<HostState, ReadError> {
         let failed = |e: io::Error| ReadError { path: self.path.clone(), source: e.into() };
         let head = head(&self.file).map_err(failed)?;
-        Ok(HostState::of_file(&self.file, head.as_ref().map(|(start, _)| start)))
+        let host = HostState::of_file(&self.file, head.as_ref().map(|(start, _)| start));
+        Ok(HostState { file_uid: self.foreign_uid(), ..host })
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::unistd::getppid;
 
 use super::check;
-use super::folder::{Found, found};
+use super::folder::{Found, Head, found};
 use super::{
     Digest, Entry, HostState, PostMortem, ReadError, RecordFile, RunOutcome, RunStarted, Witness,
 };
@@ -35,10 +35,13 @@ impl PostMortem {
     /// last by the monotonic clock, because the wall clock, which names the files, may have been set
     /// since. Among other boots and machines the name decides. `None` if the folder has no readable record.
     ///
+    /// A record of another user than the folder's owner, root and the reader is used only if there is
+    /// no other. [`PostMortem::file_uid`] then names that user.
+    ///
     /// # Errors
     /// If the folder cannot be read.
     pub fn of_last(dir: &Path) -> Result<Option<Self>, AccessError> {
-        Ok(Run::last_in(&Folder::look(dir)?)?.map(|run| run.post_mortem))
+        Ok(Run::last(dir)?.map(|run| run.post_mortem))
     }
 }
 
@@ -68,7 +71,11 @@ impl Run {
     /// # Errors
     /// As [`PostMortem::of_last`].
     pub fn last(dir: &Path) -> Result<Option<Self>, AccessError> {
-        Self::last_in(&Folder::look(dir)?)
+        let folder = Folder::look(dir)?;
+        match Self::last_in(&folder)? {
+            None => Self::last_in(&folder.of_all_users()),
+            last => Ok(last),
+        }
     }
 
     /// Reads the newest run of a folder that is not alive and whose first line has this invocation
@@ -80,8 +87,7 @@ impl Run {
         let folder = Folder::look(dir)?;
         let found = found(&folder)?;
         let is_its = |record: &&Found| {
-            let start = record.head.as_ref().map(|(start, _)| start);
-            start.is_some_and(|start| start.invocation_id.as_deref() == Some(id))
+            record.head.as_ref().is_some_and(|head| head.invocation_id.as_deref() == Some(id))
         };
         let mut runs = found.iter().rev().filter(is_its).filter_map(|it| it.run(&folder).ok());
         Ok(runs.find(|run| run.post_mortem.outcome != RunOutcome::Running))
@@ -176,6 +182,9 @@ fn oom_kills(start: &RunStarted) -> Option<OomKills> {
     of_run.filter(|oom| start.cgroup_inode == Some(oom.cgroup_inode)).or_else(OomKills::read)
 }
 
+/// How many others are named.
+const MAX_OTHERS: usize = 16;
+
 /// What a folder shows to a run of a service that is about to begin.
 #[derive(Debug, Default)]
 pub struct Before {
@@ -203,25 +212,25 @@ impl Before {
                     before.previous = Some(run);
                     break;
                 }
-                Ok(run) => before.add_other(&run.record.start, service),
+                Ok(_) => before.add_other(record.head.as_ref(), service),
                 // Without a line and locked: a run that is just beginning.
-                Err(_) if record.host.locked => {}
+                Err(_) if record.locked => {}
                 Err(error) => drop(before.unreadable.get_or_insert(error)),
             }
         }
         // The newest run of each other service and pod is enough.
         let mut seen = HashSet::new();
         for record in &others {
-            let Some((start, _)) = &record.head else { continue };
-            if !seen.insert((&start.service, &start.pod, &start.host)) {
+            let Some(head) = &record.head else { continue };
+            if !seen.insert((&head.service, &head.pod, &head.host)) {
                 continue;
             }
             let run = record.run(folder).ok();
             let may_live = run.as_ref().is_some_and(|run| {
                 matches!(run.post_mortem.outcome, RunOutcome::Running | RunOutcome::MaybeAlive)
             });
-            if may_live || start.service != service {
-                before.add_other(start, service);
+            if may_live || !head.is_of(service) {
+                before.add_other(Some(head), service);
             } else if before.previous.is_none() {
                 before.previous = run;
             }
@@ -229,18 +238,19 @@ impl Before {
         Ok(before)
     }
 
-    fn add_other(&mut self, start: &RunStarted, service: &str) {
+    fn add_other(&mut self, head: Option<&Head>, service: &str) {
+        let Some(head) = head else { return };
         // The process that started us hands over to us.
-        if start.service == service && start.pid.cast_signed() == getppid().as_raw() {
+        if head.is_of(service) && head.pid.cast_signed() == getppid().as_raw() {
             return;
         }
-        let place = match (&start.pod, &start.host) {
+        let place = match (&head.pod, &head.host) {
             (Some(pod), _) => format!(" in pod {pod}"),
             (None, Some(host)) => format!(" on {host}"),
             (None, None) => String::new(),
         };
-        let other = format!("{}[{}]{place}", start.service, start.pid);
-        if !self.others.contains(&other) {
+        let other = format!("{}[{}]{place}", head.service, head.pid);
+        if self.others.len() < MAX_OTHERS && !self.others.contains(&other) {
             self.others.push(other);
         }
     }
@@ -251,7 +261,7 @@ mod tests {
     use std::fs;
 
     use super::super::entry::line;
-    use super::super::{Event, Utc};
+    use super::super::{Event, RunStarted, Utc};
     use super::*;
     use crate::clock;
 

@@ -32,7 +32,7 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
 use super::regular::{self, Links, OpenError, READ, is_regular, kind};
-use super::trust::{Facts, Us, follows_link, problem};
+use super::trust::{BY_ALL, BY_GROUP, Facts, Us, follows_link, problem};
 use crate::access::{AccessError, Attempt};
 use crate::os::{self, Found};
 
@@ -54,6 +54,10 @@ const OPEN_FILE: Attempt = ("open", " (it must be a file of this user, not a sym
 pub struct Folder {
     file: File,
     path: PathBuf,
+    /// Whose files count. `None`: no other user can put files here.
+    owners: Option<Vec<u32>>,
+    /// Whether other users may have linked a file of ours to here.
+    refuses_hard_links: bool,
 }
 
 impl Folder {
@@ -74,11 +78,20 @@ impl Folder {
         Self::checked(path, walk(path, Missing::Refuse)?)
     }
 
-    /// Opens any folder for reading its entries.
+    /// Opens any folder for reading its entries. The files of its owner, of root and of our user
+    /// count.
     pub(crate) fn look(path: &Path) -> Result<Self, AccessError> {
-        let fd = open(path, LIST, Mode::empty())
-            .map_err(|errno| AccessError::system(LIST_FOLDER, path, errno))?;
-        Ok(Self { file: fd.into(), path: path.to_owned() })
+        let failed = |errno| AccessError::system(LIST_FOLDER, path, errno);
+        let file = File::from(open(path, LIST, Mode::empty()).map_err(failed)?);
+        let stat = fstat(&file).map_err(failed)?;
+        let owners = Some(vec![stat.st_uid, 0, geteuid().as_raw()]);
+        let refuses_hard_links = permissions(&stat) & BY_ALL != 0;
+        Ok(Self { file, path: path.to_owned(), owners, refuses_hard_links })
+    }
+
+    /// The same folder, in which the files of all users count.
+    pub(crate) fn of_all_users(self) -> Self {
+        Self { owners: None, refuses_hard_links: false, ..self }
     }
 
     /// The folder's path, as it was passed in.
@@ -87,7 +100,13 @@ impl Folder {
     }
 
     fn checked(path: &Path, fd: OwnedFd) -> Result<Self, AccessError> {
-        Ok(Self { file: checked(File::from(fd), path, OPEN)?, path: path.to_owned() })
+        let file = checked(File::from(fd), path, OPEN)?;
+        let stat = fstat(&file).map_err(|errno| AccessError::system(OPEN, path, errno))?;
+        let us = geteuid().as_raw();
+        // The group bits also limit what an access control list allows.
+        let is_shared = stat.st_uid != us || permissions(&stat) & (BY_GROUP | BY_ALL) != 0;
+        let owners = is_shared.then(|| vec![us]);
+        Ok(Self { file, path: path.to_owned(), owners, refuses_hard_links: is_shared })
     }
 
     /// Creates a file to append to, with mode 0600.
@@ -105,9 +124,24 @@ impl Folder {
         openat(&self.file, name, flags, Mode::S_IRUSR | Mode::S_IWUSR).map(File::from)
     }
 
-    /// Opens a regular file to read it; a symbolic link is not followed.
+    /// Opens a regular file to read it, if the files of its owner count. A symbolic link is not
+    /// followed.
     pub(crate) fn read(&self, name: &Path) -> Result<File, OpenError> {
-        regular::open_at(self.file.as_fd(), name, Links::Refuse, READ)
+        let file = regular::open_at(self.file.as_fd(), name, Links::Refuse, READ)?;
+        // That of the opened file: the name may have led to another one when it was listed.
+        let stat = fstat(&file)?;
+        if !self.counts(stat.st_uid) {
+            return Err(OpenError::Foreign(stat.st_uid));
+        }
+        match hard_links(&stat) {
+            links @ 2.. if self.refuses_hard_links => Err(OpenError::HardLinks(links)),
+            _ => Ok(file),
+        }
+    }
+
+    /// Whether files of this user count.
+    fn counts(&self, uid: u32) -> bool {
+        self.owners.as_ref().is_none_or(|owners| owners.contains(&uid))
     }
 
     /// Opens an existing regular file to read it and to append to it, if no other user can change
@@ -145,23 +179,28 @@ impl Folder {
         AccessError::command("write to the folder", &self.path, &["chown UID"], source)
     }
 
-    /// The names of its regular files, in no particular order. If any user can create files in the
-    /// folder, as in `/tmp`, only those of root, of our user and of the folder's owner.
-    pub(crate) fn files(&self) -> Result<Vec<OsString>, AccessError> {
+    /// The names of its regular files that `is_wanted` accepts, in no particular order, without those
+    /// of users whose files do not count. The other users go to `foreign`.
+    pub(crate) fn files(
+        &self,
+        is_wanted: impl Fn(&OsStr) -> bool,
+        mut foreign: impl FnMut(u32),
+    ) -> Result<Vec<OsString>, AccessError> {
         let failed = |errno: Errno| AccessError::system(LIST_FOLDER, &self.path, errno);
-        let (own, us) = (fstat(&self.file).map_err(failed)?, Us::now());
-        let is_public = facts(&self.file, &own).is_public(&us);
-        let is_trusted =
-            |stat: &FileStat| !is_public || [0, us.uid, own.st_uid].contains(&stat.st_uid);
         let mut names = Vec::new();
         let mut dir = Dir::openat(&self.file, ".", LIST, Mode::empty()).map_err(failed)?;
         for entry in dir.iter() {
             let entry = entry.map_err(failed)?;
-            let name = Path::new(OsStr::from_bytes(entry.file_name().to_bytes()));
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if !is_wanted(name) {
+                continue;
+            }
             // A file that has been removed meanwhile is skipped.
-            let stat = fstatat(&self.file, name, AtFlags::AT_SYMLINK_NOFOLLOW);
-            if stat.is_ok_and(|stat| is_regular(&stat) && is_trusted(&stat)) {
-                names.push(name.into());
+            match fstatat(&self.file, Path::new(name), AtFlags::AT_SYMLINK_NOFOLLOW) {
+                Ok(stat) if !is_regular(&stat) => {}
+                Ok(stat) if self.counts(stat.st_uid) => names.push(name.to_owned()),
+                Ok(stat) => foreign(stat.st_uid),
+                Err(_) => {}
             }
         }
         Ok(names)
@@ -254,7 +293,6 @@ fn refuse(facts: &Facts, path: &Path) -> Result<(), AccessError> {
 
 /// What decides whether a folder or a file is used.
 fn facts(file: &File, stat: &FileStat) -> Facts {
-    const BY_GROUP: u32 = 0o020;
     let mode = permissions(stat);
     Facts {
         is_file: kind(stat) != SFlag::S_IFDIR,

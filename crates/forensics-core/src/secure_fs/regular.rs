@@ -52,6 +52,12 @@ pub enum OpenError {
     /// It was replaced by another file between the check and the opening.
     #[error("replaced by another file while it was being opened")]
     Exchanged,
+    /// It is a file of this user, whose files do not count here.
+    #[error("belongs to uid {0}, not to this user")]
+    Foreign(u32),
+    /// It has so many names, one of which another user may have made.
+    #[error("has {0} hard links, so it may be another file")]
+    HardLinks(u64),
     /// It is larger than the limit.
     #[error("larger than {} KiB", .0 >> 10)]
     TooLarge(u64),

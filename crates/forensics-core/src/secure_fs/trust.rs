@@ -19,8 +19,8 @@ use super::read;
 use crate::procfile;
 
 const STICKY: u32 = 0o1000;
-const BY_GROUP: u32 = 0o020;
-const BY_ALL: u32 = 0o002;
+pub(super) const BY_GROUP: u32 = 0o020;
+pub(super) const BY_ALL: u32 = 0o002;
 
 /// Where users from outside of a user namespace appear (`user_namespaces(7)`).
 const OVERFLOW_UID: u32 = 65534;
@@ -112,12 +112,6 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    /// Whether users whom we do not trust can create files in the folder, although they cannot
-    /// replace ours.
-    pub(super) fn is_public(&self, us: &Us) -> bool {
-        self.mode & STICKY != 0 && self.is_writable_by_others(us)
-    }
-
     fn is_writable_by_others(&self, us: &Us) -> bool {
         let by_group = self.has_acl || !us.trusts_group(self.group);
         self.mode & BY_ALL != 0 || (self.mode & BY_GROUP != 0 && by_group)

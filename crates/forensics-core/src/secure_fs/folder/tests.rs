@@ -203,7 +203,7 @@ fn replacing_a_folder_after_it_was_opened_has_no_effect() {
 
     folder.create_new(Path::new("new")).unwrap();
     folder.create_new(Path::new("old")).unwrap();
-    assert_eq!(folder.files().unwrap().len(), 2);
+    assert_eq!(all(&folder).len(), 2);
     assert!(folder.read(Path::new("new")).is_ok());
     folder.remove(Path::new("old")).unwrap();
     assert!(at("aside/new").exists() && !at("aside/old").exists());
@@ -223,7 +223,7 @@ fn links_fifos_and_folders_are_neither_listed_nor_read() {
     mkfifo(&at("fifo"), Mode::S_IRWXU).unwrap();
     fs::create_dir(at("folder")).unwrap();
     for folder in [Folder::open(tmp.path()).unwrap(), Folder::look(tmp.path()).unwrap()] {
-        assert_eq!(folder.files().unwrap(), ["file"]);
+        assert_eq!(all(&folder), ["file"]);
         for other in ["link", "fifo", "folder"] {
             let error = folder.read(Path::new(other)).unwrap_err();
             assert!(matches!(error, OpenError::NotRegular), "{other}: {error}");
@@ -232,23 +232,81 @@ fn links_fifos_and_folders_are_neither_listed_nor_read() {
     }
 }
 
+/// The names of all files, sorted, and the number of files of other users.
+fn listed(folder: &Folder) -> (Vec<OsString>, usize) {
+    let mut foreign = 0;
+    let mut names = folder.files(|_| true, |_| foreign += 1).unwrap();
+    names.sort();
+    (names, foreign)
+}
+
+fn all(folder: &Folder) -> Vec<OsString> {
+    listed(folder).0
+}
+
 #[test]
-fn in_a_folder_where_everyone_can_create_files_only_trusted_ones_are_listed() {
+fn where_others_can_create_files_only_those_of_our_user_count_and_for_a_reader_the_owners() {
     if !is_root() {
         return;
     }
     let tmp = tempfile::tempdir().unwrap();
+    let at = |name: &str| tmp.path().join(name);
     for (name, owner) in [("ours", 0), ("his", OTHER_USER), ("owners", 4711)] {
-        fs::write(tmp.path().join(name), "").unwrap();
-        chown(tmp.path().join(name), Some(owner), None).unwrap();
+        fs::write(at(name), "").unwrap();
+        chown(at(name), Some(owner), None).unwrap();
     }
-    chown(tmp.path(), Some(4711), None).unwrap();
-    for (mode, expected) in [(0o1777, &["ours", "owners"][..]), (0o755, &["his", "ours", "owners"])]
-    {
+    // The owner of the folder, and its mode. Then whose files count for a service of root, `None` if
+    // it does not use the folder, and for a reader.
+    type Case<'a> = (u32, u32, Option<&'a [&'a str]>, &'a [&'a str]);
+    let cases: [Case<'_>; 6] = [
+        (0, 0o700, Some(&["his", "ours", "owners"]), &["ours"]),
+        (0, 0o755, Some(&["his", "ours", "owners"]), &["ours"]),
+        (0, 0o775, Some(&["ours"]), &["ours"]),
+        (0, 0o1777, Some(&["ours"]), &["ours"]),
+        (4711, 0o755, None, &["ours", "owners"]),
+        (4711, 0o1777, None, &["ours", "owners"]),
+    ];
+    for (owner, mode, service, reader) in cases {
+        chown(tmp.path(), Some(owner), None).unwrap();
         chmod(tmp.path(), mode);
-        let mut listed = Folder::look(tmp.path()).unwrap().files().unwrap();
-        listed.sort();
-        assert_eq!(listed, expected, "{mode:o}");
+        let opened = Folder::open(tmp.path()).ok();
+        let looked = Folder::look(tmp.path()).unwrap();
+        assert_eq!(opened.is_some(), service.is_some(), "{owner} {mode:o}");
+        for (folder, expected) in
+            [opened.zip(service), Some((looked, reader))].into_iter().flatten()
+        {
+            let (names, foreign) = listed(&folder);
+            assert_eq!(
+                (&*names, foreign),
+                (
+                    expected.iter().map(OsString::from).collect::<Vec<_>>().as_slice(),
+                    3 - expected.len()
+                ),
+                "{owner} {mode:o}"
+            );
+            // The owner may have changed since the file was listed.
+            for name in ["ours", "his", "owners"] {
+                let refused = matches!(folder.read(Path::new(name)), Err(OpenError::Foreign(_)));
+                assert_eq!(refused, !expected.contains(&name), "{owner} {mode:o} {name}");
+            }
+            assert_eq!(all(&folder.of_all_users()).len(), 3);
+        }
+    }
+}
+
+#[test]
+fn a_file_with_two_names_is_not_read_where_others_can_create_names() {
+    let tmp = tempfile::tempdir().unwrap();
+    let (folder, elsewhere) = (tmp.path().join("records"), tmp.path().join("elsewhere"));
+    Folder::create(&folder).unwrap();
+    fs::write(&elsewhere, "").unwrap();
+    fs::hard_link(&elsewhere, folder.join("linked")).unwrap();
+    let refused =
+        |folder: &Folder| matches!(folder.read(Path::new("linked")), Err(OpenError::HardLinks(2)));
+    for (mode, service, reader) in [(0o700, false, false), (0o1777, true, true)] {
+        chmod(&folder, mode);
+        assert_eq!(refused(&Folder::open(&folder).unwrap()), service, "{mode:o}");
+        assert_eq!(refused(&Folder::look(&folder).unwrap()), reader, "{mode:o}");
     }
 }
 
