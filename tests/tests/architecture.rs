@@ -1,5 +1,5 @@
-//! Checks ARCHITECTURE.md: every function in its list of a signal's path exists in the file it
-//! names.
+//! Checks ARCHITECTURE.md and SECURITY.md: every function in the list of a signal's path, and every
+//! test of the threat model, exists in the file that the page names.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
@@ -26,5 +26,29 @@ fn each_function_of_the_path_is_in_the_file_of_the_list_and_named_once() {
             ["(", "<"].iter().any(|after| code.contains(&format!("fn {function}{after}")));
         assert!(is_there, "no function `{function}` in {file}");
         assert!(seen.insert(function.to_owned()), "named twice: {line}");
+    }
+}
+
+#[test]
+fn each_row_of_the_threat_model_is_held_by_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let page = fs::read_to_string(root.join("SECURITY.md")).unwrap();
+    let (_, table) = page.split_once("<!-- threats -->\n").unwrap();
+    let (table, _) = table.split_once("<!-- /threats -->").unwrap();
+    // Without the head, and without the two rows that name the parts of the table.
+    let rows: Vec<_> = table.lines().skip(2).filter(|row| !row.starts_with("| **")).collect();
+    assert!(rows.len() >= 15, "{} rows", rows.len());
+    for row in rows {
+        let tests = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        for test in tests.split("; ") {
+            let (name, file) = test.split_once("` in `").expect(row);
+            let (name, file) = (name.trim_start_matches('`'), file.trim_end_matches('`'));
+            let code =
+                fs::read_to_string(root.join(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
+            let at =
+                code.find(&format!("fn {name}(")).unwrap_or_else(|| panic!("no {name} in {file}"));
+            let before = code[..at].trim_end_matches("async ").trim_end();
+            assert!(before.ends_with("#[test]"), "{name} in {file} is not a test");
+        }
     }
 }

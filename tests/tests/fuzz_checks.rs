@@ -12,6 +12,8 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use proptest::test_runner::{Config, TestError, TestRunner};
 
+#[path = "../../fuzz/checks/audit.rs"]
+mod audit;
 #[path = "../../fuzz/checks/cgroup_path.rs"]
 mod cgroup_path;
 #[path = "../../fuzz/checks/duration.rs"]
@@ -33,7 +35,8 @@ mod systemctl_show;
 
 type Check = fn(&[u8]);
 
-const CHECKS: [(&str, Check); 9] = [
+const CHECKS: [(&str, Check); 10] = [
+    ("audit", audit::check),
     ("cgroup_path", cgroup_path::check),
     ("duration", duration::check),
     ("kmsg", kmsg::check),
