@@ -2,13 +2,16 @@
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::pending;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
+use axum::extract::Query;
 use axum::routing::{get, post};
+use forensics_tests::crowd::Crowd;
 use forensics_tests::{until, until_read};
 use forensics_tokio::connections::{Connections, State};
 use forensics_tokio::inflight::InFlight;
@@ -256,4 +259,31 @@ async fn streams_are_asked_to_end_and_those_that_do_not_are_cut() {
     assert_eq!(polite.await.unwrap(), Some("goodbye"));
     assert_eq!(stubborn.await.unwrap(), None);
     assert_eq!(streams.count(), 0);
+}
+
+/// The load tests of the gateway are about a build without HTTP/2. This server first has to find out
+/// which version a client speaks.
+#[tokio::test(flavor = "multi_thread")]
+async fn with_http2_enabled_no_request_of_http1_is_lost() {
+    let slow = async |Query(query): Query<HashMap<String, u64>>| {
+        sleep(Duration::from_millis(query["ms"])).await;
+        format!("slept {} ms\n", query["ms"])
+    };
+    let app = Router::new().route("/", get(async || "ok\n")).route("/slow", get(slow));
+    for _ in 0..10 {
+        let (listener, address) = listen().await;
+        let (connections, stop) = (Connections::new(), CancellationToken::new());
+        let (app, stopped) = (app.clone(), stop.clone());
+        let server = async move { serve(listener.into(), app, &connections, stopped).await };
+        let server = tokio::spawn(server);
+        let clients = tokio::task::spawn_blocking(move || {
+            let crowd = Crowd::start(&address, 4);
+            crowd.wait_for_answers(60);
+            stop.cancel();
+            crowd.refused()
+        });
+        let account = clients.await.unwrap();
+        assert_eq!(account.lost, [""; 0], "{account}");
+        server.await.unwrap().unwrap();
+    }
 }
