@@ -19,7 +19,7 @@ pub(crate) enum Protocol {
     Unknown,
     /// An HTTP server of another crate. Only the sum of its requests may be known.
     Http,
-    /// [`crate::serve`], which tells the connection about each of its requests.
+    /// `crate::serve`, which tells the connection about each of its requests.
     #[cfg_attr(not(feature = "serve-http1"), allow(dead_code))]
     Served,
 }
@@ -49,7 +49,7 @@ struct Facts {
     requests: Requests,
 }
 
-/// The requests of a connection of [`crate::serve`].
+/// The requests of a connection of `crate::serve`.
 #[derive(Debug, Default, Clone, Copy)]
 struct Requests {
     active: usize,

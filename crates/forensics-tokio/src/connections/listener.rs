@@ -22,7 +22,7 @@ impl Connections {
     /// server.serve_with_incoming_shutdown(connections.listener(listener), stop)
     /// ```
     ///
-    /// With [`http_layer`](Self::http_layer) around all routes, a drain closes a connection whose client
+    /// With `http_layer` around all routes, a drain closes a connection whose client
     /// has been silent for the limit while no request is in flight. Without the layer it closes only
     /// one on which no request has begun.
     pub fn listener(&self, listener: TcpListener) -> TrackedListener {

@@ -1,7 +1,7 @@
 //! Counts open connections, and says what a drain waits for.
 //!
 //! [`Connections`] knows each open connection and what it is busy with. The accept loop of
-//! [`serve`](crate::serve) fills it. Other servers use it through a wrapper around their listener or
+//! `serve` fills it. Other servers use it through a wrapper around their listener or
 //! their streams: see [`Connections::listener`] and [`Connections::track`].
 
 mod connection;
@@ -53,7 +53,7 @@ const MAX_NAMED: usize = 3;
 /// # Ok(()) }
 /// ```
 ///
-/// With the features `serve` and `axum` the accept loop is [`serve`](crate::serve), which also knows the
+/// With the feature `serve` the accept loop is `serve`, which also knows the
 /// [`State`] of each connection. For `axum::serve` and tonic's `serve_with_incoming` use
 /// [`listener`](Self::listener).
 ///
@@ -132,7 +132,7 @@ impl Connections {
     }
 
     /// Returns how many requests are in flight. Zero if requests are not counted: see
-    /// [`http_layer`](Self::http_layer).
+    /// `http_layer`.
     pub fn requests(&self) -> usize {
         self.shared.requests.count()
     }
@@ -148,7 +148,7 @@ impl Connections {
     }
 
     /// Returns a layer that counts the HTTP requests of a tower service, as
-    /// [`InFlight::http_layer`] does. [`serve`](crate::serve) counts them without it.
+    /// [`InFlight::http_layer`] does. `serve` counts them without it.
     ///
     /// It is for a server whose connections come from [`listener`](Self::listener). Put it around
     /// all routes, because a connection is taken for silent if no request is in flight.
