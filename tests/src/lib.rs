@@ -9,6 +9,7 @@ mod acknowledged;
 pub mod client;
 pub mod cost;
 pub mod crowd;
+pub mod ends;
 pub mod page;
 pub mod preload;
 mod skip;

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
+mod ends;
 mod engine;
 mod entry_points;
 mod kube;

@@ -9,6 +9,7 @@
 
 mod alignment;
 mod diagnostic;
+mod ends;
 mod hardening;
 mod harness;
 mod journal;

@@ -76,7 +76,9 @@ impl Last {
         // A caller of a program with more rights than its own could write anything there.
         let variable = |name: &str| std::env::var(name).ok().filter(|_| !is_secure_execution());
         if let Some((id, end)) = UnitEnd::from_environment(variable) {
-            if let Some(mut run) = Run::of_invocation(&self.dir, &id).map_err(io::Error::other)? {
+            if let Some(mut run) =
+                Run::of_invocation(&self.dir, &id, &end).map_err(io::Error::other)?
+            {
                 add(&mut run, &Witness::from(&end));
                 return Ok(run);
             }

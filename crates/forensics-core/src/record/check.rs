@@ -12,7 +12,7 @@ use super::lock::{is_locked, unlock};
 use super::summary::Summary;
 use super::{
     Digest, ExitKind, OpenPhase, PhaseOutcome, PostMortem, Reason, RunOutcome, RunStarted,
-    SignalKind, SignalSender, Stopped, UnitEnd,
+    SignalKind, SignalSender, Stopped,
 };
 use crate::clock::{boot_id, mono_us};
 
@@ -152,7 +152,7 @@ pub fn post_mortem(record: &Digest, host: &HostState) -> PostMortem {
         exit_code: run.stopped.and_then(|stopped| stopped.exit_code),
         exit_signal: run.stopped.and_then(|stopped| stopped.exit_signal.clone()),
         service_result: run.unit_end.as_ref().and_then(|end| end.service_result.clone()),
-        killed_by: run.unit_end.as_ref().and_then(UnitEnd::signal),
+        killed_by: run.ended_by().filter(|_| outcome != RunOutcome::Clean),
         witnesses: run.witnesses.to_vec(),
         died_within_us: ended_us
             .filter(|_| run.stopped.is_none() && reason != Reason::Exec)
@@ -197,12 +197,13 @@ fn outcome(run: &Summary<'_>, host: &HostState) -> RunOutcome {
     }
 }
 
-/// Whether systemd says that a signal ended the process, which the run had not recorded.
+/// Whether a witness says that a signal ended the process, which the run had not recorded.
 fn contradicts(run: &Summary<'_>, stopped: &Stopped) -> bool {
-    let signal = run.unit_end.as_ref().and_then(UnitEnd::signal);
+    let signal = run.ended_by();
     // After `abandoned` the program may go on.
     let is_end = stopped.how != ExitKind::Abandoned;
-    is_end && signal.is_some() && signal != stopped.exit_signal
+    let is_recorded = signal == stopped.exit_signal || run.has_recorded_status(stopped);
+    is_end && signal.is_some() && !is_recorded
 }
 
 #[cfg(test)]

@@ -10,7 +10,8 @@ use nix::unistd::getppid;
 use super::check;
 use super::folder::{Found, Head, found};
 use super::{
-    Digest, Entry, HostState, PostMortem, ReadError, RecordFile, RunOutcome, RunStarted, Witness,
+    Digest, Entry, HostState, PostMortem, ReadError, RecordFile, RunOutcome, RunStarted, UnitEnd,
+    Witness,
 };
 use crate::access::AccessError;
 use crate::cgroupfs::{MemoryCgroup, OomKills};
@@ -79,18 +80,29 @@ impl Run {
     }
 
     /// Reads the newest run of a folder that is not alive and whose first line has this invocation
-    /// id of systemd.
+    /// id of systemd. `end` is the end of the main process: a run that recorded another one is that
+    /// of another process, and is returned only if there is no better one.
     ///
     /// # Errors
     /// If the folder cannot be read.
-    pub fn of_invocation(dir: &Path, id: &str) -> Result<Option<Self>, AccessError> {
+    pub fn of_invocation(dir: &Path, id: &str, end: &UnitEnd) -> Result<Option<Self>, AccessError> {
         let folder = Folder::look(dir)?;
         let found = found(&folder)?;
         let is_its = |record: &&Found| {
             record.head.as_ref().is_some_and(|head| head.invocation_id.as_deref() == Some(id))
         };
-        let mut runs = found.iter().rev().filter(is_its).filter_map(|it| it.run(&folder).ok());
-        Ok(runs.find(|run| run.post_mortem.outcome != RunOutcome::Running))
+        let runs = found.iter().rev().filter(is_its).filter_map(|it| it.run(&folder).ok());
+        let mut ended = runs.filter(|run| run.post_mortem.outcome != RunOutcome::Running);
+        let fits = |run: &Self| match &run.record.end.stopped {
+            Some(stopped) if end.signal().is_some() => stopped.exit_signal == end.signal(),
+            Some(stopped) => stopped.exit_code.is_none() || stopped.exit_code == end.status(),
+            None => true,
+        };
+        let newest = ended.next();
+        if newest.as_ref().is_none_or(fits) {
+            return Ok(newest);
+        }
+        Ok(ended.find(fits).or(newest))
     }
 
     /// The newest run of an open folder that is not alive, as for [`PostMortem::of_last`].

@@ -125,6 +125,20 @@ impl<'a> Summary<'a> {
         by_systemd.or(by_runtime).is_some()
     }
 
+    /// The signal that ended the process, as a witness says.
+    pub(super) fn ended_by(&self) -> Option<String> {
+        let by_runtime =
+            || self.container_end.as_ref().filter(|_| self.is_of_container())?.signal();
+        self.unit_end.as_ref().and_then(UnitEnd::signal).or_else(by_runtime)
+    }
+
+    /// Whether the container ended with the status that the run recorded. It may be that of a
+    /// signal.
+    pub(super) fn has_recorded_status(&self, stopped: &Stopped) -> bool {
+        let code = self.container_end.as_ref().and_then(|end| end.exit_code);
+        self.unit_end.is_none() && code.is_some() && code == stopped.exit_code
+    }
+
     /// Whether the status of the container is that of this process: it was process 1, or the child
     /// of an init that ends with the status of its child.
     pub(super) fn is_of_container(&self) -> bool {

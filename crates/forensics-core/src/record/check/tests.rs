@@ -6,7 +6,7 @@ use super::super::entry::line;
 use super::super::event::*;
 use super::super::phase::*;
 use super::super::post_mortem::Reason;
-use super::super::{ContainerEnd, UnitAction};
+use super::super::{ContainerEnd, UnitAction, UnitEnd};
 use super::*;
 use crate::basis::{Basis, Source};
 use crate::clock::Utc;
@@ -644,6 +644,8 @@ fn the_words_in_json_are_those_of_the_log() {
         (Forced, "forced"),
         (KilledInPhase, "killed_in_phase"),
         (KilledBeforeTeardown, "killed_before_teardown"),
+        (KilledAfterTeardown, "killed_after_teardown"),
+        (Exited, "exited"),
         (Panicked, "panicked"),
         (Vanished, "vanished"),
         (Rebooted, "rebooted"),
@@ -658,6 +660,16 @@ fn the_words_in_json_are_those_of_the_log() {
         (Reason::Reboot, "reboot"),
         (Reason::Alive, "alive"),
         (Reason::Unknown, "unknown"),
+        (Reason::Elsewhere, "elsewhere"),
+        (Reason::Signal, "signal"),
+        (Reason::Exit, "exit"),
+        (Reason::Exec, "exec"),
+        (Reason::Watchdog, "watchdog"),
+        (Reason::StartTimeout, "start_timeout"),
+        (Reason::RuntimeMax, "runtime_max"),
+        (Reason::Timeout, "timeout"),
+        (Reason::OomPolicy, "oom_policy"),
+        (Reason::ContainerEnded, "container_ended"),
     ]);
     check(&[
         (ExitKind::Clean, "clean"),
@@ -817,6 +829,126 @@ proptest! {
         prop_assert_eq!(read.iter().filter(|(key, _)| key == "outcome").count(), 1);
         prop_assert!(!report.evidence.chars().any(char::is_control));
         prop_assert!(!report.advice.iter().any(|text| text.chars().any(char::is_control)));
+    }
+}
+
+#[test]
+fn what_a_witness_says_comes_before_what_could_be_inferred() {
+    use Reason::{ContainerEnded, Exit, OomPolicy, OutOfMemory, Recorded, Signal, StartTimeout};
+    use RunOutcome::{Clean, Exited, Failed, KilledAfterTeardown, KilledInPhase, Vanished};
+    let unit = |result: &str, code: &str, status: &str| {
+        let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        let end = UnitEnd {
+            service_result: some(result),
+            exit_code: some(code),
+            exit_status: some(status),
+            ..UnitEnd::default()
+        };
+        (T0 + 90 * S, Event::Witness(Witness::from(&end)))
+    };
+    let container = |code, oom_killed| {
+        let end = ContainerEnd {
+            runtime: "podman".to_owned(),
+            exit_code: Some(code),
+            oom_killed: Some(oom_killed),
+            ..ContainerEnd::default()
+        };
+        (T0 + 90 * S, Event::Witness(Witness::from(&end)))
+    };
+    let slow_start = {
+        let basis = Basis::observed(Source::Systemd);
+        (T0, Event::Explained(Explained::new("start_timeout", "too slow", "systemd", basis)))
+    };
+    let clean = || stopped(S, ExitKind::Clean, 0);
+    let drain = || begins(0, "drain", 30 * S);
+    let (inside, child) = (pod(), RunStarted { pid: 7, parent_pid: Some(1), ..pod() });
+    let behind = |name: &str| RunStarted { parent_name: Some(name.to_owned()), ..child.clone() };
+    let on_host = RunStarted { pid_namespace: Some(INITIAL_PID_NAMESPACE), pid: 900, ..pod() };
+    let cases = [
+        // The process ended in another way than it had recorded.
+        (
+            start(),
+            vec![clean(), unit("core-dump", "dumped", "SEGV")],
+            KilledAfterTeardown,
+            Signal,
+            "it ended as planned, exit code 0; after that it was ended by SIGSEGV",
+        ),
+        (
+            inside.clone(),
+            vec![clean(), container(139, false)],
+            KilledAfterTeardown,
+            Signal,
+            "SIGSEGV",
+        ),
+        (inside.clone(), vec![clean(), container(0, false)], Clean, Recorded, ""),
+        (start(), vec![clean(), unit("success", "exited", "0")], Clean, Recorded, ""),
+        // The teardown went well, but the start had failed.
+        (
+            start(),
+            vec![by_systemd(), slow_start, clean()],
+            Failed,
+            StartTimeout,
+            "its start took longer than TimeoutStartSec=; it ended as planned",
+        ),
+        // A phase failed, although the last line says clean.
+        (
+            start(),
+            vec![ends(S, "drain", PhaseOutcome::Failed), clean()],
+            Failed,
+            Recorded,
+            "failed",
+        ),
+        (
+            start(),
+            vec![unit("oom-kill", "killed", "KILL")],
+            Vanished,
+            OutOfMemory,
+            "a process of the unit",
+        ),
+        (
+            start(),
+            vec![by_systemd(), unit("oom-kill", "killed", "KILL")],
+            RunOutcome::KilledBeforeTeardown,
+            OomPolicy,
+            "this one received SIGTERM from systemd(1)",
+        ),
+        (
+            inside.clone(),
+            vec![container(137, true)],
+            Vanished,
+            OutOfMemory,
+            "a process of its container",
+        ),
+        (
+            inside.clone(),
+            vec![drain(), container(137, false)],
+            KilledInPhase,
+            Signal,
+            "OOMKilled=false does not rule out an OOM kill",
+        ),
+        (inside, vec![drain(), container(3, false)], Exited, Exit, "it exited with status 3"),
+        // The status of the container is that of another process, or may be.
+        (behind("tini"), vec![container(139, false)], Vanished, Signal, "SIGSEGV"),
+        (
+            behind("sh"),
+            vec![container(143, false)],
+            Vanished,
+            ContainerEnded,
+            "process 1 of its container (sh) ended with status 143",
+        ),
+        (
+            behind("pause"),
+            vec![container(137, true)],
+            Vanished,
+            ContainerEnded,
+            "whether that is the status of this process is not known",
+        ),
+        (on_host, vec![container(137, true)], Vanished, ContainerEnded, "is not known"),
+    ];
+    for (start, events, outcome, reason, text) in cases {
+        let report = post_mortem(&record(start, &events), &now());
+        assert_eq!((report.outcome, report.reason), (outcome, reason), "{report}");
+        assert!(report.evidence.contains(text), "{report}");
     }
 }
 

@@ -30,19 +30,7 @@ pub(super) fn by_container(
     let code = end.exit_code?;
     let said = said(end);
     if !run.is_of_container() {
-        // Its status is that of process 1, which is not this process.
-        let parent = run.start.parent_name.as_deref().map(shown);
-        let one = parent.filter(|_| run.start.parent_pid == Some(1));
-        let one = one.map(|name| format!(" ({name})")).unwrap_or_default();
-        let evidence = format!(
-            "process 1 of its container{one} ended with status {code}, and the kernel then kills \
-             every other process of the container; how this process ended is not known; {said}"
-        );
-        let basis = Basis::inferred(format!("process 1 of the container ended with status {code}"))
-            .and("this process was not process 1")
-            .and("its record has no end");
-        let advice = super::supervisor::shell_as_process_one(run).unwrap_or_default();
-        return Some(Verdict::new(Reason::ContainerEnded, basis, evidence, advice));
+        return Some(of_another(run, code, &said));
     }
     let signal = end.signal();
     let is_kill = signal.as_deref() == Some("SIGKILL");
@@ -79,6 +67,30 @@ pub(super) fn by_container(
     };
     let evidence = format!("{evidence}{}; {said}", when(run, end));
     Some(Verdict::new(reason, basis, evidence, advice))
+}
+
+/// The container's status is not that of this process, as far as is known.
+fn of_another(run: &Summary<'_>, code: i32, said: &str) -> Verdict {
+    let ended = format!("its container ended with status {code}");
+    let basis = Basis::inferred(&ended).and("its record has no end");
+    // The infrastructure container of a pod is process 1 of a shared pid namespace.
+    let parent = run.start.parent_name.as_deref().filter(|name| *name != "pause");
+    let one = parent.filter(|_| run.start.parent_pid == Some(1)).map(shown);
+    let (basis, evidence) = match one {
+        Some(name) => (
+            basis.and(format!("process 1 of the container was its parent, {name}")),
+            format!(
+                "process 1 of its container ({name}) ended with status {code}, and the kernel then \
+                 kills every other process of the container; how this process ended is not known"
+            ),
+        ),
+        None => (
+            basis.and("this process was not process 1 of a pid namespace"),
+            format!("{ended}; whether that is the status of this process is not known"),
+        ),
+    };
+    let advice = super::supervisor::shell_as_process_one(run).unwrap_or_default();
+    Verdict::new(Reason::ContainerEnded, basis, format!("{evidence}; {said}"), advice)
 }
 
 fn by_signal(run: &Summary<'_>, end: &ContainerEnd, signal: &str) -> Texts {

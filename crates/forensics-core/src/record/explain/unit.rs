@@ -194,7 +194,7 @@ fn then_ask(run: &Summary<'_>) -> String {
 /// A run that recorded its end, and whose process then ended in another way.
 pub(super) fn after_the_end(run: &Summary<'_>) -> Verdict {
     let (end, container) = (run.unit_end.as_ref(), run.container_end.as_ref());
-    let signal = end.and_then(UnitEnd::signal);
+    let signal = run.ended_by();
     let (evidence, advice) = match &signal {
         Some(signal) => super::words::ended_by_signal(signal, run),
         None => texts("it ended in another way", ""),
