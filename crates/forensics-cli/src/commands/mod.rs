@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod audit;
 mod check;
 mod context;
 mod diag;
@@ -34,6 +35,11 @@ pub(crate) enum Command {
     ///
     /// A guarded service writes the same to its diagnostic log when it is signalled.
     Diag(diag::Diag),
+    /// Show the audit rule that logs who sends signals, and whether it is loaded
+    ///
+    /// With the rule, `last` and the next start of a service say who sent it SIGKILL, which the
+    /// service itself cannot know.
+    Audit(audit::Audit),
     /// Show how the last run ended, why, and what to change
     Last(last::Last),
     /// List the runs of a folder, one per line, oldest first
@@ -54,6 +60,7 @@ impl Command {
     pub(crate) fn run(&self, out: &mut dyn Write) -> io::Result<ExitCode> {
         match self {
             Command::Timespan(command) => return command.run(out),
+            Command::Audit(command) => return command.run(out),
             Command::Check(command) => return command.run(out),
             Command::Last(command) => return command.run(out),
             Command::Context(command) => command.run(out)?,

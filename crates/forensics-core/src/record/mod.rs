@@ -59,7 +59,10 @@ pub use utc::Utc;
 #[doc(hidden)]
 pub use self::{
     append::{AppendError, append_witness},
-    audit::{AUDIT_KEY, AuditQuery, AuditSearch, SentSignal, is_signal_call, search_logs},
+    audit::{
+        AUDIT_KEY, AUDIT_LOGS, AuditQuery, AuditSearch, SentSignal, audit_journal_arguments,
+        is_signal_call, search_logs,
+    },
     check::{HostState, OomLog, post_mortem},
     digest::Digest,
     entry::{Entry, VERSION},

@@ -38,6 +38,13 @@ pub use self::logs::search_logs;
 /// The key of our rule.
 pub const AUDIT_KEY: &str = "shutdown_forensics";
 
+/// The logs that are searched by default: that of auditd, and one for `forensics audit --follow`.
+pub const AUDIT_LOGS: [&str; 2] =
+    ["/var/log/audit/audit.log", "/var/log/shutdown-forensics/audit.log"];
+
+/// How many records the journal is asked for at most, the newest ones. They have about 700 bytes each.
+const MAX_JOURNAL: usize = 1000;
+
 /// The inode of the first pid namespace (`PROC_PID_INIT_INO`, `include/linux/proc_ns.h`).
 const FIRST_PID_NAMESPACE: u64 = 4_026_531_836;
 
@@ -233,6 +240,25 @@ pub(super) fn mark_start() {
     }
 }
 
+/// The arguments with which journalctl(1) prints the audit records that can answer a query, oldest
+/// first.
+pub fn audit_journal_arguments(query: &AuditQuery) -> Vec<String> {
+    let since = query.since().map_or(0, |since| since.micros().div_euclid(1_000_000));
+    let fields = "_TRANSPORT,_AUDIT_TYPE_NAME,_AUDIT_ID,_SOURCE_REALTIME_TIMESTAMP,MESSAGE";
+    let options = [
+        "--quiet".to_owned(),
+        "--no-pager".to_owned(),
+        "--output=json".to_owned(),
+        format!("--output-fields={fields}"),
+        format!("--since=@{since}"),
+        format!("--lines={MAX_JOURNAL}"),
+        "_TRANSPORT=audit".to_owned(),
+    ];
+    // SYSCALL, OBJ_PID and PROCTITLE.
+    let types = ["1300", "1318", "1327"].map(|kind| format!("_AUDIT_TYPE={kind}"));
+    options.into_iter().chain(types).collect()
+}
+
 /// A name as the kernel cuts it.
 fn comm(name: &str) -> String {
     let bytes = name.as_bytes();
@@ -295,7 +321,7 @@ impl AuditSearch {
         self.read(parse_journal(line));
     }
 
-    /// The senders that were found.
+    /// The senders that were found: that of the signal, and then that of the SIGKILL.
     pub fn finish(mut self) -> Vec<SentSignal> {
         while let Some(event) = self.open.pop_front() {
             self.consider(event);
