@@ -176,7 +176,7 @@ fn install_missing(list: &str, added: &mut Vec<Rule>, out: &mut dyn Write) -> io
         added.push(rule);
     }
     if Path::new(RULES).is_dir() {
-        replace(Path::new(FILE), file_content().as_bytes())
+        replace(Path::new(FILE), |file| file.write_all(file_content().as_bytes()))
             .map_err(|e| io::Error::other(format!("cannot write {FILE}: {e}")))?;
         writeln!(out, "written: {FILE}")?;
     } else {

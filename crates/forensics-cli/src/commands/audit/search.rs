@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use forensics_core::record::{
-    AUDIT_LOGS, AuditQuery, AuditSearch, Record, SentSignal, audit_journal_arguments, search_logs,
+    AUDIT_LOGS, AuditQuery, AuditSearch, Digest, SentSignal, audit_journal_arguments, search_logs,
 };
 
 use crate::program::output;
@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// been killed, and `recently` whether the log may not have that yet. Without `file`, the usual logs are
 /// searched, and then the journal.
 pub(crate) fn senders(
-    record: &Record,
+    record: &Digest,
     killed: bool,
     recently: bool,
     file: Option<&Path>,

@@ -23,7 +23,7 @@ const RECORDS: (&str, &[(&str, &str)]) = (
 );
 
 /// In the order of their names.
-pub(super) const MORE: [More; 9] = [
+pub(super) const MORE: [More; 10] = [
     More {
         of: "forensics",
         description: &[
@@ -41,15 +41,16 @@ pub(super) const MORE: [More; 9] = [
                 &[
                     (
                         "0",
-                        "Success. `last`: the run ended cleanly; `check`: systemd waits long enough.",
+                        "Success. `last`: the run ended cleanly; `check`: systemd waits long enough; \
+                         `audit`: the rule is in effect.",
                     ),
                     (
                         "1",
                         "`last`: the run did not end cleanly; `check`: systemd does not wait long \
-                           enough.",
+                           enough; `audit`: the rule is not in effect.",
                     ),
                     ("2", "The arguments are invalid, or a file cannot be read or written."),
-                    ("3", "`check`: can't tell."),
+                    ("3", "`check`, `audit`: can't tell."),
                 ],
             ),
             (
@@ -72,6 +73,47 @@ pub(super) const MORE: [More; 9] = [
             RECORDS,
         ],
         see_also: &["journalctl(1)", "systemctl(1)", "systemd.service(5)", "signal(7)"],
+    },
+    More {
+        of: "audit",
+        description: &[
+            "The kernel tells no process who sent it SIGKILL. Its audit log can have that, for each call \
+             that sends a signal: the sender, its program and user, the user who logged in, its \
+             terminal and its parent. `forensics last` and the next start of a service read it, if \
+             they have the right to do so.",
+            "The rule is one line for 64-bit and, where the machine runs them, one for 32-bit programs. \
+             --remove unloads these lines only. --install does not turn auditing on. Rules that are \
+             loaded already are kept, and so is a file that was changed since.",
+            "--follow reads the kernel's messages beside auditd or without it, in the first network \
+             namespace of the machine. It writes only the events of calls that send signals, in the \
+             format of auditd. A file of more than 16 MiB is renamed to FILE.1; four older files are \
+             kept.",
+        ],
+        sections: &[(
+            "FILES",
+            &[
+                (
+                    "/etc/audit/rules.d/shutdown-forensics.rules",
+                    "The rule, as --install writes it. augenrules(8) loads it at every boot.",
+                ),
+                (
+                    "/var/log/audit/audit.log",
+                    "The log of auditd, which is read with its rotated files. Usually only root may \
+                     read it; `log_group =` in auditd.conf(5) names a group that may, too.",
+                ),
+                (
+                    "/var/log/shutdown-forensics/audit.log",
+                    "A file for --follow. It is read as well.",
+                ),
+            ],
+        )],
+        see_also: &[
+            "forensics-last(1)",
+            "auditctl(8)",
+            "auditd(8)",
+            "ausearch(8)",
+            "journald.conf(5)",
+        ],
     },
     More {
         of: "check",
