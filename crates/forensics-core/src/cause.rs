@@ -133,7 +133,7 @@ const OOM_DAEMONS: [&str; 3] = ["earlyoom", "systemd-oomd", "nohang"];
 
 /// The names of the programs by which podman, docker and Kubernetes send a signal. The last one is
 /// as long as the kernel stores names.
-const CONTAINER_RUNTIMES: [&str; 4] = ["runc", "crun", "conmon", "containerd-shim"];
+pub(crate) const CONTAINER_RUNTIMES: [&str; 4] = ["runc", "crun", "conmon", "containerd-shim"];
 
 /// Decides the cause by the table above.
 pub(crate) fn decide(

@@ -67,8 +67,11 @@ pub(crate) fn host_pid() -> Option<u32> {
     if is_in_initial_pid_namespace("/proc/self") == Some(true) {
         return u32::try_from(getpid().as_raw()).ok();
     }
-    // Its process 1 is that of the initial namespace, so its pids are, too.
-    let is_hosts_proc = is_in_initial_pid_namespace("/proc/1") == Some(true);
+    /// `PF_KTHREAD` (`include/linux/sched.h`).
+    const KERNEL_THREAD: u32 = 0x0020_0000;
+    // Only the /proc of the initial namespace shows kernel threads. The first one has the pid 2.
+    let second = read("/proc/2/stat").ok().and_then(|stat| parse_stat(&stat));
+    let is_hosts_proc = second.is_some_and(|stat| stat.flags & KERNEL_THREAD != 0);
     let status = is_hosts_proc.then(|| text("/proc/self/status"))??;
     status_field(&status, "NSpid:")?.parse().ok()
 }

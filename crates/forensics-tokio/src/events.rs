@@ -312,9 +312,9 @@ pub(crate) fn previous(post_mortem: &PostMortem) {
     previous_run("Previous run", post_mortem);
 }
 
-/// The same, with what the journal says.
+/// The same, with what witnesses say.
 pub(crate) fn previous_explained(post_mortem: &PostMortem) {
-    previous_run("Previous run, with systemd's journal", post_mortem);
+    previous_run("Previous run, with what others report", post_mortem);
 }
 
 fn previous_run(what: &str, post_mortem: &PostMortem) {

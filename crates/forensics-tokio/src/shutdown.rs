@@ -112,8 +112,8 @@ impl Shutdown {
         let config = Arc::new(config);
         let previous = before.previous.map(|run| {
             let post_mortem = run.post_mortem.clone();
-            if run.may_be_in_journal() {
-                runtime.spawn(previous_run::ask_journal(run));
+            if previous_run::has_questions(&run) {
+                runtime.spawn(previous_run::ask_witnesses(run));
             }
             post_mortem
         });

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use forensics_tests::{forensics, until};
-use forensics_tokio::core::record::{AuditQuery, AuditSearch, Run, SentSignal, search_logs};
+use forensics_tokio::core::record::{AuditQuery, Run, SentSignal, senders_in};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 use tempfile::TempDir;
@@ -150,9 +150,7 @@ impl Auditd {
 pub(crate) fn senders(log: &Path, records: &Path) -> Vec<SentSignal> {
     let path = forensics_tokio::core::record::runs(records).unwrap().pop().unwrap();
     let query = AuditQuery::of(&Run::read(&path).unwrap().record, true).unwrap();
-    let mut search = AuditSearch::new(query.clone());
-    search_logs(&mut search, log, query.since()).unwrap();
-    search.finish()
+    senders_in(&query, &[log]).unwrap()
 }
 
 impl Drop for Auditd {

@@ -9,7 +9,7 @@ use forensics_tests::{forensics, until};
 use nix::sys::signal::Signal::SIGKILL;
 
 use crate::auditd::{Auditd, auditctl, senders};
-use crate::subject::{Subject, kill, run};
+use crate::subject::{SUBJECT, Subject, kill, run};
 
 const FILE: &str = "/etc/audit/rules.d/shutdown-forensics.rules";
 
@@ -117,4 +117,60 @@ fn without_auditd_the_events_are_followed_into_a_file() {
     assert!(found[0].sender_cmdline.as_ref().unwrap().starts_with("/bin/kill -9 "), "{found:?}");
     follow.kill().unwrap();
     follow.wait().unwrap();
+}
+
+#[test]
+fn last_names_the_sender_and_the_record_keeps_it() {
+    let Some(auditd) = Auditd::start() else { return };
+    let mut subject = Subject::start();
+    let sender = run(&mut kill(&["-9", &subject.id()]));
+    subject.ended_by(SIGKILL);
+    auditd.settle();
+    let last = |options: &[&str]| {
+        let mut last = Command::new(forensics());
+        let output = last.arg("last").arg(subject.records()).args(options).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let log = auditd.log();
+    let log = log.to_str().unwrap();
+    let parent = std::process::id();
+    let said = format!(
+        "by the audit log, SIGKILL sent by kill({sender}), /usr/bin/kill, uid 0, parent {parent}"
+    );
+    let shown = last(&["--audit-log", log]);
+    assert!(shown.contains("reason=signal basis=observed:audit_log "), "{shown}");
+    assert!(shown.contains(&said), "{shown}");
+    // The next reader needs no audit log, and the record is not added to again.
+    drop(auditd);
+    let again = last(&[]);
+    assert!(again.contains(&said), "{again}");
+    let json = last(&["--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let witnesses = json["witnesses"].as_array().unwrap();
+    assert_eq!(witnesses.len(), 1, "{json}");
+    assert_eq!(witnesses[0]["sender_pid"], sender, "{json}");
+}
+
+#[test]
+fn the_next_start_names_the_sender() {
+    let Some(auditd) = Auditd::start() else { return };
+    let mut subject = Subject::start();
+    let sender = run(&mut kill(&["-9", &subject.id()]));
+    subject.ended_by(SIGKILL);
+    auditd.settle();
+    // Our log is that of the machine for the next run.
+    let log = auditd.log();
+    let mut next = Command::new("unshare");
+    next.args(["--mount", "bash", "-c", "mount --bind $0 /var/log/audit && exec $1"]);
+    next.arg(log.parent().unwrap()).arg(SUBJECT);
+    next.env("FORENSICS_RECORD_DIR", subject.records()).stderr(Stdio::piped());
+    let mut next = next.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let lines = BufReader::new(next.stderr.take().unwrap()).lines();
+    let said = format!("SIGKILL sent by kill({sender}), /usr/bin/kill, uid 0");
+    let line = lines.map_while(Result::ok).find(|line| line.contains("what others report"));
+    next.kill().unwrap();
+    next.wait().unwrap();
+    let line = line.unwrap();
+    assert!(line.contains(&said) && line.contains("basis=observed:audit_log"), "{line}");
 }

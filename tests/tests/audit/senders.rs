@@ -5,8 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use forensics_tests::{HOSTILE, assert_tame};
-use nix::sys::signal::Signal::{SIGKILL, SIGSEGV};
+use forensics_tests::{HOSTILE, assert_tame, forensics};
+use nix::sys::signal::Signal::{SIGKILL, SIGXCPU};
 
 use crate::auditd::Auditd;
 use crate::subject::{SUBJECT, Subject, kill, python, run};
@@ -68,17 +68,18 @@ fn with_pid(wanted: u32, command: &mut Command) -> Option<Subject> {
 #[test]
 fn a_later_or_earlier_process_with_the_same_pid_is_not_taken_for_the_run() {
     let Some(auditd) = Auditd::start() else { return };
-    // The first run ends by a crash, the second one with its pid is killed, the third one crashes.
+    // The first run ends by another signal, the second one with its pid is killed, the third one ends as
+    // the first.
     let mut first = Subject::start();
     let pid = first.child.id();
-    run(&mut kill(&["-SEGV", &first.id()]));
-    first.ended_by(SIGSEGV);
+    run(&mut kill(&["-XCPU", &first.id()]));
+    first.ended_by(SIGXCPU);
     let mut second = with_pid(pid, &mut Command::new(SUBJECT)).expect("the pid becomes free");
     let sender = run(&mut kill(&["-9", &second.id()]));
     second.ended_by(SIGKILL);
     let mut third = with_pid(pid, &mut Command::new(SUBJECT)).expect("the pid becomes free");
-    run(&mut kill(&["-SEGV", &third.id()]));
-    third.ended_by(SIGSEGV);
+    run(&mut kill(&["-XCPU", &third.id()]));
+    third.ended_by(SIGXCPU);
     let found = [&first, &second, &third].map(|subject| {
         let found = auditd.senders(subject.records());
         found.into_iter().map(|sent| sent.sender_pid).collect::<Vec<_>>()
@@ -97,4 +98,13 @@ fn the_sender_of_a_signal_that_the_run_could_not_see_is_named() {
     let found = auditd.senders(subject.records());
     assert_eq!((found[0].signal.as_str(), found[0].sender_pid), ("SIGTERM", sender));
     assert!(found[0].sender_name.as_ref().unwrap().starts_with("python3"), "{found:?}");
+    // The post-mortem has the name, and what the kernel said about the pid.
+    let log = auditd.log();
+    let mut last = Command::new(forensics());
+    last.arg("last").arg(subject.records()).arg("--audit-log").arg(log).arg("--json");
+    let last = last.output().unwrap();
+    let last: serde_json::Value = serde_json::from_slice(&last.stdout).unwrap();
+    assert_eq!(last["outcome"], "clean", "{last}");
+    assert!(last["sender"]["name"].as_str().unwrap().starts_with("python3"), "{last}");
+    assert_eq!(last["sender"]["pid"], sender, "{last}");
 }

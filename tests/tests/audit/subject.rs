@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
@@ -17,6 +17,8 @@ pub(crate) struct Subject {
     /// Its pid in its own namespace.
     pub(crate) pid: u32,
     records: TempDir,
+    /// Kept open, because it prints its report there.
+    _stdout: BufReader<ChildStdout>,
 }
 
 impl Subject {
@@ -31,9 +33,10 @@ impl Subject {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.process_group(0).spawn().unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let mut _stdout = BufReader::new(child.stdout.take().unwrap());
+        _stdout.read_line(&mut line).unwrap();
         let pid = line.trim().strip_prefix("ready ").unwrap().parse().unwrap();
-        Self { child, pid, records }
+        Self { child, pid, records, _stdout }
     }
 
     /// The folder of its record.

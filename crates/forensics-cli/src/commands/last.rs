@@ -14,6 +14,7 @@ use forensics_core::record::{
     parse_journal,
 };
 
+use super::audit::search::senders;
 use crate::program::output;
 
 /// Longest inspection read, in bytes.
@@ -24,7 +25,8 @@ const MAX_INSPECTION: u64 = 16 << 20;
 In ExecStopPost=, systemd passes the result of the unit and the end of its main process in the
 environment. They are shown, and added to the record, so that the next start knows them. Otherwise,
 if the run recorded no end, the journal is asked for the messages of the manager, which needs root or
-the group systemd-journal.
+the group systemd-journal. The audit log is asked who sent it SIGKILL, or a signal whose sender was gone,
+if it can be read: see forensics audit.
 
 Exit status: 0 the run ended cleanly, 1 it did not, 2 there is no readable record.
 
@@ -42,6 +44,9 @@ pub(crate) struct Last {
     /// The container of the pod that the service ran in
     #[arg(long, value_name = "NAME", requires = "inspect")]
     container: Option<String>,
+    /// Search this audit log, with its rotated files, instead of the usual ones
+    #[arg(long, value_name = "FILE")]
+    audit_log: Option<PathBuf>,
     /// Print JSON, on one line
     #[arg(long)]
     json: bool,
@@ -59,6 +64,13 @@ impl Last {
             };
             let end = parse_inspect(&text, self.container.as_deref(), start, started);
             add(&mut run, &Witness::from(&end.map_err(failed)?));
+        }
+        let has_just_ended = std::env::var_os("SERVICE_RESULT").is_some();
+        for sent in senders(&run, has_just_ended, self.audit_log.as_deref()) {
+            let witness = Witness::from(&sent);
+            // Only the owner of a record can add to it. Root may read those of others.
+            let _ = append_witness(&run, &witness);
+            run.add(&witness);
         }
         let last = &run.post_mortem;
         if last.file_uid.is_none()

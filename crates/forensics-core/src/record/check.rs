@@ -142,7 +142,11 @@ pub fn post_mortem(record: &Digest, host: &HostState) -> PostMortem {
         sender: first.and_then(|signal| {
             Some(SignalSender {
                 pid: signal.sender_pid?,
-                name: signal.sender_name.clone(),
+                // Who was gone when the signal was handled may be in the audit log.
+                name: signal
+                    .sender_name
+                    .clone()
+                    .or_else(|| run.sent(signal.signal.as_deref()?)?.sender_name),
                 uid: signal.sender_uid,
             })
         }),

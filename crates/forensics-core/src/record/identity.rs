@@ -88,7 +88,9 @@ impl ProcessState {
         let Some(pid) = i32::try_from(start.pid).ok().filter(|&pid| pid > 0 && is_here) else {
             return Self::Unseen;
         };
-        if kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH) {
+        // A signal of a process to itself would look like its start in the audit log.
+        let is_own = pid == getpid().as_raw();
+        if !is_own && kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH) {
             return Self::Gone;
         }
         if !procfile::is_ours() {
@@ -99,7 +101,7 @@ impl ProcessState {
             (Some(then), Some(now)) if then != now => Self::Gone,
             // It has ended, and its parent has not yet asked how.
             (Some(_), Some(_)) if matches!(found.state, Some('Z' | 'X')) => Self::Gone,
-            (Some(_), Some(_)) if pid == getpid().as_raw() => Self::Own,
+            (Some(_), Some(_)) if is_own => Self::Own,
             (Some(_), Some(_)) => Self::Alive,
             _ => Self::Unseen,
         }

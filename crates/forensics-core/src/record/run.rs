@@ -148,7 +148,7 @@ impl Run {
     }
 
     /// Whether the run has ended without recording its end.
-    fn has_no_end(&self) -> bool {
+    pub fn has_no_end(&self) -> bool {
         matches!(
             self.post_mortem.outcome,
             RunOutcome::KilledInPhase

@@ -4,7 +4,7 @@ use super::digest::{Digest, End};
 use super::post_mortem::phase_name;
 use super::{
     ContainerEnd, Explained, HostState, PhaseFinished, PhaseOutcome, PhaseStarted, RunStarted,
-    SignalEvent, Stalled, Stopped, UnitAction, UnitEnd, Utc, Witness,
+    SentSignal, SignalEvent, Stalled, Stopped, UnitAction, UnitEnd, Utc, Witness,
 };
 use crate::duration::Timespan;
 
@@ -105,6 +105,12 @@ impl<'a> Summary<'a> {
         let after = systemd.or_else(container)?.micros() - self.last.micros();
         let is_after = after.saturating_add(SLACK_US.cast_signed()) >= 0;
         is_after.then(|| self.last_us.saturating_add(u64::try_from(after).unwrap_or(0)))
+    }
+
+    /// Who sent it this signal, by the audit log. The first answer stays.
+    pub(super) fn sent(&self, signal: &str) -> Option<SentSignal> {
+        let mut sent = self.witnesses.iter().filter_map(Witness::sent_signal);
+        sent.find(|sent| sent.signal == signal)
     }
 
     pub(super) fn teardown_began(&self) -> bool {

@@ -29,6 +29,10 @@ impl Verdict {
         self
     }
 
+    pub(super) fn basis(&self) -> &Basis {
+        &self.basis
+    }
+
     pub(super) fn reason(&self) -> Reason {
         self.reason
     }

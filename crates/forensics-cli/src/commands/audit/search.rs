@@ -5,7 +5,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use forensics_core::record::{
-    AUDIT_LOGS, AuditQuery, AuditSearch, Digest, SentSignal, audit_journal_arguments, search_logs,
+    AUDIT_LOGS, AuditQuery, Run, SentSignal, audit_journal_arguments, senders_in,
+    senders_in_journal,
 };
 
 use crate::program::output;
@@ -13,29 +14,23 @@ use crate::program::output;
 /// How long a recent event may take until it is in the log.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The senders of the signals of a run that its record does not name. `killed` says whether it may have
-/// been killed, and `recently` whether the log may not have that yet. Without `file`, the usual logs are
-/// searched, and then the journal.
-pub(crate) fn senders(
-    record: &Digest,
-    killed: bool,
-    recently: bool,
-    file: Option<&Path>,
-) -> Vec<SentSignal> {
-    let Some(query) = AuditQuery::of(record, killed) else { return Vec::new() };
+/// The senders of the signals of a run that its record does not name. `has_just_ended` says that the
+/// log may not have that yet. Without `file`, the usual logs are searched, and then the journal.
+pub(crate) fn senders(run: &Run, has_just_ended: bool, file: Option<&Path>) -> Vec<SentSignal> {
+    let Some(query) = AuditQuery::of(&run.record, run.has_no_end()) else { return Vec::new() };
     let logs = file.map_or_else(|| AUDIT_LOGS.map(Path::new).to_vec(), |file| vec![file]);
+    let is_recent = has_just_ended || query.is_recent();
     let began = Instant::now();
     loop {
-        let mut is_readable = false;
-        for &log in &logs {
-            let mut search = AuditSearch::new(query.clone());
-            is_readable |= search_logs(&mut search, log, query.since()).is_ok();
-            let found = search.finish();
-            if !found.is_empty() {
-                return found;
-            }
+        let found = senders_in(&query, &logs);
+        if let (None, Some(file)) = (&found, file) {
+            eprintln!("forensics: cannot read the audit log {}", file.display());
         }
-        if !is_readable || !recently || began.elapsed() > PATIENCE {
+        let Some(found) = found else { break };
+        if !found.is_empty() {
+            return found;
+        }
+        if !is_recent || began.elapsed() > PATIENCE {
             break;
         }
         thread::sleep(Duration::from_millis(100));
@@ -43,9 +38,6 @@ pub(crate) fn senders(
     if file.is_some() {
         return Vec::new();
     }
-    let mut search = AuditSearch::new(query.clone());
-    for line in output("journalctl", &audit_journal_arguments(&query)).unwrap_or_default().lines() {
-        search.journal_line(line);
-    }
-    search.finish()
+    let said = output("journalctl", &audit_journal_arguments(&query));
+    said.map(|said| senders_in_journal(&query, &said)).unwrap_or_default()
 }

@@ -23,7 +23,7 @@ const MAX_LINE: u64 = 16 << 10;
 ///
 /// # Errors
 /// If the log itself cannot be opened.
-pub fn search_logs(
+pub(super) fn search_logs(
     search: &mut AuditSearch,
     path: &Path,
     since: Option<Utc>,

@@ -1,6 +1,6 @@
 //! Who sent a signal, by the kernel's audit log.
 //!
-//! The kernel tells a process who sent it a signal that it handles, but nobody who sent SIGKILL. The
+//! The kernel tells a process who sent it a signal that it handles, but not who sent SIGKILL. The
 //! audit log has both, if a rule for the calls that send signals is loaded (`forensics audit`). An
 //! event of the log has a record of the call, one for each process that it named, and one with the
 //! sender's command line.
@@ -20,10 +20,11 @@ mod logs;
 
 use std::collections::VecDeque;
 use std::fmt::{self, Display};
+use std::path::Path;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::sys::signal::kill;
-use nix::unistd::getpid;
+use nix::unistd::{Uid, User, getpid};
 use serde::{Deserialize, Serialize};
 
 use self::line::{Addressed, Call, EventId, Line, Target, parse, parse_journal};
@@ -33,7 +34,7 @@ use super::{Digest, SignalEvent, SignalKind, Utc};
 use crate::capture::Signal;
 use crate::escape::{Escaped, MAX_NAME_CHARS, truncate};
 
-pub use self::logs::search_logs;
+use self::logs::search_logs;
 
 /// The key of our rule.
 pub const AUDIT_KEY: &str = "shutdown_forensics";
@@ -62,11 +63,16 @@ const MAX_COMM: usize = 15;
 /// kernel's clock, of which there are at least 100 a second.
 const TICK_US: i64 = 20_000;
 
-/// How long a process can take from its signal to itself until the first line of its record.
-const START_US: i64 = 1_000_000;
+/// How long a process can take from its signal to itself until the time of its record's first line,
+/// which follows at once. Two processes of one program that have the same pid in their namespaces and
+/// begin within this time cannot be told apart.
+const START_US: i64 = 100_000;
 
 /// How long a signal of an unknown process can take until it is handled.
 const DELIVERY_US: i64 = 1_000_000;
+
+/// How long ago the last event of a run can be, so that the log may not have its end yet.
+const RECENT_US: i64 = 10_000_000;
 
 const SIGKILL: Signal = Signal::from_raw(9);
 
@@ -105,6 +111,14 @@ pub struct SentSignal {
 }
 
 impl SentSignal {
+    /// Looks up the name of the user who logged in (getpwuid(3)), which may block.
+    fn name_login(&mut self) {
+        if let (None, Some(uid)) = (&self.sender_login, self.sender_login_uid) {
+            let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+            self.sender_login = user.map(|user| user.name);
+        }
+    }
+
     fn new(id: EventId, call: Call, cmdline: Option<String>) -> Self {
         let cut = |text: Option<String>| text.map(|text| truncate(text, MAX_NAME_CHARS));
         Self {
@@ -202,6 +216,9 @@ impl AuditQuery {
         let in_first_namespace = start.pid_namespace == Some(FIRST_PID_NAMESPACE);
         let first = run.asked.zip(record.end.asked_at);
         let asked = first.and_then(|((_, signal), at)| Asked::of(signal, at, in_first_namespace));
+        // What the record has already is not searched for again.
+        let asked = asked.filter(|asked| run.sent(&asked.signal).is_none());
+        let killed = killed && run.sent("SIGKILL").is_none();
         (killed || asked.is_some()).then(|| Self {
             pid: start.pid,
             host_pid: if in_first_namespace { Some(start.pid) } else { start.host_pid },
@@ -213,6 +230,11 @@ impl AuditQuery {
             killed,
             asked,
         })
+    }
+
+    /// Whether the run has recorded something in the last seconds.
+    pub fn is_recent(&self) -> bool {
+        Utc::now().micros() - self.last_us < RECENT_US
     }
 
     /// The earliest time of an event that matters. It is that of the start if the pid in the first
@@ -227,6 +249,33 @@ impl AuditQuery {
             start_us
         })
     }
+}
+
+/// Searches the logs at these paths, in this order, until one has an answer. `None` if none of them can
+/// be read. This reads files, which may block.
+pub fn senders_in(query: &AuditQuery, logs: &[&Path]) -> Option<Vec<SentSignal>> {
+    let mut answer = None;
+    for log in logs {
+        let mut search = AuditSearch::new(query.clone());
+        if search_logs(&mut search, log, query.since()).is_ok() {
+            let mut found = search.finish();
+            found.iter_mut().for_each(SentSignal::name_login);
+            answer = Some(found);
+        }
+        if answer.as_ref().is_some_and(|found| !found.is_empty()) {
+            break;
+        }
+    }
+    answer
+}
+
+/// Reads what journalctl(1) printed for [`audit_journal_arguments`].
+pub fn senders_in_journal(query: &AuditQuery, output: &str) -> Vec<SentSignal> {
+    let mut search = AuditSearch::new(query.clone());
+    output.lines().for_each(|line| search.journal_line(line));
+    let mut found = search.finish();
+    found.iter_mut().for_each(SentSignal::name_login);
+    found
 }
 
 /// Sends this process the signal 0, once. In the audit log, that shows the pid of the process in the
@@ -267,7 +316,7 @@ fn comm(name: &str) -> String {
 
 /// A search through a log, from its oldest line to its newest.
 #[derive(Debug)]
-pub struct AuditSearch {
+struct AuditSearch {
     query: AuditQuery,
     /// The events whose records are not yet complete, in the order in which they began.
     open: VecDeque<OpenEvent>,
@@ -297,7 +346,7 @@ struct OpenEvent {
 
 impl AuditSearch {
     /// A search that has not read anything.
-    pub fn new(query: AuditQuery) -> Self {
+    fn new(query: AuditQuery) -> Self {
         Self {
             query,
             open: VecDeque::new(),
@@ -312,17 +361,17 @@ impl AuditSearch {
     }
 
     /// Reads a line of auditd's log.
-    pub fn line(&mut self, line: &str) {
+    fn line(&mut self, line: &str) {
         self.read(parse(line));
     }
 
     /// Reads a line of `journalctl -o json _TRANSPORT=audit`.
-    pub fn journal_line(&mut self, line: &str) {
+    fn journal_line(&mut self, line: &str) {
         self.read(parse_journal(line));
     }
 
     /// The senders that were found: that of the signal, and then that of the SIGKILL.
-    pub fn finish(mut self) -> Vec<SentSignal> {
+    fn finish(mut self) -> Vec<SentSignal> {
         while let Some(event) = self.open.pop_front() {
             self.consider(event);
         }
@@ -379,7 +428,8 @@ impl AuditSearch {
     /// A process has sent itself the signal 0, as each run does before its first record.
     fn signalled_itself(&mut self, id: EventId, call: &Call) {
         let query = &self.query;
-        let start = query.started_us - START_US..=query.started_us + TICK_US;
+        // The clock of the log is never ahead of the time that the record has.
+        let start = query.started_us - START_US..=query.started_us;
         let is_at_start = start.contains(&id.at.micros());
         let has_our_pid = call.to == Addressed::Process(query.pid.cast_signed());
         let has_our_exe = query.exe.is_none() || query.exe == call.exe;

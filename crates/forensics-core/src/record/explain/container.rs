@@ -96,7 +96,9 @@ fn of_another(run: &Summary<'_>, code: i32, said: &str) -> Verdict {
 fn by_signal(run: &Summary<'_>, end: &ContainerEnd, signal: &str) -> Texts {
     let (mut evidence, advice) = ended_by_signal(signal, run);
     if signal == "SIGKILL" {
-        evidence += "; who sent it is not recorded";
+        if run.sent(signal).is_none() {
+            evidence += "; who sent it is not recorded";
+        }
         if end.oom_killed == Some(false) {
             evidence += "; OOMKilled=false does not rule out an OOM kill, because the runtime can \
                          miss one";

@@ -3,6 +3,7 @@
 //! What a witness says comes first: the kernel log, systemd, the container runtime. Without one,
 //! the end of a stop timeout is inferred from the time at which the run died.
 
+use super::audit::with_sender;
 use super::container::by_container;
 use super::elsewhere::moved;
 use super::memory::{by_kernel, memory};
@@ -26,7 +27,7 @@ pub(super) fn killed(
     if host.has_executed(run.start) {
         return executed(run);
     }
-    by_kernel(host)
+    let verdict = by_kernel(host)
         .or_else(|| by_unit(run))
         .or_else(|| by_container(run, host, timer))
         .or_else(|| {
@@ -45,7 +46,8 @@ pub(super) fn killed(
                 Verdict::new(Reason::Unknown, no_end_after(None), evidence, advice)
             }
             None => unasked(run, host),
-        })
+        });
+    with_sender(verdict, run)
 }
 
 /// The process lives, but no longer has its record locked.

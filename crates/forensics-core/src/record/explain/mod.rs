@@ -4,6 +4,7 @@
 //! Each module has the texts for one kind of end. A text says only what its [`Basis`] supports:
 //! what was observed is stated, and what was inferred names the facts it follows from.
 
+mod audit;
 mod container;
 mod elsewhere;
 mod ended;

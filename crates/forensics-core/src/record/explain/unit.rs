@@ -149,7 +149,7 @@ fn by_signal(run: &Summary<'_>, end: &UnitEnd, signal: &str) -> Found {
         return observed(Reason::Signal, texts(evidence, ""));
     }
     let evidence = match signal {
-        "SIGKILL" => {
+        "SIGKILL" if run.sent(signal).is_none() => {
             format!(
                 "{evidence}, not at the end of a timeout of systemd; who sent it is not recorded"
             )

@@ -36,6 +36,7 @@ pub(super) fn ended_by_signal(signal: &str, run: &Summary<'_>) -> Texts {
     let ended = format!("it was ended by {}", shown(signal));
     let unhandled = format!("{ended}, which it does not handle");
     match signal {
+        "SIGKILL" if run.sent(signal).is_some() => texts(ended, ""),
         "SIGKILL" => texts(ended, "`forensics audit` shows how to record who sends SIGKILL"),
         "SIGSEGV" | "SIGBUS" | "SIGFPE" | "SIGILL" | "SIGTRAP" => texts(
             format!("{ended}: it crashed, or another process sent the signal"),

@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::Witness;
+use super::{SentSignal, Witness};
 use crate::basis::Source;
 
 impl Witness {
@@ -44,11 +44,22 @@ impl Witness {
     pub(super) fn container_end(&self) -> Option<ContainerEnd> {
         self.said(Source::ContainerRuntime)
     }
+
+    /// What the audit log said.
+    pub(super) fn sent_signal(&self) -> Option<SentSignal> {
+        self.said(Source::AuditLog)
+    }
 }
 
 impl From<&UnitEnd> for Witness {
     fn from(end: &UnitEnd) -> Self {
         Self::of(Source::Systemd, end)
+    }
+}
+
+impl From<&SentSignal> for Witness {
+    fn from(sent: &SentSignal) -> Self {
+        Self::of(Source::AuditLog, sent)
     }
 }
 
