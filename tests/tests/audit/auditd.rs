@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use forensics_tests::{forensics, until};
 use forensics_tokio::core::record::{AuditQuery, Run, SentSignal, senders_in};
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 use tempfile::TempDir;
@@ -19,7 +20,7 @@ pub(crate) struct Auditd {
     was_enabled: bool,
     rules: Vec<String>,
     /// Other tests of this program, and other programs, wait until we are done.
-    _lock: File,
+    _lock: Flock<File>,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -91,7 +92,7 @@ impl Auditd {
             return None;
         }
         let lock = File::create("/run/shutdown-forensics-audit-test.lock").unwrap();
-        lock.lock().unwrap();
+        let lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno).unwrap();
         if !can_audit() {
             return None;
         }

@@ -60,8 +60,8 @@ pub use utc::Utc;
 pub use self::{
     append::{AppendError, append_witness},
     audit::{
-        AUDIT_KEY, AUDIT_LOGS, AuditQuery, SentSignal, audit_journal_arguments, is_signal_call,
-        senders_in, senders_in_journal,
+        AUDIT_KEY, AUDIT_LOGS, AuditQuery, AuditSearch, SentSignal, audit_journal_arguments,
+        is_signal_call, senders_in, senders_in_journal,
     },
     check::{HostState, OomLog, post_mortem},
     digest::Digest,

@@ -316,7 +316,7 @@ fn comm(name: &str) -> String {
 
 /// A search through a log, from its oldest line to its newest.
 #[derive(Debug)]
-struct AuditSearch {
+pub struct AuditSearch {
     query: AuditQuery,
     /// The events whose records are not yet complete, in the order in which they began.
     open: VecDeque<OpenEvent>,
@@ -346,7 +346,7 @@ struct OpenEvent {
 
 impl AuditSearch {
     /// A search that has not read anything.
-    fn new(query: AuditQuery) -> Self {
+    pub fn new(query: AuditQuery) -> Self {
         Self {
             query,
             open: VecDeque::new(),
@@ -361,17 +361,17 @@ impl AuditSearch {
     }
 
     /// Reads a line of auditd's log.
-    fn line(&mut self, line: &str) {
+    pub fn line(&mut self, line: &str) {
         self.read(parse(line));
     }
 
     /// Reads a line of `journalctl -o json _TRANSPORT=audit`.
-    fn journal_line(&mut self, line: &str) {
+    pub fn journal_line(&mut self, line: &str) {
         self.read(parse_journal(line));
     }
 
     /// The senders that were found: that of the signal, and then that of the SIGKILL.
-    fn finish(mut self) -> Vec<SentSignal> {
+    pub fn finish(mut self) -> Vec<SentSignal> {
         while let Some(event) = self.open.pop_front() {
             self.consider(event);
         }
