@@ -43,7 +43,7 @@ type Counts = BTreeMap<String, usize>;
 pub(crate) struct Stats {
     runs: usize,
     /// Records of other users than the folder's owner, root and the reader. They are not counted.
-    #[serde(serialize_with = "count")]
+    #[serde(skip_serializing_if = "is_none", serialize_with = "count")]
     foreign: ForeignRecords,
     unreadable: usize,
     /// Unreadable lines in readable records.
@@ -216,6 +216,10 @@ fn most_frequent(counts: &Counts) -> String {
         shown.push(format!("and {} more", counts.len() - MAX_COUNTS));
     }
     shown.join(", ")
+}
+
+fn is_none(foreign: &ForeignRecords) -> bool {
+    foreign.count == 0
 }
 
 fn count<S: Serializer>(foreign: &ForeignRecords, to: S) -> Result<S::Ok, S::Error> {
