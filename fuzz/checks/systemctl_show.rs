@@ -3,13 +3,18 @@
 
 use std::time::Duration;
 
+use forensics_core::context::{ShutdownContext, StartupInfo, Trigger};
 use forensics_core::duration::Timespan;
-use forensics_core::systemd::{Alignment, Manager, UnitProperties, lint, stop_reason};
+use forensics_core::systemd::{
+    Alignment, CgroupUnit, Manager, StopFacts, UnitProperties, explain_stop, lint,
+    related_arguments,
+};
 
 pub(crate) fn check(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    // After a NUL, the output of `systemctl list-jobs`.
-    let (shown, jobs) = text.split_once('\0').unwrap_or((&text, ""));
+    // After a NUL, the output of `systemctl list-jobs`. After another one, that about other units.
+    let (shown, rest) = text.split_once('\0').unwrap_or((&text, ""));
+    let (jobs, related) = rest.split_once('\0').unwrap_or((rest, ""));
     let unit = UnitProperties::parse(shown);
     let json = serde_json::to_string(&unit).expect("properties have a JSON form");
     assert_eq!(serde_json::from_str::<UnitProperties>(&json).ok().as_ref(), Some(&unit));
@@ -21,7 +26,21 @@ pub(crate) fn check(data: &[u8]) {
     let _ = unit.takes_notifications_of(4100);
 
     let id = unit.id.as_deref().unwrap_or("gateway.service");
-    one_line(stop_reason(id, &unit, jobs).map(|reason| reason.to_string()));
+    let own = CgroupUnit { unit: id.to_owned(), manager: Manager::System };
+    let _ = related_arguments(&own, &unit, jobs);
+    let trigger = Trigger::Request { reason: String::new() };
+    let context = ShutdownContext::start(&StartupInfo::collect(), trigger, None);
+    let facts = StopFacts {
+        unit: &own,
+        properties: &unit,
+        jobs,
+        related,
+        system_jobs: None,
+        manager_stops: false,
+        is_booting: false,
+    };
+    let explained = explain_stop(&context, &facts);
+    one_line(explained.into_iter().flat_map(|why| [why.detail, why.basis.sentence()]));
     for finding in lint(&unit) {
         assert!(!finding.what.is_empty());
         one_line([Some(finding.what), finding.fix].into_iter().flatten());

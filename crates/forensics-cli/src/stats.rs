@@ -50,6 +50,8 @@ pub(crate) struct Stats {
     corrupt_lines: usize,
     outcomes: Counts,
     causes: Counts,
+    /// systemd's reasons for the stop.
+    stop_reasons: Counts,
     /// By name and user, such as `kill uid=1000`.
     senders: Counts,
     /// By name; members of groups by `GROUP/PHASE`.
@@ -107,6 +109,9 @@ impl Stats {
         if let Some(cause) = run.cause {
             *entry(&mut self.causes, shown(&cause)) += 1;
         }
+        if let Some(explained) = run.explained {
+            *entry(&mut self.stop_reasons, shown(&explained.reason)) += 1;
+        }
         if let Some(sender) = run.sender {
             let name = shown(sender.name.as_deref().unwrap_or("?"));
             let user = sender.uid.map(|uid| format!(" uid={uid}")).unwrap_or_default();
@@ -156,6 +161,9 @@ impl Stats {
         }
         writeln!(out, "\noutcomes  {}", most_frequent(&self.outcomes))?;
         writeln!(out, "causes    {}", most_frequent(&self.causes))?;
+        if !self.stop_reasons.is_empty() {
+            writeln!(out, "reasons   {}", most_frequent(&self.stop_reasons))?;
+        }
         writeln!(out, "senders   {}", most_frequent(&self.senders))?;
         if self.phases.is_empty() {
             return Ok(());

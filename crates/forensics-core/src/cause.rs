@@ -16,6 +16,7 @@
 //! | `container_stop` | the sender is outside our pid namespace, and we are not a service of systemd; or it is a container's init; or it is a container runtime |
 //! | `watchdog` | SIGABRT from the service manager, and a watchdog message may be overdue |
 //! | `systemd` | from the service manager: process 1, or the user manager that owns our cgroup |
+//! | `reboot` | from process 1, if that is systemd-shutdown |
 //! | `supervisor` | from our parent, if that is not systemd |
 //! | `operator` | the sender or an ancestor has a terminal, or the sender is in a login session whose login program still runs |
 //! | `process` | any other sender with a name |
@@ -29,11 +30,12 @@
 //! |---|---|
 //! | a container's init (`CONTAINER_INITS`) | it is process 1 of our pid namespace, or one of our ancestors |
 //! | a container runtime (`CONTAINER_RUNTIMES`) | it is one of our ancestors; or its user is root, and we are in a container |
+//! | `systemd-shutdown`, as the kernel cuts it | it is process 1 |
 //! | `systemd` | it is process 1; or it is in the control group of our user manager |
 //! | an OOM daemon (`OOM_DAEMONS`) | it is in the service of that name of the system manager, or its user is root |
 //!
-//! [`Cause::Reboot`] replaces `systemd` if the manager, which is asked later, says that the whole
-//! system is going down. No fact that can be read at once proves that.
+//! [`Cause::Reboot`] also replaces `systemd` if the manager, which is asked later, says that the
+//! whole system is going down.
 
 use serde::{Deserialize, Serialize};
 
@@ -135,6 +137,9 @@ const OOM_DAEMONS: [&str; 3] = ["earlyoom", "systemd-oomd", "nohang"];
 /// as long as the kernel stores names.
 pub(crate) const CONTAINER_RUNTIMES: [&str; 4] = ["runc", "crun", "conmon", "containerd-shim"];
 
+/// The name of process 1 after systemd has executed systemd-shutdown, as the kernel cuts it.
+const SYSTEMD_SHUTDOWN: &str = "systemd-shutdow";
+
 /// Decides the cause by the table above.
 pub(crate) fn decide(
     trigger: &Trigger,
@@ -220,6 +225,8 @@ fn of_signal(
         // Checked before `operator`: a person at a terminal may have run `podman stop`, but it is
         // the runtime that stops us, and it may repeat its signal.
         (Cause::ContainerStop, format!("sent by the container runtime {who}"))
+    } else if who.pid == 1 && who.name.as_deref() == Some(SYSTEMD_SHUTDOWN) {
+        (Cause::Reboot, format!("sent by {who}, which ends all processes that are left"))
     } else if let Some(manager) = service_manager(who, us.unit.as_ref()) {
         match signal {
             Signal::ABRT if known.has_watchdog => {
@@ -454,6 +461,8 @@ mod tests {
             (kernel(Signal::QUIT), Cause::CtrlC, "SIGQUIT from the kernel"),
             (kernel(Signal::HUP), Cause::Hangup, "terminal hung up"),
             (kernel(Signal::TERM), Cause::Unknown, "SIGTERM with si_code Kernel"),
+            (from(named(1, "systemd-shutdow")), Cause::Reboot, "systemd-shutdow(1)"),
+            (from(named(7, "systemd-shutdow")), Cause::Process, "systemd-shutdow(7)"),
             (hangup(leader(None)), Cause::Hangup, "bash(300), whose terminal hung up"),
             // `kill -HUP` in the shell, whose terminal is still there.
             (hangup(leader(Some("pts/1"))), Cause::Operator, "bash(300) runs on pts/1"),

@@ -246,6 +246,16 @@ impl ShutdownContext {
         self.decision.as_ref().map_or(Cause::Unknown, |decision| decision.cause)
     }
 
+    /// Whether the sender of the signal may be a manager outside our pid namespace, or is not known
+    /// because the handler did not see the signal.
+    pub(crate) fn may_be_from_outside(&self) -> bool {
+        let is_signal = matches!(self.trigger, Some(Trigger::Signal { .. }));
+        match &self.sender {
+            Some(sender) => is_signal && sender.is_verified() && sender.process.pid == 0,
+            None => is_signal && self.capture_ns.is_none(),
+        }
+    }
+
     /// Returns the evidence for the cause, as text for people. It contains text from other
     /// processes: escape it.
     pub fn evidence(&self) -> Option<&str> {

@@ -11,12 +11,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use forensics_core::capture::Signal;
-use forensics_core::cause::Cause;
 use forensics_core::context::ShutdownContext;
 use forensics_core::escape::Escaped;
 use forensics_core::logfmt::{Value, needs_quotes};
-use forensics_core::record::{Loss, PostMortem, values_line};
-use forensics_core::systemd::{Finding, StopReason};
+use forensics_core::record::{Explained, Loss, PostMortem, values_line};
+use forensics_core::systemd::Finding;
 use forensics_core::unheard::Obstacle;
 use tracing::field::display;
 use tracing::{Span, debug_span, error, info, info_span, warn};
@@ -45,8 +44,10 @@ macro_rules! events {
 
 events! {
     /// systemd reported why it stops us.
-    pub(crate) fn explained(cause: Cause, unit: &str, why: &StopReason) =>
-        info(name: "stop_explained", cause = %cause, unit, "Shutdown explained by systemd: {why}");
+    fn explained(why: &Explained, unit: Option<&str>) =>
+        info(name: "stop_explained", cause = named(&why.cause), unit, reason = named(&why.reason),
+            units = (!why.units.is_empty()).then(|| why.units.join(" ")), basis = %why.basis,
+            "Shutdown explained by systemd: {}", why.detail);
 
     /// systemd did not report why it stops us.
     pub(crate) fn unexplained(why: &str) =>
@@ -221,7 +222,8 @@ events! {
 
     /// The teardown has ended.
     pub(crate) fn complete(report: &ShutdownReport) =>
-        info(name: "shutdown_complete", cause = %report.context.cause(), outcome = %report.how,
+        info(name: "shutdown_complete", cause = %report.cause(),
+            reason = report.explained.as_ref().map(|why| named(&why.reason)), outcome = %report.how,
             phases = report.phases.len(), timed_out = report.timed_out, total_usec = micros(report.total),
             exit_status = report.exit_status, exit_signal = report.exit_signal.map(display),
             "+{} Shutdown complete", Seconds(report.total));
@@ -393,6 +395,7 @@ pub(crate) fn emit(event: LogEvent, phases: &Phases) {
         LogEvent::DelayEnded(lasted, why) => delay_ended(lasted, why),
         LogEvent::TeardownStarted { sum, deadline } => teardown_started(&deadline, &sum),
         LogEvent::DeadlineMoved(deadline) => deadline_moved(&deadline),
+        LogEvent::StopExplained { why, unit } => explained(&why, unit.as_deref()),
         LogEvent::RegistrationError(what) => registration_error(&what),
         LogEvent::PhaseStarted { phase, offset, budget } => {
             phases.span(&phase).in_scope(|| phase_started(&phase.name, offset, budget));

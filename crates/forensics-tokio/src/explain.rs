@@ -12,7 +12,10 @@ use std::time::Duration;
 
 use forensics_core::cause::Cause;
 use forensics_core::context::ShutdownContext;
-use forensics_core::systemd::{CgroupUnit, StopReason, stop_reason};
+use forensics_core::record::Explained;
+use forensics_core::systemd::{
+    CgroupUnit, Manager, StopFacts, explain_final_kill, explain_stop, related_arguments,
+};
 use tokio::time::sleep;
 
 use crate::machine::Event;
@@ -20,7 +23,8 @@ use crate::shutdown::Shutdown;
 use crate::unit::{self, Answer};
 use crate::{events, systemctl};
 
-/// How long systemd may take to answer. All questions are asked at the same time.
+/// How long systemd may take to answer. Questions that do not depend on each other are asked at the
+/// same time.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long after an answer systemd is asked again if no signal has arrived. A `daemon-reload`
@@ -30,24 +34,41 @@ const AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// The same while `ExecStop=` runs. Its end changes the time of the SIGKILL.
 const AGAIN_IN_COMMAND: Duration = Duration::from_millis(500);
 
+/// How far the search for the reason of the stop is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Search {
+    /// systemd has not been asked yet.
+    First,
+    /// systemd did not show that it stops us. It may begin to stop us later.
+    Later,
+    /// The reason is known, or systemd no longer shows it.
+    Over,
+}
+
 /// Asks systemd why it stops us and by when, again and again until the teardown has ended.
 ///
 /// After the first answer it notifies systemd that we are stopping. The order matters: after the
 /// notification systemd shows the unit as stopping, and no longer shows the reason.
-pub(crate) async fn explain_stop(shutdown: Arc<Shutdown>, context: Arc<ShutdownContext>) {
+pub(crate) async fn explain(shutdown: Arc<Shutdown>, context: Arc<ShutdownContext>) {
     let unit = context.systemd.unit.clone().filter(CgroupUnit::has_stop_timeout);
+    if let Some(explained) = explain_final_kill(&context) {
+        shutdown.handle(Event::StopExplained(Box::new(explained)));
+        return;
+    }
     let Some(unit) = unit else {
         shutdown.notifier.stopping();
         return;
     };
-    let mut is_first = true;
-    let mut is_explained = false;
+    let mut search = Search::First;
     loop {
-        let answer = ask(&shutdown, &context, &unit, is_first, &mut is_explained).await;
+        let (answer, explained) = ask(&shutdown, &context, &unit, search).await;
         // This starts systemd's stop timeout, if it is not running yet.
-        if std::mem::take(&mut is_first) && shutdown.notifier.stopping() {
-            is_explained = true;
-        }
+        let is_told = search == Search::First && shutdown.notifier.stopping();
+        search = if is_told || explained || search == Search::Over {
+            Search::Over
+        } else {
+            Search::Later
+        };
         let in_command = answer.is_some_and(|answer| answer.waits_for_a_command());
         let again = if in_command { AGAIN_IN_COMMAND } else { AGAIN_AFTER };
         tokio::select! {
@@ -67,57 +88,44 @@ async fn is_over(shutdown: &Shutdown) {
     }
 }
 
-/// Asks systemd once. Logs its reason for the stop, unless `is_explained`.
+/// Asks systemd once. Reports its reason for the stop if that is still searched for, and returns
+/// whether there was one.
 async fn ask(
     shutdown: &Arc<Shutdown>,
     context: &ShutdownContext,
     unit: &CgroupUnit,
-    is_first: bool,
-    is_explained: &mut bool,
-) -> Option<Answer> {
-    let may_explain = !*is_explained;
+    search: Search,
+) -> (Option<Answer>, bool) {
     let jobs = async {
-        match may_explain {
-            true => systemctl::list_jobs(unit.manager, ANSWER_LIMIT).await,
-            false => Ok(String::new()),
+        match search {
+            Search::First | Search::Later => systemctl::list_jobs(unit.manager, ANSWER_LIMIT).await,
+            Search::Over => Ok(String::new()),
         }
     };
-    // The cause does not rule out that systemd has sent the signal.
-    let may_be_systemd =
-        matches!(context.cause(), Cause::Systemd | Cause::Watchdog | Cause::Unknown);
-    let log = &shutdown.log;
     let (answer, jobs) = match tokio::try_join!(unit::ask(unit, ANSWER_LIMIT), jobs) {
         Ok(answers) => answers,
         Err(e) => {
-            if is_first && may_be_systemd {
-                log.emit(move || events::unexplained(&e));
+            // The cause does not rule out that systemd has sent the signal.
+            let may_be_systemd =
+                matches!(context.cause(), Cause::Systemd | Cause::Watchdog | Cause::Unknown);
+            if search == Search::First && may_be_systemd {
+                shutdown.log.emit(move || events::unexplained(&e));
             }
-            return None;
+            return (None, false);
         }
     };
-    let properties = &answer.properties;
-    if may_explain
-        && (is_first && may_be_systemd || properties.stop_timer().is_some())
-        && let Some(reason) = stop_reason(&unit.unit, properties, &jobs)
-    {
-        *is_explained = true;
-        let cause = match reason {
-            StopReason::Reboot { .. } => Cause::Reboot,
-            StopReason::Watchdog => Cause::Watchdog,
-            // The unit is not being stopped, so the watchdog has sent nothing.
-            StopReason::Kill | StopReason::Reload if context.cause() == Cause::Watchdog => {
-                Cause::Systemd
-            }
-            // Then systemd does not say who sent the signal.
-            StopReason::Kill | StopReason::Reload | StopReason::Unclear => context.cause(),
-            _ => Cause::Systemd,
-        };
-        let unit = unit.unit.clone();
-        log.emit(move || events::explained(cause, &unit, &reason));
+    let explained = match search {
+        Search::Over => None,
+        Search::Later if answer.properties.stop_timer().is_none() => None,
+        Search::First | Search::Later => reason(context, &answer, &jobs).await,
+    };
+    let is_explained = explained.is_some();
+    if let Some(explained) = explained {
+        shutdown.handle(Event::StopExplained(Box::new(explained)));
     }
     let mut known = answer.known(shutdown, true);
     // A command that has just sent us a signal may be about to end, and may not wait for us.
-    if is_first
+    if search == Search::First
         && answer.waits_for_a_command()
         && let Some(own) = known.timers.first_mut()
     {
@@ -125,5 +133,37 @@ async fn ask(
     }
     shutdown.notifier.set_role(answer.role());
     shutdown.handle(Event::UnitKnown(known));
-    Some(answer)
+    (Some(answer), is_explained)
+}
+
+/// The reason for the stop. Asks about other units and other managers if they may be the reason.
+async fn reason(context: &ShutdownContext, answer: &Answer, jobs: &str) -> Option<Explained> {
+    let Answer { unit, properties, .. } = answer;
+    let related = async {
+        let Some(arguments) = related_arguments(unit, properties, jobs) else {
+            return (String::new(), false);
+        };
+        let (related, is_booting) = tokio::join!(
+            systemctl::ask(&arguments, ANSWER_LIMIT),
+            systemctl::is_booting(unit.manager, ANSWER_LIMIT)
+        );
+        (related.unwrap_or_default(), is_booting)
+    };
+    let system_jobs = async {
+        match unit.manager {
+            Manager::User { .. } => systemctl::list_jobs(Manager::System, ANSWER_LIMIT).await.ok(),
+            _ => None,
+        }
+    };
+    let ((related, is_booting), system_jobs) = tokio::join!(related, system_jobs);
+    let facts = StopFacts {
+        unit,
+        properties,
+        jobs,
+        related: &related,
+        system_jobs: system_jobs.as_deref(),
+        manager_stops: answer.manager_stops(),
+        is_booting,
+    };
+    explain_stop(context, &facts)
 }

@@ -8,7 +8,7 @@ use forensics_core::capture::{self, Signal};
 use forensics_core::cause::Cause;
 use forensics_core::context::Sender;
 use forensics_core::context::ShutdownContext;
-use forensics_core::record::ExitKind;
+use forensics_core::record::{ExitKind, Explained};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -39,6 +39,10 @@ pub struct ShutdownReport {
     pub service: String,
     /// Who asked for the stop, and why.
     pub context: ShutdownContext,
+    /// Why systemd stopped the service, as systemd showed during the stop. Its `cause` takes that into
+    /// account, the one of the context does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explained: Option<Explained>,
     /// The phases and groups, in the order in which they started.
     pub phases: Vec<PhaseReport>,
     /// How the service's own future ended.
@@ -95,6 +99,12 @@ impl ShutdownReport {
     /// wrongly.
     pub fn is_failed(&self) -> bool {
         !self.failure().is_empty()
+    }
+
+    /// The cause of the stop, with what systemd showed taken into account.
+    pub(crate) fn cause(&self) -> String {
+        let explained = self.explained.as_ref().map(|explained| explained.cause.clone());
+        explained.unwrap_or_else(|| self.context.cause().to_string())
     }
 
     /// What failed, in a few words; empty if nothing did.

@@ -263,7 +263,7 @@ impl Shutdown {
             }
             Action::SetStatus(text) => self.notifier.status(&text),
             Action::ExplainStop(context) => {
-                drop(self.runtime.spawn(explain::explain_stop(self.clone(), context)));
+                drop(self.runtime.spawn(explain::explain(self.clone(), context)));
             }
             Action::StartDiagnostic(context) => {
                 drop(self.runtime.spawn(self.clone().run_diagnostic(context)));

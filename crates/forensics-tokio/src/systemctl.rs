@@ -39,7 +39,7 @@ const NO_PEER: &str = "No data available";
 /// # Errors
 /// As [`run`].
 pub(crate) async fn show(unit: &CgroupUnit, limit: Duration) -> Result<UnitProperties, String> {
-    let output = systemctl(&show_arguments(unit.manager, &unit.unit), limit).await?;
+    let output = ask(&show_arguments(unit.manager, &unit.unit), limit).await?;
     Ok(UnitProperties::parse(&output))
 }
 
@@ -48,12 +48,25 @@ pub(crate) async fn show(unit: &CgroupUnit, limit: Duration) -> Result<UnitPrope
 /// # Errors
 /// As [`run`].
 pub(crate) async fn list_jobs(manager: Manager, limit: Duration) -> Result<String, String> {
-    systemctl(&[manager.option(), "--no-pager", "list-jobs"], limit).await
+    ask(&[manager.option(), "--no-pager", "--full", "list-jobs"], limit).await
 }
 
-/// Runs systemctl. Runs it again if its connection to systemd breaks, as during `systemctl
+/// Whether `manager` has not finished its start. `false` if it does not answer.
+pub(crate) async fn is_booting(manager: Manager, limit: Duration) -> bool {
+    let arguments = [manager.option(), "--no-pager", "show", "--property=SystemState"];
+    let state = ask(&arguments, limit).await.unwrap_or_default();
+    matches!(state.trim(), "SystemState=initializing" | "SystemState=starting")
+}
+
+/// Runs systemctl, and returns its output. Runs it again if its connection to systemd breaks, as during `systemctl
 /// daemon-reexec`, or if it can reach systemd only over the bus.
-async fn systemctl(arguments: &[impl AsRef<OsStr>], limit: Duration) -> Result<String, String> {
+///
+/// # Errors
+/// As [`run`].
+pub(crate) async fn ask(
+    arguments: &[impl AsRef<OsStr>],
+    limit: Duration,
+) -> Result<String, String> {
     let attempts = async {
         let (mut retries, mut over_bus) = (RETRIES, false);
         loop {

@@ -68,6 +68,11 @@ impl Answer {
         outer.chain([&self.properties]).any(|properties| properties.stop_timer().is_some())
     }
 
+    /// Whether the system manager is stopping the user manager that runs the unit.
+    pub(crate) fn manager_stops(&self) -> bool {
+        self.outer.as_ref().is_some_and(|(_, properties)| properties.stop_timer().is_some())
+    }
+
     /// Whether systemd waits for the end of `ExecStop=`, which may wait for us.
     pub(crate) fn waits_for_a_command(&self) -> bool {
         self.properties.stop_timer().is_some_and(|timer| !timer.kills)

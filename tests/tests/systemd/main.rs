@@ -15,6 +15,7 @@ mod harness;
 mod journal;
 mod notify;
 mod programs;
+mod reasons;
 mod restarts;
 mod roles;
 mod signals;

@@ -60,42 +60,6 @@ fn a_kill_by_another_process_is_not_attributed_to_systemd() {
 }
 
 #[test]
-fn the_reasons_of_systemd_are_distinguished() {
-    let cases = [
-        ("", "systemctl restart gw", "a restart job, as by systemctl restart"),
-        ("", "systemctl kill gw", "the unit is not being stopped: only a signal was sent"),
-        ("RuntimeMaxSec=2", ":", "RuntimeMaxSec= ran out"),
-        (
-            "BindsTo=other.service After=other.service",
-            "systemctl stop other",
-            "a stop job, with jobs of other units: other.service",
-        ),
-    ];
-    for (properties, command, expected) in cases {
-        let script = format!(
-            "systemd-run -q --unit=other sleep 1000
-             start gw {properties} TimeoutStopSec=60 -- --wedge drain --drain-timeout 1s
-             {command}; until_log gw 'explained by systemd'; log gw"
-        );
-        let Some(said) = under_systemd(&script) else { return };
-        let explained = said.lines().find(|line| line.contains("explained by systemd")).unwrap();
-        assert!(explained.contains(expected), "{explained}");
-    }
-}
-
-#[test]
-fn a_shutdown_of_the_system_is_distinguished_from_a_stop() {
-    let Some(said) = under_systemd(
-        "ALIGNMENT='listening on'
-         start gw StandardError=append:$SHARED/log -- --wedge drain --drain-timeout 1s
-         systemctl poweroff; sleep 20",
-    ) else {
-        return;
-    };
-    assert_says(&said, &["the system is going down to poweroff.target cause=reboot"]);
-}
-
-#[test]
 fn a_run_that_systemd_killed_is_reported_at_the_next_start_and_after_the_stop() {
     // Without systemctl the gateway does not know the timeout, and keeps its own
     // deadline.

@@ -21,9 +21,9 @@ const MAX_NAME: usize = 160;
 #[command(after_help = "\
 Exit status: 0; 2 if the folder cannot be read. A record that cannot be read is reported on stderr.
 
-With --stats: the number of runs by end, by cause and by sender. For each phase: how often it ran; the
-median, the 95th percentile and the maximum of its time (nearest rank, without skipped phases); and how
-often it did not end well. Members of groups are shown as GROUP/PHASE.
+With --stats: the number of runs by end, by cause, by systemd's reason for the stop, and by sender. For each
+phase: how often it ran; the median, the 95th percentile and the maximum of its time (nearest rank, without
+skipped phases); and how often it did not end well. Members of groups are shown as GROUP/PHASE.
 
 Examples:
   forensics list /var/lib/gateway/shutdown | grep -v ' clean '
@@ -70,7 +70,9 @@ fn print(out: &mut dyn Write, run: &PostMortem) -> io::Result<()> {
         write!(out, "  {}", name(signal))?;
     }
     if let Some(cause) = &run.cause {
-        write!(out, " ({})", name(cause))?;
+        let reason =
+            run.explained.as_ref().map(|explained| format!(", {}", name(&explained.reason)));
+        write!(out, " ({}{})", name(cause), reason.unwrap_or_default())?;
     }
     for open in run.phases.iter().take(MAX_PHASES) {
         write!(out, "  in {}", name(&open.phase))?;

@@ -138,7 +138,11 @@ pub fn post_mortem(record: &Digest, host: &HostState) -> PostMortem {
             (Some(name), SignalKind::Signal) => name.clone(),
             (_, kind) => kind.to_string(),
         }),
-        cause: first.map(|signal| signal.cause.clone()),
+        cause: run
+            .explained
+            .map(|explained| &explained.cause)
+            .or(first.map(|it| &it.cause))
+            .cloned(),
         sender: first.and_then(|signal| {
             Some(SignalSender {
                 pid: signal.sender_pid?,

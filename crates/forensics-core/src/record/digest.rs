@@ -147,7 +147,14 @@ impl End {
                 self.stalled = Some(Stalled { threads: Value::Null, ..stalled.clone() });
             }
             Event::Stopped(stopped) => self.stopped = Some(stopped.clone()),
-            Event::Explained(explained) => self.explained = Some(explained.clone()),
+            Event::Explained(explained) => {
+                if matches!(explained.cause.as_str(), "systemd" | "reboot")
+                    && self.asked_by_systemd.is_none()
+                {
+                    self.asked_by_systemd.clone_from(&self.asked);
+                }
+                self.explained = Some(explained.clone());
+            }
             Event::RunStarted(_)
             | Event::Alive
             | Event::Diag(_)

@@ -48,8 +48,7 @@ mod witness;
 mod writer;
 
 pub use crate::access::AccessError;
-pub use crate::basis::{Basis, Source};
-pub use event::{ExitKind, Explained, ForcedBy};
+pub use event::{ExitKind, ForcedBy};
 pub use folder::runs;
 pub use phase::{PhaseFinished, PhaseOutcome};
 pub use post_mortem::{OpenPhase, PostMortem, Reason, RunOutcome, SignalSender};
@@ -67,8 +66,8 @@ pub use self::{
     digest::Digest,
     entry::{Entry, VERSION},
     event::{
-        DeadlineMoved, Diag, DiagState, Event, RunStarted, SignalEvent, SignalKind, Stalled,
-        StalledWhat, Stopped, Unknown, Witness,
+        DeadlineMoved, Diag, DiagState, Event, Explained, RunStarted, SignalEvent, SignalKind,
+        Stalled, StalledWhat, Stopped, Unknown, Witness,
     },
     folder::{DEFAULT_RETENTION, ForeignRecords, prune},
     identity::{Place, ProcessState},
@@ -84,3 +83,5 @@ pub use self::{
     },
     writer::{Loss, RecordError, Recorder},
 };
+#[doc(hidden)]
+pub use crate::basis::{Basis, Source};

@@ -169,7 +169,8 @@ pub struct PostMortem {
     /// run to stop.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,
-    /// The cause of the stop, as one word.
+    /// The cause of the stop, as one word, with what systemd showed during the stop taken into
+    /// account.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
     /// Who sent the first signal.

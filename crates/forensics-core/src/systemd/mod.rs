@@ -10,6 +10,7 @@ mod cgroup;
 mod container;
 mod drop_in;
 mod lint;
+mod relations;
 mod show;
 mod signals;
 mod stop_reason;
@@ -28,5 +29,5 @@ pub use self::{
     lint::{Finding, Severity, lint},
     show::{StopTimer, UnitProperties, show_arguments},
     signals::{DEFAULT_SIGNALS, lint_signals, list_signals},
-    stop_reason::{StopReason, stop_reason},
+    stop_reason::{StopFacts, explain_final_kill, explain_stop, related_arguments},
 };

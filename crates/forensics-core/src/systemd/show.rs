@@ -7,21 +7,26 @@
 use serde::{Deserialize, Serialize};
 
 use super::cgroup::Manager;
+use super::relations::{Relation, Relations};
+use super::unit_name;
 use crate::capture::Signal;
 use crate::duration::{self, Timespan};
 
-/// The properties to ask for, separated by commas: all that [`UnitProperties::parse`] reads.
+/// The properties to ask for, separated by commas: all that [`UnitProperties::parse`] reads, except
+/// the [relations](Relation).
 const PROPERTIES: &str = "Id,LoadState,ActiveState,SubState,Result,Transient,\
     NeedDaemonReload,Type,NotifyAccess,MainPID,KillMode,SendSIGKILL,TimeoutStopUSec,TimeoutAbortUSec,\
     StateChangeTimestampMonotonic,WatchdogUSec,KillSignal,RestartKillSignal,FinalKillSignal,\
-    ReloadSignal,ExecReload,DropInPaths,Conflicts,ConflictedBy";
+    ReloadSignal,ExecReload,DropInPaths,RuntimeMaxUSec,StopWhenUnneeded,\
+    InactiveExitTimestampMonotonic,ActiveEnterTimestampMonotonic,ActiveExitTimestampMonotonic";
 
 /// The arguments for systemctl(1) to print the output that [`UnitProperties::parse`] reads.
 ///
 /// If `unit` has no type, `.service` is meant. [`Manager::option`] says which user's manager is
 /// asked.
 pub fn show_arguments(manager: Manager, unit: &str) -> Vec<String> {
-    let properties = format!("--property={PROPERTIES}");
+    let relations: Vec<&str> = Relation::ALL.iter().map(|relation| relation.property()).collect();
+    let properties = format!("--property={PROPERTIES},{}", relations.join(","));
     // A unit's name may start with a hyphen.
     [manager.option(), "--no-pager", "show", &properties, "--", unit].map(str::to_owned).into()
 }
@@ -84,10 +89,19 @@ pub struct UnitProperties {
     pub exec_reload: Vec<String>,
     /// Its drop-in files, in the order in which they apply.
     pub drop_in_paths: Vec<String>,
-    /// The units in `Conflicts=`: starting one of them stops this unit, and the other way round.
-    pub conflicts: Vec<String>,
-    /// The units that name this one in their `Conflicts=`.
-    pub conflicted_by: Vec<String>,
+    /// `RuntimeMaxSec=`; absent if there is no limit.
+    pub runtime_max: Option<Timespan>,
+    /// Whether systemd stops the unit when no active unit needs it.
+    pub stop_when_unneeded: Option<bool>,
+    /// When the unit was last started, became active, and ceased to be active, in microseconds of
+    /// `CLOCK_MONOTONIC`; absent if never.
+    pub inactive_exit_us: Option<u64>,
+    /// See [`inactive_exit_us`](Self::inactive_exit_us).
+    pub active_enter_us: Option<u64>,
+    /// See [`inactive_exit_us`](Self::inactive_exit_us).
+    pub active_exit_us: Option<u64>,
+    /// The units by which it can be stopped, or that it stops.
+    pub relations: Relations,
 }
 
 impl UnitProperties {
@@ -118,6 +132,15 @@ impl UnitProperties {
             _ => None,
         };
         let span = |key| duration::parse(value(key)?).ok();
+        let time = |key| value(key)?.parse().ok().filter(|&us| us != 0);
+        let limit = |key| {
+            span(key).filter(|&span| !matches!(span, Timespan::Finite(0) | Timespan::Infinite))
+        };
+        let relation = |&relation: &Relation| {
+            let mut units = list(relation.property());
+            units.retain(|unit| unit_name::is_valid(unit));
+            (!units.is_empty()).then_some((relation, units))
+        };
         let signal = |key| value(key)?.parse().ok().map(Signal::from_raw);
         Self {
             id: text("Id"),
@@ -133,11 +156,8 @@ impl UnitProperties {
             send_sigkill: switch("SendSIGKILL"),
             timeout_stop: span("TimeoutStopUSec"),
             timeout_abort: span("TimeoutAbortUSec"),
-            state_change_us: value("StateChangeTimestampMonotonic")
-                .and_then(|us| us.parse().ok())
-                .filter(|&us| us != 0),
-            watchdog: span("WatchdogUSec")
-                .filter(|&span| span != Timespan::Finite(0) && span != Timespan::Infinite),
+            state_change_us: time("StateChangeTimestampMonotonic"),
+            watchdog: limit("WatchdogUSec"),
             service_type: text("Type"),
             kill_signal: signal("KillSignal"),
             restart_kill_signal: signal("RestartKillSignal"),
@@ -149,8 +169,12 @@ impl UnitProperties {
                 .filter_map(|(_, value)| arguments(value))
                 .collect(),
             drop_in_paths: list("DropInPaths"),
-            conflicts: list("Conflicts"),
-            conflicted_by: list("ConflictedBy"),
+            runtime_max: limit("RuntimeMaxUSec"),
+            stop_when_unneeded: switch("StopWhenUnneeded"),
+            inactive_exit_us: time("InactiveExitTimestampMonotonic"),
+            active_enter_us: time("ActiveEnterTimestampMonotonic"),
+            active_exit_us: time("ActiveExitTimestampMonotonic"),
+            relations: Relations(Relation::ALL.iter().filter_map(relation).collect()),
         }
     }
 
@@ -176,6 +200,17 @@ impl UnitProperties {
             _ => (timeout, true),
         };
         Some(StopTimer { timeout, since_us: self.state_change_us, kills })
+    }
+
+    /// Whether the unit has become active since it was last started.
+    pub(super) fn has_been_active(&self) -> bool {
+        self.active_enter_us.is_some_and(|us| us >= self.inactive_exit_us.unwrap_or(0))
+    }
+
+    /// When systemd began to stop the unit, in microseconds of `CLOCK_MONOTONIC`.
+    pub(super) fn stop_began_us(&self) -> Option<u64> {
+        let exit = self.active_exit_us.filter(|_| self.has_been_active());
+        exit.filter(|&us| us >= self.active_enter_us.unwrap_or(0)).or(self.state_change_us)
     }
 
     /// The drop-ins that are read after the `override.conf` of `systemctl edit`, and so override
@@ -274,6 +309,12 @@ FragmentPath=/etc/systemd/system/aligned.service
 DropInPaths=/etc/systemd/system/aligned.service.d/override.conf \
 \"/etc/systemd/system/aligned.service.d/with space.conf\"
 Job=357
+RuntimeMaxUSec=infinity
+StopWhenUnneeded=no
+InactiveExitTimestampMonotonic=791230001
+ActiveEnterTimestampMonotonic=791230002
+ActiveExitTimestampMonotonic=791330612
+Requires=system.slice sysinit.target
 Conflicts=shutdown.target
 ConflictedBy=rescue.service other.service
 NeedDaemonReload=yes
@@ -283,6 +324,9 @@ Transient=no
     #[test]
     fn all_properties_of_a_real_service_are_read() {
         let some = |text: &str| Some(text.to_owned());
+        let related = |relation, units: &[&str]| {
+            (relation, units.iter().map(|&unit| unit.to_owned()).collect())
+        };
         let expected = UnitProperties {
             id: some("aligned.service"),
             load_state: some("loaded"),
@@ -312,8 +356,16 @@ Transient=no
                 "/etc/systemd/system/aligned.service.d/override.conf".to_owned(),
                 "/etc/systemd/system/aligned.service.d/with space.conf".to_owned(),
             ],
-            conflicts: vec!["shutdown.target".to_owned()],
-            conflicted_by: vec!["rescue.service".to_owned(), "other.service".to_owned()],
+            runtime_max: None,
+            stop_when_unneeded: Some(false),
+            inactive_exit_us: Some(791_230_001),
+            active_enter_us: Some(791_230_002),
+            active_exit_us: Some(791_330_612),
+            relations: Relations(vec![
+                related(Relation::Requires, &["system.slice", "sysinit.target"]),
+                related(Relation::Conflicts, &["shutdown.target"]),
+                related(Relation::ConflictedBy, &["rescue.service", "other.service"]),
+            ]),
         };
         assert_eq!(UnitProperties::parse(MIXED), expected);
     }
@@ -465,14 +517,23 @@ Transient=no
             ("RestartKillSignal", "15"),
             ("FinalKillSignal", "9"),
             ("ReloadSignal", "1"),
+            ("RuntimeMaxUSec", "1s"),
+            ("StopWhenUnneeded", "yes"),
+            ("InactiveExitTimestampMonotonic", "1"),
+            ("ActiveEnterTimestampMonotonic", "1"),
+            ("ActiveExitTimestampMonotonic", "1"),
             ("ExecReload", "{ path=a ; argv[]=a ; ignore_errors=no ; pid=0 }"),
         ]);
-        for property in PROPERTIES.split(',') {
-            let line = format!("{property}={}", samples.get(property).unwrap_or(&"x"));
+        let relations = Relation::ALL.iter().map(|relation| (relation.property(), "a.service"));
+        let plain = PROPERTIES.split(',');
+        let plain = plain.map(|property| (property, *samples.get(property).unwrap_or(&"x")));
+        for (property, sample) in plain.chain(relations) {
+            let line = format!("{property}={sample}");
             assert_ne!(UnitProperties::parse(&line), UnitProperties::default(), "{line}");
         }
         let field_count = serde_json::to_value(UnitProperties::default()).unwrap();
-        assert_eq!(PROPERTIES.split(',').count(), field_count.as_object().unwrap().len());
+        // All relations are in one field.
+        assert_eq!(PROPERTIES.split(',').count() + 1, field_count.as_object().unwrap().len());
     }
 
     #[test]
@@ -480,7 +541,7 @@ Transient=no
         let system = show_arguments(Manager::System, "-dash.service");
         assert_eq!(system[..3], ["--system", "--no-pager", "show"]);
         assert_eq!(system[4..], ["--", "-dash.service"]);
-        assert!(system[3].starts_with("--property=Id,") && system[3].ends_with(",ConflictedBy"));
+        assert!(system[3].starts_with("--property=Id,") && system[3].ends_with(",UpheldBy"));
         assert_eq!(show_arguments(Manager::User { uid: 7 }, "a")[0], "--user");
     }
 

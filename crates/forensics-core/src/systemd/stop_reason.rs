@@ -3,183 +3,503 @@
 //! For `systemctl stop`, `restart`, `kill` and a reboot, the service receives the same SIGTERM from
 //! the manager. The unit's state, its job and the other jobs at that moment differ, as observed
 //! with systemd 252 and 257. Who asked systemd for the job is not logged by default.
+//!
+//! What systemd reports never replaces what the kernel said about the sender of the signal: if that
+//! is not the manager, the cause stays as it is.
 
-use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 
-use super::{UnitProperties, unit_name};
+use serde::Serialize;
+
+use super::relations::{Relation, relation_to};
+use super::{CgroupUnit, Manager, UnitProperties, unit_name};
+use crate::basis::{Basis, Source};
+use crate::cause::Cause;
+use crate::context::ShutdownContext;
 use crate::escape::{Escaped, MAX_NAME_CHARS, truncate};
+use crate::record::Explained;
 
-/// Why systemd stops the unit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum StopReason {
-    /// The unit is not being stopped: `systemctl kill`, or another sender than the manager.
-    Kill,
-    /// The unit is being reloaded: `systemctl reload`. With `Type=notify-reload`, systemd sends
-    /// `ReloadSignal=`, SIGHUP by default.
-    Reload,
+/// Why systemd stops the unit. The word is the `reason=` of the log and the record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum StopReason {
     /// A stop job for this unit: `systemctl stop`.
-    Stop,
-    /// A restart job for this unit: `systemctl restart`, or one of a unit it is part of.
-    Restart,
-    /// A stop job together with jobs of other units: a dependency, a conflict, `systemctl isolate`.
-    Dependency {
-        /// At most five of the other units with a job.
-        units: Vec<String>,
-    },
-    /// The machine or the user manager goes down.
-    Reboot {
-        /// The target it goes to, such as `reboot.target`.
-        target: String,
-    },
+    StopJob,
+    /// A restart job for this unit: `systemctl restart`, or one of a unit it depends on.
+    RestartJob,
+    /// A reload job: with `Type=notify-reload`, systemd sends `ReloadSignal=`, SIGHUP by default.
+    ReloadJob,
+    /// `TimeoutStartSec=` is over, and the unit has not become active.
+    StartTimeout,
     /// The time of `RuntimeMaxSec=` is over.
     RuntimeMax,
     /// The unit missed its watchdog message.
     Watchdog,
-    /// It is being stopped, but there is no job for it.
-    Unclear,
+    /// A process of the unit was OOM-killed, with `OOMPolicy=stop`.
+    OomPolicy,
+    /// The unit's main process has ended, and this is another process of the unit.
+    MainExited,
+    /// A stop job that follows from another unit, by a dependency or a conflict.
+    Dependency,
+    /// A stop job because no unit needs this one any more.
+    StopWhenUnneeded,
+    /// A stop job with the start of a target: `systemctl isolate`.
+    Isolate,
+    /// The system is going down, to this target.
+    Reboot,
+    Poweroff,
+    Halt,
+    Kexec,
+    SoftReboot,
+    /// The system manager exits, in a container.
+    Exit,
+    /// The system is going down, to no target that is known here.
+    Shutdown,
+    /// The user manager exits.
+    Logout,
+    /// systemd-shutdown ends all processes that are left.
+    FinalKill,
+    /// Only a signal was sent: `systemctl kill`.
+    Signal,
+    /// systemd shows no reason.
+    Unknown,
 }
+
+display_as_in_json!(StopReason);
+
+/// The targets that stop all units of the manager (systemd.special(7)), the most specific first.
+const GOING_DOWN: [(&str, StopReason); 8] = [
+    ("reboot.target", StopReason::Reboot),
+    ("poweroff.target", StopReason::Poweroff),
+    ("halt.target", StopReason::Halt),
+    ("kexec.target", StopReason::Kexec),
+    ("soft-reboot.target", StopReason::SoftReboot),
+    ("exit.target", StopReason::Exit),
+    ("shutdown.target", StopReason::Shutdown),
+    ("umount.target", StopReason::Shutdown),
+];
+
+/// How long before the stop of our unit a unit in a relation to it may have changed its state, and
+/// still be the reason, in microseconds. A transaction of systemd takes some milliseconds.
+const AT_ONCE_US: u64 = 1_000_000;
+
+/// The same for a target, which has no relation to our unit.
+const TARGET_AT_ONCE_US: u64 = 100_000;
 
 /// How many other units are named.
 const MAX_UNITS: usize = 5;
 
-/// Targets that stop all units of the manager (systemd.special(7)), the most specific first.
-const GOING_DOWN: &str = "reboot.target poweroff.target halt.target kexec.target \
-    soft-reboot.target exit.target shutdown.target umount.target";
+/// What systemd reports about a stop of `unit`.
+#[derive(Debug, Clone, Copy)]
+pub struct StopFacts<'a> {
+    /// The unit.
+    pub unit: &'a CgroupUnit,
+    /// Its properties.
+    pub properties: &'a UnitProperties,
+    /// The output of `systemctl list-jobs` of its manager.
+    pub jobs: &'a str,
+    /// The output for [`related_arguments`], if that was asked.
+    pub related: &'a str,
+    /// The output of `systemctl list-jobs` of the system manager, for a unit of a user manager.
+    /// `None` if it cannot be asked.
+    pub system_jobs: Option<&'a str>,
+    /// Whether systemd is stopping the service of the user manager.
+    pub manager_stops: bool,
+    /// Whether the boot has not finished. Then the jobs of targets are those of the boot.
+    pub is_booting: bool,
+}
 
-/// Why `unit` is being stopped, from its properties and the output of `systemctl list-jobs`
-/// at that moment. `None` if its state is not known.
-pub fn stop_reason(unit: &str, properties: &UnitProperties, jobs: &str) -> Option<StopReason> {
-    let state = properties.active_state.as_deref()?;
-    let sub_state = properties.sub_state.as_deref().unwrap_or_default();
-    let jobs: Vec<(&str, &str)> = jobs.lines().filter_map(job).collect();
-    if let Some(target) = GOING_DOWN.split(' ').find(|target| jobs.contains(&(target, "start"))) {
-        return Some(StopReason::Reboot { target: target.to_owned() });
-    }
-    Some(match jobs.iter().find(|(name, _)| *name == unit).map(|(_, kind)| *kind) {
-        _ if sub_state == "stop-watchdog" => StopReason::Watchdog,
-        _ if state == "reloading" => StopReason::Reload,
-        _ if state == "active" => StopReason::Kill,
-        Some("restart" | "try-restart") => StopReason::Restart,
-        Some("stop") => {
-            // The start of another unit is unrelated to our stop, unless it conflicts with ours.
-            // Such jobs come and go; for example, asking systemd can start the system bus.
-            let conflicts = [&properties.conflicts, &properties.conflicted_by];
-            let matters = |(name, kind): &&(&str, &str)| {
-                let is_rival = || conflicts.into_iter().flatten().any(|rival| rival == name);
-                *name != unit && (matches!(*kind, "stop" | "restart") || is_rival())
-            };
-            let others = jobs.iter().filter(matters).map(|(name, _)| (*name).to_owned());
-            let units: Vec<String> = others.take(MAX_UNITS).collect();
-            if units.is_empty() { StopReason::Stop } else { StopReason::Dependency { units } }
-        }
-        _ if properties.result.as_deref() == Some("timeout") => StopReason::RuntimeMax,
-        _ => StopReason::Unclear,
+/// The arguments for systemctl(1) that show the units that may be the reason for a stop job of
+/// `unit`. `None` if it has no stop or restart job.
+pub fn related_arguments(
+    unit: &CgroupUnit,
+    properties: &UnitProperties,
+    jobs: &str,
+) -> Option<Vec<String>> {
+    let jobs = Jobs::parse(jobs);
+    jobs.of(&unit.unit).filter(|job| job.stops())?;
+    let option = unit.manager.option();
+    let shown = format!("--property={}", super::relations::PROPERTIES);
+    let mut arguments = [option, "--no-pager", "show", &shown, "--"].map(str::to_owned).to_vec();
+    arguments.extend(properties.relations.units().map(str::to_owned));
+    // For `systemctl isolate`. A pattern matches the units that are loaded.
+    arguments.push("*.target".to_owned());
+    Some(arguments)
+}
+
+/// Explains a stop whose signal came from systemd-shutdown. systemd cannot be asked any more.
+pub fn explain_final_kill(context: &ShutdownContext) -> Option<Explained> {
+    // Before systemd is asked, this is the only way to that cause.
+    (context.cause() == Cause::Reboot).then(|| {
+        let found = Found::new(
+            StopReason::FinalKill,
+            "the machine is going down, and systemd-shutdown ends the processes that are left",
+            Basis::inferred("the sender is process 1, and its name is that of systemd-shutdown"),
+        );
+        found.explained(Cause::Reboot)
     })
 }
 
-/// Unit and type in a line `JOB UNIT TYPE STATE`. `None` if `UNIT` is not a valid name, because it
-/// is shown unescaped.
-fn job(line: &str) -> Option<(&str, &str)> {
-    let mut columns = line.split_whitespace();
-    columns.next()?.parse::<u32>().ok()?;
-    let unit = columns.next().filter(|unit| unit_name::is_valid(unit))?;
-    Some((unit, columns.next()?))
+/// Explains a stop by what systemd reports. `None` if the unit's state is not known, or if systemd
+/// has nothing to do with the stop.
+pub fn explain_stop(context: &ShutdownContext, facts: &StopFacts<'_>) -> Option<Explained> {
+    let sender = SentBy::of(context);
+    let found = find(facts, sender)?;
+    let cause = match (sender, found.reason) {
+        // Never contradicts the kernel.
+        (SentBy::Other, _) => context.cause(),
+        (_, StopReason::Watchdog) => Cause::Watchdog,
+        (_, reason) if GOING_DOWN.iter().any(|(_, down)| *down == reason) => Cause::Reboot,
+        (_, StopReason::Unknown) => context.cause(),
+        _ => Cause::Systemd,
+    };
+    Some(found.explained(cause))
 }
 
-impl std::fmt::Display for StopReason {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            StopReason::Dependency { units } => {
-                let units = truncate(units.join(", "), MAX_UNITS * MAX_NAME_CHARS);
-                return write!(f, "a stop job, with jobs of other units: {}", Escaped(&units));
+/// Who sent the signal, according to the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SentBy {
+    /// The manager of our unit.
+    Manager,
+    /// A process that is not known: outside our pid namespace, or the handler did not see the
+    /// signal.
+    NotKnown,
+    /// Another process, or the program itself.
+    Other,
+}
+
+impl SentBy {
+    fn of(context: &ShutdownContext) -> Self {
+        match context.cause() {
+            Cause::Systemd | Cause::Watchdog | Cause::Reboot => Self::Manager,
+            Cause::Unknown if context.may_be_from_outside() => Self::NotKnown,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// A reason, before the cause is decided.
+struct Found {
+    reason: StopReason,
+    detail: String,
+    units: Vec<String>,
+    basis: Basis,
+}
+
+impl Found {
+    fn new(reason: StopReason, detail: impl Into<String>, basis: Basis) -> Self {
+        Self { reason, detail: detail.into(), units: Vec::new(), basis }
+    }
+
+    /// A reason that systemd shows.
+    fn shown(reason: StopReason, detail: impl Into<String>) -> Self {
+        Self::new(reason, detail, Basis::observed(Source::Systemd))
+    }
+
+    fn explained(self, cause: Cause) -> Explained {
+        let units = self.units;
+        let explained =
+            Explained::new(self.reason.to_string(), self.detail, cause.to_string(), self.basis);
+        Explained { units, ..explained }
+    }
+}
+
+fn find(facts: &StopFacts<'_>, sender: SentBy) -> Option<Found> {
+    let properties = facts.properties;
+    let state = properties.active_state.as_deref()?;
+    let jobs = Jobs::parse(facts.jobs);
+    let own = jobs.of(&facts.unit.unit);
+    let is_stopping = state == "deactivating" || own.is_some_and(Job::stops);
+    if !is_stopping {
+        return not_stopping(state, properties, own, sender);
+    }
+    if let Some(found) = going_down(facts, &jobs) {
+        return Some(found);
+    }
+    let result = properties.result.as_deref().unwrap_or_default();
+    if result == "watchdog" {
+        let detail = "the unit missed its watchdog message";
+        return Some(Found::shown(StopReason::Watchdog, detail));
+    }
+    if let Some(own) = own.filter(|job| job.stops()) {
+        return Some(by_job(facts, &jobs, own));
+    }
+    Some(match result {
+        "oom-kill" => Found::shown(
+            StopReason::OomPolicy,
+            "a process of the unit was OOM-killed, and the unit is stopped (OOMPolicy=stop)",
+        ),
+        "timeout"
+            if !properties.has_been_active() || own.is_some_and(|job| job.kind == "start") =>
+        {
+            Found::new(
+                StopReason::StartTimeout,
+                "the start of the unit timed out (TimeoutStartSec=)",
+                Basis::inferred("systemd shows Result=timeout")
+                    .and("the unit had not become active"),
+            )
+        }
+        "timeout" if properties.runtime_max.is_some() => Found::new(
+            StopReason::RuntimeMax,
+            "RuntimeMaxSec= ran out",
+            Basis::inferred("systemd shows Result=timeout and no job for the unit")
+                .and("the unit had become active, and has RuntimeMaxSec="),
+        ),
+        _ if properties.main_pid.is_none() => {
+            Found::shown(StopReason::MainExited, "the unit's main process has ended")
+        }
+        _ => no_reason(result),
+    })
+}
+
+/// The unit is not being stopped.
+fn not_stopping(
+    state: &str,
+    properties: &UnitProperties,
+    own: Option<&Job<'_>>,
+    sender: SentBy,
+) -> Option<Found> {
+    let result = properties.result.as_deref().unwrap_or_default();
+    match sender {
+        SentBy::Other => None,
+        _ if own.is_some_and(|job| job.kind == "reload")
+            && properties.service_type.as_deref() == Some("notify-reload") =>
+        {
+            let detail = "a reload job, as by systemctl reload: the unit is not being stopped";
+            Some(Found::shown(StopReason::ReloadJob, detail))
+        }
+        SentBy::Manager if state != "inactive" && state != "failed" => {
+            let sub_state = properties.sub_state.as_deref().unwrap_or("?");
+            let shown = format!("the unit is {state} ({sub_state}), and has no stop job");
+            let detail =
+                "the unit is not being stopped: only a signal was sent, as by systemctl kill";
+            let basis =
+                Basis::inferred("the sender is the manager").and(Escaped(&shown).to_string());
+            Some(Found::new(StopReason::Signal, detail, basis))
+        }
+        _ => Some(no_reason(result)),
+    }
+}
+
+fn no_reason(result: &str) -> Found {
+    let detail = match result {
+        "" | "success" => "systemd shows no job and no reason".to_owned(),
+        result => {
+            let result = truncate(result, MAX_NAME_CHARS);
+            format!("systemd shows no job and no reason, but Result={}", Escaped(&result))
+        }
+    };
+    Found::shown(StopReason::Unknown, detail)
+}
+
+/// The system or the user manager is going down.
+fn going_down(facts: &StopFacts<'_>, jobs: &Jobs<'_>) -> Option<Found> {
+    let target = |jobs: &Jobs<'_>| {
+        GOING_DOWN.into_iter().find(|(target, _)| jobs.of(target).is_some_and(Job::starts))
+    };
+    let is_user = matches!(facts.unit.manager, Manager::User { .. });
+    let system_jobs = facts.system_jobs.map(Jobs::parse);
+    let system = if is_user { system_jobs.as_ref() } else { Some(jobs) };
+    if let Some((target, reason)) = system.and_then(target) {
+        return Some(Found::shown(reason, format!("the system is going down to {target}")));
+    }
+    if !is_user || !(facts.manager_stops || target(jobs).is_some()) {
+        return None;
+    }
+    let system = match system {
+        Some(_) => "the system is not going down",
+        None => "whether the system is going down is not known",
+    };
+    let detail = format!(
+        "the user manager exits, as at a logout, and {system}; hint: with lingering (loginctl \
+         enable-linger) it does not exit at a logout"
+    );
+    Some(Found::shown(StopReason::Logout, detail))
+}
+
+/// The reason for a stop or restart job of our unit.
+fn by_job(facts: &StopFacts<'_>, jobs: &Jobs<'_>, own: &Job<'_>) -> Found {
+    let properties = facts.properties;
+    let others = Others { units: parse_related(facts.related), jobs, own, properties };
+    let mut by_others = Vec::new();
+    for name in properties.relations.units() {
+        let relations = &properties.relations;
+        let Some((relation, mutual)) = relation_to(relations, name) else { continue };
+        if let Some(fact) = others.is_reason(name, relation, mutual) {
+            by_others.push((name.to_owned(), relation, fact));
+        }
+    }
+    by_others.truncate(MAX_UNITS);
+    let restarts = own.kind != "stop";
+    let word = if restarts { "restart" } else { "stop" };
+    let job_fact = format!("systemd shows a {word} job for the unit");
+    // Before the dependencies, because an isolate also stops what our unit depends on.
+    if let Some(target) = others.isolated().filter(|_| !facts.is_booting && !restarts) {
+        let detail = format!("a stop job with the start of {target}, as by systemctl isolate");
+        let basis = Basis::inferred(job_fact)
+            .and(format!("{target} was started at the same time and may be isolated"));
+        let mut found = Found::new(StopReason::Isolate, detail, basis);
+        found.units.push(target);
+        return found;
+    }
+    if !by_others.is_empty() {
+        let named: Vec<_> = by_others
+            .iter()
+            .map(|(name, relation, fact)| format!("{name} {fact} ({}=)", relation.property()))
+            .collect();
+        let named = named.join(", ");
+        let reason = if restarts { StopReason::RestartJob } else { StopReason::Dependency };
+        let detail = format!("a {word} job, because {named}");
+        let mut found = Found::new(reason, detail, Basis::inferred(job_fact).and(named));
+        found.units = by_others.into_iter().map(|(name, ..)| name).collect();
+        return found;
+    }
+    if restarts {
+        return Found::shown(StopReason::RestartJob, "a restart job, as by systemctl restart");
+    }
+    if properties.stop_when_unneeded == Some(true)
+        && !properties.relations.needed_by().any(|name| others.is_active(name))
+    {
+        let detail = "a stop job, and no unit that is active needs this one (StopWhenUnneeded=)";
+        let basis = Basis::inferred(job_fact)
+            .and("the unit has StopWhenUnneeded=yes")
+            .and("no unit that needs it is active");
+        return Found::new(StopReason::StopWhenUnneeded, detail, basis);
+    }
+    Found::shown(StopReason::StopJob, "a stop job, as by systemctl stop")
+}
+
+/// The other units that may be the reason for a job of our unit.
+struct Others<'a> {
+    units: HashMap<&'a str, Related>,
+    jobs: &'a Jobs<'a>,
+    own: &'a Job<'a>,
+    properties: &'a UnitProperties,
+}
+
+/// The state of another unit. Times are in microseconds of `CLOCK_MONOTONIC`.
+#[derive(Debug, Default)]
+struct Related {
+    is_active: bool,
+    may_isolate: bool,
+    /// When it was last started, became active, and ceased to be active or ended.
+    started_us: Option<u64>,
+    active_us: Option<u64>,
+    ended_us: Option<u64>,
+}
+
+impl Others<'_> {
+    /// What another unit did, if our job follows from that. systemd numbers the jobs of a
+    /// transaction in order, and the job that was asked for comes first. So a job with a larger
+    /// number does not precede ours.
+    fn is_reason(&self, name: &str, relation: Relation, is_mutual: bool) -> Option<&'static str> {
+        let job = self.jobs.of(name);
+        if job.is_some_and(|job| job.id > self.own.id) {
+            return None;
+        }
+        let unit = self.units.get(name);
+        if relation.is_conflict() {
+            let is_starting = job.is_some_and(Job::starts);
+            let has_started = unit.is_some_and(|unit| self.is_now(unit.started_us, AT_ONCE_US));
+            return (is_starting || has_started).then_some("is started");
+        }
+        if job.is_some_and(Job::stops) {
+            return Some("stops");
+        }
+        // Without a job it is not known which of two units that stop together came first.
+        let has_ended = unit.is_some_and(|unit| self.is_now(unit.ended_us, AT_ONCE_US));
+        (has_ended && !is_mutual).then_some("stops")
+    }
+
+    /// Whether it was when our unit began to stop, or at most `before_us` earlier.
+    fn is_now(&self, us: Option<u64>, before_us: u64) -> bool {
+        let began = self.properties.stop_began_us();
+        us.zip(began).is_some_and(|(us, began)| us.saturating_add(before_us) >= began)
+    }
+
+    fn is_active(&self, name: &str) -> bool {
+        self.units.get(name).is_some_and(|unit| unit.is_active)
+    }
+
+    /// A target that is started in the same transaction as our stop and can be isolated.
+    fn isolated(&self) -> Option<String> {
+        let is_isolated = |name: &str, unit: &Related| {
+            let by_job = self.jobs.of(name).map(|job| job.starts() && job.id < self.own.id);
+            let now = || self.is_now(unit.active_us, TARGET_AT_ONCE_US);
+            unit.may_isolate && by_job.unwrap_or_else(now)
+        };
+        let mut found: Vec<&str> = self
+            .units
+            .iter()
+            .filter(|(name, unit)| name.ends_with(".target") && is_isolated(name, unit))
+            .map(|(name, _)| *name)
+            .collect();
+        found.sort_unstable();
+        found.first().map(|&name| name.to_owned())
+    }
+}
+
+/// The units in the output of systemctl for [`related_arguments`].
+fn parse_related(output: &str) -> HashMap<&str, Related> {
+    let unit = |block| {
+        let mut name = None;
+        let mut unit = Related::default();
+        for (key, value) in str::lines(block).filter_map(|line| line.split_once('=')) {
+            let time = || value.parse().ok().filter(|&us| us != 0);
+            match key {
+                "Id" => name = Some(value).filter(|name| unit_name::is_valid(name)),
+                "ActiveState" => unit.is_active = matches!(value, "active" | "reloading"),
+                "AllowIsolate" => unit.may_isolate = value == "yes",
+                "InactiveExitTimestampMonotonic" => unit.started_us = time(),
+                "ActiveEnterTimestampMonotonic" => unit.active_us = time(),
+                "ActiveExitTimestampMonotonic" | "InactiveEnterTimestampMonotonic" => {
+                    unit.ended_us = unit.ended_us.max(time());
+                }
+                _ => {}
             }
-            StopReason::Reboot { target } => {
-                return write!(f, "the system is going down to {target}");
-            }
-            StopReason::Kill => {
-                "the unit is not being stopped: only a signal was sent, as by systemctl kill"
-            }
-            StopReason::Reload => {
-                "the unit is not being stopped: it is reloaded, as by systemctl reload"
-            }
-            StopReason::Stop => "a stop job, as by systemctl stop",
-            StopReason::Restart => "a restart job, as by systemctl restart",
-            StopReason::RuntimeMax => "RuntimeMaxSec= ran out",
-            StopReason::Watchdog => "the unit missed its watchdog message",
-            StopReason::Unclear => "the unit is being stopped, but there is no job for it",
-        })
+        }
+        Some((name?, unit))
+    };
+    output.split("\n\n").filter_map(unit).collect()
+}
+
+/// The jobs of a manager, by unit.
+struct Jobs<'a>(HashMap<&'a str, Job<'a>>);
+
+/// A job, from a line `JOB UNIT TYPE STATE`.
+#[derive(Debug, Clone, Copy)]
+struct Job<'a> {
+    id: u32,
+    kind: &'a str,
+}
+
+impl<'a> Jobs<'a> {
+    /// Reads the output of `systemctl list-jobs`. It also has lines for people. A name that is not
+    /// valid is skipped, because names are shown unescaped.
+    fn parse(output: &'a str) -> Self {
+        let job = |line: &'a str| {
+            let mut columns = line.split_whitespace();
+            let id = columns.next()?.parse().ok()?;
+            let unit = columns.next().filter(|unit| unit_name::is_valid(unit))?;
+            Some((unit, Job { id, kind: columns.next()? }))
+        };
+        Self(output.lines().filter_map(job).collect())
+    }
+
+    fn of(&self, unit: &str) -> Option<&Job<'a>> {
+        self.0.get(unit)
+    }
+}
+
+impl Job<'_> {
+    fn stops(&self) -> bool {
+        matches!(self.kind, "stop" | "restart" | "try-restart")
+    }
+
+    fn starts(&self) -> bool {
+        matches!(self.kind, "start" | "restart")
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_reason_is_recognized_by_what_systemd_reports_about_the_unit() {
-        let stop = "  812 gateway.service stop running\n";
-        let reload = "812 gateway.service reload running\n";
-        let dependency = "812 gateway.service stop running\n815 db.service stop waiting\n";
-        let start = "812 gateway.service stop running\n815 dbus.service start running\n";
-        let conflict = "812 gateway.service stop running\n815 rival.service start waiting\n";
-        let hostile = "812 gateway.service stop running\n815 \u{1b}[2J.service stop waiting\n";
-        let down = "900 gateway.service stop running\n901 shutdown.target start waiting\n\
-                    902 reboot.target start waiting\n";
-        let unit = |name: &str| StopReason::Dependency { units: vec![name.to_owned()] };
-        let reboot = || StopReason::Reboot { target: "reboot.target".to_owned() };
-        let cases = [
-            ("active", "running", "success", "", StopReason::Kill),
-            ("active", "running", "success", "7 other.service stop running\n", StopReason::Kill),
-            ("reloading", "reload-signal", "success", reload, StopReason::Reload),
-            ("deactivating", "stop-sigterm", "success", stop, StopReason::Stop),
-            (
-                "deactivating",
-                "stop-sigterm",
-                "success",
-                "812 gateway.service restart running",
-                StopReason::Restart,
-            ),
-            ("deactivating", "stop-sigterm", "success", dependency, unit("db.service")),
-            ("deactivating", "stop-sigterm", "success", start, StopReason::Stop),
-            ("deactivating", "stop-sigterm", "success", conflict, unit("rival.service")),
-            ("deactivating", "stop-sigterm", "success", hostile, StopReason::Stop),
-            ("deactivating", "stop-sigterm", "success", down, reboot()),
-            ("deactivating", "stop-sigterm", "timeout", "", StopReason::RuntimeMax),
-            ("deactivating", "stop-watchdog", "watchdog", "", StopReason::Watchdog),
-            ("deactivating", "stop-sigterm", "success", "No jobs running.\n", StopReason::Unclear),
-        ];
-        for (active, sub, result, jobs, expected) in cases {
-            let show = format!(
-                "ActiveState={active}\nSubState={sub}\nResult={result}\n\
-                 Conflicts=shutdown.target rival.service\n"
-            );
-            let properties = UnitProperties::parse(&show);
-            assert_eq!(stop_reason("gateway.service", &properties, jobs), Some(expected), "{jobs}");
-        }
-        assert_eq!(stop_reason("gateway.service", &UnitProperties::default(), stop), None);
-        let evil = unit("\u{1b}[2J\u{9b}\u{202e}x.service");
-        assert!(evil.to_string().ends_with(r"units: \u{1b}[2J\u{9b}\u{202e}x.service"), "{evil}");
-    }
-
-    #[test]
-    fn each_reason_has_its_own_text_with_the_units_concerned() {
-        let units = vec!["db.service".to_owned(), "cache.service".to_owned()];
-        let cases = [
-            (StopReason::Kill, "systemctl kill"),
-            (StopReason::Reload, "systemctl reload"),
-            (StopReason::Stop, "systemctl stop"),
-            (StopReason::Restart, "systemctl restart"),
-            (StopReason::Dependency { units }, "db.service, cache.service"),
-            (StopReason::Reboot { target: "reboot.target".to_owned() }, "reboot.target"),
-            (StopReason::RuntimeMax, "RuntimeMaxSec="),
-            (StopReason::Watchdog, "watchdog"),
-            (StopReason::Unclear, "no job"),
-        ];
-        for (why, part) in cases {
-            assert!(why.to_string().contains(part), "{why}");
-            let json = serde_json::to_value(&why).unwrap();
-            assert_eq!(serde_json::from_value::<StopReason>(json).unwrap(), why);
-        }
-    }
-}
+mod tests;

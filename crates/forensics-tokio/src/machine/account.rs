@@ -49,6 +49,7 @@ impl Machine {
         if let Some(stop) = &self.stop {
             lines[0] += &cause(&stop.context);
             lines.extend(sender(&stop.context));
+            lines.extend(stop.explained.as_ref().map(|why| format!("systemd: {}", why.detail)));
             lines.extend(stop.phases(now));
         }
         lines.extend(seen.map(|seen| format!("seen: {}", Escaped(seen))));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use forensics_core::capture::Signal;
 use forensics_core::context::{ShutdownContext, Trigger};
-use forensics_core::record::{self, ForcedBy, Stalled};
+use forensics_core::record::{self, Explained, ForcedBy, Stalled};
 use tokio::time::Instant;
 
 use super::StepId;
@@ -54,6 +54,8 @@ pub(crate) enum Event {
     DiagnosticEnded,
     /// systemd has reported the properties of our unit, at the start or during the stop.
     UnitKnown(Unit),
+    /// systemd has shown why it stops us.
+    StopExplained(Box<Explained>),
     /// systemd was asked for more time. The stop may take this long in all now.
     Extended(Duration),
     /// The runtime has answered [`Action::AskRuntime`].
@@ -224,6 +226,11 @@ pub(crate) enum LogEvent {
         deadline: String,
     },
     RegistrationError(String),
+    /// Why systemd stops us, and our unit.
+    StopExplained {
+        why: Box<Explained>,
+        unit: Option<String>,
+    },
     /// The deadline has moved, because systemd has reported its stop timeout. The text says to what.
     DeadlineMoved(String),
     PhaseStarted {

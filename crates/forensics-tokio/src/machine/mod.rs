@@ -24,7 +24,7 @@ use forensics_core::capture::SiCode;
 use forensics_core::cause::Cause;
 use forensics_core::context::{ShutdownContext, Trigger};
 use forensics_core::escape::Escaped;
-use forensics_core::record::{self, ExitKind, SignalEvent, Stopped};
+use forensics_core::record::{self, ExitKind, Explained, SignalEvent, Stopped};
 use tokio::time::Instant;
 
 pub(crate) use self::budget::Seconds;
@@ -149,6 +149,8 @@ enum Service {
 #[derive(Clone)]
 struct Stop {
     context: Arc<ShutdownContext>,
+    /// Why systemd stops us.
+    explained: Option<Box<Explained>>,
     /// When the stop was requested.
     began: Instant,
     /// How long the stop may take from `began` on.
@@ -300,6 +302,7 @@ impl Machine {
             Event::PhaseEnded(phase, end, values) => self.phase_ended(phase, end, values, turn),
             Event::DiagnosticEnded => self.diagnostic_ended(),
             Event::UnitKnown(unit) => self.unit_known(unit, turn),
+            Event::StopExplained(explained) => self.explained(explained, turn),
             Event::Extended(allowed) => self.extend(allowed, turn),
             Event::RuntimeAnswered => self.runtime_answered(),
             Event::Tick => self.tick(turn),
@@ -375,6 +378,7 @@ impl Machine {
         let mut report = ShutdownReport {
             service: self.config.service.clone(),
             context: ShutdownContext::clone(&stop.context),
+            explained: stop.explained.as_deref().cloned(),
             timed_out: any(Outcome::TimedOut),
             how: ExitKind::Clean,
             phases: stop.reports.clone(),
@@ -532,6 +536,17 @@ impl Machine {
         turn.act(Action::CaptureContext { trigger, signal });
     }
 
+    /// systemd has shown why it stops us.
+    fn explained(&mut self, explained: Box<Explained>, turn: &mut Turn) {
+        // The last line of the record is written by then.
+        let has_ended = self.is_closing() || self.is_over();
+        let Some(stop) = self.stop.as_mut().filter(|_| !has_ended) else { return };
+        turn.record(record::Event::Explained((*explained).clone()));
+        let unit = stop.context.systemd.unit.as_ref().map(|unit| unit.unit.clone());
+        turn.log(LogEvent::StopExplained { why: explained.clone(), unit });
+        stop.explained = Some(explained);
+    }
+
     /// Begins the stop, now that its context is captured.
     fn begin(&mut self, context: ShutdownContext, turn: &mut Turn) {
         let State::Capturing { at, may_delay, repeated } = &mut self.state else { return };
@@ -562,6 +577,7 @@ impl Machine {
         turn.act(Action::CompleteContext(context.clone()));
         self.stop = Some(Stop {
             context,
+            explained: None,
             began,
             limit,
             extended: Duration::ZERO,
