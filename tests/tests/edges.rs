@@ -49,6 +49,20 @@ fn a_signal_between_install_and_run_is_logged_at_once_and_not_lost() {
 }
 
 #[test]
+fn a_signal_after_a_request_by_the_program_starts_the_configured_stop_timeout() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_edges"));
+    command.arg("request").env("FORENSICS_STOP_TIMEOUT", "3s");
+    let program = Program::start(&mut command);
+    program.wait_for_stderr("Teardown started (deadline 45.00s)");
+    program.kill("-TERM");
+    let ended = program.wait();
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    let moved = ended.line("Deadline moved by the first signal");
+    assert!(moved.contains("the configured stop timeout of 3.00s"), "{moved}");
+    assert_eq!(ended.phases()[1], ("db_close".to_owned(), "ok".to_owned()), "{}", ended.stderr);
+}
+
+#[test]
 fn after_the_teardown_no_handler_swallows_a_signal() {
     let mut child = at("after");
     terminate(&child);

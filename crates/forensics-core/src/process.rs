@@ -9,12 +9,14 @@
 //! process holds the lock of its memory map (moby issue 15204, efs-utils issue 374).
 
 use std::fmt::{self, Display};
+use std::time::Duration;
 
 use nix::unistd::getpid;
 use serde::{Deserialize, Serialize};
 
 use crate::escape::{MAX_CMDLINE_CHARS, truncate};
 use crate::logfmt::Value;
+use crate::os;
 use crate::procfile;
 use crate::secret::redact_some;
 use crate::systemd::{CgroupUnit, Manager, unit_of_cgroup_file};
@@ -130,6 +132,11 @@ impl ProcessSummary {
             session: Some(stat.session),
             ..Self::unknown(pid)
         }
+    }
+
+    /// How long ago it started.
+    pub fn age(&self) -> Option<Duration> {
+        os::age(self.start_time?)
     }
 
     /// A process of which only the id is known.

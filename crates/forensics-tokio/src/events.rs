@@ -185,8 +185,8 @@ events! {
     fn teardown_started(deadline: &str, sum: &str) =>
         info(name: "teardown_started", "Teardown started ({deadline}): {sum}");
 
-    fn deadline_moved(deadline: &str) =>
-        info(name: "deadline_moved", "Deadline moved by systemd's answer ({deadline})");
+    fn deadline_moved(by: &str, deadline: &str) =>
+        info(name: "deadline_moved", "Deadline moved by {by} ({deadline})");
 
     fn phase_started(phase: &str, offset: Duration, budget: Duration) =>
         debug(name: "phase_started", phase = named(phase), budget = %Seconds(budget),
@@ -394,7 +394,7 @@ pub(crate) fn emit(event: LogEvent, phases: &Phases) {
         LogEvent::DelayStarted(delay) => delay_started(delay),
         LogEvent::DelayEnded(lasted, why) => delay_ended(lasted, why),
         LogEvent::TeardownStarted { sum, deadline } => teardown_started(&deadline, &sum),
-        LogEvent::DeadlineMoved(deadline) => deadline_moved(&deadline),
+        LogEvent::DeadlineMoved { by, deadline } => deadline_moved(by, &deadline),
         LogEvent::StopExplained { why, unit } => explained(&why, unit.as_deref()),
         LogEvent::RegistrationError(what) => registration_error(&what),
         LogEvent::PhaseStarted { phase, offset, budget } => {

@@ -28,8 +28,8 @@ use crate::{events, systemctl};
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long after an answer systemd is asked again if no signal has arrived. A `daemon-reload`
-/// changes a stop timeout that is running.
-const AGAIN_AFTER: Duration = Duration::from_secs(10);
+/// changes a stop timeout that is running, and systemd may have been too busy to answer.
+const AGAIN_AFTER: Duration = Duration::from_secs(2);
 
 /// The same while `ExecStop=` runs. Its end changes the time of the SIGKILL.
 const AGAIN_IN_COMMAND: Duration = Duration::from_millis(500);

@@ -4,11 +4,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use forensics_core::clock;
+use forensics_core::process::ProcessSummary;
 use forensics_core::systemd::{CgroupUnit, UnitProperties};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
+use crate::blocking::off_runtime;
+use crate::describe::READ_LIMIT;
 use crate::machine::{Event, Timer, Unit};
 use crate::notify::Role;
+use crate::record_events::micros;
 use crate::shutdown::Shutdown;
 use crate::systemctl;
 
@@ -25,6 +30,8 @@ pub(crate) struct Answer {
     pub(crate) properties: UnitProperties,
     /// The service of the user manager that runs the unit, and its properties.
     pub(crate) outer: Option<(CgroupUnit, UnitProperties)>,
+    /// When the running command of `ExecStop=` was started, on `CLOCK_MONOTONIC`, if that is known.
+    command_since_us: Option<u64>,
 }
 
 /// Asks systemd, and for a user unit also the system manager about the service of the user manager.
@@ -41,7 +48,19 @@ pub(crate) async fn ask(unit: &CgroupUnit, limit: Duration) -> Result<Answer, St
         Some((outer, properties))
     };
     let (properties, outer) = tokio::join!(systemctl::show(unit, limit), ask_outer);
-    Ok(Answer { unit: unit.clone(), properties: properties?, outer })
+    let properties = properties?;
+    let command_since_us = command_since_us(&properties).await;
+    Ok(Answer { unit: unit.clone(), properties, outer, command_since_us })
+}
+
+/// When the running command of `ExecStop=` was started. Each command has the whole stop timeout, but
+/// systemd does not report when the timer was started again for the second one.
+async fn command_since_us(properties: &UnitProperties) -> Option<u64> {
+    let pid = properties.control_pid.filter(|_| properties.stop_timer().is_some())?;
+    let pid = i32::try_from(pid).ok()?;
+    let age = off_runtime(move || ProcessSummary::read_stat(pid).age());
+    let age = timeout(READ_LIMIT, age).await.ok()?.ok()??;
+    clock::mono_us().checked_sub(micros(age))
 }
 
 /// Waits until this process has become the main process, for about two minutes. In a handover the
@@ -92,9 +111,10 @@ impl Answer {
     pub(crate) fn known(&self, shutdown: &Shutdown, during_stop: bool) -> Unit {
         let outer = self.outer.iter().map(|(unit, properties)| {
             let whose = format!("the stop timeout of {}", unit.unit);
-            timer(shutdown, properties, whose)
+            timer(shutdown, properties, None, whose)
         });
-        let own = timer(shutdown, &self.properties, "the unit's stop timeout".to_owned());
+        let whose = "the unit's stop timeout".to_owned();
+        let own = timer(shutdown, &self.properties, self.command_since_us, whose);
         let access = self.properties.notify_access.as_deref();
         Unit {
             timers: own.into_iter().chain(outer.flatten()).collect(),
@@ -104,9 +124,16 @@ impl Answer {
     }
 }
 
-fn timer(shutdown: &Shutdown, properties: &UnitProperties, whose: String) -> Option<Timer> {
+/// `command_since_us`: when the running command of `ExecStop=` was started.
+fn timer(
+    shutdown: &Shutdown,
+    properties: &UnitProperties,
+    command_since_us: Option<u64>,
+    whose: String,
+) -> Option<Timer> {
     let running = properties.stop_timer();
-    let since = running.and_then(|timer| shutdown.instant_of(timer.since_us?));
+    let since_us = running.and_then(|timer| timer.since_us.max(command_since_us));
+    let since = since_us.and_then(|since| shutdown.instant_of(since));
     let timeout = running.map(|timer| timer.timeout).or_else(|| properties.stop_timeout())?;
     Some(Timer { timeout, whose, since, kills: running.is_none_or(|timer| timer.kills) })
 }

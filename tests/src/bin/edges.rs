@@ -1,12 +1,14 @@
 //! A guarded program that waits before or after `run()`, so that tests can send it signals there.
 //!
 //! `edges before` waits between `install()` and `run()`, `edges after` waits after `run()`. It
-//! prints `here` and waits for a line on stdin, so that the test decides when it continues.
+//! prints `here` and waits for a line on stdin, so that the test decides when it continues. `edges
+//! request` requests a stop itself, and has a phase that never ends.
 
 #![forbid(unsafe_code)]
 
 use std::error::Error;
 use std::io::BufRead;
+use std::time::Duration;
 
 use forensics_tokio::{ShutdownGuard, ShutdownReport, logging};
 
@@ -15,7 +17,10 @@ fn main() -> Result<ShutdownReport, Box<dyn Error>> {
     let edge = std::env::args().nth(1).unwrap_or_default();
     tokio::runtime::Runtime::new()?.block_on(async {
         let guard = ShutdownGuard::builder("edges").install()?;
-        guard.phase("db_close", async |_| {});
+        if edge == "request" {
+            guard.phase("drain", async |_| std::future::pending::<()>().await);
+        }
+        guard.phase("db_close", async |_| {}).reserve(Duration::from_secs(1));
         if edge == "before" {
             wait_for_test()?;
         } else {

@@ -134,6 +134,8 @@ fn the_unit_to_copy_runs_and_reports_after_its_end_how_it_ended() {
         &said,
         &[
             "systemd gives 1min, drain 30s + headroom 30s = 1min is needed: aligned",
+            // The gateway cannot ask systemd, so it is told the same.
+            "gateway: the grace period is 1min, drain 30s + headroom 30s = 1min is needed: aligned",
             "Result=success",
             "cause=systemd under_systemd=yes sender_pid=1 sender_name=? sender_hidden=yes",
             // Written by ExecStopPost=, after a stop and after a SIGKILL.

@@ -33,13 +33,14 @@ fn a_stop_timeout_that_was_changed_while_the_service_runs_applies_to_its_stop() 
         unit shorter TimeoutStopSec=90 "ExecStart=$stalls"
         unit longer TimeoutStopSec=3 "ExecStart=$GATEWAY --listen 127.0.0.1:0 --drain-timeout 4s --wedge drain"
         unit later TimeoutStopSec=90 "ExecStart=$stalls"
+        unit silently TimeoutStopSec=90 "ExecStart=$stalls"
         change shorter 4; change longer 20; systemctl daemon-reload
-        systemctl restart shorter & systemctl stop longer & systemctl stop --no-block later
-        # In the middle of a stop. The next signal makes the gateway ask again.
-        until_log later 'explained by systemd'
-        change later 4; systemctl daemon-reload; systemctl kill -s HUP later
-        wait; until_gone later
-        report shorter longer later"#;
+        systemctl restart shorter & systemctl stop longer & systemctl stop --no-block later silently
+        # In the middle of a stop. The next signal makes the gateway ask again, and so does time.
+        until_log later 'explained by systemd'; until_log silently 'explained by systemd'
+        change later 4; change silently 8; systemctl daemon-reload; systemctl kill -s HUP later
+        wait; until_gone later; until_gone silently
+        report shorter longer later silently"#;
     let Some(said) = under_systemd(&script) else { return };
     assert_says(
         &said,
@@ -47,11 +48,12 @@ fn a_stop_timeout_that_was_changed_while_the_service_runs_applies_to_its_stop() 
             "shorter: success 0",
             "longer: success 0",
             "later: success 0",
+            "silently: success 0",
             "Deadline moved by systemd's answer (deadline 3.0",
             "the unit's stop timeout of 4.00s less 1.00s)",
         ],
     );
-    for unit in ["shorter", "longer", "later"] {
+    for unit in ["shorter", "longer", "later", "silently"] {
         let closed = |line: &&str| line.starts_with(unit) && line.contains("phase=db_close");
         let closed = said.lines().find(closed).unwrap_or_else(|| panic!("{unit}: {said}"));
         assert!(closed.contains("outcome=ok"), "{closed}");
@@ -98,6 +100,43 @@ fn a_signal_by_exec_stop_belongs_to_the_stop_of_systemd_for_every_type_of_servic
             ],
         );
     }
+}
+
+#[test]
+fn each_command_of_exec_stop_has_its_own_stop_timeout() {
+    let script = UNIT.to_owned()
+        + r#"
+        # The first command uses up most of the stop timeout of 6 s, the second one waits.
+        unit gw "ExecStart=$GATEWAY --listen 127.0.0.1:0 --drain-timeout 3s --wedge drain" \
+            'ExecStop=/bin/sleep 4.5' \
+            'ExecStop=/bin/sh -c "kill $MAINPID; exec tail --pid=$MAINPID -f /dev/null"'
+        systemctl stop gw; report gw"#;
+    let Some(said) = under_systemd(&script) else { return };
+    assert_says(&said, &["gw: success 0", "phase=db_close outcome=ok"]);
+    let drained = said.lines().find(|line| line.contains("phase=drain outcome=")).unwrap();
+    assert!(drained.contains("still running after 3.0"), "{said}");
+}
+
+#[test]
+fn a_service_that_cannot_ask_systemd_goes_by_the_configured_stop_timeout() {
+    let script = UNIT.replace("'systemd gives'", "'Stop timeout not checked'")
+        + r#"
+        for stop in '' 'ExecStop=/bin/kill $MAINPID'; do
+            unit gw DynamicUser=yes TimeoutStopSec=4 Environment=FORENSICS_STOP_TIMEOUT=4s \
+                "ExecStart=$stalls" "$stop"
+            systemctl stop gw; report gw
+        done"#;
+    let Some(said) = under_systemd(&script) else { return };
+    assert_eq!(said.matches("gw: success 0").count(), 2, "{said}");
+    assert_eq!(said.matches("phase=db_close outcome=ok").count(), 3, "{said}");
+    assert_says(
+        &said,
+        &[
+            "fix: `systemctl edit gw.service` with [Service] TimeoutStopSec=50s, and the same \
+             stop_timeout in the service",
+            "deadline 3.00s: the configured stop timeout of 4.00s less 1.00s",
+        ],
+    );
 }
 
 #[test]

@@ -246,6 +246,22 @@ fn the_committed_pages_are_up_to_date() {
 }
 
 #[test]
+fn the_page_of_last_has_every_outcome() {
+    let (_, text) = pages().into_iter().find(|(name, _)| name == "forensics-last.1").unwrap();
+    // The rows below a heading of the page about records.
+    let records = include_str!("../../docs/records.md");
+    let (_, section) = records.split_once("## How a run ended").unwrap();
+    let rows = section.lines().skip_while(|line| !line.starts_with("|---")).skip(1);
+    let rows: Vec<_> = rows.take_while(|line| line.starts_with('|')).collect();
+    let words = rows.iter().filter_map(|row| row.split('`').rev().nth(1));
+    let recorded = ["clean", "timed_out", "cut_short", "failed", "forced", "panicked", "abandoned"];
+    for word in words.chain(recorded) {
+        assert!(text.contains(word), "{word}");
+    }
+    assert!(rows.len() > 5 && text.contains("maybe_alive"));
+}
+
+#[test]
 fn the_linters_of_mandoc_and_groff_accept_the_pages() {
     let dir = tempfile::tempdir().unwrap();
     let pages = pages().into_iter().map(|(name, text)| {

@@ -160,6 +160,12 @@ pub(crate) fn set_aside(file: &File, bytes: i64) {
     let _ = fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, bytes);
 }
 
+/// How long ago a process started, from its start time in `/proc/PID/stat`, in clock ticks since boot.
+pub(crate) fn age(start_time: u64) -> Option<Duration> {
+    let millis = start_time.saturating_mul(1000) / procfs::ticks_per_second();
+    Some(since_boot()?.saturating_sub(Duration::from_millis(millis)))
+}
+
 /// The time since boot, including suspend.
 pub(crate) fn since_boot() -> Option<Duration> {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).ok()

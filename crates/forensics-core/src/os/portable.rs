@@ -93,6 +93,11 @@ pub(crate) fn has_acl(_: &File) -> bool {
 /// Does nothing: posix_fallocate(2) would make the file longer, and macOS does not have it.
 pub(crate) fn set_aside(_: &File, _: i64) {}
 
+/// Unknown: there is no `/proc/PID/stat`.
+pub(crate) fn age(_: u64) -> Option<Duration> {
+    None
+}
+
 /// Unknown: no clock gives it on all systems.
 pub(crate) fn since_boot() -> Option<Duration> {
     None

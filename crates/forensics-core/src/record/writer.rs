@@ -239,7 +239,7 @@ impl Recorder {
     ) -> Result<Option<Loss>, RecordError> {
         let line = line(ts, mono_us, event)?;
         let mut state = self.state();
-        let loss = self.loss(&state.files[0]);
+        let loss = self.loss(&mut state.files[0]);
         let restored = loss.map_or(Ok(()), |_| self.restore(&mut state));
         if !matches!(event, Event::PhaseProgress(_)) {
             state.lines.extend_from_slice(&line);
@@ -276,10 +276,15 @@ impl Recorder {
     }
 
     /// Whether our file is no longer the record.
-    fn loss(&self, output: &Output) -> Option<Loss> {
+    fn loss(&self, output: &mut Output) -> Option<Loss> {
         let ours = output.file.metadata().ok()?;
         if ours.len() < output.length {
             return Some(Loss::Truncated);
+        }
+        if ours.len() > output.length {
+            // Something else has written to it, and maybe not a whole line.
+            output.length = ours.len();
+            output.is_torn = true;
         }
         let is_unlinked = || (ours.nlink() == 0).then_some(Loss::Gone);
         if self.root != fs::metadata("/").ok().as_ref().map(file_id) {
@@ -536,10 +541,12 @@ mod tests {
         let tmp = tempfile::tempdir().unwrap();
         let run = Recorder::create(&tmp.path().join("r"), RunStarted::new("gateway", 1)).unwrap();
         let mut other = fs::OpenOptions::new().append(true).open(run.path()).unwrap();
-        other.write_all(b"a note\n").unwrap();
-        run.record(&phase("drain")).unwrap();
-        let record = Record::read(run.path()).unwrap();
-        assert_eq!((record.entries.len(), record.corrupt), (2, 1));
+        for (count, note) in [(1, "a note\n"), (2, "half a note")] {
+            other.write_all(note.as_bytes()).unwrap();
+            run.record(&phase("drain")).unwrap();
+            let record = Record::read(run.path()).unwrap();
+            assert_eq!((record.entries.len(), record.corrupt), (1 + count, count));
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::duration::{self, Timespan};
 /// The properties to ask for, separated by commas: all that [`UnitProperties::parse`] reads, except
 /// the [relations](Relation).
 const PROPERTIES: &str = "Id,LoadState,ActiveState,SubState,Result,Transient,\
-    NeedDaemonReload,Type,NotifyAccess,MainPID,KillMode,SendSIGKILL,TimeoutStopUSec,TimeoutAbortUSec,\
+    NeedDaemonReload,Type,NotifyAccess,MainPID,ControlPID,KillMode,SendSIGKILL,TimeoutStopUSec,TimeoutAbortUSec,\
     StateChangeTimestampMonotonic,WatchdogUSec,KillSignal,RestartKillSignal,FinalKillSignal,\
     ReloadSignal,ExecReload,DropInPaths,RuntimeMaxUSec,StopWhenUnneeded,\
     InactiveExitTimestampMonotonic,ActiveEnterTimestampMonotonic,ActiveExitTimestampMonotonic";
@@ -63,6 +63,9 @@ pub struct UnitProperties {
     pub notify_access: Option<String>,
     /// The service's main process; absent if it has none.
     pub main_pid: Option<u32>,
+    /// The command that systemd runs for the service now, such as that of `ExecStop=`; absent if it
+    /// runs none.
+    pub control_pid: Option<u32>,
     /// Which processes get the signals of a stop: `control-group`, `mixed`, `process`, `none`.
     pub kill_mode: Option<String>,
     /// Whether SIGKILL follows when the stop timeout is over.
@@ -142,6 +145,7 @@ impl UnitProperties {
             (!units.is_empty()).then_some((relation, units))
         };
         let signal = |key| value(key)?.parse().ok().map(Signal::from_raw);
+        let pid = |key| value(key)?.parse().ok().filter(|&pid| pid != 0);
         Self {
             id: text("Id"),
             load_state: text("LoadState"),
@@ -151,7 +155,8 @@ impl UnitProperties {
             transient: switch("Transient"),
             need_daemon_reload: switch("NeedDaemonReload"),
             notify_access: text("NotifyAccess"),
-            main_pid: value("MainPID").and_then(|pid| pid.parse().ok()).filter(|&pid| pid != 0),
+            main_pid: pid("MainPID"),
+            control_pid: pid("ControlPID"),
             kill_mode: text("KillMode"),
             send_sigkill: switch("SendSIGKILL"),
             timeout_stop: span("TimeoutStopUSec"),
@@ -287,6 +292,7 @@ mod tests {
 Type=simple
 NotifyAccess=none
 MainPID=4100
+ControlPID=0
 TimeoutStopUSec=1min 30s
 TimeoutAbortUSec=1min 30s
 WatchdogUSec=0
@@ -337,6 +343,7 @@ Transient=no
             need_daemon_reload: Some(true),
             notify_access: some("none"),
             main_pid: Some(4100),
+            control_pid: None,
             kill_mode: some("mixed"),
             send_sigkill: Some(true),
             timeout_stop: Some(Timespan::Finite(90 * SECOND)),
@@ -506,6 +513,7 @@ Transient=no
     fn every_requested_property_is_read() {
         let samples = BTreeMap::from([
             ("MainPID", "1"),
+            ("ControlPID", "1"),
             ("Transient", "yes"),
             ("NeedDaemonReload", "yes"),
             ("SendSIGKILL", "yes"),

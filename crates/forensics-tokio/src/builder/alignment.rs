@@ -14,25 +14,28 @@ use forensics_core::systemd::{CgroupUnit, Supervisor, UnitProperties, lint_signa
 
 use crate::config::Config;
 use crate::machine::Event;
+use crate::notify::Role;
 use crate::shutdown::Shutdown;
 use crate::{events, unit};
 
 /// How long systemd may take to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
-/// Logs whether the stop timeout of the builder is long enough, and how to fix one that is not.
-pub(crate) fn check_configured(config: &Config) {
+/// Logs whether the stop timeout of the builder is long enough, and how to fix one that is not. A
+/// process that systemd has started has one if it cannot ask systemd.
+pub(crate) fn check_configured(config: &Config, unit: Option<&CgroupUnit>) {
     let Some(timeout) = config.stop_timeout else { return };
     let alignment = config.alignment(Supervisor::GracePeriod, timeout.into());
     let service = Escaped(&config.service);
     if alignment.is_aligned() {
-        events::aligned(&format!("{service}: {alignment}"));
-    } else {
-        let line = alignment.manifest_line();
-        events::misaligned(&format!(
-            "{service}: {alignment}; fix: set `{line}`, and the same stop_timeout in the service"
-        ));
+        return events::aligned(&format!("{service}: {alignment}"));
     }
+    let of_systemd = unit.filter(|_| Role::of_environment() == Role::Main);
+    let warning = of_systemd.and_then(|unit| alignment.warning(&unit.unit, unit.manager));
+    let warning = warning.unwrap_or_else(|| {
+        format!("{service}: {alignment}; fix: set `{}`", alignment.manifest_line())
+    });
+    events::misaligned(&format!("{warning}, and the same stop_timeout in the service"));
 }
 
 /// Logs a hint if the platform waits too briefly by default, unless a stop timeout is configured.

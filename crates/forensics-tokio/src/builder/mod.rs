@@ -96,7 +96,8 @@ impl Builder {
     /// there.
     ///
     /// Every stop by a signal, from any sender, then takes at most this time minus one second (minus a
-    /// quarter if it is below 4 s). At the start it is compared with the pre-stop delay, the drain
+    /// quarter if it is below 4 s). If the program had requested the stop before, the time counts from
+    /// the first signal on. At the start it is compared with the pre-stop delay, the drain
     /// timeout and the headroom; if it is too short, a warning names the fix. A `preStop` hook uses up
     /// part of the same time before the signal: subtract that.
     ///
@@ -391,9 +392,9 @@ impl Builder {
             config.signals.retain(|&signal| signal != Signal::HUP);
         }
 
-        alignment::check_configured(&config);
         secret::show(config.show_secrets);
         let mut startup = StartupInfo::collect();
+        alignment::check_configured(&config, startup.systemd.unit.as_ref());
         if let Some(parent) = &mut startup.parent {
             let pid = parent.pid;
             parent.cmdline =

@@ -231,8 +231,11 @@ pub(crate) enum LogEvent {
         why: Box<Explained>,
         unit: Option<String>,
     },
-    /// The deadline has moved, because systemd has reported its stop timeout. The text says to what.
-    DeadlineMoved(String),
+    /// The deadline has moved. `deadline` says to what.
+    DeadlineMoved {
+        by: &'static str,
+        deadline: String,
+    },
     PhaseStarted {
         phase: PhaseKey,
         offset: Duration,

@@ -110,14 +110,20 @@ impl Extension {
 }
 
 impl Machine {
-    /// How long a teardown that began at `began` with this context may take.
+    /// How long a teardown that began at `began` with this context may take. `signalled` is when its
+    /// first signal arrived.
     ///
     /// systemd's stop timeouts count if systemd says that it is stopping the unit, no matter which
     /// process sent the signal. They also count if systemd receives `STOPPING=1`: `kill PID` does not
     /// start systemd's timer, but `STOPPING=1` does. As long as systemd has not answered, they count
-    /// if systemd may be the sender. A configured stop timeout counts for every signal, because the
-    /// sender does not show which supervisor waits.
-    pub(super) fn limit(&self, context: &ShutdownContext, began: Instant) -> Limit {
+    /// if systemd may be the sender. A configured stop timeout counts from the first signal on, because
+    /// the sender does not show which supervisor waits.
+    pub(super) fn limit(
+        &self,
+        context: &ShutdownContext,
+        began: Instant,
+        signalled: Option<Instant>,
+    ) -> Limit {
         let by_systemd = matches!(context.cause(), Cause::Systemd | Cause::Reboot | Cause::Unknown);
         let counts = |unit: &&Unit| unit.is_stopping.unwrap_or(by_systemd) || self.tells();
         let timers = self.unit.as_ref().filter(counts).map_or(&[][..], |unit| &unit.timers);
@@ -126,11 +132,10 @@ impl Machine {
             // Only the timer of the unit itself can be extended.
             timer.over(began, if nth == 0 { extended } else { Duration::ZERO })
         });
-        let by_config = self.config.stop_timeout.filter(|_| context.signal().is_some());
-        let by_config = by_config.and_then(|timeout| {
+        let by_config = self.config.stop_timeout.zip(signalled).and_then(|(timeout, since)| {
             let whose = "the configured stop timeout".to_owned();
             let timeout = Timespan::from(timeout);
-            Timer { timeout, whose, since: None, kills: true }.over(began, Duration::ZERO)
+            Timer { timeout, whose, since: Some(since), kills: true }.over(began, Duration::ZERO)
         });
         let nearest = by_unit.chain(by_config).min_by_key(|(supervisor, _)| supervisor.last_end);
         let supervisor = nearest.as_ref().map(|(supervisor, _)| *supervisor);
@@ -161,8 +166,25 @@ impl Machine {
             return;
         }
         let before = self.unit.replace(unit).and_then(|unit| unit.shortest());
+        let is_other = before != self.unit.as_ref().and_then(Unit::shortest);
+        self.limit_again(is_other, "systemd's answer", turn);
+    }
+
+    /// A signal has arrived. If the program had requested the stop, a supervisor waits only now.
+    pub(super) fn signalled(&mut self, at: Instant, turn: &mut Turn) {
+        if let Some(stop) = &mut self.stop
+            && stop.signalled.is_none()
+        {
+            stop.signalled = Some(at);
+            self.limit_again(false, "the first signal", turn);
+        }
+    }
+
+    /// Computes the limit of a stop that has begun again, and moves its deadline. `is_other`: the stop
+    /// timeout of systemd is another one now. `by` says what has moved the deadline, for the log.
+    fn limit_again(&mut self, is_other: bool, by: &'static str, turn: &mut Turn) {
         let Some(stop) = &self.stop else { return };
-        let mut limit = self.limit(&stop.context, stop.began);
+        let mut limit = self.limit(&stop.context, stop.began, stop.signalled);
         if let Some(Supervisor { kills: false, .. }) = limit.supervisor {
             // No SIGKILL follows yet, so nothing is gained by taking time from the reserves.
             let reserved = turn.since(stop.began).saturating_add(self.reserved());
@@ -172,15 +194,14 @@ impl Machine {
                 limit.why = format!("deadline {}: what is reserved", Seconds(least));
             }
         }
-        let timeout = self.unit.as_ref().and_then(Unit::shortest);
         let is_moved = limit.allowed.abs_diff(stop.limit.allowed) >= NOTICEABLE;
         let has_ended = self.is_closing() || self.is_over();
-        if !has_ended && (before != timeout || is_moved) {
+        if !has_ended && (is_other || is_moved) {
             turn.record(record::Event::DeadlineMoved(DeadlineMoved {
                 deadline_us: Some(micros(limit.allowed)),
-                stop_timeout_us: timeout,
+                stop_timeout_us: self.unit.as_ref().and_then(Unit::shortest),
             }));
-            turn.log(LogEvent::DeadlineMoved(limit.why.clone()));
+            turn.log(LogEvent::DeadlineMoved { by, deadline: limit.why.clone() });
         }
         self.set_limit(limit, turn);
     }
@@ -192,7 +213,7 @@ impl Machine {
             stop.extended = allowed.saturating_add(margin);
         }
         let Some(stop) = &self.stop else { return };
-        let limit = self.limit(&stop.context, stop.began);
+        let limit = self.limit(&stop.context, stop.began, stop.signalled);
         self.set_limit(limit, turn);
     }
 

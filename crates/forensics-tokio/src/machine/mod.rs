@@ -153,6 +153,8 @@ struct Stop {
     explained: Option<Box<Explained>>,
     /// When the stop was requested.
     began: Instant,
+    /// When its first signal arrived. `None` if there was only a request by the program so far.
+    signalled: Option<Instant>,
     /// How long the stop may take from `began` on.
     limit: Limit,
     /// How long the unit's stop timeout lasts, from `began` on, because systemd was asked for more
@@ -551,7 +553,8 @@ impl Machine {
     fn begin(&mut self, context: ShutdownContext, turn: &mut Turn) {
         let State::Capturing { at, may_delay, repeated } = &mut self.state else { return };
         let (began, may_delay, repeated) = (*at, *may_delay, std::mem::take(repeated));
-        let limit = self.limit(&context, began);
+        let signalled = context.signal().map(|_| began);
+        let limit = self.limit(&context, began, signalled);
         let allowed = limit.allowed;
         let context = Arc::new(context);
         // The context line must be queued before the token is cancelled.
@@ -579,6 +582,7 @@ impl Machine {
             context,
             explained: None,
             began,
+            signalled,
             limit,
             extended: Duration::ZERO,
             delay: planned,
@@ -629,6 +633,7 @@ impl Machine {
             return;
         }
         let Some(began) = self.stop.as_ref().map(|stop| stop.began) else { return };
+        self.signalled(began + repeated.received_after, turn);
         let policy = self.config.escalation;
         // A teardown that has ended is neither cut short nor ended by force.
         let counts = policy.counts(repeated.cause) && !self.is_closing();

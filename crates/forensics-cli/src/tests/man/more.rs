@@ -154,6 +154,11 @@ pub(super) const MORE: [More; 10] = [
             "Of the runs that have ended, the last one to start is shown. If none has ended, the running \
              one is shown. One line is printed: the outcome, the phase that the run ended in, who \
              asked it to stop, the likely reason with the evidence for it, and what to change.",
+            "The outcome is clean, timed_out, cut_short, failed, forced, panicked or abandoned if the run \
+             recorded its end; killed_in_phase, killed_before_teardown or vanished if it did not; rebooted \
+             if the machine has booted since; and running if it is alive. It is maybe_alive if the record \
+             has no end and this machine cannot see whether the run is alive, as for a run of another \
+             machine on a shared volume. It is unknown if a newer version wrote a word for its end.",
         ],
         sections: &[
             (

@@ -78,7 +78,7 @@ fn the_answer_of_systemd_moves_the_deadline_of_a_stop_that_runs() {
 #[test]
 fn a_move_of_the_deadline_is_logged_and_recorded_and_no_move_is_not() {
     let moves = |actions: &[Action]| {
-        let log = |action: &&Action| matches!(action, Action::Log(LogEvent::DeadlineMoved(_)));
+        let log = |action: &&Action| matches!(action, Action::Log(LogEvent::DeadlineMoved { .. }));
         let recorded =
             |action: &&Action| matches!(action, Action::Record(record::Event::DeadlineMoved(_)));
         (actions.iter().filter(log).count(), actions.iter().filter(recorded).count())
@@ -92,6 +92,30 @@ fn a_move_of_the_deadline_is_logged_and_recorded_and_no_move_is_not() {
     let changed = answer(&driven, 9_000, Some(10), Some(true));
     assert_eq!(moves(&driven.bring(changed)), (1, 1));
     assert_eq!(deadline(&driven), 8_010);
+}
+
+#[test]
+fn a_configured_stop_timeout_counts_from_the_first_signal_also_after_a_request_by_the_program() {
+    let mut config = config();
+    config.deadline = Some(ms(60_000));
+    config.set_stop_timeout(ms(6_000));
+    let mut driven = Driven::new(config);
+    driven.phase("drain");
+    driven.bring(Event::RunStarted);
+    driven.bring(Event::Requested(Trigger::Request { reason: "test".to_owned() }));
+    assert_eq!(deadline(&driven), 60_000, "no supervisor waits");
+    let moves = |actions: Vec<Action>| {
+        let moves =
+            |action: &&Action| matches!(action, Action::Log(LogEvent::DeadlineMoved { .. }));
+        actions.iter().filter(moves).count()
+    };
+    // Two seconds later, and then once more.
+    for (after, moved) in [(2_000, 1), (3_000, 0)] {
+        driven.now = driven.start + ms(after);
+        driven.cause = Cause::Supervisor;
+        assert_eq!(moves(driven.bring(signal(driven.now))), moved);
+        assert_eq!(deadline(&driven), 7_000);
+    }
 }
 
 #[test]
