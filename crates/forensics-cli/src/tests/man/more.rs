@@ -155,10 +155,12 @@ pub(super) const MORE: [More; 10] = [
              one is shown. One line is printed: the outcome, the phase that the run ended in, who \
              asked it to stop, the likely reason with the evidence for it, and what to change.",
             "The outcome is clean, timed_out, cut_short, failed, forced, panicked or abandoned if the run \
-             recorded its end; killed_in_phase, killed_before_teardown or vanished if it did not; rebooted \
-             if the machine has booted since; and running if it is alive. It is maybe_alive if the record \
-             has no end and this machine cannot see whether the run is alive, as for a run of another \
-             machine on a shared volume. It is unknown if a newer version wrote a word for its end.",
+             recorded its end, and killed_after_teardown if systemd says that a signal ended it after \
+             that. It is killed_in_phase, killed_before_teardown or vanished if the run did not record its \
+             end; exited if a witness says that it exited; rebooted if the machine has booted since; and \
+             running if it is alive. It is maybe_alive if the record has no end and this machine cannot \
+             see whether the run is alive, as for a run of another machine on a shared volume. It is \
+             unknown if a newer version wrote a word for its end.",
         ],
         sections: &[
             (
