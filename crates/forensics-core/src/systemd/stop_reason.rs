@@ -79,12 +79,10 @@ const GOING_DOWN: [(&str, StopReason); 8] = [
     ("umount.target", StopReason::Shutdown),
 ];
 
-/// How long before the stop of our unit a unit in a relation to it may have changed its state, and
-/// still be the reason, in microseconds. A transaction of systemd takes some milliseconds.
+/// How long before the stop of our unit another unit may have changed its state, and still be the
+/// reason, in microseconds. A transaction of systemd takes some milliseconds, and on a busy machine
+/// some hundreds.
 const AT_ONCE_US: u64 = 1_000_000;
-
-/// The same for a target, which has no relation to our unit.
-const TARGET_AT_ONCE_US: u64 = 100_000;
 
 /// How many other units are named.
 const MAX_UNITS: usize = 5;
@@ -400,21 +398,21 @@ impl Others<'_> {
         let unit = self.units.get(name);
         if relation.is_conflict() {
             let is_starting = job.is_some_and(Job::starts);
-            let has_started = unit.is_some_and(|unit| self.is_now(unit.started_us, AT_ONCE_US));
+            let has_started = unit.is_some_and(|unit| self.is_now(unit.started_us));
             return (is_starting || has_started).then_some("is started");
         }
         if job.is_some_and(Job::stops) {
             return Some("stops");
         }
         // Without a job it is not known which of two units that stop together came first.
-        let has_ended = unit.is_some_and(|unit| self.is_now(unit.ended_us, AT_ONCE_US));
+        let has_ended = unit.is_some_and(|unit| self.is_now(unit.ended_us));
         (has_ended && !is_mutual).then_some("stops")
     }
 
-    /// Whether it was when our unit began to stop, or at most `before_us` earlier.
-    fn is_now(&self, us: Option<u64>, before_us: u64) -> bool {
+    /// Whether it was when our unit began to stop, or shortly before.
+    fn is_now(&self, us: Option<u64>) -> bool {
         let began = self.properties.stop_began_us();
-        us.zip(began).is_some_and(|(us, began)| us.saturating_add(before_us) >= began)
+        us.zip(began).is_some_and(|(us, began)| us.saturating_add(AT_ONCE_US) >= began)
     }
 
     fn is_active(&self, name: &str) -> bool {
@@ -425,7 +423,7 @@ impl Others<'_> {
     fn isolated(&self) -> Option<String> {
         let is_isolated = |name: &str, unit: &Related| {
             let by_job = self.jobs.of(name).map(|job| job.starts() && job.id < self.own.id);
-            let now = || self.is_now(unit.active_us, TARGET_AT_ONCE_US);
+            let now = || self.is_now(unit.active_us);
             unit.may_isolate && by_job.unwrap_or_else(now)
         };
         let mut found: Vec<&str> = self
