@@ -77,7 +77,7 @@ async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
             trouble.befall(&cx).await;
             drain(cx).await;
         })
-        .timeout(options.drain_timeout);
+        .timeout(guard.drain_timeout());
 
     // Each adapter has its own queue to empty, so they need not wait for each other.
     guard
@@ -85,7 +85,7 @@ async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
             group.phase("telegram", move |cx| stop_adapter(cx, trouble, telegram));
             group.phase("slack", move |cx| stop_adapter(cx, trouble, slack));
         })
-        .timeout(options.drain_timeout);
+        .timeout(guard.drain_timeout());
 
     // Last, because the other phases write to it. No other phase can use its second.
     guard

@@ -71,7 +71,7 @@ async fn serve() -> Result<ShutdownReport, Box<dyn Error>> {
         goodbye(cx).await;
     });
     let connections = Connections::new();
-    guard.phase("drain", connections.drain_phase()).timeout(Duration::from_secs(30));
+    guard.phase("drain", connections.drain_phase()).timeout(guard.drain_timeout());
 
     let server = tonic::transport::Server::builder()
         .layer(connections.http_layer())

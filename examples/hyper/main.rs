@@ -25,7 +25,7 @@ async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
     println!("listening on http://{}", listener.local_addr()?);
 
     let connections = Connections::new();
-    guard.phase("drain", connections.drain_phase()).timeout(Duration::from_secs(30));
+    guard.phase("drain", connections.drain_phase()).timeout(guard.drain_timeout());
     let server = serve(listener, service_fn(answer), &connections, guard.token());
     Ok(guard.run(server).await)
 }

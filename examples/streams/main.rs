@@ -42,7 +42,7 @@ async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
     guard.phase("goodbye", streams.goodbye_phase(Duration::from_secs(3)));
     // Then wait for the other requests, and until every connection is closed.
     let connections = Connections::new();
-    guard.phase("drain", connections.drain_phase()).timeout(Duration::from_secs(30));
+    guard.phase("drain", connections.drain_phase()).timeout(guard.drain_timeout());
 
     let app = Router::new()
         .route("/", get(slow))

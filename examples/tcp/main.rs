@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
     diagnostic::run_if_child(); // Must be first: runs the diagnostic if this process was started for it.
     logging::init();
-    let guard = ShutdownGuard::builder("tcp").install()?;
+    let guard = ShutdownGuard::builder("tcp").drain_timeout(Duration::from_secs(3)).install()?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("listening on {}", listener.local_addr()?);
 
@@ -36,7 +36,7 @@ async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
     let left = connections.clone();
     guard
         .phase("sessions", async move |cx| left.wait_closed(&cx).await)
-        .timeout(Duration::from_secs(3));
+        .timeout(guard.drain_timeout());
     let server = accept(listener, connections, guard.token(), goodbye);
     Ok(guard.run(server).await)
 }

@@ -80,6 +80,7 @@ async fn each_event_is_one_line_and_the_context_is_the_first() {
     settings.add_filter(r"\+(\d+)\.[01]\ds", "+$1.00s");
     settings.add_filter(r"offset_usec=(\d*)\d{6}", "offset_usec=$1……");
     settings.add_filter(r"offset_usec=\d{1,5}\b", "offset_usec=……");
+    settings.add_filter(r"took=[\d.]+(us|ms)", "took=…");
     settings.add_filter(r"total_usec=(\d*)\d{6}", "total_usec=$1……");
     settings.bind(|| insta::assert_snapshot!(text));
 }
@@ -148,7 +149,8 @@ async fn fields_levels_and_spans_are_the_same_for_any_subscriber() {
     let seen = capture.0.lock().unwrap();
 
     let context = &seen[0];
-    assert!(context.field("message").unwrap().starts_with("Shutdown context: cause=requested"));
+    assert_eq!(context.field("message"), Some("Shutdown context:"));
+    assert_eq!(context.field("reason"), Some("a \"test\"\nof it"));
     assert_eq!(context.level, Some(Level::INFO));
     assert_eq!(context.field("cause"), Some("requested"));
     assert_eq!(context.field("evidence"), Some("requested: a \"test\"\nof it"));
@@ -159,17 +161,18 @@ async fn fields_levels_and_spans_are_the_same_for_any_subscriber() {
         all.find(|s| s.field("phase") == Some(phase)).unwrap()
     };
     let cases = [
-        ("notify", "ok", Level::INFO, &["notify"][..]),
-        ("drain", "timed_out", Level::WARN, &["drain"]),
-        ("slack", "failed", Level::ERROR, &["adapters", "slack"]),
-        ("irc", "panicked", Level::ERROR, &["adapters", "irc"]),
-        ("adapters", "panicked", Level::ERROR, &["adapters"]),
-        ("db_close", "skipped", Level::WARN, &["db_close"]),
+        ("notify", "ok", Level::INFO),
+        ("drain", "timed_out", Level::WARN),
+        ("slack", "failed", Level::ERROR),
+        ("irc", "panicked", Level::ERROR),
+        ("adapters", "panicked", Level::ERROR),
+        ("db_close", "skipped", Level::WARN),
     ];
-    for (phase, outcome, level, spans) in cases {
+    for (phase, outcome, level) in cases {
         let event = finished(phase);
         assert_eq!((event.field("outcome"), event.level), (Some(outcome), Some(level)), "{phase}");
-        assert_eq!(event.spans, spans);
+        // The field names the phase, so its span does not repeat that.
+        assert_eq!(event.spans, Vec::<String>::new());
         assert!(event.field("took").unwrap().ends_with('s'));
         assert!(event.field("message").unwrap().starts_with('+'));
         assert!(event.field("offset_usec").unwrap().parse::<u64>().is_ok());

@@ -167,7 +167,7 @@ async fn a_third_signal_is_a_forced_exit_that_does_not_end_the_test() {
     let forced = ended.unwrap_err();
     assert_eq!((forced.by, forced.exit_status), (ForcedBy::Signal, 70));
     assert_eq!((forced.phases.as_slice(), forced.after), (&["drain".to_owned()][..], 2 * MS_200));
-    let said = "ended by force 0.40s after the signal: another SIGTERM requested an immediate exit; \
+    let said = "ended by force 400ms after the signal: another SIGTERM requested an immediate exit; \
                 in phase drain";
     assert_eq!(forced.to_string(), said);
     assert!(flushed.load(Ordering::SeqCst));

@@ -49,6 +49,8 @@ pub(crate) struct Config {
     pub(crate) pre_stop_delay: Duration,
     /// `None`: the kubelet's usual file, if it exists.
     pub(crate) termination_message: Option<PathBuf>,
+    /// Whether important events are written to stderr if nothing else receives them.
+    pub(crate) stderr_fallback: bool,
     pub(crate) ignores_environment: bool,
 }
 
@@ -125,6 +127,7 @@ impl Config {
             headroom: DEFAULT_HEADROOM,
             enforce_exit: true,
             auto_ready: true,
+            stderr_fallback: true,
             ..Self::default()
         }
     }

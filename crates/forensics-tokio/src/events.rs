@@ -1,43 +1,43 @@
 //! The log: every event of the target `shutdown` is in this file.
 //!
-//! The plain `fmt` subscriber shows each event as one line. Any other subscriber gets a set of
-//! fields. In messages, text of other processes and of the service is escaped. In string fields it
-//! is not, because every subscriber that shows a field escapes it itself: `fmt` by `Debug`, JSON by
-//! its format, and the journal by its binary form. Only a name that needs no quotes is recorded by
-//! its `Display`, so that `fmt` shows it without quotes (see `named`).
+//! A line of text shows each fact once, and so does JSON: see `said` in [`crate::sinks`]. In messages,
+//! text of other processes and of the service is escaped. In string fields it is not, because every
+//! subscriber that shows a field escapes it itself: `fmt` by `Debug`, JSON by its format, and the
+//! journal by its binary form. Only a name that needs no quotes is recorded by its `Display`, so
+//! that `fmt` shows it without quotes (see `named`).
 
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use forensics_core::capture::Signal;
-use forensics_core::context::ShutdownContext;
+use forensics_core::context::{ShutdownContext, Trigger};
 use forensics_core::escape::Escaped;
 use forensics_core::logfmt::{Value, needs_quotes};
-use forensics_core::record::{Explained, Loss, PostMortem, values_line};
+use forensics_core::record::{ExitKind, Explained, Loss, PostMortem, values_line};
 use forensics_core::systemd::Finding;
 use forensics_core::unheard::Obstacle;
-use tracing::field::display;
-use tracing::{Span, debug_span, error, info, info_span, warn};
+use tracing::field::{Empty, display};
+use tracing::{Span, debug_span, info_span};
 
 use crate::diagnostic::DiagError;
-use crate::machine::{Effect, LogEvent, Seconds};
+use crate::machine::{Effect, LogEvent, Offset, PhaseKey, Seconds};
 use crate::outcome::Outcome;
 use crate::phases::Phases;
 use crate::record_events::micros;
 use crate::report::{PhaseReport, RepeatedSignal, ShutdownReport};
+use crate::sinks::{self, TARGET, event};
 
-/// Defines a function for each event. The lines after its arguments have the level, the name in
-/// `tracing`, the fields, and the message.
+/// Defines a function for each event. The lines after its arguments have the level, and then what
+/// [`event!`] expects: the name in `tracing`, the message, and the fields.
 macro_rules! events {
     ($(
         $(#[$doc:meta])*
-        $visibility:vis fn $function:ident($($argument:ident: $type:ty),*) =>
-            $level:ident(name: $name:literal, $($event:tt)*);
+        $visibility:vis fn $function:ident($($argument:ident: $type:ty),*) => $level:ident $event:tt;
     )*) => {$(
         $(#[$doc])*
         $visibility fn $function($($argument: $type),*) {
-            tracing::$level!(name: $name, target: "shutdown", $($event)*);
+            event!($level $event);
         }
     )*};
 }
@@ -45,204 +45,239 @@ macro_rules! events {
 events! {
     /// systemd reported why it stops us.
     fn explained(why: &Explained, unit: Option<&str>) =>
-        info(name: "stop_explained", cause = named(&why.cause), unit, reason = named(&why.reason),
-            units = (!why.units.is_empty()).then(|| why.units.join(" ")), basis = %why.basis,
-            "Shutdown explained by systemd: {}", why.detail);
+        info("stop_explained", ["Shutdown explained by systemd: {}", why.detail], {
+            cause = named(&why.cause),
+            unit = unit,
+            reason = named(&why.reason),
+            units = (!why.units.is_empty()).then(|| why.units.join(" ")),
+            basis = display(&why.basis),
+        });
 
     /// systemd did not report why it stops us.
     pub(crate) fn unexplained(why: &str) =>
-        info(name: "stop_unexplained", "Shutdown not explained by systemd: {}", Escaped(why));
+        info("stop_unexplained", ["Shutdown not explained by systemd: {}", Escaped(why)]);
 
     /// There were signals that have no log line. `more` is their number.
     pub(crate) fn unlisted_signals(more: u64) =>
-        warn(name: "more_signals", more, "{more} more signals arrived");
+        warn("more_signals", ["{more} more signals arrived"],
+            short ["More signals arrived than are listed"], said { more = more });
 
     /// The record is missing or has gaps.
     pub(crate) fn not_recorded(why: &str) =>
-        warn(name: "not_recorded", "Not all of this run is recorded: {}", Escaped(why));
+        warn("not_recorded", ["Not all of this run is recorded: {}", Escaped(why)]);
+
+    /// The old records could not be removed.
+    pub(crate) fn records_not_removed(why: &str) =>
+        warn("records_not_removed",
+            ["Old records are not removed: {}; this run is recorded", Escaped(why)]);
 
     /// A record newer than the one that was reported as the previous run cannot be read.
     pub(crate) fn previous_unreadable(why: &str) =>
-        warn(name: "previous_unreadable", "A newer run may be the previous one: {}", Escaped(why));
+        warn("previous_unreadable", ["A newer run may be the previous one: {}", Escaped(why)]);
 
     fn record_written_again(record: &str, why: Loss) =>
-        info(name: "record_restored", record = named(record), "The record has been written again, \
-            because {why} while the service ran");
+        info("record_restored", ["The record has been written again, \
+            because {why} while the service ran"], { record = named(record) });
 
     fn shared_record_dir(dir: &str, others: &str) =>
-        warn(name: "record_dir_shared", dir = named(dir), others, "The record folder is shared with \
-            {}: give each service and each replica its own folder", Escaped(others));
+        warn("record_dir_shared",
+            ["The record folder is shared with {}: give each service and each replica its own folder",
+                Escaped(others)],
+            short ["The record folder is shared: give each service and each replica its own folder"],
+            said { others = others },
+            { dir = named(dir) });
 
     /// The termination message is missing, or the last one could not be written.
     pub(crate) fn no_termination_message(why: &str) =>
-        warn(name: "no_termination_message", "Termination message missing or incomplete: {}", Escaped(why));
+        warn("no_termination_message",
+            ["Termination message missing or incomplete: {}", Escaped(why)]);
 
     /// The service manager's socket cannot be used.
     pub(crate) fn not_notified(why: &str) =>
-        warn(name: "not_notified", "Service manager not notified: {}", Escaped(why));
+        warn("not_notified", ["Service manager not notified: {}", Escaped(why)]);
 
     /// The unit has a watchdog, but the guard is not configured to feed it.
     pub(crate) fn watchdog_not_fed(every: Duration) =>
-        info(name: "watchdog_not_fed", "WatchdogSec={every:?} is not fed by the guard: call \
-            Builder::watchdog(true), or send WATCHDOG=1 from a check of your own");
+        info("watchdog_not_fed", ["WatchdogSec={every:?} is not fed by the guard: call \
+            Builder::watchdog(true), or send WATCHDOG=1 from a check of your own"]);
 
     /// systemd is asked for more time.
     pub(crate) fn extending(granted: Duration, ceiling: Duration) =>
-        info(name: "stop_timeout_extended", "Phases make progress: systemd is asked to restart its stop \
-            timeout of {}, up to {} in all", Seconds(granted), Seconds(ceiling));
+        info("stop_timeout_extended", ["Phases make progress: systemd is asked to restart its stop \
+            timeout of {}, up to {} in all", Seconds(granted), Seconds(ceiling)]);
 
     /// There are `FORENSICS_` variables, and this program has rights that its caller lacks.
     pub(crate) fn environment_not_trusted() =>
-        warn(name: "environment_not_trusted", "The FORENSICS_ variables are ignored: this program is \
+        warn("environment_not_trusted", ["The FORENSICS_ variables are ignored: this program is \
             set-user-ID or set-group-ID, or its file has capabilities, so its caller may have fewer \
-            rights; fix: set them in the program, or give the unit AmbientCapabilities=");
+            rights; fix: set them in the program, or give the unit AmbientCapabilities="]);
 
     /// SIGHUP was ignored when the guard was installed.
     pub(crate) fn hangup_stays_ignored() =>
-        info(name: "hangup_ignored", "SIGHUP stays ignored: it was ignored at the start, as by nohup(1)");
+        info("hangup_ignored",
+            ["SIGHUP stays ignored: it was ignored at the start, as by nohup(1)"]);
 
     /// One of the guard's signals may not reach it.
     pub(crate) fn signal_unheard(signal: Signal, why: &Obstacle) =>
-        warn(name: "signal_unheard", signal = %signal, "{signal} {why}");
+        warn("signal_unheard", ["{signal} {why}"], short ["A signal of the guard {why}"],
+            said { signal = display(signal) });
 
     /// One of the guard's signals was blocked when the guard was installed.
     pub(crate) fn signal_unblocked(signal: Signal) =>
-        info(name: "signal_unblocked", signal = %signal, "{signal} was blocked in every thread that can be \
-            seen, as in a process that is started with it blocked: unblocked in this thread");
+        info("signal_unblocked",
+            ["{signal} was blocked in every thread that can be seen, as in a process that is started \
+                with it blocked: unblocked in this thread"],
+            short ["A signal was blocked in every thread that can be seen, as in a process that is \
+                started with it blocked: unblocked in this thread"],
+            said { signal = display(signal) });
 
     /// SIGPIPE has its default action.
     pub(crate) fn broken_pipes_kill() =>
-        warn(name: "broken_pipes_kill", "SIGPIPE has its default action: a write to a pipe or socket \
+        warn("broken_pipes_kill", ["SIGPIPE has its default action: a write to a pipe or socket \
             without a reader ends the process, and no teardown runs; fix: ignore SIGPIPE, as Rust does. \
-            The guard ignores it from the beginning of a stop on");
+            The guard ignores it from the beginning of a stop on"]);
 
     /// A shell is process 1 and our parent.
     pub(crate) fn shell_is_process_one(shell: &str) =>
-        warn(name: "shell_is_process_one", "Process 1, our parent, is a shell ({}) without a handler for \
+        warn("shell_is_process_one", ["Process 1, our parent, is a shell ({}) without a handler for \
             SIGTERM: a SIGTERM to process 1, which is how a container is stopped, has no effect, and \
-            SIGKILL follows; fix: start this program with `exec`", Escaped(shell));
+            SIGKILL follows; fix: start this program with `exec`", Escaped(shell)]);
 
     /// A signal that the unit sends does not do what it should. The fix contains settings to copy, so it
     /// is not escaped.
     pub(crate) fn unit_signal(unit: &str, found: &Finding) =>
-        warn(name: "unit_signal", unit, "{}; fix: {}", found.what,
-            found.fix.as_deref().unwrap_or_default());
+        warn("unit_signal",
+            ["{}; fix: {}", found.what, found.fix.as_deref().unwrap_or_default()],
+            { unit = unit });
 
     /// The kernel refused a request of [`low_latency`](crate::low_latency) that the operator or the
     /// program had configured.
     pub(crate) fn no_low_latency_capture(error: &io::Error) =>
-        info(name: "no_low_latency_capture",
-            "The kernel refused the short time slice for low_latency_capture: {error}");
+        info("no_low_latency_capture",
+            ["The kernel refused the short time slice for low_latency_capture: {error}"]);
 
     /// A phase was registered wrongly.
     pub(crate) fn registration_error(what: &str) =>
-        error(name: "registration_error", "{}", Escaped(what));
+        error("registration_error", ["{}", Escaped(what)]);
 
     fn diagnostic_finished(log: &str) =>
-        info(name: "diagnostic_finished", log = named(log), "Diagnostic written");
+        info("diagnostic_finished", ["Diagnostic written"], { log = named(log) });
 
     fn diagnostic_elsewhere(log: &str, unit: &str) =>
-        info(name: "diagnostic_elsewhere", log = named(log), unit, "Diagnostic continues in its own unit");
+        info("diagnostic_elsewhere",
+            ["Diagnostic continues in its own unit"],
+            { log = named(log), unit = unit });
 
     fn diagnostic_failed(log: &str, why: &str) =>
-        warn(name: "diagnostic_failed", log = named(log), "Diagnostic failed: {}", Escaped(why));
+        warn("diagnostic_failed", ["Diagnostic failed: {}", Escaped(why)], { log = named(log) });
 
     /// The same, if the start has already warned that the log cannot be opened.
     fn diagnostic_failed_as_expected(log: &str, why: &str) =>
-        info(name: "diagnostic_failed", log = named(log), "Diagnostic failed: {}", Escaped(why));
+        info("diagnostic_failed", ["Diagnostic failed: {}", Escaped(why)], { log = named(log) });
 
     /// The diagnostic's log cannot be opened at the start.
     pub(crate) fn no_diagnostic_log(why: &str) =>
-        warn(name: "no_diagnostic_log", "No diagnostic can be written: {}", Escaped(why));
+        warn("no_diagnostic_log", ["No diagnostic can be written: {}", Escaped(why)]);
 
     /// systemd's stop timeout is too short. The advice is our own text and contains a command to copy, so
     /// it is not escaped.
     pub(crate) fn misaligned(advice: &str) =>
-        warn(name: "stop_timeout_short", "{advice}");
+        warn("stop_timeout_short", ["{advice}"]);
 
     /// The default stop timeout of the platform is too short. The advice is our own text.
     pub(crate) fn platform_timeout_short(advice: &str) =>
-        warn(name: "platform_timeout_short", "{advice}");
+        warn("platform_timeout_short", ["{advice}"]);
 
     /// systemd's stop timeout is long enough.
     pub(crate) fn aligned(summary: &str) =>
-        info(name: "stop_timeout_aligned", "{summary}");
+        info("stop_timeout_aligned", ["{summary}"]);
 
     /// systemd's stop timeout is not known.
     pub(crate) fn alignment_unknown(why: &str) =>
-        info(name: "stop_timeout_unknown", "Stop timeout not checked: {}", Escaped(why));
+        info("stop_timeout_unknown", ["Stop timeout not checked: {}", Escaped(why)]);
 
     fn impossible_reserves(sum: &str) =>
-        error(name: "impossible_reserves", "Phases reserve more time than the deadline allows: {sum}");
+        error("impossible_reserves", ["Phases reserve more time than the deadline allows: {sum}"]);
 
     fn delay_started(delay: Duration) =>
-        info(name: "lead_started",
-            "Pre-stop delay of {}: not ready any more, still serving", Seconds(delay));
+        info("lead_started",
+            ["Pre-stop delay of {}: not ready any more, still serving", Seconds(delay)]);
 
     fn delay_ended(lasted: Duration, why: &str) =>
-        info(name: "lead_ended", "+{} Pre-stop delay over{why}", Seconds(lasted));
+        info("lead_ended", ["+{} Pre-stop delay over{why}", Offset(lasted)]);
 
     fn teardown_started(deadline: &str, sum: &str) =>
-        info(name: "teardown_started", "Teardown started ({deadline}): {sum}");
+        info("teardown_started", ["Teardown started ({deadline}): {sum}"]);
 
     fn deadline_moved(by: &str, deadline: &str) =>
-        info(name: "deadline_moved", "Deadline moved by {by} ({deadline})");
+        info("deadline_moved", ["Deadline moved by {by} ({deadline})"]);
 
     fn phase_started(phase: &str, offset: Duration, budget: Duration) =>
-        debug(name: "phase_started", phase = named(phase), budget = %Seconds(budget),
-            "+{} phase started", Seconds(offset));
+        debug("phase_started",
+            ["+{} phase started", Offset(offset)],
+            { phase = named(phase), budget = display(Seconds(budget)) });
 
     fn phase_still_running(
         phase: &str, offset: Duration, elapsed: Duration, budget: Duration, last: Option<String>
     ) =>
-        warn(name: "phase_still_running", phase = named(phase), elapsed = %Seconds(elapsed),
-            budget = %Seconds(budget), last_recorded = last, "+{} phase still running", Seconds(offset));
+        warn("phase_still_running",
+            ["+{} phase still running", Offset(offset)],
+            { phase = named(phase), elapsed = display(Seconds(elapsed)), budget = display(Seconds(budget)), last_recorded = last });
 
     fn phase_waits(phase: &str, offset: Duration, what: &str) =>
-        info(name: "phase_waits", phase = named(phase), waits_for = what, "+{} phase waits",
-            Seconds(offset));
+        info("phase_waits",
+            ["+{} phase waits", Offset(offset)],
+            { phase = named(phase), waits_for = what });
 
     fn service_dropped_after_drain(phase: &str) =>
-        warn(name: "service_dropped", "The service's future did not end while \
-            phase {} waited for it, and is dropped", Escaped(phase));
+        warn("service_dropped", ["The service's future did not end while \
+            phase {} waited for it, and is dropped", Escaped(phase)]);
 
     fn service_dropped(waited: Duration) =>
-        warn(name: "service_dropped", waited = %Seconds(waited), "The service's future did not end \
+        warn("service_dropped", ["The service's future did not end \
             after the last phase and is dropped: let it end when the guard's token is cancelled, and wait \
-            for that in a phase (service_ended)");
+            for that in a phase (service_ended)"], { waited = display(Seconds(waited)) });
 
     fn diagnostic_left_behind() =>
-        warn(name: "diagnostic_left_behind", "Diagnostic still running at the deadline: not waited for");
+        warn("diagnostic_left_behind",
+            ["Diagnostic still running at the deadline: not waited for"]);
 
     fn stalled(detail: &str) =>
-        warn(name: "shutdown_hangs", "Shutdown stalled: {detail}");
+        warn("shutdown_hangs", ["Shutdown stalled: {detail}"]);
 
     fn forced(detail: &str, status: u8) =>
-        error(name: "shutdown_forced", exit_status = status, "Shutdown forced: {detail}");
+        error("shutdown_forced", ["Shutdown forced: {detail}"], { exit_status = status });
 
-    /// The teardown has ended.
-    pub(crate) fn complete(report: &ShutdownReport) =>
-        info(name: "shutdown_complete", cause = %report.cause(),
-            reason = report.explained.as_ref().map(|why| named(&why.reason)), outcome = %report.how,
-            phases = report.phases.len(), timed_out = report.timed_out, total_usec = micros(report.total),
-            exit_status = report.exit_status, exit_signal = report.exit_signal.map(display),
-            "+{} Shutdown complete", Seconds(report.total));
+    fn service_failed(offset: Duration, outcome: &str, error: &str) =>
+        error("service_failed", ["+{} The service has {outcome}", Offset(offset)],
+            short ["+{} The service has ended with an error", Offset(offset)],
+            said { outcome = outcome }, { error = error });
+
+    fn abandoned(what: &str, phases: Option<String>) =>
+        warn("abandoned", ["{what}"], { unfinished = phases });
+
+    fn panicked(message: &str, location: Option<&str>, phases: Option<String>) =>
+        error("panicked", ["A panic ends the run before its teardown has ended"],
+            { panic = message, location = location, unfinished = phases });
 }
 
 /// The settings that the operator made through environment variables.
 pub(crate) fn configured(settings: &[(&'static str, String)]) {
     let show = |(variable, value): &(_, String)| format!(" {variable}={}", Value(value));
     let settings: String = settings.iter().map(show).collect();
-    info!(name: "configured", target: "shutdown", "Configured by the environment:{settings}");
+    event!(info("configured", ["Configured by the environment:{settings}"]));
 }
 
 /// An environment variable that looks like a setting but is not one.
 pub(crate) fn not_a_setting(variable: &str, nearest: Option<&str>) {
     let meant = nearest.map(|nearest| format!("; did you mean {nearest}?")).unwrap_or_default();
-    warn!(
-        name: "not_a_setting", target: "shutdown",
-        "{} in the environment is not a setting of the guard and has no effect{meant}", Escaped(variable),
-    );
+    event!(warn(
+        "not_a_setting",
+        [
+            "{} in the environment is not a setting of the guard and has no effect{meant}",
+            Escaped(variable)
+        ]
+    ));
 }
 
 /// `Shutdown context: …`, the first line of a stop.
@@ -254,44 +289,85 @@ fn context(context: &ShutdownContext) {
     let markers =
         context.markers.iter().map(|marker| format!("{}={}", marker.name, marker.target.as_str()));
     let markers = (!context.markers.is_empty()).then(|| markers.collect::<Vec<_>>().join(" "));
-    info!(
-        name: "shutdown_context", target: "shutdown",
-        signal = context.signal().map(display),
-        cause = %context.cause(),
-        evidence = context.evidence(),
-        under_systemd = context.under_systemd,
-        unit = context.systemd.unit.as_ref().map(|unit| unit.unit.as_str()),
-        sender_pid = who.map(|who| who.pid),
-        sender_name = who.map(|who| who.name.as_deref().unwrap_or("?")),
-        sender_uid = who.and_then(|who| who.uid),
-        sender_user = sender.and_then(|sender| sender.user.as_deref()),
-        sender_parent = sender.and_then(|sender| sender.parent()).map(display),
-        sender_cmdline = who.and_then(|who| who.cmdline.as_deref()),
-        parent_pid = parent.map(|parent| parent.pid),
-        parent_name = parent.and_then(|parent| parent.name.as_deref()),
-        parent_cmdline = parent.and_then(|parent| parent.cmdline.as_deref()),
-        loadavg_1m = context.load.map(|[one, ..]| one),
-        sender_forwards = sender.and_then(|sender| sender.forwards.then_some(true)),
-        pod = pod.as_deref().map(named),
-        platform = context.platform.as_deref().map(named),
-        tracer_pid = context.process.tracer_pid,
-        markers,
-        "Shutdown context: {context}",
-    );
+    let (mut reason, mut error) = (None, None);
+    match &context.trigger {
+        Some(Trigger::Request { reason: text }) => reason = Some(text.as_str()),
+        Some(Trigger::ServiceEnded { error: text }) => error = text.as_deref(),
+        _ => {}
+    }
+    // The level is part of the metadata, which is static, so each level has its own event.
+    macro_rules! context {
+        ($level:ident) => {
+            event!($level(
+                "shutdown_context", ["Shutdown context: {context}"], short ["Shutdown context:"], said {
+                    signal = context.signal().map(display),
+                    cause = display(context.cause()),
+                    reason = reason,
+                    error = error,
+                    evidence = context.evidence(),
+                    under_systemd = context.under_systemd,
+                    unit = context.systemd.unit.as_ref().map(|unit| unit.unit.as_str()),
+                    sender_pid = who.map(|who| who.pid),
+                    sender_name = who.map(|who| who.name.as_deref().unwrap_or("?")),
+                    sender_uid = who.and_then(|who| who.uid),
+                    sender_user = sender.and_then(|sender| sender.user.as_deref()),
+                    sender_parent = sender.and_then(|sender| sender.parent()).map(display),
+                    sender_cmdline = who.and_then(|who| who.cmdline.as_deref()),
+                    parent_pid = parent.map(|parent| parent.pid),
+                    parent_name = parent.and_then(|parent| parent.name.as_deref()),
+                    parent_cmdline = parent.and_then(|parent| parent.cmdline.as_deref()),
+                    loadavg_1m = context.load.map(|[one, ..]| one),
+                    sender_forwards = sender.and_then(|sender| sender.forwards.then_some(true)),
+                    pod = pod.as_deref().map(named),
+                    platform = context.platform.as_deref().map(named),
+                    tracer_pid = context.process.tracer_pid,
+                    markers = markers.as_deref(),
+                }
+            ))
+        };
+    }
+    if error.is_some() { context!(error) } else { context!(info) }
 }
 
 /// A signal after the one that began the stop.
 fn repeated(repeated: &RepeatedSignal, effect: Effect) {
     let who = repeated.sender.as_ref().map(|sender| &sender.process);
-    warn!(
-        name: "later_signal", target: "shutdown",
-        signal = %repeated.signal,
-        cause = %repeated.cause,
-        sender_pid = who.map(|who| who.pid),
-        sender_name = who.map(|who| who.name.as_deref().unwrap_or("?")),
-        sender_uid = who.and_then(|who| who.uid),
-        "+{} another {}: {}", Seconds(repeated.received_after), repeated.signal, effect.text(),
-    );
+    let offset = Offset(repeated.received_after);
+    event!(warn(
+        "later_signal",
+        ["+{offset} another {}: {}", repeated.signal, effect.text()],
+        short ["+{offset} another signal: {}", effect.text()],
+        said { signal = display(repeated.signal) },
+        {
+            cause = display(repeated.cause),
+            sender_pid = who.map(|who| who.pid),
+            sender_name = who.map(|who| who.name.as_deref().unwrap_or("?")),
+            sender_uid = who.and_then(|who| who.uid),
+        }
+    ));
+}
+
+/// The teardown has ended.
+pub(crate) fn complete(report: &ShutdownReport) {
+    macro_rules! complete {
+        ($level:ident) => {
+            event!($level("shutdown_complete", ["+{} Shutdown complete", Offset(report.total)], {
+                cause = display(report.cause()),
+                reason = report.explained.as_ref().map(|why| named(&why.reason)),
+                outcome = display(report.how),
+                phases = report.phases.len(),
+                timed_out = report.timed_out,
+                total_usec = micros(report.total),
+                exit_status = report.exit_status,
+                exit_signal = report.exit_signal.map(display),
+            }))
+        };
+    }
+    match report.how {
+        ExitKind::Clean => complete!(info),
+        ExitKind::TimedOut | ExitKind::CutShort => complete!(warn),
+        _ => complete!(error),
+    }
 }
 
 impl Effect {
@@ -321,14 +397,26 @@ pub(crate) fn previous_explained(post_mortem: &PostMortem) {
 
 fn previous_run(what: &str, post_mortem: &PostMortem) {
     let phase = post_mortem.phases.first().map(|open| open.phase.as_str());
-    // tracing needs the level at compile time, so each level has its own call.
+    let sender = post_mortem.sender.as_ref();
     macro_rules! previous {
         ($level:ident) => {
-            $level!(
-                name: "previous_run", target: "shutdown", outcome = %post_mortem.outcome, phase,
-                reason = %post_mortem.reason, previous_pid = post_mortem.pid,
-                advice = post_mortem.advice.as_deref(), "{what}: {post_mortem}",
-            )
+            event!($level(
+                "previous_run", ["{what}: {post_mortem}"], short ["{what}:"], said {
+                    outcome = display(post_mortem.outcome),
+                    phase = phase,
+                    after_phase = post_mortem.after_phase.as_deref(),
+                    previous_signal = post_mortem.signal.as_deref(),
+                    previous_cause = post_mortem.cause.as_deref(),
+                    previous_sender_pid = sender.map(|sender| sender.pid),
+                    previous_sender_name = sender.and_then(|sender| sender.name.as_deref()),
+                    previous_exit_code = post_mortem.exit_code,
+                    previous_exit_signal = post_mortem.exit_signal.as_deref(),
+                    reason = display(post_mortem.reason),
+                    previous_pid = post_mortem.pid,
+                    evidence = post_mortem.evidence.as_str(),
+                    advice = post_mortem.advice.as_deref(),
+                }
+            ))
         };
     }
     if post_mortem.is_clean() { previous!(info) } else { previous!(warn) }
@@ -366,18 +454,27 @@ pub(crate) fn diagnostic_ended(
     }
 }
 
-/// The span of a phase or of a group. The parent of a member's span is the span of its group.
+/// The span of a phase or of a group. The parent of a member's span is the span of its group. A phase
+/// has no span if there is no subscriber, because tracing's feature `log` would log the span.
 pub(crate) fn phase_span(name: &str, parent: &Span) -> Span {
-    info_span!(target: "shutdown", parent: parent.id(), "phase", phase = named(name))
+    if !sinks::has_subscriber() {
+        return Span::none();
+    }
+    info_span!(
+        target: TARGET, parent: parent.id(), "phase", phase = named(name), outcome = Empty, error = Empty
+    )
 }
 
 /// The span of a whole teardown, with the facts that began it. It is the parent of the phases'
 /// spans, for traces. Its level is `DEBUG`, so that it does not appear in the lines of an ordinary
 /// log.
 pub(crate) fn teardown_span(service: &str, context: &ShutdownContext, parent: &Span) -> Span {
+    if !sinks::has_subscriber() {
+        return Span::none();
+    }
     let who = context.sender.as_ref().map(|sender| &sender.process);
     debug_span!(
-        target: "shutdown", parent: parent.id(), "shutdown", service,
+        target: TARGET, parent: parent.id(), "shutdown", service,
         cause = %context.cause(),
         signal = context.signal().map(display),
         sender_pid = who.map(|who| who.pid),
@@ -385,7 +482,7 @@ pub(crate) fn teardown_span(service: &str, context: &ShutdownContext, parent: &S
     )
 }
 
-/// Emits an event of the machine, in the span of the phase that it is about.
+/// Emits an event of the machine.
 pub(crate) fn emit(event: LogEvent, phases: &Phases) {
     match event {
         LogEvent::Context(about) => context(&about),
@@ -398,17 +495,32 @@ pub(crate) fn emit(event: LogEvent, phases: &Phases) {
         LogEvent::StopExplained { why, unit } => explained(&why, unit.as_deref()),
         LogEvent::RegistrationError(what) => registration_error(&what),
         LogEvent::PhaseStarted { phase, offset, budget } => {
-            phases.span(&phase).in_scope(|| phase_started(&phase.name, offset, budget));
+            span_of_event(phases, &phase).in_scope(|| phase_started(&phase.name, offset, budget));
         }
         LogEvent::PhaseWaits { phase, offset, what } => {
-            phases.span(&phase).in_scope(|| phase_waits(&phase.name, offset, &what));
+            span_of_event(phases, &phase).in_scope(|| phase_waits(&phase.name, offset, &what));
         }
         LogEvent::PhaseStillRunning { phase, offset, elapsed, budget, last_value } => {
-            let _in = phases.span(&phase).entered();
+            let _in = span_of_event(phases, &phase).entered();
             phase_still_running(&phase.name, offset, elapsed, budget, last_value);
         }
         LogEvent::PhaseFinished { phase, report } => {
-            phases.take_span(&phase).in_scope(|| phase_finished(&report));
+            let span = phases.take_span(&phase);
+            if sinks::shows_spans() {
+                return span.in_scope(|| phase_finished(&report));
+            }
+            span.record("outcome", display(report.outcome));
+            if let Some(error) = &report.error {
+                span.record("error", error);
+            }
+            phases.outer_span().in_scope(|| phase_finished(&report));
+        }
+        LogEvent::ServiceFailed { offset, outcome, error } => {
+            service_failed(offset, outcome, &error);
+        }
+        LogEvent::Abandoned { what, phases } => abandoned(what, phases),
+        LogEvent::Panicked { panic, phases } => {
+            panicked(&panic.message, panic.location.as_deref(), phases);
         }
         LogEvent::ServiceDropped(waited, None) => service_dropped(waited),
         LogEvent::ServiceDropped(_, Some(by)) => service_dropped_after_drain(&by),
@@ -418,17 +530,24 @@ pub(crate) fn emit(event: LogEvent, phases: &Phases) {
     }
 }
 
+/// The span that contains the events about a phase.
+fn span_of_event(phases: &Phases, phase: &PhaseKey) -> Span {
+    if sinks::shows_spans() { phases.span(phase) } else { phases.outer_span() }
+}
+
 fn phase_finished(report: &PhaseReport) {
     let offset = report.started_after + report.duration;
     let recorded = (!report.values.is_empty()).then(|| values_line(&report.values));
-    // tracing needs the level at compile time, so each level has its own call.
     macro_rules! finished {
         ($level:ident) => {
-            $level!(
-                name: "phase_finished", target: "shutdown", phase = named(&report.name),
-                outcome = %report.outcome, took = %Seconds(report.duration), offset_usec = micros(offset),
-                error = report.error, recorded, "+{} phase finished", Seconds(offset),
-            )
+            event!($level("phase_finished", ["+{} phase finished", Offset(offset)], {
+                phase = named(&report.name),
+                outcome = display(report.outcome),
+                took = display(Seconds(report.duration)),
+                offset_usec = micros(offset),
+                error = report.error.as_deref(),
+                recorded = recorded.as_deref(),
+            }))
         };
     }
     match report.outcome {

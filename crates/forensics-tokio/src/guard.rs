@@ -5,6 +5,7 @@ use std::future::ready;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::time::Duration;
 
 use forensics_core::capture::HandlerGuard;
 use forensics_core::record::PostMortem;
@@ -39,7 +40,7 @@ use crate::{shutdown_thread, status};
 /// async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
 ///     let guard = ShutdownGuard::builder("gateway").install()?;
 ///     guard.phase("drain", async |cx| cx.service_ended().await)
-///         .timeout(Duration::from_secs(30));
+///         .timeout(guard.drain_timeout());
 ///     guard.phase("db_close", async |_| { /* pool.close().await */ })
 ///         .reserve(Duration::from_secs(5));
 ///
@@ -110,6 +111,17 @@ impl ShutdownGuard {
     /// [`ShutdownHandle::token`].
     pub fn token(&self) -> CancellationToken {
         self.handle.token()
+    }
+
+    /// Returns the drain timeout in effect. See [`ShutdownHandle::drain_timeout`].
+    ///
+    /// ```
+    /// # fn phases(guard: &forensics_tokio::ShutdownGuard) {
+    /// guard.phase("drain", async |cx| cx.service_ended().await).timeout(guard.drain_timeout());
+    /// # }
+    /// ```
+    pub fn drain_timeout(&self) -> Duration {
+        self.handle.drain_timeout()
     }
 
     /// Returns how the previous run of this service ended, according to its record. `install` has

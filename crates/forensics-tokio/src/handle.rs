@@ -1,6 +1,7 @@
 //! The handle: what parts of the program other than `main` hold.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use forensics_core::context::{ShutdownContext, Trigger};
 use forensics_core::escape::{MAX_TEXT_CHARS, truncate};
@@ -32,6 +33,13 @@ impl ShutdownHandle {
     /// Cancelling the token is also a request to stop.
     pub fn token(&self) -> CancellationToken {
         self.shutdown.token.clone()
+    }
+
+    /// Returns the [drain timeout](crate::Builder::drain_timeout) in effect. The operator may have set
+    /// it by `FORENSICS_DRAIN_TIMEOUT`. It is meant for the [`timeout`](Phase::timeout) of the phase
+    /// that drains.
+    pub fn drain_timeout(&self) -> Duration {
+        self.shutdown.config.drain_timeout
     }
 
     /// Requests a stop, with cause `requested` and this reason. Has no effect if a stop has already

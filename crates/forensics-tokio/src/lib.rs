@@ -19,7 +19,7 @@
 //!         .install()?; // from now on a signal requests a stop
 //!
 //!     guard.phase("drain", async |cx| cx.service_ended().await)
-//!         .timeout(Duration::from_secs(30));
+//!         .timeout(guard.drain_timeout());
 //!     guard.phase("db_close", async |_| { /* pool.close().await */ })
 //!         .reserve(Duration::from_secs(5)); // earlier phases cannot use this time
 //!
@@ -97,6 +97,7 @@ pub mod serve;
 mod shutdown;
 mod shutdown_thread;
 mod signal_check;
+mod sinks;
 mod status;
 pub mod streams;
 mod systemctl;

@@ -1,26 +1,19 @@
-//! The log thread, which calls the `tracing` subscriber.
+//! The log thread, which calls the `tracing` subscriber and the logger of the crate `log`.
 //!
-//! A subscriber may block, for example on a pipe that is not read any more, or on a journal that is
-//! stuck. A teardown that called it would block as well. So all our events are queued, and the log
+//! They may block, for example on a pipe that is not read any more, or on a journal that is
+//! stuck. A teardown that called them would block as well. So all our events are queued, and the log
 //! thread emits them in order. An important event also has a text. If the event is not emitted in
 //! time, its text is written to file descriptor 2 directly.
 
-use std::io;
-use std::os::fd::AsFd;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::unistd::write;
+use forensics_core::logfmt::Value;
 use tracing::dispatcher::{self, Dispatch};
-use tracing::subscriber::NoSubscriber;
 
 use crate::blocking::{WorkQueue, run_with_timeout_or_here};
 use crate::lock::lock;
-
-/// How long an important event may take to be emitted before its text is written to file descriptor
-/// 2.
-pub(crate) const EMIT_LIMIT: Duration = Duration::from_millis(200);
+use crate::sinks::{EMIT_LIMIT, Origin, is_subscriber, with_subscriber, write_to_stderr};
 
 /// See the module's documentation.
 pub(crate) struct LogThread {
@@ -29,6 +22,8 @@ pub(crate) struct LogThread {
     /// The subscriber of the thread that installed the guard. It gets the events of threads that
     /// have no subscriber.
     home: Dispatch,
+    /// The guard. `None` in the test harness, whose events are not written to stderr.
+    origin: Option<Origin>,
     /// The important events that are not emitted yet.
     pending: Mutex<Vec<Pending>>,
 }
@@ -44,7 +39,8 @@ struct Pending {
 impl LogThread {
     pub(crate) fn new() -> Self {
         let home = dispatcher::get_default(Dispatch::clone);
-        Self { queue: WorkQueue::new("shutdown-log"), home, pending: Mutex::default() }
+        let (queue, origin) = (WorkQueue::new("shutdown-log"), Origin::current());
+        Self { queue, home, origin, pending: Mutex::default() }
     }
 
     /// Queues `event`, and starts the log thread. The current subscriber gets the event.
@@ -57,8 +53,10 @@ impl LogThread {
     /// is written to file descriptor 2 if the event is not emitted in time.
     pub(crate) fn push(&self, text: Option<String>, event: impl FnOnce() + Send + 'static) {
         let here = dispatcher::get_default(Dispatch::clone);
-        let dispatch = if here.is::<NoSubscriber>() { self.home.clone() } else { here };
-        let number = self.queue.push(move || dispatcher::with_default(&dispatch, event));
+        let dispatch = if is_subscriber(&here) { here } else { self.home.clone() };
+        let origin = self.origin.clone();
+        let number =
+            self.queue.push(move || with_subscriber(&dispatch, || Origin::scope(origin, event)));
         if let Some(text) = text {
             let since = Instant::now();
             lock(&self.pending).push(Pending { number, since, text, is_written: false });
@@ -92,27 +90,12 @@ impl LogThread {
             }
             !is_emitted
         });
+        let service = self.origin.as_ref().and_then(Origin::name_to_show);
+        let service = service.map(|name| format!(" service={}", Value(name))).unwrap_or_default();
         for text in overdue {
-            let line = format!("shutdown: {text}\n");
+            let line = format!("shutdown: {text}{service}\n");
             // A write to a full pipe may block as well.
             run_with_timeout_or_here(EMIT_LIMIT, move || write_to_stderr(line.as_bytes()));
-        }
-    }
-}
-
-/// Writes to file descriptor 2 directly. `eprintln!` would wait for the lock of `std::io::Stderr`,
-/// which the blocked thread may hold, and it panics if the pipe has no reader any more.
-///
-/// Text that does not fit into a full pipe is lost. So this does not block, unless another writer
-/// fills the pipe between poll(2) and write(2).
-fn write_to_stderr(line: &[u8]) {
-    let stderr = io::stderr();
-    let mut ready = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
-    let limit = PollTimeout::try_from(EMIT_LIMIT).unwrap_or(PollTimeout::ZERO);
-    // A pipe that is ready for writing takes this many bytes without blocking (`PIPE_BUF`).
-    for part in line.chunks(4096) {
-        if !matches!(poll(&mut ready, limit), Ok(1..)) || write(&stderr, part).is_err() {
-            return;
         }
     }
 }

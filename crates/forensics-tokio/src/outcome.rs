@@ -37,7 +37,7 @@ impl ServiceOutcome {
     }
 }
 
-/// What a phase or a service may return: `()`, a `Result`, or `!` if it never returns.
+/// What a phase or a service may return: `()`, a `Result`, several of them, or `!` if it never returns.
 ///
 /// The error of a `Result` can be:
 ///
@@ -53,15 +53,19 @@ impl ServiceOutcome {
 /// [sources](std::error::Error::source), separated by `: `. A source that the text already ends with
 /// is not repeated. The text is cut after 4000 characters.
 ///
-/// The `Ok` value is itself `()`, a `Result` or `!`. So the error of a task is not missed: a
+/// The `Ok` value is itself an outcome. So the error of a task is not missed: a
 /// `JoinHandle<Result<(), E>>` gives a `Result<Result<(), E>, JoinError>`, and fails with either.
-/// Drop any other value: `.map(drop)`.
+/// The same is true for [`tokio::time::timeout`]. Drop any other value: `.map(drop)`.
+///
+/// A `Vec`, an `Option`, an array or a tuple of outcomes fails if one of them does, and shows all
+/// errors. These are what `JoinSet::join_all`, `JoinSet::join_next` and `tokio::join!` return.
 ///
 /// The type parameter is always inferred. It lets the compiler tell the implementations apart.
 #[diagnostic::on_unimplemented(
     message = "a phase or service cannot return `{Self}`",
     label = "returns `{Self}`",
-    note = "return `()`, or a `Result<(), E>` whose error `E` implements `std::error::Error`",
+    note = "return `()`, or a `Result<(), E>` whose error `E` implements `std::error::Error`, or a `Vec` or an \
+            `Option` of these",
     note = "`.map(drop)` drops an `Ok` value, `.map_err(|e| e.to_string())` makes any error a text"
 )]
 pub trait IntoOutcome<Kind> {
@@ -76,6 +80,12 @@ pub trait IntoBoxedError<Kind> {
     fn into_boxed(self) -> Box<dyn Error>;
 }
 
+/// The errors of several outcomes, as one text.
+fn errors(outcomes: impl IntoIterator<Item = Option<String>>) -> Option<String> {
+    let errors: Vec<String> = outcomes.into_iter().flatten().collect();
+    (!errors.is_empty()).then(|| truncate(errors.join("; "), MAX_TEXT_CHARS))
+}
+
 /// Tells the implementations of the traits above apart.
 #[allow(unreachable_pub)] // They are named in public implementations.
 mod kind {
@@ -84,6 +94,7 @@ mod kind {
     pub struct Convertible;
     pub struct Send;
     pub struct SendSync;
+    pub struct Several<T>(std::marker::PhantomData<T>);
 }
 
 impl IntoOutcome<kind::Value> for () {
@@ -106,6 +117,39 @@ impl<T: IntoOutcome<A>, E: IntoBoxedError<B>, A, B> IntoOutcome<(A, B)> for Resu
         }
     }
 }
+
+impl<T: IntoOutcome<A>, A> IntoOutcome<kind::Several<A>> for Vec<T> {
+    fn into_error(self) -> Option<String> {
+        errors(self.into_iter().map(T::into_error))
+    }
+}
+
+impl<T: IntoOutcome<A>, A, const N: usize> IntoOutcome<kind::Several<A>> for [T; N] {
+    fn into_error(self) -> Option<String> {
+        errors(self.into_iter().map(T::into_error))
+    }
+}
+
+impl<T: IntoOutcome<A>, A> IntoOutcome<kind::Several<A>> for Option<T> {
+    fn into_error(self) -> Option<String> {
+        self.and_then(T::into_error)
+    }
+}
+
+/// Implements [`IntoOutcome`] for tuples.
+macro_rules! tuples {
+    ($(($($one:ident $kind:ident),+))+) => {$(
+        impl<$($one: IntoOutcome<$kind>, $kind),+> IntoOutcome<kind::Several<($($kind,)+)>> for ($($one,)+) {
+            #[allow(non_snake_case)] // The values have the names of their types.
+            fn into_error(self) -> Option<String> {
+                let ($($one,)+) = self;
+                errors([$($one.into_error()),+])
+            }
+        }
+    )+};
+}
+
+tuples! { (T A, U B) (T A, U B, V C) (T A, U B, V C, W D) }
 
 impl<E: Into<Box<dyn Error>>> IntoBoxedError<kind::Convertible> for E {
     fn into_boxed(self) -> Box<dyn Error> {
@@ -248,6 +292,21 @@ mod tests {
         impl Error for Unshowable {}
         let outcome = outcome_of(async { Err::<(), _>(Unshowable).into_error() }).await;
         assert_eq!(outcome, ServiceOutcome::Panicked("no text".to_owned()));
+    }
+
+    #[test]
+    fn each_error_of_several_outcomes_is_shown() {
+        let [ok, one, two] = [Ok(()), Err("one"), Err("two")];
+        assert_eq!(text(vec![ok, one, two]), "one; two");
+        assert_eq!(text([ok, one]), "one");
+        assert_eq!(text(Some(two)), "two");
+        assert_eq!(text((ok, Err::<(), _>(io::Error::other("disk full")), two)), "disk full; two");
+        assert_eq!(text(Ok::<_, io::Error>(vec![Ok::<_, &str>(one)])), "one");
+        assert_eq!(None::<Result<(), &str>>.into_error(), None);
+        assert_eq!(Vec::<()>::new().into_error(), None);
+        assert_eq!(((), ok, Some(())).into_error(), None);
+        let many = vec![Err::<(), _>("x".repeat(3000)); 3];
+        assert!(text(many).chars().count() <= MAX_TEXT_CHARS + 1);
     }
 
     #[test]

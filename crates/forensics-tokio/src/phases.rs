@@ -79,9 +79,14 @@ impl Phases {
         span
     }
 
+    /// The span in which `run` was called.
+    pub(crate) fn outer_span(&self) -> Span {
+        self.lock().outer.clone().unwrap_or_else(Span::none)
+    }
+
     fn teardown_span(&self) -> Span {
+        let outer = self.outer_span();
         let inner = self.lock();
-        let outer = inner.outer.clone().unwrap_or_else(Span::none);
         let Some((service, context)) = inner.stop.clone() else { return outer };
         drop(inner);
         self.get_or_create_span(None, || {

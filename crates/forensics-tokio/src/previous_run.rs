@@ -7,6 +7,7 @@
 //! root, or as a member of the group systemd-journal, and the log of auditd usually as root only.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use forensics_core::record::{
@@ -16,6 +17,7 @@ use forensics_core::record::{
 use tokio::process::Command;
 
 use crate::blocking::off_runtime;
+use crate::shutdown::Shutdown;
 use crate::{events, systemctl};
 
 /// How long journalctl may take.
@@ -27,7 +29,7 @@ pub(crate) fn has_questions(run: &Run) -> bool {
 }
 
 /// Asks witnesses about a run. Logs what they say, and adds it to the record of the run.
-pub(crate) async fn ask_witnesses(mut run: Run) {
+pub(crate) async fn ask_witnesses(shutdown: Arc<Shutdown>, mut run: Run) {
     let mut witnesses = Vec::new();
     if run.may_be_in_journal() {
         witnesses.extend(ask_manager(&run).await);
@@ -37,7 +39,8 @@ pub(crate) async fn ask_witnesses(mut run: Run) {
         return;
     }
     witnesses.iter().for_each(|witness| run.add(witness));
-    events::previous_explained(&run.post_mortem);
+    let post_mortem = run.post_mortem.clone();
+    shutdown.log.emit(move || events::previous_explained(&post_mortem));
     // A disk may block. If the record cannot be written to, the log still has it.
     let append = move || witnesses.iter().for_each(|witness| drop(append_witness(&run, witness)));
     let _ = off_runtime(append).await;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use forensics_core::capture::Signal;
 use forensics_core::context::{Sender, ShutdownContext, Trigger};
 use forensics_core::json;
+use forensics_core::logfmt::Value;
 use forensics_core::record::{Event, PhaseFinished, SignalEvent, SignalKind};
 
 use crate::machine::PhaseKey;
@@ -56,6 +57,18 @@ pub(crate) fn phase_finished(phase: &PhaseKey, report: &PhaseReport) -> Event {
     event.error.clone_from(&report.error);
     event.values.clone_from(&report.values);
     Event::PhaseFinished(event)
+}
+
+/// Names an event for the log.
+pub(crate) fn name(event: &Event) -> String {
+    match event {
+        Event::Signal(_) => "the signal or request".to_owned(),
+        Event::PhaseStarted(started) => format!("the start of phase {}", Value(&started.phase)),
+        Event::PhaseProgress(progress) => format!("a value of phase {}", Value(&progress.phase)),
+        Event::PhaseFinished(finished) => format!("the end of phase {}", Value(&finished.phase)),
+        Event::Stopped(_) => "the end of the run".to_owned(),
+        _ => "an event between the phases".to_owned(),
+    }
 }
 
 pub(crate) fn micros(span: Duration) -> u64 {

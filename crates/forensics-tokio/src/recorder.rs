@@ -10,7 +10,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use forensics_core::cgroupfs::{MemoryCgroup, OomKills};
@@ -24,7 +24,8 @@ use forensics_core::systemd::Manager;
 
 use crate::blocking::{WorkQueue, run_with_timeout};
 use crate::config::Config;
-use crate::record_events::micros;
+use crate::lock::lock;
+use crate::record_events::{self, micros};
 
 /// How long a phase waits at most for its start to be written.
 const WRITE_LIMIT: Duration = Duration::from_millis(100);
@@ -49,6 +50,9 @@ pub(crate) struct Recorder {
     sync: Option<WorkQueue>,
     /// The first error.
     failure: Arc<OnceLock<String>>,
+    account: Arc<Mutex<Account>>,
+    /// Why old records could not be removed.
+    not_removed: Option<String>,
     is_failure_logged: AtomicBool,
     /// Why the record was written again.
     restored: Arc<OnceLock<Loss>>,
@@ -64,6 +68,8 @@ impl Recorder {
             queue: WorkQueue::new("shutdown-record"),
             sync: config.fsync_records.then(|| WorkQueue::new("shutdown-sync")),
             failure: Arc::default(),
+            account: Arc::default(),
+            not_removed: None,
             is_failure_logged: AtomicBool::new(false),
             restored: Arc::default(),
             late: AtomicU64::new(0),
@@ -73,21 +79,35 @@ impl Recorder {
             Ok(file) => {
                 recorder.file = Some(Arc::new(file));
                 // The first line is already written, but may have to be synced.
-                recorder.write(|_| Ok(None));
+                recorder.write("the start of the run".to_owned(), |_| Ok(None));
                 recorder.queue.start();
             }
             Err(e) => fail(&recorder.failure, error_chain(&e)),
         }
-        if let Err(e) = record::prune(dir, &config.service, DEFAULT_RETENTION) {
-            fail(&recorder.failure, error_chain(&e));
+        // If there is no record, the same error is already known.
+        if let (Some(_), Err(e)) =
+            (&recorder.file, record::prune(dir, &config.service, DEFAULT_RETENTION))
+        {
+            recorder.not_removed = Some(error_chain(&e));
         }
         recorder
     }
 
-    /// The first error, if there was one. It is returned only once.
+    /// The first error, if there was one, and what is recorded. It is returned only once.
     pub(crate) fn failure_to_log(&self) -> Option<String> {
-        let failure = self.failure.get()?.clone();
-        (!self.is_failure_logged.swap(true, Ordering::Relaxed)).then_some(failure)
+        let failure = self.failure.get()?;
+        if self.is_failure_logged.swap(true, Ordering::Relaxed) {
+            return None;
+        }
+        let Some(file) = &self.file else { return Some(format!("{failure}; recorded: nothing")) };
+        let account = lock(&self.account);
+        let is_behind = !self.queue.has_done(self.queue.last());
+        Some(format!("{failure}; {}", account.text(file.path(), is_behind)))
+    }
+
+    /// Why old records could not be removed at the start.
+    pub(crate) fn not_removed(&self) -> Option<&str> {
+        self.not_removed.as_deref()
     }
 
     /// Why the record had to be written again, and its path.
@@ -99,7 +119,7 @@ impl Recorder {
     pub(crate) fn push(&self, mut event: Event) {
         // The time at which the event happened. It may be written later.
         let (ts, mono_us) = (Utc::now(), clock::mono_us());
-        self.write(move |file| {
+        self.write(record_events::name(&event), move |file| {
             if let Event::Stopped(stopped) = &mut event {
                 let oom = run_with_timeout(OOM_LIMIT, OomKills::read).flatten();
                 stopped.oom_kill = oom.map(|oom| oom.count);
@@ -110,13 +130,16 @@ impl Recorder {
 
     fn write(
         &self,
+        name: String,
         write: impl FnOnce(&record::Recorder) -> Result<Option<Loss>, RecordError> + Send + 'static,
     ) {
         let Some(file) = self.file.clone() else { return };
         let (sync, failure) = (self.sync.clone(), self.failure.clone());
-        let restored = self.restored.clone();
+        let (restored, account) = (self.restored.clone(), self.account.clone());
         self.queue.push(move || {
-            match write(&file) {
+            let written = write(&file);
+            lock(&account).add(name, written.is_ok());
+            match written {
                 Ok(None) => {}
                 Ok(Some(loss)) => drop(restored.set(loss)),
                 Err(e) => fail(&failure, error_chain(&e)),
@@ -147,6 +170,49 @@ impl Recorder {
         if let Some(sync) = &self.sync {
             sync.flush(limit);
         }
+    }
+}
+
+/// Which events were written.
+#[derive(Default)]
+struct Account {
+    written: u64,
+    last_written: String,
+    lost: u64,
+    first_lost: String,
+}
+
+impl Account {
+    fn add(&mut self, name: String, is_written: bool) {
+        if is_written {
+            self.written += 1;
+            self.last_written = name;
+        } else {
+            if self.lost == 0 {
+                self.first_lost = name;
+            }
+            self.lost += 1;
+        }
+    }
+
+    /// What is recorded in this file, and what is not. `is_behind`: some events wait for the disk.
+    fn text(&self, file: &Path, is_behind: bool) -> String {
+        let Self { written, last_written, lost, first_lost } = self;
+        let events = |n: u64| if n == 1 { "1 event".to_owned() } else { format!("{n} events") };
+        let mut text = format!("recorded in {}: ", file.display());
+        match written {
+            0 => text.push_str("nothing"),
+            _ => text.push_str(&format!("{}, the last is {last_written}", events(*written))),
+        }
+        if *lost > 0 {
+            text.push_str(&format!("; not recorded: {}, the first is {first_lost}", events(*lost)));
+        }
+        if is_behind {
+            text.push_str("; not recorded yet: what came after that");
+        } else if *lost == 0 {
+            text.push_str("; a power loss may destroy it");
+        }
+        text
     }
 }
 
@@ -191,6 +257,36 @@ mod tests {
     use forensics_core::record::{Diag, DiagState, Record};
 
     use super::*;
+
+    #[test]
+    fn the_account_says_what_is_recorded_and_what_is_not() {
+        let cases: [(&[(&str, bool)], bool, &str); 4] = [
+            (
+                &[("a", true), ("b", true)],
+                false,
+                "2 events, the last is b; a power loss may destroy it",
+            ),
+            (
+                &[("a", true)],
+                true,
+                "1 event, the last is a; not recorded yet: what came after that",
+            ),
+            (&[("a", false)], false, "nothing; not recorded: 1 event, the first is a"),
+            (
+                &[("a", true), ("b", false), ("c", true), ("d", false)],
+                false,
+                "2 events, the last is c; not recorded: 2 events, the first is b",
+            ),
+        ];
+        for (events, is_behind, expected) in cases {
+            let mut account = Account::default();
+            events
+                .iter()
+                .for_each(|(name, is_written)| account.add((*name).to_owned(), *is_written));
+            let text = account.text(Path::new("/r"), is_behind);
+            assert_eq!(text, format!("recorded in /r: {expected}"));
+        }
+    }
 
     #[test]
     fn what_a_disk_takes_late_has_the_time_at_which_it_happened() {

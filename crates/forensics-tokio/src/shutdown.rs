@@ -20,7 +20,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, SetOnce, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::level_filters::LevelFilter;
+use tracing::Level;
 
 use crate::blocking::run_with_timeout_or_here;
 use crate::capture_context;
@@ -28,7 +28,7 @@ use crate::config::Config;
 use crate::describe::READ_LIMIT;
 use crate::diagnostic::{self, OpenedLog};
 use crate::lock::lock;
-use crate::log_thread::{EMIT_LIMIT, LogThread};
+use crate::log_thread::LogThread;
 use crate::machine::{Action, Awaited, Event, ExitReason, LogEvent, Machine, StepId, Work};
 use crate::message::{TerminationMessage, WRITE_LIMIT};
 use crate::notify::Notifier;
@@ -37,6 +37,7 @@ use crate::phase_context::PhaseFn;
 use crate::phases::Phases;
 use crate::recorder::{FINISH_LIMIT, LAST_WRITE_LIMIT, Recorder};
 use crate::report::ShutdownReport;
+use crate::sinks::{self, EMIT_LIMIT};
 use crate::{describe, events, explain, previous_run, shutdown_thread};
 
 /// See the module's documentation.
@@ -108,17 +109,14 @@ impl Shutdown {
         if let Some(failure) = record.failure_to_log() {
             events::not_recorded(&failure);
         }
+        if let Some(why) = record.not_removed() {
+            events::records_not_removed(why);
+        }
         let diag_log = config.diag_log.as_deref().map(OpenedLog::open).unwrap_or_default();
         let config = Arc::new(config);
-        let previous = before.previous.map(|run| {
-            let post_mortem = run.post_mortem.clone();
-            if previous_run::has_questions(&run) {
-                runtime.spawn(previous_run::ask_witnesses(run));
-            }
-            post_mortem
-        });
+        let previous = before.previous.as_ref().map(|run| run.post_mortem.clone());
         let machine = Machine::new(config.clone(), notifier.is_connected(), message.is_open());
-        Arc::new(Self {
+        let shutdown = Arc::new(Self {
             config,
             startup: Arc::new(startup),
             machine: Mutex::new(machine),
@@ -141,7 +139,12 @@ impl Shutdown {
             previous,
             missed_before: capture::overflow_count(),
             threads_before: OnceLock::new(),
-        })
+        });
+        if let Some(run) = before.previous.filter(previous_run::has_questions) {
+            let ask = previous_run::ask_witnesses(shutdown.clone(), run);
+            drop(shutdown.runtime.spawn(ask));
+        }
+        shutdown
     }
 
     /// The current time of the runtime's clock, which measures everything about a stop. It is the
@@ -225,9 +228,9 @@ impl Shutdown {
             LogEvent::Stalled(detail) => Some(format!("Shutdown stalled: {detail}")),
             LogEvent::Forced(detail, _) => Some(format!("Shutdown forced: {detail}")),
             // The subscriber is not asked whether it wants these events, because it may block.
-            LogEvent::PhaseStarted { .. } if LevelFilter::current() < LevelFilter::DEBUG => return,
+            LogEvent::PhaseStarted { .. } if !sinks::may_want(Level::DEBUG) => return,
             LogEvent::PhaseFinished { report, .. }
-                if report.outcome == Outcome::Ok && LevelFilter::current() < LevelFilter::INFO =>
+                if report.outcome == Outcome::Ok && !sinks::may_want(Level::INFO) =>
             {
                 return;
             }
@@ -392,10 +395,11 @@ impl Shutdown {
         self.handle(Event::Closed);
     }
 
-    /// Flushes the record and the termination message if no teardown has ended, because the guard
-    /// is dropped or a panic ends the process.
+    /// Flushes the record, the log and the termination message if no teardown has ended, because
+    /// the guard is dropped or a panic ends the process.
     pub(crate) fn flush(&self) {
         self.record.flush(FINISH_LIMIT);
+        self.log.finish(FINISH_LIMIT);
         self.message.finish(WRITE_LIMIT);
         self.notifier.flush();
     }

@@ -26,11 +26,11 @@ use crate::blocking::spawn_detached;
 use crate::capture_context::Caught;
 use crate::describe;
 use crate::lock::lock;
-use crate::log_thread::EMIT_LIMIT;
 use crate::machine::{Action, Event, ExitReason};
 use crate::os::kill_after;
 use crate::panics::Panic;
 use crate::shutdown::Shutdown;
+use crate::sinks::EMIT_LIMIT;
 
 /// How often a running stop is checked.
 const EVERY: Duration = Duration::from_millis(250);
@@ -79,8 +79,7 @@ pub(crate) fn attach(guard: Weak<Shutdown>) -> io::Result<()> {
 /// Expects the process to end, because the teardown of this guard has ended. If the process does
 /// not end, it is ended by force once no other guard has a teardown to run.
 pub(crate) fn expect_exit(shutdown: &Arc<Shutdown>) {
-    let program = std::env::current_exe().unwrap_or_default();
-    if !shutdown.config.enforce_exit || is_test_program(&program) {
+    if !shutdown.config.enforce_exit || is_in_test_program() {
         return;
     }
     let mut registry = lock(&REGISTRY);
@@ -91,6 +90,11 @@ pub(crate) fn expect_exit(shutdown: &Arc<Shutdown>) {
         drop(earlier);
         capture::wake();
     }
+}
+
+/// Whether this process is a test, a benchmark or a documentation example.
+pub(crate) fn is_in_test_program() -> bool {
+    is_test_program(&std::env::current_exe().unwrap_or_default())
 }
 
 /// Whether this is the path of a test, a benchmark or a documentation example. These programs

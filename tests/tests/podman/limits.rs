@@ -30,7 +30,7 @@ fn read_only_and_as_another_user_the_record_and_the_diagnostic_are_complete() {
     assert!(log.contains("\n--- end of diagnostic"), "{log}");
     // Nothing was refused except what the options ask for.
     let warnings = stopped.ended.stderr.lines().filter(|line| line.contains(" WARN "));
-    assert_eq!(warnings.count(), 1, "only the phase: {}", stopped.ended.stderr);
+    assert_eq!(warnings.count(), 2, "only of the phase and the end: {}", stopped.ended.stderr);
 }
 
 /// Fills the container's shared memory. That counts against its limit, but belongs to no process,

@@ -88,7 +88,7 @@ fn a_refused_system_call_costs_only_its_purpose_and_no_phase() {
                 Costs::Nothing | Costs::Names => "",
                 Costs::Diagnostic => "Diagnostic failed: cannot start",
                 Costs::Waiting => "Diagnostic failed: cannot wait for it",
-                Costs::Pruning => "Not all of this run is recorded: cannot list the folder",
+                Costs::Pruning => "Old records are not removed: cannot list the folder",
             };
             assert!(stopped.warnings().concat().contains(warned), "{:?}", stopped.warnings());
             let sender = if costs == Costs::Names { "?" } else { "kill" };

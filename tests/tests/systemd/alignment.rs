@@ -134,7 +134,7 @@ fn a_user_unit_asks_its_own_manager_is_stopped_by_it_and_runs_its_diagnostic_the
             "status=1",
             "cause=systemd under_systemd=yes sender_pid=",
             "sender_name=systemd sender_uid=1777",
-            "deadline 2.25s: the unit's stop timeout of 3.00s less 0.75s",
+            "deadline 2.25s: the unit's stop timeout of 3.00s less 750ms",
             "explained by systemd: a stop job, as by systemctl stop",
             "Diagnostic continues in its own unit",
             "phase=db_close outcome=ok",

@@ -27,7 +27,7 @@ fn a_kill_by_another_process_starts_the_stop_timeout_if_systemd_is_notified() {
         &said,
         &[
             "cause=process",
-            "deadline 2.25s: the unit's stop timeout of 3.00s less 0.75s",
+            "deadline 2.25s: the unit's stop timeout of 3.00s less 750ms",
             "phase=db_close outcome=ok",
             "Result=success",
         ],

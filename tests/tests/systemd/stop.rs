@@ -17,7 +17,7 @@ fn a_tight_stop_timeout_cuts_the_drain_and_keeps_the_reserved_phase() {
             "gw.service: systemd gives 3s, drain 10s + headroom 30s = 40s is needed: 37s short; \
              fix: `systemctl edit gw.service` with [Service] TimeoutStopSec=40s",
             "signal=SIGTERM cause=systemd under_systemd=yes sender_pid=1 sender_name=systemd",
-            "deadline 2.25s: the unit's stop timeout of 3.00s less 0.75s",
+            "deadline 2.25s: the unit's stop timeout of 3.00s less 750ms",
             "Shutdown explained by systemd: a stop job",
             "phase=drain outcome=timed_out",
             "phase=db_close outcome=ok",

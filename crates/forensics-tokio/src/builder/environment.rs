@@ -50,6 +50,7 @@ const SETTINGS: &[(&str, Set)] = &[
         yes_or_no(v).map(|new| c.low_latency_capture = Some(new))
     }),
     ("FORENSICS_SHOW_SECRETS", |c, v| yes_or_no(v).map(|new| c.show_secrets = new)),
+    ("FORENSICS_STDERR_FALLBACK", |c, v| yes_or_no(v).map(|new| c.stderr_fallback = new)),
 ];
 
 /// The variables that begin with `FORENSICS_`, in alphabetical order.
@@ -205,6 +206,7 @@ mod tests {
             ("FORENSICS_WATCHDOG", "On", "watchdog: true,"),
             ("FORENSICS_LOW_LATENCY_CAPTURE", "1", "low_latency_capture: Some( true,"),
             ("FORENSICS_SHOW_SECRETS", "T", "show_secrets: true,"),
+            ("FORENSICS_STDERR_FALLBACK", "off", "stderr_fallback: false,"),
         ];
         for (variable, value, expected) in cases {
             let changed = change(variable, value);

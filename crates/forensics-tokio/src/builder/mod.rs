@@ -25,6 +25,7 @@ use crate::message::TerminationMessage;
 use crate::notify::{Notifier, watchdog};
 use crate::shutdown::Shutdown;
 use crate::signal_check::SignalCheck;
+use crate::sinks::{self, Origin};
 use crate::{events, listener, low_latency, panics, shutdown_thread};
 
 /// How long to wait for the parent's command line at the start.
@@ -62,8 +63,9 @@ impl Builder {
 
     /// Sets how long the service may take to finish the work that it has accepted.
     ///
-    /// At the start it is compared with the supervisor's stop timeout. It does not limit a phase: also
-    /// pass it to the [`timeout`](crate::Phase::timeout) of the phase that drains.
+    /// At the start it is compared with the supervisor's stop timeout. It does not limit a phase by
+    /// itself: give the phase that drains the timeout
+    /// [`guard.drain_timeout()`](ShutdownGuard::drain_timeout), which is the one in effect.
     ///
     /// Default: 30 s. Environment: `FORENSICS_DRAIN_TIMEOUT`.
     pub fn drain_timeout(self, timeout: Duration) -> Self {
@@ -251,6 +253,19 @@ impl Builder {
         self.set(|config| config.show_secrets = show)
     }
 
+    /// Sets whether stderr is used if the log does not receive the guard's events.
+    ///
+    /// The events have the `tracing` target `shutdown`. They go to the subscriber, and to the logger of
+    /// the crate `log`. If neither receives that target at level `INFO`, [`install`](Self::install)
+    /// writes one line with the fix to stderr. After that the context line, warnings and errors are
+    /// written to stderr, each as one line. Tests are left out: see
+    /// [`enforce_exit`](Self::enforce_exit).
+    ///
+    /// Default: yes. Environment: `FORENSICS_STDERR_FALLBACK`.
+    pub fn stderr_fallback(self, enabled: bool) -> Self {
+        self.set(|config| config.stderr_fallback = enabled)
+    }
+
     /// Sets which repeated signals speed up a stop.
     ///
     /// Default: [`Escalation::Person`]. Environment: `FORENSICS_ESCALATION` (`person`, `any_signal`,
@@ -375,10 +390,20 @@ impl Builder {
         let is_trusted = !is_secure_execution();
         let variables = (is_trusted && !config.ignores_environment).then(std::env::vars_os);
         let found = environment::apply(&mut config, variables.into_iter().flatten())?;
-        if !is_trusted && std::env::vars_os().any(|(name, _)| environment::is_ours(&name)) {
-            events::environment_not_trusted();
-        }
+        let to_stderr = config.stderr_fallback && !shutdown_thread::is_in_test_program();
+        let origin = Origin::new(&config.service, to_stderr);
+        Origin::scope(Some(origin), || {
+            if !is_trusted && std::env::vars_os().any(|(name, _)| environment::is_ours(&name)) {
+                events::environment_not_trusted();
+            }
+            Self { config }.install_with(&found)
+        })
+    }
+
+    fn install_with(self, found: &environment::Variables) -> Result<ShutdownGuard, InstallError> {
+        let mut config = self.config;
         let runtime = check(&config)?;
+        sinks::warn_if_unheard();
         if !found.settings.is_empty() {
             events::configured(&found.settings);
         }

@@ -36,13 +36,12 @@ const MAX_NAMED: usize = 3;
 /// The open connections of a service, and its requests in flight. Clones share one count.
 ///
 /// ```
-/// use std::time::Duration;
 /// use forensics_tokio::ShutdownGuard;
 /// use forensics_tokio::connections::Connections;
 ///
 /// # async fn phases(guard: &ShutdownGuard) -> std::io::Result<()> {
 /// let connections = Connections::new();
-/// guard.phase("drain", connections.drain_phase()).timeout(Duration::from_secs(30));
+/// guard.phase("drain", connections.drain_phase()).timeout(guard.drain_timeout());
 ///
 /// // In an accept loop:
 /// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;

@@ -17,6 +17,7 @@
 //!   `fields_that_do_not_fit_are_counted`. It passes a large message as a file, without a limit on
 //!   the size.
 
+use std::error::Error;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -27,14 +28,15 @@ use std::{fmt, fs, io};
 use forensics_core::escape::truncate_bytes;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
-use tracing_subscriber::fmt::FormatFields;
-use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::field::MakeVisitor;
+use tracing_subscriber::fmt::format::{DefaultFields, Writer};
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::{LookupSpan, Scope};
 
-use super::{CompactFields, MESSAGE_IDS};
+use super::MESSAGE_IDS;
+use crate::sinks::TARGET;
 
 const SOCKET: &str = "/run/systemd/journal/socket";
 
@@ -169,6 +171,41 @@ impl Visit for Fields {
     }
 }
 
+/// The fields that the message of an event already contains. In our own events these are the fields
+/// before `service`: see [`crate::sinks`].
+fn said(metadata: &Metadata<'_>) -> Vec<Field> {
+    let fields = metadata.fields();
+    let service = fields.iter().position(|field| field.name() == "service");
+    let said = service.filter(|_| metadata.target() == TARGET).unwrap_or(0);
+    fields.iter().take(said).filter(|field| field.name() != "message").collect()
+}
+
+/// Visits all fields but these.
+struct Without<'a> {
+    said: Vec<Field>,
+    visitor: &'a mut dyn Visit,
+}
+
+impl Visit for Without<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if !self.said.contains(field) {
+            self.visitor.record_str(field, value);
+        }
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
+        if !self.said.contains(field) {
+            self.visitor.record_error(field, value);
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if !self.said.contains(field) {
+            self.visitor.record_debug(field, value);
+        }
+    }
+}
+
 /// Returns a name that the journal accepts: capitals, digits and `_`, at most 64 bytes.
 fn field_name(prefix: &str, name: &str) -> String {
     let fits = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
@@ -202,8 +239,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JournaldLayer {
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let metadata = event.metadata();
         let mut message = String::new();
-        // Writing to a String fails only if the `Display` of a value does.
-        let _ = CompactFields::default().format_fields(Writer::new(&mut message), event);
+        let mut visitor = DefaultFields::new().make_visitor(Writer::new(&mut message));
+        event.record(&mut Without { said: said(metadata), visitor: &mut visitor });
         let mut fields = Fields::of(metadata.target());
         let mut put = |name: &str, value: String| fields.values.push((name.to_owned(), value));
         put("MESSAGE", message);

@@ -21,6 +21,7 @@ pub const MESSAGE_IDS: &[(&str, &str)] = &[
     ("not_recorded", "0a7b6de199db11852f8673bb9dbc5678"),
     ("previous_unreadable", "5d0b6f2f6f0c4a55a6a1a5d2f0b3c6e1"),
     ("record_dir_shared", "c3f4b8b1d0a14fd5b7a3e9cb6a2d7f08"),
+    ("records_not_removed", "a3fb74d26f2c4ffaa2e91faff0160402"),
     ("record_restored", "8e2a4c7d95bb4a0f9b61d3f7e05c1a94"),
     ("no_termination_message", "79691aee3493403c8f8952df66d54782"),
     ("not_notified", "dc7adc8600a34bf196c74ea06e1a20ef"),
@@ -34,6 +35,9 @@ pub const MESSAGE_IDS: &[(&str, &str)] = &[
     ("unit_signal", "0dff04a9a40e4d398ba8b074ad7775f2"),
     ("no_low_latency_capture", "39ee97ce4e6aedadf09c05de99fe2c56"),
     ("registration_error", "a60908946c715635aecf174e0311c5c1"),
+    ("service_failed", "8af7b4c00b384437b249698df6754038"),
+    ("abandoned", "5113a5795aa445608f6d41d05078bdc3"),
+    ("panicked", "717202c469c745e68eb6f19f3ee4d70a"),
     ("service_dropped", "c874fc401d550f3a8063ae7c8709e6cf"),
     ("no_diagnostic_log", "4f1d0c6a2e8b4b7c9a35d86e71f0b2d3"),
     ("diagnostic_finished", "8e07d22fc9d66d9200505d909d7dc94e"),
@@ -59,8 +63,12 @@ mod tests {
     #[test]
     fn every_event_has_a_unique_id_and_nothing_else_has_one() {
         let events = include_str!("../events.rs");
-        let named = events.split("name: \"").skip(1).filter_map(|rest| rest.split('"').next());
-        let named: HashSet<&str> = named.collect();
+        let after = |level: &'static str| events.split(level).skip(1);
+        let levels = ["debug(", "info(", "warn(", "error(", "$level("];
+        let names = levels.into_iter().flat_map(after);
+        let named: HashSet<&str> = names
+            .filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next())
+            .collect();
         let listed: HashSet<&str> = MESSAGE_IDS.iter().map(|(name, _)| *name).collect();
         assert_eq!(named, listed);
         let ids: HashSet<&str> = MESSAGE_IDS.iter().map(|(_, id)| *id).collect();

@@ -2,9 +2,8 @@
 //!
 //! [`init`] writes events to the journal if stderr is connected to it, and otherwise lines to
 //! stderr. Any other subscriber works as well, and [`init`] never replaces one that the service has
-//! installed. The lines differ from those of `tracing_subscriber::fmt` in one way: the messages
-//! `Shutdown context: …` and `Previous run: …` already contain all facts, so their fields are not
-//! repeated ([`CompactFields`]).
+//! installed. The lines are those of `tracing_subscriber::fmt`. A fact that is in a message, as in
+//! `Shutdown context: …`, is only a field in subscribers that show all fields, such as JSON.
 
 mod journal;
 mod message_id;
@@ -13,7 +12,6 @@ use std::io::IsTerminal;
 use std::{fmt, io};
 
 use tracing::Event;
-use tracing::field::Field;
 use tracing_subscriber::Registry;
 use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::filter::LevelFilter;
@@ -71,28 +69,13 @@ pub fn init_journal() -> io::Result<bool> {
     Ok(subscriber.try_init().is_ok())
 }
 
-/// Formats fields as tracing-subscriber does, except for those of a context event, whose message already
-/// contains them. To use it in your own `fmt` subscriber: `.fmt_fields(CompactFields::default())`.
+/// Formats fields as tracing-subscriber does. It has no other effect any more: an event whose message
+/// contains all facts has no fields in a `fmt` subscriber.
 #[derive(Debug, Default)]
 pub struct CompactFields(DefaultFields);
 
 impl<'writer> FormatFields<'writer> for CompactFields {
-    fn format_fields<R: RecordFields>(
-        &self,
-        mut writer: Writer<'writer>,
-        fields: R,
-    ) -> fmt::Result {
-        let mut context = None;
-        fields.record(&mut |field: &Field, value: &dyn fmt::Debug| {
-            if field.name() == "message" {
-                context = Some(format!("{value:?}")).filter(|text| {
-                    text.starts_with("Shutdown context: ") || text.starts_with("Previous run")
-                });
-            }
-        });
-        match context {
-            Some(message) => writer.write_str(&message),
-            None => self.0.format_fields(writer, fields),
-        }
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> fmt::Result {
+        self.0.format_fields(writer, fields)
     }
 }

@@ -202,7 +202,7 @@ mod tests {
                 "; no signal, cause requested: requested: upgrade\n\
                  drain timed_out 30.00s: still running after 30.00s\n\
                  slowest: drain timed_out 30.00s\n\
-                 phases: notify ok 0.00s, drain timed_out 30.00s\n\
+                 phases: notify ok 0s, drain timed_out 30.00s\n\
                  {seen}context: {context}\n"
             )
         };
@@ -267,7 +267,7 @@ mod tests {
         let actions = machine.handle(Event::GuardDropped(Some(panic)), Instant::now());
         let expected = "gateway panicked at src/main.rs:3:5: oh\\u{1b}[31m no\n";
         assert!(
-            matches!(&actions[..], [Action::WriteMessage { text, .. }, _] if text == expected),
+            matches!(&actions[..], [_, Action::WriteMessage { text, .. }, _] if text == expected),
             "{actions:?}"
         );
     }

@@ -118,10 +118,28 @@ impl Display for WorstCase {
     }
 }
 
-/// A duration as the log shows it: `1.25s`.
+/// A duration as the log shows it: `1.25s`, `7.5ms`, `85us`.
 pub(crate) struct Seconds(pub(crate) Duration);
 
 impl Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let us = self.0.as_micros();
+        match us {
+            0 => f.write_str("0s"),
+            1..1_000 => write!(f, "{us}us"),
+            1_000..10_000 if us % 1_000 >= 50 && us % 1_000 < 950 => {
+                write!(f, "{:.1}ms", us as f64 / 1e3)
+            }
+            1_000..999_500 => write!(f, "{}ms", (us + 500) / 1_000),
+            _ => write!(f, "{}", Offset(self.0)),
+        }
+    }
+}
+
+/// The time since the signal, always in seconds: `0.01s`.
+pub(crate) struct Offset(pub(crate) Duration);
+
+impl Display for Offset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.2}s", self.0.as_secs_f64())
     }
@@ -161,6 +179,29 @@ mod tests {
     }
 
     #[test]
+    fn a_short_duration_is_not_shown_as_zero() {
+        let cases = [
+            (0, "0s"),
+            (1, "1us"),
+            (999, "999us"),
+            (1_000, "1ms"),
+            (7_500, "7.5ms"),
+            (7_970, "8ms"),
+            (9_960, "10ms"),
+            (12_499, "12ms"),
+            (300_000, "300ms"),
+            (999_499, "999ms"),
+            (999_500, "1.00s"),
+            (1_250_000, "1.25s"),
+            (30_000_000, "30.00s"),
+        ];
+        for (us, shown) in cases {
+            assert_eq!(Seconds(Duration::from_micros(us)).to_string(), shown);
+        }
+        assert_eq!(Offset(Duration::from_micros(7_500)).to_string(), "0.01s");
+    }
+
+    #[test]
     fn the_worst_case_shows_its_sum() {
         let named = |name: &str, claim| Claim { name: name.to_owned(), ..claim };
         let cases = [
@@ -181,7 +222,7 @@ mod tests {
                  though 50.00s are reserved in all",
                 45,
             ),
-            (vec![], "no phases = at most 0.00s", 0),
+            (vec![], "no phases = at most 0s", 0),
         ];
         for (claims, text, worst) in cases {
             let sum = WorstCase { claims, deadline: Duration::from_secs(45) };

@@ -258,6 +258,23 @@ pub(crate) enum LogEvent {
         phase: PhaseKey,
         report: PhaseReport,
     },
+    /// The service has failed or panicked after the stop had begun.
+    ServiceFailed {
+        offset: Duration,
+        outcome: &'static str,
+        error: String,
+    },
+    /// The guard was dropped before its teardown had ended. The phases are those that have not
+    /// ended.
+    Abandoned {
+        what: &'static str,
+        phases: Option<String>,
+    },
+    /// The same, because of a panic.
+    Panicked {
+        panic: Panic,
+        phases: Option<String>,
+    },
     /// How long it was waited for, and the phase that had already waited for it.
     ServiceDropped(Duration, Option<String>),
     DiagnosticLeftBehind,

@@ -24,11 +24,12 @@ use forensics_core::capture::SiCode;
 use forensics_core::cause::Cause;
 use forensics_core::context::{ShutdownContext, Trigger};
 use forensics_core::escape::Escaped;
+use forensics_core::logfmt::Value;
 use forensics_core::record::{self, ExitKind, Explained, SignalEvent, Stopped};
 use tokio::time::Instant;
 
-pub(crate) use self::budget::Seconds;
 pub use self::budget::WorstCase;
+pub(crate) use self::budget::{Offset, Seconds};
 pub(crate) use self::event::{Action, Effect, Event, ExitReason, LogEvent, PhaseEnd, PhaseKey};
 use self::limit::Limit;
 pub(crate) use self::limit::{Timer, Unit};
@@ -483,6 +484,19 @@ impl Machine {
             return;
         }
         let error = outcome.error();
+        let began = match (&self.state, &self.stop) {
+            (State::Capturing { at, .. }, _) => Some(*at),
+            (_, stop) => stop.as_ref().map(|stop| stop.began),
+        };
+        // The error of a service whose end begins the stop is in the context line.
+        if let (Some(began), ServiceOutcome::Failed(error) | ServiceOutcome::Panicked(error)) =
+            (began, &outcome)
+        {
+            let panicked = matches!(outcome, ServiceOutcome::Panicked(_));
+            let (offset, error) = (turn.since(began), error.clone());
+            let outcome = if panicked { "panicked" } else { "failed" };
+            turn.log(LogEvent::ServiceFailed { offset, outcome, error });
+        }
         self.service = Service::Ended(outcome);
         self.request(Trigger::ServiceEnded { error }, None, turn.now, false, turn);
         self.end_delay(", cut short: the service has ended", turn);
@@ -744,6 +758,18 @@ impl Machine {
         if self.is_over() {
             return;
         }
+        let phases = self.unfinished();
+        turn.log(match (&panic, &self.service) {
+            (Some(panic), _) => LogEvent::Panicked { panic: panic.clone(), phases },
+            (None, Service::NotRun) => LogEvent::Abandoned {
+                what: "The guard was dropped, and run() was never called: no phase runs",
+                phases,
+            },
+            (None, _) => LogEvent::Abandoned {
+                what: "run() was left before its teardown had ended: no other phase starts",
+                phases,
+            },
+        });
         let stopped = if let Some(Panic { message, location }) = panic {
             let at = location.iter().map(|place| format!(" at {}", Escaped(place)));
             let at: String = at.collect();
@@ -756,6 +782,15 @@ impl Machine {
         };
         turn.record(record::Event::Stopped(stopped));
         self.state = State::Finished;
+    }
+
+    /// The phases that have not ended, as text. `None` if there are none.
+    fn unfinished(&self) -> Option<String> {
+        let running = self.stop.iter().flat_map(|stop| stop.running.values());
+        let running = running.map(|phase| format!("{} (running)", Value(&phase.key.name)));
+        let waiting = self.plan.names().into_iter().map(|name| Value(&name).to_string());
+        let all = running.chain(waiting).collect::<Vec<_>>().join(", ");
+        Some(all).filter(|all| !all.is_empty())
     }
 
     /// The last event of the record, which says how the run has ended. `status` is `None` if the

@@ -8,7 +8,6 @@
 #![cfg_attr(feature = "axum", doc = "```no_run")]
 #![cfg_attr(not(feature = "axum"), doc = "```ignore")]
 //! use std::error::Error;
-//! use std::time::Duration;
 //!
 //! use axum::Router;
 //! use axum::routing::get;
@@ -20,7 +19,7 @@
 //! async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
 //!     let guard = ShutdownGuard::builder("gateway").install()?;
 //!     let connections = Connections::new();
-//!     guard.phase("drain", connections.drain_phase()).timeout(Duration::from_secs(30));
+//!     guard.phase("drain", connections.drain_phase()).timeout(guard.drain_timeout());
 //!
 //!     let app = Router::new().route("/", get(async || "ok\n"));
 //!     let listener = serve::Listener::bind("127.0.0.1:8080").await?;

@@ -109,13 +109,13 @@ fn each_event_has_its_actions_in_each_state() {
             "a guard that is dropped while it runs",
             running,
             Event::GuardDropped(None),
-            vec!["record Stopped"],
+            vec!["log Abandoned", "record Stopped"],
         ),
         (
             "a guard that is dropped in its teardown",
             tearing_down,
             Event::GuardDropped(None),
-            vec!["record Stopped"],
+            vec!["log Abandoned", "record Stopped"],
         ),
         (
             "an exit that is expected before the end has no effect",

@@ -1,0 +1,361 @@
+//! Where an event of the log goes: to the `tracing` subscriber, to the logger of the crate `log`, and
+//! to stderr if neither of them receives the target `shutdown`.
+//!
+//! The macros of `tracing` are not used for our events. They pass an event to a logger only if some
+//! crate enables tracing's feature `log`, and only until a subscriber is set for the first time, even
+//! for one thread. The log thread must not set one in a service that has none, because that would
+//! also keep the service's own events from its logger. So each event is built here, and passed to
+//! each receiver in the form that suits it.
+
+use std::cell::RefCell;
+use std::fmt::{self, Write};
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use forensics_core::logfmt::Value;
+use log::Record;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::write;
+use tracing::dispatcher::{self, Dispatch};
+use tracing::field::{Field, Visit};
+use tracing::level_filters::{LevelFilter, STATIC_MAX_LEVEL};
+use tracing::subscriber::NoSubscriber;
+use tracing::{Event, Level, Metadata};
+
+use crate::blocking::run_with_timeout;
+
+/// How long an important event may take to be emitted before its text is written to file descriptor
+/// 2, and how long that write may block.
+pub(crate) const EMIT_LIMIT: Duration = Duration::from_millis(200);
+
+/// The target of all our events.
+pub(crate) const TARGET: &str = "shutdown";
+
+/// Builds an event and passes it to a receiver. The arguments are its message, and whether the event
+/// has the fields that the message may already contain.
+pub(crate) type Build<'a> = &'a dyn Fn(&str, bool, &mut dyn FnMut(&Event<'_>));
+
+/// Builds an event of the log and emits it.
+///
+/// The fields in `said` are also in the message. A line of text shows them only in the message.
+/// `short` is the message without them, for subscribers that show all fields, such as JSON.
+///
+/// In the metadata the fields in `said` come before the field `service`, and the others after it.
+macro_rules! event {
+    (
+        $level:ident($name:literal, [$($message:tt)+]
+        $(, short [$($short:tt)+])?
+        $(, said { $($said:ident = $said_value:expr),* $(,)? })?
+        $(, { $($field:ident = $value:expr),* $(,)? })?)
+    ) => {{
+        static CALLSITE: tracing_core::callsite::DefaultCallsite =
+            tracing_core::callsite::DefaultCallsite::new(&METADATA);
+        static METADATA: tracing::Metadata<'static> = tracing_core::metadata! {
+            name: $name,
+            target: $crate::sinks::TARGET,
+            level: $crate::sinks::level!($level),
+            fields: &[
+                "message", $($(stringify!($said),)*)? "service", $($(stringify!($field),)*)?
+            ],
+            callsite: &CALLSITE,
+            kind: tracing_core::metadata::Kind::EVENT,
+        };
+        #[allow(unused_mut, unused_assignments)]
+        let mut short: Option<String> = None;
+        $(short = Some(format!($($short)+));)?
+        $crate::sinks::emit(
+            &METADATA,
+            &format!($($message)+),
+            short.as_deref(),
+            &|message, _shows_said, receive| {
+                let service = $crate::sinks::Origin::shown_service();
+                receive(&tracing::Event::new(
+                    &METADATA,
+                    &METADATA.fields().value_set_all(&[
+                        Some(&message as &dyn tracing::Value),
+                        $($(Some(&$said_value as &dyn tracing::Value).filter(|_| _shows_said),)*)?
+                        Some(&service as &dyn tracing::Value),
+                        $($(Some(&$value as &dyn tracing::Value),)*)?
+                    ]),
+                ));
+            },
+        );
+    }};
+}
+
+/// The level with this name.
+macro_rules! level {
+    (error) => {
+        tracing::Level::ERROR
+    };
+    (warn) => {
+        tracing::Level::WARN
+    };
+    (info) => {
+        tracing::Level::INFO
+    };
+    (debug) => {
+        tracing::Level::DEBUG
+    };
+}
+
+pub(crate) use {event, level};
+
+/// The guard that an event is about.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    service: Arc<str>,
+    /// Whether important events are written to stderr if nothing else receives them.
+    to_stderr: bool,
+}
+
+thread_local! {
+    static ORIGIN: RefCell<Option<Origin>> = const { RefCell::new(None) };
+}
+
+/// The service of the first guard.
+static FIRST: OnceLock<Arc<str>> = OnceLock::new();
+
+/// Whether guards of different services were installed. Each event then names its service.
+static HAS_SEVERAL: AtomicBool = AtomicBool::new(false);
+
+impl Origin {
+    pub(crate) fn new(service: &str, to_stderr: bool) -> Self {
+        let service: Arc<str> = service.into();
+        if *FIRST.get_or_init(|| service.clone()) != service {
+            HAS_SEVERAL.store(true, Ordering::Relaxed);
+        }
+        Self { service, to_stderr }
+    }
+
+    /// The origin of the events of this thread.
+    pub(crate) fn current() -> Option<Self> {
+        ORIGIN.with_borrow(Clone::clone)
+    }
+
+    /// Runs `work`, whose events are about this guard.
+    pub(crate) fn scope<T>(origin: Option<Self>, work: impl FnOnce() -> T) -> T {
+        struct Reset(Option<Origin>);
+        impl Drop for Reset {
+            fn drop(&mut self) {
+                ORIGIN.set(self.0.take());
+            }
+        }
+        let _reset = Reset(ORIGIN.replace(origin));
+        work()
+    }
+
+    /// The name of the service, if it must be shown to tell the guards of a process apart.
+    pub(crate) fn shown_service() -> Option<String> {
+        Self::current().and_then(|origin| origin.name_to_show().map(str::to_owned))
+    }
+
+    pub(crate) fn name_to_show(&self) -> Option<&str> {
+        HAS_SEVERAL.load(Ordering::Relaxed).then_some(&*self.service)
+    }
+}
+
+/// Passes an event to all who want it. `message` may contain facts that are also fields, and `short`
+/// is the message without them.
+pub(crate) fn emit(
+    metadata: &'static Metadata<'static>,
+    message: &str,
+    short: Option<&str>,
+    build: Build<'_>,
+) {
+    let level = *metadata.level();
+    if level <= STATIC_MAX_LEVEL && level <= LevelFilter::current() {
+        dispatcher::get_default(|dispatch| {
+            if !is_subscriber(dispatch) || !dispatch.enabled(metadata) {
+                return;
+            }
+            let (message, shows_said) = match (Form::of(dispatch), short) {
+                (Form::Text, _) => (message, false),
+                (Form::Fields, Some(short)) => (short, true),
+                (Form::Fields, None) | (Form::Both, _) => (message, true),
+            };
+            build(message, shows_said, &mut |event| dispatch.event(event));
+        });
+    }
+    let text = || {
+        let mut text = message.to_owned();
+        build("", false, &mut |event| event.record(&mut AsText(&mut text)));
+        text
+    };
+    with_logger(log_level(level), |logger, about| {
+        logger.log(
+            &Record::builder()
+                .metadata(about)
+                .args(format_args!("{}", text()))
+                .module_path_static(metadata.module_path())
+                .file_static(metadata.file())
+                .line(metadata.line())
+                .build(),
+        );
+        // The process may be ended by force after this event, and then flushes nothing.
+        logger.flush();
+    });
+    let is_important = level <= Level::WARN || metadata.name() == "shutdown_context";
+    if is_important && Origin::current().is_some_and(|origin| origin.to_stderr) && !is_heard() {
+        write_to_stderr(format!("{level:>5} {TARGET}: {}\n", text()).as_bytes());
+    }
+}
+
+/// How a subscriber gets the facts that are both in the message and fields.
+enum Form {
+    /// In the message.
+    Text,
+    /// As fields.
+    Fields,
+    /// Both. The subscriber shows them once.
+    Both,
+}
+
+impl Form {
+    #[cfg(feature = "logging")]
+    fn of(dispatch: &Dispatch) -> Self {
+        use tracing_subscriber::fmt::format::DefaultFields;
+
+        use crate::logging::{CompactFields, JournaldLayer};
+        if dispatch.is::<JournaldLayer>() {
+            Form::Both
+        } else if dispatch.is::<DefaultFields>() || dispatch.is::<CompactFields>() {
+            Form::Text
+        } else {
+            Form::Fields
+        }
+    }
+
+    #[cfg(not(feature = "logging"))]
+    fn of(_: &Dispatch) -> Self {
+        Form::Fields
+    }
+}
+
+/// Whether the events of a phase are in its span. In lines and in JSON this would show the name of
+/// the phase twice. The journal finds the members of a group by the span of the group.
+pub(crate) fn shows_spans() -> bool {
+    dispatcher::get_default(|dispatch| matches!(Form::of(dispatch), Form::Both))
+}
+
+/// Whether the current thread has a subscriber.
+pub(crate) fn has_subscriber() -> bool {
+    dispatcher::get_default(is_subscriber)
+}
+
+pub(crate) fn is_subscriber(dispatch: &Dispatch) -> bool {
+    !dispatch.is::<NoSubscriber>()
+}
+
+/// Runs `work` with this subscriber. Sets none if there is none: see the module's documentation.
+pub(crate) fn with_subscriber<T>(dispatch: &Dispatch, work: impl FnOnce() -> T) -> T {
+    if is_subscriber(dispatch) { dispatcher::with_default(dispatch, work) } else { work() }
+}
+
+/// Whether some receiver may want events of this level. Does not call any, because it may block.
+pub(crate) fn may_want(level: Level) -> bool {
+    LevelFilter::current() >= level || log::max_level() >= log_level(level)
+}
+
+/// Whether the subscriber or the logger receives our events of level INFO. Both are called.
+fn is_heard() -> bool {
+    let mut is_logged = false;
+    with_logger(log::Level::Info, |_, _| is_logged = true);
+    is_logged || tracing::enabled!(target: TARGET, Level::INFO)
+}
+
+/// Writes a line to stderr if nothing receives our events.
+pub(crate) fn warn_if_unheard() {
+    if !Origin::current().is_some_and(|origin| origin.to_stderr) {
+        return;
+    }
+    // On another thread, because the subscriber, the logger and stderr may block.
+    let dispatch = dispatcher::get_default(Dispatch::clone);
+    let _ = run_with_timeout(EMIT_LIMIT, move || {
+        if with_subscriber(&dispatch, is_heard) {
+            return;
+        }
+        let why = if is_subscriber(&dispatch) {
+            "the tracing subscriber drops the target `shutdown` at INFO, so the log will not show why \
+             this service stops; fix: add `shutdown=info` to its filter, as in RUST_LOG=info or \
+             RUST_LOG=my_app=debug,shutdown=info"
+        } else if log::max_level() > log::LevelFilter::Off {
+            "the logger drops the target `shutdown` at INFO, so the log will not show why this service \
+             stops; fix: add `shutdown=info` to its filter, as in RUST_LOG=info or \
+             RUST_LOG=my_app=debug,shutdown=info"
+        } else {
+            "there is no tracing subscriber and no logger, so no log will show why this service stops; \
+             fix: before install(), set up one that receives `shutdown=info`, as \
+             forensics_tokio::logging::init() does"
+        };
+        let line = format!(
+            " WARN {TARGET}: {why}. Until then the context line, warnings and errors go to stderr \
+             (FORENSICS_STDERR_FALLBACK=no turns this off)\n"
+        );
+        write_to_stderr(line.as_bytes());
+    });
+}
+
+/// Calls `log` if there is a logger that wants our events of this level.
+///
+/// The logger is called without a subscriber. So a logger that passes records on to the subscriber,
+/// as that of tracing-log does, adds nothing to what the subscriber already has.
+fn with_logger(level: log::Level, log: impl FnOnce(&dyn log::Log, log::Metadata<'_>)) {
+    if level > log::STATIC_MAX_LEVEL || level > log::max_level() {
+        return;
+    }
+    let call = || {
+        let about = log::Metadata::builder().level(level).target(TARGET).build();
+        let logger = log::logger();
+        if logger.enabled(&about) {
+            log(logger, about);
+        }
+    };
+    if has_subscriber() { dispatcher::with_default(&Dispatch::none(), call) } else { call() }
+}
+
+fn log_level(level: Level) -> log::Level {
+    match level {
+        Level::ERROR => log::Level::Error,
+        Level::WARN => log::Level::Warn,
+        Level::INFO => log::Level::Info,
+        Level::DEBUG => log::Level::Debug,
+        _ => log::Level::Trace,
+    }
+}
+
+/// Appends the fields of an event to its message, as ` name=value`.
+struct AsText<'a>(&'a mut String);
+
+impl Visit for AsText<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{}", Value(value)));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() != "message" {
+            // Fails only if the value's `Debug` does.
+            let _ = write!(self.0, " {}={value:?}", field.name());
+        }
+    }
+}
+
+/// Writes to file descriptor 2 directly. `eprintln!` would wait for the lock of `std::io::Stderr`,
+/// which a blocked thread may hold, and it panics if the pipe has no reader any more.
+///
+/// Text that does not fit into a full pipe is lost. So this does not block, unless another writer
+/// fills the pipe between poll(2) and write(2).
+pub(crate) fn write_to_stderr(line: &[u8]) {
+    let stderr = io::stderr();
+    let mut ready = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+    let limit = PollTimeout::try_from(EMIT_LIMIT).unwrap_or(PollTimeout::ZERO);
+    // A pipe that is ready for writing takes this many bytes without blocking (`PIPE_BUF`).
+    for part in line.chunks(4096) {
+        if !matches!(poll(&mut ready, limit), Ok(1..)) || write(&stderr, part).is_err() {
+            return;
+        }
+    }
+}
