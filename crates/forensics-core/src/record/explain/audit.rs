@@ -59,3 +59,71 @@ impl SentSignal {
         name.is_some_and(|name| CONTAINER_RUNTIMES.contains(&name))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::record::{Digest, HostState, post_mortem};
+
+    /// The reason, the basis and the evidence for a run with these events after its start.
+    fn verdict(events: &[Value]) -> [String; 3] {
+        let start = json!({ "event": "run_started", "service": "gateway", "pid": 6805, "version": "0",
+            "stop_timeout_us": 3_000_000 });
+        let lines = [&[start], events].concat().into_iter().map(|mut event| {
+            event["v"] = 1.into();
+            event["ts"] = "2026-11-28T15:02:37Z".into();
+            if event["mono_us"].is_null() {
+                event["mono_us"] = 1.into();
+            }
+            format!("{event}\n")
+        });
+        let record = Digest::parse(lines.collect::<String>().as_bytes()).unwrap();
+        let host = HostState { mono_us: Some(3_200_000), ..HostState::default() };
+        let run = post_mortem(&record, &host);
+        [run.reason.to_string(), run.basis.to_string(), run.evidence]
+    }
+
+    fn sent_by(name: &str, exe: &str) -> Value {
+        json!({ "event": "witness", "source": "audit_log", "signal": "SIGKILL",
+            "sent": "2026-11-28T15:02:40Z", "sender_pid": 7, "sender_uid": 0, "sender_name": name,
+            "sender_exe": exe })
+    }
+
+    fn unit_end(status: &str) -> Value {
+        json!({ "event": "witness", "source": "systemd", "service_result": "signal",
+            "exit_code": "killed", "exit_status": status })
+    }
+
+    #[test]
+    fn the_sender_refines_what_was_inferred_and_is_added_to_what_was_observed() {
+        let by_kill = sent_by("kill", "/usr/bin/kill");
+        let by_systemd = sent_by("systemd", "/usr/lib/systemd/systemd");
+        let term = json!({ "event": "signal", "kind": "signal", "signal": "SIGTERM", "ordinal": 1,
+            "cause": "systemd", "line": "", "sender_pid": 1, "sender_name": "systemd" });
+        let phase = json!({ "event": "phase_started", "phase": "drain", "offset_us": 1,
+            "mono_us": 2_900_000 });
+        let killed = "by the audit log, SIGKILL sent by kill(7), /usr/bin/kill, uid 0";
+        let stopped = "by the audit log, SIGKILL sent by systemd(7), ";
+        // Who sent it is not said if it was not the end.
+        let cases = [
+            (vec![by_kill.clone()], "signal", "observed:audit_log", Some(killed)),
+            (vec![unit_end("KILL"), by_kill.clone()], "signal", "observed:systemd", Some(killed)),
+            (vec![unit_end("SEGV"), by_kill.clone()], "signal", "observed:systemd", None),
+            (
+                vec![term.clone(), phase.clone(), by_systemd],
+                "stop_timeout",
+                "inferred",
+                Some(stopped),
+            ),
+            (vec![term, phase, by_kill], "signal", "observed:audit_log", Some(killed)),
+        ];
+        for (events, reason, basis, said) in cases {
+            let [its_reason, its_basis, evidence] = verdict(&events);
+            assert_eq!([its_reason.as_str(), &its_basis], [reason, basis], "{evidence}");
+            assert_eq!(evidence.contains("audit log"), said.is_some(), "{evidence}");
+            assert!(said.is_none_or(|said| evidence.contains(said)), "{evidence}");
+            assert!(!evidence.contains("not recorded"), "{evidence}");
+        }
+    }
+}
