@@ -6,17 +6,17 @@
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use forensics_core::escape::error_chain;
 use forensics_core::record::is_signal_call;
 use forensics_core::secure_fs::append_to;
-use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recvfrom, setsockopt,
-    socket, sockopt,
+use rustix::io::Errno;
+use rustix::net::netlink::{AUDIT, SocketAddrNetlink};
+use rustix::net::{
+    AddressFamily, RecvFlags, SocketAddrAny, SocketFlags, SocketType, bind, recvfrom, socket_with,
+    sockopt,
 };
 
 /// The group, as a bit (`AUDIT_NLGRP_READLOG`, `linux/audit.h`).
@@ -56,36 +56,37 @@ fn name_of(kind: u16) -> Option<&'static str> {
 pub(super) fn follow(path: &Path, out: &mut dyn Write) -> io::Result<ExitCode> {
     let mut log = Log::open(path)?;
     let failed = |errno: Errno| {
-        let hint = if errno == Errno::EPERM { ": only root can (CAP_AUDIT_READ)" } else { "" };
+        let hint = if errno == Errno::PERM { ": only root can (CAP_AUDIT_READ)" } else { "" };
         io::Error::other(format!("cannot read the kernel's audit messages: {errno}{hint}"))
     };
-    let messages = socket(
-        AddressFamily::Netlink,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC,
-        SockProtocol::NetlinkAudit,
-    );
+    let (family, raw) = (AddressFamily::NETLINK, SocketType::RAW);
+    let messages = socket_with(family, raw, SocketFlags::CLOEXEC, Some(AUDIT));
     let messages = messages.map_err(failed)?;
     // Fails without CAP_NET_ADMIN. The default size is then enough for a machine that is not busy.
-    let _ = setsockopt(&messages, sockopt::RcvBufForce, &RECEIVE_BUFFER);
-    bind(messages.as_raw_fd(), &NetlinkAddr::new(0, READ_LOG)).map_err(failed)?;
+    let _ = sockopt::set_socket_recv_buffer_size_force(&messages, RECEIVE_BUFFER);
+    bind(&messages, &SocketAddrNetlink::new(0, READ_LOG)).map_err(failed)?;
     writeln!(out, "writing the events to {}", path.display())?;
     out.flush()?;
     let mut buffer = vec![0; MAX_MESSAGE];
     loop {
-        match recvfrom::<NetlinkAddr>(messages.as_raw_fd(), &mut buffer) {
+        match recvfrom(&messages, &mut buffer[..], RecvFlags::empty()) {
             // Another process with the right to do so can send to the group, too.
-            Ok((_, Some(sender))) if sender.pid() != 0 => {}
-            Ok((length, _)) => {
+            Ok((_, _, sender)) if !is_of_kernel(sender.as_ref()) => {}
+            Ok((length, ..)) => {
                 if let Some((kind, text)) = parse(&buffer[..length]) {
                     log.write(kind, &text)?;
                 }
             }
-            Err(Errno::EINTR) => {}
-            Err(Errno::ENOBUFS) => eprintln!("forensics: the kernel has dropped some events"),
+            Err(Errno::INTR) => {}
+            Err(Errno::NOBUFS) => eprintln!("forensics: the kernel has dropped some events"),
             Err(errno) => return Err(failed(errno)),
         }
     }
+}
+
+fn is_of_kernel(sender: Option<&SocketAddrAny>) -> bool {
+    let sender = sender.and_then(|sender| SocketAddrNetlink::try_from(sender.clone()).ok());
+    sender.is_some_and(|sender| sender.pid() == 0)
 }
 
 /// The type and the text of a message.
