@@ -114,15 +114,7 @@ async fn ask(
             return (None, false);
         }
     };
-    let explained = match search {
-        Search::Over => None,
-        Search::Later if answer.properties.stop_timer().is_none() => None,
-        Search::First | Search::Later => reason(context, &answer, &jobs).await,
-    };
-    let is_explained = explained.is_some();
-    if let Some(explained) = explained {
-        shutdown.handle(Event::StopExplained(Box::new(explained)));
-    }
+    // The deadline first: the reason may need further answers.
     let mut known = answer.known(shutdown, true);
     // A command that has just sent us a signal may be about to end, and may not wait for us.
     if search == Search::First
@@ -133,6 +125,15 @@ async fn ask(
     }
     shutdown.notifier.set_role(answer.role());
     shutdown.handle(Event::UnitKnown(known));
+    let explained = match search {
+        Search::Over => None,
+        Search::Later if answer.properties.stop_timer().is_none() => None,
+        Search::First | Search::Later => reason(context, &answer, &jobs).await,
+    };
+    let is_explained = explained.is_some();
+    if let Some(explained) = explained {
+        shutdown.handle(Event::StopExplained(Box::new(explained)));
+    }
     (Some(answer), is_explained)
 }
 

@@ -43,7 +43,7 @@ pub enum RunOutcome {
     KilledAfterTeardown,
     /// A panic ended it.
     Panicked,
-    /// It disappeared, and nothing had asked it to stop.
+    /// It disappeared, and its record has no request to stop.
     Vanished,
     /// The machine was booted again since, and the run had not recorded its end.
     Rebooted,

@@ -40,8 +40,8 @@ pub(super) fn rebooted(run: &Summary<'_>, host: &HostState) -> Verdict {
             Span(run.last_us.saturating_sub(at_us))
         ),
         None => format!(
-            "this machine was booted again since: {boots}; nothing had asked it to stop, and what \
-             ended it is not recorded"
+            "this machine was booted again since: {boots}; its record has no request to \
+             stop, and what ended it is not recorded"
         ),
     };
     let advice = if run.asked.is_some() && run.start.unit.is_some() {
@@ -66,7 +66,7 @@ pub(super) fn moved(run: &Summary<'_>, host: &HostState) -> Verdict {
             signal_from(signal),
             Span(run.last_us.saturating_sub(at_us))
         ),
-        None => "nothing had asked it to stop, and the record has no end".to_owned(),
+        None => "its record has neither a request to stop nor an end".to_owned(),
     };
     let evidence = format!("it ran on another machine, or in another boot: {boots}; {told}");
     let advice = match Supervisor::of(run).filter(|_| run.asked.is_some()) {

@@ -64,14 +64,14 @@ fn executed(run: &Summary<'_>) -> Verdict {
     Verdict::new(Reason::Exec, basis, evidence, advice)
 }
 
-/// Nothing had asked it to stop.
+/// Its record has no request to stop.
 fn unasked(run: &Summary<'_>, host: &HostState) -> Verdict {
     let same_boot = run.start.boot_id.is_some() && host.boot_id.is_some();
     let power = if same_boot { "" } else { ", or the machine went down" };
     let shell = shell_as_process_one(run);
     let init = if shell.is_some() { ", the end of process 1 of its container" } else { "" };
     let evidence = format!(
-        "nothing asked it to stop, and its record has no end: SIGKILL, another signal that it does \
+        "its record has neither a request to stop nor an end: SIGKILL, another signal that it does \
          not handle, a crash{init} or a call of exit(){power}{}",
         memory(run, host)
     );

@@ -92,6 +92,6 @@ fn no_end() -> Basis {
 fn no_end_after(asked: Option<&SignalEvent>) -> Basis {
     no_end().and(match asked {
         Some(signal) => format!("{} had arrived", signal_from(signal)),
-        None => "nothing in its record had asked it to stop".to_owned(),
+        None => "its record has no request to stop".to_owned(),
     })
 }

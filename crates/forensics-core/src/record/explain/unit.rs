@@ -132,7 +132,7 @@ fn out_of_memory(run: &Summary<'_>, end: &UnitEnd) -> Found {
     if end.signal().as_deref() == Some("SIGKILL") {
         let basis = Basis::inferred(format!("systemd reports that {killed}"))
             .and("its main process was ended by SIGKILL")
-            .and("nothing had asked it to stop");
+            .and("its record has no request to stop");
         let evidence = format!("{killed}, and its main process was ended by SIGKILL");
         return (Reason::OutOfMemory, basis, texts(evidence, advice));
     }
