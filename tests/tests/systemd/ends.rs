@@ -87,8 +87,8 @@ touch $SHARED/exit3; said exit3 'exit() during the teardown'
 recorded exit4 "$(exits exit4 4)" --; touch $SHARED/exit4; asked exit4 'exit() while it served'
 
 # The next start asks the journal, and keeps the answer in the record.
-systemctl reset-failed client; recorded client --; until_log client "Previous run, with systemd's journal"
-echo "next: $(log client | grep "Previous run, with systemd's journal" | tail -n 1)"
+systemctl reset-failed client; recorded client --; until_log client "Previous run, with what others report"
+echo "next: $(log client | grep "Previous run, with what others report" | tail -n 1)"
 for _ in $(seq 400); do cat /var/lib/client/r/*.jsonl | grep '"event":"witness"' && break; sleep .05; done
 systemctl stop client
 # What ExecStopPost= has added, the next start knows at once.
