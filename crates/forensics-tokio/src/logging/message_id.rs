@@ -27,6 +27,7 @@ pub const MESSAGE_IDS: &[(&str, &str)] = &[
     ("not_notified", "dc7adc8600a34bf196c74ea06e1a20ef"),
     ("watchdog_not_fed", "b49a243c5d1bded38684faa179a08e93"),
     ("stop_timeout_extended", "af7da4a35570c4a16d6a403545aeeaef"),
+    ("environment_not_trusted", "218d7eec605a43a1bbd1e7dac60a3242"),
     ("hangup_ignored", "0019aae87aa0332b61c5cc8c3322bdf5"),
     ("signal_unheard", "7696ec37364540ebb314d21201cc159a"),
     ("signal_unblocked", "9682d4848e0c498783ac3c34bfa8faf4"),
@@ -50,6 +51,7 @@ pub const MESSAGE_IDS: &[(&str, &str)] = &[
     ("stop_timeout_unknown", "1e7b517d4e207fc5089ef93a6e5fecdf"),
     ("phase_started", "92d5b0da1ba1017395b1506604020cfb"),
     ("phase_still_running", "ad73dda661515c9b7820e159a870e7ed"),
+    ("phase_waits", "a9199d6dbbba41318605d447857e7bee"),
     ("phase_finished", "2588488d1cb4f93d82ca08d562dfa305"),
     ("shutdown_complete", "753f960e984f3a0413727df2082371e1"),
 ];
