@@ -260,7 +260,9 @@ mod tests {
 
     #[test]
     fn the_account_says_what_is_recorded_and_what_is_not() {
-        let cases: [(&[(&str, bool)], bool, &str); 4] = [
+        /// The events, and whether each is written; whether the queue is behind; the text.
+        type Case = (&'static [(&'static str, bool)], bool, &'static str);
+        let cases: [Case; 4] = [
             (
                 &[("a", true), ("b", true)],
                 false,
