@@ -5,7 +5,7 @@
 //! So the image needs no shell and no `ps`. For this, `main` must first call [`run_if_child`],
 //! which writes the diagnostic in the second process and exits. A program that has not called it is
 //! never started again. A shell command then replaces the built-in diagnostic. The second process
-//! knows by a file on its input that it is the diagnostic; see [`Order`].
+//! knows by a file on its input that it is the diagnostic; see `Order`.
 //!
 //! If the stop of a unit takes too long, systemd kills the whole cgroup of the unit, and a diagnostic in
 //! it as well. So the diagnostic of a service is started as a transient unit if that is allowed; see
