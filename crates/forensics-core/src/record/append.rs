@@ -23,7 +23,7 @@ use crate::secure_fs::{Folder, OpenError};
 pub enum AppendError {
     /// The folder or the file cannot be used.
     #[error(transparent)]
-    Access(#[from] AccessError),
+    Access(AccessError),
     /// The run may be alive.
     #[error("its run may be alive")]
     Alive,
@@ -50,8 +50,8 @@ pub fn append_witness(run: &Run, witness: &Witness) -> Result<bool, AppendError>
         return Err(AppendError::Alive);
     }
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let folder = Folder::open(parent.unwrap_or(Path::new(".")))?;
-    let mut file = folder.append_to(Path::new(name))?;
+    let folder = Folder::open(parent.unwrap_or(Path::new("."))).map_err(AppendError::Access)?;
+    let mut file = folder.append_to(Path::new(name)).map_err(AppendError::Access)?;
     // Our shared lock is held until the end, so that the owner of the exclusive one has ended. It
     // does not disturb other readers.
     if is_locked(&file)? {

@@ -192,6 +192,7 @@ pub struct PostMortem {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_signal: Option<String>,
     /// Why systemd stopped it, as systemd showed during the stop; absent if systemd showed nothing.
+    #[doc(hidden)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub explained: Option<Explained>,
     /// The result of the unit in systemd's words, such as `timeout`; absent if systemd has not
@@ -202,6 +203,7 @@ pub struct PostMortem {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub killed_by: Option<String>,
     /// What witnesses said about its end.
+    #[doc(hidden)]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub witnesses: Vec<Witness>,
     /// From the last event to the latest time at which it can have died, in microseconds; absent if

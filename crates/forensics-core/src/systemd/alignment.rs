@@ -32,7 +32,7 @@ pub const DEFAULT_HEADROOM: Duration = Duration::from_secs(30);
 ///     "systemd gives 45s, drain 1min + headroom 30s = 1min 30s is needed: 45s short"
 /// );
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Alignment {
     /// How long the supervisor waits before SIGKILL.
