@@ -56,8 +56,10 @@ impl Subject {
         let json = ended.stdout.lines().find(|line| line.starts_with('{'));
         let json = json.unwrap_or_else(|| panic!("no report; stderr:\n{}", ended.stderr));
         let report: ShutdownReport = serde_json::from_str(json).unwrap();
-        // The log and the report must say the same.
-        ended.line(&format!("Shutdown context: {} signal=", report.context));
+        // The log and the report must say the same, and the log each fact once.
+        let context = report.context.to_string();
+        let line = ended.line(&format!("Shutdown context: {context}"));
+        assert!(line.ends_with(&context), "{line}");
         assert_eq!(report.exit_status, 0, "{}", ended.stderr);
         Stop { report, ended }
     }
