@@ -38,7 +38,8 @@ const CALLS: [(&str, c_long, Costs); 22] = [
     ("io_uring_setup", libc::SYS_io_uring_setup, Costs::Nothing),
     // Only used to find out whether a sender that /proc does not show is gone or hidden.
     ("kill", libc::SYS_kill, Costs::Nothing),
-    ("memfd_create", libc::SYS_memfd_create, Costs::Nothing),
+    // The diagnostic knows by such a file that the service has started it.
+    ("memfd_create", libc::SYS_memfd_create, Costs::Diagnostic),
     ("openat2", libc::SYS_openat2, Costs::Nothing),
     ("pidfd_open", libc::SYS_pidfd_open, Costs::Nothing),
     ("prctl", libc::SYS_prctl, Costs::Nothing),
