@@ -14,7 +14,7 @@ mod service {
 
     /// The service, and its teardown.
     pub async fn serve(guard: ShutdownGuard) -> ShutdownReport {
-        guard.phase("drain", async |cx| cx.service_ended().await).timeout(Duration::from_secs(30));
+        guard.phase("drain", async |cx| cx.service_ended().await).timeout(guard.drain_timeout());
         guard
             .phase("db_close", async |_| { /* pool.close().await */ })
             .reserve(Duration::from_secs(5));
