@@ -96,7 +96,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         }
         // Receives everything and shows nothing, as a subscriber that only exports traces.
         "silent" => {
-            set_global_default(tracing_subscriber::registry().with(EnvFilter::new("info")))?
+            set_global_default(tracing_subscriber::registry().with(EnvFilter::new("info")))?;
         }
         "json" => set_global_default(tracing_subscriber::fmt().json().finish())?,
         _ => return Err(USAGE.into()),
