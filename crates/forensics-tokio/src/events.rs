@@ -212,21 +212,22 @@ events! {
     fn deadline_moved(by: &str, deadline: &str) =>
         info("deadline_moved", ["Deadline moved by {by} ({deadline})"]);
 
-    fn phase_started(phase: &str, offset: Duration, budget: Duration) =>
+    fn phase_started(span: Span, phase: &str, offset: Duration, budget: Duration) =>
         debug("phase_started",
-            ["+{} phase started", Offset(offset)],
+            ["+{} phase started", Offset(offset)], in span,
             { phase = named(phase), budget = display(Seconds(budget)) });
 
     fn phase_still_running(
-        phase: &str, offset: Duration, elapsed: Duration, budget: Duration, last: Option<String>
+        span: Span, phase: &str, offset: Duration, elapsed: Duration, budget: Duration,
+        last: Option<String>
     ) =>
         warn("phase_still_running",
-            ["+{} phase still running", Offset(offset)],
+            ["+{} phase still running", Offset(offset)], in span,
             { phase = named(phase), elapsed = display(Seconds(elapsed)), budget = display(Seconds(budget)), last_recorded = last });
 
-    fn phase_waits(phase: &str, offset: Duration, what: &str) =>
+    fn phase_waits(span: Span, phase: &str, offset: Duration, what: &str) =>
         info("phase_waits",
-            ["+{} phase waits", Offset(offset)],
+            ["+{} phase waits", Offset(offset)], in span,
             { phase = named(phase), waits_for = what });
 
     fn service_dropped_after_drain(phase: &str) =>
@@ -495,25 +496,25 @@ pub(crate) fn emit(event: LogEvent, phases: &Phases) {
         LogEvent::StopExplained { why, unit } => explained(&why, unit.as_deref()),
         LogEvent::RegistrationError(what) => registration_error(&what),
         LogEvent::PhaseStarted { phase, offset, budget } => {
-            span_of_event(phases, &phase).in_scope(|| phase_started(&phase.name, offset, budget));
+            phase_started(span_of_event(phases, &phase), &phase.name, offset, budget);
         }
         LogEvent::PhaseWaits { phase, offset, what } => {
-            span_of_event(phases, &phase).in_scope(|| phase_waits(&phase.name, offset, &what));
+            phase_waits(span_of_event(phases, &phase), &phase.name, offset, &what);
         }
         LogEvent::PhaseStillRunning { phase, offset, elapsed, budget, last_value } => {
-            let _in = span_of_event(phases, &phase).entered();
-            phase_still_running(&phase.name, offset, elapsed, budget, last_value);
+            let span = span_of_event(phases, &phase);
+            phase_still_running(span, &phase.name, offset, elapsed, budget, last_value);
         }
         LogEvent::PhaseFinished { phase, report } => {
             let span = phases.take_span(&phase);
             if sinks::shows_spans() {
-                return span.in_scope(|| phase_finished(&report));
+                return phase_finished(span, &report);
             }
             span.record("outcome", display(report.outcome));
             if let Some(error) = &report.error {
                 span.record("error", error);
             }
-            phases.outer_span().in_scope(|| phase_finished(&report));
+            phase_finished(phases.outer_span(), &report);
         }
         LogEvent::ServiceFailed { offset, outcome, error } => {
             service_failed(offset, outcome, &error);
@@ -535,12 +536,12 @@ fn span_of_event(phases: &Phases, phase: &PhaseKey) -> Span {
     if sinks::shows_spans() { phases.span(phase) } else { phases.outer_span() }
 }
 
-fn phase_finished(report: &PhaseReport) {
+fn phase_finished(span: Span, report: &PhaseReport) {
     let offset = report.started_after + report.duration;
     let recorded = (!report.values.is_empty()).then(|| values_line(&report.values));
     macro_rules! finished {
         ($level:ident) => {
-            event!($level("phase_finished", ["+{} phase finished", Offset(offset)], {
+            event!($level("phase_finished", ["+{} phase finished", Offset(offset)], in span, {
                 phase = named(&report.name),
                 outcome = display(report.outcome),
                 took = display(Seconds(report.duration)),

@@ -23,7 +23,7 @@ use tracing::dispatcher::{self, Dispatch};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::{LevelFilter, STATIC_MAX_LEVEL};
 use tracing::subscriber::NoSubscriber;
-use tracing::{Event, Level, Metadata};
+use tracing::{Event, Level, Metadata, Span};
 
 use crate::blocking::run_with_timeout;
 
@@ -43,10 +43,14 @@ pub(crate) type Build<'a> = &'a dyn Fn(&str, bool, &mut dyn FnMut(&Event<'_>));
 /// The fields in `said` are also in the message. A line of text shows them only in the message.
 /// `short` is the message without them, for subscribers that show all fields, such as JSON.
 ///
+/// The event is in the span after `in`. Without it, it is in none: if no log thread can be started, the
+/// task of a phase emits the event, and the span of that task is not part of it.
+///
 /// In the metadata the fields in `said` come before the field `service`, and the others after it.
 macro_rules! event {
     (
         $level:ident($name:literal, [$($message:tt)+]
+        $(, in $span:expr)?
         $(, short [$($short:tt)+])?
         $(, said { $($said:ident = $said_value:expr),* $(,)? })?
         $(, { $($field:ident = $value:expr),* $(,)? })?)
@@ -66,13 +70,18 @@ macro_rules! event {
         #[allow(unused_mut, unused_assignments)]
         let mut short: Option<String> = None;
         $(short = Some(format!($($short)+));)?
+        #[allow(unused_mut, unused_assignments)]
+        let mut span = tracing::Span::none();
+        $(span = $span;)?
         $crate::sinks::emit(
             &METADATA,
+            &span,
             &format!($($message)+),
             short.as_deref(),
             &|message, _shows_said, receive| {
                 let service = $crate::sinks::Origin::shown_service();
-                receive(&tracing::Event::new(
+                receive(&tracing::Event::new_child_of(
+                    span.id(),
                     &METADATA,
                     &METADATA.fields().value_set_all(&[
                         Some(&message as &dyn tracing::Value),
@@ -162,10 +171,13 @@ impl Origin {
 /// is the message without them.
 pub(crate) fn emit(
     metadata: &'static Metadata<'static>,
+    span: &Span,
     message: &str,
     short: Option<&str>,
     build: Build<'_>,
 ) {
+    // For filters by the current span.
+    let _in = span.enter();
     let level = *metadata.level();
     if level <= STATIC_MAX_LEVEL && level <= LevelFilter::current() {
         dispatcher::get_default(|dispatch| {

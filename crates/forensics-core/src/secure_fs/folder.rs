@@ -314,6 +314,10 @@ enum Missing {
 /// Walks to a folder step by step.
 fn walk(path: &Path, missing: Missing) -> Result<OwnedFd, AccessError> {
     let failed = |errno: Errno| match missing {
+        // Neither the folder nor its owner is the reason.
+        _ if matches!(errno, Errno::EMFILE | Errno::ENFILE) => {
+            AccessError::system((OPEN.0, ""), path, errno)
+        }
         Missing::Create if errno != Errno::ELOOP => AccessError::system(CREATE, path, errno),
         _ => AccessError::system(OPEN, path, errno),
     };
