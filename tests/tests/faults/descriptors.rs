@@ -88,6 +88,8 @@ fn with_too_few_descriptors_it_says_so_at_the_start_and_with_enough_it_ends_well
             assert_eq!(ended.code(), 1, "{limit}: {stderr}");
             let why = ["Too many open files", "EMFILE"];
             assert!(why.iter().any(|why| stderr.contains(why)), "{limit}: {stderr}");
+            // The folders exist.
+            assert!(!stderr.contains("create the folder"), "{limit}: {stderr}");
             // Warnings for the record, the diagnostic, and the guard that is dropped without run(), and
             // the error.
             assert!(count(stderr, "") <= 4, "{limit}: {stderr}");
