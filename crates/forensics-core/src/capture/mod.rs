@@ -64,6 +64,7 @@ pub use code::SiCode;
 pub(crate) use fork::NotInChildren;
 pub use handler::{drain, overflow_count, wait, wake};
 pub use install::{HandlerError, HandlerGuard, install};
+pub(crate) use os::signal_itself;
 pub use signal::{Signal, UnknownSignal};
 
 #[doc(hidden)]

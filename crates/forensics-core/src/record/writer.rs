@@ -184,8 +184,8 @@ impl Recorder {
     /// created or written. No file remains then.
     pub fn create(dir: &Path, start: RunStarted) -> Result<Self, RecordError> {
         let folder = Folder::create(dir)?;
-        super::audit::mark_start();
         let first = (Utc::now(), mono_us(), start);
+        super::audit::mark_start(first.0);
         for _ in 0..ATTEMPTS {
             let name = PathBuf::from(folder::name(Utc::now(), first.2.pid));
             let Some(mut output) = claim(&folder, &name)? else { continue };

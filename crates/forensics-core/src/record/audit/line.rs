@@ -52,6 +52,8 @@ pub(super) enum Addressed {
 pub(super) struct Call {
     pub(super) signal: Signal,
     pub(super) to: Addressed,
+    /// The third and the fourth argument.
+    pub(super) label: [u32; 2],
     pub(super) succeeded: bool,
     pub(super) pid: u32,
     pub(super) parent_pid: Option<u32>,
@@ -165,6 +167,7 @@ fn call<'a>(field: &impl Fn(&str) -> Option<&'a str>) -> Option<Call> {
     Some(Call {
         signal: Signal::from_raw(signal),
         to,
+        label: ["a2", "a3"].map(|name| argument(name).map_or(0, i32::cast_unsigned)),
         succeeded: field("success") == Some("yes"),
         pid: id("pid")?,
         parent_pid: id("ppid"),

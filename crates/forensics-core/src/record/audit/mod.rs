@@ -9,7 +9,8 @@
 //! time. An event counts only if it can be no other process than that of the run:
 //!
 //! - The pid is that in the first pid namespace. A run in another namespace does not know it. So each
-//!   process sends itself the signal 0 when it begins its first record. That event has both pids.
+//!   run sends itself the signal 0 when it begins its record. That event has both pids, and a label
+//!   that is made of the time of the record's first line.
 //! - The name and the user are those of the run.
 //! - The event is after the start of the run, and a SIGKILL is not before the last event of the
 //!   record. After an event that shows that the pid belongs to a new run, none counts.
@@ -21,9 +22,8 @@ mod logs;
 use std::collections::VecDeque;
 use std::fmt::{self, Display};
 use std::path::Path;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use nix::sys::signal::kill;
 use nix::unistd::{Uid, User, getpid};
 use serde::{Deserialize, Serialize};
 
@@ -31,7 +31,7 @@ use self::line::{Addressed, Call, EventId, Line, Target, parse, parse_journal};
 use super::post_mortem::MAX_SHOWN;
 use super::summary::Summary;
 use super::{Digest, SignalEvent, SignalKind, Utc};
-use crate::capture::Signal;
+use crate::capture::{Signal, signal_itself};
 use crate::escape::{Escaped, MAX_NAME_CHARS, truncate};
 
 use self::logs::search_logs;
@@ -62,11 +62,6 @@ const MAX_COMM: usize = 15;
 /// How much earlier than it was the time of an event can be. It is that of the last tick of the
 /// kernel's clock, of which there are at least 100 a second.
 const TICK_US: i64 = 20_000;
-
-/// How long a process can take from its signal to itself until the time of its record's first line,
-/// which follows at once. Two processes of one program that have the same pid in their namespaces and
-/// begin within this time cannot be told apart.
-const START_US: i64 = 100_000;
 
 /// How long a signal of an unknown process can take until it is handled.
 const DELIVERY_US: i64 = 1_000_000;
@@ -240,7 +235,7 @@ impl AuditQuery {
     /// The earliest time of an event that matters. It is that of the start if the pid in the first
     /// namespace must be found.
     pub fn since(&self) -> Option<Utc> {
-        let start_us = self.started_us - START_US;
+        let start_us = self.started_us - SLACK;
         let end_us =
             self.asked.as_ref().map_or(self.last_us, |asked| asked.at_us.min(self.last_us));
         Utc::from_micros(if self.host_pid.is_some() {
@@ -278,15 +273,27 @@ pub fn senders_in_journal(query: &AuditQuery, output: &str) -> Vec<SentSignal> {
     found
 }
 
-/// Sends this process the signal 0, once. In the audit log, that shows the pid of the process in the
-/// first pid namespace, and when the pid began to be that of this process.
-pub(super) fn mark_start() {
-    static MARKED: AtomicI32 = AtomicI32::new(0);
-    let pid = getpid();
-    // Relaxed: it publishes no other memory. A forked child is another process.
-    if MARKED.swap(pid.as_raw(), Ordering::Relaxed) != pid.as_raw() {
-        let _ = kill(pid, None); // fails only if a filter refuses the call
-    }
+/// Sends this process the signal 0 as the start of the run whose record begins at this time. In the
+/// audit log, that shows the pid of the process in the first pid namespace, and when the pid began to
+/// be that of this process.
+///
+/// The label is the time of this record, and that of the first record of this process.
+pub(super) fn mark_start(started: Utc) {
+    /// The pid and the time. A forked child is another process.
+    static FIRST: AtomicU64 = AtomicU64::new(0);
+    let (pid, run) = (getpid().as_raw().cast_unsigned(), label(started.micros()));
+    // Relaxed: it publishes no other memory.
+    let before = FIRST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |first| {
+        let is_other = first >> 32 != u64::from(pid);
+        is_other.then_some(u64::from(pid) << 32 | u64::from(run))
+    });
+    signal_itself([run, before.map_or_else(|first| first as u32, |_| run)]);
+}
+
+/// A time to the microsecond, modulo 2^32 (71 minutes). The time of the audit log itself is too
+/// coarse: it can be some milliseconds early, and a whole run can be shorter than that.
+fn label(us: i64) -> u32 {
+    us as u32
 }
 
 /// The arguments with which journalctl(1) prints the audit records that can answer a query, oldest
@@ -322,11 +329,12 @@ pub struct AuditSearch {
     open: VecDeque<OpenEvent>,
     /// The pid of the run in the first namespace, by the signal that it sent itself.
     found_pid: Option<u32>,
-    /// That signal.
-    start: Option<EventId>,
+    /// That signal, and the label of the process.
+    start: Option<(EventId, u32)>,
     /// Several processes can be the run.
     is_ambiguous: bool,
-    /// When the pid belonged to another run for the first time.
+    /// When the pid belonged to another process for the first time since the start of the run, or maybe
+    /// since then.
     reused: Option<EventId>,
     kill: Option<(EventId, SentSignal)>,
     asked: Option<(EventId, SentSignal)>,
@@ -425,27 +433,34 @@ impl AuditSearch {
         self.query.host_pid.or(self.found_pid)
     }
 
-    /// A process has sent itself the signal 0, as each run does before its first record.
+    /// A process has sent itself the signal 0, as each run does at its start.
     fn signalled_itself(&mut self, id: EventId, call: &Call) {
         let query = &self.query;
-        // The clock of the log is never ahead of the time that the record has.
-        let start = query.started_us - START_US..=query.started_us;
-        let is_at_start = start.contains(&id.at.micros());
-        let has_our_pid = call.to == Addressed::Process(query.pid.cast_signed());
+        let [run, process] = call.label;
+        let is_our_start = run == label(query.started_us)
+            && call.to == Addressed::Process(query.pid.cast_signed());
         let has_our_exe = query.exe.is_none() || query.exe == call.exe;
-        if query.host_pid.is_none() && is_at_start && has_our_pid && has_our_exe {
+        if query.host_pid.is_none() && is_our_start && has_our_exe {
             let found = *self.found_pid.get_or_insert(call.pid);
             self.is_ambiguous |= found != call.pid;
         }
         if self.host_pid() != Some(call.pid) {
             return;
         }
-        if is_at_start {
-            self.start = self.start.max(Some(id));
+        if is_our_start {
+            self.start = Some((id, process));
             // What came before was sent to another process that had the pid.
             self.kill.take_if(|(before, _)| *before < id);
             self.asked.take_if(|(before, _)| *before < id);
-        } else if id.at.micros() > *start.end() {
+            self.reused.take_if(|before| *before < id);
+            return;
+        }
+        let is_later = match self.start {
+            Some((start, ours)) => id > start && process != ours,
+            // The log's clock is late. If it is not sure which of the two was earlier, nothing counts.
+            None => id.at.micros() > self.query.started_us - SLACK,
+        };
+        if is_later {
             self.reused = Some(self.reused.map_or(id, |reused| reused.min(id)));
         }
     }
@@ -454,7 +469,7 @@ impl AuditSearch {
     fn consider(&mut self, event: OpenEvent) {
         let OpenEvent { id, call, targets, ours: Some(target), cmdline } = event else { return };
         let is_after_start = match self.start {
-            Some(start) => id > start,
+            Some((start, _)) => id > start,
             None => id.at.micros() >= self.query.started_us,
         };
         // The kernel reports a process before it checks whether the sender may signal it. If a call

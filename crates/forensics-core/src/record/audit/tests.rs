@@ -36,6 +36,7 @@ struct Sent {
     at: f64,
     serial: u64,
     call: &'static str,
+    label: [u32; 2],
     sender: u32,
     uid: u32,
     exe: &'static str,
@@ -47,7 +48,7 @@ struct Sent {
 fn sent(call: &'static str) -> Sent {
     let targets = vec![(6805, 0, "\"gateway\"")];
     let (exe, success) = ("/usr/bin/kill", "yes");
-    Sent { at: 0.1, serial: 10, call, sender: 6807, uid: 0, exe, targets, success }
+    Sent { at: 0.1, serial: 10, call, label: [0, 0], sender: 6807, uid: 0, exe, targets, success }
 }
 
 const KILL: &str = "arch=c000003e syscall=62 a0=1a95 a1=9";
@@ -70,18 +71,23 @@ impl Sent {
         Self { success: "no", ..self }
     }
 
-    /// The signal that a run with this pid sends itself.
-    fn to_itself(pid: u32, call: &'static str) -> Self {
+    /// The signal that a run with this pid sends itself, if its record begins at this time.
+    fn to_itself(pid: u32, call: &'static str, started_us: i64) -> Self {
         let sent = sent(call).to(&[(pid, 0, "\"gateway\"")]).by(pid, 0);
-        Self { exe: "/usr/bin/gateway", ..sent }
+        Self { exe: "/usr/bin/gateway", label: [label(started_us); 2], ..sent }
+    }
+
+    /// The same for the run that is searched for.
+    fn start(pid: u32, call: &'static str) -> Self {
+        Self::to_itself(pid, call, run().started_us)
     }
 
     fn lines(&self) -> Vec<String> {
-        let millis = NOW * 1000 + (self.at * 1000.0) as i64;
+        let millis = NOW * 1000 + (self.at * 1000.0).round() as i64;
         let stamp = format!("{}.{:03}:{}", millis / 1000, millis % 1000, self.serial);
-        let (sender, uid) = (self.sender, self.uid);
+        let (sender, uid, [third, fourth]) = (self.sender, self.uid, self.label);
         let mut lines = vec![format!(
-            "type=SYSCALL msg=audit({stamp}): {} a2=0 a3=0 success={} exit=0 items=0 ppid=6764 \
+            "type=SYSCALL msg=audit({stamp}): {} a2={third:x} a3={fourth:x} success={} exit=0 items=0 ppid=6764 \
              pid={sender} auid=4294967295 uid={uid} gid={uid} euid={uid} suid={uid} tty=(none) \
              ses=4294967295 comm=\"kill\" exe=\"{}\" key=\"shutdown_forensics\"",
             self.call, self.success, self.exe
@@ -218,7 +224,11 @@ fn only_a_signal_to_the_run_itself_that_the_kernel_sent_counts() {
     let as_1000 = AuditQuery { uid: Some(1000), ..run() };
     let thread = "arch=c000003e syscall=234 a0=1a95 a1=1a99 a2=9";
     let named = |name| [(6805, 0, name)];
-    let cases: [(&str, AuditQuery, Vec<Sent>, &[u32]); 19] = [
+    let of_other = |at| Sent::to_itself(6805, CHECK, 1).at(at, 5);
+    let start = |at| Sent::start(6805, CHECK).at(at, 5);
+    let second_record = |at| Sent { label: [1, start(at).label[1]], ..of_other(at) };
+    let short = || AuditQuery { last_us: run().started_us, ..run() };
+    let cases: [(&str, AuditQuery, Vec<Sent>, &[u32]); 27] = [
         ("another process", run(), vec![sent(KILL).to(&[other])], &[]),
         ("nobody", run(), vec![sent(KILL).to(&[])], &[]),
         ("it failed", run(), vec![sent(KILL).failing()], &[]),
@@ -236,30 +246,74 @@ fn only_a_signal_to_the_run_itself_that_the_kernel_sent_counts() {
         // The first one kills. The others reach a process that has not yet been waited for.
         ("two", run(), vec![sent(KILL), sent(KILL).by(7, 0).at(0.2, 11)], &[6807]),
         ("in another order", run(), vec![sent(KILL).by(7, 0).at(0.2, 11), sent(KILL)], &[6807]),
+        ("the pid is used again", run(), vec![of_other(0.1), sent(KILL).at(5.0, 11)], &[]),
         (
-            "the pid is used again",
+            "the pid is used again, and the start is known",
             run(),
-            vec![Sent::to_itself(6805, CHECK), sent(KILL).at(5.0, 11)],
+            vec![start(-60.004), of_other(0.1), sent(KILL).at(5.0, 11)],
             &[],
+        ),
+        (
+            "the process has begun another record",
+            run(),
+            vec![start(-60.004), second_record(-1.0), sent(KILL)],
+            &[6807],
         ),
         (
             "it was killed, then the pid is used again",
             run(),
-            vec![sent(KILL), Sent::to_itself(6805, CHECK).at(5.0, 11)],
+            vec![sent(KILL), of_other(5.0)],
             &[6807],
         ),
         (
             "the pid was used before, in the same moment",
-            AuditQuery { last_us: run().started_us, ..run() },
-            vec![sent(KILL).at(-60.0, 4), Sent::to_itself(6805, CHECK).at(-60.0, 5)],
+            short(),
+            vec![sent(KILL).at(-60.0, 4), start(-60.0)],
             &[],
         ),
         (
             "it was killed in the moment of its start",
-            AuditQuery { last_us: run().started_us, ..run() },
-            vec![Sent::to_itself(6805, CHECK).at(-60.004, 5), sent(KILL).at(-60.004, 6)],
+            short(),
+            vec![start(-60.004), sent(KILL).at(-60.004, 6)],
             &[6807],
         ),
+        // Of the next three, all happens in one tick of the clock, which ends before the time of the
+        // record's first line.
+        (
+            "the run after it was killed",
+            short(),
+            vec![
+                start(-60.004),
+                Sent { serial: 6, ..of_other(-60.004) },
+                sent(KILL).at(-60.004, 7),
+            ],
+            &[],
+        ),
+        (
+            "the run before it was killed",
+            short(),
+            vec![
+                Sent { serial: 3, ..of_other(-60.004) },
+                sent(KILL).at(-60.004, 4),
+                start(-60.004),
+            ],
+            &[],
+        ),
+        (
+            "it was killed between two others",
+            short(),
+            vec![
+                Sent { serial: 4, ..of_other(-60.004) },
+                start(-60.004),
+                sent(KILL).at(-60.004, 6),
+                Sent { serial: 7, ..of_other(-60.004) },
+            ],
+            &[6807],
+        ),
+        // Its own start is not in the log, and the other one can be that of the process after it.
+        ("in doubt", short(), vec![of_other(-60.004), sent(KILL).at(-60.0, 6)], &[]),
+        ("long before", short(), vec![of_other(-62.0), sent(KILL).at(-60.0, 6)], &[6807]),
+        ("without its start", short(), vec![sent(KILL).at(-60.0, 6)], &[6807]),
     ];
     for (name, query, events, expected) in cases {
         assert_eq!(senders(query, &events), expected, "{name}");
@@ -272,17 +326,22 @@ fn only_a_signal_to_the_run_itself_that_the_kernel_sent_counts() {
 fn a_run_in_another_pid_namespace_is_known_by_the_signal_that_it_sent_itself() {
     // It is process 7 there.
     const START: &str = "arch=c000003e syscall=62 a0=7 a1=0";
-    let start = |pid| Sent::to_itself(pid, START).at(-60.01, 1);
+    let start = |pid| Sent::start(pid, START).at(-60.01, 1);
     let kill = || sent("arch=c000003e syscall=62 a0=7 a1=9");
     let other = || kill().to(&[(7, 0, "\"gateway\"")]);
-    let late = start(6805).at(-50.0, 1);
+    let other_run = Sent::to_itself(6805, START, run().started_us + 1).at(-60.01, 1);
     let mut program = start(6805);
     program.exe = "/usr/bin/other";
-    let cases: [(&str, Vec<Sent>, &[u32]); 6] = [
+    let cases: [(&str, Vec<Sent>, &[u32]); 7] = [
         ("known", vec![start(6805), kill()], &[6807]),
         ("another process has the number", vec![start(6805), other()], &[]),
         ("not known", vec![kill()], &[]),
-        ("too late", vec![late, kill()], &[]),
+        ("another run", vec![other_run.clone(), kill()], &[]),
+        (
+            "after another run",
+            vec![other_run.to(&[(9, 0, "\"gateway\"")]).by(9, 0), start(6805), kill()],
+            &[6807],
+        ),
         ("another program", vec![program, kill()], &[]),
         ("two of them", vec![start(6805), start(9).at(-60.0, 2), kill()], &[]),
     ];
@@ -293,7 +352,7 @@ fn a_run_in_another_pid_namespace_is_known_by_the_signal_that_it_sent_itself() {
 
 #[test]
 fn process_1_of_a_pid_namespace_ignores_a_sigkill_from_inside() {
-    let start = Sent::to_itself(6805, "arch=c000003e syscall=62 a0=1 a1=0").at(-60.0, 1);
+    let start = Sent::start(6805, "arch=c000003e syscall=62 a0=1 a1=0").at(-60.0, 1);
     let cases: [(&str, &[u32]); 7] = [
         ("arch=c000003e syscall=62 a0=1 a1=9", &[]),
         ("arch=c000003e syscall=62 a0=0 a1=9", &[]),
@@ -500,6 +559,46 @@ proptest! {
         let kills = events.iter().enumerate().filter(|(_, event)| is_the_kill(event));
         let first = kills.min_by_key(|(n, event)| (event.3, *n)).map(|(n, _)| sent[n].sender);
         prop_assert_eq!(senders(run(), &sent), Vec::from_iter(first));
+    }
+
+    /// Runs with one pid follow each other within microseconds, and a clock with ticks of up to 10 ms
+    /// stamps the log. Each run has its killer. If the log lacks its start, it may have none.
+    #[test]
+    fn runs_with_one_pid_are_not_mixed_up(
+        runs in prop::collection::vec((1..3000i64, 1..3000i64, any::<bool>()), 1..6),
+        tick_us in 1000..10_000i64,
+        delay_us in 0..10_000i64,
+    ) {
+        // The start and the end of each run, and whether a SIGKILL ended it.
+        let mut now_us = run().started_us;
+        let spans = runs.iter().map(|&(before, lives, is_killed)| {
+            let from = now_us + before;
+            now_us = from + lives;
+            (from, now_us, is_killed)
+        });
+        let spans: Vec<_> = spans.collect();
+        let stamp = |us: i64| {
+            let tick = (us - delay_us).div_euclid(tick_us) * tick_us;
+            (tick.div_euclid(1000) - NOW * 1000) as f64 / 1000.0
+        };
+        let log = |without: Option<usize>| {
+            let mut events = Vec::new();
+            for (n, &(from, to, is_killed)) in spans.iter().enumerate() {
+                let serial = 10 * n as u64;
+                let start = Sent::to_itself(6805, CHECK, from).at(stamp(from), serial);
+                let kill = sent(KILL).by(n as u32, 0).at(stamp(to), serial + 1);
+                events.extend((without != Some(n)).then_some(start));
+                events.extend(is_killed.then_some(kill));
+            }
+            events
+        };
+        for (n, &(from, to, is_killed)) in spans.iter().enumerate() {
+            let query = AuditQuery { started_us: from, last_us: to, ..run() };
+            let expected = Vec::from_iter(is_killed.then_some(n as u32));
+            prop_assert_eq!(&senders(query.clone(), &log(None)), &expected);
+            let found = senders(query, &log(Some(n)));
+            prop_assert!(found.is_empty() || found == expected, "{} {:?}", n, found);
+        }
     }
 
     #[test]
