@@ -26,7 +26,7 @@ subject="$SUBJECT --signals SIGABRT,SIGTERM --hold"
 for name in bound died part required conflicts propagated unrelated restarted; do other other-$name; done
 other other-unneeded '[Unit]' 'Wants=unneeded.service'
 other other-twin '[Unit]' 'PartOf=twin.service'
-unit stop; unit restart; unit kill; unit isolated; unit gone; unit runtime RuntimeMaxSec=2
+unit stop; unit wanted; unit restart; unit kill; unit isolated; unit gone; unit runtime RuntimeMaxSec=2
 unit bound '[Unit]' 'BindsTo=other-bound.service' 'After=other-bound.service'
 unit died '[Unit]' 'BindsTo=other-died.service' 'After=other-died.service'
 unit part '[Unit]' 'PartOf=other-part.service'
@@ -48,6 +48,7 @@ run="$subject" unit abrt Type=simple
 run="/bin/sh -c '$gateway & sleep 2'" unit main-exited Type=simple
 run="/bin/sh -c '(setsid sleep 1000 & echo \$! >/run/oom.pid); exec $gateway'" unit oom
 printf '%s\n' '[Unit]' AllowIsolate=yes Requires=systemd-journald.service >/run/systemd/system/alone.target
+printf '%s\n' '[Unit]' AllowIsolate=yes Wants=wanted.service >/run/systemd/system/fresh.target
 systemctl daemon-reload
 systemctl start other-{bound,died,part,required,propagated,unrelated,unneeded,restarted,twin} || exit 1
 systemctl start --no-block start-timeout start-term start-abrt start-kill post main-exited
@@ -72,6 +73,8 @@ systemctl stop --no-block other-unneeded; why unneeded
 systemctl stop --no-block other-unrelated unrelated; why unrelated
 systemctl stop --no-block execstop; why execstop
 for name in runtime start-timeout start-term start-abrt post watchdog main-exited; do why $name; done
+# In the next second no other unit has a stop job.
+systemctl start fresh.target; systemctl stop --no-block wanted; why wanted
 # The mark of systemd-oomd. The control groups here have no memory controller.
 case $(uname -m) in x86_64) setxattr=188 ;; *) setxattr=5 ;; esac
 perl -e 'exit(syscall(@ARGV[0] + 0, @ARGV[1, 2, 3], 1, 0) != 0)' $setxattr \
@@ -108,7 +111,7 @@ echo '= end'
 "#;
 
 /// The parts of the script's output, and what the table calls them.
-const SITUATIONS: [(&str, &str); 28] = [
+const SITUATIONS: [(&str, &str); 29] = [
     ("stop", "`systemctl stop`"),
     ("restart", "`systemctl restart`"),
     ("reload", "`systemctl reload` with `Type=notify-reload`"),
@@ -134,6 +137,7 @@ const SITUATIONS: [(&str, &str); 28] = [
     ("unrelated", "`systemctl stop` of two units, one with `Wants=` and `After=` of the other"),
     ("twin", "`systemctl stop`, and another unit with `PartOf=` of this one stops as well"),
     ("unneeded", "`StopWhenUnneeded=yes`, and the only unit with `Wants=` of this one stops"),
+    ("wanted", "`systemctl stop`, just after the start of a target with `Wants=` of this one"),
     ("isolated", "`systemctl isolate`"),
     ("execstop", "`systemctl stop` with `ExecStop=/bin/sh -c \"kill $MAINPID; sleep 1\"`"),
     ("main-exited", "the main process ends, and the service is another process of the unit"),

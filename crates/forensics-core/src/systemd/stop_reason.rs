@@ -335,7 +335,8 @@ fn by_job(facts: &StopFacts<'_>, jobs: &Jobs<'_>, own: &Job<'_>) -> Found {
     if let Some(target) = others.isolated().filter(|_| !facts.is_booting && !restarts) {
         let detail = format!("a stop job with the start of {target}, as by systemctl isolate");
         let basis = Basis::inferred(job_fact)
-            .and(format!("{target} was started at the same time and may be isolated"));
+            .and(format!("{target} is starting or has just started, and may be isolated"))
+            .and("no unit that is active or starting needs this one");
         let mut found = Found::new(StopReason::Isolate, detail, basis);
         found.units.push(target);
         return found;
@@ -419,11 +420,18 @@ impl Others<'_> {
         self.units.get(name).is_some_and(|unit| unit.is_active)
     }
 
-    /// A target that is started in the same transaction as our stop and can be isolated.
+    /// A target that may have been isolated: it is started in the same transaction as our stop, or was
+    /// shortly before. An isolate stops only units that were started before and that are not needed.
     fn isolated(&self) -> Option<String> {
+        let needs_us =
+            |name: &str| self.jobs.of(name).map_or_else(|| self.is_active(name), Job::starts);
+        if self.properties.relations.needed_by().any(needs_us) {
+            return None;
+        }
         let is_isolated = |name: &str, unit: &Related| {
             let by_job = self.jobs.of(name).map(|job| job.starts() && job.id < self.own.id);
-            let now = || self.is_now(unit.active_us);
+            let started = self.properties.inactive_exit_us;
+            let now = || self.is_now(unit.active_us) && unit.active_us >= started;
             unit.may_isolate && by_job.unwrap_or_else(now)
         };
         let mut found: Vec<&str> = self

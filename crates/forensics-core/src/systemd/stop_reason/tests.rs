@@ -143,6 +143,7 @@ fn another_unit_is_named_only_if_the_stop_can_follow_from_it() {
     let target = "ActiveState=active\nAllowIsolate=yes\nActiveEnterTimestampMonotonic=499999000";
     let no_isolate = "ActiveState=active\nAllowIsolate=no\nActiveEnterTimestampMonotonic=499999000";
     let old = "ActiveState=active\nAllowIsolate=yes\nActiveEnterTimestampMonotonic=400000000";
+    let needing = &format!("{target}\n\nId=db.service\nActiveState=active");
     let (db, named) = ("db.service", "dependency systemd db.service");
     let cases = [
         ("BindsTo=db.service", with("811 db.service stop running"), db, active, named),
@@ -213,6 +214,30 @@ fn another_unit_is_named_only_if_the_stop_can_follow_from_it() {
         ("", with(""), "other.target", target, "isolate systemd other.target"),
         ("", with(""), "other.target", no_isolate, "stop_job systemd"),
         ("", with(""), "other.target", old, "stop_job systemd"),
+        // An isolate does not stop a unit that was started after the target, or that is needed.
+        (
+            "InactiveExitTimestampMonotonic=499999500\nActiveEnterTimestampMonotonic=499999600",
+            with(""),
+            "other.target",
+            target,
+            "stop_job systemd",
+        ),
+        ("WantedBy=other.target", with(""), "other.target", target, "stop_job systemd"),
+        (
+            "WantedBy=other.target",
+            with("811 other.target start waiting"),
+            "other.target",
+            old,
+            "stop_job systemd",
+        ),
+        ("RequiredBy=db.service", with(""), "other.target", needing, "stop_job systemd"),
+        (
+            "RequiredBy=db.service",
+            with("811 db.service stop running"),
+            "other.target",
+            needing,
+            "isolate systemd other.target",
+        ),
         // An isolate also stops what our unit depends on.
         (
             "Requires=db.service",
