@@ -58,7 +58,7 @@ run() {
     # It ended as planned, except for the drain.
     $FORENSICS show --json /var/lib/$name/records/* | grep -q '"outcome":"timed_out"' || exit 1
     for _ in $(seq 400); do
-        grep -q '^--- end of' /var/lib/$name/diag.log && return; sleep .05
+        grep -q '^--- end of\|^--- diagnostic incomplete' /var/lib/$name/diag.log && return; sleep .05
     done
 }
 "#;

@@ -47,9 +47,9 @@ fn a_stop_is_found_by_its_fields_and_explained_by_the_catalog() {
     ] {
         assert_eq!(json[field], value, "{field} in {json}");
     }
-    // Only the drain.
-    assert_eq!(part("warnings").lines().count(), 1, "{said}");
-    assert_says(part("warnings"), &["phase=drain"]);
+    // Only the drain, and the last line, because of the drain.
+    assert_eq!(part("warnings").lines().count(), 2, "{said}");
+    assert_says(part("warnings"), &["phase=drain", "Shutdown complete"]);
     assert_says(
         part("explained"),
         &[

@@ -85,7 +85,7 @@ fn the_stop_timeout_is_extended_while_requests_are_answered_but_not_for_a_stalle
     assert_says(
         &said,
         &[
-            "s active_at_start=8 active_now=1\"",
+            "s active_at_start=8 active_now=1 ",
             "Result=success",
             "active_at_start=8 active_now=0",
             "slept 8000 ms",

@@ -80,8 +80,8 @@ $HAMMER 127.0.0.1:8080 6 bash -c '
 kill -INT $load; wait $load
 systemctl stop gw.socket gw.service
 systemctl show gw -p Result
-echo "stops: $(log gw | grep -c 'Shutdown complete cause=systemd outcome=clean phases=4')"
-log gw | grep 'Shutdown complete' | grep -v 'cause=systemd outcome=clean phases=4'
+echo "stops: $(log gw | grep -c 'Shutdown complete cause=systemd .*outcome=clean phases=4')"
+log gw | grep 'Shutdown complete' | grep -v 'cause=systemd .*outcome=clean phases=4'
 cat /run/wrk; warnings gw; journalctl -q -o cat -p warning -u gw"#,
         mix = include_str!("../load/mix.lua"),
     );
