@@ -34,8 +34,8 @@ pub(super) fn with_sender(verdict: Verdict, run: &Summary<'_>) -> Verdict {
     Verdict::new(Reason::Signal, basis, format!("{ended}; {said}"), advice)
 }
 
-/// Whether nobody says that it ended in another way. SIGKILL can also reach a process that has ended
-/// but has not been waited for.
+/// Whether no other witness says that it ended in another way. SIGKILL can also reach a process that
+/// has ended but has not been waited for.
 fn may_be_the_end(run: &Summary<'_>) -> bool {
     let by_other = |signal: String| signal != "SIGKILL";
     let by_systemd = run.unit_end.as_ref().and_then(UnitEnd::signal);
