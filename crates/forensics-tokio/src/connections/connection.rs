@@ -37,6 +37,7 @@ pub(crate) struct Connection {
 struct Facts {
     received: u64,
     last_received: Instant,
+    last_sent: Instant,
     /// How much of the HTTP/2 preface was received so far. `None` if something else was.
     preface: Option<usize>,
     /// When the first byte since the last sent byte was received.
@@ -76,6 +77,7 @@ impl Connection {
         let facts = Facts {
             received: 0,
             last_received: Instant::now(),
+            last_sent: Instant::now(),
             preface: Some(0),
             unanswered_since: None,
             write_blocked: false,
@@ -110,6 +112,7 @@ impl Connection {
         let mut facts = lock(&self.facts);
         facts.write_blocked = is_blocked;
         if !is_blocked {
+            facts.last_sent = Instant::now();
             facts.unanswered_since = None;
         }
     }
@@ -195,7 +198,11 @@ impl Connection {
         match active {
             0 if facts.write_blocked => None,
             // The limit is for the whole head, so that a client cannot send it byte by byte.
-            0 => since(facts.unanswered_since.unwrap_or(facts.last_received)),
+            // A client that was just answered has had no time to end the connection.
+            0 => {
+                let last = facts.last_received.max(facts.last_sent);
+                since(facts.unanswered_since.unwrap_or(last))
+            }
             _ if facts.requests.reading > 0 && answered == 0 => since(facts.last_received),
             _ => None,
         }
@@ -263,5 +270,35 @@ impl Requests {
                 self.matched = 0;
             }
         }
+    }
+}
+
+#[cfg(all(test, feature = "serve-http1"))]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_is_not_silent_before_its_answer_has_ended() {
+        let connection = Connection::new("peer".to_owned(), Protocol::Served);
+        let began = Instant::now();
+        connection.received(b"GET / HTTP/1.1\r\n\r\n");
+        connection.request_begun();
+        assert_eq!(connection.waits_for_client_since(began, None), None);
+        advance(Duration::from_secs(5)).await;
+        connection.request_answered(false);
+        connection.sent(false);
+        connection.request_ended(true);
+        assert_eq!(connection.waits_for_client_since(began, None), Some(Instant::now()));
+        // The beginning of another request counts from its first byte.
+        advance(Duration::from_secs(1)).await;
+        connection.received(b"GET");
+        let first_byte = Instant::now();
+        advance(Duration::from_secs(1)).await;
+        connection.received(b" /");
+        assert_eq!(connection.waits_for_client_since(began, None), Some(first_byte));
     }
 }
