@@ -44,7 +44,7 @@ pub(crate) fn can_audit() -> bool {
         return false;
     }
     let may = Command::new("auditctl").arg("-s").output().unwrap();
-    // 2: nobody may change the rules until the next boot. A pid: another auditd runs.
+    // 2: the rules are locked until the next boot. A pid: another auditd runs.
     let text = String::from_utf8_lossy(&may.stdout);
     let free = may.status.success() && !text.contains("enabled 2") && text.contains("\npid 0\n");
     if !free {
