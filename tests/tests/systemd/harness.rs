@@ -112,6 +112,11 @@ pub(crate) fn under(system: System, script: &str) -> Option<String> {
     Some(said)
 }
 
+/// The text after `start` and before `end`, in the first line that has both.
+pub(crate) fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| Some(line.split_once(start)?.1.split_once(end)?.0))
+}
+
 /// The rows of the first table below a heading of docs/systemd.md.
 pub(crate) fn table(heading: &str) -> Vec<Vec<String>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();

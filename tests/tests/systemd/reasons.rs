@@ -1,6 +1,6 @@
 //! systemd's reason for a stop: checks each row of the table in docs/systemd.md.
 
-use crate::harness::{System, assert_says, table, under};
+use crate::harness::{System, assert_says, between, table, under};
 
 /// Units that are stopped one after the other. What each has to do with the others is in its name.
 const SCRIPT: &str = r#"
@@ -145,11 +145,6 @@ const SITUATIONS: [(&str, &str); 29] = [
     ("logout", "the user manager exits"),
     ("gone", "kill(1) by a process that has exited since"),
 ];
-
-/// The text after `start` and before `end`, in the first line that has both.
-fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
-    text.lines().find_map(|line| Some(line.split_once(start)?.1.split_once(end)?.0))
-}
 
 /// The cause, `reason=` and the text, in the words of the table.
 fn observed(name: &str, said: &str) -> [String; 3] {

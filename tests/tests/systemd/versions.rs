@@ -1,7 +1,7 @@
 //! Versions of systemd, with and without a system bus: checks each row of the table in
 //! docs/systemd.md that concerns the system that it runs in.
 
-use crate::harness::{System, assert_says, table, under};
+use crate::harness::{System, assert_says, between, table, under};
 
 /// Units that are stopped one after the other, so that no job of another unit is in the way.
 const SCRIPT: &str = r#"
@@ -132,11 +132,6 @@ const SITUATIONS: [(&str, &str); 14] = [
     ("pids", "`PrivatePIDs=yes`, `systemctl stop`"),
     ("pids-user", "`PrivatePIDs=yes`, `User=`, `systemctl stop`"),
 ];
-
-/// The text after `start` and before `end`, in the first line that has both.
-fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
-    text.lines().find_map(|line| Some(line.split_once(start)?.1.split_once(end)?.0))
-}
 
 /// Stop timeout, cause and reason, in the words of the table.
 fn observed(name: &str, said: &str) -> [String; 3] {
