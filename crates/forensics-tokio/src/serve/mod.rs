@@ -64,7 +64,7 @@ use tower_service::Service;
 
 pub use self::listener::{Listener, inherited};
 pub use self::service::RequestBody;
-use self::service::TrackedService;
+use self::service::{HttpService, TrackedService};
 use self::wire::Wire;
 use crate::connections::{Connections, Protocol};
 
@@ -125,15 +125,7 @@ where
 
 /// Serves one connection until it ends. An error means that the client has left, was silent, or does not
 /// speak HTTP.
-async fn converse<S, B>(wire: Wire, service: TrackedService<S>, stop: CancellationToken)
-where
-    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
-    S::Future: Send,
-    S::Error: Into<BoxError>,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
+async fn converse<S: HttpService>(wire: Wire, service: TrackedService<S>, stop: CancellationToken) {
     #[cfg(feature = "serve")]
     let wire = {
         let mut wire = wire;
@@ -156,15 +148,11 @@ where
 
 /// A client of HTTP/2 is told which of its requests will be answered, so none is lost.
 #[cfg(feature = "serve")]
-async fn converse_http2<S, B>(wire: Wire, service: TrackedService<S>, stop: CancellationToken)
-where
-    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
-    S::Future: Send,
-    S::Error: Into<BoxError>,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
+async fn converse_http2<S: HttpService>(
+    wire: Wire,
+    service: TrackedService<S>,
+    stop: CancellationToken,
+) {
     use hyper_util::rt::TokioExecutor;
 
     let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());

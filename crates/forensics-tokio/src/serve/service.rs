@@ -12,8 +12,34 @@ use hyper::body::{Bytes, Incoming};
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
+use super::BoxError;
 use crate::connections::{Connection, Connections};
 use crate::inflight::{InFlight, InFlightGuard, TrackedBody};
+
+/// A service that [`serve`](super::serve) accepts. States its bounds once for the functions that
+/// serve a connection.
+pub(super) trait HttpService:
+    Service<
+        Request<RequestBody>,
+        Response = Response<Self::Body>,
+        Future: Send,
+        Error: Into<BoxError>,
+    > + Clone
+    + Send
+    + 'static
+{
+    type Body: Body<Data: Send, Error: Into<BoxError>> + Send + 'static;
+}
+
+impl<S, B> HttpService for S
+where
+    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<BoxError>,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    type Body = B;
+}
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -35,12 +61,8 @@ impl<S> TrackedService<S> {
     }
 }
 
-impl<S, B> hyper::service::Service<Request<Incoming>> for TrackedService<S>
-where
-    S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
-    S::Future: Send,
-{
-    type Response = Response<TrackedBody<B, RequestGuard>>;
+impl<S: HttpService> hyper::service::Service<Request<Incoming>> for TrackedService<S> {
+    type Response = Response<TrackedBody<S::Body, RequestGuard>>;
     type Error = S::Error;
     type Future = BoxFuture<Result<Self::Response, S::Error>>;
 
