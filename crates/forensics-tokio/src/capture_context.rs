@@ -13,13 +13,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
-use forensics_core::capture::{Signal, SignalInfo};
+use forensics_core::capture::Signal;
 use forensics_core::cause::Cause;
 use forensics_core::context::{
     Found, Probe, ProbeResult, Sender, ShutdownContext, StartupInfo, Trigger,
 };
 
 use crate::blocking::spawn_detached;
+use crate::machine::Caught;
 use crate::notify::watchdog;
 
 /// How long a probe may take. A busy machine may need this long to run a thread.
@@ -27,20 +28,6 @@ const PROBE_LIMIT: Duration = Duration::from_millis(100);
 
 /// How long all probes together may take if several do not answer.
 const TOTAL_LIMIT: Duration = Duration::from_millis(300);
-
-/// A signal that arrived.
-#[derive(Debug, Clone)]
-pub(crate) struct Caught {
-    pub(crate) captured: SignalInfo,
-    /// The sender, if a test provides one.
-    pub(crate) sender: Option<Sender>,
-}
-
-impl Caught {
-    pub(crate) fn of(captured: SignalInfo) -> Self {
-        Self { captured, sender: None }
-    }
-}
 
 /// Captures the facts that the context line shows. Takes about 200 µs, and at most [`TOTAL_LIMIT`].
 pub(crate) fn capture(

@@ -4,7 +4,7 @@
 //! text of other processes and of the service is escaped. In string fields it is not, because every
 //! subscriber that shows a field escapes it itself: `fmt` by `Debug`, JSON by its format, and the
 //! journal by its binary form. Only a name that needs no quotes is recorded by its `Display`, so
-//! that `fmt` shows it without quotes (see `named`).
+//! that `fmt` shows it without quotes (see [`named`]).
 
 use std::io;
 use std::path::Path;
@@ -13,20 +13,20 @@ use std::time::Duration;
 use forensics_core::capture::Signal;
 use forensics_core::context::{ShutdownContext, Trigger};
 use forensics_core::escape::Escaped;
-use forensics_core::logfmt::{Value, needs_quotes};
+use forensics_core::logfmt::Value;
 use forensics_core::record::{ExitKind, Explained, Loss, PostMortem, values_line};
 use forensics_core::systemd::Finding;
 use forensics_core::unheard::Obstacle;
-use tracing::field::{Empty, display};
-use tracing::{Span, debug_span, info_span};
+use tracing::Span;
+use tracing::field::display;
 
 use crate::diagnostic::DiagError;
 use crate::machine::{Effect, LogEvent, Offset, PhaseKey, Seconds};
 use crate::outcome::Outcome;
-use crate::phases::Phases;
-use crate::record_events::micros;
+use crate::report::micros;
 use crate::report::{PhaseReport, RepeatedSignal, ShutdownReport};
-use crate::sinks::{self, TARGET, event};
+use crate::sinks::{self, event, named};
+use crate::spans::Spans;
 
 /// Defines a function for each event. The lines after its arguments have the level, and then what
 /// [`event!`] expects: the name in `tracing`, the message, and the fields.
@@ -455,36 +455,8 @@ pub(crate) fn diagnostic_ended(
     }
 }
 
-/// The span of a phase or of a group. The parent of a member's span is the span of its group. A phase
-/// has no span if there is no subscriber, because tracing's feature `log` would log the span.
-pub(crate) fn phase_span(name: &str, parent: &Span) -> Span {
-    if !sinks::has_subscriber() {
-        return Span::none();
-    }
-    info_span!(
-        target: TARGET, parent: parent.id(), "phase", phase = named(name), outcome = Empty, error = Empty
-    )
-}
-
-/// The span of a whole teardown, with the facts that began it. It is the parent of the phases'
-/// spans, for traces. Its level is `DEBUG`, so that it does not appear in the lines of an ordinary
-/// log.
-pub(crate) fn teardown_span(service: &str, context: &ShutdownContext, parent: &Span) -> Span {
-    if !sinks::has_subscriber() {
-        return Span::none();
-    }
-    let who = context.sender.as_ref().map(|sender| &sender.process);
-    debug_span!(
-        target: TARGET, parent: parent.id(), "shutdown", service,
-        cause = %context.cause(),
-        signal = context.signal().map(display),
-        sender_pid = who.map(|who| who.pid),
-        sender_name = who.and_then(|who| who.name.as_deref()),
-    )
-}
-
 /// Emits an event of the machine.
-pub(crate) fn emit(event: LogEvent, phases: &Phases) {
+pub(crate) fn emit(event: LogEvent, spans: &Spans) {
     match event {
         LogEvent::Context(about) => context(&about),
         LogEvent::Repeated(signal, effect) => repeated(&signal, effect),
@@ -496,17 +468,17 @@ pub(crate) fn emit(event: LogEvent, phases: &Phases) {
         LogEvent::StopExplained { why, unit } => explained(&why, unit.as_deref()),
         LogEvent::RegistrationError(what) => registration_error(&what),
         LogEvent::PhaseStarted { phase, offset, budget } => {
-            phase_started(span_of_event(phases, &phase), &phase.name, offset, budget);
+            phase_started(span_of_event(spans, &phase), &phase.name, offset, budget);
         }
         LogEvent::PhaseWaits { phase, offset, what } => {
-            phase_waits(span_of_event(phases, &phase), &phase.name, offset, &what);
+            phase_waits(span_of_event(spans, &phase), &phase.name, offset, &what);
         }
         LogEvent::PhaseStillRunning { phase, offset, elapsed, budget, last_value } => {
-            let span = span_of_event(phases, &phase);
+            let span = span_of_event(spans, &phase);
             phase_still_running(span, &phase.name, offset, elapsed, budget, last_value);
         }
         LogEvent::PhaseFinished { phase, report } => {
-            let span = phases.take_span(&phase);
+            let span = spans.take(&phase);
             if sinks::shows_spans() {
                 return phase_finished(span, &report);
             }
@@ -514,7 +486,7 @@ pub(crate) fn emit(event: LogEvent, phases: &Phases) {
             if let Some(error) = &report.error {
                 span.record("error", error);
             }
-            phase_finished(phases.outer_span(), &report);
+            phase_finished(spans.outer(), &report);
         }
         LogEvent::ServiceFailed { offset, outcome, error } => {
             service_failed(offset, outcome, &error);
@@ -532,8 +504,8 @@ pub(crate) fn emit(event: LogEvent, phases: &Phases) {
 }
 
 /// The span that contains the events about a phase.
-fn span_of_event(phases: &Phases, phase: &PhaseKey) -> Span {
-    if sinks::shows_spans() { phases.span(phase) } else { phases.outer_span() }
+fn span_of_event(spans: &Spans, phase: &PhaseKey) -> Span {
+    if sinks::shows_spans() { spans.phase(phase) } else { spans.outer() }
 }
 
 fn phase_finished(span: Span, report: &PhaseReport) {
@@ -556,9 +528,4 @@ fn phase_finished(span: Span, report: &PhaseReport) {
         Outcome::Skipped | Outcome::CutShort | Outcome::TimedOut => finished!(warn),
         _ => finished!(error),
     }
-}
-
-/// A name as a field: without quotes if that is unambiguous, otherwise like all other text.
-fn named(name: &str) -> Box<dyn tracing::Value + '_> {
-    if needs_quotes(name) { Box::new(name) } else { Box::new(display(name)) }
 }

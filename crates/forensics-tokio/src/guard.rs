@@ -225,7 +225,7 @@ impl ShutdownGuard {
     {
         let Self { handle, mut installed } = self;
         let shutdown = &handle.shutdown;
-        shutdown.phases.set_outer_span();
+        shutdown.spans.set_outer();
         let mut awaited = shutdown.awaited.subscribe();
         shutdown.handle(Event::RunStarted);
         if let Some(check) = installed.check.take() {

@@ -88,7 +88,6 @@ mod phases;
 mod previous_run;
 #[cfg(feature = "axum")]
 pub mod probes;
-mod record_events;
 mod recorded;
 mod recorder;
 mod report;
@@ -98,6 +97,7 @@ mod shutdown;
 mod shutdown_thread;
 mod signal_check;
 mod sinks;
+mod spans;
 mod status;
 pub mod streams;
 mod systemctl;

@@ -4,12 +4,11 @@
 //! a stop wakes several threads. `forensics_core::capture` explains what a short slice does. The
 //! threads that our own threads start inherit it. Our own threads start no processes.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use forensics_core::capture;
 use tokio::runtime::{Handle, RuntimeFlavor};
-
-use crate::events;
 
 /// Whether this crate's own threads request a short slice. It applies to the whole process.
 static OWN_THREADS: AtomicBool = AtomicBool::new(false);
@@ -28,18 +27,22 @@ fn decide(configured: Option<bool>, multi_threaded: bool, may_be_killed: bool) -
 
 /// Requests a short slice for the main thread as configured, and stores whether our own threads
 /// request one. Must be called before our own threads are started.
-pub(crate) fn apply(configured: Option<bool>, runtime: &Handle) {
+///
+/// # Errors
+/// If it was configured, and the kernel refused it for the main thread. By default a refusal, such as
+/// by an old kernel, is no error.
+pub(crate) fn apply(configured: Option<bool>, runtime: &Handle) -> io::Result<()> {
     let multi_threaded = runtime.runtime_flavor() == RuntimeFlavor::MultiThread;
     let may_be_killed = capture::may_be_killed_for_short_slice();
     let (main_thread, own_threads) = decide(configured, multi_threaded, may_be_killed);
     OWN_THREADS.store(own_threads, Ordering::Relaxed);
     if main_thread
         && let Err(error) = capture::request_short_slice_for_main_thread()
-        // If it was not configured, a refusal by an old kernel is not logged.
         && configured.is_some()
     {
-        events::no_low_latency_capture(&error.into());
+        return Err(error.into());
     }
+    Ok(())
 }
 
 /// Requests a short slice for the calling thread. Each thread that takes part in a stop calls this

@@ -5,12 +5,11 @@
 //! dropped, [`Event::PhaseEnded`] is handled.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use forensics_core::context::ShutdownContext;
-use tracing::{Instrument, Span};
+use tracing::Instrument;
 
-use crate::events;
 use crate::lock::lock;
 use crate::machine::{Event, PhaseEnd, PhaseKey, StepId};
 use crate::outcome::outcome_of;
@@ -19,21 +18,9 @@ use crate::phase_context::{PhaseContext, PhaseFn, PhaseState};
 use crate::recorded::Values;
 use crate::shutdown::Shutdown;
 
-/// The closures, tasks and spans of a guard's phases. Clones share them.
+/// The closures and tasks of a guard's phases. Clones share them.
 #[derive(Clone, Default)]
-pub(crate) struct Phases(Arc<Mutex<Inner>>);
-
-#[derive(Default)]
-struct Inner {
-    /// The phases that have not ended.
-    phases: HashMap<StepId, Phase>,
-    /// The span in which `run` was called.
-    outer: Option<Span>,
-    /// The name of the service and the context of the stop, for the span of the whole teardown.
-    stop: Option<(String, Arc<ShutdownContext>)>,
-    /// The spans of the phases and groups, and with the key `None` the span of the whole teardown.
-    spans: HashMap<Option<StepId>, Arc<OnceLock<Span>>>,
-}
+pub(crate) struct Phases(Arc<Mutex<HashMap<StepId, Phase>>>);
 
 /// A phase that has not ended. The machine may drop it before another thread has started its task.
 #[derive(Default)]
@@ -46,69 +33,7 @@ struct Phase {
 impl Phases {
     /// Keeps the closure of a registered phase.
     pub(crate) fn add(&self, id: StepId, work: PhaseFn) {
-        self.lock().phases.insert(id, Phase { work: Some(work), ..Phase::default() });
-    }
-
-    /// Stores the current span as the one in which `run` was called.
-    pub(crate) fn set_outer_span(&self) {
-        let outer = Some(Span::current());
-        self.lock().outer = outer;
-    }
-
-    /// Stores what the span of the whole teardown shows.
-    pub(crate) fn set_stop(&self, service: &str, context: Arc<ShutdownContext>) {
-        self.lock().stop = Some((service.to_owned(), context));
-    }
-
-    /// The span of a phase or group. The first call creates it and calls the subscriber, so only
-    /// the log thread and the tasks of the phases may call this.
-    pub(crate) fn span(&self, key: &PhaseKey) -> Span {
-        self.get_or_create_span(Some(key.id), || {
-            let parent = match &key.group {
-                Some(group) => self.span(group),
-                None => self.teardown_span(),
-            };
-            events::phase_span(&key.name, &parent)
-        })
-    }
-
-    /// Removes and returns the span of a phase or group that has ended.
-    pub(crate) fn take_span(&self, key: &PhaseKey) -> Span {
-        let span = self.span(key);
-        self.lock().spans.remove(&Some(key.id));
-        span
-    }
-
-    /// The span in which `run` was called.
-    pub(crate) fn outer_span(&self) -> Span {
-        self.lock().outer.clone().unwrap_or_else(Span::none)
-    }
-
-    fn teardown_span(&self) -> Span {
-        let outer = self.outer_span();
-        let inner = self.lock();
-        let Some((service, context)) = inner.stop.clone() else { return outer };
-        drop(inner);
-        self.get_or_create_span(None, || {
-            let span = events::teardown_span(&service, &context, &outer);
-            // If it is disabled, the parent of the phases is the span in which `run` was called.
-            if span.is_disabled() { outer } else { span }
-        })
-    }
-
-    fn get_or_create_span(&self, id: Option<StepId>, create: impl FnOnce() -> Span) -> Span {
-        // Created without the lock, because the subscriber may block.
-        let cell = self.lock().spans.entry(id).or_default().clone();
-        cell.get_or_init(create).clone()
-    }
-
-    /// Closes the remaining spans, so that they are exported before the process ends.
-    pub(crate) fn end_spans(&self) {
-        let mut inner = self.lock();
-        let spans = (std::mem::take(&mut inner.spans), inner.outer.take());
-        drop(inner);
-        // Dropped after the lock is released, because this calls the subscriber.
-        drop(spans);
+        self.lock().insert(id, Phase { work: Some(work), ..Phase::default() });
     }
 
     /// Starts the task of a phase. Any thread may call this.
@@ -119,16 +44,16 @@ impl Phases {
         context: Arc<ShutdownContext>,
     ) {
         let (id, name) = (key.id, key.name.clone());
-        let mut inner = self.lock();
-        let Some(phase) = inner.phases.get_mut(&id) else { return };
+        let mut phases = self.lock();
+        let Some(phase) = phases.get_mut(&id) else { return };
         let (Some(work), state) = (phase.work.take(), phase.state.clone()) else { return };
         // The task is started without the lock, because a runtime that is shutting down drops the
         // future at once, and this takes the lock.
-        drop(inner);
+        drop(phases);
         let context = PhaseContext { id, name, context, state, shutdown: shutdown.clone() };
         let ends = BringsEnd { context, end: PhaseEnd::Dropped };
         shutdown.runtime.spawn(async move {
-            let span = ends.context.shutdown.phases.span(&key);
+            let span = ends.context.shutdown.spans.phase(&key);
             run(work, ends).instrument(span).await;
         });
     }
@@ -136,13 +61,13 @@ impl Phases {
     /// Drops the future of a phase when it next yields. Returns the values that the phase has
     /// recorded, or `None` if it has ended.
     pub(crate) fn drop_phase(&self, id: StepId) -> Option<Values> {
-        let state = self.lock().phases.get(&id)?.state.clone();
+        let state = self.lock().get(&id)?.state.clone();
         state.dropped.notify_one();
         state.token.cancel();
         Some(state.recorded.get())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<StepId, Phase>> {
         lock(&self.0)
     }
 }
@@ -167,7 +92,7 @@ struct BringsEnd {
 impl Drop for BringsEnd {
     fn drop(&mut self) {
         let PhaseContext { id, state, shutdown, .. } = &self.context;
-        shutdown.phases.lock().phases.remove(id);
+        shutdown.phases.lock().remove(id);
         let mut end = std::mem::replace(&mut self.end, PhaseEnd::Dropped);
         if matches!(end, PhaseEnd::Dropped) && std::thread::panicking() {
             // Panics of the phase's work are caught. This one comes from the code around it: the

@@ -17,6 +17,7 @@ use forensics_core::cgroupfs::{MemoryCgroup, OomKills};
 use forensics_core::clock::{self, Utc};
 use forensics_core::context::StartupInfo;
 use forensics_core::escape::error_chain;
+use forensics_core::logfmt::Value;
 use forensics_core::record::{
     self, DEFAULT_RETENTION, Event, Loss, Place, RecordError, RunStarted,
 };
@@ -25,7 +26,7 @@ use forensics_core::systemd::Manager;
 use crate::blocking::{WorkQueue, run_with_timeout};
 use crate::config::Config;
 use crate::lock::lock;
-use crate::record_events::{self, micros};
+use crate::report::micros;
 
 /// How long a phase waits at most for its start to be written.
 const WRITE_LIMIT: Duration = Duration::from_millis(100);
@@ -119,7 +120,7 @@ impl Recorder {
     pub(crate) fn push(&self, mut event: Event) {
         // The time at which the event happened. It may be written later.
         let (ts, mono_us) = (Utc::now(), clock::mono_us());
-        self.write(record_events::name(&event), move |file| {
+        self.write(name(&event), move |file| {
             if let Event::Stopped(stopped) = &mut event {
                 let oom = run_with_timeout(OOM_LIMIT, OomKills::read).flatten();
                 stopped.oom_kill = oom.map(|oom| oom.count);
@@ -248,6 +249,18 @@ fn run_started(config: &Config, startup: &StartupInfo) -> RunStarted {
     start.oom_kill = oom.map(|oom| oom.count);
     start.cgroup_inode = oom.map(|oom| oom.cgroup_inode);
     start
+}
+
+/// Names an event for the log.
+fn name(event: &Event) -> String {
+    match event {
+        Event::Signal(_) => "the signal or request".to_owned(),
+        Event::PhaseStarted(started) => format!("the start of phase {}", Value(&started.phase)),
+        Event::PhaseProgress(progress) => format!("a value of phase {}", Value(&progress.phase)),
+        Event::PhaseFinished(finished) => format!("the end of phase {}", Value(&finished.phase)),
+        Event::Stopped(_) => "the end of the run".to_owned(),
+        _ => "an event between the phases".to_owned(),
+    }
 }
 
 #[cfg(test)]

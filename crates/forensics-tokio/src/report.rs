@@ -183,12 +183,17 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
+/// Whole microseconds, the unit of records and reports.
+pub(crate) fn micros(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+}
+
 mod micros {
     use super::Duration;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     pub(super) fn serialize<S: Serializer>(span: &Duration, to: S) -> Result<S::Ok, S::Error> {
-        crate::record_events::micros(*span).serialize(to)
+        super::micros(*span).serialize(to)
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {

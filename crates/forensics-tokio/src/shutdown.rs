@@ -38,6 +38,7 @@ use crate::phases::Phases;
 use crate::recorder::{FINISH_LIMIT, LAST_WRITE_LIMIT, Recorder};
 use crate::report::ShutdownReport;
 use crate::sinks::{self, EMIT_LIMIT};
+use crate::spans::Spans;
 use crate::{describe, events, explain, previous_run, shutdown_thread};
 
 /// See the module's documentation.
@@ -52,6 +53,7 @@ pub(crate) struct Shutdown {
     /// Whether the service is ready for traffic.
     pub(crate) ready: watch::Sender<bool>,
     pub(crate) phases: Phases,
+    pub(crate) spans: Spans,
     /// The token that is cancelled when the teardown begins. The service waits for it.
     pub(crate) token: CancellationToken,
     /// The runtime in which the guard was installed.
@@ -126,6 +128,7 @@ impl Shutdown {
             notifier,
             ready: watch::Sender::default(),
             phases: Phases::default(),
+            spans: Spans::default(),
             token: CancellationToken::new(),
             runtime,
             awaited: watch::Sender::default(),
@@ -236,8 +239,8 @@ impl Shutdown {
             }
             _ => None,
         };
-        let phases = self.phases.clone();
-        self.log.push(text, move || events::emit(event, &phases));
+        let spans = self.spans.clone();
+        self.log.push(text, move || events::emit(event, &spans));
     }
 
     fn perform_one(self: &Arc<Self>, action: Action) {
@@ -251,7 +254,7 @@ impl Shutdown {
             | Action::CaptureContext { .. }
             | Action::CancelToken => {}
             Action::CompleteContext(mut context) => {
-                self.phases.set_stop(&self.config.service, context.clone());
+                self.spans.set_stop(&self.config.service, context.clone());
                 capture_context::complete(&self.startup, Arc::make_mut(&mut context));
                 // It is not set yet, because a stop begins only once.
                 let _ = self.context.set(context.clone());
@@ -384,10 +387,10 @@ impl Shutdown {
         if let Some(failure) = self.message.failure() {
             self.log.emit(move || events::no_termination_message(&failure));
         }
-        let (phases, report) = (self.phases.clone(), report.clone());
+        let (spans, report) = (self.spans.clone(), report.clone());
         self.log.emit(move || {
             events::complete(&report);
-            phases.end_spans();
+            spans.close_all();
         });
         self.log.finish(FINISH_LIMIT);
         self.message.finish(WRITE_LIMIT);

@@ -23,9 +23,9 @@ use forensics_core::capture::{self, HandlerGuard};
 use forensics_core::record::ExitKind;
 
 use crate::blocking::spawn_detached;
-use crate::capture_context::Caught;
 use crate::describe;
 use crate::lock::lock;
+use crate::machine::Caught;
 use crate::machine::{Action, Event, ExitReason};
 use crate::os::kill_after;
 use crate::panics::Panic;

@@ -15,12 +15,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use forensics_core::logfmt::Value;
+use forensics_core::logfmt::{Value, needs_quotes};
 use log::Record;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::write;
 use tracing::dispatcher::{self, Dispatch};
-use tracing::field::{Field, Visit};
+use tracing::field::{Field, Visit, display};
 use tracing::level_filters::{LevelFilter, STATIC_MAX_LEVEL};
 use tracing::subscriber::NoSubscriber;
 use tracing::{Event, Level, Metadata, Span};
@@ -112,6 +112,11 @@ macro_rules! level {
 }
 
 pub(crate) use {event, level};
+
+/// A name as a field: without quotes if that is unambiguous, otherwise like all other text.
+pub(crate) fn named(name: &str) -> Box<dyn tracing::Value + '_> {
+    if needs_quotes(name) { Box::new(name) } else { Box::new(display(name)) }
+}
 
 /// The guard that an event is about.
 #[derive(Debug, Clone)]

@@ -13,7 +13,7 @@ use crate::blocking::off_runtime;
 use crate::describe::READ_LIMIT;
 use crate::machine::{Event, Timer, Unit};
 use crate::notify::Role;
-use crate::record_events::micros;
+use crate::report::micros;
 use crate::shutdown::Shutdown;
 use crate::systemctl;
 

@@ -428,7 +428,9 @@ impl Builder {
         alignment::check_platform(&config, startup.platform);
         let (unit, parent) = (startup.systemd.unit.clone(), startup.parent.clone());
         let signals = config.signals.clone();
-        low_latency::apply(config.low_latency_capture, &runtime);
+        if let Err(error) = low_latency::apply(config.low_latency_capture, &runtime) {
+            events::no_low_latency_capture(&error);
+        }
         panics::watch(shutdown_thread::record_panic);
         let notifier = Notifier::from_environment();
         let notifier = notifier.inspect_err(|why| events::not_notified(why)).unwrap_or_default();

@@ -3,18 +3,31 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use forensics_core::capture::Signal;
-use forensics_core::context::{ShutdownContext, Trigger};
+use forensics_core::capture::{Signal, SignalInfo};
+use forensics_core::context::{Sender, ShutdownContext, Trigger};
 use forensics_core::record::{self, Explained, ForcedBy, Stalled};
 use tokio::time::Instant;
 
 use super::StepId;
 use super::limit::Unit;
-use crate::capture_context::Caught;
 use crate::outcome::ServiceOutcome;
 use crate::panics::Panic;
 use crate::recorded::Values;
 use crate::report::{PhaseReport, RepeatedSignal};
+
+/// A signal that arrived.
+#[derive(Debug, Clone)]
+pub(crate) struct Caught {
+    pub(crate) captured: SignalInfo,
+    /// The sender, if a test provides one.
+    pub(crate) sender: Option<Sender>,
+}
+
+impl Caught {
+    pub(crate) fn of(captured: SignalInfo) -> Self {
+        Self { captured, sender: None }
+    }
+}
 
 /// Something that happened.
 #[derive(Debug, Clone)]

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{LogEvent, Machine, Seconds, Stage, State, Turn};
 use crate::config::safety_margin;
-use crate::record_events::micros;
+use crate::report::micros;
 
 /// The smallest change of a deadline that is logged and recorded.
 const NOTICEABLE: Duration = Duration::from_millis(50);

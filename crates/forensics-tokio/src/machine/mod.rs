@@ -10,6 +10,7 @@ mod budget;
 mod event;
 mod limit;
 mod plan;
+mod record_events;
 mod requests;
 mod stall;
 mod teardown;
@@ -30,7 +31,9 @@ use tokio::time::Instant;
 
 pub use self::budget::WorstCase;
 pub(crate) use self::budget::{Offset, Seconds};
-pub(crate) use self::event::{Action, Effect, Event, ExitReason, LogEvent, PhaseEnd, PhaseKey};
+pub(crate) use self::event::{
+    Action, Caught, Effect, Event, ExitReason, LogEvent, PhaseEnd, PhaseKey,
+};
 use self::limit::Limit;
 pub(crate) use self::limit::{Timer, Unit};
 use self::plan::Plan;
@@ -43,13 +46,11 @@ pub(crate) use self::stall::LATE_AFTER;
 use self::budget::Budget;
 use self::requests::Requests;
 use self::stall::Stall;
-use crate::capture_context::Caught;
 use crate::config::{Config, Escalation};
 use crate::outcome::{Outcome, ServiceOutcome};
 use crate::panics::Panic;
-use crate::record_events;
-use crate::record_events::micros;
 use crate::recorded::Values;
+use crate::report::micros;
 use crate::report::{PhaseReport, RepeatedSignal, ShutdownReport};
 
 /// The state of a guard. See the module's documentation.

@@ -8,7 +8,7 @@ use forensics_core::record::{self, ExitKind, Stalled, StalledWhat, Stopped};
 use tokio::time::Instant;
 
 use super::{Action, ExitReason, LogEvent, Machine, Seconds, Stage, State, Stop, Turn};
-use crate::record_events::micros;
+use crate::report::micros;
 
 /// How long the runtime may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);

@@ -13,15 +13,15 @@ use tokio::time::Instant;
 use super::account;
 use super::budget::Budget;
 use super::plan::{Step, Work};
+use super::record_events;
 use super::stall::near;
 use super::{
     Action, Dropped, LogEvent, Machine, Pace, PhaseEnd, PhaseKey, RunningGroup, RunningPhase,
     Seconds, Service, Stage, State, StepId, Stop, Turn,
 };
 use crate::outcome::{Outcome, ServiceOutcome};
-use crate::record_events::{self, micros};
 use crate::recorded::Values;
-use crate::report::PhaseReport;
+use crate::report::{PhaseReport, micros};
 
 /// How often the log reports a phase that still runs.
 const STILL_RUNNING_EVERY: Duration = Duration::from_secs(5);

@@ -6,7 +6,7 @@ use forensics_core::capture::{SiCode, Signal, SignalInfo, SnapshotError};
 use forensics_core::context;
 use forensics_core::process::ProcessSummary;
 
-use crate::capture_context::Caught;
+use crate::machine::Caught;
 
 /// The sender of a signal that a test delivers. The guard treats it as if the kernel had reported
 /// it.

@@ -1,18 +1,15 @@
 //! Converts our types to the events of the record.
 
-use std::time::Duration;
-
 use forensics_core::capture::Signal;
 use forensics_core::context::{Sender, ShutdownContext, Trigger};
 use forensics_core::json;
-use forensics_core::logfmt::Value;
 use forensics_core::record::{Event, PhaseFinished, SignalEvent, SignalKind};
 
-use crate::machine::PhaseKey;
-use crate::report::{PhaseReport, RepeatedSignal};
+use super::PhaseKey;
+use crate::report::{PhaseReport, RepeatedSignal, micros};
 
 /// The event for the signal or the request that began the stop.
-pub(crate) fn begun(context: &ShutdownContext) -> SignalEvent {
+pub(super) fn begun(context: &ShutdownContext) -> SignalEvent {
     SignalEvent {
         kind: match context.trigger {
             Some(Trigger::Request { .. }) => SignalKind::Request,
@@ -29,7 +26,7 @@ pub(crate) fn begun(context: &ShutdownContext) -> SignalEvent {
 
 /// The event for a later signal. `requests` is the number of requests so far. A signal that counts
 /// as the same request as the one before does not increase it.
-pub(crate) fn repeated(repeated: &RepeatedSignal, requests: u32) -> Event {
+pub(super) fn repeated(repeated: &RepeatedSignal, requests: u32) -> Event {
     let sender = repeated.sender.as_ref();
     Event::Signal(SignalEvent {
         ordinal: requests,
@@ -50,27 +47,11 @@ fn signal(signal: Option<Signal>, sender: Option<&Sender>) -> SignalEvent {
     }
 }
 
-pub(crate) fn phase_finished(phase: &PhaseKey, report: &PhaseReport) -> Event {
+pub(super) fn phase_finished(phase: &PhaseKey, report: &PhaseReport) -> Event {
     let (took, offset) = (micros(report.duration), micros(report.started_after + report.duration));
     let mut event = PhaseFinished::new(&*phase.name, report.outcome, took, offset);
     event.group = phase.group_name();
     event.error.clone_from(&report.error);
     event.values.clone_from(&report.values);
     Event::PhaseFinished(event)
-}
-
-/// Names an event for the log.
-pub(crate) fn name(event: &Event) -> String {
-    match event {
-        Event::Signal(_) => "the signal or request".to_owned(),
-        Event::PhaseStarted(started) => format!("the start of phase {}", Value(&started.phase)),
-        Event::PhaseProgress(progress) => format!("a value of phase {}", Value(&progress.phase)),
-        Event::PhaseFinished(finished) => format!("the end of phase {}", Value(&finished.phase)),
-        Event::Stopped(_) => "the end of the run".to_owned(),
-        _ => "an event between the phases".to_owned(),
-    }
-}
-
-pub(crate) fn micros(span: Duration) -> u64 {
-    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
