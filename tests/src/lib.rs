@@ -308,3 +308,8 @@ struct Compare;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/guide.md")]
 struct Guide;
+
+/// The code in docs/phases.md, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/phases.md")]
+struct Phases;

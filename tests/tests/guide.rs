@@ -27,13 +27,12 @@ fn a_new_user_gets_a_guarded_service_whose_shutdown_is_tested() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, format!("{text}\n")).unwrap();
     };
-    // As published, except that these crates come from this workspace, and the others from its lock
-    // file.
-    let patch = format!(
-        "\n[patch.crates-io]\nforensics-tokio = {{ path = {:?} }}\n",
-        root().join("crates/forensics-tokio")
-    );
-    write("Cargo.toml", &format!("{}{patch}", block(&guide, "`Cargo.toml`:")));
+    // The guide's folder is next to a clone of this repository.
+    let manifest = block(&guide, "`Cargo.toml`:");
+    let manifest = manifest.replace("../shutdown-forensics", root().to_str().unwrap());
+    assert!(manifest.contains(root().to_str().unwrap()), "{manifest}");
+    write("Cargo.toml", &manifest);
+    // The other crates come from the lock file of this workspace.
     fs::copy(root().join("Cargo.lock"), dir.path().join("Cargo.lock")).unwrap();
     let tests = block(&guide, "`src/main.rs`, at its end:");
     write("src/main.rs", &format!("{}\n\n{tests}", block(&guide, "`src/main.rs`:")));

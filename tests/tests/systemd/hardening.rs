@@ -1,4 +1,4 @@
-//! What hardening settings cost: checks each row of the table in docs/systemd.md.
+//! What hardening settings cost: checks each row of the table in docs/systemd-details.md.
 
 use std::path::Path;
 
@@ -111,7 +111,11 @@ fn each_setting_costs_what_the_table_says() {
             differences.push(format!("{} | {}", row[0], observed.join(" | ")));
         }
     }
-    assert!(differences.is_empty(), "docs/systemd.md should say:\n{}", differences.join("\n"));
+    assert!(
+        differences.is_empty(),
+        "docs/systemd-details.md should say:\n{}",
+        differences.join("\n")
+    );
 }
 
 #[test]

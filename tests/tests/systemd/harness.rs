@@ -117,10 +117,10 @@ pub(crate) fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a s
     text.lines().find_map(|line| Some(line.split_once(start)?.1.split_once(end)?.0))
 }
 
-/// The rows of the first table below a heading of docs/systemd.md.
+/// The rows of the first table below a heading of docs/systemd-details.md.
 pub(crate) fn table(heading: &str) -> Vec<Vec<String>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let text = std::fs::read_to_string(root.join("docs/systemd.md")).unwrap();
+    let text = std::fs::read_to_string(root.join("docs/systemd-details.md")).unwrap();
     let (_, section) = text.split_once(&format!("{heading}\n")).unwrap();
     let table = section.lines().skip_while(|line| !line.starts_with("|---")).skip(1);
     let row =

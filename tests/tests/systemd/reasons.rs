@@ -1,4 +1,4 @@
-//! systemd's reason for a stop: checks each row of the table in docs/systemd.md.
+//! systemd's reason for a stop: checks each row of the table in docs/systemd-details.md.
 
 use crate::harness::{System, assert_says, between, table, under};
 
@@ -188,7 +188,11 @@ fn check(system: System) {
         }
     }
     assert!(unanswered < SITUATIONS.len() / 4, "{said}");
-    assert!(differences.is_empty(), "docs/systemd.md should say:\n{}", differences.join("\n"));
+    assert!(
+        differences.is_empty(),
+        "docs/systemd-details.md should say:\n{}",
+        differences.join("\n")
+    );
     // A unit that has nothing to do with the stop is named nowhere.
     assert!(!part("unrelated").unwrap().contains("other-unrelated"), "{said}");
     // What was learned after the signal is in the record, and in everything that is made from it.

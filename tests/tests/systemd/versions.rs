@@ -1,5 +1,5 @@
 //! Versions of systemd, with and without a system bus: checks each row of the table in
-//! docs/systemd.md that concerns the system that it runs in.
+//! docs/systemd-details.md that concerns the system that it runs in.
 
 use crate::harness::{System, assert_says, between, table, under};
 
@@ -199,7 +199,11 @@ fn check(system: System) {
             differences.push(format!("| {situation} | {system} | {} |", observed.join(" | ")));
         }
     }
-    assert!(differences.is_empty(), "docs/systemd.md should say:\n{}", differences.join("\n"));
+    assert!(
+        differences.is_empty(),
+        "docs/systemd-details.md should say:\n{}",
+        differences.join("\n")
+    );
 
     for name in ["simple", "notify", "user", "dynamic", "killed", "scoped", "reexec", "reexec-user"]
     {
