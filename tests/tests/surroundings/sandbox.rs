@@ -1,7 +1,7 @@
 //! System calls that a seccomp filter refuses, one at a time, as in a hardened unit or a container:
 //! with `EPERM`, or with `ENOSYS`, as if the kernel did not have them.
 //!
-//! The table in docs/systemd.md says what systemd's own settings cost. The test target `systemd`
+//! The table in docs/systemd-details.md says what systemd's own settings cost. The test target `systemd`
 //! checks it.
 
 use std::os::unix::process::ExitStatusExt;
