@@ -103,6 +103,15 @@ pub fn forensics() -> PathBuf {
     target_dir().join("forensics")
 }
 
+/// Copies a program that the test then runs.
+///
+/// cp(1) does it, because a process that another test starts could inherit a descriptor of ours for
+/// the copy. As long as that is open for writing, the copy cannot be run ("Text file busy").
+pub fn copy_program(from: impl AsRef<Path>, to: impl AsRef<Path>) {
+    let done = Command::new("cp").args([from.as_ref(), to.as_ref()]).status().unwrap();
+    assert!(done.success(), "cp: {done}");
+}
+
 /// The folder of cargo's output in the profile of this test: the one above `deps/`.
 fn target_dir() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own path");

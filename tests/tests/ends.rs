@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use forensics_tests::ends::{assert_all, ends};
 use forensics_tests::preload::Preload;
-use forensics_tests::{Program, Small, can, example, forensics, root_can, until, until_started};
+use forensics_tests::{
+    Program, Small, can, copy_program, example, forensics, root_can, until, until_started,
+};
 use forensics_tokio::core::record::runs;
 use tempfile::TempDir;
 
@@ -69,7 +71,7 @@ impl Scene {
     /// those of the gateway.
     fn supervised(&self, name: &str, options: &[&str], lives: Duration) -> String {
         let shell = self.dir.path().join(name);
-        fs::copy("/bin/bash", &shell).unwrap();
+        copy_program("/bin/bash", &shell);
         fs::set_permissions(&shell, fs::Permissions::from_mode(0o755)).unwrap();
         let script = "\"$@\" & while read -r signal; do kill -$signal $!; done; wait";
         let mut command = Command::new(shell);

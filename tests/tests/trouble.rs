@@ -8,7 +8,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use forensics_tests::{Ended, Program, Small};
+use forensics_tests::{Ended, Program, Small, copy_program};
 use forensics_tokio::core::record::{PostMortem, Reason, RunOutcome};
 use tempfile::TempDir;
 
@@ -161,7 +161,7 @@ fn a_test_or_a_program_without_enforce_exit_is_not_ended_after_its_teardown() {
     let dir = tempfile::tempdir().unwrap();
     // Cargo names the program of a test like this.
     let test = dir.path().join("trouble-0123456789abcdef");
-    std::fs::copy(env!("CARGO_BIN_EXE_trouble"), &test).unwrap();
+    copy_program(env!("CARGO_BIN_EXE_trouble"), &test);
     for trouble in [Trouble::start_program(&test, "goes_on"), Trouble::start("may_go_on")] {
         trouble.program.kill("-TERM");
         let (ended, verdict, _) = trouble.end();

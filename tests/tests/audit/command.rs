@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use forensics_tests::{forensics, until};
+use forensics_tests::{copy_program, forensics, until};
 use nix::sys::signal::Signal::SIGKILL;
 
 use crate::auditd::{Auditd, auditctl, senders};
@@ -80,7 +80,7 @@ fn another_user_is_told_that_only_root_can_ask() {
         // The program may be in a folder that only root can read.
         let copy = tempfile::tempdir().unwrap();
         let program = copy.path().join("forensics");
-        fs::copy(forensics(), &program).unwrap();
+        copy_program(forensics(), &program);
         run(Command::new("chmod").args(["755"]).arg(copy.path()));
         let output = other.arg(program).arg("audit").args(options).output().unwrap();
         let said = [output.stdout, output.stderr].concat();

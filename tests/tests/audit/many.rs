@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use forensics_tests::copy_program;
 use nix::sys::signal::Signal::{SIGKILL, SIGXCPU};
 
 use crate::auditd::{Auditd, senders};
@@ -20,7 +21,7 @@ fn each_of_100_kills_among_1000_other_events_has_its_sender_and_no_other_run_has
     let Some(auditd) = Auditd::start() else { return };
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("subject");
-    std::fs::copy("/bin/sleep", &path).unwrap();
+    copy_program("/bin/sleep", &path);
     let by_descriptor = "import os, signal, sys\n\
         signal.pidfd_send_signal(os.pidfd_open(int(sys.argv[1])), 9)";
     let (mut runs, mut namesakes) = (Vec::new(), Vec::new());

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use forensics_tests::{HOSTILE, assert_tame, forensics};
+use forensics_tests::{HOSTILE, assert_tame, copy_program, forensics};
 use nix::sys::signal::Signal::{SIGKILL, SIGXCPU};
 
 use crate::auditd::Auditd;
@@ -19,7 +19,7 @@ fn a_hostile_sender_cannot_forge_a_field_or_control_a_terminal() {
         let dir = tempfile::tempdir().unwrap();
         // The name of the file becomes the name of the process.
         let path = dir.path().join(std::ffi::OsStr::from_bytes(b"x\" uid=7\n\x1b[31m"));
-        fs::copy("/bin/kill", &path).unwrap();
+        copy_program("/bin/kill", &path);
         let argument = HOSTILE.replace('\0', "") + " uid=7 key=\"x\"\ntype=SYSCALL";
         let mut sender = Command::new(&path);
         let sender = run(sender.arg0(&argument).args(["-9", &subject.id()]));

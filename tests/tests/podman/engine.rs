@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use forensics_tests::{
-    Ended, Program, can, forensics, outcomes, root_can, static_gateway, until_started,
+    Ended, Program, can, copy_program, forensics, outcomes, root_can, static_gateway, until_started,
 };
 use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
@@ -81,7 +81,7 @@ impl Engine {
         let copy = |from: &Path, to: &str| {
             let to = self.path("image").join(to.trim_start_matches('/'));
             fs::create_dir_all(to.parent().unwrap()).unwrap();
-            fs::copy(from, to).unwrap();
+            copy_program(from, to);
         };
         copy(static_gateway(), "/bin/gateway");
         copy(Path::new("/bin/sh"), "/bin/sh");

@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use forensics_tests::{Program, can, example, root_can};
+use forensics_tests::{Program, can, copy_program, example, root_can};
 
 /// The user who calls it.
 const CALLER: u32 = 65534;
@@ -20,7 +20,7 @@ const KINDS: [(&str, u32, u32, Option<&str>); 3] = [
 /// A copy of the gateway in this folder, with the rights of `kind`.
 fn copy(dir: &Path, (name, group, mode, capabilities): (&str, u32, u32, Option<&str>)) -> String {
     let file = dir.join(name).into_os_string().into_string().unwrap();
-    fs::copy(example("gateway"), &file).unwrap();
+    copy_program(example("gateway"), &file);
     chown(&file, Some(0), Some(group)).unwrap();
     fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
     if let Some(capabilities) = capabilities {

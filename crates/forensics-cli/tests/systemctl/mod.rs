@@ -17,8 +17,11 @@ exec "$@""#;
 /// systemctl in a mount namespace, which needs root or a user namespace.
 pub(crate) fn with_systemctl(script: Option<&str>, arguments: &[&str]) -> Output {
     let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("systemctl");
-    fs::write(&file, format!("#!/bin/sh\n{}\n", script.unwrap_or_default())).unwrap();
+    let (text, file) = (dir.path().join("text"), dir.path().join("systemctl"));
+    fs::write(&text, format!("#!/bin/sh\n{}\n", script.unwrap_or_default())).unwrap();
+    // By cp(1): a process that another test starts could inherit our descriptor, and then the file
+    // cannot be run ("Text file busy").
+    assert!(Command::new("cp").args([&text, &file]).status().unwrap().success());
     let mode = if script.is_some() { 0o755 } else { 0o644 };
     fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
     let mut command = Command::new("unshare");
