@@ -59,8 +59,10 @@ pub fn example(name: &str) -> PathBuf {
     static LIGHT: OnceLock<()> = OnceLock::new();
     // An example is always built by the same command. Another selection of packages means other features,
     // and cargo would replace a program that another test may be about to start.
-    if matches!(name, "grpc" | "otel" | "streams") {
-        let heavy = ["grpc", "otel", "streams"].map(|name| format!("forensics-example-{name}"));
+    let is_numbered = name.starts_with(|first: char| first.is_ascii_digit());
+    if is_numbered || matches!(name, "grpc" | "otel" | "streams") {
+        let heavy = ["grpc", "numbered", "otel", "streams"];
+        let heavy = heavy.map(|name| format!("forensics-example-{name}"));
         let heavy = heavy.iter().flat_map(|package| ["--package", package]);
         HEAVY.get_or_init(|| cargo_build(&heavy.chain(["--examples"]).collect::<Vec<_>>()));
     } else {
