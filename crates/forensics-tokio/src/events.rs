@@ -317,7 +317,8 @@ fn context(context: &ShutdownContext) {
                     parent_pid = parent.map(|parent| parent.pid),
                     parent_name = parent.and_then(|parent| parent.name.as_deref()),
                     parent_cmdline = parent.and_then(|parent| parent.cmdline.as_deref()),
-                    loadavg_1m = context.load.map(|[one, ..]| one),
+                    // Rounded, because a subscriber gets an `f64`, in which 0.42 is 0.4199999869.
+                    loadavg_1m = context.load.map(|[one, ..]| (f64::from(one) * 100.0).round() / 100.0),
                     sender_forwards = sender.and_then(|sender| sender.forwards.then_some(true)),
                     pod = pod.as_deref().map(named),
                     platform = context.platform.as_deref().map(named),

@@ -226,6 +226,7 @@ impl ShutdownGuard {
         let Self { handle, mut installed } = self;
         let shutdown = &handle.shutdown;
         shutdown.spans.set_outer();
+        shutdown.log.adopt_subscriber();
         let mut awaited = shutdown.awaited.subscribe();
         shutdown.handle(Event::RunStarted);
         if let Some(check) = installed.check.take() {

@@ -5,7 +5,7 @@
 //! thread emits them in order. An important event also has a text. If the event is not emitted in
 //! time, its text is written to file descriptor 2 directly.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use forensics_core::logfmt::Value;
@@ -19,9 +19,9 @@ use crate::sinks::{EMIT_LIMIT, Origin, is_subscriber, with_subscriber, write_to_
 pub(crate) struct LogThread {
     /// The queue of the events. The thread that does its jobs is the log thread.
     pub(crate) queue: WorkQueue,
-    /// The subscriber of the thread that installed the guard. It gets the events of threads that
-    /// have no subscriber.
-    home: Dispatch,
+    /// The subscriber of the thread that installed the guard, or otherwise of the task that called
+    /// `run`. It gets the events of threads that have no subscriber.
+    home: OnceLock<Dispatch>,
     /// The guard. `None` in the test harness, whose events are not written to stderr.
     origin: Option<Origin>,
     /// The important events that are not emitted yet.
@@ -38,9 +38,19 @@ struct Pending {
 
 impl LogThread {
     pub(crate) fn new() -> Self {
-        let home = dispatcher::get_default(Dispatch::clone);
         let (queue, origin) = (WorkQueue::new("shutdown-log"), Origin::current());
-        Self { queue, home, origin, pending: Mutex::default() }
+        let log = Self { queue, home: OnceLock::new(), origin, pending: Mutex::default() };
+        log.adopt_subscriber();
+        log
+    }
+
+    /// Lets the current subscriber, if there is one, have the events of threads that have none. The
+    /// first one that was adopted stays.
+    pub(crate) fn adopt_subscriber(&self) {
+        let here = dispatcher::get_default(Dispatch::clone);
+        if is_subscriber(&here) {
+            self.home.get_or_init(|| here);
+        }
     }
 
     /// Queues `event`, and starts the log thread. The current subscriber gets the event.
@@ -53,7 +63,8 @@ impl LogThread {
     /// is written to file descriptor 2 if the event is not emitted in time.
     pub(crate) fn push(&self, text: Option<String>, event: impl FnOnce() + Send + 'static) {
         let here = dispatcher::get_default(Dispatch::clone);
-        let dispatch = if is_subscriber(&here) { here } else { self.home.clone() };
+        let home = self.home.get().filter(|_| !is_subscriber(&here)).cloned();
+        let dispatch = home.unwrap_or(here);
         let origin = self.origin.clone();
         let number =
             self.queue.push(move || with_subscriber(&dispatch, || Origin::scope(origin, event)));

@@ -1,5 +1,5 @@
 //! Where an event of the log goes: to the `tracing` subscriber, to the logger of the crate `log`, and
-//! to stderr if neither of them receives the target `shutdown`.
+//! to stderr if neither of them shows it and it is important.
 //!
 //! The macros of `tracing` are not used for our events. They pass an event to a logger only if some
 //! crate enables tracing's feature `log`, and only until a subscriber is set for the first time, even
@@ -7,7 +7,7 @@
 //! also keep the service's own events from its logger. So each event is built here, and passed to
 //! each receiver in the form that suits it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt::{self, Write};
 use std::io;
 use std::os::fd::AsFd;
@@ -36,7 +36,7 @@ pub(crate) const TARGET: &str = "shutdown";
 
 /// Builds an event and passes it to a receiver. The arguments are its message, and whether the event
 /// has the fields that the message may already contain.
-pub(crate) type Build<'a> = &'a dyn Fn(&str, bool, &mut dyn FnMut(&Event<'_>));
+pub(crate) type Build<'a> = &'a dyn Fn(&dyn tracing::Value, bool, &mut dyn FnMut(&Event<'_>));
 
 /// Builds an event of the log and emits it.
 ///
@@ -84,7 +84,7 @@ macro_rules! event {
                     span.id(),
                     &METADATA,
                     &METADATA.fields().value_set_all(&[
-                        Some(&message as &dyn tracing::Value),
+                        Some(message),
                         $($(Some(&$said_value as &dyn tracing::Value).filter(|_| _shows_said),)*)?
                         Some(&service as &dyn tracing::Value),
                         $($(Some(&$value as &dyn tracing::Value),)*)?
@@ -122,7 +122,7 @@ pub(crate) fn named(name: &str) -> Box<dyn tracing::Value + '_> {
 #[derive(Debug, Clone)]
 pub(crate) struct Origin {
     service: Arc<str>,
-    /// Whether important events are written to stderr if nothing else receives them.
+    /// Whether an important event is written to stderr if nothing else receives it.
     to_stderr: bool,
 }
 
@@ -184,6 +184,7 @@ pub(crate) fn emit(
     // For filters by the current span.
     let _in = span.enter();
     let level = *metadata.level();
+    let mut is_shown = false;
     if level <= STATIC_MAX_LEVEL && level <= LevelFilter::current() {
         dispatcher::get_default(|dispatch| {
             if !is_subscriber(dispatch) || !dispatch.enabled(metadata) {
@@ -194,15 +195,19 @@ pub(crate) fn emit(
                 (Form::Fields, Some(short)) => (short, true),
                 (Form::Fields, None) | (Form::Both, _) => (message, true),
             };
-            build(message, shows_said, &mut |event| dispatch.event(event));
+            let is_read = Cell::new(false);
+            let message = display(Message { text: message, is_read: &is_read });
+            build(&message, shows_said, &mut |event| dispatch.event(event));
+            is_shown = is_read.get();
         });
     }
     let text = || {
         let mut text = message.to_owned();
-        build("", false, &mut |event| event.record(&mut AsText(&mut text)));
+        build(&"", false, &mut |event| event.record(&mut AsText(&mut text)));
         text
     };
     with_logger(log_level(level), |logger, about| {
+        is_shown = true;
         logger.log(
             &Record::builder()
                 .metadata(about)
@@ -216,8 +221,23 @@ pub(crate) fn emit(
         logger.flush();
     });
     let is_important = level <= Level::WARN || metadata.name() == "shutdown_context";
-    if is_important && Origin::current().is_some_and(|origin| origin.to_stderr) && !is_heard() {
+    if is_important && !is_shown && Origin::current().is_some_and(|origin| origin.to_stderr) {
         write_to_stderr(format!("{level:>5} {TARGET}: {}\n", text()).as_bytes());
+    }
+}
+
+/// The message of an event. `enabled` is not enough to know that a subscriber shows an event: it is also
+/// true if all layers filter the event out by filters of their own, and for layers that only export spans.
+struct Message<'a> {
+    text: &'a str,
+    /// Whether a subscriber has read the message.
+    is_read: &'a Cell<bool>,
+}
+
+impl fmt::Display for Message<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.is_read.set(true);
+        f.write_str(self.text)
     }
 }
 
@@ -277,7 +297,7 @@ pub(crate) fn may_want(level: Level) -> bool {
     LevelFilter::current() >= level || log::max_level() >= log_level(level)
 }
 
-/// Whether the subscriber or the logger receives our events of level INFO. Both are called.
+/// Whether the subscriber or the logger seems to want our events of level INFO. Both are called.
 fn is_heard() -> bool {
     let mut is_logged = false;
     with_logger(log::Level::Info, |_, _| is_logged = true);
@@ -295,25 +315,50 @@ pub(crate) fn warn_if_unheard() {
         if with_subscriber(&dispatch, is_heard) {
             return;
         }
-        let why = if is_subscriber(&dispatch) {
-            "the tracing subscriber drops the target `shutdown` at INFO, so the log will not show why \
-             this service stops; fix: add `shutdown=info` to its filter, as in RUST_LOG=info or \
-             RUST_LOG=my_app=debug,shutdown=info"
-        } else if log::max_level() > log::LevelFilter::Off {
-            "the logger drops the target `shutdown` at INFO, so the log will not show why this service \
-             stops; fix: add `shutdown=info` to its filter, as in RUST_LOG=info or \
-             RUST_LOG=my_app=debug,shutdown=info"
-        } else {
-            "there is no tracing subscriber and no logger, so no log will show why this service stops; \
-             fix: before install(), set up one that receives `shutdown=info`, as \
-             forensics_tokio::logging::init() does"
-        };
+        let why = why_unheard(
+            is_subscriber(&dispatch),
+            log::max_level(),
+            (STATIC_MAX_LEVEL, log::STATIC_MAX_LEVEL),
+        );
         let line = format!(
-            " WARN {TARGET}: {why}. Until then the context line, warnings and errors go to stderr \
-             (FORENSICS_STDERR_FALLBACK=no turns this off)\n"
+            " WARN {TARGET}: {why}. Until then the context line, warnings and errors that no log receives \
+             go to stderr (FORENSICS_STDERR_FALLBACK=no turns this off)\n"
         );
         write_to_stderr(line.as_bytes());
     });
+}
+
+/// Why nothing receives our events of level INFO, and the fix. `compiled` are the levels of tracing and
+/// of `log` that the program has been compiled with.
+fn why_unheard(
+    has_subscriber: bool,
+    logger: log::LevelFilter,
+    compiled: (LevelFilter, log::LevelFilter),
+) -> String {
+    let (receiver, from, is_compiled) = if has_subscriber {
+        ("the tracing subscriber", "tracing", compiled.0 >= LevelFilter::INFO)
+    } else {
+        ("the logger", "log", compiled.1 >= log::LevelFilter::Info)
+    };
+    let (what, fix) = if !has_subscriber && logger == log::LevelFilter::Off {
+        (
+            "there is no tracing subscriber, and the logger of the crate `log` is missing or off"
+                .into(),
+            "before install(), set up one that receives `shutdown=info`, as \
+             forensics_tokio::logging::init() does",
+        )
+    } else if is_compiled {
+        (
+            format!("{receiver} drops the target `shutdown` at INFO"),
+            "add `shutdown=info` to its filter, as in RUST_LOG=info or RUST_LOG=my_app=debug,shutdown=info",
+        )
+    } else {
+        (
+            format!("a cargo feature of the crate `{from}` (max_level_…) removes the level INFO"),
+            "compile the service without that feature",
+        )
+    };
+    format!("{what}, so the log will not show why this service stops; fix: {fix}")
 }
 
 /// Calls `log` if there is a logger that wants our events of this level.
@@ -373,6 +418,45 @@ pub(crate) fn write_to_stderr(line: &[u8]) {
     for part in line.chunks(4096) {
         if !matches!(poll(&mut ready, limit), Ok(1..)) || write(&stderr, part).is_err() {
             return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hint_names_what_hides_our_events() {
+        use log::LevelFilter as Log;
+        let all = (LevelFilter::TRACE, Log::Trace);
+        for (has_subscriber, logger, compiled, expected) in [
+            (true, Log::Off, all, "the tracing subscriber drops the target `shutdown`"),
+            (true, Log::Warn, all, "the tracing subscriber drops the target `shutdown`"),
+            (
+                true,
+                Log::Off,
+                (LevelFilter::WARN, Log::Trace),
+                "a cargo feature of the crate `tracing`",
+            ),
+            (false, Log::Warn, all, "the logger drops the target `shutdown`"),
+            (false, Log::Warn, (LevelFilter::WARN, Log::Trace), "the logger drops"),
+            (
+                false,
+                Log::Info,
+                (LevelFilter::TRACE, Log::Warn),
+                "a cargo feature of the crate `log`",
+            ),
+            (
+                false,
+                Log::Off,
+                all,
+                "there is no tracing subscriber, and the logger of the crate `log` is",
+            ),
+        ] {
+            let why = why_unheard(has_subscriber, logger, compiled);
+            assert!(why.starts_with(expected), "{why}");
+            assert!(why.contains("; fix: "), "{why}");
         }
     }
 }

@@ -22,12 +22,19 @@ use std::time::Duration;
 
 use forensics_tokio::ShutdownGuard;
 use tracing::Subscriber;
-use tracing::subscriber::{set_default, set_global_default};
-use tracing_subscriber::EnvFilter;
+use tracing::instrument::WithSubscriber;
+use tracing::level_filters::LevelFilter;
+use tracing::subscriber::{DefaultGuard, set_default, set_global_default};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{EnvFilter, Layer, fmt, reload};
 
-const USAGE: &str = "usage: heard none|env_logger|simplelog|fern|errors|blocks|bridge \
-    none|global|scoped|was_scoped|filtered|errors|silent|json|late ACTION FILE";
+const USAGE: &str = "usage: heard none|env_logger|simplelog|fern|errors|off|blocks|bridge|late \
+    none|global|scoped|was_scoped|filtered|errors|off|silent|json|both|late|reload|boxed|reloaded|\
+    per_layer|per_layer_filtered|per_layer_dynamic|at_run ACTION FILE";
+
+/// What is set up only after the guard.
+type Late = Vec<Box<dyn FnOnce() -> Result<(), Box<dyn Error>>>>;
 
 /// A logger that blocks forever as soon as it is told that a stop has begun.
 struct Blocks;
@@ -46,12 +53,16 @@ impl log::Log for Blocks {
     fn flush(&self) {}
 }
 
-fn set_logger(kind: &str, file: File) -> Result<(), Box<dyn Error>> {
+fn set_logger(kind: &str, file: File, late: &mut Late) -> Result<(), Box<dyn Error>> {
     let info = log::LevelFilter::Info;
     match kind {
         "none" => {}
-        "env_logger" | "errors" => env_logger::Builder::new()
-            .filter_level(if kind == "errors" { log::LevelFilter::Error } else { info })
+        "env_logger" | "errors" | "off" => env_logger::Builder::new()
+            .filter_level(match kind {
+                "errors" => log::LevelFilter::Error,
+                "off" => log::LevelFilter::Off,
+                _ => info,
+            })
             .target(env_logger::Target::Pipe(Box::new(file)))
             .init(),
         "simplelog" => simplelog::WriteLogger::init(info, simplelog::Config::default(), file)?,
@@ -66,6 +77,12 @@ fn set_logger(kind: &str, file: File) -> Result<(), Box<dyn Error>> {
             log::set_boxed_logger(Box::new(Blocks))?;
             log::set_max_level(info);
         }
+        "late" => late.push(Box::new(move || {
+            let logger = simplelog::WriteLogger::new(info, simplelog::Config::default(), file);
+            log::set_boxed_logger(logger)?;
+            log::set_max_level(info);
+            Ok(())
+        })),
         // Passes records on to the subscriber.
         "bridge" => tracing_log::LogTracer::init()?,
         _ => return Err(USAGE.into()),
@@ -77,41 +94,71 @@ fn lines() -> impl Subscriber + Send + Sync {
     tracing_subscriber::fmt().with_ansi(false).finish()
 }
 
+fn layer<S: Subscriber + for<'a> LookupSpan<'a>>() -> fmt::Layer<S> {
+    fmt::layer().with_ansi(false)
+}
+
+/// Sets the subscriber. Returns it if it is only for this thread.
+fn set_subscriber(kind: &str, late: &mut Late) -> Result<Option<DefaultGuard>, Box<dyn Error>> {
+    let (registry, info) = (tracing_subscriber::registry(), LevelFilter::INFO);
+    match kind {
+        "none" | "at_run" => {}
+        "global" => set_global_default(lines())?,
+        "scoped" => return Ok(Some(set_default(lines()))),
+        "was_scoped" => drop(set_default(lines())),
+        "late" => late.push(Box::new(|| Ok(set_global_default(lines())?))),
+        "filtered" | "errors" | "off" => {
+            let filter =
+                if kind == "filtered" { "heard=debug" } else { kind.trim_end_matches('s') };
+            let lines = tracing_subscriber::fmt().with_ansi(false).with_env_filter(filter);
+            set_global_default(lines.finish())?;
+        }
+        // A filter that is replaced after the guard is installed.
+        "reload" => {
+            let (filter, handle) = reload::Layer::new(EnvFilter::new("heard=debug"));
+            set_global_default(registry.with(filter).with(layer()))?;
+            late.push(Box::new(move || Ok(handle.reload(EnvFilter::new("info"))?)));
+        }
+        "boxed" => set_global_default(registry.with(info).with(layer().boxed()))?,
+        "reloaded" => set_global_default(registry.with(info).with(reload::Layer::new(layer()).0))?,
+        "per_layer" => set_global_default(registry.with(layer().with_filter(info)))?,
+        // A filter that depends on the current span wants every event at first.
+        "per_layer_filtered" | "per_layer_dynamic" => {
+            let is_dynamic = kind == "per_layer_dynamic";
+            let request = if is_dynamic { ",heard[request]=trace" } else { "" };
+            let filter = EnvFilter::new(format!("heard=debug{request}"));
+            set_global_default(registry.with(layer().with_filter(filter)))?;
+        }
+        // Receives everything and shows nothing, as a subscriber that only exports traces.
+        "silent" => set_global_default(registry.with(EnvFilter::new("info")))?,
+        "json" => set_global_default(tracing_subscriber::fmt().json().finish())?,
+        // Text to stdout, and JSON to stderr.
+        "both" => {
+            let json = fmt::layer().json().with_writer(io::stderr);
+            set_global_default(registry.with(info).with(layer()).with(json))?;
+        }
+        _ => return Err(USAGE.into()),
+    }
+    Ok(None)
+}
+
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [logger, subscriber, action, file] = arguments.as_slice() else {
         return Err(USAGE.into());
     };
-    set_logger(logger, File::create(file)?)?;
-    let mut scope = None;
-    match subscriber.as_str() {
-        "none" | "late" => {}
-        "global" => set_global_default(lines())?,
-        "scoped" => scope = Some(set_default(lines())),
-        "was_scoped" => drop(set_default(lines())),
-        "filtered" | "errors" => {
-            let filter = if subscriber == "errors" { "error" } else { "heard=debug" };
-            let lines = tracing_subscriber::fmt().with_ansi(false).with_env_filter(filter);
-            set_global_default(lines.finish())?;
-        }
-        // Receives everything and shows nothing, as a subscriber that only exports traces.
-        "silent" => {
-            set_global_default(tracing_subscriber::registry().with(EnvFilter::new("info")))?;
-        }
-        "json" => set_global_default(tracing_subscriber::fmt().json().finish())?,
-        _ => return Err(USAGE.into()),
-    }
+    let mut late = Late::new();
+    set_logger(logger, File::create(file)?, &mut late)?;
+    let scope = set_subscriber(subscriber, &mut late)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let code = runtime.block_on(run(action, subscriber == "late"))?;
+    let code = runtime.block_on(run(action, late, subscriber == "at_run"))?;
     drop(scope);
     Ok(code)
 }
 
-async fn run(action: &str, is_late: bool) -> Result<ExitCode, Box<dyn Error>> {
+async fn run(action: &str, late: Late, at_run: bool) -> Result<ExitCode, Box<dyn Error>> {
     let guard = ShutdownGuard::builder("heard").deadline(Duration::from_secs(5)).install()?;
-    if is_late {
-        set_global_default(lines())?;
-    }
+    late.into_iter().try_for_each(|set_up| set_up())?;
     guard.phase("work", async |_| {
         log::info!("a record of the service, in its phase");
         tracing::info!("an event of the service, in its phase");
@@ -125,7 +172,8 @@ async fn run(action: &str, is_late: bool) -> Result<ExitCode, Box<dyn Error>> {
             guard.phase("flush", async |_| Err::<(), _>("disk full"));
             ready()?;
             let token = guard.token();
-            let report = guard.run(token.cancelled_owned()).await;
+            let run = guard.run(token.cancelled_owned());
+            let report = if at_run { run.with_subscriber(lines()).await } else { run.await };
             log::info!("a record of the service, at its end");
             tracing::info!("an event of the service, at its end");
             Ok(report.exit_code())
