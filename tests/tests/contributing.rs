@@ -1,5 +1,5 @@
-//! Checks that everything named in the commands of CONTRIBUTING.md, docs/versioning.md and the examples
-//! exists: scripts, packages, targets, tests and aliases. And that the first build stays small.
+//! Checks that everything exists that is named in the commands of CONTRIBUTING.md, of the examples, and of the
+//! pages about tests: scripts, packages, targets, tests and aliases. And that the first build stays small.
 
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
@@ -126,7 +126,13 @@ impl Workspace {
 fn everything_that_the_commands_name_exists() {
     let workspace = Workspace::look();
     let mut checked = [0; 2];
-    for page in ["CONTRIBUTING.md", "docs/versioning.md"] {
+    for page in [
+        "CONTRIBUTING.md",
+        "docs/checks.md",
+        "docs/performance.md",
+        "docs/reliability.md",
+        "docs/requests.md",
+    ] {
         let commands = commands(&fs::read_to_string(root().join(page)).unwrap());
         let cargo = |words: &Vec<String>| (words[0] == "cargo").then(|| words[1..].to_vec());
         let calls: Vec<_> = commands.iter().filter_map(cargo).collect();

@@ -1,4 +1,4 @@
-//! The schema: the fields of each event. `docs/records.md` documents it for users.
+//! The schema: the fields of each event. `docs/record-fields.md` documents it for users.
 //!
 //! Within version 1 fields are only added, so every struct here is `#[non_exhaustive]`. Its `new`
 //! takes the required fields; the others are set afterwards. A field that is `None` or empty is

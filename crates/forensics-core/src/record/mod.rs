@@ -5,7 +5,7 @@
 //! and says in which phase the run was killed, after how long, and what to change.
 //!
 //! [`PostMortem::of_last`] reads how the last run ended. The format of the file is stable;
-//! `docs/records.md` describes every event and field. The types that write it are hidden, because
+//! `docs/record-fields.md` describes every event and field. The types that write it are hidden, because
 //! only `forensics-tokio` needs them.
 //!
 //! ```
