@@ -13,9 +13,9 @@ use tokio::signal::unix::{self, SignalKind};
 use tokio::time::timeout;
 
 /// Raises the signal, and waits until tokio has received it.
-async fn raised_and_heard(signal: Nix, stream: &mut unix::Signal) {
+async fn raise_and_receive(signal: Nix, stream: &mut unix::Signal) {
     raise(signal).unwrap();
-    timeout(Duration::from_secs(60), stream.recv()).await.expect("tokio hears of it").unwrap();
+    timeout(Duration::from_secs(60), stream.recv()).await.expect("tokio receives it").unwrap();
 }
 
 fn stream(signal: Nix) -> unix::Signal {
@@ -34,25 +34,25 @@ async fn both_receive_every_signal_in_either_order_and_after_a_pause() {
     // tokio is registered after the capture. Both stop at the same time.
     let signal = [Signal::from_raw(late as i32)];
     let guard = install(&signal).unwrap();
-    let mut heard = stream(late);
-    raised_and_heard(late, &mut heard).await;
+    let mut received = stream(late);
+    raise_and_receive(late, &mut received).await;
     assert_eq!(captured(), [late as i32]);
     drop(guard);
     for _ in 0..2 {
         let _guard = install(&signal).unwrap();
-        raised_and_heard(late, &mut heard).await;
+        raise_and_receive(late, &mut received).await;
         assert_eq!(captured(), [late as i32]);
     }
 
     // tokio was registered before. It still receives signals that are not captured any more.
-    let mut heard = stream(early);
+    let mut received = stream(early);
     let signal = [Signal::from_raw(early as i32)];
     for _ in 0..2 {
         let guard = install(&signal).unwrap();
-        raised_and_heard(early, &mut heard).await;
+        raise_and_receive(early, &mut received).await;
         assert_eq!(captured(), [early as i32]);
         drop(guard);
-        raised_and_heard(early, &mut heard).await;
+        raise_and_receive(early, &mut received).await;
         captured();
     }
 }

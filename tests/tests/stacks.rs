@@ -52,9 +52,9 @@ fn streaming_grpc_calls_are_asked_to_end_and_end_well() {
     let client = start("grpc", &["watch", &format!("http://{address}")]);
     client.wait_for_stdout("tick 1");
     server.kill("-TERM");
-    let heard = client.wait();
-    assert_eq!(heard.code(), 0, "{}", heard.stderr);
-    assert!(heard.stdout.ends_with(", goodbye\nended well\n"), "{}", heard.stdout);
+    let ended = client.wait();
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    assert!(ended.stdout.ends_with(", goodbye\nended well\n"), "{}", ended.stdout);
     let ended = server.wait();
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
     assert!(phase(&ended, "goodbye").contains("calls_told=1"), "{}", ended.stderr);

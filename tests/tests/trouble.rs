@@ -208,7 +208,7 @@ fn with_the_policy_exit_the_second_signal_ends_it_after_the_hook() {
 fn a_signal_received_twice_does_not_end_a_process_whose_teardown_was_quick() {
     // If the machine is slow and 200 ms pass, the second one is another request.
     let said = (0..20).map(|_| {
-        let trouble = Trouble::start("heard_twice");
+        let trouble = Trouble::start("received_twice");
         trouble.program.kill("-INT");
         let (ended, verdict, _) = trouble.end();
         assert!(verdict.is_clean(), "{verdict}");

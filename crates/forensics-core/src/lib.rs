@@ -39,9 +39,9 @@ pub mod secret;
 #[doc(hidden)]
 pub mod secure_fs;
 #[doc(hidden)]
-pub mod threads;
+pub mod signal_delivery;
 #[doc(hidden)]
-pub mod unheard;
+pub mod threads;
 
 mod access;
 mod basis;

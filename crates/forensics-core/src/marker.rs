@@ -4,10 +4,10 @@
 //! the stop was planned, or that a successor takes over. The pids are compared as JSON numbers, not
 //! as text, because `"target_pid": 12` is a prefix of `"target_pid": 123`.
 //!
-//! A marker's path may lead to anything, so [`read`] opens only regular files that are stored
-//! somewhere, and not those of `/proc` or `/sys` (see [`crate::secure_fs`]), reads at most 64 KiB, and reports anything else as [`Marker::problem`].
-//! It never fails. On a file system whose server does not answer, open(2) itself blocks. To limit
-//! the wait, call it on a separate thread.
+//! A marker's path may lead to anything. So [`read`] opens only regular files, and not those that the
+//! kernel generates, as in `/proc` or `/sys` (see [`crate::secure_fs`]). It reads at most 64 KiB, and
+//! reports anything else as [`Marker::problem`]. It never fails. On a file system whose server does not
+//! answer, open(2) itself blocks. To limit the wait, call it on a separate thread.
 
 use std::io::ErrorKind;
 use std::path::Path;

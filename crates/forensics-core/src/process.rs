@@ -193,8 +193,8 @@ pub(crate) fn unit(pid: i32) -> Option<CgroupUnit> {
 
 /// Whether this process has the same pid for the system manager as for itself.
 ///
-/// It has not in a pid namespace of its own, as with `PrivatePIDs=`: the manager would take its pid
-/// for that of another process. Process 1 of a namespace is the manager if it is in the manager's
+/// This is not so in a pid namespace of its own, as with `PrivatePIDs=`. There the manager would take
+/// its pid for that of another process. Process 1 of a namespace is the manager if it is in the manager's
 /// control group, which no other process can enter without the rights of root.
 #[doc(hidden)]
 pub fn manager_shares_pids() -> bool {

@@ -86,7 +86,7 @@ async fn bare() -> Result<()> {
         let mut listener = signal(SignalKind::terminate())?;
         let cancelled = token.clone();
         // Tasks of the runtime, as in a server.
-        let heard = tokio::spawn(async move {
+        let cancelled_at = tokio::spawn(async move {
             cancelled.cancelled().await;
             now_ns()
         });
@@ -97,7 +97,7 @@ async fn bare() -> Result<()> {
             now_ns()
         });
         eprintln!("ready");
-        eprintln!("{} {}", heard.await?, line.await?);
+        eprintln!("{} {}", cancelled_at.await?, line.await?);
     }
     Ok(())
 }
@@ -123,14 +123,14 @@ async fn guarded() -> Result<()> {
     tracing_subscriber::fmt().with_ansi(false).with_writer(|| Stamped).init();
     let guard = ShutdownGuard::builder("bench").install()?;
     let token = guard.token();
-    let heard = tokio::spawn(async move {
+    let cancelled_at = tokio::spawn(async move {
         token.cancelled().await;
         now_ns()
     });
     eprintln!("ready");
     let service = guard.token().cancelled_owned();
     let _ = guard.run(service).await;
-    eprintln!("{} {}", heard.await?, WRITTEN.load(Ordering::SeqCst));
+    eprintln!("{} {}", cancelled_at.await?, WRITTEN.load(Ordering::SeqCst));
     Ok(())
 }
 

@@ -127,9 +127,9 @@ mod tests {
 
     #[tokio::test]
     async fn the_whole_output_is_read_and_the_input_is_empty() {
-        let said = output(sh("cat; echo out; echo err >&2; exit 3")).await.unwrap();
-        assert_eq!((said.stdout, said.stderr), (b"out\n".to_vec(), b"err\n".to_vec()));
-        assert_eq!(said.status.and_then(|status| status.code()), Some(3));
+        let output = output(sh("cat; echo out; echo err >&2; exit 3")).await.unwrap();
+        assert_eq!((output.stdout, output.stderr), (b"out\n".to_vec(), b"err\n".to_vec()));
+        assert_eq!(output.status.and_then(|status| status.code()), Some(3));
     }
 
     #[tokio::test]

@@ -34,8 +34,8 @@ fn threads(limit: Duration) -> Vec<Thread> {
 /// show. Reading the threads takes at most `limit`.
 pub(crate) fn describe(shutdown: &Shutdown, what: &str, limit: Duration) -> String {
     let mut parts = vec![what.to_owned()];
-    let unsaid = shutdown.log.unsaid().into_iter();
-    parts.extend(unsaid.filter(|text| text.starts_with("Shutdown context")));
+    let not_emitted = shutdown.log.not_emitted().into_iter();
+    parts.extend(not_emitted.filter(|text| text.starts_with("Shutdown context")));
     let snapshot = shutdown.machine().snapshot(shutdown.now());
     for (name, ran, _) in snapshot.into_iter().flat_map(|snapshot| snapshot.running) {
         parts.push(format!("phase {} has run for {}", Value(&name), Seconds(ran)));

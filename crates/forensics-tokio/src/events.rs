@@ -1,6 +1,6 @@
 //! The log: every event of the target `shutdown` is in this file.
 //!
-//! A line of text shows each fact once, and so does JSON: see `said` in [`crate::sinks`]. In messages,
+//! A line of text shows each fact once, and so does JSON: see `in_message` in [`crate::sinks`]. In messages,
 //! text of other processes and of the service is escaped. In string fields it is not, because every
 //! subscriber that shows a field escapes it itself: `fmt` by `Debug`, JSON by its format, and the
 //! journal by its binary form. Only a name that needs no quotes is recorded by its `Display`, so
@@ -15,8 +15,8 @@ use forensics_core::context::{ShutdownContext, Trigger};
 use forensics_core::escape::Escaped;
 use forensics_core::logfmt::Value;
 use forensics_core::record::{ExitKind, Explained, Loss, PostMortem, values_line};
+use forensics_core::signal_delivery::Obstacle;
 use forensics_core::systemd::Finding;
-use forensics_core::unheard::Obstacle;
 use tracing::Span;
 use tracing::field::display;
 
@@ -60,7 +60,7 @@ events! {
     /// There were signals that have no log line. `more` is their number.
     pub(crate) fn unlisted_signals(more: u64) =>
         warn("more_signals", ["{more} more signals arrived"],
-            short ["More signals arrived than are listed"], said { more = more });
+            short ["More signals arrived than are listed"], in_message { more = more });
 
     /// The record is missing or has gaps.
     pub(crate) fn not_recorded(why: &str) =>
@@ -73,7 +73,7 @@ events! {
 
     /// A record newer than the one that was reported as the previous run cannot be read.
     pub(crate) fn previous_unreadable(why: &str) =>
-        warn("previous_unreadable", ["A newer run may be the previous one: {}", Escaped(why)]);
+        warn("previous_unreadable", ["A newer record cannot be read, so the previous run may be another one: {}", Escaped(why)]);
 
     fn record_written_again(record: &str, why: Loss) =>
         info("record_restored", ["The record has been written again, \
@@ -84,7 +84,7 @@ events! {
             ["The record folder is shared with {}: give each service and each replica its own folder",
                 Escaped(others)],
             short ["The record folder is shared: give each service and each replica its own folder"],
-            said { others = others },
+            in_message { others = others },
             { dir = named(dir) });
 
     /// The termination message is missing, or the last one could not be written.
@@ -120,7 +120,7 @@ events! {
     /// One of the guard's signals may not reach it.
     pub(crate) fn signal_unheard(signal: Signal, why: &Obstacle) =>
         warn("signal_unheard", ["{signal} {why}"], short ["A signal of the guard {why}"],
-            said { signal = display(signal) });
+            in_message { signal = display(signal) });
 
     /// One of the guard's signals was blocked when the guard was installed.
     pub(crate) fn signal_unblocked(signal: Signal) =>
@@ -129,7 +129,7 @@ events! {
                 with it blocked: unblocked in this thread"],
             short ["A signal was blocked in every thread that can be seen, as in a process that is \
                 started with it blocked: unblocked in this thread"],
-            said { signal = display(signal) });
+            in_message { signal = display(signal) });
 
     /// SIGPIPE has its default action.
     pub(crate) fn broken_pipes_kill() =>
@@ -171,7 +171,7 @@ events! {
     fn diagnostic_failed(log: &str, why: &str) =>
         warn("diagnostic_failed", ["Diagnostic failed: {}", Escaped(why)], { log = named(log) });
 
-    /// The same, if the start has already warned that the log cannot be opened.
+    /// The diagnostic failed, and the start has already warned that the log cannot be opened.
     fn diagnostic_failed_as_expected(log: &str, why: &str) =>
         info("diagnostic_failed", ["Diagnostic failed: {}", Escaped(why)], { log = named(log) });
 
@@ -252,7 +252,7 @@ events! {
     fn service_failed(offset: Duration, outcome: &str, error: &str) =>
         error("service_failed", ["+{} The service has {outcome}", Offset(offset)],
             short ["+{} The service has ended with an error", Offset(offset)],
-            said { outcome = outcome }, { error = error });
+            in_message { outcome = outcome }, { error = error });
 
     fn abandoned(what: &str, phases: Option<String>) =>
         warn("abandoned", ["{what}"], { unfinished = phases });
@@ -300,7 +300,7 @@ fn context(context: &ShutdownContext) {
     macro_rules! context {
         ($level:ident) => {
             event!($level(
-                "shutdown_context", ["Shutdown context: {context}"], short ["Shutdown context:"], said {
+                "shutdown_context", ["Shutdown context: {context}"], short ["Shutdown context:"], in_message {
                     signal = context.signal().map(display),
                     cause = display(context.cause()),
                     reason = reason,
@@ -339,7 +339,7 @@ fn repeated(repeated: &RepeatedSignal, effect: Effect) {
         "later_signal",
         ["+{offset} another {}: {}", repeated.signal, effect.text()],
         short ["+{offset} another signal: {}", effect.text()],
-        said { signal = display(repeated.signal) },
+        in_message { signal = display(repeated.signal) },
         {
             cause = display(repeated.cause),
             sender_pid = who.map(|who| who.pid),
@@ -380,7 +380,7 @@ impl Effect {
             Effect::Nothing => "the teardown goes on as before",
             Effect::EndsDelay => "the pre-stop delay is over, and the teardown begins",
             Effect::CutsShort => {
-                "the running phase is cut short, and only phases with a reserve go on"
+                "the running phase is cut short, and only phases with a reserve run after it"
             }
             Effect::EndsProcess => "the process ends at once",
         }
@@ -403,7 +403,7 @@ fn previous_run(what: &str, post_mortem: &PostMortem) {
     macro_rules! previous {
         ($level:ident) => {
             event!($level(
-                "previous_run", ["{what}: {post_mortem}"], short ["{what}:"], said {
+                "previous_run", ["{what}: {post_mortem}"], short ["{what}:"], in_message {
                     outcome = display(post_mortem.outcome),
                     phase = phase,
                     after_phase = post_mortem.after_phase.as_deref(),

@@ -114,12 +114,6 @@ impl ShutdownGuard {
     }
 
     /// Returns the drain timeout in effect. See [`ShutdownHandle::drain_timeout`].
-    ///
-    /// ```
-    /// # fn phases(guard: &forensics_tokio::ShutdownGuard) {
-    /// guard.phase("drain", async |cx| cx.service_ended().await).timeout(guard.drain_timeout());
-    /// # }
-    /// ```
     pub fn drain_timeout(&self) -> Duration {
         self.handle.drain_timeout()
     }
@@ -140,26 +134,34 @@ impl ShutdownGuard {
     /// When the time of the phase is up, its future is dropped at its next `.await`. So the future
     /// must not leave anything half done there.
     ///
-    /// If the name is already taken, the phase runs as `NAME#2`. This mistake is logged at once, is
-    /// in the report, and makes the process exit with status 1.
+    /// If the name is already taken, the phase runs as `NAME#2`. The mistake is logged at once and is
+    /// in the report, and the process exits with status 1.
     ///
-    /// ```
-    /// # use std::error::Error;
-    /// # use std::time::Duration;
-    /// # use forensics_tokio::ShutdownGuard;
-    /// # use forensics_tokio::core::cause::Cause;
-    /// # struct Queue;
-    /// # impl Queue { async fn flush(self) -> Result<usize, std::io::Error> { Ok(3) } }
-    /// # fn phases(guard: &ShutdownGuard, queue: Queue) {
-    /// guard.phase("flush", async move |cx| -> Result<(), Box<dyn Error>> {
-    ///     if cx.cause() == Cause::CtrlC {
-    ///         return Ok(()); // a developer does not want to wait
-    ///     }
-    ///     cx.record("flushed", queue.flush().await?);
-    ///     Ok(())
-    /// })
-    /// .timeout(Duration::from_secs(10));
-    /// # }
+    /// ```no_run
+    /// use std::error::Error;
+    /// use std::io;
+    /// use std::time::Duration;
+    /// use forensics_tokio::{Cause, ShutdownGuard, ShutdownReport};
+    ///
+    /// async fn flush() -> io::Result<usize> {
+    ///     Ok(3)
+    /// }
+    ///
+    /// #[tokio::main]
+    /// async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
+    ///     let guard = ShutdownGuard::builder("gateway").install()?;
+    ///     guard.phase("flush", async |cx| -> io::Result<()> {
+    ///         if cx.cause() == Cause::CtrlC {
+    ///             return Ok(()); // a developer does not want to wait
+    ///         }
+    ///         cx.record("flushed", flush().await?);
+    ///         Ok(())
+    ///     })
+    ///     .timeout(Duration::from_secs(10));
+    ///
+    ///     let stop = guard.token();
+    ///     Ok(guard.run(async move { stop.cancelled().await }).await)
+    /// }
     /// ```
     pub fn phase<F, Fut, Kind>(&self, name: impl Into<String>, work: F) -> Phase
     where
@@ -175,19 +177,25 @@ impl ShutdownGuard {
     /// Settings on the returned value are those of the whole group. Settings inside the closure are
     /// those of one phase.
     ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use forensics_tokio::ShutdownGuard;
-    /// # async fn disconnect(_: &str) {}
-    /// # fn phases(guard: &ShutdownGuard) {
-    /// guard
-    ///     .group("adapters", |group| {
-    ///         group.phase("telegram", async |_| disconnect("telegram").await);
-    ///         group.phase("slack", async |_| disconnect("slack").await)
-    ///             .timeout(Duration::from_secs(2)); // of slack only
-    ///     })
-    ///     .timeout(Duration::from_secs(10)); // of the whole group
-    /// # }
+    /// ```no_run
+    /// use std::error::Error;
+    /// use std::time::Duration;
+    /// use forensics_tokio::{ShutdownGuard, ShutdownReport};
+    ///
+    /// #[tokio::main]
+    /// async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
+    ///     let guard = ShutdownGuard::builder("gateway").install()?;
+    ///     guard
+    ///         .group("adapters", |group| {
+    ///             group.phase("telegram", async |_| { /* disconnect */ });
+    ///             group.phase("slack", async |_| { /* disconnect */ })
+    ///                 .timeout(Duration::from_secs(2)); // of slack only
+    ///         })
+    ///         .timeout(Duration::from_secs(10)); // of the whole group
+    ///
+    ///     let stop = guard.token();
+    ///     Ok(guard.run(async move { stop.cancelled().await }).await)
+    /// }
     /// ```
     pub fn group<R>(&self, name: impl Into<String>, members: impl FnOnce(&Group) -> R) -> Phase {
         let group = Group(Phase::register(self.shutdown(), &name.into(), None, None));
@@ -195,7 +203,7 @@ impl ShutdownGuard {
         group.0
     }
 
-    /// Returns the longest that the teardown can take with the phases registered so far. Its `Display`
+    /// Returns the longest time that the teardown can take with the phases registered so far. Its `Display`
     /// shows the sum.
     pub fn worst_case(&self) -> WorstCase {
         self.shutdown().machine().sum()
@@ -230,7 +238,7 @@ impl ShutdownGuard {
         let mut awaited = shutdown.awaited.subscribe();
         shutdown.handle(Event::RunStarted);
         if let Some(check) = installed.check.take() {
-            installed.tasks.push(shutdown.runtime.spawn(check.go_on(shutdown.clone())));
+            installed.tasks.push(shutdown.runtime.spawn(check.repeat(shutdown.clone())));
         }
         let service = async move { service.await.into_error() };
         let mut service = Some(Box::pin(outcome_of(service)));

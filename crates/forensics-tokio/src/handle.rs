@@ -15,7 +15,7 @@ use crate::phase::{Phase, boxed};
 use crate::phase_context::PhaseContext;
 use crate::shutdown::Shutdown;
 
-/// Talks to a [`ShutdownGuard`](crate::ShutdownGuard) from any part of the program.
+/// A handle to a [`ShutdownGuard`](crate::ShutdownGuard), for other parts of the program.
 /// [`ShutdownGuard::handle`](crate::ShutdownGuard::handle) returns it.
 ///
 /// Clones are cheap. A handle does not keep the guard alive. Once the guard is gone, no stop can be

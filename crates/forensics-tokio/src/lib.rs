@@ -1,6 +1,6 @@
 //! Graceful shutdown for tokio services that says who stopped them and why.
 //!
-//! A guard around `main` handles the signals, names their sender, runs the phases of the teardown under
+//! A guard in `main` handles the signals and names their sender. It runs the phases of the teardown under
 //! one deadline, and writes a record that survives SIGKILL.
 //!
 //! ```no_run

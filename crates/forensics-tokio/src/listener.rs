@@ -50,16 +50,16 @@ impl Listeners {
 /// Listens until the guard aborts it, after the teardown.
 pub(crate) async fn listen(shutdown: Arc<Shutdown>, mut listeners: Listeners) {
     // A signal that tokio has received, and when this task handles it.
-    let mut heard: Option<(Signal, Instant)> = None;
+    let mut unhandled: Option<(Signal, Instant)> = None;
     let mut is_cancelled = false;
     loop {
-        let due = heard.map_or_else(Instant::now, |(_, due)| due);
+        let due = unhandled.map_or_else(Instant::now, |(_, due)| due);
         tokio::select! {
             biased;
             () = shutdown.runtime_asked.notified() => shutdown.handle(Event::RuntimeAnswered),
             signal = listeners.recv() => {
                 if shutdown.machine().is_running() {
-                    heard.get_or_insert((signal, Instant::now() + FORWARD_AFTER));
+                    unhandled.get_or_insert((signal, Instant::now() + FORWARD_AFTER));
                 }
             }
             () = shutdown.token.cancelled(), if !is_cancelled => {
@@ -67,8 +67,8 @@ pub(crate) async fn listen(shutdown: Arc<Shutdown>, mut listeners: Listeners) {
                 // The program also has the token, and may cancel it to request a stop.
                 shutdown.request(Event::TokenCancelled);
             }
-            () = sleep_until(due), if heard.is_some() => {
-                if let Some((signal, _)) = heard.take() {
+            () = sleep_until(due), if unhandled.is_some() => {
+                if let Some((signal, _)) = unhandled.take() {
                     shutdown.request(Event::Requested(Trigger::Signal { signal }));
                 }
             }

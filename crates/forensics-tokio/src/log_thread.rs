@@ -21,7 +21,7 @@ pub(crate) struct LogThread {
     pub(crate) queue: WorkQueue,
     /// The subscriber of the thread that installed the guard, or otherwise of the task that called
     /// `run`. It gets the events of threads that have no subscriber.
-    home: OnceLock<Dispatch>,
+    fallback: OnceLock<Dispatch>,
     /// The guard. `None` in the test harness, whose events are not written to stderr.
     origin: Option<Origin>,
     /// The important events that are not emitted yet.
@@ -39,7 +39,7 @@ struct Pending {
 impl LogThread {
     pub(crate) fn new() -> Self {
         let (queue, origin) = (WorkQueue::new("shutdown-log"), Origin::current());
-        let log = Self { queue, home: OnceLock::new(), origin, pending: Mutex::default() };
+        let log = Self { queue, fallback: OnceLock::new(), origin, pending: Mutex::default() };
         log.adopt_subscriber();
         log
     }
@@ -49,7 +49,7 @@ impl LogThread {
     pub(crate) fn adopt_subscriber(&self) {
         let here = dispatcher::get_default(Dispatch::clone);
         if is_subscriber(&here) {
-            self.home.get_or_init(|| here);
+            self.fallback.get_or_init(|| here);
         }
     }
 
@@ -63,8 +63,8 @@ impl LogThread {
     /// is written to file descriptor 2 if the event is not emitted in time.
     pub(crate) fn push(&self, text: Option<String>, event: impl FnOnce() + Send + 'static) {
         let here = dispatcher::get_default(Dispatch::clone);
-        let home = self.home.get().filter(|_| !is_subscriber(&here)).cloned();
-        let dispatch = home.unwrap_or(here);
+        let fallback = self.fallback.get().filter(|_| !is_subscriber(&here)).cloned();
+        let dispatch = fallback.unwrap_or(here);
         let origin = self.origin.clone();
         let number =
             self.queue.push(move || with_subscriber(&dispatch, || Origin::scope(origin, event)));
@@ -75,10 +75,10 @@ impl LogThread {
     }
 
     /// The texts of the important events that are not emitted yet.
-    pub(crate) fn unsaid(&self) -> Vec<String> {
+    pub(crate) fn not_emitted(&self) -> Vec<String> {
         let pending = lock(&self.pending);
-        let unsaid = pending.iter().filter(|pending| !self.queue.has_done(pending.number));
-        unsaid.map(|pending| pending.text.clone()).collect()
+        let not_emitted = pending.iter().filter(|pending| !self.queue.has_done(pending.number));
+        not_emitted.map(|pending| pending.text.clone()).collect()
     }
 
     /// Waits until all events are emitted, for at most `limit`. Then writes the texts of the
@@ -124,27 +124,27 @@ mod tests {
         log.emit(move || {
             let _ = blocks.recv();
         });
-        let (heard, hear) = mpsc::channel();
-        log.push(Some("to fd 2".to_owned()), move || heard.send(()).unwrap());
+        let (sender, receiver) = mpsc::channel();
+        log.push(Some("to fd 2".to_owned()), move || sender.send(()).unwrap());
         log.queue.start();
         assert_eq!(lock(&log.pending).len(), 1);
         log.finish(EMIT_LIMIT);
-        assert_eq!(log.unsaid(), ["to fd 2"]);
+        assert_eq!(log.not_emitted(), ["to fd 2"]);
         assert!(lock(&log.pending)[0].is_written);
-        assert!(hear.try_recv().is_err());
+        assert!(receiver.try_recv().is_err());
         release.send(()).unwrap();
-        hear.recv().unwrap();
+        receiver.recv().unwrap();
         log.finish(Duration::from_secs(60));
-        assert!(log.unsaid().is_empty());
+        assert!(log.not_emitted().is_empty());
     }
 
     #[test]
     fn what_was_emitted_in_time_is_not_written_again() {
         let log = LogThread::new();
-        let (heard, hear) = mpsc::channel();
-        log.push(Some("to fd 2".to_owned()), move || heard.send(()).unwrap());
+        let (sender, receiver) = mpsc::channel();
+        log.push(Some("to fd 2".to_owned()), move || sender.send(()).unwrap());
         log.queue.start();
-        hear.recv().unwrap();
+        receiver.recv().unwrap();
         log.finish(Duration::from_secs(60));
         assert_eq!(lock(&log.pending).len(), 0);
     }
@@ -162,15 +162,15 @@ mod tests {
                 self.0.send(event.metadata().target().to_owned()).unwrap();
             }
         }
-        let (heard, hear) = mpsc::channel();
-        let subscriber = |heard| tracing_subscriber::registry().with(Count(heard));
-        let log = tracing::subscriber::with_default(subscriber(heard), LogThread::new);
-        let (heard_here, hear_here) = mpsc::channel();
-        tracing::subscriber::with_default(subscriber(heard_here), || {
+        let (sender, receiver) = mpsc::channel();
+        let subscriber = |sender| tracing_subscriber::registry().with(Count(sender));
+        let log = tracing::subscriber::with_default(subscriber(sender), LogThread::new);
+        let (here_sent, here_received) = mpsc::channel();
+        tracing::subscriber::with_default(subscriber(here_sent), || {
             log.emit(|| tracing::info!(target: "here", "event"));
         });
-        assert_eq!(hear_here.recv().as_deref(), Ok("here"));
+        assert_eq!(here_received.recv().as_deref(), Ok("here"));
         log.emit(|| tracing::info!(target: "elsewhere", "event"));
-        assert_eq!(hear.recv().as_deref(), Ok("elsewhere"));
+        assert_eq!(receiver.recv().as_deref(), Ok("elsewhere"));
     }
 }

@@ -71,7 +71,7 @@ impl TerminationMessage {
         let name = path.display().to_string();
         match run_with_timeout(OPEN_LIMIT, move || open_existing(&path)) {
             Some(Ok(file)) => Ok(Self::new(move |text| write(&file, text))),
-            // Not by the error: without a free descriptor it does not say whether the file exists.
+            // The error does not always say whether the file exists, for example without a free descriptor.
             Some(Err(_)) if is_default && fs::symlink_metadata(DEFAULT_PATH).is_err() => {
                 Ok(Self::default())
             }

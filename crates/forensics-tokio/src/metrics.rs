@@ -49,7 +49,7 @@ pub(crate) fn report(run: &Run) {
         }
         _ => {}
     };
-    // It has been read before, so it can be read again, unless somebody removes it meanwhile.
+    // It has been read before, so this fails only if it was removed meanwhile.
     let _ = run.file.read(report);
     for open in &post_mortem.phases {
         counter!(

@@ -37,7 +37,8 @@ impl ServiceOutcome {
     }
 }
 
-/// What a phase or a service may return: `()`, a `Result`, several of them, or `!` if it never returns.
+/// What a phase or a service may return: `()`, a `Result`, a collection of these, or `!` if it never
+/// returns.
 ///
 /// The error of a `Result` can be:
 ///

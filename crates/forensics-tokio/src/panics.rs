@@ -21,7 +21,7 @@ static LAST: Mutex<Option<Panic>> = Mutex::new(None);
 
 /// Sets the hook, once in a process. It calls the hook that was set before. If a panic aborts the process,
 /// the hook first passes it to `ends_the_run`.
-pub(crate) fn watch(ends_the_run: fn(&Panic)) {
+pub(crate) fn install_hook(ends_the_run: fn(&Panic)) {
     static SET: Once = Once::new();
     SET.call_once(|| {
         let previous = std::panic::take_hook();

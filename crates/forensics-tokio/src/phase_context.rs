@@ -71,7 +71,7 @@ impl PhaseContext {
     /// [escalation](crate::Builder::escalation) makes it earlier, and
     /// [more time from systemd](crate::Builder::extend_stop_timeout) makes it later.
     pub fn deadline(&self) -> Instant {
-        // A phase that was given up has no end any more.
+        // The machine no longer knows the end of a phase that was given up.
         let end = self.shutdown.machine().phase_end(self.id);
         end.unwrap_or_else(|| self.shutdown.now())
     }
@@ -99,10 +99,10 @@ impl PhaseContext {
                 let (id, state, shutdown) = (self.id, self.state.clone(), self.shutdown.clone());
                 self.shutdown.runtime.spawn(async move {
                     tokio::time::sleep(delay).await;
-                    shutdown.handle(Event::PhaseProgressed(id, state.recorded.take_due()));
+                    shutdown.handle(Event::PhaseProgressed(id, state.recorded.take_scheduled()));
                 });
             }
-            Write::Due => {}
+            Write::Scheduled => {}
         }
     }
 
@@ -122,8 +122,8 @@ impl PhaseContext {
     }
 
     /// Waits until the service's own future, which was passed to [`run`](crate::ShutdownGuard::run),
-    /// has ended. If the server ends by itself once the token is cancelled, a phase that waits for
-    /// this is its drain.
+    /// has ended. If that future is a server that ends when the token is cancelled, a phase that waits
+    /// for it is the drain of the server.
     ///
     /// Cancel safe.
     pub async fn service_ended(&self) {

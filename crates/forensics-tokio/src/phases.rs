@@ -51,10 +51,10 @@ impl Phases {
         // future at once, and this takes the lock.
         drop(phases);
         let context = PhaseContext { id, name, context, state, shutdown: shutdown.clone() };
-        let ends = BringsEnd { context, end: PhaseEnd::Dropped };
+        let report = ReportEnd { context, end: PhaseEnd::Dropped };
         shutdown.runtime.spawn(async move {
-            let span = ends.context.shutdown.spans.phase(&key);
-            run(work, ends).instrument(span).await;
+            let span = report.context.shutdown.spans.phase(&key);
+            run(work, report).instrument(span).await;
         });
     }
 
@@ -72,24 +72,24 @@ impl Phases {
     }
 }
 
-async fn run(work: PhaseFn, mut ends: BringsEnd) {
-    let (context, state) = (ends.context.clone(), ends.context.state.clone());
+async fn run(work: PhaseFn, mut report: ReportEnd) {
+    let (context, state) = (report.context.clone(), report.context.state.clone());
     // The start of a phase must be written to the record before its work runs.
     context.shutdown.record.wait_until_written();
-    ends.end = tokio::select! {
+    report.end = tokio::select! {
         biased;
         () = state.dropped.notified() => PhaseEnd::Dropped,
         end = outcome_of(async move { work(context).await }) => end,
     };
 }
 
-/// Handles [`Event::PhaseEnded`] when it is dropped. So the event is handled however the task ends.
-struct BringsEnd {
+/// Handles [`Event::PhaseEnded`] when it is dropped, and so however the task ends.
+struct ReportEnd {
     context: PhaseContext,
     end: PhaseEnd,
 }
 
-impl Drop for BringsEnd {
+impl Drop for ReportEnd {
     fn drop(&mut self) {
         let PhaseContext { id, state, shutdown, .. } = &self.context;
         shutdown.phases.lock().remove(id);

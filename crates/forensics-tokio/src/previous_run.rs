@@ -48,8 +48,8 @@ pub(crate) async fn ask_witnesses(shutdown: Arc<Shutdown>, mut run: Run) {
 
 /// Asks the journal for the messages of the manager.
 async fn ask_manager(run: &Run) -> Option<Witness> {
-    let said = journalctl(&journal_arguments(&run.record.start)?).await?;
-    Some(Witness::from(&parse_journal(&said, &run.record.start)?))
+    let output = journalctl(&journal_arguments(&run.record.start)?).await?;
+    Some(Witness::from(&parse_journal(&output, &run.record.start)?))
 }
 
 /// Asks auditd's log, and then the journal.
@@ -61,8 +61,8 @@ async fn ask_audit_log(run: &Run) -> Vec<SentSignal> {
     if !found.is_empty() {
         return found;
     }
-    let said = journalctl(&audit_journal_arguments(&query)).await;
-    said.map(|said| senders_in_journal(&query, &said)).unwrap_or_default()
+    let output = journalctl(&audit_journal_arguments(&query)).await;
+    output.map(|output| senders_in_journal(&query, &output)).unwrap_or_default()
 }
 
 async fn journalctl(arguments: &[String]) -> Option<String> {

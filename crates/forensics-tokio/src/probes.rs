@@ -22,14 +22,21 @@ use crate::ShutdownGuard;
 ///
 /// The router does not keep the guard alive. Merge it into the service's own router:
 ///
-/// ```
+/// ```no_run
+/// use std::error::Error;
 /// use axum::Router;
-/// use forensics_tokio::{ShutdownGuard, probes};
+/// use forensics_tokio::{ShutdownGuard, ShutdownReport, probes};
+/// use tokio::net::TcpListener;
 ///
-/// fn app(guard: &ShutdownGuard) -> Router {
-///     Router::new().merge(probes::router(guard))
+/// #[tokio::main]
+/// async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
+///     let guard = ShutdownGuard::builder("gateway").install()?;
+///     let app = Router::new().merge(probes::router(&guard));
+///     let listener = TcpListener::bind("127.0.0.1:8080").await?;
+///     let stop = guard.token().cancelled_owned();
+///     let server = axum::serve(listener, app).with_graceful_shutdown(stop);
+///     Ok(guard.run(async move { server.await }).await)
 /// }
-/// # let _ = app;
 /// ```
 pub fn router(guard: &ShutdownGuard) -> Router {
     let shutdown = Arc::downgrade(guard.shutdown());

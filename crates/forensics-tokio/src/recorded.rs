@@ -22,8 +22,8 @@ pub(crate) struct Recorded(Mutex<State>);
 struct State {
     values: Values,
     written: Option<Instant>,
-    /// Values that were set since then will be written.
-    is_due: bool,
+    /// Whether a write of the values that were set since then is scheduled.
+    is_scheduled: bool,
 }
 
 /// The values that a phase has recorded.
@@ -37,10 +37,10 @@ pub(crate) struct Values {
 /// When the values must be written to the record.
 pub(crate) enum Write {
     Now(Values),
-    /// After this time, by [`Recorded::take_due`].
+    /// After this time, by [`Recorded::take_scheduled`].
     After(Duration),
-    /// An earlier value has asked for that.
-    Due,
+    /// A write is already scheduled.
+    Scheduled,
 }
 
 impl Recorded {
@@ -54,12 +54,12 @@ impl Recorded {
         let mut state = lock(&self.0);
         state.values.last = Some(value_field(&key, &value));
         state.values.all.insert(key, value);
-        if state.is_due {
-            return Write::Due;
+        if state.is_scheduled {
+            return Write::Scheduled;
         }
         let since = state.written.map_or(WRITTEN_EVERY, |written| written.elapsed());
         if since < WRITTEN_EVERY {
-            state.is_due = true;
+            state.is_scheduled = true;
             return Write::After(WRITTEN_EVERY - since);
         }
         state.written = Some(Instant::now());
@@ -67,9 +67,9 @@ impl Recorded {
     }
 
     /// All values, to write them.
-    pub(crate) fn take_due(&self) -> Values {
+    pub(crate) fn take_scheduled(&self) -> Values {
         let mut state = lock(&self.0);
-        state.is_due = false;
+        state.is_scheduled = false;
         state.written = Some(Instant::now());
         state.values.clone()
     }

@@ -209,7 +209,7 @@ impl Account {
             text.push_str(&format!("; not recorded: {}, the first is {first_lost}", events(*lost)));
         }
         if is_behind {
-            text.push_str("; not recorded yet: what came after that");
+            text.push_str("; not recorded yet: the events after that");
         } else if *lost == 0 {
             text.push_str("; a power loss may destroy it");
         }
@@ -284,7 +284,7 @@ mod tests {
             (
                 &[("a", true)],
                 true,
-                "1 event, the last is a; not recorded yet: what came after that",
+                "1 event, the last is a; not recorded yet: the events after that",
             ),
             (&[("a", false)], false, "nothing; not recorded: 1 event, the first is a"),
             (

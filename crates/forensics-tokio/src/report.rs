@@ -40,7 +40,7 @@ pub struct ShutdownReport {
     /// Who asked for the stop, and why.
     pub context: ShutdownContext,
     /// Why systemd stopped the service, as systemd showed during the stop. Its `cause` takes that into
-    /// account, the one of the context does not.
+    /// account; the cause of the context does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub explained: Option<Explained>,
     /// The phases and groups, in the order in which they started.
@@ -71,8 +71,8 @@ pub struct ShutdownReport {
     pub how: ExitKind,
     /// The status for the process to end with: see [`exit_status`](crate::Builder::exit_status).
     ///
-    /// It is also 0 after SIGTERM. For systemd 0 is a success, while 143 (a shell's number for SIGTERM)
-    /// is a failure. If [`exit_signal`](Self::exit_signal) is set, it is 128 plus the number of the
+    /// After SIGTERM it is 0 as well, because for systemd 0 is a success and 143 (a shell's number for
+    /// SIGTERM) is a failure. If [`exit_signal`](Self::exit_signal) is set, it is 128 plus the number of the
     /// signal.
     pub exit_status: u8,
     /// The signal for the process to end by, if [`exit_by_signal`](crate::Builder::exit_by_signal) is

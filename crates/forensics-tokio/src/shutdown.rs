@@ -293,7 +293,7 @@ impl Shutdown {
 
     /// Requests a stop without a signal. A signal that has already arrived is handled first.
     pub(crate) fn request(self: &Arc<Self>, event: Event) {
-        shutdown_thread::perform(shutdown_thread::take_in());
+        shutdown_thread::perform(shutdown_thread::receive_signals());
         self.handle(event);
     }
 
@@ -346,7 +346,7 @@ impl Shutdown {
     /// Records and logs that the process is ended by force, and flushes the record, the log and the
     /// termination message. Blocks, with a limit on each step if a thread can be started. All steps
     /// together end before the supervisor's SIGKILL, if the time of that is known.
-    pub(crate) fn last_words(self: &Arc<Self>, reason: ExitReason) {
+    pub(crate) fn report_forced_exit(self: &Arc<Self>, reason: ExitReason) {
         let left = self.machine().killed_at().map(|at| at.saturating_duration_since(self.now()));
         // The last third of that is for a busy host.
         let by = left.filter(|left| !left.is_zero()).map(|left| self.now() + left * 2 / 3);

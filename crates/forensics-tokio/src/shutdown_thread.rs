@@ -120,12 +120,12 @@ pub(crate) fn release_after(delay: Duration, handlers: HandlerGuard) {
 
 /// Passes the signals that have arrived to every guard, and returns the actions to perform. Also
 /// called before another event is handled, so that a signal that arrived earlier is handled first.
-pub(crate) fn take_in() -> Pending {
-    // Held until each guard's machine has handled the signals, so that no later event is handled
-    // first.
-    static TAKING_IN: Mutex<()> = Mutex::new(());
+pub(crate) fn receive_signals() -> Pending {
+    // Held until the machine of each guard has handled the signals. Otherwise a later event could be
+    // handled before them.
+    static RECEIVING: Mutex<()> = Mutex::new(());
     let mut pending = Vec::new();
-    let _taking_in = lock(&TAKING_IN);
+    let _receiving = lock(&RECEIVING);
     let signals = capture::drain();
     // Listed after the signals are read, because a guard may have been installed meanwhile.
     let guards = guards();
@@ -173,7 +173,7 @@ enum Round {
 }
 
 fn serve() -> Round {
-    let mut pending = take_in();
+    let mut pending = receive_signals();
     let begins = |actions: &[Action]| {
         actions.iter().any(|action| matches!(action, Action::CaptureContext { .. }))
     };
@@ -257,7 +257,7 @@ fn watch(guard: &Arc<Shutdown>) -> Option<Duration> {
 fn end_process(guard: &Arc<Shutdown>, reason: ExitReason) -> ! {
     let hooks = u32::try_from(guard.config.on_forced_exit.len()).unwrap_or(u32::MAX);
     let _last_resort = kill_after(EMIT_LIMIT.saturating_mul(hooks.saturating_add(12)));
-    guard.last_words(reason);
+    guard.report_forced_exit(reason);
     capture::exit_now(guard.config.exit_status(ExitKind::Forced).into())
 }
 

@@ -4,16 +4,16 @@
 //! installed their handlers. That is the last time that an idle guard wakes up. There is one warning
 //! per signal. docs/reliability.md lists them.
 //!
-//! A signal that is blocked at `install()` is unblocked in the calling thread, as if the process had
-//! not been started with it blocked, unless something else can be seen that takes it. One that is
-//! blocked later was blocked by the program, so it stays blocked.
+//! A signal that is blocked at `install()` is unblocked in the calling thread, because the process was
+//! probably started with it blocked. It stays blocked if something else takes it, such as sigwait(3).
+//! A signal that is blocked later was blocked by the program, so it stays blocked as well.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use forensics_core::capture::{Disposition, Signal, disposition};
 use forensics_core::process::ProcessSummary;
-use forensics_core::unheard::{Obstacle, explain, obstacles, shell_as_init};
+use forensics_core::signal_delivery::{Obstacle, explain, obstacles, shell_as_init};
 use nix::libc;
 use nix::sys::signal::{self, SigSet};
 use tokio::time::{sleep, timeout};
@@ -58,7 +58,7 @@ impl SignalCheck {
     }
 
     /// The checks after `run()` has begun.
-    pub(crate) async fn go_on(mut self, shutdown: Arc<Shutdown>) {
+    pub(crate) async fn repeat(mut self, shutdown: Arc<Shutdown>) {
         self.check(&shutdown).await;
         sleep(LAST_CHECK).await;
         self.check(&shutdown).await;

@@ -40,19 +40,19 @@ pub(crate) type Build<'a> = &'a dyn Fn(&dyn tracing::Value, bool, &mut dyn FnMut
 
 /// Builds an event of the log and emits it.
 ///
-/// The fields in `said` are also in the message. A line of text shows them only in the message.
+/// The fields in `in_message` are also in the message. A line of text shows them only in the message.
 /// `short` is the message without them, for subscribers that show all fields, such as JSON.
 ///
-/// The event is in the span after `in`. Without it, it is in none: if no log thread can be started, the
-/// task of a phase emits the event, and the span of that task is not part of it.
+/// The event is in the span after `in`, or else in no span. It is never in the current span, because
+/// that can be the span of a phase: if no log thread can be started, the task of a phase emits events.
 ///
-/// In the metadata the fields in `said` come before the field `service`, and the others after it.
+/// In the metadata the fields in `in_message` come before the field `service`, and the others after it.
 macro_rules! event {
     (
         $level:ident($name:literal, [$($message:tt)+]
         $(, in $span:expr)?
         $(, short [$($short:tt)+])?
-        $(, said { $($said:ident = $said_value:expr),* $(,)? })?
+        $(, in_message { $($in_message:ident = $in_message_value:expr),* $(,)? })?
         $(, { $($field:ident = $value:expr),* $(,)? })?)
     ) => {{
         static CALLSITE: tracing_core::callsite::DefaultCallsite =
@@ -62,7 +62,7 @@ macro_rules! event {
             target: $crate::sinks::TARGET,
             level: $crate::sinks::level!($level),
             fields: &[
-                "message", $($(stringify!($said),)*)? "service", $($(stringify!($field),)*)?
+                "message", $($(stringify!($in_message),)*)? "service", $($(stringify!($field),)*)?
             ],
             callsite: &CALLSITE,
             kind: tracing_core::metadata::Kind::EVENT,
@@ -78,14 +78,14 @@ macro_rules! event {
             &span,
             &format!($($message)+),
             short.as_deref(),
-            &|message, _shows_said, receive| {
+            &|message, _shows_all, receive| {
                 let service = $crate::sinks::Origin::shown_service();
                 receive(&tracing::Event::new_child_of(
                     span.id(),
                     &METADATA,
                     &METADATA.fields().value_set_all(&[
                         Some(message),
-                        $($(Some(&$said_value as &dyn tracing::Value).filter(|_| _shows_said),)*)?
+                        $($(Some(&$in_message_value as &dyn tracing::Value).filter(|_| _shows_all),)*)?
                         Some(&service as &dyn tracing::Value),
                         $($(Some(&$value as &dyn tracing::Value),)*)?
                     ]),
@@ -172,7 +172,7 @@ impl Origin {
     }
 }
 
-/// Passes an event to all who want it. `message` may contain facts that are also fields, and `short`
+/// Passes an event to each receiver that wants it. `message` may contain facts that are also fields, and `short`
 /// is the message without them.
 pub(crate) fn emit(
     metadata: &'static Metadata<'static>,
@@ -190,14 +190,14 @@ pub(crate) fn emit(
             if !is_subscriber(dispatch) || !dispatch.enabled(metadata) {
                 return;
             }
-            let (message, shows_said) = match (Form::of(dispatch), short) {
+            let (message, shows_all) = match (Form::of(dispatch), short) {
                 (Form::Text, _) => (message, false),
                 (Form::Fields, Some(short)) => (short, true),
                 (Form::Fields, None) | (Form::Both, _) => (message, true),
             };
             let is_read = Cell::new(false);
             let message = display(Message { text: message, is_read: &is_read });
-            build(&message, shows_said, &mut |event| dispatch.event(event));
+            build(&message, shows_all, &mut |event| dispatch.event(event));
             is_shown = is_read.get();
         });
     }
@@ -298,24 +298,24 @@ pub(crate) fn may_want(level: Level) -> bool {
 }
 
 /// Whether the subscriber or the logger seems to want our events of level INFO. Both are called.
-fn is_heard() -> bool {
+fn is_received() -> bool {
     let mut is_logged = false;
     with_logger(log::Level::Info, |_, _| is_logged = true);
     is_logged || tracing::enabled!(target: TARGET, Level::INFO)
 }
 
 /// Writes a line to stderr if nothing receives our events.
-pub(crate) fn warn_if_unheard() {
+pub(crate) fn warn_if_not_received() {
     if !Origin::current().is_some_and(|origin| origin.to_stderr) {
         return;
     }
     // On another thread, because the subscriber, the logger and stderr may block.
     let dispatch = dispatcher::get_default(Dispatch::clone);
     let _ = run_with_timeout(EMIT_LIMIT, move || {
-        if with_subscriber(&dispatch, is_heard) {
+        if with_subscriber(&dispatch, is_received) {
             return;
         }
-        let why = why_unheard(
+        let why = why_not_received(
             is_subscriber(&dispatch),
             log::max_level(),
             (STATIC_MAX_LEVEL, log::STATIC_MAX_LEVEL),
@@ -330,7 +330,7 @@ pub(crate) fn warn_if_unheard() {
 
 /// Why nothing receives our events of level INFO, and the fix. `compiled` are the levels of tracing and
 /// of `log` that the program has been compiled with.
-fn why_unheard(
+fn why_not_received(
     has_subscriber: bool,
     logger: log::LevelFilter,
     compiled: (LevelFilter, log::LevelFilter),
@@ -454,7 +454,7 @@ mod tests {
                 "there is no tracing subscriber, and the logger of the crate `log` is",
             ),
         ] {
-            let why = why_unheard(has_subscriber, logger, compiled);
+            let why = why_not_received(has_subscriber, logger, compiled);
             assert!(why.starts_with(expected), "{why}");
             assert!(why.contains("; fix: "), "{why}");
         }

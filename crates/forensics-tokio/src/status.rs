@@ -14,8 +14,8 @@ use crate::events;
 use crate::machine::{Event, Seconds, Snapshot};
 use crate::shutdown::Shutdown;
 
-/// How often the machine is read. If the unit's stop timeout is shorter than five times this, more
-/// often.
+/// How often the machine is read. It is read more often if the unit's stop timeout is shorter than five
+/// times this.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Runs until it is dropped; never returns.
@@ -25,7 +25,7 @@ pub(crate) async fn update(shutdown: Arc<Shutdown>) {
     }
     let mut changes = shutdown.changed.subscribe();
     let mut seen = 0;
-    let mut said = false;
+    let mut is_logged = false;
     loop {
         let (snapshot, extension) = {
             let machine = shutdown.machine();
@@ -49,7 +49,7 @@ pub(crate) async fn update(shutdown: Arc<Shutdown>) {
         {
             seen = snapshot.progress;
             shutdown.handle(Event::Extended(allowed));
-            if !std::mem::replace(&mut said, true) {
+            if !std::mem::replace(&mut is_logged, true) {
                 let say = move || events::extending(extension.granted, extension.ceiling);
                 shutdown.log.emit(say);
             }

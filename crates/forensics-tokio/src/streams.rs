@@ -1,8 +1,8 @@
 //! Long streams: answers and connections that last until one side ends them, such as WebSockets,
 //! server-sent events, long polls and streaming gRPC calls.
 //!
-//! A graceful shutdown of a server waits for them, and would wait until the client leaves. [`Streams`]
-//! asks them to end, waits, and cuts those that do not end in time.
+//! The graceful shutdown of a server waits for them until the client leaves. [`Streams`] asks them to
+//! end, waits, and cuts those that do not end in time.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -14,32 +14,41 @@ use crate::phase_context::PhaseContext;
 
 /// The long streams of a service. Clones share one count.
 ///
-/// ```
+/// ```no_run
+/// use std::error::Error;
 /// use std::time::Duration;
-/// use forensics_tokio::ShutdownGuard;
 /// use forensics_tokio::streams::Streams;
-/// # async fn send(_: &str) {}
+/// use forensics_tokio::{ShutdownGuard, ShutdownReport};
 ///
-/// # fn phases(guard: &ShutdownGuard) {
-/// let streams = Streams::new();
-/// // Before the drain, which waits for the connections.
-/// guard.phase("goodbye", streams.goodbye_phase(Duration::from_secs(5)));
+/// async fn send(message: &str) {
+///     println!("{message}"); // to the client
+/// }
 ///
-/// // In a handler:
-/// tokio::spawn(streams.run(async |goodbye| {
-///     let mut ticks = tokio::time::interval(Duration::from_secs(1));
-///     loop {
-///         tokio::select! {
-///             _ = ticks.tick() => send("tick").await,
-///             () = goodbye.cancelled() => return send("goodbye").await,
+/// #[tokio::main]
+/// async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
+///     let guard = ShutdownGuard::builder("gateway").install()?;
+///     let streams = Streams::new();
+///     // Before the drain, which waits for the connections.
+///     guard.phase("goodbye", streams.goodbye_phase(Duration::from_secs(5)));
+///
+///     // In a handler:
+///     tokio::spawn(streams.run(async |goodbye| {
+///         let mut ticks = tokio::time::interval(Duration::from_secs(1));
+///         loop {
+///             tokio::select! {
+///                 _ = ticks.tick() => send("tick").await,
+///                 () = goodbye.cancelled() => return send("goodbye").await,
+///             }
 ///         }
-///     }
-/// }));
-/// # }
+///     }));
+///
+///     let stop = guard.token();
+///     Ok(guard.run(async move { stop.cancelled().await }).await)
+/// }
 /// ```
 ///
-/// Compared to [`InFlight`], which counts what ends by itself, a stream is asked to end. Compared to a
-/// `TaskTracker`, it is dropped if it does not.
+/// [`InFlight`] only counts work, which ends by itself. A stream is asked to end. Unlike a task of a
+/// `TaskTracker`, a stream that does not end is dropped.
 #[derive(Debug, Clone, Default)]
 pub struct Streams {
     running: InFlight,

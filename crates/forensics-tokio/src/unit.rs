@@ -17,12 +17,12 @@ use crate::report::micros;
 use crate::shutdown::Shutdown;
 use crate::systemctl;
 
-/// How long after the start a process that is not the main process asks first whether it has become
-/// it. Each later question comes after twice that time.
-const FIRST_LOOK: Duration = Duration::from_secs(1);
+/// When a process that is not the main process first asks whether it has become the main process. The
+/// pause before each later question is twice as long.
+const FIRST_QUESTION: Duration = Duration::from_secs(1);
 
-/// The longest time between two of these questions.
-const LAST_LOOK: Duration = Duration::from_secs(64);
+/// The longest pause between two of these questions.
+const LONGEST_PAUSE: Duration = Duration::from_secs(64);
 
 /// systemd's answer about our unit.
 pub(crate) struct Answer {
@@ -63,12 +63,12 @@ async fn command_since_us(properties: &UnitProperties) -> Option<u64> {
     clock::mono_us().checked_sub(micros(age))
 }
 
-/// Waits until this process has become the main process, for about two minutes. In a handover the
-/// new process is told to systemd (`MAINPID=`) some time after its start. If it was ready by then,
-/// systemd is told again, because it may have refused the first message.
+/// Waits until this process has become the main process, for about two minutes. In a handover, systemd
+/// learns which process is the new one (`MAINPID=`) some time after its start. If the process was ready
+/// before, it reports that again, because systemd may have refused the first message.
 pub(crate) async fn watch_role(shutdown: &Arc<Shutdown>, unit: &CgroupUnit, limit: Duration) {
-    let mut wait = FIRST_LOOK;
-    while shutdown.notifier.role() == Some(Role::Other) && wait <= LAST_LOOK {
+    let mut wait = FIRST_QUESTION;
+    while shutdown.notifier.role() == Some(Role::Other) && wait <= LONGEST_PAUSE {
         sleep(wait).await;
         wait *= 2;
         let Ok(answer) = ask(unit, limit).await else { return };
@@ -118,7 +118,8 @@ impl Answer {
         let access = self.properties.notify_access.as_deref();
         Unit {
             timers: own.into_iter().chain(outer.flatten()).collect(),
-            heeds_us: self.role() == Role::Main && matches!(access, Some("main" | "exec" | "all")),
+            accepts_messages: self.role() == Role::Main
+                && matches!(access, Some("main" | "exec" | "all")),
             is_stopping: during_stop.then(|| self.is_stopping()),
         }
     }

@@ -38,7 +38,7 @@ async fn signal() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
     let guard = ShutdownGuard::builder("cost").install()?;
     let token = guard.token();
-    let heard = tokio::spawn(async move {
+    let cancelled = tokio::spawn(async move {
         token.cancelled().await;
         println!("cancelled");
     });
@@ -52,5 +52,5 @@ async fn signal() -> Result<(), Box<dyn Error>> {
     println!("ready");
     let service = guard.token().cancelled_owned();
     let _ = guard.run(service).await;
-    Ok(heard.await?)
+    Ok(cancelled.await?)
 }

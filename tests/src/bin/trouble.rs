@@ -115,7 +115,7 @@ fn main() -> Result<ShutdownReport, Box<dyn Error>> {
             | "may_go_on"
             | "starts_again"
             | "has_another"
-            | "heard_twice"
+            | "received_twice"
             | "stuck_subscriber"
             | "wedged_diagnostic"
             | "wedged_diagnostic_at_deadline" => {}
@@ -176,7 +176,7 @@ fn main() -> Result<ShutdownReport, Box<dyn Error>> {
             another.phase("slow", |_| sleep(AFTERWARDS));
             return Ok(another.run(async {}).await);
         }
-        if kind == "heard_twice" {
+        if kind == "received_twice" {
             println!("after {} ms", report.total.as_millis());
             kill(Pid::this(), SIGINT)?;
             println!("survived");

@@ -138,7 +138,7 @@ fn no_file_of_another_user_is_taken_for_the_previous_run() {
         let line = ended.line("Previous run");
         let ours = format!("outcome=vanished service=gateway pid={} ", place.pid);
         assert!(line.contains(&ours), "{what}: {line}");
-        let warned = ended.stderr.contains("A newer run may be the previous one");
+        let warned = ended.stderr.contains("A newer record cannot be read");
         assert_eq!((warned, ended.stderr.contains(warning)), (!warning.is_empty(), true), "{what}");
     }
 }

@@ -287,7 +287,7 @@ fn a_newer_record_that_cannot_be_read_is_one_warning() {
     fs::write(folder.records().join("20990101T000000.000000Z-7.jsonl"), "").unwrap();
     let ended = folder.next_start_in("");
     assert!(previous(&ended).unwrap().contains(&format!("pid={pid} ")), "{}", ended.stderr);
-    let warning = ended.line("A newer run may be the previous one");
+    let warning = ended.line("A newer record cannot be read");
     assert!(warning.contains("-7.jsonl: it is empty"), "{warning}");
     ended.assert_well(1);
     let newest = folder.record_of(7).unwrap();

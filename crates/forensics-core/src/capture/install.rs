@@ -36,8 +36,8 @@ pub enum HandlerError {
 ///
 /// Several guards may cover the same signal. When the last one is dropped, the action from before
 /// the first one is restored: usually the default, so that SIGTERM ends the process again. A signal
-/// that was ignored before gets the default action as well, because ignoring it again would swallow
-/// it. An action that the program has installed over ours in the meantime stays.
+/// that was ignored before gets the default action as well, because ignoring it again would
+/// lose it. An action that the program has installed over ours in the meantime stays.
 #[derive(Debug)]
 #[must_use = "dropping the guard restores the previous handlers at once"]
 pub struct HandlerGuard {

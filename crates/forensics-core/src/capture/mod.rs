@@ -34,8 +34,7 @@
 //!
 //! # Uninstalling
 //!
-//! An installed handler without a reader swallows its signal. So the previous action is restored
-//! when the last [`HandlerGuard`] for a signal is dropped. tokio and signal-hook-registry assume that
+//! A signal whose handler has no reader has no effect. So the previous action is restored when the last [`HandlerGuard`] for a signal is dropped. tokio and signal-hook-registry assume that
 //! their handlers stay installed forever, so the handler is kept and installed again by the next
 //! [`install`].
 

@@ -44,7 +44,7 @@ pub fn append_witness(run: &Run, witness: &Witness) -> Result<bool, AppendError>
     let path = run.path();
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     if !is_record_name(name) {
-        return Err(AppendError::Refused("it has not the name of a record"));
+        return Err(AppendError::Refused("its name is not that of a record"));
     }
     if matches!(run.post_mortem.outcome, RunOutcome::Running | RunOutcome::MaybeAlive) {
         return Err(AppendError::Alive);
@@ -61,7 +61,7 @@ pub fn append_witness(run: &Run, witness: &Witness) -> Result<bool, AppendError>
     let opened = RecordFile::of(file.try_clone().map_err(OpenError::System), path);
     let record = opened.and_then(|opened| opened.read(|_, _| ())).map_err(io::Error::other)?;
     if record.start != run.record.start {
-        return Err(AppendError::Refused("it is the record of another run by now"));
+        return Err(AppendError::Refused("it is now the record of another run"));
     }
     let said = &record.end.witnesses;
     if said.contains(witness) {

@@ -98,8 +98,8 @@ impl HostState {
 /// | there is | reason |
 /// |---|---|
 /// | a line of the kernel log about this process | out of memory |
-/// | the word of systemd | what it says |
-/// | the word of the container runtime | what it says |
+/// | a report of systemd | what it says |
+/// | a report of the container runtime | what it says |
 /// | a supervisor's signal, a known stop timeout, and a run that was seen alive until shortly before its end | stop timeout, grace period |
 /// | another boot id | elsewhere |
 /// | none of these | unknown |

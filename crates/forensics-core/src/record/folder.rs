@@ -213,8 +213,8 @@ pub(super) fn found(folder: &Folder) -> Result<Vec<Found>, AccessError> {
 /// Removes the oldest records of this service and of our pod or machine until `keep` of them remain.
 /// Returns how many it removed.
 ///
-/// A record stays, and counts as kept, if its run may be alive, or if it cannot be removed. Files of
-/// other users stay, and do not count.
+/// A record is kept, and counted, if its run may be alive or if it cannot be removed. Files of other users
+/// are kept and not counted.
 ///
 /// # Errors
 /// If the folder cannot be opened or listed, or other users may change it.

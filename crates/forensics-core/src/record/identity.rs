@@ -136,17 +136,17 @@ impl HostState {
 
     /// Whether the run still lives, if its record has no end. The first matching row decides.
     ///
-    /// | there is | it |
+    /// | there is | the run |
     /// |---|---|
     /// | a process with that pid and start time, whose lock would be visible and is not held | has ended: it has executed another program |
     /// | a process with that pid and start time, in this boot and pid namespace | lives |
-    /// | none, but this boot and pid namespace are those of the run | has ended, also if a forked child still holds the lock |
+    /// | no such process, in the boot and the pid namespace of the run | has ended, even if a forked child still holds the lock |
     /// | the lock | lives |
     /// | a record of an older version, which has no host name | has ended |
-    /// | the boot of the run, and its very file, so that its lock would be seen | has ended |
+    /// | the boot and the file of the run, so its lock would be visible | has ended |
     /// | our pod: it has one container of the service at a time | has ended |
     /// | another boot of this machine | has ended |
-    /// | none of these | cannot be seen |
+    /// | none of these | is not visible from here |
     pub(super) fn liveness(&self, start: &RunStarted) -> Liveness {
         let is_lock_visible = start.lock.is_some() && start.lock == self.lock;
         let is_same_boot = self.is_same_boot(start);
@@ -195,8 +195,8 @@ impl HostState {
     }
 }
 
-/// A name for an open file that is unique within a boot: `DEVICE:INODE`. Who sees the same one sees
-/// the same locks.
+/// A name for an open file that is unique within a boot: `DEVICE:INODE`. Processes that see the
+/// same id see the same locks.
 pub(super) fn lock_id(file: &File) -> Option<String> {
     let meta = file.metadata().ok()?;
     Some(format!("{:x}:{}", meta.dev(), meta.ino()))

@@ -31,10 +31,11 @@ impl PostMortem {
     }
 
     /// Reads the post-mortem of the newest run that is not alive, or of a running one if there is no
-    /// other.
-    /// It may be of any service and pod that writes to the folder. The newest is the one that began
-    /// last by the monotonic clock, because the wall clock, which names the files, may have been set
-    /// since. Among other boots and machines the name decides. `None` if the folder has no readable record.
+    /// other. `None` if the folder has no readable record.
+    ///
+    /// The run may be of any service and pod that writes to the folder. Runs of this boot are compared
+    /// by the monotonic clock, because the wall clock may have been set. Runs of other boots and
+    /// machines are compared by the names of their files, which contain the wall clock.
     ///
     /// A record of another user than the folder's owner, root and the reader is used only if there is
     /// no other. [`PostMortem::file_uid`] then names that user.
@@ -80,8 +81,8 @@ impl Run {
     }
 
     /// Reads the newest run of a folder that is not alive and whose first line has this invocation
-    /// id of systemd. `end` is the end of the main process: a run that recorded another one is that
-    /// of another process, and is returned only if there is no better one.
+    /// id of systemd. `end` is the end of the main process. A run that recorded a different end
+    /// belongs to another process, and is returned only if there is no better one.
     ///
     /// # Errors
     /// If the folder cannot be read.

@@ -141,7 +141,7 @@ fn is_random(run: &str) -> bool {
     changes * 4 >= run.len() && has(1) && ((has(2) && has(3)) || !has(0))
 }
 
-/// Whether the value is evidently no secret as a whole: a path, a URL, a number of three digits.
+/// Whether the whole value is clearly not a secret: a path, a URL, a number of three digits.
 pub(super) fn is_evident(value: &str) -> bool {
     // Base64 may begin with a slash, too.
     let is_folder = |name: &str| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());

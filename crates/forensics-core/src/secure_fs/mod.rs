@@ -1,7 +1,8 @@
 //! Opens files and folders so that no other user can redirect us to others.
 //!
-//! [`Folder`], [`append_to`] and [`open_existing`] open what we write to; [`read`] opens what we read. Both refuse a file
-//! that is not regular, and neither follows a link that another user put in its place.
+//! [`Folder`], [`append_to`] and [`open_existing`] open what we write to, and [`read`] opens what we read.
+//! They refuse a file that is not regular. What we write to is not reached through a link that another
+//! user put in its place.
 
 mod folder;
 mod regular;

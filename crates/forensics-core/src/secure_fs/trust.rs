@@ -8,8 +8,8 @@
 //!   group of a service's own user, or the `fsGroup` of a pod. Members that only a directory service
 //!   such as LDAP knows are not seen.
 //!
-//! The entries of an access control list are not read: what has one is trusted only if its mode lets
-//! neither the group nor everyone write.
+//! The entries of an access control list are not read. A file or folder with such a list is trusted only
+//! if its mode lets neither the group nor everyone write.
 //!
 //! [`problem`] decides, as a function of plain data.
 

@@ -23,26 +23,26 @@ pub fn lint_signals(unit: &UnitProperties, guarded: &[Signal]) -> Vec<Finding> {
     }
     let guard = format!("the guard's signals ({})", list_signals(guarded));
     let mut add = |severity, what: String, fix: &str| found.push(finding(severity, what, fix));
-    let is_heard = |signal: &Signal| guarded.contains(signal);
-    let heard = if is_heard(&Signal::TERM) { Signal::TERM } else { guarded[0] };
-    if let Some(signal) = unit.kill_signal.filter(|signal| !is_heard(signal)) {
+    let is_handled = |signal: &Signal| guarded.contains(signal);
+    let handled = if is_handled(&Signal::TERM) { Signal::TERM } else { guarded[0] };
+    if let Some(signal) = unit.kill_signal.filter(|signal| !is_handled(signal)) {
         let what = format!("KillSignal={signal} is not among {guard}, so it starts no teardown");
-        add(Severity::Error, what, &format!("KillSignal={heard}"));
+        add(Severity::Error, what, &format!("KillSignal={handled}"));
     }
     let restart = unit.restart_kill_signal.filter(|_| unit.restart_kill_signal != unit.kill_signal);
-    if let Some(signal) = restart.filter(|signal| !is_heard(signal)) {
+    if let Some(signal) = restart.filter(|signal| !is_handled(signal)) {
         let what =
             format!("RestartKillSignal={signal} is not among {guard}, so it starts no teardown");
-        add(Severity::Warning, what, &format!("RestartKillSignal={heard}"));
+        add(Severity::Warning, what, &format!("RestartKillSignal={handled}"));
     }
     let last = unit.final_kill_signal.filter(|&signal| signal != SIGKILL);
-    if let Some(signal) = last.filter(|signal| !is_heard(signal)) {
+    if let Some(signal) = last.filter(|signal| !is_handled(signal)) {
         let what =
             format!("FinalKillSignal={signal} is not among {guard}, so it starts no teardown");
         add(Severity::Warning, what, "FinalKillSignal=SIGKILL");
     }
     for command in &unit.exec_reload {
-        if let Some(signal) = sent_signals(command).into_iter().find(is_heard) {
+        if let Some(signal) = sent_signals(command).into_iter().find(is_handled) {
             let what = format!(
                 "ExecReload={} sends {signal}, which the guard takes for a request to stop",
                 Escaped(command)
@@ -56,7 +56,7 @@ pub fn lint_signals(unit: &UnitProperties, guarded: &[Signal]) -> Vec<Finding> {
     }
     let notifies = unit.service_type.as_deref() == Some("notify-reload");
     let reload = unit.reload_signal.unwrap_or(Signal::HUP);
-    if notifies && is_heard(&reload) {
+    if notifies && is_handled(&reload) {
         let what = format!(
             "Type=notify-reload: a reload sends {reload}, which the guard takes for a request to stop"
         );

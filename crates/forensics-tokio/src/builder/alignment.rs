@@ -21,8 +21,8 @@ use crate::{events, unit};
 /// How long systemd may take to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
-/// Logs whether the stop timeout of the builder is long enough, and how to fix one that is not. A
-/// process that systemd has started has one if it cannot ask systemd.
+/// Logs whether the configured stop timeout is long enough, and how to fix one that is not. A service
+/// under systemd may have one too, because not every service can ask systemd.
 pub(crate) fn check_configured(config: &Config, unit: Option<&CgroupUnit>) {
     let Some(timeout) = config.stop_timeout else { return };
     let alignment = config.alignment(Supervisor::GracePeriod, timeout.into());
@@ -81,7 +81,7 @@ pub(crate) async fn check(shutdown: Arc<Shutdown>, own: Option<CgroupUnit>) {
             Some((unit, shutdown.config.alignment(Supervisor::Systemd, granted)))
         })
         .collect();
-    // The one that is over first counts. The first of equal ones is the unit's own.
+    // The shortest timeout counts. If two are equal, the unit's own comes first.
     checked.sort_by_key(|(_, alignment)| alignment.stop_timeout.to_std().unwrap_or(Duration::MAX));
     for (unit, alignment) in &checked {
         if let Some(warning) = alignment.warning(&unit.unit, unit.manager) {
@@ -97,8 +97,8 @@ pub(crate) async fn check(shutdown: Arc<Shutdown>, own: Option<CgroupUnit>) {
     unit::watch_role(&shutdown, &own, ANSWER_LIMIT).await;
 }
 
-/// Logs which signals of the unit do not do what they should. Another process of the unit is not its
-/// main one, so the signals are not meant for it.
+/// Logs which signals of the unit the guard does not expect. They are sent to the unit's main process, so
+/// another process of the unit logs nothing.
 fn check_signals(shutdown: &Shutdown, unit: &CgroupUnit, properties: &UnitProperties) {
     if properties.main_pid.is_some_and(|pid| pid != std::process::id()) {
         return;

@@ -81,9 +81,10 @@ impl Builder {
 
     /// Sets how long the whole teardown may take, measured from the signal.
     ///
-    /// It is shortened to end one second before the supervisor's SIGKILL. If systemd stops the service,
-    /// it is at most the unit's stop timeout minus one second. For a stop by any signal, it is at most
-    /// the [stop timeout](Self::stop_timeout) minus one second.
+    /// The teardown must end before the supervisor's SIGKILL. So if systemd stops the service, the
+    /// deadline is at most the unit's stop timeout minus one second. If a
+    /// [stop timeout](Self::stop_timeout) is configured, the deadline of a stop by any signal is at
+    /// most that minus one second.
     ///
     /// Default: the pre-stop delay, the drain timeout and 15 s together. Environment:
     /// `FORENSICS_DEADLINE`.
@@ -204,9 +205,9 @@ impl Builder {
     /// | `Failed` | 1 | the service or a phase failed or panicked, or a phase was registered wrongly |
     /// | `Forced` | 70 | the process was ended at once: by a further signal, at the deadline, or because it did not end after its teardown |
     ///
-    /// If several rows apply, the last one counts. The guard does not decide the status of the other
-    /// kinds, so setting it has no effect: a panic that ends the process gives 101, and a program
-    /// that drops its guard ends as it likes.
+    /// If several rows apply, the last one counts. For the other kinds this setting has no effect,
+    /// because the guard does not end the process: a panic gives status 101, and a program that drops
+    /// its guard chooses its own status.
     pub fn exit_status(self, how: ExitKind, status: u8) -> Self {
         self.set(|config| config.exit_statuses.push((how, status)))
     }
@@ -219,9 +220,9 @@ impl Builder {
     /// signal is restored, and the process sends it to itself. It does not dump core. systemd counts
     /// SIGTERM, SIGINT and SIGHUP as a success.
     ///
-    /// It applies to every stop by a signal whose teardown has ended, also if a phase failed. A stop
-    /// without a signal has its exit status, and a forced end has status 70. Process 1 of a container
-    /// cannot end by a signal of its own: it ends with 128 plus the number of the signal.
+    /// It applies to every stop by a signal whose teardown has ended, even if a phase failed. A stop
+    /// without a signal still has its exit status, and a forced end has status 70. Process 1 of a
+    /// container cannot end by a signal of its own: it ends with 128 plus the number of the signal.
     ///
     /// Default: no. Environment: `FORENSICS_EXIT_BY_SIGNAL`.
     pub fn exit_by_signal(self, by_signal: bool) -> Self {
@@ -281,18 +282,25 @@ impl Builder {
     ///
     /// With tracing-appender's non-blocking writer, whose guard writes the rest when it is dropped:
     ///
-    /// ```
+    /// ```no_run
+    /// use std::error::Error;
     /// use std::sync::{Arc, Mutex};
+    /// use forensics_tokio::{ShutdownGuard, ShutdownReport};
     ///
-    /// let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
-    /// // tracing_subscriber::fmt().with_writer(writer).init();
-    /// # drop(writer);
-    /// // Dropped at the end of `main`, or before a forced exit.
-    /// let guard = Arc::new(Mutex::new(Some(guard)));
-    /// let flush = guard.clone();
-    /// let builder = forensics_tokio::ShutdownGuard::builder("gateway")
-    ///     .on_forced_exit(move || drop(flush.lock().map(|mut guard| guard.take())));
-    /// # drop((builder, guard));
+    /// #[tokio::main]
+    /// async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
+    ///     let (writer, flush) = tracing_appender::non_blocking(std::io::stderr());
+    ///     tracing_subscriber::fmt().with_writer(writer).init();
+    ///     // Dropped at the end of `main`, or before a forced exit.
+    ///     let flush = Arc::new(Mutex::new(Some(flush)));
+    ///     let hook = flush.clone();
+    ///
+    ///     let guard = ShutdownGuard::builder("gateway")
+    ///         .on_forced_exit(move || drop(hook.lock().map(|mut flush| flush.take())))
+    ///         .install()?;
+    ///     let stop = guard.token();
+    ///     Ok(guard.run(async move { stop.cancelled().await }).await)
+    /// }
     /// ```
     pub fn on_forced_exit(self, hook: impl Fn() + Send + Sync + 'static) -> Self {
         self.set(|config| config.on_forced_exit.push(Callback(Arc::new(hook))))
@@ -372,11 +380,13 @@ impl Builder {
     /// opened.
     ///
     /// Install the guard after other libraries that handle signals, such as a Java or Python runtime or
-    /// the crate ctrlc. Their handlers then still run, before the guard's. If one is installed over the
-    /// guard's, if a signal is blocked, or if SIGPIPE has its default action, a warning says so: now,
-    /// when `run` begins, or one second later. A signal that no thread accepts, as in a process that was
-    /// started with it blocked, is unblocked in this thread, unless a thread waits for it by sigwait(3)
-    /// or there is a signalfd(2) for it.
+    /// the crate ctrlc. Their handlers then still run, before the guard's. A warning is logged if another
+    /// handler is installed over the guard's, if a signal is blocked, or if SIGPIPE has its default
+    /// action. This is checked now, when `run` begins, and one second later.
+    ///
+    /// A signal that every thread blocks, as in a process that was started with it blocked, is unblocked
+    /// in this thread. It stays blocked if a thread waits for it by sigwait(3), or if there is a
+    /// signalfd(2) for it.
     ///
     /// # Errors
     /// If there is no tokio runtime, the name of a marker or an environment variable is invalid, or the
@@ -403,7 +413,7 @@ impl Builder {
     fn install_with(self, found: &environment::Variables) -> Result<ShutdownGuard, InstallError> {
         let mut config = self.config;
         let runtime = check(&config)?;
-        sinks::warn_if_unheard();
+        sinks::warn_if_not_received();
         if !found.settings.is_empty() {
             events::configured(&found.settings);
         }
@@ -431,7 +441,7 @@ impl Builder {
         if let Err(error) = low_latency::apply(config.low_latency_capture, &runtime) {
             events::no_low_latency_capture(&error);
         }
-        panics::watch(shutdown_thread::record_panic);
+        panics::install_hook(shutdown_thread::record_panic);
         let notifier = Notifier::from_environment();
         let notifier = notifier.inspect_err(|why| events::not_notified(why)).unwrap_or_default();
         let message = TerminationMessage::open(config.termination_message.as_deref());
@@ -470,7 +480,7 @@ pub(crate) fn check(config: &Config) -> Result<Handle, InstallError> {
         return Err(InstallError::MarkerName(name.clone()));
     }
     let runtime = Handle::try_current().map_err(|_| InstallError::NoRuntime)?;
-    // Panics in a runtime without timers. Otherwise the teardown would, before its phases run.
+    // Panics in a runtime without timers. It should panic here, and not at the stop, before the phases run.
     drop(tokio::time::sleep(Duration::ZERO));
     Ok(runtime)
 }

@@ -1,4 +1,4 @@
-//! What is known about one connection, and for whom it waits.
+//! What is known about one connection, and whether it waits for its client.
 
 use std::sync::Mutex;
 
@@ -38,7 +38,7 @@ struct Facts {
     received: u64,
     last_received: Instant,
     last_sent: Instant,
-    /// How much of the HTTP/2 preface was received so far. `None` if something else was.
+    /// How much of the HTTP/2 preface was received so far. `None` if other bytes were received.
     preface: Option<usize>,
     /// When the first byte since the last sent byte was received.
     unanswered_since: Option<Instant>,
@@ -60,7 +60,7 @@ struct Requests {
     reading: usize,
     /// How many began.
     begun: u64,
-    /// How many of HTTP/1 the client has sent up to the end of the head.
+    /// How many heads of HTTP/1 requests were received completely.
     heads: u64,
     /// How much of the empty line that ends a head was received.
     matched: usize,
@@ -107,7 +107,7 @@ impl Connection {
         }
     }
 
-    /// Bytes were sent, or the socket took none.
+    /// Bytes were sent, or the socket accepted none.
     pub(super) fn sent(&self, is_blocked: bool) {
         let mut facts = lock(&self.facts);
         facts.write_blocked = is_blocked;
@@ -167,7 +167,7 @@ impl Connection {
         }
     }
 
-    /// Since when the client is the one that is waited for. `None` if it is not, or if that is not
+    /// Since when the connection has waited for its client. `None` if it does not, or if that is not
     /// known. `began` is when the drain began.
     pub(super) fn waits_for_client_since(
         &self,

@@ -11,8 +11,8 @@ use crate::inflight::FIRST_NOTICE;
 use crate::lock::lock;
 use crate::phase_context::PhaseContext;
 
-/// How often a drain looks at the connections.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often a drain checks the connections.
+const CHECK_EVERY: Duration = Duration::from_millis(100);
 
 impl Connections {
     /// Returns the work of a phase that waits until the service's own future has ended, no request is in
@@ -44,14 +44,14 @@ impl Connections {
         let shared = &self.shared;
         let (mut open, mut requests) = (shared.open.subscribe(), shared.requests.subscribe());
         let mut counts = [Recorded::new("active_now"), Recorded::new("connections_now")];
-        let mut notice = Notice { due: Instant::now() + FIRST_NOTICE, said: String::new() };
+        let mut notice = Notice { due: Instant::now() + FIRST_NOTICE, logged: String::new() };
         let (mut waited_for, mut closed) = (Recorded::new("waited_for"), Recorded::new("closed"));
         self.begin_drain(cx.token_cancelled_at());
         cx.record("active_at_start", self.requests());
         cx.record("connections_at_start", self.open());
-        let mut looks = interval(LOOK_EVERY);
+        let mut looks = interval(CHECK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // The first tick is at once, before it is known whether there is anything to wait for.
+        // Skips the first tick, which comes at once, before it is known whether there is anything to wait for.
         looks.reset();
         let (mut ended, mut is_ended) = (pin!(ended), false);
         loop {
@@ -116,7 +116,7 @@ impl Connections {
     #[cfg(feature = "serve-http1")]
     pub(crate) async fn keep_closing_silent(&self) {
         self.begin_drain(Instant::now());
-        let mut looks = interval(LOOK_EVERY);
+        let mut looks = interval(CHECK_EVERY);
         loop {
             looks.tick().await;
             self.close_silent();
@@ -146,14 +146,14 @@ impl<T: Clone + PartialEq + Into<serde_json::Value>> Recorded<T> {
 /// What the log says about the wait: the first time when it is due, then at most once a second.
 struct Notice {
     due: Instant,
-    said: String,
+    logged: String,
 }
 
 impl Notice {
     fn say(&mut self, text: &str, cx: &PhaseContext) {
-        if self.due <= Instant::now() && self.said != text {
+        if self.due <= Instant::now() && self.logged != text {
             cx.log_waiting(text);
-            text.clone_into(&mut self.said);
+            text.clone_into(&mut self.logged);
             self.due = Instant::now() + FIRST_NOTICE;
         }
     }

@@ -13,18 +13,36 @@ impl Connections {
     /// Wraps the listener of an HTTP server of another crate. Each connection counts until the server
     /// drops it.
     ///
-    /// ```ignore
-    /// // axum, with the feature `axum`:
-    /// let app = app.layer(connections.http_layer());
-    /// axum::serve(connections.listener(listener), app).with_graceful_shutdown(stop)
-    /// // tonic, with the feature `tonic`:
-    /// let server = Server::builder().layer(connections.http_layer()).add_service(service);
-    /// server.serve_with_incoming_shutdown(connections.listener(listener), stop)
+    /// With axum, and the features `axum` and `tower`:
+    ///
+    #[cfg_attr(all(feature = "axum", feature = "tower"), doc = "```no_run")]
+    #[cfg_attr(not(all(feature = "axum", feature = "tower")), doc = "```ignore")]
+    /// use std::error::Error;
+    /// use axum::Router;
+    /// use forensics_tokio::connections::Connections;
+    /// use forensics_tokio::{ShutdownGuard, ShutdownReport};
+    /// use tokio::net::TcpListener;
+    ///
+    /// #[tokio::main]
+    /// async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
+    ///     let guard = ShutdownGuard::builder("gateway").install()?;
+    ///     let connections = Connections::new();
+    ///     guard.phase("drain", connections.drain_phase()).timeout(guard.drain_timeout());
+    ///
+    ///     let listener = connections.listener(TcpListener::bind("127.0.0.1:8080").await?);
+    ///     let app = Router::new().layer(connections.http_layer()); // around all routes
+    ///     let stop = guard.token().cancelled_owned();
+    ///     let server = axum::serve(listener, app).with_graceful_shutdown(stop);
+    ///     Ok(guard.run(async move { server.await }).await)
+    /// }
     /// ```
     ///
-    /// With `http_layer` around all routes, a drain closes a connection whose client
-    /// has been silent for the limit while no request is in flight. Without the layer it closes only
-    /// one on which no request has begun.
+    /// With tonic and the feature `tonic`, pass the listener to `serve_with_incoming_shutdown`, and
+    /// `http_layer()` to `Server::builder().layer`.
+    ///
+    /// With this layer around all routes, a drain closes a connection whose client has been silent for
+    /// the limit while no request is in flight. Without the layer, it closes only a connection on
+    /// which no request has begun.
     pub fn listener(&self, listener: TcpListener) -> TrackedListener {
         TrackedListener { listener, connections: self.clone() }
     }
@@ -53,7 +71,7 @@ impl TrackedListener {
     /// Returns the local address of the listener.
     ///
     /// # Errors
-    /// If the operating system cannot tell it.
+    /// If the operating system does not report it.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }

@@ -35,21 +35,38 @@ const MAX_NAMED: usize = 3;
 
 /// The open connections of a service, and its requests in flight. Clones share one count.
 ///
-/// ```
-/// use forensics_tokio::ShutdownGuard;
+/// ```no_run
+/// use std::error::Error;
+/// use std::io;
 /// use forensics_tokio::connections::Connections;
+/// use forensics_tokio::{ShutdownGuard, ShutdownReport};
+/// use tokio::net::TcpListener;
 ///
-/// # async fn phases(guard: &ShutdownGuard) -> std::io::Result<()> {
-/// let connections = Connections::new();
-/// guard.phase("drain", connections.drain_phase()).timeout(guard.drain_timeout());
+/// #[tokio::main]
+/// async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
+///     let guard = ShutdownGuard::builder("gateway").install()?;
+///     let connections = Connections::new();
+///     guard.phase("drain", connections.drain_phase()).timeout(guard.drain_timeout());
 ///
-/// // In an accept loop:
-/// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-/// # let mut accept = async || std::io::Result::<()>::Ok({
-/// let (stream, peer) = listener.accept().await?;
-/// let stream = connections.track(stream, peer); // counts until it is dropped
-/// # drop(stream); });
-/// # Ok(()) }
+///     let listener = TcpListener::bind("127.0.0.1:8080").await?;
+///     let stop = guard.token();
+///     let server = async move {
+///         loop {
+///             tokio::select! {
+///                 accepted = listener.accept() => {
+///                     let (stream, peer) = accepted?;
+///                     let stream = connections.track(stream, peer);
+///                     tokio::spawn(async move {
+///                         // Talk to the client. The connection counts until this drop.
+///                         drop(stream);
+///                     });
+///                 }
+///                 () = stop.cancelled() => return io::Result::Ok(()),
+///             }
+///         }
+///     };
+///     Ok(guard.run(server).await)
+/// }
 /// ```
 ///
 /// With the feature `serve` the accept loop is `serve`, which also knows the
@@ -59,11 +76,12 @@ const MAX_NAMED: usize = 3;
 /// # A drain
 ///
 /// While [`drain_phase`](Self::drain_phase) waits, the log and the record say for what:
-/// `0 requests, 1 open connection: incomplete request from 10.0.0.7:51312`. A connection is closed if
-/// its client is the one that is waited for, and has been silent for the limit of three seconds
-/// ([`with_silence_limit`](Self::with_silence_limit)) since the drain began: a connection without a
-/// request, half a request, an HTTP/2 client that does not answer. A request that is being answered is
-/// never cut by this limit.
+/// `0 requests, 1 open connection: incomplete request from 10.0.0.7:51312`.
+///
+/// A connection is closed if it waits for its client, and the client has been silent for three seconds
+/// since the drain began ([`with_silence_limit`](Self::with_silence_limit)). Examples are a connection
+/// without a request, half a request, and an HTTP/2 client that does not answer. A request that is being
+/// answered is never cut by this limit.
 #[derive(Clone)]
 pub struct Connections {
     shared: Arc<Shared>,
@@ -111,8 +129,8 @@ impl Connections {
         Self::with_silence_limit(SILENCE_LIMIT)
     }
 
-    /// The same, with another limit for clients that are silent during a drain. `Duration::MAX` means
-    /// that no connection is closed for that.
+    /// Returns a count of 0, with another limit for clients that are silent during a drain.
+    /// `Duration::MAX` means that no connection is closed because its client is silent.
     pub fn with_silence_limit(limit: Duration) -> Self {
         let shared = Shared {
             open: watch::Sender::default(),
@@ -172,7 +190,7 @@ impl Connections {
     /// Wraps the stream of an accepted connection, which counts until the returned stream is dropped.
     /// `peer` names the client in the log.
     ///
-    /// What is sent on it is not interpreted. So it is never closed for silence.
+    /// Its bytes are not interpreted, so it is never closed because its client is silent.
     pub fn track<S>(&self, stream: S, peer: impl fmt::Display) -> Tracked<S> {
         self.track_as(stream, peer, Protocol::Unknown)
     }

@@ -52,7 +52,7 @@ use crate::systemctl::{UNKNOWN_STATUS, may_start_again};
 
 /// The first argument of this program when it runs as the diagnostic.
 const ARGUMENT: &str = "shutdown-diagnostic";
-/// The first word of an [`Order`], and the most bytes that one has.
+/// The first word of an [`Order`], and its maximum length in bytes.
 const ORDER: &str = "shutdown-diagnostic-of";
 const MAX_ORDER: u64 = 100;
 const PID_VARIABLE: &str = "FORENSICS_PID";
@@ -64,7 +64,7 @@ const SECRETS_VARIABLE: &str = "FORENSICS_SHOW_SECRETS";
 /// How long a diagnostic may take.
 pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(5);
 
-/// More bytes than the last line of our own diagnostic has.
+/// An upper bound for the length of the last line of the built-in diagnostic, in bytes.
 const LAST_LINE: u64 = 100;
 
 static INITIALISED: AtomicBool = AtomicBool::new(false);
@@ -94,9 +94,10 @@ fn diagnose(order: &Order) -> i32 {
 
 /// What this program does when it runs as the diagnostic. It is passed as a sealed file on the input.
 ///
-/// The argument alone would let any caller of the program run the diagnostic, for example one who may
-/// start it by sudo(8). A caller cannot make a file of the user as whom the program then runs. In a
-/// program with rights that its caller lacks, the file can be the caller's, so no order is accepted.
+/// The argument alone would let any caller of the program run the diagnostic, for example a user who may
+/// start it by sudo(8). Such a caller cannot create a file that belongs to the user as whom the program
+/// runs. A program with rights that its caller lacks accepts no order, because there the file can
+/// belong to the caller.
 #[derive(Debug, PartialEq, Eq)]
 struct Order {
     /// The process to inspect.
@@ -189,7 +190,7 @@ const OPEN_LIMIT: Duration = Duration::from_secs(1);
 pub(crate) struct OpenedLog {
     /// Kept open by root, who may drop the right to open it again.
     kept: Option<Arc<File>>,
-    /// Whether it could not be opened, which was then logged.
+    /// Whether it could not be opened. The start has logged that.
     pub(crate) is_refused: bool,
 }
 
@@ -213,7 +214,7 @@ impl OpenedLog {
     }
 
     /// Opens the log at its path. If that fails, uses the one that was opened at the start.
-    fn again(&self, path: &Path) -> Result<File, AccessError> {
+    fn reopen(&self, path: &Path) -> Result<File, AccessError> {
         let kept = || self.kept.as_ref()?.try_clone().ok();
         append_to(path).or_else(|e| kept().ok_or(e))
     }
@@ -262,7 +263,7 @@ pub(crate) async fn run(plan: Plan, line: String) -> Result<Option<String>, Diag
     let before = plan.opened.clone();
     // Not on the runtime, because the disk may block.
     let opened = off_runtime(move || {
-        let mut log = before.again(&path).map_err(|e| failed("no log")(error_chain(&e)))?;
+        let mut log = before.reopen(&path).map_err(|e| failed("no log")(error_chain(&e)))?;
         log.write_all(heading.as_bytes()).map_err(failed(what))?;
         Ok(log)
     });
@@ -395,8 +396,8 @@ mod tests {
             let meets = format!("touch {}; kill -{signal} $$", flag.display());
             let met = format!("[ -e {} ] && echo whole || {{ {meets}; }}", flag.display());
             run(plan(DiagCommand::Shell(met), log.clone()), "line".to_owned()).await.unwrap();
-            let said = fs::read_to_string(&log).unwrap();
-            assert!(said.ends_with("whole\n--- end of diagnostic\n"), "{signal}: {said}");
+            let written = fs::read_to_string(&log).unwrap();
+            assert!(written.ends_with("whole\n--- end of diagnostic\n"), "{signal}: {written}");
         }
         let always = DiagCommand::Shell("kill $$".to_owned());
         let error = run(plan(always, log), "line".to_owned()).await.unwrap_err();

@@ -89,7 +89,7 @@ pub(super) async fn start(plan: &Plan, log: &File, line: &str) -> Result<Option<
 fn command(plan: &Plan) -> Option<(Manager, Vec<OsString>)> {
     let unit = plan.unit.as_ref().filter(|unit| unit.has_stop_timeout())?;
     let (program, arguments) = plan.command.resolve(std::env::current_exe().ok()?).ok()?;
-    // systemd opens files of ours by our pid. With another pid there it would open a stranger's.
+    // systemd opens our files by our pid. In its pid namespace that can be the pid of another process.
     if is_secure_execution() || !manager_shares_pids() {
         return None;
     }

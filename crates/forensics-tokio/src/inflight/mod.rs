@@ -23,20 +23,31 @@ pub(crate) const FIRST_NOTICE: Duration = Duration::from_secs(1);
 
 /// Counts what is in flight. Clones share one count.
 ///
-/// ```
-/// use forensics_tokio::ShutdownGuard;
+/// ```no_run
+/// use std::error::Error;
 /// use forensics_tokio::inflight::InFlight;
+/// use forensics_tokio::{ShutdownGuard, ShutdownReport};
 ///
-/// # fn phases(guard: &ShutdownGuard) {
-/// let in_flight = InFlight::new();
-/// guard.phase("drain", in_flight.drain_phase());
+/// #[tokio::main]
+/// async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
+///     let guard = ShutdownGuard::builder("worker").install()?;
+///     let jobs = InFlight::new();
+///     guard.phase("drain", jobs.drain_phase()).timeout(guard.drain_timeout());
 ///
-/// // With the feature `tower`: Router::new().layer(in_flight.http_layer()). By hand:
-/// let job = in_flight.track();
-/// // … the work to wait for …
-/// drop(job);
-/// # }
+///     let stop = guard.token();
+///     let service = async move {
+///         let job = jobs.track(); // in flight until it is dropped
+///         tokio::spawn(async move {
+///             // The work that the drain waits for.
+///             drop(job);
+///         });
+///         stop.cancelled().await;
+///     };
+///     Ok(guard.run(service).await)
+/// }
 /// ```
+///
+/// With the feature `tower`, a layer counts HTTP requests: `Router::new().layer(requests.http_layer())`.
 #[derive(Debug, Clone, Default)]
 pub struct InFlight(Arc<watch::Sender<Counts>>);
 
@@ -75,12 +86,14 @@ impl InFlight {
     /// Returns the work of a phase that waits until the service's own future has ended and nothing is in
     /// flight. It records its progress as [`wait_idle`](Self::wait_idle) does.
     ///
-    /// It also waits for the service because the answer of a request that no longer counts may not have
-    /// been sent yet, and because a connection that is kept open can bring another request. A server
-    /// that stops with the token returns once all of that is over. A connection that was upgraded, such as
-    /// a WebSocket, is not counted here. The phase records how many there were (`upgraded`).
-    /// [`Connections`](crate::connections::Connections) counts them until they are closed. If the service's future does not end
-    /// at a stop, call `wait_idle` instead.
+    /// It waits for the service for two reasons: an answer may not have been sent yet although its
+    /// request no longer counts, and a connection that is kept open can bring another request. A server
+    /// that stops with the token returns when both are over. If the service's future does not end at a
+    /// stop, call `wait_idle` instead.
+    ///
+    /// A connection that was upgraded, such as a WebSocket, is not counted. The phase records how many
+    /// there were (`upgraded`). [`Connections`](crate::connections::Connections) counts them until they
+    /// are closed.
     pub fn drain_phase(
         &self,
     ) -> impl FnOnce(PhaseContext) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + 'static

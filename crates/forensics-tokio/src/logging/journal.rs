@@ -173,34 +173,34 @@ impl Visit for Fields {
 
 /// The fields that the message of an event already contains. In our own events these are the fields
 /// before `service`: see [`crate::sinks`].
-fn said(metadata: &Metadata<'_>) -> Vec<Field> {
+fn in_message(metadata: &Metadata<'_>) -> Vec<Field> {
     let fields = metadata.fields();
     let service = fields.iter().position(|field| field.name() == "service");
-    let said = service.filter(|_| metadata.target() == TARGET).unwrap_or(0);
-    fields.iter().take(said).filter(|field| field.name() != "message").collect()
+    let in_message = service.filter(|_| metadata.target() == TARGET).unwrap_or(0);
+    fields.iter().take(in_message).filter(|field| field.name() != "message").collect()
 }
 
 /// Visits all fields but these.
 struct Without<'a> {
-    said: Vec<Field>,
+    in_message: Vec<Field>,
     visitor: &'a mut dyn Visit,
 }
 
 impl Visit for Without<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
-        if !self.said.contains(field) {
+        if !self.in_message.contains(field) {
             self.visitor.record_str(field, value);
         }
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-        if !self.said.contains(field) {
+        if !self.in_message.contains(field) {
             self.visitor.record_error(field, value);
         }
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if !self.said.contains(field) {
+        if !self.in_message.contains(field) {
             self.visitor.record_debug(field, value);
         }
     }
@@ -240,7 +240,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JournaldLayer {
         let metadata = event.metadata();
         let mut message = String::new();
         let mut visitor = DefaultFields::new().make_visitor(Writer::new(&mut message));
-        event.record(&mut Without { said: said(metadata), visitor: &mut visitor });
+        event.record(&mut Without { in_message: in_message(metadata), visitor: &mut visitor });
         let mut fields = Fields::of(metadata.target());
         let mut put = |name: &str, value: String| fields.values.push((name.to_owned(), value));
         put("MESSAGE", message);

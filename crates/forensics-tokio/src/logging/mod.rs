@@ -69,8 +69,8 @@ pub fn init_journal() -> io::Result<bool> {
     Ok(subscriber.try_init().is_ok())
 }
 
-/// Formats fields as tracing-subscriber does. It has no other effect any more: an event whose message
-/// contains all facts has no fields in a `fmt` subscriber.
+/// Formats fields as tracing-subscriber does by default. The guard's events need no other format: an event
+/// whose message contains all facts has no fields in a `fmt` subscriber.
 #[derive(Debug, Default)]
 pub struct CompactFields(DefaultFields);
 

@@ -22,7 +22,7 @@ pub(crate) struct Unit {
     /// manager.
     pub(crate) timers: Vec<Timer>,
     /// Whether systemd accepts what this process sends with sd_notify.
-    pub(crate) heeds_us: bool,
+    pub(crate) accepts_messages: bool,
     /// Whether systemd is stopping the unit. `None` if it was asked before the stop.
     pub(crate) is_stopping: Option<bool>,
 }
@@ -125,7 +125,8 @@ impl Machine {
         signalled: Option<Instant>,
     ) -> Limit {
         let by_systemd = matches!(context.cause(), Cause::Systemd | Cause::Reboot | Cause::Unknown);
-        let counts = |unit: &&Unit| unit.is_stopping.unwrap_or(by_systemd) || self.tells();
+        let counts =
+            |unit: &&Unit| unit.is_stopping.unwrap_or(by_systemd) || self.notifies_systemd();
         let timers = self.unit.as_ref().filter(counts).map_or(&[][..], |unit| &unit.timers);
         let extended = self.stop.as_ref().map_or(Duration::ZERO, |stop| stop.extended);
         let by_unit = timers.iter().enumerate().filter_map(|(nth, timer)| {
@@ -154,8 +155,8 @@ impl Machine {
     }
 
     /// Whether systemd receives what we send with sd_notify.
-    fn tells(&self) -> bool {
-        self.notifies && self.unit.as_ref().is_some_and(|unit| unit.heeds_us)
+    fn notifies_systemd(&self) -> bool {
+        self.notifies && self.unit.as_ref().is_some_and(|unit| unit.accepts_messages)
     }
 
     /// Handles an answer of systemd, and moves the deadline of a stop that has begun.
@@ -166,8 +167,8 @@ impl Machine {
             return;
         }
         let before = self.unit.replace(unit).and_then(|unit| unit.shortest());
-        let is_other = before != self.unit.as_ref().and_then(Unit::shortest);
-        self.limit_again(is_other, "systemd's answer", turn);
+        let timeout_changed = before != self.unit.as_ref().and_then(Unit::shortest);
+        self.limit_again(timeout_changed, "systemd's answer", turn);
     }
 
     /// A signal has arrived. If the program had requested the stop, a supervisor waits only now.
@@ -180,9 +181,9 @@ impl Machine {
         }
     }
 
-    /// Computes the limit of a stop that has begun again, and moves its deadline. `is_other`: the stop
-    /// timeout of systemd is another one now. `by` says what has moved the deadline, for the log.
-    fn limit_again(&mut self, is_other: bool, by: &'static str, turn: &mut Turn) {
+    /// Computes the limit of a stop that has begun again, and moves its deadline. `timeout_changed`: systemd's
+    /// stop timeout has changed. `by` says what has moved the deadline, for the log.
+    fn limit_again(&mut self, timeout_changed: bool, by: &'static str, turn: &mut Turn) {
         let Some(stop) = &self.stop else { return };
         let mut limit = self.limit(&stop.context, stop.began, stop.signalled);
         if let Some(Supervisor { kills: false, .. }) = limit.supervisor {
@@ -191,12 +192,12 @@ impl Machine {
             let least = reserved.min(stop.limit.allowed);
             if limit.allowed < least {
                 limit.allowed = least;
-                limit.why = format!("deadline {}: what is reserved", Seconds(least));
+                limit.why = format!("deadline {}: the reserved time", Seconds(least));
             }
         }
         let is_moved = limit.allowed.abs_diff(stop.limit.allowed) >= NOTICEABLE;
         let has_ended = self.is_closing() || self.is_over();
-        if !has_ended && (is_other || is_moved) {
+        if !has_ended && (timeout_changed || is_moved) {
             turn.record(record::Event::DeadlineMoved(DeadlineMoved {
                 deadline_us: Some(micros(limit.allowed)),
                 stop_timeout_us: self.unit.as_ref().and_then(Unit::shortest),
@@ -255,7 +256,7 @@ impl Machine {
         let granted = self.granted()?;
         let asked = self.config.extend_ceiling?;
         let ceiling = highest(asked, self.config.deadline(), self.config.stop_timeout);
-        let stop = self.stop.as_ref().filter(|_| self.tells())?;
+        let stop = self.stop.as_ref().filter(|_| self.notifies_systemd())?;
         // A timer of the user manager is not extended.
         let others = self.unit.iter().flat_map(|unit| unit.timers.iter().skip(1));
         let others = others.filter_map(|timer| timer.over(stop.began, Duration::ZERO));

@@ -721,7 +721,7 @@ impl Machine {
             }
             _ => {
                 if let Some(stop) = self.tearing_down() {
-                    stop.look_at_phases(turn);
+                    stop.check_phases(turn);
                 }
             }
         }

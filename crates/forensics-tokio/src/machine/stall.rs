@@ -21,8 +21,8 @@ const NEAR: Duration = Duration::from_millis(500);
 /// itself. It has half of what is left before the supervisor's SIGKILL if that is less.
 pub(crate) const LATE_AFTER: Duration = Duration::from_millis(500);
 
-/// How often the record says during a stop that the process is alive. If it is killed, this is how
-/// exactly the time is known.
+/// How often the record says during a stop that the process is alive. If it is killed, the time of that
+/// is known this exactly.
 const ALIVE_EVERY: Duration = Duration::from_secs(1);
 
 /// How long a process has to end after its teardown, if the supervisor waits that long.
@@ -38,7 +38,7 @@ pub(super) fn near(allowed: Duration) -> Duration {
 pub(super) struct Stall {
     runtime: Runtime,
     /// The deadline that was last reported as near.
-    said_near: Option<Instant>,
+    reported_near: Option<Instant>,
     /// When the process was first seen to be late.
     late: Option<Instant>,
     /// When the record last said that the process is alive.
@@ -59,7 +59,7 @@ impl Stall {
     /// When a process that must have ended by `end` is ended by force, if it was first seen to be
     /// late at `late`. The supervisor's time is over at `over`.
     fn exit_at(late: Instant, over: Option<Instant>) -> Instant {
-        // Once that has passed, the supervisor evidently does not kill.
+        // If that time has passed, the supervisor does not kill.
         let left =
             over.map(|over| over.saturating_duration_since(late)).filter(|left| !left.is_zero());
         late + left.map_or(LATE_AFTER, |left| LATE_AFTER.min(left / 2))
@@ -213,8 +213,8 @@ impl Stop {
         }
         let deadline = self.deadline();
         let is_near = turn.now + near(self.limit.allowed) >= deadline && turn.now < deadline;
-        if is_near && self.stall.said_near != Some(deadline) {
-            self.stall.said_near = Some(deadline);
+        if is_near && self.stall.reported_near != Some(deadline) {
+            self.stall.reported_near = Some(deadline);
             let stalled = self.running.values().map(|phase| {
                 let mut stalled = Stalled::new(StalledWhat::Phase, micros(phase.ran(turn.now)), "");
                 stalled.phase = Some(phase.key.name.to_string());

@@ -232,7 +232,7 @@ impl Stop {
             phase.end = phase.reserved_end(phase.end);
         }
         // The phase must be checked by then.
-        let by = phase.next_look();
+        let by = phase.next_check();
         self.phase_timer = Some(self.phase_timer.map_or(by, |timer| timer.min(by)));
         self.running.insert(key.id, phase);
         turn.act(Action::StartPhase(key, self.context.clone()));
@@ -333,7 +333,7 @@ impl Stop {
 
     /// Drops the phases whose time is over, logs those that still run, and gives up dropped phases
     /// that still block their threads.
-    pub(super) fn look_at_phases(&mut self, turn: &mut Turn) {
+    pub(super) fn check_phases(&mut self, turn: &mut Turn) {
         if self.phase_timer.is_none_or(|timer| turn.now < timer) {
             return;
         }
@@ -365,7 +365,7 @@ impl Stop {
             let (outcome, error) = phase.end_of_dropped(dropped, ", and blocking its thread");
             self.finish_phase(phase, outcome, error, turn);
         }
-        self.phase_timer = self.running.values().map(RunningPhase::next_look).min();
+        self.phase_timer = self.running.values().map(RunningPhase::next_check).min();
     }
 
     /// Computes the end of each running phase again, because the deadline has changed or the stop
@@ -385,7 +385,7 @@ impl Stop {
                 }
             }
         }
-        self.phase_timer = self.running.values().map(RunningPhase::next_look).min();
+        self.phase_timer = self.running.values().map(RunningPhase::next_check).min();
     }
 }
 
@@ -396,7 +396,7 @@ impl RunningPhase {
     }
 
     /// When this phase must be checked next.
-    fn next_look(&self) -> Instant {
+    fn next_check(&self) -> Instant {
         match &self.dropped {
             Some(dropped) => dropped.gone_by,
             None => self.end.min(self.next_notice),

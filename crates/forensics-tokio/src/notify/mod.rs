@@ -123,8 +123,8 @@ impl Notifier {
 
     /// The service is up, or was reloaded.
     ///
-    /// Sent by every process: behind a wrapper script, and in a handover, the process that is ready
-    /// is not the main process or not yet, and without this message the start would never end.
+    /// Sent by every process. The one that is ready may not be the main process, as behind a wrapper
+    /// script, or not yet, as in a handover. Without this message the start would never end.
     pub(crate) fn ready(&self) {
         self.push("READY=1");
     }

@@ -6,7 +6,7 @@
 //! resets its queue, and on a connection it does not stop the client from sending.
 //!
 //! A socket filter that drops every packet does it. A dropped packet is not acknowledged, so the client
-//! does not take it for received. Such filters need no privilege. On other Unix than Linux there is no
+//! does not take it for received. Such filters need no privilege. On a Unix other than Linux there is no
 //! filter, and what arrives in the few microseconds between the last read and the close is lost.
 
 use std::io::ErrorKind;

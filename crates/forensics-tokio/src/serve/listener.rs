@@ -57,7 +57,7 @@ impl Listener {
     /// Returns the address that it is bound to.
     ///
     /// # Errors
-    /// If the operating system cannot tell it.
+    /// If the operating system does not report it.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }

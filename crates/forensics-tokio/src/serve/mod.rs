@@ -35,8 +35,8 @@
 //!
 //! - The connections in the queue of the listener are accepted, and the listener is closed. A listener
 //!   that [`inherited`] returned stays open: what waits in its queue is left to the next process.
-//! - An idle connection has 200 ms for a last request. Then it is closed, in a way that no request is
-//!   received and left unanswered.
+//! - An idle connection has 200 ms for a last request. Then it is closed. No request is received and left
+//!   unanswered.
 //! - Answers of HTTP/1 have the header `Connection: close`. Clients of HTTP/2 receive a GOAWAY.
 //! - Requests that are pipelined on a connection of HTTP/1 are all answered. Only the last answer has the
 //!   header.
@@ -104,7 +104,7 @@ where
         let connection = tracked.registered.connection.clone();
         let wire = Wire::new(tracked, stop.clone(), tracker.token());
         let service = TrackedService::new(service.clone(), connections, connection, stop.clone());
-        tracker.spawn(converse(wire, service, stop.clone()))
+        tracker.spawn(serve_connection(wire, service, stop.clone()))
     };
     loop {
         tokio::select! {
@@ -125,12 +125,16 @@ where
 
 /// Serves one connection until it ends. An error means that the client has left, was silent, or does not
 /// speak HTTP.
-async fn converse<S: HttpService>(wire: Wire, service: TrackedService<S>, stop: CancellationToken) {
+async fn serve_connection<S: HttpService>(
+    wire: Wire,
+    service: TrackedService<S>,
+    stop: CancellationToken,
+) {
     #[cfg(feature = "serve")]
     let wire = {
         let mut wire = wire;
         match wire.speaks_http2().await {
-            Ok(true) => return converse_http2(wire, service, stop).await,
+            Ok(true) => return serve_http2(wire, service, stop).await,
             Ok(false) => wire,
             Err(_) => return,
         }
@@ -148,7 +152,7 @@ async fn converse<S: HttpService>(wire: Wire, service: TrackedService<S>, stop: 
 
 /// A client of HTTP/2 is told which of its requests will be answered, so none is lost.
 #[cfg(feature = "serve")]
-async fn converse_http2<S: HttpService>(
+async fn serve_http2<S: HttpService>(
     wire: Wire,
     service: TrackedService<S>,
     stop: CancellationToken,

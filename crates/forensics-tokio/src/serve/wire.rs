@@ -25,7 +25,7 @@ use crate::connections::Tracked;
 
 /// How long after the stop an idle connection can still send a request. A request that was sent at
 /// the moment of the stop arrives within half a round trip.
-const LAST_CALL: Duration = Duration::from_millis(200);
+const IDLE_LIMIT: Duration = Duration::from_millis(200);
 
 /// How long a client has to close its side after its last answer.
 const LINGER: Duration = Duration::from_secs(1);
@@ -39,8 +39,8 @@ pub(super) struct Wire {
     is_http2: bool,
     /// Bytes were read, and nothing was written since: a request or a part of one is not answered
     /// yet.
-    asked: bool,
-    /// Ends [`LAST_CALL`] after the stop. `None` while there is something to read.
+    unanswered: bool,
+    /// Ends [`IDLE_LIMIT`] after the stop. `None` while there is something to read.
     idle: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// The socket receives nothing more. It was idle when that was set.
     shut: bool,
@@ -62,7 +62,7 @@ impl Wire {
             #[cfg(feature = "serve")]
             replay: Vec::new(),
             is_http2: false,
-            asked: false,
+            unanswered: false,
             idle: None,
             shut: false,
             closing: None,
@@ -95,10 +95,10 @@ impl Wire {
         self.socket.registered.connection.is_upgraded()
     }
 
-    /// Ready once [`LAST_CALL`] is over and the client has sent nothing.
+    /// Ready once [`IDLE_LIMIT`] is over and the client has sent nothing.
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let stop = &self.stop;
-        let idle = self.idle.get_or_insert_with(|| Box::pin(last_call(stop.clone())));
+        let idle = self.idle.get_or_insert_with(|| Box::pin(idle_limit(stop.clone())));
         ready!(idle.as_mut().poll(cx));
         self.idle = None;
         filter::shut(self.socket.get_ref());
@@ -141,9 +141,9 @@ impl Drop for Wire {
     }
 }
 
-async fn last_call(stop: CancellationToken) {
+async fn idle_limit(stop: CancellationToken) {
     stop.cancelled().await;
-    sleep(LAST_CALL).await;
+    sleep(IDLE_LIMIT).await;
 }
 
 impl AsyncRead for Wire {
@@ -163,11 +163,11 @@ impl AsyncRead for Wire {
             return Poll::Ready(Ok(()));
         }
         if let Poll::Ready(read) = Pin::new(&mut wire.socket).poll_read(cx, buffer) {
-            wire.asked = true;
+            wire.unanswered = true;
             wire.idle = None;
             return Poll::Ready(read);
         }
-        if wire.asked || wire.is_http2 || wire.is_upgraded() {
+        if wire.unanswered || wire.is_http2 || wire.is_upgraded() {
             return Poll::Pending;
         }
         wire.poll_ended(cx).map(Ok)
@@ -181,7 +181,7 @@ impl AsyncWrite for Wire {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let wire = self.get_mut();
-        wire.asked = false;
+        wire.unanswered = false;
         Pin::new(&mut wire.socket).poll_write(cx, bytes)
     }
 
@@ -191,7 +191,7 @@ impl AsyncWrite for Wire {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let wire = self.get_mut();
-        wire.asked = false;
+        wire.unanswered = false;
         Pin::new(&mut wire.socket).poll_write_vectored(cx, bytes)
     }
 

@@ -44,22 +44,22 @@ use crate::testing::Sender;
 /// use tokio::time::sleep;
 ///
 /// // In a test: #[tokio::test(start_paused = true)]
-/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let builder = ShutdownGuard::builder("gateway").deadline(Duration::from_secs(30));
-/// let (harness, guard) = TestHarness::install(builder)?;
-/// guard.phase("drain", |_| sleep(Duration::from_secs(60)));
-/// guard.phase("db_close", async |_| {}).reserve(Duration::from_secs(5));
+/// #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// async fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     let builder = ShutdownGuard::builder("gateway").deadline(Duration::from_secs(30));
+///     let (harness, guard) = TestHarness::install(builder)?;
+///     guard.phase("drain", |_| sleep(Duration::from_secs(60)));
+///     guard.phase("db_close", async |_| {}).reserve(Duration::from_secs(5));
 ///
-/// harness.signal_from(Signal::TERM, &Sender::systemd());
-/// let service = guard.token().cancelled_owned();
-/// let report = harness.run_to_exit(guard.run(service)).await?;
-/// assert_eq!(report.context.cause().to_string(), "systemd");
-/// assert_eq!(report.phase("drain").map(|drain| drain.outcome), Some(Outcome::TimedOut));
-/// assert_eq!(report.phase("db_close").map(|close| close.outcome), Some(Outcome::Ok));
-/// assert_eq!(report.total, Duration::from_secs(25));
-/// # Ok(())
-/// # }
+///     harness.signal_from(Signal::TERM, &Sender::systemd());
+///     let service = guard.token().cancelled_owned();
+///     let report = harness.run_to_exit(guard.run(service)).await?;
+///     assert_eq!(report.context.cause().to_string(), "systemd");
+///     assert_eq!(report.phase("drain").map(|drain| drain.outcome), Some(Outcome::TimedOut));
+///     assert_eq!(report.phase("db_close").map(|close| close.outcome), Some(Outcome::Ok));
+///     assert_eq!(report.total, Duration::from_secs(25));
+///     Ok(())
+/// }
 /// ```
 #[derive(Debug, Clone)]
 pub struct TestHarness {
@@ -96,7 +96,7 @@ impl TestHarness {
         let whose = "the unit's stop timeout".to_owned();
         let timeout = Timespan::from(timeout);
         let own = Timer { timeout, whose, since: None, kills: true };
-        let unit = Unit { timers: vec![own], heeds_us: false, is_stopping: None };
+        let unit = Unit { timers: vec![own], accepts_messages: false, is_stopping: None };
         self.shutdown.handle(Event::UnitKnown(unit));
     }
 
@@ -169,7 +169,7 @@ impl TestHarness {
             (names.collect(), snapshot.since)
         });
         let (by, why) = (reason.by(), reason.text());
-        self.shutdown.last_words(reason);
+        self.shutdown.report_forced_exit(reason);
         // If another thread was faster, its value stays.
         let exit_status = self.shutdown.config.exit_status(ExitKind::Forced);
         let _ = self.forced.set(ForcedExit { by, why, phases, after, exit_status });

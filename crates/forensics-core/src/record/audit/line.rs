@@ -41,7 +41,7 @@ pub(super) struct EventId {
 pub(super) enum Addressed {
     /// A process, a process group or all processes, by this number in the sender's pid namespace.
     Process(i32),
-    /// A thread. `true` if it is surely the main thread.
+    /// A thread. `is_main` is true if it is certain that this is the main thread.
     Thread { is_main: bool, id: i32 },
     /// A descriptor.
     Descriptor,

@@ -6,14 +6,14 @@
 //! sender's command line.
 //!
 //! [`AuditSearch`] reads the lines of a log in their order, and holds a limited number of events at a
-//! time. An event counts only if it can be no other process than that of the run:
+//! time. An event counts only if it is certainly about the process of the run:
 //!
-//! - The pid is that in the first pid namespace. A run in another namespace does not know it. So each
-//!   run sends itself the signal 0 when it begins its record. That event has both pids, and a label
-//!   that is made of the time of the record's first line.
+//! - The log has pids of the machine's first pid namespace. A run in another namespace does not know
+//!   its own pid there. So each run sends itself the signal 0 when it begins its record. That event
+//!   has both pids, and a label made from the time of the record's first line.
 //! - The name and the user are those of the run.
 //! - The event is after the start of the run, and a SIGKILL is not before the last event of the
-//!   record. After an event that shows that the pid belongs to a new run, none counts.
+//!   record. No event counts after one that shows that another run has the pid now.
 //! - The call succeeded, and the kernel did not ignore the signal.
 
 mod line;
@@ -59,14 +59,14 @@ const SLACK: i64 = super::summary::SLACK_US.cast_signed();
 /// The length of a process's name, in bytes.
 const MAX_COMM: usize = 15;
 
-/// How much earlier than it was the time of an event can be. It is that of the last tick of the
+/// By how much the logged time of an event can be too early. It is the time of the last tick of the
 /// kernel's clock, of which there are at least 100 a second.
 const TICK_US: i64 = 20_000;
 
 /// How long a signal of an unknown process can take until it is handled.
 const DELIVERY_US: i64 = 1_000_000;
 
-/// How long ago the last event of a run can be, so that the log may not have its end yet.
+/// The end of a run may not be in the log yet if its last event is at most this long ago.
 const RECENT_US: i64 = 10_000_000;
 
 const SIGKILL: Signal = Signal::from_raw(9);
@@ -274,8 +274,8 @@ pub fn senders_in_journal(query: &AuditQuery, output: &str) -> Vec<SentSignal> {
 }
 
 /// Sends this process the signal 0 as the start of the run whose record begins at this time. In the
-/// audit log, that shows the pid of the process in the first pid namespace, and when the pid began to
-/// be that of this process.
+/// audit log, that shows the pid of the process in the first pid namespace, and since when it has been
+/// the pid of this process.
 ///
 /// The label is the time of this record, and that of the first record of this process.
 pub(super) fn mark_start(started: Utc) {
@@ -333,8 +333,8 @@ pub struct AuditSearch {
     start: Option<(EventId, u32)>,
     /// Several processes can be the run.
     is_ambiguous: bool,
-    /// When the pid belonged to another process for the first time since the start of the run, or maybe
-    /// since then.
+    /// The first event after the start of the run that shows another process with its pid. If the start
+    /// is not in the log, it is an event that may be after it.
     reused: Option<EventId>,
     kill: Option<(EventId, SentSignal)>,
     asked: Option<(EventId, SentSignal)>,

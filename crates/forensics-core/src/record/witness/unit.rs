@@ -91,7 +91,7 @@ impl UnitEnd {
         self.actions.contains(&action)
     }
 
-    /// Takes what `other` also knows.
+    /// Adds the facts that only `other` has.
     pub(in super::super) fn merge(&mut self, other: UnitEnd) {
         fn fill<T>(field: &mut Option<T>, from: Option<T>) {
             *field = field.take().or(from);

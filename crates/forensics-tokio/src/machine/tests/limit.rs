@@ -16,7 +16,7 @@ fn answer(driven: &Driven, timeout: u64, since: Option<i64>, is_stopping: Option
     });
     let whose = "the unit's stop timeout".to_owned();
     let timer = Timer { timeout: Timespan::from(ms(timeout)), whose, since, kills: true };
-    Event::UnitKnown(Unit { timers: vec![timer], heeds_us: false, is_stopping })
+    Event::UnitKnown(Unit { timers: vec![timer], accepts_messages: false, is_stopping })
 }
 
 /// A machine with a phase that runs and one with a reserve of a second. The signal was sent by some
@@ -160,7 +160,8 @@ fn the_smallest_timeout_counts_and_an_extension_extends_only_that_of_the_unit() 
         since: None,
         kills: true,
     };
-    let unit = |timers| Event::UnitKnown(Unit { timers, heeds_us: true, is_stopping: Some(true) });
+    let unit =
+        |timers| Event::UnitKnown(Unit { timers, accepts_messages: true, is_stopping: Some(true) });
     driven.bring(unit(vec![timer(10_000), timer(8_000)]));
     assert_eq!(deadline(&driven), 7_000);
     assert_eq!(driven.machine.extension(), None, "the other one cannot be extended");

@@ -230,7 +230,7 @@ fn signals_of_others_do_not_use_up_those_of_a_person() {
 }
 
 #[test]
-fn a_person_at_a_terminal_is_heard_through_a_flood_of_other_signals() {
+fn a_person_at_a_terminal_escalates_the_stop_in_a_flood_of_other_signals() {
     let mut driven = Driven::new(config());
     tearing_down(&mut driven);
     for n in 0..500 {

@@ -1,7 +1,7 @@
 //! A guarded program with a choice of loggers and subscribers, to test where the guard's events go.
 //!
-//! `heard LOGGER SUBSCRIBER ACTION FILE`. The logger of the crate `log` writes to FILE, and the
-//! subscriber to stdout. `heard` lists what they can be.
+//! `log_receivers LOGGER SUBSCRIBER ACTION FILE`. The logger of the crate `log` writes to FILE, and the
+//! subscriber to stdout. `log_receivers` lists what they can be.
 //!
 //! ACTION is
 //!
@@ -29,7 +29,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer, fmt, reload};
 
-const USAGE: &str = "usage: heard none|env_logger|simplelog|fern|errors|off|blocks|bridge|late \
+const USAGE: &str = "usage: log_receivers none|env_logger|simplelog|fern|errors|off|blocks|bridge|late \
     none|global|scoped|was_scoped|filtered|errors|off|silent|json|both|late|reload|boxed|reloaded|\
     per_layer|per_layer_filtered|per_layer_dynamic|at_run ACTION FILE";
 
@@ -109,13 +109,13 @@ fn set_subscriber(kind: &str, late: &mut Late) -> Result<Option<DefaultGuard>, B
         "late" => late.push(Box::new(|| Ok(set_global_default(lines())?))),
         "filtered" | "errors" | "off" => {
             let filter =
-                if kind == "filtered" { "heard=debug" } else { kind.trim_end_matches('s') };
+                if kind == "filtered" { "log_receivers=debug" } else { kind.trim_end_matches('s') };
             let lines = tracing_subscriber::fmt().with_ansi(false).with_env_filter(filter);
             set_global_default(lines.finish())?;
         }
         // A filter that is replaced after the guard is installed.
         "reload" => {
-            let (filter, handle) = reload::Layer::new(EnvFilter::new("heard=debug"));
+            let (filter, handle) = reload::Layer::new(EnvFilter::new("log_receivers=debug"));
             set_global_default(registry.with(filter).with(layer()))?;
             late.push(Box::new(move || Ok(handle.reload(EnvFilter::new("info"))?)));
         }
@@ -125,8 +125,8 @@ fn set_subscriber(kind: &str, late: &mut Late) -> Result<Option<DefaultGuard>, B
         // A filter that depends on the current span wants every event at first.
         "per_layer_filtered" | "per_layer_dynamic" => {
             let is_dynamic = kind == "per_layer_dynamic";
-            let request = if is_dynamic { ",heard[request]=trace" } else { "" };
-            let filter = EnvFilter::new(format!("heard=debug{request}"));
+            let request = if is_dynamic { ",log_receivers[request]=trace" } else { "" };
+            let filter = EnvFilter::new(format!("log_receivers=debug{request}"));
             set_global_default(registry.with(layer().with_filter(filter)))?;
         }
         // Receives everything and shows nothing, as a subscriber that only exports traces.
@@ -157,7 +157,8 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 }
 
 async fn run(action: &str, late: Late, at_run: bool) -> Result<ExitCode, Box<dyn Error>> {
-    let guard = ShutdownGuard::builder("heard").deadline(Duration::from_secs(5)).install()?;
+    let guard =
+        ShutdownGuard::builder("log_receivers").deadline(Duration::from_secs(5)).install()?;
     late.into_iter().try_for_each(|set_up| set_up())?;
     guard.phase("work", async |_| {
         log::info!("a record of the service, in its phase");

@@ -1,5 +1,5 @@
 //! Signals that do not reach the guard's handlers: blocked, handled by something else, ignored. Each
-//! is either heard nevertheless, or there is one warning.
+//! still reaches the guard, or there is one warning.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)] // Clippy allows it in `#[test]` functions, but not in their helpers.
@@ -13,8 +13,8 @@ use forensics_tests::preload::Preload;
 use forensics_tests::{Ended, Program, example};
 use forensics_tokio::core::record::{Event, PhaseOutcome, PostMortem, Record, runs};
 
-fn unheard(how: &str) -> Program {
-    let program = Program::start(Command::new(env!("CARGO_BIN_EXE_unheard")).arg(how));
+fn program(how: &str) -> Program {
+    let program = Program::start(Command::new(env!("CARGO_BIN_EXE_signal_delivery")).arg(how));
     program.wait_for_stdout("ready");
     program
 }
@@ -31,7 +31,7 @@ fn gateway_with(option: &str) -> Program {
 }
 
 #[test]
-fn a_signal_that_was_blocked_by_the_parent_is_unblocked_and_heard() {
+fn a_signal_that_was_blocked_by_the_parent_is_unblocked_and_stops_the_service() {
     for signal in ["TERM", "INT", "HUP", "QUIT"] {
         let gateway = gateway_with("--block-signal=TERM,INT,HUP,QUIT");
         gateway.kill(&format!("-{signal}"));
@@ -43,7 +43,7 @@ fn a_signal_that_was_blocked_by_the_parent_is_unblocked_and_heard() {
 }
 
 #[test]
-fn a_blocked_signal_that_came_before_the_guard_was_installed_is_heard_then() {
+fn a_blocked_signal_that_came_before_the_guard_was_installed_arrives_then() {
     let script = format!("kill -TERM $$; exec {}", example("gateway").display());
     let mut env = Command::new("env");
     let ended = Program::start(env.args(["--block-signal=TERM", "bash", "-c", &script])).wait();
@@ -56,14 +56,14 @@ fn a_signal_that_sigwait_or_a_signalfd_takes_stays_blocked_and_there_is_one_warn
     for (how, why) in
         [("sigwait", "waits for it by sigwait(3)"), ("signalfd", "is a signalfd(2) for it")]
     {
-        let program = unheard(how);
+        let program = program(how);
         program.kill("-TERM");
         program.wait_for_stdout("taken");
         program.kill("-QUIT");
         let ended = program.wait();
         assert_eq!(ended.code(), 0, "{}", ended.stderr);
         ended.line("Shutdown context: signal=SIGQUIT");
-        let warning = ended.line("SIGTERM is not heard: it is blocked, and ");
+        let warning = ended.line("SIGTERM does not reach the guard: it is blocked, and ");
         assert!(warning.contains(why), "{warning}");
         assert_eq!(count(&ended, " WARN "), 1, "{}", ended.stderr);
     }
@@ -73,7 +73,7 @@ fn a_signal_that_sigwait_or_a_signalfd_takes_stays_blocked_and_there_is_one_warn
 fn handlers_that_ctrlc_has_installed_before_the_guard_still_run_and_the_guard_hears_its_signals() {
     for how in ["before", "over_tokio"] {
         for signal in ["TERM", "INT", "HUP"] {
-            let program = unheard(how);
+            let program = program(how);
             program.kill(&format!("-{signal}"));
             let ended = program.wait();
             assert_eq!(ended.code(), 0, "{}", ended.stderr);
@@ -89,9 +89,9 @@ fn handlers_that_ctrlc_has_installed_before_the_guard_still_run_and_the_guard_he
 #[test]
 fn handlers_that_ctrlc_installs_over_the_guards_are_reported_once() {
     for how in ["after", "late"] {
-        let program = unheard(how);
+        let program = program(how);
         // At `run()`, or a second later.
-        program.wait_for_stderr("SIGHUP may not be heard");
+        program.wait_for_stderr("SIGHUP may not reach the guard");
         program.kill("-TERM");
         program.wait_for_stdout("handled by ctrlc");
         // ctrlc does not handle it.
@@ -100,9 +100,11 @@ fn handlers_that_ctrlc_installs_over_the_guards_are_reported_once() {
         assert_eq!(ended.code(), 0, "{}", ended.stderr);
         ended.line("Shutdown context: signal=SIGQUIT");
         for signal in ["SIGTERM", "SIGINT", "SIGHUP"] {
-            let warning = format!("{signal} may not be heard: a handler of ");
+            let warning = format!("{signal} may not reach the guard: a handler of ");
             assert_eq!(count(&ended, &warning), 1, "{}", ended.stderr);
-            assert!(ended.line(&warning).contains("unheard was installed over the guard's"));
+            assert!(
+                ended.line(&warning).contains("signal_delivery was installed over the guard's")
+            );
         }
         assert_eq!(count(&ended, " WARN "), 3, "{}", ended.stderr);
     }
@@ -117,9 +119,9 @@ fn an_action_that_c_code_sets_over_the_guards_is_reported_with_its_library() {
         )
     };
     for (action, expected) in [
-        ("handler", "may not be heard: a handler of /"),
-        ("SIG_IGN", "is not heard: it was set to be ignored"),
-        ("SIG_DFL", "is not heard: its default action was installed"),
+        ("handler", "may not reach the guard: a handler of /"),
+        ("SIG_IGN", "does not reach the guard: it was set to be ignored"),
+        ("SIG_DFL", "does not reach the guard: its default action was installed"),
     ] {
         let preload = Preload::thread(&set(action));
         let mut command = Command::new(example("gateway"));
@@ -138,7 +140,7 @@ fn if_sigpipe_has_its_default_action_a_stop_survives_the_end_of_the_logs_reader(
     let reset =
         "while (handler_of(SIGPIPE) != (void *)SIG_IGN) usleep(1000); signal(SIGPIPE, SIG_DFL)";
     let preload = Preload::thread(reset);
-    let own = Path::new(env!("CARGO_BIN_EXE_unheard"));
+    let own = Path::new(env!("CARGO_BIN_EXE_signal_delivery"));
     for (program, argument) in [(example("gateway").as_path(), None), (own, Some("none"))] {
         let records = tempfile::tempdir().unwrap();
         let (reader, stderr) = std::io::pipe().unwrap();

@@ -9,17 +9,17 @@ use forensics_tests::{Ended, Program};
 use serde_json::Value;
 
 /// What the program has written.
-struct Heard {
+struct Output {
     /// By the logger.
     logged: String,
     /// By the subscriber, to stdout; and by the fallback, to stderr.
     ended: Ended,
 }
 
-fn run_with(arguments: [&str; 3], variables: &[(&str, &str)]) -> Heard {
+fn run_with(arguments: [&str; 3], variables: &[(&str, &str)]) -> Output {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("log");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_heard"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_log_receivers"));
     let program = command.args(arguments).arg(&file).envs(variables.iter().copied());
     let program = Program::start(program);
     if ["signal", "fail", "two"].contains(&arguments[2]) {
@@ -27,10 +27,10 @@ fn run_with(arguments: [&str; 3], variables: &[(&str, &str)]) -> Heard {
         program.kill("-TERM");
     }
     let ended = program.wait();
-    Heard { logged: fs::read_to_string(&file).unwrap(), ended }
+    Output { logged: fs::read_to_string(&file).unwrap(), ended }
 }
 
-fn run(arguments: [&str; 3]) -> Heard {
+fn run(arguments: [&str; 3]) -> Output {
     run_with(arguments, &[])
 }
 
@@ -89,14 +89,14 @@ fn every_event_reaches_the_logger_and_the_subscriber_and_otherwise_stderr() {
     ];
     for (subscriber, is_shown, passes_on) in subscribers {
         for (logger, is_logged) in loggers {
-            let Heard { logged, ended } = run([logger, subscriber, "signal"]);
+            let Output { logged, ended } = run([logger, subscriber, "signal"]);
             let Ended(run) = &ended;
             let all = format!(
                 "{logger} {subscriber}:\nlog:\n{logged}\nstdout:\n{}\nstderr:\n{}",
                 run.stdout, run.stderr
             );
             assert_eq!(run.code(), 1, "{all}");
-            let is_heard = is_shown || is_logged;
+            let is_received = is_shown || is_logged;
             // At the start these do not receive anything yet.
             let is_shown_then = is_shown && !["late", "reload", "at_run"].contains(&subscriber);
             let is_logged_then = is_logged && logger != "late";
@@ -109,7 +109,7 @@ fn every_event_reaches_the_logger_and_the_subscriber_and_otherwise_stderr() {
                 assert_eq!(count(&logged, line), usize::from(in_log), "{line}: {all}");
                 let in_lines = is_shown || (is_error && subscriber == "errors");
                 assert_eq!(count(&run.stdout, line), usize::from(in_lines), "{line}: {all}");
-                let on_stderr = falls_back && !is_heard && !in_log && !in_lines;
+                let on_stderr = falls_back && !is_received && !in_log && !in_lines;
                 assert_eq!(count(&run.stderr, line), usize::from(on_stderr), "{line}: {all}");
             }
             // The spans of the phases are not records of the log.
@@ -135,20 +135,20 @@ fn every_event_reaches_the_logger_and_the_subscriber_and_otherwise_stderr() {
 fn the_hint_names_the_fix_and_can_be_turned_off() {
     for subscriber in ["none", "filtered", "errors"] {
         let off = [("FORENSICS_STDERR_FALLBACK", "no")];
-        let Heard { ended, .. } = run_with(["none", subscriber, "signal"], &off);
+        let Output { ended, .. } = run_with(["none", subscriber, "signal"], &off);
         assert_eq!(ended.stderr, "", "{subscriber}");
-        let Heard { ended, .. } = run(["none", subscriber, "never"]);
+        let Output { ended, .. } = run(["none", subscriber, "never"]);
         let hint = ended.line(HINT);
         assert!(hint.contains("`shutdown=info`"), "{hint}");
         assert_eq!(hint.contains("no tracing subscriber"), subscriber == "none", "{hint}");
     }
-    let Heard { ended, .. } = run(["errors", "none", "never"]);
+    let Output { ended, .. } = run(["errors", "none", "never"]);
     assert!(ended.line(HINT).contains("the logger drops"), "{}", ended.stderr);
 }
 
 #[test]
 fn a_logger_that_blocks_delays_no_phase_and_no_deadline() {
-    let Heard { ended, .. } = run(["blocks", "none", "signal"]);
+    let Output { ended, .. } = run(["blocks", "none", "signal"]);
     // The teardown has ended by itself, and the context line is on stderr.
     assert_eq!(ended.code(), 1, "{}", ended.stderr);
     assert_eq!(count(&ended.stderr, STOP[0]), 1, "{}", ended.stderr);
@@ -161,7 +161,7 @@ fn line<'a>(log: &'a str, text: &str) -> &'a str {
 
 #[test]
 fn levels_tell_a_failure_from_a_timeout() {
-    let complete = |heard: &Heard| line(&heard.ended.stdout, "Shutdown complete").to_owned();
+    let complete = |output: &Output| line(&output.ended.stdout, "Shutdown complete").to_owned();
     let failed = run(["none", "global", "signal"]);
     assert!(complete(&failed).contains(" ERROR shutdown: "), "{}", complete(&failed));
     let failed = run(["none", "global", "fail"]);
@@ -181,24 +181,24 @@ fn a_run_that_is_left_names_the_phases_that_have_not_run() {
         ("panic", "ERROR", "A panic ends the run", "panic=\"no configuration\""),
     ];
     for (action, level, what, phases) in cases {
-        let heard = run(["fern", "global", action]);
-        for log in [&heard.ended.stdout, &heard.logged] {
+        let output = run(["fern", "global", action]);
+        for log in [&output.ended.stdout, &output.logged] {
             let line = line(log, what);
             assert!(line.contains(level), "{line}");
             // The logger shows a value without quotes if it needs none.
             let bare = phases.replace('"', "");
             assert!(line.contains(phases) || line.contains(&bare), "{line}");
         }
-        let line = line(&heard.ended.stdout, what);
+        let line = line(&output.ended.stdout, what);
         assert!(line.contains("unfinished=\""), "{line}");
     }
 }
 
 #[test]
 fn each_line_names_its_service_if_there_are_two() {
-    let heard = run(["fern", "global", "two"]);
-    for log in [&heard.ended.stdout, &heard.logged] {
-        for (service, phase) in [("heard", "work"), ("other", "work")] {
+    let output = run(["fern", "global", "two"]);
+    for log in [&output.ended.stdout, &output.logged] {
+        for (service, phase) in [("log_receivers", "work"), ("other", "work")] {
             let of = format!("service={service}");
             let named: Vec<_> = log
                 .lines()
@@ -213,15 +213,15 @@ fn each_line_names_its_service_if_there_are_two() {
         let mut ours = ours.filter(|line| line.contains("shutdown"));
         assert!(ours.all(|line| count(line, "service=") == 1), "{log}");
     }
-    let heard = run(["fern", "global", "signal"]);
-    assert_eq!(count(&heard.logged, "service="), 0, "{}", heard.logged);
+    let output = run(["fern", "global", "signal"]);
+    assert_eq!(count(&output.logged, "service="), 0, "{}", output.logged);
 }
 
 #[test]
 fn each_fact_is_once_in_its_line() {
     for subscriber in ["global", "scoped"] {
-        let heard = run(["fern", subscriber, "signal"]);
-        for log in [&heard.ended.stdout, &heard.logged] {
+        let output = run(["fern", subscriber, "signal"]);
+        for log in [&output.ended.stdout, &output.logged] {
             for line in log.lines().filter(|line| line.contains("shutdown")) {
                 let mut keys: Vec<_> =
                     line.split([' ', '{', '}']).filter_map(|word| word.split_once('=')).collect();
@@ -232,8 +232,8 @@ fn each_fact_is_once_in_its_line() {
             }
         }
     }
-    let heard = run(["none", "json", "signal"]);
-    let objects = heard.ended.stdout.lines().filter_map(|line| {
+    let output = run(["none", "json", "signal"]);
+    let objects = output.ended.stdout.lines().filter_map(|line| {
         serde_json::from_str::<Value>(line).ok().filter(|event| event["target"] == "shutdown")
     });
     let mut names = Vec::new();
@@ -260,8 +260,8 @@ fn each_fact_is_once_in_its_line() {
 
 #[test]
 fn a_short_duration_is_shown_in_milliseconds() {
-    let heard = run(["fern", "none", "signal"]);
-    let drain = line(&heard.logged, "phase=drain outcome=timed_out");
+    let output = run(["fern", "none", "signal"]);
+    let drain = line(&output.logged, "phase=drain outcome=timed_out");
     let took = drain.split_once("took=").unwrap().1.split(' ').next().unwrap();
     assert!(took.ends_with("ms"), "{drain}");
     let offset = drain.split_once('+').unwrap().1.split(' ').next().unwrap();

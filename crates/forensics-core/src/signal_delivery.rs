@@ -38,8 +38,8 @@ pub enum Obstacle {
         /// The program or library that contains it, as far as known.
         file: Option<String>,
     },
-    /// No thread accepts it, and no other use of it can be seen: as if the process was started with it
-    /// blocked.
+    /// Every thread blocks it, and nothing else is seen to take it. Probably the process was started with
+    /// it blocked.
     Blocked,
     /// It is blocked, and this thread takes it by sigwait(3).
     Sigwait(String),
@@ -48,7 +48,7 @@ pub enum Obstacle {
 }
 
 /// Libraries with a handler of their own, by their file name, and how to turn it off.
-const WAYS_OUT: [(&str, &str); 2] = [
+const REMEDIES: [(&str, &str); 2] = [
     ("libjvm", "start the JVM with -Xrs"),
     ("libpython", "initialize Python with Py_InitializeEx(0)"),
 ];
@@ -57,16 +57,16 @@ impl Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Obstacle::Default => f.write_str(
-                "is not heard: its default action was installed over the guard's handler; fix: \
+                "does not reach the guard: its default action was installed over the guard's handler; fix: \
                  install the guard after that",
             ),
             Obstacle::Ignored => f.write_str(
-                "is not heard: it was set to be ignored over the guard's handler; fix: install the \
+                "does not reach the guard: it was set to be ignored over the guard's handler; fix: install the \
                  guard after that",
             ),
             Obstacle::Handler { file, .. } => {
                 let file = file.as_deref().unwrap_or_default();
-                f.write_str("may not be heard: a handler")?;
+                f.write_str("may not reach the guard: a handler")?;
                 if !file.is_empty() {
                     write!(f, " of {}", Escaped(file))?;
                 }
@@ -74,23 +74,23 @@ impl Display for Obstacle {
                     " was installed over the guard's, which runs only if the other one calls it; fix: \
                      install the guard after it, or ",
                 )?;
-                let known = WAYS_OUT.iter().find(|(library, _)| file.contains(library));
-                f.write_str(known.map_or("leave this signal out there", |(_, way_out)| way_out))
+                let known = REMEDIES.iter().find(|(library, _)| file.contains(library));
+                f.write_str(known.map_or("leave this signal out there", |(_, remedy)| remedy))
             }
             Obstacle::Blocked => f.write_str(
-                "is not heard: it is blocked in every thread that can be seen; fix: unblock it in one \
+                "does not reach the guard: it is blocked in every thread that can be seen; fix: unblock it in one \
                  of them (pthread_sigmask(3))",
             ),
             Obstacle::Sigwait(thread) => write!(
                 f,
-                "is not heard: it is blocked, and the thread {} waits for it by sigwait(3); fix: leave \
-                 it out there, or out of the guard's signals",
+                "does not reach the guard: it is blocked, and the thread {} waits for it by sigwait(3); fix: leave \
+                 the signal out there, or out of the guard's signals",
                 Escaped(thread)
             ),
             Obstacle::Signalfd(fd) => write!(
                 f,
-                "is not heard: it is blocked, and file descriptor {fd} is a signalfd(2) for it; fix: \
-                 leave it out there, or out of the guard's signals"
+                "does not reach the guard: it is blocked, and file descriptor {fd} is a signalfd(2) for it; fix: \
+                 leave the signal out there, or out of the guard's signals"
             ),
         }
     }
@@ -117,8 +117,8 @@ pub fn obstacles(signals: &[Signal]) -> Vec<(Signal, Obstacle)> {
     signals.iter().filter_map(obstacle).collect()
 }
 
-/// Adds what `/proc` shows: the file of a handler, and who else takes a blocked signal. Leaves out the
-/// signals that another thread accepts. May block, as every read of `/proc`.
+/// Adds what `/proc` shows: the file of a handler, and what else takes a blocked signal. Leaves out the
+/// signals that another thread accepts. May block, like every read of `/proc`.
 pub fn explain(obstacles: Vec<(Signal, Obstacle)>) -> Vec<(Signal, Obstacle)> {
     let threads = Thread::all(usize::MAX);
     let explain = |(signal, obstacle)| match obstacle {
@@ -223,17 +223,17 @@ mod tests {
     }
 
     #[test]
-    fn the_way_out_is_that_of_the_library() {
+    fn the_fix_names_the_setting_of_the_library() {
         let cases = [
             (None, "a handler was installed", "leave this signal out there"),
             (Some("/opt/x.so"), "a handler of /opt/x.so was", "leave this signal out there"),
             (Some("/usr/lib/libjvm.so"), "a handler of /usr/lib/libjvm.so was", "-Xrs"),
             (Some("/lib/libpython3.13.so.1.0"), "libpython3.13.so.1.0 was", "Py_InitializeEx(0)"),
         ];
-        for (file, said, way_out) in cases {
+        for (file, said, remedy) in cases {
             let file = file.map(str::to_owned);
             let text = Obstacle::Handler { address: 0, file }.to_string();
-            assert!(text.contains(said) && text.ends_with(way_out), "{text}");
+            assert!(text.contains(said) && text.ends_with(remedy), "{text}");
         }
     }
 }

@@ -49,7 +49,7 @@ async fn serve(how: &str) -> Result<ShutdownReport, Box<dyn Error>> {
     if matches!(how, "before" | "over_tokio") {
         handle()?;
     }
-    let guard = ShutdownGuard::builder("unheard").install()?;
+    let guard = ShutdownGuard::builder("signal_delivery").install()?;
     if how == "after" {
         handle()?;
     }
