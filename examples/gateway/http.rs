@@ -30,7 +30,7 @@ async fn slow(uri: Uri) -> Result<String, StatusCode> {
 
 /// A stream with a line every second, until the server asks the sessions to end.
 async fn session(State(sessions): State<Streams>) -> Response {
-    let (mut say, hear) = tokio::io::duplex(64);
+    let (mut writer, reader) = tokio::io::duplex(64);
     tokio::spawn(sessions.run(async move |goodbye| {
         use tokio::io::AsyncWriteExt;
         let mut beat = tokio::time::interval(Duration::from_secs(1));
@@ -40,10 +40,10 @@ async fn session(State(sessions): State<Streams>) -> Response {
                 () = goodbye.cancelled() => b"goodbye\n",
             };
             // An error means that the client has left.
-            if say.write_all(line).await.is_err() || goodbye.is_cancelled() {
+            if writer.write_all(line).await.is_err() || goodbye.is_cancelled() {
                 return;
             }
         }
     }));
-    Response::new(Body::from_stream(tokio_util::io::ReaderStream::new(hear)))
+    Response::new(Body::from_stream(tokio_util::io::ReaderStream::new(reader)))
 }

@@ -65,7 +65,7 @@ async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
     // Tell the connected clients, so that they can go elsewhere.
     let told = sessions.clone();
     guard.phase("notify", async move |cx| {
-        trouble.befall(&cx).await;
+        trouble.apply(&cx).await;
         cx.record("sessions_told", told.say_goodbye());
     });
 
@@ -74,7 +74,7 @@ async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
     let drain = connections.drain_phase();
     guard
         .phase("drain", async move |cx| {
-            trouble.befall(&cx).await;
+            trouble.apply(&cx).await;
             drain(cx).await;
         })
         .timeout(guard.drain_timeout());
@@ -90,7 +90,7 @@ async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
     // Last, because the other phases write to it. No other phase can use its second.
     guard
         .phase("db_close", async move |cx| {
-            trouble.befall(&cx).await;
+            trouble.apply(&cx).await;
             cx.record("rows", store.close()?);
             Ok::<(), store::Closed>(())
         })
@@ -131,6 +131,6 @@ fn builder(options: &Options) -> Builder {
 }
 
 async fn stop_adapter(cx: PhaseContext, trouble: Trouble, adapter: Adapter) {
-    trouble.befall(&cx).await;
+    trouble.apply(&cx).await;
     cx.record("delivered", adapter.stop().await);
 }

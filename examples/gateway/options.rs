@@ -88,7 +88,7 @@ impl Options {
 
 impl Trouble {
     /// Returns at once, or never if the command line names this phase.
-    pub(crate) async fn befall(self, cx: &PhaseContext) {
+    pub(crate) async fn apply(self, cx: &PhaseContext) {
         if self.block.is_some_and(|phase| phase.covers(cx.name())) {
             loop {
                 std::thread::park();

@@ -82,10 +82,10 @@ async fn the_pre_stop_delay_counts_towards_the_deadline_but_leaves_the_reserves(
 async fn escalation_ends_the_pre_stop_delay_and_the_phases_run_in_full() {
     let guard = builder().install().unwrap();
     guard.phase("drain", |_| sleep(3 * SECOND));
-    let hasty = guard.handle();
+    let handle = guard.handle();
     tokio::spawn(async move {
         sleep(2 * SECOND).await;
-        hasty.escalate();
+        handle.escalate();
     });
     let report = stop(guard).await;
     assert_about(report.pre_stop_delay, 2 * SECOND);
@@ -97,10 +97,10 @@ async fn escalation_ends_the_pre_stop_delay_and_the_phases_run_in_full() {
 async fn escalation_after_the_pre_stop_delay_cuts_the_phase_short() {
     let guard = builder().install().unwrap();
     guard.phase("drain", |_| sleep(9 * SECOND));
-    let hasty = guard.handle();
+    let handle = guard.handle();
     tokio::spawn(async move {
         sleep(7 * SECOND).await;
-        hasty.escalate();
+        handle.escalate();
     });
     let report = stop(guard).await;
     assert_eq!(report.phases[0].outcome, Outcome::CutShort);

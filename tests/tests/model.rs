@@ -93,9 +93,9 @@ fn length(work: &Work, nth: u32) -> u64 {
 /// The expected outcome, start and length of a phase, in milliseconds.
 type Expected = (Outcome, u64, u64);
 
-/// The model: integer arithmetic without tasks, clocks or tokio. `hurry` is when the second request
+/// The model: integer arithmetic without tasks, clocks or tokio. `escalated` is when the second request
 /// comes.
-fn expect(steps: &[Step], deadline_ms: u64, hurry: u64) -> HashMap<String, Expected> {
+fn expect(steps: &[Step], deadline_ms: u64, escalated: u64) -> HashMap<String, Expected> {
     let mut expected: HashMap<String, Expected> = HashMap::new();
     let mut now = 0;
     let mut nth = 0;
@@ -113,8 +113,8 @@ fn expect(steps: &[Step], deadline_ms: u64, hurry: u64) -> HashMap<String, Expec
             Some(before) => matches!(expected.get(&step_name(before)), Some((Outcome::Ok, ..))),
         };
         let own_requires = if step.is_group { step.requires } else { step.members[0].requires };
-        let hasty = |reserve: u64| hurry <= now && reserve == 0;
-        if !met(own_requires) || budget == 0 || hasty(step.reserve) {
+        let is_cut = |reserve: u64| escalated <= now && reserve == 0;
+        if !met(own_requires) || budget == 0 || is_cut(step.reserve) {
             expected.insert(step_name(i), (Outcome::Skipped, now, 0));
             continue;
         }
@@ -124,7 +124,7 @@ fn expect(steps: &[Step], deadline_ms: u64, hurry: u64) -> HashMap<String, Expec
             // The second request comes while it runs. Without a reserve it is cut short, with one
             // it keeps that time.
             let ends_at = now + natural.min(budget);
-            let cut = now.max(hurry);
+            let cut = now.max(escalated);
             if cut < ends_at && step.reserve == 0 {
                 return (Outcome::CutShort, now, cut - now);
             }
@@ -241,10 +241,10 @@ proptest! {
         steps in proptest::collection::vec(step(), 0..=MAX_STEPS),
         deadline in 3..20_u64,
         // Between the instants of any plan.
-        hurry in proptest::option::weighted(0.5, 0..12_u64),
+        escalated in proptest::option::weighted(0.5, 0..12_u64),
     ) {
-        let hurry = hurry.map(|units| Duration::from_millis(units * UNIT_MS + 300));
-        let at_ms = hurry.map_or(u64::MAX, |at| at.as_millis() as u64);
+        let escalated = escalated.map(|units| Duration::from_millis(units * UNIT_MS + 300));
+        let at_ms = escalated.map_or(u64::MAX, |at| at.as_millis() as u64);
         let expected = expect(&steps, deadline * UNIT_MS, at_ms);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -259,11 +259,11 @@ proptest! {
                 .unwrap();
             register(&guard, &steps);
             guard.handle().request_shutdown("test");
-            let hasty = guard.handle();
+            let handle = guard.handle();
             let hurries = tokio::spawn(async move {
-                if let Some(at) = hurry {
+                if let Some(at) = escalated {
                     sleep(at).await;
-                    hasty.escalate();
+                    handle.escalate();
                 }
             });
             let report = guard.run(async {}).await;

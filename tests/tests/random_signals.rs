@@ -18,7 +18,7 @@ const SPREAD: Duration = Duration::from_millis(40);
 
 /// One run, with a signal `delay` after it is ready. Returns whether the signal began its teardown.
 fn run(delay: Duration, signal: Signal) -> bool {
-    let program = Program::start(&mut Command::new(env!("CARGO_BIN_EXE_hasty")));
+    let program = Program::start(&mut Command::new(env!("CARGO_BIN_EXE_short_lived")));
     program.wait_for_stdout("ready");
     let ready = Instant::now();
     while ready.elapsed() < delay {

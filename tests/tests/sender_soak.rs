@@ -106,7 +106,7 @@ fn soak_all(options: &[&str]) -> [usize; KINDS.len()] {
     KINDS.map(|kind| {
         let figures = soak(&kind, options);
         let percent = |count: usize| count * 100 / TRIALS;
-        // libtest would swallow the output of `println!`.
+        // libtest would capture the output of `println!`.
         let _ = writeln!(
             std::io::stderr(),
             "{TRIALS} times {}{}: named {} %, with its parent {} %; by a task {} %; handler {} µs (median), {} µs (99th percentile)",

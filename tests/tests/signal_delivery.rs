@@ -70,7 +70,8 @@ fn a_signal_that_sigwait_or_a_signalfd_takes_stays_blocked_and_there_is_one_warn
 }
 
 #[test]
-fn handlers_that_ctrlc_has_installed_before_the_guard_still_run_and_the_guard_hears_its_signals() {
+fn handlers_that_ctrlc_has_installed_before_the_guard_still_run_and_the_guard_receives_its_signals()
+{
     for how in ["before", "over_tokio"] {
         for signal in ["TERM", "INT", "HUP"] {
             let program = program(how);

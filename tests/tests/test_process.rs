@@ -108,7 +108,7 @@ fn each_start_of_a_command_has_another_folder() {
 }
 
 #[test]
-fn the_operators_word_wins_over_the_programs() {
+fn the_environment_overrides_the_program() {
     let run =
         stopped(minimal().env("FORENSICS_DEADLINE", "1min 30s").env("FORENSICS_DEADLIN", "1"));
     let said = run.line("Configured by the environment");

@@ -44,8 +44,8 @@ impl LogThread {
         log
     }
 
-    /// Lets the current subscriber, if there is one, have the events of threads that have none. The
-    /// first one that was adopted stays.
+    /// Makes the current subscriber, if there is one, receive the events of threads that have none. Only
+    /// the first call with a subscriber has an effect.
     pub(crate) fn adopt_subscriber(&self) {
         let here = dispatcher::get_default(Dispatch::clone);
         if is_subscriber(&here) {

@@ -226,8 +226,9 @@ pub(crate) fn emit(
     }
 }
 
-/// The message of an event. `enabled` is not enough to know that a subscriber shows an event: it is also
-/// true if all layers filter the event out by filters of their own, and for layers that only export spans.
+/// The message of an event, which notices whether a subscriber reads it. `enabled` does not show that: it is
+/// also true if each layer has a filter of its own that drops the event, and for layers that only export
+/// spans.
 struct Message<'a> {
     text: &'a str,
     /// Whether a subscriber has read the message.

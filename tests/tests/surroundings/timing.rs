@@ -58,7 +58,7 @@ fn judge(ended: &Ended, records: &Path, ready: &str, nth: impl Debug) -> Met {
 /// The program under strace, which traces only its main thread.
 fn traced(options: &[&str], records: &Path) -> Program {
     let mut strace = Command::new("strace");
-    strace.arg("-qq").args(options).arg(env!("CARGO_BIN_EXE_hasty")).arg(records);
+    strace.arg("-qq").args(options).arg(env!("CARGO_BIN_EXE_short_lived")).arg(records);
     Program::start(&mut strace)
 }
 

@@ -60,7 +60,7 @@ pub(super) fn prepare() -> nix::Result<()> {
 pub(super) fn on_signal(info: &siginfo_t) {
     let mono_ns = raw::clock_ns(ClockId::CLOCK_MONOTONIC);
     if own_pid() != OWNER.load(Ordering::Acquire) {
-        return act_as_without_us(info.si_signo);
+        return act_without_our_handler(info.si_signo);
     }
     // The interrupted code may be about to read errno after a failed call.
     let errno = Errno::last_raw();
@@ -72,10 +72,10 @@ pub(super) fn on_signal(info: &siginfo_t) {
     Errno::set_raw(errno);
 }
 
-/// Does in a forked child what the signal would do without our handler, because a child has no thread
-/// that serves the handler. If the action was the default one, the signal takes effect when the
+/// Lets the signal have the effect that it has without our handler. This is for a forked child, which has
+/// no thread that serves the handler. If the action was the default one, the signal takes effect when the
 /// handler returns. Another handler has already been called, and an ignored signal stays ignored.
-fn act_as_without_us(signal: c_int) {
+fn act_without_our_handler(signal: c_int) {
     if is_default(signal).is_some_and(|is_default| is_default.load(Ordering::Acquire)) {
         raw::raise_by_default(signal);
     }

@@ -90,8 +90,8 @@ impl Probe {
 
     /// Runs the probe. May block. Does not fail or panic.
     ///
-    /// `context` is what is known so far. A probe that is not needed finds nothing and reads little
-    /// or nothing, such as the probe for the command line of a sender that has exited.
+    /// `context` is what is known so far. A probe that is not needed, such as the one for the command
+    /// line of a sender that has exited, finds nothing and reads little or nothing.
     pub fn run(self, context: &ShutdownContext, startup: &StartupInfo) -> ProbeResult {
         let sender = context.sender.as_ref();
         match self {

@@ -106,8 +106,8 @@ impl StartupInfo {
         let is_own = pid == own_pid();
         // `self` is right even if /proc belongs to another pid namespace.
         let proc = if is_own { "/proc/self".to_owned() } else { format!("/proc/{pid}") };
-        // The root of another process can be made by a user who has fewer rights than we. A link or a
-        // mount there can lead to a file that this user may not read.
+        // A user with fewer rights than ours can choose the root of another process. A link or a mount
+        // there can lead to a file that this user may not read.
         let root = is_own.then(|| format!("{proc}/root"));
         // Without /proc: a parent without a pid here is in a namespace above ours. Process 1 of the
         // machine has no parent either, but receives no signals from outside.

@@ -154,7 +154,7 @@ pub(crate) fn has_acl(file: &File) -> bool {
 }
 
 /// Reserves disk space for future writes to the file, if its file system can.
-pub(crate) fn set_aside(file: &File, bytes: i64) {
+pub(crate) fn reserve_space(file: &File, bytes: i64) {
     // Not every file system can, and the disk may be full. Later writes then fail if they do not
     // fit.
     let _ = fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, bytes);

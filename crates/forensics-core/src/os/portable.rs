@@ -91,7 +91,7 @@ pub(crate) fn has_acl(_: &File) -> bool {
 }
 
 /// Does nothing: posix_fallocate(2) would make the file longer, and macOS does not have it.
-pub(crate) fn set_aside(_: &File, _: i64) {}
+pub(crate) fn reserve_space(_: &File, _: i64) {}
 
 /// Unknown: there is no `/proc/PID/stat`.
 pub(crate) fn age(_: u64) -> Option<Duration> {

@@ -86,7 +86,7 @@ impl<'a> Summary<'a> {
         run
     }
 
-    /// Takes what a witness said. What was said first stays; what was not said yet is added.
+    /// Adds what a witness said. The first statement about a fact stays.
     fn add(&mut self, witness: &'a Witness) {
         if let Some(end) = witness.unit_end() {
             self.unit_end.get_or_insert_default().merge(end);

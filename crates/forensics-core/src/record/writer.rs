@@ -34,7 +34,7 @@ const ATTEMPTS: usize = 8;
 const MAX_RESTORATIONS: u32 = 8;
 
 /// How many bytes of the disk are reserved at the start: ten times the record of a simple run.
-const SET_ASIDE: i64 = 32 << 10;
+const RESERVED_BYTES: i64 = 32 << 10;
 
 /// Why an event was not recorded. None of these errors may stop a teardown.
 #[derive(Debug, thiserror::Error)]
@@ -358,7 +358,7 @@ fn begin(
     output: &mut Output,
     (ts, mono_us, start): &(Utc, u64, RunStarted),
 ) -> Result<(), RecordError> {
-    os::set_aside(&output.file, SET_ASIDE);
+    os::reserve_space(&output.file, RESERVED_BYTES);
     let mut start = start.clone();
     start.lock = lock_id(&output.file).filter(|_| lock(&output.file).is_ok());
     let first = line(*ts, *mono_us, &Event::RunStarted(start.into()))?;

@@ -15,7 +15,7 @@
 //!
 //! The permissions of the folders further up are not checked, because a volume in a container is
 //! often writable by everyone. A user who may write there can replace our folder, but only with one
-//! that this table accepts.
+//! that these rules accept.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};

@@ -12,7 +12,7 @@ use forensics_core::record::{
 use crate::program::output;
 
 /// How long a recent event may take until it is in the log.
-const PATIENCE: Duration = Duration::from_secs(1);
+const LOG_DELAY: Duration = Duration::from_secs(1);
 
 /// The senders of the signals of a run that its record does not name. `has_just_ended` says that the
 /// log may not have that yet. Without `file`, the usual logs are searched, and then the journal.
@@ -30,7 +30,7 @@ pub(crate) fn senders(run: &Run, has_just_ended: bool, file: Option<&Path>) -> V
         if !found.is_empty() {
             return found;
         }
-        if !is_recent || began.elapsed() > PATIENCE {
+        if !is_recent || began.elapsed() > LOG_DELAY {
             break;
         }
         thread::sleep(Duration::from_millis(100));

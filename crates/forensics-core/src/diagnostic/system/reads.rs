@@ -36,12 +36,12 @@ const MAX_BYTES: u64 = 64 * 1024;
 pub(super) struct Reads<'a> {
     start: &'a mut dyn FnMut(Work) -> io::Result<()>,
     /// What is left of [`LIMIT_IN_ALL`].
-    patience: Duration,
+    time_left: Duration,
 }
 
 impl<'a> Reads<'a> {
     pub(super) fn new(start: &'a mut dyn FnMut(Work) -> io::Result<()>) -> Self {
-        Self { start, patience: LIMIT_IN_ALL }
+        Self { start, time_left: LIMIT_IN_ALL }
     }
 
     /// The result of one read.
@@ -59,7 +59,7 @@ impl<'a> Reads<'a> {
         items: Vec<T>,
         read: impl Fn(T) -> io::Result<R> + Send + Sync + 'static,
     ) -> Vec<io::Result<R>> {
-        let limit = LIMIT.min(self.patience).max(LEAST);
+        let limit = LIMIT.min(self.time_left).max(LEAST);
         let mut missing = items.len();
         let mut answers: Vec<_> = items.iter().map(|_| None).collect();
         let queue = Arc::new(Mutex::new(items.into_iter().enumerate()));
@@ -95,7 +95,7 @@ impl<'a> Reads<'a> {
                 stalled = Duration::ZERO;
             } else {
                 stalled += TAKE_OVER;
-                self.patience = self.patience.saturating_sub(TAKE_OVER);
+                self.time_left = self.time_left.saturating_sub(TAKE_OVER);
             }
         }
         let asked = answers.len() - lock(&queue).len();

@@ -1,6 +1,6 @@
 //! A guarded program that runs for only some milliseconds, for tests that signal it at any moment.
 //!
-//! `hasty [RECORDS]`. It prints `ready` once its guard is installed. Then its service ends by
+//! `short_lived [RECORDS]`. It prints `ready` once its guard is installed. Then its service ends by
 //! itself.
 
 #![forbid(unsafe_code)]
@@ -14,7 +14,7 @@ use tokio::time::sleep;
 fn main() -> Result<ShutdownReport, Box<dyn Error>> {
     logging::init();
     tokio::runtime::Runtime::new()?.block_on(async {
-        let mut builder = ShutdownGuard::builder("hasty");
+        let mut builder = ShutdownGuard::builder("short_lived");
         if let Some(records) = std::env::args_os().nth(1) {
             builder = builder.record_dir(records);
         }
