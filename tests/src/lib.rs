@@ -109,9 +109,12 @@ pub fn forensics() -> PathBuf {
 ///
 /// cp(1) does it, because a process that another test starts could inherit a descriptor of ours for
 /// the copy. As long as that is open for writing, the copy cannot be run ("Text file busy").
+///
+/// # Panics
+/// If it cannot be copied.
 pub fn copy_program(from: impl AsRef<Path>, to: impl AsRef<Path>) {
-    let done = Command::new("cp").args([from.as_ref(), to.as_ref()]).status().unwrap();
-    assert!(done.success(), "cp: {done}");
+    let copied = Command::new("cp").args([from.as_ref(), to.as_ref()]).status();
+    assert!(copied.is_ok_and(|status| status.success()), "cannot copy {:?}", from.as_ref());
 }
 
 /// The folder of cargo's output in the profile of this test: the one above `deps/`.
