@@ -2,7 +2,7 @@
 
 use forensics_core::escape::{Escaped, truncate};
 use forensics_core::logfmt::Value;
-use forensics_core::record::Digest;
+use forensics_core::record::{Digest, Utc};
 
 /// A name of at most `max` characters, in quotes if it could be taken for more than one word.
 pub(crate) fn name(name: &str, max: usize) -> String {
@@ -17,6 +17,16 @@ pub(crate) fn text(text: &str, max: usize) -> String {
 /// `1.20s`.
 pub(crate) fn seconds(us: u64) -> String {
     format!("{:.2}s", us as f64 / 1e6)
+}
+
+/// `1.20s`, or `8.7ms` if it is shorter than 10 ms.
+pub(crate) fn short(us: u64) -> String {
+    if (1..10_000).contains(&us) { format!("{:.1}ms", us as f64 / 1e3) } else { seconds(us) }
+}
+
+/// `2026-11-23 10:15:00`, in UTC.
+pub(crate) fn utc(at: Utc) -> String {
+    at.to_string()[..19].replace('T', " ")
 }
 
 /// The lines that could not be read, if there are any.

@@ -8,11 +8,12 @@ use std::io::{self, Write};
 
 use forensics_core::escape::{Escaped, MAX_NAME_CHARS, is_safe, truncate};
 use forensics_core::json;
-use forensics_core::record::Run;
+use forensics_core::record::{Basis, PostMortem, Run};
 use serde_json::Value;
 
-use crate::format::{seconds, unread_lines};
-use crate::timeline::{Bar, Kind, Mark, Timeline, Tone};
+use crate::format::{seconds, short, unread_lines};
+use crate::report;
+use crate::timeline::{Bar, Kind, Mark, Timeline};
 
 /// Longest name or value shown, in characters. The events have it in full.
 const MAX_VALUE: usize = 2000;
@@ -48,25 +49,25 @@ impl Page<'_> {
     /// Writes the page. The events are read from the record once more.
     pub(crate) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         let Page { run: Run { record, post_mortem: run, file, .. }, timeline, context } = self;
-        let tone = if run.is_clean() { Tone::GOOD } else { Tone::BAD };
+        let tone = report::tone(run);
         let facts = [
             Some(format!("started {}", run.started)),
             Some(format!("last event {}", run.last)),
             record.start.unit.as_ref().map(|unit| format!("unit {}", truncate(unit, MAX_VALUE))),
             run.file_uid.map(|uid| format!("file of uid {uid}, who may have made it up")),
-            run.deadline_us.map(|us| format!("deadline {} after the signal", seconds(us))),
             run.exit_code.map(|code| format!("exit status {code}")),
             unread_lines(record),
         ];
-        let tick = |fifth: u64| {
-            let at = seconds(timeline.span / 5 * fifth);
-            format!("<span style=\"left:{}%\">+{at}</span>", 20 * fifth)
-        };
+        let ticks = timeline.ticks(5);
+        let step = ticks.get(1).map_or(1.0, |(at, _)| timeline.fraction(*at)) * 100.0;
         let no_rows = if timeline.bars.is_empty() { "No phase had begun." } else { "" };
-        let deadline = match timeline.deadline {
-            Some(at) if at <= timeline.span => "<i class=\"line deadline\"></i>deadline".to_owned(),
-            Some(at) => format!(" · deadline +{}, beyond the chart", seconds(at)),
-            None => String::new(),
+        let limits: Vec<_> = timeline.limits().collect();
+        let basis = match &run.basis {
+            Basis::Inferred { from, .. } => format!(
+                "inferred from:<ul>{}</ul>",
+                Each(from, &|fact| format!("<li>{}</li>", value(fact)))
+            ),
+            basis => escaped(&basis.sentence()),
         };
         write!(
             out,
@@ -77,14 +78,16 @@ impl Page<'_> {
             ended = run.outcome,
             tone = tone.class,
             evidence = escaped(&run.evidence),
-            basis = escaped(&run.basis.sentence()),
+            basis = basis,
             advice = escaped(run.advice.as_deref().unwrap_or_default()),
             facts = escaped(&facts.into_iter().flatten().collect::<Vec<_>>().join(" · ")),
-            ticks = (0..=5).map(tick).collect::<String>(),
+            step = step,
+            ticks = Each(&ticks, &|tick| self.tick(tick)),
             rows = Each(&timeline.bars, &|bar| row(bar, timeline)),
             notice = timeline.omitted.as_deref().unwrap_or(no_rows),
-            deadline = deadline,
+            limits = Each(&limits, &|limit| self.limit(*limit)),
             marks = Each(&timeline.marks, &mark),
+            said = said(run),
             context = Each(context, &fact),
             count = record.read,
         )?;
@@ -106,36 +109,72 @@ impl Page<'_> {
     }
 }
 
+impl Page<'_> {
+    fn tick(&self, (at, label): &(u64, String)) -> String {
+        let left = self.timeline.fraction(*at) * 100.0;
+        let class = if left > 90.0 { " class=\"end\"" } else { "" };
+        format!("<span{class} style=\"left:{left:.3}%\">{label}</span>")
+    }
+
+    /// The row of the deadline, or of the stop timeout.
+    fn limit(&self, (name, at): (&str, u64)) -> String {
+        let beyond = if at > self.timeline.span { ", beyond the chart" } else { "" };
+        let line = limit_line(name, at, self.timeline);
+        let at = seconds(at);
+        format!(
+            "<div class=\"row limit\" role=\"listitem\"><span class=\"name\">{name}</span>\
+             <div class=\"track\">{line}</div><span class=\"used\">+{at}{beyond}</span></div>\n"
+        )
+    }
+}
+
+/// An element of a track, from one time to another.
+fn place(timeline: &Timeline, class: &str, (from, to): (u64, u64), title: &str) -> String {
+    let [left, right] = [from, to].map(|at| timeline.fraction(at) * 100.0);
+    let (width, title) = (right - left, escaped(&truncate(title, MAX_TITLE)));
+    format!(
+        "<div class=\"{class}\" style=\"--left:{left:.3}%;width:{width:.3}%\" \
+         title=\"{title}\"></div>"
+    )
+}
+
+/// The line of a limit in a track; nothing if it is beyond the chart.
+fn limit_line(name: &str, at: u64, timeline: &Timeline) -> String {
+    if at > timeline.span {
+        return String::new();
+    }
+    let class = if name == "deadline" { "deadline" } else { "stop-timeout" };
+    place(timeline, class, (at, at), &format!("{name} +{}", seconds(at)))
+}
+
 fn row(bar: &Bar, timeline: &Timeline) -> String {
     let (name, group) = (value(&bar.name), value(bar.group.as_deref().unwrap_or_default()));
     let (tone, used, word) = (bar.tone().class, bar.used(), bar.word());
     let member = if bar.group.is_some() { " member" } else { "" };
     let open = if bar.outcome.is_some() { "" } else { " open" };
-    let place = |class: &str, from: u64, to: u64, title: &str| {
-        let [left, right] = [from, to].map(|at| timeline.fraction(at) * 100.0);
-        let (width, title) = (right - left, escaped(&truncate(title, MAX_TITLE)));
-        format!(
-            "<div class=\"{class}\" style=\"left:{left:.3}%;width:{width:.3}%\" \
-             title=\"{title}\"></div>"
-        )
-    };
-    let budget = bar.from.saturating_add(bar.budget.unwrap_or(0));
-    let mut track = place("budget", bar.from, budget, "budget");
-    track += &place(&format!("bar {tone}{open}"), bar.from, bar.to, &word);
+    let place = |class: &str, times, title: &str| place(timeline, class, times, title);
+    let from = bar.from;
+    let mut track = String::new();
+    for (class, us) in [("budget", bar.budget), ("reserve", bar.reserve)] {
+        if let Some(us) = us {
+            let title = format!("{class} {}", short(us));
+            track += &place(class, (from, from.saturating_add(us)), &title);
+        }
+    }
+    track += &place(&format!("bar {tone}{open}"), (from, bar.to), &word);
     for mark in timeline.marks.iter().take(MAX_IN_ROW) {
         let class = match &mark.kind {
             Kind::Signal { .. } => "at",
             Kind::Stall { phase } if phase.as_ref().is_none_or(|name| *name == bar.name) => "wedge",
             _ => continue,
         };
-        track += &place(class, mark.at, mark.at, &mark.text);
+        track += &place(class, (mark.at, mark.at), &mark.text);
     }
-    if let Some(at) = timeline.deadline.filter(|&deadline| deadline <= timeline.span) {
-        track += &place("deadline", at, at, &format!("deadline +{}", seconds(at)));
+    for (name, at) in timeline.limits() {
+        track += &limit_line(name, at, timeline);
     }
-    let notes = [&bar.error, &bar.recorded]
-        .map(|note| format!("<span class=\"note\">{}</span>", value(note)))
-        .concat();
+    let notes: String =
+        bar.notes().map(|note| format!("<span class=\"note\">{}</span>", value(&note))).collect();
     format!(
         "<div class=\"row phase{member}\" role=\"listitem\" data-phase=\"{name}\" \
          data-group=\"{group}\" aria-label=\"{name}: +{}, {used}, {word}\">\
@@ -143,6 +182,24 @@ fn row(bar: &Bar, timeline: &Timeline) -> String {
          <span class=\"used\">{used} <b class=\"{tone}\">{word}</b></span>{notes}</div>\n",
         seconds(bar.from),
     )
+}
+
+/// What systemd showed during the stop, and what witnesses said after it.
+fn said(run: &PostMortem) -> String {
+    let mut rows = Vec::new();
+    if let Some(explained) = &run.explained {
+        let (detail, basis) = (&explained.detail, explained.basis.sentence());
+        let text = format!("{detail} ({}), {basis}", explained.reason);
+        rows.push(("systemd, during the stop".to_owned(), text));
+    }
+    for witness in &run.witnesses {
+        let source = witness.source.to_string().replace('_', " ");
+        let said = facts(&Value::Object(witness.fields.clone()));
+        let said: Vec<_> =
+            said.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+        rows.push((source, said.join(" ")));
+    }
+    rows.iter().map(fact).collect()
 }
 
 fn mark(mark: &Mark) -> String {

@@ -5,8 +5,10 @@
 mod commands;
 mod format;
 mod html;
+mod layout;
 mod output;
 mod program;
+mod report;
 mod stats;
 mod text;
 mod timeline;

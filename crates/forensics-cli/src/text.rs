@@ -1,12 +1,12 @@
 //! A timeline as text: one bar per phase, and no line longer than the terminal is wide.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 
-use clap::ColorChoice;
 use forensics_core::escape::truncate;
 
 use crate::format::{self, seconds};
-use crate::timeline::{Bar, Timeline, Tone};
+use crate::layout::{Style, Tone, pad, width};
+use crate::timeline::{Bar, Timeline};
 
 /// Widest and narrowest bar, in characters. If the narrowest does not fit, no bars are drawn.
 const WIDEST: usize = 60;
@@ -15,33 +15,11 @@ const NARROWEST: usize = 8;
 /// Longest name shown.
 const MAX_NAME: usize = 24;
 
-/// The width without a terminal, or if the terminal does not say how wide it is.
-const WIDTH: usize = 80;
+/// Longest text of an event, error or value shown, in characters.
+const MAX_NOTE: usize = 400;
 
-/// How to draw.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Style {
-    color: bool,
-    width: usize,
-}
-
-impl Style {
-    /// The settings for standard output.
-    pub(crate) fn of_stdout(color: ColorChoice) -> Self {
-        let color = match color {
-            ColorChoice::Always => true,
-            ColorChoice::Never => false,
-            ColorChoice::Auto => {
-                let no_color = std::env::var_os("NO_COLOR").unwrap_or_default();
-                io::stdout().is_terminal() && no_color.is_empty()
-            }
-        };
-        let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
-        let terminal = || terminal_size::terminal_size_of(io::stdout());
-        let width = columns.or_else(|| terminal().map(|(width, _)| width.0.into()));
-        Self { color, width: width.unwrap_or(WIDTH).max(20) }
-    }
-}
+/// The columns between two marks of the axis, at least.
+const TICK: u64 = 7;
 
 /// The columns of a drawing, in characters.
 struct Layout<'a> {
@@ -58,7 +36,11 @@ struct Layout<'a> {
 pub(crate) fn draw(out: &mut dyn Write, timeline: &Timeline, style: Style) -> io::Result<()> {
     let layout = Layout::new(timeline, style);
     for mark in &timeline.marks {
-        layout.line(out, &[(Tone::PLAIN, &layout.at(mark.at)), (mark.tone(), &mark.text)])?;
+        let text = truncate(&mark.text, MAX_NOTE);
+        style.beside(out, (Tone::PLAIN, &layout.at(mark.at)), (mark.tone(), &text))?;
+    }
+    if !timeline.bars.is_empty() && layout.bar > 0 {
+        layout.axis(out)?;
     }
     for bar in &timeline.bars {
         layout.row(out, bar)?;
@@ -66,14 +48,13 @@ pub(crate) fn draw(out: &mut dyn Write, timeline: &Timeline, style: Style) -> io
     if let Some(more) = &timeline.omitted {
         layout.line(out, &[(Tone::PLAIN, more)])?;
     }
-    if let Some(deadline) = timeline.deadline {
-        let mut text = format!("{:<name$}  ", "deadline", name = layout.name);
-        if deadline <= timeline.span && layout.bar > 0 {
-            text += &" ".repeat(layout.column(deadline).min(layout.bar - 1));
-            text += "┆";
+    for ((name, at), line) in timeline.limits().zip(['┆', '║']) {
+        let mut text = pad(name, layout.name + 2);
+        if at <= timeline.span && layout.bar > 0 {
+            text += &" ".repeat(layout.column(at).min(layout.bar - 1));
+            text.push(line);
         }
-        let text = (Tone::FAINT, text.trim_end());
-        layout.line(out, &[(Tone::PLAIN, &layout.at(deadline)), text])?;
+        layout.line(out, &[(Tone::PLAIN, &layout.at(at)), (Tone::FAINT, text.trim_end())])?;
     }
     Ok(())
 }
@@ -82,36 +63,49 @@ impl<'a> Layout<'a> {
     fn new(timeline: &'a Timeline, style: Style) -> Self {
         let longest =
             |length: fn(&Bar) -> usize| timeline.bars.iter().map(length).max().unwrap_or(0);
-        let name = longest(|bar| label(bar).chars().count()).max("deadline".len());
-        let (used, word) = (longest(|bar| bar.used().len()), longest(|bar| bar.word().len()));
-        let last = timeline.deadline.unwrap_or(0).max(timeline.end);
+        let limits = timeline.limits().map(|(name, _)| name.len()).max().unwrap_or(0);
+        let name = longest(|bar| width(&label(bar))).max(limits);
+        let (used, word) = (longest(|bar| width(&bar.used())), longest(|bar| bar.word().len()));
+        let last = timeline.limits().map(|(_, at)| at).max().unwrap_or(0).max(timeline.end);
         let offset = offset(last).len().max(9);
         let bar = style.width.saturating_sub(offset + 2 + name + 2 + 2 + used + 1 + word);
         let bar = if bar < NARROWEST { 0 } else { bar.min(WIDEST) };
         Self { timeline, style, offset, name, bar, used }
     }
 
+    /// The times of the axis, each at its place.
+    fn axis(&self, out: &mut dyn Write) -> io::Result<()> {
+        let mut axis = String::new();
+        for (at, label) in self.timeline.ticks((self.bar as u64 / TICK).max(1)) {
+            if width(&axis) <= self.column(at) {
+                axis = pad(&axis, self.column(at)) + "╷" + &label;
+            }
+        }
+        let indent = " ".repeat(self.offset + 2 + self.name + 2);
+        self.line(out, &[(Tone::PLAIN, &indent), (Tone::FAINT, &axis)])
+    }
+
     fn row(&self, out: &mut dyn Write, bar: &Bar) -> io::Result<()> {
         let (name, used, tone) = (self.name, self.used, bar.tone());
         let [before, full, left, after] = self.bar(bar);
-        self.line(
-            out,
-            &[
-                (Tone::PLAIN, &format!("{}{:<name$}  {before}", self.at(bar.from), label(bar))),
-                (tone, &full),
-                (Tone::FAINT, &left),
-                (Tone::PLAIN, &format!("{after}{:>used$} ", bar.used())),
-                (tone, &bar.word()),
-            ],
-        )?;
-        let error = format::text(&bar.error, self.style.width);
-        for (tone, text) in [(tone, &error), (Tone::FAINT, &bar.recorded)] {
-            if !text.is_empty() {
-                let indent = " ".repeat(self.offset + 2 + name + 2);
-                self.line(out, &[(Tone::PLAIN, &indent), (tone, text)])?;
-            }
+        let at = self.at(bar.from);
+        let mut indent = self.offset + 2;
+        if self.bar == 0 {
+            let text = format!("{} {} {}", label(bar).trim(), bar.word(), bar.used());
+            self.style.beside(out, (Tone::PLAIN, &at), (tone, &text))?;
+        } else {
+            let start = at + &pad(&label(bar), name + 2) + &before;
+            let used = format!("{after}{:>used$} ", bar.used());
+            let bars = [(tone, &*full), (Tone::FAINT, &left)];
+            let words = [(Tone::PLAIN, &*used), (tone, &bar.word())];
+            self.line(out, &[&[(Tone::PLAIN, &*start)], &bars[..], &words].concat())?;
+            indent += name + 2;
         }
-        Ok(())
+        let indent = " ".repeat(indent);
+        bar.notes().try_for_each(|note| {
+            let note = truncate(format::text(&note, MAX_NOTE), MAX_NOTE);
+            self.style.beside(out, (Tone::PLAIN, &indent), (Tone::FAINT, &note))
+        })
     }
 
     /// Four parts: the time before the phase, the used time, the remaining time, and the padding
@@ -140,19 +134,8 @@ impl<'a> Layout<'a> {
         format!("{:>width$}  ", offset(at), width = self.offset)
     }
 
-    /// One line, cut at the width of the terminal.
     fn line(&self, out: &mut dyn Write, segments: &[(Tone, &str)]) -> io::Result<()> {
-        let mut room = self.style.width;
-        for (tone, text) in segments {
-            let text = truncate(*text, room);
-            room -= text.chars().count();
-            if self.style.color && !tone.sgr.is_empty() && !text.is_empty() {
-                write!(out, "\u{1b}[{}m{text}\u{1b}[0m", tone.sgr)?;
-            } else {
-                write!(out, "{text}")?;
-            }
-        }
-        writeln!(out)
+        self.style.line(out, segments)
     }
 }
 
@@ -192,10 +175,11 @@ mod tests {
 
     #[test]
     fn a_bar_shows_the_used_and_the_remaining_time() {
-        let style = Style { color: false, width: 76 };
+        let style = Style { color: false, wraps: false, width: 76 };
         let text = drawn(&record("drain", 1_000_001, 3_000_001, 4_000_000), style);
         assert!(text.starts_with("   +0.00s  signal, cause drain\n"), "{text}");
-        let bar = text.lines().nth(1).unwrap();
+        let [axis, bar] = [1, 2].map(|n| text.lines().nth(n).unwrap());
+        assert!(axis.contains("╷0 ") && axis.ends_with("╷4s"), "{axis}");
         assert!(bar.starts_with("   +1.00s  drain     "), "{bar}");
         assert!(bar.ends_with("2.00s of 4.00s failed"), "{bar}");
         let count = |c: char| bar.chars().filter(|one| *one == c).count();
@@ -203,7 +187,8 @@ mod tests {
         assert!(count('█').abs_diff(2 * count('·')) <= 2, "{bar}");
         assert!(text.contains("+4.00s  deadline"), "{text}");
         assert!(!text.contains('\u{1b}'));
-        let colored = drawn(&record("drain", 1, 2, 3), Style { color: true, width: 76 });
+        let colored =
+            drawn(&record("drain", 1, 2, 3), Style { color: true, wraps: false, width: 76 });
         assert!(colored.contains("\u{1b}[31mfailed\u{1b}[0m"), "{colored:?}");
     }
 
@@ -215,9 +200,10 @@ mod tests {
             width in 20_usize..200,
         ) {
             let [began, ended, budget] = times;
-            let text = drawn(&record(&phase, began, ended, budget), Style { color: false, width });
+            let style = Style { color: false, wraps: width % 2 == 0, width };
+            let text = drawn(&record(&phase, began, ended, budget), style);
             for line in text.lines() {
-                prop_assert!(line.chars().count() <= width, "{}", line);
+                prop_assert!(crate::layout::width(line) <= width, "{}", line);
                 prop_assert!(!line.chars().any(char::is_control));
             }
         }

@@ -8,9 +8,11 @@ use std::collections::HashMap;
 
 use forensics_core::duration::Timespan;
 use forensics_core::escape::{MAX_NAME_CHARS, MAX_TEXT_CHARS, truncate};
-use forensics_core::record::{Entry, Event, PhaseOutcome, values_line};
+use forensics_core::record::{Diag, Entry, Event, PhaseOutcome, values_line};
+use serde_json::Value;
 
-use crate::format::{name, seconds, text};
+use crate::format::{name, seconds, short, text};
+use crate::layout::Tone;
 
 /// How many phases and marks are drawn. A service has far fewer; an attacker's record can have too
 /// many to draw.
@@ -26,7 +28,10 @@ pub(crate) struct Timeline {
     pub(crate) end: u64,
     /// The time of the deadline.
     pub(crate) deadline: Option<u64>,
-    /// The length of the drawing: until the end of the run, or until the deadline if that is close.
+    /// When the supervisor's stop timeout ends.
+    pub(crate) stop_timeout: Option<u64>,
+    /// The length of the drawing: until the end of the run, or until the deadline or the end of the
+    /// stop timeout if that is close.
     pub(crate) span: u64,
     /// In the order in which they began; each group is followed by its members.
     pub(crate) bars: Vec<Bar>,
@@ -34,6 +39,10 @@ pub(crate) struct Timeline {
     pub(crate) marks: Vec<Mark>,
     /// A note about what is not drawn, if anything.
     pub(crate) omitted: Option<String>,
+    /// What the cause of the first signal rests on.
+    pub(crate) cause_evidence: Option<String>,
+    /// The file of the diagnostic.
+    pub(crate) diagnostic: Option<String>,
 }
 
 /// A phase, a group, or a member of a group.
@@ -46,6 +55,8 @@ pub(crate) struct Bar {
     pub(crate) to: u64,
     /// How long it may have taken.
     pub(crate) budget: Option<u64>,
+    /// How much of that time earlier phases had to leave for it.
+    pub(crate) reserve: Option<u64>,
     /// Absent if the run ended before the phase did.
     pub(crate) outcome: Option<PhaseOutcome>,
     pub(crate) error: String,
@@ -74,21 +85,6 @@ pub(crate) enum Kind {
     Other,
 }
 
-/// How good or bad something is: its class on the page, and its colour on a terminal as an SGR code.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Tone {
-    pub(crate) class: &'static str,
-    pub(crate) sgr: &'static str,
-}
-
-impl Tone {
-    pub(crate) const GOOD: Self = Self { class: "good", sgr: "32" };
-    pub(crate) const WARNING: Self = Self { class: "warning", sgr: "33" };
-    pub(crate) const BAD: Self = Self { class: "bad", sgr: "31" };
-    pub(crate) const FAINT: Self = Self { class: "faint", sgr: "2" };
-    pub(crate) const PLAIN: Self = Self { class: "", sgr: "" };
-}
-
 /// A phase by its name and its group.
 type Key = (String, Option<String>);
 
@@ -107,6 +103,8 @@ pub(crate) struct Collector {
     marks: Vec<Mark>,
     /// How many phases and marks are not drawn.
     more: usize,
+    cause_evidence: Option<String>,
+    diagnostic: Option<String>,
 }
 
 impl Collector {
@@ -124,6 +122,7 @@ impl Collector {
                 let key = key(&started.phase, started.group.as_deref());
                 if let Some(n) = self.push(&key, at) {
                     self.bars[n].budget = started.timeout_us;
+                    self.bars[n].reserve = started.reserve_us;
                     self.open.entry(key).or_default().push(n);
                 }
             }
@@ -151,6 +150,11 @@ impl Collector {
                     && self.first.is_none_or(|(first, _)| at < first)
                 {
                     self.first = Some((at, signal.deadline_us));
+                    let evidence = signal.context.pointer("/verdict/evidence");
+                    self.cause_evidence = evidence.and_then(Value::as_str).map(cut);
+                }
+                if let Event::Diag(Diag { path: Some(path), .. }) = event {
+                    self.diagnostic = Some(cut(path));
                 }
                 if let Event::DeadlineMoved(moved) = event
                     && let Some(to) = moved.deadline_us
@@ -178,8 +182,10 @@ impl Collector {
         Some(self.bars.len() - 1)
     }
 
-    pub(crate) fn timeline(self) -> Timeline {
+    /// `stop_timeout` is when the supervisor's stop timeout ends, counted from the first signal.
+    pub(crate) fn timeline(self, stop_timeout: Option<u64>) -> Timeline {
         let Self { last, first, moved, mut bars, mut marks, more, .. } = self;
+        let Self { cause_evidence, diagnostic, .. } = self;
         let zero = first.map_or(last, |(at, _)| at);
         let end = last.saturating_sub(zero);
         for bar in &mut bars {
@@ -200,11 +206,23 @@ impl Collector {
             mark.at = mark.at.saturating_sub(zero);
         }
         let deadline = moved.map(|(_, to)| to).or_else(|| first.and_then(|(_, deadline)| deadline));
-        let near = deadline.filter(|&deadline| deadline <= end.saturating_mul(3));
+        let limits = deadline.into_iter().chain(stop_timeout);
+        let near = limits.filter(|&limit| limit <= end.saturating_mul(3)).max();
         let span = near.unwrap_or(0).max(end).max(1);
         let omitted = format!("{more} more phases and events are not drawn: use --json for all");
         let omitted = (more > 0).then_some(omitted);
-        Timeline { end, deadline, span, bars: nest(bars), marks, omitted }
+        let bars = nest(bars);
+        Timeline {
+            end,
+            deadline,
+            stop_timeout,
+            span,
+            bars,
+            marks,
+            omitted,
+            cause_evidence,
+            diagnostic,
+        }
     }
 }
 
@@ -213,6 +231,46 @@ impl Timeline {
     pub(crate) fn fraction(&self, at: u64) -> f64 {
         at.min(self.span) as f64 / self.span as f64
     }
+
+    /// The deadline and the end of the stop timeout, as far as they are known.
+    pub(crate) fn limits(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let limits = [("deadline", self.deadline), ("stop timeout", self.stop_timeout)];
+        limits.into_iter().filter_map(|(name, at)| Some((name, at?)))
+    }
+
+    /// The steps of an axis, at most `most`: round times, and their labels.
+    pub(crate) fn ticks(&self, most: u64) -> Vec<(u64, String)> {
+        let step = steps().find(|step| self.span / step <= most).unwrap_or(self.span);
+        let ticks = (0..=self.span / step).map(|n| n * step);
+        ticks.map(|at| (at, self.label(at))).collect()
+    }
+
+    /// A round time in the unit that fits the length of the drawing.
+    fn label(&self, at: u64) -> String {
+        let of = |unit_us: u64, unit: &str| format!("{}{unit}", at as f64 / unit_us as f64);
+        match self.span {
+            _ if at == 0 => "0".to_owned(),
+            ..MS => of(1, "µs"),
+            MS..S => of(MS, "ms"),
+            S..TWO_MINUTES => of(S, "s"),
+            _ => Timespan::Finite(at).to_string(),
+        }
+    }
+}
+
+const MS: u64 = 1000;
+const S: u64 = 1000 * MS;
+const TWO_MINUTES: u64 = 120 * S;
+const DAY: u64 = 86_400 * S;
+
+/// Round lengths of time, from a microsecond on: 1, 2, 5, 10, … seconds; then those of a clock; then
+/// days.
+fn steps() -> impl Iterator<Item = u64> {
+    let tens = |unit: u64| (0..).map_while(move |n| unit.checked_mul(10_u64.checked_pow(n)?));
+    let decimal = move |unit| tens(unit).flat_map(|ten| [1, 2, 5].map(|n| ten.saturating_mul(n)));
+    let clock = [15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21_600, 43_200].map(|n| n * S);
+    let below_15_s = decimal(1).take_while(|&step| step <= 10 * S);
+    below_15_s.chain(clock).chain(decimal(DAY))
 }
 
 /// Puts each member after the last group of that name that began before it. A member without such a
@@ -231,6 +289,13 @@ fn nest(flat: Vec<Bar>) -> Vec<Bar> {
 }
 
 impl Bar {
+    /// What is known about it besides its times and its outcome.
+    pub(crate) fn notes(&self) -> impl Iterator<Item = String> {
+        let reserve = self.reserve.map(|us| format!("reserve {}", short(us)));
+        let notes = [Some(self.error.clone()), Some(self.recorded.clone()), reserve];
+        notes.into_iter().flatten().filter(|note| !note.is_empty())
+    }
+
     /// The word for its outcome.
     pub(crate) fn word(&self) -> String {
         self.outcome.map_or_else(|| "not finished".to_owned(), |outcome| outcome.to_string())
@@ -248,7 +313,7 @@ impl Bar {
 
     /// `1.20s of 30.00s`, or `1.20s` if it had no budget.
     pub(crate) fn used(&self) -> String {
-        let took = seconds(self.to.saturating_sub(self.from));
+        let took = short(self.to.saturating_sub(self.from));
         self.budget.map_or(took.clone(), |budget| format!("{took} of {}", seconds(budget)))
     }
 }
@@ -320,7 +385,7 @@ pub(crate) mod tests {
         let mut collector = Collector::default();
         let record = Record::parse(record.as_bytes()).unwrap();
         record.entries.iter().for_each(|entry| collector.add(entry));
-        collector.timeline()
+        collector.timeline(None)
     }
 
     fn drawn(lines: &[(u64, &str)]) -> Timeline {
@@ -395,5 +460,30 @@ pub(crate) mod tests {
         let rows: Vec<_> = timeline.bars.iter().map(|bar| (&*bar.name, bar.word())).collect();
         assert_eq!(rows, [("a", "ok".to_owned()), ("a", "timed_out".to_owned())]);
         assert_eq!((timeline.end, timeline.span), (0, 1));
+    }
+
+    #[test]
+    fn the_axis_has_round_times_in_units_that_fit() {
+        let cases: [(u64, &[&str]); 10] = [
+            (1, &["0", "1µs"]),
+            (950, &["0", "200µs", "400µs", "600µs", "800µs"]),
+            (45_000, &["0", "10ms", "20ms", "30ms", "40ms"]),
+            (2_700_000, &["0", "0.5s", "1s", "1.5s", "2s", "2.5s"]),
+            (2_900_000_000, &["0", "10min", "20min", "30min", "40min"]),
+            (5_100_000, &["0", "1s", "2s", "3s", "4s", "5s"]),
+            (48_000_000, &["0", "10s", "20s", "30s", "40s"]),
+            (110_000_000, &["0", "30s", "60s", "90s"]),
+            (300_000_000, &["0", "1min", "2min", "3min", "4min", "5min"]),
+            (7_500_000_000, &["0", "30min", "1h", "1h 30min", "2h"]),
+        ];
+        for (span, expected) in cases {
+            let timeline = Timeline { span, ..drawn(&[]) };
+            let labels: Vec<_> = timeline.ticks(5).into_iter().map(|(_, label)| label).collect();
+            assert_eq!(labels, expected, "{span}");
+        }
+        for span in [0, 1, 7, u64::MAX].map(|span: u64| span.max(1)) {
+            let count = Timeline { span, ..drawn(&[]) }.ticks(5).len();
+            assert!((2..=6).contains(&count), "{span}: {count}");
+        }
     }
 }

@@ -22,10 +22,12 @@ const HOSTILE: &str = "a\nb\r\t \u{1b}[31m\u{1b}]8;;http://x\u{1b}\\\u{1b}]52;c;
     \u{e0041}\u{e0100}\u{fe0f}\u{2028}\u{2029}\" cause=systemd  clean  x=\"";
 
 /// The commands that print a record, and whether their output must be JSON.
-const COMMANDS: [(&[&str], bool); 10] = [
+const COMMANDS: [(&[&str], bool); 12] = [
     (&["last", "DIR"], false),
     (&["last", "DIR", "--json"], true),
+    (&["last", "DIR", "--format", "people"], false),
     (&["list", "DIR"], false),
+    (&["list", "DIR", "--format", "people"], false),
     (&["list", "DIR", "--json"], true),
     (&["list", "DIR", "--stats"], false),
     (&["list", "DIR", "--stats", "--json"], true),
@@ -140,8 +142,8 @@ fn every_text_of_a_record_can_be_hostile() {
             match name.as_str() {
                 "last DIR" | "list DIR" => assert_eq!(lines, 1, "{name}: {said}"),
                 // Head, signals, the phase, its member, the other phase, their notes, stalled,
-                // diagnostic, end, deadline, post-mortem.
-                "show FILE" => assert!(lines <= 15, "{said}"),
+                // diagnostic, end, axis, deadline, post-mortem.
+                "show FILE" => assert!(lines <= 16, "{said}"),
                 _ => {}
             }
         }

@@ -196,3 +196,109 @@ fn hostile_text_runs_no_script_even_without_the_policy() {
     }
     assert!(!dom.chars().any(|c| matches!(c, '\0' | '\u{1b}' | '\u{202e}' | '\u{2028}')));
 }
+
+/// Sends what the browser has laid out to the page around this one: the widths of the window and of the
+/// page, and the edges of each element of a track as parts of the track.
+const MEASURE: &str = r#"<script>
+const parts = [...document.querySelectorAll(".track > *")].map(it => {
+  const [box, track] = [it, it.parentElement].map(one => one.getBoundingClientRect());
+  const part = x => (x - track.left) / track.width;
+  const row = it.closest(".row").dataset.phase ?? "";
+  return [it.className, row, part(box.left), part(box.right), box.width, it.textContent];
+});
+const all = document.documentElement;
+parent.postMessage(JSON.stringify({ window: innerWidth, page: all.scrollWidth, parts }), "*");
+</script>"#;
+
+#[test]
+fn the_axis_is_to_scale_and_fits_a_phone_and_short_phases_stay_visible() {
+    const S: u64 = 1_000_000;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("20261123T101500.000000Z-4100.jsonl");
+    let event = |at: u64, rest: &str| {
+        format!(r#"{{"v":1,"ts":"2026-11-23T10:15:00.000000Z","mono_us":{at},{rest}}}"#) + "\n"
+    };
+    let ended = |phase: &str| {
+        format!(
+            r#""event":"phase_finished","phase":"{phase}","outcome":"ok","took_us":1,"offset_us":1"#
+        )
+    };
+    let began = |phase: &str| {
+        format!(
+            r#""event":"phase_started","phase":"{phase}","timeout_us":{},"reserve_us":{S},"offset_us":1"#,
+            4 * S
+        )
+    };
+    let lines = [
+        event(
+            0,
+            &format!(
+                r#""event":"run_started","service":"gateway","pid":4100,"version":"0","stop_timeout_us":{}"#,
+                8 * S
+            ),
+        ),
+        event(
+            0,
+            &format!(
+                r#""event":"signal","kind":"signal","signal":"SIGTERM","ordinal":1,"sender_pid":1,"sender_name":"systemd","cause":"systemd","line":"","deadline_us":{}"#,
+                7 * S
+            ),
+        ),
+        event(0, &began("first")),
+        event(100, &ended("first")),
+        event(2 * S, &began("drain")),
+        event(6 * S, &ended("drain")),
+        event(6 * S, &began("last")),
+        event(6 * S + 1, &ended("last")),
+        event(7 * S, r#""event":"stopped","how":"clean","exit_code":0,"total_us":7000000"#),
+    ];
+    fs::write(&file, lines.concat()).unwrap();
+    let page = dir.path().join("page.html");
+    let show = Command::new(env!("CARGO_BIN_EXE_forensics"))
+        .arg("show")
+        .arg(&file)
+        .arg("--html")
+        .arg(&page)
+        .status();
+    assert!(show.unwrap().success());
+    let text = fs::read_to_string(&page).unwrap();
+    let policy = text.lines().find(|line| line.contains("Content-Security-Policy")).unwrap();
+    fs::write(&page, text.replace(policy, "").replace("</body>", &format!("{MEASURE}</body>")))
+        .unwrap();
+    for width in [400_u64, 1200] {
+        // The window of a browser cannot be that narrow.
+        let around = dir.path().join("around.html");
+        let frame = format!(
+            "<script>onmessage = e => document.title = 'measured ' + e.data</script>\
+             <iframe src='page.html' style='width:{width}px;height:900px;border:0'></iframe>"
+        );
+        fs::write(&around, frame).unwrap();
+        let Some(dom) = dom(&around) else { return };
+        let measured =
+            dom.split("<title>measured ").nth(1).unwrap().split("</title>").next().unwrap();
+        let measured: serde_json::Value = serde_json::from_str(measured).unwrap();
+        assert_eq!(measured["window"], width);
+        assert!(measured["page"].as_u64().unwrap() <= width, "{measured}");
+        let parts = measured["parts"].as_array().unwrap();
+        let find = |class: &str, row: &str| {
+            let is_it = |part: &&serde_json::Value| part[0] == class && part[1] == row;
+            let part =
+                parts.iter().find(is_it).unwrap_or_else(|| panic!("{class} {row}: {measured}"));
+            [2, 3, 4].map(|n| part[n].as_f64().unwrap())
+        };
+        let near = |part: f64, expected: f64| assert!((part - expected).abs() < 0.03, "{measured}");
+        // The chart ends with the stop timeout, at 8 s.
+        let [from, to, _] = find("bar good", "drain");
+        near(from, 2.0 / 8.0);
+        near(to, 6.0 / 8.0);
+        near(find("deadline", "")[0], 7.0 / 8.0);
+        near(find("stop-timeout", "")[0], 1.0);
+        near(find("reserve", "drain")[1], 3.0 / 8.0);
+        let tick = |label: &str| parts.iter().find(|part| part[5] == label).unwrap();
+        near(tick("4s")[2].as_f64().unwrap(), 4.0 / 8.0);
+        for phase in ["first", "last"] {
+            let [from, to, wide] = find("bar good", phase);
+            assert!(wide >= 7.0 && from >= 0.0 && to <= 1.0, "{phase}: {measured}");
+        }
+    }
+}

@@ -15,13 +15,19 @@ use forensics_core::record::{
 };
 
 use super::audit::search::senders;
+use crate::layout::Options;
 use crate::program::output;
+use crate::report;
+use crate::timeline::Collector;
 
 /// Longest inspection read, in bytes.
 const MAX_INSPECTION: u64 = 16 << 20;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
+On a terminal it prints a short block for people. Otherwise, and with --format line, it prints one
+line of fields.
+
 In ExecStopPost=, systemd passes the result of the unit and the end of its main process in the
 environment. They are shown, and added to the record, so that the next start knows them. Otherwise,
 if the run recorded no end, the journal is asked for the messages of the manager, which needs root or
@@ -50,6 +56,8 @@ pub(crate) struct Last {
     /// Print JSON, on one line
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    options: Options,
 }
 
 impl Last {
@@ -78,8 +86,16 @@ impl Last {
         {
             eprintln!("forensics: not used: {foreign}");
         }
-        let text = if self.json { json::to_string(last)? } else { last.to_string() };
-        writeln!(out, "{text}")?;
+        if self.json {
+            writeln!(out, "{}", json::to_string(last)?)?;
+        } else if let Some(style) = self.options.for_people() {
+            let mut collector = Collector::default();
+            run.file.read(|entry, _| collector.add(entry)).map_err(io::Error::other)?;
+            let timeline = collector.timeline(last.stop_timeout_us);
+            report::write(out, &run, &timeline, style)?;
+        } else {
+            writeln!(out, "{last}")?;
+        }
         Ok(ExitCode::from(u8::from(!last.is_clean())))
     }
 

@@ -6,19 +6,25 @@ use std::path::PathBuf;
 use clap::Args;
 use forensics_core::escape::{Escaped, error_chain};
 use forensics_core::json;
-use forensics_core::record::{PostMortem, runs};
+use forensics_core::record::{PostMortem, phase_name, runs};
 
-use crate::format;
+use crate::layout::{Options, Tone};
 use crate::stats::Stats;
+use crate::{format, report};
 
 /// How many phases are named, of those that a run was killed in.
 const MAX_PHASES: usize = 16;
+
+/// Longest text in a cell of the table, in characters.
+const MAX_CELL: usize = 60;
 
 /// Longest name shown, in characters.
 const MAX_NAME: usize = 160;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
+On a terminal it prints a table. A column that does not fit is left out.
+
 Exit status: 0; 2 if the folder cannot be read. A record that cannot be read is reported on stderr.
 
 With --stats: the number of runs by end, by cause, by systemd's reason for the stop, and by sender. For each
@@ -37,6 +43,8 @@ pub(crate) struct List {
     /// Print figures over all runs instead of the runs
     #[arg(long)]
     stats: bool,
+    #[command(flatten)]
+    options: Options,
 }
 
 impl List {
@@ -51,15 +59,54 @@ impl List {
             }
             return Ok(());
         }
+        let people = self.options.for_people().filter(|_| !self.json);
+        let mut rows = Vec::new();
         for path in paths {
             match PostMortem::of(&path) {
                 Ok(run) if self.json => writeln!(out, "{}", json::to_string(&run)?)?,
+                Ok(run) if people.is_some() => rows.push(row(&run)),
                 Ok(run) => print(out, &run)?,
                 Err(e) => eprintln!("forensics: {}", Escaped(&error_chain(&e))),
             }
         }
-        Ok(())
+        match people {
+            Some(style) if !rows.is_empty() => style.table(out, COLUMNS, &rows),
+            _ => Ok(()),
+        }
     }
+}
+
+/// The columns of the table, the most telling first, and how narrow each may become.
+const COLUMNS: [(&str, usize); 6] = [
+    ("OUTCOME", 15),
+    ("STARTED (UTC)", 19),
+    ("IN PHASE", 8),
+    ("CAUSE", 8),
+    ("SIGNAL", 7),
+    ("SERVICE", 8),
+];
+
+/// A row of the table.
+fn row(run: &PostMortem) -> [(Tone, String); 6] {
+    let name = |text: &str| format::name(text, MAX_CELL);
+    let phases = run.phases.iter().map(|open| phase_name(&open.phase, open.group.as_deref()));
+    let phases = phases.take(MAX_PHASES).collect::<Vec<_>>().join(", ");
+    let mut cause = run.cause.as_deref().map(name).unwrap_or_default();
+    if let Some(explained) = &run.explained {
+        cause = format!("{cause}, {}", name(&explained.reason));
+    }
+    let mut outcome = run.outcome.to_string();
+    if let Some(uid) = run.file_uid {
+        outcome += &format!(" (file of uid {uid})");
+    }
+    [
+        (report::tone(run), outcome),
+        (Tone::PLAIN, format::utc(run.started)),
+        (Tone::PLAIN, format::text(&phases, MAX_CELL)),
+        (Tone::PLAIN, cause),
+        (Tone::PLAIN, run.signal.as_deref().map(name).unwrap_or_default()),
+        (Tone::PLAIN, format!("{}[{}]", name(&run.service), run.pid)),
+    ]
 }
 
 fn print(out: &mut dyn Write, run: &PostMortem) -> io::Result<()> {

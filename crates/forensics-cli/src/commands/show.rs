@@ -1,17 +1,18 @@
 //! `forensics show`
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ColorChoice};
+use clap::Args;
 use forensics_core::json;
 use forensics_core::record::{Event, RecordFile, Run};
 
 use crate::format::{self, unread_lines};
 use crate::html;
+use crate::layout::{Color, Tone};
 use crate::output::replace;
-use crate::text::{self, Style};
 use crate::timeline::Collector;
+use crate::{report, text};
 
 /// Longest name of a service shown, in characters.
 const MAX_SERVICE: usize = 160;
@@ -34,9 +35,8 @@ pub(crate) struct Show {
     /// Write a self-contained page for a browser instead, with mode 0600; `-` is standard output
     #[arg(long, value_name = "OUT")]
     html: Option<PathBuf>,
-    /// When to use colour; `auto` uses it on a terminal, unless `NO_COLOR` is set
-    #[arg(long, value_name = "WHEN", default_value = "auto")]
-    color: ColorChoice,
+    #[command(flatten)]
+    color: Color,
 }
 
 impl Show {
@@ -52,7 +52,7 @@ impl Show {
             }
         });
         let run = run.map_err(io::Error::other)?;
-        let timeline = collector.timeline();
+        let timeline = collector.timeline(run.post_mortem.stop_timeout_us);
         if let Some(path) = &self.html {
             let page = html::Page { run: &run, timeline: &timeline, context: &context };
             if path == Path::new("-") {
@@ -66,9 +66,16 @@ impl Show {
         } else {
             let post_mortem = &run.post_mortem;
             let service = format::name(&post_mortem.service, MAX_SERVICE);
-            writeln!(out, "{service}[{}], started {}", post_mortem.pid, post_mortem.started)?;
-            text::draw(out, &timeline, Style::of_stdout(self.color))?;
-            writeln!(out, "{post_mortem}")?;
+            let title = format!("{service}[{}], started {}", post_mortem.pid, post_mortem.started);
+            let style = self.color.style();
+            style.text(out, Tone::PLAIN, &title)?;
+            text::draw(out, &timeline, style)?;
+            if io::stdout().is_terminal() {
+                writeln!(out)?;
+                report::write(out, &run, &timeline, style)?;
+            } else {
+                writeln!(out, "{post_mortem}")?;
+            }
             if let Some(unread) = unread_lines(&run.record) {
                 writeln!(out, "{unread}")?;
             }

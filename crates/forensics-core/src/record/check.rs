@@ -6,7 +6,7 @@
 
 use std::fs::File;
 
-use super::explain::explain;
+use super::explain::{explain, stop_timeout_over_us};
 use super::identity::{Liveness, Place, ProcessState, lock_id};
 use super::lock::{is_locked, unlock};
 use super::summary::Summary;
@@ -156,6 +156,10 @@ pub fn post_mortem(record: &Digest, host: &HostState) -> PostMortem {
         }),
         after_signal_us: run.asked.map(|(at_us, _)| run.last_us.saturating_sub(at_us)),
         deadline_us: first.and_then(|signal| signal.deadline_us),
+        stop_timeout_us: run
+            .asked
+            .zip(stop_timeout_over_us(&run))
+            .map(|((at_us, _), over_us)| over_us.saturating_sub(at_us)),
         how: run.stopped.map(|stopped| stopped.how),
         exit_code: run.stopped.and_then(|stopped| stopped.exit_code),
         exit_signal: run.stopped.and_then(|stopped| stopped.exit_signal.clone()),

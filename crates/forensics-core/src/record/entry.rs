@@ -178,7 +178,7 @@ mod tests {
         signal.deadline_us = Some(2_700_000);
         let mut started = PhaseStarted::new("telegram", 5);
         started.group = Some("adapters".to_owned());
-        started.timeout_us = Some(9);
+        (started.timeout_us, started.reserve_us) = (Some(9), Some(4));
         let progress = PhaseProgress::new("drain", map(json!({ "v": 3, "left": [1, null] })), 6);
         let mut finished = PhaseFinished::new("drain", PhaseOutcome::Failed, 8, 13);
         finished.error = Some("two\nlines".to_owned());
@@ -237,7 +237,7 @@ mod tests {
             (
                 Event::PhaseStarted(started),
                 json!({ "event": "phase_started", "phase": "telegram", "group": "adapters", "timeout_us": 9,
-                    "offset_us": 5 }),
+                    "reserve_us": 4, "offset_us": 5 }),
             ),
             (
                 Event::PhaseProgress(progress),

@@ -21,6 +21,9 @@ pub struct PhaseStarted {
     /// Its budget in microseconds; absent if it has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_us: Option<u64>,
+    /// How much of that time earlier phases had to leave for it, in microseconds; absent if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserve_us: Option<u64>,
     /// Microseconds since the first signal.
     pub offset_us: u64,
 }
@@ -28,7 +31,7 @@ pub struct PhaseStarted {
 impl PhaseStarted {
     /// A phase without group and budget.
     pub fn new(phase: impl Into<String>, offset_us: u64) -> Self {
-        Self { phase: phase.into(), group: None, timeout_us: None, offset_us }
+        Self { phase: phase.into(), group: None, timeout_us: None, reserve_us: None, offset_us }
     }
 }
 

@@ -182,6 +182,10 @@ pub struct PostMortem {
     /// The deadline, in microseconds from the first signal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline_us: Option<u64>,
+    /// When the stop timeout of the supervisor ends, in microseconds from the first signal; absent if
+    /// it is not known, or if the signal started none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_timeout_us: Option<u64>,
     /// How it ended, as the run itself recorded it; absent if it did not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub how: Option<ExitKind>,

@@ -199,6 +199,8 @@ impl Stop {
             phase: key.name.to_string(),
             group: key.group_name(),
             timeout_us: Some(micros(budget)),
+            // A member shares the reserve of its group.
+            reserve_us: Some(micros(due.reserve)).filter(|&us| us > 0 && key.group.is_none()),
             offset_us: micros(offset),
         }));
         turn.log(LogEvent::PhaseStarted { phase: key.clone(), offset, budget });

@@ -22,6 +22,13 @@ const RECORDS: (&str, &[(&str, &str)]) = (
     )],
 );
 
+/// The environment of the commands whose output differs on a terminal.
+const TERMINAL: [(&str, &str); 3] = [
+    ("NO_COLOR", "If it is set and not empty, there is no colour, except with `--color always`."),
+    ("TERM", "If it is `dumb`, there is no colour, except with `--color always`."),
+    ("COLUMNS", "The width of the output, in characters. By default the terminal's."),
+];
+
 /// In the order of their names.
 pub(super) const MORE: [More; 10] = [
     More {
@@ -58,11 +65,13 @@ pub(super) const MORE: [More; 10] = [
                 &[
                     (
                         "NO_COLOR",
-                        "If it is set and not empty, `show` uses no colour, except with `--color always`.",
+                        "If it is set and not empty, `last`, `list` and `show` use no colour, except with \
+                         `--color always`.",
                     ),
                     (
                         "COLUMNS",
-                        "The width of the output of `show`, in characters. By default the terminal's.",
+                        "The width of the output of `last`, `list` and `show`, in characters. By default the \
+                         terminal's.",
                     ),
                     (
                         "PATH",
@@ -152,8 +161,8 @@ pub(super) const MORE: [More; 10] = [
         of: "last",
         description: &[
             "Of the runs that have ended, the last one to start is shown. If none has ended, the running \
-             one is shown. One line is printed: the outcome, the phase that the run ended in, who \
-             asked it to stop, the likely reason with the evidence for it, and what to change.",
+             one is shown. Printed are the outcome, the phase that the run ended in, who asked it to \
+             stop, the reason with the evidence for it and what that rests on, and what to change.",
             "The outcome is clean, timed_out, cut_short, failed, forced, panicked or abandoned if the run \
              recorded its end, and killed_after_teardown if systemd says that a signal ended it after \
              that. It is killed_in_phase, killed_before_teardown or vanished if the run did not record its \
@@ -165,11 +174,16 @@ pub(super) const MORE: [More; 10] = [
         sections: &[
             (
                 "ENVIRONMENT",
-                &[(
-                    "SERVICE_RESULT, EXIT_CODE, EXIT_STATUS, INVOCATION_ID",
-                    "In ExecStopPost=, set by systemd: how the unit and its main process ended. See \
-                     systemd.exec(5).",
-                )],
+                &[
+                    (
+                        "SERVICE_RESULT, EXIT_CODE, EXIT_STATUS, INVOCATION_ID",
+                        "In ExecStopPost=, set by systemd: how the unit and its main process ended. \
+                         See systemd.exec(5).",
+                    ),
+                    TERMINAL[0],
+                    TERMINAL[1],
+                    TERMINAL[2],
+                ],
             ),
             RECORDS,
         ],
@@ -184,28 +198,13 @@ pub(super) const MORE: [More; 10] = [
     More {
         of: "list",
         description: &[],
-        sections: &[RECORDS],
+        sections: &[("ENVIRONMENT", &TERMINAL), RECORDS],
         see_also: &["forensics-last(1)", "forensics-show(1)"],
     },
     More {
         of: "show",
         description: &[],
-        sections: &[
-            (
-                "ENVIRONMENT",
-                &[
-                    (
-                        "NO_COLOR",
-                        "If it is set and not empty, there is no colour, except with `--color always`.",
-                    ),
-                    (
-                        "COLUMNS",
-                        "The width of the output, in characters. By default the terminal's.",
-                    ),
-                ],
-            ),
-            RECORDS,
-        ],
+        sections: &[("ENVIRONMENT", &TERMINAL), RECORDS],
         see_also: &["forensics-last(1)", "forensics-list(1)"],
     },
     More { of: "timespan", description: &[], sections: &[], see_also: &["systemd.time(7)"] },

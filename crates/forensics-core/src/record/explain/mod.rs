@@ -78,6 +78,12 @@ pub(super) fn explain(
     (verdict, timer.map(|timer| timer.over_us().max(run.last_us)))
 }
 
+/// When the supervisor's stop timeout ends, on the monotonic clock. `None` if that is not known.
+pub(super) fn stop_timeout_over_us(run: &Summary<'_>) -> Option<u64> {
+    let timer = StopTimer::of(run).filter(|timer| !timer.is_default)?;
+    Some(timer.over_us())
+}
+
 /// A verdict that the run recorded itself.
 fn recorded(reason: Reason, (evidence, advice): Texts) -> Verdict {
     Verdict::new(reason, Basis::observed(Source::Program), evidence, advice)

@@ -325,6 +325,24 @@ fn an_escalation_before_a_phase_starts_is_not_missed() {
 }
 
 #[test]
+fn the_record_has_the_reserve_of_a_phase_and_of_a_group_but_not_of_its_members() {
+    let mut driven = Driven::new(config());
+    let group = driven.group("adapters");
+    driven.member(group, "slack");
+    driven.machine.plan.reserve(group, ms(2000));
+    driven.bring(Event::RunStarted);
+    let actions = driven.bring(request());
+    let reserves = actions.iter().filter_map(|action| match action {
+        Action::Record(record::Event::PhaseStarted(started)) => {
+            Some((started.phase.as_str(), started.reserve_us))
+        }
+        _ => None,
+    });
+    let expected = [("adapters", Some(2_000_000)), ("slack", None)];
+    assert_eq!(reserves.collect::<Vec<_>>(), expected);
+}
+
+#[test]
 fn a_signal_while_the_context_is_captured_is_not_lost() {
     let mut machine = Driven::new(config()).machine;
     let now = Instant::now();
