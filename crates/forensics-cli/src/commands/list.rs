@@ -78,8 +78,8 @@ impl List {
 
 /// The columns of the table, the most telling first, and how narrow each may become.
 const COLUMNS: [(&str, usize); 6] = [
-    ("OUTCOME", 15),
-    ("STARTED (UTC)", 19),
+    ("OUTCOME", 22),
+    ("STARTED (UTC)", 14),
     ("IN PHASE", 8),
     ("CAUSE", 8),
     ("SIGNAL", 7),
