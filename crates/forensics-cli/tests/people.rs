@@ -411,3 +411,16 @@ fn a_command_of_the_block_can_be_run_as_it_is() {
     let output = Command::new("sh").args(["-c", command]).env("PATH", path).output().unwrap();
     assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[test]
+fn a_folder_with_very_many_runs_is_several_tables() {
+    let (_, events, _) = ends().swap_remove(0);
+    let run = Written::new(&events);
+    for n in 1..=1000 {
+        fs::copy(&run.file, run.dir.path().join(format!("20261123T101501.{n:06}Z-4100.jsonl")))
+            .unwrap();
+    }
+    let (_, table) = on_terminal(&mut run.command(&["list", "DIR", "--color", "never"]), 80);
+    assert_eq!(table.matches("OUTCOME").count(), 2);
+    assert_eq!(table.matches("\nclean").count(), 1001);
+}

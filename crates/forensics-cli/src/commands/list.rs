@@ -15,6 +15,9 @@ use crate::{format, report};
 /// How many phases are named, of those that a run was killed in.
 const MAX_PHASES: usize = 16;
 
+/// How many rows a table has. A folder can have more records than memory should hold.
+const MAX_ROWS: usize = 1000;
+
 /// Longest text in a cell of the table, in characters.
 const MAX_CELL: usize = 60;
 
@@ -62,6 +65,10 @@ impl List {
         let people = self.options.for_people().filter(|_| !self.json);
         let mut rows = Vec::new();
         for path in paths {
+            if let Some(style) = people.filter(|_| rows.len() == MAX_ROWS) {
+                style.table(out, COLUMNS, &rows)?;
+                rows.clear();
+            }
             match PostMortem::of(&path) {
                 Ok(run) if self.json => writeln!(out, "{}", json::to_string(&run)?)?,
                 Ok(run) if people.is_some() => rows.push(row(&run)),
