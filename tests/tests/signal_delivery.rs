@@ -79,10 +79,44 @@ fn handlers_that_ctrlc_has_installed_before_the_guard_still_run_and_the_guard_re
             let ended = program.wait();
             assert_eq!(ended.code(), 0, "{}", ended.stderr);
             ended.line(&format!("Shutdown context: signal=SIG{signal}"));
-            assert_eq!(count(&ended, " WARN "), 0, "{}", ended.stderr);
+            let shared = usize::from(how == "over_tokio");
+            assert_eq!(count(&ended, "also listens for SIGINT"), shared, "{}", ended.stderr);
+            assert_eq!(count(&ended, " WARN "), shared, "{}", ended.stderr);
             // Over handlers that were there before tokio's it is the guard that runs.
             let by_ctrlc = ended.stdout.contains("handled by ctrlc");
             assert_eq!(by_ctrlc, how == "before", "{how}: {}", ended.stdout);
+        }
+    }
+}
+
+#[test]
+fn there_is_one_warning_if_something_else_listens_for_sigint_through_tokio() {
+    let cases = [
+        ("none", 0),
+        ("tokio_before", 1),
+        ("tokio_after", 1),
+        ("tokio_in_service", 1),
+        // Not seen.
+        ("tokio_term", 0),
+    ];
+    for (how, expected) in cases {
+        // Stopped at once, and after the last check.
+        for is_late in [false, true] {
+            let program = program(how);
+            if is_late && expected == 1 {
+                program.wait_for_stderr("also listens for SIGINT");
+            }
+            program.kill("-INT");
+            let ended = program.wait();
+            assert_eq!(ended.code(), 0, "{}", ended.stderr);
+            ended.line("Shutdown context: signal=SIGINT");
+            assert_eq!(
+                count(&ended, "also listens for SIGINT"),
+                expected,
+                "{how}: {}",
+                ended.stderr
+            );
+            assert_eq!(count(&ended, " WARN "), expected, "{how}: {}", ended.stderr);
         }
     }
 }

@@ -122,6 +122,13 @@ events! {
         warn("signal_unheard", ["{signal} {why}"], short ["A signal of the guard {why}"],
             in_message { signal = display(signal) });
 
+    /// Something else in this program also listens for SIGINT.
+    pub(crate) fn signal_shared() =>
+        warn("signal_shared", ["Something else in this program also listens for SIGINT through \
+            tokio::signal, as actix-web does without disable_signals(), and as tokio::signal::ctrl_c() does: \
+            if it stops the service, requests can be lost; fix: turn it off there, and stop the service by \
+            the guard's token or in a phase"]);
+
     /// One of the guard's signals was blocked when the guard was installed.
     pub(crate) fn signal_unblocked(signal: Signal) =>
         info("signal_unblocked",

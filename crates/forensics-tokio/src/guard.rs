@@ -22,7 +22,7 @@ use crate::phase::{Group, Phase};
 use crate::phase_context::PhaseContext;
 use crate::report::ShutdownReport;
 use crate::shutdown::Shutdown;
-use crate::signal_check::SignalCheck;
+use crate::signal_check::{self, SignalCheck};
 use crate::{shutdown_thread, status};
 
 /// Handles the signals of a service, and runs its teardown.
@@ -243,8 +243,14 @@ impl ShutdownGuard {
         let service = async move { service.await.into_error() };
         let mut service = Some(Box::pin(outcome_of(service)));
         let mut status = pin!(status::update(shutdown.clone()));
+        let mut is_running = installed.handlers.is_some();
         loop {
             let Awaited { is_finished, drops_service, timer } = *awaited.borrow_and_update();
+            if is_running && shutdown.token.is_cancelled() {
+                is_running = false;
+                // Perhaps it was not checked yet.
+                drop(signal_check::listen_late(shutdown));
+            }
             let report = if is_finished { shutdown.machine().report() } else { None };
             if let Some(report) = report {
                 shutdown.close(&report);

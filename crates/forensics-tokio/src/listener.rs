@@ -5,11 +5,12 @@
 //! done so within a second after tokio has received the signal, this task handles the signal
 //! instead.
 
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use forensics_core::capture::Signal;
+use forensics_core::capture::{Signal, next_action};
 use forensics_core::context::Trigger;
 use tokio::signal::unix;
 use tokio::time::{Instant, sleep_until};
@@ -24,14 +25,33 @@ const FORWARD_AFTER: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(crate) struct Listeners(Vec<(Signal, unix::Signal)>);
 
+/// What listens for signals beside a guard, such as actix-web or `ctrl_c()`, listens for this one. The guard
+/// registers it later than the others, so that it can tell whether something else has done so.
+const LATE: Signal = Signal::INT;
+
 impl Listeners {
-    /// Registers with tokio. Our own handlers must be installed before.
-    pub(crate) fn register(signals: &[Signal]) -> std::io::Result<Self> {
-        let listen = |&signal: &Signal| {
-            let kind = unix::SignalKind::from_raw(signal.as_raw());
-            Ok((signal, unix::signal(kind)?))
+    /// Registers with tokio, except for [`LATE`]. Our own handlers must be installed before.
+    pub(crate) fn register(signals: &[Signal]) -> io::Result<Self> {
+        let now = signals.iter().filter(|signal| **signal != LATE);
+        now.map(listener).collect::<io::Result<_>>().map(Self)
+    }
+
+    /// Registers [`LATE`], if it is one of `signals`. Also returns whether something else in this program
+    /// had registered it with tokio before.
+    ///
+    /// tokio registers an action for a signal when it gets the first listener. So only the first call in a
+    /// process can tell. Without an I/O driver nothing listens through tokio.
+    pub(crate) fn register_late(signals: &[Signal]) -> (Self, bool) {
+        static IS_REGISTERED: Mutex<bool> = Mutex::new(false);
+        let Some(late) = signals.iter().find(|signal| **signal == LATE) else {
+            return Default::default();
         };
-        signals.iter().map(listen).collect::<std::io::Result<_>>().map(Self)
+        let mut is_registered = IS_REGISTERED.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = if *is_registered { None } else { next_action(LATE) };
+        let listeners = Self(listener(late).into_iter().collect());
+        let is_shared = before.is_some_and(|before| next_action(LATE) == Some(before + 1));
+        *is_registered |= !listeners.0.is_empty();
+        (listeners, is_shared)
     }
 
     /// The next signal. Cancel safe.
@@ -45,6 +65,10 @@ impl Listeners {
         })
         .await
     }
+}
+
+fn listener(signal: &Signal) -> io::Result<(Signal, unix::Signal)> {
+    Ok((*signal, unix::signal(unix::SignalKind::from_raw(signal.as_raw()))?))
 }
 
 /// Listens until the guard aborts it, after the teardown.

@@ -4,6 +4,9 @@
 //! installed their handlers. That is the last time that an idle guard wakes up. There is one warning
 //! per signal. docs/reliability.md lists them.
 //!
+//! The last check also tells whether something else listens for SIGINT through tokio, such as a server that
+//! handles signals itself. If a stop begins before that, it is checked then.
+//!
 //! A signal that is blocked at `install()` is unblocked in the calling thread, because the process was
 //! probably started with it blocked. It stays blocked if something else takes it, such as sigwait(3).
 //! A signal that is blocked later was blocked by the program, so it stays blocked as well.
@@ -20,6 +23,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::blocking::{off_runtime, run_with_timeout};
 use crate::events;
+use crate::listener::{Listeners, listen};
 use crate::shutdown::Shutdown;
 
 /// How long to wait for `/proc`.
@@ -57,11 +61,13 @@ impl SignalCheck {
         check
     }
 
-    /// The checks after `run()` has begun.
+    /// The checks after `run()` has begun. Then listens for the signal that is registered last.
     pub(crate) async fn repeat(mut self, shutdown: Arc<Shutdown>) {
         self.check(&shutdown).await;
         sleep(LAST_CHECK).await;
         self.check(&shutdown).await;
+        let listeners = listen_late(&shutdown);
+        listen(shutdown, listeners).await;
     }
 
     async fn check(&mut self, shutdown: &Shutdown) {
@@ -86,6 +92,16 @@ impl SignalCheck {
         self.reported.extend(found.iter().map(|(signal, _)| signal));
         found
     }
+}
+
+/// Listens for the signal that is registered last, and warns if something else in this program does so.
+/// There is one warning in a process.
+pub(crate) fn listen_late(shutdown: &Shutdown) -> Listeners {
+    let (listeners, is_shared) = Listeners::register_late(&shutdown.config.signals);
+    if is_shared {
+        shutdown.log.emit(events::signal_shared);
+    }
+    listeners
 }
 
 fn log((signal, obstacle): &(Signal, Obstacle)) {

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `before`, `after`, `late` | the crate ctrlc, whose handlers are installed before the guard, after it, or half a second later |
 //! | `over_tokio` | the crate ctrlc, over tokio's handlers, before the guard |
+//! | `tokio_before`, `tokio_after`, `tokio_in_service` | `tokio::signal`, for all signals, before the guard, after it, or in the service |
+//! | `tokio_term` | `tokio::signal`, for SIGTERM |
 //! | `sigwait`, `signalfd` | a thread in sigwait(3), or a signalfd(2), for SIGTERM |
 //! | `none` | nothing |
 //!
@@ -13,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 use std::error::Error;
+use std::io;
 use std::time::Duration;
 
 use forensics_tokio::{ShutdownGuard, ShutdownReport, logging};
@@ -41,10 +44,8 @@ fn main() -> Result<ShutdownReport, Box<dyn Error>> {
 
 async fn serve(how: &str) -> Result<ShutdownReport, Box<dyn Error>> {
     let mut listeners = Vec::new();
-    if how == "over_tokio" {
-        for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()] {
-            listeners.push(signal(kind)?);
-        }
+    if matches!(how, "over_tokio" | "tokio_before") {
+        listeners = listen()?;
     }
     if matches!(how, "before" | "over_tokio") {
         handle()?;
@@ -53,18 +54,33 @@ async fn serve(how: &str) -> Result<ShutdownReport, Box<dyn Error>> {
     if how == "after" {
         handle()?;
     }
+    if how == "tokio_after" {
+        listeners = listen()?;
+    }
+    if how == "tokio_term" {
+        listeners.push(signal(SignalKind::terminate())?);
+    }
     guard.phase("farewell", async |_| tracing::info!("farewell"));
     let stop = guard.token();
     let report = guard.run(async move {
+        if how == "tokio_in_service" {
+            listeners = listen()?;
+        }
         println!("ready");
         if how == "late" {
             tokio::time::sleep(Duration::from_millis(500)).await;
             handle()?;
         }
         stop.cancelled().await;
-        Ok::<_, ctrlc::Error>(())
+        drop(listeners);
+        Ok::<_, Box<dyn Error>>(())
     });
     Ok(report.await)
+}
+
+fn listen() -> io::Result<Vec<tokio::signal::unix::Signal>> {
+    let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
+    kinds.into_iter().map(signal).collect()
 }
 
 /// With its feature `termination`, ctrlc handles SIGINT, SIGTERM and SIGHUP.

@@ -136,6 +136,20 @@ pub fn survive_broken_pipes() {
     }
 }
 
+/// The number of the next action in the registry. tokio::signal and signal-hook register theirs in the same
+/// one, so a difference shows whether they have registered another. `None` if it is not known.
+///
+/// Registers an action for `signal`, which must be captured, and removes it.
+#[doc(hidden)]
+pub fn next_action(signal: Signal) -> Option<u128> {
+    // SAFETY: an action that does nothing is async-signal-safe.
+    let id = unsafe { signal_hook_registry::register(signal.as_raw(), || {}) }.ok()?;
+    signal_hook_registry::unregister(id);
+    // The registry tells the number only this way: `SigId { signal: 2, action: ActionId(7) }`.
+    let shown = format!("{id:?}");
+    shown.rsplit('(').next()?.trim_end_matches([')', '}', ' ']).parse().ok()
+}
+
 impl Drop for HandlerGuard {
     fn drop(&mut self) {
         let mut registrations = registrations();

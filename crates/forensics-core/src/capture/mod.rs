@@ -69,7 +69,7 @@ pub use signal::{Signal, UnknownSignal};
 #[doc(hidden)]
 pub use self::{
     handler::{end_by, exit_now},
-    install::{Disposition, disposition, survive_broken_pipes},
+    install::{Disposition, disposition, next_action, survive_broken_pipes},
     raw::Bytes,
     slice::{
         may_be_killed_for_short_slice, request_short_slice, request_short_slice_for_main_thread,

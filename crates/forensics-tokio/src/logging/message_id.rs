@@ -30,6 +30,7 @@ pub const MESSAGE_IDS: &[(&str, &str)] = &[
     ("environment_not_trusted", "218d7eec605a43a1bbd1e7dac60a3242"),
     ("hangup_ignored", "0019aae87aa0332b61c5cc8c3322bdf5"),
     ("signal_unheard", "7696ec37364540ebb314d21201cc159a"),
+    ("signal_shared", "161b8d1d1ecc446d9be6ad3437902f6f"),
     ("signal_unblocked", "9682d4848e0c498783ac3c34bfa8faf4"),
     ("broken_pipes_kill", "84bb286a62474a89b57326d7daad9830"),
     ("shell_is_process_one", "14fecf9f9e2b4367acf54a3058bd8bb5"),
