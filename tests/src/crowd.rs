@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::LIMIT;
 use crate::client::{Account, Client, Fate};
 
-/// How a client sends its requests. Every fourth request of each is a slow one.
+/// How a client sends its requests.
 #[derive(Debug, Clone, Copy)]
 enum Habit {
     /// A new connection for every request.
@@ -29,8 +29,17 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Starts `of_each_habit` clients of each kind.
+    /// Starts `of_each_habit` clients of each kind. Every fourth request of each is a slow one.
     pub fn start(address: &str, of_each_habit: usize) -> Self {
+        Self::start_with(address, of_each_habit, 4)
+    }
+
+    /// The same, without slow requests.
+    pub fn start_quick(address: &str, of_each_habit: usize) -> Self {
+        Self::start_with(address, of_each_habit, u64::MAX)
+    }
+
+    fn start_with(address: &str, of_each_habit: usize, slow_of: u64) -> Self {
         let answered = Arc::new(AtomicU64::new(0));
         let leave = Arc::new(AtomicBool::new(false));
         let habits = [Habit::NewConnection, Habit::Busy, Habit::Pausing];
@@ -39,7 +48,7 @@ impl Crowd {
             (0..of_each_habit).map(move |_| {
                 let (client, answered, leave) =
                     (Client::new(address), answered.clone(), leave.clone());
-                thread::spawn(move || run_client(client, habit, &answered, &leave))
+                thread::spawn(move || run_client(client, habit, slow_of, &answered, &leave))
             })
         });
         Self { clients: clients.collect(), answered, leave }
@@ -83,6 +92,7 @@ impl Crowd {
 fn run_client(
     mut client: Client,
     habit: Habit,
+    slow_of: u64,
     answered: &AtomicU64,
     leave: &AtomicBool,
 ) -> Account {
@@ -99,7 +109,7 @@ fn run_client(
             // last call.
             Habit::Pausing => thread::sleep(Duration::from_millis(random % 250)),
         }
-        let slow = (nth % 4 == 3).then_some(((random >> 32) % 80) as u32);
+        let slow = (nth % slow_of == slow_of - 1).then_some(((random >> 32) % 80) as u32);
         match client.ask(slow) {
             Fate::Answered => drop(answered.fetch_add(1, Ordering::Relaxed)),
             Fate::Refused => break,

@@ -50,6 +50,9 @@ pub fn assert_tame(text: &str) {
 /// After this time a test fails. Even on a busy machine everything takes far less.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
+/// The examples of packages with many dependencies, as patterns for cargo.
+const HEAVY_EXAMPLES: [&str; 7] = ["0*", "actix*", "apalis", "grpc", "otel", "sqlx", "streams"];
+
 /// The path of the example `name`, built from the current sources.
 ///
 /// # Panics
@@ -59,12 +62,12 @@ pub fn example(name: &str) -> PathBuf {
     static LIGHT: OnceLock<()> = OnceLock::new();
     // An example is always built by the same command. Another selection of packages means other features,
     // and cargo would replace a program that another test may be about to start.
-    let is_numbered = name.starts_with(|first: char| first.is_ascii_digit());
-    if is_numbered || matches!(name, "grpc" | "otel" | "streams") {
-        let heavy = ["grpc", "numbered", "otel", "streams"];
-        let heavy = heavy.map(|name| format!("forensics-example-{name}"));
-        let heavy = heavy.iter().flat_map(|package| ["--package", package]);
-        HEAVY.get_or_init(|| cargo_build(&heavy.chain(["--examples"]).collect::<Vec<_>>()));
+    if HEAVY_EXAMPLES.iter().any(|pattern| name.starts_with(pattern.trim_end_matches('*'))) {
+        // As `cargo test --workspace` builds them: so they are built only once.
+        let patterns = HEAVY_EXAMPLES.iter().flat_map(|pattern| ["--example", pattern]);
+        HEAVY.get_or_init(|| {
+            cargo_build(&["--workspace"].into_iter().chain(patterns).collect::<Vec<_>>());
+        });
     } else {
         LIGHT.get_or_init(|| cargo_build(&["--package", "forensics-examples", "--examples"]));
     }
@@ -317,6 +320,11 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/compare.md")]
 struct Compare;
+
+/// The code in docs/stacks/axum.md, compiled; the other pages have code of the examples.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/stacks/axum.md")]
+struct Axum;
 
 /// The code in docs/guide.md, compiled; its files are built by `tests/guide.rs`.
 #[cfg(doctest)]
