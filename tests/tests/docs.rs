@@ -99,6 +99,34 @@ fn every_link_leads_to_a_file_and_a_heading() {
     assert!(checked > 100, "only {checked} links found");
 }
 
+/// So that the code can be copied from the page, and is tested in the example.
+#[test]
+fn the_pages_of_stacks_show_the_code_of_the_examples() {
+    let mut compared = 0;
+    for page in pages().iter().filter(|page| page.parent().unwrap().ends_with("docs/stacks")) {
+        let text = fs::read_to_string(page).unwrap();
+        let mut example = None;
+        for (nth, part) in text.split("```").enumerate() {
+            // Between two blocks is text, which names the example.
+            if nth % 2 == 0 {
+                let named = part.split('`').find(|word| word.starts_with("examples/"));
+                example = named.map(|name| root().join(name)).or(example);
+            } else if let Some(code) = part.strip_prefix("rust,ignore\n") {
+                let example = example.as_ref().unwrap_or_else(|| panic!("{}", page.display()));
+                let program = fs::read_to_string(example).unwrap();
+                assert!(
+                    program.contains(code),
+                    "{}: not in {}:\n{code}",
+                    page.display(),
+                    example.display()
+                );
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared >= 10, "{compared}");
+}
+
 #[test]
 fn the_book_has_every_page() {
     let docs = root().join("docs");
