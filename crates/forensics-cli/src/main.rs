@@ -13,6 +13,7 @@ mod stats;
 mod text;
 mod timeline;
 
+use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
 
@@ -36,7 +37,7 @@ Examples:
   forensics timespan --human '1h 90min'        how does systemd read this?";
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| refuse(&error));
     match cli.command.run(&mut io::stdout().lock()) {
         Ok(code) => code,
         // The reader has exited, as in `forensics list DIR | head -1`.
@@ -45,6 +46,16 @@ fn main() -> ExitCode {
             eprintln!("forensics: {}", Escaped(&error_chain(&e)));
             ExitCode::from(2)
         }
+    }
+}
+
+/// Shows why the arguments are wrong, and exits. An argument can be the name of a file of another user, as in
+/// `forensics show *`, so it is shown escaped.
+fn refuse(error: &clap::Error) -> ! {
+    let escaped = |argument: OsString| Escaped(&argument.to_string_lossy()).to_string();
+    match Cli::try_parse_from(std::env::args_os().map(escaped)) {
+        Err(shown) => shown.exit(),
+        Ok(_) => error.exit(),
     }
 }
 

@@ -308,3 +308,26 @@ fn the_output_of_systemctl_is_escaped_too() {
         }
     }
 }
+
+/// A shell passes the names of files that another user has made: `forensics show *`.
+#[test]
+fn a_hostile_argument_controls_no_terminal() {
+    let hostile = HOSTILE.replace('\0', "");
+    let calls: [&[&str]; 7] = [
+        &[&hostile],
+        &["show", "a", &hostile],
+        &["show", "--color", &hostile, "a"],
+        &["show", &hostile],
+        &["last", &hostile],
+        &["last", ".", "--audit-log", &hostile],
+        &["timespan", &hostile],
+    ];
+    for arguments in calls {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_forensics"));
+        let output = command.args(arguments).output().unwrap();
+        let shown = [output.stdout, output.stderr].concat();
+        let shown = String::from_utf8(shown).unwrap();
+        assert!(!output.status.success() && !shown.is_empty(), "{arguments:?}");
+        assert!(shown.chars().all(|c| c == '\n' || is_safe(c)), "{shown:?}");
+    }
+}

@@ -2,13 +2,14 @@
 //!
 //! A user who can place a program where we look for one gets our rights. So the folders of the system
 //! come first, and only then those of `PATH`. A relative or empty entry of `PATH` is never used, and
-//! neither is a folder that another user can change. A program with rights that its caller lacks does
-//! not use `PATH` at all, because the caller has set it.
+//! neither is a folder that another user can change or replace, or in which other users can create files,
+//! or a program that another user can change. A program with rights that its caller lacks does not use
+//! `PATH` at all, because the caller has set it.
 
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::capture::is_secure_execution;
 use crate::secure_fs::Folder;
@@ -30,10 +31,14 @@ fn find_in(system: &str, path: &OsStr, name: &str) -> Option<PathBuf> {
     let is_program = |file: &PathBuf| {
         file.metadata().is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0)
     };
-    let is_trusted = |folder: &PathBuf| folder.is_absolute() && Folder::open(folder).is_ok();
-    let on_path = std::env::split_paths(path).filter(is_trusted);
-    let folders = system.split(':').map(PathBuf::from).chain(on_path);
-    folders.map(|folder| folder.join(name)).find(is_program)
+    let of_system = system.split(':').map(|folder| Path::new(folder).join(name)).find(is_program);
+    let is_trusted = |folder: &PathBuf| {
+        folder.is_absolute()
+            && folder.ancestors().all(|above| Folder::open(above).is_ok())
+            && Folder::open(folder).is_ok_and(|folder| folder.has_program(Path::new(name)))
+    };
+    let on_path = || std::env::split_paths(path).find(is_trusted).map(|folder| folder.join(name));
+    of_system.or_else(on_path)
 }
 
 #[cfg(test)]
@@ -50,9 +55,13 @@ mod tests {
         let dir = tempfile::tempdir_in(".").unwrap();
         let below = fs::canonicalize(dir.path()).unwrap();
         let at = |name: &str| below.join(name).into_os_string().into_string().unwrap();
-        for (folder, mode) in
-            [("system", 0o755), ("ours", 0o755), ("open", 0o777), ("theirs", 0o755)]
-        {
+        for (folder, mode) in [
+            ("system", 0o755),
+            ("ours", 0o755),
+            ("open", 0o777),
+            ("theirs", 0o755),
+            ("tmp", 0o1777),
+        ] {
             fs::create_dir(at(folder)).unwrap();
             fs::set_permissions(at(folder), Permissions::from_mode(mode)).unwrap();
             fs::write(at(&format!("{folder}/ask")), "").unwrap();
@@ -60,12 +69,22 @@ mod tests {
                 .unwrap();
         }
         fs::write(at("ours/data"), "").unwrap();
+        for (program, mode) in [("writable", 0o757), ("theirs", 0o755)] {
+            fs::write(at(&format!("ours/{program}")), "").unwrap();
+            fs::set_permissions(at(&format!("ours/{program}")), Permissions::from_mode(mode))
+                .unwrap();
+        }
+        fs::create_dir(at("open/below")).unwrap();
+        fs::set_permissions(at("open/below"), Permissions::from_mode(0o755)).unwrap();
+        fs::copy(at("ours/ask"), at("open/below/ask")).unwrap();
         fs::create_dir(at("ours/folder")).unwrap();
         symlink("ours", at("link")).unwrap();
         if geteuid().is_root() {
             chown(at("theirs"), Some(65534), None).unwrap();
+            chown(at("ours/theirs"), Some(65534), None).unwrap();
         } else {
             fs::remove_dir_all(at("theirs")).unwrap();
+            fs::remove_file(at("ours/theirs")).unwrap();
         }
         let system = at("system");
         let here = fs::canonicalize(".").unwrap();
@@ -80,6 +99,12 @@ mod tests {
             ("/nonexistent", ".:".to_owned(), "Cargo.toml", None),
             ("/nonexistent", String::new(), "ask", None),
             ("/nonexistent", at("open"), "ask", None),
+            // As `/tmp`, in which each user can create files.
+            ("/nonexistent", at("tmp"), "ask", None),
+            // Our folder, but another user can put another one in its place.
+            ("/nonexistent", at("open/below"), "ask", None),
+            ("/nonexistent", at("ours"), "writable", None),
+            ("/nonexistent", at("ours"), "theirs", None),
             ("/nonexistent", at("theirs"), "ask", None),
             ("/nonexistent", at("ours"), "data", None),
             ("/nonexistent", at("ours"), "folder", None),

@@ -50,7 +50,7 @@ enum Search {
 /// After the first answer it notifies systemd that we are stopping. The order matters: after the
 /// notification systemd shows the unit as stopping, and no longer shows the reason.
 pub(crate) async fn explain(shutdown: Arc<Shutdown>, context: Arc<ShutdownContext>) {
-    let unit = context.systemd.unit.clone().filter(CgroupUnit::has_stop_timeout);
+    let unit = context.systemd.unit.clone().filter(unit::can_be_asked);
     if let Some(explained) = explain_final_kill(&context) {
         shutdown.handle(Event::StopExplained(Box::new(explained)));
         return;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use forensics_core::clock;
 use forensics_core::process::ProcessSummary;
-use forensics_core::systemd::{CgroupUnit, UnitProperties};
+use forensics_core::systemd::{CgroupUnit, Manager, UnitProperties};
+use nix::unistd::geteuid;
 use tokio::time::{sleep, timeout};
 
 use crate::blocking::off_runtime;
@@ -23,6 +24,17 @@ const FIRST_QUESTION: Duration = Duration::from_secs(1);
 
 /// The longest pause between two of these questions.
 const LONGEST_PAUSE: Duration = Duration::from_secs(64);
+
+/// Whether systemd is asked about the unit: it has a stop timeout, and its manager is that of the system
+/// or of our user. A process that root has started in the session of another user, as by sudo(8), can be
+/// in a unit of that user's manager, which may answer anything.
+pub(crate) fn can_be_asked(unit: &CgroupUnit) -> bool {
+    let is_trusted = match unit.manager {
+        Manager::User { uid } => uid == geteuid().as_raw(),
+        _ => true,
+    };
+    unit.has_stop_timeout() && is_trusted
+}
 
 /// systemd's answer about our unit.
 pub(crate) struct Answer {

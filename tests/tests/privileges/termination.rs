@@ -8,6 +8,7 @@ use std::process::Command;
 use forensics_tests::{Program, example, root_can};
 
 const OTHER: u32 = 65534;
+const THIRD: u32 = 4711;
 const BEFORE: &str = "as before\n";
 
 fn folder(path: &Path, owner: u32, mode: u32) {
@@ -67,6 +68,10 @@ fn only_a_file_that_no_other_user_can_have_chosen_is_written_to() {
     file(&at("volume-theirs"), OTHER, 0o666);
     symlink(at("roots"), at("theirs/link")).unwrap();
     std::os::unix::fs::lchown(at("theirs/link"), Some(OTHER), Some(OTHER)).unwrap();
+    folder(&at("thirds"), THIRD, 0o700);
+    file(&at("thirds/private"), THIRD, 0o600);
+    symlink(at("thirds"), at("theirs/to_third")).unwrap();
+    std::os::unix::fs::lchown(at("theirs/to_third"), Some(OTHER), Some(OTHER)).unwrap();
     symlink(at("roots"), at("link")).unwrap();
     symlink("private", at("roots/link")).unwrap();
     file(&at("roots/first"), 0, 0o644);
@@ -96,6 +101,9 @@ fn only_a_file_that_no_other_user_can_have_chosen_is_written_to() {
         (OTHER, "theirs/own", None, true),
         (OTHER, "open/roots", None, false),
         (OTHER, "roots/private", None, false),
+        (THIRD, "thirds/private", None, true),
+        (THIRD, "link/kubelets", None, true),
+        (THIRD, "theirs/to_third/private", None, false),
     ];
     for (user, path, mounted, is_written) in cases {
         let case = format!("{path} as {user}, mounted: {mounted:?}");

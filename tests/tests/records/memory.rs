@@ -194,3 +194,24 @@ fn a_record_that_is_too_large_is_an_error_at_once() {
         assert_eq!((output.status.code(), output.stdout), (Some(2), Vec::new()));
     }
 }
+
+/// The output of a container runtime has names and labels that others chose.
+#[test]
+fn no_inspection_makes_last_use_much_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let records = folder.path().join("records");
+    fs::create_dir(&records).unwrap();
+    write(&records.join("20261123T101500.123456Z-7.jsonl"), 0, |_| String::new());
+    let inspection = folder.path().join("inspection");
+    let file = inspection.to_str().unwrap();
+    for part in [r#"{"":0},"#, "[],"] {
+        // As much as is read, and as many values as are read.
+        for count in
+            [(16 * MIB - 10) / part.len(), 200_000 / (1 + part.matches(['{', '[']).count()) - 10]
+        {
+            fs::write(&inspection, format!("[{}0]", part.repeat(count))).unwrap();
+            let peak = peak(&["last", "DIR", "--inspect", file], &records.join("x"));
+            assert!(peak < COMMANDS, "{count} times {part}: {peak} MiB");
+        }
+    }
+}

@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used)] // A test's unwrap is an assertion.
 
 mod alignment;
+mod attacks;
 mod diagnostic;
 mod ends;
 mod hardening;

@@ -19,6 +19,10 @@ use crate::secure_fs::{Links, OpenError, open_path};
 /// Largest record read, in bytes. A run writes a few kilobytes.
 pub const MAX_RECORD: usize = 64 << 20;
 
+/// Shorter than any event, in bytes: the shortest is
+/// `{"v":1,"ts":"2026-11-23T10:15:00Z","mono_us":0,"event":""}`.
+const SHORT: usize = 50;
+
 /// Why a record could not be read; its source says more.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read the record {}", path.display())]
@@ -211,8 +215,10 @@ fn scan(
         if line == b"\n" {
             continue;
         }
-        // A line that is too long is not parsed.
-        let entry = (length <= MAX_LINE).then(|| Entry::parse(&line).ok()).flatten();
+        // A line that is too long is not parsed. Neither is one that is too short, because a record can
+        // have millions of those.
+        let may_be_entry = (SHORT..=MAX_LINE).contains(&length);
+        let entry = may_be_entry.then(|| Entry::parse(&line).ok()).flatten();
         match entry {
             Some(entry) => {
                 collected.add(&entry);
@@ -283,6 +289,15 @@ mod tests {
     fn whole() -> Vec<u8> {
         let stopped = Event::Stopped(Stopped::new(ExitKind::Clean, 0, 1));
         bytes(&[start(), phase("drain"), phase("größe"), stopped])
+    }
+
+    #[test]
+    fn the_shortest_event_is_read() {
+        let shortest = r#"{"v":1,"ts":"2026-11-23T10:15:00Z","mono_us":0,"event":""}"#;
+        assert!(shortest.len() >= SHORT);
+        let record = [whole(), shortest.into()].concat();
+        let read = Record::parse(&record).unwrap();
+        assert_eq!((read.entries.len(), read.torn), (5, false));
     }
 
     #[test]

@@ -32,7 +32,7 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
 use super::regular::{self, Links, OpenError, READ, is_regular, kind};
-use super::trust::{BY_ALL, BY_GROUP, Facts, Us, follows_link, problem};
+use super::trust::{BY_ALL, BY_GROUP, Facts, STICKY, Us, follows_link, problem};
 use crate::access::{AccessError, Attempt};
 use crate::os::{self, Found};
 
@@ -165,8 +165,31 @@ impl Folder {
         checked(file, &path, OPEN_FILE)
     }
 
+    /// Whether it has a program of that name that no other user can have put there, nor can change.
+    pub(crate) fn has_program(&self, name: &Path) -> bool {
+        // Other users can create files in a sticky folder.
+        let is_sticky = |stat: FileStat| permissions(&stat) & STICKY != 0;
+        if fstat(&self.file).map_or(true, is_sticky) {
+            return false;
+        }
+        // A link is followed, because only users that we trust can have made it.
+        let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+        let found = openat(&self.file, name, flags, Mode::empty()).map(File::from);
+        found.is_ok_and(|file| {
+            fstat(&file).is_ok_and(|stat| {
+                let facts = Facts { hard_links: 1, ..facts(&file, &stat) };
+                let is_program = is_regular(&stat) && facts.mode & 0o111 != 0;
+                is_program && problem(&facts, &Us::now()).is_none()
+            })
+        })
+    }
+
     /// Renames a file, and replaces a file that has the new name.
-    pub(crate) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// Those of rename(2).
+    #[doc(hidden)]
+    pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         Ok(renameat(&self.file, from, &self.file, to)?)
     }
 
@@ -380,9 +403,8 @@ fn steps(path: &Path) -> impl Iterator<Item = OsString> {
 
 /// Whether a link that was found in this folder can be followed.
 fn is_trusted_link(link: &FileStat, folder: &FileStat) -> bool {
-    let us = geteuid().as_raw();
     let folder = (folder.st_uid, permissions(folder));
-    follows_link(us, (link.st_uid, hard_links(link)), folder, os::LINKS_ARE_HELD)
+    follows_link(&Us::now(), (link.st_uid, hard_links(link)), folder, os::LINKS_ARE_HELD)
 }
 
 #[allow(clippy::useless_conversion)] // Its type differs between systems.

@@ -13,12 +13,14 @@
 //!
 //! [`problem`] decides, as a function of plain data.
 
+use std::ops::Range;
+
 use nix::unistd::{Gid, getegid, geteuid, getgroups};
 
 use super::read;
 use crate::procfile;
 
-const STICKY: u32 = 0o1000;
+pub(super) const STICKY: u32 = 0o1000;
 pub(super) const BY_GROUP: u32 = 0o020;
 pub(super) const BY_ALL: u32 = 0o002;
 
@@ -30,8 +32,8 @@ const OVERFLOW_UID: u32 = 65534;
 pub(super) struct Us {
     pub(super) uid: u32,
     pub(super) groups: Vec<u32>,
-    /// Whether the files of unmapped users appear as those of [`OVERFLOW_UID`].
-    pub(super) in_user_namespace: bool,
+    /// Whether root's files may appear as those of [`OVERFLOW_UID`], because no user here is root outside.
+    pub(super) root_may_be_unmapped: bool,
     /// The content of `/etc/passwd` and `/etc/group`.
     pub(super) passwd: String,
     pub(super) group: String,
@@ -48,7 +50,7 @@ impl Us {
         Self {
             uid: geteuid().as_raw(),
             groups: [getegid()].into_iter().chain(more).map(Gid::as_raw).collect(),
-            in_user_namespace: !map.is_empty() && !maps(&map, OVERFLOW_UID),
+            root_may_be_unmapped: root_may_be_unmapped(&map),
             passwd: text("/etc/passwd"),
             group: text("/etc/group"),
         }
@@ -57,8 +59,11 @@ impl Us {
     /// Whether a folder or file of this user can be used: no other user can replace it.
     fn trusts_owner(&self, owner: u32) -> bool {
         // Root trusts only its own files. Other users trust those of root as well, who may be unmapped.
-        owner == self.uid
-            || (self.uid != 0 && (owner == 0 || (owner == OVERFLOW_UID && self.in_user_namespace)))
+        owner == self.uid || (self.uid != 0 && (owner == 0 || self.may_be_root(owner)))
+    }
+
+    fn may_be_root(&self, owner: u32) -> bool {
+        owner == OVERFLOW_UID && self.root_may_be_unmapped
     }
 
     fn trusts_group(&self, gid: u32) -> bool {
@@ -88,15 +93,19 @@ impl Us {
     }
 }
 
-/// Whether the map of a user namespace contains this uid.
-fn maps(map: &str, uid: u32) -> bool {
-    map.lines().any(|line| {
-        let mut numbers = line.split_whitespace().filter_map(|number| number.parse::<u64>().ok());
-        let (Some(first), _, Some(count)) = (numbers.next(), numbers.next(), numbers.next()) else {
-            return false;
-        };
-        (first..first.saturating_add(count)).contains(&u64::from(uid))
-    })
+/// Whether the map of a user namespace (user_namespaces(7)) contains neither [`OVERFLOW_UID`] nor, as with
+/// `PrivateUsers=yes` of systemd, the root outside.
+fn root_may_be_unmapped(map: &str) -> bool {
+    // From one uid inside, and one outside, so many uids are mapped.
+    let mut ranges = map.lines().filter_map(|line| {
+        let numbers: Vec<u64> = line.split_whitespace().filter_map(|it| it.parse().ok()).collect();
+        let [inside, outside, count] = numbers[..] else { return None };
+        Some((inside..inside.saturating_add(count), outside..outside.saturating_add(count)))
+    });
+    let is_mapped = |(inside, outside): (Range<u64>, Range<u64>)| {
+        inside.contains(&u64::from(OVERFLOW_UID)) || outside.contains(&0)
+    };
+    !map.is_empty() && !ranges.any(is_mapped)
 }
 
 /// What is known about a folder or a regular file.
@@ -152,15 +161,15 @@ pub(super) fn problem(facts: &Facts, us: &Us) -> Option<(String, Vec<String>)> {
 /// Whether we follow a symbolic link, because only root or our user can have put it there. `link` has
 /// its owner and its hard links, `folder` the owner and the mode of the folder that it is in. `is_held`:
 /// it cannot be replaced between this check and its use.
-pub(super) fn follows_link(us: u32, link: (u32, u64), folder: (u32, u32), is_held: bool) -> bool {
-    let is_root_or_us = |owner: u32| owner == 0 || owner == us;
+pub(super) fn follows_link(us: &Us, link: (u32, u64), folder: (u32, u32), is_held: bool) -> bool {
+    let is_root_or_us = |owner: u32| owner == 0 || owner == us.uid;
     let is_closed = folder.1 & (BY_GROUP | BY_ALL) == 0;
     // Another user may have made a hard link to one of root's links.
     let is_ours = is_root_or_us(link.0) && link.1 == 1;
     let keeps_links = is_root_or_us(folder.0) && (is_closed || folder.1 & STICKY != 0);
-    // In a user namespace, root's links can appear to belong to any user.
-    let is_its_owners = us != 0 && is_closed;
-    (is_ours && (is_held || keeps_links)) || is_its_owners
+    // In a user namespace, root's links can appear to belong to another user, as those of others do.
+    let may_be_roots = us.may_be_root(link.0) && us.trusts_owner(folder.0) && is_closed;
+    (is_ours && (is_held || keeps_links)) || may_be_roots
 }
 
 #[cfg(test)]
@@ -174,7 +183,7 @@ mod tests {
 
     fn us(uid: u32, groups: &[u32]) -> Us {
         let (passwd, group) = (PASSWD.to_owned(), GROUP.to_owned());
-        Us { uid, groups: groups.to_vec(), in_user_namespace: false, passwd, group }
+        Us { uid, groups: groups.to_vec(), root_may_be_unmapped: false, passwd, group }
     }
 
     fn folder(owner: u32, group: u32, mode: u32) -> Facts {
@@ -304,30 +313,50 @@ mod tests {
             (0, (999, 1), (999, 0o700), false),
             (999, (1000, 1), (0, 0o1777), false),
             (999, (1000, 1), (1000, 0o775), false),
-            // Only the owner of the folder can have made it; it may be root outside of our user
-            // namespace.
-            (999, (65534, 1), (65534, 0o755), true),
-            (999, (65534, 1), (0, 0o755), true),
-            (999, (65534, 1), (65534, 0o1777), false),
+            (999, (1000, 1), (1000, 0o755), false),
+            (999, (1000, 1), (0, 0o755), false),
+            (999, (65534, 1), (65534, 0o755), false),
         ];
-        for (us, link, folder, expected) in cases {
-            assert_eq!(follows_link(us, link, folder, true), expected, "{us} {link:?} {folder:?}");
+        for (uid, link, folder, expected) in cases {
+            let followed = follows_link(&us(uid, &[]), link, folder, true);
+            assert_eq!(followed, expected, "{uid} {link:?} {folder:?}");
+        }
+        // Only the owner of the folder can have made it; it may be root outside of our user namespace.
+        let inside = |uid| Us { root_may_be_unmapped: true, ..us(uid, &[]) };
+        for (uid, link, folder, expected) in [
+            (999, 65534, (65534, 0o755), true),
+            (999, 65534, (0, 0o755), true),
+            (999, 65534, (1000, 0o755), false),
+            (999, 65534, (65534, 0o1777), false),
+            (999, 1000, (65534, 0o755), false),
+            (0, 65534, (65534, 0o755), false),
+        ] {
+            let followed = follows_link(&inside(uid), (link, 1), folder, true);
+            assert_eq!(followed, expected, "{uid} {link} {folder:?}");
         }
         // Where links cannot be held, others must not be able to replace them.
         for (folder, expected) in [((0, 0o755), true), ((0, 0o1777), true), ((0, 0o777), false)] {
-            assert_eq!(follows_link(0, (0, 1), folder, false), expected, "{folder:?}");
+            assert_eq!(follows_link(&us(0, &[]), (0, 1), folder, false), expected, "{folder:?}");
         }
     }
 
     #[test]
     fn roots_files_can_appear_as_those_of_the_overflow_uid_in_a_user_namespace() {
-        assert!(maps("         0          0 4294967295\n", OVERFLOW_UID));
-        assert!(maps("0 1000 1\n1 100000 65536\n", OVERFLOW_UID));
-        assert!(!maps("0 0 1\n61184 61184 1\n", OVERFLOW_UID));
-        assert!(!maps("garbage\n7\n", OVERFLOW_UID));
-        let inside = Us { in_user_namespace: true, ..us(999, &[999]) };
+        for (map, expected) in [
+            ("         0          0 4294967295\n", false),
+            ("0 1000 1\n1 100000 65536\n", false),
+            // `PrivateUsers=yes`: root is itself, and all others are the overflow uid.
+            ("0 0 1\n61184 61184 1\n", false),
+            // The same in a user's unit, and a container without many uids.
+            ("1777 1777 1\n", true),
+            ("0 1000 1\n", true),
+            ("", false),
+        ] {
+            assert_eq!(root_may_be_unmapped(map), expected, "{map}");
+        }
+        let inside = Us { root_may_be_unmapped: true, ..us(999, &[999]) };
         assert_eq!(problem(&folder(OVERFLOW_UID, OVERFLOW_UID, 0o755), &inside), None);
-        let root = Us { in_user_namespace: true, ..us(0, &[0]) };
+        let root = Us { root_may_be_unmapped: true, ..us(0, &[0]) };
         assert!(problem(&folder(OVERFLOW_UID, OVERFLOW_UID, 0o755), &root).is_some());
     }
 }

@@ -63,6 +63,9 @@ pub(crate) fn check_platform(config: &Config, platform: Option<&Platform>) {
 pub(crate) async fn check(shutdown: Arc<Shutdown>, own: Option<CgroupUnit>) {
     let Some(own) = own.filter(CgroupUnit::has_stop_timeout) else { return };
     let log = &shutdown.log;
+    if !unit::can_be_asked(&own) {
+        return log.emit(|| events::alignment_unknown("another user's manager runs the unit"));
+    }
     let answer = match unit::ask(&own, ANSWER_LIMIT).await {
         Ok(answer) => answer,
         Err(why) => return log.emit(move || events::alignment_unknown(&why)),

@@ -10,7 +10,9 @@
 //!
 //! The unit must not have more rights than we have. So the system's manager is asked only if we are
 //! root, and the user's manager only for a unit of that user. Also, the path of the program must
-//! name the same file for systemd, because a service can have another root directory.
+//! name the same file for systemd, because a service can have another root directory. And it must still
+//! be the file of this process: the path of a program that was removed ends in ` (deleted)`, and another
+//! user may have put a file there.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -28,8 +30,8 @@ use forensics_core::systemd::Manager;
 use nix::unistd::geteuid;
 
 use super::{Order, PID_VARIABLE, Plan, SECRETS_VARIABLE, TIME_LIMIT};
-use crate::os::sealed;
-use crate::systemctl;
+use crate::os::{own_program, sealed};
+use crate::{systemctl, unit};
 
 /// How long systemd may take to start it. After that a child is started instead.
 const START_LIMIT: Duration = Duration::from_secs(1);
@@ -87,7 +89,7 @@ pub(super) async fn start(plan: &Plan, log: &File, line: &str) -> Result<Option<
 
 /// The manager to ask, and the command for the unit.
 fn command(plan: &Plan) -> Option<(Manager, Vec<OsString>)> {
-    let unit = plan.unit.as_ref().filter(|unit| unit.has_stop_timeout())?;
+    let unit = plan.unit.as_ref().filter(|unit| unit::can_be_asked(unit))?;
     let (program, arguments) = plan.command.resolve(std::env::current_exe().ok()?).ok()?;
     // systemd opens our files by our pid. In its pid namespace that can be the pid of another process.
     if is_secure_execution() || !manager_shares_pids() {
@@ -97,11 +99,12 @@ fn command(plan: &Plan) -> Option<(Manager, Vec<OsString>)> {
         Manager::User { .. } => program.is_absolute(),
         _ => geteuid().is_root() && is_same_outside(&program).unwrap_or(false),
     };
-    if !is_allowed {
+    let is_own = plan.command.is_own_program();
+    if !is_allowed || (is_own && !is_same(&program, &own_program()).unwrap_or(false)) {
         return None;
     }
     let mut command = Vec::new();
-    if !plan.command.is_own_program() {
+    if !is_own {
         command.extend(["/bin/sh", "-c", WITH_END, "sh"].map(OsString::from));
     }
     command.push(program.into());
@@ -112,7 +115,11 @@ fn command(plan: &Plan) -> Option<(Manager, Vec<OsString>)> {
 /// Whether `program` names the same file for process 1 as for us.
 fn is_same_outside(program: &Path) -> io::Result<bool> {
     let below = program.strip_prefix("/").map_err(io::Error::other)?;
-    let (ours, theirs) =
-        (fs::metadata(program)?, fs::metadata(Path::new("/proc/1/root").join(below))?);
-    Ok((ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()))
+    is_same(program, &Path::new("/proc/1/root").join(below))
+}
+
+/// Whether both paths lead to the same file.
+fn is_same(one: &Path, other: &Path) -> io::Result<bool> {
+    let (one, other) = (fs::metadata(one)?, fs::metadata(other)?);
+    Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
 }

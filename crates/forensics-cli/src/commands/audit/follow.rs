@@ -4,14 +4,15 @@
 //! auditd. Only the events of calls that send signals are written, in the format of auditd's log.
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
+use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use forensics_core::escape::error_chain;
-use forensics_core::record::is_signal_call;
-use forensics_core::secure_fs::append_to;
+use forensics_core::escape::{Escaped, error_chain};
+use forensics_core::record::{AccessError, is_signal_call};
+use forensics_core::secure_fs::{Folder, append_to};
 use rustix::io::Errno;
 use rustix::net::netlink::{AUDIT, SocketAddrNetlink};
 use rustix::net::{
@@ -65,7 +66,7 @@ pub(super) fn follow(path: &Path, out: &mut dyn Write) -> io::Result<ExitCode> {
     // Fails without CAP_NET_ADMIN. The default size is then enough for a machine that is not busy.
     let _ = sockopt::set_socket_recv_buffer_size_force(&messages, RECEIVE_BUFFER);
     bind(&messages, &SocketAddrNetlink::new(0, READ_LOG)).map_err(failed)?;
-    writeln!(out, "writing the events to {}", path.display())?;
+    writeln!(out, "writing the events to {}", Escaped(&path.display().to_string()))?;
     out.flush()?;
     let mut buffer = vec![0; MAX_MESSAGE];
     loop {
@@ -102,6 +103,8 @@ fn parse(message: &[u8]) -> Option<(&'static str, String)> {
 /// The file.
 struct Log {
     path: PathBuf,
+    /// Its folder. The file is renamed there, even if the path of the folder leads to another one by then.
+    folder: Folder,
     file: File,
     /// The stamps of the events that are being written, such as `audit(1795878157.058:10)`.
     open: VecDeque<String>,
@@ -109,7 +112,11 @@ struct Log {
 
 impl Log {
     fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), file: append(path)?, open: VecDeque::new() })
+        let file = append(path)?;
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let folder =
+            Folder::open(parent.unwrap_or(Path::new("."))).map_err(|error| refused(&error))?;
+        Ok(Self { path: path.to_owned(), folder, file, open: VecDeque::new() })
     }
 
     /// Writes a record, if it belongs to an event of a call that sends a signal.
@@ -136,26 +143,32 @@ impl Log {
         if self.file.metadata()?.len() < MAX_FILE {
             return Ok(());
         }
+        let name = self.path.file_name().unwrap_or_default();
         let numbered = |n: usize| {
-            let mut name = self.path.clone().into_os_string();
-            name.push(format!(".{n}"));
-            name
+            PathBuf::from([name, format!(".{n}").as_ref()].into_iter().collect::<OsString>())
         };
         for n in (1..MAX_ROTATED).rev() {
-            let _ = fs::rename(numbered(n), numbered(n + 1)); // there may be none
+            let _ = self.folder.rename(&numbered(n), &numbered(n + 1)); // there may be none
         }
-        fs::rename(&self.path, numbered(1))?;
+        self.folder.rename(Path::new(name), &numbered(1))?;
         self.file = append(&self.path)?;
         Ok(())
     }
 }
 
 fn append(path: &Path) -> io::Result<File> {
-    append_to(path).map_err(|e| io::Error::other(error_chain(&e)))
+    append_to(path).map_err(|error| refused(&error))
+}
+
+fn refused(error: &AccessError) -> io::Error {
+    io::Error::other(error_chain(error))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     fn message(kind: u16, text: &str) -> Vec<u8> {
@@ -210,5 +223,21 @@ mod tests {
             assert_eq!(fs::metadata(&path).unwrap().len(), KILL.len() as u64 + 18);
             assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1 + n.min(MAX_ROTATED));
         }
+    }
+
+    /// The folder is in a folder of another user, who puts a link to that of auditd in its place.
+    #[test]
+    fn no_file_of_another_folder_is_renamed() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let mut log = Log::open(&at("ours/audit.log")).unwrap();
+        log.file.set_len(MAX_FILE).unwrap();
+        fs::rename(at("ours"), at("moved")).unwrap();
+        fs::create_dir(at("auditd")).unwrap();
+        fs::write(at("auditd/audit.log"), "precious").unwrap();
+        symlink(at("auditd"), at("ours")).unwrap();
+        let _ = log.write("SYSCALL", KILL);
+        assert!(!at("auditd/audit.log.1").exists() && at("moved/audit.log.1").exists());
+        assert!(fs::read_to_string(at("auditd/audit.log")).unwrap().starts_with("precious"));
     }
 }

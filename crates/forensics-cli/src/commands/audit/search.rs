@@ -4,6 +4,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use forensics_core::escape::Escaped;
 use forensics_core::record::{
     AUDIT_LOGS, AuditQuery, Run, SentSignal, audit_journal_arguments, senders_in,
     senders_in_journal,
@@ -24,7 +25,8 @@ pub(crate) fn senders(run: &Run, has_just_ended: bool, file: Option<&Path>) -> V
     loop {
         let found = senders_in(&query, &logs);
         if let (None, Some(file)) = (&found, file) {
-            eprintln!("forensics: cannot read the audit log {}", file.display());
+            let file = Escaped(&file.display().to_string()).to_string();
+            eprintln!("forensics: cannot read the audit log {file}");
         }
         let Some(found) = found else { break };
         if !found.is_empty() {

@@ -440,7 +440,9 @@ impl AuditSearch {
         let is_our_start = run == label(query.started_us)
             && call.to == Addressed::Process(query.pid.cast_signed());
         let has_our_exe = query.exe.is_none() || query.exe == call.exe;
-        if query.host_pid.is_none() && is_our_start && has_our_exe {
+        // Another user can choose the arguments, and the path of the program in a namespace.
+        let has_our_user = query.uid.is_none_or(|uid| uid == call.uid);
+        if query.host_pid.is_none() && is_our_start && has_our_exe && has_our_user {
             let found = *self.found_pid.get_or_insert(call.pid);
             self.is_ambiguous |= found != call.pid;
         }

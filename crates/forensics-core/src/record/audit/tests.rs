@@ -332,8 +332,9 @@ fn a_run_in_another_pid_namespace_is_known_by_the_signal_that_it_sent_itself() {
     let other_run = Sent::to_itself(6805, START, run().started_us + 1).at(-60.01, 1);
     let mut program = start(6805);
     program.exe = "/usr/bin/other";
-    let cases: [(&str, Vec<Sent>, &[u32]); 7] = [
+    let cases: [(&str, Vec<Sent>, &[u32]); 8] = [
         ("known", vec![start(6805), kill()], &[6807]),
+        ("another user imitates it", vec![start(6805), start(9).by(9, 7), kill()], &[6807]),
         ("another process has the number", vec![start(6805), other()], &[]),
         ("not known", vec![kill()], &[]),
         ("another run", vec![other_run.clone(), kill()], &[]),

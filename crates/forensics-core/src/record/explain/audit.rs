@@ -5,7 +5,7 @@ use crate::basis::{Basis, Source};
 use crate::cause::CONTAINER_RUNTIMES;
 use crate::record::summary::Summary;
 use crate::record::verdict::Verdict;
-use crate::record::{Reason, SentSignal, UnitEnd};
+use crate::record::{Reason, RunStarted, SentSignal, UnitEnd};
 
 /// The exit status of a container whose main process was ended by SIGKILL.
 const KILLED: i32 = 137;
@@ -17,7 +17,7 @@ pub(super) fn with_sender(verdict: Verdict, run: &Summary<'_>) -> Verdict {
     let said = format!("by the audit log, {sent}");
     let is_observed = matches!(verdict.basis(), Basis::Observed { .. });
     let is_explained = match verdict.reason() {
-        Reason::StopTimeout => sent.is_of_systemd(),
+        Reason::StopTimeout => sent.is_of_systemd(run.start),
         Reason::GracePeriod => sent.is_of_container_runtime(),
         _ => false,
     };
@@ -47,11 +47,15 @@ fn may_be_the_end(run: &Summary<'_>) -> bool {
 }
 
 impl SentSignal {
-    /// Whether its sender is systemd, as the manager of the system or of a user.
-    fn is_of_systemd(&self) -> bool {
+    /// Whether its sender is systemd, as the manager of the system or of the run's user. A program can
+    /// choose its name, and its path in a namespace.
+    fn is_of_systemd(&self, start: &RunStarted) -> bool {
         let is_systemd = |exe: &str| exe.ends_with("/systemd/systemd");
+        let is_of_user = start.manager.as_deref() == Some("user")
+            && start.uid.is_none_or(|uid| uid == self.sender_uid);
         self.sender_name.as_deref() == Some("systemd")
             && self.sender_exe.as_deref().is_some_and(is_systemd)
+            && (self.sender_uid == 0 || is_of_user)
     }
 
     fn is_of_container_runtime(&self) -> bool {
@@ -99,6 +103,9 @@ mod tests {
     fn the_sender_refines_what_was_inferred_and_is_added_to_what_was_observed() {
         let by_kill = sent_by("kill", "/usr/bin/kill");
         let by_systemd = sent_by("systemd", "/usr/lib/systemd/systemd");
+        // A program of another user than root, in a namespace of its own.
+        let mut by_imitator = by_systemd.clone();
+        by_imitator["sender_uid"] = 1000.into();
         let term = json!({ "event": "signal", "kind": "signal", "signal": "SIGTERM", "ordinal": 1,
             "cause": "systemd", "line": "", "sender_pid": 1, "sender_name": "systemd" });
         let phase = json!({ "event": "phase_started", "phase": "drain", "offset_us": 1,
@@ -114,6 +121,12 @@ mod tests {
                 vec![term.clone(), phase.clone(), by_systemd],
                 "stop_timeout",
                 "inferred",
+                Some(stopped),
+            ),
+            (
+                vec![term.clone(), phase.clone(), by_imitator],
+                "signal",
+                "observed:audit_log",
                 Some(stopped),
             ),
             (vec![term, phase, by_kill], "signal", "observed:audit_log", Some(killed)),

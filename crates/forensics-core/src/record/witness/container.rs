@@ -6,6 +6,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::super::few::Checked;
 use super::super::{RunStarted, Utc};
 use super::journal::signal_name;
 use crate::escape::{MAX_NAME_CHARS, truncate};
@@ -13,6 +14,10 @@ use crate::escape::{MAX_NAME_CHARS, truncate};
 /// How much the start of a run may lie outside of the times of its container, in microseconds.
 /// Kubernetes gives whole seconds.
 const SLACK_US: i64 = 2_000_000;
+
+/// How many values an inspection may have, because each can take several hundred bytes of memory. One of
+/// a container or a pod has some hundred.
+const MAX_VALUES: usize = 200_000;
 
 /// How a container ended, as its runtime reports it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +59,9 @@ pub enum InspectError {
         "it describes no container: pass the output of `podman inspect`, `docker inspect` or `kubectl get pod NAME -o json`"
     )]
     NoContainer,
+    /// It has more than [`MAX_VALUES`].
+    #[error("it has {0} values: pass the inspection of one container or pod")]
+    TooLarge(usize),
     /// No container in it is that of the run.
     #[error("none of its containers is that of the last run: {0}")]
     OtherRun(String),
@@ -76,6 +84,10 @@ pub fn parse_inspect(
     start: &RunStarted,
     started: Utc,
 ) -> Result<ContainerEnd, InspectError> {
+    let Checked(count) = serde_json::from_slice(json)?;
+    if count > MAX_VALUES {
+        return Err(InspectError::TooLarge(count));
+    }
     let inspected: Value = serde_json::from_slice(json)?;
     let objects = match &inspected {
         Value::Array(all) => all.as_slice(),

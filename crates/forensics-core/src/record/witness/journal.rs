@@ -31,6 +31,11 @@ const TEXTS: [(&str, UnitAction); 8] = [
     ("Stopping timed out. ", UnitAction::StopTimeout),
 ];
 
+/// The fields that are read.
+const FIELDS: &str = "UNIT,INVOCATION_ID,USER_UNIT,USER_INVOCATION_ID,_PID,_UID,_COMM,_SYSTEMD_UNIT,\
+    _SYSTEMD_USER_UNIT,_SOURCE_REALTIME_TIMESTAMP,MESSAGE,MESSAGE_ID,COMMAND,EXIT_CODE,EXIT_STATUS,\
+    UNIT_RESULT,JOB_TYPE";
+
 /// The arguments with which journalctl(1) prints the manager's messages about this run, as JSON, one
 /// message a line. `None` if the record does not name its unit and its invocation.
 pub fn journal_arguments(start: &RunStarted) -> Option<Vec<String>> {
@@ -41,8 +46,28 @@ pub fn journal_arguments(start: &RunStarted) -> Option<Vec<String>> {
     }
     let user = if is_of_user(start) { "USER_" } else { "" };
     let options = ["--quiet", "--no-pager", "--output=json", "--lines=1000"].map(str::to_owned);
-    let matches = [format!("{user}UNIT={unit}"), format!("{user}INVOCATION_ID={id}")];
-    Some(options.into_iter().chain(matches).collect())
+    let fields = format!("--output-fields={FIELDS}");
+    let about_us = [format!("{user}UNIT={unit}"), format!("{user}INVOCATION_ID={id}")];
+    // Any user can write a thousand messages with these two fields.
+    let by_manager = manager(start).into_iter().map(|(name, value)| format!("{name}={value}"));
+    Some(options.into_iter().chain([fields]).chain(about_us).chain(by_manager).collect())
+}
+
+/// The fields by which a message of the manager is known. The kernel tells journald the fields that
+/// begin with an underscore. A user manager runs in the unit `user@UID.service`, as the user of its
+/// services.
+fn manager(start: &RunStarted) -> Vec<(&'static str, String)> {
+    if !is_of_user(start) {
+        return vec![("_PID", "1".to_owned())];
+    }
+    let mut fields =
+        vec![("_SYSTEMD_USER_UNIT", "init.scope".to_owned()), ("_COMM", "systemd".to_owned())];
+    // Otherwise a program of another user could be in the `init.scope` of that user's manager.
+    if let Some(uid) = start.uid {
+        fields.push(("_UID", uid.to_string()));
+        fields.push(("_SYSTEMD_UNIT", format!("user@{uid}.service")));
+    }
+    fields
 }
 
 fn is_of_user(start: &RunStarted) -> bool {
@@ -59,23 +84,13 @@ pub fn parse_journal(output: &str, start: &RunStarted) -> Option<UnitEnd> {
         let user = if is_of_user(start) { "USER_" } else { "" };
         let is_about_us = field(&format!("{user}UNIT")) == start.unit.as_deref()
             && field(&format!("{user}INVOCATION_ID")) == start.invocation_id.as_deref();
-        if is_about_us && is_of_manager(&field, is_of_user(start)) {
+        let is_of_manager =
+            || manager(start).iter().all(|(name, value)| field(name) == Some(value.as_str()));
+        if is_about_us && is_of_manager() {
             read(&mut end, &field, start);
         }
     }
     (end != UnitEnd::default()).then_some(end)
-}
-
-/// Whether the manager has written a message. The kernel tells journald the fields that begin with
-/// an underscore. A user manager runs in the unit `user@UID.service`, as that user.
-fn is_of_manager<'a>(field: &impl Fn(&str) -> Option<&'a str>, of_user: bool) -> bool {
-    if !of_user {
-        return field("_PID") == Some("1");
-    }
-    let uid = field("_UID").unwrap_or_default();
-    field("_SYSTEMD_UNIT") == Some(&format!("user@{uid}.service"))
-        && field("_SYSTEMD_USER_UNIT") == Some("init.scope")
-        && field("_COMM") == Some("systemd")
 }
 
 fn read<'a>(end: &mut UnitEnd, field: &impl Fn(&str) -> Option<&'a str>, start: &RunStarted) {
@@ -236,15 +251,33 @@ mod tests {
         let mut message = json!({ "USER_UNIT": "t.service", "USER_INVOCATION_ID": ID, "_UID": "7",
             "_SYSTEMD_UNIT": "user@7.service", "_SYSTEMD_USER_UNIT": "init.scope",
             "_COMM": "systemd", "MESSAGE_ID": FAILURE_RESULT, "UNIT_RESULT": "signal" });
-        let read = |message: &Value| parse_journal(&message.to_string(), &start("user"));
-        assert!(read(&message).is_some());
+        let of = |uid| RunStarted { uid, ..start("user") };
+        let read = |message: &Value, uid| parse_journal(&message.to_string(), &of(uid));
+        assert!(read(&message, Some(7)).is_some());
+        // In a user namespace the record does not have the uid.
+        assert!(read(&message, None).is_some());
+        // The manager of another user, who can move a program with this name into its `init.scope`.
+        assert_eq!(read(&message, Some(8)), None);
         message["_SYSTEMD_USER_UNIT"] = "app.service".into();
-        assert_eq!(read(&message), None);
-        let arguments = journal_arguments(&start("user")).unwrap();
-        assert!(
-            arguments
-                .ends_with(&["USER_UNIT=t.service".to_owned(), format!("USER_INVOCATION_ID={ID}")])
-        );
+        assert_eq!(read(&message, Some(7)), None);
+    }
+
+    /// The newest thousand messages are read, and anyone can write messages with the other fields.
+    #[test]
+    fn only_messages_of_the_manager_are_asked_for() {
+        let asked = |start: &RunStarted| journal_arguments(start).unwrap();
+        assert!(asked(&start("system")).contains(&"_PID=1".to_owned()));
+        let of_user = RunStarted { uid: Some(7), ..start("user") };
+        for field in ["_UID=7", "_SYSTEMD_UNIT=user@7.service", "USER_UNIT=t.service"] {
+            assert!(asked(&of_user).contains(&field.to_owned()), "{field}");
+        }
+        // All fields that are read are printed, and no others, which can be long.
+        let source = include_str!("journal.rs").split("mod tests").next().unwrap();
+        let read = source.split("field(\"").skip(1).chain(source.split("word(\"").skip(1));
+        for name in read.filter_map(|rest| rest.split('"').next()) {
+            let is_printed = FIELDS.split(',').any(|field| field == name);
+            assert!(is_printed || name.starts_with("__"), "{name}");
+        }
     }
 
     #[test]
