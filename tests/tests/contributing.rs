@@ -62,7 +62,8 @@ impl Workspace {
         let list = list.lines().filter_map(|line| line.split_whitespace().next());
         let config = fs::read_to_string(root().join(".cargo/config.toml")).unwrap();
         let (_, aliases) = config.split_once("[alias]\n").unwrap();
-        let aliases = aliases.lines().map(|line| line.split_once(" = ").unwrap());
+        let aliases = aliases.lines().take_while(|line| !line.is_empty());
+        let aliases = aliases.map(|line| line.split_once(" = ").unwrap());
         let aliases = aliases.map(|(name, command)| {
             (name.to_owned(), command.trim_matches('"').split(' ').map(str::to_owned).collect())
         });
