@@ -59,7 +59,7 @@ pub enum InspectError {
         "it describes no container: pass the output of `podman inspect`, `docker inspect` or `kubectl get pod NAME -o json`"
     )]
     NoContainer,
-    /// It has more than [`MAX_VALUES`].
+    /// It has more than 200,000 values.
     #[error("it has {0} values: pass the inspection of one container or pod")]
     TooLarge(usize),
     /// No container in it is that of the run.
