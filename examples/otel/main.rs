@@ -10,7 +10,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use forensics_tokio::{ShutdownGuard, ShutdownReport, diagnostic, logging};
+use forensics_tokio::{ShutdownGuard, ShutdownReport, diagnostic};
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
@@ -39,7 +39,6 @@ async fn main() -> Result<ShutdownReport, Box<dyn Error>> {
         .with_filter(Targets::new().with_target("shutdown", LevelFilter::DEBUG));
     let to_stderr = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .fmt_fields(logging::CompactFields::default())
         .with_filter(LevelFilter::INFO);
     tracing_subscriber::registry().with(to_collector).with(to_stderr).init();
 

@@ -335,3 +335,8 @@ struct Guide;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/phases.md")]
 struct Phases;
+
+/// The code in docs/logging.md, compiled. `tests/numbered.rs` checks the rest of the page.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/logging.md")]
+struct Logging;

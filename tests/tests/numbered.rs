@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use forensics_tests::page::blocks;
 use forensics_tests::{LIMIT, example};
 use forensics_tokio::Signal;
 use forensics_tokio::testing::{Process, Run};
@@ -326,4 +327,50 @@ fn each_numbered_example_is_tested_listed_and_short() {
         assert!((10..=50).contains(&lines), "{name} has {lines} lines");
     }
     assert!(found >= 8, "{found}");
+}
+
+/// The messages of lines of JSON without the time since the signal, with the names of their fields.
+fn names(json: &str) -> Vec<(String, BTreeSet<String>)> {
+    let ours = json.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let ours = ours.filter(|event| event["target"] == "shutdown");
+    let message = |event: &Value| {
+        let message = event["fields"]["message"].as_str().unwrap();
+        let has_offset = message.starts_with('+');
+        message.split(' ').skip(usize::from(has_offset)).collect::<Vec<_>>().join(" ")
+    };
+    let names = |event: &Value| {
+        let fields = event["fields"].as_object().unwrap().keys();
+        fields.chain(event.as_object().unwrap().keys()).cloned().collect()
+    };
+    ours.map(|event| (message(&event), names(&event))).collect()
+}
+
+#[test]
+fn the_page_about_subscribers_shows_what_the_examples_write() {
+    let json = run(Command::new(example("07_json")).env_remove("RUST_LOG"), false);
+    let written = names(&json.stdout);
+    let shown = names(&blocks("logging.md", "json")[0]);
+    assert_eq!(shown.len(), 3, "{shown:?}");
+    for (message, shown) in shown {
+        let (_, written) = written.iter().find(|(text, _)| *text == message).unwrap();
+        // Another machine may add facts to the context, such as its platform.
+        let is_right =
+            shown == *written || message == "Shutdown context:" && shown.is_subset(written);
+        assert!(is_right, "{message} {shown:?} {written:?}");
+    }
+
+    let hint =
+        run(Command::new(example("08_env_filter")).env("RUST_LOG", "08_env_filter=debug"), false);
+    let log = run(Command::new(example("06_log")).env_remove("RUST_LOG"), false);
+    let [shown_hint, shown_log] = &blocks("logging.md", "text")[..] else { panic!() };
+    for (shown, written) in [(shown_hint, hint.stderr), (shown_log, log.stderr)] {
+        for line in shown.lines().map(|line| line.trim_end_matches('…')) {
+            assert!(written.contains(line), "no `{line}` in\n{written}");
+        }
+    }
+
+    let unindented = |text: &str| text.lines().map(str::trim).collect::<Vec<_>>().join("\n");
+    let source = fs::read_to_string(folder().join("../otel/main.rs")).unwrap();
+    let excerpt = &blocks("logging.md", "rust,ignore")[0];
+    assert!(unindented(&source).contains(&unindented(excerpt)), "examples/otel has changed");
 }

@@ -26,6 +26,8 @@ use tracing::subscriber::NoSubscriber;
 use tracing::{Event, Level, Metadata, Span};
 
 use crate::blocking::run_with_timeout;
+#[cfg(feature = "logging")]
+use crate::logging;
 
 /// How long an important event may take to be emitted before its text is written to file descriptor
 /// 2, and how long that write may block.
@@ -45,8 +47,6 @@ pub(crate) type Build<'a> = &'a dyn Fn(&dyn tracing::Value, bool, &mut dyn FnMut
 ///
 /// The event is in the span after `in`, or else in no span. It is never in the current span, because
 /// that can be the span of a phase: if no log thread can be started, the task of a phase emits events.
-///
-/// In the metadata the fields in `in_message` come before the field `service`, and the others after it.
 macro_rules! event {
     (
         $level:ident($name:literal, [$($message:tt)+]
@@ -190,14 +190,12 @@ pub(crate) fn emit(
             if !is_subscriber(dispatch) || !dispatch.enabled(metadata) {
                 return;
             }
-            let (message, shows_all) = match (Form::of(dispatch), short) {
-                (Form::Text, _) => (message, false),
-                (Form::Fields, Some(short)) => (short, true),
-                (Form::Fields, None) | (Form::Both, _) => (message, true),
-            };
+            // The facts are in the message or are fields.
+            let is_text = has_lines(dispatch) || has_journal(dispatch);
+            let text = if is_text { message } else { short.unwrap_or(message) };
             let is_read = Cell::new(false);
-            let message = display(Message { text: message, is_read: &is_read });
-            build(&message, shows_all, &mut |event| dispatch.event(event));
+            let message = display(Message { text, is_read: &is_read });
+            dispatch_event(dispatch, build, &message, !is_text);
             is_shown = is_read.get();
         });
     }
@@ -242,41 +240,54 @@ impl fmt::Display for Message<'_> {
     }
 }
 
-/// How a subscriber gets the facts that are both in the message and fields.
-enum Form {
-    /// In the message.
-    Text,
-    /// As fields.
-    Fields,
-    /// Both. The subscriber shows them once.
-    Both,
+/// Emits an event. Our layer for the journal also gets the fields that are only in the message.
+#[cfg(feature = "logging")]
+fn dispatch_event(
+    dispatch: &Dispatch,
+    build: Build<'_>,
+    message: &dyn tracing::Value,
+    shows_all: bool,
+) {
+    let emit = || build(message, shows_all, &mut |event| dispatch.event(event));
+    if has_journal(dispatch) { logging::with_all_fields(build, emit) } else { emit() }
 }
 
-impl Form {
-    #[cfg(feature = "logging")]
-    fn of(dispatch: &Dispatch) -> Self {
-        use tracing_subscriber::fmt::format::DefaultFields;
+#[cfg(not(feature = "logging"))]
+fn dispatch_event(
+    dispatch: &Dispatch,
+    build: Build<'_>,
+    message: &dyn tracing::Value,
+    shows_all: bool,
+) {
+    build(message, shows_all, &mut |event| dispatch.event(event));
+}
 
-        use crate::logging::{CompactFields, JournaldLayer};
-        if dispatch.is::<JournaldLayer>() {
-            Form::Both
-        } else if dispatch.is::<DefaultFields>() || dispatch.is::<CompactFields>() {
-            Form::Text
-        } else {
-            Form::Fields
-        }
-    }
+#[cfg(feature = "logging")]
+fn has_journal(dispatch: &Dispatch) -> bool {
+    dispatch.is::<logging::JournaldLayer>()
+}
 
-    #[cfg(not(feature = "logging"))]
-    fn of(_: &Dispatch) -> Self {
-        Form::Fields
-    }
+#[cfg(not(feature = "logging"))]
+fn has_journal(_: &Dispatch) -> bool {
+    false
+}
+
+/// Whether some layer writes lines of text, in which the fields of an event follow its message.
+#[cfg(feature = "logging")]
+fn has_lines(dispatch: &Dispatch) -> bool {
+    use tracing_subscriber::fmt::format::DefaultFields;
+    dispatch.is::<DefaultFields>() || dispatch.is::<logging::CompactFields>()
+}
+
+#[cfg(not(feature = "logging"))]
+fn has_lines(_: &Dispatch) -> bool {
+    false
 }
 
 /// Whether the events of a phase are in its span. In lines and in JSON this would show the name of
 /// the phase twice. The journal finds the members of a group by the span of the group.
 pub(crate) fn shows_spans() -> bool {
-    dispatcher::get_default(|dispatch| matches!(Form::of(dispatch), Form::Both))
+    dispatcher::get_default(|dispatch| has_journal(dispatch) && !has_lines(dispatch))
 }
 
 /// Whether the current thread has a subscriber.

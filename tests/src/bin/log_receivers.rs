@@ -21,6 +21,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use forensics_tokio::ShutdownGuard;
+use forensics_tokio::logging::JournaldLayer;
 use tracing::Subscriber;
 use tracing::instrument::WithSubscriber;
 use tracing::level_filters::LevelFilter;
@@ -31,7 +32,8 @@ use tracing_subscriber::{EnvFilter, Layer, fmt, reload};
 
 const USAGE: &str = "usage: log_receivers none|env_logger|simplelog|fern|errors|off|blocks|bridge|late \
     none|global|scoped|was_scoped|filtered|errors|off|silent|json|both|late|reload|boxed|reloaded|\
-    per_layer|per_layer_filtered|per_layer_dynamic|at_run ACTION FILE";
+    per_layer|per_layer_filtered|per_layer_dynamic|at_run|\
+    journald|journald_and_text|tracing_journald ACTION FILE";
 
 /// What is set up only after the guard.
 type Late = Vec<Box<dyn FnOnce() -> Result<(), Box<dyn Error>>>>;
@@ -136,6 +138,14 @@ fn set_subscriber(kind: &str, late: &mut Late) -> Result<Option<DefaultGuard>, B
         "both" => {
             let json = fmt::layer().json().with_writer(io::stderr);
             set_global_default(registry.with(info).with(layer()).with(json))?;
+        }
+        "journald" => set_global_default(registry.with(info).with(JournaldLayer::connect()?))?,
+        "journald_and_text" => {
+            let journal = JournaldLayer::connect()?;
+            set_global_default(registry.with(info).with(journal).with(layer()))?;
+        }
+        "tracing_journald" => {
+            set_global_default(registry.with(info).with(tracing_journald::layer()?))?;
         }
         _ => return Err(USAGE.into()),
     }

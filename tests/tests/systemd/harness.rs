@@ -12,9 +12,10 @@ const CANNOT: i32 = 77;
 const PRELUDE: &str = r#"
 set -u
 # A path that is also visible to a unit with a private /tmp or /home.
-cp "$GATEWAY" "$FORENSICS" "$SUBJECT" "$TROUBLE" "$HAMMER" /usr/local/bin/
+cp "$GATEWAY" "$FORENSICS" "$SUBJECT" "$TROUBLE" "$HAMMER" "$LOG_RECEIVERS" /usr/local/bin/
 GATEWAY=/usr/local/bin/gateway FORENSICS=/usr/local/bin/forensics
 SUBJECT=/usr/local/bin/subject TROUBLE=/usr/local/bin/trouble HAMMER=/usr/local/bin/hammer
+LOG_RECEIVERS=/usr/local/bin/log_receivers
 log() { journalctl -q --no-pager -o cat -u "$1"; }
 warnings() { echo "warnings of $1: $(journalctl -q -o cat -p warning -u "$1" | wc -l)"; }
 until_log() {
@@ -59,22 +60,24 @@ pub(crate) fn under_systemd(script: &str) -> Option<String> {
 }
 
 /// Boots a systemd and runs a script in it. `None` if this machine cannot boot it. The script finds the gateway as `$GATEWAY`, the command line tool as `$FORENSICS`, this package's programs
-/// as `$SUBJECT`, `$TROUBLE` and `$HAMMER`, and a folder shared with the host as `$SHARED`.
+/// as `$SUBJECT`, `$TROUBLE`, `$HAMMER` and `$LOG_RECEIVERS`, and a folder shared with the host as `$SHARED`.
 pub(crate) fn under(system: System, script: &str) -> Option<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let (gateway, forensics) = (example("gateway"), forensics());
     let subject = PathBuf::from(env!("CARGO_BIN_EXE_subject"));
     let trouble = PathBuf::from(env!("CARGO_BIN_EXE_trouble"));
     let hammer = PathBuf::from(env!("CARGO_BIN_EXE_hammer"));
+    let log_receivers = PathBuf::from(env!("CARGO_BIN_EXE_log_receivers"));
     let shared = tempfile::tempdir().unwrap();
     let folder = |path: &PathBuf| path.parent().unwrap().to_owned();
     let variables = format!(
-        "GATEWAY='{}' FORENSICS='{}' SUBJECT='{}' TROUBLE='{}' HAMMER='{}' SHARED='{}'\n",
+        "GATEWAY='{}' FORENSICS='{}' SUBJECT='{}' TROUBLE='{}' HAMMER='{}' LOG_RECEIVERS='{}' SHARED='{}'\n",
         gateway.display(),
         forensics.display(),
         subject.display(),
         trouble.display(),
         hammer.display(),
+        log_receivers.display(),
         shared.path().display(),
     );
     let trixie = root.join("../target/trixie");

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use forensics_tokio::logging::MESSAGE_IDS;
+use serde_json::Value;
 
 use crate::harness::{assert_says, under_systemd};
 
@@ -33,9 +34,9 @@ fn a_stop_is_found_by_its_fields_and_explained_by_the_catalog() {
         let (_, rest) = said.split_once(&format!("= {name}\n")).unwrap();
         rest.split_once("\n= ").map_or(rest, |(part, _)| part)
     };
-    assert_says(part("by phase"), &["+1.0", "phase=drain outcome=timed_out took=1.00s"]);
+    assert_says(part("by phase"), &["+1.", "phase=drain outcome=timed_out took=1."]);
     assert_eq!(part("by kind").lines().count(), 6, "{said}");
-    let json: serde_json::Value = serde_json::from_str(part("by sender")).unwrap();
+    let json: Value = serde_json::from_str(part("by sender")).unwrap();
     for (field, value) in [
         ("SHUTDOWN_CAUSE", "systemd"),
         ("SHUTDOWN_SIGNAL", "SIGTERM"),
@@ -60,6 +61,50 @@ fn a_stop_is_found_by_its_fields_and_explained_by_the_catalog() {
 }
 
 #[test]
+fn each_layer_for_the_journal_has_each_fact_once() {
+    let script = r#"for kind in journald journald_and_text tracing_journald; do
+            systemd-run -q --unit=$kind -p Environment=NO_COLOR=1 "$LOG_RECEIVERS" none $kind signal /tmp/$kind
+            until_log $kind ready
+            systemctl stop $kind
+            journalctl --sync
+            echo "= $kind"; journalctl -q -o json _SYSTEMD_UNIT=$kind.service _TRANSPORT=journal
+            echo "= $kind lines"; journalctl -q -o cat _SYSTEMD_UNIT=$kind.service _TRANSPORT=stdout
+        done; echo '= end'"#;
+    let Some(said) = under_systemd(script) else { return };
+    let part = |name: &str| {
+        let (_, rest) = said.split_once(&format!("= {name}\n")).unwrap_or_else(|| panic!("{said}"));
+        rest.split_once("\n= ").map_or(rest, |(part, _)| part)
+    };
+    let context = |kind: &str| {
+        let entries = part(kind).lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let is_it =
+            |entry: &Value| entry["MESSAGE"].as_str().unwrap().starts_with("Shutdown context:");
+        let mut found: Vec<_> = entries.filter(is_it).collect();
+        assert_eq!(found.len(), 1, "{kind}: {said}");
+        found.remove(0)
+    };
+    for kind in ["journald", "journald_and_text"] {
+        let entry = context(kind);
+        assert_says(entry["MESSAGE"].as_str().unwrap(), &["signal=SIGTERM cause=systemd"]);
+        assert_eq!(entry["MESSAGE_ID"], message_id("shutdown_context"), "{kind}: {said}");
+        for (field, value) in [("SIGNAL", "SIGTERM"), ("CAUSE", "systemd"), ("SENDER_PID", "1")] {
+            assert_eq!(entry[format!("SHUTDOWN_{field}")], value, "{kind}: {said}");
+        }
+    }
+    // What docs/logging.md says about it.
+    let entry = context("tracing_journald");
+    assert_eq!(entry["MESSAGE"], "Shutdown context:");
+    assert_eq!((&entry["F_CAUSE"], &entry["F_SENDER_PID"]), (&"systemd".into(), &"1".into()));
+
+    let lines = part("journald_and_text lines");
+    for (text, fact) in [("Shutdown context:", "signal="), ("phase finished", "phase=work")] {
+        let line =
+            lines.lines().find(|line| line.contains(text)).unwrap_or_else(|| panic!("{said}"));
+        assert_eq!(line.matches(fact).count(), 1, "{line}");
+    }
+}
+
+#[test]
 fn without_the_journals_socket_lines_on_stderr_keep_their_priority() {
     let Some(said) = under_systemd(
         "start gw InaccessiblePaths=/run/systemd/journal/socket -- --wedge drain --drain-timeout 1s
@@ -69,7 +114,7 @@ fn without_the_journals_socket_lines_on_stderr_keep_their_priority() {
         return;
     };
     let entry = said.lines().find(|line| line.starts_with('{')).unwrap();
-    let entry: serde_json::Value = serde_json::from_str(entry).unwrap();
+    let entry: Value = serde_json::from_str(entry).unwrap();
     assert_eq!((&entry["PRIORITY"], &entry["_TRANSPORT"]), (&"4".into(), &"stdout".into()));
     let message = entry["MESSAGE"].as_str().unwrap();
     assert_says(message, &["phase=drain outcome=timed_out"]);

@@ -17,7 +17,7 @@
 //!   `fields_that_do_not_fit_are_counted`. It passes a large message as a file, without a limit on
 //!   the size.
 
-use std::error::Error;
+use std::cell::RefCell;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -28,7 +28,7 @@ use std::{fmt, fs, io};
 use forensics_core::escape::truncate_bytes;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Level, Metadata, Subscriber};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::field::MakeVisitor;
 use tracing_subscriber::fmt::format::{DefaultFields, Writer};
@@ -36,7 +36,7 @@ use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::{LookupSpan, Scope};
 
 use super::MESSAGE_IDS;
-use crate::sinks::TARGET;
+use crate::sinks::{Build, TARGET};
 
 const SOCKET: &str = "/run/systemd/journal/socket";
 
@@ -154,7 +154,7 @@ struct Fields {
 
 impl Fields {
     fn of(target: &str) -> Self {
-        Self { prefix: if target == "shutdown" { "SHUTDOWN" } else { "F" }, values: Vec::new() }
+        Self { prefix: if target == TARGET { "SHUTDOWN" } else { "F" }, values: Vec::new() }
     }
 }
 
@@ -171,39 +171,19 @@ impl Visit for Fields {
     }
 }
 
-/// The fields that the message of an event already contains. In our own events these are the fields
-/// before `service`: see [`crate::sinks`].
-fn in_message(metadata: &Metadata<'_>) -> Vec<Field> {
-    let fields = metadata.fields();
-    let service = fields.iter().position(|field| field.name() == "service");
-    let in_message = service.filter(|_| metadata.target() == TARGET).unwrap_or(0);
-    fields.iter().take(in_message).filter(|field| field.name() != "message").collect()
+thread_local! {
+    /// All fields of the event of ours that this thread emits. The event itself lacks those that are in
+    /// its message, because a layer that writes lines beside this one would show them twice.
+    static ALL_FIELDS: RefCell<Option<Vec<(String, String)>>> = const { RefCell::new(None) };
 }
 
-/// Visits all fields but these.
-struct Without<'a> {
-    in_message: Vec<Field>,
-    visitor: &'a mut dyn Visit,
-}
-
-impl Visit for Without<'_> {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        if !self.in_message.contains(field) {
-            self.visitor.record_str(field, value);
-        }
-    }
-
-    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-        if !self.in_message.contains(field) {
-            self.visitor.record_error(field, value);
-        }
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if !self.in_message.contains(field) {
-            self.visitor.record_debug(field, value);
-        }
-    }
+/// Runs `emit`, which emits an event of ours, and lets the layer have all its fields.
+pub(crate) fn with_all_fields(build: Build<'_>, emit: impl FnOnce()) {
+    let mut fields = Fields::of(TARGET);
+    build(&"", true, &mut |event| event.record(&mut fields));
+    ALL_FIELDS.set(Some(fields.values));
+    emit();
+    ALL_FIELDS.set(None);
 }
 
 /// Returns a name that the journal accepts: capitals, digits and `_`, at most 64 bytes.
@@ -239,8 +219,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JournaldLayer {
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let metadata = event.metadata();
         let mut message = String::new();
-        let mut visitor = DefaultFields::new().make_visitor(Writer::new(&mut message));
-        event.record(&mut Without { in_message: in_message(metadata), visitor: &mut visitor });
+        event.record(&mut DefaultFields::new().make_visitor(Writer::new(&mut message)));
         let mut fields = Fields::of(metadata.target());
         let mut put = |name: &str, value: String| fields.values.push((name.to_owned(), value));
         put("MESSAGE", message);
@@ -252,7 +231,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JournaldLayer {
             put("CODE_LINE", line.to_string());
         }
         let id = MESSAGE_IDS.iter().find(|(name, _)| *name == metadata.name());
-        if let Some((_, id)) = id.filter(|_| metadata.target() == "shutdown") {
+        if let Some((_, id)) = id.filter(|_| metadata.target() == TARGET) {
             put("MESSAGE_ID", (*id).to_owned());
         }
         for span in context.event_scope(event).into_iter().flat_map(Scope::from_root) {
@@ -260,7 +239,10 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JournaldLayer {
                 fields.values.extend_from_slice(&span.values);
             }
         }
-        event.record(&mut fields);
+        match ALL_FIELDS.with_borrow(Clone::clone).filter(|_| metadata.target() == TARGET) {
+            Some(all) => fields.values.extend(all),
+            None => event.record(&mut fields),
+        }
         self.send(fields);
     }
 }

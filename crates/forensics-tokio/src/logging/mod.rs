@@ -21,6 +21,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 pub use self::journal::JournaldLayer;
+pub(crate) use self::journal::with_all_fields;
 pub use self::message_id::MESSAGE_IDS;
 
 type FormatLine =
