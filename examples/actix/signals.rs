@@ -1,5 +1,9 @@
 //! actix-web without `disable_signals()`, which is a mistake. actix and the guard then both hear SIGINT, and
 //! actix ends the server at once. The guard warns of this.
+//!
+//! ```sh
+//! cargo run -p forensics-example-actix --example actix_signals    # press Ctrl-C
+//! ```
 
 #![forbid(unsafe_code)]
 
