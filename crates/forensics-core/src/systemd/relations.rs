@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// What systemctl is asked about each unit in a relation to ours.
-pub(super) const PROPERTIES: &str = "Id,ActiveState,AllowIsolate,InactiveExitTimestampMonotonic,\
+pub(super) const PROPERTIES: &str = "Id,ActiveState,Result,AllowIsolate,InactiveExitTimestampMonotonic,\
     ActiveEnterTimestampMonotonic,ActiveExitTimestampMonotonic,InactiveEnterTimestampMonotonic";
 
 /// How many units of each relation are looked at.

@@ -212,6 +212,13 @@ impl UnitProperties {
         self.active_enter_us.is_some_and(|us| us >= self.inactive_exit_us.unwrap_or(0))
     }
 
+    /// Whether the unit's main process has ended. A service with `Type=forking` can have none that systemd
+    /// knows, and a scope never has one.
+    pub(super) fn has_lost_main(&self) -> bool {
+        let kind = self.service_type.as_deref();
+        self.main_pid.is_none() && kind.is_some_and(|kind| kind != "forking")
+    }
+
     /// When systemd began to stop the unit, in microseconds of `CLOCK_MONOTONIC`.
     pub(super) fn stop_began_us(&self) -> Option<u64> {
         let exit = self.active_exit_us.filter(|_| self.has_been_active());

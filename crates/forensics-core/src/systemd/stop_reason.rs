@@ -84,6 +84,10 @@ const GOING_DOWN: [(&str, StopReason); 8] = [
 /// some hundreds.
 const AT_ONCE_US: u64 = 1_000_000;
 
+/// How much later than the signal of another process systemd must begin its own stop, so that surely it
+/// comes second, in microseconds.
+const LATER_US: u64 = 100_000;
+
 /// How many other units are named.
 const MAX_UNITS: usize = 5;
 
@@ -142,7 +146,16 @@ pub fn explain_final_kill(context: &ShutdownContext) -> Option<Explained> {
 /// has nothing to do with the stop.
 pub fn explain_stop(context: &ShutdownContext, facts: &StopFacts<'_>) -> Option<Explained> {
     let sender = SentBy::of(context);
-    let found = find(facts, sender)?;
+    let mut found = find(facts, sender)?;
+    // Another process asked for the stop first, so that this is not the reason for it.
+    let began = facts.properties.stop_began_us().filter(|_| sender == SentBy::Other);
+    let later = began.and_then(|began| began.checked_sub(context.mono_us));
+    if let Some(later_us) = later.filter(|&us| us >= LATER_US) {
+        let later = later_us as f64 / 1e6;
+        let detail = found.detail;
+        found.detail =
+            format!("{later:.1}s after this stop had begun, systemd stops the unit, too: {detail}");
+    }
     let cause = match (sender, found.reason) {
         // Never contradicts the kernel.
         (SentBy::Other, _) => context.cause(),
@@ -227,9 +240,7 @@ fn find(facts: &StopFacts<'_>, sender: SentBy) -> Option<Found> {
             StopReason::OomPolicy,
             "a process of the unit was OOM-killed, and the unit is stopped (OOMPolicy=stop)",
         ),
-        "timeout"
-            if !properties.has_been_active() || own.is_some_and(|job| job.kind == "start") =>
-        {
+        "timeout" if !properties.has_been_active() || own.is_some_and(Job::is_start_now) => {
             Found::new(
                 StopReason::StartTimeout,
                 "the start of the unit timed out (TimeoutStartSec=)",
@@ -243,10 +254,10 @@ fn find(facts: &StopFacts<'_>, sender: SentBy) -> Option<Found> {
             Basis::inferred("systemd shows Result=timeout and no job for the unit")
                 .and("the unit had become active, and has RuntimeMaxSec="),
         ),
-        _ if properties.main_pid.is_none() => {
+        _ if properties.has_lost_main() => {
             Found::shown(StopReason::MainExited, "the unit's main process has ended")
         }
-        _ => no_reason(result),
+        _ => no_reason(result, own),
     })
 }
 
@@ -275,17 +286,20 @@ fn not_stopping(
                 Basis::inferred("the sender is the manager").and(Escaped(&shown).to_string());
             Some(Found::new(StopReason::Signal, detail, basis))
         }
-        _ => Some(no_reason(result)),
+        _ => Some(no_reason(result, own)),
     }
 }
 
-fn no_reason(result: &str) -> Found {
+/// `own` is a job of the unit that is not the reason, such as a start that came after the stop.
+fn no_reason(result: &str, own: Option<&Job<'_>>) -> Found {
+    let shown = |text: &str| Escaped(&truncate(text, MAX_NAME_CHARS)).to_string();
+    let job = match own {
+        Some(job) => format!("no reason, and a {} job for the unit", shown(job.kind)),
+        None => "no job and no reason".to_owned(),
+    };
     let detail = match result {
-        "" | "success" => "systemd shows no job and no reason".to_owned(),
-        result => {
-            let result = truncate(result, MAX_NAME_CHARS);
-            format!("systemd shows no job and no reason, but Result={}", Escaped(&result))
-        }
+        "" | "success" => format!("systemd shows {job}"),
+        result => format!("systemd shows {job}, but Result={}", shown(result)),
     };
     Found::shown(StopReason::Unknown, detail)
 }
@@ -383,6 +397,8 @@ struct Related {
     may_isolate: bool,
     /// When it was last started, became active, and ceased to be active or ended.
     started_us: Option<u64>,
+    /// It ended by itself, and not for a stop job.
+    has_crashed: bool,
     active_us: Option<u64>,
     ended_us: Option<u64>,
 }
@@ -406,7 +422,10 @@ impl Others<'_> {
             return Some("stops");
         }
         // Without a job it is not known which of two units that stop together came first.
-        let has_ended = unit.is_some_and(|unit| self.is_now(unit.ended_us));
+        let has_ended = unit.is_some_and(|unit| {
+            let stops_us = relation == Relation::BindsTo || !unit.has_crashed;
+            stops_us && self.is_now(unit.ended_us)
+        });
         (has_ended && !is_mutual).then_some("stops")
     }
 
@@ -416,12 +435,23 @@ impl Others<'_> {
         us.zip(began).is_some_and(|(us, began)| us.saturating_add(AT_ONCE_US) >= began)
     }
 
+    /// Whether another target than this one stops, or has just stopped. An isolate stops the targets that
+    /// were active before, while a start does not.
+    fn another_target_stops(&self, name: &str) -> bool {
+        self.units.iter().any(|(other, unit)| {
+            let stops = self.jobs.of(other).is_some_and(Job::stops);
+            let has_ended = !unit.is_active && self.is_now(unit.ended_us);
+            other.ends_with(".target") && *other != name && (stops || has_ended)
+        })
+    }
+
     fn is_active(&self, name: &str) -> bool {
         self.units.get(name).is_some_and(|unit| unit.is_active)
     }
 
     /// A target that may have been isolated: it is started in the same transaction as our stop, or was
-    /// shortly before. An isolate stops only units that were started before and that are not needed.
+    /// shortly before, and another target stops. An isolate stops only units that were started
+    /// before and that are not needed.
     fn isolated(&self) -> Option<String> {
         let needs_us =
             |name: &str| self.jobs.of(name).map_or_else(|| self.is_active(name), Job::starts);
@@ -431,7 +461,11 @@ impl Others<'_> {
         let is_isolated = |name: &str, unit: &Related| {
             let by_job = self.jobs.of(name).map(|job| job.starts() && job.id < self.own.id);
             let started = self.properties.inactive_exit_us;
-            let now = || self.is_now(unit.active_us) && unit.active_us >= started;
+            let now = || {
+                self.is_now(unit.active_us)
+                    && unit.active_us >= started
+                    && self.another_target_stops(name)
+            };
             unit.may_isolate && by_job.unwrap_or_else(now)
         };
         let mut found: Vec<&str> = self
@@ -455,6 +489,10 @@ fn parse_related(output: &str) -> HashMap<&str, Related> {
             match key {
                 "Id" => name = Some(value).filter(|name| unit_name::is_valid(name)),
                 "ActiveState" => unit.is_active = matches!(value, "active" | "reloading"),
+                "Result" => {
+                    let by_itself = ["signal", "core-dump", "watchdog", "oom-kill"];
+                    unit.has_crashed = by_itself.contains(&value);
+                }
                 "AllowIsolate" => unit.may_isolate = value == "yes",
                 "InactiveExitTimestampMonotonic" => unit.started_us = time(),
                 "ActiveEnterTimestampMonotonic" => unit.active_us = time(),
@@ -477,6 +515,7 @@ struct Jobs<'a>(HashMap<&'a str, Job<'a>>);
 struct Job<'a> {
     id: u32,
     kind: &'a str,
+    runs: bool,
 }
 
 impl<'a> Jobs<'a> {
@@ -487,7 +526,8 @@ impl<'a> Jobs<'a> {
             let mut columns = line.split_whitespace();
             let id = columns.next()?.parse().ok()?;
             let unit = columns.next().filter(|unit| unit_name::is_valid(unit))?;
-            Some((unit, Job { id, kind: columns.next()? }))
+            let kind = columns.next()?;
+            Some((unit, Job { id, kind, runs: columns.next() == Some("running") }))
         };
         Self(output.lines().filter_map(job).collect())
     }
@@ -500,6 +540,11 @@ impl<'a> Jobs<'a> {
 impl Job<'_> {
     fn stops(&self) -> bool {
         matches!(self.kind, "stop" | "restart" | "try-restart")
+    }
+
+    /// Whether it is a start that is under way. One that waits comes after the stop.
+    fn is_start_now(&self) -> bool {
+        self.kind == "start" && self.runs
     }
 
     fn starts(&self) -> bool {

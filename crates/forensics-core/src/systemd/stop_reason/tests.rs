@@ -108,12 +108,22 @@ fn each_reason_is_recognized_by_what_systemd_reports_about_the_unit() {
         (STOP, never, start, "start_timeout systemd"),
         (STOP, never, "", "start_timeout systemd"),
         ("deactivating/stop-watchdog", never, start, "start_timeout systemd"),
+        // A start that waits for the end of this stop is not the reason for it.
+        (
+            STOP,
+            "Result=timeout\nRuntimeMaxUSec=2s",
+            "812 gateway.service start waiting\n",
+            "runtime_max systemd",
+        ),
+        (STOP, "", "812 gateway.service start waiting\n", "unknown systemd"),
         // Restarted directly, so that the times are those of the run before.
         (STOP, "Result=timeout\nRuntimeMaxUSec=2s", start, "start_timeout systemd"),
         (STOP, "Result=timeout", stop, "stop_job systemd"),
         ("deactivating/stop-watchdog", "Result=watchdog", "", "watchdog watchdog"),
         (STOP, "Result=oom-kill", "", "oom_policy systemd"),
-        (STOP, "MainPID=0", "", "main_exited systemd"),
+        (STOP, "MainPID=0\nType=simple", "", "main_exited systemd"),
+        (STOP, "MainPID=0\nType=forking", "", "unknown systemd"),
+        (STOP, "MainPID=0", "", "unknown systemd"),
         (STOP, "Result=exit-code", "No jobs running.\n", "unknown systemd"),
         (STOP, "", "No jobs running.\n", "unknown systemd"),
         ("inactive/dead", "", "", "unknown systemd"),
@@ -135,12 +145,18 @@ fn another_unit_is_named_only_if_the_stop_can_follow_from_it() {
     let with = |other: &str| format!("{stop}{other}\n");
     // Ended 10 ms before, 10 s before, or never.
     let just = "ActiveState=inactive\nActiveExitTimestampMonotonic=499990000";
+    let crashed = "ActiveState=failed\nResult=signal\nActiveExitTimestampMonotonic=499990000";
     let long_ago = "ActiveState=inactive\nActiveExitTimestampMonotonic=490000000";
     let slow = "ActiveState=inactive\nActiveExitTimestampMonotonic=480000000\n\
                 InactiveEnterTimestampMonotonic=499990000";
     let active = "ActiveState=active";
     let started = "ActiveState=activating\nInactiveExitTimestampMonotonic=499999000";
-    let target = "ActiveState=active\nAllowIsolate=yes\nActiveEnterTimestampMonotonic=499999000";
+    let started_target =
+        "ActiveState=active\nAllowIsolate=yes\nActiveEnterTimestampMonotonic=499999000";
+    let target = &format!(
+        "{started_target}\n\nId=multi-user.target\nActiveState=inactive\n\
+         ActiveExitTimestampMonotonic=499999000"
+    );
     let no_isolate = "ActiveState=active\nAllowIsolate=no\nActiveEnterTimestampMonotonic=499999000";
     let old = "ActiveState=active\nAllowIsolate=yes\nActiveEnterTimestampMonotonic=400000000";
     let needing = &format!("{target}\n\nId=db.service\nActiveState=active");
@@ -151,6 +167,10 @@ fn another_unit_is_named_only_if_the_stop_can_follow_from_it() {
         ("Requires=db.service", with(""), db, just, named),
         ("Requisite=db.service", with(""), db, slow, named),
         ("StopPropagatedFrom=db.service", with(""), db, just, named),
+        // A crash stops our unit only with BindsTo=.
+        ("BindsTo=db.service", with(""), db, crashed, named),
+        ("Requires=db.service", with(""), db, crashed, "stop_job systemd"),
+        ("PartOf=db.service", with(""), db, crashed, "stop_job systemd"),
         // A crash that was followed by a restart.
         ("BindsTo=db.service", with("814 db.service start running"), db, just, "stop_job systemd"),
         ("PartOf=db.service", with(""), db, long_ago, "stop_job systemd"),
@@ -212,6 +232,8 @@ fn another_unit_is_named_only_if_the_stop_can_follow_from_it() {
         ),
         ("", with("813 other.target start waiting"), "other.target", old, "stop_job systemd"),
         ("", with(""), "other.target", target, "isolate systemd other.target"),
+        // It was only started: no other target has stopped.
+        ("", with(""), "other.target", started_target, "stop_job systemd"),
         ("", with(""), "other.target", no_isolate, "stop_job systemd"),
         ("", with(""), "other.target", old, "stop_job systemd"),
         // An isolate does not stop a unit that was started after the target, or that is needed.
@@ -340,6 +362,29 @@ fn what_systemd_shows_never_contradicts_what_the_kernel_said_about_the_sender() 
         let explained = explained(context, &shown(state, ""), jobs, "");
         assert_eq!(explained, expected, "{:?} {state} {jobs}", context.sender);
     }
+    // A stop that systemd begins 1.5 s after the signal is not the reason for it.
+    let facts = StopFacts {
+        unit: &CgroupUnit { unit: UNIT.to_owned(), manager: Manager::System },
+        properties: &shown(STOP, ""),
+        jobs: stop,
+        related: "",
+        system_jobs: None,
+        manager_stops: false,
+        is_booting: false,
+    };
+    for (pid, mono_us, is_later) in [
+        (222, 498_500_000, true),
+        (222, 500_000_100, false),
+        (222, 499_990_000, false),
+        (1, 498_500_000, false),
+    ] {
+        let cause = if pid == 1 { Cause::Systemd } else { Cause::Process };
+        let mut context = context(cause, Some(pid));
+        context.mono_us = mono_us;
+        let why = explain_stop(&context, &facts).unwrap();
+        let later = "1.5s after this stop had begun, systemd stops the unit, too: a stop job";
+        assert_eq!(why.detail.starts_with(later), is_later, "{why:?}");
+    }
     assert!(explain_final_kill(&gone).is_none());
     let why = explain_final_kill(&context(Cause::Reboot, Some(1))).unwrap();
     assert_eq!((why.reason.as_str(), why.cause.as_str()), ("final_kill", "reboot"));
@@ -353,7 +398,7 @@ proptest! {
             Just("deactivating/stop-watchdog"), Just("reloading/reload")],
         result in "success|timeout|watchdog|oom-kill|exit-code|\\PC{0,5}",
         relations in proptest::collection::vec(("BindsTo|PartOf|Conflicts|RequiredBy|WantedBy", "[ab]\\.service"), 0..4),
-        switches in "(RuntimeMaxUSec=2s\n|StopWhenUnneeded=yes\n|MainPID=0\n|Type=notify-reload\n){0,3}",
+        switches in "(RuntimeMaxUSec=2s\n|StopWhenUnneeded=yes\n|MainPID=0\nType=exec\n|Type=notify-reload\n){0,3}",
         jobs in proptest::collection::vec((1..9_u32, "gateway\\.service|[abc]\\.service|reboot\\.target|c\\.target",
             "start|stop|restart|reload"), 0..4),
         others in proptest::collection::vec(("[abc]\\.(service|target)", 499_000_000..501_000_000_u64, any::<bool>()), 0..4),
