@@ -67,9 +67,24 @@ impl Scene {
         format!("{}{}", String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
     }
 
+    /// The same, if the run had been told of this stop timeout. A gateway that knew of it would end in
+    /// time.
+    fn last_with_stop_timeout(&self, seconds: u32) -> String {
+        let record = runs(&self.records()).unwrap().pop().unwrap();
+        let text = fs::read_to_string(&record).unwrap();
+        let told = format!("\"grace_us\":{seconds}000000,\"drain_timeout_us\"");
+        fs::write(&record, text.replacen("\"drain_timeout_us\"", &told, 1)).unwrap();
+        self.last()
+    }
+
     /// What is said after a kill by a supervisor of that name, which is a shell. `options` are
     /// those of the gateway.
     fn supervised(&self, name: &str, options: &[&str], lives: Duration) -> String {
+        self.supervised_by(name, options, &[(lives, "KILL")])
+    }
+
+    /// The same with any signals after the SIGTERM, each with the time before it.
+    fn supervised_by(&self, name: &str, options: &[&str], signals: &[(Duration, &str)]) -> String {
         let shell = self.dir.path().join(name);
         copy_program("/bin/bash", &shell);
         fs::set_permissions(&shell, fs::Permissions::from_mode(0o755)).unwrap();
@@ -81,9 +96,11 @@ impl Scene {
         program.wait_for_stdout("listening on ");
         writeln!(orders, "TERM").unwrap();
         until_started(&self.records(), "drain");
-        // The time is what the case is about.
-        thread::sleep(lives);
-        writeln!(orders, "KILL").unwrap();
+        for (lives, signal) in signals {
+            // The time is what the case is about.
+            thread::sleep(*lives);
+            writeln!(orders, "{signal}").unwrap();
+        }
         drop(orders);
         program.wait();
         self.last()
@@ -100,7 +117,7 @@ fn wedged(grace: &'static str) -> Vec<&'static str> {
 /// A program that ends the gateway in this way, and `None` if this machine cannot run it.
 type Case = fn(&Scene) -> Option<String>;
 
-const CASES: [(&str, Case); 16] = [
+const CASES: [(&str, Case); 18] = [
     ("a shell as process 1 that exited first", |scene| {
         if !root_can(Command::new("unshare").args(["--pid", "--fork", "true"])) {
             return None;
@@ -119,14 +136,29 @@ const CASES: [(&str, Case); 16] = [
         Some(scene.supervised("keeper", &wedged("5s"), SOON))
     }),
     ("SIGKILL at the end of a stop timeout of 3 s", |scene| {
-        // A gateway that knew of it would end in time. So the record is told afterwards.
         let said = scene.supervised("keeper", &WEDGED, Duration::from_millis(2900));
         assert!(said.contains("reason=unknown"), "{said}");
-        let record = runs(&scene.records()).unwrap().pop().unwrap();
-        let text = fs::read_to_string(&record).unwrap();
-        let text =
-            text.replacen("\"drain_timeout_us\"", "\"grace_us\":3000000,\"drain_timeout_us\"", 1);
-        fs::write(&record, text).unwrap();
+        Some(scene.last_with_stop_timeout(3))
+    }),
+    ("SIGSTOP, then SIGKILL at the end of a stop timeout of 5 s", |scene| {
+        // The timeout of the phase is over before, but a process that is stopped does not record it.
+        let options = ["--wedge", "drain", "--drain-timeout", "2s"];
+        let signals = [(SOON, "STOP"), (Duration::from_millis(4700), "KILL")];
+        scene.supervised_by("keeper", &options, &signals);
+        Some(scene.last_with_stop_timeout(5))
+    }),
+    ("exit() during the teardown", |scene| {
+        let file = scene.dir.path().join("exit");
+        let wait = format!("while (access(\"{}\", F_OK)) usleep(20000); exit(3)", file.display());
+        let preload = Preload::thread(&wait);
+        let mut command = Command::new("env");
+        command.arg(format!("LD_PRELOAD={}", preload.library().display()));
+        let program = Program::start(scene.gateway(&mut command, &WEDGED));
+        program.wait_for_stdout("listening on ");
+        program.kill("-TERM");
+        until_started(&scene.records(), "drain");
+        fs::write(file, "").unwrap();
+        assert_eq!(program.wait().code(), 3);
         Some(scene.last())
     }),
     ("SIGKILL by `timeout -k`", |scene| {

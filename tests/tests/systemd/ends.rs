@@ -20,10 +20,13 @@ static void *run(void *none) {
     exit(atoi(getenv("EXIT_STATUS")));
     return none;
 }
+__attribute__((destructor)) static void end(void) {
+    if (strstr(program_invocation_name, "gateway") && getenv("END_STATUS")) _exit(atoi(getenv("END_STATUS")));
+}
 __attribute__((constructor)) static void start(void) {
     pthread_t thread; sigset_t all, before;
     // Not in the programs that the gateway or systemd starts.
-    if (!strstr(program_invocation_name, "gateway")) return;
+    if (!strstr(program_invocation_name, "gateway") || !getenv("EXIT_FILE")) return;
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &before);
     pthread_create(&thread, 0, run, 0);
@@ -85,6 +88,28 @@ systemctl stop --no-block exit3
 for _ in $(seq 400); do grep -q '"phase":"drain"' /var/lib/exit3/r/*.jsonl && break; sleep .05; done
 touch $SHARED/exit3; said exit3 'exit() during the teardown'
 recorded exit4 "$(exits exit4 4)" --; touch $SHARED/exit4; asked exit4 'exit() while it served'
+
+# systemd's word is about the main process, which here is a shell.
+systemd-run -q --unit=wrapped -p StateDirectory=wrapped -p "$post last /var/lib/wrapped/r" \
+    sh -c "$GATEWAY --listen 127.0.0.1:0 --records /var/lib/wrapped/r; exit \$?"
+until_log wrapped 'listening on'; pkill -KILL -P $(pid wrapped)
+said wrapped 'SIGKILL by hand, of a process that a shell started'
+gateway late RuntimeMaxSec=2 TimeoutStopSec=60 -- --wedge drain --drain-timeout 60s
+until_log late 'Shutdown explained'; kill -KILL $(pid late)
+said late 'SIGKILL by hand, after `RuntimeMaxSec=` was over'
+gateway end3 "Environment=LD_PRELOAD=$SHARED/exit.so END_STATUS=3" --; systemctl stop end3
+said end3 'a good teardown, then exit status 3'
+# A stop timeout that ends another process, or none.
+printf '#!/bin/sh\ntrap "" TERM; sleep 600 &\n' >$SHARED/child; chmod +x $SHARED/child
+recorded exit0 TimeoutStopSec=3 "ExecStartPost=$SHARED/child" "$(exits exit0 0)" -- --wedge drain --drain-timeout 60s
+systemctl stop --no-block exit0
+for _ in $(seq 400); do grep -q '"phase":"drain"' /var/lib/exit0/r/*.jsonl && break; sleep .05; done
+touch $SHARED/exit0; asked exit0 'exit(0) during the teardown, and a child that is killed at the stop timeout'
+ALIGNMENT='Stop timeout not checked'
+recorded left TimeoutStopSec=2 SendSIGKILL=no User=nobody InaccessiblePaths=/run/systemd/private -- --wedge drain --drain-timeout 60s
+ALIGNMENT='systemd gives'
+left=$(pid left); systemctl stop left; kill -KILL $left; while [ -e /proc/$left ]; do sleep .05; done
+asked left 'SIGKILL by hand, after a stop timeout with `SendSIGKILL=no`'
 
 # The next start asks the journal, and keeps the answer in the record.
 systemctl reset-failed client; recorded client --; until_log client "Previous run, with what others report"

@@ -65,12 +65,13 @@ impl Last {
         let mut run = self.find()?;
         if let Some(inspection) = &self.inspect {
             let text = read(inspection)?;
-            let (start, started) = (&run.record.start, run.record.started);
+            let (start, started, last) =
+                (&run.record.start, run.record.started, run.post_mortem.last);
             let failed = |e| {
                 let why = error_chain(&e);
                 io::Error::other(format!("{}: {why}", inspection.display()))
             };
-            let end = parse_inspect(&text, self.container.as_deref(), start, started);
+            let end = parse_inspect(&text, self.container.as_deref(), start, started, last);
             add(&mut run, &Witness::from(&end.map_err(failed)?));
         }
         let has_just_ended = std::env::var_os("SERVICE_RESULT").is_some();
@@ -134,11 +135,12 @@ impl Last {
 
 /// Uses what a witness said, and keeps it in the record if that is ours.
 fn add(run: &mut Run, witness: &Witness) {
-    if let Err(error) = append_witness(run, witness) {
-        eprintln!("forensics: not added to the record: {}", Escaped(&error_chain(&error)));
-    }
+    // First, because a run that is not visible from here may be known to have ended by now.
     if !run.post_mortem.witnesses.contains(witness) {
         run.add(witness);
+    }
+    if let Err(error) = append_witness(run, witness) {
+        eprintln!("forensics: not added to the record: {}", Escaped(&error_chain(&error)));
     }
 }
 

@@ -84,10 +84,10 @@ impl HostState {
 /// | there is | outcome | reason |
 /// |---|---|---|
 /// | `stopped`, but systemd says that a signal ended it | `killed_after_teardown` | signal |
-/// | `stopped` | the same word, but not `clean` if a phase did not end well or the start failed; `unknown` for a word of a newer version | recorded; panic if it panicked |
+/// | `stopped` | the same word, but not `clean` if a phase did not end well, the start failed, or a witness says that it exited with another status; `unknown` for a word of a newer version | recorded; panic if it panicked |
 /// | its process, or the lock (see `HostState::liveness`) | `running` | alive |
-/// | no way to see whether it lives | `maybe_alive` | unknown |
-/// | another boot of the same machine | `rebooted` | reboot |
+/// | no way to see whether it lives, and no witness of its end | `maybe_alive` | unknown |
+/// | another boot of the same machine, and no witness of its end | `rebooted` | reboot |
 /// | a witness that says that it exited | `exited` | exit |
 /// | a phase that began or ended | `killed_in_phase` | see the next table |
 /// | a signal | `killed_before_teardown` | see the next table |
@@ -97,8 +97,8 @@ impl HostState {
 ///
 /// | there is | reason |
 /// |---|---|
-/// | a line of the kernel log about this process | out of memory |
-/// | a report of systemd | what it says |
+/// | a line of the kernel log about this process, if no witness says that it ended by something else | out of memory |
+/// | a report of systemd, if this was the main process | what it says |
 /// | a report of the container runtime | what it says |
 /// | a supervisor's signal, a known stop timeout, and a run that was seen alive until shortly before its end | stop timeout, grace period |
 /// | another boot id | elsewhere |
@@ -106,7 +106,8 @@ impl HostState {
 ///
 /// This function is pure: the same record and the same [`HostState`] give the same result.
 pub fn post_mortem(record: &Digest, host: &HostState) -> PostMortem {
-    let run = Summary::of(record);
+    let mut run = Summary::of(record);
+    run.check_time(host);
     let outcome = outcome(&run, host);
     let (verdict, killed_us) = explain(outcome, &run, host);
     let (reason, basis, evidence, advice) = verdict.into_parts();
@@ -183,7 +184,9 @@ fn outcome(run: &Summary<'_>, host: &HostState) -> RunOutcome {
         return RunOutcome::KilledAfterTeardown;
     }
     match run.stopped.map(|stopped| stopped.how) {
-        Some(ExitKind::Clean) if run.has_failed_to_start() => RunOutcome::Failed,
+        Some(ExitKind::Clean) if run.has_failed_to_start() || run.failed_after_end().is_some() => {
+            RunOutcome::Failed
+        }
         Some(ExitKind::Clean) => match run.worst_phase() {
             PhaseOutcome::Ok => RunOutcome::Clean,
             PhaseOutcome::Skipped | PhaseOutcome::TimedOut => RunOutcome::TimedOut,
@@ -199,12 +202,12 @@ fn outcome(run: &Summary<'_>, host: &HostState) -> RunOutcome {
         Some(ExitKind::Panicked) => RunOutcome::Panicked,
         None => match host.liveness(run.start) {
             Liveness::Alive => RunOutcome::Running,
-            Liveness::Unknown => RunOutcome::MaybeAlive,
-            Liveness::Ended if host.is_reboot(run.start) => RunOutcome::Rebooted,
-            Liveness::Ended if run.has_exited() => RunOutcome::Exited,
-            Liveness::Ended if run.teardown_began() => RunOutcome::KilledInPhase,
-            Liveness::Ended if run.asked.is_some() => RunOutcome::KilledBeforeTeardown,
-            Liveness::Ended => RunOutcome::Vanished,
+            Liveness::Unknown if !run.has_reported_end() => RunOutcome::MaybeAlive,
+            _ if host.is_reboot(run.start) && !run.has_reported_end() => RunOutcome::Rebooted,
+            _ if run.has_exited() => RunOutcome::Exited,
+            _ if run.teardown_began() => RunOutcome::KilledInPhase,
+            _ if run.asked.is_some() => RunOutcome::KilledBeforeTeardown,
+            _ => RunOutcome::Vanished,
         },
     }
 }

@@ -60,7 +60,6 @@ pub(super) struct End {
     pub(super) asked_by_systemd: Option<(u64, SignalEvent)>,
     pub(super) stop_timeout: Option<Timespan>,
     pub(super) deadline_us: Option<u64>,
-    pub(super) moved_us: Option<u64>,
     /// By name and group, with the number of the line, which orders them.
     open: HashMap<(String, Option<String>), (usize, u64, PhaseStarted)>,
     /// The phases that did not end well.
@@ -132,7 +131,6 @@ impl End {
             Event::DeadlineMoved(DeadlineMoved { deadline_us, stop_timeout_us }) => {
                 self.stop_timeout = stop_timeout_us.or(self.stop_timeout);
                 self.deadline_us = deadline_us.or(self.deadline_us);
-                self.moved_us = Some(at_us);
             }
             Event::PhaseStarted(phase) => {
                 self.moved(Some(&phase.phase));

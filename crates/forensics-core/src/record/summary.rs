@@ -3,8 +3,8 @@
 use super::digest::{Digest, End};
 use super::post_mortem::phase_name;
 use super::{
-    ContainerEnd, Explained, HostState, PhaseFinished, PhaseOutcome, PhaseStarted, RunStarted,
-    SentSignal, SignalEvent, Stalled, Stopped, UnitAction, UnitEnd, Utc, Witness,
+    ContainerEnd, ExitKind, Explained, HostState, PhaseFinished, PhaseOutcome, PhaseStarted,
+    RunStarted, SentSignal, SignalEvent, Stalled, Stopped, UnitAction, UnitEnd, Utc, Witness,
 };
 use crate::duration::Timespan;
 
@@ -28,8 +28,6 @@ pub(super) struct Summary<'a> {
     pub(super) stop_timeout: Option<Timespan>,
     /// The deadline, from the first signal on.
     pub(super) deadline_us: Option<u64>,
-    /// When the deadline moved last. The budgets of phases that began before are not known.
-    moved_us: Option<u64>,
     /// The first signal from systemd, which starts its stop timeout.
     pub(super) asked_by_systemd: Option<(u64, &'a SignalEvent)>,
     /// The phases that have not ended, in the order in which they began, with their start times.
@@ -64,7 +62,6 @@ impl<'a> Summary<'a> {
             asked_last: end.asked_last.as_ref(),
             stop_timeout: end.stop_timeout.or(start.stop_timeout_us),
             deadline_us: end.deadline_us,
-            moved_us: end.moved_us,
             explained: end.explained.as_ref(),
             asked_by_systemd: end.asked_by_systemd.as_ref().map(|(at_us, it)| (*at_us, it)),
             open: end.open(),
@@ -100,11 +97,43 @@ impl<'a> Summary<'a> {
     /// second, and the wall clock may have been set since the last event. A time before that event
     /// is ignored.
     fn died_us(&self) -> Option<u64> {
-        let systemd = self.unit_end.as_ref().and_then(|end| end.ended);
-        let container = || self.container_end.as_ref()?.finished_at;
+        let systemd = self.main_end().and_then(|end| end.ended);
+        let container =
+            || self.container_end.as_ref().filter(|_| self.is_of_container())?.finished_at;
         let after = systemd.or_else(container)?.micros() - self.last.micros();
         let is_after = after.saturating_add(SLACK_US.cast_signed()) >= 0;
         is_after.then(|| self.last_us.saturating_add(u64::try_from(after).unwrap_or(0)))
+    }
+
+    /// Ignores a time of death that is still to come. The wall clock was set since the last event.
+    pub(super) fn check_time(&mut self, host: &HostState) {
+        let now_us = host.mono_us.filter(|_| !self.rebooted(host));
+        self.died_us = self.died_us.filter(|&died_us| {
+            now_us.is_none_or(|now_us| died_us <= now_us.saturating_add(SLACK_US))
+        });
+    }
+
+    /// Whether it was the main process of its unit when its record began: systemd had started it. With
+    /// `PrivatePIDs=` it is process 1. A scope has no main process.
+    pub(super) fn is_main(&self) -> bool {
+        if self.start.unit.as_ref().is_some_and(|unit| unit.ends_with(".scope")) {
+            return true;
+        }
+        let parent = self.start.parent_name.as_deref();
+        self.start.pid == 1 || self.start.parent_pid == Some(1) || parent == Some("systemd")
+    }
+
+    /// What systemd says about the end of this process. It only speaks of main processes.
+    pub(super) fn main_end(&self) -> Option<&UnitEnd> {
+        self.unit_end.as_ref().filter(|_| self.is_main())
+    }
+
+    /// Whether a witness says that it has ended.
+    pub(super) fn has_reported_end(&self) -> bool {
+        let container = self.container_end.as_ref();
+        self.main_end().is_some_and(|end| end.exit_code.is_some())
+            || container.is_some_and(|end| end.exit_code.is_some())
+            || self.sent("SIGKILL").is_some()
     }
 
     /// Who sent it this signal, by the audit log. The first answer stays.
@@ -123,19 +152,30 @@ impl<'a> Summary<'a> {
         Some(phase_name(&last.phase, last.group.as_deref()))
     }
 
-    /// Whether a witness says that the process exited by itself.
-    pub(super) fn has_exited(&self) -> bool {
-        let by_systemd = self.unit_end.as_ref().and_then(UnitEnd::status);
+    /// The status with which the process exited by itself, as a witness says.
+    pub(super) fn status(&self) -> Option<i32> {
         let by_runtime = self.container_end.as_ref().filter(|_| self.is_of_container());
         let by_runtime = by_runtime.and_then(|end| end.exit_code).filter(|&code| code < 128);
-        by_systemd.or(by_runtime).is_some()
+        self.main_end().and_then(UnitEnd::status).or(by_runtime)
+    }
+
+    /// Whether a witness says that the process exited by itself.
+    pub(super) fn has_exited(&self) -> bool {
+        self.status().is_some()
+    }
+
+    /// The status of a failure with which a witness says that it exited, if it had recorded an end as
+    /// planned and another status.
+    pub(super) fn failed_after_end(&self) -> Option<i32> {
+        let stopped = self.stopped.filter(|stopped| stopped.how == ExitKind::Clean)?;
+        self.status().filter(|&status| status != 0 && Some(status) != stopped.exit_code)
     }
 
     /// The signal that ended the process, as a witness says.
     pub(super) fn ended_by(&self) -> Option<String> {
         let by_runtime =
             || self.container_end.as_ref().filter(|_| self.is_of_container())?.signal();
-        self.unit_end.as_ref().and_then(UnitEnd::signal).or_else(by_runtime)
+        self.main_end().and_then(UnitEnd::signal).or_else(by_runtime)
     }
 
     /// Whether the container ended with the status that the run recorded. It may be that of a
@@ -180,20 +220,13 @@ impl<'a> Summary<'a> {
     }
 
     /// The latest time at which the run can have died, without knowing what killed it. It is dead
-    /// now, and a living run records when a phase exceeds its budget.
+    /// now. That it did not record when a phase exceeded its budget proves nothing: it may have been
+    /// suspended, as by SIGSTOP or a frozen cgroup.
     pub(super) fn dead_by_us(&self, host: &HostState) -> Option<u64> {
         let now_us = host.mono_us.filter(|_| !self.rebooted(host));
         // A witness may have rounded the time.
         let died_us = self.died_us.map(|died_us| died_us.saturating_add(SLACK_US));
-        let budget_us = |(began_us, phase): &(u64, &PhaseStarted)| {
-            Some(began_us.saturating_add(phase.timeout_us?).saturating_add(SLACK_US))
-        };
-        let is_known = |(began_us, _): &&(u64, &PhaseStarted)| {
-            self.stalled.is_none() && self.moved_us.is_none_or(|moved_us| moved_us <= *began_us)
-        };
-        let budgets = self.open.iter().filter(is_known).filter_map(budget_us);
-        // An instant before the last event is ignored: it is from another clock, or the expected
-        // event was lost.
-        budgets.chain(now_us).chain(died_us).filter(|&us| us >= self.last_us).min()
+        // An instant before the last event is ignored: it is from another clock.
+        now_us.into_iter().chain(died_us).filter(|&us| us >= self.last_us).min()
     }
 }

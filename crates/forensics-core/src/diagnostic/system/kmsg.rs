@@ -65,18 +65,21 @@ fn search(log: &mut impl Read, pid: u32, name: &str, since: Duration) -> io::Res
     /// adjusts.
     const DRIFT: u32 = 2000;
     let since = since.saturating_sub(since / DRIFT + Duration::from_secs(1));
-    let killed = format!("Killed process {pid} ({name})");
-    let is_on_kill = |record: &Record| {
+    let (any, killed) =
+        (format!("Killed process {pid} ("), format!("Killed process {pid} ({name})"));
+    let is_on_kill = |record: &Record, killed: &str| {
         // Only one of the kernel's own sentences may precede it. Other messages contain names of
         // cgroups, which a user may choose.
         let (why, rest) = record.message.split_once(": ").unwrap_or_default();
         let is_of_kernel = record.priority < 8 && OUT_OF_MEMORY.contains(&why);
-        is_of_kernel && rest.starts_with(&killed) && record.since_boot >= since
+        is_of_kernel && rest.starts_with(killed) && record.since_boot >= since
     };
-    let (mut line, mut oldest) = (None, None);
+    let (mut line, mut oldest, mut has_other_name) = (None, None, false);
     each(log, |record| {
         oldest.get_or_insert(record.since_boot);
-        if is_on_kill(&record) {
+        // It may have changed its name since its start, or it is a later process with its pid.
+        has_other_name |= is_on_kill(&record, &any);
+        if is_on_kill(&record, &killed) {
             line = Some(record.shown());
         }
     })?;
@@ -84,7 +87,7 @@ fn search(log: &mut impl Read, pid: u32, name: &str, since: Duration) -> io::Res
     let is_complete = oldest.is_some_and(|oldest| oldest <= since);
     Ok(match line {
         Some(line) => OomLog::Killed(line),
-        None if is_complete => OomLog::NotKilled,
+        None if is_complete && !has_other_name => OomLog::NotKilled,
         None => OomLog::Unknown,
     })
 }
@@ -146,8 +149,6 @@ mod tests {
             // Before the last event of the run, about another process, and written by a program.
             (format!("3,1,3000000,-;{killed}"), false),
             (format!("3,1,5000042,-;{}", killed.replace("4100", "41000")), false),
-            (format!("3,1,5000042,-;{}", killed.replace("gateway", "gateway2")), false),
-            (format!("3,1,5000042,-;{}", killed.replace("gateway", "hog")), false),
             (format!("12,1,5000042,-;{killed}"), false),
             ("3,1,5000042,-;oom_reaper: reaped process 4100 (gateway)".to_owned(), false),
             // Forged by a control group's name.
@@ -170,6 +171,12 @@ mod tests {
             };
             let first = "6,0,0,-;Linux version".to_owned();
             assert_eq!(found(vec![first, record.clone()]), expected, "{record}");
+        }
+        // It may be the process, by a later name.
+        for name in ["gateway2", "hog"] {
+            let other = format!("3,1,5000042,-;{}", killed.replace("gateway", name));
+            let log = vec!["6,0,0,-;Linux version".to_owned(), other];
+            assert_eq!(found(log), OomLog::Unknown, "{name}");
         }
         // The lines of that time may have been overwritten.
         assert_eq!(found(vec!["6,9,9000000,-;eth0: link up".to_owned()]), OomLog::Unknown);

@@ -6,7 +6,7 @@ use super::super::entry::line;
 use super::super::event::*;
 use super::super::phase::*;
 use super::super::post_mortem::Reason;
-use super::super::{ContainerEnd, UnitAction, UnitEnd};
+use super::super::{ContainerEnd, SentSignal, UnitAction, UnitEnd};
 use super::*;
 use crate::basis::{Basis, Source};
 use crate::clock::Utc;
@@ -43,6 +43,8 @@ fn start() -> RunStarted {
     start.cgroup_inode = Some(1260);
     start.machine_id = Some("machine-1".to_owned());
     start.pid_namespace = Some(INITIAL_PID_NAMESPACE);
+    start.parent_pid = Some(1);
+    start.parent_name = Some("systemd".to_owned());
     start
 }
 
@@ -272,7 +274,7 @@ fn each_case_gets_its_outcome_reason_and_phase() {
             KilledInPhase,
             Reason::StopTimeout,
             "drain",
-            "it died between 2s and 31.01s after SIGTERM, and the record has no end phase drain was still \
+            "it died between 2s and 60s after SIGTERM, and the record has no end phase drain was still \
              running when systemd's stop timeout of 3s was over: raise TimeoutStopSec= or lower the phase's timeout (30s)",
         ),
         (
@@ -372,14 +374,14 @@ fn each_case_gets_its_outcome_reason_and_phase() {
             KilledInPhase,
             Reason::Unknown,
             "drain",
-            "does not show by what; SIGTERM from kill(77) was not systemd's",
+            "a crash or a call of exit(); SIGTERM from kill(77) was not systemd's",
         ),
         (
             vec![sigterm("container_stop", 0, "?"), drain()],
             KilledInPhase,
             Reason::Unknown,
             "drain",
-            "it died between 0.01s and 31.01s after SIGTERM, with no end in its record; the container runtime \
+            "it died between 0.01s and 60s after SIGTERM, with no end in its record; the container runtime \
              sends SIGKILL only as its stop timeout",
         ),
         // An event long after the end of the timeout: the timeout was not the reason, or was
@@ -391,13 +393,14 @@ fn each_case_gets_its_outcome_reason_and_phase() {
             "drain",
             "unless that was extended: the last event came 6s after its end",
         ),
-        // Its budget was over, but no timeout or stall is recorded: it did not live that long.
+        // Its budget was over, and no timeout or stall is recorded. It may have been suspended then.
         (
             vec![by_systemd(), begins(0, "drain", S / 2)],
             KilledInPhase,
             Reason::Unknown,
             "drain",
-            "not by systemd's stop timeout of 3s: it died between 0s and 1.5s after SIGTERM",
+            "systemd's stop timeout is 3s, but it was not seen alive until shortly before its end: it \
+             died between 0s and 60s after SIGTERM",
         ),
         (
             vec![by_systemd(), alive(2 * S)],
@@ -593,7 +596,7 @@ fn a_phases_time_lies_between_the_last_event_and_the_likely_kill() {
         (
             HostState { boot_id: Some("boot-2".to_owned()), mono_us: Some(T0 + 4 * S), ..now() },
             S * 3 / 2,
-            Some(S * 31),
+            None,
         ),
         (HostState { locked: true, ..now() }, S * 3 / 2, None),
     ];
@@ -619,7 +622,7 @@ fn the_line_for_the_log_has_everything_in_a_fixed_order() {
          phase_for_at_most=2.5s signal=SIGTERM cause=systemd sender_pid=1 sender_name=systemd \
          sender_uid=0 after_signal=2.98s deadline=2.7s last_event=2026-11-23T10:14:17.020000Z \
          died_within=0.02s reason=stop_timeout basis=inferred evidence=\"SIGTERM from systemd(1) began \
-         systemd's stop timeout of 3s; it died between 2.98s and 31.5s after SIGTERM, and the record has \
+         systemd's stop timeout of 3s; it died between 2.98s and 60s after SIGTERM, and the record has \
          no end\" advice=\"phase drain was still running when systemd's stop timeout of 3s was over: raise \
          TimeoutStopSec= or lower the phase's timeout (30s)\""
     );
@@ -834,7 +837,9 @@ proptest! {
 
 #[test]
 fn what_a_witness_says_comes_before_what_could_be_inferred() {
-    use Reason::{ContainerEnded, Exit, OomPolicy, OutOfMemory, Recorded, Signal, StartTimeout};
+    use Reason::{
+        ContainerEnded, Exit, OomPolicy, OutOfMemory, Recorded, Signal, StartTimeout, Unknown,
+    };
     use RunOutcome::{Clean, Exited, Failed, KilledAfterTeardown, KilledInPhase, Vanished};
     let unit = |result: &str, code: &str, status: &str| {
         let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
@@ -864,7 +869,111 @@ fn what_a_witness_says_comes_before_what_could_be_inferred() {
     let (inside, child) = (pod(), RunStarted { pid: 7, parent_pid: Some(1), ..pod() });
     let behind = |name: &str| RunStarted { parent_name: Some(name.to_owned()), ..child.clone() };
     let on_host = RunStarted { pid_namespace: Some(INITIAL_PID_NAMESPACE), pid: 900, ..pod() };
+    // A wrapper, such as a shell, is the main process of the unit.
+    let wrapped =
+        || RunStarted { parent_pid: Some(77), parent_name: Some("sh".to_owned()), ..start() };
+    let acted = |result: &str, code: &str, status: &str, actions: &[UnitAction]| {
+        let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        let end = UnitEnd {
+            service_result: some(result),
+            exit_code: some(code),
+            exit_status: some(status),
+            actions: actions.to_vec(),
+            ..UnitEnd::default()
+        };
+        (T0 + 90 * S, Event::Witness(Witness::from(&end)))
+    };
+    let oom_before = {
+        let (at, event) = sigterm("container_stop", 0, "?");
+        let Event::Signal(mut signal) = event else { unreachable!("a signal") };
+        signal.context = serde_json::json!({"memory": {"oom_kill": 1}});
+        (at, Event::Signal(signal))
+    };
     let cases = [
+        // The status is that of the wrapper.
+        (
+            wrapped(),
+            vec![unit("exit-code", "exited", "137")],
+            Vanished,
+            Unknown,
+            "systemd reports result=exit-code exit_code=exited exit_status=137 of the unit and its main \
+             process, but this one was started by sh",
+        ),
+        (
+            wrapped(),
+            vec![clean(), unit("signal", "killed", "KILL")],
+            Clean,
+            Recorded,
+            "started by sh",
+        ),
+        (wrapped(), vec![unit("success", "killed", "TERM")], Vanished, Unknown, "started by sh"),
+        // What main did after run().
+        (
+            start(),
+            vec![clean(), unit("exit-code", "exited", "3")],
+            Failed,
+            Exit,
+            "its record says: it ended as planned, exit code 0; but it exited with status 3",
+        ),
+        (start(), vec![clean(), unit("exit-code", "exited", "0")], Clean, Recorded, ""),
+        (
+            inside.clone(),
+            vec![clean(), container(3, false)],
+            Failed,
+            Exit,
+            "it exited with status 3",
+        ),
+        // An OOM kill at another time, with OOMPolicy=continue.
+        (
+            start(),
+            vec![acted("exit-code", "exited", "3", &[UnitAction::OomKill])],
+            Exited,
+            Exit,
+            "it also reports that the kernel OOM-killed a process of the unit: another process",
+        ),
+        (
+            start(),
+            vec![acted("signal", "killed", "KILL", &[UnitAction::OomKill])],
+            Vanished,
+            Signal,
+            "OOM-killed a process of the unit: a process, perhaps this one",
+        ),
+        (
+            inside.clone(),
+            vec![oom_before, drain(), container(137, true)],
+            KilledInPhase,
+            Signal,
+            "1 other processes of its cgroup had been OOM-killed before",
+        ),
+        (
+            inside.clone(),
+            vec![sigterm("container_stop", 0, "?"), drain(), alive(2 * S), container(137, true)],
+            KilledInPhase,
+            Reason::GracePeriod,
+            "OOMKilled=true",
+        ),
+        // A child was left, or the process was: the stop timeout did not end it.
+        (
+            start(),
+            vec![by_systemd(), drain(), acted("timeout", "", "", &[UnitAction::StopJob])],
+            KilledInPhase,
+            Unknown,
+            "systemd does not say how its main process ended; systemd reports result=timeout",
+        ),
+        (
+            start(),
+            vec![unit("", "killed", "KILL")],
+            Vanished,
+            Signal,
+            "it was ended by SIGKILL; who sent it",
+        ),
+        (
+            start(),
+            vec![unit("success", "killed", "TERM")],
+            Vanished,
+            Signal,
+            "it did not handle at that time",
+        ),
         // The process ended in another way than it had recorded.
         (
             start(),
@@ -949,6 +1058,124 @@ fn what_a_witness_says_comes_before_what_could_be_inferred() {
         let report = post_mortem(&record(start, &events), &now());
         assert_eq!((report.outcome, report.reason), (outcome, reason), "{report}");
         assert!(report.evidence.contains(text), "{report}");
+    }
+}
+
+#[test]
+fn a_witness_of_the_end_comes_before_another_boot_and_before_what_cannot_be_seen() {
+    let said = |code: &str, status: &str| {
+        let end = UnitEnd {
+            service_result: Some("signal".to_owned()),
+            exit_code: Some(code.to_owned()),
+            exit_status: Some(status.to_owned()),
+            ..UnitEnd::default()
+        };
+        (T0 + 9 * S, Event::Witness(Witness::from(&end)))
+    };
+    let kill = serde_json::json!({ "signal": "SIGKILL", "sent": "2026-11-23T10:15:00Z",
+        "sender_pid": 7, "sender_uid": 0, "sender_name": "kill" });
+    let by_kill: SentSignal = serde_json::from_value(kill).unwrap();
+    let by_kill = || (T0 + 9 * S, Event::Witness(Witness::from(&by_kill)));
+    let rebooted = HostState { boot_id: Some("boot-2".to_owned()), ..now() };
+    let elsewhere = HostState { place: Place::default(), ..rebooted.clone() };
+    let on = |host: &str| RunStarted { host: Some(host.to_owned()), ..start() };
+    let wrapped =
+        || RunStarted { parent_pid: Some(77), parent_name: Some("sh".to_owned()), ..on("b") };
+    use RunOutcome::{Exited, MaybeAlive, Rebooted, Vanished};
+    let cases = [
+        (start(), &rebooted, vec![], Rebooted, Reason::Reboot),
+        (start(), &rebooted, vec![said("dumped", "SEGV")], Vanished, Reason::Signal),
+        (start(), &rebooted, vec![said("exited", "3")], Exited, Reason::Exit),
+        (start(), &rebooted, vec![by_kill()], Vanished, Reason::Signal),
+        (on("b"), &elsewhere, vec![], MaybeAlive, Reason::Unknown),
+        (on("b"), &elsewhere, vec![said("killed", "KILL")], Vanished, Reason::Signal),
+        (on("b"), &elsewhere, vec![by_kill()], Vanished, Reason::Signal),
+        // systemd speaks of another process.
+        (wrapped(), &elsewhere, vec![said("killed", "KILL")], MaybeAlive, Reason::Unknown),
+    ];
+    for (start, host, events, outcome, reason) in cases {
+        let report = post_mortem(&record(start, &events), host);
+        assert_eq!((report.outcome, report.reason), (outcome, reason), "{report}");
+    }
+}
+
+#[test]
+fn witnesses_that_contradict_each_other_are_both_shown() {
+    let said = |result: &str, code: &str, status: &str, actions: &[UnitAction]| {
+        let end = UnitEnd {
+            service_result: Some(result.to_owned()),
+            exit_code: Some(code.to_owned()),
+            exit_status: Some(status.to_owned()),
+            actions: actions.to_vec(),
+            ..UnitEnd::default()
+        };
+        (T0 + 9 * S, Event::Witness(Witness::from(&end)))
+    };
+    let lived = |s: u64| vec![by_systemd(), begins(0, "drain", 30 * S), alive(s * S)];
+    let log = |oom_log: &OomLog, now_s: u64| HostState {
+        oom_log: oom_log.clone(),
+        mono_us: Some(T0 + now_s * S),
+        ..now()
+    };
+    let (killed, silent) = (OomLog::Killed("Killed process 4100".to_owned()), OomLog::NotKilled);
+    let with = |mut events: Vec<_>, said| {
+        events.push(said);
+        events
+    };
+    let cases = [
+        // The line of the kernel log is about a later process, or one of the two is wrong.
+        (
+            vec![said("core-dump", "dumped", "SEGV", &[])],
+            log(&killed, 60),
+            Reason::Signal,
+            ["ended by SIGSEGV", "Killed process 4100; that contradicts the rest"],
+        ),
+        (
+            vec![said("exit-code", "exited", "3", &[])],
+            log(&killed, 60),
+            Reason::Exit,
+            ["exited with status 3", "Killed process 4100; that contradicts the rest"],
+        ),
+        (
+            vec![said("signal", "killed", "KILL", &[])],
+            log(&killed, 60),
+            Reason::OutOfMemory,
+            ["Killed process 4100", ""],
+        ),
+        // systemd knows of an OOM kill in the unit, and the kernel log of none of this process.
+        (
+            vec![said("oom-kill", "killed", "KILL", &[])],
+            log(&silent, 60),
+            Reason::OomPolicy,
+            [
+                "OOM-killed a process of the unit",
+                "the kernel log shows no OOM kill of this process",
+            ],
+        ),
+        (
+            vec![said("signal", "killed", "KILL", &[UnitAction::OomKill])],
+            log(&silent, 60),
+            Reason::Signal,
+            ["another process, by the kernel log", ""],
+        ),
+        // A timeout was over, but it was dead before the end of the stop timeout.
+        (
+            with(lived(0), said("timeout", "killed", "KILL", &[])),
+            log(&silent, 1),
+            Reason::Timeout,
+            ["the result does not say which", ""],
+        ),
+        (
+            with(lived(2), said("timeout", "killed", "KILL", &[])),
+            log(&silent, 4),
+            Reason::StopTimeout,
+            ["stop timeout was over after SIGTERM from systemd(1)", ""],
+        ),
+    ];
+    for (events, host, reason, texts) in cases {
+        let report = post_mortem(&record(start(), &events), &host);
+        assert_eq!(report.reason, reason, "{report}");
+        assert!(texts.iter().all(|text| report.evidence.contains(text)), "{report}");
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) fn with_sender(verdict: Verdict, run: &Summary<'_>) -> Verdict {
 /// has ended but has not been waited for.
 fn may_be_the_end(run: &Summary<'_>) -> bool {
     let by_other = |signal: String| signal != "SIGKILL";
-    let by_systemd = run.unit_end.as_ref().and_then(UnitEnd::signal);
+    let by_systemd = run.main_end().and_then(UnitEnd::signal);
     let status = run.container_end.as_ref().filter(|_| run.is_of_container());
     let status = status.and_then(|end| end.exit_code);
     !run.has_exited()
@@ -73,7 +73,7 @@ mod tests {
     /// The reason, the basis and the evidence for a run with these events after its start.
     fn verdict(events: &[Value]) -> [String; 3] {
         let start = json!({ "event": "run_started", "service": "gateway", "pid": 6805, "version": "0",
-            "stop_timeout_us": 3_000_000 });
+            "stop_timeout_us": 3_000_000, "parent_pid": 1 });
         let lines = [&[start], events].concat().into_iter().map(|mut event| {
             event["v"] = 1.into();
             event["ts"] = "2026-11-28T15:02:37Z".into();

@@ -1,5 +1,6 @@
 //! Ends that a container runtime reports.
 
+use super::memory::others_killed;
 use super::timer::StopTimer;
 use super::words::{ended_by_signal, shown, state};
 use super::{Texts, texts};
@@ -34,7 +35,10 @@ pub(super) fn by_container(
     }
     let signal = end.signal();
     let is_kill = signal.as_deref() == Some("SIGKILL");
-    if is_kill && end.oom_killed == Some(true) {
+    // The runtime reports an OOM kill of any process of the container, at any time.
+    let timer = timer.filter(|timer| is_kill && timer.fits(run, host));
+    let is_explained = timer.is_some() || others_killed(run) > 0;
+    if is_kill && end.oom_killed == Some(true) && !is_explained {
         let basis = Basis::inferred(format!(
             "{} reports an OOM kill in the container",
             shown(&end.runtime)
@@ -45,7 +49,7 @@ pub(super) fn by_container(
         let evidence = format!("{killed}; {said}");
         return Some(Verdict::new(Reason::OutOfMemory, basis, evidence, advice));
     }
-    if is_kill && let Some(timer) = timer.filter(|timer| timer.fits(run, host)) {
+    if let Some(timer) = timer {
         let verdict = timer.verdict(run, host);
         return Some(verdict.with_evidence(&said));
     }
@@ -98,6 +102,12 @@ fn by_signal(run: &Summary<'_>, end: &ContainerEnd, signal: &str) -> Texts {
     if signal == "SIGKILL" {
         if run.sent(signal).is_none() {
             evidence += "; who sent it is not recorded";
+        }
+        let others = others_killed(run);
+        if others > 0 {
+            evidence += &format!(
+                "; {others} other processes of its cgroup had been OOM-killed before it was asked to stop"
+            );
         }
         if end.oom_killed == Some(false) {
             evidence += "; OOMKilled=false does not rule out an OOM kill, because the runtime can \

@@ -6,17 +6,20 @@
 use super::audit::with_sender;
 use super::container::by_container;
 use super::elsewhere::moved;
-use super::memory::{by_kernel, memory};
+use super::memory::{by_kernel, contradicted_line, memory};
 use super::no_end_after;
 use super::supervisor::{Supervisor, shell_as_process_one};
 use super::timer::{StopTimer, range};
-use super::unit::by_unit;
+use super::unit::{by_unit, said};
 use super::words::{shown, signal_from, signal_name, stalled, state, timeouts};
 use crate::basis::Basis;
 use crate::duration::Timespan;
 use crate::record::summary::Summary;
 use crate::record::verdict::Verdict;
 use crate::record::{HostState, Reason, SignalEvent};
+
+/// How a process can end without recording it.
+const HOW: &str = "SIGKILL, another signal, a crash or a call of exit()";
 
 /// The verdict on a run whose record has no end.
 pub(super) fn killed(
@@ -27,8 +30,8 @@ pub(super) fn killed(
     if host.has_executed(run.start) {
         return executed(run);
     }
-    let verdict = by_kernel(host)
-        .or_else(|| by_unit(run))
+    let verdict = by_kernel(run, host)
+        .or_else(|| by_unit(run, host, timer))
         .or_else(|| by_container(run, host, timer))
         .or_else(|| {
             let timer = timer.filter(|timer| timer.fits(run, host))?;
@@ -39,7 +42,7 @@ pub(super) fn killed(
             Some((at_us, signal)) => after_request(run, host, timer, (at_us, signal)),
             None if run.teardown_began() => {
                 let evidence = format!(
-                    "it died in its teardown, and the record does not show by what{}",
+                    "it ended in its teardown, and the record does not show by what: {HOW}{}",
                     memory(run, host)
                 );
                 let advice = format!("{}{}", state(run) + &stalled(run), ask_the_supervisor(run));
@@ -47,6 +50,14 @@ pub(super) fn killed(
             }
             None => unasked(run, host),
         });
+    let verdict = match run.unit_end.as_ref().filter(|_| !run.is_main()) {
+        Some(end) => verdict.with_evidence(&said(run, end)),
+        None => verdict,
+    };
+    let verdict = match contradicted_line(run, host) {
+        Some(line) => verdict.with_evidence(&line),
+        None => verdict,
+    };
     with_sender(verdict, run)
 }
 
@@ -121,7 +132,8 @@ fn after_request(
         }
         None => format!("; systemd's stop timeout is not known, and it died {range} after {name}"),
     };
-    let evidence = format!("killed, but the record does not show by what{why_not_timer}{memory}");
+    let evidence =
+        format!("it ended, but the record does not show by what: {HOW}{why_not_timer}{memory}");
     let basis = basis.and(format!("it died {range} after {name}"));
     let advice = format!("{state}{}", ask_the_supervisor(run).replacen(';', ":", 1));
     Verdict::new(Reason::Unknown, basis, evidence, advice)

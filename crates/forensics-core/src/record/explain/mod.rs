@@ -43,6 +43,8 @@ pub(super) fn explain(
         RunOutcome::Clean | RunOutcome::CutShort | RunOutcome::Failed | RunOutcome::Unknown => {
             if run.has_failed_to_start() {
                 unit::not_started(run)
+            } else if let Some(status) = run.failed_after_end() {
+                unit::failed_after_the_end(run, status)
             } else {
                 recorded(Reason::Recorded, texts(ended(run) + &unit::result(run), ""))
             }

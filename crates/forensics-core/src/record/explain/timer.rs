@@ -86,6 +86,12 @@ impl<'a> StopTimer<'a> {
             && run.died_us.is_none_or(|died_us| died_us.abs_diff(over_us) <= CLOSE_US)
     }
 
+    /// Whether the run was dead before the end of the timer.
+    pub(super) fn is_after_death(&self, run: &Summary<'_>, host: &HostState) -> bool {
+        let by = run.died_us.or_else(|| run.dead_by_us(host));
+        by.is_some_and(|by_us| by_us.saturating_add(SLACK_US) < self.over_us())
+    }
+
     pub(super) fn verdict(&self, run: &Summary<'_>, host: &HostState) -> Verdict {
         let (timeout, name) = (Span(self.timeout_us), &self.name);
         let (from, signal) = (signal_from(self.signal), signal_name(self.signal));
@@ -113,8 +119,7 @@ impl<'a> StopTimer<'a> {
         }
         let died = range(run, host, self.began_us);
         let signal = signal_name(self.signal);
-        let by = run.died_us.or_else(|| run.dead_by_us(host));
-        if by.is_some_and(|by_us| by_us.saturating_add(SLACK_US) < self.over_us()) {
+        if self.is_after_death(run, host) {
             return format!("; not by {name} of {timeout}: it died {died} after {signal}");
         }
         format!(

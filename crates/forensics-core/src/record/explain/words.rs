@@ -83,6 +83,13 @@ pub(super) fn ended_by_signal(signal: &str, run: &Summary<'_>) -> Texts {
             if seen {
                 return texts(ended, "");
             }
+            // The guard handles them, if its signals are the default ones.
+            if ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"].contains(&signal) {
+                return texts(
+                    format!("{ended}, which it did not handle at that time"),
+                    format!("if the guard's signals leave out {}, add it", shown(signal)),
+                );
+            }
             texts(
                 unhandled,
                 format!("add {0} to the guard's signals, or do not send it", shown(signal)),

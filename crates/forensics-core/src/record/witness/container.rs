@@ -11,8 +11,8 @@ use super::super::{RunStarted, Utc};
 use super::journal::signal_name;
 use crate::escape::{MAX_NAME_CHARS, truncate};
 
-/// How much the start of a run may lie outside of the times of its container, in microseconds.
-/// Kubernetes gives whole seconds.
+/// How much the start of a run may lie before that of its container, in microseconds. A runtime may note
+/// the start of a container after its process has begun.
 const SLACK_US: i64 = 2_000_000;
 
 /// How many values an inspection may have, because each can take several hundred bytes of memory. One of
@@ -73,16 +73,17 @@ pub enum InspectError {
 /// Finds how the container of a run ended. `name` chooses among the containers of a pod.
 ///
 /// A container is that of the run if it has the host name or the pod of the run, as far as both are
-/// known, and if the run began while the container ran.
+/// known, and if the run began, and wrote its last event, while the container ran.
 ///
 /// # Errors
 /// If the text is not the output of an inspection, or if none or several of its containers can be
-/// that of the run.
+/// that of the run, also if one of these still runs.
 pub fn parse_inspect(
     json: &[u8],
     name: Option<&str>,
     start: &RunStarted,
     started: Utc,
+    last: Utc,
 ) -> Result<ContainerEnd, InspectError> {
     let Checked(count) = serde_json::from_slice(json)?;
     if count > MAX_VALUES {
@@ -101,20 +102,28 @@ pub fn parse_inspect(
     if found.is_empty() {
         return Err(InspectError::NoContainer);
     }
-    let wrong = |candidate: &Candidate| candidate.why_not(name, start, started);
-    let mut fitting: Vec<_> = found.iter().filter(|one| wrong(one).is_none()).collect();
-    match (fitting.pop(), fitting.is_empty()) {
-        (Some(one), true) => Ok(one.end.clone()),
-        (Some(last), false) => {
-            let all = fitting.into_iter().chain([last]);
-            Err(InspectError::Several(all.map(Candidate::name).collect::<Vec<_>>().join(", ")))
-        }
-        (None, _) => {
-            let why =
-                found.iter().filter_map(|one| Some(format!("{}: {}", one.name(), wrong(one)?)));
-            Err(InspectError::OtherRun(why.collect::<Vec<_>>().join("; ")))
-        }
+    let wrong =
+        |one: &Candidate| one.why_other(name, start).or_else(|| one.why_not_then(started, last));
+    let fitting: Vec<_> = found.iter().filter(|one| wrong(one).is_none()).collect();
+    let Some(first) = fitting.first() else {
+        let why = found.iter().filter_map(|one| Some(format!("{}: {}", one.name(), wrong(one)?)));
+        return Err(InspectError::OtherRun(why.collect::<Vec<_>>().join("; ")));
+    };
+    // A container that is named like the service is preferred to one that still runs.
+    let is_named = first.end.container.as_ref() == Some(&start.service);
+    let may_run = |one: &&Candidate| {
+        !is_named
+            && one.end.finished_at.is_none()
+            && one.why_other(name, start).is_none()
+            && one.began_before(started)
+            && one.name() != first.name()
+    };
+    let all: Vec<_> =
+        fitting.iter().copied().chain(found.iter().filter(may_run)).map(Candidate::name).collect();
+    if all.len() > 1 {
+        return Err(InspectError::Several(all.join(", ")));
     }
+    Ok(first.end.clone())
 }
 
 /// A container that was found, and whose it is.
@@ -130,8 +139,8 @@ impl Candidate {
         self.end.container.clone().or_else(|| self.id.clone()).unwrap_or_else(|| "?".to_owned())
     }
 
-    /// Why it is not the container of the run.
-    fn why_not(&self, name: Option<&str>, start: &RunStarted, started: Utc) -> Option<String> {
+    /// Why it is not the container of the run, at whatever time.
+    fn why_other(&self, name: Option<&str>, start: &RunStarted) -> Option<String> {
         if name.is_some_and(|name| self.end.container.as_deref() != Some(name)) {
             return Some("it has another name".to_owned());
         }
@@ -153,13 +162,28 @@ impl Candidate {
         if self.pod.is_none() && differs(&start.host, &self.host) {
             return Some("it has another host name than the run".to_owned());
         }
+        None
+    }
+
+    /// Whether it ran when the run began, or ended before that.
+    fn began_before(&self, started: Utc) -> bool {
+        let began = self.end.started_at;
+        began.is_some_and(|began| began.micros() - SLACK_US <= started.micros())
+    }
+
+    /// Why the run was not in this container when it began, or when it wrote its last event.
+    fn why_not_then(&self, started: Utc, last: Utc) -> Option<String> {
         let (Some(began), Some(ended)) = (self.end.started_at, self.end.finished_at) else {
             return Some("it has not ended".to_owned());
         };
-        let is_within = began.micros() - SLACK_US <= started.micros()
-            && started.micros() <= ended.micros() + SLACK_US;
-        (!is_within)
-            .then(|| format!("it ran from {began} to {ended}, and the run began at {started}"))
+        // Kubernetes cuts the fraction of a second.
+        let is_cut = ended.micros().rem_euclid(1_000_000) == 0;
+        let end_us = ended.micros() + if is_cut { 1_000_000 } else { 0 };
+        let ran = format!("it ran from {began} to {ended}, and the run");
+        if !self.began_before(started) || started.micros() > end_us {
+            return Some(format!("{ran} began at {started}"));
+        }
+        (last.micros() > end_us).then(|| format!("{ran} was alive at {last}"))
     }
 }
 
@@ -205,20 +229,22 @@ fn of_pod(object: &Value) -> Vec<Candidate> {
     let grace = object["spec"]["terminationGracePeriodSeconds"].as_u64();
     let lists = ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"];
     let all = lists.iter().filter_map(|list| status[list].as_array()).flatten();
-    let ends = all.flat_map(|container| {
-        ["state", "lastState"].map(|which| (container, &container[which]["terminated"]))
+    // One that still runs may be that of the run, too.
+    let states = all.flat_map(|container| {
+        let [now, before] = ["state", "lastState"].map(|which| &container[which]);
+        [&now["terminated"], &now["running"], &before["terminated"]].map(|it| (container, it))
     });
-    let ended = ends.filter(|(_, terminated)| terminated.is_object());
+    let known = states.filter(|(_, state)| state.is_object());
     let candidate = |(container, terminated): (&Value, &Value)| {
         let reason = text(&terminated["reason"]);
-        let is_oom = reason.as_deref() == Some("OOMKilled");
+        let oom_killed = reason.as_deref().map(|reason| reason == "OOMKilled");
         // A pod that was evicted says so itself.
         let reason = text(&status["reason"]).or(reason);
         let end = ContainerEnd {
             runtime: "kubernetes".to_owned(),
             container: text(&container["name"]),
             exit_code: code(&terminated["exitCode"]),
-            oom_killed: Some(is_oom),
+            oom_killed,
             started_at: instant(&terminated["startedAt"]),
             finished_at: instant(&terminated["finishedAt"]),
             reason,
@@ -226,7 +252,7 @@ fn of_pod(object: &Value) -> Vec<Candidate> {
         };
         Candidate { end, id: None, host: None, pod: pod.clone() }
     };
-    ended.map(candidate).collect()
+    known.map(candidate).collect()
 }
 
 fn word(text: &str) -> String {
@@ -312,7 +338,8 @@ mod tests {
     }
 
     fn read(json: &Value, start: &RunStarted, at: &str) -> Result<ContainerEnd, InspectError> {
-        parse_inspect(json.to_string().as_bytes(), None, start, at.parse().unwrap())
+        let at = at.parse().unwrap();
+        parse_inspect(json.to_string().as_bytes(), None, start, at, at)
     }
 
     #[test]
@@ -348,6 +375,8 @@ mod tests {
         let at = "2026-11-28T15:00:01Z";
         let mut running = podman();
         running[0]["State"]["Running"] = true.into();
+        let mut unnamed = pod();
+        unnamed["status"]["containerStatuses"][0]["name"] = "web".into();
         let mut other = run();
         other.host = Some("another".to_owned());
         let mut two = pod();
@@ -356,7 +385,12 @@ mod tests {
         let cases = [
             (podman(), run(), "2026-11-28T14:59:00Z", "the run began at 2026-11-28T14:59"),
             (podman(), run(), "2026-11-28T15:01:00Z", "it ran from 2026-11-28T15:00:00.5"),
+            // podman gives the fraction of a second, Kubernetes does not.
+            (podman(), run(), "2026-11-28T15:00:20.5Z", "the run began at 2026-11-28T15:00:20.5"),
+            (pod(), in_pod("shop/web-0"), "2026-11-28T15:00:21.1Z", "the run began at"),
             (podman(), other, at, "another host name"),
+            // Which of the two is that of the run is not known: one has ended, the other one runs.
+            (unnamed, in_pod("shop/web-0"), at, "may be that of the last run (web, proxy)"),
             (running, run(), at, "it has not ended"),
             (pod(), in_pod("shop/web-1"), at, "in another pod"),
             (pod(), in_pod("other/web-0"), at, "in another pod"),
@@ -375,8 +409,12 @@ mod tests {
             two.to_string()
         };
         let (start, at) = (in_pod("shop/web-0"), at.parse().unwrap());
-        let chosen = parse_inspect(two.as_bytes(), Some("proxy"), &start, at).unwrap();
+        let chosen = parse_inspect(two.as_bytes(), Some("proxy"), &start, at, at).unwrap();
         assert_eq!(chosen.container.as_deref(), Some("proxy"));
-        assert!(parse_inspect(b"{", None, &start, at).is_err());
+        assert!(parse_inspect(b"{", None, &start, at, at).is_err());
+        // The run wrote its last event when this container had ended.
+        let later = "2026-11-28T15:00:22Z".parse().unwrap();
+        let error = parse_inspect(two.as_bytes(), Some("proxy"), &start, at, later).unwrap_err();
+        assert!(error.to_string().contains("the run was alive at 2026-11-28T15:00:22"), "{error}");
     }
 }

@@ -19,16 +19,20 @@ const STOPPING: &str = "de5b426a63be47a7b6ac3eaac82e2f6f";
 const OUT_OF_MEMORY: &str = "fe6faa94e7774663a0da52717891d8ef";
 const OOMD_KILL: &str = "d989611b15e44c9dbf31e3c81256e4ed";
 
-/// The texts without an id.
-const TEXTS: [(&str, UnitAction); 8] = [
+/// The texts without an id (`service_dispatch_timer` in `service.c`). Those about a stop count only if
+/// systemd then ends the main process: with `SendSIGKILL=no` it does not, after `Stopping timed out.
+/// Terminating.` it first waits again, and in the states `final-*` the main process has already ended.
+const TEXTS: [(&str, UnitAction); 10] = [
     ("start operation timed out. ", UnitAction::StartTimeout),
+    ("start-post operation timed out. ", UnitAction::StartTimeout),
     ("Service reached runtime time limit. ", UnitAction::RuntimeMax),
+    ("Scope reached runtime time limit. ", UnitAction::RuntimeMax),
     ("Watchdog timeout (", UnitAction::Watchdog),
-    ("State 'stop-sigterm' timed out. ", UnitAction::StopTimeout),
-    ("State 'final-sigterm' timed out. ", UnitAction::StopTimeout),
-    ("State 'stop-watchdog' timed out. ", UnitAction::StopTimeout),
-    ("State 'stop-sigkill' timed out. ", UnitAction::StopTimeout),
-    ("Stopping timed out. ", UnitAction::StopTimeout),
+    ("State 'stop-sigterm' timed out. Killing.", UnitAction::StopTimeout),
+    ("State 'stop-sigterm' timed out. Aborting.", UnitAction::StopTimeout),
+    ("State 'stop-watchdog' timed out. Killing.", UnitAction::StopTimeout),
+    ("Stopping timed out. Killing.", UnitAction::StopTimeout),
+    ("Stopping timed out. Aborting.", UnitAction::StopTimeout),
 ];
 
 /// The fields that are read.
@@ -192,7 +196,7 @@ mod tests {
         let killed = |end: &UnitEnd| end.signal().unwrap_or_default();
         let did = |end: &UnitEnd| format!("{:?}", end.actions);
         type Shown<'a> = &'a dyn Fn(&UnitEnd) -> String;
-        let cases: [(Value, Shown<'_>, &str); 14] = [
+        let cases: [(Value, Shown<'_>, &str); 18] = [
             (exit("killed", "9"), &killed, "SIGKILL"),
             (exit("dumped", "11"), &killed, "SIGSEGV"),
             (exit("killed", "12"), &killed, "SIGUSR2"),
@@ -208,6 +212,10 @@ mod tests {
             (id(OOMD_KILL), &did, "[OomdKill]"),
             (text("State 'stop-sigterm' timed out. Killing."), &did, "[StopTimeout]"),
             (text("start operation timed out. Terminating."), &did, "[StartTimeout]"),
+            (text("start-post operation timed out. Terminating."), &did, "[StartTimeout]"),
+            (text("State 'stop-sigterm' timed out. Aborting."), &did, "[StopTimeout]"),
+            (text("Stopping timed out. Killing."), &did, "[StopTimeout]"),
+            (text("Scope reached runtime time limit. Stopping."), &did, "[RuntimeMax]"),
             (text("Service reached runtime time limit. Stopping."), &did, "[RuntimeMax]"),
             (text("Watchdog timeout (limit 1s)!"), &did, "[Watchdog]"),
             (
@@ -241,6 +249,17 @@ mod tests {
         assert_eq!(about(json!({ "COMMAND": "ExecStop" })), None);
         let other = text("Sent signal SIGKILL to main process 119 (x) on client request.");
         assert_eq!(parse_journal(&line(&other), &start("system")), None);
+        // systemd did not end the main process.
+        for said in [
+            "State 'stop-sigterm' timed out. Skipping SIGKILL.",
+            "Stopping timed out. Terminating.",
+            "Stopping timed out. Skipping SIGKILL.",
+            "State 'final-sigterm' timed out. Killing.",
+            "State 'stop-post' timed out. Killing.",
+            "Reload operation timed out. Killing reload process.",
+        ] {
+            assert_eq!(parse_journal(&line(&text(said)), &start("system")), None, "{said}");
+        }
         let text = json!({ "MESSAGE": "gateway: start operation timed out. Terminating." });
         assert_eq!(parse_journal(&line(&text), &start("system")), None);
         assert_eq!(parse_journal("not json\n{}\n[1]\n\"x\"", &start("system")), None);
