@@ -1,7 +1,7 @@
 //! My filter shows only my own crate. How do I still see why the service stopped?
 //!
 //! Add `shutdown=info` to the filter. Without it `install()` writes one line about it to stderr, and the
-//! important lines of the stop go to stderr as well.
+//! lines of the stop go to stderr as well.
 //!
 //! ```sh
 //! cargo run -p forensics-example-numbered --example 08_env_filter                              # press Ctrl-C

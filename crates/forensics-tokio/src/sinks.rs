@@ -33,6 +33,16 @@ use crate::logging;
 /// 2, and how long that write may block.
 pub(crate) const EMIT_LIMIT: Duration = Duration::from_millis(200);
 
+/// The events of level INFO that are important: they tell who stopped the service, and what it did then.
+const OF_A_STOP: [&str; 6] = [
+    "shutdown_context",
+    "stop_explained",
+    "teardown_started",
+    "phase_waits",
+    "phase_finished",
+    "shutdown_complete",
+];
+
 /// The target of all our events.
 pub(crate) const TARGET: &str = "shutdown";
 
@@ -218,7 +228,7 @@ pub(crate) fn emit(
         // The process may be ended by force after this event, and then flushes nothing.
         logger.flush();
     });
-    let is_important = level <= Level::WARN || metadata.name() == "shutdown_context";
+    let is_important = level <= Level::WARN || OF_A_STOP.contains(&metadata.name());
     if is_important && !is_shown && Origin::current().is_some_and(|origin| origin.to_stderr) {
         write_to_stderr(format!("{level:>5} {TARGET}: {}\n", text()).as_bytes());
     }
@@ -333,7 +343,7 @@ pub(crate) fn warn_if_not_received() {
             (STATIC_MAX_LEVEL, log::STATIC_MAX_LEVEL),
         );
         let line = format!(
-            " WARN {TARGET}: {why}. Until then the context line, warnings and errors that no log receives \
+            " WARN {TARGET}: {why}. Until then the lines of a stop, warnings and errors that no log receives \
              go to stderr (FORENSICS_STDERR_FALLBACK=no turns this off)\n"
         );
         write_to_stderr(line.as_bytes());
@@ -362,7 +372,12 @@ fn why_not_received(
     } else if is_compiled {
         (
             format!("{receiver} drops the target `shutdown` at INFO"),
-            "add `shutdown=info` to its filter, as in RUST_LOG=info or RUST_LOG=my_app=debug,shutdown=info",
+            if has_subscriber {
+                "add `shutdown=info` to its filter, as in RUST_LOG=info or RUST_LOG=my_app=debug,shutdown=info"
+            } else {
+                "add `shutdown=info` to its filter, as in RUST_LOG=info or RUST_LOG=my_app=debug,shutdown=info \
+                 with env_logger; if it has only a level, as simplelog has, raise that to INFO"
+            },
         )
     } else {
         (

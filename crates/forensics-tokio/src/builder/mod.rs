@@ -258,8 +258,8 @@ impl Builder {
     ///
     /// The events have the `tracing` target `shutdown`. They go to the subscriber, and to the logger of
     /// the crate `log`. If neither receives that target at level `INFO`, [`install`](Self::install)
-    /// writes one line with the fix to stderr. A context line, warning or error that neither of them
-    /// shows is written to stderr. Tests are left out: see [`enforce_exit`](Self::enforce_exit).
+    /// writes one line with the fix to stderr. A line of a stop, a warning or an error that neither of
+    /// them shows is written to stderr. Tests are left out: see [`enforce_exit`](Self::enforce_exit).
     ///
     /// Default: yes. Environment: `FORENSICS_STDERR_FALLBACK`.
     pub fn stderr_fallback(self, enabled: bool) -> Self {
