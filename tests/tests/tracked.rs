@@ -157,7 +157,7 @@ async fn stop_axum(sent: &str, limit: Duration, is_layered: bool) -> (String, Ph
         harness.signal(Signal::TERM);
         tokio::spawn(rest(client))
     };
-    let run = harness.run_to_exit(guard.run(server.into_future()));
+    let run = harness.run_to_exit(guard.run(server));
     let (report, client) = tokio::join!(run, client);
     let report = report.unwrap();
     // axum does not close a connection that it still reads.

@@ -210,7 +210,7 @@ impl ShutdownGuard {
     }
 
     /// Runs the service until a stop is requested or the service ends, then runs the phases. Returns
-    /// the report of the stop.
+    /// the report of the stop. The service is a future, or what becomes one, as `axum::serve(..)` does.
     ///
     /// The service's future is still polled during the teardown, so that it can finish what it has
     /// accepted. A phase can wait for its end with
@@ -228,7 +228,7 @@ impl ShutdownGuard {
     /// continue as tasks of the runtime, and no other phase starts.
     pub async fn run<S, Kind>(self, service: S) -> ShutdownReport
     where
-        S: Future,
+        S: IntoFuture,
         S::Output: IntoOutcome<Kind>,
     {
         let Self { handle, mut installed } = self;

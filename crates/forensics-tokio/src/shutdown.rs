@@ -32,7 +32,6 @@ use crate::log_thread::LogThread;
 use crate::machine::{Action, Awaited, Event, ExitReason, LogEvent, Machine, StepId, Work};
 use crate::message::{TerminationMessage, WRITE_LIMIT};
 use crate::notify::Notifier;
-use crate::outcome::Outcome;
 use crate::phase_context::PhaseFn;
 use crate::phases::Phases;
 use crate::recorder::{FINISH_LIMIT, LAST_WRITE_LIMIT, Recorder};
@@ -230,13 +229,8 @@ impl Shutdown {
             LogEvent::Context(context) => Some(format!("Shutdown context: {context}")),
             LogEvent::Stalled(detail) => Some(format!("Shutdown stalled: {detail}")),
             LogEvent::Forced(detail, _) => Some(format!("Shutdown forced: {detail}")),
-            // The subscriber is not asked whether it wants these events, because it may block.
+            // The subscriber is not asked whether it wants this event, because it may block.
             LogEvent::PhaseStarted { .. } if !sinks::may_want(Level::DEBUG) => return,
-            LogEvent::PhaseFinished { report, .. }
-                if report.outcome == Outcome::Ok && !sinks::may_want(Level::INFO) =>
-            {
-                return;
-            }
             _ => None,
         };
         let spans = self.spans.clone();
