@@ -321,10 +321,15 @@ struct Readme;
 #[doc = include_str!("../../docs/compare.md")]
 struct Compare;
 
-/// The code in docs/stacks/axum.md, compiled; the other pages have code of the examples.
+/// The code in docs/stacks/axum.md, compiled; the other pages of stacks have code of the examples.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/stacks/axum.md")]
 struct Axum;
+
+/// The code in docs/stacks/tcp.md that is not of an example, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/stacks/tcp.md")]
+struct Tcp;
 
 /// The code in docs/guide.md, compiled; its files are built by `tests/guide.rs`.
 #[cfg(doctest)]
