@@ -309,6 +309,17 @@ async fn the_service_is_still_polled_and_a_phase_can_wait_for_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_phase_that_waits_for_the_service_says_so() {
+    let guard = guard();
+    guard.phase("drain", async |cx| cx.service_ended().await).timeout(4 * SECOND);
+    guard.handle().request_shutdown("test");
+    let report = guard.run(std::future::pending::<()>()).await;
+    let waited =
+        r#"still running after 4.00s; last recorded waited_for="the service, which has not ended""#;
+    assert_eq!(report.phases[0].error.as_deref(), Some(waited));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_service_that_never_ends_is_dropped_after_its_timeout() {
     let guard = guard();
     guard.phase("db_close", async |_| {});

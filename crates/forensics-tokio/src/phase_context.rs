@@ -1,7 +1,7 @@
 //! The context of a running phase.
 
 use std::fmt;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +10,10 @@ use forensics_core::cause::Cause;
 use forensics_core::context::ShutdownContext;
 use serde_json::Value;
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::inflight::FIRST_NOTICE;
 use crate::machine::{Event, StepId};
 use crate::recorded::{Recorded, Write};
 use crate::shutdown::Shutdown;
@@ -125,8 +126,19 @@ impl PhaseContext {
     /// has ended. If that future is a server that ends when the token is cancelled, a phase that waits
     /// for it is the drain of the server.
     ///
-    /// Cancel safe.
+    /// After a second it logs and records (`waited_for`) that it waits. Cancel safe.
     pub async fn service_ended(&self) {
+        let mut ended = pin!(self.service_end());
+        if timeout(FIRST_NOTICE, &mut ended).await.is_err() {
+            let text = "the service, which has not ended";
+            self.record("waited_for", text);
+            self.log_waiting(text);
+            ended.await;
+        }
+    }
+
+    /// The same, for a caller that says itself what it waits for.
+    pub(crate) async fn service_end(&self) {
         self.shutdown.handle(Event::PhaseAwaitsService(self.id));
         // There is no error, because the sender is in `self`.
         let mut running = self.shutdown.service_running.subscribe();

@@ -29,7 +29,7 @@ impl Connections {
     ) -> impl FnOnce(PhaseContext) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + 'static
     {
         let connections = self.clone();
-        |cx| Box::pin(async move { connections.wait(&cx, cx.service_ended()).await })
+        |cx| Box::pin(async move { connections.wait(&cx, cx.service_end()).await })
     }
 
     /// Waits until no request is in flight and no connection is open. Records and logs the same as

@@ -99,7 +99,7 @@ impl InFlight {
     ) -> impl FnOnce(PhaseContext) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + 'static
     {
         let in_flight = self.clone();
-        |cx| Box::pin(async move { in_flight.wait(&cx, cx.service_ended()).await })
+        |cx| Box::pin(async move { in_flight.wait(&cx, cx.service_end()).await })
     }
 
     /// Waits until nothing is in flight. Records in the phase how many there were at first
