@@ -55,7 +55,9 @@ async fn every_phase_reaches_the_collector_as_a_child_of_the_teardown_before_the
         .serve_with_incoming(TcpListenerStream::new(listener));
     let collector = tokio::spawn(collector);
 
-    let service = Program::start(Command::new(example("otel")).arg(&address));
+    // Another package of the workspace may turn the colors of tracing-subscriber on.
+    let mut service = Command::new(example("otel"));
+    let service = Program::start(service.arg(&address).env("NO_COLOR", "1"));
     let ended = tokio::task::spawn_blocking(move || {
         service.wait_for_stdout("working");
         service.kill("-TERM");

@@ -99,6 +99,7 @@ fn started() -> Value {
 fn in_unit() -> Value {
     let mut event = started();
     event["unit"] = "gateway.service".into();
+    event["parent_pid"] = 1.into();
     event["stop_timeout_us"] = (8 * S).into();
     event
 }

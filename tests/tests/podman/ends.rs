@@ -15,9 +15,11 @@ fn said(engine: &Engine, name: &str) -> String {
     let inspection = engine.ok(&["inspect", "--type=container", name]);
     let mut last = Command::new(forensics());
     last.arg("last").arg(engine.shared().join("shutdown")).args(["--inspect", "-"]);
-    let mut last = last.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    last.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut last = last.spawn().unwrap();
     last.stdin.take().unwrap().write_all(inspection.as_bytes()).unwrap();
     let output = last.wait_with_output().unwrap();
+    assert!(!output.stdout.is_empty(), "{name}: {output:?}\n{inspection}");
     String::from_utf8(output.stdout).unwrap()
 }
 

@@ -87,10 +87,11 @@ pub(super) fn said(run: &Summary<'_>, end: &UnitEnd) -> String {
     if run.is_main() {
         return format!("systemd reports {all}");
     }
-    let parent = run.start.parent_name.as_deref().map_or("another process".to_owned(), shown);
-    format!(
-        "systemd reports {all} of the unit and its main process, but this one was started by {parent}"
-    )
+    let this_one = match run.start.parent_name.as_deref() {
+        Some(parent) => format!("but this one was started by {}", shown(parent)),
+        None => "and it is not known whether that was this one".to_owned(),
+    };
+    format!("systemd reports {all} of the unit and its main process, {this_one}")
 }
 
 type Found = (Reason, Basis, Texts);

@@ -15,6 +15,10 @@ use crate::escape::{MAX_NAME_CHARS, truncate};
 /// the start of a container after its process has begun.
 const SLACK_US: i64 = 2_000_000;
 
+/// How much the last event of a run may lie after the end of its container, in microseconds. A clock tick
+/// lasts at most 10 ms.
+const ROUNDED_US: i64 = 10_000;
+
 /// How many values an inspection may have, because each can take several hundred bytes of memory. One of
 /// a container or a pod has some hundred.
 const MAX_VALUES: usize = 200_000;
@@ -176,9 +180,10 @@ impl Candidate {
         let (Some(began), Some(ended)) = (self.end.started_at, self.end.finished_at) else {
             return Some("it has not ended".to_owned());
         };
-        // Kubernetes cuts the fraction of a second.
+        // Kubernetes cuts the fraction of a second. podman takes the time of a file, which the kernel
+        // rounds down to its last clock tick.
         let is_cut = ended.micros().rem_euclid(1_000_000) == 0;
-        let end_us = ended.micros() + if is_cut { 1_000_000 } else { 0 };
+        let end_us = ended.micros() + if is_cut { 1_000_000 } else { ROUNDED_US };
         let ran = format!("it ran from {began} to {ended}, and the run");
         if !self.began_before(started) || started.micros() > end_us {
             return Some(format!("{ran} began at {started}"));
