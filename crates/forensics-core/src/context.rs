@@ -125,7 +125,7 @@ impl ShutdownContext {
     pub fn start(startup: &StartupInfo, trigger: Trigger, signal: Option<&SignalInfo>) -> Self {
         let mut context = Self::without_trigger(startup);
         if let Some(signal) = signal {
-            context.ts = signal.wall.into();
+            context.ts = Utc::from_system(signal.wall);
             context.mono_us = signal.mono_ns / 1000;
             context.capture_ns = Some(signal.took_ns);
             context.sender = Sender::of_signal(signal);

@@ -31,7 +31,19 @@ pub struct Utc {
 impl Utc {
     /// Returns the current time of the wall clock.
     pub fn now() -> Self {
-        SystemTime::now().into()
+        Self::from_system(SystemTime::now())
+    }
+
+    /// Rounds down to the microsecond. A time before year 0 or after year 9999 becomes the nearest one
+    /// in that range.
+    pub(crate) fn from_system(time: SystemTime) -> Self {
+        let nanos = match time.duration_since(UNIX_EPOCH) {
+            Ok(after) => after.as_nanos().cast_signed(),
+            Err(before) => -before.duration().as_nanos().cast_signed(),
+        };
+        let micros = nanos.div_euclid(1000).clamp(MIN.into(), MAX.into());
+        // Clamped to what fits.
+        Self { micros: i64::try_from(micros).unwrap_or(MAX) }
     }
 
     /// The time that is this many microseconds after 1970-01-01T00:00:00Z. `None` outside of the
@@ -48,20 +60,6 @@ impl Utc {
     /// The form for file names: `20261123T101500.123456Z`. It sorts as text in the order of time.
     pub(super) fn compact(self) -> impl Display {
         self.to_string().replace(['-', ':'], "")
-    }
-}
-
-/// Rounds down to the microsecond. A time before year 0 or after year 9999 becomes the nearest one in
-/// that range.
-impl From<SystemTime> for Utc {
-    fn from(time: SystemTime) -> Self {
-        let nanos = match time.duration_since(UNIX_EPOCH) {
-            Ok(after) => after.as_nanos().cast_signed(),
-            Err(before) => -before.duration().as_nanos().cast_signed(),
-        };
-        let micros = nanos.div_euclid(1000).clamp(MIN.into(), MAX.into());
-        // Clamped to what fits.
-        Self { micros: i64::try_from(micros).unwrap_or(MAX) }
     }
 }
 
@@ -142,7 +140,7 @@ mod tests {
             (UNIX_EPOCH - Duration::from_secs(1 << 60), "0000-01-01T00:00:00.000000Z"),
         ];
         for (time, text) in cases {
-            assert_eq!(Utc::from(time).to_string(), text);
+            assert_eq!(Utc::from_system(time).to_string(), text);
         }
     }
 

@@ -36,7 +36,7 @@ pub(super) fn search_logs(
         rotated.push(format!(".{n}"));
         let Ok(file) = open_path(&PathBuf::from(rotated), Links::Refuse) else { break };
         let Ok(meta) = file.metadata() else { break };
-        let is_older = meta.modified().is_ok_and(|written| Some(Utc::from(written)) < since);
+        let is_older = meta.modified().is_ok_and(|written| Some(Utc::from_system(written)) < since);
         if is_older || meta.len() > left {
             break;
         }
