@@ -181,9 +181,13 @@ async fn run(action: &str, late: Late, at_run: bool) -> Result<ExitCode, Box<dyn
                 .phase("drain", |_| std::future::pending::<()>())
                 .timeout(Duration::from_millis(20));
             guard.phase("flush", async |_| Err::<(), _>("disk full"));
-            ready()?;
             let token = guard.token();
-            let run = guard.run(token.cancelled_owned());
+            // Ready only when it runs, because a signal before that finds no subscriber of `run`.
+            let run = guard.run(async move {
+                ready()?;
+                token.cancelled().await;
+                io::Result::Ok(())
+            });
             let report = if at_run { run.with_subscriber(lines()).await } else { run.await };
             log::info!("a record of the service, at its end");
             tracing::info!("an event of the service, at its end");
