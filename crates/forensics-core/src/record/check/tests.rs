@@ -23,7 +23,9 @@ const T0: u64 = 100 * S;
 fn record(start: RunStarted, events: &[(u64, Event)]) -> Digest {
     let ts = |us: u64| -> Utc {
         let back = std::time::Duration::from_micros(us % 60_000_000);
-        (std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_795_428_900) - back).into()
+        Utc::from_system(
+            std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_795_428_900) - back,
+        )
     };
     let mut bytes = line(ts(T0 - 50 * S), T0 - 50 * S, &Event::RunStarted(start.into())).unwrap();
     for (us, event) in events {
