@@ -205,7 +205,7 @@ impl Style {
         self.lines(out, (Tone::STRONG, &format!("{label:<indent$}")), lines)
     }
 
-    /// Writes lines, the first one after `prefix`, and the others as far to the right.
+    /// Writes lines, the first one after `prefix`, and the others indented by its width.
     fn lines(
         self,
         out: &mut dyn Write,
@@ -274,8 +274,8 @@ fn char_width(c: char) -> usize {
     c.width().unwrap_or(0)
 }
 
-/// The text, escaped if a character in it could do more than be seen. A text that is already escaped
-/// is unchanged.
+/// The text, escaped if it has a character that could control the terminal. A text that is already
+/// escaped is unchanged.
 pub(crate) fn safe(text: &str) -> String {
     if text.chars().all(is_safe) { text.to_owned() } else { Escaped(text).to_string() }
 }

@@ -168,7 +168,7 @@ fn phases(run: &PostMortem, timeline: &Timeline) -> Texts {
     let bad: Vec<_> = timeline.bars.iter().filter(|bar| !is_good(bar)).collect();
     for bar in bad.iter().take(MAX_PHASES) {
         texts.push((bar.tone(), phase(bar)));
-        // The evidence has the start of an error.
+        // An error that the evidence already shows is not repeated. The evidence has its start at least.
         let start: String = bar.error.chars().take(100).collect();
         let is_told = !start.is_empty() && run.evidence.contains(&text(&start, 100));
         for note in bar.notes().skip(usize::from(is_told)) {
@@ -229,7 +229,7 @@ fn commands(run: &Run, timeline: &Timeline) -> Vec<Vec<String>> {
         command.extend(words(&["-u", unit, "--since", &since]));
         commands.push(command);
     }
-    // A longer path was cut.
+    // A longer path was cut when it was read, and names no file.
     if let Some(file) = timeline.diagnostic.as_ref().filter(|file| file.len() <= MAX_PATH) {
         commands.push(words(&["less", file]));
     }

@@ -74,7 +74,7 @@ pub(crate) struct Mark {
 
 #[derive(PartialEq)]
 pub(crate) enum Kind {
-    /// A signal. Of the first one the cause is shown.
+    /// A signal. Only the cause of the first one is shown.
     Signal {
         cause: String,
     },
@@ -88,8 +88,8 @@ pub(crate) enum Kind {
 /// A phase by its name and its group.
 type Key = (String, Option<String>);
 
-/// Collects a [`Timeline`] entry by entry, in the order of the record. Until the end, all times are
-/// those of the record.
+/// Collects a [`Timeline`] entry by entry, in the order of the record. The times in it are still those of
+/// the record. [`timeline`](Self::timeline) counts them from the first signal.
 #[derive(Default)]
 pub(crate) struct Collector {
     last: u64,
@@ -109,7 +109,7 @@ pub(crate) struct Collector {
 
 impl Collector {
     pub(crate) fn add(&mut self, entry: &Entry) {
-        // What a witness said is written after the run.
+        // What a witness said was added after the run had ended, and is not a part of it.
         if matches!(entry.event, Event::Witness(_)) {
             return;
         }
@@ -135,7 +135,8 @@ impl Collector {
             Event::PhaseFinished(finished) => {
                 let key = key(&finished.phase, finished.group.as_deref());
                 let ended = self.open.get_mut(&key).and_then(Vec::pop);
-                // A phase that was skipped never started. Another one has a bar, or is counted.
+                // A phase without a start gets its bar here, as a skipped one always does. If starts were
+                // left out because there were too many, this phase may already be counted.
                 let is_counted = self.more > 0 && finished.outcome != PhaseOutcome::Skipped;
                 let ended = ended.or_else(|| (!is_counted).then(|| self.push(&key, at)).flatten());
                 let Some(bar) = ended.map(|n| &mut self.bars[n]) else { return };

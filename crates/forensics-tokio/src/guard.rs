@@ -204,7 +204,7 @@ impl ShutdownGuard {
     }
 
     /// Returns the longest time that the teardown can take with the phases registered so far. Its `Display`
-    /// shows the sum.
+    /// shows what each phase adds to it.
     pub fn worst_case(&self) -> WorstCase {
         self.shutdown().machine().sum()
     }
@@ -248,7 +248,7 @@ impl ShutdownGuard {
             let Awaited { is_finished, drops_service, timer } = *awaited.borrow_and_update();
             if is_running && shutdown.token.is_cancelled() {
                 is_running = false;
-                // Perhaps it was not checked yet.
+                // Warns if something else listens for SIGINT, if the last check has not come to that yet.
                 drop(signal_check::listen_late(shutdown));
             }
             let report = if is_finished { shutdown.machine().report() } else { None };

@@ -91,8 +91,8 @@ impl ShutdownHandle {
         Reloading { notifier }
     }
 
-    /// Registers a phase, as [`ShutdownGuard::phase`](crate::ShutdownGuard::phase) does. During the
-    /// teardown it runs after all other phases; a group cannot be registered then.
+    /// Registers a phase, as [`ShutdownGuard::phase`](crate::ShutdownGuard::phase) does. A phase that is
+    /// registered during the teardown runs after all others. A group cannot be registered then.
     pub fn phase<F, Fut, Kind>(&self, name: impl Into<String>, work: F) -> Phase
     where
         F: FnOnce(PhaseContext) -> Fut + Send + 'static,

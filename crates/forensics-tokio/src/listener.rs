@@ -25,8 +25,8 @@ const FORWARD_AFTER: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(crate) struct Listeners(Vec<(Signal, unix::Signal)>);
 
-/// What listens for signals beside a guard, such as actix-web or `ctrl_c()`, listens for this one. The guard
-/// registers it later than the others, so that it can tell whether something else has done so.
+/// The signal that other code listens for, such as actix-web or `ctrl_c()`. The guard registers it later
+/// than its other signals. So it can tell whether other code has registered it before.
 const LATE: Signal = Signal::INT;
 
 impl Listeners {

@@ -56,7 +56,8 @@ impl ServiceOutcome {
 ///
 /// The `Ok` value is itself an outcome. So the error of a task is not missed: a
 /// `JoinHandle<Result<(), E>>` gives a `Result<Result<(), E>, JoinError>`, and fails with either.
-/// The same is true for [`tokio::time::timeout`]. Drop any other value: `.map(drop)`.
+/// The same is true for [`tokio::time::timeout`]. An `Ok` value that is not an outcome must be dropped:
+/// `.map(drop)`.
 ///
 /// A `Vec`, an `Option`, an array or a tuple of outcomes fails if one of them does, and shows all
 /// errors. These are what `JoinSet::join_all`, `JoinSet::join_next` and `tokio::join!` return.

@@ -72,7 +72,7 @@ impl PhaseContext {
     /// [escalation](crate::Builder::escalation) makes it earlier, and
     /// [more time from systemd](crate::Builder::extend_stop_timeout) makes it later.
     pub fn deadline(&self) -> Instant {
-        // The machine no longer knows the end of a phase that was given up.
+        // The machine no longer knows the end of a phase that was dropped.
         let end = self.shutdown.machine().phase_end(self.id);
         end.unwrap_or_else(|| self.shutdown.now())
     }
@@ -123,8 +123,8 @@ impl PhaseContext {
     }
 
     /// Waits until the service's own future, which was passed to [`run`](crate::ShutdownGuard::run),
-    /// has ended. If that future is a server that ends when the token is cancelled, a phase that waits
-    /// for it is the drain of the server.
+    /// has ended. For a server that ends when the token is cancelled, a phase that waits only for this is
+    /// its drain.
     ///
     /// After a second it logs and records (`waited_for`) that it waits. Cancel safe.
     pub async fn service_ended(&self) {
@@ -137,7 +137,8 @@ impl PhaseContext {
         }
     }
 
-    /// The same, for a caller that says itself what it waits for.
+    /// Like [`service_ended`](Self::service_ended), but logs and records nothing: the caller says what it
+    /// waits for.
     pub(crate) async fn service_end(&self) {
         self.shutdown.handle(Event::PhaseAwaitsService(self.id));
         // There is no error, because the sender is in `self`.

@@ -2,7 +2,7 @@
 //!
 //! It checks at `install()`, when `run()` begins, and one second later, when other libraries have
 //! installed their handlers. That is the last time that an idle guard wakes up. There is one warning
-//! per signal. docs/reliability.md lists them.
+//! per signal. docs/reliability.md lists the warnings.
 //!
 //! The last check also tells whether something else listens for SIGINT through tokio, such as a server that
 //! handles signals itself. If a stop begins before that, it is checked then.
@@ -61,7 +61,7 @@ impl SignalCheck {
         check
     }
 
-    /// The checks after `run()` has begun. Then listens for the signal that is registered last.
+    /// The checks after `run()` has begun. Then listens for SIGINT.
     pub(crate) async fn repeat(mut self, shutdown: Arc<Shutdown>) {
         self.check(&shutdown).await;
         sleep(LAST_CHECK).await;
@@ -83,7 +83,7 @@ impl SignalCheck {
         }
     }
 
-    /// What was found about signals that were not reported yet. Adds SIGPIPE.
+    /// What was found about signals that were not reported yet. Adds SIGPIPE if it has its default action.
     fn select_new(&mut self, mut found: Vec<(Signal, Obstacle)>) -> Vec<(Signal, Obstacle)> {
         if disposition(SIGPIPE) == Some(Disposition::Default) {
             found.push((SIGPIPE, Obstacle::Default));
@@ -94,8 +94,8 @@ impl SignalCheck {
     }
 }
 
-/// Listens for the signal that is registered last, and warns if something else in this program does so.
-/// There is one warning in a process.
+/// Listens for SIGINT, which the guard registers later than its other signals, and warns if something else
+/// in this program listens for it. There is at most one warning per process.
 pub(crate) fn listen_late(shutdown: &Shutdown) -> Listeners {
     let (listeners, is_shared) = Listeners::register_late(&shutdown.config.signals);
     if is_shared {

@@ -191,7 +191,7 @@ pub(crate) fn emit(
     short: Option<&str>,
     build: Build<'_>,
 ) {
-    // For filters by the current span.
+    // Entered for filters that look at the current span.
     let _in = span.enter();
     let level = *metadata.level();
     let mut is_shown = false;

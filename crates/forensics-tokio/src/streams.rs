@@ -57,7 +57,7 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// Returns a count of 0.
+    /// Returns an empty set of streams.
     pub fn new() -> Self {
         Self::default()
     }
@@ -69,8 +69,8 @@ impl Streams {
 
     /// Runs a stream. The closure gets a token, which is cancelled when the stream should end.
     ///
-    /// The stream counts until the returned future has ended or is dropped, also if it is never
-    /// polled. Returns `None` if the stream was cut.
+    /// The stream counts from this call until the returned future has ended or is dropped, even if that
+    /// future is never polled. It returns `None` if the stream was cut.
     pub fn run<S, F>(&self, stream: S) -> impl Future<Output = Option<F::Output>> + use<S, F>
     where
         S: FnOnce(CancellationToken) -> F,

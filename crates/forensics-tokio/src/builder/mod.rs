@@ -140,7 +140,7 @@ impl Builder {
     /// Sets how long to wait for the service's own future after the last phase. Then the future is
     /// dropped.
     ///
-    /// It never lasts past the deadline.
+    /// The wait never lasts past the deadline.
     ///
     /// Default: 1 s; the drain timeout if there are no phases; no time if a phase waited for the service
     /// ([`service_ended`](crate::PhaseContext::service_ended)) until its own time was up. Environment:
@@ -233,7 +233,7 @@ impl Builder {
     /// slice, so that they run sooner after a signal.
     ///
     /// More of the senders that exit at once can then be named, and a stop on a busy host begins
-    /// sooner. It needs Linux 6.12 and has no effect before. A thread that computes for long is
+    /// sooner. It needs Linux 6.12 and has no effect on older kernels. A thread that computes for long is
     /// preempted more often; its share of the processor stays the same. `docs/configuration.md` says
     /// more.
     ///
@@ -308,8 +308,9 @@ impl Builder {
     /// Sets whether the process is ended by force if it does not end after its teardown.
     ///
     /// When [`run`](ShutdownGuard::run) has returned, the process has until the deadline to end, and at
-    /// least one second. Then it is ended with status 70. This happens if the runtime waits for a
-    /// blocked thread when it is dropped, for example. If the program has several guards, the time
+    /// least one second. Half a second later it is ended with status 70, or sooner if the supervisor would
+    /// otherwise send SIGKILL first. This happens, for example, if the runtime waits for a blocked thread
+    /// when it is dropped. If the program has several guards, the time
     /// starts when the last teardown has ended. Installing another guard cancels it.
     ///
     /// Set `false` in a program that does something else after `run`.
@@ -337,9 +338,9 @@ impl Builder {
 
     /// Sets whether the guard feeds systemd's watchdog (`WatchdogSec=`) while the runtime answers.
     ///
-    /// systemd ends a service that misses its watchdog with SIGABRT, which dumps core. With
-    /// [`Signal::ABRT`] among the [signals](Self::signals), it requests a stop with cause `watchdog`
-    /// instead, and the teardown is tried.
+    /// If a service misses its watchdog, systemd ends it by SIGABRT, which dumps core. With
+    /// [`Signal::ABRT`] among the [signals](Self::signals), that signal requests a stop with cause
+    /// `watchdog` instead, and the teardown is tried.
     ///
     /// Default: no, because a service can have its own health check. Environment:
     /// `FORENSICS_WATCHDOG`.
@@ -352,8 +353,8 @@ impl Builder {
     /// A phase makes progress when it starts, ends or records a new value
     /// ([`PhaseContext::record`](crate::PhaseContext::record)). The unit's stop timeout then starts
     /// again (`EXTEND_TIMEOUT_USEC=`), and the deadline moves with it. It never moves past the
-    /// configured [deadline](Self::deadline). A phase without progress for as long as the stop timeout
-    /// is still dropped.
+    /// configured [deadline](Self::deadline). A phase that makes no progress for a whole stop timeout is
+    /// still dropped.
     ///
     /// Default: no. It has no effect if systemd does not accept messages from this process
     /// (`NotifyAccess=`), or its timeout is unknown. Environment: `FORENSICS_EXTEND_STOP_TIMEOUT`.

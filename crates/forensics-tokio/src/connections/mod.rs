@@ -124,12 +124,12 @@ pub enum State {
 }
 
 impl Connections {
-    /// Returns a count of 0.
+    /// Returns an empty count, with a limit of three seconds for clients that are silent during a drain.
     pub fn new() -> Self {
         Self::with_silence_limit(SILENCE_LIMIT)
     }
 
-    /// Returns a count of 0, with another limit for clients that are silent during a drain.
+    /// Returns an empty count, with another limit for clients that are silent during a drain.
     /// `Duration::MAX` means that no connection is closed because its client is silent.
     pub fn with_silence_limit(limit: Duration) -> Self {
         let shared = Shared {
@@ -168,7 +168,7 @@ impl Connections {
     /// [`InFlight::http_layer`] does. `serve` counts them without it.
     ///
     /// It is for a server whose connections come from [`listener`](Self::listener). Put it around
-    /// all routes, because a connection is taken for silent if no request is in flight.
+    /// all routes: if a request is not counted, its connection can be closed as silent during a drain.
     #[cfg(feature = "tower")]
     pub fn http_layer(&self) -> crate::inflight::HttpInFlightLayer {
         self.count_requests().http_layer()

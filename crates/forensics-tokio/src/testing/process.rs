@@ -161,8 +161,8 @@ impl Process {
     /// Sends it another signal, more than 200 ms after the last one. Before that it could belong to
     /// the same request.
     ///
-    /// By default only the signals of a person speed up a stop, and a test is none. Set
-    /// `FORENSICS_ESCALATION=any_signal` in the environment of the program for that.
+    /// By default only the signals of a person speed up a stop, and a test is not a person. If this signal
+    /// should do so, set `FORENSICS_ESCALATION=any_signal` in the environment of the program.
     ///
     /// # Panics
     /// If there is no such signal.

@@ -10,8 +10,8 @@ use crate::record::{Reason, RunStarted, SentSignal, UnitEnd};
 /// The exit status of a container whose main process was ended by SIGKILL.
 const KILLED: i32 = 137;
 
-/// Adds the sender of SIGKILL to a verdict. A verdict that was only inferred, and that this sender does
-/// not explain, is replaced by it.
+/// Adds the sender of SIGKILL to a verdict. If the verdict was only inferred, and its reason does not fit
+/// this sender, the reason becomes `signal`.
 pub(super) fn with_sender(verdict: Verdict, run: &Summary<'_>) -> Verdict {
     let Some(sent) = run.sent("SIGKILL").filter(|_| may_be_the_end(run)) else { return verdict };
     let said = format!("by the audit log, {sent}");
@@ -34,8 +34,8 @@ pub(super) fn with_sender(verdict: Verdict, run: &Summary<'_>) -> Verdict {
     Verdict::new(Reason::Signal, basis, format!("{ended}; {said}"), advice)
 }
 
-/// Whether no other witness says that it ended in another way. SIGKILL can also reach a process that
-/// has ended but has not been waited for.
+/// Whether SIGKILL may have ended the run: no other witness says that it ended in another way. The signal
+/// can also reach a process that has ended already and has not been waited for.
 fn may_be_the_end(run: &Summary<'_>) -> bool {
     let by_other = |signal: String| signal != "SIGKILL";
     let by_systemd = run.main_end().and_then(UnitEnd::signal);
@@ -112,7 +112,7 @@ mod tests {
             "mono_us": 2_900_000 });
         let killed = "by the audit log, SIGKILL sent by kill(7), /usr/bin/kill, uid 0";
         let stopped = "by the audit log, SIGKILL sent by systemd(7), ";
-        // Who sent it is not said if it was not the end.
+        // The sender is not named if systemd says that another signal ended the process.
         let cases = [
             (vec![by_kill.clone()], "signal", "observed:audit_log", Some(killed)),
             (vec![unit_end("KILL"), by_kill.clone()], "signal", "observed:systemd", Some(killed)),

@@ -54,7 +54,7 @@ pub(super) fn memory(run: &Summary<'_>, host: &HostState) -> String {
         let [used, max] = [used, max].map(|bytes| bytes >> 20);
         hints += &format!("; its memory was at {used} MiB of {max} MiB when it was asked to stop");
     }
-    // What was counted before the last event had not killed it.
+    // An OOM kill that was counted at the request to stop, or at the start, was that of another process.
     let before = counted("oom_kill").or(run.start.oom_kill);
     let others = others_killed(run);
     if others > 0 {
@@ -74,7 +74,7 @@ pub(super) fn memory(run: &Summary<'_>, host: &HostState) -> String {
                 )
         }
         (Some(_), Some(_)) => hints + "; its cgroup counts no OOM kill since",
-        // The unit's result or the container's runtime knows it.
+        // Not in a unit, because systemd then reports an OOM kill.
         _ if run.start.unit.is_none() && run.start.cgroup_inode.is_some() => {
             hints
                 + "; cannot tell whether it was OOM-killed: the counters of its cgroup cannot be \

@@ -59,7 +59,7 @@ pub(super) fn explain(
             } else {
                 "a living process holds the lock on its record"
             };
-            // The pid of another namespace is that of another process here.
+            // In another pid namespace the run's pid means another process, so it is not named here.
             let is_here = host.place.pid_namespace == run.start.pid_namespace;
             let advice = format!("if it should have ended, look at process {}", run.start.pid);
             let advice = if is_here { advice } else { String::new() };

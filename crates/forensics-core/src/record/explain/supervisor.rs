@@ -69,8 +69,8 @@ impl Supervisor {
             process => name == process,
         };
         let named = SUPERVISORS.iter().find(is).copied();
-        let podman = run.container_end.as_ref().map(|end| end.runtime.as_str());
-        let by_runtime = SUPERVISORS.iter().find(|it| Some(it.name) == podman).copied();
+        let runtime = run.container_end.as_ref().map(|end| end.runtime.as_str());
+        let by_runtime = SUPERVISORS.iter().find(|it| Some(it.name) == runtime).copied();
         match named {
             Some(found) => Some(found),
             None if is_outside(signal) => Some(by_runtime.unwrap_or(OUTSIDE)),

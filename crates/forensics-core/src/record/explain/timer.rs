@@ -75,7 +75,7 @@ impl<'a> StopTimer<'a> {
         let (last_us, over_us) = (run.last_us, self.over_us());
         let not_longer = last_us <= over_us.saturating_add(SLACK_US);
         let lived = last_us.saturating_sub(self.began_us);
-        // A timeout may be shorter than that. At least a quarter of it must have passed.
+        // The timeout may be shorter than `CLOSE_US`. At least a quarter of it must have passed.
         let until_shortly_before =
             last_us.saturating_add(CLOSE_US) >= over_us && lived >= self.timeout_us / 4;
         let died_then = run.died_us.is_some_and(|died| died.abs_diff(over_us) <= SLACK_US);

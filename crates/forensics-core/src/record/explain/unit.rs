@@ -100,8 +100,8 @@ fn observed(reason: Reason, found: Texts) -> Found {
     (reason, Basis::observed(Source::Systemd), found)
 }
 
-/// The end of one of systemd's timeouts. `too_late` is a stop timeout that the process did not live to
-/// see.
+/// The end of one of systemd's timeouts. `too_late` is the stop timeout if the process was dead before its
+/// end.
 fn timeout(run: &Summary<'_>, end: &UnitEnd, too_late: Option<&StopTimer<'_>>) -> Found {
     let explained = run.explained.map(|explained| explained.reason.as_str());
     let began = |action, word| end.did(action) || explained == Some(word);
@@ -246,7 +246,7 @@ fn core(run: &Summary<'_>, end: &UnitEnd) -> String {
     }
 }
 
-/// The journal has more, except in a container.
+/// Names the command that shows the unit's journal. Empty without a unit, as in a container.
 fn then_ask(run: &Summary<'_>) -> String {
     match run.start.unit.as_deref() {
         Some(unit) => format!("; see journalctl -u {}", shown(unit)),

@@ -11,12 +11,12 @@ use super::super::{RunStarted, Utc};
 use super::journal::signal_name;
 use crate::escape::{MAX_NAME_CHARS, truncate};
 
-/// How much the start of a run may lie before that of its container, in microseconds. A runtime may note
+/// How much earlier than its container a run may have started, in microseconds. A runtime may note
 /// the start of a container after its process has begun.
 const SLACK_US: i64 = 2_000_000;
 
-/// How much the last event of a run may lie after the end of its container, in microseconds. A clock tick
-/// lasts at most 10 ms.
+/// How much later than the end of its container a run may have written its last event, in microseconds. A
+/// clock tick lasts at most 10 ms.
 const ROUNDED_US: i64 = 10_000;
 
 /// How many values an inspection may have, because each can take several hundred bytes of memory. One of
@@ -130,7 +130,7 @@ pub fn parse_inspect(
     Ok(first.end.clone())
 }
 
-/// A container that was found, and whose it is.
+/// A container in the output, and what tells whether it is that of the run.
 struct Candidate {
     end: ContainerEnd,
     id: Option<String>,
@@ -143,7 +143,7 @@ impl Candidate {
         self.end.container.clone().or_else(|| self.id.clone()).unwrap_or_else(|| "?".to_owned())
     }
 
-    /// Why it is not the container of the run, at whatever time.
+    /// Why it cannot be the container of the run, by its name, pod or host name.
     fn why_other(&self, name: Option<&str>, start: &RunStarted) -> Option<String> {
         if name.is_some_and(|name| self.end.container.as_deref() != Some(name)) {
             return Some("it has another name".to_owned());
