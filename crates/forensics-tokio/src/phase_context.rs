@@ -72,7 +72,7 @@ impl PhaseContext {
     /// [escalation](crate::Builder::escalation) makes it earlier, and
     /// [more time from systemd](crate::Builder::extend_stop_timeout) makes it later.
     pub fn deadline(&self) -> Instant {
-        // The machine no longer knows the end of a phase that was dropped.
+        // The machine no longer knows a phase that blocks its thread and was reported as ended.
         let end = self.shutdown.machine().phase_end(self.id);
         end.unwrap_or_else(|| self.shutdown.now())
     }

@@ -172,6 +172,7 @@ enum Round {
     HandedOver(Arc<Shutdown>),
 }
 
+/// One round of the shutdown thread: receives signals, performs the actions, and checks each stop.
 fn serve() -> Round {
     let mut pending = receive_signals();
     let begins = |actions: &[Action]| {

@@ -55,7 +55,7 @@ impl Drop for NotInChildren {
     }
 }
 
-/// Async-signal-safe.
+/// Replaces each kept file in the new child. Async-signal-safe.
 extern "C" fn in_child() {
     let nothing = NOTHING.load(Ordering::Acquire);
     let kept = KEPT.iter().map(|slot| slot.load(Ordering::Acquire));

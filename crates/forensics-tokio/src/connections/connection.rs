@@ -40,7 +40,7 @@ struct Facts {
     last_sent: Instant,
     /// How much of the HTTP/2 preface was received so far. `None` if other bytes were received.
     preface: Option<usize>,
-    /// When the first byte since the last sent byte was received.
+    /// When the first byte arrived after our last byte was sent. `None` if none has arrived.
     unanswered_since: Option<Instant>,
     /// The client does not read: the socket took no more bytes.
     write_blocked: bool,
@@ -198,7 +198,8 @@ impl Connection {
         match active {
             0 if facts.write_blocked => None,
             // The limit is for the whole head, so that a client cannot send it byte by byte.
-            // A client that was just answered has had no time to end the connection.
+            // Without a part of a head, it counts from the last byte in either direction: a client that
+            // was just answered needs time to end the connection.
             0 => {
                 let last = facts.last_received.max(facts.last_sent);
                 since(facts.unanswered_since.unwrap_or(last))

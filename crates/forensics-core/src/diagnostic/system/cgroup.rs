@@ -48,8 +48,8 @@ pub(super) fn write(
     Ok(())
 }
 
-/// The path of the process's group of a controller, from the content of `/proc/PID/cgroup`, and the
-/// facts in its files.
+/// The folder of the process's cgroup for a controller, by the content of `/proc/PID/cgroup`, and the facts
+/// in its files.
 fn find((controller, v1, v2): Controller, groups: &str, mount: &Path) -> (String, Vec<Fact>) {
     let Some((version, root, path)) = place(groups, controller, mount) else {
         return ("no such controller".to_owned(), Vec::new());
