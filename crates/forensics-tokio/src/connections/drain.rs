@@ -21,7 +21,7 @@ impl Connections {
     /// It records the requests in flight (`active_at_start`, `active_now`), the open connections
     /// (`connections_at_start`, `connections_now`), what it waited for last (`waited_for`), and which
     /// connections were closed because their clients were silent (`closed`). It logs what it waits for
-    /// after a second, and whenever that changes.
+    /// after a second, and then at most once a second if that has changed.
     ///
     /// If the service's future does not end at a stop, call [`wait_closed`](Self::wait_closed) instead.
     pub fn drain_phase(

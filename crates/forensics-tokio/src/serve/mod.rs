@@ -139,7 +139,7 @@ async fn serve_connection<S: HttpService>(
             Err(_) => return,
         }
     };
-    // `Wire` ends an idle connection of HTTP/1.
+    // Not needed for HTTP/1: `Wire` ends an idle connection at the stop.
     drop(stop);
     let connection = http1::Builder::new()
         // A client that has closed its side after the request still wants the answer. The price is that
@@ -150,7 +150,8 @@ async fn serve_connection<S: HttpService>(
     let _ = connection.await;
 }
 
-/// A client of HTTP/2 is told which of its requests will be answered, so none is lost.
+/// Serves one connection of HTTP/2. At the stop its client is told which of its requests will be answered,
+/// so none is lost.
 #[cfg(feature = "serve")]
 async fn serve_http2<S: HttpService>(
     wire: Wire,

@@ -72,7 +72,7 @@ impl<S: HttpService> hyper::service::Service<Request<Incoming>> for TrackedServi
         let mut service = self.service.clone();
         let is_http1 = request.version() < Version::HTTP_2;
         let connects = request.method() == Method::CONNECT;
-        // A body can look like further requests.
+        // The bytes of a body can look like further requests, which are counted by their heads.
         let has_body = !request.body().is_end_stream();
         let request = request.map(|inner| RequestBody {
             inner,

@@ -1,7 +1,8 @@
 //! Runs of another boot or another machine.
 //!
 //! Another boot id proves another boot of this machine only if it is the same machine: the same
-//! machine id, and no container, which may have moved. Neither says why the run ended.
+//! machine id, and no container, which may have moved. Neither another boot nor another machine says
+//! why the run ended.
 
 use super::no_end_after;
 use super::supervisor::Supervisor;

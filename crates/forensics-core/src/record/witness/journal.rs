@@ -52,7 +52,8 @@ pub fn journal_arguments(start: &RunStarted) -> Option<Vec<String>> {
     let options = ["--quiet", "--no-pager", "--output=json", "--lines=1000"].map(str::to_owned);
     let fields = format!("--output-fields={FIELDS}");
     let about_us = [format!("{user}UNIT={unit}"), format!("{user}INVOCATION_ID={id}")];
-    // Any user can write a thousand messages with these two fields.
+    // Any user can write messages with these two fields, and only the newest thousand are read. So journalctl
+    // has to select those of the manager.
     let by_manager = manager(start).into_iter().map(|(name, value)| format!("{name}={value}"));
     Some(options.into_iter().chain([fields]).chain(about_us).chain(by_manager).collect())
 }
@@ -66,7 +67,7 @@ fn manager(start: &RunStarted) -> Vec<(&'static str, String)> {
     }
     let mut fields =
         vec![("_SYSTEMD_USER_UNIT", "init.scope".to_owned()), ("_COMM", "systemd".to_owned())];
-    // Otherwise a program of another user could be in the `init.scope` of that user's manager.
+    // Without these, a program in the `init.scope` of another user's manager would also match.
     if let Some(uid) = start.uid {
         fields.push(("_UID", uid.to_string()));
         fields.push(("_SYSTEMD_UNIT", format!("user@{uid}.service")));
