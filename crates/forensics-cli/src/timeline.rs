@@ -33,9 +33,9 @@ pub(crate) struct Timeline {
     /// The length of the drawing: until the end of the run, or until the deadline or the end of the
     /// stop timeout if that is close.
     pub(crate) span: u64,
-    /// In the order in which they began; each group is followed by its members.
+    /// The phases, in the order in which they began; each group is followed by its members.
     pub(crate) bars: Vec<Bar>,
-    /// In the order in which they happened.
+    /// The single events, in the order in which they happened.
     pub(crate) marks: Vec<Mark>,
     /// A note about what is not drawn, if anything.
     pub(crate) omitted: Option<String>,

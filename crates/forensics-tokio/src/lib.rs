@@ -46,7 +46,7 @@
 //! | `axum` | the module `probes`: `/readyz` and `/livez` as an axum router |
 //! | `serve` | the module `serve`: an accept loop for HTTP/1 and HTTP/2 that loses no request at a stop |
 //! | `serve-http1` | the same without HTTP/2, and with fewer dependencies |
-//! | `tonic` | [`connections`] for a server of tonic |
+//! | `tonic` | [`connections`]: the count of connections for a tonic server |
 //! | `metrics` | the module `metrics`: metrics of the previous run, through the `metrics` facade |
 //! | `tower` | a layer for [`inflight`], which counts the HTTP requests of a tower service |
 //! | `testing` | the module `testing`: for tests of your service's shutdown |

@@ -109,8 +109,8 @@ impl StartupInfo {
         // A user with fewer rights than ours can choose the root of another process. A link or a mount
         // there can lead to a file that this user may not read.
         let root = is_own.then(|| format!("{proc}/root"));
-        // Without /proc: a parent without a pid here is in a namespace above ours. Process 1 of the
-        // machine has no parent either, but receives no signals from outside.
+        // Used if /proc does not tell. A parent with the pid 0 is outside our pid namespace, so that is not
+        // the machine's own. Process 1 of the machine has no parent either, but nothing outside can signal it.
         let has_outside_parent = || is_own && getppid().as_raw() == 0;
         // Read here, because it may not be read later without blocking.
         procfile::overflow_uid();
@@ -141,14 +141,14 @@ impl StartupInfo {
         self.systemd.invocation_id.is_some() || (self.systemd.is_managed() && !in_container)
     }
 
-    /// Whether we are in a container, which may share the machine's pid namespace. Its runtime is then
-    /// above us.
+    /// Whether we are in a container. If it shares the machine's pid namespace, its runtime is one of our
+    /// ancestors.
     pub(super) fn is_in_container(&self) -> bool {
         let is_below_runtime = || self.ancestors.iter().any(cause::is_container_runtime);
         self.container.is_some() || self.pod.is_some() || is_below_runtime()
     }
 
-    /// Whether the process was above us at the start.
+    /// Whether the process was one of our ancestors at the start.
     pub(super) fn is_ancestor(&self, process: &ProcessSummary) -> bool {
         self.ancestors.iter().any(|ancestor| ancestor.is_same_as(process))
     }
