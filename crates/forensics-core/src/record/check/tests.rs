@@ -280,6 +280,22 @@ fn each_case_gets_its_outcome_reason_and_phase() {
              running when systemd's stop timeout of 3s was over: raise TimeoutStopSec= or lower the phase's timeout (30s)",
         ),
         (
+            vec![sigterm("supervisor", 40, "PM2 v5: God"), drain(), alive(S)],
+            KilledInPhase,
+            Reason::GracePeriod,
+            "drain",
+            "the default stop timeout of PM2 is 1.6s, and SIGTERM from PM2 v5: God(40) had asked it to \
+             stop; it died between 1s and",
+        ),
+        // PM2 has not sent SIGKILL at the end of its default, so another time was configured.
+        (
+            vec![sigterm("supervisor", 40, "PM2 v5: God"), drain(), alive(2 * S)],
+            KilledInPhase,
+            Reason::Unknown,
+            "drain",
+            "PM2 sends SIGKILL after kill_timeout (1.6s by default)",
+        ),
+        (
             vec![sigterm("reboot", 1, "systemd"), drain(), alive(2 * S)],
             KilledInPhase,
             Reason::StopTimeout,

@@ -16,6 +16,10 @@ use crate::record::{HostState, Reason, SignalEvent, SignalKind};
 /// signs of life, and what writing one may take.
 const CLOSE_US: u64 = 1_500_000;
 
+/// How late a supervisor may send SIGKILL if only its default is known. A run that was alive after that
+/// shows that the default was changed.
+const LATE_US: u64 = 250_000;
+
 /// How long a supervisor waits before SIGKILL, from its signal on.
 pub(super) struct StopTimer<'a> {
     signal: &'a SignalEvent,
@@ -73,7 +77,8 @@ impl<'a> StopTimer<'a> {
     /// at its end.
     pub(super) fn fits(&self, run: &Summary<'_>, host: &HostState) -> bool {
         let (last_us, over_us) = (run.last_us, self.over_us());
-        let not_longer = last_us <= over_us.saturating_add(SLACK_US);
+        let late_us = if self.is_default { LATE_US } else { SLACK_US };
+        let not_longer = last_us <= over_us.saturating_add(late_us);
         let lived = last_us.saturating_sub(self.began_us);
         // The timeout may be shorter than `CLOSE_US`. At least a quarter of it must have passed.
         let until_shortly_before =
@@ -96,9 +101,13 @@ impl<'a> StopTimer<'a> {
         let (timeout, name) = (Span(self.timeout_us), &self.name);
         let (from, signal) = (signal_from(self.signal), signal_name(self.signal));
         let range = range(run, host, self.began_us);
-        let evidence = format!(
-            "{from} began {name} of {timeout}; it died {range} after {signal}, and the record has no end"
-        );
+        let began = if self.is_default {
+            format!("{name} is {timeout}, and {from} had asked it to stop")
+        } else {
+            format!("{from} began {name} of {timeout}")
+        };
+        let evidence =
+            format!("{began}; it died {range} after {signal}, and the record has no end");
         let basis = no_end_after(Some(self.signal))
             .and(format!("{name} is {timeout}"))
             .and(format!("it died {range} after the signal"));
