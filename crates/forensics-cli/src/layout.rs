@@ -47,7 +47,7 @@ enum Format {
 // The option `--color`.
 #[derive(Debug, Args)]
 pub(crate) struct Color {
-    /// When to use colour; `auto` uses it on a terminal, unless `NO_COLOR` is set or `TERM` is `dumb`
+    /// When to use color; `auto` uses it on a terminal, unless `NO_COLOR` is set or `TERM` is `dumb`
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     color: ColorChoice,
 }
@@ -83,7 +83,7 @@ impl Color {
     }
 }
 
-/// How good or bad something is: its class on a page, and its colour on a terminal as an SGR code.
+/// How good or bad something is: its class on a page, and its color on a terminal as an SGR code.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tone {
     pub(crate) class: &'static str,

@@ -120,7 +120,7 @@ pub(crate) async fn run(
         let mut attempt = 1;
         loop {
             let mut command = child::command(name)?;
-            // The texts that we read must be neither translated nor coloured.
+            // The texts that we read must be neither translated nor colored.
             command.env("LC_ALL", "C").env("SYSTEMD_COLORS", "0");
             // Otherwise the program would notify our manager. The manager would reject that and log
             // it to the journal.

@@ -45,7 +45,7 @@ pub fn init() -> bool {
         .with_writer(io::stderr)
         .log_internal_errors(false)
         .fmt_fields(CompactFields::default());
-    // There are colours if some crate has enabled the feature `ansi`. Only a terminal gets them.
+    // There are colors if some crate has enabled the feature `ansi`. Only a terminal gets them.
     // Without the feature, `with_ansi(true)` would panic or print a warning.
     let lines = if io::stderr().is_terminal() { lines } else { lines.with_ansi(false) };
     if is_journal {

@@ -24,8 +24,8 @@ const RECORDS: (&str, &[(&str, &str)]) = (
 
 /// The environment of the commands whose output differs on a terminal.
 const TERMINAL: [(&str, &str); 3] = [
-    ("NO_COLOR", "If it is set and not empty, there is no colour, except with `--color always`."),
-    ("TERM", "If it is `dumb`, there is no colour, except with `--color always`."),
+    ("NO_COLOR", "If it is set and not empty, there is no color, except with `--color always`."),
+    ("TERM", "If it is `dumb`, there is no color, except with `--color always`."),
     ("COLUMNS", "The width of the output, in characters. By default the terminal's."),
 ];
 
@@ -65,7 +65,7 @@ pub(super) const MORE: [More; 10] = [
                 &[
                     (
                         "NO_COLOR",
-                        "If it is set and not empty, `last`, `list` and `show` use no colour, except with \
+                        "If it is set and not empty, `last`, `list` and `show` use no color, except with \
                          `--color always`.",
                     ),
                     (
