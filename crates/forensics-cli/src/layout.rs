@@ -164,8 +164,9 @@ impl Style {
         self.below(out, label, lines)
     }
 
-    /// Writes a label, and beside it the words of a command. If each word fits into a line, all lines
-    /// but the last end with a backslash, so that the command can be copied.
+    /// Writes a label, and beside it the words of a command, so that it can be copied. If each word fits
+    /// into a line, all lines but the last end with a backslash. Otherwise the command is one long line,
+    /// which the terminal breaks: a line break in the middle of a word would begin another command.
     pub(crate) fn command(
         self,
         out: &mut dyn Write,
@@ -174,15 +175,18 @@ impl Style {
     ) -> io::Result<()> {
         let words: Vec<_> = words.iter().map(|word| safe(word)).collect();
         let words = words.iter().map(String::as_str);
-        let mut lines = wrap(words.clone(), self.room());
-        // In the middle of a word a backslash would change the word.
         let room = self.room() - 2;
-        if lines.len() > 1 && words.clone().all(|word| width(word) <= room) {
+        let style = match words.clone().all(|word| width(word) <= room) {
+            true => self,
+            false => Style { width: usize::MAX, ..self },
+        };
+        let mut lines = wrap(words.clone(), style.room());
+        if lines.len() > 1 {
             lines = wrap(words, room);
             let last = lines.len() - 1;
             lines[..last].iter_mut().for_each(|line| line.push_str(" \\"));
         }
-        self.below(out, label, lines.into_iter().map(|line| (Tone::PLAIN, line)))
+        style.below(out, label, lines.into_iter().map(|line| (Tone::PLAIN, line)))
     }
 
     /// The width beside a label, or below it if the terminal is narrow.
@@ -369,8 +373,8 @@ mod tests {
         let expected =
             ["journalctl -u gateway.service \\", "--since \\", "'2026-11-23 10:15:00 UTC'"];
         assert_eq!(lines, expected);
-        // A line that ends in the middle of a word does not continue.
-        assert!(!written(20).contains('\\'));
+        // No word is divided, so that no part of one is a command.
+        assert_eq!(written(20), written(100));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::{
     SignalEvent, Stalled, StalledWhat, Stopped, Utc, VERSION, Witness,
 };
 use crate::duration::Timespan;
+use crate::systemd::is_valid_unit_name;
 
 /// How many phases are kept: those that have not ended, and those that have not ended well.
 const MAX_PHASES: usize = 4096;
@@ -100,7 +101,12 @@ impl Collector {
         self.read += 1;
         self.newer |= entry.v > VERSION;
         if let Event::RunStarted(start) = &entry.event {
-            self.start.get_or_insert_with(|| (RunStarted::clone(start), entry.ts));
+            self.start.get_or_insert_with(|| {
+                let mut start = RunStarted::clone(start);
+                // It is shown in commands, so a text that is no name must not count.
+                start.unit = start.unit.filter(|unit| is_valid_unit_name(unit));
+                (start, entry.ts)
+            });
         }
         self.end.add(self.read, entry);
     }

@@ -19,6 +19,7 @@ mod unit_name;
 pub use alignment::{Alignment, DEFAULT_HEADROOM};
 pub(crate) use cgroup::is_unified;
 pub use cgroup::{CgroupUnit, Manager, unit_of_cgroup_file};
+pub(crate) use unit_name::is_valid as is_valid_unit_name;
 
 #[doc(hidden)]
 pub use self::{

@@ -11,7 +11,7 @@ const MAX_BYTES: usize = 256;
 
 /// Whether `name` is the name of a unit that can run: a plain name or an instance of a template
 /// (`UNIT_NAME_PLAIN|UNIT_NAME_INSTANCE`), but not a template.
-pub(super) fn is_valid(name: &str) -> bool {
+pub(crate) fn is_valid(name: &str) -> bool {
     let Some((prefix, kind)) = name.rsplit_once('.') else { return false };
     // A second `@` belongs to the instance.
     let complete = match prefix.split_once('@') {

@@ -6,7 +6,7 @@
 
 use super::no_end_after;
 use super::supervisor::Supervisor;
-use super::words::{shown, signal_from, state, timeouts};
+use super::words::{is_plain, shown, signal_from, state, timeouts};
 use crate::basis::Basis;
 use crate::record::post_mortem::Span;
 use crate::record::summary::Summary;
@@ -32,8 +32,10 @@ pub(super) fn rebooted(run: &Summary<'_>, host: &HostState) -> Verdict {
     let basis = basis(run, host).and("the machine id is the same");
     let boots = boots(run, host);
     let boot = run.start.boot_id.as_deref().unwrap_or_default().replace('-', "");
-    let log =
-        format!("the end of the log of that boot may say more: journalctl -b {} -e", shown(&boot));
+    let mut log = "the end of the log of that boot may say more".to_owned();
+    if is_plain(&boot) {
+        log += &format!(": journalctl -b {boot} -e");
+    }
     let evidence = match run.asked {
         Some((at_us, signal)) => format!(
             "this machine was booted again since: {boots}; {} arrived {} before the last event",

@@ -11,7 +11,7 @@ use super::no_end_after;
 use super::supervisor::{Supervisor, shell_as_process_one};
 use super::timer::{StopTimer, range};
 use super::unit::{by_unit, said};
-use super::words::{shown, signal_from, signal_name, stalled, state, timeouts};
+use super::words::{is_plain, shown, signal_from, signal_name, stalled, state, timeouts};
 use crate::basis::Basis;
 use crate::duration::Timespan;
 use crate::record::summary::Summary;
@@ -141,7 +141,8 @@ fn after_request(
 
 /// Where to look, as the continuation of a sentence.
 fn ask_the_supervisor(run: &Summary<'_>) -> String {
-    let what = match (&run.start.unit, &run.start.pod) {
+    let pod = run.start.pod.as_ref().filter(|pod| pod.split('/').all(is_plain));
+    let what = match (&run.start.unit, pod) {
         (Some(unit), _) => format!("journalctl -u {} says", shown(unit)),
         (None, None) => "its supervisor logged".to_owned(),
         (None, Some(pod)) => {

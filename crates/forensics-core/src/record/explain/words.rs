@@ -202,3 +202,10 @@ pub(super) fn shown_phase(phase: &str, group: Option<&str>) -> String {
 pub(super) fn shown(text: &str) -> String {
     Escaped(&truncate(text, MAX_SHOWN)).to_string()
 }
+
+/// Whether a name can be a word of a command that is shown. With another text, who wrote the record could
+/// add an option or a second command.
+pub(super) fn is_plain(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c))
+}
