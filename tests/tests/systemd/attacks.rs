@@ -2,9 +2,9 @@
 
 use crate::harness::{assert_says, under_systemd};
 
-/// Two users with a manager each. `nobody` is a third one.
+/// Two users with a manager each. `as_third` runs a program as another user.
 const USERS: &str = r#"
-nobody() { setpriv --reuid 65534 --regid 65534 --clear-groups "$@"; }
+as_third() { setpriv --reuid 65534 --regid 65534 --clear-groups "$@"; }
 as() {
     uid=$1; shift
     setpriv --reuid $uid --regid $uid --clear-groups \
@@ -62,7 +62,7 @@ forge=/usr/local/bin/forge; cc -o $forge /tmp/forge.c || exit 1
 start gw StateDirectory=gw -- --records /var/lib/gw/r
 id=$(systemctl show gw -P InvocationID)
 systemctl kill --signal=KILL gw; until_gone gw
-nobody $forge '' gw.service $id 1100; journalctl --sync
+as_third $forge '' gw.service $id 1100; journalctl --sync
 echo "forged: $(journalctl -q -o cat UNIT=gw.service _UID=65534 | wc -l)"
 echo "system: $($FORENSICS last /var/lib/gw/r)"
 
@@ -90,7 +90,7 @@ echo "user: $($FORENSICS last /home/u1777/r)"
 #[test]
 fn nothing_of_another_user_is_started_or_asked_by_a_service_of_root() {
     let script = r#"
-evil() { printf '#!/bin/sh\nid -u >>/tmp/ran\n' | nobody tee "$1" >/dev/null; nobody chmod 755 "$1"; }
+evil() { printf '#!/bin/sh\nid -u >>/tmp/ran\n' | as_third tee "$1" >/dev/null; as_third chmod 755 "$1"; }
 # The program was removed, and the path that the kernel shows for it leads to another file.
 cp $GATEWAY /tmp/gw
 systemd-run -q --unit=removed /tmp/gw --listen 127.0.0.1:0 --diag-log /var/log/removed.log || exit 1
