@@ -122,3 +122,52 @@ echo "ran: $(cat /tmp/ran 2>/dev/null | wc -l)"
         ],
     );
 }
+
+/// Any user can delay systemd by many calls over the bus. So a unit can start long after it was asked for.
+/// By then a process of that user can have the pid of the service, and with it the descriptors that the unit
+/// opens. Or the program can be another file.
+#[test]
+fn a_diagnostic_that_is_started_late_writes_to_no_file_of_another_user_and_runs_no_other_program() {
+    let script = r#"
+# In place of a systemd that is delayed.
+printf '#!/bin/sh\nprintf "%%s\\0" "$@" >/run/asked.$PPID; exec sleep 60\n' >/root/later; chmod 755 /root/later
+later() { systemd-run -q --unit=$1 -p BindPaths=/root/later:/usr/bin/systemd-run "${@:2}" || exit 1; }
+asked() { for _ in $(seq 400); do [ -s /run/asked.$1 ] && return; sleep .05; done; exit 1; }
+cat >/run/hold.py <<'P'
+import os, time
+victim = os.open("/etc/victim", os.O_PATH)
+for n in range(3, 200): os.dup2(victim, n)
+print("holds", os.getpid(), flush=True)
+time.sleep(60)
+P
+(umask 077; echo untouched >/etc/victim)
+later ended $GATEWAY --listen 127.0.0.1:0 --diag-log /var/log/ended.log
+until_log ended 'systemd gives'
+pid=$(systemctl show ended -P MainPID)
+systemctl stop ended; until_gone ended; asked $pid
+mount -o remount,bind,rw /proc/sys
+for _ in $(seq 400); do
+    echo $((pid - 1)) >/proc/sys/kernel/ns_last_pid
+    setpriv --reuid 65534 --regid 65534 --clear-groups python3 /run/hold.py >/run/held & holder=$!
+    [ $holder = $pid ] && break; kill $holder
+done
+for _ in $(seq 400); do grep "holds $pid" /run/held && break; sleep .05; done
+xargs -0 systemd-run </run/asked.$pid; echo "late: $?"
+until_gone shutdown-diagnostic-$pid
+echo "victim: $(tr '\n' ' ' </etc/victim)."
+
+cp $GATEWAY /tmp/gw
+later replaced /tmp/gw --listen 127.0.0.1:0 --wedge drain --diag-log /var/log/replaced.log
+until_log replaced 'systemd gives'
+pid=$(systemctl show replaced -P MainPID)
+systemctl stop --no-block replaced; asked $pid
+for _ in $(seq 400); do grep -q 'end of diagnostic' /var/log/replaced.log && break; sleep .05; done
+rm /tmp/gw; printf '#!/bin/sh\ntouch /tmp/ran\n' >/tmp/gw; chmod 755 /tmp/gw
+xargs -0 systemd-run </run/asked.$pid; echo "replaced: $?"
+tail -1 /var/log/replaced.log; [ ! -e /tmp/ran ] || echo ran
+"#;
+    let Some(said) = under_systemd(&format!("{USERS}{script}")) else { return };
+    assert_says(&said, &["holds ", "victim: untouched .", "--- /tmp/gw is another program now"]);
+    assert!(!said.contains("late: 0") && !said.contains("replaced: 0"), "{said}");
+    assert!(!said.contains("\nran\n"), "{said}");
+}

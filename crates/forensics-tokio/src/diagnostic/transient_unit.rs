@@ -6,7 +6,10 @@
 //! the SIGKILL at our stop timeout, and with `DefaultDependencies=no` it also starts while the
 //! machine shuts down.
 //!
-//! systemd finds our files by our pid, so both must be in the same pid namespace.
+//! The unit finds our files by our pid, so both must be in the same pid namespace. Any user can delay
+//! systemd by many calls over the bus, until we have ended and a process of that user has our pid. So
+//! systemd does not open our files, but a shell in the unit. Its working directory is our folder of
+//! `/proc`, which never becomes that of another process, and it compares the start time first.
 //!
 //! The unit must not have more rights than we have. So the system's manager is asked only if we are
 //! root, and the user's manager only for a unit of that user. Also, the path of the program must
@@ -17,14 +20,14 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::IntoRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
 use forensics_core::capture::is_secure_execution;
 use forensics_core::escape::Escaped;
-use forensics_core::process::manager_shares_pids;
+use forensics_core::process::{ProcessSummary, manager_shares_pids};
 use forensics_core::secret;
 use forensics_core::systemd::Manager;
 use nix::unistd::geteuid;
@@ -36,17 +39,35 @@ use crate::{systemctl, unit};
 /// How long systemd may take to start it. After that a child is started instead.
 const START_LIMIT: Duration = Duration::from_secs(1);
 
-/// A script that runs a command and writes how it ended, because we may have exited by then. The input
-/// is the context line.
-const WITH_END: &str = r#"IFS= read -r FORENSICS_CONTEXT; export FORENSICS_CONTEXT
-"$@" </dev/null; status=$?
+/// A script that opens the files of the service, and then runs a command in the background. Its end tells
+/// systemd that the files are open. The arguments are the pid of the service, its start time, the
+/// descriptors of the input and of the log, and the command.
+///
+/// It contains no `${`, because systemd would replace that.
+const OPEN: &str = r#"cd "/proc/$1" && IFS= read -r stat <stat || exit
+field() { shift 19; echo "$1"; }
+set -f; IFS=')'; for rest in $stat; do :; done; IFS=' '
+[ "$(field $rest)" = "$2" ] || { echo "the service $1 has ended" >&2; exit 1; }
+exec 3<"fd/$3" >>"fd/$4" 2>&1 || exit
+"#;
+
+/// The rest of the script for this program, whose input is its [`Order`]. Its path may lead to another file
+/// by then.
+const RUN_OWN: &str = r#"[ "$5" -ef exe ] || { echo "--- $5 is another program now"; exit 1; }
+cd / && shift 4
+"$@" <&3 3<&- &"#;
+
+/// The rest of the script for a command. It also writes how the command ended, because we may have exited
+/// by then. The input is the context line.
+const RUN: &str = r#"cd / && shift 4
+IFS= read -r FORENSICS_CONTEXT <&3; export FORENSICS_CONTEXT
+{ "$@" </dev/null 3<&-; status=$?
 case $status in
 0) echo "--- end of diagnostic" ;;
 *) echo "--- diagnostic incomplete: exit status: $status" ;;
-esac
-exit $status"#;
+esac; } &"#;
 
-/// Starts the diagnostic, and returns the name of its unit once its output is opened. It continues after
+/// Starts the diagnostic, and returns the name of its unit once its files are open. It continues after
 /// this process has ended. Returns `None` if systemd does not stop our unit, or if we lack the rights.
 ///
 /// # Errors
@@ -60,9 +81,13 @@ pub(super) async fn start(plan: &Plan, log: &File, line: &str) -> Result<Option<
         false => sealed(&format!("{line}\n")),
     };
     let input = input.map_err(|e| format!("cannot pass the context: {e}"))?;
-    // systemd can open these paths from any mount namespace.
-    let path = |file: &File| format!("/proc/{pid}/fd/{}", file.as_raw_fd());
-    let (input, output) = (format!("file:{}", path(&input)), format!("append:{}", path(log)));
+    let log = log.try_clone().map_err(|e| format!("cannot pass the log: {e}"))?;
+    let started = ProcessSummary::read_stat(pid.cast_signed()).start_time;
+    let started = started.ok_or("the start time of this process is not known")?;
+    // They are never closed. If systemd starts the unit late, no other file must have their numbers.
+    let service = [u64::from(pid), started].map(|number| number.to_string());
+    let files = [input.into_raw_fd(), log.into_raw_fd()].map(|number| number.to_string());
+    let script = [OPEN, if plan.command.is_own_program() { RUN_OWN } else { RUN }].concat();
     let mut unit = String::new();
     let configure = |systemd_run: &mut tokio::process::Command, attempt: u32| {
         // A first attempt may have started its unit before it was ended, so a second uses another name.
@@ -70,17 +95,15 @@ pub(super) async fn start(plan: &Plan, log: &File, line: &str) -> Result<Option<
         unit = format!("shutdown-diagnostic-{pid}{suffix}.service");
         systemd_run
             .arg(manager.option())
-            .args(["--collect", "--no-ask-password", "--service-type=exec"])
+            .args(["--collect", "--no-ask-password", "--service-type=forking"])
             .arg(format!("--unit={unit}"))
             .arg(format!("--description=Shutdown diagnostic of {}[{pid}]", Escaped(&plan.service)))
             .arg("--property=DefaultDependencies=no")
             .arg(format!("--property=RuntimeMaxSec={}", TIME_LIMIT.as_secs()))
-            .arg(format!("--property=StandardInput={input}"))
-            .arg(format!("--property=StandardOutput={output}"))
-            .arg(format!("--property=StandardError={output}"))
             .arg(format!("--setenv={PID_VARIABLE}={pid}"))
             .arg(format!("--setenv={SECRETS_VARIABLE}={}", u8::from(secret::is_shown())))
-            .arg("--")
+            .args(["--", "/bin/sh", "-c", &script, "sh"])
+            .args(service.iter().chain(&files))
             .args(&command);
     };
     systemctl::run("systemd-run", START_LIMIT, configure).await?;
@@ -103,12 +126,7 @@ fn command(plan: &Plan) -> Option<(Manager, Vec<OsString>)> {
     if !is_allowed || (is_own && !is_same(&program, &own_program()).unwrap_or(false)) {
         return None;
     }
-    let mut command = Vec::new();
-    if !is_own {
-        command.extend(["/bin/sh", "-c", WITH_END, "sh"].map(OsString::from));
-    }
-    command.push(program.into());
-    command.extend(arguments);
+    let command = [program.into()].into_iter().chain(arguments).collect();
     Some((unit.manager, command))
 }
 
