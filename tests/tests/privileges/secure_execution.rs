@@ -18,9 +18,18 @@ const KINDS: [(&str, u32, u32, Option<&str>); 3] = [
 ];
 
 /// A copy of the gateway in this folder, with the rights of `kind`.
-fn copy(dir: &Path, (name, group, mode, capabilities): (&str, u32, u32, Option<&str>)) -> String {
+fn copy(dir: &Path, kind: (&str, u32, u32, Option<&str>)) -> String {
+    copy_of(&example("gateway"), dir, kind)
+}
+
+/// The same of another program.
+fn copy_of(
+    program: &Path,
+    dir: &Path,
+    (name, group, mode, capabilities): (&str, u32, u32, Option<&str>),
+) -> String {
     let file = dir.join(name).into_os_string().into_string().unwrap();
-    copy_program(example("gateway"), &file);
+    copy_program(program, &file);
     chown(&file, Some(0), Some(group)).unwrap();
     fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
     if let Some(capabilities) = capabilities {
@@ -106,5 +115,33 @@ fn no_caller_gets_the_diagnostic_by_arguments_or_by_a_file() {
             assert!(!said.contains("--- end of diagnostic"), "{program}: {said}");
             assert!(!output.status.success(), "{program}: {said}");
         }
+    }
+}
+
+/// A child may have only the rights of the caller, who can then take its descriptors. With that of the log it
+/// could remove what is there.
+#[test]
+fn the_command_of_the_diagnostic_does_not_get_the_log() {
+    if !can_test() {
+        return;
+    }
+    for kind in KINDS {
+        let dir = folder();
+        let program = copy_of(Path::new(env!("CARGO_BIN_EXE_outspoken")), dir.path(), kind);
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o775)).unwrap();
+        let log = dir.path().join("diag.log");
+        let mut command = as_caller(&program);
+        let outspoken = Program::start(
+            command.args(["concise", "descriptors"]).arg(dir.path().join("records")).arg(&log),
+        );
+        outspoken.wait_for_stdout("ready");
+        outspoken.kill("-TERM");
+        outspoken.wait();
+        let log = fs::read_to_string(log).unwrap();
+        assert!(log.ends_with("--- end of diagnostic\n"), "{}: {log}", kind.0);
+        for output in [" 1 -> pipe:", " 2 -> pipe:"] {
+            assert!(log.contains(output), "{}: {log}", kind.0);
+        }
+        assert!(!log.contains("diag.log"), "{}: {log}", kind.0);
     }
 }

@@ -22,7 +22,7 @@ use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -63,6 +63,10 @@ const SECRETS_VARIABLE: &str = "FORENSICS_SHOW_SECRETS";
 
 /// How long a diagnostic may take.
 pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(5);
+
+/// How much of the output is copied, and how long to wait for the rest after the end of the child.
+const MAX_COPIED: u64 = 1024 * 1024;
+const COPY_LIMIT: Duration = Duration::from_millis(500);
 
 /// An upper bound for the length of the last line of the built-in diagnostic, in bytes.
 const LAST_LINE: u64 = 100;
@@ -288,13 +292,35 @@ pub(crate) async fn run(plan: Plan, line: String) -> Result<Option<String>, Diag
     ended.map(|_| None)
 }
 
-/// Returns the exit status, if it is known.
+/// Runs the diagnostic as a child. Returns the exit status, if it is known.
+///
+/// The child of a program with rights that its caller lacks may not have these rights, as a shell that gives
+/// up those of a set-user-ID program. The caller may then control the child and take its descriptors
+/// (pidfd_getfd(2)). So it does not get the log, but a pipe from which a thread copies to the log.
 async fn run_child(plan: &Plan, line: &str, log: &File) -> Result<Option<ExitStatus>, DiagError> {
+    if !is_secure_execution() {
+        return run_with_output(plan, line, log).await;
+    }
+    let pipe = io::pipe().and_then(|pipe| Ok((pipe, log.try_clone()?)));
+    let ((reader, writer), mut log) = pipe.map_err(failed("cannot start the diagnostic"))?;
+    let copy = move || io::copy(&mut reader.take(MAX_COPIED), &mut log);
+    let copied = tokio::spawn(off_runtime(copy));
+    let ended = run_with_output(plan, line, &OwnedFd::from(writer).into()).await;
+    // A process that has left the group, or the caller, may keep the pipe open.
+    let _ = timeout(COPY_LIMIT, copied).await;
+    ended
+}
+
+async fn run_with_output(
+    plan: &Plan,
+    line: &str,
+    output: &File,
+) -> Result<Option<ExitStatus>, DiagError> {
     let failed_to = |text| DiagError { state: DiagState::Failed, text };
     let (program, arguments) = plan.command.resolve(own_program()).map_err(failed_to)?;
     let cannot_start = format!("cannot start {program:?}");
     let mut command = Command::new(program);
-    let output = || log.try_clone().map(Stdio::from).map_err(failed(&cannot_start));
+    let output = || output.try_clone().map(Stdio::from).map_err(failed(&cannot_start));
     distrust_environment(&mut command);
     command
         .args(arguments)
