@@ -154,6 +154,10 @@ fn close(mut stream: TcpStream) {
 
 const UPLOAD: &str = "POST /upload HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n12345";
 
+/// The preface, empty settings, the head of `POST /upload`, and one byte of its body (RFC 9113, RFC 7541).
+const HTTP2_UPLOAD: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\
+    \0\0\x0e\x01\x04\0\0\0\x01\x83\x86\x04\x07/upload\x41\x01h\0\0\x01\0\0\0\0\0\x01x";
+
 type Row = (&'static str, &'static str, fn(&mut Server) -> String);
 
 /// The client, the example, and what the client gets.
@@ -266,6 +270,13 @@ const ROWS: &[Row] = &[
         status.replace("HTTP/1.1", "the answer")
     }),
     ("a bare HTTP/2 preface", "streams", bare_preface),
+    ("half a request body by HTTP/2, of a client that answers the PING", "streams", |server| {
+        let mut client = server.send(HTTP2_UPLOAD);
+        server.stop();
+        // An answer to the PING that hyper sends at a graceful shutdown.
+        client.write_all(b"\0\0\x08\x06\x01\0\0\0\0\x0b\x7b\xa2\xf0\x8b\x9b\xfe\x54").unwrap();
+        server.end_of_http2(client)
+    }),
     ("an HTTP/2 client that is stopped (SIGSTOP) while it receives events", "streams", |server| {
         let url = format!("http://{}/sse", server.address);
         let mut curl = Command::new("curl");

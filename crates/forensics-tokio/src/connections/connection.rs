@@ -58,6 +58,8 @@ struct Requests {
     answered: usize,
     /// How many handlers wait for the body of their request.
     reading: usize,
+    /// When a handler began to wait for the body, or for the rest of it after a part has come.
+    reading_since: Option<Instant>,
     /// How many began.
     begun: u64,
     /// How many heads of HTTP/1 requests were received completely.
@@ -188,9 +190,14 @@ impl Connection {
         if facts.is_http2() {
             // The server has sent a PING at the beginning of the drain, which every client answers.
             let is_silent = facts.last_received < began;
-            let by_handler = active > answered && facts.requests.reading == 0;
+            let Requests { reading, reading_since, .. } = facts.requests;
+            let by_handler = active > answered && reading == 0;
             return match active {
                 0 => since(facts.last_received),
+                // Every request waits for its body. A PING says nothing about that.
+                _ if reading == active && answered == 0 => {
+                    since(reading_since.map_or(facts.last_sent, |at| at.max(facts.last_sent)))
+                }
                 _ if is_silent && !by_handler => Some(began),
                 _ => None,
             };
@@ -240,8 +247,13 @@ impl Connection {
 
     /// A handler began or ceased to wait for the body of its request.
     pub(crate) fn set_reading_body(&self, reads: bool) {
-        let reading = &mut lock(&self.facts).requests.reading;
-        *reading = if reads { *reading + 1 } else { *reading - 1 };
+        let requests = &mut lock(&self.facts).requests;
+        if reads {
+            requests.reading += 1;
+            requests.reading_since = Some(Instant::now());
+        } else {
+            requests.reading -= 1;
+        }
     }
 
     /// Whether the client has already sent the head of another HTTP/1 request (pipelining).
