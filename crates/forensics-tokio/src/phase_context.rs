@@ -3,6 +3,7 @@
 use std::fmt;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use forensics_core::capture::Signal;
@@ -43,6 +44,8 @@ pub(crate) struct PhaseState {
     pub(crate) dropped: Notify,
     /// Cancelled when the phase is dropped.
     pub(crate) token: CancellationToken,
+    /// A thread of the runtime is running the phase now: it is between two `await`s.
+    pub(crate) is_polled: AtomicBool,
     pub(crate) recorded: Recorded,
 }
 

@@ -5,6 +5,9 @@
 //! dropped, [`Event::PhaseEnded`] is handled.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use forensics_core::context::ShutdownContext;
@@ -59,12 +62,12 @@ impl Phases {
     }
 
     /// Drops the future of a phase when it next yields. Returns the values that the phase has
-    /// recorded, or `None` if it has ended.
-    pub(crate) fn drop_phase(&self, id: StepId) -> Option<Values> {
+    /// recorded, and whether a thread is running it. `None` if it has ended.
+    pub(crate) fn drop_phase(&self, id: StepId) -> Option<(Values, bool)> {
         let state = self.lock().get(&id)?.state.clone();
         state.dropped.notify_one();
         state.token.cancel();
-        Some(state.recorded.get())
+        Some((state.recorded.get(), state.is_polled.load(Ordering::Relaxed)))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<StepId, Phase>> {
@@ -76,10 +79,18 @@ async fn run(work: PhaseFn, mut report: ReportEnd) {
     let (context, state) = (report.context.clone(), report.context.state.clone());
     // The start of a phase must be written to the record before its work runs.
     context.shutdown.record.wait_until_written();
+    let mut work = pin!(outcome_of(async move { work(context).await }));
+    // A panic of the work is caught in `work`.
+    let work = poll_fn(|cx| {
+        state.is_polled.store(true, Ordering::Relaxed);
+        let polled = work.as_mut().poll(cx);
+        state.is_polled.store(false, Ordering::Relaxed);
+        polled
+    });
     report.end = tokio::select! {
         biased;
         () = state.dropped.notified() => PhaseEnd::Dropped,
-        end = outcome_of(async move { work(context).await }) => end,
+        end = work => end,
     };
 }
 

@@ -271,8 +271,11 @@ impl Shutdown {
             Action::EndDiagnostic => self.diagnostic_deadline.notify_one(),
             Action::StartPhase(phase, context) => self.phases.start(self, phase, context),
             Action::DropPhase(phase) => {
-                if let Some(values) = self.phases.drop_phase(phase) {
+                if let Some((values, is_polled)) = self.phases.drop_phase(phase) {
                     self.handle(Event::PhaseProgressed(phase, values));
+                    if is_polled {
+                        self.handle(Event::PhaseDroppedInPoll(phase));
+                    }
                 }
             }
             Action::AskRuntime => self.runtime_asked.notify_one(),

@@ -57,6 +57,8 @@ pub(crate) enum Event {
     ServiceEnded(ServiceOutcome),
     /// A phase recorded a value. These are all its values.
     PhaseProgressed(StepId, Values),
+    /// A thread was running a phase at the moment of [`Action::DropPhase`].
+    PhaseDroppedInPoll(StepId),
     /// A phase waits for the end of the service.
     PhaseAwaitsService(StepId),
     /// A phase waits for what the text says.
@@ -131,7 +133,8 @@ pub(crate) enum Action {
     EndDiagnostic,
     /// Start the task of a phase. The context is that of the stop.
     StartPhase(PhaseKey, Arc<ShutdownContext>),
-    /// Drop the future of a phase, then handle [`Event::PhaseProgressed`] with its last values.
+    /// Drop the future of a phase, then handle [`Event::PhaseProgressed`] with its last values, and
+    /// [`Event::PhaseDroppedInPoll`] if a thread is running it.
     DropPhase(StepId),
     /// Write the termination message.
     WriteMessage {

@@ -217,6 +217,8 @@ struct Dropped {
     outcome: Outcome,
     what: String,
     gone_by: Instant,
+    /// A thread was running it at that moment.
+    in_poll: bool,
 }
 
 #[derive(Clone)]
@@ -303,6 +305,7 @@ impl Machine {
             Event::PhaseProgressed(phase, values) => self.phase_progressed(phase, values, turn),
             Event::PhaseAwaitsService(phase) => self.phase_awaits_service(phase),
             Event::PhaseWaits(phase, what) => self.phase_waits(phase, what, turn),
+            Event::PhaseDroppedInPoll(phase) => self.phase_dropped_in_poll(phase),
             Event::PhaseEnded(phase, end, values) => self.phase_ended(phase, end, values, turn),
             Event::DiagnosticEnded => self.diagnostic_ended(),
             Event::UnitKnown(unit) => self.unit_known(unit, turn),

@@ -26,8 +26,8 @@ use crate::report::{PhaseReport, micros};
 /// How often the log reports a phase that still runs.
 const STILL_RUNNING_EVERY: Duration = Duration::from_secs(5);
 
-/// How long the future of a dropped phase may still exist. The future is dropped when it yields,
-/// which is at once unless it blocks its thread.
+/// How long the future of a dropped phase may still exist. The future is dropped when it yields and a
+/// thread of the runtime is free, which is at once unless it blocks its thread or the runtime is busy.
 const GONE_WITHIN: Duration = Duration::from_millis(100);
 
 /// How long the diagnostic's task has to end its process and to report that.
@@ -132,6 +132,13 @@ impl Machine {
         let Some(stop) = self.tearing_down() else { return };
         if let Some(phase) = stop.running.get_mut(&id) {
             phase.awaits_service = true;
+        }
+    }
+
+    pub(super) fn phase_dropped_in_poll(&mut self, id: StepId) {
+        let phase = self.tearing_down().and_then(|stop| stop.running.get_mut(&id));
+        if let Some(dropped) = phase.and_then(|phase| phase.dropped.as_mut()) {
+            dropped.in_poll = true;
         }
     }
 
@@ -334,7 +341,7 @@ impl Stop {
     }
 
     /// Drops the phases whose time is over, logs those that still run, and gives up dropped phases
-    /// that still block their threads.
+    /// whose futures still exist.
     pub(super) fn check_phases(&mut self, turn: &mut Turn) {
         if self.phase_timer.is_none_or(|timer| turn.now < timer) {
             return;
@@ -364,7 +371,13 @@ impl Stop {
         for id in stuck {
             let Some(mut phase) = self.running.remove(&id) else { continue };
             let Some(dropped) = phase.dropped.take() else { continue };
-            let (outcome, error) = phase.end_of_dropped(dropped, ", and blocking its thread");
+            // A poll that begins after the drop ends at once. So if a thread was running the phase
+            // then, it has not yielded since. Otherwise the phase itself did not hold a thread.
+            let due_to = match dropped.in_poll {
+                true => ", and blocking its thread",
+                false => ", and the runtime has not dropped it within 0.1s",
+            };
+            let (outcome, error) = phase.end_of_dropped(dropped, due_to);
             self.finish_phase(phase, outcome, error, turn);
         }
         self.phase_timer = self.running.values().map(RunningPhase::next_check).min();
@@ -412,7 +425,8 @@ impl RunningPhase {
     }
 
     fn drop_it(&mut self, outcome: Outcome, what: String, turn: &mut Turn) {
-        self.dropped = Some(Dropped { outcome, what, gone_by: turn.now + GONE_WITHIN });
+        let gone_by = turn.now + GONE_WITHIN;
+        self.dropped = Some(Dropped { outcome, what, gone_by, in_poll: false });
         turn.act(Action::DropPhase(self.key.id));
     }
 

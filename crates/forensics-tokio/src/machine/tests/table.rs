@@ -450,6 +450,37 @@ fn a_phase_has_an_end_until_it_is_given_up() {
 }
 
 #[test]
+fn only_a_phase_that_a_thread_was_running_is_said_to_block_it() {
+    let in_poll = Event::PhaseDroppedInPoll(StepId(1));
+    // `early` comes before the phase is dropped, when it means nothing.
+    for (early, event, expected) in [
+        (None, None, "the stop was escalated, and the runtime has not dropped it within 0.1s"),
+        (None, Some(&in_poll), "the stop was escalated, and blocking its thread"),
+        (
+            Some(&in_poll),
+            None,
+            "the stop was escalated, and the runtime has not dropped it within 0.1s",
+        ),
+    ] {
+        let mut driven = Driven::new(config());
+        tearing_down(&mut driven);
+        early.into_iter().for_each(|event| drop(driven.bring(event.clone())));
+        driven.bring(Event::Escalated);
+        event.into_iter().for_each(|event| drop(driven.bring(event.clone())));
+        driven.now += ms(100);
+        let errors: Vec<_> = driven
+            .bring(Event::Tick)
+            .into_iter()
+            .filter_map(|action| match action {
+                Action::Record(record::Event::PhaseFinished(finished)) => finished.error,
+                _ => None,
+            })
+            .collect();
+        assert_eq!(errors, [expected]);
+    }
+}
+
+#[test]
 fn near_the_deadline_only_what_still_runs_is_recorded_as_stalled() {
     let setups: [(Setup, &[&str]); 2] = [
         (tearing_down, &["AskRuntime", "ReportStall", "record Stalled", "log Stalled"]),
