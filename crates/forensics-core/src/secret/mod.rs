@@ -24,7 +24,7 @@ mod programs;
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use names::{LOGINS, Likelihood, announces, is_switch, is_verb, likelihood, secret_value};
+use names::{Likelihood, announces, is_login, is_switch, is_verb, likelihood, secret_value};
 use patterns::{end_of_word, is_evident, is_switch_word, without_credentials, without_tokens};
 use programs::is_in;
 
@@ -247,7 +247,7 @@ impl Command {
         if let Some(likelihood) = likelihood.filter(|_| has_value) {
             self.next = Some(Next::Value(likelihood));
         } else if is_long {
-            self.next = is_in(LOGINS, name).then_some(Next::Login);
+            self.next = is_login(name).then_some(Next::Login);
         } else if self.is_shell && option.ends_with('c') && option.len() <= 4 {
             self.is_script = true;
         } else if !self.is_harmless {

@@ -43,7 +43,7 @@ const SWITCHES: &str = "no disable disabled enable without with use require allo
 const NO_PASS: &str = "bypass compass trespass surpass encompass overpass underpass multipass";
 
 /// Names whose value may be a user name with a password.
-pub(super) const LOGINS: &str = "user username login proxy-user auth-user account cert";
+const LOGINS: &str = "user username login proxy-user auth-user account cert";
 
 /// Commands and programs with a secret among the plain words after them.
 const ANNOUNCERS: &str = "login unlock unseal add_user authenticate_user user setuser \
@@ -104,17 +104,25 @@ pub(super) fn secret_value(text: &str) -> Option<(usize, Likelihood)> {
             continue;
         }
         let name = name.trim_start_matches(|c: char| c == '-' || c.is_ascii_digit());
-        if is_in(LOGINS, name)
+        if is_login(name)
             && let Some(at) = value.split(char::is_whitespace).next()?.find([':', '%'])
         {
             return Some((text.len() - value.len() + at + 1, Likelihood::Clear));
         }
-        if let Some(likelihood) = likelihood(name).or_else(|| likelihood(name.strip_prefix('H')?)) {
+        if let Some(likelihood) =
+            likelihood(name).or_else(|| likelihood(name.strip_prefix(['H', 'D'])?))
+        {
             let value = value.trim_start_matches(['=', ':', '"', '\'', ' ']);
             return Some((text.len() - value.len(), likelihood));
         }
     }
     None
+}
+
+/// Whether the value of this name may be a user name with a password, as in `--rpc-login=ops:x`.
+pub(super) fn is_login(name: &str) -> bool {
+    let last = name.rsplit(['-', '_']).next().unwrap_or(name);
+    is_in(LOGINS, name) || matches!(last, "user" | "login")
 }
 
 /// Whether plain words after this one may be secrets. The name of a program is weak evidence:

@@ -157,6 +157,14 @@ openconnect --token-secret hunter2 vpn
 oathtool --totp hunter2
 snmpwalk -v2c -c hunter2 h
 snmpwalk -v3 -u ops -a SHA -A hunter2 -x AES -X hunter2 h
+sbt -Dcredentials=hunter2
+java -Djwt=hunter2 -jar app.jar
+java -Dpsk=hunter2 -jar app.jar
+mvn -Dpin=hunter2 deploy
+monerod --rpc-login ops:hunter2
+monerod --rpc-login=ops:hunter2
+concourse web --add-local-user ops:hunter2
+app --admin_user=ops:hunter2
 # Short options
 ssh-keygen -t ed25519 -N hunter2 -f k
 ssh-keygen -p -P hunter2 -N hunter2 -f k
