@@ -32,13 +32,19 @@ fn find_in(system: &str, path: &OsStr, name: &str) -> Option<PathBuf> {
         file.metadata().is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0)
     };
     let of_system = system.split(':').map(|folder| Path::new(folder).join(name)).find(is_program);
-    let is_trusted = |folder: &PathBuf| {
-        folder.is_absolute()
-            && folder.ancestors().all(|above| Folder::open(above).is_ok())
-            && Folder::open(folder).is_ok_and(|folder| folder.has_program(Path::new(name)))
+    let is_closed = |folder: &Path| folder.ancestors().all(|above| Folder::open(above).is_ok());
+    // Also the folders to which links lead, because another user may be able to replace those.
+    let trusted = |folder: PathBuf| {
+        let real = folder
+            .canonicalize()
+            .ok()
+            .filter(|real| folder.is_absolute() && is_closed(&folder) && is_closed(real))?;
+        let has_program = Folder::open(&real).is_ok_and(|real| real.has_program(Path::new(name)));
+        let program = real.join(name);
+        let is_ours = has_program && program.canonicalize().ok()?.parent().is_some_and(is_closed);
+        is_ours.then_some(program)
     };
-    let on_path = || std::env::split_paths(path).find(is_trusted).map(|folder| folder.join(name));
-    of_system.or_else(on_path)
+    of_system.or_else(|| std::env::split_paths(path).find_map(trusted))
 }
 
 #[cfg(test)]
@@ -79,6 +85,9 @@ mod tests {
         fs::copy(at("ours/ask"), at("open/below/ask")).unwrap();
         fs::create_dir(at("ours/folder")).unwrap();
         symlink("ours", at("link")).unwrap();
+        symlink("open/below", at("outward")).unwrap();
+        symlink(at("open/below/ask"), at("ours/outward")).unwrap();
+        symlink(at("ours/ask"), at("open/below/inward")).unwrap();
         if geteuid().is_root() {
             chown(at("theirs"), Some(65534), None).unwrap();
             chown(at("ours/theirs"), Some(65534), None).unwrap();
@@ -94,7 +103,7 @@ mod tests {
             (&*system, at("ours"), "ask", Some("system/ask")),
             ("/nonexistent", at("ours"), "ask", Some("ours/ask")),
             ("/nonexistent", format!("::{relative}:{}", at("ours")), "ask", Some("ours/ask")),
-            ("/nonexistent", at("link"), "ask", Some("link/ask")),
+            ("/nonexistent", at("link"), "ask", Some("ours/ask")),
             ("/nonexistent", relative, "ask", None),
             ("/nonexistent", ".:".to_owned(), "Cargo.toml", None),
             ("/nonexistent", String::new(), "ask", None),
@@ -103,6 +112,10 @@ mod tests {
             ("/nonexistent", at("tmp"), "ask", None),
             // Our folder, but another user can put another one in its place.
             ("/nonexistent", at("open/below"), "ask", None),
+            // The same by a link of ours.
+            ("/nonexistent", at("outward"), "ask", None),
+            ("/nonexistent", at("outward"), "inward", None),
+            ("/nonexistent", at("ours"), "outward", None),
             ("/nonexistent", at("ours"), "writable", None),
             ("/nonexistent", at("ours"), "theirs", None),
             ("/nonexistent", at("theirs"), "ask", None),
