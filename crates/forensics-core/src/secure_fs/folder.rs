@@ -376,8 +376,8 @@ fn walk(path: &Path, missing: Missing) -> Result<OwnedFd, AccessError> {
                 let folder = fstat(&at).map_err(failed)?;
                 if !is_trusted_link(&stat, &folder) {
                     return Err(AccessError::refused(format!(
-                        "on the way to the folder {} the symbolic link {} belongs to uid {}; chown \
-                         it to root, or name the folder it leads to",
+                        "on the way to the folder {} the symbolic link {} belongs to uid {}; name \
+                         the folder it leads to, or let root make the link",
                         path.display(),
                         step.display(),
                         stat.st_uid
