@@ -77,31 +77,34 @@ macro_rules! event {
             callsite: &CALLSITE,
             kind: tracing_core::metadata::Kind::EVENT,
         };
-        #[allow(unused_mut, unused_assignments)]
-        let mut short: Option<String> = None;
-        $(short = Some(format!($($short)+));)?
-        #[allow(unused_mut, unused_assignments)]
-        let mut span = tracing::Span::none();
-        $(span = $span;)?
-        $crate::sinks::emit(
-            &METADATA,
-            &span,
-            &format!($($message)+),
-            short.as_deref(),
-            &|message, _shows_all, receive| {
-                let service = $crate::sinks::Origin::shown_service();
-                receive(&tracing::Event::new_child_of(
-                    span.id(),
-                    &METADATA,
-                    &METADATA.fields().value_set_all(&[
-                        Some(message),
-                        $($(Some(&$in_message_value as &dyn tracing::Value).filter(|_| _shows_all),)*)?
-                        Some(&service as &dyn tracing::Value),
-                        $($(Some(&$value as &dyn tracing::Value),)*)?
-                    ]),
-                ));
-            },
-        );
+        // An event that nothing receives costs nothing.
+        if $crate::sinks::may_be_shown(*METADATA.level()) {
+            #[allow(unused_mut, unused_assignments)]
+            let mut short: Option<String> = None;
+            $(short = Some(format!($($short)+));)?
+            #[allow(unused_mut, unused_assignments)]
+            let mut span = tracing::Span::none();
+            $(span = $span;)?
+            $crate::sinks::emit(
+                &METADATA,
+                &span,
+                &format!($($message)+),
+                short.as_deref(),
+                &|message, _shows_all, receive| {
+                    let service = $crate::sinks::Origin::shown_service();
+                    receive(&tracing::Event::new_child_of(
+                        span.id(),
+                        &METADATA,
+                        &METADATA.fields().value_set_all(&[
+                            Some(message),
+                            $($(Some(&$in_message_value as &dyn tracing::Value).filter(|_| _shows_all),)*)?
+                            Some(&service as &dyn tracing::Value),
+                            $($(Some(&$value as &dyn tracing::Value),)*)?
+                        ]),
+                    ));
+                },
+            );
+        }
     }};
 }
 
@@ -229,7 +232,7 @@ pub(crate) fn emit(
         logger.flush();
     });
     let is_important = level <= Level::WARN || OF_A_STOP.contains(&metadata.name());
-    if is_important && !is_shown && Origin::current().is_some_and(|origin| origin.to_stderr) {
+    if is_important && !is_shown && may_use_stderr() {
         write_to_stderr(format!("{level:>5} {TARGET}: {}\n", text()).as_bytes());
     }
 }
@@ -319,6 +322,16 @@ pub(crate) fn may_want(level: Level) -> bool {
     LevelFilter::current() >= level || log::max_level() >= log_level(level)
 }
 
+/// Whether an event of this level may be shown anywhere. Calls no receiver, either.
+pub(crate) fn may_be_shown(level: Level) -> bool {
+    may_want(level) || may_use_stderr()
+}
+
+/// Whether important events of this thread that nothing else receives are written to stderr.
+fn may_use_stderr() -> bool {
+    Origin::current().is_some_and(|origin| origin.to_stderr)
+}
+
 /// Whether the subscriber or the logger seems to want our events of level INFO. Both are called.
 fn is_received() -> bool {
     let mut is_logged = false;
@@ -328,7 +341,7 @@ fn is_received() -> bool {
 
 /// Writes a line to stderr if nothing receives our events.
 pub(crate) fn warn_if_not_received() {
-    if !Origin::current().is_some_and(|origin| origin.to_stderr) {
+    if !may_use_stderr() {
         return;
     }
     // On another thread, because the subscriber, the logger and stderr may block.
