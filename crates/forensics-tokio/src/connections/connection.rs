@@ -64,8 +64,10 @@ struct Requests {
     begun: u64,
     /// How many heads of HTTP/1 requests were received completely.
     heads: u64,
-    /// How much of the empty line that ends a head was received.
-    matched: usize,
+    /// Whether a line of the next head was received.
+    has_line: bool,
+    /// Whether the current line has no bytes yet, other than a carriage return.
+    is_line_empty: bool,
 }
 
 impl Facts {
@@ -271,16 +273,16 @@ impl Requests {
         if self.active == 0 {
             self.heads = self.begun;
         }
+        // The servers accept lines without a carriage return, and empty lines before a request.
         for byte in bytes {
-            let expected = b"\r\n\r\n"[self.matched];
-            self.matched = match byte {
-                _ if *byte == expected => self.matched + 1,
-                b'\r' => 1,
-                _ => 0,
-            };
-            if self.matched == 4 {
-                self.heads += 1;
-                self.matched = 0;
+            match byte {
+                b'\r' => {}
+                b'\n' => {
+                    self.heads += u64::from(self.is_line_empty && self.has_line);
+                    self.has_line &= !self.is_line_empty;
+                    self.is_line_empty = true;
+                }
+                _ => (self.has_line, self.is_line_empty) = (true, false),
             }
         }
     }
@@ -293,6 +295,25 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
+
+    #[test]
+    fn the_heads_are_counted_with_every_kind_of_line_end_and_in_any_pieces() {
+        for (received, expected) in [
+            ("", 0),
+            ("GET / HTTP/1.1\r\n", 0),
+            ("GET / HTTP/1.1\r\n\r\n", 1),
+            ("GET / HTTP/1.1\n\n", 1),
+            ("GET / HTTP/1.1\n\r\n", 1),
+            ("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\n\n", 2),
+            ("\r\n\r\n\n\nGET / HTTP/1.1\r\n\r\n\r\n", 1),
+        ] {
+            for size in 1..=received.len().max(1) {
+                let mut requests = Requests { active: 1, ..Requests::default() };
+                received.as_bytes().chunks(size).for_each(|bytes| requests.count_heads(bytes));
+                assert_eq!(requests.heads, expected, "{received:?} in pieces of {size}");
+            }
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_client_is_not_silent_before_its_answer_has_ended() {
