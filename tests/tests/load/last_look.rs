@@ -18,21 +18,29 @@ fn idle(address: &str) -> Client {
 /// Stops a gateway whose system call `held` takes three seconds longer, and sends a request during
 /// it.
 fn asked_in_the_midst_of(held: &str, client: fn(&str) -> Client) -> (Client, Fate) {
-    held_up(held, client, |client| {
-        // The delay is real time. This is well after its beginning and well before its end.
-        thread::sleep(Duration::from_millis(1200));
-        client.ask(None)
-    })
+    held_up(&[held], client, ask_later)
 }
 
-/// Stops a gateway whose system call `held` takes three seconds longer. The client sends its
-/// request by `ask`.
-fn held_up(held: &str, client: fn(&str) -> Client, ask: fn(&mut Client) -> Fate) -> (Client, Fate) {
+fn ask_later(client: &mut Client) -> Fate {
+    // The delay is real time. This is well after its beginning and well before its end.
+    thread::sleep(Duration::from_millis(1200));
+    client.ask(None)
+}
+
+/// Stops a gateway in whose system calls strace intervenes, as its option `inject` says. The client
+/// sends its request by `ask`.
+fn held_up(
+    injections: &[&str],
+    client: fn(&str) -> Client,
+    ask: fn(&mut Client) -> Fate,
+) -> (Client, Fate) {
     let gateway = Program::gateway(&[]);
     let mut client = client(&gateway.address);
-    let (call, _) = held.split_once(':').unwrap();
     let mut strace = Command::new("strace");
-    strace.args(["-f", "-e", &format!("trace={call}"), "-e", &format!("inject={held}=3s")]);
+    strace.args(["-f", "-e", "trace=accept4,getsockopt,setsockopt,shutdown"]);
+    for injection in injections {
+        strace.args(["-e", &format!("inject={injection}")]);
+    }
     let strace = Program::start(strace.args(["-p", &gateway.program.pid().to_string()]));
     strace.wait_for_stderr("attached");
     gateway.program.kill("-TERM");
@@ -45,14 +53,22 @@ fn held_up(held: &str, client: fn(&str) -> Client, ask: fn(&mut Client) -> Fate)
 }
 
 #[test]
-fn a_connection_that_comes_after_the_last_look_into_the_queue_is_refused_and_not_reset() {
-    let (_, fate) = asked_in_the_midst_of("accept4:delay_exit", Client::new);
+fn a_connection_that_comes_after_the_last_look_into_the_queue_is_answered() {
+    // The look finds an empty queue, and returns three seconds later.
+    let (_, fate) = asked_in_the_midst_of("accept4:delay_exit=3s:when=1", Client::new);
+    assert_eq!(fate, Fate::Answered);
+}
+
+#[test]
+fn a_connection_that_comes_before_the_close_of_the_listener_is_refused_and_not_reset() {
+    // The first two calls limit and fill the queue. The third one is the look into it.
+    let (_, fate) = asked_in_the_midst_of("getsockopt:delay_exit=3s:when=3", Client::new);
     assert_eq!(fate, Fate::Refused);
 }
 
 #[test]
 fn a_request_that_comes_after_the_last_look_into_its_connection_was_never_received() {
-    let (client, fate) = asked_in_the_midst_of("shutdown:delay_enter", idle);
+    let (client, fate) = asked_in_the_midst_of("shutdown:delay_enter=3s", idle);
     // On the existing connection, which looked open.
     assert_eq!((fate, client.account.closed_idle), (Fate::TurnedAway, 0));
 }
@@ -61,7 +77,7 @@ fn a_request_that_comes_after_the_last_look_into_its_connection_was_never_receiv
 fn a_request_that_crosses_the_end_of_its_connection_was_never_received() {
     // setsockopt(2) sets the filters of the socket. The last call is between the end of the stream
     // and the close.
-    let (_, fate) = held_up("setsockopt:delay_exit", idle, |client| {
+    let (_, fate) = held_up(&["setsockopt:delay_exit=3s"], idle, |client| {
         client.wait_for_the_end();
         thread::sleep(Duration::from_millis(1200));
         client.ask_without_check()

@@ -54,6 +54,21 @@ pub(crate) fn signal_itself(label: [u32; 2]) {
     unsafe { libc::syscall(libc::SYS_kill, pid, 0, third, fourth) };
 }
 
+/// How many packets the other side of a TCP connection has not acknowledged yet. For a listening socket: how
+/// many connections wait in its queue.
+pub fn tcp_unacknowledged(socket: BorrowedFd<'_>) -> nix::Result<u32> {
+    let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut size = size_of::<libc::tcp_info>() as libc::socklen_t;
+    let (fd, name) = (socket.as_raw_fd(), libc::TCP_INFO);
+    // SAFETY: The kernel writes at most `size` bytes through the first pointer, which is valid for them.
+    let done = unsafe {
+        libc::getsockopt(fd, libc::IPPROTO_TCP, name, info.as_mut_ptr().cast(), &raw mut size)
+    };
+    Errno::result(done)?;
+    // SAFETY: It consists of integers, for which zeros are valid, too.
+    Ok(unsafe { info.assume_init() }.tcpi_unacked)
+}
+
 /// Whether a seccomp filter applies to this thread.
 pub(super) fn has_seccomp_filter() -> bool {
     // SAFETY: PR_GET_SECCOMP takes no further arguments.

@@ -86,6 +86,10 @@ pub fn is_secure_execution() -> bool {
     os::is_secure_execution()
 }
 
+#[doc(hidden)]
+#[cfg(target_os = "linux")]
+pub use os::tcp_unacknowledged;
+
 /// How many signals can wait for [`drain`]. Further ones are only counted.
 #[doc(hidden)]
 pub const SLOTS: usize = 32;

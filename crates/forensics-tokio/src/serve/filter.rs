@@ -1,13 +1,15 @@
-//! Stops a socket from receiving, without closing it.
+//! Stops a connection from receiving, without closing it.
 //!
-//! What arrives between the last read and close(2) is lost, although the kernel has acknowledged it:
-//! connections in the queue of a listener are reset, and bytes that were not read are discarded. No
-//! system call stops a socket from receiving and keeps what it has: shutdown(2) on a listener also
-//! resets its queue, and on a connection it does not stop the client from sending.
+//! What arrives between the last read and close(2) is lost, although the kernel has acknowledged it. No
+//! system call stops a connection from receiving and keeps what it has: shutdown(2) does not stop the client
+//! from sending.
 //!
 //! A socket filter that drops every packet does it. A dropped packet is not acknowledged, so the client
-//! does not take it for received. Such filters need no privilege. On a Unix other than Linux there is no
-//! filter, and what arrives in the few microseconds between the last read and the close is lost.
+//! does not take it for received.
+//!
+//! Some kernels require CAP_NET_ADMIN for a filter: Linux 6.18 did so where this was tested. Without it, and
+//! on a Unix other than Linux, what arrives in the microseconds between the last read and the end of the
+//! stream is lost.
 
 use std::io::ErrorKind;
 use std::mem::MaybeUninit;
@@ -15,7 +17,7 @@ use std::os::fd::AsFd;
 
 use socket2::SockRef;
 
-/// Receives nothing more: no connection for a listener, no bytes for a connection.
+/// Receives nothing more.
 #[cfg(target_os = "linux")]
 pub(super) fn shut(socket: &impl AsFd) {
     /// Keep 0 bytes of any packet: `BPF_RET | BPF_K` of linux/filter.h, with 0.

@@ -10,8 +10,14 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
 use tokio::time::sleep;
 
-use super::filter;
+use super::queue;
 use crate::connections::accept;
+
+/// A connection and the address of its client.
+pub(super) type Accepted = (TcpStream, SocketAddr);
+
+/// How often to try to close the listener without resetting a connection. Each takes at most 40 ms.
+const MAX_ATTEMPTS: u32 = 50;
 
 /// A TCP listener for [`serve`](super::serve).
 #[derive(Debug)]
@@ -63,41 +69,54 @@ impl Listener {
     }
 
     /// Accepts a connection. Waits if no file descriptor is free. Cancel safe.
-    pub(super) async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+    pub(super) async fn accept(&mut self) -> Accepted {
         accept(&self.listener).await
     }
 
-    /// Closes the socket, and returns the connections that wait in its queue. Their clients may already
-    /// have sent a request, and closing the socket would reset them.
+    /// Closes the socket, after the connections in its queue were passed to `begin`. Their clients may
+    /// already have sent a request, and closing the socket would reset them.
     ///
     /// Connections that wait at a socket from systemd are left to the next process.
     ///
     /// # Errors
     /// If the socket cannot be taken from the runtime.
-    pub(super) async fn close(self) -> io::Result<Vec<(TcpStream, SocketAddr)>> {
-        let mut waiting = Vec::new();
+    pub(super) async fn close(self, mut begin: impl FnMut(Accepted)) -> io::Result<()> {
         if self.inherited {
-            return Ok(waiting);
+            return Ok(());
         }
-        filter::shut(&self.listener);
         // Directly, because the runtime may not know of the latest connections yet.
         let listener = self.listener.into_std()?;
-        loop {
-            match listener.accept() {
-                Ok((connection, peer)) => {
-                    connection.set_nonblocking(true)?;
-                    waiting.push((TcpStream::from_std(connection)?, peer));
-                }
-                Err(e) => match e.kind() {
-                    ErrorKind::WouldBlock => return Ok(waiting),
-                    // The client has left.
-                    ErrorKind::ConnectionAborted | ErrorKind::Interrupted => {}
-                    // No descriptor is free. The kernel reports that even if no connection waits.
-                    _ if !has_waiting(&listener) => return Ok(waiting),
-                    // A descriptor is free as soon as a connection ends.
-                    _ => sleep(Duration::from_millis(10)).await,
-                },
+        for _ in 0..MAX_ATTEMPTS {
+            accept_waiting(&listener, &mut begin).await?;
+            // After an error there is no better way than to close it.
+            if queue::fill(&listener).await.unwrap_or(true) {
+                break;
             }
+        }
+        Ok(())
+    }
+}
+
+/// Passes the connections in the queue to `begin`.
+async fn accept_waiting(
+    listener: &std::net::TcpListener,
+    begin: &mut impl FnMut(Accepted),
+) -> io::Result<()> {
+    loop {
+        match listener.accept() {
+            Ok((connection, peer)) => {
+                connection.set_nonblocking(true)?;
+                begin((TcpStream::from_std(connection)?, peer));
+            }
+            Err(e) => match e.kind() {
+                ErrorKind::WouldBlock => return Ok(()),
+                // The client has left.
+                ErrorKind::ConnectionAborted | ErrorKind::Interrupted => {}
+                // No descriptor is free. The kernel reports that even if no connection waits.
+                _ if !has_waiting(listener) => return Ok(()),
+                // A descriptor is free as soon as a connection ends.
+                _ => sleep(Duration::from_millis(10)).await,
+            },
         }
     }
 }

@@ -36,7 +36,8 @@
 //! - The connections in the queue of the listener are accepted, and the listener is closed. A listener
 //!   that [`inherited`] returned stays open: what waits in its queue is left to the next process.
 //! - An idle connection has 200 ms for a last request. Then it is closed. No request is received and left
-//!   unanswered.
+//!   unanswered, if the process may set a socket filter. Some kernels require CAP_NET_ADMIN for that. Without
+//!   it, a request is lost that arrives in the microseconds before the close.
 //! - Answers of HTTP/1 have the header `Connection: close`. Clients of HTTP/2 receive a GOAWAY.
 //! - Requests that are pipelined on a connection of HTTP/1 are all answered. Only the last answer has the
 //!   header.
@@ -47,6 +48,7 @@
 
 mod filter;
 mod listener;
+mod queue;
 mod service;
 mod wire;
 
@@ -57,11 +59,11 @@ use http::{Request, Response};
 use http_body::Body;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
+use self::listener::Accepted;
 pub use self::listener::{Listener, inherited};
 pub use self::service::RequestBody;
 use self::service::{HttpService, TrackedService};
@@ -99,12 +101,12 @@ where
 {
     connections.count_requests();
     let tracker = TaskTracker::new();
-    let begin = |(socket, peer): (TcpStream, _)| {
+    let begin = |(socket, peer): Accepted| {
         let tracked = connections.track_as(socket, peer, Protocol::Served);
         let connection = tracked.registered.connection.clone();
         let wire = Wire::new(tracked, stop.clone(), tracker.token());
         let service = TrackedService::new(service.clone(), connections, connection, stop.clone());
-        tracker.spawn(serve_connection(wire, service, stop.clone()))
+        tracker.spawn(serve_connection(wire, service, stop.clone()));
     };
     loop {
         tokio::select! {
@@ -112,9 +114,7 @@ where
             accepted = listener.accept() => begin(accepted),
         };
     }
-    for accepted in listener.close().await? {
-        begin(accepted);
-    }
+    listener.close(begin).await?;
     tracker.close();
     tokio::select! {
         () = tracker.wait() => {}
