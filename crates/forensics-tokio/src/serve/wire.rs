@@ -113,21 +113,23 @@ impl Wire {
 
     /// Ready once the client has closed its side, or [`LINGER`] is over.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut rest = [MaybeUninit::uninit(); 1024];
-        loop {
-            let mut rest = ReadBuf::uninit(&mut rest);
-            match Pin::new(&mut self.socket).poll_read(cx, &mut rest) {
-                Poll::Ready(Ok(())) if !rest.filled().is_empty() => {}
-                Poll::Ready(_) => return Poll::Ready(()),
-                Poll::Pending => break,
-            }
-        }
         let connection = &self.socket.registered.connection;
         let linger = self.closing.get_or_insert_with(|| {
             connection.set_closing();
             Box::pin(sleep(LINGER))
         });
-        linger.as_mut().poll(cx)
+        // Before the socket is read: a client that sends without a pause uses up the task's budget.
+        if linger.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        let mut rest = [MaybeUninit::uninit(); 1024];
+        loop {
+            let mut rest = ReadBuf::uninit(&mut rest);
+            match ready!(Pin::new(&mut self.socket).poll_read(cx, &mut rest)) {
+                Ok(()) if !rest.filled().is_empty() => {}
+                _ => return Poll::Ready(()),
+            }
+        }
     }
 }
 
@@ -217,5 +219,32 @@ impl AsyncWrite for Wire {
             return Poll::Ready(Ok(()));
         }
         wire.poll_linger(cx).map(Ok)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::thread;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::connections::{Connections, Protocol};
+
+    #[tokio::test]
+    async fn a_client_that_sends_without_a_pause_does_not_delay_the_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let sending = thread::spawn(move || while client.write_all(&[0; 65536]).is_ok() {});
+        let (socket, peer) = listener.accept().await.unwrap();
+        let tracked = Connections::new().track_as(socket, peer, Protocol::Served);
+        let mut wire = Wire::new(tracked, CancellationToken::new(), TaskTracker::new().token());
+        timeout(10 * LINGER, wire.shutdown()).await.unwrap().unwrap();
+        drop(wire);
+        sending.join().unwrap();
     }
 }
