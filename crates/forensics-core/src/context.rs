@@ -36,7 +36,7 @@ pub use probe::{Found, Probe, ProbeResult};
 pub use sender::Sender;
 pub use startup::StartupInfo;
 #[doc(hidden)]
-pub use startup::SystemdMarkers;
+pub use startup::SystemdInfo;
 
 /// What requested the stop.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,7 +92,7 @@ pub struct ShutdownContext {
     pub under_systemd: bool,
     /// What systemd passed to us.
     #[doc(hidden)]
-    pub systemd: SystemdMarkers,
+    pub systemd: SystemdInfo,
     /// The container runtime, if one can be seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,

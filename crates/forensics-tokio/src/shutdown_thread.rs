@@ -156,7 +156,7 @@ fn run(pending: Pending) {
     let _ = catch_unwind(AssertUnwindSafe(|| perform(pending)));
     loop {
         capture::wait(timeout);
-        match catch_unwind(AssertUnwindSafe(serve)) {
+        match catch_unwind(AssertUnwindSafe(run_round)) {
             Ok(Round::Done(next)) => timeout = next,
             Ok(Round::HandedOver(guard)) => return guard.log.queue.work(),
             Err(_) => timeout = Some(EVERY),
@@ -173,7 +173,7 @@ enum Round {
 }
 
 /// One round of the shutdown thread: receives signals, performs the actions, and checks each stop.
-fn serve() -> Round {
+fn run_round() -> Round {
     let mut pending = receive_signals();
     let begins = |actions: &[Action]| {
         actions.iter().any(|action| matches!(action, Action::CaptureContext { .. }))
@@ -270,7 +270,7 @@ fn release_handlers() -> Option<Duration> {
     registry.handlers.iter().map(|(at, _)| *at - now).min()
 }
 
-/// The guards that are alive. The lock is released before they are served, because a guard may be
+/// The guards that are alive. The lock is released before their actions are performed, because a guard may be
 /// installed or dropped meanwhile.
 fn guards() -> Vec<Arc<Shutdown>> {
     lock(&REGISTRY).guards.iter().filter_map(Weak::upgrade).collect()

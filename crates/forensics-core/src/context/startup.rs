@@ -19,7 +19,7 @@ const MAX_ANCESTORS: usize = 16;
 
 /// What systemd passes to the processes that it starts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SystemdMarkers {
+pub struct SystemdInfo {
     /// The unit and its manager, from our cgroup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<CgroupUnit>,
@@ -31,7 +31,7 @@ pub struct SystemdMarkers {
     pub journal_stream: Option<String>,
 }
 
-impl SystemdMarkers {
+impl SystemdInfo {
     /// Whether a service manager runs us: it set `INVOCATION_ID`, or our cgroup is that of a
     /// service. The scope of a login session does not count, because it contains no service.
     pub fn is_managed(&self) -> bool {
@@ -54,7 +54,7 @@ pub struct StartupInfo {
     pub(super) ancestors: Vec<ProcessSummary>,
     /// What systemd put into the environment and the cgroup's path.
     #[doc(hidden)]
-    pub systemd: SystemdMarkers,
+    pub systemd: SystemdInfo,
     /// The container runtime, if one can be seen.
     pub container: Option<String>,
     /// The Kubernetes pod, if we are in one.
@@ -117,7 +117,7 @@ impl StartupInfo {
         Self {
             ancestors: process.ancestors(MAX_ANCESTORS),
             parent: process.ppid.filter(|&ppid| ppid > 0).map(ProcessSummary::read),
-            systemd: SystemdMarkers {
+            systemd: SystemdInfo {
                 unit: process.unit.clone(),
                 invocation_id: variable("INVOCATION_ID"),
                 journal_stream: variable("JOURNAL_STREAM"),

@@ -50,7 +50,7 @@ fn example() -> ShutdownContext {
         parent: Some(process(1, "systemd", "/sbin/init")),
         process: ProcessSummary { tracer_pid: Some(99), ..process(4100, "gateway", "gateway") },
         under_systemd: true,
-        systemd: SystemdMarkers::default(),
+        systemd: SystemdInfo::default(),
         container: None,
         pod: None,
         platform: None,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forensics_core::capture::Signal;
-use forensics_core::context::{StartupInfo, SystemdMarkers};
+use forensics_core::context::{StartupInfo, SystemdInfo};
 use forensics_core::duration::Timespan;
 use forensics_core::record::{ExitKind, ForcedBy};
 use tokio::sync::SetOnce;
@@ -78,7 +78,7 @@ impl TestHarness {
         let runtime = check(&config)?;
         config.diag_log = None;
         let mut startup = StartupInfo::collect();
-        startup.systemd = SystemdMarkers::default();
+        startup.systemd = SystemdInfo::default();
         startup.process.unit = None;
         (startup.container, startup.pod, startup.platform) = (None, None, None);
         startup.memory_cgroup = None;
