@@ -14,6 +14,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::capture::is_secure_execution;
 use crate::secure_fs::{self, OpenError};
 
 /// The size limit of a marker, in bytes.
@@ -66,6 +67,10 @@ pub struct Marker {
 /// replacing a link.
 #[doc(hidden)]
 pub fn read(name: &str, path: &Path, pid: u32) -> Option<Marker> {
+    // The caller of a program with more rights has chosen the current folder, and is not asked.
+    if is_secure_execution() && !path.is_absolute() {
+        return None;
+    }
     let target = match secure_fs::read(path, MAX_MARKER_BYTES) {
         Ok(bytes) => target(&bytes, pid).map_err(|error| format!("not JSON: {error}")),
         Err(OpenError::System(error))

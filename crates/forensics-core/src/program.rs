@@ -2,8 +2,8 @@
 //!
 //! A user who can place a program where we look for one gets our rights. So the folders of the system
 //! come first, and only then those of `PATH`. A relative or empty entry of `PATH` is never used, and
-//! neither is a folder that another user can change or replace, or in which other users can create files,
-//! or a program that another user can change. A program with rights that its caller lacks does not use
+//! neither is a folder in which other users can create files, or a program that another user can change or
+//! lead the path to, also by a link. A program with rights that its caller lacks does not use
 //! `PATH` at all, because the caller has set it.
 
 use std::ffi::OsStr;
@@ -12,7 +12,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::capture::is_secure_execution;
-use crate::secure_fs::Folder;
+use crate::secure_fs::{Folder, MAX_LINKS};
 
 /// The folders of the system's own programs, in the form of `PATH`. The last one is that of NixOS.
 pub const SYSTEM_PATH: &str = "/usr/bin:/bin:/usr/sbin:/sbin:/run/current-system/sw/bin";
@@ -32,19 +32,28 @@ fn find_in(system: &str, path: &OsStr, name: &str) -> Option<PathBuf> {
         file.metadata().is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0)
     };
     let of_system = system.split(':').map(|folder| Path::new(folder).join(name)).find(is_program);
-    let is_closed = |folder: &Path| folder.ancestors().all(|above| Folder::open(above).is_ok());
-    // Also the folders to which links lead, because another user may be able to replace those.
-    let trusted = |folder: PathBuf| {
-        let real = folder
-            .canonicalize()
-            .ok()
-            .filter(|real| folder.is_absolute() && is_closed(&folder) && is_closed(real))?;
-        let has_program = Folder::open(&real).is_ok_and(|real| real.has_program(Path::new(name)));
-        let program = real.join(name);
-        let is_ours = has_program && program.canonicalize().ok()?.parent().is_some_and(is_closed);
-        is_ours.then_some(program)
-    };
-    of_system.or_else(|| std::env::split_paths(path).find_map(trusted))
+    let is_trusted = |program: &PathBuf| program.is_absolute() && is_trusted(program);
+    of_system
+        .or_else(|| std::env::split_paths(path).map(|folder| folder.join(name)).find(is_trusted))
+}
+
+/// Whether no other user can change the program, or lead its path to another one: not in any folder in which
+/// a part of the path is looked up, also behind links.
+fn is_trusted(program: &Path) -> bool {
+    let mut program = program.to_owned();
+    for _ in 0..MAX_LINKS {
+        let (Some(parent), Some(name)) = (program.parent(), program.file_name().map(Path::new))
+        else {
+            return false;
+        };
+        let Ok(folder) = Folder::open_closed(parent) else { return false };
+        match folder.link(name) {
+            _ if folder.is_sticky() => return false,
+            Some(target) => program = parent.join(target),
+            None => return folder.has_program(name),
+        }
+    }
+    false
 }
 
 #[cfg(test)]
@@ -88,6 +97,12 @@ mod tests {
         symlink("open/below", at("outward")).unwrap();
         symlink(at("open/below/ask"), at("ours/outward")).unwrap();
         symlink(at("ours/ask"), at("open/below/inward")).unwrap();
+        symlink(at("open/below/inward"), at("ours/there_and_back")).unwrap();
+        symlink(at("ours"), at("open/below/ours")).unwrap();
+        symlink("open/below/ours", at("there_and_back")).unwrap();
+        symlink("../link/ask", at("ours/several")).unwrap();
+        symlink("several", at("ours/more")).unwrap();
+        symlink("endless", at("ours/endless")).unwrap();
         if geteuid().is_root() {
             chown(at("theirs"), Some(65534), None).unwrap();
             chown(at("ours/theirs"), Some(65534), None).unwrap();
@@ -103,7 +118,9 @@ mod tests {
             (&*system, at("ours"), "ask", Some("system/ask")),
             ("/nonexistent", at("ours"), "ask", Some("ours/ask")),
             ("/nonexistent", format!("::{relative}:{}", at("ours")), "ask", Some("ours/ask")),
-            ("/nonexistent", at("link"), "ask", Some("ours/ask")),
+            ("/nonexistent", at("link"), "ask", Some("link/ask")),
+            ("/nonexistent", at("ours"), "more", Some("ours/more")),
+            ("/nonexistent", at("ours"), "endless", None),
             ("/nonexistent", relative, "ask", None),
             ("/nonexistent", ".:".to_owned(), "Cargo.toml", None),
             ("/nonexistent", String::new(), "ask", None),
@@ -116,6 +133,9 @@ mod tests {
             ("/nonexistent", at("outward"), "ask", None),
             ("/nonexistent", at("outward"), "inward", None),
             ("/nonexistent", at("ours"), "outward", None),
+            // A link of ours to one that another user can replace, which leads back to our program now.
+            ("/nonexistent", at("ours"), "there_and_back", None),
+            ("/nonexistent", at("there_and_back"), "ask", None),
             ("/nonexistent", at("ours"), "writable", None),
             ("/nonexistent", at("ours"), "theirs", None),
             ("/nonexistent", at("theirs"), "ask", None),

@@ -6,7 +6,7 @@
 //!
 //! - `request`: it requests the stop itself;
 //! - `descriptors`: it prints `ready`, waits for a signal, and its diagnostic lists the open
-//!   descriptors;
+//!   descriptors. It has a marker in the current folder;
 //! - `block`: it waits for a signal, and a phase blocks its thread until the exit is forced.
 
 #![forbid(unsafe_code)]
@@ -40,6 +40,7 @@ fn main() -> Result<ShutdownReport, Box<dyn Error>> {
             .deadline(Duration::from_secs(3));
         if stop == "descriptors" {
             builder = builder.diag_command(DiagCommand::Shell("ls -l /proc/self/fd".to_owned()));
+            builder = builder.marker("planned", "planned.json");
         }
         let guard = builder.install()?;
         let text = long.clone();

@@ -145,3 +145,39 @@ fn the_command_of_the_diagnostic_does_not_get_the_log() {
         assert!(!log.contains("diag.log"), "{}: {log}", kind.0);
     }
 }
+
+/// The caller chooses the current folder, and can make links where other users can create files. In a program
+/// whose file has a group or capabilities, such a link belongs to the user as whom the program runs.
+#[test]
+fn no_caller_chooses_the_folder_of_the_record_the_log_and_the_marker() {
+    if !can_test() {
+        return;
+    }
+    for kind in KINDS {
+        let dir = folder();
+        let at = |name: &str| dir.path().join(name);
+        let program = copy_of(Path::new(env!("CARGO_BIN_EXE_outspoken")), dir.path(), kind);
+        for (name, mode) in [("private", 0o775), ("tmp", 0o1777)] {
+            fs::create_dir(at(name)).unwrap();
+            fs::set_permissions(at(name), Permissions::from_mode(mode)).unwrap();
+        }
+        fs::write(at("private/planned.json"), "").unwrap();
+        let link = at("tmp/link");
+        assert!(
+            as_caller("ln").arg("-s").arg(at("private")).arg(&link).status().unwrap().success()
+        );
+        for below in [Path::new(""), &link] {
+            let mut command = as_caller(&program);
+            command.current_dir(at("private")).args(["concise", "descriptors"]);
+            let outspoken =
+                Program::start(command.arg(below.join("records")).arg(below.join("diag.log")));
+            outspoken.wait_for_stdout("ready");
+            outspoken.kill("-TERM");
+            let ended = outspoken.wait();
+            let line = ended.line("Shutdown context");
+            assert!(!line.contains("planned_marker_present"), "{}: {line}", kind.0);
+            let files = fs::read_dir(at("private")).unwrap().count();
+            assert_eq!(files, 1, "{}: {below:?}", kind.0);
+        }
+    }
+}

@@ -8,7 +8,8 @@
 //!
 //! [`super::trust`] has the rules about owners, groups and modes. A symbolic link is followed, also in
 //! place of the folder, if root or our user made it, as `/var/run`, or `/var/lib/NAME` under systemd's
-//! `DynamicUser=`. A link in place of a file is refused, and so is a file that is not regular.
+//! `DynamicUser=`. If this program has rights that its caller lacks, only root's are followed. A link in
+//! place of a file is refused, and so is a file that is not regular.
 //!
 //! On Unix other than Linux, a link cannot be kept open while it is checked. A link that other
 //! users could replace meanwhile is therefore refused as well; see `os/portable.rs`.
@@ -34,10 +35,11 @@ use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 use super::regular::{self, Links, OpenError, READ, is_regular, kind};
 use super::trust::{BY_ALL, BY_GROUP, Facts, STICKY, Us, follows_link, problem};
 use crate::access::{AccessError, Attempt};
+use crate::capture::is_secure_execution;
 use crate::os::{self, Found};
 
 /// How many symbolic links a path may contain, as in the kernel (`MAXSYMLINKS`).
-const MAX_LINKS: usize = 40;
+pub(crate) const MAX_LINKS: usize = 40;
 
 /// Opens a folder to list it.
 const LIST: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
@@ -76,6 +78,11 @@ impl Folder {
     /// As for [`create`](Self::create).
     pub fn open(path: &Path) -> Result<Self, AccessError> {
         Self::checked(path, walk(path, Missing::Refuse)?)
+    }
+
+    /// The same, if no other user can lead the path to another folder either.
+    pub(crate) fn open_closed(path: &Path) -> Result<Self, AccessError> {
+        Self::checked(path, walk(path, Missing::RefuseAndClosed)?)
     }
 
     /// Opens any folder for reading its entries. The files of its owner, of root and of our user
@@ -165,15 +172,23 @@ impl Folder {
         checked(file, &path, OPEN_FILE)
     }
 
-    /// Whether it has a program of that name that no other user can have put there, nor can change.
-    pub(crate) fn has_program(&self, name: &Path) -> bool {
-        // Other users can create files in a sticky folder.
-        let is_sticky = |stat: FileStat| permissions(&stat) & STICKY != 0;
-        if fstat(&self.file).map_or(true, is_sticky) {
-            return false;
+    /// Whether other users can create files in it.
+    pub(crate) fn is_sticky(&self) -> bool {
+        fstat(&self.file).map_or(true, |stat| permissions(&stat) & STICKY != 0)
+    }
+
+    /// Where the link of that name leads, if it is one that we follow.
+    pub(crate) fn link(&self, name: &Path) -> Option<PathBuf> {
+        let folder = fstat(&self.file).ok()?;
+        match os::step(self.file.as_fd(), name).ok()? {
+            Found::Link(stat, target) => is_trusted_link(&stat, &folder).then(|| target.into()),
+            _ => None,
         }
-        // A link is followed, because only users that we trust can have made it.
-        let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    }
+
+    /// Whether it has a program of that name that no other user can change. A link is not followed.
+    pub(crate) fn has_program(&self, name: &Path) -> bool {
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let found = openat(&self.file, name, flags, Mode::empty()).map(File::from);
         found.is_ok_and(|file| {
             fstat(&file).is_ok_and(|stat| {
@@ -332,9 +347,14 @@ fn facts(file: &File, stat: &FileStat) -> Facts {
 enum Missing {
     Create,
     Refuse,
+    /// Refuse also a folder on the way in which another user can replace files.
+    RefuseAndClosed,
 }
 
 /// Walks to a folder step by step.
+///
+/// The caller of a program with rights that the caller lacks can choose the current folder, so there the
+/// path must be absolute.
 fn walk(path: &Path, missing: Missing) -> Result<OwnedFd, AccessError> {
     let failed = |errno: Errno| match missing {
         // Neither the folder nor its owner is the reason.
@@ -347,12 +367,22 @@ fn walk(path: &Path, missing: Missing) -> Result<OwnedFd, AccessError> {
     if path.as_os_str().is_empty() {
         return Err(failed(Errno::ENOENT));
     }
+    if is_secure_execution() && !path.is_absolute() {
+        return Err(AccessError::refused(format!(
+            "the path {} must be absolute, because the caller of this program has chosen the current \
+             folder",
+            path.display()
+        )));
+    }
     let root = |path: &Path| os::begin(Path::new(if path.is_absolute() { "/" } else { "." }));
     let mut at = root(path).map_err(failed)?;
     let mut steps: VecDeque<OsString> = steps(path).collect();
     let mut links = 0;
     while let Some(step) = steps.pop_front() {
         let step = Path::new(&step);
+        if missing == Missing::RefuseAndClosed {
+            at = checked(File::from(at), path, OPEN)?.into();
+        }
         let mut found = os::step(at.as_fd(), step);
         if missing == Missing::Create && matches!(found, Err(Errno::ENOENT)) {
             found = match mkdirat(&at, step, Mode::S_IRWXU) {
@@ -404,7 +434,10 @@ fn steps(path: &Path) -> impl Iterator<Item = OsString> {
 /// Whether a link that was found in this folder can be followed.
 fn is_trusted_link(link: &FileStat, folder: &FileStat) -> bool {
     let folder = (folder.st_uid, permissions(folder));
-    follows_link(&Us::now(), (link.st_uid, hard_links(link)), folder, os::LINKS_ARE_HELD)
+    // With capabilities or a group from its file, the program runs as its caller, who may have made the link.
+    let us = Us::now();
+    let us = if is_secure_execution() { Us { uid: 0, ..us } } else { us };
+    follows_link(&us, (link.st_uid, hard_links(link)), folder, os::LINKS_ARE_HELD)
 }
 
 #[allow(clippy::useless_conversion)] // Its type differs between systems.

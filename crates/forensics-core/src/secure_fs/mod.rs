@@ -8,6 +8,7 @@ mod folder;
 mod regular;
 mod trust;
 
+pub(crate) use folder::MAX_LINKS;
 pub use folder::{Folder, append_to, open_existing};
 pub(crate) use regular::{Links, READ, is_regular, kind, open_path};
 pub use regular::{OpenError, read};
