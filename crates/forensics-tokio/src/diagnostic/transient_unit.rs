@@ -15,7 +15,7 @@
 //! root, and the user's manager only for a unit of that user. Also, the path of the program must
 //! name the same file for systemd, because a service can have another root directory. And it must still
 //! be the file of this process: the path of a program that was removed ends in ` (deleted)`, and another
-//! user may have put a file there.
+//! user may have put a file there. The unit does not use the path, which may change meanwhile.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -51,11 +51,12 @@ set -f; IFS=')'; for rest in $stat; do :; done; IFS=' '
 exec 3<"fd/$3" >>"fd/$4" 2>&1 || exit
 "#;
 
-/// The rest of the script for this program, whose input is its [`Order`]. Its path may lead to another file
-/// by then.
-const RUN_OWN: &str = r#"[ "$5" -ef exe ] || { echo "--- $5 is another program now"; exit 1; }
-cd / && shift 4
-"$@" <&3 3<&- &"#;
+/// The rest of the script for this program, whose input is its [`Order`]. It starts the file that runs as the
+/// service, because another user may be able to make its path lead to another one at any time. The file is
+/// opened first, because the service may end before the program has started.
+const RUN_OWN: &str = r#"exec 4<exe || exit
+cd / && shift 5
+/proc/self/fd/4 "$@" <&3 3<&- &"#;
 
 /// The rest of the script for a command. It also writes how the command ended, because we may have exited
 /// by then. The input is the context line.
