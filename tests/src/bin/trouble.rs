@@ -73,7 +73,7 @@ fn main() -> Result<ShutdownReport, Box<dyn Error>> {
                     .deadline(Duration::from_secs(60))
                     .diag_log(records.join("diag.log"))
                     .diag_command(DiagCommand::Shell(
-                        "sleep 3; echo late with \"$FORENSICS_CONTEXT\"".to_owned(),
+                        "sleep 3; echo late with \"${FORENSICS_CONTEXT}\"".to_owned(),
                     ));
             }
             "wedged_diagnostic" | "wedged_diagnostic_at_deadline" => {

@@ -17,10 +17,11 @@
 //! be the file of this process: the path of a program that was removed ends in ` (deleted)`, and another
 //! user may have put a file there. The unit does not use the path, which may change meanwhile.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::IntoRawFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
@@ -42,8 +43,6 @@ const START_LIMIT: Duration = Duration::from_secs(1);
 /// A script that opens the files of the service, and then runs a command in the background. Its end tells
 /// systemd that the files are open. The arguments are the pid of the service, its start time, the
 /// descriptors of the input and of the log, and the command.
-///
-/// It contains no `${`, because systemd would replace that.
 const OPEN: &str = r#"cd "/proc/$1" && IFS= read -r stat <stat || exit
 field() { shift 19; echo "$1"; }
 set -f; IFS=')'; for rest in $stat; do :; done; IFS=' '
@@ -103,12 +102,20 @@ pub(super) async fn start(plan: &Plan, log: &File, line: &str) -> Result<Option<
             .arg(format!("--property=RuntimeMaxSec={}", TIME_LIMIT.as_secs()))
             .arg(format!("--setenv={PID_VARIABLE}={pid}"))
             .arg(format!("--setenv={SECRETS_VARIABLE}={}", u8::from(secret::is_shown())))
-            .args(["--", "/bin/sh", "-c", &script, "sh"])
+            .args(["--", "/bin/sh", "-c"])
+            .arg(literal(script.as_ref()))
+            .arg("sh")
             .args(service.iter().chain(&files))
-            .args(&command);
+            .args(command.iter().map(|argument| literal(argument)));
     };
     systemctl::run("systemd-run", START_LIMIT, configure).await?;
     Ok(Some(unit))
+}
+
+/// An argument of a unit that systemd leaves as it is: it replaces `${NAME}` and `$$` in others.
+fn literal(argument: &OsStr) -> OsString {
+    let parts: Vec<_> = argument.as_bytes().split(|&byte| byte == b'$').collect();
+    OsString::from_vec(parts.join(&b"$$"[..]))
 }
 
 /// The manager to ask, and the command for the unit.
