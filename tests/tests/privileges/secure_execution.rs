@@ -176,6 +176,8 @@ fn no_caller_chooses_the_folder_of_the_record_the_log_and_the_marker() {
             let ended = outspoken.wait();
             let line = ended.line("Shutdown context");
             assert!(!line.contains("planned_marker_present"), "{}: {line}", kind.0);
+            let why = if below == Path::new("") { "must be absolute" } else { "the symbolic link" };
+            ended.line(why);
             let files = fs::read_dir(at("private")).unwrap().count();
             assert_eq!(files, 1, "{}: {below:?}", kind.0);
         }
