@@ -79,12 +79,16 @@ async fn run(work: PhaseFn, mut report: ReportEnd) {
     let (context, state) = (report.context.clone(), report.context.state.clone());
     // The start of a phase must be written to the record before its work runs.
     context.shutdown.record.wait_until_written();
+    let (shutdown, id) = (context.shutdown.clone(), context.id);
     let mut work = pin!(outcome_of(async move { work(context).await }));
     // A panic of the work is caught in `work`.
     let work = poll_fn(|cx| {
         state.is_polled.store(true, Ordering::Relaxed);
         let polled = work.as_mut().poll(cx);
         state.is_polled.store(false, Ordering::Relaxed);
+        if state.token.is_cancelled() {
+            shutdown.handle(Event::PhaseYielded(id));
+        }
         polled
     });
     report.end = tokio::select! {

@@ -59,6 +59,8 @@ pub(crate) enum Event {
     PhaseProgressed(StepId, Values),
     /// A thread was running a phase at the moment of [`Action::DropPhase`].
     PhaseDroppedInPoll(StepId),
+    /// A phase yielded after [`Action::DropPhase`], so it is dropped once a thread of the runtime is free.
+    PhaseYielded(StepId),
     /// A phase waits for the end of the service.
     PhaseAwaitsService(StepId),
     /// A phase waits for what the text says.

@@ -211,7 +211,7 @@ struct RunningPhase {
 }
 
 /// Why a phase was dropped, and by when its future must be gone. After that the phase is given up:
-/// it is reported as ended, although it still blocks its thread.
+/// it is reported as ended, although its future still exists.
 #[derive(Debug, Clone)]
 struct Dropped {
     outcome: Outcome,
@@ -219,6 +219,8 @@ struct Dropped {
     gone_by: Instant,
     /// A thread was running it at that moment.
     in_poll: bool,
+    /// It has yielded since.
+    has_yielded: bool,
 }
 
 #[derive(Clone)]
@@ -305,7 +307,8 @@ impl Machine {
             Event::PhaseProgressed(phase, values) => self.phase_progressed(phase, values, turn),
             Event::PhaseAwaitsService(phase) => self.phase_awaits_service(phase),
             Event::PhaseWaits(phase, what) => self.phase_waits(phase, what, turn),
-            Event::PhaseDroppedInPoll(phase) => self.phase_dropped_in_poll(phase),
+            Event::PhaseDroppedInPoll(phase) => self.about_dropped(phase, |it| it.in_poll = true),
+            Event::PhaseYielded(phase) => self.about_dropped(phase, |it| it.has_yielded = true),
             Event::PhaseEnded(phase, end, values) => self.phase_ended(phase, end, values, turn),
             Event::DiagnosticEnded => self.diagnostic_ended(),
             Event::UnitKnown(unit) => self.unit_known(unit, turn),

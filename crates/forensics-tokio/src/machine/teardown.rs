@@ -135,10 +135,11 @@ impl Machine {
         }
     }
 
-    pub(super) fn phase_dropped_in_poll(&mut self, id: StepId) {
+    /// Notes something about a phase that was dropped.
+    pub(super) fn about_dropped(&mut self, id: StepId, note: impl FnOnce(&mut Dropped)) {
         let phase = self.tearing_down().and_then(|stop| stop.running.get_mut(&id));
         if let Some(dropped) = phase.and_then(|phase| phase.dropped.as_mut()) {
-            dropped.in_poll = true;
+            note(dropped);
         }
     }
 
@@ -371,9 +372,9 @@ impl Stop {
         for id in stuck {
             let Some(mut phase) = self.running.remove(&id) else { continue };
             let Some(dropped) = phase.dropped.take() else { continue };
-            // A poll that begins after the drop ends at once. So if a thread was running the phase
-            // then, it has not yielded since. Otherwise the phase itself did not hold a thread.
-            let due_to = match dropped.in_poll {
+            // A poll that begins after the drop ends at once. So a phase holds a thread only if a thread was
+            // running it then, and it has not yielded since.
+            let due_to = match dropped.in_poll && !dropped.has_yielded {
                 true => ", and blocking its thread",
                 false => ", and the runtime has not dropped it within 0.1s",
             };
@@ -426,7 +427,7 @@ impl RunningPhase {
 
     fn drop_it(&mut self, outcome: Outcome, what: String, turn: &mut Turn) {
         let gone_by = turn.now + GONE_WITHIN;
-        self.dropped = Some(Dropped { outcome, what, gone_by, in_poll: false });
+        self.dropped = Some(Dropped { outcome, what, gone_by, in_poll: false, has_yielded: false });
         turn.act(Action::DropPhase(self.key.id));
     }
 

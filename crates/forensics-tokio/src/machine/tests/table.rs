@@ -451,22 +451,24 @@ fn a_phase_has_an_end_until_it_is_given_up() {
 
 #[test]
 fn only_a_phase_that_a_thread_was_running_is_said_to_block_it() {
-    let in_poll = Event::PhaseDroppedInPoll(StepId(1));
-    // `early` comes before the phase is dropped, when it means nothing.
-    for (early, event, expected) in [
-        (None, None, "the stop was escalated, and the runtime has not dropped it within 0.1s"),
-        (None, Some(&in_poll), "the stop was escalated, and blocking its thread"),
-        (
-            Some(&in_poll),
-            None,
-            "the stop was escalated, and the runtime has not dropped it within 0.1s",
-        ),
+    const BUSY: &str = "the stop was escalated, and the runtime has not dropped it within 0.1s";
+    const BLOCKS: &str = "the stop was escalated, and blocking its thread";
+    let in_poll = &Event::PhaseDroppedInPoll(StepId(1));
+    let yielded = &Event::PhaseYielded(StepId(1));
+    // The events before the phase is dropped mean nothing.
+    for (before, after, expected) in [
+        (&[][..], &[][..], BUSY),
+        (&[], &[in_poll], BLOCKS),
+        (&[], &[in_poll, yielded], BUSY),
+        (&[], &[yielded, in_poll], BUSY),
+        (&[in_poll], &[], BUSY),
+        (&[yielded], &[in_poll], BLOCKS),
     ] {
         let mut driven = Driven::new(config());
         tearing_down(&mut driven);
-        early.into_iter().for_each(|event| drop(driven.bring(event.clone())));
+        before.iter().for_each(|&event| drop(driven.bring(event.clone())));
         driven.bring(Event::Escalated);
-        event.into_iter().for_each(|event| drop(driven.bring(event.clone())));
+        after.iter().for_each(|&event| drop(driven.bring(event.clone())));
         driven.now += ms(100);
         let errors: Vec<_> = driven
             .bring(Event::Tick)
