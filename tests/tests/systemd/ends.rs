@@ -55,8 +55,8 @@ said() {
     until_gone "$1"; until_log "$1" '^outcome='
     echo "ExecStopPost=: $2: $(log "$1" | grep '^outcome=' | tail -n 1)"
 }
-# asked UNIT WHAT: what an operator is told afterwards
-asked() { until_gone "$1"; echo "journal: $2: $($FORENSICS last "/var/lib/$1/r")"; }
+# asked UNIT WHAT: what an operator is told afterwards, once systemd's last messages are in the journal
+asked() { until_gone "$1"; journalctl --sync; echo "journal: $2: $($FORENSICS last "/var/lib/$1/r")"; }
 "#;
 
 /// Each case ends with `said` or `asked`, with the first cell of its row.
