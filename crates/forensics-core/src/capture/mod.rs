@@ -87,7 +87,6 @@ pub fn is_secure_execution() -> bool {
 }
 
 #[doc(hidden)]
-#[cfg(target_os = "linux")]
 pub use os::tcp_unacknowledged;
 
 /// How many signals can wait for [`drain`]. Further ones are only counted.

@@ -65,6 +65,11 @@ pub(super) fn forbid_core_dump() {
 /// Not needed: the audit log is Linux's.
 pub(crate) fn signal_itself(_: [u32; 2]) {}
 
+/// Not known.
+pub fn tcp_unacknowledged(_: BorrowedFd<'_>) -> nix::Result<u32> {
+    Err(Errno::ENOTSUP)
+}
+
 /// There are none.
 pub(super) fn has_seccomp_filter() -> bool {
     false
