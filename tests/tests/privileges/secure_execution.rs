@@ -1,7 +1,7 @@
 //! A program with rights that its caller lacks does not trust the caller's environment and arguments.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -166,7 +166,10 @@ fn no_caller_chooses_the_folder_of_the_record_the_log_and_the_marker() {
         assert!(
             as_caller("ln").arg("-s").arg(at("private")).arg(&link).status().unwrap().success()
         );
-        for below in [Path::new(""), &link] {
+        // One of root's, as a file system of the caller could claim.
+        let roots = at("link");
+        symlink(at("private"), &roots).unwrap();
+        for below in [Path::new(""), &link, &roots] {
             let mut command = as_caller(&program);
             command.current_dir(at("private")).args(["concise", "descriptors"]);
             let outspoken =

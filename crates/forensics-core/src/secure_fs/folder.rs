@@ -8,7 +8,7 @@
 //!
 //! [`super::trust`] has the rules about owners, groups and modes. A symbolic link is followed, also in
 //! place of the folder, if root or our user made it, as `/var/run`, or `/var/lib/NAME` under systemd's
-//! `DynamicUser=`. If this program has rights that its caller lacks, only root's are followed. A link in
+//! `DynamicUser=`. If this program has rights that its caller lacks, none is followed. A link in
 //! place of a file is refused, and so is a file that is not regular.
 //!
 //! On Unix other than Linux, a link cannot be kept open while it is checked. A link that other
@@ -402,9 +402,14 @@ fn walk(path: &Path, missing: Missing) -> Result<OwnedFd, AccessError> {
                 }
                 let folder = fstat(&at).map_err(failed)?;
                 if !is_trusted_link(&stat, &folder) {
+                    let fix = match is_secure_execution() {
+                        true => {
+                            "name the folder it leads to, because this program follows no links"
+                        }
+                        false => "name the folder it leads to, or let root make the link",
+                    };
                     return Err(AccessError::refused(format!(
-                        "on the way to the folder {} the symbolic link {} belongs to uid {}; name \
-                         the folder it leads to, or let root make the link",
+                        "on the way to the folder {} the symbolic link {} belongs to uid {}; {fix}",
                         path.display(),
                         step.display(),
                         stat.st_uid
@@ -430,11 +435,13 @@ fn steps(path: &Path) -> impl Iterator<Item = OsString> {
 
 /// Whether a link that was found in this folder can be followed.
 fn is_trusted_link(link: &FileStat, folder: &FileStat) -> bool {
+    // The caller may have made any link: with capabilities or a group from its file, the program runs as the
+    // caller, and can enter a file system that the caller has mounted, which may claim any owner.
+    if is_secure_execution() {
+        return false;
+    }
     let folder = (folder.st_uid, permissions(folder));
-    // With capabilities or a group from its file, the program runs as its caller, who may have made the link.
-    let us = Us::now();
-    let us = if is_secure_execution() { Us { uid: 0, ..us } } else { us };
-    follows_link(&us, (link.st_uid, hard_links(link)), folder, os::LINKS_ARE_HELD)
+    follows_link(&Us::now(), (link.st_uid, hard_links(link)), folder, os::LINKS_ARE_HELD)
 }
 
 #[allow(clippy::useless_conversion)] // Its type differs between systems.
