@@ -156,6 +156,30 @@ xargs -0 systemd-run </run/asked.$pid; echo "late: $?"
 until_gone shutdown-diagnostic-$pid
 echo "victim: $(tr '\n' ' ' </etc/victim)."
 
+# The service executes a program with the rights of another user.
+cat >$SHARED/again.c <<'C'
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+__attribute__((destructor)) static void again(void) {
+    if (!strstr(program_invocation_name, "gateway")) return;
+    unsetenv("LD_PRELOAD");
+    if (setgid(65534) || setuid(65534)) return;
+    execl("/usr/bin/python3", "python3", "/run/hold.py", (char *)0);
+}
+C
+cc -shared -fPIC -o $SHARED/again.so $SHARED/again.c || exit 1
+later again -p Environment=LD_PRELOAD=$SHARED/again.so -p TimeoutStopSec=60 \
+    $GATEWAY --listen 127.0.0.1:0 --diag-log /var/log/again.log
+until_log again 'systemd gives'
+again=$(systemctl show again -P MainPID)
+systemctl stop --no-block again; until_log again "holds $again"; asked $again
+xargs -0 systemd-run </run/asked.$again; echo "again: $?"
+until_gone shutdown-diagnostic-$again
+echo "victim then: $(tr '\n' ' ' </etc/victim)."; kill $again
+
 cp $GATEWAY /tmp/gw
 later replaced /tmp/gw --listen 127.0.0.1:0 --wedge drain --diag-log /var/log/replaced.log
 until_log replaced 'systemd gives'
@@ -168,7 +192,17 @@ until_gone shutdown-diagnostic-$pid
 echo "diagnostics: $(grep -c 'end of diagnostic' /var/log/replaced.log)"; [ ! -e /tmp/ran ] || echo ran
 "#;
     let Some(said) = under_systemd(&format!("{USERS}{script}")) else { return };
-    assert_says(&said, &["holds ", "victim: untouched .", "replaced: 0", "diagnostics: 2"]);
+    assert_says(
+        &said,
+        &[
+            "holds ",
+            "victim: untouched .",
+            "victim then: untouched .",
+            "replaced: 0",
+            "diagnostics: 2",
+        ],
+    );
     assert!(!said.contains("late: 0"), "{said}");
+    assert!(!said.contains("again: 0"), "{said}");
     assert!(!said.contains("\nran\n"), "{said}");
 }

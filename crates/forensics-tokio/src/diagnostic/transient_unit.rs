@@ -42,24 +42,34 @@ const START_LIMIT: Duration = Duration::from_secs(1);
 
 /// A script that opens the files of the service, and then runs a command in the background. Its end tells
 /// systemd that the files are open. The arguments are the pid of the service, its start time, the
-/// descriptors of the input and of the log, and the command.
+/// descriptors of the input and of the log, the files behind these and of the program as `DEVICE:INODE`, and
+/// the command.
+///
+/// The service may have executed another program by then, which has its pid and start time. So each file is
+/// compared once it is open.
 const OPEN: &str = r#"cd "/proc/$1" && IFS= read -r stat <stat || exit
 field() { shift 19; echo "$1"; }
 set -f; IFS=')'; for rest in $stat; do :; done; IFS=' '
 [ "$(field $rest)" = "$2" ] || { echo "the service $1 has ended" >&2; exit 1; }
-exec 3<"fd/$3" >>"fd/$4" 2>&1 || exit
+other() { echo "the process $1 has other files now" >&2; exit 1; }
+is() { [ "$(stat -L -c %d:%i "/proc/self/fd/$1")" = "$2" ]; }
+exec 3<"fd/$3" 5>>"fd/$4" || exit
+is 3 "$5" && is 5 "$6" || other "$1"
 "#;
 
 /// The rest of the script for this program, whose input is its [`Order`]. It starts the file that runs as the
 /// service, because another user may be able to make its path lead to another one at any time. The file is
 /// opened first, because the service may end before the program has started.
 const RUN_OWN: &str = r#"exec 4<exe || exit
-cd / && shift 5
+is 4 "$7" || other "$1"
+exec >&5 2>&1 5>&-
+cd / && shift 8
 /proc/self/fd/4 "$@" <&3 3<&- &"#;
 
 /// The rest of the script for a command. It also writes how the command ended, because we may have exited
 /// by then. The input is the context line.
-const RUN: &str = r#"cd / && shift 4
+const RUN: &str = r#"exec >&5 2>&1 5>&-
+cd / && shift 7
 IFS= read -r FORENSICS_CONTEXT <&3; export FORENSICS_CONTEXT
 { "$@" </dev/null 3<&-; status=$?
 case $status in
@@ -84,6 +94,13 @@ pub(super) async fn start(plan: &Plan, log: &File, line: &str) -> Result<Option<
     let log = log.try_clone().map_err(|e| format!("cannot pass the log: {e}"))?;
     let started = ProcessSummary::read_stat(pid.cast_signed()).start_time;
     let started = started.ok_or("the start time of this process is not known")?;
+    let ids = [&input, &log]
+        .map(File::metadata)
+        .into_iter()
+        .chain([fs::metadata(own_program())])
+        .map(|file| file.map(|file| format!("{}:{}", file.dev(), file.ino())))
+        .collect::<io::Result<Vec<_>>>()
+        .map_err(|e| format!("cannot identify the files: {e}"))?;
     // They are never closed. If systemd starts the unit late, no other file must have their numbers.
     let service = [u64::from(pid), started].map(|number| number.to_string());
     let files = [input.into_raw_fd(), log.into_raw_fd()].map(|number| number.to_string());
@@ -105,7 +122,7 @@ pub(super) async fn start(plan: &Plan, log: &File, line: &str) -> Result<Option<
             .args(["--", "/bin/sh", "-c"])
             .arg(literal(script.as_ref()))
             .arg("sh")
-            .args(service.iter().chain(&files))
+            .args(service.iter().chain(&files).chain(&ids))
             .args(command.iter().map(|argument| literal(argument)));
     };
     systemctl::run("systemd-run", START_LIMIT, configure).await?;
