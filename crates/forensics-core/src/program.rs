@@ -32,14 +32,16 @@ fn find_in(system: &str, path: &OsStr, name: &str) -> Option<PathBuf> {
         file.metadata().is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0)
     };
     let of_system = system.split(':').map(|folder| Path::new(folder).join(name)).find(is_program);
-    let is_trusted = |program: &PathBuf| program.is_absolute() && is_trusted(program);
-    of_system
-        .or_else(|| std::env::split_paths(path).map(|folder| folder.join(name)).find(is_trusted))
+    let mut on_path = std::env::split_paths(path).map(|folder| folder.join(name));
+    of_system.or_else(|| on_path.find(|program| is_trusted(program)))
 }
 
-/// Whether no other user can change the program, or lead its path to another one: not in any folder in which
-/// a part of the path is looked up, also behind links.
+/// Whether the path is absolute, and no other user can change the program, or lead its path to another one:
+/// not in any folder in which a part of the path is looked up, also behind links.
 fn is_trusted(program: &Path) -> bool {
+    if !program.is_absolute() {
+        return false;
+    }
     let mut program = program.to_owned();
     for _ in 0..MAX_LINKS {
         let (Some(parent), Some(name)) = (program.parent(), program.file_name().map(Path::new))

@@ -94,10 +94,8 @@ pub(super) async fn start(plan: &Plan, log: &File, line: &str) -> Result<Option<
     let log = log.try_clone().map_err(|e| format!("cannot pass the log: {e}"))?;
     let started = ProcessSummary::read_stat(pid.cast_signed()).start_time;
     let started = started.ok_or("the start time of this process is not known")?;
-    let ids = [&input, &log]
-        .map(File::metadata)
+    let ids = [input.metadata(), log.metadata(), fs::metadata(own_program())]
         .into_iter()
-        .chain([fs::metadata(own_program())])
         .map(|file| file.map(|file| format!("{}:{}", file.dev(), file.ino())))
         .collect::<io::Result<Vec<_>>>()
         .map_err(|e| format!("cannot identify the files: {e}"))?;
