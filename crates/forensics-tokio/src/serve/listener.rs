@@ -16,7 +16,7 @@ use crate::connections::accept;
 /// A connection and the address of its client.
 pub(super) type Accepted = (TcpStream, SocketAddr);
 
-/// How often to try to close the listener without resetting a connection. Each takes at most 40 ms.
+/// How often to try to close the listener without resetting a connection. Each attempt takes at most 20 ms.
 const MAX_ATTEMPTS: u32 = 50;
 
 /// A TCP listener for [`serve`](super::serve).
